@@ -1,0 +1,456 @@
+"""
+`SQLiteHandler`: the options, and the few steps from a LogRecord to the queue.
+
+What runs where, and why nothing here can block or raise, stands in `_queue` and `_listener`.
+
+`emit` takes no lock but the queue's. `handle` is overridden because the one it inherits takes the handler's lock, which
+`logging.shutdown` holds while it flushes and closes.
+
+The queue is closed as long as there is no thread to commit what comes: before the first record, after `close`, and in
+a forked child. Then `admits` refuses everything, so the common path needs no check; the refused record finds the queue
+closed and starts the listener. A handler that was closed comes back to life in this way, as a `FileHandler` in append
+mode does. When no thread can be started any more, because the interpreter exits, the record is committed by its caller.
+"""
+
+import atexit
+import contextlib
+import logging
+import os
+import sys
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+from sqlite_log_handler._listener import MARK, OWN_LOGGER, RecordListener, listeners
+from sqlite_log_handler._queue import Closed, RecordQueue
+from sqlite_log_handler._row import Row, make_row, marker_row
+from sqlite_log_handler._writer import Writer
+
+# How long a record logged after the exit has begun waits for another thread's commit.
+_EXIT_COMMIT_TIMEOUT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """
+    One consistent look at a handler's books: `seen == written + dropped_total + queued`.
+
+        >>> stats = SQLiteHandler("app-log.db").stats()
+        >>> stats.seen == stats.written + stats.dropped_total + stats.queued
+        True
+
+    All counts are of records since the handler was made (in a forked child: since the fork).
+
+    Attributes:
+        seen: Records that reached the handler.
+        written: Records committed to the database.
+        dropped_total: Records dropped, for whatever cause.
+        queued: Records waiting for their commit.
+        queued_bytes: Memory that they take, estimated, in bytes.
+        peak_queued: The most that ever waited.
+        dropped_by_cause: `dropped_total` by cause, see the reference.
+        dropped_by_level: `dropped_total` by level name.
+        dropped_by_logger: `dropped_total` by logger name; after 1,000 of them by "(other)".
+        truncated: Records cut to `max_record_bytes`.
+        malformed: Records with a marker in place of something that could not be kept.
+        last_commit_age: Seconds since the last commit that succeeded, None before the first.
+        last_error: What the last commit that failed said, None if none did.
+    """
+
+    seen: int
+    written: int
+    dropped_total: int
+    queued: int
+    queued_bytes: int
+    peak_queued: int
+    dropped_by_cause: dict[str, int]
+    dropped_by_level: dict[str, int]
+    dropped_by_logger: dict[str, int]
+    truncated: int
+    malformed: int
+    last_commit_age: float | None
+    last_error: str | None
+
+
+class SQLiteHandler(logging.Handler):
+    """
+    Keep log records in an SQLite file, without ever making the caller wait for it.
+
+        >>> handler = SQLiteHandler("app-log.db", level="INFO")
+        >>> logging.getLogger().addHandler(handler)
+        >>> logging.getLogger("shop").warning("stock of %s is low", "tea")
+        >>> handler.flush()
+        True
+
+    Records wait in a bounded queue for a thread that commits them in batches. What does not fit is dropped, and every
+    drop
+    is counted: in `dropped_total`, in one warning per flush tick by the logger "sqlite_log_handler", and in the
+    database.
+
+    Args:
+        filename: Path of the database; made absolute now, because daemons change their folder. Its folder must exist.
+        level: As for any handler.
+        capacity: Records queued at most, 1 or more.
+        capacity_bytes: Bytes queued at most, by the estimated size of the rows in memory; 65,536 or more.
+        max_record_bytes: Message, traceback, stack and attributes of a record take this many bytes together at most;
+            what is
+            longer is cut, marked and counted. 1,024 or more; a sixteenth of `capacity_bytes` if that is less.
+        reserve: Share of both capacities that is kept for `reserve_level` and above, from 0 to below 1.
+        reserve_level: Level number or name.
+        batch_size: Records per transaction at most, 1 or more.
+        flush_interval: Seconds until a queued record is committed, from 0.001 to 3,600; also the flush tick.
+        flush_level: A record at or above it is committed at once, without its caller waiting for that.
+        close_timeout: Seconds that `flush` and `close` may take each, from 0 to 3,600.
+
+    Raises:
+        TypeError, ValueError: An option is of the wrong kind, or out of range.
+        FileNotFoundError, IsADirectoryError: `filename` leads nowhere, or to a directory.
+        ForeignFileError, NewerSchemaError: The file is not a log of ours, or too new. It was left as it is.
+    """
+
+    # Post-mortem of an unbounded channel that grew to 26 GB: 100,000 entries, 100 ms or 10,000 entries a transaction.
+    # 64 MiB: 100,000 rows of the size that log lines have (320 bytes of memory) are half of that.
+    # 64 KiB a record: what journald takes per field before it compresses, and twice what syslog receivers take.
+    # 5 seconds to close: below the 10 that docker and systemd give before SIGKILL.
+    def __init__(
+        self,
+        filename: str | os.PathLike[str],
+        level: int | str = logging.NOTSET,
+        *,
+        capacity: int = 100_000,
+        capacity_bytes: int = 64 * 1024 * 1024,
+        max_record_bytes: int = 64 * 1024,
+        reserve: float = 0.1,
+        reserve_level: int | str = "WARNING",
+        batch_size: int = 10_000,
+        flush_interval: float = 0.1,
+        flush_level: int | str = "ERROR",
+        close_timeout: float = 5.0,
+    ) -> None:
+        levelno = _level("level", level)
+        queue = RecordQueue(
+            _integer("capacity", capacity, 1),
+            _integer("capacity_bytes", capacity_bytes, 64 * 1024),
+            reserve=_number("reserve", reserve, 0, 1, below=True),
+            reserve_levelno=_level("reserve_level", reserve_level),
+            batch_size=_integer("batch_size", batch_size, 1),
+            flush_levelno=_level("flush_level", flush_level),
+        )
+        max_record_bytes = _integer("max_record_bytes", max_record_bytes, 1024)
+        flush_interval = _number("flush_interval", flush_interval, 0.001, 3600)
+        close_timeout = _number("close_timeout", close_timeout, 0, 3600)
+        path = _path(filename)
+        say = _Say(path)
+        # Below the tick, because nothing ends SQLite's wait for a lock.
+        writer = Writer(path, busy_timeout=min(0.05, flush_interval / 2), say=say)
+        writer.open_first()
+
+        # From here on nothing can fail: a handler that is half made would stay in logging's list.
+        super().__init__(levelno)
+        self.filename = path
+        self.queue = queue
+        # A sixteenth: text that is not ASCII takes five times its UTF-8 in memory, and a row must fit into an empty
+        # queue.
+        self.max_record_bytes = min(max_record_bytes, capacity_bytes // 16)
+        self.listener = RecordListener(
+            queue, writer, flush_interval=flush_interval, close_timeout=close_timeout, say=say
+        )
+        # The thread holds the listener, not the handler, so a handler that nobody has any more can go.
+        weakref.finalize(self, self.listener.retire).atexit = False
+
+    # Logging ----------------------------------------------------------------------------------------------------------
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """
+        Emit `record` if the filters let it pass. Takes no lock.
+        """
+        if self.filters:
+            try:
+                passed: Any = self.filter(record)
+            except Exception as error:  # noqa: BLE001 - a filter may be there to keep a secret out: keep the content out
+                self._put_anyway(record, marker_row(record, error))
+                return True
+            if not passed:
+                return False
+            if isinstance(passed, logging.LogRecord):  # 3.12: a filter may hand over another record
+                record = passed
+        self.emit(record)
+        return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """
+        Queue `record` as a row, or count it as dropped.
+
+        Never waits for the disk, and raises no Exception. KeyboardInterrupt and SystemExit come through, because they
+        are
+        the program's; the record is kept with a marker.
+        """
+        queue = self.queue
+        try:
+            if (record.levelno < queue.admits or record.name == OWN_LOGGER) and not self._admit(record):
+                return
+            queue.put_nowait(make_row(record, self.formatter, self.max_record_bytes))
+        except Closed:
+            # By another thread, in this instant.
+            self.emit(record)
+        except Exception as error:  # noqa: BLE001 - a levelno of None, no LogRecord at all, a defect of ours
+            is_record = isinstance(record, logging.LogRecord)
+            row = make_row(record, self.formatter, self.max_record_bytes) if is_record else marker_row(record, error)
+            self._put_anyway(record, row)
+        except BaseException as error:
+            self._put_anyway(record, marker_row(record, error))
+            raise
+
+    def _admit(self, record: logging.LogRecord) -> bool:
+        """
+        Decide about a record that the queue does not admit. Returns whether the caller is to queue it.
+        """
+        queue = self.queue
+        if record.name == OWN_LOGGER and vars(record).get(MARK) == id(self.listener):
+            # The report of our own drops goes into the database on its own way. Here it could become the next drop.
+            return False
+        if queue.closed and not self._start():
+            self._put_without_listener(make_row(record, self.formatter, self.max_record_bytes))
+            return False
+        return not queue.refuse(record.levelno, record.created, record.name)
+
+    def _start(self) -> bool:
+        """
+        Start the listener, and say whether it could be.
+        """
+        if _exit.begun:
+            return False
+        _exit.register_in_child()
+        try:
+            self.listener.start()
+        except RuntimeError:
+            return False
+        return True
+
+    def _put_without_listener(self, row: Row) -> None:
+        """
+        Queue a row though no thread can be started; at exit there will be none, so commit it here.
+        """
+        queue = self.queue
+        queue.open()
+        queue.put_nowait(row)
+        queue.close()
+        if _exit.begun:
+            self.listener.commit(_EXIT_COMMIT_TIMEOUT)
+
+    def _put_anyway(self, record: logging.LogRecord, row: Row) -> None:
+        try:
+            if self.queue.closed and not self._start():
+                self._put_without_listener(row)
+            else:
+                self.queue.put_nowait(row)
+        except Exception:  # noqa: BLE001 - as in emit
+            with contextlib.suppress(Exception):
+                self.handleError(record)
+
+    def flush(self, timeout: float | None = None) -> bool:  # type: ignore[override]  # says what Handler.flush does not
+        """
+        Commit what is queued now, on the caller's thread.
+
+        Args:
+            timeout: Seconds to try; by default `close_timeout`.
+
+        Returns:
+            Whether all of it was written. If not, it is still queued.
+        """
+        return self.listener.flush(timeout)
+
+    def close(self) -> None:
+        """
+        Write what is queued, end the thread, send the last drop warning and close the file, within `close_timeout`.
+
+        What cannot be written by then is dropped and counted (`close_timeout`), and stderr gets a line. Raises nothing:
+        `logging.shutdown` would skip the handlers that come after this one. A record that comes later starts it all
+        again.
+        """
+        try:
+            self.listener.close()
+        except Exception:  # noqa: BLE001 - another handler, when it is given the last report
+            with contextlib.suppress(Exception):
+                self.handleError(logging.makeLogRecord({"name": OWN_LOGGER}))
+        finally:
+            super().close()
+
+    # Books ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def dropped_total(self) -> int:
+        """
+        Records dropped until now, for whatever cause.
+        """
+        return self.queue.dropped_total
+
+    def stats(self) -> Stats:
+        """
+        Return one consistent snapshot of the books; see `Stats`.
+        """
+        books = self.queue.books()
+        by_cause: dict[str, int] = {}
+        by_level: dict[str, int] = {}
+        by_logger: dict[str, int] = {}
+        for (cause, levelno, logger), count in books.pop("drops").items():
+            level = logging.getLevelName(levelno)
+            by_cause[cause] = by_cause.get(cause, 0) + count
+            by_level[level] = by_level.get(level, 0) + count
+            by_logger[logger] = by_logger.get(logger, 0) + count
+        return Stats(
+            **books,
+            dropped_by_cause=by_cause,
+            dropped_by_level=by_level,
+            dropped_by_logger=by_logger,
+            last_commit_age=self.listener.last_commit_age,
+            last_error=self.listener.last_error,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.filename} ({logging.getLevelName(self.level)})>"
+
+
+# Options --------------------------------------------------------------------------------------------------------------
+
+
+def _integer(option: str, value: object, minimum: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        message = f"{option}={value!r}: must be an integer, {minimum:,} or more"
+        raise TypeError(message)
+    if value < minimum:
+        message = f"{option}={value!r}: must be {minimum:,} or more"
+        raise ValueError(message)
+    return value
+
+
+def _number(option: str, value: object, minimum: float, maximum: float, *, below: bool = False) -> float:
+    allowed = f"from {minimum:,} to {'below ' if below else ''}{maximum:,}"
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        message = f"{option}={value!r}: must be a number {allowed}"
+        raise TypeError(message)
+    # Written so that NaN is out of range too.
+    if not (minimum <= value < maximum if below else minimum <= value <= maximum):
+        message = f"{option}={value!r}: must be {allowed}"
+        raise ValueError(message)
+    return float(value)
+
+
+def _level(option: str, value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
+    names = logging.getLevelNamesMapping()
+    allowed = f"must be a level number, or one of {', '.join(names)}"
+    if not isinstance(value, str):
+        message = f"{option}={value!r}: {allowed}"
+        raise TypeError(message)
+    if value not in names:
+        message = f"{option}={value!r}: {allowed}"
+        raise ValueError(message)
+    return names[value]
+
+
+def _path(filename: object) -> str:
+    """
+    Return the absolute path of a database, refusing what SQLite takes for something else than a path.
+    """
+    if not isinstance(filename, str | os.PathLike):
+        message = f"filename={filename!r}: must be a path (str or os.PathLike)"
+        raise TypeError(message)
+    name = os.fsdecode(filename)
+    if not name or name == ":memory:" or name.startswith("file:") or "\0" in name:
+        message = (
+            f"filename={name!r}: must be the path of a file: an empty name, ':memory:' and 'file:' URIs "
+            "would not be kept, and a NUL ends a path"
+        )
+        raise ValueError(message)
+    path = os.path.abspath(name)
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        message = f"filename={name!r}: there is no folder {folder!r}: create it first"
+        raise FileNotFoundError(message)
+    if os.path.isdir(path):
+        message = f"filename={name!r}: is a directory: add the name of a file"
+        raise IsADirectoryError(message)
+    return path
+
+
+class _Say:
+    """
+    Write a line to stderr, for who operates the program: never raises, never more than one line.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __call__(self, text: str) -> None:
+        line = f"sqlite_log_handler: {self.path}: {text}"
+        # Paths and SQLite's messages may hold what moves a terminal's cursor.
+        line = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+        if logging.raiseExceptions and sys.stderr:
+            with contextlib.suppress(Exception):
+                sys.stderr.write(line.encode(errors="backslashreplace").decode() + "\n")
+
+
+# The process: exit and fork -------------------------------------------------------------------------------------------
+
+
+class _Exit:
+    """
+    Write what is queued when the interpreter exits.
+
+    `logging.shutdown` closes the handlers in logging's list. A handler that `dictConfig` has taken off that list
+    while it
+    stays attached to a logger is not there, nor is one that came back to life; here all are.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """
+        Begin anew: for `__init__`, and for a forked child.
+        """
+        self.begun = False
+        self._registered_in_child = False
+
+    def __call__(self) -> None:
+        self.begun = True
+        for listener in list(listeners):
+            listener.close()
+
+    def register_in_child(self) -> None:
+        """
+        Be called at the end of a multiprocessing child: up to Python 3.12 it runs no atexit callback.
+        """
+        if self._registered_in_child or "multiprocessing.process" not in sys.modules:
+            return
+        from multiprocessing import process, util  # noqa: PLC0415 - only where it is there already
+
+        if process.parent_process() is not None:
+            self._registered_in_child = True
+            util.Finalize(None, self, exitpriority=0)
+
+
+_exit = _Exit()
+atexit.register(_exit)
+
+
+def _before_fork() -> None:
+    for listener in list(listeners):
+        listener.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for listener in list(listeners):
+        listener.after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    _exit.forget()
+    for listener in list(listeners):
+        listener.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,0 +1,471 @@
+"""
+The thread that commits, and everything else that may: `flush`, `close`, the exit of the interpreter.
+
+Theory of operation
+===================
+
+`QueueListener._monitor` is a loop of `dequeue` and `handle`; both are hooks, and only they are overridden. What stands
+for an item here is a tick: `dequeue` returns when one is due, `handle` reports drops and commits. A tick is due when
+the
+oldest row is `flush_interval` old, when `batch_size` rows wait, or when a row at `flush_level` has come.
+With nothing queued the thread waits on a raw lock, without a timeout: no wake-ups when nothing is logged.
+
+Any thread may commit; one is paid to. `commit` runs under the commit lock: copy a batch from the head of the queue,
+write
+it in one transaction, then let it go. If that fails, everything is still where it was, and a later tick tries again:
+after
+one flush interval, then two, four, up to BACKOFF_LIMIT. Drops are reported at every tick all the same.
+
+Guarantees
+==========
+
+- Nothing escapes from `handle` and `dequeue`: the thread lives until it is stopped.
+- Locks are taken in this order: commit lock, then the queue's mutex. Nobody logs while holding one of them.
+- `flush` and `close` do their work on the caller's thread. They wait for the commit lock, with a limit, and never for a
+  thread that may be logging: `dictConfig` holds logging's module lock while it closes handlers, and whoever logs may
+  need it.
+  `close` joins the listener's thread except when that is inside a logging call, which a flag under the mutex tells;
+  then the thread finds itself replaced and ends by itself.
+- At each tick with drops exactly one warning goes to the logger OWN_LOGGER. Its deltas, the last one sent by `close`,
+  add
+  up to `dropped_total`. It reaches the database on its own way, with the next commit, so it cannot be dropped.
+- What `close` cannot write within its time is dropped with cause `close_timeout`: counted, and said on stderr. Rows
+  that a
+  stuck commit holds stay queued; they are counted when it ends.
+- An outage puts one line on stderr when it begins and one when it ends.
+"""
+
+import copy
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable, Collection
+from logging.handlers import QueueListener
+from typing import Any, Final, Protocol
+
+from sqlite_log_handler._queue import COUNT, SINCE, UNTIL, Commit, Gap, RecordQueue
+
+OWN_LOGGER: Final = "sqlite_log_handler"
+
+# Long enough that a dead disk costs nothing, short enough that nobody waits for the log after it is back.
+BACKOFF_LIMIT = 5.0
+
+# Processes that share a file wait for each other now and then. What lasts a second is an outage, and is said.
+OUTAGE_AFTER = 1.0
+
+# Rows of this size at most in one transaction: it bounds what SQLite and sqlite3 copy at a time.
+_COMMIT_BYTES = 8 * 1024 * 1024
+
+# How long a fork waits for a commit to end.
+_FORK_TIMEOUT = 1.0
+
+_TICK: Final = object()
+
+
+class Writer(Protocol):
+    """
+    What the listener needs of a writer; see `_writer.Writer`.
+    """
+
+    def write(self, batch: Commit, /) -> Collection[int]:
+        """
+        Write all of it, or raise.
+        """
+
+    def close(self) -> None:
+        """
+        Close the file.
+        """
+
+    def forget(self) -> None:
+        """
+        Let go of the file without closing it.
+        """
+
+
+class RecordListener(QueueListener):
+    """
+    Commit what is in `queue` by `writer`.
+
+    Args:
+        queue: The listener opens it when it starts and closes it when it stops.
+        writer: Only ever called under the commit lock.
+        flush_interval: Seconds, see above.
+        close_timeout: Seconds that `flush` and `close` take at most.
+        say: Called with a line for the operator.
+        clock: Seconds that never jump.
+        sleep: Waits between two attempts of `flush` and `close`.
+    """
+
+    queue: RecordQueue
+
+    def __init__(
+        self,
+        queue: RecordQueue,
+        writer: Writer,
+        *,
+        flush_interval: float = 0.1,
+        close_timeout: float = 5.0,
+        say: Callable[[str], None] = print,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(queue)
+        self.writer = writer
+        self.flush_interval = flush_interval
+        self.close_timeout = close_timeout
+        self._say = say
+        self._clock = clock
+        self._sleep = sleep
+        self._reset()
+        listeners.add(self)
+
+    def _reset(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._starting = False
+        self._retired = False
+        self._in_logging_call = False  # under the queue's mutex; true for the listener's own thread only
+        self._commit_lock = threading.Lock()
+        self._tick_due: float | None = None
+        self._failures = 0  # since the last commit that succeeded
+        self._next_attempt = 0.0
+        self._failing_since = 0.0
+        self._dropping_since: float | None = None  # in every tick since then there were drops
+        self._outage = False  # it was said on stderr that nothing can be written
+        self._outage_dropped = 0  # dropped_total when the outage began
+        self._given_up = 0  # position below which nothing waits any more: `close` had no more time
+        self._left_open = False  # `close` could not close the writer, because a commit did not end
+        self.last_commit: float | None = None
+        self.last_error: str | None = None
+
+    # Life -------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """
+        Start the thread, unless there is one, and open the queue.
+
+        Raises:
+            RuntimeError: The interpreter is shutting down, or there is no room for one more thread.
+        """
+        with self.queue.mutex:
+            if self._starting or self._thread is not None:
+                self.queue.open()
+                return
+            self._starting = True
+            self._retired = False
+            # One lock for each thread: one that is still on its way out must not take the wake-up of its successor.
+            self.queue.renew_wakeup()
+            self.queue.open()
+        try:
+            super().start()
+        except BaseException:
+            self._thread = None
+            self.queue.close()
+            raise
+        finally:
+            self._starting = False
+
+    def stop(self, timeout: float | None = None) -> None:
+        """
+        End the thread, and join it unless it is inside a logging call. Safe to call twice, and from any thread.
+
+        Args:
+            timeout: Seconds to wait for it; by default `close_timeout`.
+        """
+        with self.queue.mutex:
+            self.queue.close()
+            thread, self._thread = self._thread, None
+            logging_now = self._in_logging_call
+            self.queue.wake()
+        if thread is not None and not logging_now and thread is not threading.current_thread():
+            thread.join(self.close_timeout if timeout is None else timeout)
+
+    def retire(self) -> None:
+        """
+        Have the thread write what there is, and end: nobody has the handler any more. Waits for nothing.
+        """
+        self._retired = True
+        if self._thread is None:
+            self._close_writer(0)
+        self.queue.wake()
+
+    def enqueue_sentinel(self) -> None:
+        """
+        Do nothing: the thread ends when it finds that it is not the listener's thread any more.
+        """
+
+    def dequeue(self, block: bool) -> Any:  # noqa: FBT001, ARG002 - as in QueueListener
+        """
+        Wait until a tick is due; return the sentinel when the thread is to end.
+        """
+        thread = threading.current_thread()
+        while True:
+            with self.queue.mutex:
+                wakeup = self.queue.wakeup
+                stopped = self._thread is not thread
+            if not stopped and self._retired:
+                self.close()
+                stopped = True
+            if stopped:
+                if self._left_open:
+                    self._close_writer(0)
+                return self._sentinel  # type: ignore[attr-defined]  # a class attribute that typeshed leaves out
+            wait = self.wait(self._clock())
+            if wait == 0:
+                return _TICK
+            wakeup.acquire(timeout=-1 if wait is None else min(wait, threading.TIMEOUT_MAX))
+
+    def wait(self, now: float) -> float | None:
+        """
+        Return the seconds until the next tick is due: 0 when it is, None when there is nothing to wait for.
+        """
+        if not self.queue.pending:
+            self._tick_due = None
+            return None
+        if self._tick_due is None:
+            self._tick_due = now + self.flush_interval
+        if self.queue.full_batch and not self._failures:
+            return 0
+        return max(0, self._tick_due - now)
+
+    def handle(self, record: object) -> None:  # noqa: ARG002 - it is the tick
+        """
+        Report drops, and commit if it is time to. Nothing escapes: whatever is raised would end the thread.
+        """
+        now = self._clock()
+        self._tick_due = now + self.flush_interval
+        try:
+            self.report()
+            if now >= self._next_attempt:
+                self.commit()
+        except Exception as error:  # noqa: BLE001 - see Guarantees
+            self.last_error = f"{type(error).__name__}: {error}"
+
+    # Commit -----------------------------------------------------------------------------------------------------------
+
+    def commit(self, timeout: float = -1) -> bool:
+        """
+        Write one batch in one transaction, on this thread.
+
+        Args:
+            timeout: Seconds to wait for a commit of another thread; without limit by default.
+
+        Returns:
+            Whether it was written, or there was nothing to write. If not, it is all still queued.
+        """
+        if not self._commit_lock.acquire(timeout=timeout):
+            return False
+        said = None
+        try:
+            batch = self.queue.begin_commit(_COMMIT_BYTES)
+            if not batch.rows and not batch.gaps:
+                self.queue.abort_commit()
+                return True
+            try:
+                unwritable = self.writer.write(batch)
+            except BaseException as error:
+                self.queue.abort_commit()
+                self.queue.give_up(self._given_up, "close_timeout")
+                said = self._failed(error)
+                if not isinstance(error, Exception):
+                    raise
+                return False
+            self.queue.end_commit(batch, unwritable)
+            said = self._succeeded()
+            return True
+        finally:
+            self._commit_lock.release()
+            if said:
+                self._say(said)
+
+    def _failed(self, error: BaseException) -> str | None:
+        self._failures += 1
+        # 2 ** 30 flush intervals are beyond any limit, and a float all the same.
+        backoff = min(self.flush_interval * 2 ** min(self._failures - 1, 30), BACKOFF_LIMIT)
+        self._next_attempt = self._clock() + backoff
+        self.last_error = f"{type(error).__name__}: {error}"
+        if self._failures == 1:
+            self._failing_since = self._clock()
+            self._outage_dropped = self.queue.dropped_total
+        if self._outage or self._clock() - self._failing_since < OUTAGE_AFTER:
+            return None
+        self._outage = True
+        return f"cannot write ({self.last_error}): records wait in memory, up to capacity; trying again"
+
+    def _succeeded(self) -> str | None:
+        self.last_commit = self._clock()
+        self._next_attempt = 0.0
+        self._failures = 0
+        if not self._outage:
+            return None
+        self._outage = False
+        dropped = self.queue.dropped_total - self._outage_dropped
+        return f"writing again; {dropped:,} records were dropped meanwhile"
+
+    @property
+    def last_commit_age(self) -> float | None:
+        """
+        Seconds since the last commit that succeeded.
+        """
+        return None if self.last_commit is None else self._clock() - self.last_commit
+
+    # Reports ----------------------------------------------------------------------------------------------------------
+
+    def report(self) -> None:
+        """
+        Warn of the drops since the last report, if there are any: in the database, and through the logger.
+        """
+        if not self.queue.unreported:
+            self._dropping_since = None
+            return
+        # A stop joins this thread, and may hold what a handler needs: from here on it must not.
+        own_thread = self._thread is threading.current_thread()
+        if own_thread and not self._enter_logging_call():
+            return
+        try:
+            gap = self.queue.take_drops()
+            if gap is not None:
+                record = self._warning(gap)
+                # A copy of its own: other handlers may put things into the record.
+                gap.warning = copy.copy(record)
+                self.queue.add_gap(gap)
+                self._send(record)
+        finally:
+            if own_thread:
+                self._in_logging_call = False
+
+    def _enter_logging_call(self) -> bool:
+        with self.queue.mutex:
+            self._in_logging_call = self._thread is threading.current_thread()
+            return self._in_logging_call
+
+    def _send(self, record: logging.LogRecord) -> None:
+        logger = logging.getLogger(OWN_LOGGER)
+        # By default `dictConfig` disables every logger that it does not name. This one is silenced by its level, not
+        # by accident.
+        logger.disabled = False
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
+
+    def _warning(self, gap: Gap) -> logging.LogRecord:
+        count = gap.count
+        extra = {"dropped": count, "dropped_total": gap.dropped_total, MARK: id(self)}
+        return logging.getLogger(OWN_LOGGER).makeRecord(
+            OWN_LOGGER, logging.WARNING, __file__, 0, self._describe(gap), (), None, func="report", extra=extra
+        )
+
+    def _describe(self, gap: Gap) -> str:
+        queue = self.queue
+        causes: dict[str, int] = {}
+        losers: dict[str, int] = {}
+        for (cause, levelno, name), entry in gap.drops.items():
+            causes[cause] = causes.get(cause, 0) + entry[COUNT]
+            loser = f"{name} {logging.getLevelName(levelno)}"
+            losers[loser] = losers.get(loser, 0) + entry[COUNT]
+        if self._dropping_since is None:
+            self._dropping_since = min(entry[SINCE] for entry in gap.drops.values())
+        lasting = max(entry[UNTIL] for entry in gap.drops.values()) - self._dropping_since
+        noun = "record" if gap.count == 1 else "records"
+        used = queue.queued_size / queue.capacity_size
+        parts = [
+            f"dropped {gap.count:,} {noun} ({_ranked(causes, 6)}; {gap.dropped_total:,} in total)",
+            f"dropping for {lasting:.1f} s",
+            f"queue {queue.queued:,} of {queue.capacity:,} rows, {used:.0%} of its bytes",
+            f"most from {_ranked(losers, 3)}",
+        ]
+        if self.last_commit is None:
+            parts.append("no commit yet")
+        else:
+            parts.append(f"last commit {self.last_commit_age:.1f} s ago")
+        if self._failures and self.last_error:
+            parts.append(f"the writer says: {self.last_error}")
+        return "; ".join(parts)
+
+    # Flush and close --------------------------------------------------------------------------------------------------
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """
+        Commit, on this thread, all that is queued now. Returns whether it was written within `timeout` seconds.
+        """
+        deadline = self._clock() + (self.close_timeout if timeout is None else timeout)
+        with self.queue.mutex:
+            end = self.queue.removed + self.queue.queued
+        return self._drain(end, deadline)
+
+    def _drain(self, end: int, deadline: float) -> bool:
+        queue = self.queue
+        pause = min(self.flush_interval, 0.05)
+        while queue.removed < end or queue.gaps:
+            if not self.commit(max(0, deadline - self._clock())):
+                left = deadline - self._clock()
+                if left <= 0:
+                    return False
+                self._sleep(min(pause, left))
+        return True
+
+    def close(self) -> None:
+        """
+        Stop, write what is queued, send the last report, and close the file, all within `close_timeout` seconds.
+        """
+        deadline = self._clock() + self.close_timeout
+        queue = self.queue
+        with queue.mutex:
+            end = queue.removed + queue.queued
+        self.stop(max(0, deadline - self._clock()))
+        if not self._drain(end, deadline):
+            self._given_up = end
+            dropped = queue.give_up(end, "close_timeout")
+            held = f", {queue.queued:,} held by a commit that does not end" if queue.queued else ""
+            self._say(f"closed with {dropped:,} records dropped (close_timeout){held}; {self.last_error or 'no error'}")
+        self.report()
+        self.commit(max(0, deadline - self._clock()))
+        self._close_writer(max(0, deadline - self._clock()))
+
+    def _close_writer(self, timeout: float) -> None:
+        self._left_open = not self._commit_lock.acquire(timeout=timeout)
+        if self._left_open:
+            return
+        try:
+            self.writer.close()
+        except Exception as error:  # noqa: BLE001 - logging.shutdown would skip the handlers that come after ours
+            self.last_error = f"{type(error).__name__}: {error}"
+        finally:
+            self._commit_lock.release()
+
+    # Fork -------------------------------------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """
+        Let a commit end, so that the child does not inherit SQLite in the middle of one.
+        """
+        self._held_for_fork = self._commit_lock.acquire(timeout=_FORK_TIMEOUT)
+
+    def after_fork_in_parent(self) -> None:
+        """
+        Go on.
+        """
+        if self._held_for_fork:
+            self._commit_lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """
+        Begin anew: no thread, no connection, an empty queue, books at zero. The rows queued are the parent's to
+        write.
+        """
+        self.queue.reset()
+        self.writer.forget()
+        self._reset()
+
+
+# Attribute of an own warning that tells which listener sent it. The underscore keeps it out of every database.
+MARK: Final = "_sqlite_log_handler"
+
+# Every listener that is alive: a fork and the exit of the interpreter concern them all.
+listeners: "weakref.WeakSet[RecordListener]" = weakref.WeakSet()
+
+
+def _ranked(counts: dict[str, int], limit: int) -> str:
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    more = f", and {len(ranked) - limit} more" if len(ranked) > limit else ""
+    return ", ".join(f"{name} {count:,}" for name, count in ranked[:limit]) + more

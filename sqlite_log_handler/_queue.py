@@ -1,0 +1,539 @@
+"""
+The bounded queue between the threads that log and the one that commits, and its books.
+
+Theory of operation
+===================
+
+A row is a tuple that begins with (levelno, created, source, size, marks), where source begins with the logger's name.
+The queue knows these five and no other.
+
+Rows go in at the tail (`put_nowait`), are copied from the head for a commit (`begin_commit`), and leave when the commit
+has succeeded (`end_commit`). Until then they count against both bounds, so nothing is in flight and unaccounted.
+
+`admits` is the lowest level that the queue takes at this moment: any, `reserve_level` when only the reserve is left,
+none when it is full or closed. It is kept up to date by whoever changes the length, so a caller reads one attribute,
+without the mutex, to know that it need not format its message. The decision itself is made under the mutex.
+
+Guarantees
+==========
+
+- At every instant `seen == written + dropped + queued`. `seen` is not counted, it is that sum; what is counted on its
+  own
+  is what a ledger entry says about a drop, and the tests add those up against it.
+- `queued <= capacity`, and the sizes of the queued rows add up to `capacity_bytes` at most.
+- The mutex is held for microseconds: no I/O, no call of foreign code, no logging under it. It is the innermost lock.
+- The mutex is an RLock. With the Lock of `queue.Queue`, a signal handler or a `__del__` that logs while its own
+  thread is
+  in `put` waits for ever. What such a nested call may find half done is nothing: between the check of a bound and the
+  append
+  there is no call, and CPython runs signal handlers and collections at calls and jumps back only.
+- Nobody who logs waits for the mutex for longer than MUTEX_TIMEOUT: a collection can log from anywhere, so the locks of
+  two handlers can be taken in opposite orders. What gives up is counted (`contended`), in a deque of its own whose
+  append is atomic, and comes into the books with the next drop report.
+- The listener is woken by releasing a raw lock. `Event.set` and `Condition.notify` take locks that are not reentrant.
+"""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, TypeAlias
+
+LEVELNO: Final = 0
+CREATED: Final = 1
+SOURCE: Final = 2
+SIZE: Final = 3
+MARKS: Final = 4
+SIZE_UNIT = 64
+TRUNCATED = 1
+MALFORMED = 2
+
+# Bounds for `admits`, outside what a levelno can be.
+ANY: Final = -(1 << 63)
+NONE: Final = 1 << 63
+
+# Long enough for any stall of the scheduler, short enough to end a deadlock before somebody kills the process.
+MUTEX_TIMEOUT = 1.0
+
+# Logger names can be made up without end: so many keys are told apart in the books, the rest counts under OTHER.
+MAX_KEYS = 1_000
+OTHER = "(other)"
+_NAME_LENGTH = 200
+
+# Gaps that wait for the database; later ones are added to the last. 1,000 ticks are 100 seconds of outage.
+MAX_GAPS = 1_000
+
+# Rows removed per turn of the mutex: a caller that waits for it waits some 20 microseconds.
+_REMOVED_AT_ONCE = 256
+
+# (cause, levelno, logger)
+Key: TypeAlias = tuple[str, int, str]
+# [count, since, until], the times in seconds as in LogRecord.created
+Entry: TypeAlias = list[Any]
+COUNT, SINCE, UNTIL = range(3)
+
+
+class Closed(Exception):  # noqa: N818 - a state, as queue.Full is
+    """
+    There is no listener: start one, and put the row again.
+    """
+
+
+@dataclass(slots=True)
+class Gap:
+    """
+    Drops that were reported together. It stands after the row at `position`, counted from the first one ever
+    queued.
+    """
+
+    position: int
+    drops: dict[Key, Entry]
+    dropped_total: int
+    warning: Any = None  # the LogRecord that reports it
+
+    @property
+    def count(self) -> int:
+        """
+        Number of records dropped here.
+        """
+        return sum(entry[COUNT] for entry in self.drops.values())
+
+    def add(self, later: "Gap") -> None:
+        """
+        Take in a later gap; of the warnings the latest stays, with the sum.
+        """
+        for key, (count, since, until) in later.drops.items():
+            entry = self.drops.setdefault(_bounded(self.drops, key), [0, since, until])
+            entry[COUNT] += count
+            entry[UNTIL] = until
+        self.dropped_total = later.dropped_total
+        self.warning = later.warning
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """
+    What one transaction is to write: rows copied from the head of the queue, and the gaps among them.
+    """
+
+    rows: Sequence[Any]
+    gaps: Sequence[Gap]
+    first: int  # position of the first row
+
+
+class RecordQueue(queue.Queue[Any]):
+    """
+    A `queue.Queue` that is bounded in rows and in bytes, drops what does not fit, and keeps the books.
+
+    It differs from `queue.Queue` in what the two ends do: `put_nowait` never raises `queue.Full`, rows are not taken
+    with `get` but with `begin_commit` and `end_commit`, and nobody waits on a condition.
+
+    Args:
+        capacity: Rows at most.
+        capacity_bytes: Bytes at most, by the size of the rows in memory.
+        reserve: Share of both that is kept for `reserve_levelno` and above.
+        reserve_levelno: See `reserve`.
+        batch_size: The listener is woken when so many rows wait,
+        flush_levelno: or one at or above this level.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        capacity_bytes: int,
+        *,
+        reserve: float = 0.0,
+        reserve_levelno: int = 30,
+        batch_size: int = 10_000,
+        flush_levelno: int = 40,
+    ) -> None:
+        super().__init__(capacity)
+        self.capacity = capacity
+        self.capacity_size = capacity_bytes // SIZE_UNIT
+        self._open_capacity = capacity - int(capacity * reserve)
+        self._open_size = self.capacity_size - int(self.capacity_size * reserve)
+        self._reserve_levelno = reserve_levelno
+        self._batch_size = batch_size
+        self._flush_levelno = flush_levelno
+        self.reset()
+
+    def reset(self) -> None:
+        """
+        Become as new: empty, closed, books at zero, locks that nobody holds. For `__init__`, and for a forked
+        child.
+        """
+        self.mutex = threading.RLock()  # type: ignore[assignment]  # see Guarantees
+        self.not_empty = self.not_full = self.all_tasks_done = threading.Condition(self.mutex)
+        self.renew_wakeup()
+        self.queue = deque()
+        self.closed = True
+        self.admits: int = NONE
+        self._room = self._room_size = 0
+        self.queued = 0  # rows: len(self.queue), but a call shorter
+        self.queued_size = 0  # in SIZE_UNITs
+        self.peak_queued = 0
+        self.removed = 0  # rows that left the queue, written or dropped: the position of the head
+        self.written = 0
+        self.dropped = 0
+        self.truncated = 0
+        self.malformed = 0
+        self.urgent = False  # a row at flush_level or above waits
+        self._rows_in_commit = 0
+        self._gaps_in_commit = 0
+        self.contended: deque[tuple[int, float, str]] = deque()
+        self._drops: dict[Key, Entry] = {}  # not yet reported
+        self._drops_position = 0
+        self._reported: dict[Key, int] = {}
+        self.gaps: list[Gap] = []  # reported, not yet in the database
+
+    # The side of those who log ----------------------------------------------------------------------------------------
+
+    def put_nowait(self, item: Any) -> None:  # noqa: C901 - one piece, because a call costs and lets others in
+        """
+        Queue a row, or count it as dropped. Never blocks beyond MUTEX_TIMEOUT, never raises `queue.Full`.
+
+        Raises:
+            Closed: The queue was closed since `admits` was read; nothing is counted.
+        """
+        mutex = self.mutex
+        if not mutex.acquire(False) and not mutex.acquire(timeout=MUTEX_TIMEOUT):  # noqa: FBT003 - positional is faster
+            self._contend(item[LEVELNO], item[CREATED], item[SOURCE][0])
+            return
+        try:
+            levelno = item[LEVELNO]
+            size = item[SIZE]
+            if levelno < self.admits:
+                if self.closed:
+                    raise Closed
+                self._drop("", levelno, item[CREATED], item[SOURCE][0])
+                return
+            while self.queued_size + size > self._room_size:
+                if not self._use_reserve(levelno):
+                    self._drop("bytes_full", levelno, item[CREATED], item[SOURCE][0])
+                    return
+            # From here to the append there is no call, so nothing comes in between: see Guarantees.
+            self.queued_size += size
+            self.queued = queued = self.queued + 1
+            if queued >= self._room:
+                if queued >= self.capacity:
+                    self.admits = NONE
+                elif self.admits == ANY:
+                    self.admits = self._reserve_levelno
+                    self._room = self.capacity
+                    self._room_size = self.capacity_size
+            self.queue.append(item)
+            if item[MARKS]:
+                self.truncated += item[MARKS] & TRUNCATED
+                self.malformed += item[MARKS] // MALFORMED
+            if levelno >= self._flush_levelno:
+                self.urgent = True
+            elif queued != 1 and queued != self._batch_size:  # noqa: PLR1714 - faster than a tuple
+                return
+        finally:
+            mutex.release()
+        self.wake()
+
+    def refuse(self, levelno: int, created: float, logger: str) -> bool:
+        """
+        Count a record as dropped that has no row yet, because `admits` said that there is no room.
+
+        Returns:
+            False, with nothing counted, if there is room by now, or if the queue is closed.
+        """
+        levelno = int(levelno)
+        mutex = self.mutex
+        if not mutex.acquire(False) and not mutex.acquire(timeout=MUTEX_TIMEOUT):  # noqa: FBT003 - positional is faster
+            self._contend(levelno, created, logger)
+            return True
+        try:
+            if levelno >= self.admits or self.closed:
+                return False
+            self._drop("", levelno, created, logger)
+            return True
+        finally:
+            mutex.release()
+
+    def renew_wakeup(self) -> None:
+        """
+        Make the lock that a listener waits on; it is held except from a wake-up until the listener takes it.
+        """
+        self.wakeup = threading.Lock()
+        self.wakeup.acquire()
+
+    def wake(self) -> None:
+        """
+        Wake the listener. Safe from anywhere: a signal handler, a `__del__`, with or without the mutex.
+        """
+        if self.wakeup.locked():
+            with suppress(RuntimeError):  # somebody else was faster: it is awake
+                self.wakeup.release()
+
+    def _contend(self, levelno: int, created: float, logger: str) -> None:
+        self.contended.append((levelno, created, logger))
+        self.wake()
+
+    def _use_reserve(self, levelno: int) -> bool:
+        """
+        Narrow `admits` because a row did not fit; True if there is more room for `levelno` than it was offered.
+        """
+        # The next tick settles what is admitted, even if nothing is queued now.
+        self.wake()
+        if self.admits == ANY:
+            self.admits = self._reserve_levelno
+            self._room = self.capacity
+            self._room_size = self.capacity_size
+            return levelno >= self._reserve_levelno
+        self.admits = NONE
+        return False
+
+    def _drop(self, cause: str, levelno: int, created: float, logger: str) -> None:
+        if not cause:
+            limit = self.capacity if levelno >= self._reserve_levelno else self._open_capacity
+            cause = "queue_full" if self.queued >= limit else "bytes_full"
+        drops = self._drops
+        if not drops:
+            self._drops_position = self.removed + self.queued
+        entry = drops.get((cause, levelno, logger))
+        if entry is None:
+            entry = _entry(drops, (cause, levelno, logger), created)
+        entry[COUNT] += 1
+        entry[UNTIL] = created
+        self.dropped += 1
+
+    # The side of the listener -----------------------------------------------------------------------------------------
+
+    @property
+    def pending(self) -> bool:
+        """
+        Whether there is anything to commit or to report.
+        """
+        return bool(self.queued or self.gaps or self.unreported)
+
+    @property
+    def unreported(self) -> bool:
+        """
+        Whether there were drops since `take_drops`.
+        """
+        return bool(self._drops or self.contended)
+
+    @property
+    def full_batch(self) -> bool:
+        """
+        Whether a commit is due before the oldest row has reached its age.
+        """
+        return self.urgent or self.queued >= self._batch_size
+
+    def open(self) -> None:
+        """
+        Admit rows: there is somebody to commit them.
+        """
+        with self.mutex:
+            self.closed = False
+            self._settle()
+
+    def close(self) -> None:
+        """
+        Admit nothing, so that whoever logs next comes and asks for a listener.
+        """
+        with self.mutex:
+            self.closed = True
+            self._settle()
+
+    def _settle(self) -> None:
+        if self.closed or self.queued >= self.capacity or self.queued_size >= self.capacity_size:
+            self.admits = NONE
+        elif self.queued >= self._open_capacity or self.queued_size >= self._open_size:
+            self.admits = self._reserve_levelno
+            self._room = self.capacity
+            self._room_size = self.capacity_size
+        else:
+            self.admits = ANY
+            self._room = self._open_capacity
+            self._room_size = self._open_size
+
+    def begin_commit(self, max_size: int) -> Commit:
+        """
+        Copy a batch from the head: `batch_size` rows at most, and `max_size` SIZE_UNITs, but one row at least.
+        """
+        with self.mutex:
+            self.urgent = False
+            rows = list(islice(self.queue, self._batch_size))
+        total = 0
+        for count, row in enumerate(rows):
+            total += row[SIZE]
+            if total > max_size and count:
+                del rows[count:]
+                break
+        with self.mutex:
+            end = self.removed + len(rows)
+            whole = len(rows) == self.queued
+            self._rows_in_commit = len(rows)
+            self._gaps_in_commit = sum(1 for gap in self.gaps if whole or gap.position <= end)
+            return Commit(rows, self.gaps[: self._gaps_in_commit], self.removed)
+
+    def end_commit(self, commit: Commit, unwritable: Collection[int] = ()) -> None:
+        """
+        The transaction stands: let its rows go. `unwritable` has the indexes of those that SQLite would not take.
+        """
+        for start in range(0, len(commit.rows), _REMOVED_AT_ONCE):
+            rows = commit.rows[start : start + _REMOVED_AT_ONCE]
+            bad = [row for index, row in enumerate(rows, start) if index in unwritable]
+            with self.mutex:
+                self._remove(rows, written=len(rows) - len(bad))
+                self._rows_in_commit -= len(rows)
+                for row in bad:
+                    self._drop("unwritable", row[LEVELNO], row[CREATED], row[SOURCE][0])
+        with self.mutex:
+            del self.gaps[: self._gaps_in_commit]
+            self._gaps_in_commit = 0
+
+    def abort_commit(self) -> None:
+        """
+        The transaction failed: its rows and gaps are still here, in order, and nothing has changed.
+        """
+        with self.mutex:
+            self._rows_in_commit = self._gaps_in_commit = 0
+
+    def give_up(self, end: int, cause: str) -> int:
+        """
+        Drop the rows before position `end`, but none that a commit is holding: it may yet succeed, in another thread.
+
+        Returns:
+            The number of rows dropped.
+        """
+        dropped = 0
+        while True:
+            with self.mutex:
+                count = min(
+                    _REMOVED_AT_ONCE, end - self.removed - self._rows_in_commit, self.queued - self._rows_in_commit
+                )
+                if count <= 0:
+                    return dropped
+                held = [self.queue.popleft() for _ in range(self._rows_in_commit)]
+                rows = list(islice(self.queue, count))
+                self._remove(rows, written=0)
+                self.queue.extendleft(reversed(held))
+                for row in rows:
+                    self._drop(cause, row[LEVELNO], row[CREATED], row[SOURCE][0])
+            dropped += count
+
+    def _remove(self, rows: Sequence[Any], *, written: int) -> None:
+        """
+        Take `rows`, which are the head, off the queue; those not written are for the caller to drop.
+        """
+        count = len(rows)
+        size = sum(row[SIZE] for row in rows)
+        self.peak_queued = max(self.peak_queued, self.queued)
+        for _ in rows:
+            self.queue.popleft()
+        # No call from here on: what logs in between would find, and leave, wrong numbers.
+        self.queued -= count
+        self.queued_size -= size
+        self.removed += count
+        self.written += written
+        self._settle()
+
+    # Reports ----------------------------------------------------------------------------------------------------------
+
+    def take_drops(self) -> Gap | None:
+        """
+        Hand over the drops since the last call, to be reported and then given to `add_gap`.
+        """
+        with self.mutex:
+            self._count_contended()
+            self._settle()
+            if not self._drops:
+                return None
+            gap = Gap(self._drops_position, self._drops, self.dropped)
+            self._drops = {}
+            for (cause, levelno, logger), (count, *_) in gap.drops.items():
+                key = _bounded(self._reported, (cause, levelno, logger))
+                self._reported[key] = self._reported.get(key, 0) + count
+            return gap
+
+    def add_gap(self, gap: Gap) -> None:
+        """
+        Have a reported gap written with the next commit.
+        """
+        with self.mutex:
+            waiting = self.gaps[self._gaps_in_commit :]
+            if len(waiting) >= MAX_GAPS or sum(len(known.drops) for known in waiting) > MAX_KEYS:
+                waiting[-1].add(gap)
+            else:
+                self.gaps.append(gap)
+
+    def _count_contended(self) -> None:
+        while self.contended:
+            levelno, created, logger = self.contended.popleft()
+            self._drop("contended", levelno, created, logger)
+
+    @property
+    def dropped_total(self) -> int:
+        """
+        Records dropped since the queue is there, those included that no report has counted yet.
+        """
+        return self.dropped + len(self.contended)
+
+    def books(self) -> dict[str, Any]:
+        """
+        Return one consistent snapshot.
+        """
+        with self.mutex:
+            self._count_contended()
+            drops = dict(self._reported)
+            for key, (count, *_) in self._drops.items():
+                drops[key] = drops.get(key, 0) + count
+            books = {
+                "written": self.written,
+                "dropped_total": self.dropped,
+                "queued": self.queued,
+                "queued_bytes": self.queued_size * SIZE_UNIT,
+                "peak_queued": max(self.peak_queued, self.queued),
+                "truncated": self.truncated,
+                "malformed": self.malformed,
+            }
+        books["seen"] = books["written"] + books["dropped_total"] + books["queued"]
+        return {**books, "drops": drops}
+
+    # Not for this queue -----------------------------------------------------------------------------------------------
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002, FBT001, FBT002 - as in Queue
+        """
+        Do as `put_nowait`: a caller never waits for room.
+        """
+        self.put_nowait(item)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002 - as in Queue
+        """
+        Raise: a row leaves after its commit, by `end_commit`.
+        """
+        message = "rows are not taken from a RecordQueue one by one: use begin_commit() and end_commit()"
+        raise NotImplementedError(message)
+
+    def task_done(self) -> None:
+        """
+        Do nothing: a row is done when its commit is.
+        """
+
+    def _qsize(self) -> int:
+        return self.queued
+
+
+def _entry(drops: dict[Key, Entry], key: Key, created: float) -> Entry:
+    # setdefault: a signal handler that logs may have been here since the caller looked.
+    cause, levelno, logger = key
+    name = logger[:_NAME_LENGTH] if type(logger) is str else OTHER
+    return drops.setdefault(_bounded(drops, (cause, levelno, name)), [0, created, created])
+
+
+def _bounded(books: dict[Key, Any], key: Key) -> Key:
+    """
+    Return the key to count under: when there are too many, one without the name, and by the level's class.
+    """
+    if key in books or len(books) < MAX_KEYS:
+        return key
+    cause, levelno, _ = key
+    return (cause, min(max(levelno // 10, 0), 5) * 10, OTHER)

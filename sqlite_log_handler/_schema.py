@@ -1,0 +1,165 @@
+"""
+What an `app-log.db` looks like: the tables, the view that people query, and how a file is told to be ours.
+
+Both halves of the package, the one that writes and the one that reads, meet only here.
+Everything is plain SQL that SQLite 3.34 (2020) can read: no STRICT, no `->>`, no RETURNING.
+"""
+
+import sqlite3
+from pathlib import Path
+
+# "SLog" in ASCII. SQLite keeps it in bytes 68 to 71 of the file, where file(1) looks for it.
+APPLICATION_ID = 0x534C6F67
+
+# Counts up with each change of the tables. A file with a higher number is refused, not guessed at.
+USER_VERSION = 1
+
+# created_us is integer microseconds: a float of today resolves 238 ns at best, sorts no better, and
+# nanoseconds do not survive the 2**53 of JavaScript and jq.
+# AUTOINCREMENT: an id is never given twice, even when the newest rows were pruned, so a reader can follow by id.
+# `sources` and `processes` hold once what would otherwise stand in every row. Thread and task names stay in the row:
+# a server that starts a thread per request would make a side table grow as fast as the log.
+SCHEMA = f"""
+CREATE TABLE sources (
+    id INTEGER PRIMARY KEY,
+    logger TEXT NOT NULL, pathname TEXT NOT NULL, lineno INTEGER NOT NULL, func TEXT NOT NULL,
+    UNIQUE (logger, pathname, lineno, func)
+);
+CREATE TABLE processes (
+    id INTEGER PRIMARY KEY,
+    host TEXT NOT NULL, pid INTEGER NOT NULL, name TEXT NOT NULL, started_us INTEGER NOT NULL, program TEXT NOT NULL,
+    UNIQUE (host, pid, name, started_us)
+);
+CREATE TABLE levels (
+    levelno INTEGER PRIMARY KEY,
+    name TEXT NOT NULL
+);
+INSERT INTO levels VALUES (10, 'DEBUG'), (20, 'INFO'), (30, 'WARNING'), (40, 'ERROR'), (50, 'CRITICAL');
+CREATE TABLE records (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    created_us INTEGER NOT NULL,
+    levelno INTEGER NOT NULL,
+    source_id INTEGER NOT NULL REFERENCES sources,
+    process_id INTEGER NOT NULL REFERENCES processes,
+    thread INTEGER,
+    thread_name TEXT,
+    task_name TEXT,
+    message TEXT NOT NULL,
+    exc_type TEXT,
+    exc_text TEXT,
+    stack_info TEXT,
+    attributes TEXT
+);
+CREATE INDEX records_created_us ON records (created_us);
+CREATE TABLE drops (
+    id INTEGER PRIMARY KEY,
+    after_id INTEGER NOT NULL,
+    since_us INTEGER NOT NULL,
+    until_us INTEGER NOT NULL,
+    process_id INTEGER NOT NULL REFERENCES processes,
+    cause TEXT NOT NULL,
+    logger TEXT NOT NULL,
+    levelno INTEGER NOT NULL,
+    count INTEGER NOT NULL
+);
+CREATE TABLE volume (
+    hour INTEGER NOT NULL,
+    logger TEXT NOT NULL,
+    levelno INTEGER NOT NULL,
+    records INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    dropped INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (hour, logger, levelno)
+) WITHOUT ROWID;
+CREATE VIEW logs AS SELECT
+    records.id AS id,
+    created_us,
+    strftime('%Y-%m-%dT%H:%M:%S', (created_us - (created_us % 1000000 + 1000000) % 1000000) / 1000000, 'unixepoch')
+        || printf('.%06dZ', (created_us % 1000000 + 1000000) % 1000000) AS time,
+    records.levelno AS levelno,
+    coalesce(levels.name, 'Level ' || records.levelno) AS level,
+    sources.logger AS logger,
+    message,
+    sources.pathname AS pathname,
+    sources.lineno AS lineno,
+    sources.func AS func,
+    processes.pid AS process,
+    processes.name AS process_name,
+    processes.host AS host,
+    thread, thread_name, task_name, exc_type, exc_text, stack_info, attributes
+FROM records
+    JOIN sources ON sources.id = source_id
+    JOIN processes ON processes.id = process_id
+    LEFT JOIN levels ON levels.levelno = records.levelno;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {USER_VERSION};
+"""  # noqa: S608 - our own numbers
+
+
+class LogFileError(Exception):
+    """
+    A path that cannot be a log. The file, if there is one, was left as it is.
+
+    Base of `ForeignFileError` and `NewerSchemaError`, for those who want to catch both.
+    """
+
+
+class ForeignFileError(LogFileError):
+    """
+    The file exists, and it is not a log of ours: choose another `filename`, or move that file away.
+    """
+
+
+class NewerSchemaError(LogFileError):
+    """
+    The file was written by a newer sqlite-log-handler than this one: upgrade the package.
+    """
+
+
+def connect_read_only(path: str, *, timeout: float = 5.0) -> sqlite3.Connection:
+    """
+    Open `path` so that nothing in it can be changed by us, nor run by what stands in it.
+
+    `Path.as_uri` quotes what SQLite's URI syntax would take for a parameter (https://sqlite.org/uri.html).
+    `trusted_schema=OFF` keeps functions out of views that somebody else wrote (https://sqlite.org/pragma.html).
+
+    Raises:
+        sqlite3.OperationalError: there is no such file, or it may not be read.
+    """
+    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
+
+
+def is_ours(connection: sqlite3.Connection, path: str) -> bool:
+    """
+    Tell a log of ours (True) from an empty database (False), and refuse everything else. Reads only.
+
+    Raises:
+        ForeignFileError: not an SQLite file, or an SQLite file of another program.
+        NewerSchemaError: ours, but made by a newer version.
+        sqlite3.OperationalError: the file cannot be read at this moment.
+    """
+    try:
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        (user_version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            message = f"{path!r} is not an SQLite database: choose another filename, or move that file away"
+            raise ForeignFileError(message) from error
+        raise
+    if application_id == APPLICATION_ID:
+        if user_version > USER_VERSION:
+            message = (
+                f"{path!r} has schema version {user_version}, this sqlite-log-handler knows {USER_VERSION} at most: "
+                "upgrade sqlite-log-handler, or choose another filename"
+            )
+            raise NewerSchemaError(message)
+        return True
+    if application_id or tables:
+        message = f"{path!r} is an SQLite database of another program: choose another filename, or move that file away"
+        raise ForeignFileError(message)
+    return False

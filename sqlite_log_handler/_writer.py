@@ -1,0 +1,506 @@
+"""
+The writing half: one connection, and one transaction per call.
+
+Theory of operation
+===================
+
+`Writer.write` puts a batch of rows and the gaps among them into the file, all or nothing. Whoever calls it holds the
+commit lock of the listener, so nothing here is for two threads at once; which thread it is may change from call to
+call.
+
+Rows go in by INSERTs of many rows each. The sqlite3 module releases the GIL around every step: with `executemany` that
+is once per row, and on a busy process every release means queueing to get back in. One INSERT of 2,730 rows runs in C,
+with the GIL free, on the second core.
+
+Guarantees
+==========
+
+- After an exception nothing of the batch is in the file, and no transaction is open.
+- A row that SQLite refuses for its data costs that row only: the batch is written again row by row, and the caller is
+  told which ones were refused.
+- The file, its -wal and its -shm are touched through SQLite and `os.stat` only. Opening and closing one of them would
+  drop SQLite's POSIX locks (https://sqlite.org/howtocorrupt.html, section 2.2). The one exception is the file that
+  `os.open` creates anew: nobody can have it open yet.
+- A file that is not ours is never written to. One of ours that is corrupt is moved aside, never deleted.
+"""
+
+import logging
+import os
+import socket
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from sqlite_log_handler import _row
+from sqlite_log_handler._row import Row
+from sqlite_log_handler._schema import APPLICATION_ID, SCHEMA, LogFileError, connect_read_only, is_ours
+
+_COLUMNS = (
+    "created_us, levelno, source_id, process_id, thread, thread_name, task_name, "
+    "message, exc_type, exc_text, stack_info, attributes"
+)
+# Microseconds are made in C, with the GIL free.
+_VALUES = "(CAST(round(? * 1e6) AS INTEGER), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = f"INSERT INTO records ({_COLUMNS}) VALUES "  # noqa: S608 - no value in it
+
+# SQLite takes 32,766 parameters in a statement (https://sqlite.org/limits.html), 12 to a row. A batch is cut into the
+# largest of these that fit, so that a handful of prepared statements serves every batch: preparing one takes longer
+# than running it.
+_STATEMENT_ROWS = (2_730, 512, 64, 8, 1)
+
+# A statement keeps copies of what was bound to it until it runs again.
+_STATEMENT_SIZE = 1024 * 1024 // _row.SIZE_UNIT
+
+# WAL left behind after a checkpoint: what a few full batches take. SQLite's default is no limit.
+_JOURNAL_SIZE_LIMIT = 16 * 1024 * 1024
+
+_CACHED_IDS = 10_000
+
+# What a row can be refused for, by sqlite3 when it binds, and by SQLite when it steps.
+_DATA_ERRORS = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    OverflowError,
+    UnicodeError,
+)
+
+_VOLUME = """
+INSERT INTO volume (hour, logger, levelno, records, bytes)
+SELECT hour, logger, levelno, sum(records), sum(bytes)
+FROM (
+    SELECT created_us / 3600000000 * 3600 AS hour, source_id, levelno, count(*) AS records,
+        sum(length(CAST(message AS BLOB)) + coalesce(length(CAST(exc_text AS BLOB)), 0)
+            + coalesce(length(CAST(stack_info AS BLOB)), 0) + coalesce(length(CAST(attributes AS BLOB)), 0)) AS bytes
+    FROM records WHERE id BETWEEN ? AND ?
+    GROUP BY created_us / 3600000000, source_id, levelno
+) JOIN sources ON sources.id = source_id
+WHERE true
+GROUP BY hour, logger, levelno
+ON CONFLICT DO UPDATE SET records = records + excluded.records, bytes = bytes + excluded.bytes
+"""
+_VOLUME_DROPPED = """
+INSERT INTO volume (hour, logger, levelno, dropped) VALUES (? / 3600000000 * 3600, ?, ?, ?)
+ON CONFLICT DO UPDATE SET dropped = dropped + excluded.dropped
+"""
+
+
+class Batch(Protocol):
+    """
+    What is to be written: rows as `make_row` built them, and the gaps among them; see `_queue.Commit`.
+    """
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """
+        The rows, in order.
+        """
+
+    @property
+    def gaps(self) -> Sequence[Any]:
+        """
+        The gaps, by position; see `_queue.Gap`.
+        """
+
+    @property
+    def first(self) -> int:
+        """
+        Position of the first row.
+        """
+
+
+class Writer:
+    """
+    Write rows and gaps to the database at `path`.
+
+    Args:
+        path: Absolute path of the database; its folder is there.
+        busy_timeout: Seconds to wait for the lock of another process. Below the flush tick, because neither
+            `Connection.interrupt` nor anything else ends that wait.
+        say: Called with a line for the operator: a file moved aside, a journal mode that is not WAL.
+    """
+
+    def __init__(self, path: str, *, busy_timeout: float = 0.05, say: Callable[[str], None] = print) -> None:
+        self.path = path
+        self._busy_timeout = busy_timeout
+        self._say = say
+        self._said_mode = False
+        self._host = socket.gethostname()
+        self._program = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""
+        self.forget()
+
+    def forget(self) -> None:
+        """
+        Start anew without closing anything: for `__init__`, and for a forked child, whose connection is its
+        parent's.
+        """
+        self._started = time.time()
+        self._connection: sqlite3.Connection | None = None
+        self._files: tuple[object, ...] = ()
+        self._wal = False
+        self._forget_ids()
+
+    @property
+    def connection(self) -> sqlite3.Connection | None:
+        """
+        The open connection, if there is one.
+        """
+        return self._connection
+
+    def open_first(self) -> None:
+        """
+        Open the file for a new handler: what will never work is for the one who configures, what may pass is not.
+
+        Raises:
+            LogFileError: The file is not ours, too new, or may not be written.
+        """
+        try:
+            self.open()
+        except (sqlite3.Error, OSError) as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+                return
+            message = (
+                f"{self.path!r} cannot be opened as a log ({error}): make it and its folder writable, or choose another"
+            )
+            raise LogFileError(message) from error
+
+    def open(self) -> None:
+        """
+        Open the file, and create it if there is none.
+
+        Raises:
+            LogFileError: It is not ours, or newer than we know.
+            OSError, sqlite3.Error: It cannot be opened now; a later call may succeed.
+        """
+        if self._connection is not None:
+            if self._files == self._stat():
+                return
+            # Unlinked, renamed or replaced under us: what we write would go into a file that nobody can open.
+            self.close()
+        if not _create(self.path) and os.stat(self.path).st_size:
+            self._refuse_or_move_aside()
+        connection = sqlite3.connect(
+            self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=32
+        )
+        try:
+            self._prepare(connection)
+            # The first read opens the -wal, so that `_stat` finds it.
+            connection.execute("SELECT max(id) FROM records").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        self._files = self._stat()
+
+    def _refuse_or_move_aside(self) -> None:
+        """
+        Look at an existing file, read-only: opening it for writing may already change it.
+        """
+        reading = connect_read_only(self.path, timeout=self._busy_timeout)
+        try:
+            is_ours(reading, self.path)
+        except sqlite3.DatabaseError as error:
+            if not _is_corrupt(error) or reading.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
+                raise
+            self._move_aside(error)
+            _create(self.path)
+        finally:
+            reading.close()
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        # Before the first table, and before WAL: afterwards it is silently ignored (https://sqlite.org/pragma.html).
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        if not is_ours(connection, self.path):
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                # Another process may have been faster.
+                if not is_ours(connection, self.path):
+                    for statement in _statements(SCHEMA):
+                        connection.execute(statement)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        self._wal = mode == "wal"
+        if not self._wal and not self._said_mode:
+            self._said_mode = True
+            self._say(f"no WAL on this file system, journal mode {mode!r}: readers and the writer wait for each other")
+        # In WAL mode a power cut costs the last commits, never the file (https://sqlite.org/pragma.html#pragma_synchronous).
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_SIZE_LIMIT}")
+
+    def close(self) -> None:
+        """
+        Close the connection, if it is open; the last one to close writes the WAL back.
+        """
+        connection, self._connection = self._connection, None
+        self._forget_ids()
+        if connection is not None:
+            connection.close()
+
+    def write(self, batch: Batch) -> Collection[int]:
+        """
+        Write a batch in one transaction.
+
+        Returns:
+            The indexes of the rows that SQLite would not take.
+
+        Raises:
+            LogFileError, OSError, sqlite3.Error: Nothing was written.
+        """
+        self.open()
+        connection = self._connection
+        assert connection is not None  # noqa: S101 - open() opened it, or raised
+        refused: set[int] = set()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._write(connection, batch, self._insert_rows)
+            except _DATA_ERRORS:
+                connection.execute("ROLLBACK")
+                self._forget_ids()
+                connection.execute("BEGIN IMMEDIATE")
+                self._write(connection, batch, partial(self._insert_each, refused))
+            connection.execute("COMMIT")
+        except BaseException as error:
+            self._forget_ids()
+            self._roll_back(connection, error)
+            raise
+        return refused
+
+    def _roll_back(self, connection: sqlite3.Connection, error: BaseException) -> None:
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            # It cannot even do that. A new connection finds the file as the last commit left it.
+            self.close()
+        if isinstance(error, sqlite3.DatabaseError) and _is_corrupt(error):
+            self._move_aside(error)
+
+    def _move_aside(self, error: sqlite3.DatabaseError) -> None:
+        """
+        Keep a corrupt file for whoever can mend it, and start anew at the next commit.
+        """
+        self.close()
+        suffix = time.strftime(".corrupt-%Y%m%dT%H%M%SZ", time.gmtime())
+        for end in ("", "-wal", "-shm"):
+            if os.path.exists(self.path + end):
+                os.replace(self.path + end, self.path + suffix + end)
+        self._say(f"corrupt ({error}): moved aside as {self.path + suffix!r}, a new file is begun")
+
+    def _write(
+        self,
+        connection: sqlite3.Connection,
+        batch: Batch,
+        insert: Callable[[sqlite3.Connection, Batch, int, int], None],
+    ) -> None:
+        """
+        Fill the transaction that is open: the rows by `insert`, each gap where it is.
+        """
+        self._last_id = self._inserted = 0
+        unknown = {row[_row.LEVELNO] for row in batch.rows} - self._levels
+        if unknown:
+            self._name_levels(connection, unknown)
+        start = 0
+        for gap in batch.gaps:
+            end = min(max(gap.position - batch.first, start), len(batch.rows))
+            insert(connection, batch, start, end)
+            self._insert_gap(connection, gap)
+            start = end
+        insert(connection, batch, start, len(batch.rows))
+        if self._inserted:
+            connection.execute(_VOLUME, (self._last_id - self._inserted + 1, self._last_id))
+
+    def _insert_rows(self, connection: sqlite3.Connection, batch: Batch, start: int, end: int) -> None:
+        rows = batch.rows
+        while start < end:
+            count = _statement_rows(rows, start, end)
+            self._insert(connection, rows[start : start + count])
+            start += count
+
+    def _insert_each(
+        self, refused: set[int], connection: sqlite3.Connection, batch: Batch, start: int, end: int
+    ) -> None:
+        for index in range(start, end):
+            try:
+                self._insert(connection, [batch.rows[index]])
+            except _DATA_ERRORS:
+                refused.add(index)
+
+    def _insert(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        sql = _INSERTS.get(len(rows)) or _INSERTS.setdefault(len(rows), _INSERT + ",".join([_VALUES] * len(rows)))
+        cursor = connection.execute(sql, self._parameters(connection, rows))
+        self._last_id = cursor.lastrowid or 0
+        self._inserted += len(rows)
+
+    def _insert_gap(self, connection: sqlite3.Connection, gap: Any) -> None:
+        """
+        Write a gap where it is: its drops into the ledger, its warning as a row.
+        """
+        after_id = self._last_id
+        if not self._inserted:
+            found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'records'").fetchone()
+            after_id = found[0] if found else 0
+        gap.warning.dropped = gap.count  # that of all reports that were put together in this gap
+        warning = _row.make_row(gap.warning)
+        self._insert(connection, [warning])
+        process_id = self._processes[warning[_row.THREAD]]
+        for (cause, levelno, name), (count, since, until) in gap.drops.items():
+            logger, since_us, until_us = _row.clean(name), round(since * 1e6), round(until * 1e6)
+            connection.execute(
+                "INSERT INTO drops (after_id, since_us, until_us, process_id, cause, logger, levelno, count) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (after_id, since_us, until_us, process_id, cause, logger, levelno, count),
+            )
+            connection.execute(_VOLUME_DROPPED, (since_us, logger, levelno, count))
+
+    def _parameters(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> list[object]:
+        while True:
+            sources, processes = self._sources, self._processes
+            values: list[object] = []
+            try:
+                for (
+                    levelno,
+                    created,
+                    source,
+                    _,
+                    _,
+                    thread,
+                    task,
+                    message,
+                    exc_type,
+                    exc_text,
+                    stack,
+                    attributes,
+                ) in rows:
+                    values += (
+                        created,
+                        levelno,
+                        sources[source],
+                        processes[thread],
+                        thread[2],
+                        thread[3],
+                        task,
+                        message,
+                        exc_type,
+                        exc_text,
+                        stack,
+                        attributes,
+                    )
+            except KeyError:
+                self._learn_ids(connection, rows)
+            else:
+                return values
+
+    # Ids of what many rows share --------------------------------------------------------------------------------------
+
+    def _forget_ids(self) -> None:
+        # With every transaction that fails: ids that it gave are no ids.
+        self._sources: dict[_row.Source, int] = {}
+        self._processes: dict[_row.Thread, int] = {}
+        self._levels: set[int] = set()
+
+    def _learn_ids(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        if len(self._sources) + len(self._processes) > _CACHED_IDS:
+            self._forget_ids()
+        for row in rows:
+            source, thread = row[_row.SOURCE], row[_row.THREAD]
+            if source not in self._sources:
+                connection.execute(
+                    "INSERT OR IGNORE INTO sources (logger, pathname, lineno, func) VALUES (?, ?, ?, ?)", source
+                )
+                self._sources[source] = connection.execute(
+                    "SELECT id FROM sources WHERE logger = ? AND pathname = ? AND lineno = ? AND func = ?", source
+                ).fetchone()[0]
+            if thread not in self._processes:
+                self._processes[thread] = self._process_id(connection, *thread[:2])
+
+    def _name_levels(self, connection: sqlite3.Connection, levels: Collection[int]) -> None:
+        """
+        Keep the names that `logging.addLevelName` gave: a reader's process may not know them.
+        """
+        for levelno in levels:
+            name = logging.getLevelName(levelno)
+            if name != f"Level {levelno}":
+                connection.execute("INSERT OR IGNORE INTO levels VALUES (?, ?)", (levelno, _row.clean(name)))
+        self._levels.update(levels)
+
+    def _process_id(self, connection: sqlite3.Connection, pid: int, name: str) -> int:
+        # Of another process, whose records were sent here, only pid and name are known.
+        ours = pid == os.getpid()
+        key = (self._host, pid, name, round(self._started * 1e6) if ours else 0)
+        connection.execute(
+            "INSERT OR IGNORE INTO processes (host, pid, name, started_us, program) VALUES (?, ?, ?, ?, ?)",
+            (*key, _row.clean(self._program) if ours else ""),
+        )
+        found = connection.execute(
+            "SELECT id FROM processes WHERE host = ? AND pid = ? AND name = ? AND started_us = ?", key
+        ).fetchone()
+        return int(found[0])
+
+    def _stat(self) -> tuple[object, ...]:
+        """
+        Return what tells whether the path still leads to the files that the connection has open.
+        """
+        return tuple(_identity(self.path + end) for end in (("", "-wal") if self._wal else ("",)))
+
+
+_INSERTS: dict[int, str] = {}
+
+
+def _is_corrupt(error: sqlite3.DatabaseError) -> bool:
+    # The low byte is the primary code (https://sqlite.org/rescode.html); errors of the module itself have none.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def _statement_rows(rows: Sequence[Row], start: int, end: int) -> int:
+    """
+    Return how many rows the next INSERT takes: the most of _STATEMENT_ROWS that are there and not too large.
+    """
+    for count in _STATEMENT_ROWS:
+        if count <= end - start and _size(rows[start : start + count]) <= _STATEMENT_SIZE:
+            return count
+    return 1
+
+
+def _size(rows: Sequence[Row]) -> int:
+    return sum(row[_row.SIZE] for row in rows)
+
+
+def _create(path: str) -> bool:
+    """
+    Create an empty file that only its owner may read (logs hold secrets); the -wal and the -shm inherit its mode.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _statements(script: str) -> list[str]:
+    """
+    Split a script: `executescript` would commit the transaction that the script is to run in.
+    """
+    statements, current = [], ""
+    for line in script.splitlines():
+        current += line + "\n"
+        if sqlite3.complete_statement(current):
+            statements.append(current.strip())
+            current = ""
+    return statements

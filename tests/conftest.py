@@ -1,0 +1,271 @@
+"""
+Fixtures, and the proof that no test leaves a thread, a file or a changed logging tree behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from hypothesis import settings
+
+from sqlite_log_handler import SQLiteHandler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, MutableMapping
+    from pathlib import Path
+
+
+# No deadline: that is a wall-clock bound. No database: it would be left in the checkout.
+settings.register_profile("suite", deadline=None, database=None, derandomize="CI" in os.environ, print_blob=True)
+settings.load_profile("suite")
+
+
+# Handlers by name, which dictConfig fills. typeshed does not know it.
+HANDLERS_BY_NAME: MutableMapping[str, logging.Handler] = logging._handlers  # type: ignore[attr-defined]
+
+
+class LoggerState(NamedTuple):
+    """
+    What a configuration can change in one logger.
+    """
+
+    level: int = logging.NOTSET
+    propagate: bool = True
+    disabled: bool = False
+    handlers: tuple[logging.Handler, ...] = ()
+    filters: tuple[Any, ...] = ()
+
+
+def is_of_pytest(handler: logging.Handler) -> bool:
+    """
+    Tell whether pytest put this handler there: they come and go with the phases of a test.
+    """
+    return type(handler).__module__.startswith("_pytest.")
+
+
+class LoggingTree:
+    """
+    What is global in `logging`, as it was when this was made.
+    """
+
+    def __init__(self) -> None:
+        self.state = self._globals()
+        self.loggers = {logger: self._state_of(logger) for logger in self._all_loggers()}
+
+    def changes(self) -> list[str]:
+        """
+        Say what differs now, one line each.
+        """
+        now = self._globals()
+        lines = [f"{name}: {was!r} became {now[name]!r}" for name, was in self.state.items() if was != now[name]]
+        for logger in self._all_loggers():
+            was, state = self.loggers.get(logger, LoggerState()), self._state_of(logger)
+            lines += [
+                f"logger {logger.name!r}, {field}: {before!r} became {after!r}"
+                for field, before, after in zip(LoggerState._fields, was, state, strict=True)
+                if before != after
+            ]
+        return lines
+
+    def restore(self) -> None:
+        """
+        Put everything back, and close the handlers that came since.
+        """
+        known = {handler for state in self.loggers.values() for handler in state.handlers}
+        known.update(self.state["handler names"].values())
+        came = {handler for logger in self._all_loggers() for handler in self._state_of(logger).handlers}
+        came.update(HANDLERS_BY_NAME.values())
+        for logger in self._all_loggers():
+            was = self.loggers.get(logger, LoggerState())
+            logger.setLevel(was.level)
+            logger.propagate, logger.disabled = was.propagate, was.disabled
+            logger.handlers[:] = [*was.handlers, *filter(is_of_pytest, logger.handlers)]
+            logger.filters[:] = was.filters
+        for handler in came - known:
+            handler.close()
+        HANDLERS_BY_NAME.clear()
+        HANDLERS_BY_NAME.update(self.state["handler names"])
+        logging.disable(self.state["manager.disable"])
+        logging.raiseExceptions = self.state["raiseExceptions"]
+        logging.lastResort = self.state["lastResort"]
+        logging.setLogRecordFactory(self.state["log record factory"])
+        logging.setLoggerClass(self.state["logger class"])
+        logging.captureWarnings(self.state["warnings captured"])
+
+    @staticmethod
+    def _globals() -> dict[str, Any]:
+        return {
+            "manager.disable": logging.root.manager.disable,
+            "raiseExceptions": logging.raiseExceptions,
+            "lastResort": logging.lastResort,
+            "handler names": dict(HANDLERS_BY_NAME),
+            "log record factory": logging.getLogRecordFactory(),
+            "logger class": logging.getLoggerClass(),
+            "warnings captured": logging._warnings_showwarning is not None,  # type: ignore[attr-defined]
+        }
+
+    @staticmethod
+    def _all_loggers() -> list[logging.Logger]:
+        known = list(logging.root.manager.loggerDict.values())
+        return [logging.root, *(logger for logger in known if isinstance(logger, logging.Logger))]
+
+    @staticmethod
+    def _state_of(logger: logging.Logger) -> LoggerState:
+        handlers = tuple(handler for handler in logger.handlers if not is_of_pytest(handler))
+        return LoggerState(logger.level, logger.propagate, logger.disabled, handlers, tuple(logger.filters))
+
+
+class Clock:
+    """
+    A time that moves when it is told to. Call it for the time.
+
+    Args:
+        now: Seconds to begin with.
+    """
+
+    def __init__(self, now: float = 1_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """
+        Let *seconds* pass.
+        """
+        self.now += seconds
+
+
+def _open_below(folder: Path) -> list[str]:
+    """
+    Name the files below *folder* that this process has open, as far as the system tells.
+    """
+    found = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for descriptor in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                target = os.readlink(f"/proc/self/fd/{descriptor}")
+                if target.startswith(f"{folder}{os.sep}"):
+                    found.append(target)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """
+    Fail a test that leaves a thread, a changed logging tree, or an open file of its own folder.
+
+    Being the first fixture of a test, it looks after all others have cleaned up. What it finds is put right as
+    far as that can be, so that the next test is judged for itself.
+    """
+    folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    threads = set(threading.enumerate())
+    tree = LoggingTree()
+
+    yield
+
+    faults = []
+    for thread in set(threading.enumerate()) - threads:
+        # A listener inside a logging call is left to go by itself: that is promised, so it gets the time to.
+        thread.join(10)
+        if thread.is_alive():
+            faults.append(f"thread left: {thread!r}")
+    changes = tree.changes()
+    if changes:
+        faults += changes
+        tree.restore()
+    if folder is not None:
+        faults += [f"file left open: {name}" for name in _open_below(folder.resolve())]
+    if faults:
+        pytest.fail("the test leaves behind:\n  " + "\n  ".join(faults), pytrace=False)
+
+
+@pytest.fixture
+def logging_tree() -> Iterator[LoggingTree]:
+    """
+    Put the logging tree back after a test that configures it, and close the handlers that came with it.
+    """
+    tree = LoggingTree()
+
+    yield tree
+
+    tree.restore()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """
+    Where the test keeps its log.
+    """
+    return tmp_path / "app-log.db"
+
+
+@pytest.fixture
+def make_handler(path: Path) -> Iterator[Callable[..., SQLiteHandler]]:
+    """
+    Make handlers: `make_handler(**options)` on `path`, `make_handler(filename, **options)` elsewhere.
+    """
+    made = []
+
+    def make(filename: str | os.PathLike[str] = path, **options: Any) -> SQLiteHandler:
+        handler = SQLiteHandler(filename, **options)
+        made.append(handler)
+        return handler
+
+    yield make
+
+    for handler in made:
+        handler.close()
+
+
+@pytest.fixture
+def logger(request: pytest.FixtureRequest) -> Iterator[logging.Logger]:
+    """
+    A logger of the test's own, which lets everything through and passes nothing on.
+
+    Not by `propagate`: to loggers without it pytest adds handlers of its own, and those format every record.
+    """
+    name = re.sub(r"\W+", "_", request.node.name)
+    logger = logging.getLogger(f"test.{name}")
+    parent = logger.parent
+    logger.parent = logging.Logger("nobody")  # noqa: LOG001 - of no tree, so with no handlers above it
+    logger.setLevel(1)
+
+    yield logger
+
+    was = LoggerState()
+    logger.parent = parent
+    logger.setLevel(was.level)
+    logger.propagate, logger.disabled = was.propagate, was.disabled
+    logger.handlers.clear()
+    logger.filters.clear()
+
+
+@pytest.fixture
+def query(path: Path) -> Callable[..., list[Any]]:
+    """
+    Read the log as another program would: `query(sql, *parameters)` gives the rows.
+    """
+
+    def rows(sql: str, *parameters: object) -> list[Any]:
+        # mode=rw: a wrong path is an error here, not a new and empty database.
+        uri = f"{path.absolute().as_uri()}?mode=rw"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            return connection.execute(sql, parameters).fetchall()
+
+    return rows
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """
+    A fake clock: `clock()` and `clock.now` tell the time, `clock.advance(seconds)` moves it.
+    """
+    return Clock()

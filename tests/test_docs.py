@@ -1,0 +1,340 @@
+"""
+The documentation is true: every code block runs, and the reference leaves nothing out.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import dataclasses
+import inspect
+import json
+import logging
+import logging.config
+import os
+import re
+import shlex
+import shutil
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+import yaml
+
+import sqlite_log_handler
+from sqlite_log_handler import SQLiteHandler, Stats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+REFERENCE = ROOT / "docs" / "reference.md"
+
+CAUSES = ["queue_full", "bytes_full", "unwritable", "contended", "close_timeout"]
+
+CONFIGURATIONS: dict[str, Callable[[str], Any]] = {
+    "toml": tomllib.loads,
+    "json": json.loads,
+    "yaml": yaml.safe_load,
+    "ini": str,
+}
+SHELL = {"console", "sh"}
+# Languages of blocks that no test runs, with the reason.
+NOT_RUN = {
+    "text": "shows what is printed, or a picture",
+}
+# Beginnings of shell lines that no test runs, with the reason.
+NOT_RUN_LINES = {
+    "pip install ": "needs a package index; the README's commands are run by .ci/run",
+    "python -m pip install ": "the same",
+    "python -m pytest": "would run this suite within itself",
+    "python -m sqlite_log_handler demo": "the demo has tests of its own, and is run by .ci/run",
+}
+
+
+class Block(NamedTuple):
+    """
+    A fenced code block of a page.
+
+    `line` is the number of its first line of code, `name` the file that the text above it says it is.
+    """
+
+    page: Path
+    language: str
+    line: int
+    code: str
+    name: str | None
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """
+    Read the fenced code blocks of a page.
+    """
+    text = page.read_text(encoding="utf-8")
+    found = []
+    end = 0
+    for match in re.finditer(r"^( *)(```+|~~~+)([^\n`]*)\n(.*?)^\1\2 *$", text, re.MULTILINE | re.DOTALL):
+        language, code = match[3].strip(), textwrap.dedent(match[4])
+        names = re.findall(rf"`([\w-]+\.{language})`", text[end : match.start()]) if language else []
+        found.append(Block(page, language, text.count("\n", 0, match.start(4)) + 1, code, names[-1] if names else None))
+        end = match.end()
+    return found
+
+
+def each_block(*languages: str) -> pytest.MarkDecorator:
+    """
+    Run a test once for every block in one of *languages*.
+    """
+    chosen = [block for block in BLOCKS if block.language in languages]
+    return pytest.mark.parametrize("block", chosen, ids=[f"{block.page.name}:{block.line}" for block in chosen])
+
+
+def name_of(page: Path) -> str:
+    """
+    Name a page in the output of pytest.
+    """
+    return page.name
+
+
+BLOCKS = [block for page in PAGES if page.exists() for block in blocks_of(page)]
+
+
+def write_configurations(page: Path, folder: Path) -> None:
+    """
+    Put the configurations that a page shows where its code looks for them.
+    """
+    for block in BLOCKS:
+        if block.page == page and block.language in CONFIGURATIONS:
+            (folder / (block.name or f"logging.{block.language}")).write_text(block.code, encoding="utf-8")
+
+
+def script_of(page: Path) -> str:
+    """
+    Join the Python blocks of a page to one script whose line numbers are those of the page.
+    """
+    lines: list[str] = []
+    for block in BLOCKS:
+        if block.page == page and block.language == "python":
+            lines += [""] * (block.line - 1 - len(lines))
+            lines += block.code.splitlines()
+    return "\n".join(lines) + "\n"
+
+
+def commands_of(block: Block) -> list[str]:
+    """
+    List the commands of a shell block: the lines behind a prompt where there is one, else all of them.
+    """
+    lines = block.code.splitlines()
+    prompted = any(line.startswith("$ ") for line in lines)
+    commands = []
+    pending = ""
+    for line in lines:
+        if not pending and prompted and not line.startswith("$ "):
+            continue
+        # A quote or a backslash that is still open: the command goes on in the next line.
+        pending += (line.removeprefix("$ ") if not pending else line.removeprefix("> ")) + "\n"
+        if pending.endswith("\\\n"):
+            continue
+        with contextlib.suppress(ValueError):
+            if shlex.split(pending, comments=True):
+                commands.append(pending.strip())
+            pending = ""
+    assert pending == "", f"{block.page.name}:{block.line}: a quote is never closed"
+    return commands
+
+
+def is_left_out(command: str) -> bool:
+    """
+    Tell whether a command is one of those that no test runs.
+    """
+    return any(command.startswith(beginning) for beginning in NOT_RUN_LINES)
+
+
+@pytest.fixture(scope="module")
+def demo_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    A closed log with several loggers and levels, a traceback, attributes, and a gap.
+    """
+    path = tmp_path_factory.mktemp("docs") / "app-log.db"
+    handler = SQLiteHandler(path, capacity=100)
+    logger = logging.getLogger("test_docs")
+    child = logger.getChild("requests")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    try:
+        logger.info("started")
+        child.warning("slow", extra={"request_id": "r-1", "seconds": 1.5})
+        try:
+            json.loads("{")
+        except ValueError:
+            child.exception("failed")
+        handler.flush()
+        for number in range(500):
+            child.debug("burst %d", number)
+    finally:
+        handler.close()
+        logger.handlers.clear()
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
+    return path
+
+
+@pytest.mark.parametrize("page", [*PAGES, REFERENCE], ids=name_of)
+def test_page_is_there(page):
+    """README.md and docs/reference.md are there to be read, and every page of docs says something."""
+    assert page.read_text(encoding="utf-8").strip()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_block_is_tested_or_excused(page):
+    """A code block is in a language that is run or parsed here, or in one that a reason excuses."""
+    known = {"python", "sql", *CONFIGURATIONS, *SHELL, *NOT_RUN}
+
+    assert [] == [f"{page.name}:{b.line}: {b.language!r}" for b in blocks_of(page) if b.language not in known]
+
+
+@pytest.mark.parametrize("page", sorted({b.page for b in BLOCKS if b.language == "python"}), ids=name_of)
+def test_python_blocks_run(page, tmp_path):
+    """The Python blocks of a page run one after the other, in one process, without an error or a warning."""
+    write_configurations(page, tmp_path)
+    script = tmp_path / f"{page.stem}.py"
+    script.write_text(script_of(page), encoding="utf-8")
+    package = str(Path(sqlite_log_handler.__file__).parent.parent)
+
+    run = subprocess.run(
+        [sys.executable, "-W", "error", script.name],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": package, "PYTHONIOENCODING": "utf-8"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+
+    assert 0 == run.returncode, f"the lines are those of {page.name}:\n{run.stderr}"
+    assert "--- Logging error ---" not in run.stderr
+    assert "Exception ignored" not in run.stderr
+
+
+@each_block(*CONFIGURATIONS)
+def test_configurations_are_accepted(block, tmp_path, monkeypatch, logging_tree):
+    """A TOML, JSON or YAML block parses, and logging takes it if it is a configuration of logging, as it does INI."""
+    monkeypatch.chdir(tmp_path)
+    if block.language == "ini":
+        parser = configparser.RawConfigParser()
+        parser.read_string(block.code)
+        if parser.has_section("loggers"):
+            logging.config.fileConfig(parser)
+        return
+
+    configuration = CONFIGURATIONS[block.language](block.code)
+    if isinstance(configuration, dict) and "version" in configuration:
+        logging.config.dictConfig(configuration)
+
+
+@each_block("sql")
+def test_sql_blocks_run(block, tmp_path, demo_database):
+    """An SQL block runs against a log; one that creates tables runs in a database of its own."""
+    path = tmp_path / "app-log.db"
+    if not re.match(r"\s*create\b", block.code, re.IGNORECASE):
+        shutil.copy(demo_database, path)
+    pending = ""
+
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for line in block.code.splitlines(keepends=True):
+            pending += line
+            if sqlite3.complete_statement(pending):
+                connection.execute(pending).fetchall()
+                pending = ""
+        if pending.strip():
+            connection.execute(pending).fetchall()
+
+
+@each_block(*SHELL)
+def test_shell_commands_run(block, tmp_path, demo_database):
+    """A command that asks the sqlite3 shell is answered; every other command is excused by a reason."""
+    shell = shutil.which("sqlite3")
+    commands = [command for command in commands_of(block) if not is_left_out(command)]
+
+    assert [] == [command for command in commands if not command.startswith("sqlite3 ")]
+    for command in commands if shell else []:
+        for name in re.findall(r"[\w-]+\.db\b", command):
+            shutil.copy(demo_database, tmp_path / name)
+        run = subprocess.run(
+            command,
+            shell=True,
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=60,
+            check=False,
+        )
+        assert (0, "") == (run.returncode, run.stderr), command
+
+
+def renderings(value: object) -> list[str]:
+    """
+    List the ways in which a default may be written.
+    """
+    if isinstance(value, str):
+        return [f'"{value}"', f"`{value}`"]
+    if value == logging.NOTSET:
+        return ["NOTSET"]
+    ways = [rf"`{value}`", f"`{value!r}`", f" {value!r} "]
+    if isinstance(value, int):
+        ways += [f"{value:_}", f"{value:,}"]
+        ways += [f"{value // unit} {name}" for name, unit in (("KiB", 1 << 10), ("MiB", 1 << 20)) if value % unit == 0]
+    return ways
+
+
+@pytest.mark.parametrize(
+    "option", list(inspect.signature(SQLiteHandler).parameters.values()), ids=lambda option: option.name
+)
+def test_reference_has_every_option(option):
+    """Every option of the handler has a row in the reference, with its default."""
+    rows = re.findall(rf"^\| *`{option.name}` *\|.*$", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert rows, f"docs/reference.md has no row that begins with | `{option.name}` |"
+    if option.default is not inspect.Parameter.empty:
+        ways = renderings(option.default)
+        assert any(way in row for row in rows for way in ways), f"none of {ways} stands in {rows}"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(field.name for field in dataclasses.fields(Stats)),
+        *CAUSES,
+        *(name for name in sqlite_log_handler.__all__ if name.endswith("Error")),
+    ],
+)
+def test_reference_has_every_name(word):
+    """Every field of Stats, every cause of a drop and every error of the package stands in the reference."""
+    assert re.search(rf"`[\w.]*\b{word}\b[^`\n]*`", REFERENCE.read_text(encoding="utf-8"))
+
+
+def test_blocks_are_found_as_a_reader_sees_them(tmp_path):
+    """Blocks in lists and after other blocks are found, with the line and the file name that the page gives them."""
+    page = tmp_path / "page.md"
+    page.write_text("In `a.toml`:\n\n```toml\nx = 1\n```\n\n- then\n\n  ```python\n  if x:\n      y\n  ```\n")
+
+    expected = [Block(page, "toml", 4, "x = 1\n", "a.toml"), Block(page, "python", 10, "if x:\n    y\n", None)]
+    assert expected == blocks_of(page)
+
+
+def test_commands_are_found_as_a_reader_sees_them(tmp_path):
+    """Output is no command, a comment is none, and a command may run over several lines."""
+    console = Block(tmp_path, "console", 1, "$ sqlite3 a.db 'select\n> 1'\n1\n$ pip install .\n", None)
+    script = Block(tmp_path, "sh", 1, "# ask\nsqlite3 a.db \\\n  'select 1'\n", None)
+
+    assert ["sqlite3 a.db 'select\n1'", "pip install ."] == commands_of(console)
+    assert ["sqlite3 a.db \\\n  'select 1'"] == commands_of(script)

@@ -1,0 +1,892 @@
+"""
+The listener, driven by hand: what is due and when, commits that fail, warnings, close. Clocks and writers are fakes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from sqlite_log_handler import _listener, _queue
+from sqlite_log_handler._listener import OWN_LOGGER, RecordListener
+from sqlite_log_handler._queue import SIZE_UNIT, RecordQueue
+
+INFO, ERROR = 20, 40
+
+
+class FakeWriter:
+    """
+    A writer that keeps what it is given, fails when told to, and waits at a gate when there is one.
+    """
+
+    def __init__(self):
+        self.rows = []
+        self.gaps = []
+        self.commits = 0
+        self.closed = 0
+        self.forgotten = 0
+        self.error = None
+        self.unwritable = set()
+        self.entered = threading.Event()
+        self.gate = None
+
+    def write(self, batch):
+        self.entered.set()
+        if self.gate is not None:
+            self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        self.commits += 1
+        self.rows += batch.rows
+        self.gaps += batch.gaps
+        return self.unwritable
+
+    def close(self):
+        self.closed += 1
+
+    def forget(self):
+        self.forgotten += 1
+
+
+class Warnings(logging.Handler):
+    """
+    Keep what the own logger is told.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.records = []
+
+    def emit(self, record):
+        self.records.append(record)
+
+
+def row(number=0, levelno=INFO):
+    """
+    Make a row, as far as listener and queue look.
+    """
+    return (levelno, float(number), ("a", "file.py", 1, "func"), 1, 0)
+
+
+@pytest.fixture
+def warnings(logging_tree):
+    """
+    The records that the own logger is given.
+    """
+    handler = Warnings()
+    logger = logging.getLogger(OWN_LOGGER)
+    logger.addHandler(handler)
+    logger.propagate = False
+    return handler.records
+
+
+@pytest.fixture
+def said():
+    """
+    The lines for the operator.
+    """
+    return []
+
+
+@pytest.fixture
+def make(clock, said, warnings):
+    """
+    Make a listener with a fake writer on a small queue; no thread runs unless a test starts it.
+    """
+    made = []
+
+    def make(capacity=10, batch_size=4, **options):
+        books = RecordQueue(capacity, 10_000 * SIZE_UNIT, batch_size=batch_size)
+        listener = RecordListener(
+            books, FakeWriter(), say=said.append, clock=clock, sleep=clock.advance, **{"flush_interval": 0.1, **options}
+        )
+        books.open()
+        made.append(listener)
+        return listener
+
+    yield make
+
+    for listener in made:
+        writer: Any = listener.writer
+        if writer.gate is not None:
+            writer.gate.set()
+        writer.error = None
+        listener.close()
+
+
+def put(listener, count, levelno=INFO):
+    """
+    Log so many rows, numbered as they come.
+    """
+    for _ in range(count):
+        listener.queue.put_nowait(row(listener.queue.removed + listener.queue.queued, levelno))
+
+
+def numbers(listener):
+    """
+    Return the numbers of the rows that were written.
+    """
+    return [item[1] for item in listener.writer.rows]
+
+
+# When a tick is due --------------------------------------------------------------------------------------------------
+
+
+def test_nothing_logged_is_nothing_to_wait_for(make, clock):
+    """
+    With an empty queue the listener waits without a timeout: no wake-ups at all.
+    """
+    listener = make()
+
+    assert listener.wait(clock()) is None
+
+
+def test_a_commit_is_due_when_the_oldest_row_is_old_enough(make, clock):
+    """
+    A row waits `flush_interval` at most, counted from the first of its batch.
+    """
+    listener = make()
+    put(listener, 1)
+
+    assert pytest.approx(0.1) == listener.wait(clock())
+    clock.advance(0.06)
+    put(listener, 1)
+    assert pytest.approx(0.04) == listener.wait(clock())
+    clock.advance(0.05)
+    assert 0 == listener.wait(clock())
+
+
+def test_a_full_batch_is_due_at_once(make, clock):
+    """
+    `batch_size` rows do not wait for the flush interval.
+    """
+    listener = make(batch_size=4)
+    put(listener, 3)
+    assert 0 < listener.wait(clock())
+
+    put(listener, 1)
+
+    assert 0 == listener.wait(clock())
+
+
+def test_an_error_is_due_at_once(make, clock):
+    """
+    A row at `flush_level` does not wait either, and is waited for only once.
+    """
+    listener = make()
+    put(listener, 1, ERROR)
+    assert 0 == listener.wait(clock())
+
+    listener.handle(None)
+    put(listener, 1)
+
+    assert 0 < listener.wait(clock())
+
+
+def test_ticks_keep_their_pace(make, clock):
+    """
+    A commit that leaves rows behind is followed by the next tick one flush interval after its own.
+    """
+    listener = make(batch_size=4)
+    put(listener, 2)
+    listener.wait(clock())
+    listener.writer.error = OSError("disk")
+    clock.advance(0.1)
+    listener.handle(None)
+
+    clock.advance(0.03)
+    assert pytest.approx(0.07) == listener.wait(clock())
+
+
+def test_an_outage_does_not_make_the_listener_spin(make, clock):
+    """
+    While commits fail, a full batch and an error wait for the tick like everything else.
+    """
+    listener = make(batch_size=2)
+    listener.writer.error = OSError("disk")
+    put(listener, 4, ERROR)
+    listener.handle(None)
+    put(listener, 1, ERROR)
+
+    assert 0 < listener.wait(clock())
+
+
+# Commits -------------------------------------------------------------------------------------------------------------
+
+
+def test_one_transaction_per_batch(make):
+    """
+    A tick writes one batch of `batch_size` rows at most, in order.
+    """
+    listener = make(batch_size=4)
+    put(listener, 6)
+
+    listener.handle(None)
+    assert (1, [0, 1, 2, 3]) == (listener.writer.commits, numbers(listener))
+    listener.handle(None)
+    assert (2, [0, 1, 2, 3, 4, 5]) == (listener.writer.commits, numbers(listener))
+
+
+def test_a_commit_that_fails_is_tried_again(make, clock):
+    """
+    Rows of a failed commit stay queued and counted, and the next attempt writes them in order.
+    """
+    listener = make()
+    put(listener, 3)
+    listener.writer.error = OSError("disk")
+    listener.handle(None)
+    assert (3, 0) == (listener.queue.queued, listener.queue.written)
+    assert "OSError: disk" == listener.last_error
+
+    listener.writer.error = None
+    clock.advance(0.1)
+    listener.handle(None)
+
+    assert ([0, 1, 2], 0) == (numbers(listener), listener.queue.queued)
+
+
+def test_back_off_grows_and_falls(make, clock):
+    """
+    Attempts come after 1, 2, 4, ... flush intervals, 5 seconds at most, and at each tick again after a success.
+    """
+    listener = make()
+    put(listener, 1)
+    listener.writer.error = OSError("disk")
+    began, attempts = clock(), []
+    write = listener.writer.write
+
+    def attempt(batch):
+        attempts.append(clock() - began)
+        return write(batch)
+
+    listener.writer.write = attempt
+    for _ in range(300):
+        listener.handle(None)
+        clock.advance(0.1)
+
+    gaps = [later - earlier for earlier, later in itertools.pairwise(attempts)]
+    assert pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0, 5.0][: len(gaps)], abs=0.11) == gaps
+    assert 9 <= len(gaps)
+
+    listener.writer.error = None
+    clock.advance(5)
+    listener.handle(None)
+    put(listener, 1)
+    listener.writer.error = OSError("disk")
+    attempts.clear()
+    began = clock()
+    for _ in range(3):
+        listener.handle(None)
+        clock.advance(0.1)
+
+    assert pytest.approx([0.0, 0.1]) == attempts[:2]
+
+
+def test_nothing_escapes_from_handle(make):
+    """
+    Whatever a commit raises, the thread lives: `QueueListener` would end it, and every later record with it.
+    """
+    listener = make()
+    put(listener, 1)
+    for error in (MemoryError(), RecursionError(), ValueError("x"), AssertionError()):
+        listener.writer.error = error
+        listener._next_attempt = 0
+
+        listener.handle(None)
+
+        assert type(error).__name__ in listener.last_error
+    assert 1 == listener.queue.queued
+
+
+def test_rows_that_sqlite_refuses_are_dropped(make):
+    """
+    A row that cannot be written costs that row, counted as `unwritable`.
+    """
+    listener = make()
+    put(listener, 3)
+    listener.writer.unwritable = {1}
+
+    assert listener.commit()
+
+    assert {("unwritable", INFO, "a"): 1} == listener.queue.books()["drops"]
+    assert (2, 0) == (listener.queue.written, listener.queue.queued)
+
+
+def test_an_outage_is_two_lines(make, clock, said, warnings):
+    """
+    An outage says one line when it has lasted a second and one when it is over, however long it is.
+    """
+    listener = make(capacity=4)
+    put(listener, 4)
+    listener.writer.error = OSError("disk")
+    for _ in range(100):
+        put(listener, 1)
+        listener.handle(None)
+        clock.advance(0.1)
+    assert 1 == len(said)
+    assert "OSError: disk" in said[0]
+
+    listener.writer.error = None
+    clock.advance(5)
+    listener.handle(None)
+
+    assert 2 == len(said)
+    assert "99 records were dropped meanwhile" in said[1]
+
+
+def test_a_moment_of_contention_is_no_outage(make, clock, said):
+    """
+    Two processes on one file wait for each other now and then; nobody needs to hear of that.
+    """
+    listener = make()
+    put(listener, 1)
+    listener.writer.error = OSError("busy")
+    listener.handle(None)
+    listener.writer.error = None
+    clock.advance(0.1)
+    listener.handle(None)
+
+    assert [] == said
+
+
+# Drop warnings -------------------------------------------------------------------------------------------------------
+
+
+def test_one_warning_per_tick_with_drops(make, clock, warnings):
+    """
+    A tick with drops sends exactly one warning with their number, a tick without sends none, and all add up.
+    """
+    listener = make(capacity=2)
+    expected = []
+    for drops in (3, 0, 1, 0, 0, 5):
+        put(listener, 2 - listener.queue.queued + drops)
+        listener.handle(None)
+        clock.advance(0.1)
+        if drops:
+            expected.append(drops)
+        assert expected == [record.dropped for record in warnings]
+
+    assert listener.queue.dropped_total == sum(expected) == warnings[-1].dropped_total
+
+
+def test_warnings_go_out_while_nothing_can_be_written(make, clock, warnings):
+    """
+    During an outage drops are reported at every tick, not at the pace of the attempts.
+    """
+    listener = make(capacity=1)
+    put(listener, 1)
+    listener.writer.error = OSError("disk")
+    for _ in range(20):
+        put(listener, 1)
+        listener.handle(None)
+        clock.advance(0.1)
+
+    assert [1] * 20 == [record.dropped for record in warnings]
+
+
+def test_a_warning_says_why(make, clock, warnings):
+    """
+    The text says how many and why: causes, fill, who, since when, and what the writer says.
+    """
+    listener = make(capacity=2)
+    put(listener, 2)
+    listener.commit()
+    clock.advance(2.0)
+    listener.writer.error = OSError("disk")
+    put(listener, 2)
+    listener.handle(None)
+    for number in (5, 6, 7):
+        listener.queue.put_nowait(row(number))
+    listener.handle(None)
+
+    text = warnings[0].getMessage()
+    for part in (
+        "dropped 3 records",
+        "queue_full 3",
+        "2 of 2 rows",
+        "a INFO 3",
+        "dropping for 2.0 s",
+        "last commit 2.0 s ago",
+        "OSError: disk",
+    ):
+        assert part in text
+
+
+def test_a_warning_is_an_ordinary_record(make, warnings):
+    """
+    The warning is a WARNING of its own logger, with numbers as attributes.
+    """
+    listener = make(capacity=1)
+    put(listener, 4)
+    listener.handle(None)
+
+    (record,) = warnings
+    assert (OWN_LOGGER, logging.WARNING, 3, 3) == (record.name, record.levelno, record.dropped, record.dropped_total)
+
+
+def test_warnings_reach_the_database_without_the_queue(make, warnings):
+    """
+    A warning is given to the writer with the next commit, in its place, and takes no room in the queue.
+    """
+    listener = make(capacity=1)
+    put(listener, 3)
+
+    listener.handle(None)
+
+    (gap,) = listener.writer.gaps
+    assert (1, 2, 2) == (gap.position, gap.count, gap.warning.dropped)
+    assert (1, 1) == (listener.queue.written, len(listener.writer.rows))
+
+
+def test_other_handlers_cannot_change_what_is_stored(make, warnings):
+    """
+    The database gets its own copy of the warning: what other handlers put into the record stays theirs.
+    """
+    listener = make(capacity=1)
+    put(listener, 2)
+
+    class Spoil(logging.Handler):
+        def emit(self, record):
+            record.dropped = "spoilt"
+
+    logging.getLogger(OWN_LOGGER).addHandler(Spoil())
+
+    listener.handle(None)
+
+    assert 1 == listener.writer.gaps[0].warning.dropped
+
+
+def test_a_second_configuration_does_not_silence_the_warnings(make, warnings):
+    """
+    `dictConfig` disables every logger that it does not name; drops are reported all the same.
+    """
+    listener = make(capacity=1)
+    logging.getLogger(OWN_LOGGER).disabled = True
+    put(listener, 2)
+
+    listener.handle(None)
+
+    assert 1 == len(warnings)
+
+
+def test_the_warnings_can_be_silenced_by_their_level(make, warnings):
+    """
+    Who does not want them on the console raises the level of the logger; the database has them all the same.
+    """
+    listener = make(capacity=1)
+    logging.getLogger(OWN_LOGGER).setLevel(logging.ERROR)
+    put(listener, 2)
+
+    listener.handle(None)
+
+    assert ([], 1) == (warnings, len(listener.writer.gaps))
+
+
+def test_nobody_logs_under_a_lock(make):
+    """
+    While the warning is handled neither the commit lock nor the queue's mutex is held.
+    """
+    listener = make(capacity=1)
+    put(listener, 2)
+    free = []
+
+    class Look(logging.Handler):
+        def emit(self, record):
+            def look():
+                free.append(listener._commit_lock.acquire(timeout=0) and listener.queue.mutex.acquire(timeout=0))
+                listener.queue.mutex.release()
+                listener._commit_lock.release()
+
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join()
+
+    logging.getLogger(OWN_LOGGER).addHandler(Look())
+    listener.handle(None)
+
+    assert [True] == free
+
+
+def test_a_handler_that_raises_does_not_lose_the_warning(make):
+    """
+    Another handler that fails on the warning costs neither the thread nor the copy for the database.
+    """
+    listener = make(capacity=1)
+    put(listener, 2)
+
+    class Bad(logging.Handler):
+        def handle(self, record):
+            raise ValueError
+
+    logging.getLogger(OWN_LOGGER).addHandler(Bad())
+    listener.handle(None)
+    listener.commit()
+
+    assert 1 == len(listener.writer.gaps)
+
+
+# Flush and close -----------------------------------------------------------------------------------------------------
+
+
+def test_flush_writes_what_is_queued(make):
+    """
+    `flush` commits on the caller's thread, as many batches as it takes, and says that it did.
+    """
+    listener = make(batch_size=3)
+    put(listener, 8)
+
+    assert listener.flush()
+
+    assert (list(range(8)), 3) == (numbers(listener), listener.writer.commits)
+
+
+def test_flush_gives_up_in_time(make, clock):
+    """
+    `flush` returns False when its time is over, and what it could not write is still queued.
+    """
+    listener = make()
+    put(listener, 3)
+    listener.writer.error = OSError("disk")
+    began = clock()
+
+    assert not listener.flush(timeout=2.0)
+
+    assert pytest.approx(2.0) == clock() - began
+    assert 3 == listener.queue.queued
+
+
+def test_flush_tries_once_without_time(make):
+    """
+    `flush(0)` makes one attempt.
+    """
+    listener = make()
+    put(listener, 3)
+
+    assert listener.flush(0)
+    assert 0 == listener.queue.queued
+
+
+def test_flush_does_not_wait_for_later_rows(make):
+    """
+    What is logged during a flush is not its business: a busy program cannot keep it for ever.
+    """
+    listener = make(batch_size=2)
+    put(listener, 2)
+    write = listener.writer.write
+
+    def log_more(batch):
+        put(listener, 1)
+        return write(batch)
+
+    listener.writer.write = log_more
+
+    assert listener.flush()
+    assert 1 == listener.writer.commits
+    listener.writer.write = write
+
+
+def test_flush_waits_for_a_commit_of_another_thread(make):
+    """
+    Rows that another thread is writing are written when `flush` returns.
+    """
+    listener = make()
+    listener.writer.gate = threading.Event()
+    put(listener, 2)
+    other = threading.Thread(target=listener.commit)
+    other.start()
+    listener.writer.entered.wait()
+    threading.Timer(0, listener.writer.gate.set).start()
+
+    assert listener.flush()
+    other.join()
+
+    assert [0, 1] == numbers(listener)
+
+
+def test_close_writes_everything_and_reports(make, warnings):
+    """
+    `close` writes the queue, sends the last warning, stores it, and closes the file.
+    """
+    listener = make(capacity=3)
+    put(listener, 5)
+
+    listener.close()
+
+    assert ([0, 1, 2], 1) == (numbers(listener), listener.writer.closed)
+    assert [2] == [record.dropped for record in warnings]
+    assert 1 == len(listener.writer.gaps)
+    assert not listener.queue.pending
+
+
+def test_close_says_what_it_gave_up(make, clock, said, warnings):
+    """
+    What cannot be written within `close_timeout` is dropped with that cause, counted, reported and said.
+    """
+    listener = make(close_timeout=3.0)
+    put(listener, 5)
+    listener.writer.error = OSError("disk")
+    began = clock()
+
+    listener.close()
+
+    assert pytest.approx(3.0) == clock() - began
+    assert {("close_timeout", INFO, "a"): 5} == listener.queue.books()["drops"]
+    assert [5] == [record.dropped for record in warnings]
+    assert "5 records dropped (close_timeout)" in said[-1]
+
+
+def test_close_leaves_a_stuck_commit_its_rows(make, said):
+    """
+    Rows that a commit holds which does not end are neither dropped nor forgotten: they count when it ends.
+    """
+    listener = make(batch_size=2, close_timeout=0.0)
+    listener.writer.gate = threading.Event()
+    put(listener, 5)
+    other = threading.Thread(target=listener.commit)
+    other.start()
+    listener.writer.entered.wait()
+
+    listener.close()
+    assert (2, 3) == (listener.queue.queued, listener.queue.dropped)
+
+    listener.writer.gate.set()
+    other.join()
+    assert ([0, 1], 2, 3, 0) == (
+        numbers(listener),
+        listener.queue.written,
+        listener.queue.dropped,
+        listener.queue.queued,
+    )
+
+
+def test_a_stuck_commit_that_fails_after_close_is_counted(make):
+    """
+    When the commit fails in the end, its rows are dropped as `close_timeout`: nobody is left to try again.
+    """
+    listener = make(batch_size=2, close_timeout=0.0)
+    listener.writer.gate = threading.Event()
+    listener.writer.error = OSError("disk")
+    put(listener, 5)
+    other = threading.Thread(target=listener.commit)
+    other.start()
+    listener.writer.entered.wait()
+    listener.close()
+
+    listener.writer.gate.set()
+    other.join()
+
+    assert {("close_timeout", INFO, "a"): 5} == listener.queue.books()["drops"]
+    assert 0 == listener.queue.queued
+
+
+# The thread ----------------------------------------------------------------------------------------------------------
+
+
+def test_start_and_stop_are_idempotent(make):
+    """
+    Starting twice is one thread, stopping twice is no error, and no thread is left.
+    """
+    listener = make()
+    threads = threading.active_count()
+
+    listener.start()
+    listener.start()
+    assert threads + 1 == threading.active_count()
+
+    listener.stop()
+    listener.stop()
+    assert threads == threading.active_count()
+
+
+def test_stop_does_not_need_room_in_the_queue(make):
+    """
+    A full queue can be stopped: `QueueListener` would put a sentinel, and raise `queue.Full`.
+    """
+    listener = make(capacity=1)
+    listener.writer.error = OSError("disk")
+    put(listener, 2)
+    listener.start()
+
+    listener.stop()
+
+    assert listener._thread is None
+
+
+def test_the_thread_commits(make, warnings):
+    """
+    A started listener writes what comes without anybody calling it.
+    """
+    listener = make(batch_size=1)
+    listener.start()
+
+    put(listener, 1)
+    listener.writer.entered.wait()
+    listener.stop()
+
+    assert [0] == numbers(listener)
+
+
+def test_an_idle_listener_does_not_wake_up(make):
+    """
+    With nothing queued the thread waits on its lock without a timeout, however long.
+    """
+    listener = make()
+    waits = []
+    wait = listener.wait
+    waiting = threading.Event()
+
+    def spy(now):
+        waits.append(wait(now))
+        waiting.set()
+        return waits[-1]
+
+    listener.wait = spy
+    listener.start()
+    waiting.wait()
+
+    assert [None] == waits
+    listener.stop()
+
+
+def test_stop_does_not_wait_for_a_thread_that_logs(make):
+    """
+    `dictConfig` closes handlers while it holds logging's lock. The listener may need that lock for its warning.
+
+    So a thread that is inside a logging call is not joined; it goes by itself when the call returns.
+    """
+    listener = make(capacity=1, batch_size=1)
+    inside, leave = threading.Event(), threading.Event()
+
+    class Block(logging.Handler):
+        def handle(self, record):
+            inside.set()
+            leave.wait()
+            return True
+
+    logging.getLogger(OWN_LOGGER).addHandler(Block())
+    put(listener, 3)
+    listener.start()
+    thread = listener._thread
+    listener.queue.wake()
+    inside.wait()
+
+    listener.stop(timeout=60)
+    assert thread.is_alive()
+
+    leave.set()
+    thread.join()
+    assert listener._thread is None
+
+
+def test_a_stopped_thread_does_not_begin_to_log(make, warnings):
+    """
+    The thread looks under the mutex whether it was stopped before it logs; the drops are then for `close` to report.
+    """
+    listener = make(capacity=1)
+    put(listener, 3)
+
+    def report():
+        # What `start` and a `stop` right after it make of this thread.
+        listener._thread = threading.current_thread()
+        enter = listener._enter_logging_call
+
+        def stopped_meanwhile():
+            listener._thread = None
+            return enter()
+
+        listener._enter_logging_call = stopped_meanwhile
+        listener.report()
+        del listener._enter_logging_call
+
+    thread = threading.Thread(target=report)
+    thread.start()
+    thread.join()
+    assert [] == warnings
+
+    listener.close()
+    assert [2] == [record.dropped for record in warnings]
+
+
+def test_a_replaced_thread_takes_no_wake_up(make):
+    """
+    Each thread has a lock of its own, so that one on its way out cannot take the wake-up of the next.
+    """
+    listener = make()
+    listener.start()
+    first = listener.queue.wakeup
+    listener.stop()
+    listener.start()
+
+    assert first is not listener.queue.wakeup
+    listener.stop()
+
+
+def test_a_retired_listener_writes_and_goes(make):
+    """
+    When nobody has the handler any more, its thread writes what there is, closes the file and ends.
+    """
+    listener = make()
+    listener.start()
+    thread = listener._thread
+    put(listener, 3)
+
+    listener.retire()
+    thread.join()
+
+    assert ([0, 1, 2], 1) == (numbers(listener), listener.writer.closed)
+
+
+def test_a_forked_child_begins_anew(make):
+    """
+    In the child there is no thread, no connection, nothing queued and nothing counted, whoever held which lock.
+    """
+    listener = make(capacity=2)
+    put(listener, 3)
+    listener.last_error = "of the parent"
+
+    listener.before_fork()
+    assert listener._commit_lock.locked()
+    listener.after_fork_in_child()
+
+    assert not listener._commit_lock.locked()
+    assert (0, 0, 1) == (listener.queue.books()["seen"], listener.queue.queued, listener.writer.forgotten)
+    assert (None, None, True) == (listener._thread, listener.last_error, listener.queue.closed)
+
+
+def test_a_fork_waits_for_a_commit_with_a_limit(make, monkeypatch):
+    """
+    A fork waits for the commit lock, so that SQLite is not copied in the middle of one, but never for ever.
+    """
+    monkeypatch.setattr(_listener, "_FORK_TIMEOUT", 0.001)
+    listener = make()
+    with listener._commit_lock:
+        listener.before_fork()
+        listener.after_fork_in_parent()
+        assert listener._commit_lock.locked()
+
+    listener.before_fork()
+    listener.after_fork_in_parent()
+
+    assert not listener._commit_lock.locked()
+
+
+def test_contended_drops_are_reported(make, monkeypatch, warnings, clock):
+    """
+    A drop that could not wait for the mutex is reported at the next tick like any other.
+    """
+    monkeypatch.setattr(_queue, "MUTEX_TIMEOUT", 0)
+    listener = make()
+    with listener.queue.mutex:
+        thread = threading.Thread(target=put, args=(listener, 1))
+        thread.start()
+        thread.join()
+
+    assert 0.1 == pytest.approx(listener.wait(clock()))
+    listener.handle(None)
+
+    assert ["contended"] == [cause for (cause, *_) in listener.queue.books()["drops"]]
+    assert [1] == [record.dropped for record in warnings]
