@@ -131,18 +131,22 @@ class Writer:
         self._said_mode = False
         self._host = socket.gethostname()
         self._program = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""
-        self.forget()
+        self._reset()
 
-    def forget(self) -> None:
-        """
-        Start anew without closing anything: for `__init__`, and for a forked child, whose connection is its
-        parent's.
-        """
+    def _reset(self) -> None:
         self._started = time.time()
         self._connection: sqlite3.Connection | None = None
         self._files: tuple[object, ...] = ()
         self._wal = False
         self._forget_ids()
+
+    def forget(self) -> None:
+        """
+        Start anew in a forked child, whose connection is its parent's.
+        """
+        if self._connection is not None:
+            _keep_open(self._connection)
+        self._reset()
 
     @property
     def connection(self) -> sqlite3.Connection | None:
@@ -472,6 +476,25 @@ def _statement_rows(rows: Sequence[Row], start: int, end: int) -> int:
 
 def _size(rows: Sequence[Row]) -> int:
     return sum(row[_row.SIZE] for row in rows)
+
+
+# Connections of a parent process, in a child that cannot leak them.
+_inherited: list[sqlite3.Connection] = []
+
+
+def _keep_open(connection: sqlite3.Connection) -> None:
+    """
+    See to it that a connection is never closed, not even when the interpreter ends and lets go of everything.
+
+    A child that closes the connection of its parent may write back and delete a WAL that the parent goes on using, or
+    hang on a lock inside SQLite that a thread of the parent held (https://sqlite.org/howtocorrupt.html, section 2.6).
+    """
+    try:
+        import ctypes  # noqa: PLC0415 - only a child that has inherited a connection needs it
+    except ImportError:
+        _inherited.append(connection)
+    else:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def _create(path: str) -> bool:

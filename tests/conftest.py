@@ -5,6 +5,7 @@ Fixtures, and the proof that no test leaves a thread, a file or a changed loggin
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
 import re
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 # No deadline: that is a wall-clock bound. No database: it would be left in the checkout.
 settings.register_profile("suite", deadline=None, database=None, derandomize="CI" in os.environ, print_blob=True)
 settings.load_profile("suite")
+
+
+# Seconds that no test takes, on no machine.
+WATCHDOG = 300
 
 
 # Handlers by name, which dictConfig fills. typeshed does not know it.
@@ -155,6 +160,18 @@ def _open_below(folder: Path) -> list[str]:
                 if target.startswith(f"{folder}{os.sep}"):
                     found.append(target)
     return found
+
+
+@pytest.fixture(autouse=True)
+def _watchdog() -> Iterator[None]:
+    """
+    Turn a deadlock into a failure that shows where every thread stands.
+    """
+    faulthandler.dump_traceback_later(WATCHDOG, exit=True)
+
+    yield
+
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(autouse=True)

@@ -392,17 +392,18 @@ def test_a_gap_is_where_the_first_drop_was():
     A gap stands after the last row that was queued before its first drop, however many have left since.
     """
     books = make_queue(2)
-    commit = [row(), row()]
-    for item in commit:
-        books.put_nowait(item)
-    books.put_nowait(row())
+    for _ in range(2):
+        books.put_nowait(row())
+    commit_all(books)
+    for _ in range(3):
+        books.put_nowait(row())
     commit_all(books)
     books.put_nowait(row())
 
     gap = books.take_drops()
 
     assert gap is not None
-    assert 2 == gap.position
+    assert 4 == gap.position
 
 
 def test_a_gap_goes_with_the_commit_that_reaches_it():
