@@ -187,8 +187,15 @@ class SQLiteHandler(logging.Handler):
         """
         queue = self.queue
         try:
-            if (record.levelno < queue.admits or record.name == OWN_LOGGER) and not self._admit(record):
+            if record.name == OWN_LOGGER and vars(record).get(MARK) == id(self.listener):
+                # The report of our own drops reaches the database on its own way. Here it could become the next drop.
                 return
+            if record.levelno < queue.admits:
+                if queue.closed and not self._start():
+                    self._put_without_listener(make_row(record, self.formatter, self.max_record_bytes))
+                    return
+                if queue.refuse(record.levelno, record.created, record.name):
+                    return
             queue.put_nowait(make_row(record, self.formatter, self.max_record_bytes))
         except Closed:
             # By another thread, in this instant.
@@ -200,19 +207,6 @@ class SQLiteHandler(logging.Handler):
         except BaseException as error:
             self._put_anyway(record, marker_row(record, error))
             raise
-
-    def _admit(self, record: logging.LogRecord) -> bool:
-        """
-        Decide about a record that the queue does not admit. Returns whether the caller is to queue it.
-        """
-        queue = self.queue
-        if record.name == OWN_LOGGER and vars(record).get(MARK) == id(self.listener):
-            # The report of our own drops goes into the database on its own way. Here it could become the next drop.
-            return False
-        if queue.closed and not self._start():
-            self._put_without_listener(make_row(record, self.formatter, self.max_record_bytes))
-            return False
-        return not queue.refuse(record.levelno, record.created, record.name)
 
     def _start(self) -> bool:
         """

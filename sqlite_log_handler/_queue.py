@@ -172,6 +172,7 @@ class RecordQueue(queue.Queue[Any]):
         self.closed = True
         self.admits: int = NONE
         self._room = self._room_size = 0
+        self._full = "queue_full"  # why `admits` is where it is
         self.queued = 0  # rows: len(self.queue), but a call shorter
         self.queued_size = 0  # in SIZE_UNITs
         self.peak_queued = 0
@@ -208,7 +209,7 @@ class RecordQueue(queue.Queue[Any]):
             if levelno < self.admits:
                 if self.closed:
                     raise Closed
-                self._drop("", levelno, item[CREATED], item[SOURCE][0])
+                self._drop(self._full, levelno, item[CREATED], item[SOURCE][0])
                 return
             while self.queued_size + size > self._room_size:
                 if not self._use_reserve(levelno):
@@ -218,6 +219,7 @@ class RecordQueue(queue.Queue[Any]):
             self.queued_size += size
             self.queued = queued = self.queued + 1
             if queued >= self._room:
+                self._full = "queue_full"
                 if queued >= self.capacity:
                     self.admits = NONE
                 elif self.admits == ANY:
@@ -243,7 +245,9 @@ class RecordQueue(queue.Queue[Any]):
         Returns:
             False, with nothing counted, if there is room by now, or if the queue is closed.
         """
-        levelno = int(levelno)
+        if type(levelno) is not int or type(logger) is not str:
+            # Nothing foreign may be called under the mutex, and a subclass may have a __hash__ of its own.
+            levelno, logger = int(levelno), str(logger)
         mutex = self.mutex
         if not mutex.acquire(False) and not mutex.acquire(timeout=MUTEX_TIMEOUT):  # noqa: FBT003 - positional is faster
             self._contend(levelno, created, logger)
@@ -251,7 +255,7 @@ class RecordQueue(queue.Queue[Any]):
         try:
             if levelno >= self.admits or self.closed:
                 return False
-            self._drop("", levelno, created, logger)
+            self._drop(self._full, levelno, created, logger)
             return True
         finally:
             mutex.release()
@@ -281,6 +285,7 @@ class RecordQueue(queue.Queue[Any]):
         """
         # The next tick settles what is admitted, even if nothing is queued now.
         self.wake()
+        self._full = "bytes_full"
         if self.admits == ANY:
             self.admits = self._reserve_levelno
             self._room = self.capacity
@@ -290,9 +295,6 @@ class RecordQueue(queue.Queue[Any]):
         return False
 
     def _drop(self, cause: str, levelno: int, created: float, logger: str) -> None:
-        if not cause:
-            limit = self.capacity if levelno >= self._reserve_levelno else self._open_capacity
-            cause = "queue_full" if self.queued >= limit else "bytes_full"
         drops = self._drops
         if not drops:
             self._drops_position = self.removed + self.queued
@@ -343,6 +345,7 @@ class RecordQueue(queue.Queue[Any]):
             self._settle()
 
     def _settle(self) -> None:
+        self._full = "queue_full" if self.queued >= self._open_capacity else "bytes_full"
         if self.closed or self.queued >= self.capacity or self.queued_size >= self.capacity_size:
             self.admits = NONE
         elif self.queued >= self._open_capacity or self.queued_size >= self._open_size:
