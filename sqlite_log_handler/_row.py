@@ -85,6 +85,9 @@ _PLAIN = vars(logging.LogRecord("", 0, "", 0, "", (), None))
 _PLAIN_LENGTH = len(_PLAIN)
 _STANDARD = frozenset(_PLAIN) | {"message", "asctime", "taskName"}
 
+# What SQLite takes as it is, and what calls no code of the program's when it is hashed.
+_PLAIN_TYPES = frozenset((str, int, type(None)))
+
 _default_formatter = logging.Formatter()
 
 
@@ -109,26 +112,38 @@ def make_row(
         if formatter is None and type(record) is LogRecord and type(record.msg) is str:
             # LogRecord.getMessage(), without the call.
             message = record.msg % record.args if record.args else record.msg
-            length = len(message)
             levelno = record.levelno
             created = record.created
+            task_name = None if _WITHOUT_TASK_NAME else record.taskName  # type: ignore[attr-defined]  # new in 3.12
+            source = _sources.get((record.name, record.pathname, record.lineno, record.funcName))
+            thread = _threads.get((record.process, record.processName, record.thread, record.threadName))
             if (
-                length <= max_bytes
-                and message.isascii()
+                source is not None
+                and thread is not None
                 and "\0" not in message
                 and not record.exc_info
                 and not record.exc_text
                 and not record.stack_info
                 and type(levelno) is int
                 and type(created) is float
-                and (_WITHOUT_TASK_NAME or record.taskName is None)  # type: ignore[attr-defined]  # typeshed goes by 3.11
             ):
-                source = _sources.get((record.name, record.pathname, record.lineno, record.funcName))
-                thread = _threads.get((record.process, record.processName, record.thread, record.threadName))
+                size = len(message)
+                if not message.isascii():
+                    message = _escape(message)
+                    size = _memory(message)
+                if task_name is not None:
+                    task_name = clean(task_name)
+                    size += _memory(task_name)
+                attributes = None
                 # The __dict__ last, because a record that has shown it is slower to read.
-                if source is not None and thread is not None and len(record.__dict__) == _PLAIN_LENGTH:
-                    size = (_ROW_BYTES + SIZE_UNIT - 1 + length) // SIZE_UNIT
-                    return (levelno, created, source, size, 0, thread, None, message, None, None, None, None)
+                if len(record.__dict__) != _PLAIN_LENGTH:
+                    extra = _extra(record)
+                    if extra:
+                        attributes = _encode(extra)
+                        size += _memory(attributes)
+                if size <= max_bytes:
+                    size = (size + _ROW_BYTES + SIZE_UNIT - 1) // SIZE_UNIT
+                    return (levelno, created, source, size, 0, thread, task_name, message, None, None, None, attributes)
     except Exception:  # noqa: BLE001 - the long way finds out what is wrong, and marks it
         message = None
     try:
@@ -159,20 +174,10 @@ def marker_row(record: logging.LogRecord, error: BaseException) -> Row:
     )
 
 
-def _long_way(  # noqa: C901 - a list of fields, one after the other
+def _long_way(
     record: logging.LogRecord, formatter: logging.Formatter | None, max_bytes: int, message: Any
 ) -> Row:
-    extra = {
-        key: value
-        for key, value in list(vars(record).items())
-        if isinstance(key, str) and key not in _STANDARD and not key.startswith("_")
-    }
-    nested = extra.get("extra")
-    if isinstance(nested, dict):
-        # loguru hands all of its own down as one attribute of that name.
-        del extra["extra"]
-        extra = {**_public(nested), **extra}
-
+    extra = _extra(record)
     marks = 0
     try:
         if formatter is not None:
@@ -229,6 +234,25 @@ def _long_way(  # noqa: C901 - a list of fields, one after the other
     )
 
 
+def _extra(record: logging.LogRecord) -> dict[str, Any]:
+    """
+    Return what was given as `extra`, or set on the record by a filter or a factory; without private names.
+    """
+    values = list(record.__dict__.items())
+    if type(record) is LogRecord:
+        # What LogRecord.__init__ sets comes first, and a dict keeps its order.
+        del values[:_PLAIN_LENGTH]
+    extra = {
+        key: value for key, value in values if isinstance(key, str) and key not in _STANDARD and not key.startswith("_")
+    }
+    nested = extra.get("extra")
+    if isinstance(nested, dict):
+        # loguru hands all of its own down as one attribute of that name.
+        del extra["extra"]
+        extra = {**_public(nested), **extra}
+    return extra
+
+
 def _public(values: dict[Any, Any]) -> dict[str, Any]:
     return {clean(key): value for key, value in list(values.items()) if not str(key).startswith("_")}
 
@@ -281,6 +305,10 @@ def _text(render: Callable[[Any], str], value: object) -> str:
         return _str(render(value))
     except Exception as error:  # noqa: BLE001 - hostile __str__ and __repr__
         return f"<{type(value).__name__} that cannot be shown: {type(error).__name__}>"
+
+
+def _is_plain_name(value: object) -> bool:
+    return type(value) is str and value.isascii() and len(value) <= _NAME_LENGTH and "\0" not in value
 
 
 def _optional(value: object, length: int) -> str | None:
@@ -429,33 +457,40 @@ def _created(value: object) -> tuple[float, int]:
 
 def _source(record: logging.LogRecord) -> tuple[Source, int]:
     key = (record.name, record.pathname, record.lineno, record.funcName)
-    source = (clean(record.name), clean(record.pathname), _integer(record.lineno), clean(record.funcName or ""))
-    return _intern(_sources, key, source)
+    return _interned(_sources, key, _clean_source)
+
+
+def _clean_source(key: tuple[Any, ...]) -> Source:
+    name, pathname, lineno, func = key
+    return (clean(name), clean(pathname), _integer(lineno), clean(func or ""))
 
 
 def _thread(record: logging.LogRecord) -> tuple[Thread, int]:
     key = (record.process, record.processName, record.thread, record.threadName)
-    thread = (
-        _integer(record.process, os.getpid()),
-        clean(record.processName or ""),
-        None if record.thread is None else _integer(record.thread),
-        _optional(record.threadName, _NAME_LENGTH),
+    return _interned(_threads, key, _clean_thread)
+
+
+def _clean_thread(key: tuple[Any, ...]) -> Thread:
+    process, process_name, thread, thread_name = key
+    return (
+        _integer(process, os.getpid()),
+        clean(process_name or ""),
+        None if thread is None else _integer(thread),
+        _optional(thread_name, _NAME_LENGTH),
     )
-    return _intern(_threads, key, thread)
 
 
-def _intern(interned: dict[Any, Any], key: tuple[object, ...], value: tuple[object, ...]) -> tuple[Any, int]:
+def _interned(known: dict[Any, Any], key: tuple[Any, ...], make: Callable[[tuple[Any, ...]], Any]) -> tuple[Any, int]:
     """
-    Return the one tuple for `value`, and what it adds to the memory of this row: nothing unless it is new.
+    Return the one tuple for `key`, and what it adds to the memory of this row: nothing, unless it is new.
     """
-    try:
-        known = interned.get(key)
-        if known is not None:
-            return known, 0
-        if len(interned) >= _INTERNED:
-            interned.clear()
-        if all(type(part) in (str, int, type(None)) for part in key):
-            interned[key] = value
-    except Exception:  # noqa: BLE001 - a name that has a __hash__ or an __eq__ of its own
-        return value, 0
+    # Only keys of exact types are kept: others may have a __hash__ of their own, and would stay alive.
+    plain = all(type(part) in _PLAIN_TYPES for part in key)
+    if plain and key in known:
+        return known[key], 0
+    value = make(key)
+    if plain:
+        if len(known) >= _INTERNED:
+            known.clear()
+        known[key] = value
     return value, 4 * SIZE_UNIT + sum(len(part) for part in value if isinstance(part, str))
