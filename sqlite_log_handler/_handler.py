@@ -23,7 +23,7 @@ from typing import Any
 
 from sqlite_log_handler._listener import MARK, OWN_LOGGER, RecordListener, listeners
 from sqlite_log_handler._queue import Closed, RecordQueue
-from sqlite_log_handler._row import Row, make_row, marker_row
+from sqlite_log_handler._row import Row, forget_threads, make_row, marker_row
 from sqlite_log_handler._writer import Writer
 
 # How long a record logged after the exit has begun waits for another thread's commit.
@@ -199,7 +199,7 @@ class SQLiteHandler(logging.Handler):
             queue.put_nowait(make_row(record, self.formatter, self.max_record_bytes))
         except Closed:
             # By another thread, in this instant.
-            self.emit(record)
+            self._put_anyway(record, make_row(record, self.formatter, self.max_record_bytes))
         except Exception as error:  # noqa: BLE001 - a levelno of None, no LogRecord at all, a defect of ours
             is_record = isinstance(record, logging.LogRecord)
             row = make_row(record, self.formatter, self.max_record_bytes) if is_record else marker_row(record, error)
@@ -233,11 +233,17 @@ class SQLiteHandler(logging.Handler):
             self.listener.commit(_EXIT_COMMIT_TIMEOUT)
 
     def _put_anyway(self, record: logging.LogRecord, row: Row) -> None:
+        """
+        Queue a row on whatever way there is.
+        """
         try:
-            if self.queue.closed and not self._start():
-                self._put_without_listener(row)
-            else:
-                self.queue.put_nowait(row)
+            while True:
+                with contextlib.suppress(Closed):
+                    if self.queue.closed and not self._start():
+                        self._put_without_listener(row)
+                    else:
+                        self.queue.put_nowait(row)
+                    return
         except Exception:  # noqa: BLE001 - as in emit
             with contextlib.suppress(Exception):
                 self.handleError(record)
@@ -442,6 +448,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     _exit.forget()
+    forget_threads()
     for listener in list(listeners):
         listener.after_fork_in_child()
 

@@ -245,9 +245,10 @@ class RecordQueue(queue.Queue[Any]):
         Returns:
             False, with nothing counted, if there is room by now, or if the queue is closed.
         """
-        if type(levelno) is not int or type(logger) is not str:
+        if type(levelno) is not int or type(created) is not float or type(logger) is not str:
             # Nothing foreign may be called under the mutex, and a subclass may have a __hash__ of its own.
             levelno, logger = int(levelno), str(logger)
+            created = float(created) if isinstance(created, int | float) else 0.0
         mutex = self.mutex
         if not mutex.acquire(False) and not mutex.acquire(timeout=MUTEX_TIMEOUT):  # noqa: FBT003 - positional is faster
             self._contend(levelno, created, logger)

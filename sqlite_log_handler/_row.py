@@ -75,6 +75,7 @@ _NAME_LENGTH = 1_000
 
 # A program has some thousand call sites at most; made-up logger names must not make the process grow.
 _INTERNED = 4_096
+_levels: dict[object, int] = {levelno: levelno for levelno in (10, 20, 30, 40, 50)}
 _sources: dict[object, Source] = {}
 _threads: dict[object, Thread] = {}
 
@@ -112,7 +113,7 @@ def make_row(
         if formatter is None and type(record) is LogRecord and type(record.msg) is str:
             # LogRecord.getMessage(), without the call.
             message = record.msg % record.args if record.args else record.msg
-            levelno = record.levelno
+            levelno = _levels.get(record.levelno)
             created = record.created
             task_name = None if _WITHOUT_TASK_NAME else record.taskName  # type: ignore[attr-defined]  # new in 3.12
             source = _sources.get((record.name, record.pathname, record.lineno, record.funcName))
@@ -124,8 +125,9 @@ def make_row(
                 and not record.exc_info
                 and not record.exc_text
                 and not record.stack_info
-                and type(levelno) is int
+                and levelno is not None
                 and type(created) is float
+                and 0.0 <= created < _MAX_SECONDS
             ):
                 size = len(message)
                 if not message.isascii():
@@ -159,7 +161,7 @@ def marker_row(record: logging.LogRecord, error: BaseException) -> Row:
     values = vars(record)
     name, levelno, created = values.get("name"), values.get("levelno"), values.get("created")
     return (
-        _integer(levelno) if type(levelno) is int else 0,
+        integer(levelno) if type(levelno) is int else 0,
         _created(created)[0] if type(created) is float else 0.0,
         (_escape(name[:_NAME_LENGTH]) if type(name) is str else "?", "?", 0, "?"),
         (_ROW_BYTES + 4 * _NAME_LENGTH) // SIZE_UNIT,
@@ -174,7 +176,7 @@ def marker_row(record: logging.LogRecord, error: BaseException) -> Row:
     )
 
 
-def _long_way(
+def _long_way(  # noqa: C901 - a list of fields, one after the other
     record: logging.LogRecord, formatter: logging.Formatter | None, max_bytes: int, message: Any
 ) -> Row:
     extra = _extra(record)
@@ -218,8 +220,11 @@ def _long_way(
     size = _ROW_BYTES + source_bytes + thread_bytes
     size += sum(map(_memory, (message, task_name, exc_type, exc_text, stack_info, attributes)))
     created, malformed = _created(record.created)
+    levelno = integer(record.levelno)
+    if type(record.levelno) is int and len(_levels) < _INTERNED:
+        _levels[record.levelno] = levelno
     return (
-        _integer(record.levelno),
+        levelno,
         created,
         source,
         (size + SIZE_UNIT - 1) // SIZE_UNIT,
@@ -445,8 +450,18 @@ def _cut_attributes(extra: dict[str, Any], limit: int) -> str:
 # What many rows share -------------------------------------------------------------------------------------------------
 
 
-def _integer(value: object, default: int = 0) -> int:
+def integer(value: object, default: int = 0) -> int:
+    """
+    Return `value` if SQLite can keep it as an integer, else `default`.
+    """
     return int(value) if isinstance(value, int) and -(2**63) <= value < 2**63 else default
+
+
+def microseconds(created: object) -> int:
+    """
+    Return a time as the file has it; 0 for one that is none.
+    """
+    return round(_created(created)[0] * 1e6)
 
 
 def _created(value: object) -> tuple[float, int]:
@@ -462,7 +477,7 @@ def _source(record: logging.LogRecord) -> tuple[Source, int]:
 
 def _clean_source(key: tuple[Any, ...]) -> Source:
     name, pathname, lineno, func = key
-    return (clean(name), clean(pathname), _integer(lineno), clean(func or ""))
+    return (clean(name), clean(pathname), integer(lineno), clean(func or ""))
 
 
 def _thread(record: logging.LogRecord) -> tuple[Thread, int]:
@@ -473,19 +488,26 @@ def _thread(record: logging.LogRecord) -> tuple[Thread, int]:
 def _clean_thread(key: tuple[Any, ...]) -> Thread:
     process, process_name, thread, thread_name = key
     return (
-        _integer(process, os.getpid()),
+        integer(process, os.getpid()),
         clean(process_name or ""),
-        None if thread is None else _integer(thread),
+        None if thread is None else integer(thread),
         _optional(thread_name, _NAME_LENGTH),
     )
+
+
+def forget_threads() -> None:
+    """
+    Begin anew in a forked child: a record without a process (`logging.logProcesses = False`) is of this one now.
+    """
+    _threads.clear()
 
 
 def _interned(known: dict[Any, Any], key: tuple[Any, ...], make: Callable[[tuple[Any, ...]], Any]) -> tuple[Any, int]:
     """
     Return the one tuple for `key`, and what it adds to the memory of this row: nothing, unless it is new.
     """
-    # Only keys of exact types are kept: others may have a __hash__ of their own, and would stay alive.
-    plain = all(type(part) in _PLAIN_TYPES for part in key)
+    # Only short keys of exact types are kept: others may have a __hash__ of their own, and would stay alive.
+    plain = all(type(part) in _PLAIN_TYPES and (type(part) is not str or len(part) <= _NAME_LENGTH) for part in key)
     if plain and key in known:
         return known[key], 0
     value = make(key)
@@ -493,4 +515,4 @@ def _interned(known: dict[Any, Any], key: tuple[Any, ...], make: Callable[[tuple
         if len(known) >= _INTERNED:
             known.clear()
         known[key] = value
-    return value, 4 * SIZE_UNIT + sum(len(part) for part in value if isinstance(part, str))
+    return value, 4 * SIZE_UNIT + sum(_memory(part) for part in value if isinstance(part, str))

@@ -24,6 +24,7 @@ Guarantees
 - A file that is not ours is never written to. One of ours that is corrupt is moved aside, never deleted.
 """
 
+import contextlib
 import logging
 import os
 import socket
@@ -183,8 +184,8 @@ class Writer:
         if self._connection is not None:
             if self._files == self._stat():
                 return
-            # Unlinked, renamed or replaced under us: what we write would go into a file that nobody can open.
-            self.close()
+            # Unlinked, renamed or replaced under us: what we write would go into a file that nobody finds.
+            self._leave(self._connection)
         if not _create(self.path) and os.stat(self.path).st_size:
             self._refuse_or_move_aside()
         connection = sqlite3.connect(
@@ -199,6 +200,23 @@ class Writer:
             raise
         self._connection = connection
         self._files = self._stat()
+
+    def _leave(self, connection: sqlite3.Connection) -> None:
+        """
+        Close a file that is not at its path any more, and take its WAL along.
+
+        SQLite keeps the -wal of a file that was moved, and would apply it to whatever has come in its place
+        (https://sqlite.org/howtocorrupt.html, section 1.4). So the rows in it go where they belong, into the file
+        that we still have open; a -wal that cannot be emptied is moved aside.
+        """
+        wal = self._files[1] if len(self._files) > 1 else None
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self.close()
+        if wal is not None and _identity(self.path + "-wal") == wal and os.stat(self.path + "-wal").st_size:
+            aside = self.path + time.strftime(".left-%Y%m%dT%H%M%SZ-wal", time.gmtime())
+            os.replace(self.path + "-wal", aside)
+            self._say(f"the file was moved or replaced while a reader held its WAL, which is kept as {aside!r}")
 
     def _refuse_or_move_aside(self) -> None:
         """
@@ -357,13 +375,15 @@ class Writer:
         self._insert(connection, [warning])
         process_id = self._processes[warning[_row.THREAD]]
         for (cause, levelno, name), (count, since, until) in gap.drops.items():
-            logger, since_us, until_us = _row.clean(name), round(since * 1e6), round(until * 1e6)
+            # Of a record that was refused nothing has been cleaned yet.
+            logger, level = _row.clean(name), _row.integer(levelno)
+            since_us, until_us = _row.microseconds(since), _row.microseconds(until)
             connection.execute(
                 "INSERT INTO drops (after_id, since_us, until_us, process_id, cause, logger, levelno, count) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (after_id, since_us, until_us, process_id, cause, logger, levelno, count),
+                (after_id, since_us, until_us, process_id, cause, logger, level, count),
             )
-            connection.execute(_VOLUME_DROPPED, (since_us, logger, levelno, count))
+            connection.execute(_VOLUME_DROPPED, (since_us, logger, level, count))
 
     def _parameters(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> list[object]:
         while True:
