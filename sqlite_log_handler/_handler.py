@@ -21,7 +21,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
-from sqlite_log_handler._listener import MARK, OWN_LOGGER, RecordListener, listeners
+from sqlite_log_handler._listener import MARK, OWN_LOGGER, RecordListener, all_listeners
 from sqlite_log_handler._queue import Closed, RecordQueue
 from sqlite_log_handler._row import Row, forget_threads, make_row, marker_row
 from sqlite_log_handler._writer import Writer
@@ -83,8 +83,7 @@ class SQLiteHandler(logging.Handler):
         True
 
     Records wait in a bounded queue for a thread that commits them in batches. What does not fit is dropped, and every
-    drop
-    is counted: in `dropped_total`, in one warning per flush tick by the logger "sqlite_log_handler", and in the
+    drop is counted: in `dropped_total`, in one warning per flush tick by the logger "sqlite_log_handler", and in the
     database.
 
     Args:
@@ -93,8 +92,7 @@ class SQLiteHandler(logging.Handler):
         capacity: Records queued at most, 1 or more.
         capacity_bytes: Bytes queued at most, by the estimated size of the rows in memory; 65,536 or more.
         max_record_bytes: Message, traceback, stack and attributes of a record take this many bytes together at most;
-            what is
-            longer is cut, marked and counted. 1,024 or more; a sixteenth of `capacity_bytes` if that is less.
+            what is longer is cut, marked and counted. 1,024 or more; a sixteenth of `capacity_bytes` if that is less.
         reserve: Share of both capacities that is kept for `reserve_level` and above, from 0 to below 1.
         reserve_level: Level number or name.
         batch_size: Records per transaction at most, 1 or more.
@@ -182,8 +180,7 @@ class SQLiteHandler(logging.Handler):
         Queue `record` as a row, or count it as dropped.
 
         Never waits for the disk, and raises no Exception. KeyboardInterrupt and SystemExit come through, because they
-        are
-        the program's; the record is kept with a marker.
+        are the program's; the record is kept with a marker.
         """
         queue = self.queue
         try:
@@ -400,8 +397,7 @@ class _Exit:
     Write what is queued when the interpreter exits.
 
     `logging.shutdown` closes the handlers in logging's list. A handler that `dictConfig` has taken off that list
-    while it
-    stays attached to a logger is not there, nor is one that came back to life; here all are.
+    while it stays attached to a logger is not there, nor is one that came back to life; here all are.
     """
 
     def __init__(self) -> None:
@@ -416,7 +412,7 @@ class _Exit:
 
     def __call__(self) -> None:
         self.begun = True
-        for listener in list(listeners):
+        for listener in all_listeners():
             listener.close()
 
     def register_in_child(self) -> None:
@@ -437,19 +433,19 @@ atexit.register(_exit)
 
 
 def _before_fork() -> None:
-    for listener in list(listeners):
+    for listener in all_listeners():
         listener.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    for listener in list(listeners):
+    for listener in all_listeners():
         listener.after_fork_in_parent()
 
 
 def _after_fork_in_child() -> None:
     _exit.forget()
     forget_threads()
-    for listener in list(listeners):
+    for listener in all_listeners():
         listener.after_fork_in_child()
 
 

@@ -6,14 +6,12 @@ Theory of operation
 
 `QueueListener._monitor` is a loop of `dequeue` and `handle`; both are hooks, and only they are overridden. What stands
 for an item here is a tick: `dequeue` returns when one is due, `handle` reports drops and commits. A tick is due when
-the
-oldest row is `flush_interval` old, when `batch_size` rows wait, or when a row at `flush_level` has come.
+the oldest row is `flush_interval` old, when `batch_size` rows wait, or when a row at `flush_level` has come.
 With nothing queued the thread waits on a raw lock, without a timeout: no wake-ups when nothing is logged.
 
 Any thread may commit; one is paid to. `commit` runs under the commit lock: copy a batch from the head of the queue,
-write
-it in one transaction, then let it go. If that fails, everything is still where it was, and a later tick tries again:
-after
+write it in one transaction, then let it go. If that fails, everything is still where it was, and a later tick tries
+again: after
 one flush interval, then two, four, up to BACKOFF_LIMIT. Drops are reported at every tick all the same.
 
 Guarantees
@@ -23,18 +21,16 @@ Guarantees
 - Locks are taken in this order: commit lock, then the queue's mutex. Nobody logs while holding one of them.
 - `flush` and `close` do their work on the caller's thread. They wait for the commit lock, with a limit, and never for a
   thread that may be logging: `dictConfig` holds logging's module lock while it closes handlers, and whoever logs may
-  need it.
-  `close` joins the listener's thread except when that is inside a logging call, which a flag under the mutex tells;
-  then the thread finds itself replaced and ends by itself.
+  need it. `close` joins the listener's thread except when that is inside a logging call, which a flag under the mutex
+  tells; then the thread finds itself replaced and ends by itself.
 - At each tick with drops exactly one warning goes to the logger OWN_LOGGER. Its deltas, the last one sent by `close`,
-  add
-  up to `dropped_total`. It reaches the database on its own way, with the next commit, so it cannot be dropped.
+  add up to `dropped_total`. It reaches the database on its own way, with the next commit, so it cannot be dropped.
 - What `close` cannot write within its time is dropped with cause `close_timeout`: counted, and said on stderr. Rows
-  that a
-  stuck commit holds stay queued; they are counted when it ends.
+  that a stuck commit holds stay queued; they are counted when it ends.
 - An outage puts one line on stderr when it begins and one when it ends.
 """
 
+import contextlib
 import copy
 import logging
 import threading
@@ -119,13 +115,13 @@ class RecordListener(QueueListener):
         self._clock = clock
         self._sleep = sleep
         self._reset()
-        listeners.add(self)
+        _listeners.add(self)
 
     def _reset(self) -> None:
         self._thread: threading.Thread | None = None
         self._starting = False
         self._retired = False
-        self._in_logging_call = False  # under the queue's mutex; true for the listener's own thread only
+        self._logging_thread: threading.Thread | None = None  # the own thread while it may be inside a logging call
         self._commit_lock = threading.Lock()
         self._tick_due: float | None = None
         self._failures = 0  # since the last commit that succeeded
@@ -176,9 +172,9 @@ class RecordListener(QueueListener):
         with self.queue.mutex:
             self.queue.close()
             thread, self._thread = self._thread, None
-            logging_now = self._in_logging_call
             self.queue.wake()
-        if thread is not None and not logging_now and thread is not threading.current_thread():
+            joinable = thread not in {None, self._logging_thread, threading.current_thread()}
+        if thread is not None and joinable:
             thread.join(self.close_timeout if timeout is None else timeout)
 
     def retire(self) -> None:
@@ -205,7 +201,8 @@ class RecordListener(QueueListener):
                 wakeup = self.queue.wakeup
                 stopped = self._thread is not thread
             if not stopped and self._retired:
-                self.close()
+                with contextlib.suppress(Exception):
+                    self.close()
                 stopped = True
             if stopped:
                 if self._left_open:
@@ -239,7 +236,7 @@ class RecordListener(QueueListener):
             self.report()
             if now >= self._next_attempt:
                 self.commit()
-        except Exception as error:  # noqa: BLE001 - see Guarantees
+        except BaseException as error:  # noqa: BLE001 - see Guarantees; SystemExit of another handler is no reason either
             self.last_error = f"{type(error).__name__}: {error}"
 
     # Commit -----------------------------------------------------------------------------------------------------------
@@ -320,8 +317,8 @@ class RecordListener(QueueListener):
             self._dropping_since = None
             return
         # A stop joins this thread, and may hold what a handler needs: from here on it must not.
-        own_thread = self._thread is threading.current_thread()
-        if own_thread and not self._enter_logging_call():
+        thread = threading.current_thread()
+        if thread is self._thread and not self._enter_logging_call(thread):
             return
         try:
             gap = self.queue.take_drops()
@@ -332,13 +329,16 @@ class RecordListener(QueueListener):
                 self.queue.add_gap(gap)
                 self._send(record)
         finally:
-            if own_thread:
-                self._in_logging_call = False
+            with self.queue.mutex:
+                if self._logging_thread is thread:
+                    self._logging_thread = None
 
-    def _enter_logging_call(self) -> bool:
+    def _enter_logging_call(self, thread: threading.Thread) -> bool:
         with self.queue.mutex:
-            self._in_logging_call = self._thread is threading.current_thread()
-            return self._in_logging_call
+            if thread is not self._thread:
+                return False
+            self._logging_thread = thread
+            return True
 
     def _send(self, record: logging.LogRecord) -> None:
         logger = logging.getLogger(OWN_LOGGER)
@@ -410,17 +410,20 @@ class RecordListener(QueueListener):
         """
         deadline = self._clock() + self.close_timeout
         queue = self.queue
+        self.stop(self.close_timeout)
+        # From here on whoever logs finds the queue closed, and starts anew; what came before is written here.
         with queue.mutex:
             end = queue.removed + queue.queued
-        self.stop(max(0, deadline - self._clock()))
         if not self._drain(end, deadline):
             self._given_up = end
             dropped = queue.give_up(end, "close_timeout")
             held = f", {queue.queued:,} held by a commit that does not end" if queue.queued else ""
             self._say(f"closed with {dropped:,} records dropped (close_timeout){held}; {self.last_error or 'no error'}")
-        self.report()
-        self.commit(max(0, deadline - self._clock()))
-        self._close_writer(max(0, deadline - self._clock()))
+        try:
+            self.report()
+        finally:
+            self.commit(max(0, deadline - self._clock()))
+            self._close_writer(max(0, deadline - self._clock()))
 
     def _close_writer(self, timeout: float) -> None:
         self._left_open = not self._commit_lock.acquire(timeout=timeout)
@@ -461,8 +464,16 @@ class RecordListener(QueueListener):
 # Attribute of an own warning that tells which listener sent it. The underscore keeps it out of every database.
 MARK: Final = "_sqlite_log_handler"
 
-# Every listener that is alive: a fork and the exit of the interpreter concern them all.
-listeners: "weakref.WeakSet[RecordListener]" = weakref.WeakSet()
+_listeners: "weakref.WeakSet[RecordListener]" = weakref.WeakSet()
+
+
+def all_listeners() -> list[RecordListener]:
+    """
+    Return every listener that is alive: a fork and the exit of the interpreter concern them all.
+    """
+    while True:
+        with contextlib.suppress(RuntimeError):  # one was made in another thread meanwhile
+            return list(_listeners)
 
 
 def _ranked(counts: dict[str, int], limit: int) -> str:

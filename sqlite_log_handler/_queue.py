@@ -18,15 +18,12 @@ Guarantees
 ==========
 
 - At every instant `seen == written + dropped + queued`. `seen` is not counted, it is that sum; what is counted on its
-  own
-  is what a ledger entry says about a drop, and the tests add those up against it.
+  own is what a ledger entry says about a drop, and the tests add those up against it.
 - `queued <= capacity`, and the sizes of the queued rows add up to `capacity_bytes` at most.
 - The mutex is held for microseconds: no I/O, no call of foreign code, no logging under it. It is the innermost lock.
 - The mutex is an RLock. With the Lock of `queue.Queue`, a signal handler or a `__del__` that logs while its own
-  thread is
-  in `put` waits for ever. What such a nested call may find half done is nothing: between the check of a bound and the
-  append
-  there is no call, and CPython runs signal handlers and collections at calls and jumps back only.
+  thread is in `put` waits for ever. Such a nested call finds nothing half done: between the check of a bound and the
+  append there is no call, and CPython runs signal handlers and collections at calls and jumps back only.
 - Nobody who logs waits for the mutex for longer than MUTEX_TIMEOUT: a collection can log from anywhere, so the locks of
   two handlers can be taken in opposite orders. What gives up is counted (`contended`), in a deque of its own whose
   append is atomic, and comes into the books with the next drop report.

@@ -794,9 +794,9 @@ def test_a_stopped_thread_does_not_begin_to_log(make, warnings):
         listener._thread = threading.current_thread()
         enter = listener._enter_logging_call
 
-        def stopped_meanwhile():
+        def stopped_meanwhile(thread):
             listener._thread = None
-            return enter()
+            return enter(thread)
 
         listener._enter_logging_call = stopped_meanwhile
         listener.report()
