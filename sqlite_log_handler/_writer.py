@@ -9,7 +9,7 @@ commit lock of the listener, so nothing here is for two threads at once; which t
 call.
 
 Rows go in by INSERTs of many rows each. The sqlite3 module releases the GIL around every step: with `executemany` that
-is once per row, and on a busy process every release means queueing to get back in. One INSERT of 2,730 rows runs in C,
+is once per row, and on a busy process every release means queueing to get back in. One INSERT of 2,500 rows runs in C,
 with the GIL free, on the second core.
 
 Guarantees
@@ -32,7 +32,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol
 
 from sqlite_log_handler import _row
@@ -44,13 +44,21 @@ _COLUMNS = (
     "message, exc_type, exc_text, stack_info, attributes"
 )
 # Microseconds are made in C, with the GIL free.
-_VALUES = "(CAST(round(? * 1e6) AS INTEGER), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_INSERT = f"INSERT INTO records ({_COLUMNS}) VALUES "  # noqa: S608 - no value in it
+_INSERT = f"""
+INSERT INTO records ({_COLUMNS})
+SELECT CAST(round(column1 * 1e6) AS INTEGER), column2, column3, column4, column5, column6, column7, column8, column9,
+    column10, column11, column12
+FROM (VALUES {{values}})
+WHERE column1 IS NOT NULL
+"""  # noqa: S608 - no value in it
+_PARAMETERS = 12
+_VALUES = f"({', '.join('?' * _PARAMETERS)})"
 
-# SQLite takes 32,766 parameters in a statement (https://sqlite.org/limits.html), 12 to a row. A batch is cut into the
-# largest of these that fit, so that a handful of prepared statements serves every batch: preparing one takes longer
-# than running it.
-_STATEMENT_ROWS = (2_730, 512, 64, 8, 1)
+# SQLite takes 32,766 parameters in a statement (https://sqlite.org/limits.html). Preparing one takes longer than
+# running it, so there are a few of fixed length, and rows that do not fill one are followed by NULLs, which the WHERE
+# leaves out. A full batch is four statements: each is a turn without the GIL, and on a busy process a wait to get it
+# back.
+_STATEMENT_ROWS = (1, 3, 8, 25, 64, 160, 400, 1_000, 2_500)
 
 # A statement keeps copies of what was bound to it until it runs again.
 _STATEMENT_SIZE = 1024 * 1024 // _row.SIZE_UNIT
@@ -357,8 +365,13 @@ class Writer:
                 refused.add(index)
 
     def _insert(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-        sql = _INSERTS.get(len(rows)) or _INSERTS.setdefault(len(rows), _INSERT + ",".join([_VALUES] * len(rows)))
-        cursor = connection.execute(sql, self._parameters(connection, rows))
+        length = next(length for length in _STATEMENT_ROWS if length >= len(rows))
+        parameters = self._parameters(connection, rows)
+        parameters += [None] * (_PARAMETERS * (length - len(rows)))
+        cursor = connection.execute(_statement(length), parameters)
+        if cursor.rowcount != len(rows):
+            message = "a row has no time"
+            raise sqlite3.IntegrityError(message)
         self._last_id = cursor.lastrowid or 0
         self._inserted += len(rows)
 
@@ -476,7 +489,9 @@ class Writer:
         return tuple(_identity(self.path + end) for end in (("", "-wal") if self._wal else ("",)))
 
 
-_INSERTS: dict[int, str] = {}
+@cache
+def _statement(length: int) -> str:
+    return _INSERT.format(values=",".join([_VALUES] * length))
 
 
 def _is_corrupt(error: sqlite3.DatabaseError) -> bool:
@@ -486,12 +501,12 @@ def _is_corrupt(error: sqlite3.DatabaseError) -> bool:
 
 def _statement_rows(rows: Sequence[Row], start: int, end: int) -> int:
     """
-    Return how many rows the next INSERT takes: the most of _STATEMENT_ROWS that are there and not too large.
+    Return how many rows the next INSERT takes.
     """
-    for count in _STATEMENT_ROWS:
-        if count <= end - start and _size(rows[start : start + count]) <= _STATEMENT_SIZE:
-            return count
-    return 1
+    count = min(end - start, _STATEMENT_ROWS[-1])
+    while count > 1 and _size(rows[start : start + count]) > _STATEMENT_SIZE:
+        count //= 2
+    return count
 
 
 def _size(rows: Sequence[Row]) -> int:
