@@ -78,17 +78,20 @@ _DATA_ERRORS = (
     UnicodeError,
 )
 
+# LIMIT -1 keeps the innermost query apart, so that what is sorted for its GROUP BY are numbers, and not the messages.
 _VOLUME = """
 INSERT INTO volume (hour, logger, levelno, records, bytes)
-SELECT hour, logger, levelno, sum(records), sum(bytes)
+SELECT hour * 3600, logger, levelno, sum(records), sum(bytes)
 FROM (
-    SELECT created_us / 3600000000 * 3600 AS hour, source_id, levelno, count(*) AS records,
-        sum(length(CAST(message AS BLOB)) + coalesce(length(CAST(exc_text AS BLOB)), 0)
-            + coalesce(length(CAST(stack_info AS BLOB)), 0) + coalesce(length(CAST(attributes AS BLOB)), 0)) AS bytes
-    FROM records WHERE id BETWEEN ? AND ?
-    GROUP BY created_us / 3600000000, source_id, levelno
+    SELECT hour, source_id, levelno, count(*) AS records, sum(bytes) AS bytes
+    FROM (
+        SELECT created_us / 3600000000 AS hour, source_id, levelno,
+            length(CAST(message AS BLOB)) + ifnull(length(CAST(exc_text AS BLOB)), 0)
+            + ifnull(length(CAST(stack_info AS BLOB)), 0) + ifnull(length(CAST(attributes AS BLOB)), 0) AS bytes
+        FROM records WHERE id BETWEEN ? AND ? LIMIT -1
+    )
+    GROUP BY hour, source_id, levelno
 ) JOIN sources ON sources.id = source_id
-WHERE true
 GROUP BY hour, logger, levelno
 ON CONFLICT DO UPDATE SET records = records + excluded.records, bytes = bytes + excluded.bytes
 """
