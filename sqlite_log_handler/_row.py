@@ -84,6 +84,7 @@ _WITHOUT_TASK_NAME = sys.version_info < (3, 12)
 
 _PLAIN = vars(logging.LogRecord("", 0, "", 0, "", (), None))
 _PLAIN_LENGTH = len(_PLAIN)
+_LAST_PLAIN = next(reversed(_PLAIN))
 _STANDARD = frozenset(_PLAIN) | {"message", "asctime", "taskName"}
 
 # What SQLite takes as it is, and what calls no code of the program's when it is hashed.
@@ -121,6 +122,7 @@ def make_row(
             if (
                 source is not None
                 and thread is not None
+                and type(message) is str
                 and "\0" not in message
                 and not record.exc_info
                 and not record.exc_text
@@ -129,23 +131,25 @@ def make_row(
                 and type(created) is float
                 and 0.0 <= created < _MAX_SECONDS
             ):
-                size = len(message)
-                if not message.isascii():
-                    message = _escape(message)
-                    size = _memory(message)
-                if task_name is not None:
-                    task_name = clean(task_name)
-                    size += _memory(task_name)
+                text = message
+                size = len(text)
+                if not text.isascii():
+                    text = _escape(text)
+                    size = _memory(text)
                 attributes = None
                 # The __dict__ last, because a record that has shown it is slower to read.
                 if len(record.__dict__) != _PLAIN_LENGTH:
+                    task_name = record.__dict__.get("taskName")
                     extra = _extra(record)
                     if extra:
                         attributes = _encode(extra)
                         size += _memory(attributes)
+                if task_name is not None:
+                    task_name = clean(task_name)
+                    size += _memory(task_name)
                 if size <= max_bytes:
                     size = (size + _ROW_BYTES + SIZE_UNIT - 1) // SIZE_UNIT
-                    return (levelno, created, source, size, 0, thread, task_name, message, None, None, None, attributes)
+                    return (levelno, created, source, size, 0, thread, task_name, text, None, None, None, attributes)
     except Exception:  # noqa: BLE001 - the long way finds out what is wrong, and marks it
         message = None
     try:
@@ -179,6 +183,14 @@ def marker_row(record: logging.LogRecord, error: BaseException) -> Row:
 def _long_way(  # noqa: C901 - a list of fields, one after the other
     record: logging.LogRecord, formatter: logging.Formatter | None, max_bytes: int, message: Any
 ) -> Row:
+    if not vars(record).keys() >= _PLAIN.keys():
+        # Somebody has deleted an attribute, or made the record by other means: what is missing is None.
+        if "msg" not in vars(record):
+            raise AttributeError(name="msg", obj=record)
+        complete = LogRecord("", 0, "", 0, "", (), None)
+        complete.__dict__.update({**dict.fromkeys(_PLAIN), **vars(record)})
+        complete.created = vars(record).get("created", 0.0)
+        record = complete
     extra = _extra(record)
     marks = 0
     try:
@@ -195,7 +207,8 @@ def _long_way(  # noqa: C901 - a list of fields, one after the other
         message = _unformatted(record, error)
         marks |= MALFORMED
 
-    exc_type, exc_text = _exception(record, formatter or _default_formatter)
+    exc_type, exc_text, malformed = _exception(record, formatter or _default_formatter)
+    marks |= malformed
     attributes = None
     if extra:
         attributes, malformed = _attributes(extra)
@@ -244,7 +257,7 @@ def _extra(record: logging.LogRecord) -> dict[str, Any]:
     Return what was given as `extra`, or set on the record by a filter or a factory; without private names.
     """
     values = list(record.__dict__.items())
-    if type(record) is LogRecord:
+    if type(record) is LogRecord and values[_PLAIN_LENGTH - 1][0] == _LAST_PLAIN:
         # What LogRecord.__init__ sets comes first, and a dict keeps its order.
         del values[:_PLAIN_LENGTH]
     extra = {
@@ -259,7 +272,8 @@ def _extra(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _public(values: dict[Any, Any]) -> dict[str, Any]:
-    return {clean(key): value for key, value in list(values.items()) if not str(key).startswith("_")}
+    named = ((clean(key), value) for key, value in list(values.items()))
+    return {name: value for name, value in named if not name.startswith("_")}
 
 
 def _without_traceback(record: logging.LogRecord) -> logging.LogRecord:
@@ -279,19 +293,19 @@ def _unformatted(record: logging.LogRecord, error: Exception) -> str:
     return f"{text} <not formatted: {type(error).__name__}: {_text(str, error)[:_NAME_LENGTH]}>"
 
 
-def _exception(record: logging.LogRecord, formatter: logging.Formatter) -> tuple[str | None, str | None]:
+def _exception(record: logging.LogRecord, formatter: logging.Formatter) -> tuple[str | None, str | None, int]:
     exc_info: Any = record.exc_info
     try:
         if isinstance(exc_info, BaseException):
             exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
-        if isinstance(exc_info, tuple) and exc_info[0] is not None:
+        if exc_info and exc_info is not True and exc_info[0] is not None:
             kind = exc_info[0]
             name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-            return clean(name), _str(formatter.formatException(exc_info))
+            return clean(name), _str(formatter.formatException(exc_info)), 0
     except Exception as error:  # noqa: BLE001 - a formatException that raises, an exc_info that is none
-        return "?", f"<traceback not kept: {type(error).__name__}>"
+        return None, f"<traceback not kept: {type(error).__name__}>", MALFORMED
     # Rendered already: by another handler, or before the record was sent here from another process.
-    return None, _text(str, record.exc_text) if record.exc_text else None
+    return None, _text(str, record.exc_text) if record.exc_text else None, 0
 
 
 # Plain text -----------------------------------------------------------------------------------------------------------
@@ -382,6 +396,7 @@ def _cut(text: str, limit: int, length: int) -> str:
 
 # SQLite reads 1,000 levels of JSON at most, and no NaN (https://sqlite.org/json1.html).
 _JSON_DEPTH = 900
+_JSON_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]')
 _JSON_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
@@ -401,14 +416,26 @@ _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_jsonable)
 
 def _encode(value: object) -> str:
     text = _json(value)
-    if text.count("[") + text.count("{") > _JSON_DEPTH:
-        # Rather a text than JSON that no reader takes; a wide value that is not deep ends here too.
+    if text.count("[") + text.count("{") > _JSON_DEPTH and _depth(text) > _JSON_DEPTH:
+        # Rather a text than JSON that no reader takes.
         raise RecursionError
     if "\\u0000" in text:
         text = _JSON_NUL.sub(r"\1\\\\x00", text)
     if not text.isascii():
         text = _SURROGATE.sub(lambda match: "\\" + _escaped_surrogate(match), text)
     return text
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for match in _JSON_BRACKET.finditer(text):
+        bracket = match[0]
+        if bracket in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif bracket in "]}":
+            depth -= 1
+    return deepest
 
 
 def _attributes(extra: dict[str, Any]) -> tuple[str, int]:
