@@ -143,9 +143,10 @@ def is_ours(connection: sqlite3.Connection, path: str) -> bool:
         sqlite3.OperationalError: the file cannot be read at this moment.
     """
     try:
+        # The tables first: if another process makes a log of it meanwhile, this sees no table, or all of it.
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         (application_id,) = connection.execute("PRAGMA application_id").fetchone()
         (user_version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
             message = f"{path!r} is not an SQLite database: choose another filename, or move that file away"

@@ -37,7 +37,14 @@ from typing import Any, Protocol
 
 from sqlite_log_handler import _row
 from sqlite_log_handler._row import Row
-from sqlite_log_handler._schema import APPLICATION_ID, SCHEMA, LogFileError, connect_read_only, is_ours
+from sqlite_log_handler._schema import (
+    APPLICATION_ID,
+    SCHEMA,
+    ForeignFileError,
+    LogFileError,
+    connect_read_only,
+    is_ours,
+)
 
 _COLUMNS = (
     "created_us, levelno, source_id, process_id, thread, thread_name, task_name, "
@@ -67,6 +74,9 @@ _STATEMENT_SIZE = 1024 * 1024 // _row.SIZE_UNIT
 _JOURNAL_SIZE_LIMIT = 16 * 1024 * 1024
 
 _CACHED_IDS = 10_000
+
+# https://sqlite.org/fileformat2.html#pages
+_SMALLEST_PAGE = 512
 
 # What a row can be refused for, by sqlite3 when it binds, and by SQLite when it steps.
 _DATA_ERRORS = (
@@ -206,9 +216,13 @@ class Writer:
             self._prepare(connection)
             # The first read opens the -wal, so that `_stat` finds it.
             connection.execute("SELECT max(id) FROM records").fetchone()
-        except BaseException:
+        except BaseException as error:
             connection.close()
-            raise
+            if not _is_corrupt(error):
+                raise
+            self._move_aside(error)
+            self.open()
+            return
         self._connection = connection
         self._files = self._stat()
 
@@ -233,6 +247,10 @@ class Writer:
         """
         Look at an existing file, read-only: opening it for writing may already change it.
         """
+        if os.stat(self.path).st_size < _SMALLEST_PAGE:
+            # SQLite takes it for an empty database, and writes over it.
+            message = f"{self.path!r} is not an SQLite database: choose another filename, or move that file away"
+            raise ForeignFileError(message)
         reading = connect_read_only(self.path, timeout=self._busy_timeout)
         try:
             is_ours(reading, self.path)
@@ -245,9 +263,9 @@ class Writer:
             reading.close()
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        # Before the first table, and before WAL: afterwards it is silently ignored (https://sqlite.org/pragma.html).
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         if not is_ours(connection, self.path):
+            # Before the first table, and before WAL: afterwards it is ignored (https://sqlite.org/pragma.html).
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 # Another process may have been faster.
@@ -314,15 +332,17 @@ class Writer:
         except sqlite3.Error:
             # It cannot even do that. A new connection finds the file as the last commit left it.
             self.close()
-        if isinstance(error, sqlite3.DatabaseError) and _is_corrupt(error):
+        if _is_corrupt(error):
             self._move_aside(error)
 
-    def _move_aside(self, error: sqlite3.DatabaseError) -> None:
+    def _move_aside(self, error: BaseException) -> None:
         """
         Keep a corrupt file for whoever can mend it, and start anew at the next commit.
         """
         self.close()
         suffix = time.strftime(".corrupt-%Y%m%dT%H%M%SZ", time.gmtime())
+        while os.path.exists(self.path + suffix):
+            suffix += "+"
         for end in ("", "-wal", "-shm"):
             if os.path.exists(self.path + end):
                 os.replace(self.path + end, self.path + suffix + end)
@@ -497,7 +517,7 @@ def _statement(length: int) -> str:
     return _INSERT.format(values=",".join([_VALUES] * length))
 
 
-def _is_corrupt(error: sqlite3.DatabaseError) -> bool:
+def _is_corrupt(error: BaseException) -> bool:
     # The low byte is the primary code (https://sqlite.org/rescode.html); errors of the module itself have none.
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
