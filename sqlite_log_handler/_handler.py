@@ -413,7 +413,8 @@ class _Exit:
     def __call__(self) -> None:
         self.begun = True
         for listener in all_listeners():
-            listener.close()
+            with contextlib.suppress(Exception):  # of another handler, when it is given the last report
+                listener.close()
 
     def register_in_child(self) -> None:
         """

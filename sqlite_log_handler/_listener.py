@@ -123,6 +123,7 @@ class RecordListener(QueueListener):
         self._retired = False
         self._logging_thread: threading.Thread | None = None  # the own thread while it may be inside a logging call
         self._commit_lock = threading.Lock()
+        self._forking_thread: int | None = None  # that holds the commit lock over a fork
         self._tick_due: float | None = None
         self._failures = 0  # since the last commit that succeeded
         self._next_attempt = 0.0
@@ -442,13 +443,15 @@ class RecordListener(QueueListener):
         """
         Let a commit end, so that the child does not inherit SQLite in the middle of one.
         """
-        self._held_for_fork = self._commit_lock.acquire(timeout=_FORK_TIMEOUT)
+        if self._commit_lock.acquire(timeout=_FORK_TIMEOUT):
+            self._forking_thread = threading.get_ident()
 
     def after_fork_in_parent(self) -> None:
         """
         Go on.
         """
-        if self._held_for_fork:
+        if self._forking_thread == threading.get_ident():
+            self._forking_thread = None
             self._commit_lock.release()
 
     def after_fork_in_child(self) -> None:

@@ -362,6 +362,7 @@ class RecordQueue(queue.Queue[Any]):
         with self.mutex:
             self.urgent = False
             rows = list(islice(self.queue, self._batch_size))
+            self._rows_in_commit = len(rows)
         total = 0
         for count, row in enumerate(rows):
             total += row[SIZE]

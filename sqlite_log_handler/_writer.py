@@ -209,6 +209,7 @@ class Writer:
             self._leave(self._connection)
         if not _create(self.path) and os.stat(self.path).st_size:
             self._refuse_or_move_aside()
+        found = _identity(self.path)
         connection = sqlite3.connect(
             self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=32
         )
@@ -218,7 +219,7 @@ class Writer:
             connection.execute("SELECT max(id) FROM records").fetchone()
         except BaseException as error:
             connection.close()
-            if not _is_corrupt(error):
+            if not _is_corrupt(error) or found != _identity(self.path):
                 raise
             self._move_aside(error)
             self.open()
@@ -251,16 +252,17 @@ class Writer:
             # SQLite takes it for an empty database, and writes over it.
             message = f"{self.path!r} is not an SQLite database: choose another filename, or move that file away"
             raise ForeignFileError(message)
-        reading = connect_read_only(self.path, timeout=self._busy_timeout)
-        try:
-            is_ours(reading, self.path)
-        except sqlite3.DatabaseError as error:
-            if not _is_corrupt(error) or reading.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
-                raise
-            self._move_aside(error)
+        corrupt: sqlite3.DatabaseError | None = None
+        with contextlib.closing(connect_read_only(self.path, timeout=self._busy_timeout)) as reading:
+            try:
+                is_ours(reading, self.path)
+            except sqlite3.DatabaseError as error:
+                if not _is_corrupt(error) or reading.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
+                    raise
+                corrupt = error
+        if corrupt is not None:
+            self._move_aside(corrupt)
             _create(self.path)
-        finally:
-            reading.close()
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         if not is_ours(connection, self.path):
@@ -333,7 +335,11 @@ class Writer:
             # It cannot even do that. A new connection finds the file as the last commit left it.
             self.close()
         if _is_corrupt(error):
-            self._move_aside(error)
+            if self._files == self._stat():
+                self._move_aside(error)
+            else:
+                # Another process has moved it aside, and begun the one that is at the path now.
+                self.close()
 
     def _move_aside(self, error: BaseException) -> None:
         """
@@ -489,7 +495,7 @@ class Writer:
         for levelno in levels:
             name = logging.getLevelName(levelno)
             if name != f"Level {levelno}":
-                connection.execute("INSERT OR IGNORE INTO levels VALUES (?, ?)", (levelno, _row.clean(name)))
+                connection.execute("INSERT OR REPLACE INTO levels VALUES (?, ?)", (levelno, _row.clean(name)))
         self._levels.update(levels)
 
     def _process_id(self, connection: sqlite3.Connection, pid: int, name: str) -> int:

@@ -32,6 +32,15 @@ settings.load_profile("suite")
 WATCHDOG = 300
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """
+    Add what the suite in tests/faults can be told.
+    """
+    parser.addoption(
+        "--long", action="store_true", help="run the fault suite at its full numbers (some minutes) instead of briefly"
+    )
+
+
 # Handlers by name, which dictConfig fills. typeshed does not know it.
 HANDLERS_BY_NAME: MutableMapping[str, logging.Handler] = logging._handlers  # type: ignore[attr-defined]
 
