@@ -183,6 +183,7 @@ class SQLiteHandler(logging.Handler):
         are the program's; the record is kept with a marker.
         """
         queue = self.queue
+        row = None
         try:
             if record.name == OWN_LOGGER and vars(record).get(MARK) == id(self.listener):
                 # The report of our own drops reaches the database on its own way. Here it could become the next drop.
@@ -193,16 +194,20 @@ class SQLiteHandler(logging.Handler):
                     return
                 if queue.refuse(record.levelno, record.created, record.name):
                     return
-            queue.put_nowait(make_row(record, self.formatter, self.max_record_bytes))
+            row = make_row(record, self.formatter, self.max_record_bytes)
+            queue.put_nowait(row)
         except Closed:
             # By another thread, in this instant.
-            self._put_anyway(record, make_row(record, self.formatter, self.max_record_bytes))
+            self._put_anyway(record, row or make_row(record, self.formatter, self.max_record_bytes))
         except Exception as error:  # noqa: BLE001 - a levelno of None, no LogRecord at all, a defect of ours
             is_record = isinstance(record, logging.LogRecord)
             row = make_row(record, self.formatter, self.max_record_bytes) if is_record else marker_row(record, error)
             self._put_anyway(record, row)
         except BaseException as error:
-            self._put_anyway(record, marker_row(record, error))
+            # Of the record's own code, or of a signal handler: before the row was queued, or after.
+            if row is None or not queue.holds(row):
+                self._put_anyway(record, row or marker_row(record, error))
+            queue.wake()
             raise
 
     def _start(self) -> bool:
