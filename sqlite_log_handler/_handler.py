@@ -21,7 +21,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
-from sqlite_log_handler._listener import MARK, OWN_LOGGER, RecordListener, all_listeners
+from sqlite_log_handler._listener import MARK, OWN_LOGGER, RecordListener, all_listeners, printable
 from sqlite_log_handler._queue import Closed, RecordQueue
 from sqlite_log_handler._row import Row, forget_threads, make_row, marker_row
 from sqlite_log_handler._writer import Writer
@@ -386,12 +386,10 @@ class _Say:
         self.path = path
 
     def __call__(self, text: str) -> None:
-        line = f"sqlite_log_handler: {self.path}: {text}"
-        # Paths and SQLite's messages may hold what moves a terminal's cursor.
-        line = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+        line = printable(f"sqlite_log_handler: {self.path}: {text}")
         if logging.raiseExceptions and sys.stderr:
             with contextlib.suppress(Exception):
-                sys.stderr.write(line.encode(errors="backslashreplace").decode() + "\n")
+                sys.stderr.write(line + "\n")
 
 
 # The process: exit and fork -------------------------------------------------------------------------------------------

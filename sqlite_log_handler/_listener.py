@@ -176,7 +176,9 @@ class RecordListener(QueueListener):
             self.queue.wake()
             joinable = thread not in {None, self._logging_thread, threading.current_thread()}
         if thread is not None and joinable:
-            thread.join(self.close_timeout if timeout is None else timeout)
+            # One that is only being started finds that it has been stopped, and ends.
+            with contextlib.suppress(RuntimeError):
+                thread.join(self.close_timeout if timeout is None else timeout)
 
     def retire(self) -> None:
         """
@@ -381,7 +383,7 @@ class RecordListener(QueueListener):
             parts.append(f"last commit {self.last_commit_age:.1f} s ago")
         if self._failures and self.last_error:
             parts.append(f"the writer says: {self.last_error}")
-        return "; ".join(parts)
+        return printable("; ".join(parts))
 
     # Flush and close --------------------------------------------------------------------------------------------------
 
@@ -441,10 +443,16 @@ class RecordListener(QueueListener):
 
     def before_fork(self) -> None:
         """
-        Let a commit end, so that the child does not inherit SQLite in the middle of one.
+        Let a commit end and close the file, so that the child inherits neither SQLite in the middle of a commit nor a
+        connection.
+
+        SQLite keeps its POSIX locks in a list of the process. A child inherits the list but not the locks, takes none
+        for its own connection, and loses its WAL when the parent closes the file.
         """
         if self._commit_lock.acquire(timeout=_FORK_TIMEOUT):
             self._forking_thread = threading.get_ident()
+            with contextlib.suppress(Exception):  # the next commit opens it again, or says why it cannot
+                self.writer.close()
 
     def after_fork_in_parent(self) -> None:
         """
@@ -477,6 +485,13 @@ def all_listeners() -> list[RecordListener]:
     while True:
         with contextlib.suppress(RuntimeError):  # one was made in another thread meanwhile
             return list(_listeners)
+
+
+def printable(text: str) -> str:
+    """
+    Return one line that does nothing to a terminal: names and messages may hold what moves its cursor.
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _ranked(counts: dict[str, int], limit: int) -> str:
