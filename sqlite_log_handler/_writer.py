@@ -257,6 +257,10 @@ class Writer:
             try:
                 is_ours(reading, self.path)
             except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+                    # A process was killed while it wrote, and left a journal to be rolled back, which whoever opens the
+                    # file does first. It is looked at again after that.
+                    return
                 if not _is_corrupt(error) or reading.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
                     raise
                 corrupt = error
