@@ -1,0 +1,151 @@
+"""
+Every way in which a process can end: what is kept. The table in docs/reliability.md has the same lines.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+
+BEGIN = """
+    handler = SQLiteHandler(path, flush_interval=3600)
+    logger.addHandler(handler)
+    def log(first, who="n"):
+        for number in range(first, first + 10): logger.info("%s %d", who, number)
+    def end(code=0): sys.exit(code)
+    if __name__ == "__main__":
+        log(0)
+        assert handler.flush()
+        log(10)
+"""
+
+ALL, COMMITTED = "everything", "what was committed"
+
+# The line of the table: what is kept, the exit status, what is on stderr, and the program.
+EXITS = {
+    "the program comes to its end": (ALL, 0, "", "pass"),
+    "an exception that nobody catches": (ALL, 1, ".*ValueError: over\n", "raise ValueError('over')"),
+    "`sys.exit()`": (ALL, 3, "", "sys.exit(3)"),
+    "`sys.exit()` in a thread": (ALL, 0, "", "t = threading.Thread(target=sys.exit); t.start(); t.join()"),
+    "Ctrl-C (SIGINT)": (ALL, -2, ".*KeyboardInterrupt\n", "os.kill(os.getpid(), signal.SIGINT); signal.pause()"),
+    "SIGTERM, with a handler that calls `sys.exit()`": (
+        ALL,
+        4,
+        "",
+        """
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(4))
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+        """,
+    ),
+    "SIGTERM, without a handler": (COMMITTED, -15, "", "os.kill(os.getpid(), signal.SIGTERM); signal.pause()"),
+    "SIGKILL, or a crash": (COMMITTED, -9, "", "os.kill(os.getpid(), signal.SIGKILL); signal.pause()"),
+    "`os._exit()`": (COMMITTED, 0, "", "os._exit(0)"),
+    "`os.exec*()`": (COMMITTED, 0, "", "os.execv(sys.executable, [sys.executable, '-c', 'pass'])"),
+    "the end of a multiprocessing child": (
+        ALL,
+        0,
+        "",
+        """
+        import multiprocessing
+        child = multiprocessing.get_context("fork").Process(target=log, args=(0, 'child'))
+        child.start()
+        child.join()
+        """,
+    ),
+    "the end of a worker of `concurrent.futures`": (
+        ALL,
+        0,
+        "",
+        """
+        import concurrent.futures, multiprocessing
+        context = multiprocessing.get_context("fork")
+        pools = concurrent.futures.ProcessPoolExecutor(1, mp_context=context), concurrent.futures.ThreadPoolExecutor(1)
+        for pool, who in zip(pools, ("child", "thread")):
+            with pool: pool.submit(log, 0, who).result()
+        """,
+    ),
+}
+MORE = {
+    "the end of a multiprocessing child": ["child"],
+    "the end of a worker of `concurrent.futures`": ["child", "thread"],
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals and forks of Unix")
+@pytest.mark.parametrize("way", EXITS)
+def test_what_is_kept(run, contents, way):
+    """
+    However a process ends, what was committed is kept; and what was queued too, if Python gets to run at all.
+    """
+    kept, code, stderr, program = EXITS[way]
+    lines = "\n".join(f"        {line.removeprefix('        ')}" for line in program.splitlines())
+    run(
+        f"{BEGIN}{lines}\n",
+        code=code,
+        stderr=stderr,
+        options=("-W", "error", "-W", "ignore::DeprecationWarning"),
+    )
+
+    expected = {"n": list(range(20 if kept == ALL else 10))}
+    expected |= {who: list(range(10)) for who in MORE.get(way, [])}
+    assert expected == contents().numbers
+
+
+def test_callbacks_at_exit(run, contents):
+    """
+    What atexit callbacks log is kept, whether they were registered before the handler's or after it.
+    """
+    run(
+        """
+        atexit.unregister(__import__("sqlite_log_handler")._handler._exit)
+        atexit.register(lambda: logger.info("before 0"))
+        atexit.register(__import__("sqlite_log_handler")._handler._exit)
+        logger.addHandler(SQLiteHandler(path, flush_interval=3600))
+        logger.info("main 0")
+        atexit.register(lambda: logger.info("after 0"))
+        """
+    )
+
+    assert {"main": [0], "after": [0], "before": [0]} == contents().numbers
+
+
+def test_a_daemon_thread_at_exit(run, contents, long):
+    """
+    A daemon thread that goes on logging while the interpreter ends keeps nobody up, and its records have no hole.
+    """
+    for _ in range(50 if long else 3):
+        run(
+            """
+            logger.addHandler(SQLiteHandler(path, flush_interval=0.001))
+            begun = threading.Event()
+            def work():
+                number = 0
+                while True:
+                    logger.info(f"{os.getpid()} %d", number)
+                    number += 1
+                    if number == 100: begun.set()
+            threading.Thread(target=work, daemon=True).start()
+            begun.wait()
+            """
+        )
+        found = contents()
+        holes = sum(numbers[-1] + 1 - len(numbers) for numbers in found.numbers.values())
+        assert holes <= found.dropped
+        assert 100 <= min(map(len, found.numbers.values()))
+
+
+def test_the_page_has_the_same_lines():
+    """
+    The table of the reliability page has a line for each way that is tested, with what is kept.
+    """
+    table = re.findall(r"^\| ([^|]+?) \| ([^|]+?) \| [^|]+ \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    expected = {way: kept for way, (kept, *_) in EXITS.items()}
+    expected |= {"an atexit callback that logs": ALL, "a daemon thread that logs to the last": COMMITTED}
+
+    assert expected == {way: kept for way, kept in table if kept in {ALL, COMMITTED}}

@@ -1,0 +1,171 @@
+"""
+Processes that are killed, and machines that lose power: what is in the file afterwards.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+
+BUSY = """
+    handler = SQLiteHandler(path, flush_interval=0.001, batch_size=50)
+    logger.addHandler(handler)
+    go = threading.Event()
+    def work(who):
+        for number in range(int(arguments[0])):
+            logger.info("%s %d", who, number)
+            if number == 100: go.set()
+    threads = [threading.Thread(target=work, args=(f"thread-{who}",), daemon=True) for who in range(2)]
+    for thread in threads: thread.start()
+    go.wait()
+    handler.flush()
+    print("flushed", flush=True)
+    for thread in threads: thread.join()
+"""
+
+
+def check_prefixes(found, least):
+    """
+    Check that what is there of each thread begins at the beginning and has no hole but those that the ledger counts.
+    """
+    holes = sum(numbers[-1] + 1 - len(numbers) for numbers in found.numbers.values())
+    assert holes <= found.dropped
+    assert least <= sum(map(len, found.numbers.values()))
+
+
+def test_killed_at_random(start, contents, path, long):
+    """
+    After a kill -9 the file is whole, and of each thread's records the first ones are there, without a hole.
+
+    Rows leave the queue in order and by transactions, so what is lost is the end: what had not been committed.
+    """
+    seed = random.SystemRandom().randrange(1 << 32)
+    chance = random.Random(seed)
+    for _ in range(100 if long else 4):
+        process = start(BUSY, 1_000_000)
+        assert "flushed\n" == process.stdout.readline()
+        # A moment that no clock decides: after so many bytes that nothing reads, at most.
+        for _ in range(chance.randrange(200_000)):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        check_prefixes(contents(), 100)
+        for end in ("", "-wal", "-shm"):
+            path.with_name(path.name + end).unlink(missing_ok=True)
+
+
+def test_killed_while_the_file_is_made(run, contents, shim, path):
+    """
+    A log whose first process was killed while it made the tables can be opened, and is made anew.
+
+    What is left is a file with a journal that SQLite rolls back when somebody opens it for writing. A look at it
+    read-only, to see whose it is, says "attempt to write a readonly database", for ever.
+    """
+    out = run(
+        """
+        import ctypes
+        shim, least = ctypes.CDLL(os.environ["LD_PRELOAD"]), 0
+        for nth in range(1, 40):
+            name = f"{path}-{nth}"
+            shim.fault_arm(name.encode(), nth, 5, 1)  # from here on nothing gets to the disk: as if killed
+            try:
+                pid = os.fork()
+                if not pid:
+                    with contextlib.suppress(BaseException):
+                        SQLiteHandler(name)
+                    os._exit(0)
+                os.waitpid(pid, 0)
+            finally:
+                shim.fault_disarm()
+            handler = SQLiteHandler(name)
+            logger.handlers[:] = [handler]
+            logger.info("n 0")
+            assert handler.flush()
+            handler.close()
+        """,
+        env={"LD_PRELOAD": shim}.items(),
+    )
+
+    assert "" == out
+    for nth in range(1, 40):
+        assert {"n": [0]} == contents(f"{path}-{nth}").numbers
+
+
+def test_a_wal_cut_anywhere(start, contents, path, tmp_path, long):
+    """
+    After a power cut that leaves a part of the WAL the file is whole, and what it has is a beginning.
+    """
+    process = start(BUSY, 1_000_000)
+    assert "flushed\n" == process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    wal = path.with_name(path.name + "-wal")
+    size = wal.stat().st_size
+    chance = random.Random(size)
+    for cut in [0, 1, 31, 32, size - 1, *(chance.randrange(size) for _ in range(200 if long else 15))]:
+        copy = tmp_path / "copy.db"
+        shutil.copy(path, copy)
+        shutil.copy(wal, f"{copy}-wal")
+        with open(f"{copy}-wal", "r+b") as file:
+            file.truncate(cut)
+        check_prefixes(contents(copy), 0)
+        for end in ("", "-wal", "-shm"):
+            tmp_path.joinpath(f"copy.db{end}").unlink(missing_ok=True)
+
+
+@pytest.mark.privileged
+def test_killed_at_the_nth_write(start, contents, path, strace, long):
+    """
+    Killed by the system at whichever of its writes, a program leaves a file that is whole.
+    """
+    nth = 0
+    while True:
+        nth += 1 if long else 7
+        inject = f"inject=pwrite64:signal=SIGKILL:when={nth}"
+        wrap = (strace, "-f", "-qq", "-o", "/dev/null", "-P", str(path), "-P", f"{path}-wal", "-e", inject)
+        program = """
+            handler = SQLiteHandler(path, flush_interval=0.001)
+            logger.addHandler(handler)
+            for number in range(30):
+                logger.info("n %d", number)
+                if number % 10 == 9: handler.flush()
+            handler.close()
+        """
+        process = start(program, wrap=wrap)
+        process.communicate()
+        if process.returncode == 0:
+            break
+        follow_up = start("SQLiteHandler(path).close()")
+        _, said = follow_up.communicate()
+        assert (0, "") == (follow_up.returncode, said), nth
+        numbers = contents().numbers.get("n", [])
+        assert list(range(len(numbers))) == numbers
+        for end in ("", "-wal", "-shm", "-journal"):
+            path.with_name(path.name + end).unlink(missing_ok=True)
+
+    assert list(range(30)) == contents().numbers["n"]
+
+
+@pytest.mark.privileged
+def test_a_disk_that_lies(start, contents, path, strace):
+    """
+    A write that stores less than it was asked to, and says so, is done again: nothing is missing.
+    """
+    inject = "inject=pwrite64:error=EINTR:when=3+5"
+    wrap = (strace, "-f", "-qq", "-o", "/dev/null", "-P", str(path), "-P", f"{path}-wal", "-e", inject)
+    program = """
+        handler = SQLiteHandler(path)
+        logger.addHandler(handler)
+        for number in range(100): logger.info("n %d", number)
+    """
+    process = start(program, wrap=wrap)
+    _, said = process.communicate()
+
+    assert (0, "") == (process.returncode, said)
+    assert list(range(100)) == contents().numbers["n"]

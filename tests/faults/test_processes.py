@@ -1,0 +1,198 @@
+"""
+Several processes: forks under load, workers of a prefork server, multiprocessing, and many on one file.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+QUIET = ("-W", "error", "-W", "ignore::DeprecationWarning")  # 3.12 warns of forks beside threads: that is the test
+
+
+def test_forks_under_load(run, contents, long):
+    """
+    Children forked while threads log and the listener commits all end, with books of their own and every row.
+
+    Without a lock taken before it, 7 of 100 forks copy SQLite in the middle of a commit, and hang.
+    """
+    forks = 1_000 if long else 25
+    run(
+        """
+        handler = SQLiteHandler(path, flush_interval=0.001, capacity=1_000_000)
+        logger.addHandler(handler)
+        stop, logged = threading.Event(), [0, 0]
+        def load(who):
+            while not stop.is_set():
+                logger.info("load-%d %d", who, logged[who])
+                logged[who] += 1
+                if logged[who] % 50 == 0: stop.wait(0.002)
+        threads = [threading.Thread(target=load, args=(who,)) for who in range(2)]
+        for thread in threads: thread.start()
+        for child in range(int(arguments[0])):
+            pid = os.fork()
+            if not pid:
+                seen = handler.stats().seen
+                for number in range(5): logger.info("child-%d %d", child, number)
+                assert handler.flush()
+                stats = handler.stats()
+                os._exit(0 if (0, 5, 5, 0) == (seen, stats.seen, stats.written, stats.dropped_total) else 1)
+            assert 0 == os.waitpid(pid, 0)[1]
+        stop.set()
+        for thread in threads: thread.join()
+        stats = handler.stats()
+        assert (sum(logged), 0) == (stats.seen, stats.dropped_total)
+        print(*logged)
+        """,
+        forks,
+        options=QUIET,
+    )
+    found = contents().numbers
+
+    assert {f"child-{number}" for number in range(forks)} == {who for who in found if who.startswith("child")}
+    for numbers in found.values():
+        assert list(range(len(numbers))) == numbers
+
+
+def test_a_child_holds_the_locks_of_its_connection(run, contents):
+    """
+    While a forked worker has the file open, its WAL stays, whatever the master does.
+
+    SQLite keeps its POSIX locks in a list of the process, by file. A child inherits the list, but not the locks: its
+    own new connection finds "this process holds the lock" and takes none. When the master closes, it finds itself
+    alone, and deletes the WAL that the worker goes on writing to. So the master's connection must be closed when it
+    forks.
+    """
+    run(
+        """
+        handler = SQLiteHandler(path)
+        logger.addHandler(handler)
+        logger.info("master 0")
+        assert handler.flush()
+        ready, go = os.pipe(), os.pipe()
+        pid = os.fork()
+        if not pid:
+            logger.info("worker 0")
+            assert handler.flush()
+            os.write(ready[1], b"x")
+            os.read(go[0], 1)
+            logger.info("worker 1")
+            os._exit(0 if handler.flush() else 1)
+        os.read(ready[0], 1)
+        logger.info("master 1")
+        handler.close()
+        kept = os.path.exists(path + "-wal")
+        os.write(go[1], b"x")
+        assert 0 == os.waitpid(pid, 0)[1]
+        assert kept, "the WAL of the worker is gone"
+        """,
+        options=QUIET,
+    )
+
+    assert {"master": [0, 1], "worker": [0, 1]} == contents().numbers
+
+
+def test_a_prefork_server(run, contents):
+    """
+    The master configures and logs, the workers log and `sys.exit`: every row is there, once.
+    """
+    run(
+        """
+        logging.config.dictConfig({
+            "version": 1, "disable_existing_loggers": False,
+            "handlers": {"db": {"class": "sqlite_log_handler.SQLiteHandler", "filename": path, "flush_interval": 60}},
+            "root": {"handlers": ["db"], "level": "INFO"},
+        })
+        logger.info("master 0")
+        workers = []
+        for worker in range(4):
+            pid = os.fork()
+            if not pid:
+                for number in range(50): logger.info("worker-%d %d", worker, number)
+                sys.exit()
+            workers.append(pid)
+        for pid in workers: assert 0 == os.waitpid(pid, 0)[1]
+        logger.info("master 1")
+        """,
+        options=QUIET,
+    )
+    expected = {"master": [0, 1], **{f"worker-{worker}": list(range(50)) for worker in range(4)}}
+
+    assert expected == contents().numbers
+
+
+def test_a_child_that_ends_at_once(run, contents):
+    """
+    `os._exit` in a child loses what the child had queued, and nothing of its parent's.
+    """
+    run(
+        """
+        logger.addHandler(SQLiteHandler(path, flush_interval=60))
+        logger.info("parent 0")
+        pid = os.fork()
+        if not pid:
+            logger.info("child 0")
+            os._exit(0)
+        os.waitpid(pid, 0)
+        logger.info("parent 1")
+        """,
+        options=QUIET,
+    )
+
+    assert {"parent": [0, 1]} == contents().numbers
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_children_of_multiprocessing(run, contents, method):
+    """
+    Whichever way multiprocessing starts its children, each keeps its log.
+    """
+    run(
+        """
+        import multiprocessing
+        def work(path, who):
+            if not logger.handlers: logger.addHandler(SQLiteHandler(path, flush_interval=60))
+            for number in range(20): logger.info("child-%d %d", who, number)
+        if __name__ == "__main__":
+            context = multiprocessing.get_context(arguments[0])
+            logger.addHandler(SQLiteHandler(path, flush_interval=60))
+            logger.info("parent 0")
+            processes = [context.Process(target=work, args=(path, who)) for who in range(2)]
+            for process in processes: process.start()
+            for process in processes: process.join()
+            assert [0, 0] == [process.exitcode for process in processes]
+        """,
+        method,
+        options=QUIET,
+    )
+
+    assert {"parent": [0], "child-0": list(range(20)), "child-1": list(range(20))} == contents().numbers
+
+
+def test_many_processes_on_one_file(start, contents, long):
+    """
+    Eight processes write to one file: all rows are there, in each one's order, and the file is whole.
+
+    In a tight loop of commits SQLite is not fair: one process starved for 12 seconds. And before SQLite 3.51.3 two
+    connections that checkpoint at the same moment can corrupt the file (the WAL-reset bug).
+    """
+    rows = 100_000 if long else 1_500
+    program = """
+        handler = SQLiteHandler(path, flush_interval=0.01, capacity=1_000_000, capacity_bytes=1 << 30, close_timeout=60)
+        logger.addHandler(handler)
+        sys.stdin.read()
+        for number in range(int(arguments[1])): logger.info("process-%s %d", arguments[0], number)
+        handler.close()
+        assert (int(arguments[1]), 0) == (handler.stats().written, handler.stats().dropped_total), handler.stats()
+    """
+    processes = [start(program, who, rows) for who in range(8)]
+    for process in processes:
+        process.stdin.close()
+        process.stdin = None
+    said = [(process.communicate()[1], process.returncode) for process in processes]
+
+    assert [0] * 8 == [code for _, code in said], said
+    assert {f"process-{who}": list(range(rows)) for who in range(8)} == contents().numbers

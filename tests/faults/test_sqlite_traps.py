@@ -1,0 +1,82 @@
+"""
+Traps of SQLite that show only with a second connection or a whole handler; tests/test_writer.py has the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+
+import pytest
+
+
+@pytest.mark.parametrize("interval", [0.001, 0.05, 0.1, 60])
+def test_the_wait_for_a_lock_is_shorter_than_a_tick(make_handler, interval):
+    """
+    SQLite waits for the lock of another process for half a tick at most, and never for long.
+
+    Nothing ends that wait, not even `Connection.interrupt`: `close` and a fork would have to sit it out.
+    """
+    handler = make_handler(flush_interval=interval)
+    with contextlib.closing(sqlite3.connect(handler.filename, isolation_level=None)) as other:
+        handler.listener.writer.open()
+        ((milliseconds,),) = handler.listener.writer.connection.execute("PRAGMA busy_timeout").fetchall()
+        other.execute("BEGIN")
+
+    assert milliseconds <= min(50, interval * 500)
+
+
+def test_a_reader_that_holds_a_snapshot(make_handler, logger, unattended, path, contents):
+    """
+    While a reader keeps an old snapshot, rows are written all the same, and when it goes the WAL shrinks again.
+
+    The WAL cannot begin anew under a reader: 102 MB were seen. Without `journal_size_limit` it keeps its size for good.
+    """
+    handler = make_handler(max_record_bytes=1 << 20)
+    logger.addHandler(handler)
+    logger.info("n 0")
+    handler.flush()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM logs").fetchall()
+        for number in range(1, 40):
+            logger.info("%s %d", "x" * 600_000, number)
+            assert handler.flush()
+        pinned = os.stat(f"{path}-wal").st_size
+    connection = handler.listener.writer.connection
+    connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+    logger.info("n 1")
+    handler.flush()
+    ((limit,),) = connection.execute("PRAGMA journal_size_limit").fetchall()
+
+    assert pinned > limit >= os.stat(f"{path}-wal").st_size
+    assert [0, 1] == contents().numbers["n"]
+
+
+def test_the_locks_are_kept(make_handler, logger, unattended, start, path, contents):
+    """
+    After many ticks and looks at the file, another process that opens and closes it still leaves our WAL alone.
+
+    POSIX drops all locks that a process has on a file as soon as it closes any descriptor of that file. The other
+    process then finds itself alone, deletes the WAL, and what we insert afterwards is gone though every call succeeds.
+    """
+    handler = make_handler()
+    logger.addHandler(handler)
+    for number in range(20):
+        logger.info("n %d", number)
+        handler.listener.handle(None)
+        handler.stats()
+    other = start(
+        """
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            assert (20,) == connection.execute("SELECT count(*) FROM logs").fetchone()
+        """
+    )
+    _, said = other.communicate()
+    assert (0, "") == (other.returncode, said)
+    assert os.path.exists(f"{path}-wal")
+    logger.info("n 20")
+    handler.flush()
+
+    assert list(range(21)) == contents().numbers["n"]
