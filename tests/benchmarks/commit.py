@@ -1,0 +1,94 @@
+"""
+The writer alone: one commit of 10,000 rows, against `executemany` of the same rows into the same tables.
+
+`executemany` gets its parameters ready made, and writes neither sources nor volume; ours does all of it.
+Beside busy threads the difference is the GIL: the sqlite3 module lets go of it around every row.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from typing import Any
+
+from sqlite_log_handler._queue import Commit
+from sqlite_log_handler._row import make_row
+from sqlite_log_handler._writer import Writer
+from tests.benchmarks.core import Options, Report, alternate, count_rows, folder, middle, ratio
+from tests.benchmarks.load import busy, realistic
+
+COUNT = 10_000
+OURS, EXECUTEMANY = "Writer.write", "executemany"
+_SQL = (
+    "INSERT INTO records (created_us, levelno, source_id, process_id, thread, thread_name, task_name, message, "
+    "exc_type, exc_text, stack_info, attributes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def run(report: Report, options: Options) -> None:
+    """
+    Commit beside no, one and four threads that burn CPU.
+    """
+    records = list(realistic(COUNT))
+    for threads in (0, 1, 4):
+        samples = _compare(report, records, threads, options.times(15 if threads == 0 else 7, 2))
+        times = {case: [seconds * 1000 for seconds in found] for case, found in samples.items()}
+        rows = [
+            [case, *ratio(samples, case, EXECUTEMANY, min), middle(times[case]), min(times[case]),
+             COUNT / middle(samples[case])]
+            for case in samples
+        ]  # fmt: skip
+        columns = ["", "ratio median", "ratio best", "ms median", "ms best", "rows/s median"]
+        report.table(f"one commit of {COUNT:,} rows beside {threads} busy threads", columns, rows)
+        if threads == 4:
+            shares = ratio(samples, OURS, EXECUTEMANY, min)
+            report.bound("commit of 10,000 rows beside 4 busy threads, time against executemany's", "<=", 0.15, *shares)
+
+
+def _compare(report: Report, records: list[logging.LogRecord], threads: int, rounds: int) -> dict[str, list[float]]:
+    rows = [make_row(record) for record in records]
+    with folder() as path:
+        paths = {case: os.path.join(path, case) for case in (OURS, EXECUTEMANY)}
+        writers = {case: Writer(file) for case, file in paths.items()}
+        for writer in writers.values():
+            writer.write(Commit(rows, [], 0))  # makes the tables, and the ids of sources and processes
+        other = writers[EXECUTEMANY]
+        parameters = _parameters(other.path, rows)
+        other.close()
+        connection = sqlite3.connect(other.path, isolation_level=None)
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+        def ours() -> float:
+            with busy(threads):
+                begin = time.perf_counter()
+                writers[OURS].write(Commit(rows, [], 0))
+                return time.perf_counter() - begin
+
+        def theirs() -> float:
+            with busy(threads):
+                begin = time.perf_counter()
+                connection.execute("BEGIN IMMEDIATE")
+                connection.executemany(_SQL, parameters)
+                connection.execute("COMMIT")
+                return time.perf_counter() - begin
+
+        samples = alternate({OURS: ours, EXECUTEMANY: theirs}, rounds)
+        connection.close()
+        writers[OURS].close()
+        for case, file in paths.items():
+            report.verify(f"{case}, {threads} busy threads", (rounds + 1) * COUNT, count_rows(file))
+    return samples
+
+
+def _parameters(path: str, rows: list[Any]) -> list[tuple[Any, ...]]:
+    connection = sqlite3.connect(path)
+    found = connection.execute("SELECT id, logger, pathname, lineno, func FROM sources")
+    sources = {tuple(source): number for number, *source in found}
+    process_id = connection.execute("SELECT max(id) FROM processes").fetchone()[0]
+    connection.close()
+    return [
+        (round(created * 1e6), levelno, sources[source], process_id, thread[2], thread[3], *texts)
+        for levelno, created, source, _, _, thread, *texts in rows
+    ]
