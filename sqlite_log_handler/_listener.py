@@ -281,8 +281,10 @@ class RecordListener(QueueListener):
 
     def _failed(self, error: BaseException) -> str | None:
         self._failures += 1
+        # Whoever waits for another of ours to end its commit tries again at each tick, so that none starves. Otherwise:
         # 2 ** 30 flush intervals are beyond any limit, and a float all the same.
-        backoff = min(self.flush_interval * 2 ** min(self._failures - 1, 30), BACKOFF_LIMIT)
+        doublings = 0 if isinstance(error, TimeoutError) else min(self._failures - 1, 30)
+        backoff = min(self.flush_interval * 2**doublings, BACKOFF_LIMIT)
         self._next_attempt = self._clock() + backoff
         self.last_error = f"{type(error).__name__}: {error}"
         if self._failures == 1:
@@ -399,7 +401,8 @@ class RecordListener(QueueListener):
     def _drain(self, end: int, deadline: float) -> bool:
         queue = self.queue
         pause = min(self.flush_interval, 0.05)
-        while queue.removed < end or queue.gaps:
+        last_gap = queue.last_gap  # not those that come meanwhile: there may be no end to them
+        while queue.removed < end or queue.holds_gap(last_gap):
             if not self.commit(max(0, deadline - self._clock())):
                 left = deadline - self._clock()
                 if left <= 0:
@@ -425,7 +428,7 @@ class RecordListener(QueueListener):
         try:
             self.report()
         finally:
-            self.commit(max(0, deadline - self._clock()))
+            self._drain(0, deadline)
             self._close_writer(max(0, deadline - self._clock()))
 
     def _close_writer(self, timeout: float) -> None:

@@ -266,7 +266,7 @@ class RecordQueue(queue.Queue[Any]):
         Tell whether this very row is queued.
         """
         with self.mutex:
-            return any(row is item for row in self.queue)
+            return any(row is item for row in self._head(self.queued))
 
     def renew_wakeup(self) -> None:
         """
@@ -371,7 +371,7 @@ class RecordQueue(queue.Queue[Any]):
         """
         with self.mutex:
             self.urgent = False
-            rows = list(islice(self.queue, self._batch_size))
+            rows = self._head(self._batch_size)
             self._rows_in_commit = len(rows)
         total = 0
         for count, row in enumerate(rows):
@@ -425,12 +425,21 @@ class RecordQueue(queue.Queue[Any]):
                 if count <= 0:
                     return dropped
                 held = [self.queue.popleft() for _ in range(self._rows_in_commit)]
-                rows = list(islice(self.queue, count))
+                rows = self._head(count)
                 self._remove(rows, written=0)
                 self.queue.extendleft(reversed(held))
                 for row in rows:
                     self._drop(cause, row[LEVELNO], row[CREATED], row[SOURCE][0])
             dropped += count
+
+    def _head(self, count: int) -> list[Any]:
+        """
+        Copy the first rows; the mutex is held.
+        """
+        while True:
+            # A collection or a signal handler may log in between: to the tail, but the iterator takes offence.
+            with suppress(RuntimeError):
+                return list(islice(self.queue, count))
 
     def _remove(self, rows: Sequence[Any], *, written: int) -> None:
         """
@@ -476,6 +485,21 @@ class RecordQueue(queue.Queue[Any]):
                 waiting[-1].add(gap)
             else:
                 self.gaps.append(gap)
+
+    @property
+    def last_gap(self) -> Gap | None:
+        """
+        The latest of the gaps that wait for the database.
+        """
+        with self.mutex:
+            return self.gaps[-1] if self.gaps else None
+
+    def holds_gap(self, gap: Gap | None) -> bool:
+        """
+        Tell whether this very gap waits for the database.
+        """
+        with self.mutex:
+            return any(waiting is gap for waiting in self.gaps)
 
     def _count_contended(self) -> None:
         while self.contended:

@@ -21,7 +21,9 @@ Guarantees
 - The file, its -wal and its -shm are touched through SQLite and `os.stat` only. Opening and closing one of them would
   drop SQLite's POSIX locks (https://sqlite.org/howtocorrupt.html, section 2.2). The one exception is the file that
   `os.open` creates anew: nobody can have it open yet.
-- A file that is not ours is never written to. One of ours that is corrupt is moved aside, never deleted.
+- A file that is not ours is never written to. One of ours that is corrupt, or has lost its end, is moved aside, never
+  deleted.
+- Whatever writes to the file, checkpoints or moves it does so under the lock beside it (see `_lock`).
 """
 
 import contextlib
@@ -36,6 +38,7 @@ from functools import cache, partial
 from typing import Any, Protocol
 
 from sqlite_log_handler import _row
+from sqlite_log_handler._lock import WriteLock
 from sqlite_log_handler._row import Row
 from sqlite_log_handler._schema import (
     APPLICATION_ID,
@@ -141,8 +144,8 @@ class Writer:
 
     Args:
         path: Absolute path of the database; its folder is there.
-        busy_timeout: Seconds to wait for the lock of another process. Below the flush tick, because neither
-            `Connection.interrupt` nor anything else ends that wait.
+        busy_timeout: Seconds to wait for the lock beside the file, and then for SQLite's. Half a flush tick at most,
+            because neither `Connection.interrupt` nor anything else ends that wait.
         say: Called with a line for the operator: a file moved aside, a journal mode that is not WAL.
     """
 
@@ -151,6 +154,7 @@ class Writer:
         self._busy_timeout = busy_timeout
         self._say = say
         self._said_mode = False
+        self._lock = WriteLock(path, say=say)
         self._host = socket.gethostname()
         self._program = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""
         self._reset()
@@ -168,6 +172,7 @@ class Writer:
         """
         if self._connection is not None:
             _keep_open(self._connection)
+        self._lock.close()
         self._reset()
 
     @property
@@ -185,7 +190,12 @@ class Writer:
             LogFileError: The file is not ours, too new, or may not be written.
         """
         try:
-            self.open()
+            # Without the lock, because beside a file that is refused nothing is made.
+            self._is_corrupt_log()
+            with self._lock.hold(self._busy_timeout):
+                self.open()
+        except TimeoutError:
+            return
         except (sqlite3.Error, OSError) as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
                 return
@@ -196,19 +206,25 @@ class Writer:
 
     def open(self) -> None:
         """
-        Open the file, and create it if there is none.
+        Open the file, and create it if there is none. For whoever holds the lock.
 
         Raises:
             LogFileError: It is not ours, or newer than we know.
             OSError, sqlite3.Error: It cannot be opened now; a later call may succeed.
         """
         if self._connection is not None:
-            if self._files == self._stat():
+            if self._files != self._stat():
+                # Unlinked, renamed or replaced under us: what we write would go into a file that nobody finds.
+                self._leave(self._connection)
+            elif os.stat(self.path).st_size < _SMALLEST_PAGE:
+                # As logrotate does with `copytruncate`. SQLite goes on with what it has in the WAL and in its cache.
+                self._move_aside("it was cut to nothing while it was open")
+            else:
                 return
-            # Unlinked, renamed or replaced under us: what we write would go into a file that nobody finds.
-            self._leave(self._connection)
-        if not _create(self.path) and os.stat(self.path).st_size:
-            self._refuse_or_move_aside()
+        corrupt = self._is_corrupt_log()
+        if corrupt is not None:
+            self._move_aside(corrupt)
+        _create(self.path)
         found = _identity(self.path)
         connection = sqlite3.connect(
             self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=32
@@ -238,21 +254,28 @@ class Writer:
         wal = self._files[1] if len(self._files) > 1 else None
         with contextlib.suppress(sqlite3.Error):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        self.close()
+        self._close()
         if wal is not None and _identity(self.path + "-wal") == wal and os.stat(self.path + "-wal").st_size:
             aside = self.path + time.strftime(".left-%Y%m%dT%H%M%SZ-wal", time.gmtime())
             os.replace(self.path + "-wal", aside)
             self._say(f"the file was moved or replaced while a reader held its WAL, which is kept as {aside!r}")
 
-    def _refuse_or_move_aside(self) -> None:
+    def _is_corrupt_log(self) -> sqlite3.DatabaseError | None:
         """
         Look at an existing file, read-only: opening it for writing may already change it.
+
+        Returns:
+            None if it can be opened; the error of a log that is corrupt, and ours.
+
+        Raises:
+            LogFileError: It is not ours, or newer than we know.
         """
+        if not os.path.exists(self.path) or not os.stat(self.path).st_size:
+            return None
         if os.stat(self.path).st_size < _SMALLEST_PAGE:
             # SQLite takes it for an empty database, and writes over it.
             message = f"{self.path!r} is not an SQLite database: choose another filename, or move that file away"
             raise ForeignFileError(message)
-        corrupt: sqlite3.DatabaseError | None = None
         with contextlib.closing(connect_read_only(self.path, timeout=self._busy_timeout)) as reading:
             try:
                 is_ours(reading, self.path)
@@ -260,13 +283,13 @@ class Writer:
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
                     # A process was killed while it wrote, and left a journal to be rolled back, which whoever opens the
                     # file does first. It is looked at again after that.
-                    return
+                    return None
+                # With it, SQLite reads the header even of a file that has lost its end.
+                reading.execute("PRAGMA writable_schema = ON")
                 if not _is_corrupt(error) or reading.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
                     raise
-                corrupt = error
-        if corrupt is not None:
-            self._move_aside(corrupt)
-            _create(self.path)
+                return error
+        return None
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         if not is_ours(connection, self.path):
@@ -296,6 +319,13 @@ class Writer:
         """
         Close the connection, if it is open; the last one to close writes the WAL back.
         """
+        # Who does not get the lock is not the last one: somebody else has the file open, and no WAL is written back.
+        with contextlib.suppress(OSError), self._lock.hold(self._busy_timeout):
+            self._close()
+        self._close()
+        self._lock.close()
+
+    def _close(self) -> None:
         connection, self._connection = self._connection, None
         self._forget_ids()
         if connection is not None:
@@ -311,25 +341,26 @@ class Writer:
         Raises:
             LogFileError, OSError, sqlite3.Error: Nothing was written.
         """
-        self.open()
-        connection = self._connection
-        assert connection is not None  # noqa: S101 - open() opened it, or raised
-        refused: set[int] = set()
-        try:
-            connection.execute("BEGIN IMMEDIATE")
+        with self._lock.hold(self._busy_timeout):
+            self.open()
+            connection = self._connection
+            assert connection is not None  # noqa: S101 - open() opened it, or raised
+            refused: set[int] = set()
             try:
-                self._write(connection, batch, self._insert_rows)
-            except _DATA_ERRORS:
-                connection.execute("ROLLBACK")
-                self._forget_ids()
                 connection.execute("BEGIN IMMEDIATE")
-                self._write(connection, batch, partial(self._insert_each, refused))
-            connection.execute("COMMIT")
-        except BaseException as error:
-            self._forget_ids()
-            self._roll_back(connection, error)
-            raise
-        return refused
+                try:
+                    self._write(connection, batch, self._insert_rows)
+                except _DATA_ERRORS:
+                    connection.execute("ROLLBACK")
+                    self._forget_ids()
+                    connection.execute("BEGIN IMMEDIATE")
+                    self._write(connection, batch, partial(self._insert_each, refused))
+                connection.execute("COMMIT")
+            except BaseException as error:
+                self._forget_ids()
+                self._roll_back(connection, error)
+                raise
+            return refused
 
     def _roll_back(self, connection: sqlite3.Connection, error: BaseException) -> None:
         try:
@@ -337,26 +368,26 @@ class Writer:
                 connection.execute("ROLLBACK")
         except sqlite3.Error:
             # It cannot even do that. A new connection finds the file as the last commit left it.
-            self.close()
+            self._close()
         if _is_corrupt(error):
             if self._files == self._stat():
                 self._move_aside(error)
             else:
                 # Another process has moved it aside, and begun the one that is at the path now.
-                self.close()
+                self._close()
 
-    def _move_aside(self, error: BaseException) -> None:
+    def _move_aside(self, why: object) -> None:
         """
         Keep a corrupt file for whoever can mend it, and start anew at the next commit.
         """
-        self.close()
+        self._close()
         suffix = time.strftime(".corrupt-%Y%m%dT%H%M%SZ", time.gmtime())
         while os.path.exists(self.path + suffix):
             suffix += "+"
         for end in ("", "-wal", "-shm"):
             if os.path.exists(self.path + end):
                 os.replace(self.path + end, self.path + suffix + end)
-        self._say(f"corrupt ({error}): moved aside as {self.path + suffix!r}, a new file is begun")
+        self._say(f"corrupt ({why}): moved aside as {self.path + suffix!r}, a new file is begun")
 
     def _write(
         self,

@@ -23,8 +23,9 @@ MODULES = sorted(file.stem for file in FOLDER.glob("*.py"))
 ARROWS = {
     "_row": set(),
     "_queue": set(),
+    "_lock": set(),
     "_schema": {"_row"},
-    "_writer": {"_schema", "_row"},
+    "_writer": {"_lock", "_schema", "_row"},
     "_reader": {"_schema", "_row"},
     "_listener": {"_queue"},
     "_handler": {"_row", "_queue", "_writer", "_listener"},

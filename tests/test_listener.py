@@ -286,6 +286,30 @@ def test_back_off_grows_and_falls(make, clock):
     assert pytest.approx([0.0, 0.1]) == attempts[:2]
 
 
+def test_no_back_off_from_those_who_share_the_file(make, clock):
+    """
+    While another process holds the lock beside the file, an attempt is made at every tick: it lets go after a commit.
+
+    With attempts further and further apart, the one who has waited longest was the least likely to get the lock.
+    """
+    listener = make()
+    put(listener, 1)
+    listener.writer.error = TimeoutError("another process is writing")
+    attempts = []
+    write = listener.writer.write
+
+    def attempt(batch):
+        attempts.append(clock())
+        return write(batch)
+
+    listener.writer.write = attempt
+    for _ in range(30):
+        listener.handle(None)
+        clock.advance(0.1001)
+
+    assert 30 == len(attempts)
+
+
 def test_nothing_escapes_from_handle(make):
     """
     Whatever a commit raises, the thread lives: `QueueListener` would end it, and every later record with it.
@@ -620,6 +644,47 @@ def test_close_writes_everything_and_reports(make, warnings):
     assert [2] == [record.dropped for record in warnings]
     assert 1 == len(listener.writer.gaps)
     assert not listener.queue.pending
+
+
+def test_close_tries_again_for_the_last_gap(make, warnings):
+    """
+    When the commit of the last gap fails, `close` tries again as long as it has time: the ledger is to be complete.
+
+    Processes that share a file wait for each other now and then, so a single attempt left drops out of the ledger.
+    """
+    listener = make(capacity=3)
+    put(listener, 5)
+    write, failures = listener.writer.write, [OSError("busy")]
+
+    def busy_once(batch):
+        if not batch.rows and failures:
+            raise failures.pop()
+        return write(batch)
+
+    listener.writer.write = busy_once
+    listener.close()
+
+    assert ([2], []) == ([gap.count for gap in listener.writer.gaps], failures)
+
+
+def test_flush_ends_although_there_are_always_new_gaps(make):
+    """
+    `flush` writes the gaps that it finds, and not those that come while it writes: there may be no end to them.
+    """
+    listener = make(capacity=3)
+    put(listener, 5)
+    listener.report()
+    write = listener.writer.write
+
+    def overflows(batch):
+        put(listener, 5)
+        listener.report()
+        return write(batch)
+
+    listener.writer.write = overflows
+    assert listener.flush()
+    assert 1 == listener.writer.commits
+    listener.writer.write = write
 
 
 def test_close_says_what_it_gave_up(make, clock, said, warnings):

@@ -15,6 +15,7 @@ import pytest
 from freezegun import freeze_time
 
 from sqlite_log_handler import _row, _schema, _writer
+from sqlite_log_handler._lock import WriteLock
 from sqlite_log_handler._queue import Gap
 from sqlite_log_handler._row import MESSAGE, SOURCE, THREAD, Row, make_row
 from sqlite_log_handler._schema import ForeignFileError, LogFileError
@@ -177,7 +178,7 @@ def test_mode(writer: Writer, path: Path, umask: int) -> None:
     finally:
         os.umask(before)
 
-    assert {"app-log.db": 0o600, "app-log.db-wal": 0o600, "app-log.db-shm": 0o600} == {
+    assert {"app-log.db": 0o600, "app-log.db-wal": 0o600, "app-log.db-shm": 0o600, "app-log.db-lock": 0o600} == {
         name: os.stat(path.parent / name).st_mode & 0o777 for name in sorted(os.listdir(path.parent))
     }
 
@@ -208,13 +209,13 @@ def test_nothing_is_opened_twice(writer: Writer, monkeypatch: pytest.MonkeyPatch
 
 def test_close_writes_the_wal_back(writer: Writer, path: Path) -> None:
     """
-    After close there is one file, with everything in it; a second close does nothing.
+    After close there is one file, with everything in it, beside its lock; a second close does nothing.
     """
     write(writer, "one")
     writer.close()
     writer.close()
 
-    assert ["app-log.db"] == os.listdir(path.parent)
+    assert ["app-log.db", "app-log.db-lock"] == sorted(os.listdir(path.parent))
     write(writer, "two")
     assert ["one", "two"] == messages(writer)
 
@@ -804,6 +805,95 @@ def test_schema_that_another_process_made_meanwhile(
     assert ["first", "second"] == messages(first) == messages(second)
 
 
+@POSIX
+def test_nothing_is_written_without_the_lock(make_writer: Callable[[], Writer], path: Path) -> None:
+    """
+    While somebody else holds the lock beside the file, nobody commits or makes tables, and a new handler starts anyway.
+
+    Two processes that commit and checkpoint at the same moment can corrupt the file with most versions of SQLite.
+    """
+    waiting, lock = make_writer(), WriteLock(str(path))
+    with lock.hold(0):
+        waiting.open_first()
+        with pytest.raises(TimeoutError, match=path.name):
+            write(waiting, "one")
+        assert not path.exists()
+        # Not the last one to close, so it need not wait.
+        waiting.close()
+    lock.close()
+    write(waiting, "two")
+
+    assert ["two"] == messages(waiting)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_does_not_share_the_lock(writer: Writer, path: Path) -> None:
+    """
+    A child that was forked in the middle of a commit of its parent waits for the lock like everybody else.
+
+    The open file is inherited, and with it the lock: whoever has it open has the lock already.
+    """
+    with writer._lock.hold(0):
+        child = os.fork()
+        if child == 0:
+            writer.forget()
+            try:
+                write(writer, "child")
+            except TimeoutError:
+                os._exit(0)
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+
+    assert 0 == os.waitstatus_to_exitcode(status)
+
+
+@POSIX
+def test_the_lock_is_held_from_open_to_close(
+    make_writer: Callable[[], Writer], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Every statement that writes to the file, and the checkpoint of `close`, come while the lock is held.
+    """
+    lock, free = WriteLock(str(path)), []
+
+    def look() -> None:
+        with contextlib.suppress(TimeoutError), lock.hold(0):
+            free.append(True)
+
+    class Watched(sqlite3.Connection):
+        def execute(self, *arguments: Any) -> Any:
+            look()
+            return super().execute(*arguments)
+
+        def close(self) -> None:
+            look()
+            super().close()
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Watched, **options))
+    writer = make_writer()
+    writer.open_first()
+    write(writer, "one")
+    os.rename(path, f"{path}.1")
+    write(writer, "two")
+    writer.close()
+    lock.close()
+
+    assert [] == free
+
+
+def test_nothing_is_made_beside_a_file_that_is_refused(writer: Writer, path: Path) -> None:
+    """
+    A file that is not ours is left as it is, and so is its folder.
+    """
+    path.write_text("a text of more than nothing")
+    with pytest.raises(ForeignFileError):
+        writer.open_first()
+
+    assert [path.name] == os.listdir(path.parent)
+
+
 def test_writers_take_turns(make_writer: Callable[[], Writer]) -> None:
     """
     Two writers on one file share its sources, and the ids of both rise together.
@@ -1058,7 +1148,10 @@ def test_corrupt_file_that_another_process_moved_aside(
 ) -> None:
     """
     Whoever finds the corruption second does not move the new file aside that the first has begun.
+
+    With the lock beside the file they take turns; it is where there is no such lock that they can meet.
     """
+    monkeypatch.setattr("sqlite_log_handler._lock.fcntl", None)
     fill(path)
     overwrite(path, [rootpage(path, "sqlite_autoindex_sources_1")])
     first, second = make_writer(), make_writer()
@@ -1069,7 +1162,7 @@ def test_corrupt_file_that_another_process_moved_aside(
     def late() -> None:
         # The first one is faster, after the second has looked for the file.
         real()
-        monkeypatch.undo()
+        monkeypatch.setattr(second, "open", real)
         write_at_last(first)
 
     monkeypatch.setattr(second, "open", late)

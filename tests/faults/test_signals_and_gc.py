@@ -11,9 +11,6 @@ from collections import deque
 
 import pytest
 
-# A defect that these tests have found and that is open; the marks go with it.
-MUTATED = "a record logged while a batch is copied makes flush raise RuntimeError: deque mutated during iteration"
-
 
 @pytest.fixture
 def repeat(long):
@@ -23,7 +20,6 @@ def repeat(long):
     return range(200 if long else 2)
 
 
-@pytest.mark.xfail(reason=MUTATED)
 def test_a_record_while_a_batch_is_copied(make_handler, logger, query, unattended):
     """
     A record that a signal handler or a `__del__` logs while a batch is copied disturbs neither the copy nor the caller.
@@ -52,7 +48,6 @@ def test_a_record_while_a_batch_is_copied(make_handler, logger, query, unattende
         handler.queue.queue = deque(list(handler.queue.queue))
 
 
-@pytest.mark.xfail(reason=MUTATED, strict=False)
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no setitimer on this system")
 def test_signals_that_log(run, repeat):
     """

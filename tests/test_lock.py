@@ -1,0 +1,240 @@
+"""
+The lock beside the file: who holds it, who waits, and what becomes of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sqlite_log_handler import _lock
+from sqlite_log_handler._lock import WriteLock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(_lock.fcntl is None, reason="no flock on this system")
+
+
+@pytest.fixture
+def make_lock(path: Path) -> Iterator[Callable[..., WriteLock]]:
+    """
+    Make locks of the test's log, as handlers in several processes would.
+    """
+    made: list[WriteLock] = []
+
+    def make(say: Callable[[str], None] = pytest.fail) -> WriteLock:
+        made.append(WriteLock(str(path), say=say))
+        return made[-1]
+
+    yield make
+
+    for lock in made:
+        lock.close()
+
+
+def is_held(lock: WriteLock) -> bool:
+    """
+    Tell whether somebody else holds it.
+    """
+    try:
+        with lock.hold(0):
+            return False
+    except TimeoutError:
+        return True
+
+
+def test_one_at_a_time(make_lock, path):
+    """
+    While one holds the lock nobody else gets it, and the error names the database.
+    """
+    first, second = make_lock(), make_lock()
+    with first.hold(0), pytest.raises(TimeoutError, match=path.name), second.hold(0):
+        pass
+
+    assert not is_held(second)
+
+
+def test_an_exception_lets_go(make_lock):
+    """
+    What is raised while the lock is held comes out, and the lock is free.
+    """
+    first, second = make_lock(), make_lock()
+    with pytest.raises(KeyError), first.hold(0):
+        raise KeyError
+
+    assert not is_held(second)
+
+
+def test_whoever_waits_gets_it(make_lock, monkeypatch):
+    """
+    Who waits looks again and again, in growing pauses that are never the same for two.
+    """
+    first, second = make_lock(), make_lock()
+    pauses = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 20:
+            first.close()
+
+    monkeypatch.setattr(_lock.time, "sleep", sleep)
+    with first.hold(0), second.hold(3600):
+        assert 20 == len(pauses)
+
+    assert len(pauses) == len(set(pauses))
+    assert pauses[0] <= _lock._FIRST_PAUSE < pauses[-1] <= _lock._LONGEST_PAUSE
+
+
+def test_it_goes_with_the_process_that_held_it(make_lock, path):
+    """
+    A process that is killed while it holds the lock leaves it free.
+    """
+    program = (
+        "import sys; from sqlite_log_handler._lock import WriteLock\n"
+        "with WriteLock(sys.argv[1]).hold(0): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "held\n" == process.stdout.readline()
+        lock = make_lock()
+        held = is_held(lock)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    assert held
+    assert not is_held(lock)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_does_not_let_go_of_its_parents_lock(make_lock):
+    """
+    A forked child closes what it has inherited, the parent still holds the lock, and the child waits like all others.
+    """
+    lock, other = make_lock(), make_lock()
+    with lock.hold(0):
+        child = os.fork()
+        if child == 0:
+            lock.close()
+            os._exit(0 if is_held(lock) else 1)
+        _, status = os.waitpid(child, 0)
+        held = is_held(other)
+
+    assert (0, True) == (os.waitstatus_to_exitcode(status), held)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_letting_go_counts_for_a_child_too(make_lock):
+    """
+    When its holder lets go, the lock is free, although a child that was just forked still has it open.
+    """
+    lock, other = make_lock(), make_lock()
+    reading, writing = os.pipe()
+    with lock.hold(0):
+        child = os.fork()
+        if child == 0:
+            os.close(writing)
+            os.read(reading, 1)
+            os._exit(0)
+    held = is_held(other)
+    os.close(writing)
+    os.close(reading)
+    os.waitpid(child, 0)
+
+    assert not held
+
+
+@pytest.mark.parametrize("change", ["unlinked", "moved"])
+def test_a_lock_that_was_taken_away(make_lock, path, change):
+    """
+    When its file was deleted, or moved along with the database, everybody agrees on the one that is made next.
+    """
+    first, second = make_lock(), make_lock()
+    with first.hold(0):
+        pass
+    if change == "unlinked":
+        os.unlink(first.path)
+    else:
+        os.rename(first.path, f"{path}.1-lock")
+    with second.hold(0):
+        assert is_held(first)
+
+    assert not is_held(first)
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(None, 0o600), (0o600, 0o600), (0o660, 0o660), (0o640, 0o640)])
+def test_mode(make_lock, path, mode, expected):
+    """
+    Who may write to the database may lock it, whatever the umask, and nobody else.
+    """
+    if mode is not None:
+        path.touch()
+        path.chmod(mode)
+    before = os.umask(0o077)
+    try:
+        lock = make_lock()
+        with lock.hold(0):
+            pass
+    finally:
+        os.umask(before)
+
+    assert expected == os.stat(lock.path).st_mode & 0o777
+
+
+def test_a_file_system_without_locks(make_lock, monkeypatch):
+    """
+    Where there are no locks it goes without, and says so once.
+    """
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(_lock.fcntl, "flock", flock)
+    said: list[str] = []
+    lock = make_lock(say=said.append)
+    for _ in range(3):
+        with lock.hold(0):
+            pass
+
+    assert 1 == len(said)
+    assert "no locks" in said[0]
+
+
+def test_no_locks_left(make_lock, monkeypatch):
+    """
+    What may pass (the system has no more locks, no more descriptors) is an error, to be tried again.
+    """
+    real = _lock.fcntl.flock
+    failing = [True]
+
+    def flock(*arguments: int) -> None:
+        if failing.pop():
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        real(*arguments)
+
+    monkeypatch.setattr(_lock.fcntl, "flock", flock)
+    lock = make_lock()
+    with pytest.raises(OSError, match="locks"), lock.hold(0):
+        pass
+    monkeypatch.undo()
+
+    assert not is_held(lock)
+
+
+def test_a_system_without_flock(make_lock, monkeypatch, path):
+    """
+    Where Python has no `fcntl` (Windows) nothing is made and nothing is said.
+    """
+    monkeypatch.setattr(_lock, "fcntl", None)
+    with make_lock(say=pytest.fail).hold(0):
+        pass
+
+    assert [] == os.listdir(path.parent)
