@@ -400,6 +400,9 @@ class RecordListener(QueueListener):
 
     def _drain(self, end: int, deadline: float) -> bool:
         queue = self.queue
+        if self._left_open and end <= self._given_up:
+            # A commit was stuck when `close` gave it up, and nothing has come since: do not wait for it once more.
+            deadline = self._clock()
         pause = min(self.flush_interval, 0.05)
         last_gap = queue.last_gap  # not those that come meanwhile: there may be no end to them
         while queue.removed < end or queue.holds_gap(last_gap):
@@ -421,10 +424,12 @@ class RecordListener(QueueListener):
         with queue.mutex:
             end = queue.removed + queue.queued
         if not self._drain(end, deadline):
-            self._given_up = end
+            self._given_up, deadline = end, self._clock()
             dropped = queue.give_up(end, "close_timeout")
             held = f", {queue.queued:,} held by a commit that does not end" if queue.queued else ""
-            self._say(f"closed with {dropped:,} records dropped (close_timeout){held}; {self.last_error or 'no error'}")
+            if dropped or not self._left_open:  # else it was said by the last `close`
+                because = self.last_error or "no error"
+                self._say(f"closed with {dropped:,} records dropped (close_timeout){held}; {because}")
         try:
             self.report()
         finally:

@@ -28,8 +28,9 @@ settings.register_profile("suite", deadline=None, database=None, derandomize="CI
 settings.load_profile("suite")
 
 
-# Seconds that no test takes, on no machine.
+# Seconds that no test takes, on no machine; and with --long.
 WATCHDOG = 300
+LONG_WATCHDOG = 7_200
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -172,11 +173,12 @@ def _open_below(folder: Path) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _watchdog() -> Iterator[None]:
+def _watchdog(request: pytest.FixtureRequest) -> Iterator[None]:
     """
     Turn a deadlock into a failure that shows where every thread stands.
     """
-    faulthandler.dump_traceback_later(WATCHDOG, exit=True)
+    seconds = LONG_WATCHDOG if request.config.getoption("--long") else WATCHDOG
+    faulthandler.dump_traceback_later(seconds, exit=True)
 
     yield
 

@@ -52,6 +52,24 @@ class FakeWriter:
         self.forgotten += 1
 
 
+class Impatient:
+    """
+    A lock on which nobody waits: the clock moves instead.
+    """
+
+    def __init__(self, lock, clock):
+        self._lock, self._clock = lock, clock
+
+    def acquire(self, timeout=-1):
+        if self._lock.acquire(blocking=False):
+            return True
+        self._clock.advance(max(0, timeout))
+        return False
+
+    def release(self):
+        self._lock.release()
+
+
 class Warnings(logging.Handler):
     """
     Keep what the own logger is told.
@@ -726,6 +744,31 @@ def test_close_leaves_a_stuck_commit_its_rows(make, said):
         listener.queue.dropped,
         listener.queue.queued,
     )
+
+
+def test_nobody_waits_twice_for_a_stuck_commit(make, clock, said):
+    """
+    At exit a handler is closed, flushed and closed again: a stuck commit costs `close_timeout` once, and one line.
+    """
+    listener = make(close_timeout=3.0)
+    listener.writer.gate = threading.Event()
+    put(listener, 1)
+    other = threading.Thread(target=listener.commit)
+    other.start()
+    listener.writer.entered.wait()
+    listener._commit_lock = Impatient(listener._commit_lock, clock)
+    began = clock()
+    listener.close()
+    waited = clock() - began
+
+    assert not listener.flush()
+    listener.close()
+    assert (waited, 1) == (clock() - began, len(said))
+    assert 3.0 <= waited
+
+    listener.writer.gate.set()
+    other.join()
+    assert (1, 0) == (listener.queue.written, listener.queue.queued)
 
 
 def test_a_stuck_commit_that_fails_after_close_is_counted(make):

@@ -38,7 +38,8 @@ PRELUDE = (
 )
 
 SHIM = r"""
-/* Fails the n-th call that touches the files whose path begins with a prefix; all later ones too if it is sticky. */
+/* Fails the n-th call that touches the files whose path begins with a prefix, all later ones too if it is sticky; or
+   holds up every write to them, as a disk does that answers no more, until it is thawed. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -47,11 +48,13 @@ SHIM = r"""
 #include <stdio.h>
 #include <string.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 static char prefix[4096];
 static long left;
 static int code, sticky, fired;
+static volatile int frozen, held;
 
 void fault_arm(const char *path, long n, int error, int lasting) {
     snprintf(prefix, sizeof prefix, "%s", path);
@@ -66,15 +69,25 @@ static int fails(const char *path) {
     fired++; errno = code;
     return 1;
 }
+void fault_freeze(const char *path) { snprintf(prefix, sizeof prefix, "%s", path); held = 0; frozen = 1; }
+void fault_thaw(void) { frozen = 0; }
+int fault_held(void) { return held; }
+
 static int fails_fd(int fd) {
     char link[64], path[4096];
-    if (left <= 0) return 0;
+    if (left <= 0 && !frozen) return 0;
     int saved = errno;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof path - 1);
     errno = saved;
     if (length < 0) return 0;
     path[length] = 0;
+    while (frozen && !strncmp(path, prefix, strlen(prefix))) {
+        struct timespec moment = {0, 1000000};
+        held = 1;
+        nanosleep(&moment, 0);
+        errno = saved;
+    }
     return fails(path);
 }
 #define NEXT(name) __typeof__(name) *next = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)

@@ -10,6 +10,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import threading
 from pathlib import Path
 
 import hypothesis
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from sqlite_log_handler import SQLiteHandler
+from sqlite_log_handler import SQLiteHandler, _listener
 from sqlite_log_handler._listener import OWN_LOGGER
 
 CAPACITY = 40
@@ -30,7 +31,7 @@ TEXT = st.one_of(
 
 class Machine(RuleBasedStateMachine):
     """
-    What a program and its disk may do to a handler. Time is a number, and there is no thread.
+    What a program and its disk may do to a handler. Time is a number, and the only thread is a commit that is stuck.
     """
 
     def __init__(self):
@@ -39,8 +40,11 @@ class Machine(RuleBasedStateMachine):
         self.path = self.folder / "app-log.db"
         self.logger = logging.Logger("program", 1)  # noqa: LOG001 - of no tree, so with no handlers above it
         self.now, self.said, self.logged, self.stored = 0.0, [], 0, 0
-        self.error = self.locked = None
-        self.gone = 0  # rows in files that were taken away
+        self.error = self.locked = self.stuck = None
+        self.entered, self.gate = threading.Event(), threading.Event()
+        self.gate.set()
+        self.gone = self.gone_drops = 0  # in files that were taken away
+        self.children = 0  # rows of forked processes
         self.totals = [0, 0, 0]  # of handlers before this one: seen, written, dropped
         self.handler = None
         self.make()
@@ -55,6 +59,8 @@ class Machine(RuleBasedStateMachine):
         write = listener.writer.write
 
         def fails(batch):
+            self.entered.set()
+            self.gate.wait()
             if self.error is not None:
                 raise self.error
             return write(batch)
@@ -74,9 +80,16 @@ class Machine(RuleBasedStateMachine):
             assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
             ((count,),) = connection.execute("SELECT count(*) FROM logs WHERE logger <> ?", (OWN_LOGGER,)).fetchall()
             ids = connection.execute("SELECT thread_name FROM logs WHERE logger <> ? ORDER BY id", (OWN_LOGGER,))
-            numbers = [int(name) for (name,) in ids]
+            numbers = [int(name) for (name,) in ids if name != "child"]
             assert sorted(set(numbers)) == numbers, "not in order, or there twice"
             return count
+
+    def ledger(self):
+        """
+        Sum up the drops in the file at the path.
+        """
+        with contextlib.closing(sqlite3.connect(self.path, timeout=0)) as connection:
+            return connection.execute("SELECT coalesce(sum(count), 0) FROM drops").fetchone()[0]
 
     def record(self, level, text):
         record = self.logger.makeRecord("program", level, "file.py", 1, text, (), None)
@@ -93,12 +106,13 @@ class Machine(RuleBasedStateMachine):
         for _ in range(count):
             self.logger.handle(self.record(20, "burst"))
 
+    @precondition(lambda self: self.stuck is None)
     @rule(seconds=st.sampled_from([0.1, 1.0, 6.0]))
     def tick(self, seconds):
         self.now += seconds
         self.handler.listener.handle(None)
 
-    @rule(code=st.sampled_from(["BUSY", "FULL", "IOERR", "CANTOPEN"]))
+    @rule(code=st.sampled_from(["BUSY", "FULL", "IOERR", "CANTOPEN", "CORRUPT"]))
     def fail(self, code):
         self.error = sqlite3.OperationalError(code)
         self.error.sqlite_errorcode = getattr(sqlite3, f"SQLITE_{code}")
@@ -106,6 +120,22 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def recover(self):
         self.error = None
+
+    @precondition(lambda self: self.stuck is None and self.handler.queue.queued)
+    @rule()
+    def pause(self):
+        self.entered.clear()
+        self.gate.clear()
+        self.stuck = threading.Thread(target=self.handler.listener.commit)
+        self.stuck.start()
+        self.entered.wait()
+
+    @precondition(lambda self: self.stuck is not None)
+    @rule()
+    def resume(self):
+        self.gate.set()
+        self.stuck.join()
+        self.stuck = None
 
     @precondition(lambda self: self.locked is None)
     @rule()
@@ -129,14 +159,16 @@ class Machine(RuleBasedStateMachine):
     def unlink(self):
         self.settle()
         self.gone += self.rows()
+        self.gone_drops += self.ledger()
         os.unlink(self.path)
 
     @precondition(lambda self: self.locked is None)
     @rule()
     def corrupt(self):
         self.settle()
-        self.gone += self.rows()
         self.handler.close()
+        self.gone += self.rows()
+        self.gone_drops += self.ledger()
         with self.path.open("r+b") as file:
             file.seek(4096)
             file.write(b"\xff" * (self.path.stat().st_size - 4096))
@@ -144,7 +176,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def flush(self):
         before = self.handler.stats().queued
-        if self.handler.flush(0 if self.error or self.locked else 1):
+        if self.handler.flush(0 if self.error or self.locked or self.stuck else 1):
             assert 0 == self.handler.stats().queued
         else:
             assert before == self.handler.stats().queued
@@ -152,9 +184,9 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def close(self):
         self.handler.close()
-        assert 0 == self.handler.stats().queued
+        assert self.handler.stats().queued <= (15 if self.stuck else 0)
 
-    @precondition(lambda self: self.locked is None and self.error is None)
+    @precondition(lambda self: self.locked is None and self.error is None and self.stuck is None)
     @rule()
     def reconfigure(self):
         self.handler.close()
@@ -166,15 +198,27 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: hasattr(os, "fork"))
     @rule()
     def fork(self):
+        record = self.record(20, "from a child")
+        record.threadName = "child"
+        self.logged -= 1  # not in the books of this process
+        writable = self.error is None and self.locked is None
         pid = os.fork()
         if not pid:
             code = 1
             try:
-                stats = self.handler.stats()
-                code = 0 if (0, 0, 0, 0) == (stats.seen, stats.written, stats.dropped_total, stats.queued) else 2
+                before = self.handler.stats()
+                self.gate.set()  # the commit that is stuck is its parent's
+                self.logger.handle(record)
+                written = self.handler.flush(1 if writable else 0)
+                after = self.handler.stats()
+                assert (0, 0, 0, 0) == (before.seen, before.written, before.dropped_total, before.queued)
+                assert (1, int(written)) == (after.seen, after.written)
+                code = 10 + written
             finally:
                 os._exit(code)
-        assert 0 == os.waitpid(pid, 0)[1]
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        assert code in ({11} if writable and self.stuck is None else {10, 11})
+        self.children += code - 10
 
     @invariant()
     def books(self):
@@ -193,6 +237,8 @@ class Machine(RuleBasedStateMachine):
 
     def settle(self):
         self.error = None
+        if self.stuck is not None:
+            self.resume()
         if self.locked is not None:
             self.unlock()
         self.now += 6
@@ -206,20 +252,23 @@ class Machine(RuleBasedStateMachine):
             self.settle()
             self.handler.close()
             stats = self.handler.stats()
-            assert (0, self.totals[1] + stats.written) == (stats.queued, self.gone + self.rows())
+            assert 0 == stats.queued
+            assert self.totals[1] + stats.written + self.children == self.gone + self.rows()
+            assert self.totals[2] + stats.dropped_total == self.gone_drops + self.ledger()
         finally:
             self.handler.close()
             shutil.rmtree(self.folder)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_the_model(unattended, long, logging_tree):
+def test_the_model(unattended, long, logging_tree, monkeypatch):
     """
     Whatever happens in whatever order: the books balance, the bounds hold, and each row is there once and in order.
     """
     own = logging.getLogger(OWN_LOGGER)
     own.addHandler(logging.NullHandler())
     own.propagate = False
+    monkeypatch.setattr(_listener, "_FORK_TIMEOUT", 0.001)  # how long a fork waits for a commit that is stuck
     settings = hypothesis.settings(
         max_examples=2_000 if long else 20,
         stateful_step_count=50 if long else 20,

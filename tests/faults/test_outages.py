@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
+import subprocess
 import sys
 
 import pytest
@@ -330,6 +332,163 @@ def test_the_disk_is_full(run, contents):
     found = contents()
 
     assert 3000 == len(found.numbers["n"]) + found.dropped
+
+
+def test_the_disk_is_frozen(run, contents, shim):
+    """
+    While the disk does not answer, callers go on, `close` gives up in time and says so, and the books balance.
+
+    The rows that the stuck commit holds are neither dropped nor forgotten: when the disk answers, they are written.
+    Nothing thaws it before `close` has returned, so a `close` that waits for it hangs.
+    """
+    run(
+        """
+        import ctypes
+        shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
+        handler = SQLiteHandler(path, flush_interval=0.001, batch_size=10, capacity=50, reserve=0, close_timeout=0.2)
+        logger.addHandler(handler)
+        logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
+        logger.info("n 0")
+        assert handler.flush()
+        shim.fault_freeze(path.encode())
+        logger.info("n 1")
+        while not shim.fault_held(): pass
+        for number in range(2, 102): logger.info("n %d", number)
+        assert not handler.flush(0.01)
+        stats = handler.stats()
+        assert (102, 1, 50, 51) == (stats.seen, stats.written, stats.queued, stats.dropped_total), stats
+        handler.close()
+        stats = handler.stats()
+        assert (1, 1, 49) == (stats.written, stats.queued, stats.dropped_by_cause["close_timeout"]), stats
+        logger.info("n 102")
+        shim.fault_thaw()
+        handler.close()
+        stats = handler.stats()
+        assert (103, 3, 0, 100) == (stats.seen, stats.written, stats.queued, stats.dropped_total), stats
+        """,
+        env={"LD_PRELOAD": shim}.items(),
+        stderr="[^\n]*closed with 49 records dropped [(]close_timeout[)], 1 held by a commit that does not end[^\n]*\n",
+    )
+    found = contents()
+
+    assert ([0, 1, 102], 100) == (found.numbers["n"], found.dropped)
+
+
+def test_a_process_ends_beside_a_frozen_disk(run, contents, shim):
+    """
+    A process whose disk does not answer comes to its end, after `close_timeout`, and says what it gave up.
+    """
+    run(
+        """
+        import ctypes
+        shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
+        handler = SQLiteHandler(path, flush_interval=0.001, close_timeout=0.2)
+        logger.addHandler(handler)
+        logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
+        logger.info("n 0")
+        assert handler.flush()
+        shim.fault_freeze(path.encode())
+        logger.info("n 1")
+        while not shim.fault_held(): pass
+        logger.info("n 2")
+        """,
+        env={"LD_PRELOAD": shim}.items(),
+        stderr="[^\n]*closed with 1 records dropped [^\n]* 1 held by a commit that does not end[^\n]*\n",
+    )
+
+    assert {"n": [0]} == contents().numbers
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """
+    Mount a file system of its own below the test's folder: `mounted(*arguments of mount)`; returns its folder.
+    """
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    mounted = []
+
+    def mount(*arguments):
+        if shutil.which("mount") is None:
+            pytest.skip("no mount here")
+        done = subprocess.run(["mount", *arguments, folder], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"may not mount here: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+
+    for place in mounted:
+        subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.privileged
+def test_a_disk_without_room(make, mounted, clock, log, contents, said):
+    """
+    On a file system of 1 MiB rows wait when it is full, nothing is damaged, and they go in when there is room again.
+    """
+    folder = mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs")
+    filler = folder / "filler"
+    filler.write_bytes(b"x" * 400_000)
+    handler = make(filename=folder / "app-log.db", capacity=1_000, reserve=0)
+    for _ in range(200):
+        log(100)
+        ticks(handler, clock)
+        if handler.dropped_total > 1_500:
+            break
+    assert "full" in handler.stats().last_error
+    filler.unlink()
+
+    check_recovery(handler, clock, log, lambda: contents(folder / "app-log.db"), said)
+    handler.close()
+
+
+@pytest.mark.privileged
+def test_a_file_system_that_is_frozen(run, contents, mounted, tmp_path):
+    """
+    On an ext4 that was frozen (as a snapshot does it) the same holds as on a disk that does not answer.
+    """
+    if shutil.which("mkfs.ext4") is None or shutil.which("fsfreeze") is None:
+        pytest.skip("no mkfs.ext4 or no fsfreeze here")
+    image = tmp_path / "image"
+    image.write_bytes(bytes(16 << 20))
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    folder = mounted("-o", "loop", image)
+    file = folder / "app-log.db"
+    run(
+        """
+        import subprocess
+        path = arguments[0]
+        handler = SQLiteHandler(path, flush_interval=0.001, close_timeout=0.2)
+        logger.addHandler(handler)
+        logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
+        logger.info("n 0")
+        assert handler.flush()
+        def stuck():
+            with open(f"/proc/self/task/{handler.listener._thread.native_id}/stat") as file:
+                return file.read().rpartition(")")[2].split()[0] == "D"
+        subprocess.run(["fsfreeze", "-f", os.path.dirname(path)], check=True)
+        try:
+            logger.info("n 1")
+            while not stuck(): pass
+            for number in range(2, 10): logger.info("n %d", number)
+            handler.close()
+            stats = handler.stats()
+            assert (10, 1, 1, 8) == (stats.seen, stats.written, stats.queued, stats.dropped_total), stats
+        finally:
+            subprocess.run(["fsfreeze", "-u", os.path.dirname(path)], check=True)
+        logger.info("n 10")
+        handler.close()
+        stats = handler.stats()
+        assert (11, 3, 0, 8) == (stats.seen, stats.written, stats.queued, stats.dropped_total), stats
+        """,
+        file,
+        stderr="[^\n]*closed with 8 records dropped [(]close_timeout[)], 1 held by a commit that does not end[^\n]*\n",
+    )
+    found = contents(file)
+
+    assert ([0, 1, 10], 8) == (found.numbers["n"], found.dropped)
 
 
 # The file changes under us -------------------------------------------------------------------------------------------
