@@ -47,8 +47,10 @@ OWN_LOGGER: Final = "sqlite_log_handler"
 # Long enough that a dead disk costs nothing, short enough that nobody waits for the log after it is back.
 BACKOFF_LIMIT = 5.0
 
-# Processes that share a file wait for each other now and then. What lasts a second is an outage, and is said.
+# Processes that share a file wait for each other now and then. What lasts a second is an outage, and is said; while one
+# waits for its turn, which may come after seven full batches of others on a busy machine, what lasts five.
 OUTAGE_AFTER = 1.0
+TURN_OUTAGE_AFTER = 5.0
 
 # Rows of this size at most in one transaction: it bounds what SQLite and sqlite3 copy at a time.
 _COMMIT_BYTES = 8 * 1024 * 1024
@@ -290,7 +292,8 @@ class RecordListener(QueueListener):
         if self._failures == 1:
             self._failing_since = self._clock()
             self._outage_dropped = self.queue.dropped_total
-        if self._outage or self._clock() - self._failing_since < OUTAGE_AFTER:
+        outage_after = TURN_OUTAGE_AFTER if isinstance(error, TimeoutError) else OUTAGE_AFTER
+        if self._outage or self._clock() - self._failing_since < outage_after:
             return None
         self._outage = True
         return f"cannot write ({self.last_error}): records wait in memory, up to capacity; trying again"

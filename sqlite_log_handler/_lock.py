@@ -8,6 +8,10 @@ systems have such a version. Readers need not hold it: they open the file read-o
 It is a `flock` on a file of its own. One on the database would mean to open and close that file, which drops the POSIX
 locks that SQLite holds on it (https://sqlite.org/howtocorrupt.html, section 2.2). A `flock` belongs to the open file,
 not to the process, so two handlers of one process exclude each other too, and it goes when the process dies.
+
+A `flock` is not fair: whoever lets go and comes again at once gets it again, and with eight busy processes one waited
+for eight seconds. So the file has the process id of its last holder in it, which tells who shares the log with others,
+and after each turn lets them go first; and who has waited for longer looks more often.
 """
 
 import contextlib
@@ -22,9 +26,13 @@ try:
 except ImportError:  # Windows: there SQLite's own locks are all there is
     fcntl = None  # type: ignore[assignment]
 
-# Between two attempts, in seconds, growing: a commit of a few rows takes 1 ms, one of a full batch 30 ms.
-_FIRST_PAUSE = 0.000_5
-_LONGEST_PAUSE = 0.008
+# Seconds between two attempts, of who has just begun to wait, and of who has waited for a second and more. A commit of
+# a few rows takes 1 ms, one of a full batch 30 ms.
+_LONGEST_PAUSE = 0.004
+_SHORTEST_PAUSE = 0.000_5
+
+# Seconds for which others are let go first after it was seen that there are any.
+_SHARED = 1.0
 
 _NO_LOCKS_HERE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -50,6 +58,8 @@ class WriteLock:
         self._say = say
         self._descriptor: int | None = None
         self._missing = fcntl is None
+        self._waiting_since: float | None = None
+        self._shared_until = 0.0
 
     @contextlib.contextmanager
     def hold(self, timeout: float) -> Iterator[None]:
@@ -75,11 +85,15 @@ class WriteLock:
             os.close(descriptor)
 
     def _acquire(self, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        pause = _FIRST_PAUSE
+        begin = time.monotonic()
+        if self._waiting_since is None:
+            self._waiting_since = begin
+            if begin < self._shared_until:
+                time.sleep(2 * _LONGEST_PAUSE)
         while not self._missing:
             try:
                 if self._try():
+                    self._sign()
                     return
             except OSError as error:
                 if error.errno not in _NO_LOCKS_HERE:
@@ -87,11 +101,12 @@ class WriteLock:
                 self._missing = True
                 self._say(f"no locks on this file system ({error}): let one process write to the file")
                 return
-            if time.monotonic() >= deadline:
-                raise TimeoutError(f"another process is writing to {self._database!r}")
-            # At random, so that of several who wait none is always last.
+            now = time.monotonic()
+            if now >= begin + timeout:
+                raise TimeoutError(f"process {self._holder() or 'unknown'} is writing to {self._database!r}")
+            # At random, so that of two who wait none is always last.
+            pause = max(_SHORTEST_PAUSE, _LONGEST_PAUSE * (1 - now + self._waiting_since))
             time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - nobody gains by guessing it
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
 
     def _try(self) -> bool:
         if self._descriptor is None:
@@ -106,6 +121,28 @@ class WriteLock:
         # Somebody has deleted it or moved it along with the database: whoever comes now locks another file.
         self.close()
         return False
+
+    def _sign(self) -> None:
+        """
+        Write down who holds the lock, and remember whether anybody else has held it since.
+        """
+        self._waiting_since = None
+        holder = self._holder()
+        if holder == os.getpid() or self._descriptor is None:
+            return
+        if holder is not None:
+            self._shared_until = time.monotonic() + _SHARED
+        with contextlib.suppress(OSError):  # of a full disk: the lock is held all the same
+            os.pwrite(self._descriptor, b"%-20d\n" % os.getpid(), 0)
+
+    def _holder(self) -> int | None:
+        """
+        Return the process id of the last holder, if there was one.
+        """
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError, ValueError):
+                return int(os.pread(self._descriptor, 21, 0))
+        return None
 
     def _open(self) -> int:
         try:

@@ -328,6 +328,23 @@ def test_no_back_off_from_those_who_share_the_file(make, clock):
     assert 30 == len(attempts)
 
 
+def test_a_turn_is_waited_for_before_it_is_an_outage(make, clock, said):
+    """
+    That others who share the file are writing is an outage after five seconds, and anything else after one.
+    """
+    listener = make()
+    put(listener, 1)
+    listener.writer.error = TimeoutError("process 1 is writing")
+    for _ in range(49):
+        listener.handle(None)
+        clock.advance(0.1001)
+    assert [] == said
+    for _ in range(2):
+        listener.handle(None)
+        clock.advance(0.1001)
+    assert ["process 1 is writing"] == [line[line.index("process") : line.index(")")] for line in said]
+
+
 def test_nothing_escapes_from_handle(make):
     """
     Whatever a commit raises, the thread lives: `QueueListener` would end it, and every later record with it.

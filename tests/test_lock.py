@@ -73,24 +73,92 @@ def test_an_exception_lets_go(make_lock):
     assert not is_held(second)
 
 
-def test_whoever_waits_gets_it(make_lock, monkeypatch):
+@pytest.fixture
+def pauses(monkeypatch, clock) -> list[float]:
     """
-    Who waits looks again and again, in growing pauses that are never the same for two.
+    How long the lock slept each time; it sleeps on the fake clock.
     """
-    first, second = make_lock(), make_lock()
-    pauses = []
+    slept: list[float] = []
 
     def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-        if len(pauses) == 20:
-            first.close()
+        slept.append(seconds)
+        clock.advance(seconds)
 
+    monkeypatch.setattr(_lock.time, "monotonic", clock)
     monkeypatch.setattr(_lock.time, "sleep", sleep)
-    with first.hold(0), second.hold(3600):
-        assert 20 == len(pauses)
+    return slept
 
-    assert len(pauses) == len(set(pauses))
-    assert pauses[0] <= _lock._FIRST_PAUSE < pauses[-1] <= _lock._LONGEST_PAUSE
+
+def test_whoever_waits_looks_more_and_more_often(make_lock, pauses, clock):
+    """
+    The longer one has waited the more often one looks, over several attempts too, and never two at the same times.
+    """
+    first, second = make_lock(), make_lock()
+    began = clock()
+    with first.hold(0):
+        while clock() < began + 2:
+            with pytest.raises(TimeoutError), second.hold(0.05):
+                pass
+            clock.advance(0.05)
+    count = len(pauses)
+    with second.hold(0.05):
+        pass
+
+    assert len(pauses) == count == len(set(pauses))
+    assert pauses[0] > _lock._SHORTEST_PAUSE > pauses[-1]
+    assert _lock._LONGEST_PAUSE >= max(pauses)
+
+
+def test_whoever_shares_the_log_lets_others_go_first(make_lock, pauses, clock, monkeypatch, path):
+    """
+    As long as others write too, each lets them go first after its turn; alone, nobody waits.
+
+    A `flock` is not fair: who let go and came again at once had it again, and another process starved for 8 seconds.
+    """
+    mine, other = make_lock(), make_lock()
+
+    def hold(lock: WriteLock, pid: int) -> None:
+        monkeypatch.setattr(_lock.os, "getpid", lambda: pid)
+        with lock.hold(0):
+            pass
+
+    hold(mine, 1)
+    hold(mine, 1)
+    assert [] == pauses
+    hold(other, 2)
+    hold(mine, 1)
+    assert [] == pauses
+    hold(mine, 1)
+    assert [2 * _lock._LONGEST_PAUSE] == pauses
+    clock.advance(_lock._SHARED)
+    hold(mine, 1)
+    assert 1 == len(pauses)
+    assert "1" == path.with_name(path.name + "-lock").read_text().strip()
+
+
+def test_who_is_writing(make_lock, pauses):
+    """
+    Who waited in vain is told which process holds the lock.
+    """
+    first, second = make_lock(), make_lock()
+    with first.hold(0), pytest.raises(TimeoutError, match=f"process {os.getpid()} is writing to"), second.hold(0):
+        pass
+
+
+def test_a_full_disk_does_not_keep_the_lock(make_lock, monkeypatch):
+    """
+    That nothing can be written into the lock's file is no reason not to have the lock, nor to keep it.
+    """
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(_lock.os, "pwrite", full)
+    first, second = make_lock(), make_lock()
+    with first.hold(0):
+        assert is_held(second)
+
+    assert not is_held(second)
 
 
 def test_it_goes_with_the_process_that_held_it(make_lock, path):
