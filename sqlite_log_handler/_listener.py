@@ -227,7 +227,7 @@ class RecordListener(QueueListener):
             return None
         if self._tick_due is None:
             self._tick_due = now + self.flush_interval
-        if self.queue.full_batch and not self._failures:
+        if self.queue.full_batch and now >= self._next_attempt:
             return 0
         return max(0, self._tick_due - now)
 
@@ -283,16 +283,16 @@ class RecordListener(QueueListener):
 
     def _failed(self, error: BaseException) -> str | None:
         self._failures += 1
-        # Whoever waits for another of ours to end its commit tries again at each tick, so that none starves. Otherwise:
         # 2 ** 30 flush intervals are beyond any limit, and a float all the same.
-        doublings = 0 if isinstance(error, TimeoutError) else min(self._failures - 1, 30)
-        backoff = min(self.flush_interval * 2**doublings, BACKOFF_LIMIT)
-        self._next_attempt = self._clock() + backoff
+        backoff = min(self.flush_interval * 2 ** min(self._failures - 1, 30), BACKOFF_LIMIT)
+        # Whoever waits for others of ours to end their commits goes on waiting, so that none starves.
+        waits_for_turn = isinstance(error, TimeoutError)
+        self._next_attempt = 0.0 if waits_for_turn else self._clock() + backoff
         self.last_error = f"{type(error).__name__}: {error}"
         if self._failures == 1:
             self._failing_since = self._clock()
             self._outage_dropped = self.queue.dropped_total
-        outage_after = TURN_OUTAGE_AFTER if isinstance(error, TimeoutError) else OUTAGE_AFTER
+        outage_after = TURN_OUTAGE_AFTER if waits_for_turn else OUTAGE_AFTER
         if self._outage or self._clock() - self._failing_since < outage_after:
             return None
         self._outage = True

@@ -10,8 +10,9 @@ locks that SQLite holds on it (https://sqlite.org/howtocorrupt.html, section 2.2
 not to the process, so two handlers of one process exclude each other too, and it goes when the process dies.
 
 A `flock` is not fair: whoever lets go and comes again at once gets it again, and with eight busy processes one waited
-for eight seconds. So the file has the process id of its last holder in it, which tells who shares the log with others,
-and after each turn lets them go first; and who has waited for longer looks more often.
+for eight seconds. So there is a line in the file: the process that holds the lock, and the one that has waited longest,
+since when, and when it looked last. Whoever finds there that another has waited for longer does not try. That line is
+read and written without a lock, because nothing depends on it but whose turn it is.
 """
 
 import contextlib
@@ -26,13 +27,17 @@ try:
 except ImportError:  # Windows: there SQLite's own locks are all there is
     fcntl = None  # type: ignore[assignment]
 
-# Seconds between two attempts, of who has just begun to wait, and of who has waited for a second and more. A commit of
-# a few rows takes 1 ms, one of a full batch 30 ms.
-_LONGEST_PAUSE = 0.004
-_SHORTEST_PAUSE = 0.000_5
+# Seconds between two looks. A commit of a few rows takes 1 ms, one of a full batch 30 ms.
+_PAUSE = 0.002
 
-# Seconds for which others are let go first after it was seen that there are any.
-_SHARED = 1.0
+# Microseconds after which somebody who waited and has not looked since is waited for no more.
+_GONE = 100_000
+
+# holder, and then: who has waited longest, since when, and when it looked last (microseconds that never jump)
+_HOLDER = b"%-10d "
+_LINE = b"%-10d %-16d %-16d\n"
+_AFTER_HOLDER = 11
+_LENGTH = 56
 
 _NO_LOCKS_HERE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -58,8 +63,7 @@ class WriteLock:
         self._say = say
         self._descriptor: int | None = None
         self._missing = fcntl is None
-        self._waiting_since: float | None = None
-        self._shared_until = 0.0
+        self._waiting_since: int | None = None
 
     @contextlib.contextmanager
     def hold(self, timeout: float) -> Iterator[None]:
@@ -85,15 +89,12 @@ class WriteLock:
             os.close(descriptor)
 
     def _acquire(self, timeout: float) -> None:
-        begin = time.monotonic()
-        if self._waiting_since is None:
-            self._waiting_since = begin
-            if begin < self._shared_until:
-                time.sleep(2 * _LONGEST_PAUSE)
-        while not self._missing:
+        if self._missing:
+            return
+        deadline = time.monotonic() + timeout
+        while True:
             try:
                 if self._try():
-                    self._sign()
                     return
             except OSError as error:
                 if error.errno not in _NO_LOCKS_HERE:
@@ -101,48 +102,56 @@ class WriteLock:
                 self._missing = True
                 self._say(f"no locks on this file system ({error}): let one process write to the file")
                 return
-            now = time.monotonic()
-            if now >= begin + timeout:
-                raise TimeoutError(f"process {self._holder() or 'unknown'} is writing to {self._database!r}")
-            # At random, so that of two who wait none is always last.
-            pause = max(_SHORTEST_PAUSE, _LONGEST_PAUSE * (1 - now + self._waiting_since))
-            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - nobody gains by guessing it
+            if time.monotonic() >= deadline:
+                holder = self._read()[0]
+                self._leave_line()
+                raise TimeoutError(f"process {holder or 'unknown'} is writing to {self._database!r}")
+            # At random, so that two who wait do not look at the same times.
+            time.sleep(random.uniform(_PAUSE / 2, _PAUSE))  # noqa: S311 - nobody gains by guessing it
 
     def _try(self) -> bool:
         if self._descriptor is None:
             self._descriptor = self._open()
+        now = round(time.monotonic() * 1e6)
+        _, _, since, seen = self._read()
+        mine = self._waiting_since or now
+        if since < mine and 0 <= now - seen < _GONE:
+            self._waiting_since = mine
+            return False
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._waiting_since = mine
+            self._write(_AFTER_HOLDER, _LINE % (os.getpid(), mine, now))
             return False
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(self._descriptor), os.stat(self.path)):
+                self._write(0, _HOLDER % os.getpid())
+                self._leave_line()
+                self._waiting_since = None
                 return True
         # Somebody has deleted it or moved it along with the database: whoever comes now locks another file.
         self.close()
         return False
 
-    def _sign(self) -> None:
-        """
-        Write down who holds the lock, and remember whether anybody else has held it since.
-        """
-        self._waiting_since = None
-        holder = self._holder()
-        if holder == os.getpid() or self._descriptor is None:
-            return
-        if holder is not None:
-            self._shared_until = time.monotonic() + _SHARED
-        with contextlib.suppress(OSError):  # of a full disk: the lock is held all the same
-            os.pwrite(self._descriptor, b"%-20d\n" % os.getpid(), 0)
+    # The line of those who wait
 
-    def _holder(self) -> int | None:
+    def _leave_line(self) -> None:
         """
-        Return the process id of the last holder, if there was one.
+        Let others go first: we have the lock now, or wait no more.
         """
-        if self._descriptor is not None:
-            with contextlib.suppress(OSError, ValueError):
-                return int(os.pread(self._descriptor, 21, 0))
-        return None
+        if self._waiting_since is not None and self._read()[1:3] == (os.getpid(), self._waiting_since):
+            self._write(_AFTER_HOLDER, _LINE % (0, 0, 0))
+
+    def _read(self) -> tuple[int, int, int, int]:
+        with contextlib.suppress(OSError, ValueError):
+            holder, waiter, since, seen = map(int, os.pread(self._descriptor or -1, _LENGTH, 0).split())
+            return holder, waiter, since, seen
+        return 0, 0, 0, 0
+
+    def _write(self, offset: int, text: bytes) -> None:
+        with contextlib.suppress(OSError):  # of a full disk, say: then nobody gives way
+            os.pwrite(self._descriptor or -1, text, offset)
 
     def _open(self) -> int:
         try:

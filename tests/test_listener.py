@@ -306,13 +306,13 @@ def test_back_off_grows_and_falls(make, clock):
 
 def test_no_back_off_from_those_who_share_the_file(make, clock):
     """
-    While another process holds the lock beside the file, an attempt is made at every tick: it lets go after a commit.
+    While another process writes, its turn is waited for: at every tick, and at once when there is a full batch.
 
     With attempts further and further apart, the one who has waited longest was the least likely to get the lock.
     """
-    listener = make()
+    listener = make(batch_size=4)
     put(listener, 1)
-    listener.writer.error = TimeoutError("another process is writing")
+    listener.writer.error = TimeoutError("process 1 is writing")
     attempts = []
     write = listener.writer.write
 
@@ -323,9 +323,14 @@ def test_no_back_off_from_those_who_share_the_file(make, clock):
     listener.writer.write = attempt
     for _ in range(30):
         listener.handle(None)
-        clock.advance(0.1001)
+        assert pytest.approx(0.1) == listener.wait(clock())
+        clock.advance(0.1)
+    put(listener, 3)
 
-    assert 30 == len(attempts)
+    assert (30, 0) == (len(attempts), listener.wait(clock()))
+    listener.writer.error = OSError("disk")
+    listener.handle(None)
+    assert 0 < listener.wait(clock())
 
 
 def test_a_turn_is_waited_for_before_it_is_an_outage(make, clock, said):

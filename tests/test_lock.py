@@ -89,51 +89,63 @@ def pauses(monkeypatch, clock) -> list[float]:
     return slept
 
 
-def test_whoever_waits_looks_more_and_more_often(make_lock, pauses, clock):
+def test_whoever_waits_tries_again(make_lock, pauses):
     """
-    The longer one has waited the more often one looks, over several attempts too, and never two at the same times.
+    Who waits looks again and again, in pauses that are never the same for two, until it has the lock or no more time.
     """
     first, second = make_lock(), make_lock()
-    began = clock()
-    with first.hold(0):
-        while clock() < began + 2:
-            with pytest.raises(TimeoutError), second.hold(0.05):
-                pass
-            clock.advance(0.05)
-    count = len(pauses)
-    with second.hold(0.05):
+    with first.hold(0), pytest.raises(TimeoutError), second.hold(0.05):
         pass
 
-    assert len(pauses) == count == len(set(pauses))
-    assert pauses[0] > _lock._SHORTEST_PAUSE > pauses[-1]
-    assert _lock._LONGEST_PAUSE >= max(pauses)
+    assert 25 <= len(pauses) == len(set(pauses))
+    assert _lock._PAUSE >= max(pauses)
 
 
-def test_whoever_shares_the_log_lets_others_go_first(make_lock, pauses, clock, monkeypatch, path):
+def test_first_come_first_served(make_lock, pauses, clock):
     """
-    As long as others write too, each lets them go first after its turn; alone, nobody waits.
+    Whoever has waited longest gets the lock next, whoever else asks first when it is free.
 
     A `flock` is not fair: who let go and came again at once had it again, and another process starved for 8 seconds.
     """
-    mine, other = make_lock(), make_lock()
+    holder, early, late = make_lock(), make_lock(), make_lock()
+    with holder.hold(0):
+        for lock in (early, late):
+            assert not lock._try()
+            clock.advance(0.01)
+        assert not early._try()
+    assert [True, True, False] == [is_held(holder), is_held(late), is_held(early)]
+    clock.advance(0.01)
+    assert [False, False] == [is_held(late), is_held(holder)]
 
-    def hold(lock: WriteLock, pid: int) -> None:
-        monkeypatch.setattr(_lock.os, "getpid", lambda: pid)
-        with lock.hold(0):
+
+def test_nobody_waits_for_who_waits_no_more(make_lock, pauses, clock):
+    """
+    Who has given up, or does not look any more, is waited for no more; who comes back is where it was in the line.
+    """
+    holder, gone, other = make_lock(), make_lock(), make_lock()
+    with holder.hold(0):
+        assert not gone._try()
+        clock.advance(0.01)
+        assert not other._try()
+        with pytest.raises(TimeoutError), gone.hold(0.01):
             pass
+    with other.hold(0):
+        assert not gone._try()
+    assert is_held(other)  # `gone` has come back, and has waited since before
+    clock.advance(_lock._GONE / 1e6)
+    assert not is_held(other)
 
-    hold(mine, 1)
-    hold(mine, 1)
-    assert [] == pauses
-    hold(other, 2)
-    hold(mine, 1)
-    assert [] == pauses
-    hold(mine, 1)
-    assert [2 * _lock._LONGEST_PAUSE] == pauses
-    clock.advance(_lock._SHARED)
-    hold(mine, 1)
-    assert 1 == len(pauses)
-    assert "1" == path.with_name(path.name + "-lock").read_text().strip()
+
+def test_a_line_that_nobody_can_read(make_lock, path):
+    """
+    What somebody else wrote into the lock's file costs nobody the lock.
+    """
+    lock = make_lock()
+    with lock.hold(0):
+        pass
+    for text in ("", "not a line", "9 9 99999999999999999999 1\n"):
+        path.with_name(path.name + "-lock").write_text(text)
+        assert not is_held(lock)
 
 
 def test_who_is_writing(make_lock, pauses):
@@ -145,9 +157,9 @@ def test_who_is_writing(make_lock, pauses):
         pass
 
 
-def test_a_full_disk_does_not_keep_the_lock(make_lock, monkeypatch):
+def test_a_full_disk_does_not_keep_anybody_from_the_lock(make_lock, monkeypatch):
     """
-    That nothing can be written into the lock's file is no reason not to have the lock, nor to keep it.
+    That nothing can be written into the lock's file is no reason not to have the lock.
     """
 
     def full(*_: object) -> None:

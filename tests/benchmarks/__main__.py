@@ -27,6 +27,7 @@ BENCHMARKS = {
     "overload": "overload",
     "growth": "growth",
     "stall": "stall",
+    "faults": "faults",
 }
 
 
