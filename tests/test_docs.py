@@ -54,6 +54,7 @@ NOT_RUN_LINES = {
     "pip install ": "needs a package index; the README's commands are run by .ci/run",
     "python -m pip install ": "the same",
     "python -m pytest": "would run this suite within itself",
+    "python -m tests.benchmarks": "takes minutes, and measures the machine",
     "python -m sqlite_log_handler demo": "the demo has tests of its own, and is run by .ci/run",
 }
 
@@ -338,3 +339,15 @@ def test_commands_are_found_as_a_reader_sees_them(tmp_path):
 
     assert ["sqlite3 a.db 'select\n1'", "pip install ."] == commands_of(console)
     assert ["sqlite3 a.db \\\n  'select 1'"] == commands_of(script)
+
+
+def test_every_trap_has_its_test() -> None:
+    """
+    Each test that the reliability page names is there.
+    """
+    named = re.findall(r"\| `(test_\w+)` \|$", (ROOT / "docs" / "reliability.md").read_text("utf-8"), re.MULTILINE)
+    tests = "\n".join(file.read_text("utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
+    known = set(re.findall(r"^def (test_\w+)", tests, re.MULTILINE))
+
+    assert 40 <= len(named)
+    assert set() == set(named) - known

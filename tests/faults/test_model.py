@@ -270,7 +270,7 @@ def test_the_model(unattended, long, logging_tree, monkeypatch):
     own.propagate = False
     monkeypatch.setattr(_listener, "_FORK_TIMEOUT", 0.001)  # how long a fork waits for a commit that is stuck
     settings = hypothesis.settings(
-        max_examples=2_000 if long else 20,
+        max_examples=500 if long else 20,
         stateful_step_count=50 if long else 20,
         deadline=None,
         # What fails is short as it is, and shrinking what waits for a clock takes long.
