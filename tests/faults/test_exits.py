@@ -32,7 +32,17 @@ EXITS = {
     "an exception that nobody catches": (ALL, 1, ".*ValueError: over\n", "raise ValueError('over')"),
     "`sys.exit()`": (ALL, 3, "", "sys.exit(3)"),
     "`sys.exit()` in a thread": (ALL, 0, "", "t = threading.Thread(target=sys.exit); t.start(); t.join()"),
-    "Ctrl-C (SIGINT)": (ALL, -2, ".*KeyboardInterrupt\n", "os.kill(os.getpid(), signal.SIGINT); signal.pause()"),
+    # Started in the background by a shell, a program ignores SIGINT, and inherits that to its children.
+    "Ctrl-C (SIGINT)": (
+        ALL,
+        -2,
+        ".*KeyboardInterrupt\n",
+        """
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+        """,
+    ),
     "SIGTERM, with a handler that calls `sys.exit()`": (
         ALL,
         4,
