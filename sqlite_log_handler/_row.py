@@ -197,8 +197,8 @@ def _long_way(  # noqa: C901 - a list of fields, one after the other
         if formatter is not None:
             message = formatter.format(_without_traceback(record))
         elif isinstance(record.msg, dict):
-            # structlog: the event is the message, the rest of the dict its context.
-            extra = {**_public(record.msg), **extra}
+            # structlog: the event is the message, the rest of the dict its context, and what was raised.
+            extra = {**_context(record.msg), **extra}
             message = extra.pop("event") if "event" in extra else record.getMessage()
         elif message is None:
             message = record.getMessage()
@@ -268,12 +268,31 @@ def _extra(record: logging.LogRecord) -> dict[str, Any]:
         # loguru hands all of its own down as one attribute of that name.
         del extra["extra"]
         extra = {**_public(nested), **extra}
+    if extra.get("otelTraceID") == "0":
+        # OpenTelemetry, outside of any span.
+        for key in ("otelTraceID", "otelSpanID", "otelTraceSampled"):
+            extra.pop(key, None)
     return extra
 
 
 def _public(values: dict[Any, Any]) -> dict[str, Any]:
     named = ((clean(key), value) for key, value in list(values.items()))
     return {name: value for name, value in named if not name.startswith("_")}
+
+
+def _context(event: dict[Any, Any]) -> dict[str, Any]:
+    context = _public(event)
+    if _raised(event):
+        del context["exc_info"]
+    return context
+
+
+def _raised(event: dict[Any, Any]) -> Any:
+    """
+    Return what structlog was given as `exc_info`: it stays in the dict, for a processor that renders it.
+    """
+    exc_info = event.get("exc_info")
+    return exc_info if exc_info is True or isinstance(exc_info, BaseException | tuple) else None
 
 
 def _without_traceback(record: logging.LogRecord) -> logging.LogRecord:
@@ -296,9 +315,13 @@ def _unformatted(record: logging.LogRecord, error: Exception) -> str:
 def _exception(record: logging.LogRecord, formatter: logging.Formatter) -> tuple[str | None, str | None, int]:
     exc_info: Any = record.exc_info
     try:
+        if not exc_info and isinstance(record.msg, dict):
+            exc_info = _raised(record.msg)
+        if exc_info is True:
+            exc_info = sys.exc_info()  # this is still the thread on which it was raised
         if isinstance(exc_info, BaseException):
             exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
-        if exc_info and exc_info is not True and exc_info[0] is not None:
+        if exc_info and exc_info[0] is not None:
             kind = exc_info[0]
             name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
             return clean(name), _str(formatter.formatException(exc_info)), 0

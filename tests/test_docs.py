@@ -13,18 +13,17 @@ import logging
 import logging.config
 import os
 import re
-import shlex
 import shutil
 import sqlite3
 import subprocess
 import sys
-import textwrap
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from pages import DOCS, README, Block, blocks_of, commands_of
 
 import sqlite_log_handler
 from sqlite_log_handler import SQLiteHandler, Stats
@@ -32,9 +31,10 @@ from sqlite_log_handler import SQLiteHandler, Stats
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-REFERENCE = ROOT / "docs" / "reference.md"
+REFERENCE = DOCS / "reference.md"
+# These are followed word for word, each by a module of tests/integration. Here is only what needs no other package.
+INTEGRATIONS = sorted((DOCS / "integrations").glob("*.md"))
+PAGES = [README, *sorted(DOCS.glob("*.md")), *INTEGRATIONS]
 
 CAUSES = ["queue_full", "bytes_full", "unwritable", "contended", "close_timeout"]
 
@@ -59,40 +59,11 @@ NOT_RUN_LINES = {
 }
 
 
-class Block(NamedTuple):
-    """
-    A fenced code block of a page.
-
-    `line` is the number of its first line of code, `name` the file that the text above it says it is.
-    """
-
-    page: Path
-    language: str
-    line: int
-    code: str
-    name: str | None
-
-
-def blocks_of(page: Path) -> list[Block]:
-    """
-    Read the fenced code blocks of a page.
-    """
-    text = page.read_text(encoding="utf-8")
-    found = []
-    end = 0
-    for match in re.finditer(r"^( *)(```+|~~~+)([^\n`]*)\n(.*?)^\1\2 *$", text, re.MULTILINE | re.DOTALL):
-        language, code = match[3].strip(), textwrap.dedent(match[4])
-        names = re.findall(rf"`([\w-]+\.{language})`", text[end : match.start()]) if language else []
-        found.append(Block(page, language, text.count("\n", 0, match.start(4)) + 1, code, names[-1] if names else None))
-        end = match.end()
-    return found
-
-
 def each_block(*languages: str) -> pytest.MarkDecorator:
     """
     Run a test once for every block in one of *languages*.
     """
-    chosen = [block for block in BLOCKS if block.language in languages]
+    chosen = [block for block in RUN_HERE if block.language in languages]
     return pytest.mark.parametrize("block", chosen, ids=[f"{block.page.name}:{block.line}" for block in chosen])
 
 
@@ -104,6 +75,7 @@ def name_of(page: Path) -> str:
 
 
 BLOCKS = [block for page in PAGES if page.exists() for block in blocks_of(page)]
+RUN_HERE = [block for block in BLOCKS if block.page not in INTEGRATIONS]
 
 
 def write_configurations(page: Path, folder: Path) -> None:
@@ -125,29 +97,6 @@ def script_of(page: Path) -> str:
             lines += [""] * (block.line - 1 - len(lines))
             lines += block.code.splitlines()
     return "\n".join(lines) + "\n"
-
-
-def commands_of(block: Block) -> list[str]:
-    """
-    List the commands of a shell block: the lines behind a prompt where there is one, else all of them.
-    """
-    lines = block.code.splitlines()
-    prompted = any(line.startswith("$ ") for line in lines)
-    commands = []
-    pending = ""
-    for line in lines:
-        if not pending and prompted and not line.startswith("$ "):
-            continue
-        # A quote or a backslash that is still open: the command goes on in the next line.
-        pending += (line.removeprefix("$ ") if not pending else line.removeprefix("> ")) + "\n"
-        if pending.endswith("\\\n"):
-            continue
-        with contextlib.suppress(ValueError):
-            if shlex.split(pending, comments=True):
-                commands.append(pending.strip())
-            pending = ""
-    assert pending == "", f"{block.page.name}:{block.line}: a quote is never closed"
-    return commands
 
 
 def is_left_out(command: str) -> bool:
@@ -201,7 +150,7 @@ def test_every_block_is_tested_or_excused(page):
     assert [] == [f"{page.name}:{b.line}: {b.language!r}" for b in blocks_of(page) if b.language not in known]
 
 
-@pytest.mark.parametrize("page", sorted({b.page for b in BLOCKS if b.language == "python"}), ids=name_of)
+@pytest.mark.parametrize("page", sorted({b.page for b in RUN_HERE if b.language == "python"}), ids=name_of)
 def test_python_blocks_run(page, tmp_path):
     """The Python blocks of a page run one after the other, in one process, without an error or a warning."""
     write_configurations(page, tmp_path)
@@ -257,6 +206,19 @@ def test_sql_blocks_run(block, tmp_path, demo_database):
                 pending = ""
         if pending.strip():
             connection.execute(pending).fetchall()
+
+
+@pytest.mark.parametrize("page", INTEGRATIONS, ids=name_of)
+def test_integrations_are_followed(page):
+    """Each how-to of an integration has a module of tests, and says of each piece of code in which file it belongs."""
+    files = [block for block in blocks_of(page) if block.language not in {*SHELL, *NOT_RUN, "sql"}]
+    tests = Path(__file__).parent / "integration" / f"test_{page.stem.replace('-', '_')}.py"
+
+    assert [] == [f"{page.name}:{block.line}" for block in files if block.name is None]
+    assert "project.follow()" in tests.read_text(encoding="utf-8")
+    for block in files:
+        if block.language == "python":
+            compile(block.code, f"{page.name}:{block.line}", "exec")
 
 
 @each_block(*SHELL)

@@ -740,6 +740,32 @@ def test_structlog(logger: logging.Logger) -> None:
     assert {"user": "bob", "order": 17, "level": "warning"} == attributes_of(row)
 
 
+@pytest.mark.parametrize("form", [lambda _: True, lambda error: error, lambda _: sys.exc_info()])
+def test_structlog_with_an_exception(form: Any) -> None:
+    """
+    What structlog was given as `exc_info` becomes the traceback: it stands in the dict, and not on the record.
+    """
+    try:
+        1 / 0  # noqa: B018
+    except ZeroDivisionError as error:
+        row = row_of(make_record({"event": "not paid", "order": 17, "exc_info": form(error)}))
+
+    assert ("not paid", {"order": 17}) == (row[MESSAGE], attributes_of(row))
+    assert "ZeroDivisionError" == row[EXC_TYPE]
+    assert "1 / 0" in (row[EXC_TEXT] or "")
+
+
+def test_opentelemetry_outside_of_a_span() -> None:
+    """
+    The zeros that OpenTelemetry puts into a record without a span are no trace, so they are not kept.
+    """
+    zeros = {"otelTraceID": "0", "otelSpanID": "0", "otelTraceSampled": False, "otelServiceName": "shop"}
+    ids = {"otelTraceID": "4bf92f35", "otelSpanID": "0", "otelTraceSampled": False}
+
+    assert {"otelServiceName": "shop"} == attributes_of(row_of(make_record(**zeros)))
+    assert ids == attributes_of(row_of(make_record(**ids)))
+
+
 def test_loguru() -> None:
     """
     Records of loguru, given to a standard handler, keep what was bound.
