@@ -194,12 +194,12 @@ def _long_way(  # noqa: C901 - a list of fields, one after the other
     extra = _extra(record)
     marks = 0
     try:
-        if formatter is not None:
-            message = formatter.format(_without_traceback(record))
-        elif isinstance(record.msg, dict):
+        if isinstance(record.msg, dict):
             # structlog: the event is the message, the rest of the dict its context, and what was raised.
             extra = {**_context(record.msg), **extra}
-            message = extra.pop("event") if "event" in extra else record.getMessage()
+            message = extra.pop("event", None)
+        if formatter is not None:
+            message = formatter.format(_without_traceback(record))
         elif message is None:
             message = record.getMessage()
         message = _str(message)

@@ -755,6 +755,15 @@ def test_structlog_with_an_exception(form: Any) -> None:
     assert "1 / 0" in (row[EXC_TEXT] or "")
 
 
+def test_structlog_with_a_formatter() -> None:
+    """
+    With a formatter the message is what it makes of the dict, and the context is among the attributes all the same.
+    """
+    row = _row.make_row(make_record({"event": "order paid", "order": 17}), logging.Formatter("<%(message)s>"))
+
+    assert ("<{'event': 'order paid', 'order': 17}>", {"order": 17}) == (row[MESSAGE], attributes_of(row))
+
+
 def test_opentelemetry_outside_of_a_span() -> None:
     """
     The zeros that OpenTelemetry puts into a record without a span are no trace, so they are not kept.

@@ -214,8 +214,19 @@ class Project:
                 self._write(block.name, block.code)
 
     def _write(self, name: str, code: str) -> None:
+        if name.endswith(".ipynb"):
+            self._add_cell(self.folder / name, code)
+            return
         with (self.folder / name).open("a", encoding="utf-8") as file:
             file.write(code.replace(PORT, str(self.port)))
+
+    @staticmethod
+    def _add_cell(notebook: Path, code: str) -> None:
+        known = json.loads(notebook.read_text(encoding="utf-8"))["cells"] if notebook.exists() else []
+        cell = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": code}
+        kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+        made = {"cells": [*known, {**cell, "id": f"cell-{len(known)}"}], "metadata": {"kernelspec": kernel}}
+        notebook.write_text(json.dumps({**made, "nbformat": 4, "nbformat_minor": 5}), encoding="utf-8")
 
     def start(self, command: str, ready: str | None = None, **environment: str) -> Program:
         """

@@ -1,0 +1,83 @@
+"""
+asyncio: names of tasks, and an event loop that is not held up.
+"""
+
+from __future__ import annotations
+
+import sys
+
+LAG = """
+import asyncio
+import logging
+import sqlite3
+import sys
+import time
+
+from sqlite_log_handler import SQLiteHandler
+
+handler = SQLiteHandler("lag-log.db", flush_interval=0.01)
+logger = logging.getLogger("lag")
+logger.addHandler(handler)
+logger.setLevel("INFO")
+
+
+async def log(until):
+    while time.monotonic() < until:
+        for _ in range(20):
+            logger.info("a record")
+        await asyncio.sleep(0)
+
+
+async def measure(seconds):
+    until = time.monotonic() + seconds
+    lags = []
+    async with asyncio.TaskGroup() as group:
+        group.create_task(log(until))
+        while time.monotonic() < until:
+            before = time.monotonic()
+            await asyncio.sleep(0.002)
+            lags.append(time.monotonic() - before - 0.002)
+    return sorted(lags)[len(lags) * 99 // 100]
+
+
+def run(seconds):
+    unlocked = asyncio.run(measure(seconds))
+    written = handler.stats().written
+    other = sqlite3.connect("lag-log.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    handler.flush(0)
+    before = handler.stats()
+    locked = asyncio.run(measure(seconds))
+    after = handler.stats()
+    other.execute("ROLLBACK")
+    other.close()
+    assert after.written == before.written, "nothing was to be written while the file was locked"
+    assert after.seen > before.seen
+    print(f"p99 of the lag: {unlocked * 1e3:.2f} ms unlocked, {locked * 1e3:.2f} ms locked")
+
+
+run(float(sys.argv[1]) if len(sys.argv) > 1 else 0.3)
+assert handler.flush()
+"""
+
+
+def test_page(project):
+    """The page can be followed word for word: from Python 3.12 on each row says which task it is of."""
+    project.follow()
+
+    names = ["order-41", "order-41", "order-42", "order-42"] if sys.version_info >= (3, 12) else [None] * 4
+    [rows] = project.answers
+    assert names == [task_name for task_name, _, _ in rows]
+    assert ["paid", "paid", "paying", "paying"] == sorted(message for _, _, message in rows)
+
+
+def test_the_loop_is_not_held_up(project):
+    """
+    While the file is locked, the event loop goes on: thousands of records are logged, and none is written.
+
+    How long the loop is held up is printed with `-s`, and not judged: machines are noisy.
+    """
+    print(project.python(LAG).strip())
+
+    [(count,)] = project.query("SELECT count(*) FROM logs", name="lag-log.db")
+    assert count > 1_000
