@@ -34,8 +34,32 @@ if TYPE_CHECKING:
 
 INTEGRATIONS = DOCS / "integrations"
 
+# A log with attributes, a traceback and a gap, for pages that are about reading one.
+MAKE_LOG = """
+import logging
+
+from sqlite_log_handler import SQLiteHandler
+
+handler = SQLiteHandler("app-log.db", capacity=200)
+logging.getLogger().addHandler(handler)
+logging.getLogger().setLevel("DEBUG")
+orders = logging.getLogger("shop.orders")
+orders.info("order %d paid", 42, extra={"amount": 19.9, "customer": "c-17"})
+orders.warning("order %d has no address", 43)
+try:
+    {}["price"]
+except KeyError:
+    orders.exception("order %d has no price", 44)
+handler.flush()
+for number in range(10_000):
+    logging.getLogger("shop.stock").debug("burst %d", number)
+"""
+
 # Seconds that nothing here takes, on no machine.
 PATIENCE = 60
+
+# This Python's commands come first.
+PATH = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
 
 # The port that the pages name; each test has one of its own.
 PORT = "8000"
@@ -51,6 +75,9 @@ SERVERS = {
     "uvicorn ": "",
 }
 
+# Commands that take over the terminal, and what they are without one.
+INTERACTIVE = {"lnav app-log.jsonl": "lnav -n app-log.jsonl"}
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
@@ -62,9 +89,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("integration")
             needed = [name for mark in item.iter_markers("needs") for name in mark.args]
-            missing = [name for name in needed if not (find_spec(name) or shutil.which(name))]
+            missing = [name for name in needed if not is_there(name)]
             if missing:
                 item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(missing)}, which is not installed"))
+
+
+def is_there(name: str) -> bool:
+    """
+    Tell whether there is a module or a command of this name.
+    """
+    with contextlib.suppress(ModuleNotFoundError):  # of the package that the module would be in
+        if find_spec(name):
+            return True
+    return shutil.which(name, path=PATH) is not None
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
@@ -117,14 +154,13 @@ class Program:
         self.command = command
         self.port = port
         self._printed = folder / f"printed-{time.monotonic_ns()}.txt"
-        scripts = os.path.dirname(sys.executable)
         with self._printed.open("wb") as output:
             self.process = subprocess.Popen(
                 ["/bin/sh", "-c", f"exec {command}"],
                 cwd=folder,
                 env={
                     **os.environ,
-                    "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+                    "PATH": PATH,
                     "HOME": str(folder),
                     "PYTHONUNBUFFERED": "1",
                     "PYTHONIOENCODING": "utf-8",
@@ -253,6 +289,12 @@ class Project:
         (self.folder / name).write_text(code, encoding="utf-8")
         return self.run(f"python -W error {name}", status, **environment)
 
+    def log(self) -> None:
+        """
+        Make the log that the page is about.
+        """
+        self.python(MAKE_LOG, name="make_log.py")
+
     def follow(self) -> None:
         """
         Do what the page says, from top to bottom: write each file, run each command, ask each question.
@@ -283,7 +325,7 @@ class Project:
             address = shlex.split(command)[-1].replace(PORT, str(self.port))
             self.printed.append(fetch(address)[1])
         else:
-            self.printed.append(self.run(command))
+            self.printed.append(self.run(INTERACTIVE.get(command, command)))
 
     def end_servers(self) -> None:
         """
