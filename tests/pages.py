@@ -41,7 +41,7 @@ def blocks_of(page: Path) -> list[Block]:
     found = []
     end = 0
     for match in re.finditer(r"^( *)(```+|~~~+)([^\n`]*)\n(.*?)^\1\2 *$", text, re.MULTILINE | re.DOTALL):
-        language, code = match[3].strip(), textwrap.dedent(match[4])
+        language, code = match[3].strip().partition(" ")[0], textwrap.dedent(match[4])
         ending = ENDINGS.get(language, language)
         names = re.findall(rf"`([\w./-]+\.{ending})`", text[end : match.start()]) if language else []
         found.append(Block(page, language, text.count("\n", 0, match.start(4)) + 1, code, names[-1] if names else None))

@@ -7,6 +7,8 @@ from __future__ import annotations
 import configparser
 import contextlib
 import dataclasses
+import doctest
+import importlib
 import inspect
 import json
 import logging
@@ -36,6 +38,8 @@ REFERENCE = DOCS / "reference.md"
 INTEGRATIONS = sorted((DOCS / "integrations").glob("*.md"))
 PAGES = [README, *sorted(DOCS.glob("*.md")), *INTEGRATIONS]
 
+MODULES = sorted(Path(sqlite_log_handler.__file__).parent.glob("*.py"))
+
 CAUSES = ["queue_full", "bytes_full", "unwritable", "contended", "close_timeout"]
 
 CONFIGURATIONS: dict[str, Callable[[str], Any]] = {
@@ -48,6 +52,9 @@ SHELL = {"console", "sh"}
 # Languages of blocks that no test runs, with the reason.
 NOT_RUN = {
     "text": "shows what is printed, or a picture",
+    "{eval-rst}": "is for the site, which .ci/run builds",
+    "{include}": "the same",
+    "{toctree}": "the same",
 }
 # Beginnings of shell lines that no test runs, with the reason.
 NOT_RUN_LINES = {
@@ -283,6 +290,14 @@ def test_reference_has_every_option(option):
 def test_reference_has_every_name(word):
     """Every field of Stats, every cause of a drop and every error of the package stands in the reference."""
     assert re.search(rf"`[\w.]*\b{word}\b[^`\n]*`", REFERENCE.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", sorted(f"{sqlite_log_handler.__name__}.{file.stem}" for file in MODULES))
+def test_docstring_examples(name, tmp_path, monkeypatch, logging_tree):
+    """The examples in the docstrings of a module give what stands below them."""
+    monkeypatch.chdir(tmp_path)
+
+    assert 0 == doctest.testmod(importlib.import_module(name)).failed
 
 
 def test_blocks_are_found_as_a_reader_sees_them(tmp_path):

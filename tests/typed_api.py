@@ -69,7 +69,7 @@ def fail() -> LogFileError | None:
     """
     try:
         SQLiteHandler("app-log.db", capacty=1)  # type: ignore[call-arg]
-        SQLiteHandler("app-log.db", logging.INFO, 1_000)  # type: ignore[misc]
+        SQLiteHandler("app-log.db", logging.INFO, 1_000)  # type: ignore[call-arg]
         SQLiteHandler(b"app-log.db")  # type: ignore[arg-type]
         SQLiteHandler("app-log.db", capacity="1000")  # type: ignore[arg-type]
     except (ForeignFileError, NewerSchemaError) as error:

@@ -1,0 +1,29 @@
+"""
+How the documentation becomes a site: `sphinx-build -W -n docs site`.
+"""
+
+import sqlite_log_handler
+
+project = "sqlite-log-handler"
+author = "The sqlite-log-handler authors"
+copyright = author  # noqa: A001 - Sphinx calls it so
+release = version = sqlite_log_handler.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_*"]
+nitpicky = True
+# Of the standard library, whose index would have to be fetched.
+nitpick_ignore = [("py:class", "logging.LogRecord"), ("py:class", "os.PathLike")]
+
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_show_copyright = False
+html_copy_source = False
+
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
