@@ -10,7 +10,9 @@ copyright = author  # noqa: A001 - Sphinx calls it so
 release = version = sqlite_log_handler.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_*"]
+default_role = "code"
+smartquotes_action = "De"  # dashes and ellipses: quotes stay as they were typed
+python_maximum_signature_line_length = 80
 nitpicky = True
 # Of the standard library, whose index would have to be fetched.
 nitpick_ignore = [("py:class", "logging.LogRecord"), ("py:class", "os.PathLike")]

@@ -48,6 +48,7 @@ def test_page(project):
     "command",
     [
         "uvicorn app:app --port 8000 --workers 2",
+        "uvicorn app:app --port 8000 --reload",
         pytest.param("fastapi run app.py --port 8000", marks=pytest.mark.needs("fastapi_cli")),
     ],
 )
