@@ -215,6 +215,16 @@ def test_sql_blocks_run(block, tmp_path, demo_database):
             connection.execute(pending).fetchall()
 
 
+def test_every_page_is_in_the_site():
+    """Each page of docs stands in a table of contents of docs/index.md, and each table names pages that are there."""
+    index = DOCS / "index.md"
+    tables = "\n".join(block.code for block in blocks_of(index) if block.language == "{toctree}")
+    listed = [line for line in tables.splitlines() if line and not line.startswith(":")]
+
+    pages = {page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES if page not in (README, index)}
+    assert pages == set(listed)
+
+
 @pytest.mark.parametrize("page", INTEGRATIONS, ids=name_of)
 def test_integrations_are_followed(page):
     """Each how-to of an integration has a module of tests, and says of each piece of code in which file it belongs."""

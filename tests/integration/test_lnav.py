@@ -21,7 +21,7 @@ def test_page(project):
     assert "installed" in installed
     lines = shown.splitlines()
     assert "info     shop.orders: order 42 paid" == lines[0].split(" ", 1)[1]
-    assert '  attributes: {"amount": 19.9, "customer": "c-17"}' == lines[1]
+    assert '  attributes: {"amount":19.9,"customer":"c-17"}' == lines[1]
     assert "  exc_text: KeyError: 'price'" in lines
     assert [] == [line for line in lines if line.endswith(": null")]
     counts = {(row["log_level"], row["logger"]): int(row["records"]) for row in csv.DictReader(answer.splitlines())}
