@@ -8,7 +8,6 @@ import configparser
 import contextlib
 import dataclasses
 import doctest
-import importlib
 import inspect
 import json
 import logging
@@ -37,8 +36,6 @@ REFERENCE = DOCS / "reference.md"
 # These are followed word for word, each by a module of tests/integration. Here is only what needs no other package.
 INTEGRATIONS = sorted((DOCS / "integrations").glob("*.md"))
 PAGES = [README, *sorted(DOCS.glob("*.md")), *INTEGRATIONS]
-
-MODULES = sorted(Path(sqlite_log_handler.__file__).parent.glob("*.py"))
 
 CAUSES = ["queue_full", "bytes_full", "unwritable", "contended", "close_timeout"]
 
@@ -302,12 +299,14 @@ def test_reference_has_every_name(word):
     assert re.search(rf"`[\w.]*\b{word}\b[^`\n]*`", REFERENCE.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", sorted(f"{sqlite_log_handler.__name__}.{file.stem}" for file in MODULES))
+@pytest.mark.parametrize("name", sqlite_log_handler.__all__)
 def test_docstring_examples(name, tmp_path, monkeypatch, logging_tree):
-    """The examples in the docstrings of a module give what stands below them."""
+    """The examples in the docstring of a public name give what stands below them."""
     monkeypatch.chdir(tmp_path)
+    globs = {"logging": logging, **vars(sqlite_log_handler)}
+    examples = doctest.DocTestFinder(exclude_empty=True).find(getattr(sqlite_log_handler, name), name, globs=globs)
 
-    assert 0 == doctest.testmod(importlib.import_module(name)).failed
+    assert 0 == sum(doctest.DocTestRunner().run(example).failed for example in examples)
 
 
 def test_blocks_are_found_as_a_reader_sees_them(tmp_path):
