@@ -145,6 +145,18 @@ def query(path: Path, sql: str, *parameters: object) -> list[Any]:
         return connection.execute(sql, parameters).fetchall()
 
 
+def still_running(folder: Path) -> list[int]:
+    """
+    List the processes whose folder this is, as far as the system tells: those in a session of their own, too.
+    """
+    found = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+            if link.readlink() == folder:
+                found.append(int(link.parent.name))
+    return found
+
+
 class Program:
     """
     A program as a user starts it: a line in a shell, in a folder, with this Python first on the path.
@@ -369,3 +381,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]
 
     for program in made.programs:
         program.kill()
+    left = still_running(tmp_path)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert [] == left, "processes that the test leaves behind"

@@ -19,6 +19,7 @@ handler = SQLiteHandler("lag-log.db", flush_interval=0.01)
 logger = logging.getLogger("lag")
 logger.addHandler(handler)
 logger.setLevel("INFO")
+logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
 
 
 async def log(until):
@@ -42,10 +43,9 @@ async def measure(seconds):
 
 def run(seconds):
     unlocked = asyncio.run(measure(seconds))
-    written = handler.stats().written
     other = sqlite3.connect("lag-log.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    handler.flush(0)
+    handler.flush(1)  # so that the books of the last commit are closed
     before = handler.stats()
     locked = asyncio.run(measure(seconds))
     after = handler.stats()
