@@ -104,16 +104,14 @@ def is_there(name: str) -> bool:
     return shutil.which(name, path=PATH) is not None
 
 
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
+def wait_until(condition: Callable[[], Any]) -> Any:
     """
-    Wait for what another program does, as long as `PATIENCE` lasts.
+    Wait for what another program does, as long as `PATIENCE` lasts, and give what the condition gave at last.
     """
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        if result := condition():
-            return result
+    while not (result := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    pytest.fail(f"waited {PATIENCE} s in vain until {what}")
+    return result
 
 
 def free_port() -> int:
@@ -203,10 +201,10 @@ class Program:
         """
         Wait until it has printed `text`; without one, until it answers on its port.
         """
-        wait_until(
-            lambda: self.process.poll() is not None or (text in self.printed if text else self.is_listening),
-            f"{self.command} is there; it printed:\n{self.printed}",
+        ready = wait_until(
+            lambda: self.process.poll() is not None or (text in self.printed if text else self.is_listening)
         )
+        assert ready, f"{self.command} is not ready; it printed:\n{self.printed}"
         assert self.process.poll() is None, f"{self.command} ended:\n{self.printed}"
 
     def end(self, with_signal: int | None = None) -> int:
@@ -316,7 +314,9 @@ class Project:
         for block in blocks_of(self.page):
             if block.language == "sql":
                 [log] = self.folder.glob("*log.db")
-                self.answers.append(wait_until(partial(query, log, block.code), f"{block.code} has an answer"))
+                answer = wait_until(partial(query, log, block.code))
+                assert answer, f"{self.page.name}:{block.line} finds nothing"
+                self.answers.append(answer)
             elif block.name:
                 self._write(block.name, block.code)
             elif block.language == "sh":

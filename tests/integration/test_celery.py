@@ -16,9 +16,10 @@ def call(project, *numbers):
     """
     Call the task of the page, once for each number, and wait until the worker says that it is done.
     """
+    worker = project.programs[0]
     calls = f"from tasks import add\nfor number in {numbers}:\n    add.delay(number, 1)\n"
     project.run(f"python -c '{calls}'")
-    project.wait_until(lambda: project.programs[0].printed.count(" succeeded in ") == len(numbers), "all is done")
+    assert project.wait_until(lambda: worker.printed.count(" succeeded in ") == len(numbers)), worker.printed
 
 
 def test_page(project):

@@ -41,7 +41,7 @@ def server(project):
         project.write("gunicorn.conf.py")
         (project.folder / "app.py").write_text(APP, encoding="utf-8")
         program = project.start(f"gunicorn app:app {options}", "")
-        project.wait_until(lambda: program.printed.count("Booting worker") == 4, "four workers are there")
+        assert project.wait_until(lambda: program.printed.count("Booting worker") == 4), program.printed
         return program
 
     return start
@@ -93,7 +93,7 @@ def test_load_and_reload(project, server, options):
         during = thread.submit(load, project, len(answers))
         os.kill(program.process.pid, signal.SIGHUP)
         answers |= during.result()
-    project.wait_until(lambda: program.printed.count("Booting worker") == 8, "the workers are replaced")
+    assert project.wait_until(lambda: program.printed.count("Booting worker") == 8), program.printed
     answers |= load(project, len(answers))
     program.end(signal.SIGTERM)
 
@@ -113,7 +113,7 @@ def test_a_killed_worker(project, server, options):
         during = thread.submit(load, project, THREADS * REQUESTS)
         os.kill(victim, signal.SIGKILL)
         answers = during.result()
-    project.wait_until(lambda: program.printed.count("Booting worker") == 5, "the worker is replaced")
+    assert project.wait_until(lambda: program.printed.count("Booting worker") == 5), program.printed
     program.end(signal.SIGTERM)
 
     found = lines_of(project)
