@@ -381,7 +381,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]
 
     for program in made.programs:
         program.kill()
-    left = still_running(tmp_path)
-    for pid in left:
+    gone = wait_until(lambda: not still_running(tmp_path))  # a process that was killed takes a moment to go
+    for pid in still_running(tmp_path):
         os.kill(pid, signal.SIGKILL)
-    assert [] == left, "processes that the test leaves behind"
+    assert gone, "the test leaves processes behind"

@@ -4,6 +4,8 @@ FastAPI under uvicorn, with uvicorn's own configuration of logging, with ours, a
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 pytestmark = pytest.mark.needs("fastapi", "uvicorn")
@@ -65,6 +67,26 @@ def test_started_otherwise(project, command):
     assert [(50,)] == project.query(
         "SELECT count(*) FROM logs WHERE logger = 'uvicorn.access' AND json_extract(attributes, '$.status_code') = 200"
     )
+
+
+@pytest.mark.parametrize("options", ["", "--workers 2"])
+def test_stopped_by_sigterm(project, options):
+    """
+    When the server is told to end, as `docker stop` does it, every line of the app is there, also the last.
+
+    uvicorn restores the signal's default, and sends itself the signal once more: nothing of Python's exit is run. No
+    tick is near, so it is the flush of the page that writes.
+    """
+    project.write("app.py")
+    app = project.folder / "app.py"
+    app.write_text(app.read_text().replace('level="INFO")', 'level="INFO", flush_interval=3600)'))
+    program = project.start(f"uvicorn app:app --port 8000 {options}", "")
+
+    assert [200] * 20 == [project.fetch(f"/orders/{number}")[0] for number in range(20)]
+    program.end(signal.SIGTERM)
+
+    assert [(20,)] == project.query("SELECT count(*) FROM logs WHERE logger = 'shop'")
+    assert [(20,)] == project.query("SELECT count(*) FROM logs WHERE logger = 'uvicorn.access'")
 
 
 def test_an_endpoint_that_raises(project):

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-pytestmark = pytest.mark.needs("gunicorn")
+pytestmark = pytest.mark.needs("gunicorn", "fastapi", "uvicorn_worker")
 
 THREADS = 8
 REQUESTS = 50  # of each thread, in each round
 
-# Says who answered, and logs five lines for each request.
+# Both say who answered, and log five lines for each request.
 APP = """
 import logging
 import os
@@ -29,18 +29,46 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [str(os.getpid()).encode()]
 """
+ASGI = """
+import logging
+import os
+
+from asgi_of_the_page import app
+
+logger = logging.getLogger("shop")
+
+
+@app.get("/pid/{path}")
+async def answer(path: str):
+    for line in range(5):
+        logger.info("line", extra={"path": "/pid/" + path, "line": line})
+    return os.getpid()
+"""
+
+WAYS = [
+    "app:app",
+    "app:app --preload",
+    "asgi:app --worker-class uvicorn_worker.UvicornWorker",
+    pytest.param("asgi:app --worker-class asgi", marks=pytest.mark.needs("gunicorn.workers.gasgi")),
+]
 
 
 @pytest.fixture
 def server(project):
     """
-    Start the server of the page with an app that logs more, by `server(options)`.
+    Start the server of the page with an app that logs more, by `server(arguments)`.
     """
 
-    def start(options=""):
+    def start(arguments, flush_interval=None):
         project.write("gunicorn.conf.py")
+        if flush_interval:
+            conf = project.folder / "gunicorn.conf.py"
+            conf.write_text(conf.read_text().replace('"filters"', f'"flush_interval": {flush_interval}, "filters"'))
         (project.folder / "app.py").write_text(APP, encoding="utf-8")
-        program = project.start(f"gunicorn app:app {options}", "")
+        project.write("asgi.py")
+        (project.folder / "asgi.py").rename(project.folder / "asgi_of_the_page.py")
+        (project.folder / "asgi.py").write_text(ASGI, encoding="utf-8")
+        program = project.start(f"gunicorn {arguments}", "")
         assert project.wait_until(lambda: program.printed.count("Booting worker") == 4), program.printed
         return program
 
@@ -54,7 +82,7 @@ def load(project, begin=0):
 
     def ask(number):
         try:
-            return number, int(project.fetch(f"/{number}")[1])
+            return number, int(project.fetch(f"/pid/{number}")[1])
         except (OSError, ValueError):
             return number, None
 
@@ -70,7 +98,7 @@ def lines_of(project):
         "SELECT json_extract(attributes, '$.path') AS path, process, count(*) FROM logs WHERE logger = 'shop'"
         " GROUP BY path, process"
     )
-    return {(int(path.removeprefix("/")), process): count for path, process, count in rows}
+    return {(int(path.removeprefix("/pid/")), process): count for path, process, count in rows}
 
 
 def test_page(project):
@@ -79,14 +107,19 @@ def test_page(project):
 
     [[(_, _, *access)]] = project.answers
     assert ["GET", "/orders", "200"] == access
-    assert [("asked for /orders",)] == project.query("SELECT message FROM logs WHERE logger = 'shop'")
-    assert [(1,)] == project.query("SELECT count(*) FROM logs WHERE message = 'Shutting down: Master'")
+    shop = project.query("SELECT message FROM logs WHERE logger = 'shop' ORDER BY id")
+    assert [("asked for /orders",), ("asked for /customers",)] == shop
+    assert [(2,)] == project.query("SELECT count(*) FROM logs WHERE message = 'Shutting down: Master'")
+    access = {"method": "GET", "path": "/customers", "status": 200}
+    assert access.items() <= project.attributes("logger = 'uvicorn.access'").items()
+    started = "SELECT count(DISTINCT process) FROM logs WHERE message = 'Application startup complete.'"
+    assert project.query(started) > [(0,)]
 
 
-@pytest.mark.parametrize("options", ["", "--preload"])
-def test_load_and_reload(project, server, options):
+@pytest.mark.parametrize("arguments", WAYS)
+def test_load_and_reload(project, server, arguments):
     """Every line of every worker is there after load, a graceful reload in the middle of it, and more load."""
-    program = server(options)
+    program = server(arguments)
     answers = load(project)
 
     with ThreadPoolExecutor(1) as thread:
@@ -97,16 +130,28 @@ def test_load_and_reload(project, server, options):
     answers |= load(project, len(answers))
     program.end(signal.SIGTERM)
 
-    assert dict.fromkeys(answers.items(), 5) == lines_of(project)
-    assert len(set(answers.values())) > 4
+    found = lines_of(project)
+    answered = [item for item in answers.items() if item[1]]
+    assert dict.fromkeys(answered, 5) == {key: found.get(key) for key in answered}
+    assert len({worker for _, worker in answered}) > 4
     assert [("ok",)] == project.query("PRAGMA integrity_check")
     assert [(0,)] == project.query("SELECT count(*) FROM drops")
 
 
-@pytest.mark.parametrize("options", ["", "--preload"])
-def test_a_killed_worker(project, server, options):
+@pytest.mark.parametrize("arguments", WAYS)
+def test_stopped_by_sigterm(project, server, arguments):
+    """When the server is told to end, every line is there although no tick is near: each kind of worker flushes."""
+    program = server(arguments, flush_interval=3600)
+    answers = load(project)
+    program.end(signal.SIGTERM)
+
+    assert dict.fromkeys(answers.items(), 5) == lines_of(project)
+
+
+@pytest.mark.parametrize("arguments", WAYS[:-1])
+def test_a_killed_worker(project, server, arguments):
     """When a worker is killed under load, every line of every other worker is there."""
-    program = server(options)
+    program = server(arguments)
     victim = next(worker for worker in load(project).values() if worker)
 
     with ThreadPoolExecutor(1) as thread:
@@ -117,7 +162,7 @@ def test_a_killed_worker(project, server, options):
     program.end(signal.SIGTERM)
 
     found = lines_of(project)
-    survivors = {(number, worker) for number, worker in answers.items() if worker not in (None, victim)}
+    survivors = [item for item in answers.items() if item[1] not in (None, victim)]
     assert dict.fromkeys(survivors, 5) == {key: found.get(key) for key in survivors}
     assert survivors
     assert [("ok",)] == project.query("PRAGMA integrity_check")
