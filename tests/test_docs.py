@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from pages import DOCS, README, Block, blocks_of, commands_of
+from pages import DOCS, README, ROOT, Block, blocks_of, commands_of
 
 import sqlite_log_handler
 from sqlite_log_handler import SQLiteHandler, Stats
