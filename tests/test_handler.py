@@ -909,6 +909,28 @@ def test_close_raises_nothing(make_handler, logger, monkeypatch):
     assert "disk I/O error" in handler.stats().last_error
 
 
+def test_close_raises_nothing_of_other_handlers(make_handler, logger, logging_tree, monkeypatch):
+    """
+    The last drop warning goes to other handlers, and what one of them raises does not come out of `close` either.
+    """
+
+    class Raises(logging.Handler):
+        def handle(self, record):
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    own = logging.getLogger(OWN_LOGGER)
+    own.addHandler(Raises())
+    own.propagate = False
+    handler = make_handler(capacity=1, reserve=0, flush_interval=3600)
+    logger.addHandler(handler)
+    for _ in range(3):
+        logger.info("x")
+    handler.close()
+
+    assert (1, 2, None) == (handler.stats().written, handler.dropped_total, handler.listener.writer.connection)
+
+
 def test_shutdown_under_load(make_handler, logger, query):
     """
     Whatever was logged before `logging.shutdown` was called is in the file when it returns.

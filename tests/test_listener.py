@@ -832,6 +832,22 @@ def test_start_and_stop_are_idempotent(make):
     assert threads == threading.active_count()
 
 
+def test_a_start_that_fails_can_be_made_again(make, monkeypatch):
+    """
+    When no thread can be started the queue is closed, so that whoever logs next tries again.
+    """
+    listener = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            listener.start()
+    assert (True, None) == (listener.queue.closed, listener._thread)
+
+    listener.start()
+
+    assert listener._thread.is_alive()
+
+
 def test_stop_does_not_need_room_in_the_queue(make):
     """
     A full queue can be stopped: `QueueListener` would put a sentinel, and raise `queue.Full`.
@@ -904,7 +920,7 @@ def test_stop_does_not_wait_for_a_thread_that_logs(make):
     listener.queue.wake()
     inside.wait()
 
-    listener.stop(timeout=60)
+    listener.stop(timeout=threading.TIMEOUT_MAX)
     assert thread.is_alive()
 
     leave.set()

@@ -259,7 +259,8 @@ def test_dictconfig_closes_while_the_listener_logs(make_handler, logger, lock, l
 
     logging.getLogger(OWN_LOGGER).addHandler(NeedsTheLock())
     logging.getLogger(OWN_LOGGER).propagate = False
-    handler = make_handler(capacity=1, reserve=0, flush_interval=0.001)
+    # Who joins that thread waits for an hour.
+    handler = make_handler(capacity=1, reserve=0, flush_interval=0.001, close_timeout=3600)
     logger.addHandler(handler)
     lock()
     for _ in range(3):
@@ -278,20 +279,31 @@ def test_dictconfig_closes_while_the_listener_logs(make_handler, logger, lock, l
     assert 2 == handler.dropped_total
 
 
-def test_a_closed_handler_that_stays_attached(make_handler, logger, query):
+def test_a_closed_handler_that_stays_attached(make_handler, logger, query, monkeypatch):
     """
-    A handler that was closed and is still attached works.
+    A handler that was closed and is still attached works: a thread of its own commits what comes.
 
     dictConfig closes handlers and leaves them on loggers that it does not name; uvicorn's and celery's configurations
     do just that to yours. A handler that is closed for good swallows everything from there on.
     """
-    handler = make_handler()
+    handler = make_handler(flush_interval=0.001)
     logger.addHandler(handler)
+    logger.info("before")
     logging.shutdown([lambda: handler])
-    logger.info("after")
-    handler.flush()
+    write, written = handler.listener.writer.write, threading.Event()
 
-    assert ["after"] == messages(query)
+    def watched(batch):
+        try:
+            return write(batch)
+        finally:
+            written.set()
+
+    monkeypatch.setattr(handler.listener.writer, "write", watched)
+    logger.info("after")
+    written.wait()
+    handler.close()
+
+    assert ["before", "after"] == messages(query)
 
 
 def test_close_lets_no_sqlite_error_out(make_handler, monkeypatch):
@@ -329,11 +341,14 @@ def test_a_handler_that_could_not_be_made_is_nowhere(run):
     """
     run(
         """
+        errors = []  # a traceback keeps alive what was half made
         for options in ({"capacity": 0}, {"level": "LOUD"}, {"flush_interval": -1}, {"unknown": 1}):
-            with contextlib.suppress(TypeError, ValueError):
-                SQLiteHandler(path, **options)
-        with contextlib.suppress(FileNotFoundError):
-            SQLiteHandler(path + "/missing/x.db")
+            try: SQLiteHandler(path, **options)
+            except (TypeError, ValueError) as error: errors.append(error)
+        try: SQLiteHandler(path + "/missing/x.db")
+        except FileNotFoundError as error: errors.append(error)
+        assert 5 == len(errors)
+        assert [] == [known() for known in logging._handlerList if isinstance(known(), SQLiteHandler)]
         """
     )
 
@@ -347,6 +362,8 @@ def test_the_first_record_comes_when_no_thread_can_start(run, contents):
     """
     run(
         """
+        def refuse(thread): raise RuntimeError("can't create new thread at interpreter shutdown")
+        threading.Thread.start = refuse  # on every version
         logger.addHandler(SQLiteHandler(path))
         atexit.register(lambda: [logger.info("exit %d", number) for number in range(3)])
         """
