@@ -163,7 +163,12 @@ class RecordListener(QueueListener):
             self.queue.close()
             raise
         finally:
-            self._starting = False
+            with self.queue.mutex:
+                self._starting = False
+                unattended = self._thread is None and not self.queue.closed
+        if unattended:
+            # Somebody has stopped it before it was started, and somebody else has logged since.
+            self.start()
 
     def stop(self, timeout: float | None = None) -> None:
         """

@@ -33,13 +33,18 @@ _PAUSE = 0.002
 # Microseconds after which somebody who waited and has not looked since is waited for no more.
 _GONE = 100_000
 
+# Descriptors up to this one are never used, as SQLite does it: in a daemon that has closed them, what somebody prints
+# would go into the file.
+_STDERR = 2
+
 # holder, and then: who has waited longest, since when, and when it looked last (microseconds that never jump)
 _HOLDER = b"%-10d "
 _LINE = b"%-10d %-16d %-16d\n"
 _AFTER_HOLDER = 11
 _LENGTH = 56
 
-_NO_LOCKS_HERE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+# On Linux the last two are one.
+_NO_LOCKS_HERE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
 class WriteLock:
@@ -58,7 +63,8 @@ class WriteLock:
     """
 
     def __init__(self, path: str, *, say: Callable[[str], None] = print) -> None:
-        self.path = path + "-lock"
+        # Beside the file itself, where SQLite has its -wal too: whoever comes by a link takes the same lock.
+        self.path = os.path.realpath(path) + "-lock"
         self._database = path
         self._say = say
         self._descriptor: int | None = None
@@ -74,8 +80,9 @@ class WriteLock:
             TimeoutError: Another process, or another handler of this one, has held it for `timeout` seconds.
             OSError: The lock's file cannot be opened.
         """
-        self._acquire(timeout)
         try:
+            # In here, because it may have the lock already when something is raised: by a signal handler, say.
+            self._acquire(timeout)
             yield
         finally:
             self._release()
@@ -154,19 +161,28 @@ class WriteLock:
             os.pwrite(self._descriptor or -1, text, offset)
 
     def _open(self) -> int:
-        try:
-            mode = os.stat(self._database).st_mode & 0o666
-        except FileNotFoundError:
-            mode = 0o600
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        database = None
+        with contextlib.suppress(FileNotFoundError):
+            database = os.stat(self._database)
+        # As SQLite does for -wal and -shm: no link that somebody else has put there is followed, and whoever may write
+        # to the database may lock it, though it be root who comes first.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             descriptor = os.open(self.path, flags | os.O_EXCL, 0o600)
         except FileExistsError:
-            return os.open(self.path, flags, 0o600)
-        # As SQLite does for -wal and -shm: whoever may write to the database may lock it.
-        with contextlib.suppress(OSError):
-            os.fchmod(descriptor, mode)
-        return descriptor
+            descriptor = os.open(self.path, flags, 0o600)
+        else:
+            if database is not None:
+                with contextlib.suppress(OSError):
+                    os.fchown(descriptor, database.st_uid, database.st_gid)
+                with contextlib.suppress(OSError):
+                    os.fchmod(descriptor, database.st_mode & 0o666)
+        if descriptor > _STDERR:
+            return descriptor
+        try:
+            return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
+        finally:
+            os.close(descriptor)
 
     def _release(self) -> None:
         # By name and not only by closing: a child that a fork has just made may have the same file open.

@@ -199,6 +199,7 @@ class Writer:
         except (sqlite3.Error, OSError) as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
                 return
+            self._lock.close()
             message = (
                 f"{self.path!r} cannot be opened as a log ({error}): make it and its folder writable, or choose another"
             )
@@ -320,10 +321,12 @@ class Writer:
         Close the connection, if it is open; the last one to close writes the WAL back.
         """
         # Who does not get the lock is not the last one: somebody else has the file open, and no WAL is written back.
-        with contextlib.suppress(OSError), self._lock.hold(self._busy_timeout):
+        try:
+            with contextlib.suppress(OSError), self._lock.hold(self._busy_timeout):
+                self._close()
             self._close()
-        self._close()
-        self._lock.close()
+        finally:
+            self._lock.close()
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
@@ -596,15 +599,13 @@ def _keep_open(connection: sqlite3.Connection) -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
-def _create(path: str) -> bool:
+def _create(path: str) -> None:
     """
-    Create an empty file that only its owner may read (logs hold secrets); the -wal and the -shm inherit its mode.
+    Create an empty file, if there is none, that only its owner may read (logs hold secrets); the -wal and the -shm
+    inherit its mode.
     """
-    try:
+    with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        return False
-    return True
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import logging.handlers
 import threading
 from typing import Any
 
@@ -846,6 +847,28 @@ def test_a_start_that_fails_can_be_made_again(make, monkeypatch):
     listener.start()
 
     assert listener._thread.is_alive()
+
+
+def test_a_stop_and_a_record_during_a_start(make, monkeypatch):
+    """
+    What is logged after a stop that came in the middle of a start has a thread to commit it.
+
+    The one that is being started finds that it was stopped, and ends; and whoever logs finds the queue open, because
+    somebody is about to start: nobody committed, until the queue was full and after.
+    """
+    listener = make()
+    start = logging.handlers.QueueListener.start
+
+    def interleaved(self):
+        monkeypatch.undo()
+        start(self)
+        self.stop()
+        self.start()  # as a handler does when it is logged to and finds the queue closed
+
+    monkeypatch.setattr(logging.handlers.QueueListener, "start", interleaved)
+    listener.start()
+
+    assert (False, True) == (listener.queue.closed, listener._thread is not None and listener._thread.is_alive())
 
 
 def test_stop_does_not_need_room_in_the_queue(make):

@@ -73,6 +73,28 @@ def test_an_exception_lets_go(make_lock):
     assert not is_held(second)
 
 
+def test_an_exception_from_a_signal_handler_lets_go(make_lock, monkeypatch):
+    """
+    What a signal handler raises when the lock has just been had comes out, and the lock is free.
+
+    A handler that logs nothing afterwards would keep all others from writing.
+    """
+    real = _lock.fcntl.flock
+
+    def interrupted(descriptor: int, operation: int) -> None:
+        real(descriptor, operation)
+        if operation & _lock.fcntl.LOCK_EX:
+            raise KeyboardInterrupt
+
+    first, second = make_lock(), make_lock()
+    with monkeypatch.context() as patch:
+        patch.setattr(_lock.fcntl, "flock", interrupted)
+        with pytest.raises(KeyboardInterrupt), first.hold(0):
+            pass
+
+    assert not is_held(second)
+
+
 @pytest.fixture
 def pauses(monkeypatch, clock) -> list[float]:
     """
@@ -269,13 +291,85 @@ def test_mode(make_lock, path, mode, expected):
     assert expected == os.stat(lock.path).st_mode & 0o777
 
 
-def test_a_file_system_without_locks(make_lock, monkeypatch):
+def test_owner(make_lock, path, monkeypatch):
+    """
+    The lock belongs to whom the database belongs to: when root comes first, the program can lock it all the same.
+    """
+    path.touch()
+    owners = []
+    monkeypatch.setattr(_lock.os, "fchown", lambda _, *owner: owners.append(owner))
+    for _ in range(2):
+        with make_lock().hold(0):
+            pass
+
+    assert [(path.stat().st_uid, path.stat().st_gid)] == owners
+
+
+def test_who_may_not_give_it_away_has_it(make_lock, path, monkeypatch):
+    """
+    That the owner cannot be changed is no reason not to have the lock.
+    """
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    path.touch()
+    path.chmod(0o660)
+    monkeypatch.setattr(_lock.os, "fchown", refused)
+    lock = make_lock()
+    with lock.hold(0):
+        assert 0o660 == os.stat(lock.path).st_mode & 0o777
+
+
+def test_a_link_to_the_database(make_lock, path):
+    """
+    Who comes by a link takes the same lock as who comes by the name of the file.
+    """
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    lock = WriteLock(str(link))
+    with make_lock().hold(0):
+        assert is_held(lock)
+    lock.close()
+
+    assert not path.with_name("link.db-lock").exists()
+
+
+def test_no_link_is_followed(make_lock, path):
+    """
+    A link that somebody has put in the place of the lock is an error, and what it leads to is left alone.
+    """
+    other = path.with_name("other")
+    other.write_text("precious")
+    path.with_name(path.name + "-lock").symlink_to(other)
+    with pytest.raises(OSError, match="-lock"), make_lock().hold(0):
+        pass
+
+    assert "precious" == other.read_text()
+
+
+def test_what_is_printed_does_not_go_into_the_file(path):
+    """
+    In a daemon that has closed its standard descriptors the lock takes none of their numbers.
+    """
+    program = (
+        "import os, sys; from sqlite_log_handler._lock import WriteLock\n"
+        "for number in range(3): os.close(number)\n"
+        "lock = WriteLock(sys.argv[1])\n"
+        "with lock.hold(0): os._exit(0 if lock._descriptor > 2 else 1)"
+    )
+
+    assert 0 == subprocess.call([sys.executable, "-c", program, str(path)])
+
+
+@pytest.mark.parametrize("error", [errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL])
+def test_a_file_system_without_locks(make_lock, monkeypatch, error):
     """
     Where there are no locks it goes without, and says so once.
     """
 
     def flock(*_: object) -> None:
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        raise OSError(error, os.strerror(error))
 
     monkeypatch.setattr(_lock.fcntl, "flock", flock)
     said: list[str] = []
@@ -296,7 +390,7 @@ def test_no_locks_left(make_lock, monkeypatch):
     failing = [True]
 
     def flock(*arguments: int) -> None:
-        if failing.pop():
+        if failing and failing.pop():
             raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
         real(*arguments)
 

@@ -616,3 +616,20 @@ def test_a_file_that_cannot_be_made_is_said_at_once(make_handler, monkeypatch):
     monkeypatch.setattr(os, "open", full)
     with pytest.raises(LogFileError, match="cannot be opened as a log"):
         make_handler()
+
+
+def test_a_file_that_cannot_be_made_leaves_nothing_open(make_handler, monkeypatch, path):
+    """
+    When the file cannot be made, the lock beside it, which was had for that, is closed.
+
+    A program that tries again and again would run out of descriptors. (A fixture looks for open files.)
+    """
+
+    def full(*_, **options):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(sqlite3, "connect", full)
+    with pytest.raises(LogFileError, match="cannot be opened as a log"):
+        make_handler()
+
+    assert path.with_name(path.name + "-lock").exists()
