@@ -36,7 +36,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from logging.handlers import QueueListener
 from typing import Any, Final, Protocol
 
@@ -122,6 +122,7 @@ class RecordListener(QueueListener):
     def _reset(self) -> None:
         self._thread: threading.Thread | None = None
         self._starting = False
+        self._stopped = False  # since the last start has begun
         self._retired = False
         self._logging_thread: threading.Thread | None = None  # the own thread while it may be inside a logging call
         self._commit_lock = threading.Lock()
@@ -147,25 +148,31 @@ class RecordListener(QueueListener):
         Raises:
             RuntimeError: The interpreter is shutting down, or there is no room for one more thread.
         """
-        with self.queue.mutex:
-            if self._starting or self._thread is not None:
-                self.queue.open()
-                return
-            self._starting = True
-            self._retired = False
-            # One lock for each thread: one that is still on its way out must not take the wake-up of its successor.
-            self.queue.renew_wakeup()
-            self.queue.open()
+        starting = unattended = False
         try:
+            with self.queue.mutex:
+                if self._starting or self._thread is not None:
+                    self.queue.open()
+                    return
+                self._starting = starting = True
+                self._stopped = self._retired = False
+                # One lock for each thread: one that is still on its way out must not take the wake-up of its successor.
+                self.queue.renew_wakeup()
+                self.queue.open()
             super().start()
         except BaseException:
-            self._thread = None
-            self.queue.close()
+            if starting:
+                self._thread = None
+                self.queue.close()
             raise
         finally:
-            with self.queue.mutex:
-                self._starting = False
-                unattended = self._thread is None and not self.queue.closed
+            if starting:
+                with self.queue.mutex:
+                    self._starting = False
+                    unattended = self._stopped and not self.queue.closed
+                    if self._stopped and self.queue.closed:
+                        self._thread = None
+                        self.queue.wake()
         if unattended:
             # Somebody has stopped it before it was started, and somebody else has logged since.
             self.start()
@@ -180,6 +187,7 @@ class RecordListener(QueueListener):
         with self.queue.mutex:
             self.queue.close()
             thread, self._thread = self._thread, None
+            self._stopped = True
             self.queue.wake()
             joinable = thread not in {None, self._logging_thread, threading.current_thread()}
         if thread is not None and joinable:
@@ -261,10 +269,11 @@ class RecordListener(QueueListener):
         Returns:
             Whether it was written, or there was nothing to write. If not, it is all still queued.
         """
-        if not self._commit_lock.acquire(timeout=timeout):
-            return False
-        said = None
+        held, said = False, None
         try:
+            (held,) = self._acquire(timeout)
+            if not held:
+                return False
             batch = self.queue.begin_commit(_COMMIT_BYTES)
             if not batch.rows and not batch.gaps:
                 self.queue.abort_commit()
@@ -282,9 +291,19 @@ class RecordListener(QueueListener):
             said = self._succeeded()
             return True
         finally:
-            self._commit_lock.release()
+            if held:
+                self._commit_lock.release()
             if said:
                 self._say(said)
+
+    def _acquire(self, timeout: float) -> Iterator[bool]:
+        """
+        Take the commit lock when the result is unpacked: `(held,) = self._acquire(timeout)`.
+
+        CPython looks for signals when a call has returned, but not when it unpacks. Between `acquire()` and the name
+        that tells so, the exception of a signal handler would leave the lock taken for ever.
+        """
+        return map(self._commit_lock.acquire, (True,), (timeout,))
 
     def _failed(self, error: BaseException) -> str | None:
         self._failures += 1
@@ -445,15 +464,18 @@ class RecordListener(QueueListener):
             self._close_writer(max(0, deadline - self._clock()))
 
     def _close_writer(self, timeout: float) -> None:
-        self._left_open = not self._commit_lock.acquire(timeout=timeout)
-        if self._left_open:
-            return
+        # Before the lock is asked for: whoever has it may let go just when we give up, and looks here then.
+        self._left_open, held = True, False
         try:
-            self.writer.close()
+            (held,) = self._acquire(timeout)
+            if held:
+                self._left_open = False
+                self.writer.close()
         except Exception as error:  # noqa: BLE001 - logging.shutdown would skip the handlers that come after ours
             self.last_error = f"{type(error).__name__}: {error}"
         finally:
-            self._commit_lock.release()
+            if held:
+                self._commit_lock.release()
 
     # Fork -------------------------------------------------------------------------------------------------------------
 
@@ -465,8 +487,10 @@ class RecordListener(QueueListener):
         SQLite keeps its POSIX locks in a list of the process. A child inherits the list but not the locks, takes none
         for its own connection, and loses its WAL when the parent closes the file.
         """
-        if self._commit_lock.acquire(timeout=_FORK_TIMEOUT):
-            self._forking_thread = threading.get_ident()
+        thread = threading.get_ident()
+        (held,) = self._acquire(_FORK_TIMEOUT)
+        if held:
+            self._forking_thread = thread
             with contextlib.suppress(Exception):  # the next commit opens it again, or says why it cannot
                 self.writer.close()
 

@@ -61,7 +61,7 @@ class Impatient:
     def __init__(self, lock, clock):
         self._lock, self._clock = lock, clock
 
-    def acquire(self, timeout=-1):
+    def acquire(self, blocking=True, timeout=-1):
         if self._lock.acquire(blocking=False):
             return True
         self._clock.advance(max(0, timeout))
@@ -847,6 +847,74 @@ def test_a_start_that_fails_can_be_made_again(make, monkeypatch):
     listener.start()
 
     assert listener._thread.is_alive()
+
+
+def test_a_start_that_is_interrupted_can_be_made_again(make, monkeypatch):
+    """
+    What a signal handler raises into a start comes out, and the next start makes a thread.
+
+    "Somebody is starting one" was never taken back: whatever was logged from there on waited for nobody.
+    """
+    listener = make()
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(listener.queue, "renew_wakeup", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            listener.start()
+    listener.start()
+
+    assert listener._thread is not None
+    assert listener._thread.is_alive()
+
+
+def test_who_lets_go_late_closes_the_file(make):
+    """
+    When a stuck commit ends in the instant in which `close` gives up waiting for it, its thread closes the file.
+    """
+    listener = make()
+
+    class Late:
+        """A commit lock that is let go just when nobody waits any more."""
+
+        def __init__(self, lock):
+            self.lock, self.waiting = lock, True
+
+        def acquire(self, *arguments):
+            if not self.waiting:
+                return self.lock.acquire(*arguments)
+            self.waiting = False
+            listener.dequeue(True)  # this thread is none of the listener's: for it, it was stopped
+            return False
+
+        def release(self):
+            self.lock.release()
+
+    listener._commit_lock = Late(listener._commit_lock)
+    listener._close_writer(0)
+
+    assert 1 == listener.writer.closed
+
+
+def test_a_stop_during_a_start(make, monkeypatch):
+    """
+    A thread that was stopped before it was there ends when it is.
+    """
+    listener = make()
+    start, started = logging.handlers.QueueListener.start, []
+
+    def interleaved(self):
+        self.stop()
+        start(self)
+        started.append(self._thread)
+
+    monkeypatch.setattr(logging.handlers.QueueListener, "start", interleaved)
+    listener.start()
+    started[0].join()
+
+    assert (True, None) == (listener.queue.closed, listener._thread)
 
 
 def test_a_stop_and_a_record_during_a_start(make, monkeypatch):

@@ -606,6 +606,36 @@ def test_an_exception_from_a_signal_handler_leaves_no_lock(run):
     )
 
 
+def test_an_exception_from_a_signal_handler_leaves_no_commit_lock(run):
+    """
+    Whatever a signal handler raises into `flush`, `close` or a fork, the commit lock is free afterwards.
+
+    Ctrl-C between `acquire()` and the `try` that releases left it to the main thread for ever: nothing was written any
+    more, and nobody said so.
+    """
+    run(
+        """
+        handler = SQLiteHandler(path)
+        class TimeLimit(BaseException): pass
+        armed = False
+        def limit(number, frame):
+            if armed: raise TimeLimit
+        signal.signal(signal.SIGALRM, limit)
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        listener, count = handler.listener, 0
+        while count < 1500 and not listener._commit_lock.locked():
+            try:
+                armed = True
+                while True: listener.commit()
+            except TimeLimit:
+                armed = False
+                count += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert 1500 == count, f"the commit lock is held after {count} signals"
+        """
+    )
+
+
 def test_an_exception_from_a_signal_handler_loses_no_wake_up(make_handler, logger, monkeypatch, unattended):
     """
     When a signal handler raises after a record was queued, the listener is woken all the same.
@@ -707,6 +737,7 @@ def test_two_forks_at_once_leave_no_lock(make_handler, logger, monkeypatch):
     other = threading.Thread(target=lambda: (_handler._before_fork(), _handler._after_fork_in_parent()))
     other.start()
     other.join()
+    assert listener._commit_lock.locked()
     _handler._after_fork_in_parent()
 
     free = listener._commit_lock.acquire(blocking=False)
