@@ -432,12 +432,14 @@ class RecordListener(QueueListener):
             deadline = self._clock()
         pause = min(self.flush_interval, 0.05)
         last_gap = queue.last_gap  # not those that come meanwhile: there may be no end to them
+        tried = False
         while queue.removed < end or queue.holds_gap(last_gap):
-            if not self.commit(max(0, deadline - self._clock())):
-                left = deadline - self._clock()
-                if left <= 0:
-                    return False
-                self._sleep(min(pause, left))
+            left = max(0, deadline - self._clock())
+            if tried and not left:
+                return False
+            tried = True
+            if not self.commit(left):
+                self._sleep(min(pause, max(0, deadline - self._clock())))
         return True
 
     def close(self) -> None:

@@ -635,6 +635,24 @@ def test_flush_tries_once_without_time(make):
     assert 0 == listener.queue.queued
 
 
+def test_flush_ends_in_time_though_every_commit_succeeds(make, clock):
+    """
+    On a disk that is slow, and never fails, `flush` returns when its time is over: the rest is still queued.
+    """
+    listener = make(batch_size=2)
+    put(listener, 8)
+    write = listener.writer.write
+
+    def slowly(batch):
+        clock.advance(1)
+        return write(batch)
+
+    listener.writer.write = slowly
+
+    assert not listener.flush(timeout=2.0)
+    assert ([0, 1, 2, 3], 4) == (numbers(listener), listener.queue.queued)
+
+
 def test_flush_does_not_wait_for_later_rows(make):
     """
     What is logged during a flush is not its business: a busy program cannot keep it for ever.
