@@ -188,7 +188,7 @@ class SQLiteHandler(logging.Handler):
             if record.name == OWN_LOGGER and vars(record).get(MARK) == id(self.listener):
                 # The report of our own drops reaches the database on its own way. Here it could become the next drop.
                 return
-            if record.levelno < queue.admits:
+            if queue.admits is not None and record.levelno < queue.admits:
                 if queue.closed and not self._start():
                     self._put_without_listener(make_row(record, self.formatter, self.max_record_bytes))
                     return

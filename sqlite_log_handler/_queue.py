@@ -10,9 +10,18 @@ The queue knows these five and no other.
 Rows go in at the tail (`put_nowait`), are copied from the head for a commit (`begin_commit`), and leave when the commit
 has succeeded (`end_commit`). Until then they count against both bounds, so nothing is in flight and unaccounted.
 
-`admits` is the lowest level that the queue takes at this moment: any, `reserve_level` when only the reserve is left,
-none when it is full or closed. It is kept up to date by whoever changes the length, so a caller reads one attribute,
+`admits` is the lowest level that the queue takes at this moment: ANY, `reserve_level` when only the reserve is left,
+NONE when it is full or closed. It is kept up to date by whoever changes the length, so a caller reads one attribute,
 without the mutex, to know that it need not format its message. The decision itself is made under the mutex.
+
+Nearly all rows change nothing but numbers: they are not the first one, fill no batch, and have room. They go the quick
+way, without the mutex: as long as `queued` is below `_quick_until`, a row of up to _QUICK_SIZE has room whatever the
+others do. In the same way a refusal of a level and a logger that were refused before only counts up an entry of the
+ledger, which `_refusals` knows. Whoever changes more than numbers shuts both ways first, under the mutex.
+
+On CPython with a GIL, threads are switched, signal handlers and collections are run at calls and jumps back only. So
+what has neither is done in one piece, as if under a lock, and RLock or not, all code here has to allow for what such a
+nested call does. Without a GIL both ways stay shut, and everything is done under the mutex.
 
 Guarantees
 ==========
@@ -23,7 +32,7 @@ Guarantees
 - The mutex is held for microseconds: no I/O, no call of foreign code, no logging under it. It is the innermost lock.
 - The mutex is an RLock. With the Lock of `queue.Queue`, a signal handler or a `__del__` that logs while its own
   thread is in `put` waits for ever. Such a nested call finds nothing half done: between the check of a bound and the
-  append there is no call, and CPython runs signal handlers and collections at calls and jumps back only.
+  append there is no call.
 - Nobody who logs waits for the mutex for longer than MUTEX_TIMEOUT: a collection can log from anywhere, so the locks of
   two handlers can be taken in opposite orders. What gives up is counted (`contended`), in a deque of its own whose
   append is atomic, and comes into the books with the next drop report.
@@ -31,6 +40,7 @@ Guarantees
 """
 
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Container, Sequence
@@ -49,8 +59,8 @@ SIZE_UNIT = 64
 TRUNCATED = 1
 MALFORMED = 2
 
-# Bounds for `admits`, outside what a levelno can be.
-ANY: Final = -(1 << 63)
+# For `admits`: every level, and one above all that a levelno can be.
+ANY: Final = None
 NONE: Final = 1 << 63
 
 # Long enough for any stall of the scheduler, short enough to end a deadlock before somebody kills the process.
@@ -60,6 +70,12 @@ MUTEX_TIMEOUT = 1.0
 MAX_KEYS = 1_000
 OTHER = "(other)"
 _NAME_LENGTH = 200
+
+# A GIL that is off may be turned on by an import; one that is on stays on.
+_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+# Of a row that may go the quick way, in SIZE_UNITs: 4 KiB. Room is kept for so much, so more would end that way sooner.
+_QUICK_SIZE = 64
 
 # Gaps that wait for the database; later ones are added to the last. 1,000 ticks are 100 seconds of outage.
 MAX_GAPS = 1_000
@@ -170,7 +186,7 @@ class RecordQueue(queue.Queue[Any]):
         self.renew_wakeup()
         self.queue = deque()
         self.closed = True
-        self.admits: int = NONE
+        self.admits: int | None = NONE
         self._room = self._room_size = 0
         self._full = "queue_full"  # why `admits` is where it is
         self.queued = 0  # rows: len(self.queue), but a call shorter
@@ -187,18 +203,34 @@ class RecordQueue(queue.Queue[Any]):
         self.contended: deque[tuple[int, float, str]] = deque()
         self._drops: dict[Key, Entry] = {}  # not yet reported
         self._drops_position = 0
+        self._quick_until = 0
+        self._refusals: dict[tuple[int, str], Entry] = {}  # of `_drops`, by level and logger
         self._reported: dict[Key, int] = {}
         self.gaps: list[Gap] = []  # reported, not yet in the database
 
     # The side of those who log ----------------------------------------------------------------------------------------
 
-    def put_nowait(self, item: Any) -> None:  # noqa: C901 - one piece, because a call costs and lets others in
+    def put_nowait(self, item: Any) -> None:
         """
         Queue a row, or count it as dropped. Never blocks beyond MUTEX_TIMEOUT, never raises `queue.Full`.
 
         Raises:
             Closed: The queue was closed since `admits` was read; nothing is counted.
         """
+        if (
+            self.queued < self._quick_until
+            and item[SIZE] <= _QUICK_SIZE
+            and item[LEVELNO] < self._flush_levelno
+            and not item[MARKS]
+        ):
+            # The quick way: no call before the append.
+            self.queued += 1
+            self.queued_size += item[SIZE]
+            self.queue.append(item)
+        else:
+            self._put(item)
+
+    def _put(self, item: Any) -> None:  # noqa: C901, PLR0912 - one piece, because a call lets others in
         mutex = self.mutex
         if False not in self._acquired and MUTEX_TIMEOUT not in self._acquired_within:
             self._contend(item[LEVELNO], item[CREATED], item[SOURCE][0])
@@ -206,7 +238,7 @@ class RecordQueue(queue.Queue[Any]):
         try:
             levelno = item[LEVELNO]
             size = item[SIZE]
-            if levelno < self.admits:
+            if self.admits is not ANY and levelno < self.admits:
                 if self.closed:
                     raise Closed
                 self._drop(self._full, levelno, item[CREATED], item[SOURCE][0])
@@ -216,23 +248,28 @@ class RecordQueue(queue.Queue[Any]):
                     self._drop("bytes_full", levelno, item[CREATED], item[SOURCE][0])
                     return
             # From here to the append there is no call, so nothing comes in between: see Guarantees.
+            self._quick_until = 0
             self.queued_size += size
             self.queued = queued = self.queued + 1
-            if queued >= self._room:
+            full = queued >= self._room
+            if full:
                 self._full = "queue_full"
                 if queued >= self.capacity:
                     self.admits = NONE
-                elif self.admits == ANY:
+                elif self.admits is ANY:
                     self.admits = self._reserve_levelno
                     self._room = self.capacity
                     self._room_size = self.capacity_size
             self.queue.append(item)
+            if full:
+                self._refusals = {}  # from now on they have another cause
+            self._open_quick_way()
             if item[MARKS]:
                 self.truncated += item[MARKS] & TRUNCATED
                 self.malformed += item[MARKS] // MALFORMED
             if levelno >= self._flush_levelno:
                 self.urgent = True
-            elif queued != 1 and queued != self._batch_size:  # noqa: PLR1714 - faster than a tuple
+            elif queued not in {1, self._batch_size}:
                 return
         finally:
             mutex.release()
@@ -245,6 +282,17 @@ class RecordQueue(queue.Queue[Any]):
         Returns:
             False, with nothing counted, if there is room by now, or if the queue is closed.
         """
+        refusals = self._refusals
+        entry = refusals.get((levelno, logger))
+        if entry is not None and type(created) is float and refusals is self._refusals:
+            # The quick way: no call from the last question on.
+            entry[COUNT] += 1
+            entry[UNTIL] = created
+            self.dropped += 1
+            return True
+        return self._refuse(levelno, created, logger)
+
+    def _refuse(self, levelno: int, created: float, logger: str) -> bool:
         if type(levelno) is not int or type(created) is not float or type(logger) is not str:
             # Nothing foreign may be called under the mutex, and a subclass may have a __hash__ of its own.
             levelno, logger = int(levelno), str(logger)
@@ -254,9 +302,12 @@ class RecordQueue(queue.Queue[Any]):
             self._contend(levelno, created, logger)
             return True
         try:
-            if levelno >= self.admits or self.closed:
+            if self.admits is ANY or levelno >= self.admits or self.closed:
                 return False
-            self._drop(self._full, levelno, created, logger)
+            refusals = self._refusals
+            entry = self._drop(self._full, levelno, created, logger)
+            if _GIL and len(refusals) < MAX_KEYS and len(logger) <= _NAME_LENGTH:
+                refusals[levelno, logger] = entry
             return True
         finally:
             mutex.release()
@@ -294,7 +345,9 @@ class RecordQueue(queue.Queue[Any]):
         # The next tick settles what is admitted, even if nothing is queued now.
         self.wake()
         self._full = "bytes_full"
-        if self.admits == ANY:
+        self._quick_until = 0
+        self._refusals = {}
+        if self.admits is ANY:
             self.admits = self._reserve_levelno
             self._room = self.capacity
             self._room_size = self.capacity_size
@@ -302,7 +355,7 @@ class RecordQueue(queue.Queue[Any]):
         self.admits = NONE
         return False
 
-    def _drop(self, cause: str, levelno: int, created: float, logger: str) -> None:
+    def _drop(self, cause: str, levelno: int, created: float, logger: str) -> Entry:
         drops = self._drops
         if not drops:
             self._drops_position = self.removed + self.queued
@@ -312,6 +365,7 @@ class RecordQueue(queue.Queue[Any]):
         entry[COUNT] += 1
         entry[UNTIL] = created
         self.dropped += 1
+        return entry
 
     # The side of the listener -----------------------------------------------------------------------------------------
 
@@ -364,6 +418,23 @@ class RecordQueue(queue.Queue[Any]):
             self.admits = ANY
             self._room = self._open_capacity
             self._room_size = self._open_size
+        self._refusals = {}
+        self._open_quick_way()
+
+    def _open_quick_way(self) -> None:
+        """
+        Settle up to which length the next rows change nothing but the numbers; the mutex is held.
+        """
+        # No call in here: what logs in between would be left out.
+        queued = self.queued
+        self._quick_until = 0
+        if _GIL and queued and self.admits is ANY:
+            until = queued + (self._room_size - self.queued_size) // _QUICK_SIZE
+            if until >= self._room:
+                until = self._room - 1
+            if queued < self._batch_size <= until:
+                until = self._batch_size - 1
+            self._quick_until = until
 
     def begin_commit(self, max_size: int) -> Commit:
         """
@@ -447,10 +518,12 @@ class RecordQueue(queue.Queue[Any]):
         """
         count = len(rows)
         size = sum(row[SIZE] for row in rows)
-        self.peak_queued = max(self.peak_queued, self.queued)
         for _ in rows:
             self.queue.popleft()
         # No call from here on: what logs in between would find, and leave, wrong numbers.
+        if self.queued > self.peak_queued:  # noqa: PLR1730 - max() is a call
+            self.peak_queued = self.queued
+        self._quick_until = 0  # the first row into an empty queue has to wake the listener
         self.queued -= count
         self.queued_size -= size
         self.removed += count
@@ -468,8 +541,12 @@ class RecordQueue(queue.Queue[Any]):
             self._settle()
             if not self._drops:
                 return None
-            gap = Gap(self._drops_position, self._drops, self.dropped)
-            self._drops = {}
+            fresh: dict[Key, Entry] = {}
+            self._refusals = {}
+            # No call and no new object until they are exchanged, so that the total is that of these drops.
+            drops, total = self._drops, self.dropped
+            self._drops = fresh
+            gap = Gap(self._drops_position, drops, total)
             for (cause, levelno, logger), (count, *_) in gap.drops.items():
                 key = _bounded(self._reported, (cause, levelno, logger))
                 self._reported[key] = self._reported.get(key, 0) + count
@@ -519,6 +596,7 @@ class RecordQueue(queue.Queue[Any]):
         """
         with self.mutex:
             self._count_contended()
+            self._refusals = {}  # what is refused meanwhile waits for the mutex
             drops = dict(self._reported)
             for key, (count, *_) in self._drops.items():
                 drops[key] = drops.get(key, 0) + count

@@ -59,25 +59,29 @@ MALFORMED = 2
 
 # CPython keeps one object for each int up to 256. In units of 64 bytes a size is such an int up to 16 KiB, and takes
 # no memory of its own; in bytes it would take 32 bytes a row, a tenth of the row.
-SIZE_UNIT = 64
+_SIZE_BITS = 6
+SIZE_UNIT = 1 << _SIZE_BITS
 
 # What a row takes with an empty message: tuple 136, created 24, slot of the deque 8, str 49; malloc rounds each up.
 _ROW_BYTES = 240
 _TEXT_BYTES = 56
+_ROUND_UP = _ROW_BYTES + SIZE_UNIT - 1
 
 MAX_RECORD_BYTES = 64 * 1024
 
 # Beyond it, microseconds do not fit into 64 bits.
 _MAX_SECONDS = 9e12
+_MAX_SQUARE = _MAX_SECONDS * _MAX_SECONDS
 
 # Longer names are not names. PATH_MAX is 4096, but nobody has a source file there.
 _NAME_LENGTH = 1_000
 
 # A program has some thousand call sites at most; made-up logger names must not make the process grow.
 _INTERNED = 4_096
-_levels: dict[object, int] = {levelno: levelno for levelno in (10, 20, 30, 40, 50)}
 _sources: dict[object, Source] = {}
 _threads: dict[object, Thread] = {}
+# Who logs at which level from where: what a row of the same call site and the same thread holds again.
+_known: dict[object, tuple[int, Source, Thread]] = {}
 
 # Python 3.12 came with it; an attribute of that name is `extra` before.
 _WITHOUT_TASK_NAME = sys.version_info < (3, 12)
@@ -114,48 +118,77 @@ def make_row(
         if formatter is None and type(record) is LogRecord and type(record.msg) is str:
             # LogRecord.getMessage(), without the call.
             message = record.msg % record.args if record.args else record.msg
-            levelno = _levels.get(record.levelno)
+            known = _known.get((
+                record.levelno, record.name, record.pathname, record.lineno, record.funcName,
+                record.process, record.processName, record.thread, record.threadName,
+            )) or _meet(record)  # fmt: skip
             created = record.created
-            task_name = None if _WITHOUT_TASK_NAME else record.taskName  # type: ignore[attr-defined]  # new in 3.12
-            source = _sources.get((record.name, record.pathname, record.lineno, record.funcName))
-            thread = _threads.get((record.process, record.processName, record.thread, record.threadName))
             if (
-                source is not None
-                and thread is not None
+                known is not None
                 and type(message) is str
                 and "\0" not in message
                 and not record.exc_info
                 and not record.exc_text
                 and not record.stack_info
-                and levelno is not None
                 and type(created) is float
-                and 0.0 <= created < _MAX_SECONDS
+                and created * created < _MAX_SQUARE
             ):
-                text = message
-                size = len(text)
-                if not text.isascii():
-                    text = _escape(text)
-                    size = _memory(text)
-                attributes = None
+                levelno, source, thread = known
                 # The __dict__ last, because a record that has shown it is slower to read.
-                if len(record.__dict__) != _PLAIN_LENGTH:
-                    task_name = record.__dict__.get("taskName")
-                    extra = _extra(record)
-                    if extra:
-                        attributes = _encode(extra)
-                        size += _memory(attributes)
-                if task_name is not None:
-                    task_name = clean(task_name)
-                    size += _memory(task_name)
-                if size <= max_bytes:
-                    size = (size + _ROW_BYTES + SIZE_UNIT - 1) // SIZE_UNIT
-                    return (levelno, created, source, size, 0, thread, task_name, text, None, None, None, attributes)
+                if (
+                    message.isascii()
+                    and (_WITHOUT_TASK_NAME or record.taskName is None)  # type: ignore[attr-defined]  # new in 3.12
+                    and len(record.__dict__) == _PLAIN_LENGTH
+                ):
+                    size = len(message)
+                    if size <= max_bytes:
+                        size = size + _ROUND_UP >> _SIZE_BITS
+                        return (levelno, created, source, size, 0, thread, None, message, None, None, None, None)
+                else:
+                    text, size, task_name, attributes = _less_common(record, message)
+                    if size <= max_bytes:
+                        size = size + _ROUND_UP >> _SIZE_BITS
+                        return (
+                            levelno,
+                            created,
+                            source,
+                            size,
+                            0,
+                            thread,
+                            task_name,
+                            text,
+                            None,
+                            None,
+                            None,
+                            attributes,
+                        )
     except Exception:  # noqa: BLE001 - the long way finds out what is wrong, and marks it
         message = None
     try:
         return _long_way(record, formatter, max_bytes, message)
     except Exception as error:  # noqa: BLE001 - RecursionError, MemoryError: keep what can be kept
         return marker_row(record, error)
+
+
+def _less_common(record: logging.LogRecord, message: str) -> tuple[str, int, str | None, str | None]:
+    """
+    Return message, size, task name and attributes of a record that has more than the common one.
+    """
+    size = len(message)
+    if not message.isascii():
+        message = _escape(message)
+        size = _memory(message)
+    attributes = task_name = None
+    values = record.__dict__
+    if len(values) != _PLAIN_LENGTH:
+        extra = _extra(record)
+        if extra:
+            attributes = _encode(extra)
+            size += _memory(attributes)
+    if values.get("taskName") is not None:
+        task_name = clean(values["taskName"])
+        size += _memory(task_name)
+    return message, size, task_name, attributes
 
 
 def marker_row(record: logging.LogRecord, error: BaseException) -> Row:
@@ -234,8 +267,6 @@ def _long_way(  # noqa: C901 - a list of fields, one after the other
     size += sum(map(_memory, (message, task_name, exc_type, exc_text, stack_info, attributes)))
     created, malformed = _created(record.created)
     levelno = integer(record.levelno)
-    if type(record.levelno) is int and len(_levels) < _INTERNED:
-        _levels[record.levelno] = levelno
     return (
         levelno,
         created,
@@ -545,11 +576,29 @@ def _clean_thread(key: tuple[Any, ...]) -> Thread:
     )
 
 
+def _meet(record: logging.LogRecord) -> tuple[int, Source, Thread] | None:
+    """
+    Remember that a call site logs from a thread, if both are interned; what is None has to go the long way.
+    """
+    source_key = (record.name, record.pathname, record.lineno, record.funcName)
+    thread_key = (record.process, record.processName, record.thread, record.threadName)
+    source, thread, levelno = _sources.get(source_key), _threads.get(thread_key), record.levelno
+    if source is None or thread is None or type(levelno) is not int or levelno != integer(levelno):
+        return None
+    known = (levelno, source, thread)
+    if all(type(part) in _PLAIN_TYPES for part in (*source_key, *thread_key)):
+        if len(_known) >= _INTERNED:
+            _known.clear()
+        _known[(levelno, *source_key, *thread_key)] = known
+    return known
+
+
 def forget_threads() -> None:
     """
     Begin anew in a forked child: a record without a process (`logging.logProcesses = False`) is of this one now.
     """
     _threads.clear()
+    _known.clear()
 
 
 def _interned(known: dict[Any, Any], key: tuple[Any, ...], make: Callable[[tuple[Any, ...]], Any]) -> tuple[Any, int]:

@@ -5,7 +5,10 @@ The bounded queue and its books, without any thread but where a lock is to be he
 from __future__ import annotations
 
 import queue
+import sys
 import threading
+from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -13,6 +16,15 @@ from sqlite_log_handler import _queue
 from sqlite_log_handler._queue import ANY, NONE, OTHER, SIZE_UNIT, Closed, RecordQueue
 
 INFO, WARNING, ERROR = 20, 30, 40
+
+
+@pytest.fixture(autouse=True, params=[True, False], ids=["GIL", "no GIL"])
+def gil(request, monkeypatch):
+    """
+    Do everything twice: with the quick ways, and with everything under the mutex, as without a GIL.
+    """
+    monkeypatch.setattr(_queue, "_GIL", request.param)
+    return request.param
 
 
 def row(levelno=INFO, *, size=1, logger="a", created=0.0, marks=0):
@@ -336,32 +348,292 @@ def test_nested_puts_do_not_wait():
     assert 1 == books.queued
 
 
-def test_waits_for_the_mutex_with_a_limit(monkeypatch):
+@pytest.fixture
+def held(monkeypatch):
+    """
+    Have another thread hold the mutex of a queue, for as long as the `with` lasts.
+    """
+    monkeypatch.setattr(_queue, "MUTEX_TIMEOUT", 0.001)
+
+    @contextmanager
+    def hold(books):
+        taken, done = threading.Event(), threading.Event()
+
+        def keep():
+            with books.mutex:
+                taken.set()
+                done.wait()
+
+        thread = threading.Thread(target=keep)
+        thread.start()
+        taken.wait()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    return hold
+
+
+def test_nearly_all_rows_need_no_mutex(held, gil):
+    """
+    With a GIL, a row that is neither the first nor the last to fit nor a full batch's is queued without the mutex.
+    """
+    books = make_queue(100, 200, batch_size=5)
+    books.put_nowait(row())
+
+    with held(books):
+        for _ in range(3):
+            books.put_nowait(row())
+        assert (4, 0) if gil else (1, 3) == (books.queued, books.dropped_total)
+        books.put_nowait(row(ERROR))
+        books.put_nowait(row(marks=_queue.MALFORMED))
+        books.put_nowait(row(size=_queue._QUICK_SIZE + 1))
+        if gil:
+            books.put_nowait(row())  # would fill the batch
+
+    assert (4, 4) if gil else (1, 6) == (books.queued, books.dropped_total)
+    check(books)
+
+
+def test_a_refusal_like_the_last_one_needs_no_mutex(held, gil):
+    """
+    With a GIL, a refusal of a level and a logger that were refused before is counted without the mutex.
+    """
+    books = make_queue(1)
+    books.put_nowait(row())
+    assert books.refuse(INFO, 1.0, "a")
+
+    with held(books):
+        assert books.refuse(INFO, 2.0, "a")
+        assert books.refuse(WARNING, 2.0, "a")
+        assert books.refuse(INFO, 2.0, "b")
+        assert books.refuse(INFO, 3, "a")  # not a time as LogRecord has it
+
+    drops = books.books()["drops"]
+    assert {True: 2, False: 1}[gil] == drops["queue_full", INFO, "a"]
+    assert 5 == books.dropped_total
+    check(books)
+
+
+def test_refusals_go_with_the_report_that_comes_next():
+    """
+    What is refused after a report counts in the next one, under the cause that it has by then.
+    """
+    books = make_queue(3, 100, reserve=0.4, reserve_levelno=WARNING)
+    books.put_nowait(row(size=60))
+    books.put_nowait(row(size=2))  # does not fit, so INFO is refused for want of bytes
+    for number in range(3):
+        assert books.refuse(INFO, float(number), "a")
+    first = books.take_drops()
+    assert books.refuse(INFO, 3.0, "a")
+    books.put_nowait(row(WARNING))
+    books.put_nowait(row(WARNING))  # now there is none in rows either
+    assert books.refuse(INFO, 4.0, "a")
+    second = books.take_drops()
+
+    assert {("bytes_full", INFO, "a"): [4, 0.0, 2.0]} == first.drops
+    assert {("bytes_full", INFO, "a"): [1, 3.0, 3.0], ("queue_full", INFO, "a"): [1, 4.0, 4.0]} == second.drops
+    assert (4, 6) == (first.dropped_total, second.dropped_total)
+    check(books)
+
+
+def test_a_report_in_the_middle_of_a_refusal():
+    """
+    A refusal that is interrupted by a report counts in the next one, and one inside a report counts in either.
+    """
+
+    class Interrupted(RecordQueue):
+        """A queue in which a record is refused in the middle of a report."""
+
+        def _settle(self):
+            super()._settle()
+            if self._drops:
+                self.refuse(INFO, 2.0, "a")
+
+    class Name(str):
+        """A name whose hash is looked at when the report comes."""
+
+        __slots__ = ()
+
+        def __hash__(self):
+            gaps.append(books.take_drops())
+            return super().__hash__()
+
+    books = Interrupted(1, 1_000 * SIZE_UNIT)
+    books.open()
+    books.put_nowait(row())
+    gaps = []
+
+    assert books.refuse(INFO, 1.0, "a")
+    assert books.refuse(INFO, 3.0, Name("a"))
+    gaps.append(books.take_drops())
+    assert books.refuse(INFO, 4.0, "a")
+    gaps.append(books.take_drops())
+
+    key = ("queue_full", INFO, "a")
+    assert [{key: [2, 1.0, 2.0]}, {key: [2, 3.0, 2.0]}, {key: [2, 4.0, 2.0]}] == [gap.drops for gap in gaps]
+    assert [2, 4, 6] == [gap.dropped_total for gap in gaps]
+    check(books)
+
+
+def test_a_snapshot_is_consistent_while_others_refuse(held):
+    """
+    What another thread refuses while the books are added up is in all of the numbers, or in none.
+    """
+
+    class Interrupted(dict):
+        """A ledger that another thread wants to change while it is read."""
+
+        def items(self):
+            entries = [(key, list(entry)) for key, entry in super().items()]
+            thread = threading.Thread(target=books.refuse, args=(INFO, 2.0, "a"))
+            thread.start()
+            thread.join()
+            return entries
+
+    books = make_queue(1)
+    books.put_nowait(row())
+    books._drops = Interrupted()
+    books.refuse(INFO, 1.0, "a")
+
+    found = books.books()
+
+    assert found["dropped_total"] == sum(found["drops"].values())
+
+
+def test_what_does_not_fit_closes_the_quick_way():
+    """
+    When a row did not fit, none of its level is let in behind it, and refusals have its cause.
+    """
+    books = make_queue(4, 1_000, reserve=0.5, reserve_levelno=WARNING, batch_size=1)
+    books.put_nowait(row())
+    books.put_nowait(row())
+    assert books.refuse(INFO, 0.0, "b")
+    books.put_nowait(row(WARNING, size=1_000))
+    assert books.refuse(INFO, 0.0, "b")
+    drops = books.books()["drops"]
+    assert (1, 1) == (drops["queue_full", INFO, "b"], drops["bytes_full", INFO, "b"])
+
+    books = make_queue(1_000, 1_000)
+    books.put_nowait(row())
+    books.put_nowait(row(size=1_000))
+    books.put_nowait(row())
+    assert {("bytes_full", INFO, "a"): 2} == books.books()["drops"]
+
+
+def test_rows_that_come_before_a_put_has_ended():
+    """
+    Rows that are logged when a large one was queued, and its put not yet ended, are kept within the bounds.
+    """
+
+    class Interrupted(RecordQueue):
+        """A queue into which others put before it is settled what may go the quick way."""
+
+        def _open_quick_way(self):
+            if self.queued_size > 900 and self.queued < 20:
+                for _ in range(40):
+                    self.put_nowait(row(size=10))
+            super()._open_quick_way()
+
+    books = Interrupted(10_000, 1_000 * SIZE_UNIT)
+    books.open()
+    for size in (1, 1, 950):
+        books.put_nowait(row(size=size))
+
+    assert 3 + 4 == books.queued
+    assert 992 == books.queued_size
+
+
+def test_nothing_is_refused_when_there_is_room_again():
+    """
+    After a commit, and after the queue was closed, a refusal that was known before is decided anew.
+    """
+    books = make_queue(1)
+    books.put_nowait(row())
+    assert books.refuse(INFO, 1.0, "a")
+    commit_all(books)
+    assert not books.refuse(INFO, 2.0, "a")
+
+    books.put_nowait(row())
+    assert books.refuse(INFO, 3.0, "a")
+    books.close()
+    assert not books.refuse(INFO, 4.0, "a")
+    assert 2 == books.dropped_total
+
+
+def test_a_long_name_is_not_kept_for_refusals():
+    """
+    Made-up names do not stay in memory because their records were refused.
+    """
+    books = make_queue(1)
+    books.put_nowait(row())
+    for number in range(2 * _queue.MAX_KEYS):
+        books.refuse(INFO, 0.0, f"{number}")
+    assert _queue.MAX_KEYS >= len(books._refusals)
+
+    books.take_drops()
+    books.refuse(INFO, 0.0, "x" * 1_000_000)
+    assert not books._refusals
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_is_filled_to_the_last_byte(size):
+    """
+    Rows of one size fill the bytes of the queue exactly, whatever came before them.
+    """
+    books = make_queue(10_000, 1_000)
+    books.put_nowait(row(size=1))
+    books.put_nowait(row(size=1))
+    books.put_nowait(row(size=300))
+
+    for _ in range(1_000):
+        books.put_nowait(row(size=size))
+
+    assert 3 + 698 // size == books.queued
+    check(books)
+
+
+def test_a_row_that_comes_when_the_last_ones_have_left_wakes_the_listener():
+    """
+    A row that is logged just after a commit has emptied the queue is the first of the next: the listener is woken.
+    """
+
+    class Interrupted(RecordQueue):
+        """A queue in which somebody logs before it is settled what is admitted."""
+
+        def _settle(self):
+            if self.written and not self.queued:
+                self.put_nowait(row(logger="late"))
+            super()._settle()
+
+    books = Interrupted(10, 1_000 * SIZE_UNIT)
+    books.open()
+    for _ in range(3):
+        books.put_nowait(row())
+    batch = books.begin_commit(10**9)
+    assert awake(books)
+
+    books.end_commit(batch)
+
+    assert (1, 3) == (books.queued, books.written)
+    assert awake(books)
+
+
+def test_waits_for_the_mutex_with_a_limit(held):
     """
     When another thread does not let go of the mutex, the record is dropped as `contended`, and counted.
 
     A collection can log from anywhere, so the locks of two handlers can be taken in opposite orders.
     """
-    monkeypatch.setattr(_queue, "MUTEX_TIMEOUT", 0.001)
     books = make_queue(1)
-    held, done = threading.Event(), threading.Event()
 
-    def hold():
-        with books.mutex:
-            held.set()
-            done.wait()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait()
-    try:
+    with held(books):
         books.put_nowait(row(logger="put"))
         assert books.refuse(WARNING, 1.0, "refused")
         assert 2 == books.dropped_total
         assert awake(books)
-    finally:
-        done.set()
-        thread.join()
 
     assert {("contended", INFO, "put"): 1, ("contended", WARNING, "refused"): 1} == books.books()["drops"]
     assert 2 == books.dropped_total
@@ -545,17 +817,22 @@ def test_a_reset_queue_is_new():
     assert not books.pending
 
 
-def test_threads_cannot_exceed_the_bounds():
+@pytest.mark.parametrize("capacity", [(500, 900), (100_000, 100_000)])
+def test_threads_cannot_exceed_the_bounds(capacity, request):
     """
-    Many threads that put at the same time never get more in than fits, and no put is uncounted.
+    Many threads that put and refuse at the same time never get more in than fits, and nothing is uncounted.
     """
-    books = make_queue(500, 900, reserve=0.1)
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(1e-6)
+    books = make_queue(*capacity, reserve=0.1, batch_size=500)
     start = threading.Barrier(8)
 
     def put():
         start.wait()
         for number in range(1_000):
-            books.put_nowait(row((INFO, WARNING)[number % 2], size=1 + number % 3))
+            levelno = (INFO, WARNING)[number % 2]
+            if books.admits is ANY or levelno >= books.admits or not books.refuse(levelno, 0.0, "a"):
+                books.put_nowait(row(levelno, size=1 + number % 3))
 
     threads = [threading.Thread(target=put) for _ in range(8)]
     for thread in threads:
@@ -563,9 +840,13 @@ def test_threads_cannot_exceed_the_bounds():
     committed = 0
     while any(thread.is_alive() for thread in threads):
         batch = books.begin_commit(10**9)
-        assert len(batch.rows) <= 500
-        assert sum(item[3] for item in batch.rows) <= 900
+        assert len(books.queue) <= capacity[0]
+        assert sum(item[3] for item in batch.rows) <= capacity[1]
         books.end_commit(batch)
+        found = books.books()
+        assert found["dropped_total"] == sum(found["drops"].values())
+        if found["written"] % 7 == 0:
+            books.take_drops()
         committed += len(batch.rows)
     for thread in threads:
         thread.join()

@@ -63,6 +63,7 @@ def _nothing_interned(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr(_row, "_sources", {})
     monkeypatch.setattr(_row, "_threads", {})
+    monkeypatch.setattr(_row, "_known", {})
 
 
 def make_record(msg: Any = "m", *args: Any, **values: Any) -> logging.LogRecord:
@@ -78,13 +79,19 @@ def rows_of(record: logging.LogRecord, **options: Any) -> tuple[Row, Row]:
     """
     Make the row twice: of a call site that is new, and of one that is known, which goes a shorter way.
     """
-    _row._sources.clear()
-    _row._threads.clear()
+    forget()
     make_row(record, **options)
     known = make_row(record, **options)
-    _row._sources.clear()
-    _row._threads.clear()
+    forget()
     return make_row(record, **options), known
+
+
+def forget() -> None:
+    """
+    Let every call site and every thread be new.
+    """
+    for cache in (_row._sources, _row._threads, _row._known):
+        cache.clear()
 
 
 def row_of(record: logging.LogRecord, **options: Any) -> Row:
@@ -402,7 +409,8 @@ def test_forked_child_without_process(monkeypatch: pytest.MonkeyPatch) -> None:
     With `logging.logProcesses` off, a forked child's records are not taken for its parent's.
     """
     record = make_record(process=None)
-    make_row(record)
+    for _ in range(3):
+        make_row(record)
     child = os.getpid() + 1
     monkeypatch.setattr(os, "getpid", lambda: child)
     _row.forget_threads()
@@ -1085,9 +1093,51 @@ def test_interning_is_bounded(monkeypatch: pytest.MonkeyPatch, attribute: str, l
     """
     monkeypatch.setattr(_row, "_INTERNED", 100)
     for number in range(3 * _row._INTERNED):
-        make_row(make_record(**{attribute: f"{number}" + "x" * length}))
+        for _ in range(2):
+            make_row(make_record(**{attribute: f"{number}" + "x" * length}))
 
-    assert _row._INTERNED >= max(len(_row._sources), len(_row._threads))
+    assert _row._INTERNED >= max(len(_row._sources), len(_row._threads), len(_row._known))
+
+
+def test_pairs_of_call_site_and_thread_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A program with many call sites and many threads makes what is shared grow by neither of them.
+    """
+    monkeypatch.setattr(_row, "_INTERNED", 100)
+    for number in range(900):
+        make_row(make_record(lineno=number % 30, thread=number // 30))
+
+    assert 0 < len(_row._known) <= 100
+
+
+def test_only_plain_names_are_kept() -> None:
+    """
+    A name of a class of the program's, though equal to one that is known, does not stay alive for it.
+    """
+
+    class Name(str):
+        __slots__ = ()
+
+    make_row(make_record())
+    row = make_row(make_record(name=Name("app")))
+
+    assert not _row._known
+    assert str is type(row[SOURCE][0])
+
+
+def test_a_message_that_is_no_str() -> None:
+    """
+    A message is `str(msg) % args`, as the logging module has it, whatever `msg` makes of a `%` itself.
+    """
+
+    class Message:
+        def __mod__(self, args: object) -> str:
+            return "never"
+
+        def __str__(self) -> str:
+            return "paid by %s"
+
+    assert ["paid by c-17"] * 2 == [row[MESSAGE] for row in rows_of(make_record(Message(), "c-17"))]
 
 
 def test_interning_is_bounded_in_bytes() -> None:
