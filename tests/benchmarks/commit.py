@@ -2,6 +2,7 @@
 The writer alone: one commit of 10,000 rows, against `executemany` of the same rows into the same tables.
 
 `executemany` gets its parameters ready made, and writes neither sources nor volume; ours does all of it.
+Each round's rows are a second later than those before, as in a log: with equal times the index is written all over.
 Beside busy threads the difference is the GIL: the sqlite3 module lets go of it around every row.
 """
 
@@ -11,6 +12,7 @@ import logging
 import os
 import sqlite3
 import time
+from itertools import count
 from typing import Any
 
 from sqlite_log_handler._queue import Commit
@@ -57,20 +59,25 @@ def _compare(report: Report, records: list[logging.LogRecord], threads: int, rou
         other = writers[EXECUTEMANY]
         parameters = _parameters(other.path, rows)
         other.close()
+        clock = {case: count(1) for case in paths}
         connection = sqlite3.connect(other.path, isolation_level=None)
         connection.execute("PRAGMA synchronous = NORMAL")
 
         def ours() -> float:
+            later = next(clock[OURS])
+            batch = Commit([(row[0], row[1] + later, *row[2:]) for row in rows], [], 0)
             with busy(threads):
                 begin = time.perf_counter()
-                writers[OURS].write(Commit(rows, [], 0))
+                writers[OURS].write(batch)
                 return time.perf_counter() - begin
 
         def theirs() -> float:
+            later = next(clock[EXECUTEMANY]) * 1_000_000
+            batch = [(row[0] + later, *row[1:]) for row in parameters]
             with busy(threads):
                 begin = time.perf_counter()
                 connection.execute("BEGIN IMMEDIATE")
-                connection.executemany(_SQL, parameters)
+                connection.executemany(_SQL, batch)
                 connection.execute("COMMIT")
                 return time.perf_counter() - begin
 

@@ -266,12 +266,18 @@ def count_lines(path: str) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
-def python(*arguments: str, timeout: float = 600) -> str:
+def python(*arguments: str, timeout: float = 600, **environment: str) -> str:
     """
-    Run this Python on `arguments` in the repository, and return what it prints.
+    Run this Python on `arguments` in the repository, with these environment variables, and return what it prints.
     """
     run = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, check=False, capture_output=True, text=True, timeout=timeout
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **environment},
     )
     if run.returncode:
         raise RuntimeError(f"{arguments}: {run.stderr[-2000:]}")
