@@ -64,7 +64,7 @@ def run(report: Report, options: Options) -> None:
         axes.set(xlabel="seconds", ylabel="resident memory, MB", title=title, ylim=(0, None))
         axes.title.set_fontsize("medium")
         axes.grid(alpha=0.3)
-        axes.legend(loc="upper left")
+        axes.legend(loc="center right")
 
     report.plot(options, "stall-memory.png", draw)
 
