@@ -29,7 +29,8 @@ ARROWS = {
     "_reader": {"_schema", "_row"},
     "_listener": {"_queue"},
     "_handler": {"_row", "_queue", "_writer", "_listener"},
-    "_cli": {"_reader"},
+    "_terminal": set(),
+    "_cli": {"_schema", "_terminal"},
     "_demo": {"_reader", "_handler"},
 }
 FACE = {"__init__", "__main__"}

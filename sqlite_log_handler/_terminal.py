@@ -1,0 +1,137 @@
+"""
+Text for a terminal: what strangers wrote made safe, colours where they are wanted, and the width there is.
+
+Whatever a command prints goes through `printable`: a log holds what strangers wrote, and a terminal obeys control
+characters.
+"""
+
+import io
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from typing import Final
+
+LINES_AT_ONCE: Final = 1_000
+
+_RESET: Final = "\x1b[0m"
+# By the lowest level that has it. Those that journalctl and most loggers use: grey, plain, yellow, red, bold red.
+_COLOURS: Final = ((50, "\x1b[1;31m"), (40, "\x1b[31m"), (30, "\x1b[33m"), (20, ""), (0, "\x1b[2m"))
+
+
+def printable(text: str) -> str:
+    r"""
+    Make `text` safe for one line of a terminal: what does not print is shown as Python would escape it.
+
+    That covers newlines, the control characters (C0, DEL, C1), those that turn the direction of writing, and lone
+    surrogates.
+
+    >>> printable("user\x1b[2Jroot\n")
+    'user\\x1b[2Jroot\\n'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def write_line(line: str = "") -> None:
+    """
+    Print one line, safe for a terminal, at once.
+    """
+    sys.stdout.write(f"{printable(line)}\n")
+    sys.stdout.flush()
+
+
+def write_lines(lines: Iterable[str]) -> int:
+    """
+    Print lines that are safe already, many at once, and return how many there were.
+
+    Nothing is kept back: what came before an error, or before the lines ran out, is printed.
+    """
+    count = 0
+    waiting: list[str] = []
+    try:
+        for line in lines:
+            waiting.append(line)
+            if len(waiting) == LINES_AT_ONCE:
+                count += len(waiting)
+                sys.stdout.write("\n".join(waiting) + "\n")
+                waiting.clear()
+    finally:
+        if waiting:
+            count += len(waiting)
+            sys.stdout.write("\n".join(waiting) + "\n")
+        sys.stdout.flush()
+    return count
+
+
+def say(text: str) -> None:
+    """
+    Tell the operator something that is no part of the output.
+    """
+    sys.stderr.write(f"sqlite-log: {printable(text)}\n")
+
+
+def is_terminal() -> bool:
+    """
+    Tell whether somebody looks at what is printed.
+    """
+    return sys.stdout.isatty()
+
+
+def has_colours() -> bool:
+    """
+    Tell whether to use colours: on a terminal, unless the user says no (https://no-color.org).
+    """
+    return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def plain(text: str, levelno: int) -> str:  # noqa: ARG001 - takes what `coloured` takes
+    """
+    Return `text` as it is.
+    """
+    return text
+
+
+def coloured(text: str, levelno: int) -> str:
+    """
+    Return `text` in the colour of a level.
+    """
+    colour = next((colour for lowest, colour in _COLOURS if levelno >= lowest), "")
+    return f"{colour}{text}{_RESET}" if colour else text
+
+
+def painter() -> Callable[[str, int], str]:
+    """
+    Return what gives a text the colour of its level: `coloured`, or `plain` where no colours are wanted.
+    """
+    return coloured if has_colours() else plain
+
+
+def terminal_width(least: int = 40, most: int = 1_000) -> int:
+    """
+    Return how many columns to fill: those of the terminal, 100 without one.
+    """
+    return min(max(shutil.get_terminal_size(fallback=(100, 24)).columns, least), most)
+
+
+def shows(characters: str) -> bool:
+    """
+    Tell whether the output can hold these characters, whatever the terminal's font.
+    """
+    try:
+        characters.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def prepare() -> None:
+    """
+    Make standard output take any text: a terminal that cannot show a letter gets its escape.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
