@@ -14,8 +14,15 @@ default_role = "code"
 smartquotes_action = "De"  # dashes and ellipses: quotes stay as they were typed
 python_maximum_signature_line_length = 80
 nitpicky = True
-# Of the standard library, whose index would have to be fetched.
-nitpick_ignore = [("py:class", "logging.LogRecord"), ("py:class", "os.PathLike")]
+nitpick_ignore = [
+    # Of the standard library, whose index would have to be fetched.
+    ("py:class", "collections.abc.Callable"),
+    ("py:class", "collections.abc.Iterator"),
+    ("py:class", "logging.LogRecord"),
+    ("py:class", "os.PathLike"),
+    # What may be given by name, which the class that takes it tells.
+    ("py:class", "sqlite_log_handler._filters.Filters"),
+]
 
 html_theme = "furo"
 html_title = f"{project} {release}"

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from sqlite_log_handler import _cli
+from sqlite_log_handler._arguments import Commands
 from sqlite_log_handler._terminal import write_line
 
 
-def add_demo(commands: _cli.Commands) -> None:
+def add_demo(commands: Commands) -> None:
     """
     Add the command `demo`.
     """

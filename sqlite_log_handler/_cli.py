@@ -9,30 +9,43 @@ import argparse
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, TypeAlias
 
-from sqlite_log_handler import _terminal
+from sqlite_log_handler import _check, _export, _gaps, _show, _stats, _terminal, _top
+from sqlite_log_handler._arguments import Commands, join_times
 from sqlite_log_handler._schema import LogFileError
 
 PROGRAM: Final = "sqlite-log"
 
-# What `add_subparsers` returns; argparse has no public name for it.
-Commands: TypeAlias = Any
 AddParser: TypeAlias = Callable[[Commands], None]
 
-COMMANDS: Final[tuple[AddParser, ...]] = ()
+COMMANDS: Final[tuple[AddParser, ...]] = (
+    _show.add_parser,
+    _top.add_parser,
+    _gaps.add_parser,
+    _stats.add_parser,
+    _check.add_parser,
+    _export.add_parser,
+)
 
 
-def build_parser(more: Iterable[AddParser] = ()) -> argparse.ArgumentParser:
+def build_parser(
+    more: Iterable[AddParser] = (),
+) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """
-    Build the parser: one subparser per command.
+    Build the parser, with a subparser per command, and return it with those by name.
     """
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="Keep a program's log in SQLite, and read it back.")
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Keep a program's log in SQLite, and read it back.",
+        epilog=f"`{PROGRAM} COMMAND --help` has the flags of a command, and examples. "
+        f"`{PROGRAM} FILE` is `{PROGRAM} show FILE`.",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add_parser in (*COMMANDS, *more):
         add_parser(commands)
-    return parser
+    return parser, commands.choices
 
 
 def main(arguments: Sequence[str] | None = None, *, more: Iterable[AddParser] = ()) -> int:
@@ -47,7 +60,11 @@ def main(arguments: Sequence[str] | None = None, *, more: Iterable[AddParser] = 
         more: Commands beside those that read: this module knows only that half.
     """
     _terminal.prepare()
-    options = build_parser(more).parse_args(arguments)
+    parser, by_name = build_parser(more)
+    words = join_times(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] not in {*by_name, "-h", "--help"}:
+        words.insert(0, "show")
+    options = parser.parse_args(words)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)

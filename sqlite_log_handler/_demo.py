@@ -13,23 +13,24 @@ import os
 import pprint
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import sysconfig
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlite_log_handler import _reader
+from sqlite_log_handler._formats import Clock, Short, loudest, with_gaps
 from sqlite_log_handler._handler import SQLiteHandler
+from sqlite_log_handler._reader import LogReader
+from sqlite_log_handler._terminal import plain, terminal_width
+from sqlite_log_handler._top import table
 
 # One piece of real work. It logs, and returns how many calls to a logger it made.
 Job = Callable[[], int]
@@ -331,18 +332,18 @@ def show_books(handler: SQLiteHandler, path: str, calls: int, write: Write) -> b
     Print what the handler counted beside what was counted elsewhere, and return whether all of it agrees.
     """
     stats = handler.stats()
-    with _reader.open_log(path) as connection:
-        totals = _reader.read_totals(connection)
+    with LogReader(path) as reader:
+        books = reader.books()
     show_title("The books", write)
     write(f"  {books_of(handler)}")
     write("")
     checks = [
         ("seen", stats.seen, "written + dropped + queued", stats.written + stats.dropped_total + stats.queued),
         ("seen", stats.seen, "calls, as the threads counted", calls),
-        ("written", stats.written, "rows in the file", totals.rows),
-        ("dropped", stats.dropped_total, "sum of the table drops", totals.dropped_in_ledger),
-        ("dropped", stats.dropped_total, "sum of the table volume", totals.dropped_in_volume),
-        ("dropped", stats.dropped_total, f"sum of the {totals.warnings} drop warnings", totals.dropped_in_warnings),
+        ("written", stats.written, "rows in the file", books.rows),
+        ("dropped", stats.dropped_total, "sum of the table drops", books.dropped_in_ledger),
+        ("dropped", stats.dropped_total, "sum of the table volume", books.dropped_in_volume),
+        ("dropped", stats.dropped_total, f"sum of the {books.warnings} drop warnings", books.dropped_in_warnings),
     ]
     for name, ours, other_name, theirs in checks:
         verdict = "agree" if ours == theirs else f"DIFFER by {abs(ours - theirs):,}"
@@ -364,76 +365,32 @@ def show_books(handler: SQLiteHandler, path: str, calls: int, write: Write) -> b
 
 def show_file(path: str, write: Write) -> None:
     """
-    Print what stands in the file, read back with SQLite: the last rows, the gap, and who logged most.
+    Print what stands in the file as the commands show it, and the commands to see more.
     """
-    with _reader.open_log(path) as connection:
-        show_title("The last rows, read back from SQLite", write)
-        show_rows(_reader.read_last(connection, 5), write)
-        gaps = group_gaps(_reader.read_gaps(connection))
+    short = Short(Clock("%b %d %H:%M:%S"), plain)
+    with LogReader(path) as reader:
+        gaps = reader.gaps()
         if gaps:
-            (after_id, parts), *others = gaps.items()
             show_title("The gap, where it is", write)
-            show_rows(_reader.read_last(connection, 3, up_to_id=after_id), write)
-            show_gap(parts, write)
-            show_rows(_reader.read_after(connection, 3, after_id=after_id), write)
-            if others:
-                count = sum(gap.count for _, parts in others for gap in parts)
-                write(f"  {'...':>6}  and {len(others)} more, up to row {others[-1][0]}, with {count:,} records")
-        show_title("Who logged most", write)
-        write(f"  {'logger':<32}{'records':>10}{'dropped':>10}{'share':>8}")
-        for talker in _reader.read_talkers(connection)[:6]:
-            write(f"  {talker.logger:<32}{talker.records:>10,}{talker.dropped:>10,}{talker.share:>8.1%}")
+            after_id = gaps[0].after_id
+            rows = reader.rows(after_id=after_id - 3, up_to_id=after_id + 3)
+            for entry in with_gaps(rows, [gap for gap in gaps if gap.after_id == after_id], whole=False):
+                for line in [short.gap(entry)] if isinstance(entry, list) else short(entry):
+                    write(f"  {cut(line)}")
+        show_title("Who logs most", write)
+        for line in table(reader.top(), "logger", 6):
+            write(f"  {cut(line)}")
     show_title(f"The file stays: {path}", write)
     quoted = shlex.quote(path)
-    write(f'  sqlite3 {quoted} "select time, level, logger, message from logs order by id desc limit 20"')  # noqa: S608 - shown, not run
-    program = (
-        "import sqlite3, sys; [print(*row) for row in sqlite3.connect(sys.argv[1]).execute('select * from drops')]"
-    )
-    write(f'  python -c "{program}" {quoted}')
-
-
-def group_gaps(ledger: Sequence[_reader.Gap]) -> dict[int, list[_reader.Gap]]:
-    """
-    Gather the lines of the ledger by the row that they follow.
-    """
-    gaps: dict[int, list[_reader.Gap]] = {}
-    for gap in ledger:
-        gaps.setdefault(gap.after_id, []).append(gap)
-    return gaps
-
-
-def show_gap(parts: Sequence[_reader.Gap], write: Write) -> None:
-    """
-    Print one gap as a row among the rows: since when, how long and how many, why and whose.
-    """
-    causes: dict[str, int] = {}
-    loggers: dict[str, int] = {}
-    for part in parts:
-        causes[part.cause] = causes.get(part.cause, 0) + part.count
-        loggers[part.logger] = loggers.get(part.logger, 0) + part.count
-    count = sum(part.count for part in parts)
-    since, until = min(part.since_us for part in parts), max(part.until_us for part in parts)
-    time_of_day = datetime.fromtimestamp(since / 1e6, UTC).time().isoformat("milliseconds")
-    text = f"{count:,} records dropped in {(until - since) / 1e6:.2f} s ({loudest(causes)}): {loudest(loggers)}"
-    show_lines(fold(f"  {'~~~~~~':>6}  {time_of_day}  {'GAP':<8} ", text), write)
-
-
-def loudest(counts: Mapping[str, int], most: int = 4) -> str:
-    """
-    Say the highest of `counts`, and how many others there are.
-    """
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    parts = [f"{name} {count:,}" for name, count in ranked[:most]]
-    if len(ranked) > most:
-        parts.append(f"{len(ranked) - most} others {sum(count for _, count in ranked[most:]):,}")
-    return ", ".join(parts) or "none"
-
-
-def terminal_width() -> int:
-    """
-    Return how many columns to fill: those of the terminal, but 80 at least and 100 at most.
-    """
-    return min(max(shutil.get_terminal_size(fallback=(100, 24)).columns, 80), 100)
+    commands = [
+        (f"{quoted} -n 20", "its newest records"),
+        (f"{quoted} -p ERROR", "its errors, with their tracebacks"),
+        (f"gaps {quoted}", "what is missing, why and whose"),
+        (f"stats {quoted}", "how much there is, and when it came"),
+    ]
+    longest = max(len(command) for command, _ in commands)
+    for command, what in commands:
+        write(f"  sqlite-log {command:<{longest}}  {what}")
 
 
 def show_title(text: str, write: Write) -> None:
@@ -449,7 +406,7 @@ def fold(label: str, text: str) -> str:
     """
     Put `text` behind `label`, in lines as wide as the terminal.
     """
-    return textwrap.fill(text, terminal_width(), initial_indent=label, subsequent_indent=" " * len(label))
+    return textwrap.fill(text, width(), initial_indent=label, subsequent_indent=" " * len(label))
 
 
 def show_lines(text: str, write: Write) -> None:
@@ -460,20 +417,16 @@ def show_lines(text: str, write: Write) -> None:
         write(line)
 
 
-def show_rows(rows: Sequence[_reader.Row], write: Write) -> None:
+def width() -> int:
     """
-    Print rows as aligned lines, cut to the width of the terminal, each traceback indented below its row.
+    Return how many columns to fill.
     """
-    for row in rows:
-        begin = f"  {row.id:>6}  {row.time[11:23]}  {row.level:<8} "
-        write(cut(f"{begin}{row.logger}: {row.message}"))
-        for line in (row.exc_text or "").splitlines():
-            write(cut(f"{' ' * len(begin)}{line}"))
+    return terminal_width(least=80, most=100)
 
 
 def cut(line: str) -> str:
     """
-    Cut `line` to the width of the terminal.
+    Cut a line that stands two columns in to the width of the terminal.
     """
-    width = terminal_width()
-    return line if len(line) <= width else f"{line[: width - 3]}..."
+    room = width() - 2
+    return line if len(line) <= room else f"{line[: room - 3]}..."

@@ -14,6 +14,36 @@ APPLICATION_ID = 0x534C6F67
 # Counts up with each change of the tables. A file with a higher number is refused, not guessed at.
 USER_VERSION = 1
 
+# The view that people query, column by column.
+LOG_COLUMNS = {
+    "id": "records.id",
+    "created_us": "created_us",
+    "time": "strftime('%Y-%m-%dT%H:%M:%S', (created_us - (created_us % 1000000 + 1000000) % 1000000) / 1000000, "
+    "'unixepoch') || printf('.%06dZ', (created_us % 1000000 + 1000000) % 1000000)",
+    "levelno": "records.levelno",
+    "level": "coalesce(levels.name, 'Level ' || records.levelno)",
+    "logger": "sources.logger",
+    "message": "message",
+    "pathname": "sources.pathname",
+    "lineno": "sources.lineno",
+    "func": "sources.func",
+    "process": "processes.pid",
+    "process_name": "processes.name",
+    "host": "processes.host",
+    "thread": "thread",
+    "thread_name": "thread_name",
+    "task_name": "task_name",
+    "exc_type": "exc_type",
+    "exc_text": "exc_text",
+    "stack_info": "stack_info",
+    "attributes": "attributes",
+}
+_VIEW_COLUMNS = ",\n    ".join(f"{expression} AS {name}" for name, expression in LOG_COLUMNS.items())
+LOG_TABLES = """records
+    JOIN sources ON sources.id = source_id
+    JOIN processes ON processes.id = process_id
+    LEFT JOIN levels ON levels.levelno = records.levelno"""
+
 # created_us is integer microseconds: a float of today resolves 238 ns at best, sorts no better, and
 # nanoseconds do not survive the 2**53 of JavaScript and jq.
 # AUTOINCREMENT: an id is never given twice, even when the newest rows were pruned, so a reader can follow by id.
@@ -72,25 +102,8 @@ CREATE TABLE volume (
     PRIMARY KEY (hour, logger, levelno)
 ) WITHOUT ROWID;
 CREATE VIEW logs AS SELECT
-    records.id AS id,
-    created_us,
-    strftime('%Y-%m-%dT%H:%M:%S', (created_us - (created_us % 1000000 + 1000000) % 1000000) / 1000000, 'unixepoch')
-        || printf('.%06dZ', (created_us % 1000000 + 1000000) % 1000000) AS time,
-    records.levelno AS levelno,
-    coalesce(levels.name, 'Level ' || records.levelno) AS level,
-    sources.logger AS logger,
-    message,
-    sources.pathname AS pathname,
-    sources.lineno AS lineno,
-    sources.func AS func,
-    processes.pid AS process,
-    processes.name AS process_name,
-    processes.host AS host,
-    thread, thread_name, task_name, exc_type, exc_text, stack_info, attributes
-FROM records
-    JOIN sources ON sources.id = source_id
-    JOIN processes ON processes.id = process_id
-    LEFT JOIN levels ON levels.levelno = records.levelno;
+    {_VIEW_COLUMNS}
+FROM {LOG_TABLES};
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {USER_VERSION};
 """  # noqa: S608 - our own numbers
@@ -116,17 +129,18 @@ class NewerSchemaError(LogFileError):
     """
 
 
-def connect_read_only(path: str, *, timeout: float = 5.0) -> sqlite3.Connection:
+def connect_read_only(path: str, *, timeout: float = 5.0, immutable: bool = False) -> sqlite3.Connection:
     """
     Open `path` so that nothing in it can be changed by us, nor run by what stands in it.
 
     `Path.as_uri` quotes what SQLite's URI syntax would take for a parameter (https://sqlite.org/uri.html).
     `trusted_schema=OFF` keeps functions out of views that somebody else wrote (https://sqlite.org/pragma.html).
+    With `immutable`, SQLite takes no lock and looks at no -wal, which is right for a file that nobody writes to.
 
     Raises:
         sqlite3.OperationalError: there is no such file, or it may not be read.
     """
-    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
+    uri = f"{Path(path).absolute().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}"
     connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA query_only = ON")

@@ -9,10 +9,16 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, TypeAlias
+
+# Gives a text the colour of its level.
+Paint: TypeAlias = Callable[[str, int], str]
 
 LINES_AT_ONCE: Final = 1_000
+
+_KILO: Final = 1_000
+_THREE_DIGITS: Final = 100
 
 _RESET: Final = "\x1b[0m"
 # By the lowest level that has it. Those that journalctl and most loggers use: grey, plain, yellow, red, bold red.
@@ -45,27 +51,23 @@ def write_line(line: str = "") -> None:
     sys.stdout.flush()
 
 
-def write_lines(lines: Iterable[str]) -> int:
+def write_lines(lines: Iterable[str]) -> None:
     """
-    Print lines that are safe already, many at once, and return how many there were.
+    Print lines that are safe already, many at once.
 
     Nothing is kept back: what came before an error, or before the lines ran out, is printed.
     """
-    count = 0
     waiting: list[str] = []
     try:
         for line in lines:
             waiting.append(line)
             if len(waiting) == LINES_AT_ONCE:
-                count += len(waiting)
                 sys.stdout.write("\n".join(waiting) + "\n")
                 waiting.clear()
     finally:
         if waiting:
-            count += len(waiting)
             sys.stdout.write("\n".join(waiting) + "\n")
         sys.stdout.flush()
-    return count
 
 
 def say(text: str) -> None:
@@ -89,6 +91,41 @@ def has_colours() -> bool:
     return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def fit(line: str) -> str:
+    """
+    Cut a line of a table to the width of the terminal; what is not printed on one stays whole.
+    """
+    width = terminal_width()
+    return line if len(line) <= width or not is_terminal() else f"{line[: width - 3]}..."
+
+
+def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """
+    Lay out a table: every column as wide as its widest cell, and to the right, but for the last one.
+    """
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)][:-1]
+    for *cells, last in rows:
+        line = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        yield fit(f"{line}  {last}".rstrip())
+
+
+def size(count: int) -> str:
+    """
+    Write a number of bytes as people say it.
+
+    >>> size(129175552)
+    '129 MB'
+    """
+    if count < _KILO:
+        return f"{count} B"
+    number = float(count)
+    for unit in ("kB", "MB", "GB"):
+        number /= _KILO
+        if round(number) < _KILO:
+            return f"{number:.{0 if round(number, 1) >= _THREE_DIGITS else 1}f} {unit}"
+    return f"{number / _KILO:,.1f} TB"
+
+
 def plain(text: str, levelno: int) -> str:  # noqa: ARG001 - takes what `coloured` takes
     """
     Return `text` as it is.
@@ -104,7 +141,7 @@ def coloured(text: str, levelno: int) -> str:
     return f"{colour}{text}{_RESET}" if colour else text
 
 
-def painter() -> Callable[[str, int], str]:
+def painter() -> Paint:
     """
     Return what gives a text the colour of its level: `coloured`, or `plain` where no colours are wanted.
     """

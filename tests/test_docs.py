@@ -14,6 +14,7 @@ import logging
 import logging.config
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -27,7 +28,10 @@ import yaml
 from pages import DOCS, README, ROOT, Block, blocks_of, commands_of
 
 import sqlite_log_handler
-from sqlite_log_handler import SQLiteHandler, Stats
+from sqlite_log_handler import Books, Bucket, Cursor, Gap, LogReader, LogStats, SQLiteHandler, Stats, Talker
+from sqlite_log_handler.__main__ import add_demo
+from sqlite_log_handler._cli import build_parser
+from sqlite_log_handler._filters import Filters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +40,7 @@ REFERENCE = DOCS / "reference.md"
 # These are followed word for word, each by a module of tests/integration. Here is only what needs no other package.
 INTEGRATIONS = sorted((DOCS / "integrations").glob("*.md"))
 PAGES = [README, *sorted(DOCS.glob("*.md")), *INTEGRATIONS]
+COMMAND_LINE = DOCS / "command-line.md"
 
 CAUSES = ["queue_full", "bytes_full", "unwritable", "contended", "close_timeout"]
 
@@ -60,6 +65,8 @@ NOT_RUN_LINES = {
     "python -m pytest": "would run this suite within itself",
     "python -m tests.benchmarks": "takes minutes, and measures the machine",
     "python -m sqlite_log_handler demo": "the demo has tests of its own, and is run by .ci/run",
+    "sqlite-log demo": "the same",
+    "sqlite-log app-log.db -f": "runs until it is interrupted; tests/test_cli.py follows",
 }
 
 
@@ -237,25 +244,42 @@ def test_integrations_are_followed(page):
 
 @each_block(*SHELL)
 def test_shell_commands_run(block, tmp_path, demo_database):
-    """A command that asks the sqlite3 shell is answered; every other command is excused by a reason."""
-    shell = shutil.which("sqlite3")
+    """A command that asks `sqlite-log` or the sqlite3 shell is answered; every other one is excused by a reason."""
     commands = [command for command in commands_of(block) if not is_left_out(command)]
+    environment = {**os.environ, **sqlite_log(tmp_path), "SQLITE_LOG_DB": "demo-log.db"}
 
-    assert [] == [command for command in commands if not command.startswith("sqlite3 ")]
-    for command in commands if shell else []:
-        for name in re.findall(r"[\w-]+\.db\b", command):
+    assert [] == [command for command in commands if not command.startswith(("sqlite3 ", "sqlite-log ", "export "))]
+    for command in commands:
+        if command.startswith("sqlite3 ") and not shutil.which("sqlite3"):
+            continue
+        for name in {*re.findall(r"[\w-]+\.db\b", command), "demo-log.db"}:
             shutil.copy(demo_database, tmp_path / name)
         run = subprocess.run(
             command,
             shell=True,
             cwd=tmp_path,
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
             timeout=60,
             check=False,
         )
-        assert (0, "") == (run.returncode, run.stderr), command
+        # 1: in this log, nothing matches.
+        assert run.returncode in ({0, 1} if command.startswith("sqlite-log ") else {0}), command
+        assert "" == run.stderr, command
+
+
+def sqlite_log(folder: Path) -> dict[str, str]:
+    """
+    Put the command `sqlite-log` of the package under test into a folder, and return the environment that finds it.
+    """
+    package = Path(sqlite_log_handler.__file__).parent.parent
+    script = folder / "bin" / "sqlite-log"
+    script.parent.mkdir(exist_ok=True)
+    script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m sqlite_log_handler "$@"\n')
+    script.chmod(0o755)
+    return {"PATH": f"{script.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(package)}
 
 
 def renderings(value: object) -> list[str]:
@@ -307,6 +331,46 @@ def test_docstring_examples(name, tmp_path, monkeypatch, logging_tree):
     examples = doctest.DocTestFinder(exclude_empty=True).find(getattr(sqlite_log_handler, name), name, globs=globs)
 
     assert 0 == sum(doctest.DocTestRunner().run(example).failed for example in examples)
+
+
+COMMANDS = build_parser([add_demo])[1]
+
+
+def section_of(page: Path, title: str) -> str:
+    """
+    Return what stands under a heading of the second level.
+    """
+    found = re.search(rf"^## {re.escape(title)}$(.*?)(?=^## |\Z)", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert found, f"{page.name} has no heading ## {title}"
+    return found[1]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_and_flag_has_its_place(command):
+    """docs/command-line.md has a section for each command, with each of its flags, and a screen of its output."""
+    section = section_of(COMMAND_LINE, command)
+    shared = section_of(COMMAND_LINE, "Which records")
+    flags = [
+        flag for action in COMMANDS[command]._actions for flag in action.option_strings if flag not in {"-h", "--help"}
+    ]
+
+    assert f"| `sqlite-log {command}" in COMMAND_LINE.read_text("utf-8")
+    assert [] == [flag for flag in flags if not re.search(rf"^\|.*`{flag}\b", section + shared, re.MULTILINE)]
+    assert f"$ sqlite-log {command}" in section or command == "show"
+
+
+@pytest.mark.parametrize("name", sorted({*Filters.__annotations__, *(n for n in vars(LogReader) if n[0] != "_")}))
+def test_every_method_and_filter_of_the_reader_has_its_place(name):
+    """docs/reader.md names every method of LogReader and every filter."""
+    assert re.search(rf"`(\w+\.)?{name}\b", (DOCS / "reader.md").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("kind", [Books, Bucket, Cursor, Gap, LogStats, Talker], ids=lambda kind: kind.__name__)
+def test_every_number_of_the_reader_has_its_place(kind):
+    """docs/reader.md names every field of what LogReader returns."""
+    text = (DOCS / "reader.md").read_text("utf-8")
+
+    assert [] == [field.name for field in dataclasses.fields(kind) if f"`{field.name}`" not in text]
 
 
 def test_blocks_are_found_as_a_reader_sees_them(tmp_path):

@@ -52,7 +52,7 @@ def _standard_modules() -> list[str]:
     assert spec.origin is not None
     names = {"logging", "logging.handlers"}
     for file in sorted(Path(spec.origin).parent.glob("_*.py")):
-        if file.stem in {"__main__", "_cli", "_demo", "_reader"}:
+        if file.stem not in {"_row", "_queue", "_schema", "_writer", "_listener", "_handler"}:
             continue
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Import):

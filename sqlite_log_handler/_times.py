@@ -1,0 +1,126 @@
+"""
+Points in time as people write them: `yesterday`, `-1h`, `10 min ago`, `@1700000000`, ISO 8601.
+
+Pure: the present is handed in. What is understood is what systemd.time(7) says, as far as the past is concerned.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, time, timedelta
+from typing import Final
+
+_UNITS: Final = {
+    "microseconds": ("us", "usec", "microsecond"),
+    "milliseconds": ("ms", "msec", "millisecond"),
+    "seconds": ("s", "sec", "secs", "second"),
+    "minutes": ("m", "min", "mins", "minute"),
+    "hours": ("h", "hr", "hrs", "hour"),
+    "days": ("d", "day"),
+    "weeks": ("w", "week"),
+}
+_UNIT: Final = {name: unit for unit, names in _UNITS.items() for name in (unit, *names)}
+_PART: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)")
+_CLOCK: Final = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d{1,6})?)?")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+_DAYS: Final = {"today": 0, "yesterday": -1, "tomorrow": 1}
+
+HELP: Final = (
+    "write ISO 8601 (2025-06-30, '2025-06-30 12:00', 2025-06-30T12:00:00Z), a time of today (12:00), now, today, "
+    "yesterday, -1h, '10 min ago', or @seconds since 1970"
+)
+
+
+def parse_duration(text: str) -> timedelta:
+    """
+    Read a length of time, as `90s`, `1h 30min`, `2 days`.
+
+    >>> parse_duration("1h 30min")
+    datetime.timedelta(seconds=5400)
+
+    Raises:
+        ValueError: It is none.
+    """
+    end = 0
+    total = timedelta()
+    lower = text.strip().lower()
+    while (part := _PART.match(lower, end)) is not None:
+        unit = _UNIT.get(part[2])
+        if unit is None:
+            break
+        total += timedelta(**{unit: float(part[1])})
+        end = part.end()
+    if not end or end != len(lower):
+        message = f"{text!r} is no length of time: write 90s, 10min, '1h 30min', 7d, 2 weeks"
+        raise ValueError(message)
+    return total
+
+
+def parse_time(text: str, now: datetime) -> datetime:
+    """
+    Read a point in time.
+
+    >>> parse_time("10 min ago", datetime(2025, 6, 30, 12, tzinfo=UTC)).isoformat()
+    '2025-06-30T11:50:00+00:00'
+
+    Args:
+        text: See `HELP`. Without an offset from UTC it is a time of the zone of `now`.
+        now: The present. With a zone, `yesterday` is a day of that zone; without one, of the local one.
+
+    Raises:
+        ValueError: It is none.
+    """
+    word = text.strip().lower()
+    try:
+        for matches, read in _READERS:
+            if matches(word):
+                return _aware(read(word, now), now)
+        return _aware(datetime.fromisoformat(text.strip()), now)
+    except (ValueError, OverflowError) as error:
+        message = f"{text!r} is no point in time: {HELP}"
+        raise ValueError(message) from error
+
+
+def _midnight(word: str, now: datetime) -> datetime:
+    return datetime.combine(now.date() + timedelta(days=_DAYS[word]), time())
+
+
+def _clock(word: str, now: datetime) -> datetime:
+    return datetime.combine(now.date(), time.fromisoformat(word.rjust(len(word) + (word[1] == ":"), "0")))
+
+
+# In this order: what a text looks like, and how it is read then. A time without a zone is one of the zone of `now`.
+_READERS: Final[tuple[tuple[Callable[[str], object], Callable[[str, datetime], datetime]], ...]] = (
+    (lambda word: word == "now", lambda _, now: now),
+    (lambda word: word in _DAYS, _midnight),
+    (lambda word: word.startswith("@"), lambda word, _: _EPOCH + timedelta(seconds=float(word[1:]))),
+    (lambda word: word.startswith("-"), lambda word, now: now.astimezone(UTC) - parse_duration(word[1:])),
+    (lambda word: word.startswith("+"), lambda word, now: now.astimezone(UTC) + parse_duration(word[1:])),
+    (lambda word: word.endswith("ago"), lambda word, now: now.astimezone(UTC) - parse_duration(word[:-3])),
+    (_CLOCK.fullmatch, _clock),
+)
+
+
+def _aware(moment: datetime, now: datetime) -> datetime:
+    if moment.tzinfo is not None:
+        return moment
+    # astimezone() takes a time without a zone for a local one, with the offset of that day.
+    return moment.astimezone() if now.tzinfo is None else moment.replace(tzinfo=now.tzinfo)
+
+
+def microseconds(moment: datetime) -> int:
+    """
+    Return a time as the file has it: microseconds since 1970, UTC. Without a zone it is a local one.
+    """
+    return (moment.astimezone(UTC) - _EPOCH) // _MICROSECOND
+
+
+def from_microseconds(created_us: int) -> datetime | None:
+    """
+    Return the time that the file has, in UTC; None for one that no calendar has.
+    """
+    try:
+        return _EPOCH + timedelta(microseconds=created_us)
+    except OverflowError:
+        return None

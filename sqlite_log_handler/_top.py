@@ -1,0 +1,114 @@
+"""
+`sqlite-log top`: who produces the volume, and the line that makes it less.
+"""
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from sqlite_log_handler import _arguments
+from sqlite_log_handler._filters import Filters
+from sqlite_log_handler._reader import LogReader
+from sqlite_log_handler._talkers import Talker
+from sqlite_log_handler._terminal import columns, printable, shows, size, write_lines
+
+BY: Final = ("logger", "source", "level", "exception", "thread", "process")
+
+_BARS: Final = "▁▂▃▄▅▆▇█"
+_ASCII_BARS: Final = ".:-=+*%#"
+# The folder of a file, in the name of a call site.
+_FOLDER: Final = re.compile(r" [^ ]*[/\\](?=[^/\\]*:\d+ )")
+
+
+def add_parser(commands: _arguments.Commands) -> None:
+    """
+    Add the command.
+    """
+    parser = _arguments.add_command(
+        commands,
+        "top",
+        summary="show who produces the volume, and the setLevel line to paste",
+        description="Show who logs most: records and bytes written, the share of all records, written and dropped, "
+        "and how it went over the time. By logger and by level this is read from the log's own account, "
+        "which also counts what was pruned.",
+        examples=[
+            ("sqlite-log top app-log.db", "by logger, since the log began"),
+            ("sqlite-log top app-log.db --by source -S -1h", "by line of code, in the last hour"),
+            ("sqlite-log top app-log.db --by exception -n 5", "the five most frequent exceptions"),
+        ],
+    )
+    _arguments.add_file(parser)
+    parser.add_argument(
+        "--by",
+        choices=BY,
+        default="logger",
+        metavar="WHAT",
+        help=f"{', '.join(BY)} (default: logger)",
+    )
+    parser.add_argument("-n", "--lines", type=_arguments.count, default=10, metavar="N", help="so many (default: 10)")
+    _arguments.add_utc(parser)
+    _arguments.add_filters(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """
+    Show the loudest. Returns 1 when there is nobody.
+    """
+    filters = _arguments.filters_of(options)
+    with _arguments.open_reader(options) as reader:
+        talkers = reader.top(options.by, **filters)
+        write_lines(table(talkers, options.by, options.lines))
+        if options.by == "logger" and talkers:
+            write_lines(advice(reader, talkers[0], filters))
+    return 0 if talkers else 1
+
+
+def table(talkers: Sequence[Talker], by: str, most: int) -> Iterator[str]:
+    """
+    Yield the table, a line for each of the loudest.
+    """
+    if not talkers:
+        return
+    trend = any(talker.trend for talker in talkers)
+    highest = max(max(talker.trend, default=0) for talker in talkers)
+    rows = [("records", "bytes", "share", "dropped", *(["trend       "] if trend else []), by)]
+    for talker in talkers[:most]:
+        dropped = "-" if talker.dropped is None else f"{talker.dropped:,}"
+        bars = [sparkline(talker.trend, highest)] if trend else []
+        name = _FOLDER.sub(" ", talker.name) if by == "source" else talker.name
+        share = f"{talker.share:.1%}"
+        rows.append((f"{talker.records:,}", size(talker.bytes), share, dropped, *bars, printable(name)))
+    rest = talkers[most:]
+    if rest:
+        records, share = sum(talker.records for talker in rest), f"{sum(talker.share for talker in rest):.1%}"
+        bars = [""] if trend else []
+        rows.append((f"{records:,}", size(sum(talker.bytes for talker in rest)), share, "", *bars, f"{len(rest)} more"))
+    yield from columns(rows)
+
+
+def sparkline(parts: Sequence[int], highest: int) -> str:
+    """
+    Draw numbers as a line of bars, all lines to one scale; nothing at all is a blank.
+    """
+    bars = _BARS if shows(_BARS) else _ASCII_BARS
+    return "".join(bars[(part * len(bars) - 1) // highest] if part else " " for part in parts)
+
+
+def advice(reader: LogReader, talker: Talker, filters: Filters) -> Iterator[str]:
+    """
+    Yield the line that makes the loudest logger log less, if that costs neither warnings nor errors.
+    """
+    name = "" if talker.name == "root" else repr(talker.name)
+    attempted = talker.records + (talker.dropped or 0)
+    for level, below in (("INFO", 19), ("WARNING", 29)):
+        only: Filters = {**filters, "logger": talker.name, "level": f"..{below}"}
+        spared = [found for found in reader.top(**only) if found.name == talker.name]
+        count = sum(found.records + (found.dropped or 0) for found in spared)
+        if count * 2 > attempted:
+            share = talker.share * count / attempted
+            yield ""
+            yield f"Without {count:,} of its records, {share:.1%} of all:"
+            yield f"  logging.getLogger({printable(name)}).setLevel(logging.{level})"
+            return

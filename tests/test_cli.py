@@ -1,0 +1,793 @@
+"""
+The command line: what each command prints, and its exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import io
+import json
+import logging
+import os
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from freezegun import freeze_time
+
+import sqlite_log_handler
+from sqlite_log_handler import Row, SQLiteHandler
+from sqlite_log_handler.__main__ import add_demo, main
+from sqlite_log_handler._arguments import join_times
+from sqlite_log_handler._cli import build_parser
+from sqlite_log_handler._terminal import printable, size
+
+BEGIN = datetime(2025, 6, 30, 12, tzinfo=UTC)
+
+PARSER, COMMANDS = build_parser([add_demo])
+READING = ["show", "top", "gaps", "stats", "check", "export"]
+
+# What a stranger may write: colours, a cleared screen, C1, text that runs backwards, a line of its own, NUL, a tab.
+NAUGHTY = "a\x1b[31m\x1b[2J\x07\x9b1m\u202eevil\u2066\nERROR root: forged\r\x00\tb\x7f\u2028\ud800z"
+
+
+def record(message="hello", level=logging.INFO, name="shop", *, seconds=0.0, **attributes):
+    """
+    Make a record as if it had been logged `seconds` after BEGIN.
+    """
+    made = logging.LogRecord(name, level, "/srv/shop/app.py", 7, message, (), None, func="work")
+    made.created = (BEGIN + timedelta(seconds=seconds)).timestamp()
+    made.thread, made.threadName, made.process, made.processName = 77, "worker", 4711, "Main"
+    vars(made).update(attributes)
+    return made
+
+
+def failed():
+    """
+    Give the exc_info of an error.
+    """
+    try:
+        dict[str, int]()["price"]
+    except KeyError:
+        return sys.exc_info()
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """
+    A log of a shop, with levels, a traceback, attributes and a gap.
+    """
+    path = tmp_path_factory.mktemp("shop") / "app-log.db"
+    handler = SQLiteHandler(path, capacity=20, reserve=0.5, flush_interval=3_600, flush_level=logging.CRITICAL)
+    handler.handle(record("started"))
+    handler.handle(record("order 7 paid", name="shop.orders", seconds=1, order=7, customer="c 17"))
+    handler.handle(record("order 8 failed", logging.ERROR, "shop.orders", seconds=2, exc_info=failed()))
+    handler.flush()
+    for number in range(25):
+        handler.handle(record(f"miss {number}", logging.DEBUG, "shop.cache", seconds=3 + number / 10))
+    handler.close()  # which writes the drop warning
+    handler = SQLiteHandler(path)
+    handler.handle(record("stock is low", logging.WARNING, "shop.stock", seconds=9))
+    handler.close()
+    begin = int(BEGIN.timestamp())
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        # The drop warning was logged now; here it is to have been logged then.
+        connection.execute("UPDATE records SET created_us = ? WHERE id = 14", [begin * 1_000_000 + 6_500_000])
+        connection.execute("UPDATE volume SET hour = ?", [begin // 3600 * 3600])
+    return path
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, shop):
+    """
+    Run a command on the log of the shop, or on another, and return its exit status and the lines that it prints.
+    """
+    monkeypatch.setenv("SQLITE_LOG_DB", str(shop))
+
+    def run(*words, stderr=""):
+        try:
+            status = main(words)
+        except SystemExit as error:
+            status = error.code
+        out, err = capsys.readouterr()
+        assert (err == stderr) if isinstance(stderr, str) else stderr.search(err)
+        return status, out.splitlines()
+
+    return run
+
+
+# show -----------------------------------------------------------------------------------------------------------------
+
+
+def test_show_has_a_line_for_each_record(run):
+    """A record is a line with time, level, logger and message; its traceback stands below it, indented."""
+    status, lines = run("show", "--utc", "-l", "shop.orders")
+
+    assert 0 == status
+    assert "Jun 30 12:00:01 INFO     shop.orders: order 7 paid" == lines[0]
+    assert "Jun 30 12:00:02 ERROR    shop.orders: order 8 failed" == lines[1]
+    assert "    Traceback (most recent call last):" == lines[2]
+    assert "    KeyError: 'price'" == lines[-1]
+
+
+def test_show_is_what_is_done_without_a_command(run, shop):
+    """Without a command, and with flags or a file only, the log is shown."""
+    expected = run("show", str(shop))
+
+    assert expected == run(str(shop)) == run() == run("--level", "0", str(shop))
+
+
+def test_the_gap_is_drawn_where_it_is(run):
+    """Between the rows that it stands between, a gap is a line that says how many, why and whose."""
+    _, lines = run("--utc", "-p", "DEBUG..WARNING", "-n", "3")
+
+    assert "Jun 30 12:00:03 DEBUG    shop.cache: miss 9" == lines[0]
+    gap = "Jun 30 12:00:04 GAP      ~~~ 15 records dropped in 1.40 s: queue_full 15; shop.cache 15 ~~~"
+    assert gap == lines[1]
+    assert lines[2].startswith("Jun 30 12:00:06 WARNING  sqlite_log_handler: dropped 15 records")
+    assert gap in run("--utc", "-r")[1]
+    assert "GAP" not in str(run("-p", "ERROR"))
+    assert "GAP" not in str(run("-n", "1"))
+
+
+def test_reverse_is_the_same_from_the_end(run):
+    """With -r the newest comes first, and gaps stay where they are."""
+    forwards, backwards = run("-o", "short", "-p", "DEBUG..WARNING")[1], run("-r", "-p", "DEBUG..WARNING")[1]
+
+    assert forwards == backwards[::-1]
+    assert forwards[-2:] == run("-r", "-n", "2")[1][::-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["-o", "short-iso"], "2025-06-30T12:00:09+00:00 WARNING  shop.stock: stock is low"),
+        (["-o", "short-precise"], "Jun 30 12:00:09.000000 WARNING  shop.stock: stock is low"),
+        (["-o", "verbose"], "2025-06-30T12:00:09.000000+00:00 [id 15] WARNING shop.stock: stock is low"),
+        (["-o", "cat"], "stock is low"),
+    ],
+)
+def test_formats(run, words, expected):
+    """Each format has its time, or none."""
+    assert expected == run("--utc", "-n", "1", *words)[1][0]
+
+
+def test_verbose_has_everything(run):
+    """In `verbose`, call site, process, thread and attributes are lines of their own."""
+    _, lines = run("-o", "verbose", "--where", "order=7", "-p", "INFO")
+
+    host = [line for line in lines if line.startswith("    process=4711 Main on ")]
+    assert ["    source=/srv/shop/app.py:7 in work", host[0], "    thread=worker 77"] == lines[1:4]
+    assert ["    attributes.order=7", "    attributes.customer=c 17"] == lines[4:6]
+
+
+def test_logfmt_quotes_what_must_be(run):
+    """In `logfmt` a value with a blank is quoted, and attributes come last."""
+    _, (line,) = run("--utc", "-o", "logfmt", "--where", "order=7")
+
+    assert line.startswith(
+        'time=2025-06-30T12:00:01.000000+00:00 level=INFO logger=shop.orders message="order 7 paid" pathname=/srv'
+    )
+    assert line.endswith(' thread_name=worker order=7 customer="c 17"')
+
+
+def test_json_is_a_document_and_jsonl_lines(run):
+    """`json` is one array, `jsonl` an object on each line, both with the columns of the view `logs`."""
+    document = json.loads("\n".join(run("-o", "json")[1]))
+    lines = [json.loads(line) for line in run("-o", "jsonl")[1]]
+
+    assert document == lines
+    assert set(Row._fields) == set(document[0])
+    assert {"order": 7, "customer": "c 17"} == document[1]["attributes"]
+    assert (1, ["[]"]) == run("-o", "json", "-l", "nobody")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["-p", "ERROR"], ["order 8 failed"]),
+        (["-g", "ORDER 7|STOCK"], []),
+        (["-g", "order 7|stock"], ["order 7 paid", "stock is low"]),
+        (["-F", "keyerror: 'pr"], ["order 8 failed"]),
+        (["--exception", "KeyError"], ["order 8 failed"]),
+        (["--where", "customer=c 17"], ["order 7 paid"]),
+        (["--pid", "4711", "-n", "1"], ["stock is low"]),
+        (["--thread", "worker", "-n", "1"], ["stock is low"]),
+        (["--task", "x"], []),
+        (["--exclude", "shop.cache", "--exclude", "sqlite_log_handler", "-l", "shop", "-n1"], ["stock is low"]),
+        (["-l", "shop.stock", "-l", "shop.orders", "-n2"], ["order 8 failed", "stock is low"]),
+        (["--after-id", "14"], ["stock is low"]),
+        (["-S", "2025-06-30 12:00:07", "--utc"], ["stock is low"]),
+        (["-S", "@1751284801", "-U", "@1751284801"], ["order 7 paid"]),
+        (["--run", "0", "-n", "0"], []),
+    ],
+)
+def test_flags_are_filters(run, words, expected):
+    """Each flag chooses rows, and the exit status tells whether there are any."""
+    status, lines = run("-o", "cat", *words)
+
+    assert expected == lines
+    assert (0 if expected else 1) == status
+
+
+def test_times_are_counted_from_now(run):
+    """`yesterday`, `-1h` and `ago` are counted from the moment at which the command is run."""
+    with freeze_time(BEGIN + timedelta(minutes=10)):
+        recent = run("-o", "cat", "--utc", "-S", "-595s")
+        ago = run("-o", "cat", "--utc", "--since", "9 min 51 s ago")
+        past = run("-o", "cat", "--utc", "-U", "yesterday")
+    with freeze_time(BEGIN + timedelta(days=1)):
+        yesterday = run("-o", "cat", "--utc", "-S", "yesterday", "-U", "today", "-n", "1")
+
+    assert (0, ["stock is low"]) == ago == yesterday
+    assert "stock is low" == recent[1][-1]
+    assert (1, []) == past
+
+
+def test_a_time_may_begin_with_a_minus():
+    """`-S -1h` is a flag and its value, with and without a blank, short and long."""
+    assert ["-S-1h", "x.db"] == join_times(["-S", "-1h", "x.db"])
+    assert ["--until=-1h 30min"] == join_times(["--until", "-1h 30min"])
+    assert ["-S", "yesterday", "-f"] == join_times(["-S", "yesterday", "-f"])
+
+
+def test_the_cursor_file_keeps_how_far_one_has_read(run, tmp_path, make_handler, logger, path):
+    """What was shown once is not shown again, whatever the filters left out; a new log is shown from its start."""
+    cursor = str(tmp_path / "cursor")
+    handler = make_handler()
+    logger.addHandler(handler)
+    show = [str(path), "-o", "cat", "--cursor-file", cursor]
+
+    logger.info("one")
+    logger.error("two")
+    handler.flush()
+    assert (0, ["two"]) == run(*show, "-p", "ERROR")
+    assert (1, []) == run(*show)
+    logger.info("three")
+    handler.flush()
+    assert (0, ["three"]) == run(*show)
+    assert "3\n" == (tmp_path / "cursor").read_text()
+
+    (tmp_path / "cursor").write_text("99\n")
+    note = f"sqlite-log: the log was begun anew since {cursor!r} was written: it is read from its beginning\n"
+    assert (0, ["one", "two", "three"]) == run(*show, stderr=note)
+    assert ["logger"] != handler  # the handler lives as long as the test
+
+
+ERRORS = {
+    "show no-such.db": "show: '{folder}/no-such.db' does not exist: name the file of a SQLiteHandler",
+    "-p LOUD": "show: 'LOUD' is no level of this log: write one of DEBUG, INFO, WARNING, ERROR, CRITICAL, a number, "
+    "or a range as INFO..ERROR",
+    "top --where x": "top: --where 'x' has no =: write KEY=VALUE",
+    "-f -r": "show: -f has no end, so it goes neither with -r nor with -o json; -o jsonl has an object on each line",
+    "--cursor-file c -U now": "show: --cursor-file keeps how far the log was read, and -U would leave out what is "
+    "never read again",
+    "--cursor-file {folder}/text": "show: '{folder}/text' is no cursor file: name one that does not exist yet, or the "
+    "one that was written before",
+    "export --output {folder}/text": "export: [Errno 17] File exists: '{folder}/text'",
+    "stats --bucket 1us": "stats: bucket='1us' makes 9,000,001 buckets of this log: take a longer one",
+}
+
+
+@pytest.mark.parametrize("words", ERRORS)
+def test_errors_are_one_line(run, tmp_path, monkeypatch, words):
+    """What is wrong is said in one line that says what to do, and the exit status is 2."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text").write_text("hello")
+    message = f"sqlite-log {ERRORS[words]}\n".replace("{folder}", str(tmp_path))
+
+    assert (2, []) == run(*words.replace("{folder}", str(tmp_path)).split(), stderr=message)
+
+
+def test_which_log(run, monkeypatch):
+    """Without a FILE and without SQLITE_LOG_DB, it is asked which log is meant."""
+    monkeypatch.delenv("SQLITE_LOG_DB")
+
+    assert (2, []) == run("stats", stderr="sqlite-log stats: which log? Name a FILE, or set SQLITE_LOG_DB\n")
+
+
+# The other commands ---------------------------------------------------------------------------------------------------
+
+
+def test_top_says_who_and_what_to_do(run):
+    """`top` has a line for the loudest, and the setLevel line that makes the loudest of all quiet."""
+    status, lines = run("top", "-n", "2")
+
+    assert 0 == status
+    assert ["records", "bytes", "share", "dropped", "logger"] == lines[0].split()
+    assert "     10   60 B  83.3%       15  shop.cache" == lines[1]
+    assert lines[3].endswith("3 more")
+    assert [
+        "",
+        "Without 25 of its records, 83.3% of all:",
+        "  logging.getLogger('shop.cache').setLevel(logging.INFO)",
+    ] == (lines[4:])
+
+
+def test_top_by_source_draws_the_trend(run):
+    """By call site there is a line of bars for the course of time, and no line to paste."""
+    _, lines = run("top", "--by", "source", "-l", "shop.cache")
+
+    assert lines[0].endswith("  trend         source")
+    assert lines[1].endswith("shop.cache app.py:7 work")
+    assert set("▁▂▃▄▅▆▇█") & set(lines[1])
+    assert 2 == len(lines)
+
+
+def test_top_does_not_advise_to_lose_warnings(run):
+    """When the loudest logger logs errors for the most part, no line is offered that would leave them out."""
+    assert "setLevel" not in str(run("top", "-l", "shop.stock"))
+
+
+def test_gaps_are_a_table(run):
+    """`gaps` has a line for each place and cause, and a sum."""
+    status, lines = run("gaps", "--utc")
+
+    assert 0 == status
+    assert "Jun 30 12:00:04     1.40       15        13  queue_full: shop.cache DEBUG 15" == lines[1]
+    assert lines[2].split() == ["15", "in", "1", "gap"]
+    assert (1, []) == run("gaps", "-p", "ERROR")
+
+
+def test_stats_have_a_histogram(run):
+    """`stats` says how much there is, and draws it over time, with ~ where records were dropped."""
+    status, lines = run("stats", "--utc", "--bucket", "1s")
+
+    assert 0 == status
+    assert "rows     15, id 1 to 15; 5 loggers, 5 call sites, 2 processes" == lines[3]
+    assert "time     2025-06-30 12:00:00 to 2025-06-30 12:00:09, 9.0 s" == lines[4]
+    assert "levels   DEBUG 10, INFO 2, WARNING 2, ERROR 1" == lines[5]
+    assert "dropped  15: queue_full 15" == lines[6]
+    bars = [line.split() for line in lines[8:-1]]
+    assert 10 == len(bars)
+    assert {"D"} == set(bars[3][4])
+    assert {"~"} == set(bars[4][4])
+    assert {"W"} == set(bars[9][4])
+    assert lines[-1].endswith("D DEBUG, I INFO, W WARNING, E ERROR, ~ dropped 15")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_a_histogram_fits_the_terminal(run, monkeypatch, columns):
+    """No bar is longer than the terminal is wide, and the longest fills it."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, lines = run("stats")
+
+    assert columns - 1 <= max(len(line) for line in lines[8:-1]) <= columns
+
+
+def test_what_retention_and_forwarding_leave_is_shown(run, shop, path):
+    """Rows that were pruned before they were forwarded are a gap, and cursors stand among the statistics."""
+    path.write_bytes(shop.read_bytes())
+    since = int(BEGIN.timestamp()) * 1_000_000
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(
+            f"""
+            CREATE TABLE IF NOT EXISTS prunes (
+                id INTEGER PRIMARY KEY, first_id INTEGER NOT NULL, last_id INTEGER NOT NULL, since_us INTEGER NOT NULL,
+                until_us INTEGER NOT NULL, cause TEXT NOT NULL, count INTEGER NOT NULL, unsent INTEGER NOT NULL
+            );
+            CREATE TABLE IF NOT EXISTS cursors (
+                name TEXT PRIMARY KEY, after_id INTEGER NOT NULL, updated_us INTEGER NOT NULL
+            ) WITHOUT ROWID;
+            DELETE FROM records WHERE id <= 3;
+            INSERT INTO prunes VALUES (1, 1, 3, {since}, {since} + 500000, 'max_rows', 3, 2);
+            INSERT INTO cursors VALUES ('loki', 13, 0), ('done', 15, 0);
+            """
+        )
+
+    gap = "Jun 30 12:00:00 GAP      ~~~ 2 records pruned in 0.50 s: max_rows (not forwarded) 2 ~~~"
+    assert gap == run("--utc", str(path))[1][0]
+    assert ["Jun", "30", "12:00:00", "0.50", "2", "3", "max_rows", "(not", "forwarded)"] == run(
+        "gaps", "--utc", str(path)
+    )[1][1].split()
+    lines = run("stats", "--utc", str(path))[1]
+    assert ["pruned   3, 2 of them not forwarded", "cursor   done at id 15, at the end"] == lines[7:9]
+    assert lines[9].startswith("cursor   loki at id 13, 2 rows and ")
+    assert [] == [line for line in run("check", str(path))[1] if line.startswith("WRONG")]
+
+
+def test_check_says_ok(run):
+    """`check` has a line for everything that it has looked at."""
+    status, lines = run("check")
+
+    assert 0 == status
+    assert ["ok"] * 5 == [line.split()[0] for line in lines]
+
+
+def test_check_finds_books_that_do_not_agree(run, shop, path):
+    """When somebody has deleted from the ledger, `check` says which sums differ, and its exit status is 1."""
+    path.write_bytes(shop.read_bytes())
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM drops")
+
+    status, lines = run("check", str(path))
+    assert 1 == status
+    assert ["ok", "ok", "WRONG", "WRONG", "ok"] == [line.split()[0] for line in lines]
+
+
+def test_check_finds_damage(run, make_handler, logger, path):
+    """When the file is damaged, `check` says where, as far as SQLite can tell."""
+    handler = make_handler()
+    logger.addHandler(handler)
+    for number in range(3_000):
+        logger.info("%d %s", number, "x" * 50)
+    handler.close()
+    with open(path, "r+b") as file:
+        file.seek(4096 * 30)
+        file.write(b"\xff" * 4096 * 5)
+
+    status, lines = run("check", str(path))
+    assert 1 == status
+    assert "WRONG" == lines[1].split()[0]
+
+
+def test_export_writes_the_same_rows_in_each_format(run, tmp_path):
+    """JSON lines and CSV have the same rows and columns, on standard output and in a file."""
+    _, lines = run("export")
+    status, _ = run("export", "--format", "csv", "--output", str(tmp_path / "x.csv"))
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text(encoding="utf-8"), newline="")))
+
+    assert 0 == status
+    assert [str(json.loads(line)["id"]) for line in lines] == [row["id"] for row in rows]
+    assert [json.loads(line)["exc_text"] or "" for line in lines] == [row["exc_text"] for row in rows]
+    assert list(Row._fields) == list(rows[0])
+    assert (1, []) == run("export", "-l", "nobody")
+    assert 0 == run("export", "--output", str(tmp_path / "x.jsonl"))[0]
+    assert lines == (tmp_path / "x.jsonl").read_text(encoding="utf-8").splitlines()
+
+
+def test_export_writes_parquet(run, tmp_path):
+    """Parquet has the same columns, with the time as a timestamp."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra `parquet` is not installed")
+
+    assert 0 == run("export", "--format", "parquet", "--output", str(tmp_path / "x.parquet"))[0]
+    rows = parquet.read_table(tmp_path / "x.parquet").to_pylist()
+    assert [json.loads(line)["message"] for line in run("export")[1]] == [row["message"] for row in rows]
+    assert BEGIN == rows[0]["time"]
+
+
+def test_parquet_needs_pyarrow(run, monkeypatch):
+    """Without pyarrow, it is said what to install."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+
+    note = "sqlite-log export: --format parquet needs pyarrow: pip install 'sqlite-log-handler[parquet]'\n"
+    assert (2, []) == run("export", "--format", "parquet", stderr=note)
+
+
+# A terminal -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def naughty(make_handler, tmp_path):
+    """
+    A log in which every text that a stranger can write is naughty.
+    """
+    path = tmp_path / "naughty.db"
+    handler = make_handler(path, capacity=2)
+    one = record(NAUGHTY, logging.ERROR, NAUGHTY, exc_info=failed(), stack_info=NAUGHTY, pathname=NAUGHTY)
+    vars(one).update({"threadName": NAUGHTY, "processName": NAUGHTY, NAUGHTY: NAUGHTY, "funcName": NAUGHTY})
+    one.exc_text = NAUGHTY
+    one.exc_info = None
+    for _ in range(10):
+        handler.handle(one)
+    handler.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE levels SET name = ?", ["\x1b[2J\u202e\n"])
+        connection.execute("UPDATE drops SET cause = ?", ["\x1b[2J\u202e\n"])
+        connection.execute("UPDATE records SET exc_type = ?", ["\x1b[2J\u202e\n"])
+    return path
+
+
+LINES = [
+    *(["show", "-o", name] for name in ("short", "short-precise", "verbose", "json", "jsonl", "cat", "logfmt")),
+    *(["top", "--by", by] for by in ("logger", "source", "level", "exception", "thread", "process")),
+    *([name] for name in ("gaps", "stats", "check", "export")),
+]
+
+
+@pytest.mark.parametrize("words", LINES, ids=" ".join)
+def test_nothing_reaches_the_terminal_that_it_would_obey(run, naughty, words):
+    """Whatever stands in a log, a command prints nothing but letters, blanks and the ends of its own lines."""
+    _, lines = run(*words, str(naughty))
+
+    assert lines
+    assert [] == [line for line in lines if not line.isprintable()]
+    assert not any(line.startswith("ERROR root: forged") for line in lines)
+
+
+def test_json_stays_the_same_when_it_is_made_safe(run, naughty):
+    """What is escaped in JSON is the same text when it is read."""
+    _, (line, *_) = run("-o", "jsonl", str(naughty))
+
+    assert NAUGHTY.replace("\x00", r"\x00").replace("\ud800", r"\ud800") == json.loads(line)["message"]
+
+
+def in_terminal(words, **environment):
+    """
+    Run a command with a terminal for its output, and return what it prints there.
+    """
+    pty = pytest.importorskip("pty", reason="no terminals on this system")
+    ours, theirs = pty.openpty()
+    package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
+    settings = {**os.environ, "PYTHONPATH": package, "TERM": "xterm", "COLUMNS": "80", **environment}
+    settings.pop("NO_COLOR", None)
+    settings.update(environment)
+    command = [sys.executable, "-m", "sqlite_log_handler", *words]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=settings) as process:
+        os.close(theirs)
+        printed = b""
+        with contextlib.suppress(OSError):  # the other side is closed
+            while part := os.read(ours, 65536):
+                printed += part
+        os.close(ours)
+        assert 0 == process.wait(60)
+    return printed.decode()
+
+
+def test_levels_have_colours_on_a_terminal(shop):
+    """On a terminal warnings are yellow and errors red; with NO_COLOR, or on a dumb one, nothing is."""
+    words = [str(shop), "-p", "WARNING"]
+
+    printed = in_terminal(words)
+    assert "\x1b[31mERROR    shop.orders: order 8 failed\x1b[0m" in printed
+    assert "\x1b[33mWARNING  shop.stock: stock is low\x1b[0m" in printed
+    assert "\x1b" not in in_terminal(words, NO_COLOR="1")
+    assert "\x1b" not in in_terminal(words, TERM="dumb")
+
+
+def test_there_are_no_colours_without_a_terminal(run):
+    """What is piped has no colours."""
+    assert "\x1b" not in str(run())
+
+
+def test_tables_fit_the_terminal(shop):
+    """On a terminal the lines of a table are cut to its width."""
+    printed = in_terminal(["top", "--by", "source", str(shop)], COLUMNS="50")
+
+    assert 50 == max(len(line) for line in printed.splitlines())
+
+
+def test_whose_a_gap_is_moves_to_a_line_of_its_own(shop):
+    """On a terminal that is too narrow for it, the loggers of a gap stand below its line."""
+    wide = in_terminal(["gaps", str(shop)], COLUMNS="100").splitlines()
+    narrow = in_terminal(["gaps", str(shop)], COLUMNS="60").splitlines()
+
+    assert wide[1].endswith("13  queue_full: shop.cache DEBUG 15")
+    assert narrow[1].endswith("13  queue_full")
+    assert "    shop.cache DEBUG 15" == narrow[2]
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (99_949, "99.9 kB"), (999_499, "999 kB"), (999_500, "1.0 MB"),
+     (2_500_000_000, "2.5 GB"), (10**15, "1,000.0 TB")],
+)  # fmt: skip
+def test_sizes(count, expected):
+    """Bytes are said in three digits."""
+    assert expected == size(count)
+
+
+def test_printable_keeps_letters():
+    """Letters of all scripts stay as they are."""
+    assert "größer, больше, 大きい, 🎉" == printable("größer, больше, 大きい, 🎉")
+
+
+# Processes ------------------------------------------------------------------------------------------------------------
+
+
+# Started in the background by a shell, a program ignores Ctrl-C, and inherits that to its children.
+INTERRUPTIBLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from sqlite_log_handler.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def start():
+    """
+    Start a command as a process of its own.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def start(*words):
+            package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
+            process = subprocess.Popen(
+                [sys.executable, "-c", INTERRUPTIBLE, *map(str, words)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": package},
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+def test_a_closed_pipe_is_no_error(start, make_handler, logger, path):
+    """When `head` has seen enough, nothing is said."""
+    handler = make_handler()
+    logger.addHandler(handler)
+    for number in range(20_000):
+        logger.info("%d %s", number, "x" * 50)
+    handler.close()
+
+    process = start(path)
+    process.stdout.readline()
+    process.stdout.close()
+    assert (141, "") == (process.wait(60), process.stderr.read())
+
+    process = start(path, "-n", "5")
+    process.stdout.close()
+    assert (141, "") == (process.wait(60), process.stderr.read())
+
+
+@pytest.mark.parametrize("words", [["-o", "cat"], ["-o", "jsonl"]], ids=" ".join)
+def test_follow_shows_each_record_that_comes(start, make_handler, logger, path, words):
+    """`-f` shows the newest, then each record that is logged, until it is interrupted."""
+    handler = make_handler()
+    logger.addHandler(handler)
+    for number in range(20):
+        logger.info("before %d", number)
+    handler.flush()
+
+    process = start(path, "-f", *words)
+    shown = [process.stdout.readline() for _ in range(10)]
+    logger.info("first")
+    shown.append(process.stdout.readline())
+    logger.error("second")
+    shown.append(process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    assert (130, "") == (process.wait(60), process.stderr.read())
+
+    expected = [*(f"before {number}" for number in range(10, 20)), "first", "second"]
+    assert expected == [json.loads(line)["message"] if "jsonl" in words else line.strip() for line in shown]
+
+
+def test_follow_draws_the_gap_where_it_is(start, make_handler, path):
+    """A gap that comes while one follows is drawn between the rows that it stands between."""
+    handler = make_handler(capacity=20, reserve=0.5, flush_interval=3_600, flush_level=logging.CRITICAL)
+    handler.handle(record("before"))
+    handler.flush()
+
+    process = start(path, "-f")
+    shown = [process.stdout.readline()]
+    for number in range(11):
+        handler.handle(record(f"burst {number}", logging.DEBUG))
+    handler.close()
+    shown += [process.stdout.readline() for _ in range(12)]
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+
+    assert "burst 9\n" == shown[10][-8:]
+    assert "GAP      ~~~ 1 record dropped" in shown[11]
+    assert "sqlite_log_handler: dropped 1 record" in shown[12]
+
+
+@pytest.fixture
+def busy_log(path):
+    """
+    A log that another process is filling, until the test is over.
+    """
+    program = """
+import itertools, logging, sys
+from sqlite_log_handler import SQLiteHandler
+handler = SQLiteHandler(sys.argv[1], capacity=2_000, flush_interval=0.01)
+logger = logging.getLogger("busy")
+logger.setLevel(1)
+logger.addHandler(handler)
+logger.propagate = False
+logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
+for number in itertools.count():
+    logger.log((number % 5 + 1) * 10, "order %d", number, extra={"order": number})
+    if number == 100:
+        handler.flush()
+        print("begun", flush=True)
+"""
+    package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": package},
+    ) as process:
+        try:
+            assert b"begun\n" == process.stdout.readline()
+            yield path
+            assert None is process.poll()
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["show"],
+        ["show", "-n", "100"],
+        ["show", "-r", "-n", "100"],
+        ["show", "-o", "jsonl"],
+        ["show", "-p", "ERROR", "-S", "-1h", "-g", "order \\d+3"],
+        ["top"],
+        ["top", "--by", "source"],
+        ["stats"],
+        ["check"],
+        ["export", "--format", "csv"],
+    ],
+    ids=" ".join,
+)
+def test_every_command_works_beside_a_live_writer(run, busy_log, words):
+    """Each command gives its answer on a file that another process is filling at that moment."""
+    status, lines = run(*words, str(busy_log))
+
+    assert 0 == status
+    assert lines
+
+
+def test_gaps_works_beside_a_live_writer(run, busy_log):
+    """The ledger can be read while it is written, whether there is something in it yet or not."""
+    status, lines = run("gaps", str(busy_log))
+
+    assert (0 if lines else 1) == status
+
+
+def test_what_is_read_beside_a_live_writer_has_no_hole(run, busy_log):
+    """Rows that are read while others are written are all there, in order, once."""
+    _, lines = run("-o", "jsonl", str(busy_log))
+    ids = [json.loads(line)["id"] for line in lines]
+
+    assert list(range(1, len(ids) + 1)) == ids
+
+
+# Help -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", READING)
+def test_help_shows_examples(run, name):
+    """The help of each command has examples, and each of them is understood."""
+    _, lines = run(name, "--help")
+    examples = [line.strip() for line in lines[lines.index("examples:") :] if line.startswith("  sqlite-log ")]
+
+    assert examples
+    assert max(len(line) for line in lines) <= 80
+    for example in examples:
+        words = join_times(argparse_words(example))
+        PARSER.parse_args(words if words[0] in COMMANDS else ["show", *words])
+
+
+def argparse_words(example):
+    """
+    Split an example as a shell does, up to a pipe or the next command.
+    """
+    words = shlex.split(example)[1:]
+    for end in ("|", "&&"):
+        if end in words:
+            words = words[: words.index(end)]
+    return words
+
+
+def test_wrong_flags_are_told(run):
+    """A flag that does not exist is an error of argparse, with status 2."""
+    with pytest.raises(SystemExit) as caught, contextlib.redirect_stderr(io.StringIO()) as said:
+        main(["show", "--colour"])
+
+    assert 2 == caught.value.code
+    assert "unrecognized arguments: --colour" in said.getvalue()
+
+
+def test_help_of_all(run):
+    """The help names every command."""
+    status, lines = run("--help")
+
+    assert 0 == status
+    assert set(COMMANDS) <= {line.split()[0] for line in lines if line.startswith("    ")}
+    assert isinstance(PARSER, argparse.ArgumentParser)

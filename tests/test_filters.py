@@ -1,0 +1,150 @@
+"""
+What one wants, as a condition in SQL.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqlite_log_handler._filters import FilterError, where
+from sqlite_log_handler._text import ignores_case, required_literals
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("timeout", ["timeout"]),
+        (r"timed out after \d+ ms", ["timed out after "]),
+        ("refused|reset", ["refused", "reset"]),
+        ("colou?rs", ["colo"]),
+        ("ab+cd", ["ab"]),
+        ("x{2}yz", ["yz"]),
+        (r"a\.b\.c", ["a.b.c"]),
+        ("[abc|]dd|ee", ["dd", "ee"]),
+        ("^begin.*end$", ["begin"]),
+    ],
+)
+def test_literals_of_a_pattern(pattern, expected):
+    """From a plain pattern it is known which texts a match contains, so that SQLite can look for those."""
+    assert expected == required_literals(pattern, ignore_case=False)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["", r"\d+", "a", "(abc)", "abc|", r"\x41bc", r"\u0041bc", "(?i)abc", "(?x)a b c", "a*b?", "ab|c"]
+)
+def test_patterns_without_a_literal(pattern):
+    """Where it cannot be told what a match contains, nothing is told."""
+    assert [] == required_literals(pattern, ignore_case=False)
+
+
+def test_letters_of_three_cases_are_not_relied_on():
+    """Python takes the Kelvin sign for a k when it ignores case, and LIKE does not: such letters are left out."""
+    assert ["n per re"] == required_literals("kelvin per res", ignore_case=True)
+    assert re.search("kelvin", "\N{KELVIN SIGN}elvin", re.IGNORECASE)
+
+
+PIECES = st.sampled_from(
+    [*"abAB .,-{}^$|*+?", r"\.", r"\d", r"\w", r"\b", r"\n", "[ab]", "[^a]", "[]a]", "{2}", "{,1}"]
+)
+
+
+@given(st.lists(PIECES, max_size=8).map("".join), st.text("abAB .,-{}1\n", max_size=12), st.booleans())
+def test_no_match_is_missed_for_its_literals(pattern, text, ignore_case):
+    """Whatever matches a pattern contains one of the literals that were derived from it."""
+    try:
+        match = re.search(pattern, text, re.IGNORECASE if ignore_case else 0)
+    except re.error:
+        return
+    literals = required_literals(pattern, ignore_case=ignore_case)
+
+    if match and literals:
+        found = match[0].lower() if ignore_case else match[0]
+        assert any((literal.lower() if ignore_case else literal) in found for literal in literals)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("error", True), ("Error", False), ("ärger 1", True), ("ÄRGER", False)])
+def test_smart_case(text, expected):
+    """A text without a capital letter stands for both cases."""
+    assert expected == ignores_case(text)
+
+
+@pytest.fixture
+def connection():
+    """
+    A database with the tables that filters are resolved against.
+    """
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE levels (levelno INTEGER PRIMARY KEY, name TEXT)")
+        connection.execute("INSERT INTO levels VALUES (5, 'TRACE'), (10, 'DEBUG'), (20, 'INFO'), (30, 'WARNING')")
+        connection.execute("CREATE TABLE processes (id INTEGER PRIMARY KEY, started_us INTEGER)")
+        connection.execute("INSERT INTO processes VALUES (1, 100), (2, 0), (3, 300), (4, 200)")
+        yield connection
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        ("WARNING", (30, 2**63 - 1)),
+        ("warning", (30, 2**63 - 1)),
+        ("warn", (30, 2**63 - 1)),
+        ("err", (40, 2**63 - 1)),
+        (15, (15, 2**63 - 1)),
+        ("25", (25, 2**63 - 1)),
+        ("trace", (5, 2**63 - 1)),
+        ("INFO..WARNING", (20, 30)),
+        ("..INFO", (-(2**63), 20)),
+        (" debug .. ", (10, 2**63 - 1)),
+    ],
+)
+def test_levels(connection, level, expected):
+    """A level is a name that the log knows, a number, or a range of those; its case does not matter."""
+    assert expected == where(connection, {"level": level}).parameters
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"level": "LOUD"}, "'LOUD' is no level of this log: write one of TRACE, DEBUG, INFO, WARNING, a number"),
+        ({"level": 2**70}, "level .* is beyond 64 bits"),
+        ({"since": "soon"}, "'soon' is no point in time"),
+        ({"pattern": "(unclosed"}, "'.unclosed' is no regular expression: .*; a text as it is goes with -F"),
+        ({"run": 4}, "there is no run 4: the log has 3; 0 is the last"),
+        ({"run": -3}, "there is no run -3"),
+        ({"after_id": 2**63}, "after_id .* is beyond 64 bits"),
+        ({"process": 2**63}, "process .* is beyond 64 bits"),
+        ({"thread": str(2**63)}, "thread .* is beyond 64 bits"),
+    ],
+)
+def test_a_filter_that_cannot_be_understood(connection, filters, message):
+    """A filter that cannot be understood is refused by name, with what can be."""
+    with pytest.raises(FilterError, match=message):
+        where(connection, filters)
+
+
+def test_a_filter_that_does_not_exist(connection):
+    """A misspelt filter is a TypeError, as a misspelt argument is."""
+    misspelt: Any = {"levels": "INFO"}
+
+    with pytest.raises(TypeError, match="there is no filter 'levels'; there are since, until, level"):
+        where(connection, misspelt)
+
+
+@pytest.mark.parametrize(("run", "expected"), [(0, 3), (-1, 4), (-2, 1), (1, 1), (3, 3)])
+def test_runs_are_counted_by_their_start(connection, run, expected):
+    """Run 0 is the process that was started last, -1 the one before, 1 the first; a sender in between is none."""
+    assert (expected,) == where(connection, {"run": run}).parameters
+
+
+def test_no_value_stands_in_the_sql(connection):
+    """Whatever a user gives is a parameter."""
+    names = ("logger", "exclude", "text", "pattern", "task", "exception", "thread")
+    filters: Any = {**dict.fromkeys(names, "QQ"), "attributes": {"QQ": "QQ"}}
+
+    assert "QQ" not in where(connection, filters).sql
