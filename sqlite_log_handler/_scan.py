@@ -47,13 +47,21 @@ class Scan:
         self.path = path
         self.connection, self.notice = open_log(path, timeout=timeout)
         self._limit = limit_of(self.connection, path)
-        self.connection.create_function(SEARCH, 3, search, deterministic=True)
+        self._raised: BaseException | None = None
+        self.connection.create_function(SEARCH, 3, self._search, deterministic=True)
 
     def close(self) -> None:
         """
         Close it.
         """
         self.connection.close()
+
+    def _search(self, pattern: str, ignore_case: bool, text: object) -> bool:  # noqa: FBT001 - as SQL hands it over
+        try:
+            return search(pattern, ignore_case, text)
+        except BaseException as error:
+            self._raised = error
+            raise
 
     def all(self, sql: str, parameters: Values = ()) -> list[Any]:
         """
@@ -63,6 +71,7 @@ class Scan:
             LogFileError: It cannot be read; the class says why.
         """
         self._limit.restart()
+        self._raised = None
         with named_errors(self.path):
             try:
                 return self.connection.execute(sql, parameters).fetchall()
@@ -72,8 +81,11 @@ class Scan:
                     # Text that is no UTF-8: not of our making, and no reason to show nothing.
                     self.connection.text_factory = _lenient
                     return self.all(sql, parameters)
+                # What is raised while SQLite has the word, as by Ctrl-C, does not come out of it as what it was.
                 if code == sqlite3.SQLITE_INTERRUPT and not self._limit.reached:
-                    raise KeyboardInterrupt from error  # Ctrl-C, while SQLite had the word
+                    raise KeyboardInterrupt from error
+                if "user-defined function" in str(error):
+                    raise (self._raised or KeyboardInterrupt()) from error
                 raise
 
     def one(self, sql: str, parameters: Values = ()) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import importlib.metadata
 import io
 import json
 import logging
@@ -782,6 +783,13 @@ def test_wrong_flags_are_told(run):
 
     assert 2 == caught.value.code
     assert "unrecognized arguments: --colour" in said.getvalue()
+
+
+def test_the_command_is_installed():
+    """The package brings the command `sqlite-log`."""
+    (command,) = importlib.metadata.entry_points(group="console_scripts", name="sqlite-log")
+
+    assert main is command.load()
 
 
 def test_help_of_all(run):

@@ -898,6 +898,34 @@ def test_without_the_right_to_read(log, path, as_nobody):
     assert as_nobody(path, 0o000).startswith("UnreadableFileError")
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_what_is_raised_inside_of_a_query_comes_out_of_it(log, reading, monkeypatch, error):
+    """Ctrl-C while SQLite has the word ends a search as it ends everything else, and is no error of the file."""
+
+    def interrupted(*arguments):
+        raise error
+
+    log(record())
+    monkeypatch.setattr("sqlite_log_handler._scan.search", interrupted)
+
+    with pytest.raises(error):
+        list(reading().rows(pattern="hel+o"))
+
+
+def test_ctrl_c_in_a_long_query(log, path, monkeypatch):
+    """Ctrl-C while SQLite works on something long is not taken for the limit of steps."""
+
+    def interrupted(limit):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sqlite_log_handler._open._STEPS_AT_ONCE", 1)
+    monkeypatch.setattr("sqlite_log_handler._open.Limit._tick", interrupted)
+    log(record())
+
+    with LogReader(path) as reader, pytest.raises(KeyboardInterrupt):
+        list(reader)
+
+
 def test_importing_the_package_does_not_import_the_reader():
     """A program that only logs does not pay for the half that reads."""
     program = "import json, sys, sqlite_log_handler; print(json.dumps([n for n in sys.modules if 'sqlite_log' in n]))"

@@ -28,6 +28,7 @@ BENCHMARKS = {
     "growth": "growth",
     "stall": "stall",
     "faults": "faults",
+    "reading": "reading",
 }
 
 

@@ -1,0 +1,211 @@
+"""
+How long it takes to read a log of a million rows, and what it costs to follow one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+from sqlite_log_handler import LogReader, SQLiteHandler
+from sqlite_log_handler._row import make_row
+from sqlite_log_handler._times import from_microseconds
+from sqlite_log_handler._writer import Writer
+from tests.benchmarks.core import ROOT, Options, Report, alternate, count_rows, folder, middle
+from tests.benchmarks.load import logger_with, realistic
+
+_BATCH = 10_000
+_SPAN = 2 * 86_400  # seconds from the first row to the last
+
+# Commands whose memory is measured, from a process's start to its end.
+_COMMANDS: dict[str, list[str]] = {
+    "show -n 100": ["show", "-n", "100"],
+    "show, all": ["show"],
+    "show -o json, all": ["show", "-o", "json"],
+    "show -g, no literal": ["show", "-g", r"\d{12}"],
+    "top": ["top"],
+    "top --by source": ["top", "--by", "source"],
+    "gaps": ["gaps"],
+    "stats": ["stats"],
+    "check": ["check"],
+    "export csv": ["export", "--format", "csv"],
+    "export parquet": ["export", "--format", "parquet"],
+}
+
+
+def run(report: Report, options: Options) -> None:
+    """
+    Write the rows, read them in every way, follow, and look at the memory of each command.
+    """
+    count = options.pick(1_000_000, 50_000)
+    with folder() as path:
+        file = os.path.join(path, "app-log.db")
+        begin = time.perf_counter()
+        _fill(file, count)
+        report.verify("rows", count, count_rows(file))
+        report.say(f"{count:,} rows: {os.path.getsize(file) / 1e6:,.0f} MB in {time.perf_counter() - begin:.0f} s")
+        _queries(report, options, file, count)
+        _commands(report, options, file, count)
+        _follow(report, options, os.path.join(path, "followed.db"))
+
+
+def _fill(file: str, count: int) -> None:
+    """
+    Write realistic rows of two days, with attributes in every tenth and tracebacks in one of a hundred.
+    """
+    writer = Writer(file)
+    rows: list[Any] = []
+    first, begin = 0, time.time() - _SPAN
+    try:
+        {}["price"]  # type: ignore[index]
+    except KeyError:
+        error = sys.exc_info()
+    for number, record in enumerate(realistic(count)):
+        record.created = begin + _SPAN * number / count
+        record.thread, record.threadName = 140_000_000_000_000 + number % 8, f"worker_{number % 8}"
+        if number % 10 == 0:
+            vars(record).update(request_id=f"r-{number % 977}", seconds=number % 1000 / 7)
+        if record.levelno >= logging.ERROR and number % 8 == 0:
+            record.exc_info = error  # type: ignore[assignment]
+        rows.append(make_row(record))
+        if len(rows) == _BATCH or number == count - 1:
+            writer.write(SimpleNamespace(rows=rows, gaps=[], first=first))
+            first += len(rows)
+            rows = []
+    writer.close()
+
+
+def _queries(report: Report, options: Options, file: str, count: int) -> None:
+    with LogReader(file) as reader:
+        last_us = reader.stats().last_us
+        last = from_microseconds(last_us or 0)
+        assert last is not None
+        since = last - timedelta(hours=1)
+        # What is measured, its bound in milliseconds, and how many it has to find, where that is known.
+        cases: dict[str, tuple[float | None, int | None, Callable[[], int]]] = {
+            "newest 100": (5, 100, lambda: len(list(reader.rows(newest=100)))),
+            "errors of the last hour": (20, None, lambda: len(list(reader.rows(level="ERROR", since=since)))),
+            "top by logger": (50, None, lambda: len(reader.top())),
+            "top by call site": (300, None, lambda: len(reader.top("source"))),
+            "text, not there": (500, 0, lambda: len(list(reader.rows(text="no such text")))),
+            "text, either case, counted": (500, None, lambda: _count(reader, text="timed out")),
+            "text, case counts": (500, 0, lambda: len(list(reader.rows(text="No Such Text")))),
+            "pattern with a literal": (500, 0, lambda: len(list(reader.rows(pattern=r"no such text \d+")))),
+            "pattern without a literal": (None, 0, lambda: len(list(reader.rows(pattern=r"\d{12}")))),
+            "attribute": (None, None, lambda: len(list(reader.rows(attributes={"request_id": "r-5"})))),
+            "histogram": (None, None, lambda: len(reader.histogram())),
+            "stats": (None, count, lambda: reader.stats().rows),
+        }
+
+        def timed(name: str, expected: int | None, work: Callable[[], int]) -> float:
+            begin = time.perf_counter()
+            found = work()
+            seconds = time.perf_counter() - begin
+            if expected is not None:
+                report.verify(name, expected, found)
+            return seconds * 1000
+
+        samples = alternate(
+            {name: lambda name=name, case=case: timed(name, *case[1:]) for name, case in cases.items()},  # type: ignore[misc]
+            options.times(9, 2),
+        )
+    rows = [[name, middle(times), min(times)] for name, times in samples.items()]
+    report.table(f"milliseconds to read from {count:,} rows, first row to last", ["", "median", "best"], rows)
+    for name, (limit, _, _) in cases.items():
+        if limit is not None:
+            report.bound(name, "<=", limit, middle(samples[name]), min(samples[name]), unit=" ms")
+
+
+def _count(reader: LogReader, **filters: Any) -> int:
+    return sum(bucket.records for bucket in reader.histogram(**filters))
+
+
+_MEASURED = """
+import sys
+from sqlite_log_handler.__main__ import main
+main(sys.argv[1:])
+# The highest it has been since this program began; getrusage() would also count the one that started it.
+with open("/proc/self/status") as file:
+    sys.stderr.write(next(line.split()[1] for line in file if line.startswith("VmHWM")))
+"""
+
+
+def _commands(report: Report, options: Options, file: str, count: int) -> None:
+    """
+    Run commands as they are run, with their output into a pipe that somebody reads.
+    """
+    memory: dict[str, int] = {}
+
+    def command(name: str) -> float:
+        words = [*_COMMANDS[name], file]
+        begin = time.perf_counter()
+        with subprocess.Popen(
+            [sys.executable, "-c", _MEASURED, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            lines = sum(block.count(b"\n") for block in iter(lambda: process.stdout.read(1 << 20), b""))  # type: ignore[union-attr]
+            said = process.stderr.read().decode()
+        if not said.isdigit():
+            report.say(f"{name}: {said}")
+            return float("nan")
+        memory[name] = int(said) * 1024
+        if name == "show -o json, all":
+            report.verify(name, count + 2, lines)
+        return time.perf_counter() - begin
+
+    samples = alternate({name: lambda name=name: command(name) for name in _COMMANDS}, options.times(3, 1))  # type: ignore[misc]
+    rows = [[name, middle(times), min(times), memory.get(name, 0) / 1e6] for name, times in samples.items()]
+    columns = ["", "seconds, median", "best", "memory, MB"]
+    report.table(f"commands on {count:,} rows, with the start of Python", columns, rows)
+    rates = sorted(count / seconds for seconds in samples["show -o json, all"])
+    report.bound("show -o json of everything", ">=", 150_000, middle(rates), rates[-1], unit=" rows/s")
+    for name, used in memory.items():
+        report.bound(f"memory of {name}", "<=", 60, used / 1e6, used / 1e6, unit=" MB")
+
+
+def _follow(report: Report, options: Options, file: str) -> None:
+    """
+    Follow a log: how long until a record is shown, and how much of a core it takes when nothing comes.
+    """
+    seconds = options.pick(10, 2)
+    handler = SQLiteHandler(file)
+    logger = logger_with(handler)
+    logger.info("the first one")
+    handler.flush()
+    command = [sys.executable, "-m", "sqlite_log_handler", "show", "-f", "-o", "jsonl", file]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        delays = []
+        for number in range(options.times(50, 5)):
+            time.sleep(0.05 + number % 10 / 100)  # at any point of the ticks
+            begin = time.perf_counter()
+            logger.info("number %d", number)
+            line = process.stdout.readline()
+            delays.append((time.perf_counter() - begin) * 1000)
+            report.verify("followed", f"number {number}", json.loads(line)["message"])
+        before = _cpu_seconds(process.pid)
+        time.sleep(seconds)
+        idle = (_cpu_seconds(process.pid) - before) / seconds * 100
+        process.terminate()
+    handler.close()
+    report.bound("-f shows a record, the slowest", "<=", 250, max(delays), min(delays), unit=" ms")
+    report.bound("-f takes of a core when nothing comes", "<=", 5, idle, idle, unit=" %")
+
+
+def _cpu_seconds(pid: int) -> float:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return float("nan")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
