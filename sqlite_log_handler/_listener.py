@@ -66,6 +66,10 @@ class Writer(Protocol):
     What the listener needs of a writer; see `_writer.Writer`.
     """
 
+    # Whether the last batch that `write` was given is in the file, and its rows that SQLite would not take.
+    written: bool
+    refused: Collection[int]
+
     def write(self, batch: Commit, /) -> Collection[int]:
         """
         Write all of it, or raise.
@@ -278,16 +282,22 @@ class RecordListener(QueueListener):
             if not batch.rows and not batch.gaps:
                 self.queue.abort_commit()
                 return True
+            self.writer.written = False
             try:
-                unwritable = self.writer.write(batch)
+                self.writer.write(batch)
+                self.queue.end_commit(batch, self.writer.refused)
             except BaseException as error:
+                if self.writer.written:
+                    # A signal handler raised when the batch was in the file: it is not to be written twice.
+                    self.queue.end_commit(batch, self.writer.refused)
+                    said = self._succeeded()
+                    raise
                 self.queue.abort_commit()
                 self.queue.give_up(self._given_up, "close_timeout")
                 said = self._failed(error)
                 if not isinstance(error, Exception):
                     raise
                 return False
-            self.queue.end_commit(batch, unwritable)
             said = self._succeeded()
             return True
         finally:

@@ -460,16 +460,20 @@ class RecordQueue(queue.Queue[Any]):
     def end_commit(self, commit: Commit, unwritable: Collection[int] = ()) -> None:
         """
         The transaction stands: let its rows go. `unwritable` has the indexes of those that SQLite would not take.
+
+        When a signal handler raises into it, the next call goes on where it was.
         """
-        for start in range(0, len(commit.rows), _REMOVED_AT_ONCE):
+        while self._rows_in_commit:
+            start = len(commit.rows) - self._rows_in_commit
             rows = commit.rows[start : start + _REMOVED_AT_ONCE]
             bad = [row for index, row in enumerate(rows, start) if index in unwritable]
             with self.mutex:
-                self._remove(rows, written=len(rows) - len(bad))
-                self._rows_in_commit -= len(rows)
+                self._remove(rows, committed=len(rows), written=len(rows) - len(bad))
                 for row in bad:
                     self._drop("unwritable", row[LEVELNO], row[CREATED], row[SOURCE][0])
         with self.mutex:
+            self._pop()
+            self._settle()
             del self.gaps[: self._gaps_in_commit]
             self._gaps_in_commit = 0
 
@@ -497,7 +501,7 @@ class RecordQueue(queue.Queue[Any]):
                     return dropped
                 held = [self.queue.popleft() for _ in range(self._rows_in_commit)]
                 rows = self._head(count)
-                self._remove(rows, written=0)
+                self._remove(rows, held=len(held))
                 self.queue.extendleft(reversed(held))
                 for row in rows:
                     self._drop(cause, row[LEVELNO], row[CREATED], row[SOURCE][0])
@@ -507,20 +511,25 @@ class RecordQueue(queue.Queue[Any]):
         """
         Copy the first rows; the mutex is held.
         """
+        self._pop()
         while True:
             # A collection or a signal handler may log in between: to the tail, but the iterator takes offence.
             with suppress(RuntimeError):
                 return list(islice(self.queue, count))
 
-    def _remove(self, rows: Sequence[Any], *, written: int) -> None:
+    def _remove(self, rows: Sequence[Any], *, committed: int = 0, written: int = 0, held: int = 0) -> None:
         """
         Take `rows`, which are the head, off the queue; those not written are for the caller to drop.
+
+        Args:
+            rows: See above.
+            committed: So many of them are of the commit that has ended.
+            written: So many of them are in the file.
+            held: So many rows the caller has taken off the head, to put them back.
         """
         count = len(rows)
         size = sum(row[SIZE] for row in rows)
-        for _ in rows:
-            self.queue.popleft()
-        # No call from here on: what logs in between would find, and leave, wrong numbers.
+        # No call in between: what logs there would find, and leave, wrong numbers, and so would what raises there.
         if self.queued > self.peak_queued:  # noqa: PLR1730 - max() is a call
             self.peak_queued = self.queued
         self._quick_until = 0  # the first row into an empty queue has to wake the listener
@@ -528,7 +537,18 @@ class RecordQueue(queue.Queue[Any]):
         self.queued_size -= size
         self.removed += count
         self.written += written
+        self._rows_in_commit -= committed
+        self._pop(held)
         self._settle()
+
+    def _pop(self, held: int = 0) -> None:
+        """
+        Let go of the rows that are not counted any more.
+        """
+        # In this order: others that come the quick way change both, but not between a look at one and a call.
+        surplus = -self.queued + held + len(self.queue)
+        for _ in range(surplus):
+            self.queue.popleft()
 
     # Reports ----------------------------------------------------------------------------------------------------------
 

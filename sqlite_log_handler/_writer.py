@@ -154,6 +154,8 @@ class Writer:
         self._busy_timeout = busy_timeout
         self._say = say
         self._said_mode = False
+        self.written = False
+        self.refused: Collection[int] = ()
         self._lock = WriteLock(path, say=say)
         self._host = socket.gethostname()
         self._program = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""
@@ -343,7 +345,9 @@ class Writer:
 
         Raises:
             LogFileError, OSError, sqlite3.Error: Nothing was written.
+            BaseException: What a signal handler has raised; then `written` tells whether the batch was.
         """
+        self.written, self._last_id = False, 0
         with self._lock.hold(self._busy_timeout):
             self.open()
             connection = self._connection
@@ -359,11 +363,22 @@ class Writer:
                     connection.execute("BEGIN IMMEDIATE")
                     self._write(connection, batch, partial(self._insert_each, refused))
                 connection.execute("COMMIT")
+                self.written, self.refused = True, refused
             except BaseException as error:
                 self._forget_ids()
+                if not isinstance(error, Exception) and self._stands(connection):
+                    self.written, self.refused = True, refused
                 self._roll_back(connection, error)
                 raise
             return refused
+
+    def _stands(self, connection: sqlite3.Connection) -> bool:
+        """
+        Tell whether the transaction that was interrupted is in the file: COMMIT may have returned already.
+        """
+        if connection.in_transaction or not self._last_id:
+            return False
+        return connection.execute("SELECT 1 FROM records WHERE id = ?", (self._last_id,)).fetchone() is not None
 
     def _roll_back(self, connection: sqlite3.Connection, error: BaseException) -> None:
         try:

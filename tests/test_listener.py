@@ -8,13 +8,16 @@ import itertools
 import logging
 import logging.handlers
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sqlite_log_handler import _listener, _queue
 from sqlite_log_handler._listener import OWN_LOGGER, RecordListener
 from sqlite_log_handler._queue import SIZE_UNIT, RecordQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 INFO, ERROR = 20, 40
 
@@ -31,7 +34,8 @@ class FakeWriter:
         self.closed = 0
         self.forgotten = 0
         self.error = None
-        self.unwritable = set()
+        self.written = False
+        self.refused: Collection[int] = set()
         self.entered = threading.Event()
         self.gate = None
 
@@ -44,7 +48,8 @@ class FakeWriter:
         self.commits += 1
         self.rows += batch.rows
         self.gaps += batch.gaps
-        return self.unwritable
+        self.written = True
+        return self.refused
 
     def close(self):
         self.closed += 1
@@ -373,7 +378,7 @@ def test_rows_that_sqlite_refuses_are_dropped(make):
     """
     listener = make()
     put(listener, 3)
-    listener.writer.unwritable = {1}
+    listener.writer.refused = {1}
 
     assert listener.commit()
 

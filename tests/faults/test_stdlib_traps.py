@@ -636,6 +636,81 @@ def test_an_exception_from_a_signal_handler_leaves_no_commit_lock(run):
     )
 
 
+@pytest.mark.parametrize("when", ["BEGIN IMMEDIATE", "INSERT", "COMMIT"])
+def test_an_exception_from_a_signal_handler_writes_nothing_twice(
+    make_handler, logger, query, monkeypatch, unattended, when
+):
+    """
+    What a signal handler raises into `flush` comes out of it, and each row is in the file once.
+
+    Ctrl-C that came when COMMIT had just returned looked like a commit that had failed: the batch was written again.
+    """
+    interrupting = []
+
+    class Interrupted(sqlite3.Connection):
+        def execute(self, sql, *arguments):
+            done = super().execute(sql, *arguments)
+            if interrupting and sql.lstrip().startswith(when):
+                interrupting.clear()
+                raise KeyboardInterrupt
+            return done
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Interrupted, **options))
+    handler = make_handler()
+    logger.addHandler(handler)
+    for number in range(3):
+        logger.info("%d", number)
+        handler.flush()
+        logger.info("%d again", number)
+        interrupting.append(True)
+        with pytest.raises(KeyboardInterrupt):
+            handler.flush()
+    handler.flush()
+
+    assert [f"{number}{again}" for number in range(3) for again in ("", " again")] == messages(query)
+    assert (6, 6, 0) == (handler.stats().seen, handler.stats().written, handler.stats().queued)
+
+
+@pytest.mark.parametrize("where", ["_pop", "_settle", "_remove"])
+def test_an_exception_from_a_signal_handler_leaves_no_wrong_books(
+    make_handler, logger, query, monkeypatch, unattended, where
+):
+    """
+    What a signal handler raises while written rows leave the queue costs no row, and the books and the bounds hold.
+    """
+    handler = make_handler(capacity=10, reserve=0)
+    logger.addHandler(handler)
+    for number in range(10):
+        logger.info("%d", number)
+    write = handler.listener.writer.write
+    step = getattr(handler.queue, where)
+
+    def interrupted(*arguments, **options):
+        monkeypatch.setattr(handler.queue, where, step)
+        raise KeyboardInterrupt
+
+    def written(batch):
+        write(batch)
+        monkeypatch.setattr(handler.queue, where, interrupted)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(handler.listener.writer, "write", written)
+        with pytest.raises(KeyboardInterrupt):
+            handler.flush()
+    for number in range(10, 20):
+        logger.info("%d", number)
+    handler.flush()
+
+    assert list(map(str, range(20))) == messages(query)
+    assert (20, 20, 0, 0) == (
+        handler.stats().seen,
+        handler.stats().written,
+        handler.stats().queued,
+        len(handler.queue.queue),
+    )
+
+
 def test_an_exception_from_a_signal_handler_loses_no_wake_up(make_handler, logger, monkeypatch, unattended):
     """
     When a signal handler raises after a record was queued, the listener is woken all the same.
