@@ -618,11 +618,11 @@ class RecordQueue(queue.Queue[Any]):
             self._count_contended()
             self._refusals = {}  # what is refused meanwhile waits for the mutex
             drops = dict(self._reported)
-            for key, (count, *_) in self._drops.items():
+            for key, (count, *_) in list(self._drops.items()):
                 drops[key] = drops.get(key, 0) + count
             books = {
+                "dropped_total": sum(drops.values()),  # not `dropped`: a signal handler may have logged since
                 "written": self.written,
-                "dropped_total": self.dropped,
                 "queued": self.queued,
                 "queued_bytes": self.queued_size * SIZE_UNIT,
                 "peak_queued": max(self.peak_queued, self.queued),

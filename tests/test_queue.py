@@ -478,9 +478,9 @@ def test_a_report_in_the_middle_of_a_refusal():
     check(books)
 
 
-def test_a_snapshot_is_consistent_while_others_refuse(held):
+def test_a_snapshot_is_consistent_while_others_refuse(monkeypatch):
     """
-    What another thread refuses while the books are added up is in all of the numbers, or in none.
+    What another thread refuses while the books are added up waits until they are, with its usual patience.
     """
 
     class Interrupted(dict):
@@ -493,6 +493,7 @@ def test_a_snapshot_is_consistent_while_others_refuse(held):
             thread.join()
             return entries
 
+    monkeypatch.setattr(_queue, "MUTEX_TIMEOUT", 0.001)
     books = make_queue(1)
     books.put_nowait(row())
     books._drops = Interrupted()
@@ -500,7 +501,38 @@ def test_a_snapshot_is_consistent_while_others_refuse(held):
 
     found = books.books()
 
+    assert (1, {("queue_full", INFO, "a"): 1}) == (found["dropped_total"], found["drops"])
+    assert 1 == len(books.contended)
+
+
+def test_a_snapshot_is_consistent_while_signal_handlers_log():
+    """
+    Records that a signal handler logs, or has refused, in the middle of a snapshot make it neither fail nor disagree.
+    """
+    books = make_queue(1_000, reserve=0.5, reserve_levelno=WARNING)
+    for _ in range(510):
+        books.put_nowait(row())
+    names = iter(range(1_000))
+
+    def trace(frame, event, _):
+        if frame.f_code is not RecordQueue.books.__code__:
+            return None
+        if event == "line":
+            assert books.refuse(INFO, 1.0, f"name {next(names)}")
+            books.put_nowait(row(WARNING))
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        found = books.books()
+    finally:
+        sys.settrace(before)
+
+    assert next(names) > 10
     assert found["dropped_total"] == sum(found["drops"].values())
+    assert found["seen"] == found["written"] + found["dropped_total"] + found["queued"]
+    check(books)
 
 
 def test_what_does_not_fit_closes_the_quick_way():
