@@ -101,6 +101,19 @@ CREATE TABLE volume (
     dropped INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (hour, logger, levelno)
 ) WITHOUT ROWID;
+CREATE TABLE prunes (
+    id INTEGER PRIMARY KEY,
+    first_id INTEGER NOT NULL, last_id INTEGER NOT NULL,
+    since_us INTEGER NOT NULL, until_us INTEGER NOT NULL,
+    cause TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    unsent INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE cursors (
+    name TEXT PRIMARY KEY,
+    after_id INTEGER NOT NULL,
+    updated_us INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE VIEW logs AS SELECT
     {_VIEW_COLUMNS}
 FROM {LOG_TABLES};

@@ -48,8 +48,19 @@ ARROWS = {
     "_export": {"_arguments", "_filters", "_formats", "_logged", "_terminal"},
     "_cli": {"_arguments", "_check", "_export", "_gaps", "_schema", "_show", "_stats", "_terminal", "_top"},
     "_demo": {"_formats", "_handler", "_reader", "_terminal", "_top"},
+    "_spool": {"_schema", "_lock"},
+    "_delivery": {"_spool"},
+    "_otlp": {"_spool"},
+    "_receiver": {"_delivery", "_otlp"},
+    "_forward": {"_spool", "_delivery", "_otlp", "_receiver", "_terminal"},
 }
 FACE = {"__init__", "__main__"}
+
+# What a module needs beside the standard library, which an extra brings; imported by nobody before a command runs.
+EXTRAS = {
+    "_otlp": {"opentelemetry"},
+    "_receiver": {"google", "opentelemetry", "requests"},
+}
 
 # Modules of the standard library that one system or another lacks.
 ONE_SYSTEM_ONLY = {
@@ -150,10 +161,18 @@ def test_imports_run_one_way(module):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_nothing_but_the_standard_library(module):
-    """There is no dependency at run time: an import is of the standard library or of ours."""
+    """There is no dependency at run time: an import is of the standard library or of ours, or what an extra adds."""
     tops = {name.partition(".")[0] for node in ast.walk(tree_of(module)) for name in imported(node)}
 
-    assert set() == tops - sys.stdlib_module_names - {PACKAGE}
+    assert EXTRAS.get(module, set()) == tops - sys.stdlib_module_names - {PACKAGE}
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - set(EXTRAS)))
+def test_an_extra_is_imported_when_it_is_used(module):
+    """A module that needs an extra is imported inside a function, so that everything else works without the extra."""
+    targets = {ours(name) for node in unguarded(tree_of(module).body) for name in imported(node)}
+
+    assert set() == targets & set(EXTRAS)
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -28,7 +28,7 @@ import yaml
 from pages import DOCS, README, ROOT, Block, blocks_of, commands_of
 
 import sqlite_log_handler
-from sqlite_log_handler import Books, Bucket, Cursor, Gap, LogReader, LogStats, SQLiteHandler, Stats, Talker
+from sqlite_log_handler import Books, Bucket, Cursor, Gap, LogReader, LogStats, SQLiteHandler, Stats, Talker, _forward
 from sqlite_log_handler.__main__ import add_demo
 from sqlite_log_handler._cli import build_parser
 from sqlite_log_handler._filters import Filters
@@ -64,6 +64,10 @@ NOT_RUN_LINES = {
     "python -m pip install ": "the same",
     "python -m pytest": "would run this suite within itself",
     "python -m tests.benchmarks": "takes minutes, and measures the machine",
+    "sqlite-log forward ": "needs a receiver: tests/forward has several, and runs it",
+    "python -m chdb ": "needs an engine: tests/forward runs the line as it stands in the page",
+    "litestream ": "needs a binary: tests/forward runs the line as it stands in the page",
+    "python docs/fleet.py": "tests/test_fleet.py compares what it prints with the page",
     "python -m sqlite_log_handler demo": "the demo has tests of its own, and is run by .ci/run",
     "sqlite-log demo": "the same",
     "sqlite-log app-log.db -f": "runs until it is interrupted; tests/test_cli.py follows",
@@ -333,7 +337,7 @@ def test_docstring_examples(name, tmp_path, monkeypatch, logging_tree):
     assert 0 == sum(doctest.DocTestRunner().run(example).failed for example in examples)
 
 
-COMMANDS = build_parser([add_demo])[1]
+COMMANDS = build_parser([add_demo, _forward.add_parser])[1]
 
 
 def section_of(page: Path, title: str) -> str:
