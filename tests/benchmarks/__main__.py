@@ -29,6 +29,7 @@ BENCHMARKS = {
     "stall": "stall",
     "faults": "faults",
     "reading": "reading",
+    "forward": "forward",
 }
 
 
