@@ -21,6 +21,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
+from sqlite_log_handler._limits import limits
 from sqlite_log_handler._listener import MARK, OWN_LOGGER, RecordListener, all_listeners, printable
 from sqlite_log_handler._queue import Closed, RecordQueue
 from sqlite_log_handler._row import Row, forget_threads, make_row, marker_row
@@ -99,6 +100,11 @@ class SQLiteHandler(logging.Handler):
         flush_interval: Seconds until a queued record is committed, from 0.001 to 3,600; also the flush tick.
         flush_level: A record at or above it is committed at once, without its caller waiting for that.
         close_timeout: Seconds that `flush` and `close` may take each, from 0 to 3,600.
+        max_age: Records that are older are deleted: seconds, or a text like "7d", "12h", "30m"; 1 second or more. None,
+            the default of all three, keeps everything.
+        max_rows: Records kept at most, 1 or more; of more the oldest are deleted.
+        max_bytes: Bytes that the file and its WAL take together at most: a number, or a text like "500MB", "2GB",
+            "64MiB"; 1,048,576 or more. The oldest records are deleted; when that does not help, new ones are dropped.
 
     Raises:
         TypeError, ValueError: An option is of the wrong kind, or out of range.
@@ -124,6 +130,9 @@ class SQLiteHandler(logging.Handler):
         flush_interval: float = 0.1,
         flush_level: int | str = "ERROR",
         close_timeout: float = 5.0,
+        max_age: float | str | None = None,
+        max_rows: int | None = None,
+        max_bytes: int | str | None = None,
     ) -> None:
         levelno = _level("level", level)
         queue = RecordQueue(
@@ -137,10 +146,11 @@ class SQLiteHandler(logging.Handler):
         max_record_bytes = _integer("max_record_bytes", max_record_bytes, 1024)
         flush_interval = _number("flush_interval", flush_interval, 0.001, 3600)
         close_timeout = _number("close_timeout", close_timeout, 0, 3600)
+        keep = limits(max_age, max_rows, max_bytes)
         path = _path(filename)
         say = _Say(path)
         # Below the tick, because nothing ends SQLite's wait for a lock.
-        writer = Writer(path, busy_timeout=min(0.05, flush_interval / 2), say=say)
+        writer = Writer(path, busy_timeout=min(0.05, flush_interval / 2), limits=keep, say=say)
         writer.open_first()
 
         # From here on nothing can fail: a handler that is half made would stay in logging's list.
@@ -150,8 +160,16 @@ class SQLiteHandler(logging.Handler):
         # A sixteenth: text that is not ASCII takes five times its UTF-8 in memory, and a row must fit into an empty
         # queue.
         self.max_record_bytes = min(max_record_bytes, capacity_bytes // 16)
+        if keep.max_bytes is not None:
+            self.max_record_bytes = min(self.max_record_bytes, keep.commit_bytes)
         self.listener = RecordListener(
-            queue, writer, flush_interval=flush_interval, close_timeout=close_timeout, say=say
+            queue,
+            writer,
+            retention=writer if keep else None,
+            commit_bytes=keep.commit_bytes,
+            flush_interval=flush_interval,
+            close_timeout=close_timeout,
+            say=say,
         )
         # The thread holds the listener, not the handler, so a handler that nobody has any more can go.
         weakref.finalize(self, self.listener.retire).atexit = False

@@ -14,6 +14,10 @@ write it in one transaction, then let it go. If that fails, everything is still 
 again: after
 one flush interval, then two, four, up to BACKOFF_LIMIT. Drops are reported at every tick all the same.
 
+Retention is done by the same thread, between commits and under the same lock: a short piece after a tick that leaves
+the queue nearly empty. When it is not, the writer does what cannot wait before it writes. With nothing queued the
+thread then wakes up when the next row comes of age, if `max_age` is set, and not at all without.
+
 Guarantees
 ==========
 
@@ -40,7 +44,8 @@ from collections.abc import Callable, Collection, Iterator
 from logging.handlers import QueueListener
 from typing import Any, Final, Protocol
 
-from sqlite_log_handler._queue import COUNT, SINCE, UNTIL, Commit, Gap, RecordQueue
+from sqlite_log_handler._limits import COMMIT_BYTES, NoRoom
+from sqlite_log_handler._queue import COUNT, SINCE, SIZE_UNIT, UNTIL, Commit, Gap, RecordQueue
 
 OWN_LOGGER: Final = "sqlite_log_handler"
 
@@ -52,8 +57,8 @@ BACKOFF_LIMIT = 5.0
 OUTAGE_AFTER = 1.0
 TURN_OUTAGE_AFTER = 5.0
 
-# Rows of this size at most in one transaction: it bounds what SQLite and sqlite3 copy at a time.
-_COMMIT_BYTES = 8 * 1024 * 1024
+# What `close` spends on retention: a program that runs for less than a tick would else never prune.
+_CLOSE_PRUNE = 0.2
 
 # How long a fork waits for a commit to end.
 _FORK_TIMEOUT = 1.0
@@ -70,9 +75,9 @@ class Writer(Protocol):
     written: bool
     refused: Collection[int]
 
-    def write(self, batch: Commit, /) -> Collection[int]:
+    def write(self, batch: Commit, /, *, in_any_case: bool = False) -> Collection[int]:
         """
-        Write all of it, or raise.
+        Write all of it, or raise; `NoRoom` when the disk budget has no room for it, unless it is `in_any_case`.
         """
 
     def close(self) -> None:
@@ -86,6 +91,17 @@ class Writer(Protocol):
         """
 
 
+class Retention(Protocol):
+    """
+    What the listener needs of retention; see `_writer.Writer`. Called under the commit lock.
+    """
+
+    def prune(self) -> float | None:
+        """
+        Do a piece of what is due; return the seconds until there is more, None when there is nothing to come.
+        """
+
+
 class RecordListener(QueueListener):
     """
     Commit what is in `queue` by `writer`.
@@ -93,6 +109,8 @@ class RecordListener(QueueListener):
     Args:
         queue: The listener opens it when it starts and closes it when it stops.
         writer: Only ever called under the commit lock.
+        retention: Has a turn when the queue is nearly empty; None when everything is kept.
+        commit_bytes: Bytes of rows in one transaction at most, by their size in memory.
         flush_interval: Seconds, see above.
         close_timeout: Seconds that `flush` and `close` take at most.
         say: Called with a line for the operator.
@@ -107,6 +125,8 @@ class RecordListener(QueueListener):
         queue: RecordQueue,
         writer: Writer,
         *,
+        retention: Retention | None = None,
+        commit_bytes: int = COMMIT_BYTES,
         flush_interval: float = 0.1,
         close_timeout: float = 5.0,
         say: Callable[[str], None] = print,
@@ -115,6 +135,8 @@ class RecordListener(QueueListener):
     ) -> None:
         super().__init__(queue)
         self.writer = writer
+        self.retention = retention
+        self._commit_size = commit_bytes // SIZE_UNIT
         self.flush_interval = flush_interval
         self.close_timeout = close_timeout
         self._say = say
@@ -132,6 +154,8 @@ class RecordListener(QueueListener):
         self._commit_lock = threading.Lock()
         self._forking_thread: int | None = None  # that holds the commit lock over a fork
         self._tick_due: float | None = None
+        self._prune_due: float | None = None
+        self._pruned = float("-inf")
         self._failures = 0  # since the last commit that succeeded
         self._next_attempt = 0.0
         self._failing_since = 0.0
@@ -241,7 +265,9 @@ class RecordListener(QueueListener):
         """
         if not self.queue.pending:
             self._tick_due = None
-            return None
+            if self._prune_due is None or self._failures:
+                return None
+            return max(0, self._prune_due - now)
         if self._tick_due is None:
             self._tick_due = now + self.flush_interval
         if self.queue.full_batch and now >= self._next_attempt:
@@ -257,7 +283,12 @@ class RecordListener(QueueListener):
         try:
             self.report()
             if now >= self._next_attempt:
-                self.commit()
+                end = self.queue.removed + self.queue.queued
+                if self.commit() and self.queue.removed < end:
+                    # A batch that was cut to its bytes leaves rows whose time has come.
+                    self._tick_due = now
+            if self._prune_due is not None and self._clock() >= self._prune_due and self.queue.nearly_empty:
+                self.prune()
         except BaseException as error:  # noqa: BLE001 - see Guarantees; SystemExit of another handler is no reason either
             self.last_error = f"{type(error).__name__}: {error}"
 
@@ -278,14 +309,23 @@ class RecordListener(QueueListener):
             (held,) = self._acquire(timeout)
             if not held:
                 return False
-            batch = self.queue.begin_commit(_COMMIT_BYTES)
+            batch = self.queue.begin_commit(self._commit_size)
             if not batch.rows and not batch.gaps:
                 self.queue.abort_commit()
                 return True
             self.writer.written = False
             try:
-                self.writer.write(batch)
+                if self.retention is None or batch.rows or not self.queue.closed:
+                    self.writer.write(batch)
+                else:
+                    # What `close` has to report of drops is small, and there is no later.
+                    self.writer.write(batch, in_any_case=True)
                 self.queue.end_commit(batch, self.writer.refused)
+            except NoRoom as error:
+                self.queue.abort_commit()
+                self.queue.give_up(batch.first + len(batch.rows), "disk_budget")
+                self.last_error = str(error)
+                return bool(batch.rows)
             except BaseException as error:
                 if self.writer.written:
                     # A signal handler raised when the batch was in the file: it is not to be written twice.
@@ -336,6 +376,8 @@ class RecordListener(QueueListener):
         self.last_commit = self._clock()
         self._next_attempt = 0.0
         self._failures = 0
+        if self.retention is not None:
+            self._prune_due = max(self.last_commit, self._pruned + self.flush_interval)
         if not self._outage:
             return None
         self._outage = False
@@ -348,6 +390,32 @@ class RecordListener(QueueListener):
         Seconds since the last commit that succeeded.
         """
         return None if self.last_commit is None else self._clock() - self.last_commit
+
+    def prune(self, timeout: float = -1) -> float | None:
+        """
+        Do a piece of what retention asks for, on this thread.
+
+        Args:
+            timeout: Seconds to wait for a commit of another thread; without limit by default.
+
+        Returns:
+            Seconds until there is more to do: 0 when there is more now, None when there is nothing to come.
+        """
+        # While nothing can be written, nothing can be deleted.
+        if self.retention is None or self._failures:
+            return None
+        held = False
+        try:
+            (held,) = self._acquire(timeout)
+            if not held:
+                return None
+            due = self.retention.prune()
+            self._pruned = self._clock()
+            self._prune_due = None if due is None else self._pruned + max(due, self.flush_interval)
+            return due
+        finally:
+            if held:
+                self._commit_lock.release()
 
     # Reports ----------------------------------------------------------------------------------------------------------
 
@@ -420,7 +488,7 @@ class RecordListener(QueueListener):
             parts.append("no commit yet")
         else:
             parts.append(f"last commit {self.last_commit_age:.1f} s ago")
-        if self._failures and self.last_error:
+        if self.last_error and (self._failures or "disk_budget" in causes):
             parts.append(f"the writer says: {self.last_error}")
         return printable("; ".join(parts))
 
@@ -473,7 +541,13 @@ class RecordListener(QueueListener):
             self.report()
         finally:
             self._drain(0, deadline)
+            self._prune_at_close(deadline)
             self._close_writer(max(0, deadline - self._clock()))
+
+    def _prune_at_close(self, deadline: float) -> None:
+        end = min(deadline, self._clock() + _CLOSE_PRUNE)
+        while self._prune_due is not None and self._clock() < end and self.prune(max(0, end - self._clock())) == 0:
+            pass
 
     def _close_writer(self, timeout: float) -> None:
         # Before the lock is asked for: whoever has it may let go just when we give up, and looks here then.

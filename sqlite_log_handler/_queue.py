@@ -390,6 +390,13 @@ class RecordQueue(queue.Queue[Any]):
         """
         return self.urgent or self.queued >= self._batch_size
 
+    @property
+    def nearly_empty(self) -> bool:
+        """
+        Whether there is time for other things than commits.
+        """
+        return self.queued <= self.capacity // 10
+
     def open(self) -> None:
         """
         Admit rows: there is somebody to commit them.

@@ -35,10 +35,12 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import cache, partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sqlite_log_handler import _row
+from sqlite_log_handler._limits import Limits, NoRoom
 from sqlite_log_handler._lock import WriteLock
+from sqlite_log_handler._prune import Pruner
 from sqlite_log_handler._row import Row
 from sqlite_log_handler._schema import (
     APPLICATION_ID,
@@ -48,6 +50,8 @@ from sqlite_log_handler._schema import (
     connect_read_only,
     is_ours,
 )
+
+_T = TypeVar("_T")
 
 _COLUMNS = (
     "created_us, levelno, source_id, process_id, thread, thread_name, task_name, "
@@ -73,9 +77,6 @@ _STATEMENT_ROWS = (1, 3, 8, 25, 64, 160, 400, 1_000, 2_500)
 # A statement keeps copies of what was bound to it until it runs again.
 _STATEMENT_SIZE = 1024 * 1024 // _row.SIZE_UNIT
 
-# WAL left behind after a checkpoint: what a few full batches take. SQLite's default is no limit.
-_JOURNAL_SIZE_LIMIT = 16 * 1024 * 1024
-
 _CACHED_IDS = 10_000
 
 # https://sqlite.org/fileformat2.html#pages
@@ -92,20 +93,24 @@ _DATA_ERRORS = (
 )
 
 # LIMIT -1 keeps the innermost query apart, so that what is sorted for its GROUP BY are numbers, and not the messages.
+# A source or a process that another process has deleted, because no row was of it, makes the logger NULL, which
+# `volume` refuses; then the batch is written again with new ids.
 _VOLUME = """
 INSERT INTO volume (hour, logger, levelno, records, bytes)
-SELECT hour * 3600, logger, levelno, sum(records), sum(bytes)
+SELECT hour * 3600, iif(processes.id IS NULL, NULL, logger) AS logger, levelno, sum(records), sum(bytes)
 FROM (
-    SELECT hour, source_id, levelno, count(*) AS records, sum(bytes) AS bytes
+    SELECT hour, source_id, process_id, levelno, count(*) AS records, sum(bytes) AS bytes
     FROM (
-        SELECT created_us / 3600000000 AS hour, source_id, levelno,
+        SELECT created_us / 3600000000 AS hour, source_id, process_id, levelno,
             length(CAST(message AS BLOB)) + ifnull(length(CAST(exc_text AS BLOB)), 0)
             + ifnull(length(CAST(stack_info AS BLOB)), 0) + ifnull(length(CAST(attributes AS BLOB)), 0) AS bytes
         FROM records WHERE id BETWEEN ? AND ? LIMIT -1
     )
-    GROUP BY hour, source_id, levelno
-) JOIN sources ON sources.id = source_id
-GROUP BY hour, logger, levelno
+    GROUP BY hour, source_id, process_id, levelno
+)
+    LEFT JOIN sources ON sources.id = source_id
+    LEFT JOIN processes ON processes.id = process_id
+GROUP BY 1, 2, 3
 ON CONFLICT DO UPDATE SET records = records + excluded.records, bytes = bytes + excluded.bytes
 """
 _VOLUME_DROPPED = """
@@ -146,11 +151,20 @@ class Writer:
         path: Absolute path of the database; its folder is there.
         busy_timeout: Seconds to wait for the lock beside the file, and then for SQLite's. Half a flush tick at most,
             because neither `Connection.interrupt` nor anything else ends that wait.
+        limits: What is kept at most, see `prune`.
         say: Called with a line for the operator: a file moved aside, a journal mode that is not WAL.
     """
 
-    def __init__(self, path: str, *, busy_timeout: float = 0.05, say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        busy_timeout: float = 0.05,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        say: Callable[[str], None] = print,
+    ) -> None:
         self.path = path
+        self.pruner = Pruner(path, limits, say=say)
         self._busy_timeout = busy_timeout
         self._say = say
         self._said_mode = False
@@ -316,7 +330,10 @@ class Writer:
             self._say(f"no WAL on this file system, journal mode {mode!r}: readers and the writer wait for each other")
         # In WAL mode a power cut costs the last commits, never the file (https://sqlite.org/pragma.html#pragma_synchronous).
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_SIZE_LIMIT}")
+        limits = self.pruner.limits
+        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+        connection.execute(f"PRAGMA journal_size_limit = {limits.wal_bytes}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {limits.checkpoint_pages(page_size)}")
 
     def close(self) -> None:
         """
@@ -336,14 +353,19 @@ class Writer:
         if connection is not None:
             connection.close()
 
-    def write(self, batch: Batch) -> Collection[int]:
+    def write(self, batch: Batch, *, in_any_case: bool = False) -> Collection[int]:
         """
         Write a batch in one transaction.
+
+        Args:
+            batch: What to write.
+            in_any_case: Also when there is no room for it within `max_bytes`.
 
         Returns:
             The indexes of the rows that SQLite would not take.
 
         Raises:
+            NoRoom: There is no room for it.
             LogFileError, OSError, sqlite3.Error: Nothing was written.
             BaseException: What a signal handler has raised; then `written` tells whether the batch was.
         """
@@ -353,15 +375,19 @@ class Writer:
             connection = self._connection
             assert connection is not None  # noqa: S101 - open() opened it, or raised
             refused: set[int] = set()
+            if self.pruner.limits and not in_any_case:
+                self._prune_before(connection, len(batch.rows))
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     self._write(connection, batch, self._insert_rows)
-                except _DATA_ERRORS:
+                except _DATA_ERRORS as error:
                     connection.execute("ROLLBACK")
                     self._forget_ids()
                     connection.execute("BEGIN IMMEDIATE")
-                    self._write(connection, batch, partial(self._insert_each, refused))
+                    is_no_row = "volume.logger" in str(error)  # see _VOLUME
+                    insert = self._insert_rows if is_no_row else partial(self._insert_each, refused)
+                    self._write(connection, batch, insert)
                 connection.execute("COMMIT")
                 self.written, self.refused = True, refused
             except BaseException as error:
@@ -379,6 +405,54 @@ class Writer:
         if connection.in_transaction or not self._last_id:
             return False
         return connection.execute("SELECT 1 FROM records WHERE id = ?", (self._last_id,)).fetchone() is not None
+
+    def prune(self) -> float | None:
+        """
+        Do a piece of what the limits ask for; see `Pruner.step`. A failure is said, and tried again later.
+
+        Returns:
+            Seconds until there is more to do; None when there is nothing to come.
+        """
+        try:
+            with self._lock.hold(self._busy_timeout):
+                if self._connection is None:  # whether it is still the one at the path, the next write finds out
+                    self.open()
+                connection = self._connection
+                assert connection is not None  # noqa: S101 - as in `write`
+                return self._work_on(connection, self.pruner.step)
+        except TimeoutError:
+            return 0  # it is another process's turn
+        except (LogFileError, OSError, sqlite3.Error) as error:
+            return self.pruner.failed(error)
+
+    def _prune_before(self, connection: sqlite3.Connection, rows: int) -> None:
+        """
+        Let retention have its turn before a commit of so many rows.
+
+        Raises:
+            NoRoom: There is no room for them.
+            sqlite3.Error: It is not known whether there is, or the file is gone.
+        """
+        try:
+            self._work_on(connection, lambda connection: self.pruner.step_before(connection, rows))
+        except sqlite3.Error as error:
+            self.pruner.failed(error)
+            if self._connection is None:
+                raise
+        self._work_on(connection, self.pruner.make_room)
+
+    def _work_on(self, connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        try:
+            return work(connection)
+        except NoRoom:
+            raise
+        except BaseException as error:
+            self._roll_back(connection, error)
+            raise
+        finally:
+            if self.pruner.swept:
+                self.pruner.swept = False
+                self._forget_ids()
 
     def _roll_back(self, connection: sqlite3.Connection, error: BaseException) -> None:
         try:

@@ -76,6 +76,14 @@ def unattended(monkeypatch):
         ("capacity", True, TypeError),
         ("capacity", 1.5, TypeError),
         ("capacity_bytes", 65_535, ValueError),
+        ("max_age", "7 days", ValueError),
+        ("max_age", 0, ValueError),
+        ("max_age", [7], TypeError),
+        ("max_rows", 0, ValueError),
+        ("max_rows", "10", TypeError),
+        ("max_bytes", "1MB", ValueError),
+        ("max_bytes", "500", ValueError),
+        ("max_bytes", 1e9, TypeError),
         ("max_record_bytes", 1_023, ValueError),
         ("reserve", -0.1, ValueError),
         ("reserve", 1.0, ValueError),
@@ -1033,3 +1041,78 @@ def test_the_clock_of_ticks_does_not_jump(make_handler, logger, query):
     """
     handler = make_handler()
     assert time.monotonic is handler.listener._clock
+
+
+# Retention -----------------------------------------------------------------------------------------------------------
+
+
+def test_without_limits_nothing_is_pruned(make_handler):
+    """
+    Retention is off by default: the listener never asks for it, and transactions have their usual size.
+    """
+    handler = make_handler()
+
+    assert handler.listener.retention is None
+    assert 65_536 == handler.max_record_bytes
+
+
+def test_limits_reach_the_file(make_handler, logger, query):
+    """
+    With `max_rows` the oldest records go, by a listener that runs as ever, and `close` does what is left.
+    """
+    handler = make_handler(max_rows=50, flush_interval=0.01)
+    logger.addHandler(handler)
+    for number in range(500):
+        logger.info("n %d", number)
+    handler.close()
+
+    stored = messages(query)
+    assert 40 <= len(stored) <= 50
+    assert "n 499" == stored[-1]
+    assert [(500,)] == query("SELECT (SELECT count(*) FROM records) + (SELECT sum(count) FROM prunes)")
+    assert (500, 500) == (handler.stats().seen, handler.stats().written)
+
+
+def test_a_program_that_runs_for_a_moment_prunes_too(make_handler, logger, query):
+    """
+    A program that ends before the first tick prunes in `close`, so that one that is run by cron keeps its limits.
+    """
+    for run in range(3):
+        handler = make_handler(max_rows=10, flush_interval=60)
+        logger.addHandler(handler)
+        for number in range(20):
+            logger.info("run %d, %d", run, number)
+        handler.close()
+        logger.removeHandler(handler)
+
+    assert [f"run 2, {number}" for number in range(10, 20)] == messages(query)
+
+
+def test_a_record_fits_into_a_small_budget(make_handler):
+    """
+    With a small `max_bytes` a record is cut to a sixteenth of it, because a commit takes no more.
+    """
+    assert 65_536 == make_handler(max_bytes="1MiB").max_record_bytes
+    assert 131_072 == make_handler(max_bytes="2MiB", max_record_bytes=1 << 20).max_record_bytes
+
+
+def test_an_idle_program_with_max_age_wakes_up_for_the_next_row(make_handler, logger, clock):
+    """
+    With `max_age` the listener sleeps until the oldest row comes of age; without rows it does not wake up at all.
+    """
+    handler = make_handler(max_age=3_600, flush_interval=60)
+    listener, pruner = handler.listener, handler.listener.writer.pruner
+    listener._clock = pruner._clock = pruner._now = clock
+    logger.addHandler(handler)
+    clock.now = time.time()
+    logger.info("one")
+    handler.flush()
+    listener.handle(None)
+    assert 3_500 < listener.wait(clock.now) < 3_601
+    clock.advance(3_700)
+    assert 0 == listener.wait(clock.now)
+    listener.handle(None)
+    clock.advance(61)
+    listener.handle(None)
+
+    assert None is listener.wait(clock.now)

@@ -1,0 +1,433 @@
+"""
+Retention in faults: statements that fail, processes that are killed, readers that stay, writers in other processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+
+import pytest
+
+from sqlite_log_handler._limits import Limits
+from sqlite_log_handler._lock import WriteLock
+from sqlite_log_handler._row import make_row
+from sqlite_log_handler._schema import connect_read_only
+from sqlite_log_handler._writer import Writer
+
+MB = 1_000_000
+
+
+@pytest.fixture
+def said():
+    """
+    The lines for the operator.
+    """
+    return []
+
+
+@pytest.fixture
+def make(make_handler, unattended, clock, logger, warnings, said):
+    """
+    Make a handler that is driven by hand, on a clock that is moved by hand, attached to the test's logger.
+    """
+
+    def make(**options):
+        handler = make_handler(**{"flush_interval": 0.1, "close_timeout": 0, **options})
+        listener = handler.listener
+        listener._say = listener.writer._say = listener.writer.pruner._say = said.append
+        listener._clock = listener.writer.pruner._clock = clock
+        listener._sleep = clock.advance
+        logger.addHandler(handler)
+        return handler
+
+    return make
+
+
+@pytest.fixture
+def log(logger):
+    """
+    Log `count` records, numbered on: `log(count)`.
+    """
+    logged = []
+
+    def log(count, text=""):
+        for _ in range(count):
+            logger.info("%sn %d", text, len(logged))
+            logged.append(len(logged))
+
+    log.logged = logged
+    return log
+
+
+def ticks(handler, clock, count=1):
+    """
+    Let so many ticks pass, with books that balance after each.
+    """
+    for _ in range(count):
+        handler.listener.handle(None)
+        clock.advance(0.2)
+        stats = handler.stats()
+        assert stats.seen == stats.written + stats.dropped_total + stats.queued
+
+
+def taken(path):
+    """
+    Bytes of file and WAL.
+    """
+    return sum(os.stat(f"{path}{end}").st_size for end in ("", "-wal") if os.path.exists(f"{path}{end}"))
+
+
+def check_prunes(path):
+    """
+    Check that `prunes` tells how many rows are gone, and that those left have no hole. Returns how many are gone.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        first, last, count = connection.execute("SELECT min(id), max(id), count(*) FROM records").fetchone()
+        (gone,) = connection.execute("SELECT coalesce(sum(count), 0) FROM prunes").fetchone()
+    assert last - first + 1 == count
+    assert first - 1 == gone
+    return gone
+
+
+@pytest.mark.parametrize("rows_per_step", [1, 10**9], ids=["before a commit", "after it"])
+@pytest.mark.parametrize("code", ["BUSY", "FULL", "IOERR", "NOMEM", "READONLY"])
+def test_the_nth_statement_of_pruning_fails(make, clock, log, contents, monkeypatch, path, code, rows_per_step):
+    """
+    Whichever statement of pruning fails, once: rows are written all the same, none is lost but by retention, and the
+    next attempt does what this one could not.
+    """
+    left, pruning = [0], [False]
+    monkeypatch.setattr("sqlite_log_handler._limits._LINES", (5, 5))
+    monkeypatch.setattr("sqlite_log_handler._prune._ROWS_PER_LINE", 1)
+    monkeypatch.setattr("sqlite_log_handler._limits._VACUUM_PAGES", 1)
+    monkeypatch.setattr("sqlite_log_handler._prune._ROWS_PER_STEP", rows_per_step)
+
+    class Faulty(sqlite3.Connection):
+        def _fail(self, sql):
+            left[0] -= pruning[0]
+            if left[0] == 0 and pruning[0]:
+                if self.in_transaction and sql == "COMMIT":
+                    super().execute("ROLLBACK")  # as SQLite does for FULL, IOERR and NOMEM
+                raised = sqlite3.OperationalError("injected")
+                raised.sqlite_errorcode = getattr(sqlite3, f"SQLITE_{code}")
+                raise raised
+
+        def execute(self, *arguments):
+            self._fail(arguments[0])
+            return super().execute(*arguments)
+
+        def executescript(self, script):
+            self._fail(script)
+            return super().executescript(script)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Faulty, **options))
+    handler, nth = make(max_rows=30), 0
+    step = handler.listener.writer.pruner.step
+
+    def pruning_only(connection, **options):
+        pruning[0] = True
+        try:
+            return step(connection, **options)
+        finally:
+            pruning[0] = False
+
+    handler.listener.writer.pruner.step = pruning_only
+    while True:
+        nth += 1
+        left[0] = nth
+        log(20, "x" * 500)
+        ticks(handler, clock, 5)
+        failed = left[0] <= 0
+        left[0] = 0
+        ticks(handler, clock, 60)
+        stats = handler.stats()
+        assert (nth * 20, nth * 20) == (stats.seen, stats.written), stats.last_error
+        if not failed:
+            break
+    handler.close()
+
+    assert 10 <= nth
+    assert check_prunes(path) == nth * 20 - 30
+    contents()
+
+
+@pytest.mark.parametrize("rows_per_step", [1, 10**9], ids=["before a commit", "after it"])
+def test_pruning_that_always_fails_is_said_once(make, clock, log, monkeypatch, said, rows_per_step):
+    """When pruning fails at every attempt, the log is written as ever, and one line says so."""
+    monkeypatch.setattr("sqlite_log_handler._prune._ROWS_PER_STEP", rows_per_step)
+    handler = make(max_rows=10)
+    monkeypatch.setattr("sqlite_log_handler._prune._NOTE", "DELETE FROM nowhere")
+    for _ in range(20):
+        log(10)
+        ticks(handler, clock, 20)
+    stats = handler.stats()
+
+    assert (200, 200) == (stats.seen, stats.written)
+    assert 1 == len(said)
+    assert said[0].startswith("cannot prune (OperationalError: no such table: nowhere)")
+
+
+def test_a_reader_that_stays_costs_rows_but_not_the_disk(make, clock, log, contents, path, said, warnings):
+    """
+    While a reader holds a snapshot the WAL cannot be written back. At the budget rows are dropped, and counted in the
+    ledger and in the warnings, and the reader is named; when it is gone, writing resumes by itself.
+    """
+    handler = make(max_bytes=2 * MB)
+    log(100)
+    ticks(handler, clock)
+    with contextlib.closing(connect_read_only(str(path))) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM records").fetchone()
+        peak = 0
+        for _ in range(300):
+            log(20, "x" * 500)
+            ticks(handler, clock)
+            peak = max(peak, taken(path))
+        dropped = handler.dropped_total
+    # Nobody is in the way any more.
+    ticks(handler, clock, 10)
+    log(50)
+    ticks(handler, clock, 2)
+    stats = handler.stats()
+    handler.close()
+
+    assert peak <= 2.2 * MB
+    assert {"disk_budget": dropped} == stats.dropped_by_cause
+    assert 3_000 < dropped < 6_000
+    assert dropped == sum(warning.dropped for warning in warnings)
+    assert (6_150, 6_150 - dropped) == (stats.seen, stats.written)
+    assert 1 == len([line for line in said if "a reader holds a snapshot" in line])
+    assert 1 == len([line for line in said if "let go" in line])
+    assert "a reader holds a snapshot since" in warnings[-1].getMessage()
+    found = contents()
+    assert list(range(6_100, 6_150)) == found.numbers["n"][-50:]
+    assert (dropped, dropped) == (found.dropped, found.warned)
+
+
+def test_closing_beside_a_reader_keeps_the_books(make, clock, log, contents, path):
+    """A handler that is closed while a reader stays drops what it has no room for, and the ledger has all of it."""
+    handler = make(max_bytes=2 * MB)
+    log(10)
+    ticks(handler, clock)
+    with contextlib.closing(connect_read_only(str(path))) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM records").fetchone()
+        for _ in range(100):
+            log(20, "x" * 1_000)
+            ticks(handler, clock)
+        log(10)
+        handler.close()
+        size = taken(path)
+
+    found, stats = contents(), handler.stats()
+    assert size <= 2.2 * MB
+    assert (stats.dropped_total, stats.dropped_total) == (found.dropped, found.warned)
+    assert 2_020 == stats.dropped_total + stats.written
+
+
+def test_file_and_wal_stay_within_the_budget(make, clock, log, path):
+    """Whatever is logged, file and WAL are within 110 % of `max_bytes` after each commit."""
+    handler = make(max_bytes=2 * MB, capacity=50_000)
+    chance, peak = random.Random(5), 0  # the same at each run
+    for _ in range(150):
+        log(chance.randrange(1, 400), chance.choice(["", "x" * 100, "é" * 2_000, "x" * 100_000]))
+        ticks(handler, clock)
+        peak = max(peak, taken(path))
+    while handler.stats().queued:
+        ticks(handler, clock)
+        peak = max(peak, taken(path))
+    handler.close()
+
+    assert 1.5 * MB < peak <= 2.2 * MB
+    assert {"bytes_full"} == set(handler.stats().dropped_by_cause)
+    assert check_prunes(path) > 500
+
+
+def test_a_budget_that_is_new_is_reached_without_a_drop(make, clock, log, path):
+    """A file much larger than a `max_bytes` that is new comes down in steps, while rows go on to be written."""
+    handler = make()
+    log(10_000, "x" * 1_000)
+    while handler.stats().queued:
+        ticks(handler, clock)
+    handler.close()
+    assert taken(path) > 10 * MB
+    handler = make(max_bytes=3 * MB)
+    for _ in range(60):
+        log(20, "x" * 500)
+        ticks(handler, clock)
+    handler.close()
+
+    assert (0, 1_200) == (handler.dropped_total, handler.stats().written)
+    assert taken(path) <= 3 * MB
+
+
+KILLED = """
+    handler = SQLiteHandler(path, max_bytes=1_500_000, flush_interval=0.01)
+    logger.addHandler(handler)
+    logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
+    handler.listener.writer.pruner.deleted = Told = type("Told", (dict,), {
+        "__setitem__": lambda self, cause, count: (print(count, flush=True), dict.__setitem__(self, cause, count))[0]
+    })()
+    number = 0
+    while True:
+        logger.info("n %d", number)
+        number += 1
+"""
+
+
+def test_killed_while_it_prunes(start, contents, path, long):
+    """A process that is killed in the middle of pruning leaves a sound file, whose books tell what is gone."""
+    for seed in range(100 if long else 8):
+        process = start(KILLED)
+        for _ in range(2 + random.Random(seed).randrange(6)):
+            assert process.stdout.readline()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        gone = check_prunes(path)
+        contents() if seed == 0 else None
+    assert gone > 1_000
+
+
+def test_while_another_process_writes_pruning_waits_its_turn(make, clock, log, path, said):
+    """When another process has the lock beside the file, pruning tries again at the next tick, and nothing is said."""
+    handler = make(max_rows=10, flush_interval=0.001)
+    log(20)
+    handler.flush()
+    with contextlib.closing(WriteLock(str(path))) as lock, lock.hold(0):
+        for _ in range(3):
+            assert 0 == handler.listener.prune()
+            clock.advance(10)
+        assert handler.listener.wait(clock.now) == 0
+    ticks(handler, clock, 2)
+
+    assert [] == said
+    assert 10 == check_prunes(path)
+
+
+BESIDE = """
+    handler = SQLiteHandler(path, flush_interval=0.01)
+    logger.addHandler(handler)
+    print("ready", flush=True)
+    number = 0
+    import select
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        for _ in range(50):
+            logger.info("n %d", number)
+            number += 1
+        handler.flush()
+    stats = handler.stats()
+    handler.close()
+    assert (number, 0) == (stats.written, stats.dropped_total), stats
+    print(number)
+"""
+
+
+def test_pruning_beside_a_writer_in_another_process(start, contents, path):
+    """One process prunes what another writes: the writer loses nothing but to retention, and ids have no hole."""
+    process = start(BESIDE)
+    assert "ready\n" == process.stdout.readline()
+    pruner = Writer(str(path), busy_timeout=5, limits=Limits(max_rows=100))
+    pruned = 0
+    while pruned < 20:
+        pruner.prune()
+        pruned = len(pruner.pruner.deleted) and pruned + 1
+    out, err = process.communicate("stop\n")
+    pruner.prune()
+    pruner.close()
+
+    assert "" == err
+    numbers = contents().numbers["n"]
+    assert int(out) - 1 == numbers[-1]
+    assert len(numbers) <= 100
+    check_prunes(path)
+
+
+@pytest.mark.parametrize(("name", "process"), [("rare", 1), ("busy 29", 4711)], ids=["source", "process"])
+def test_what_another_process_deleted_is_learned_anew(path, logger, monkeypatch, name, process):
+    """
+    A writer keeps the ids of sources and processes. When another process has deleted one of them, because no row was of
+    it any more, the next row of it is not lost from the view.
+    """
+    monkeypatch.setattr("sqlite_log_handler._limits._LINES", (5, 5))
+    monkeypatch.setattr("sqlite_log_handler._prune._ROWS_PER_LINE", 1)
+
+    class Batch:
+        gaps = ()
+        first = 0
+
+        def __init__(self, name, process=1, count=1):
+            record = logger.makeRecord(name, 20, "/app.py", 1, "m", (), None, "main")
+            record.process = process
+            self.rows = [make_row(record)] * count
+
+    rare, busy = Writer(str(path)), Writer(str(path), limits=Limits(max_rows=10))
+    with contextlib.closing(rare), contextlib.closing(busy):
+        rare.write(Batch(name, process))
+        for number in range(30):
+            busy.write(Batch(f"busy {number}"))
+        while busy.prune() == 0:
+            pass
+        table, wanted = ("sources", "logger = 'rare'") if process == 1 else ("processes", "pid = 4711")
+        assert [] == busy.connection.execute(f"SELECT id FROM {table} WHERE {wanted}").fetchall()
+        statements = []
+        rare.connection.set_trace_callback(statements.append)
+        assert set() == rare.write(Batch(name, process, 3))
+        rare.connection.set_trace_callback(None)
+        # All at once, and not row by row, which takes long in a busy program.
+        assert 2 == len([sql for sql in statements if sql.startswith("\nINSERT INTO records")])
+        busy.connection.set_trace_callback(statements.append)
+        busy.write(Batch("busy 3"))
+        busy.connection.set_trace_callback(None)
+        # What it has deleted itself it knows without that.
+        assert 1 == statements.count("ROLLBACK")
+
+        assert [("busy 3", 1), *[(name, process)] * 3] == busy.connection.execute(
+            "SELECT logger, process FROM logs ORDER BY id DESC LIMIT 4"
+        ).fetchall()
+
+
+def test_what_is_urgent_is_done_though_many_rows_wait(make, clock, log, monkeypatch, path):
+    """
+    A program that logs faster than its records can be written has a queue that is never nearly empty; its log is kept
+    to its limits all the same, by the writer, before it writes.
+    """
+    monkeypatch.setattr("sqlite_log_handler._prune._ROWS_PER_STEP", 150)
+    handler = make(max_rows=200, capacity=1_000, batch_size=100)
+    most = 0
+    for _ in range(40):
+        log(200)
+        handler.listener.handle(None)
+        clock.advance(0.2)
+        stats = handler.stats()
+        assert stats.queued > 99
+        most = max(most, handler.listener.writer.connection.execute("SELECT count(*) FROM records").fetchone()[0])
+
+    assert 200 <= most <= 600
+    assert stats.written == 4_000
+
+
+def test_a_file_that_pruning_finds_corrupt_is_moved_aside(make, clock, log, monkeypatch, path, said):
+    """Corruption that only pruning meets is treated like any other: the file is moved aside, and a new one is begun."""
+    handler = make(max_rows=10)
+
+    def corrupt(connection, **_):
+        connection.execute("BEGIN IMMEDIATE")
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(handler.listener.writer.pruner, "step", corrupt)
+        log(5)
+        ticks(handler, clock)
+    log(5)
+    ticks(handler, clock)
+
+    assert "moved aside" in said[0]
+    assert 1 == len([file for file in os.listdir(path.parent) if ".corrupt-" in file and file[-1] not in "lm"])
+    assert (10, 10) == (handler.stats().seen, handler.stats().written)
