@@ -48,6 +48,7 @@ ARROWS = {
     "_stats": {"_arguments", "_figures", "_formats", "_terminal"},
     "_check": {"_arguments", "_figures", "_schema", "_terminal"},
     "_export": {"_arguments", "_filters", "_formats", "_logged", "_terminal"},
+    "_prune_command": {"_arguments", "_limits", "_lock", "_prune", "_schema", "_terminal"},
     "_cli": {"_arguments", "_check", "_export", "_gaps", "_schema", "_show", "_stats", "_terminal", "_top"},
     "_demo": {"_formats", "_handler", "_reader", "_terminal", "_top"},
     "_spool": {"_schema", "_lock"},

@@ -23,7 +23,7 @@ import pytest
 from freezegun import freeze_time
 
 import sqlite_log_handler
-from sqlite_log_handler import Row, SQLiteHandler
+from sqlite_log_handler import Row, SQLiteHandler, _prune_command
 from sqlite_log_handler.__main__ import add_demo, main
 from sqlite_log_handler._arguments import join_times
 from sqlite_log_handler._cli import build_parser
@@ -31,7 +31,7 @@ from sqlite_log_handler._terminal import printable, size
 
 BEGIN = datetime(2025, 6, 30, 12, tzinfo=UTC)
 
-PARSER, COMMANDS = build_parser([add_demo])
+PARSER, COMMANDS = build_parser([add_demo, _prune_command.add_parser])
 READING = ["show", "top", "gaps", "stats", "check", "export"]
 
 # What a stranger may write: colours, a cleared screen, C1, text that runs backwards, a line of its own, NUL, a tab.

@@ -4,6 +4,7 @@ Retention in faults: statements that fail, processes that are killed, readers th
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import random
@@ -12,6 +13,7 @@ import sqlite3
 
 import pytest
 
+from sqlite_log_handler import _prune_command
 from sqlite_log_handler._limits import Limits
 from sqlite_log_handler._lock import WriteLock
 from sqlite_log_handler._row import make_row
@@ -345,6 +347,25 @@ def test_pruning_beside_a_writer_in_another_process(start, contents, path):
     assert int(out) - 1 == numbers[-1]
     assert len(numbers) <= 100
     check_prunes(path)
+
+
+def test_the_command_beside_a_writer_in_another_process(start, contents, path, query):
+    """`sqlite-log prune` deletes and gives back pages while a program logs, which loses nothing but what was pruned."""
+    process = start(BESIDE)
+    assert "ready\n" == process.stdout.readline()
+    parser = argparse.ArgumentParser()
+    _prune_command.add_parser(parser.add_subparsers())
+    options = parser.parse_args(["prune", str(path), "--max-rows", "1000", "--vacuum"])
+    while not query("SELECT max(id) > 5000 FROM records")[0][0]:
+        assert process.poll() is None
+    for _ in range(10):
+        assert 0 == options.run(options)
+    out, err = process.communicate("stop\n")
+
+    assert "" == err
+    numbers = contents().numbers["n"]
+    assert int(out) - 1 == numbers[-1]
+    assert check_prunes(path) >= 4_000
 
 
 @pytest.mark.parametrize(("name", "process"), [("rare", 1), ("busy 29", 4711)], ids=["source", "process"])

@@ -1,0 +1,290 @@
+"""
+`sqlite-log prune`: what it deletes, what it says, and what it leaves alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sqlite3
+import sys
+
+import pytest
+
+from sqlite_log_handler import ForeignFileError, SQLiteHandler
+from sqlite_log_handler import _prune_command as command
+from sqlite_log_handler._lock import WriteLock
+from sqlite_log_handler._schema import connect_read_only
+
+DAY = 86_400.0
+NOW = 1_700_000_000.0
+FILL = """
+WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count)
+INSERT INTO records (created_us, levelno, source_id, process_id, message)
+SELECT (:now - :count + n) * 1000000, 20, 1, 1, printf('%500d', n) FROM numbers
+"""
+
+
+@pytest.fixture
+def prune(path, clock, monkeypatch):
+    """
+    Run the command: `prune("--max-rows", "5")`. Time passes only when it sleeps.
+    """
+    monkeypatch.delenv("SQLITE_LOG_DB", raising=False)
+
+    def prune(*arguments, file=path):
+        parser = argparse.ArgumentParser()
+        command.add_parser(parser.add_subparsers())
+        options = parser.parse_args(["prune", *([str(file)] if file else []), *arguments])
+        return options.run(options, now=lambda: NOW, clock=clock, sleep=clock.advance)
+
+    return prune
+
+
+@pytest.fixture
+def log(path):
+    """
+    A log of so many rows, the newest of now, a second apart: `log(count)`.
+    """
+
+    def log(count, *, auto_vacuum=True):
+        SQLiteHandler(path).close()
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("INSERT INTO sources VALUES (1, 'app', '/app.py', 1, 'main')")
+            connection.execute("INSERT INTO processes VALUES (1, 'host', 1, 'MainProcess', 0, 'app')")
+            connection.execute(FILL, {"count": count, "now": round(NOW)})
+            if not auto_vacuum:
+                connection.execute("PRAGMA auto_vacuum = NONE")
+                connection.execute("VACUUM")
+
+    return log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [(["--max-rows", "50"], 50), (["--max-age", "1m"], 61), (["--max-age=10", "--max-rows=90"], 11)],
+)
+def test_rows_beyond_the_limits_go(prune, log, query, arguments, left, capsys):
+    """The oldest rows are deleted until all limits hold, and what was done is said."""
+    log(100)
+
+    assert 0 == prune(*arguments)
+    assert [(101 - left, 100, left)] == query("SELECT min(id), max(id), count(*) FROM records")
+    assert [(100 - left,)] == query("SELECT sum(count) FROM prunes")
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith(f"deleted {100 - left} rows (max_")
+    assert out[1].startswith(f"{left} rows are left; file and WAL took ")
+
+
+def test_the_file_becomes_smaller(prune, log, path):
+    """With `--max-bytes` the file has the size that was asked for when the command ends."""
+    log(20_000)
+    assert os.stat(path).st_size > 10_000_000
+
+    assert 0 == prune("--max-bytes", "4MB")
+    assert 2_500_000 < os.stat(path).st_size <= 3_500_000
+
+
+def test_free_pages_are_given_back_on_demand(prune, log, path, query):
+    """`--vacuum` gives all free pages back, with limits or without."""
+    log(5_000)
+    prune("--max-rows", "4000")
+    assert query("PRAGMA freelist_count")[0][0] > 100
+    before = os.stat(path).st_size
+
+    assert 0 == prune("--vacuum")
+    assert [(0,)] == query("PRAGMA freelist_count")
+    assert os.stat(path).st_size < before * 0.85
+
+
+def test_a_file_without_auto_vacuum_is_written_anew_only_on_demand(prune, log, path, query, capsys):
+    """A file made without auto_vacuum keeps its size, and says so; with `--vacuum` it is written anew, with it."""
+    log(5_000, auto_vacuum=False)
+    before = os.stat(path).st_size
+    assert 0 == prune("--max-rows", "100")
+    assert before == os.stat(path).st_size
+    assert "made without auto_vacuum" in capsys.readouterr().err
+
+    assert 0 == prune("--vacuum")
+    assert [(2,)] == query("PRAGMA auto_vacuum")
+    assert os.stat(path).st_size < before / 5
+    assert [("ok",)] == query("PRAGMA integrity_check")
+
+
+def test_a_dry_run_changes_nothing(prune, log, path, capsys):
+    """`--dry-run` says what would go, and why, and does not touch the file."""
+    log(1_000)
+    before = path.read_bytes(), os.stat(path).st_mtime_ns
+
+    assert 0 == prune("--dry-run", "--max-age", "200", "--vacuum")
+    assert before == (path.read_bytes(), os.stat(path).st_mtime_ns)
+    out = capsys.readouterr().out
+    assert "would delete 799 of 1,000 rows, ids 1 to 799, about " in out
+    assert "max_age" in out
+    assert "would give back 0 bytes of free pages" in out
+
+
+def test_nothing_to_delete_is_said(prune, log, capsys):
+    """A log that is within its limits is left as it is, and that is no error."""
+    log(10)
+
+    assert (0, 0) == (prune("--max-rows", "10"), prune("--max-rows", "10", "--dry-run"))
+    assert 2 == capsys.readouterr().out.count("nothing to delete")
+
+
+def test_the_log_may_be_named_by_the_environment(prune, log, path, query, monkeypatch):
+    """Without FILE the log is the one that SQLITE_LOG_DB names."""
+    log(10)
+    monkeypatch.setenv("SQLITE_LOG_DB", str(path))
+
+    assert 0 == prune("--max-rows", "3", file=None)
+    assert [(3,)] == query("SELECT count(*) FROM records")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "Give --max-age, --max-rows or --max-bytes, or --vacuum"),
+        (["--dry-run"], "Give --max-age"),
+        (["--max-age", "yesterday"], "--max-age='yesterday': must be seconds, or a text like '7d'"),
+        (["--max-rows", "0"], "--max-rows=0: must be 1 or more"),
+        (["--max-bytes", "5"], "--max-bytes='5': must be bytes, or a text like '500MB'"),
+    ],
+)
+def test_a_wrong_limit_is_named(prune, log, arguments, told):
+    """What cannot be done is said with the flag, its value, and what is allowed."""
+    log(1)
+    with pytest.raises(ValueError, match=r"must be|Give") as raised:
+        prune(*arguments)
+
+    assert told in str(raised.value)
+
+
+def test_no_file_is_made(prune, path, tmp_path):
+    """A file that is not there is an error, and stays away."""
+    with pytest.raises(FileNotFoundError, match="app-log"):
+        prune("--max-rows", "1")
+    with pytest.raises(ValueError, match="Name a FILE, or set SQLITE_LOG_DB"):
+        prune("--max-rows", "1", file=None)
+
+    assert [] == os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["empty", "text", "foreign"])
+def test_a_file_of_somebody_else_is_left_alone(prune, path, content):
+    """A file that is no log of ours is refused, and left as it is."""
+    if content == "foreign":
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE records (id INTEGER PRIMARY KEY)")
+    else:
+        path.write_text("" if content == "empty" else "a text log\n" * 1_000)
+    before = path.read_bytes()
+    with pytest.raises(ForeignFileError):
+        prune("--max-rows", "1")
+
+    assert before == path.read_bytes()
+    assert [path.name] == os.listdir(path.parent)
+
+
+def test_the_lock_is_let_go_between_chunks(prune, log, monkeypatch, clock, path, query):
+    """Between two chunks a writer of another process gets its turn."""
+    monkeypatch.setattr("sqlite_log_handler._limits._CHUNK_ROWS", 10)
+    log(100)
+    free = []
+    advance = clock.advance
+
+    def write(seconds):
+        with contextlib.closing(WriteLock(str(path))) as lock, lock.hold(0):
+            free.append(query("SELECT count(*) FROM records")[0][0])
+        advance(seconds)
+
+    clock.advance = write
+    prune("--max-rows", "20")
+
+    # Four chunks at a time while it is far over the limit.
+    assert [60, 20] == free[:2]
+
+
+def test_a_writer_that_stays_is_an_error(prune, log, path, monkeypatch):
+    """When somebody holds the lock for too long, that is said, and nothing is deleted."""
+    monkeypatch.setattr(command, "_LOCK_TIMEOUT", 0)
+    log(10)
+    with (
+        contextlib.closing(WriteLock(str(path))) as lock,
+        lock.hold(0),
+        pytest.raises(TimeoutError, match="writing to"),
+    ):
+        prune("--max-rows", "1")
+
+
+def test_a_reader_that_stays_is_said(prune, log, path, capsys, clock):
+    """A reader that keeps the WAL from being written back ends the work, with status 1 and a line about it."""
+    log(20_000)
+    begin = clock.now
+    with contextlib.closing(connect_read_only(str(path))) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM records").fetchone()
+        assert 1 == prune("--max-bytes", "2MB")
+
+    assert "not done to the end: a reader holds a snapshot since" in capsys.readouterr().err
+    assert 10 <= clock.now - begin <= 12
+    assert 0 == prune("--max-bytes", "2MB")
+
+
+class Terminal:
+    """
+    A stream that says it is a terminal, or that it is none.
+    """
+
+    def __init__(self, *, terminal):
+        self.terminal = terminal
+        self.text = ""
+
+    def isatty(self):
+        return self.terminal
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_long_work_shows_a_bar_on_a_terminal_only(prune, log, monkeypatch, clock, terminal):
+    """On a terminal work that takes long shows how far it has come, and clears the line; elsewhere there is no bar."""
+    monkeypatch.setattr("sqlite_log_handler._limits._CHUNK_ROWS", 10)
+    monkeypatch.setattr(command, "_BAR_AFTER", 0)
+    log(100)
+    stream = Terminal(terminal=terminal)
+    monkeypatch.setattr(sys, "stderr", stream)
+    prune("--max-rows", "50")
+
+    if not terminal:
+        assert "" == stream.text
+    else:
+        assert "\rdeleting [################################........] 80%\x1b[K" in stream.text
+        assert stream.text.endswith("\r\x1b[K")
+
+
+def test_short_work_shows_no_bar(prune, log, monkeypatch):
+    """Work that is done in half a second shows nothing."""
+    log(100)
+    stream = Terminal(terminal=True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    prune("--max-rows", "50")
+
+    assert "" == stream.text
+
+
+def test_the_help_has_examples(capsys):
+    """`--help` names each flag, and shows how it is called."""
+    parser = argparse.ArgumentParser(prog="sqlite-log")
+    command.add_parser(parser.add_subparsers())
+    with pytest.raises(SystemExit):
+        parser.parse_args(["prune", "--help"])
+
+    out = capsys.readouterr().out
+    for word in ("--max-age", "--max-rows", "--max-bytes", "--vacuum", "--dry-run", "sqlite-log prune app-log.db"):
+        assert word in out
