@@ -27,6 +27,7 @@ BENCHMARKS = {
     "overload": "overload",
     "growth": "growth",
     "stall": "stall",
+    "retention": "retention",
     "faults": "faults",
     "reading": "reading",
     "forward": "forward",
