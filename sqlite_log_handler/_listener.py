@@ -232,11 +232,6 @@ class RecordListener(QueueListener):
             self._close_writer(0)
         self.queue.wake()
 
-    def enqueue_sentinel(self) -> None:
-        """
-        Do nothing: the thread ends when it finds that it is not the listener's thread any more.
-        """
-
     def dequeue(self, block: bool) -> Any:  # noqa: FBT001, ARG002 - as in QueueListener
         """
         Wait until a tick is due; return the sentinel when the thread is to end.

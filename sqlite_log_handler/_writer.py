@@ -313,16 +313,11 @@ class Writer:
             # Before the first table, and before WAL: afterwards it is ignored (https://sqlite.org/pragma.html).
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("BEGIN IMMEDIATE")
-            try:
-                # Another process may have been faster.
-                if not is_ours(connection, self.path):
-                    for statement in _statements(SCHEMA):
-                        connection.execute(statement)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+            # Another process may have been faster.
+            if not is_ours(connection, self.path):
+                for statement in _statements(SCHEMA):
+                    connection.execute(statement)
+            connection.execute("COMMIT")
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         self._wal = mode == "wal"
         if not self._wal and not self._said_mode:

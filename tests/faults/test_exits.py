@@ -110,6 +110,8 @@ def test_what_is_kept(run, contents, way):
 def test_callbacks_at_exit(run, contents):
     """
     What atexit callbacks log is kept, whether they were registered before the handler's or after it.
+
+    That holds too for a handler that is not in logging's list, which `logging.shutdown` goes through last.
     """
     run(
         """
@@ -117,6 +119,7 @@ def test_callbacks_at_exit(run, contents):
         atexit.register(lambda: logger.info("before 0"))
         atexit.register(__import__("sqlite_log_handler")._handler._exit)
         logger.addHandler(SQLiteHandler(path, flush_interval=3600))
+        logging._handlerList.clear()
         logger.info("main 0")
         atexit.register(lambda: logger.info("after 0"))
         """

@@ -194,6 +194,31 @@ def test_what_waits_is_plain(make_handler, logger, unattended):
     handler.flush()
 
 
+def test_a_refused_record_calls_nothing_under_the_mutex(make_handler, logger, unattended):
+    """
+    What a logger's name of the program's own kind does when it is hashed or compared is not done under the mutex.
+    """
+    handler = make_handler(capacity=1, reserve=0)
+    held = []
+
+    class Name(str):
+        __slots__ = ()
+
+        def __hash__(self):
+            held.append(handler.queue.mutex._is_owned())
+            return str.__hash__(self)
+
+        def __eq__(self, other):
+            held.append(handler.queue.mutex._is_owned())
+            return str.__eq__(self, other)
+
+    for _ in range(3):
+        handler.handle(logging.LogRecord(Name("name"), 20, "file.py", 1, "x", (), None))
+
+    assert (2, True) == (handler.dropped_total, True not in held)
+    assert {str} == {type(name) for name in handler.stats().dropped_by_logger}
+
+
 def test_nothing_is_kept_alive(make_handler, logger, unattended):
     """
     While a record waits, what it was made of can go: arguments, exceptions with their frames, and `extra`.

@@ -172,6 +172,60 @@ def test_children_of_multiprocessing(run, contents, method):
     assert {"parent": [0], "child-0": list(range(20)), "child-1": list(range(20))} == contents().numbers
 
 
+def test_the_child_of_a_child(run, contents):
+    """
+    A child that multiprocessing makes in a child keeps its last tick too.
+
+    That its parent is registered with multiprocessing is copied by the fork, and the registration is not.
+    """
+    run(
+        """
+        import multiprocessing
+        context = multiprocessing.get_context("fork")
+        def inner():
+            logger.info("inner 0")
+        def outer():
+            logger.info("outer 0")
+            process = context.Process(target=inner)
+            process.start()
+            process.join()
+        if __name__ == "__main__":
+            logger.addHandler(SQLiteHandler(path, flush_interval=3600))
+            process = context.Process(target=outer)
+            process.start()
+            process.join()
+            assert 0 == process.exitcode
+        """,
+        options=QUIET,
+    )
+
+    assert {"outer": [0], "inner": [0]} == contents().numbers
+
+
+def test_a_record_without_a_process_is_of_the_one_that_made_it(run, query):
+    """
+    With `logging.logProcesses = False` a record has no number of a process; what its row has is that of the child.
+    """
+    out = run(
+        """
+        logging.logProcesses = False
+        handler = SQLiteHandler(path)
+        logger.addHandler(handler)
+        logger.info("parent 0")
+        handler.flush()
+        pid = os.fork()
+        if not pid:
+            logger.info("child 0")
+            os._exit(0 if handler.flush() else 1)
+        assert 0 == os.waitpid(pid, 0)[1]
+        print(os.getpid(), pid)
+        """,
+        options=QUIET,
+    )
+
+    assert [(int(pid),) for pid in out.split()] == query("SELECT process FROM logs ORDER BY id")
+
+
 def test_many_processes_on_one_file(start, contents, long):
     """
     Eight processes write to one file: all rows are there, in each one's order, and the file is whole.

@@ -733,7 +733,7 @@ def test_an_exception_from_a_signal_handler_loses_no_wake_up(make_handler, logge
     with pytest.raises(KeyboardInterrupt):
         logger.info("x")
 
-    assert not handler.queue.wakeup.locked()
+    assert (False, 1) == (handler.queue.wakeup.locked(), handler.stats().queued)
 
 
 def test_one_handler_that_raises_at_exit_costs_no_other(run, contents, path):
