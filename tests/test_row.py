@@ -300,6 +300,29 @@ def test_str_subclass_becomes_str(form: str) -> None:
     assert form.replace("%s", "text") == row[MESSAGE]
 
 
+def test_str_subclass_that_slices_itself() -> None:
+    """
+    No method of a str subclass is called: what it gives for its first characters may be of its own kind again.
+    """
+
+    class Sly(str):
+        __slots__ = ()
+
+        def __getitem__(self, key: object) -> str:
+            return self
+
+        def __str__(self) -> str:
+            return self
+
+    class Shown:
+        def __str__(self) -> str:
+            return Sly("text")
+
+    row = row_of(make_record(Shown()))
+
+    assert ("text", str) == (row[MESSAGE], type(row[MESSAGE]))
+
+
 def test_level_that_is_an_enum() -> None:
     """
     An IntEnum level becomes a plain int.
@@ -621,6 +644,25 @@ def test_extra_that_json_cannot_hold(value: Any) -> None:
     row = row_of(make_record("hello", value=value, other="there"))
 
     assert ("hello", MALFORMED) == (row[MESSAGE], row[MARKS])
+    assert str is type(attributes_of(row)["value"])
+    assert "there" == extract(row, "$.other")
+
+
+def test_extra_deeper_than_sqlite_reads() -> None:
+    """
+    What is nested more deeply than SQLite reads becomes a text, also where Python could write it as JSON.
+    """
+    value: list[Any] = []
+    for _ in range(1_200):
+        value = [value]
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + 5_000)
+    try:
+        row = row_of(make_record("hello", value=value, other="there"))
+    finally:
+        sys.setrecursionlimit(limit)
+
+    assert MALFORMED == row[MARKS]
     assert str is type(attributes_of(row)["value"])
     assert "there" == extract(row, "$.other")
 

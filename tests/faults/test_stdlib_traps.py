@@ -637,8 +637,9 @@ def test_an_exception_from_a_signal_handler_leaves_no_commit_lock(run):
 
 
 @pytest.mark.parametrize("when", ["BEGIN IMMEDIATE", "INSERT", "COMMIT"])
+@pytest.mark.parametrize("before", [True, False])
 def test_an_exception_from_a_signal_handler_writes_nothing_twice(
-    make_handler, logger, query, monkeypatch, unattended, when
+    make_handler, logger, query, monkeypatch, unattended, when, before
 ):
     """
     What a signal handler raises into `flush` comes out of it, and each row is in the file once.
@@ -649,9 +650,11 @@ def test_an_exception_from_a_signal_handler_writes_nothing_twice(
 
     class Interrupted(sqlite3.Connection):
         def execute(self, sql, *arguments):
-            done = super().execute(sql, *arguments)
-            if interrupting and sql.lstrip().startswith(when):
+            interrupted = interrupting and sql.lstrip().startswith(when)
+            if interrupted:
                 interrupting.clear()
+            done = None if interrupted and before else super().execute(sql, *arguments)
+            if interrupted:
                 raise KeyboardInterrupt
             return done
 
