@@ -939,6 +939,31 @@ def test_close_raises_nothing_of_other_handlers(make_handler, logger, logging_tr
     assert (1, 2, None) == (handler.stats().written, handler.dropped_total, handler.listener.writer.connection)
 
 
+class Broken:
+    """
+    A stream that cannot be written to.
+    """
+
+    def write(self, text):
+        raise OSError(text)
+
+
+@pytest.mark.parametrize("how", ["no stderr", "broken stderr", "no raiseExceptions"])
+def test_a_line_for_the_operator_costs_nobody_anything(path, monkeypatch, capsys, how):
+    """
+    Without a console nothing is said and nothing is raised; nor is anything said when `logging` is told to be quiet.
+    """
+    say = _handler._Say(str(path))
+    if how == "no raiseExceptions":
+        monkeypatch.setattr(logging, "raiseExceptions", False)
+    else:
+        monkeypatch.setattr(sys, "stderr", None if how == "no stderr" else Broken())
+    say("cannot write")
+    monkeypatch.undo()
+
+    assert ("", "") == capsys.readouterr()
+
+
 def test_shutdown_under_load(make_handler, logger, query):
     """
     Whatever was logged before `logging.shutdown` was called is in the file when it returns.

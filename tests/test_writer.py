@@ -5,10 +5,12 @@ From rows to the file: one transaction a batch, all or nothing, whatever happens
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import sqlite3
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -827,6 +829,33 @@ def test_nothing_is_written_without_the_lock(make_writer: Callable[[], Writer], 
     write(waiting, "two")
 
     assert ["two"] == messages(waiting)
+
+
+def test_a_child_never_closes_the_connection_of_its_parent(
+    make_writer: Callable[[], Writer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A connection that a forked child has inherited is not closed when nobody has it any more, not even at the end.
+
+    Its close may write back and delete a WAL that the parent goes on using, or wait for a lock that a thread held.
+    """
+
+    class Connection(sqlite3.Connection):
+        pass
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Connection, **options))
+    writer = make_writer()
+    write(writer, "one")
+    assert writer.connection is not None
+    inherited = weakref.ref(writer.connection)
+    writer.forget()
+    gc.collect()
+
+    found = inherited()
+    assert found is not None
+    assert [("one",)] == found.execute("SELECT message FROM logs").fetchall()
+    found.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
