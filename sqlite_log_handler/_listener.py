@@ -326,7 +326,9 @@ class RecordListener(QueueListener):
                     # A signal handler raised when the batch was in the file: it is not to be written twice.
                     self.queue.end_commit(batch, self.writer.refused)
                     said = self._succeeded()
-                    raise
+                    if not isinstance(error, Exception):
+                        raise
+                    return True
                 self.queue.abort_commit()
                 self.queue.give_up(self._given_up, "close_timeout")
                 said = self._failed(error)

@@ -362,7 +362,7 @@ class Writer:
         Raises:
             NoRoom: There is no room for it.
             LogFileError, OSError, sqlite3.Error: Nothing was written.
-            BaseException: What a signal handler has raised; then `written` tells whether the batch was.
+            BaseException: What a signal handler has raised; `written` tells whether that came after the COMMIT.
         """
         self.written, self._last_id = False, 0
         with self._lock.hold(self._busy_timeout):
@@ -387,7 +387,7 @@ class Writer:
                 self.written, self.refused = True, refused
             except BaseException as error:
                 self._forget_ids()
-                if not isinstance(error, Exception) and self._stands(connection):
+                if self._stands(connection):
                     self.written, self.refused = True, refused
                 self._roll_back(connection, error)
                 raise
@@ -399,7 +399,9 @@ class Writer:
         """
         if connection.in_transaction or not self._last_id:
             return False
-        return connection.execute("SELECT 1 FROM records WHERE id = ?", (self._last_id,)).fetchone() is not None
+        with contextlib.suppress(sqlite3.Error):
+            return connection.execute("SELECT 1 FROM records WHERE id = ?", (self._last_id,)).fetchone() is not None
+        return False
 
     def prune(self) -> float | None:
         """
