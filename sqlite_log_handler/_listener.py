@@ -299,49 +299,50 @@ class RecordListener(QueueListener):
         Returns:
             Whether it was written, or there was nothing to write. If not, it is all still queued.
         """
-        held, said = False, None
+        held = False
+        lines: list[str] = []  # for the operator, when the lock is free again
         try:
             (held,) = self._acquire(timeout)
-            if not held:
-                return False
-            batch = self.queue.begin_commit(self._commit_size)
-            if not batch.rows and not batch.gaps:
-                self.queue.abort_commit()
-                return True
-            self.writer.written = False
-            try:
-                if self.retention is None or batch.rows or not self.queue.closed:
-                    self.writer.write(batch)
-                else:
-                    # What `close` has to report of drops is small, and there is no later.
-                    self.writer.write(batch, in_any_case=True)
-                self.queue.end_commit(batch, self.writer.refused)
-            except NoRoom as error:
-                self.queue.abort_commit()
-                self.queue.give_up(batch.first + len(batch.rows), "disk_budget")
-                self.last_error = str(error)
-                return bool(batch.rows)
-            except BaseException as error:
-                if self.writer.written:
-                    # A signal handler raised when the batch was in the file: it is not to be written twice.
-                    self.queue.end_commit(batch, self.writer.refused)
-                    said = self._succeeded()
-                    if not isinstance(error, Exception):
-                        raise
-                    return True
-                self.queue.abort_commit()
-                self.queue.give_up(self._given_up, "close_timeout")
-                said = self._failed(error)
-                if not isinstance(error, Exception):
-                    raise
-                return False
-            said = self._succeeded()
-            return True
+            return held and self._commit(lines)
         finally:
             if held:
                 self._commit_lock.release()
-            if said:
-                self._say(said)
+            for line in lines:
+                self._say(line)
+
+    def _commit(self, lines: list[str]) -> bool:
+        queue = self.queue
+        batch = queue.begin_commit(self._commit_size)
+        if not batch.rows and not batch.gaps:
+            queue.abort_commit()
+            return True
+        self.writer.written = False
+        try:
+            if self.retention is None or batch.rows or not queue.closed:
+                self.writer.write(batch)
+            else:
+                # What `close` has to report of drops is small, and there is no later.
+                self.writer.write(batch, in_any_case=True)
+            queue.end_commit(batch, self.writer.refused)
+        except NoRoom as error:
+            queue.abort_commit()
+            queue.give_up(batch.first + len(batch.rows), "disk_budget")
+            self.last_error = str(error)
+            return bool(batch.rows)
+        except BaseException as error:
+            if self.writer.written:
+                # A signal handler raised when the batch was in the file: it is not to be written twice.
+                queue.end_commit(batch, self.writer.refused)
+                self._succeeded(lines)
+            else:
+                queue.abort_commit()
+                queue.give_up(self._given_up, "close_timeout")
+                self._failed(error, lines)
+            if not isinstance(error, Exception):
+                raise
+            return self.writer.written
+        self._succeeded(lines)
+        return True
 
     def _acquire(self, timeout: float) -> Iterator[bool]:
         """
@@ -352,7 +353,7 @@ class RecordListener(QueueListener):
         """
         return map(self._commit_lock.acquire, (True,), (timeout,))
 
-    def _failed(self, error: BaseException) -> str | None:
+    def _failed(self, error: BaseException, lines: list[str]) -> None:
         self._failures += 1
         # 2 ** 30 flush intervals are beyond any limit, and a float all the same.
         backoff = min(self.flush_interval * 2 ** min(self._failures - 1, 30), BACKOFF_LIMIT)
@@ -365,21 +366,21 @@ class RecordListener(QueueListener):
             self._outage_dropped = self.queue.dropped_total
         outage_after = TURN_OUTAGE_AFTER if waits_for_turn else OUTAGE_AFTER
         if self._outage or self._clock() - self._failing_since < outage_after:
-            return None
+            return
         self._outage = True
-        return f"cannot write ({self.last_error}): records wait in memory, up to capacity; trying again"
+        lines.append(f"cannot write ({self.last_error}): records wait in memory, up to capacity; trying again")
 
-    def _succeeded(self) -> str | None:
+    def _succeeded(self, lines: list[str]) -> None:
         self.last_commit = self._clock()
         self._next_attempt = 0.0
         self._failures = 0
         if self.retention is not None:
             self._prune_due = max(self.last_commit, self._pruned + self.flush_interval)
         if not self._outage:
-            return None
+            return
         self._outage = False
         dropped = self.queue.dropped_total - self._outage_dropped
-        return f"writing again; {dropped:,} records were dropped meanwhile"
+        lines.append(f"writing again; {dropped:,} records were dropped meanwhile")
 
     @property
     def last_commit_age(self) -> float | None:
