@@ -23,10 +23,12 @@ Guarantees
 
 - Nothing escapes from `handle` and `dequeue`: the thread lives until it is stopped.
 - Locks are taken in this order: commit lock, then the queue's mutex. Nobody logs while holding one of them.
-- `flush` and `close` do their work on the caller's thread. They wait for the commit lock, with a limit, and never for a
-  thread that may be logging: `dictConfig` holds logging's module lock while it closes handlers, and whoever logs may
-  need it. `close` joins the listener's thread except when that is inside a logging call, which a flag under the mutex
-  tells; then the thread finds itself replaced and ends by itself.
+- `close` has the listener's thread write what is queued and close the file, and waits for that with a limit: so it is
+  that thread which a frozen disk holds. When there is no such thread, or it cannot, `close` does it on its own thread,
+  and so does `flush`. They wait for the commit lock, with a limit, and never for a thread that may be logging:
+  `dictConfig` holds logging's module lock while it closes handlers, and whoever logs may need it. `close` joins the
+  listener's thread except when that is inside a logging call, which a flag under the mutex tells; then the thread finds
+  itself replaced and ends by itself.
 - At each tick with drops exactly one warning goes to the logger OWN_LOGGER. Its deltas, the last one sent by `close`,
   add up to `dropped_total`. It reaches the database on its own way, with the next commit, so it cannot be dropped.
 - What `close` cannot write within its time is dropped with cause `close_timeout`: counted, and said on stderr. Rows
@@ -59,6 +61,9 @@ TURN_OUTAGE_AFTER = 5.0
 
 # What `close` spends on retention: a program that runs for less than a tick would else never prune.
 _CLOSE_PRUNE = 0.2
+
+# Between two looks of `close` at whether the thread has done its work.
+_HAND_OVER_PAUSE = 0.001
 
 # How long a fork waits for a commit to end.
 _FORK_TIMEOUT = 1.0
@@ -163,6 +168,7 @@ class RecordListener(QueueListener):
         self._outage = False  # it was said on stderr that nothing can be written
         self._outage_dropped = 0  # dropped_total when the outage began
         self._given_up = 0  # position below which nothing waits any more: `close` had no more time
+        self._handed_over = False  # `close` waits until the own thread has written all and closed the file
         self._left_open = False  # `close` could not close the writer, because a commit did not end
         self.last_commit: float | None = None
         self.last_error: str | None = None
@@ -245,6 +251,9 @@ class RecordListener(QueueListener):
                 with contextlib.suppress(Exception):
                     self.close()
                 stopped = True
+            if not stopped and self._handed_over:
+                self._take_over()
+                continue
             if stopped:
                 if self._left_open:
                     self._close_writer(0)
@@ -524,7 +533,8 @@ class RecordListener(QueueListener):
         """
         deadline = self._clock() + self.close_timeout
         queue = self.queue
-        self.stop(self.close_timeout)
+        self._hand_over(deadline)
+        self.stop(max(0, deadline - self._clock()))
         # From here on whoever logs finds the queue closed, and starts anew; what came before is written here.
         with queue.mutex:
             end = queue.removed + queue.queued
@@ -541,6 +551,40 @@ class RecordListener(QueueListener):
             self._drain(0, deadline)
             self._prune_at_close(deadline)
             self._close_writer(max(0, deadline - self._clock()))
+
+    def _hand_over(self, deadline: float) -> None:
+        """
+        Wait until the own thread has written what is queued and closed the file, unless it cannot.
+        """
+        thread = self._thread
+        if thread in {None, threading.current_thread()} or self._failures:
+            return
+        self._handed_over = True
+        self.queue.wake()
+        while (
+            self._handed_over
+            and self._thread is thread  # else somebody else has stopped it
+            and self._logging_thread is None  # it may need what our caller holds
+            and self._clock() < deadline
+        ):
+            self._sleep(_HAND_OVER_PAUSE)
+        self._handed_over = False
+
+    def _take_over(self) -> None:
+        """
+        Do for `close` what may take as long as a disk likes. What fails is for `close` to try again.
+        """
+        try:
+            with self.queue.mutex:
+                end = self.queue.removed + self.queue.queued
+            while self.queue.removed < end and self.commit():
+                pass
+            if self.queue.removed >= end:
+                self._close_writer(0)
+        except BaseException as error:  # noqa: BLE001 - the thread lives
+            self.last_error = f"{type(error).__name__}: {error}"
+        finally:
+            self._handed_over = False
 
     def _prune_at_close(self, deadline: float) -> None:
         end = min(deadline, self._clock() + _CLOSE_PRUNE)

@@ -755,6 +755,19 @@ def test_flush_ends_although_there_are_always_new_gaps(make):
     listener.writer.write = write
 
 
+def test_the_own_thread_closes_by_itself(make, clock):
+    """
+    When it is the listener's own thread that closes, for a handler that nobody has any more, it waits for nobody.
+    """
+    listener = make()
+    put(listener, 1)
+    listener._thread = threading.current_thread()
+    began = clock()
+    listener.close()
+
+    assert ([0], began) == (numbers(listener), clock())
+
+
 def test_close_says_what_it_gave_up(make, clock, said, warnings):
     """
     What cannot be written within `close_timeout` is dropped with that cause, counted, reported and said.

@@ -374,6 +374,38 @@ def test_the_disk_is_frozen(run, contents, shim):
     assert ([0, 1, 102], 100) == (found.numbers["n"], found.dropped)
 
 
+@pytest.mark.parametrize("queued", [0, 5])
+def test_the_disk_is_frozen_when_nobody_looks(run, contents, shim, queued):
+    """
+    Also when the disk stopped to answer since the last commit, `close` ends in time: it is not its thread that waits.
+
+    To close the file writes the WAL back, so a program that had nothing left to write could hang at its exit.
+    """
+    run(
+        """
+        import ctypes
+        shim, queued = ctypes.CDLL(os.environ["LD_PRELOAD"]), int(arguments[0])
+        handler = SQLiteHandler(path, flush_interval=3600, close_timeout=0.2)
+        logger.addHandler(handler)
+        logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
+        logger.info("n 0")
+        assert handler.flush()
+        shim.fault_freeze(path.encode())
+        for number in range(1, 1 + queued): logger.info("n %d", number)
+        handler.close()
+        stats = handler.stats()
+        assert (1, queued, 0) == (stats.written, stats.queued, stats.dropped_total), stats
+        shim.fault_thaw()
+        while handler.listener.writer.connection or handler.stats().queued: pass
+        """,
+        queued,
+        env={"LD_PRELOAD": shim}.items(),
+        stderr="" if not queued else "[^\n]*closed with 0 records dropped [^\n]* 5 held by a commit[^\n]*\n",
+    )
+
+    assert list(range(1 + queued)) == contents().numbers["n"]
+
+
 def test_a_process_ends_beside_a_frozen_disk(run, contents, shim):
     """
     A process whose disk does not answer comes to its end, after `close_timeout`, and says what it gave up.

@@ -72,7 +72,7 @@ def test_a_full_queue_can_be_closed(make_handler, logger, lock, warnings):
     and the thread goes on for ever.
     """
     threads = set(threading.enumerate())
-    handler = make_handler(capacity=2, reserve=0, close_timeout=0.05)
+    handler = make_handler(capacity=2, reserve=0, close_timeout=0.5)
     logger.addHandler(handler)
     lock()
     for _ in range(5):
