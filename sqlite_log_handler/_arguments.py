@@ -42,7 +42,7 @@ def add_command(
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
-        description=textwrap.fill(description, _HELP_WIDTH),
+        description=textwrap.fill(description, _HELP_WIDTH, break_on_hyphens=False),
         epilog="\n".join(["examples:", *lines]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -76,7 +76,7 @@ def file_of(options: argparse.Namespace) -> str:
     """
     file: str | None = options.file or os.environ.get(VARIABLE)
     if not file:
-        message = f"which log? Name a FILE, or set {VARIABLE}"
+        message = f"which log? Name a FILE, or set {VARIABLE}; `sqlite-log --help` lists the commands"
         raise FilterError(message)
     return file
 

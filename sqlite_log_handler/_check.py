@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from sqlite_log_handler import _arguments
 from sqlite_log_handler._figures import Books
+from sqlite_log_handler._open import CorruptFileError
 from sqlite_log_handler._schema import USER_VERSION
 from sqlite_log_handler._terminal import printable, write_lines
 
@@ -52,7 +53,15 @@ def run(options: argparse.Namespace) -> int:
                 wrong += verdict == "WRONG"
                 yield f"{verdict:<5}  {text}"
 
-    write_lines(lines())
+    try:
+        write_lines(lines())
+    except CorruptFileError as error:
+        # Its own text names this command. SQLite's is the cause.
+        cause = printable(str(error.__cause__ or error))
+        write_lines(
+            [f"WRONG  {cause}", "-      it cannot be read through: `.recover` of the sqlite3 shell saves what it can"]
+        )
+        return 1
     return 1 if wrong else 0
 
 

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Final, NoReturn, TypeAlias
 
 from sqlite_log_handler import _check, _export, _gaps, _show, _stats, _terminal, _top
 from sqlite_log_handler._arguments import Commands, join_times
@@ -30,17 +30,30 @@ COMMANDS: Final[tuple[AddParser, ...]] = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """
+    A parser that says in one line what is wrong. The usage would be a screen of flags in front of it.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        """
+        Say what is wrong, and where to read on.
+        """
+        self.exit(2, f"{self.prog}: {_terminal.printable(message)}; `{self.prog} --help` says more\n")
+
+
 def build_parser(
     more: Iterable[AddParser] = (),
 ) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """
     Build the parser, with a subparser per command, and return it with those by name.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=PROGRAM,
         description="Keep a program's log in SQLite, and read it back.",
-        epilog=f"`{PROGRAM} COMMAND --help` has the flags of a command, and examples. "
-        f"`{PROGRAM} FILE` is `{PROGRAM} show FILE`.",
+        epilog=f"`{PROGRAM} COMMAND --help` has the flags of a command, and examples.\n"
+        f"`{PROGRAM} FILE` is `{PROGRAM} show FILE`, and `{PROGRAM} demo` makes a log to try them on.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add_parser in (*COMMANDS, *more):
@@ -62,9 +75,14 @@ def main(arguments: Sequence[str] | None = None, *, more: Iterable[AddParser] = 
     _terminal.prepare()
     parser, by_name = build_parser(more)
     words = join_times(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] not in {*by_name, "-h", "--help"}:
+    first = words[0] if words else ""
+    if first not in {*by_name, "-h", "--help"}:
+        if first.isalpha() and not os.path.exists(first):
+            parser.error(f"{first!r} is neither a command ({', '.join(by_name)}) nor a file")
         words.insert(0, "show")
-    options = parser.parse_args(words)
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        by_name[options.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)

@@ -142,6 +142,7 @@ class Delivery:
         batch_rows: Rows in a request at most.
         batch_bytes: Bytes in a request at most, before compression; a single row may be longer.
         retry_seconds: How long the receiver or a file may be away when `follow` is not set.
+        receiver: What it is called in the lines for the operator.
         jitter: Gives a number from 0 to 1, so that a fleet does not come back in one moment.
     """
 
@@ -155,6 +156,7 @@ class Delivery:
     batch_rows: int = 8_000
     batch_bytes: int = 4 * 1024 * 1024
     retry_seconds: float = 60.0
+    receiver: str = "the receiver"
     jitter: Callable[[], float] = random.random
     counts: Counts = field(default_factory=Counts)
     _told: Counter[str] = field(default_factory=Counter)
@@ -254,7 +256,7 @@ class Delivery:
         """
         Send a body until there is an answer that lasts.
         """
-        outage = _Outage(self, "the receiver")
+        outage = _Outage(self, self.receiver)
         while True:
             answer = self.send(body)
             if answer.verdict in {Verdict.TAKEN, Verdict.REFUSED}:
@@ -334,7 +336,9 @@ class _Outage:
             delay = min(retry_after, _LONGEST_DELAY) + delivery.jitter() * _FIRST_DELAY
         self._delay = min(2 * self._delay, _LAST_DELAY)
         if not delivery.follow and now + delay - self._since > delivery.retry_seconds:
-            message = f"{self._name}: {message}; given up after {now - self._since:.0f} s"
+            message = (
+                f"{self._name}: {message}; given up after {now - self._since:.0f} s, and the next run goes on from here"
+            )
             raise GivenUpError(message)
         self.until = now + delay
         return delay

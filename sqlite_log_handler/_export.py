@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import csv
 import importlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
     Raises:
         FilterError: The format is not to be had here.
-        FileExistsError: The file to make exists.
+        FileExistsError, FileNotFoundError: The file to make exists, or its folder does not.
     """
     filters = _arguments.filters_of(options)
     if options.format == "parquet":
@@ -85,7 +86,15 @@ def _output(path: str | None, *, binary: bool) -> Iterator[IO[Any]]:
         file: IO[Any] = sys.stdout.buffer if binary else sys.stdout
         yield file
         file.flush()
-    elif binary:
+        return
+    if os.path.lexists(path):
+        message = f"{path!r} exists: name a file that does not exist yet"
+        raise FileExistsError(message)
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        message = f"{path!r}: there is no folder {folder!r}: create it first"
+        raise FileNotFoundError(message)
+    if binary:
         with open(path, "xb") as file:
             yield file
     else:

@@ -93,7 +93,7 @@ def where(connection: sqlite3.Connection, filters: Filters, now: datetime | None
         message = f"there is no filter {unknown[0]!r}; there are {', '.join(Filters.__annotations__)}"
         raise TypeError(message)
     now = now or datetime.now().astimezone()
-    since_us, until_us = _moment(filters.get("since"), now), _moment(filters.get("until"), now)
+    since_us, until_us = _span(filters, now)
     terms: list[Term] = []
     # The unary plus keeps SQLite from the index: ids are read in order, and the index has given their bounds.
     if since_us is not None:
@@ -158,6 +158,7 @@ def drops_where(connection: sqlite3.Connection, filters: Filters, now: datetime 
     Return the condition on `drops` that these filters come to; those that the ledger knows nothing of let all pass.
     """
     now = now or datetime.now().astimezone()
+    _span(filters, now)
     terms: list[Term] = []
     given: Mapping[str, Any] = filters
     for name, make in _LEDGER_TERMS.items():
@@ -184,6 +185,18 @@ def _moment(value: datetime | str | None, now: datetime) -> int | None:
         raise FilterError(str(error)) from error
 
 
+def _span(filters: Filters, now: datetime) -> tuple[int | None, int | None]:
+    """
+    Return both bounds of time, in microseconds, and refuse those between which nothing can be.
+    """
+    since, until = filters.get("since"), filters.get("until")
+    since_us, until_us = _moment(since, now), _moment(until, now)
+    if since_us is not None and until_us is not None and since_us > until_us:
+        message = f"since ({since}) is after until ({until}), so nothing is between them: swap them"
+        raise FilterError(message)
+    return since_us, until_us
+
+
 def below(column: str, names: Names, others: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
     """
     Return the condition that a logger is one of `names`, or below one of them in the hierarchy, or one of `others`.
@@ -204,7 +217,12 @@ def level_range(connection: sqlite3.Connection, level: int | str) -> tuple[int, 
     if both is None:
         return _levelno(connection, str(level)), HIGHEST
     low, high = both.groups()
-    return _levelno(connection, low) if low else LOWEST, _levelno(connection, high) if high else HIGHEST
+    lowest = _levelno(connection, low) if low else LOWEST
+    highest = _levelno(connection, high) if high else HIGHEST
+    if lowest > highest:
+        message = f"{level!r} has no level in it: write the lower one first, {high}..{low}"
+        raise FilterError(message)
+    return lowest, highest
 
 
 def _levelno(connection: sqlite3.Connection, name: str) -> int:

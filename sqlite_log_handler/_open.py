@@ -63,6 +63,9 @@ class LimitError(LogFileError):
     """
 
 
+# What to do about a path behind which there is no log.
+ADVICE: Final = "name the file of a SQLiteHandler"
+
 _READ_ONLY_FAILED: Final = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 
 _NAMED: Final[dict[int, tuple[type[LogFileError], str]]] = {
@@ -140,6 +143,22 @@ class Limit:
         return self.reached
 
 
+def refuse_no_file(path: str) -> None:
+    """
+    Raise the error of its own name when there is no file at `path`: SQLite would say less.
+
+    Raises:
+        MissingFileError: There is nothing.
+        UnreadableFileError: There is a folder.
+    """
+    if not os.path.exists(path):
+        message = f"{path!r} does not exist: {ADVICE}"
+        raise MissingFileError(message)
+    if os.path.isdir(path):
+        message = f"{path!r} is a folder: name a file in it"
+        raise UnreadableFileError(message)
+
+
 def open_log(path: str, *, timeout: float = 5.0) -> tuple[sqlite3.Connection, str | None]:
     """
     Open the log at `path` for reading.
@@ -154,12 +173,7 @@ def open_log(path: str, *, timeout: float = 5.0) -> tuple[sqlite3.Connection, st
         NewerSchemaError: It is ours, but made by a newer version.
         LogFileError: It cannot be read; the class says why.
     """
-    if not os.path.exists(path):
-        message = f"{path!r} does not exist: name the file of a SQLiteHandler"
-        raise MissingFileError(message)
-    if os.path.isdir(path):
-        message = f"{path!r} is a folder: name a file in it"
-        raise UnreadableFileError(message)
+    refuse_no_file(path)
     notice = None
     with named_errors(path):
         try:
@@ -187,7 +201,7 @@ def _may_be_immutable(path: str) -> bool:
 def _connect(path: str, timeout: float, *, immutable: bool = False) -> sqlite3.Connection:
     connection = connect_read_only(path, timeout=timeout, immutable=immutable)
     try:
-        ours = is_ours(connection, path)
+        ours = is_ours(connection, path, advice=ADVICE)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _VALUE_BYTES)
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     except BaseException:

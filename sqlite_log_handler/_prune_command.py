@@ -4,7 +4,6 @@
 
 import argparse
 import contextlib
-import errno
 import os
 import sqlite3
 import sys
@@ -16,8 +15,9 @@ from typing import Self, TextIO
 from sqlite_log_handler import _arguments
 from sqlite_log_handler._limits import Cut, Limits, State, count, seconds, size, size_text
 from sqlite_log_handler._lock import WriteLock
+from sqlite_log_handler._open import ADVICE, EmptyFileError, named_errors, refuse_no_file
 from sqlite_log_handler._prune import Pruner, look, plan
-from sqlite_log_handler._schema import ForeignFileError, connect_read_only, is_ours
+from sqlite_log_handler._schema import connect_read_only, is_ours
 from sqlite_log_handler._terminal import say, write_line
 
 # How long to wait for whoever is writing, and for a reader that is in the way.
@@ -56,7 +56,7 @@ def add_parser(commands: _arguments.Commands) -> None:
     )
     _arguments.add_file(parser)
     parser.add_argument("--max-age", metavar="AGE", help="delete what is older: seconds, or 7d, 12h, 30m")
-    parser.add_argument("--max-rows", metavar="N", type=int, help="keep so many rows")
+    parser.add_argument("--max-rows", metavar="N", type=int, help="keep so many rows, or up to a hundredth less")
     parser.add_argument("--max-bytes", metavar="SIZE", help="let file and WAL take so much: bytes, or 500MB, 2GB")
     parser.add_argument(
         "--vacuum",
@@ -91,13 +91,12 @@ def run(
         message = "what is to be kept? Give --max-age, --max-rows or --max-bytes, or --vacuum to give back free pages"
         raise ValueError(message)
     path = os.path.abspath(_arguments.file_of(options))
-    if not os.path.exists(path):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    refuse_no_file(path)
     # Read-only: opening a file for writing may already change it, and it may be anybody's.
-    with contextlib.closing(connect_read_only(path)) as reading:
-        if not is_ours(reading, path):
-            message = f"{path!r} is an empty database: no log was written to it"
-            raise ForeignFileError(message)
+    with named_errors(path), contextlib.closing(connect_read_only(path)) as reading:
+        if not is_ours(reading, path, advice=ADVICE):
+            message = f"{path!r} is an empty database: no log was written to it yet"
+            raise EmptyFileError(message)
         state, cut = plan(reading, path, limits, now())
         if options.dry_run:
             _say_plan(reading, state, cut, vacuum=options.vacuum)

@@ -164,9 +164,16 @@ def connect_read_only(path: str, *, timeout: float = 5.0, immutable: bool = Fals
     return connection
 
 
-def is_ours(connection: sqlite3.Connection, path: str) -> bool:
+def is_ours(
+    connection: sqlite3.Connection, path: str, *, advice: str = "choose another filename, or move that file away"
+) -> bool:
     """
     Tell a log of ours (True) from an empty database (False), and refuse everything else. Reads only.
+
+    Args:
+        connection: An open connection to the file.
+        path: Its path, for the error.
+        advice: What whoever asks can do about a file of somebody else; by default, whoever wants to write a log there.
 
     Raises:
         ForeignFileError: not an SQLite file, or an SQLite file of another program.
@@ -180,7 +187,7 @@ def is_ours(connection: sqlite3.Connection, path: str) -> bool:
         (user_version,) = connection.execute("PRAGMA user_version").fetchone()
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-            message = f"{path!r} is not an SQLite database: choose another filename, or move that file away"
+            message = f"{path!r} is not an SQLite database: {advice}"
             raise ForeignFileError(message) from error
         raise
     if application_id == APPLICATION_ID:
@@ -192,6 +199,6 @@ def is_ours(connection: sqlite3.Connection, path: str) -> bool:
             raise NewerSchemaError(message)
         return True
     if application_id or tables:
-        message = f"{path!r} is an SQLite database of another program: choose another filename, or move that file away"
+        message = f"{path!r} is an SQLite database of another program: {advice}"
         raise ForeignFileError(message)
     return False

@@ -265,14 +265,14 @@ class Spool:
         connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
         try:
             connection.execute("PRAGMA trusted_schema = OFF")
+            # A file that somebody has damaged is sent as far as it can be.
+            connection.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
+            if not is_ours(connection, self.path, advice="name the file of a SQLiteHandler"):
+                connection.close()
+                return None
             # Those who write the log checkpoint it.
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute("PRAGMA synchronous = NORMAL")
-            # A file that somebody has damaged is sent as far as it can be.
-            connection.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
-            if not is_ours(connection, self.path):
-                connection.close()
-                return None
             self._begin(connection)
         except BaseException:
             connection.close()

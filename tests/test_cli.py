@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import sqlite3
@@ -271,7 +272,17 @@ ERRORS = {
     "never read again",
     "--cursor-file {folder}/text": "show: '{folder}/text' is no cursor file: name one that does not exist yet, or the "
     "one that was written before",
-    "export --output {folder}/text": "export: [Errno 17] File exists: '{folder}/text'",
+    "export --output {folder}/text": "export: '{folder}/text' exists: name a file that does not exist yet",
+    "export --output {folder}/no/x": "export: '{folder}/no/x': there is no folder '{folder}/no': create it first",
+    "{folder}/text": "show: '{folder}/text' is not an SQLite database: name the file of a SQLiteHandler",
+    "{folder}": "show: '{folder}' is a folder: name a file in it",
+    "-p ERROR..INFO": "show: 'ERROR..INFO' has no level in it: write the lower one first, INFO..ERROR",
+    "gaps -S 2025-02-01T00:00Z -U 2025-01-01T00:00Z": "gaps: since (2025-02-01 00:00:00+00:00) is after until "
+    "(2025-01-01 00:00:00+00:00), so nothing is between them: swap them",
+    "--run x": "show: argument --run: invalid int value: 'x'; `sqlite-log show --help` says more",
+    "--colour": "show: unrecognized arguments: --colour; `sqlite-log show --help` says more",
+    "gaps a.db -g x": "gaps: unrecognized arguments: -g x; `sqlite-log gaps --help` says more",
+    "top a.db b.db": "top: unrecognized arguments: b.db; `sqlite-log top --help` says more",
     "stats --bucket 1us": "stats: bucket='1us' makes 9,000,001 buckets of this log: take a longer one",
 }
 
@@ -286,11 +297,25 @@ def test_errors_are_one_line(run, tmp_path, monkeypatch, words):
     assert (2, []) == run(*words.replace("{folder}", str(tmp_path)).split(), stderr=message)
 
 
+WHICH = "sqlite-log {}: which log? Name a FILE, or set SQLITE_LOG_DB; `sqlite-log --help` lists the commands\n"
+
+
 def test_which_log(run, monkeypatch):
     """Without a FILE and without SQLITE_LOG_DB, it is asked which log is meant."""
     monkeypatch.delenv("SQLITE_LOG_DB")
 
-    assert (2, []) == run("stats", stderr="sqlite-log stats: which log? Name a FILE, or set SQLITE_LOG_DB\n")
+    assert (2, []) == run("stats", stderr=WHICH.format("stats"))
+    assert (2, []) == run(stderr=WHICH.format("show"))
+
+
+def test_a_command_that_does_not_exist(run, tmp_path, monkeypatch):
+    """A word that is neither a command nor a file is told as such, with the commands there are."""
+    monkeypatch.chdir(tmp_path)
+
+    note = re.compile(
+        r"^sqlite-log: 'tops' is neither a command \(show, top, .*\) nor a file; `sqlite-log --help` says"
+    )
+    assert (2, []) == run("tops", "app-log.db", stderr=note)
 
 
 # The other commands ---------------------------------------------------------------------------------------------------
@@ -426,6 +451,16 @@ def test_check_finds_damage(run, make_handler, logger, path):
     status, lines = run("check", str(path))
     assert 1 == status
     assert "WRONG" == lines[1].split()[0]
+
+
+def test_check_of_a_file_that_cannot_be_opened(run, shop, tmp_path):
+    """A file that is too damaged to be read is what `check` is there for: one line says so, and the status is 1."""
+    (tmp_path / "cut.db").write_bytes(shop.read_bytes()[:8_192])
+
+    status, lines = run("check", str(tmp_path / "cut.db"))
+    assert 1 == status
+    assert "WRONG  database disk image is malformed" == lines[-2]
+    assert "-" == lines[-1].split()[0]
 
 
 def test_export_writes_the_same_rows_in_each_format(run, tmp_path):
@@ -774,15 +809,6 @@ def argparse_words(example):
         if end in words:
             words = words[: words.index(end)]
     return words
-
-
-def test_wrong_flags_are_told(run):
-    """A flag that does not exist is an error of argparse, with status 2."""
-    with pytest.raises(SystemExit) as caught, contextlib.redirect_stderr(io.StringIO()) as said:
-        main(["show", "--colour"])
-
-    assert 2 == caught.value.code
-    assert "unrecognized arguments: --colour" in said.getvalue()
 
 
 def test_the_command_is_installed():

@@ -97,7 +97,7 @@ def deliver(clock, lines, waits):
     Run a delivery of `spools` to a receiver, whose waits take no time; with `polls`, follow until so many are over.
     """
 
-    def run(receiver, *spools, polls=None, **options):
+    def run(receiver, /, *spools, polls=None, **options):
         def wait(seconds):
             waits.append(seconds)
             clock.advance(seconds)
@@ -165,6 +165,13 @@ def test_waits_grow_and_an_outage_is_told_twice(deliver, lines, waits):
     assert ["the receiver: connection refused; trying again", "the receiver: back after 121 s"] == lines
 
 
+def test_an_outage_is_told_with_the_address(deliver, lines):
+    """The operator hears which receiver does not answer, so a wrong address is seen at once."""
+    deliver(Receiver(AWAY), Spool([1]), receiver="the receiver http://a.example:4318/v1/logs")
+
+    assert "the receiver http://a.example:4318/v1/logs: connection refused; trying again" == lines[0]
+
+
 def test_waits_are_spread(deliver, waits, clock, lines):
     """A wait is between half and all of what it may be, so that a fleet does not come back in one moment."""
     delivery = Delivery(
@@ -200,7 +207,7 @@ def test_it_gives_up_after_a_while(deliver, waits):
     """A run that does not follow ends when the receiver was away for `retry_seconds`, with the cursor where it was."""
     spool = Spool([1, 2])
 
-    with pytest.raises(GivenUpError, match="connection refused; given up after 31 s"):
+    with pytest.raises(GivenUpError, match="connection refused; given up after 31 s, and the next run goes on"):
         deliver(Receiver(*[AWAY] * 99), spool, retry_seconds=60)
 
     assert 60 >= sum(waits)

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from sqlite_log_handler import ForeignFileError, SQLiteHandler
+from sqlite_log_handler import CorruptFileError, ForeignFileError, LogFileError, SQLiteHandler
 from sqlite_log_handler import _prune_command as command
 from sqlite_log_handler._lock import WriteLock
 from sqlite_log_handler._schema import connect_read_only
@@ -163,8 +163,10 @@ def test_a_wrong_limit_is_named(prune, log, arguments, told):
 
 def test_no_file_is_made(prune, path, tmp_path):
     """A file that is not there is an error, and stays away."""
-    with pytest.raises(FileNotFoundError, match="app-log"):
+    with pytest.raises(FileNotFoundError, match=r"app-log.* does not exist: name the file of a SQLiteHandler"):
         prune("--max-rows", "1")
+    with pytest.raises(LogFileError, match="is a folder: name a file in it"):
+        prune("--max-rows", "1", file=tmp_path)
     with pytest.raises(ValueError, match="Name a FILE, or set SQLITE_LOG_DB"):
         prune("--max-rows", "1", file=None)
 
@@ -185,6 +187,15 @@ def test_a_file_of_somebody_else_is_left_alone(prune, path, content):
 
     assert before == path.read_bytes()
     assert [path.name] == os.listdir(path.parent)
+
+
+def test_a_damaged_file_is_told_as_such(prune, log, path):
+    """A file that lost its end is an error that names what saves the rest."""
+    log(1_000)
+    path.write_bytes(path.read_bytes()[:8_192])
+
+    with pytest.raises(CorruptFileError, match="it is damaged: `sqlite-log check` says where"):
+        prune("--max-rows", "1")
 
 
 def test_the_lock_is_let_go_between_chunks(prune, log, monkeypatch, clock, path, query):

@@ -267,6 +267,9 @@ def test_a_file_of_another_program_is_refused(make_spool, tmp_path):
 
     with pytest.raises(ForeignFileError, match="another program"):
         make_spool(file=tmp_path / "other.db").read(*ALL)
+    (tmp_path / "text.log").write_text("a text log\n" * 1_000)
+    with pytest.raises(ForeignFileError, match="is not an SQLite database: name the file of a SQLiteHandler"):
+        make_spool(file=tmp_path / "text.log").read(*ALL)
 
 
 def test_drops_come_with_their_warning(path, make_spool, make_handler, logger):

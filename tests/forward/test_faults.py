@@ -67,7 +67,7 @@ def test_a_receiver_that_fails_in_every_way_gets_every_row(server, filled, run_f
 
     assert is_whole(server, path)
     assert {1: 400, 2: 200} == Counter(server.uids.values())
-    assert "the receiver: HTTP status 429; trying again" in said
+    assert f"the receiver {server.url}/v1/logs: HTTP status 429; trying again" in said
     assert 5 == said.count("trying again") == said.count("back after")
 
 
@@ -319,7 +319,7 @@ def test_rows_that_were_pruned_are_reported(server, filled, run_forward, path, q
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["no-such.db"], "no file 'no-such.db'"),
+        (["no-such.db"], "'no-such.db' is no file: name the file of a SQLiteHandler, or wait for it with -f"),
         (["app-log.db", "--otlp", "collector:4318"], "begins with http"),
         (["app-log.db", "--batch-rows", "0"], "0 is less than 1"),
         (["app-log.db", "--batch-bytes", "many"], "invalid"),
