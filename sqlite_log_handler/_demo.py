@@ -94,9 +94,9 @@ def run(files: Sequence[str], database: str | None, write: Write) -> int:
     path = choose_database(database)
     jobs = jobs_from_logs(files) if files else jobs_from_standard_library()
     config = configuration(path)
-    write("logging.config.dictConfig is given this, with a small queue so that it overflows:")
+    show_lines(fold("", "logging.config.dictConfig is given this, with a small queue so that it overflows:"), write)
     write("")
-    for line in pprint.pformat(config, width=92, compact=True, sort_dicts=False).splitlines():
+    for line in pprint.pformat(config, width=min(92, width() - 2), compact=True, sort_dicts=False).splitlines():
         write(f"  {line}")
     try:
         logging.config.dictConfig(config)
@@ -273,7 +273,7 @@ def work_and_lock(handler: SQLiteHandler, jobs: Sequence[Job], path: str, write:
     start = time.monotonic()
 
     def tell(text: str) -> None:
-        write(f"{time.monotonic() - start:4.1f} s  {text}")
+        show_lines(fold(f"{time.monotonic() - start:4.1f} s  ", text), write)
 
     stop = threading.Event()
     with ThreadPoolExecutor(THREADS, thread_name_prefix="worker") as threads:
@@ -421,7 +421,7 @@ def width() -> int:
     """
     Return how many columns to fill.
     """
-    return terminal_width(least=80, most=100)
+    return terminal_width(most=100)
 
 
 def cut(line: str) -> str:

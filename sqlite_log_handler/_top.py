@@ -11,12 +11,14 @@ from sqlite_log_handler import _arguments
 from sqlite_log_handler._filters import Filters
 from sqlite_log_handler._reader import LogReader
 from sqlite_log_handler._talkers import Talker
-from sqlite_log_handler._terminal import columns, printable, shows, size, write_lines
+from sqlite_log_handler._terminal import columns, is_terminal, printable, shows, size, terminal_width, write_lines
 
 BY: Final = ("logger", "source", "level", "exception", "thread", "process")
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _ASCII_BARS: Final = ".:-=+*%#"
+# On a terminal that is narrower, the names need the room.
+_TREND_COLUMNS: Final = 80
 # The folder of a file, in the name of a call site.
 _FOLDER: Final = re.compile(r" [^ ]*[/\\](?=[^/\\]*:\d+ )")
 
@@ -71,7 +73,8 @@ def table(talkers: Sequence[Talker], by: str, most: int) -> Iterator[str]:
     """
     if not talkers:
         return
-    trend = any(talker.trend for talker in talkers)
+    room = not is_terminal() or terminal_width() >= _TREND_COLUMNS
+    trend = room and any(talker.trend for talker in talkers)
     highest = max(max(talker.trend, default=0) for talker in talkers)
     rows = [("records", "bytes", "share", "dropped", *(["trend       "] if trend else []), by)]
     for talker in talkers[:most]:
@@ -109,6 +112,6 @@ def advice(reader: LogReader, talker: Talker, filters: Filters) -> Iterator[str]
         if count * 2 > attempted:
             share = talker.share * count / attempted
             yield ""
-            yield f"Without {count:,} of its records, {share:.1%} of all:"
+            yield f"To leave out {count:,} of its records, {share:.1%} of all:"
             yield f"  logging.getLogger({printable(name)}).setLevel(logging.{level})"
             return

@@ -331,7 +331,7 @@ def test_top_says_who_and_what_to_do(run):
     assert lines[3].endswith("3 more")
     assert [
         "",
-        "Without 25 of its records, 83.3% of all:",
+        "To leave out 25 of its records, 83.3% of all:",
         "  logging.getLogger('shop.cache').setLevel(logging.INFO)",
     ] == (lines[4:])
 
@@ -587,6 +587,7 @@ def test_tables_fit_the_terminal(shop):
     printed = in_terminal(["top", "--by", "source", str(shop)], COLUMNS="50")
 
     assert 50 == max(len(line) for line in printed.splitlines())
+    assert "trend" not in printed  # the names need the room
 
 
 def test_whose_a_gap_is_moves_to_a_line_of_its_own(shop):
