@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._filters import FilterError, Filters
 from sqlite_log_handler._reader import LogReader
-from sqlite_log_handler._terminal import say
+from sqlite_log_handler._terminal import is_terminal, say
 from sqlite_log_handler._times import parse_time
 
 VARIABLE: Final = "SQLITE_LOG_DB"
@@ -89,6 +89,19 @@ def open_reader(options: argparse.Namespace) -> LogReader:
     if reader.notice:
         say(reader.notice)
     return reader
+
+
+def status_of(found: object, nothing: str) -> int:
+    """
+    Return the exit status: 0 when something was found, else 1.
+
+    Args:
+        found: Whether something was.
+        nothing: What somebody at a terminal is told when nothing was. A pipe or a job has the status.
+    """
+    if not found and is_terminal():
+        say(nothing)
+    return 0 if found else 1
 
 
 def add_ledger_filters(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:

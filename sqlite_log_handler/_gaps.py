@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     with _arguments.open_reader(options) as reader:
         gaps = reader.gaps(**filters)
     write_lines(table(gaps, Clock("%b %d %H:%M:%S", utc=options.utc)))
-    return 0 if gaps else 1
+    return _arguments.status_of(gaps, "no gap: of what was asked for, nothing is missing")
 
 
 def table(gaps: Sequence[Gap], clock: Clock) -> Iterator[str]:

@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
                 added: Filters = {**filters, "after_id": after_id, "up_to_id": up_to_id}
                 write_lines(view.lines(reader, added, None))
                 _keep_cursor(options.cursor_file, up_to_id)
-    return 0 if view.rows else 1
+    return _arguments.status_of(view.rows, "no record matches; `sqlite-log stats` shows what there is")
 
 
 class View:

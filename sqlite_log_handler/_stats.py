@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     found = any(bucket.records or bucket.dropped for bucket in buckets)
     if found:
         write_lines(["", *histogram(buckets, stats.level_names, utc=options.utc)])
-    return 0 if found else 1
+    return _arguments.status_of(found, "no record matches, so there is no histogram")
 
 
 def numbers(path: str, stats: LogStats, *, utc: bool) -> Iterator[str]:

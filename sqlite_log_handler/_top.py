@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         write_lines(table(talkers, options.by, options.lines))
         if options.by == "logger" and talkers:
             write_lines(advice(reader, talkers[0], filters))
-    return 0 if talkers else 1
+    return _arguments.status_of(talkers, "no record matches; `sqlite-log stats` shows what there is")
 
 
 def table(talkers: Sequence[Talker], by: str, most: int) -> Iterator[str]:

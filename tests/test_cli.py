@@ -544,7 +544,7 @@ def test_json_stays_the_same_when_it_is_made_safe(run, naughty):
     assert NAUGHTY.replace("\x00", r"\x00").replace("\ud800", r"\ud800") == json.loads(line)["message"]
 
 
-def in_terminal(words, **environment):
+def in_terminal(words, status=0, **environment):
     """
     Run a command with a terminal for its output, and return what it prints there.
     """
@@ -562,7 +562,7 @@ def in_terminal(words, **environment):
             while part := os.read(ours, 65536):
                 printed += part
         os.close(ours)
-        assert 0 == process.wait(60)
+        assert status == process.wait(60)
     return printed.decode()
 
 
@@ -580,6 +580,21 @@ def test_levels_have_colours_on_a_terminal(shop):
 def test_there_are_no_colours_without_a_terminal(run):
     """What is piped has no colours."""
     assert "\x1b" not in str(run())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("show", "no record matches; `sqlite-log stats` shows what there is"),
+        ("top", "no record matches; `sqlite-log stats` shows what there is"),
+        ("gaps", "no gap: of what was asked for, nothing is missing"),
+        ("stats", "no record matches, so there is no histogram"),
+    ],
+)
+def test_nothing_is_told_on_a_terminal_only(run, shop, words, told):
+    """Somebody at a terminal is told that nothing matched; whoever reads a pipe has the exit status."""
+    assert f"sqlite-log: {told}" in in_terminal([words, "-p", "CRITICAL", str(shop)], status=1)
+    assert 1 == run(words, "-p", "CRITICAL")[0]
 
 
 def test_tables_fit_the_terminal(shop):
