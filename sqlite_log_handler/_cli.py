@@ -52,7 +52,7 @@ def build_parser(
         prog=PROGRAM,
         description="Keep a program's log in SQLite, and read it back.",
         epilog=f"`{PROGRAM} COMMAND --help` has the flags of a command, and examples.\n"
-        f"`{PROGRAM} FILE` is `{PROGRAM} show FILE`, and `{PROGRAM} demo` makes a log to try them on.",
+        f"`{PROGRAM} FILE` is `{PROGRAM} show FILE`; `{PROGRAM} demo` makes one to try.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -406,7 +406,9 @@ def fold(label: str, text: str) -> str:
     """
     Put `text` behind `label`, in lines as wide as the terminal.
     """
-    return textwrap.fill(text, width(), initial_indent=label, subsequent_indent=" " * len(label))
+    return textwrap.fill(
+        text, width(), initial_indent=label, subsequent_indent=" " * len(label), break_on_hyphens=False
+    )
 
 
 def show_lines(text: str, write: Write) -> None:

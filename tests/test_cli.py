@@ -24,7 +24,7 @@ import pytest
 from freezegun import freeze_time
 
 import sqlite_log_handler
-from sqlite_log_handler import Row, SQLiteHandler, _prune_command
+from sqlite_log_handler import Row, SQLiteHandler, _demo, _prune_command
 from sqlite_log_handler.__main__ import add_demo, main
 from sqlite_log_handler._arguments import join_times
 from sqlite_log_handler._cli import build_parser
@@ -605,6 +605,15 @@ def test_tables_fit_the_terminal(shop):
     assert "trend" not in printed  # the names need the room
 
 
+def test_the_demo_keeps_to_a_narrow_terminal(monkeypatch):
+    """The demo folds what it tells to the width of the terminal, and breaks no name at its hyphen."""
+    monkeypatch.setenv("COLUMNS", "60")
+
+    lines = _demo.fold("       WARNING ", "lib-dynload " * 20).splitlines()
+    assert 40 < max(len(line) for line in lines) <= 60
+    assert {"lib-dynload"} == {word for line in lines for word in line.split()} - {"WARNING"}
+
+
 def test_whose_a_gap_is_moves_to_a_line_of_its_own(shop):
     """On a terminal that is too narrow for it, the loggers of a gap stand below its line."""
     wide = in_terminal(["gaps", str(shop)], COLUMNS="100").splitlines()
@@ -839,5 +848,6 @@ def test_help_of_all(run):
     status, lines = run("--help")
 
     assert 0 == status
+    assert max(len(line) for line in lines) <= 80
     assert set(COMMANDS) <= {line.split()[0] for line in lines if line.startswith("    ")}
     assert isinstance(PARSER, argparse.ArgumentParser)
