@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from sqlite_log_handler import _cli, _forward, _prune_command
+from sqlite_log_handler import __version__, _cli, _forward, _prune_command
 from sqlite_log_handler._arguments import Commands
 from sqlite_log_handler._terminal import write_line
 
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     Run the command line and return its exit status.
     """
-    return _cli.main(arguments, more=[add_demo, _forward.add_parser, _prune_command.add_parser])
+    more = [add_demo, _forward.add_parser, _prune_command.add_parser]
+    return _cli.main(arguments, more=more, version=__version__)
 
 
 if __name__ == "__main__":

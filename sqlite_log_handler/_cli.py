@@ -43,7 +43,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser(
-    more: Iterable[AddParser] = (),
+    more: Iterable[AddParser] = (), version: str = ""
 ) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """
     Build the parser, with a subparser per command, and return it with those by name.
@@ -55,13 +55,14 @@ def build_parser(
         f"`{PROGRAM} FILE` is `{PROGRAM} show FILE`; `{PROGRAM} demo` makes one to try.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {version}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add_parser in (*COMMANDS, *more):
         add_parser(commands)
     return parser, commands.choices
 
 
-def main(arguments: Sequence[str] | None = None, *, more: Iterable[AddParser] = ()) -> int:
+def main(arguments: Sequence[str] | None = None, *, more: Iterable[AddParser] = (), version: str = "") -> int:
     """
     Run one command and return its exit status.
 
@@ -71,12 +72,13 @@ def main(arguments: Sequence[str] | None = None, *, more: Iterable[AddParser] = 
     Args:
         arguments: What stands behind the program's name; None for those of this process.
         more: Commands beside those that read: this module knows only that half.
+        version: What `--version` prints.
     """
     _terminal.prepare()
-    parser, by_name = build_parser(more)
+    parser, by_name = build_parser(more, version)
     words = join_times(sys.argv[1:] if arguments is None else arguments)
     first = words[0] if words else ""
-    if first not in {*by_name, "-h", "--help"}:
+    if first not in {*by_name, "-h", "--help", "--version"}:
         if first.isalpha() and not os.path.exists(first):
             parser.error(f"{first!r} is neither a command ({', '.join(by_name)}) nor a file")
         words.insert(0, "show")

@@ -118,6 +118,16 @@ def test_show_has_a_line_for_each_record(run):
     assert "    KeyError: 'price'" == lines[-1]
 
 
+def test_version(capsys):
+    """
+    `sqlite-log --version` prints the name and the version of the package.
+    """
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+
+    assert (0, f"sqlite-log {sqlite_log_handler.__version__}\n") == (ended.value.code, capsys.readouterr().out)
+
+
 def test_show_is_what_is_done_without_a_command(run, shop):
     """Without a command, and with flags or a file only, the log is shown."""
     expected = run("show", str(shop))
