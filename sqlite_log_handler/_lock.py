@@ -67,6 +67,7 @@ class WriteLock:
         self._database = path
         self._say = say
         self._descriptor: int | None = None
+        self._opened: os.stat_result | None = None
         self._missing = fcntl is None
         self._waiting_since: int | None = None
 
@@ -119,8 +120,9 @@ class WriteLock:
     def _try(self) -> bool:
         if self._descriptor is None:
             self._descriptor = self._open()
+            self._opened = os.fstat(self._descriptor)
         now = round(time.monotonic() * 1e6)
-        _, _, since, seen = self._read()
+        holder, _, since, seen = self._read()
         mine = self._waiting_since or now
         if since < mine and 0 <= now - seen < _GONE:
             self._waiting_since = mine
@@ -132,8 +134,9 @@ class WriteLock:
             self._write(_AFTER_HOLDER, _LINE % (os.getpid(), mine, now))
             return False
         with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(self._descriptor), os.stat(self.path)):
-                self._write(0, _HOLDER % os.getpid())
+            if self._opened is not None and os.path.samestat(self._opened, os.stat(self.path)):
+                if holder != os.getpid():
+                    self._write(0, _HOLDER % os.getpid())
                 self._leave_line()
                 self._waiting_since = None
                 return True
@@ -152,7 +155,8 @@ class WriteLock:
 
     def _read(self) -> tuple[int, int, int, int]:
         with contextlib.suppress(OSError, ValueError):
-            holder, waiter, since, seen = map(int, os.pread(self._descriptor or -1, _LENGTH, 0).split())
+            found = map(int, os.pread(self._descriptor or -1, _LENGTH, 0).split())
+            holder, waiter, since, seen, *_ = *found, 0, 0, 0, 0  # nobody has waited yet: there is a holder only
             return holder, waiter, since, seen
         return 0, 0, 0, 0
 

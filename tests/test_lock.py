@@ -179,6 +179,22 @@ def test_who_is_writing(make_lock, pauses):
         pass
 
 
+def test_the_holder_is_written_when_it_changes(make_lock, monkeypatch, pauses):
+    """
+    Who has the lock again and again writes its name once, and again after somebody else had it.
+    """
+    first, second = make_lock(), make_lock()
+    written = []
+    real = os.pwrite
+    monkeypatch.setattr(_lock.os, "pwrite", lambda *arguments: (written.append(arguments[1]), real(*arguments))[1])
+    pid = os.getpid()
+    for lock, process in ((first, pid), (first, pid), (second, pid + 1), (first, pid)):
+        monkeypatch.setattr(_lock.os, "getpid", lambda process=process: process)
+        assert not is_held(lock)
+
+    assert [pid, pid + 1, pid] == [int(text) for text in written]
+
+
 def test_a_full_disk_does_not_keep_anybody_from_the_lock(make_lock, monkeypatch):
     """
     That nothing can be written into the lock's file is no reason not to have the lock.

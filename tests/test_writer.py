@@ -209,6 +209,23 @@ def test_nothing_is_opened_twice(writer: Writer, monkeypatch: pytest.MonkeyPatch
     assert connection is writer.connection
 
 
+@POSIX
+def test_a_commit_looks_at_each_file_once(writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Whether the file, its -wal and its lock are where they were takes one look each: beside busy threads, each look may
+    be a wait for the interpreter lock.
+    """
+    write(writer, "one")
+    looks: list[str] = []
+    for name in ("stat", "fstat"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda path, real=real: (looks.append(str(path)), real(path))[1])
+    write(writer, "two")
+    monkeypatch.undo()
+
+    assert [f"{path}-lock", f"{path}", f"{path}-wal"] == looks
+
+
 def test_close_writes_the_wal_back(writer: Writer, path: Path) -> None:
     """
     After close there is one file, with everything in it, beside its lock; a second close does nothing.
@@ -301,7 +318,7 @@ def test_large_rows(writer: Writer, sizes: list[int]) -> None:
 
 def test_statements_are_few_and_bounded(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A full batch is a handful of statements; rows of 60 kB are bound in statements of 1 MiB at most.
+    A full batch is two statements, with `extra` in each row too; what is bound to a statement is 1 MiB at most.
     """
     bound: list[int] = []
     insert = Writer._insert
@@ -312,7 +329,11 @@ def test_statements_are_few_and_bounded(writer: Writer, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Writer, "_insert", counted)
     writer.write(Batch(numbered(0, 10_000)))
-    assert 4 >= len(bound)
+    assert 2 == len(bound)
+
+    bound.clear()
+    writer.write(Batch(numbered(0, 10_000, customer="c-17")))
+    assert 2 == len(bound)
 
     bound.clear()
     writer.write(Batch([row("x" * 60_000)] * 100))
@@ -324,9 +345,105 @@ def test_statement_fits_sqlite() -> None:
     """
     No statement has more parameters than SQLite takes.
     """
-    assert 32_766 >= max(_writer._STATEMENT_ROWS) * len(row())
     assert 1 == min(_writer._STATEMENT_ROWS)
     assert sorted(_writer._STATEMENT_ROWS) == list(_writer._STATEMENT_ROWS)
+    for length in _writer._STATEMENT_ROWS:
+        if length <= _writer._MOST_ROWS_UNSHARED:
+            assert length * len(row()) == _writer._statement(length).count("?") <= 32_766
+        if length >= _writer._FEWEST_ROWS_SHARED:
+            assert length * 4 + length // 10 * 9 == _writer._shared_statement(length).count("?") <= 32_766
+
+
+def rows_of(contexts: int, count: int) -> list[Row]:
+    """
+    Make rows of so many contexts, which differ in one field each, and take turns without order.
+    """
+    rows = []
+    for number in range(count):
+        context = number if number < contexts else number * 7 % contexts
+        field = ("lineno", "levelno", "thread", "threadName", "taskName", "exc_text", "stack_info")[context % 7]
+        value = context if field in {"lineno", "levelno", "thread"} else f"{context}"
+        extra = {"number": number} if number % 9 == 1 else {}
+        rows.append(row(f"{number}", **{field: value}, created=1_000.0 + number, **extra))
+    return rows
+
+
+@pytest.mark.parametrize("gaps", [[], [1, 150, 450]], ids=["whole", "with gaps"])
+@pytest.mark.parametrize(
+    ("contexts", "count"),
+    [(1, 160), (16, 101), (16, 160), (17, 160), (40, 400), (41, 400), (30, 1_000), (500, 5_000), (501, 5_001)],
+)
+def test_rows_that_share_are_written_like_others(
+    make_writer: Callable[[], Writer], monkeypatch: pytest.MonkeyPatch, contexts: int, count: int, gaps: list[int]
+) -> None:
+    """
+    Whatever many rows share, and however many do, each row is written with its own fields, in order.
+    """
+    batch = Batch(rows_of(contexts, count), [gap(position) for position in gaps if position < count])
+    monkeypatch.delattr(Writer, "_insert_each")  # the way of those that are refused would hide what goes wrong
+    found = []
+    for fewest in (_writer._FEWEST_ROWS_SHARED, 1_000_000):
+        monkeypatch.setattr(_writer, "_FEWEST_ROWS_SHARED", fewest)
+        writer = make_writer()
+        if fewest == 1_000_000:
+            os.unlink(writer.path)
+        writer.open()
+        assert writer.connection is not None
+        writer.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32_766)  # some systems take more
+        assert set() == set(writer.write(batch))
+        found.append([read(writer, "SELECT * FROM logs ORDER BY id"), read(writer, "SELECT * FROM volume")])
+        writer.close()
+
+    assert found[1] == found[0]
+
+
+def test_rows_that_share_are_looked_up(writer: Writer) -> None:
+    """
+    SQLite takes the rows in order and looks each one's context up; it does not go through all of them for each row.
+    """
+    writer.open()
+    sql = _writer._shared_statement(5_000)
+    plan = read(writer, f"EXPLAIN QUERY PLAN {sql}", *[None] * sql.count("?"))
+
+    assert "AUTOMATIC COVERING INDEX" in plan[-1][-1]
+
+
+@pytest.mark.parametrize(("length", "expected"), [(600, [5_000]), (700, [2_500, 2_500])])
+def test_long_texts_are_not_shared(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch, length: int, expected: list[int]
+) -> None:
+    """
+    Rows share a statement while the texts that they share take 64 KiB: more of it SQLite may take to a temporary file.
+    """
+    shared: list[int] = []
+    parameters = Writer._shared_parameters
+
+    def counted(self: Writer, connection: sqlite3.Connection, rows: Sequence[Row], length: int) -> Any:
+        found = parameters(self, connection, rows, length)
+        if found is not None:
+            shared.append(len(rows))
+        return found
+
+    monkeypatch.setattr(Writer, "_shared_parameters", counted)
+    texts = ["é" * (length // 2) + f"{number}" if number % 50 == 0 else None for number in range(5_000)]
+    writer.write(Batch([row(exc_text=text) for text in texts]))
+
+    assert expected == shared
+    assert [(text,) for text in texts] == read(writer, "SELECT exc_text FROM records ORDER BY id")
+
+
+@pytest.mark.parametrize("field", [_row.CREATED, MESSAGE, _row.EXC_TEXT, _row.ATTRIBUTES])
+def test_one_row_that_sqlite_refuses_among_many_that_share(writer: Writer, field: int) -> None:
+    """
+    A row that SQLite does not take costs that row only, among many rows that share a statement too.
+    """
+    bad = list(row("bad"))
+    bad[field] = None if field == _row.CREATED else "\ud800"
+    rows = numbered(0, 400)
+    rows[123] = tuple(bad)  # type: ignore[call-overload]
+
+    assert {123} == set(writer.write(Batch(rows)))
+    assert [f"{number}" for number in range(400) if number != 123] == messages(writer)
 
 
 HOSTILE = ["'); DROP TABLE records;--", '"', "`", "?1", ":name", "%s", "\\", "]]>", "\u202e", "'" * 100, "é日😀"]
@@ -379,6 +496,18 @@ def test_sources_and_processes_stand_once(make_writer: Callable[[], Writer]) -> 
                 writer, "SELECT logger, pathname, lineno, func FROM sources ORDER BY lineno"
             )
             assert [(7, "MainProcess", 0, "")] == read(writer, "SELECT pid, name, started_us, program FROM processes")
+
+
+def test_more_sources_in_a_statement_than_are_remembered(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Ids that were forgotten in the middle of a statement are found again, and every row has its own source.
+    """
+    monkeypatch.setattr(_writer, "_CACHED_IDS", 5)
+    names = [f"app.{number % 10}" for number in range(200)]
+    for _ in range(2):
+        writer.write(Batch([row(name, name=name) for name in names]))
+
+    assert [(name, name) for name in names * 2] == read(writer, "SELECT logger, message FROM logs ORDER BY id")
 
 
 def test_process_of_ours(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
