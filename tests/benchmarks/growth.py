@@ -9,9 +9,10 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
+from functools import partial
 
 from sqlite_log_handler import SQLiteHandler
-from tests.benchmarks.core import Options, Report, alternate, count_rows, folder, middle, ratio
+from tests.benchmarks.core import Options, Report, alternate, folder, middle, ratio
 from tests.benchmarks.load import args, logger_with
 
 COUNT = 50_000
@@ -26,27 +27,30 @@ FROM numbers
 
 def run(report: Report, options: Options) -> None:
     """
-    Log into files of different sizes, by turns.
+    Log into files of different sizes, by turns, with everything kept and with `max_rows` at the size that they have.
     """
     sizes: list[int] = options.pick([1_000, 1_000_000, 10_000_000], [1_000, 1_000_000])
+    cases: dict[str, Callable[[], float]] = {}
     with folder() as path:
-        files = {f"{size:,} rows": os.path.join(path, str(size)) for size in sizes}
-        for size, file in zip(sizes, files.values(), strict=True):
-            begin = time.perf_counter()
-            _prefill(file, size)
-            report.say(f"{size:,} rows: {os.path.getsize(file) / 1e6:,.0f} MB in {time.perf_counter() - begin:.0f} s")
-        cases: dict[str, Callable[[], float]] = {
-            name: lambda file=file: _log(report, file)  # type: ignore[misc]
-            for name, file in files.items()
-        }
+        for size in sizes:
+            for kind, max_rows in (("off", None), ("on", size)):
+                file = os.path.join(path, f"{size}-{kind}")
+                begin = time.perf_counter()
+                _prefill(file, size)
+                seconds = time.perf_counter() - begin
+                name = f"{size:,} rows, retention {kind}"
+                report.say(f"{name}: {os.path.getsize(file) / 1e6:,.0f} MB in {seconds:.0f} s")
+                cases[name] = partial(_log, report, file, max_rows)
         alternate(cases, 1)
         samples = alternate(cases, options.times(9, 3))
-    first, *_, last = files
-    rows = [[name, *ratio(samples, name, first, max), middle(samples[name]), max(samples[name])] for name in files]
+    names = list(cases)
+    rows = []
+    for at, name in enumerate(names):
+        rows.append([name, *ratio(samples, name, names[at % 2], max), middle(samples[name]), max(samples[name])])
     columns = ["in the file before", "ratio median", "ratio best", "rows/s median", "rows/s best"]
-    report.table(f"durable rows per second, {COUNT:,} records, retention off", columns, rows)
-    report.say("retention on: see the benchmark of that name")
-    report.bound(f"durable rate at {last} against {first}", ">=", 0.9, *ratio(samples, last, first, max))
+    report.table(f"durable rows per second, {COUNT:,} records", columns, rows)
+    for first, last in zip(names[:2], names[-2:], strict=True):
+        report.bound(f"durable rate at {last} against {first}", ">=", 0.9, *ratio(samples, last, first, max))
 
 
 def _prefill(file: str, size: int) -> None:
@@ -61,14 +65,19 @@ def _prefill(file: str, size: int) -> None:
         connection.execute("COMMIT")
 
 
-def _log(report: Report, file: str) -> float:
-    before = count_rows(file)
-    handler = SQLiteHandler(file)
+def _log(report: Report, file: str, max_rows: int | None) -> float:
+    before = _last_id(file)
+    handler = SQLiteHandler(file, max_rows=max_rows)
     logger = logger_with(handler)
     begin = time.perf_counter()
     args(logger, COUNT)
     handler.flush(60)
     seconds = time.perf_counter() - begin
     handler.close()
-    report.verify(file, COUNT, count_rows(file) - before)
+    report.verify(file, COUNT, _last_id(file) - before)
     return COUNT / seconds
+
+
+def _last_id(file: str) -> int:
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        return int(connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'records'").fetchone()[0])

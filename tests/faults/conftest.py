@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 import sqlite_log_handler
+from sqlite_log_handler import SQLiteHandler
 from sqlite_log_handler._listener import OWN_LOGGER
 
 if TYPE_CHECKING:
@@ -243,6 +244,55 @@ def warnings(logging_tree: object) -> list[logging.LogRecord]:
     own.addHandler(Keep())
     own.propagate = False
     return records
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """
+    The lines for the operator.
+    """
+    return []
+
+
+@pytest.fixture
+def make(
+    make_handler: Callable[..., SQLiteHandler],
+    unattended: None,
+    clock: Callable[[], float],
+    logger: logging.Logger,
+    warnings: list[logging.LogRecord],
+    said: list[str],
+) -> Callable[..., SQLiteHandler]:
+    """
+    Make a handler that is driven by hand, on a clock that is moved by hand, attached to the test's logger.
+    """
+
+    def make(**options: Any) -> SQLiteHandler:
+        handler = make_handler(**{"flush_interval": 0.1, "close_timeout": 0, **options})
+        listener = handler.listener
+        listener._say = listener.writer._say = listener.writer.pruner._say = said.append
+        listener._clock = listener.writer.pruner._clock = clock
+        listener._sleep = clock.advance
+        logger.addHandler(handler)
+        return handler
+
+    return make
+
+
+@pytest.fixture
+def log(logger: logging.Logger) -> Callable[..., None]:
+    """
+    Log `count` records, numbered on: `log(count)`; `log.logged` has the numbers.
+    """
+    logged: list[int] = []
+
+    def log(count: int, text: str = "") -> None:
+        for _ in range(count):
+            logger.info("%sn %d", text, len(logged))
+            logged.append(len(logged))
+
+    log.logged = logged
+    return log
 
 
 @pytest.fixture(scope="session")

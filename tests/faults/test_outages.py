@@ -26,46 +26,6 @@ CODES = {
 }
 
 
-@pytest.fixture
-def said():
-    """
-    The lines for the operator.
-    """
-    return []
-
-
-@pytest.fixture
-def make(make_handler, unattended, clock, logger, warnings, said):
-    """
-    Make a handler that is driven by hand, on a clock that is moved by hand, attached to the test's logger.
-    """
-
-    def make(**options):
-        handler = make_handler(**{"flush_interval": 0.1, "close_timeout": 0, **options})
-        handler.listener._say = handler.listener.writer._say = said.append
-        handler.listener._clock, handler.listener._sleep = clock, clock.advance
-        logger.addHandler(handler)
-        return handler
-
-    return make
-
-
-@pytest.fixture
-def log(logger):
-    """
-    Log `count` records, numbered on: `log(count)`.
-    """
-    logged = []
-
-    def log(count):
-        for _ in range(count):
-            logger.info("n %d", len(logged))
-            logged.append(len(logged))
-
-    log.logged = logged
-    return log
-
-
 def ticks(handler, clock, count=1):
     """
     Let so many ticks pass, with books that balance after each.

@@ -23,48 +23,6 @@ from sqlite_log_handler._writer import Writer
 MB = 1_000_000
 
 
-@pytest.fixture
-def said():
-    """
-    The lines for the operator.
-    """
-    return []
-
-
-@pytest.fixture
-def make(make_handler, unattended, clock, logger, warnings, said):
-    """
-    Make a handler that is driven by hand, on a clock that is moved by hand, attached to the test's logger.
-    """
-
-    def make(**options):
-        handler = make_handler(**{"flush_interval": 0.1, "close_timeout": 0, **options})
-        listener = handler.listener
-        listener._say = listener.writer._say = listener.writer.pruner._say = said.append
-        listener._clock = listener.writer.pruner._clock = clock
-        listener._sleep = clock.advance
-        logger.addHandler(handler)
-        return handler
-
-    return make
-
-
-@pytest.fixture
-def log(logger):
-    """
-    Log `count` records, numbered on: `log(count)`.
-    """
-    logged = []
-
-    def log(count, text=""):
-        for _ in range(count):
-            logger.info("%sn %d", text, len(logged))
-            logged.append(len(logged))
-
-    log.logged = logged
-    return log
-
-
 def ticks(handler, clock, count=1):
     """
     Let so many ticks pass, with books that balance after each.
