@@ -276,8 +276,8 @@ class SQLiteHandler(logging.Handler):
             timeout: Seconds to try; by default `close_timeout`.
 
         Returns:
-            Whether nothing of it is queued any more: all was written, except what `max_bytes` had no room for, which is
-            dropped and counted (`disk_budget`).
+            Whether nothing of it is queued any more. Then all was written, except what `max_bytes` had no room for,
+            which is dropped and counted (`disk_budget`).
         """
         return self.listener.flush(timeout)
 
