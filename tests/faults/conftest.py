@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Seconds that no program of these tests takes, on no machine. Then it shows its stacks and ends.
-WATCHDOG = 60
+WATCHDOG = 300
 LONG_WATCHDOG = 1_800
 
 # Lines are those of the test's program: the prelude is one line.
