@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from sqlite_log_handler import _arguments
 from sqlite_log_handler._figures import Books
 from sqlite_log_handler._open import CorruptFileError
+from sqlite_log_handler._printable import printable
 from sqlite_log_handler._schema import USER_VERSION
-from sqlite_log_handler._terminal import printable, write_lines
+from sqlite_log_handler._terminal import write_lines
 
 
 def add_parser(commands: _arguments.Commands) -> None:

@@ -14,6 +14,7 @@ from typing import Final, NoReturn, TypeAlias
 
 from sqlite_log_handler import _check, _export, _gaps, _show, _stats, _terminal, _top
 from sqlite_log_handler._arguments import Commands, join_times
+from sqlite_log_handler._printable import printable
 from sqlite_log_handler._schema import LogFileError
 
 PROGRAM: Final = "sqlite-log"
@@ -39,7 +40,7 @@ class _Parser(argparse.ArgumentParser):
         """
         Say what is wrong, and where to read on.
         """
-        self.exit(2, f"{self.prog}: {_terminal.printable(message)}; `{self.prog} --help` says more\n")
+        self.exit(2, f"{self.prog}: {printable(message)}; `{self.prog} --help` says more\n")
 
 
 def build_parser(
@@ -95,5 +96,5 @@ def main(arguments: Sequence[str] | None = None, *, more: Iterable[AddParser] = 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # 128 + SIGPIPE
     except (LogFileError, OSError, ValueError, sqlite3.Error) as error:
-        sys.stderr.write(f"{PROGRAM} {options.command}: {_terminal.printable(str(error))}\n")
+        sys.stderr.write(f"{PROGRAM} {options.command}: {printable(str(error))}\n")
         return 2

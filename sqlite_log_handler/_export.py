@@ -16,7 +16,8 @@ from sqlite_log_handler import _arguments
 from sqlite_log_handler._filters import FilterError
 from sqlite_log_handler._formats import json_safe
 from sqlite_log_handler._logged import Row
-from sqlite_log_handler._terminal import is_terminal, printable
+from sqlite_log_handler._printable import printable
+from sqlite_log_handler._terminal import is_terminal
 
 FORMATS: Final = ("jsonl", "csv", "parquet")
 

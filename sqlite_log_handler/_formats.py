@@ -11,7 +11,8 @@ from typing import Final, TypeAlias
 
 from sqlite_log_handler._figures import Gap
 from sqlite_log_handler._logged import Row
-from sqlite_log_handler._terminal import Paint, printable
+from sqlite_log_handler._printable import printable
+from sqlite_log_handler._terminal import Paint
 from sqlite_log_handler._times import from_microseconds
 
 Format: TypeAlias = Callable[[Row], Iterator[str]]

@@ -9,7 +9,8 @@ from itertools import groupby
 from sqlite_log_handler import _arguments
 from sqlite_log_handler._figures import Gap
 from sqlite_log_handler._formats import Clock, loudest
-from sqlite_log_handler._terminal import columns, fit, is_terminal, printable, terminal_width, write_lines
+from sqlite_log_handler._printable import printable
+from sqlite_log_handler._terminal import columns, fit, is_terminal, terminal_width, write_lines
 
 
 def add_parser(commands: _arguments.Commands) -> None:

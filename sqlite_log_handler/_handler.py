@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlite_log_handler._limits import limits
-from sqlite_log_handler._listener import MARK, OWN_LOGGER, RecordListener, all_listeners, printable
+from sqlite_log_handler._listener import MARK, OWN_LOGGER, RecordListener, all_listeners
+from sqlite_log_handler._printable import printable
 from sqlite_log_handler._queue import Closed, RecordQueue
 from sqlite_log_handler._row import Row, forget_threads, make_row, marker_row
 from sqlite_log_handler._writer import Writer
@@ -206,16 +207,17 @@ class SQLiteHandler(logging.Handler):
             if record.name == OWN_LOGGER and vars(record).get(MARK) == id(self.listener):
                 # The report of our own drops reaches the database on its own way. Here it could become the next drop.
                 return
-            if queue.admits is not None and record.levelno < queue.admits:
-                if queue.closed and not self._start():
-                    self._put_without_listener(make_row(record, self.formatter, self.max_record_bytes))
-                    return
-                if queue.refuse(record.levelno, record.created, record.name):
-                    return
+            admits = queue.admits
+            if (
+                admits is not None
+                and record.levelno < admits
+                and queue.refuse(record.levelno, record.created, record.name)
+            ):
+                return
             row = make_row(record, self.formatter, self.max_record_bytes)
             queue.put_nowait(row)
         except Closed:
-            # By another thread, in this instant.
+            # Nobody has logged since it was closed, or another thread closes it in this instant.
             self._put_anyway(record, row or make_row(record, self.formatter, self.max_record_bytes))
         except Exception as error:  # noqa: BLE001 - a levelno of None, no LogRecord at all, a defect of ours
             is_record = isinstance(record, logging.LogRecord)

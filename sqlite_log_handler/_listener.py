@@ -47,6 +47,7 @@ from logging.handlers import QueueListener
 from typing import Any, Final, Protocol
 
 from sqlite_log_handler._limits import COMMIT_BYTES, NoRoom
+from sqlite_log_handler._printable import printable
 from sqlite_log_handler._queue import COUNT, SINCE, SIZE_UNIT, UNTIL, Commit, Gap, RecordQueue
 
 OWN_LOGGER: Final = "sqlite_log_handler"
@@ -76,11 +77,12 @@ class Writer(Protocol):
     What the listener needs of a writer; see `_writer.Writer`.
     """
 
-    # Whether the last batch that `write` was given is in the file, and its rows that SQLite would not take.
+    # Whether the last batch that `write` was given is in the file, and the indexes of its rows that SQLite would not
+    # take: attributes, because a signal handler may raise when the batch is in the file.
     written: bool
     refused: Collection[int]
 
-    def write(self, batch: Commit, /, *, in_any_case: bool = False) -> Collection[int]:
+    def write(self, batch: Commit, /, *, in_any_case: bool = False) -> None:
         """
         Write all of it, or raise; `NoRoom` when the disk budget has no room for it, unless it is `in_any_case`.
         """
@@ -653,13 +655,6 @@ def all_listeners() -> list[RecordListener]:
     while True:
         with contextlib.suppress(RuntimeError):  # one was made in another thread meanwhile
             return list(_listeners)
-
-
-def printable(text: str) -> str:
-    """
-    Return one line that does nothing to a terminal: names and messages may hold what moves its cursor.
-    """
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _ranked(counts: dict[str, int], limit: int) -> str:

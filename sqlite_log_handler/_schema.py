@@ -1,7 +1,7 @@
 """
 What an `app-log.db` looks like: the tables, the view that people query, and how a file is told to be ours.
 
-Both halves of the package, the one that writes and the one that reads, meet only here.
+Both halves of the package, the one that writes and the one that reads, meet here, and otherwise only in `_printable`.
 Everything is plain SQL that SQLite 3.34 (2020) can read: no STRICT, no `->>`, no RETURNING.
 """
 

@@ -9,7 +9,8 @@ from typing import Final
 from sqlite_log_handler import _arguments
 from sqlite_log_handler._figures import Bucket, LogStats
 from sqlite_log_handler._formats import Clock, loudest
-from sqlite_log_handler._terminal import Paint, painter, printable, size, terminal_width, write_lines
+from sqlite_log_handler._printable import printable
+from sqlite_log_handler._terminal import Paint, painter, size, terminal_width, write_lines
 
 _LOUD: Final = 30
 

@@ -1,8 +1,7 @@
 """
 Text for a terminal: what strangers wrote made safe, colours where they are wanted, and the width there is.
 
-Whatever a command prints goes through `printable`: a log holds what strangers wrote, and a terminal obeys control
-characters.
+Whatever a command prints goes through `printable`.
 """
 
 import io
@@ -11,6 +10,8 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
+
+from sqlite_log_handler._printable import printable
 
 # Gives a text the colour of its level.
 Paint: TypeAlias = Callable[[str, int], str]
@@ -23,24 +24,6 @@ _THREE_DIGITS: Final = 100
 _RESET: Final = "\x1b[0m"
 # By the lowest level that has it. Those that journalctl and most loggers use: grey, plain, yellow, red, bold red.
 _COLOURS: Final = ((50, "\x1b[1;31m"), (40, "\x1b[31m"), (30, "\x1b[33m"), (20, ""), (0, "\x1b[2m"))
-
-
-def printable(text: str) -> str:
-    r"""
-    Make `text` safe for one line of a terminal: what does not print is shown as Python would escape it.
-
-    That covers newlines, the control characters (C0, DEL, C1), those that turn the direction of writing, and lone
-    surrogates.
-
-    >>> printable("user\x1b[2Jroot\n")
-    'user\\x1b[2Jroot\\n'
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
 
 
 def write_line(line: str = "") -> None:

@@ -9,9 +9,10 @@ from typing import Final
 
 from sqlite_log_handler import _arguments
 from sqlite_log_handler._filters import Filters
+from sqlite_log_handler._printable import printable
 from sqlite_log_handler._reader import LogReader
 from sqlite_log_handler._talkers import Talker
-from sqlite_log_handler._terminal import columns, is_terminal, printable, shows, size, terminal_width, write_lines
+from sqlite_log_handler._terminal import columns, is_terminal, shows, size, terminal_width, write_lines
 
 BY: Final = ("logger", "source", "level", "exception", "thread", "process")
 

@@ -373,16 +373,14 @@ class Writer:
         if connection is not None:
             connection.close()
 
-    def write(self, batch: Batch, *, in_any_case: bool = False) -> Collection[int]:
+    def write(self, batch: Batch, *, in_any_case: bool = False) -> None:
         """
-        Write a batch in one transaction.
+        Write a batch in one transaction. Then `written` is true, and `refused` has the indexes of the rows that SQLite
+        would not take.
 
         Args:
             batch: What to write.
             in_any_case: Also when there is no room for it within `max_bytes`.
-
-        Returns:
-            The indexes of the rows that SQLite would not take.
 
         Raises:
             NoRoom: There is no room for it.
@@ -416,7 +414,6 @@ class Writer:
                     self.written, self.refused = True, refused
                 self._roll_back(connection, error)
                 raise
-            return refused
 
     def _stands(self, connection: sqlite3.Connection) -> bool:
         """

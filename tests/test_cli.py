@@ -28,7 +28,8 @@ from sqlite_log_handler import Row, SQLiteHandler, _demo, _prune_command
 from sqlite_log_handler.__main__ import add_demo, main
 from sqlite_log_handler._arguments import join_times
 from sqlite_log_handler._cli import build_parser
-from sqlite_log_handler._terminal import printable, size
+from sqlite_log_handler._printable import printable
+from sqlite_log_handler._terminal import size
 
 BEGIN = datetime(2025, 6, 30, 12, tzinfo=UTC)
 

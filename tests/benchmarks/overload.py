@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Collection
 from typing import Any
 
 from sqlite_log_handler import SQLiteHandler
@@ -62,11 +61,10 @@ def _slow_down(handler: SQLiteHandler) -> None:
     writer = handler.listener.writer
     write = writer.write
 
-    def slow(batch: Any, /) -> Collection[int]:
+    def slow(batch: Any, /) -> None:
         begin = time.monotonic()
-        refused = write(batch)
+        write(batch)
         time.sleep(max(0, len(batch.rows) / RATE - (time.monotonic() - begin)))
-        return refused
 
     writer.write = slow  # type: ignore[method-assign]
 
