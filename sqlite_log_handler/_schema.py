@@ -181,10 +181,11 @@ def is_ours(
         sqlite3.OperationalError: the file cannot be read at this moment.
     """
     try:
-        # The tables first: if another process makes a log of it meanwhile, this sees no table, or all of it.
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-        (user_version,) = connection.execute("PRAGMA user_version").fetchone()
+        # One statement: if another process makes a log of it meanwhile, this sees nothing of it, or all.
+        tables, application_id, user_version = connection.execute(
+            "SELECT (SELECT count(*) FROM sqlite_master), application_id, user_version "
+            "FROM pragma_application_id, pragma_user_version"
+        ).fetchone()
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
             message = f"{path!r} is not an SQLite database: {advice}"

@@ -348,12 +348,14 @@ class Writer:
         if not self._wal and not self._said_mode:
             self._said_mode = True
             self._say(f"no WAL on this file system, journal mode {mode!r}: readers and the writer wait for each other")
-        # In WAL mode a power cut costs the last commits, never the file (https://sqlite.org/pragma.html#pragma_synchronous).
-        connection.execute("PRAGMA synchronous = NORMAL")
-        limits = self.pruner.limits
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
-        connection.execute(f"PRAGMA journal_size_limit = {limits.wal_bytes}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {limits.checkpoint_pages(page_size)}")
+        limits = self.pruner.limits
+        # In WAL mode a power cut costs the last commits, never the file (https://sqlite.org/pragma.html#pragma_synchronous).
+        connection.executescript(f"""
+            PRAGMA synchronous = NORMAL;
+            PRAGMA journal_size_limit = {limits.wal_bytes};
+            PRAGMA wal_autocheckpoint = {limits.checkpoint_pages(page_size)};
+        """)
 
     def close(self) -> None:
         """
