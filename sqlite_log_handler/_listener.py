@@ -169,7 +169,7 @@ class RecordListener(QueueListener):
         self._dropping_since: float | None = None  # in every tick since then there were drops
         self._outage = False  # it was said on stderr that nothing can be written
         self._outage_dropped = 0  # dropped_total when the outage began
-        self._given_up = 0  # position below which nothing waits any more: `close` had no more time
+        self._given_up = -1  # position below which nothing waits any more: `close` had no more time
         self._handed_over = False  # `close` waits until the own thread has written all and closed the file
         self._left_open = False  # `close` could not close the writer, because a commit did not end
         self.last_commit: float | None = None
@@ -514,8 +514,9 @@ class RecordListener(QueueListener):
 
     def _drain(self, end: int, deadline: float) -> bool:
         queue = self.queue
-        if self._left_open and end <= self._given_up:
-            # A commit was stuck when `close` gave it up, and nothing has come since: do not wait for it once more.
+        if end <= self._given_up:
+            # `close` has given it up, and nothing has come since: try, but do not wait for it once more. At exit a
+            # handler is closed, flushed and closed again.
             deadline = self._clock()
         pause = min(self.flush_interval, 0.05)
         last_gap = queue.last_gap  # not those that come meanwhile: there may be no end to them
@@ -541,10 +542,11 @@ class RecordListener(QueueListener):
         with queue.mutex:
             end = queue.removed + queue.queued
         if not self._drain(end, deadline):
+            said = end <= self._given_up
             self._given_up, deadline = end, self._clock()
             dropped = queue.give_up(end, "close_timeout")
             held = f", {queue.queued:,} held by a commit that does not end" if queue.queued else ""
-            if dropped or not self._left_open:  # else it was said by the last `close`
+            if dropped or not said:  # by the last `close`
                 because = self.last_error or "no error"
                 self._say(f"closed with {dropped:,} records dropped (close_timeout){held}; {because}")
         try:

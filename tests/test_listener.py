@@ -834,6 +834,63 @@ def test_nobody_waits_twice_for_a_stuck_commit(make, clock, said):
     assert (1, 0) == (listener.queue.written, listener.queue.queued)
 
 
+def test_nobody_waits_twice_for_a_locked_database(make, clock, said, warnings):
+    """
+    At exit a handler is closed, flushed and closed again: a database that stays locked costs `close_timeout` once, and
+    one line. What is left by then is the report of the drops, which each of them tries to write once more.
+
+    It took three times as long: longer than the ten seconds after which a container is killed.
+    """
+    listener = make(close_timeout=3.0)
+    put(listener, 5)
+    listener.writer.error = OSError("disk")
+    began = clock()
+    listener.close()
+    waited = clock() - began
+
+    assert not listener.flush()
+    listener.close()
+    assert (pytest.approx(3.0), waited) == (waited, clock() - began)
+    assert ["closed with 5 records dropped"] == [line[:29] for line in said if line.startswith("closed")]
+
+    listener.writer.error = None
+    assert listener.flush()
+    assert [5] == [gap.count for gap in listener.writer.gaps] == [record.dropped for record in warnings]
+
+
+def test_a_close_after_one_in_vain_waits_for_new_rows(make, clock, said):
+    """
+    What is logged after a close that gave up is waited for like anything else.
+    """
+    listener = make(close_timeout=3.0)
+    put(listener, 5)
+    listener.writer.error = OSError("disk")
+    listener.close()
+    listener.queue.open()
+    put(listener, 1)
+    began = clock()
+
+    listener.close()
+
+    assert pytest.approx(3.0) == clock() - began
+    assert ["closed with 5", "closed with 1"] == [line[:13] for line in said if line.startswith("closed")]
+
+
+def test_a_first_close_waits_for_drops_without_rows(make, clock, warnings):
+    """
+    A report is waited for though no row was ever queued: nothing has been given up yet.
+    """
+    listener = make(capacity=1, close_timeout=3.0)
+    listener.queue._contend(INFO, 1.0, "a")
+    listener.report()
+    listener.writer.error = OSError("disk")
+    began = clock()
+
+    listener.close()
+
+    assert pytest.approx(3.0) == clock() - began
+
+
 def test_a_stuck_commit_that_fails_after_close_is_counted(make):
     """
     When the commit fails in the end, its rows are dropped as `close_timeout`: nobody is left to try again.
