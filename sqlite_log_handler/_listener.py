@@ -161,6 +161,7 @@ class RecordListener(QueueListener):
         self._commit_lock = threading.Lock()
         self._forking_thread: int | None = None  # that holds the commit lock over a fork
         self._tick_due: float | None = None
+        self._report_due = 0.0  # a full batch, or one that was cut, is due much sooner than a tick
         self._prune_due: float | None = None
         self._pruned = float("-inf")
         self._failures = 0  # since the last commit that succeeded
@@ -287,7 +288,8 @@ class RecordListener(QueueListener):
         now = self._clock()
         self._tick_due = now + self.flush_interval
         try:
-            self.report()
+            if now >= self._report_due:
+                self.report()
             if now >= self._next_attempt:
                 end = self.queue.removed + self.queue.queued
                 if self.commit() and self.queue.removed < end:
@@ -442,6 +444,7 @@ class RecordListener(QueueListener):
         try:
             gap = self.queue.take_drops()
             if gap is not None:
+                self._report_due = self._clock() + self.flush_interval
                 record = self._warning(gap)
                 # A copy of its own: other handlers may put things into the record.
                 gap.warning = copy.copy(record)

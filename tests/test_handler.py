@@ -632,7 +632,7 @@ def test_refused_before_it_is_formatted(make_handler, logger, lock, monkeypatch)
     lock()
 
 
-def test_overflow_is_counted_everywhere(make_handler, logger, lock, query, logging_tree, unattended):
+def test_overflow_is_counted_everywhere(make_handler, logger, lock, query, clock, logging_tree, unattended):
     """
     Under a locked database: one warning per tick with drops, and books, warnings, ledger and volume agree.
     """
@@ -645,12 +645,14 @@ def test_overflow_is_counted_everywhere(make_handler, logger, lock, query, loggi
     logging.getLogger(OWN_LOGGER).addHandler(Console())
     logging.getLogger(OWN_LOGGER).propagate = False
     handler = make_handler(capacity=100, reserve=0.1)
+    handler.listener._clock = clock
     logger.addHandler(handler)
     lock()
     for _ in range(4):
         for number in range(50):
             logger.info("%d", number)
         logger.warning("important")
+        clock.advance(handler.listener.flush_interval)
         handler.listener.handle(None)
     lock()
     assert handler.flush()
