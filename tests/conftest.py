@@ -9,6 +9,7 @@ import faulthandler
 import logging
 import os
 import re
+import signal
 import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,6 +32,14 @@ settings.load_profile("suite")
 # Seconds that no test takes, on no machine; and with --long.
 WATCHDOG = 300
 LONG_WATCHDOG = 7_200
+
+
+def pytest_configure() -> None:
+    """
+    Have programs end by SIGINT, which a shell's background jobs ignore, and all that they start with them.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
