@@ -31,18 +31,19 @@ Guarantees
   itself replaced and ends by itself.
 - At each tick with drops exactly one warning goes to the logger OWN_LOGGER. Its deltas, the last one sent by `close`,
   add up to `dropped_total`. It reaches the database on its own way, with the next commit, so it cannot be dropped.
+  What other handlers do with it keeps no commit from being made: not by raising, and not by taking their time, after
+  which as much time passes before the next warning.
 - What `close` cannot write within its time is dropped with cause `close_timeout`: counted, and said on stderr. Rows
   that a stuck commit holds stay queued; they are counted when it ends.
 - An outage puts one line on stderr when it begins and one when it ends.
 """
 
 import contextlib
-import copy
 import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from logging.handlers import QueueListener
 from typing import Any, Final, Protocol
 
@@ -290,6 +291,9 @@ class RecordListener(QueueListener):
         try:
             if now >= self._report_due:
                 self.report()
+        except BaseException as error:  # noqa: BLE001 - of another handler, or its filter: no reason not to commit
+            self.last_error = f"{type(error).__name__}: {error}"
+        try:
             if now >= self._next_attempt:
                 end = self.queue.removed + self.queue.queued
                 if self.commit() and self.queue.removed < end:
@@ -444,12 +448,22 @@ class RecordListener(QueueListener):
         try:
             gap = self.queue.take_drops()
             if gap is not None:
-                self._report_due = self._clock() + self.flush_interval
-                record = self._warning(gap)
-                # A copy of its own: other handlers may put things into the record.
-                gap.warning = copy.copy(record)
+                begin = self._clock()
+                self._report_due = begin + self.flush_interval
+                extra: dict[str, object] = {
+                    "dropped": gap.count, "dropped_total": gap.dropped_total, MARK: id(self),
+                }  # fmt: skip
+                text = self._describe(gap)
+                # That of the database is a plain one: the program's record factory may raise on this thread, and other
+                # handlers put things into the record that they are given.
+                gap.warning = logging.LogRecord(OWN_LOGGER, logging.WARNING, __file__, 0, text, (), None, "report")
+                vars(gap.warning).update(extra)
                 self.queue.add_gap(gap)
-                self._send(record)
+                try:
+                    self._send(text, extra)
+                finally:
+                    # Commits wait meanwhile, so they are given as much time as the slowest handler takes.
+                    self._report_due = max(self._report_due, 2 * self._clock() - begin)
         finally:
             with self.queue.mutex:
                 if self._logging_thread is thread:
@@ -462,20 +476,14 @@ class RecordListener(QueueListener):
             self._logging_thread = thread
             return True
 
-    def _send(self, record: logging.LogRecord) -> None:
+    def _send(self, text: str, extra: Mapping[str, object]) -> None:
         logger = logging.getLogger(OWN_LOGGER)
         # By default `dictConfig` disables every logger that it does not name. This one is silenced by its level, not
         # by accident.
         logger.disabled = False
-        if logger.isEnabledFor(record.levelno):
+        if logger.isEnabledFor(logging.WARNING):
+            record = logger.makeRecord(OWN_LOGGER, logging.WARNING, __file__, 0, text, (), None, "report", extra)
             logger.handle(record)
-
-    def _warning(self, gap: Gap) -> logging.LogRecord:
-        count = gap.count
-        extra = {"dropped": count, "dropped_total": gap.dropped_total, MARK: id(self)}
-        return logging.getLogger(OWN_LOGGER).makeRecord(
-            OWN_LOGGER, logging.WARNING, __file__, 0, self._describe(gap), (), None, func="report", extra=extra
-        )
 
     def _describe(self, gap: Gap) -> str:
         queue = self.queue

@@ -4,6 +4,7 @@ The listener, driven by hand: what is due and when, commits that fail, warnings,
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import logging.handlers
@@ -477,6 +478,55 @@ def test_batches_that_are_due_at_once_share_a_warning(make, clock, warnings):
     clock.advance(0.1)
     listener.handle(None)
     assert [1, 2 + 3 + 4] == [record.dropped for record in warnings]
+
+
+@pytest.mark.parametrize("where", ["filter", "factory"])
+def test_a_report_that_raises_keeps_no_commit_from_being_made(make, warnings, where, request):
+    """
+    Filters and record factories read what the program keeps for each request, and there is none on this thread.
+
+    Each tick raised before it came to the commit. When a disk was back, nothing was written any more.
+    """
+
+    def fails(*_, **__):
+        raise RuntimeError("outside of a request")
+
+    listener = make(capacity=2)
+    if where == "filter":
+        logging.getLogger(OWN_LOGGER).handlers[0].addFilter(fails)
+    else:
+        request.addfinalizer(functools.partial(logging.setLogRecordFactory, logging.getLogRecordFactory()))
+        logging.setLogRecordFactory(fails)
+    put(listener, 5)
+    listener.handle(None)
+    listener.handle(None)
+
+    assert [0, 1] == numbers(listener)
+    assert [3] == [gap.count for gap in listener.writer.gaps]
+    assert listener.last_error == "RuntimeError: outside of a request"
+    assert not warnings
+
+
+def test_a_slow_handler_leaves_time_for_commits(make, clock, warnings, monkeypatch):
+    """
+    After a warning that another handler took two seconds for, as much time passes before the next one.
+
+    While it is sent nothing is committed, and what is dropped meanwhile makes the next warning.
+    """
+    monkeypatch.setattr(Warnings, "filter", lambda self, record: clock.advance(2.0) or True)
+    listener = make(capacity=2)
+    put(listener, 3)
+    listener.handle(None)
+
+    for _ in range(19):
+        put(listener, 3)
+        clock.advance(0.1)
+        listener.handle(None)
+    assert [1] == [record.dropped for record in warnings]
+
+    clock.advance(0.11)
+    listener.handle(None)
+    assert [1, 19] == [record.dropped for record in warnings]
 
 
 def test_a_warning_says_why(make, clock, warnings):
