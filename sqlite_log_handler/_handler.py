@@ -25,7 +25,7 @@ from sqlite_log_handler._limits import limits
 from sqlite_log_handler._listener import MARK, OWN_LOGGER, RecordListener, all_listeners
 from sqlite_log_handler._printable import printable
 from sqlite_log_handler._queue import Closed, RecordQueue
-from sqlite_log_handler._row import Row, forget_threads, make_row, marker_row
+from sqlite_log_handler._row import CREATED, LEVELNO, SOURCE, Row, forget_threads, make_row, marker_row
 from sqlite_log_handler._writer import Writer
 
 # How long a record logged after the exit has begun waits for another thread's commit.
@@ -185,7 +185,7 @@ class SQLiteHandler(logging.Handler):
             try:
                 passed: Any = self.filter(record)
             except Exception as error:  # noqa: BLE001 - a filter may be there to keep a secret out: keep the content out
-                self._put_anyway(record, marker_row(record, error))
+                self._put_anyway(record, marker_row(record, error), error)
                 return True
             if not passed:
                 return False
@@ -216,18 +216,10 @@ class SQLiteHandler(logging.Handler):
                 return
             row = make_row(record, self.formatter, self.max_record_bytes)
             queue.put_nowait(row)
-        except Closed:
-            # Nobody has logged since it was closed, or another thread closes it in this instant.
-            self._put_anyway(record, row or make_row(record, self.formatter, self.max_record_bytes))
-        except Exception as error:  # noqa: BLE001 - a levelno of None, no LogRecord at all, a defect of ours
-            is_record = isinstance(record, logging.LogRecord)
-            row = make_row(record, self.formatter, self.max_record_bytes) if is_record else marker_row(record, error)
-            self._put_anyway(record, row)
+        except Exception as error:  # noqa: BLE001 - Closed; a levelno of None, no LogRecord at all, a signal handler's
+            self._put_anyway(record, row, error)
         except BaseException as error:
-            # Of the record's own code, or of a signal handler: before the row was queued, or after.
-            if row is None or not queue.holds(row):
-                self._put_anyway(record, row or marker_row(record, error))
-            queue.wake()
+            self._put_anyway(record, row, error)
             raise
 
     def _start(self) -> bool:
@@ -254,21 +246,40 @@ class SQLiteHandler(logging.Handler):
         if _exit.begun:
             self.listener.commit(_EXIT_COMMIT_TIMEOUT)
 
-    def _put_anyway(self, record: logging.LogRecord, row: Row) -> None:
+    def _put_anyway(self, record: logging.LogRecord, row: Row | None, error: BaseException) -> None:
         """
-        Queue a row on whatever way there is.
+        Queue a record on whatever way there is, or count it, after `error` was raised on the usual one: `Closed`, what
+        the record's own code raises, or a signal handler, which may do so when the row has been queued already.
         """
+        queue = self.queue
         try:
+            if row is None:
+                # A BaseException may be of the record's own code, which is not asked again.
+                is_record = isinstance(error, Exception) and issubclass(type(record), logging.LogRecord)
+                formatter, max_bytes = self.formatter, self.max_record_bytes
+                row = make_row(record, formatter, max_bytes) if is_record else marker_row(record, error)
+            elif not isinstance(error, Closed) and queue.holds(row):
+                queue.wake()
+                return
             while True:
                 with contextlib.suppress(Closed):
-                    if self.queue.closed and not self._start():
+                    if queue.closed and not self._start():
                         self._put_without_listener(row)
                     else:
-                        self.queue.put_nowait(row)
+                        queue.put_nowait(row)
                     return
-        except Exception:  # noqa: BLE001 - as in emit
-            with contextlib.suppress(Exception):
-                self.handleError(record)
+        except BaseException as again:  # a signal handler's, or no frame is left on the stack
+            if isinstance(error, Closed):
+                self._put_anyway(record, row, again)
+            else:
+                row = row or marker_row(record, again)
+                if not queue.holds(row):
+                    queue.contended.append((row[LEVELNO], row[CREATED], row[SOURCE][0]))
+                queue.wake()
+                with contextlib.suppress(Exception):
+                    self.handleError(record)
+            if not isinstance(again, Exception):
+                raise
 
     def flush(self, timeout: float | None = None) -> bool:  # type: ignore[override]  # says what Handler.flush does not
         """

@@ -195,7 +195,10 @@ def marker_row(record: logging.LogRecord, error: BaseException) -> Row:
     """
     Build the row of a record that could not be kept. Calls no code but ours.
     """
-    values = vars(record)
+    try:
+        values = object.__getattribute__(record, "__dict__")
+    except AttributeError:
+        values = {}  # no record at all
     name, levelno, created = values.get("name"), values.get("levelno"), values.get("created")
     return (
         integer(levelno) if type(levelno) is int else 0,

@@ -4,6 +4,7 @@ The handler as programs use it: options, configuration, what is stored, overflow
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import io
@@ -534,12 +535,23 @@ def test_something_that_is_no_record_is_counted(make_handler, logger, query):
     """
     Even what is no LogRecord at all ends as a row with a marker, not as an exception.
     """
+
+    class Broken(logging.LogRecord):
+        def __init__(self):
+            """Have none of a record's attributes."""
+
+        def __getattribute__(self, name):
+            raise ZeroDivisionError
+
     handler = make_handler()
     handler.emit(logging.makeLogRecord({}))
-    handler.emit(type("Thing", (), {})())
+    for thing in (type("Thing", (), {})(), None, 42, {}, object()):
+        handler.handle(thing)
+    handler.handle(Broken())
     handler.flush()
 
-    assert ["", "<record not kept: AttributeError>"] == messages(query)
+    attribute = "<record not kept: AttributeError>"
+    assert ["", *[attribute] * 5, "<record not kept: ZeroDivisionError>"] == messages(query)
 
 
 def test_an_exit_comes_through(make_handler, logger, query):
@@ -883,6 +895,75 @@ def test_at_exit_records_are_committed_by_their_caller(make_handler, logger, que
     logger.info("during")
 
     assert ["before", "during"] == messages(query)
+
+
+class OverdueError(TimeoutError):
+    """
+    What a signal handler raises, to put an end to what takes too long.
+    """
+
+
+def test_a_signal_after_the_row_was_queued(make_handler, logger, query, monkeypatch, unattended):
+    """
+    A time limit is an Exception that may come out of any line of `emit`, and the row may be queued by then.
+
+    Then the record was queued once more, and stood in the log twice.
+    """
+    handler = make_handler()
+    logger.addHandler(handler)
+    put_nowait = handler.queue.put_nowait
+
+    def interrupted(row):
+        put_nowait(row)
+        raise OverdueError
+
+    logger.info("starts the listener")
+    monkeypatch.setattr(handler.queue, "put_nowait", interrupted)
+    logger.info("once")
+    handler.flush()
+
+    assert ["starts the listener", "once"] == messages(query)
+
+
+def test_a_signal_while_the_listener_starts(make_handler, logger, query, monkeypatch):
+    """
+    A time limit that ends the start of the thread does not cost the record: a second try is made.
+    """
+    handler = make_handler()
+    logger.addHandler(handler)
+    start = handler.listener.start
+
+    def interrupted():
+        monkeypatch.setattr(handler.listener, "start", start)
+        raise OverdueError
+
+    monkeypatch.setattr(handler.listener, "start", interrupted)
+    logger.info("kept")
+    handler.flush()
+
+    assert ["kept"] == messages(query)
+
+
+@pytest.mark.parametrize("error", [OverdueError, RecursionError, MemoryError, KeyboardInterrupt])
+def test_what_cannot_be_queued_at_all_is_counted(make_handler, logger, capsys, monkeypatch, error):
+    """
+    When nothing helps, because no frame is left on the stack, say, the call is counted as a drop all the same.
+    """
+
+    def fails(row):
+        raise error
+
+    handler = make_handler()
+    logger.addHandler(handler)
+    logger.info("starts the listener")
+    with monkeypatch.context() as patched:
+        patched.setattr(handler.queue, "put_nowait", fails)
+        with contextlib.nullcontext() if issubclass(error, Exception) else pytest.raises(error):
+            logger.info("lost")
+
+    stats = handler.stats()
+    assert (2, 1) == (stats.seen, stats.dropped_total)
+    assert error.__name__ in capsys.readouterr().err
 
 
 def test_a_handler_that_nobody_has_goes(path, logger, query):
