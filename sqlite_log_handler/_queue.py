@@ -170,7 +170,7 @@ class RecordQueue(queue.Queue[Any]):
         self._open_capacity = capacity - int(capacity * reserve)
         self._open_size = self.capacity_size - int(self.capacity_size * reserve)
         self._reserve_levelno = reserve_levelno
-        self._batch_size = batch_size
+        self._batch_size = min(batch_size, sys.maxsize)  # islice takes no more
         self._flush_levelno = flush_levelno
         self.reset()
 

@@ -610,8 +610,9 @@ def _interned(known: dict[Any, Any], key: tuple[Any, ...], make: Callable[[tuple
     """
     # Only short keys of exact types are kept: others may have a __hash__ of their own, and would stay alive.
     plain = all(type(part) in _PLAIN_TYPES and (type(part) is not str or len(part) <= _NAME_LENGTH) for part in key)
-    if plain and key in known:
-        return known[key], 0
+    value = known.get(key) if plain else None  # one lookup: another thread may clear it
+    if value is not None:
+        return value, 0
     value = make(key)
     if plain:
         if len(known) >= _INTERNED:

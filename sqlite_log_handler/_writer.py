@@ -681,6 +681,8 @@ class Writer:
         """
         Keep the names that `logging.addLevelName` gave: a reader's process may not know them.
         """
+        if len(self._levels) > _CACHED_IDS:
+            self._levels.clear()
         for levelno in levels:
             name = logging.getLevelName(levelno)
             if name != f"Level {levelno}":

@@ -588,6 +588,18 @@ def test_long_records_are_cut_and_counted(make_handler, logger, query):
     assert 1 == handler.stats().truncated
 
 
+def test_a_batch_may_be_as_large_as_one_likes(make_handler, logger, query):
+    """
+    A `batch_size` that no machine can count to is one that is never reached, and not one that is never written.
+    """
+    handler = make_handler(batch_size=1 << 70)
+    logger.addHandler(handler)
+    logger.info("x")
+    handler.flush()
+
+    assert ["x"] == messages(query)
+
+
 def test_readable_at_every_moment(make_handler, logger, query):
     """
     Another connection reads the file while the handler has it open, and sees all that was committed.

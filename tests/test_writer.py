@@ -540,6 +540,17 @@ def test_levels_that_a_program_named(writer: Writer, monkeypatch: pytest.MonkeyP
     assert [(25, "NOTICE\\x00")] == read(writer, "SELECT * FROM levels WHERE levelno NOT IN (10, 20, 30, 40, 50)")
 
 
+def test_more_levels_than_are_remembered(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A program that makes up levels does not make the writer grow.
+    """
+    monkeypatch.setattr(_writer, "_CACHED_IDS", 5)
+    for start in range(0, 50, 5):
+        writer.write(Batch([row(levelno=start + number) for number in range(5)]))
+
+    assert 10 >= len(writer._levels)
+
+
 def test_more_sources_than_are_remembered(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Made-up logger names do not make the writer grow, and every row has its own name.
