@@ -152,6 +152,21 @@ def test_a_missing_folder_is_said(tmp_path):
         SQLiteHandler(tmp_path / "logs" / "app-log.db")
 
 
+@pytest.mark.parametrize("name", ["~/app-log.db", "~root/app-log.db"])
+def test_a_tilde_is_not_expanded(name, tmp_path, monkeypatch):
+    """
+    A path that begins with a tilde is told how to become one; the error used to advise to create a folder named `~`.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(FileNotFoundError, match=rf"'~' is not expanded: use os.path.expanduser\('{name}'\)"):
+        SQLiteHandler(name)
+
+    (tmp_path / "~").mkdir()
+    SQLiteHandler("~/app-log.db").close()
+    assert (tmp_path / "~" / "app-log.db").exists()
+
+
 def test_a_directory_is_refused(tmp_path):
     """
     A directory is no file.
