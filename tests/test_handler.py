@@ -393,6 +393,23 @@ def test_a_wrong_option_in_a_configuration_is_named(path, logging_tree):
     assert "capacity=0" in str(caught.value.__cause__)
 
 
+def test_an_unknown_option_in_a_configuration_is_named(path, logging_tree):
+    """
+    Of an option that does not exist, the cause is what Python says, as the how-to guide has it.
+    """
+    config = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "handlers": {"db": {"class": "sqlite_log_handler.SQLiteHandler", "filename": str(path), "maxrows": 5}},
+    }
+
+    with pytest.raises(ValueError, match="'db'") as caught:
+        logging.config.dictConfig(config)
+
+    assert isinstance(caught.value.__cause__, TypeError)
+    assert "got an unexpected keyword argument 'maxrows'" in str(caught.value.__cause__)
+
+
 def test_a_second_configuration_closes_the_first(path, query, logging_tree):
     """
     Configuring again writes and closes the old handler; the new one goes on in the same file.
