@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlite_log_handler._filters import FilterError, Filters, Where, drops_where, where
+from sqlite_log_handler._filters import FilterError, Filters, Where, drops_where, integer, where
 from sqlite_log_handler._scan import Scan
 from sqlite_log_handler._times import parse_duration
 
 _MOST_BUCKETS: Final = 100_000
+# Seconds: a unit of the file, and as long as Python's calendar, which is far from 64 bits of these units.
+_SHORTEST_BUCKET: Final = 1e-6
+_LONGEST_BUCKET: Final = 10_000 * 365.25 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +205,18 @@ def _width(bucket: str | float | None, span_us: int, most: int) -> int:
     """
     Return the length of a bucket in microseconds: the one asked for, or a round one of which `most` are enough.
     """
+    integer("most", most, 2)
     if bucket is None:
         return next((round(s * 1e6) for s in _NICE_SECONDS if span_us / (s * 1e6) < most - 1), span_us)
     try:
         seconds = parse_duration(bucket).total_seconds() if isinstance(bucket, str) else float(bucket)
+    except (TypeError, OverflowError) as error:
+        message = f"bucket={bucket!r} is no length of time: write seconds, or a text as 90s, 10min, '1h 30min', 7d"
+        raise FilterError(message) from error
     except ValueError as error:
         raise FilterError(str(error)) from error
-    if not seconds >= 1e-6:  # noqa: PLR2004 - a microsecond
-        message = f"bucket={bucket!r} is no length of time: it must be a microsecond or more"
+    if not _SHORTEST_BUCKET <= seconds <= _LONGEST_BUCKET:
+        message = f"bucket={bucket!r} is no length of time: it must be a microsecond or more, and 10,000 years or less"
         raise FilterError(message)
     return round(seconds * 1e6)
 

@@ -10,14 +10,14 @@ import json
 import logging
 import re
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import date, datetime, time
 from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 
 from sqlite_log_handler._text import Term, escape_like, pattern_terms, text_terms
-from sqlite_log_handler._times import microseconds, parse_time
+from sqlite_log_handler._times import HELP, microseconds, parse_time
 
-Names: TypeAlias = str | Sequence[str]
+Names: TypeAlias = str | Collection[str]
 Scalar: TypeAlias = str | int | float | bool | None
 
 
@@ -38,8 +38,8 @@ class Filters(TypedDict, total=False):
     What rows can be chosen by; all of it must hold. See docs/reader.md.
     """
 
-    since: datetime | str | None
-    until: datetime | str | None
+    since: datetime | date | str | None
+    until: datetime | date | str | None
     level: int | str | None
     logger: Names | None
     exclude: Names | None
@@ -88,10 +88,7 @@ def where(connection: sqlite3.Connection, filters: Filters, now: datetime | None
         FilterError: One of them cannot be understood.
         TypeError: There is no filter of that name.
     """
-    unknown = sorted(set(filters) - Filters.__annotations__.keys())
-    if unknown:
-        message = f"there is no filter {unknown[0]!r}; there are {', '.join(Filters.__annotations__)}"
-        raise TypeError(message)
+    check(filters)
     now = now or datetime.now().astimezone()
     since_us, until_us = _span(filters, now)
     terms: list[Term] = []
@@ -109,9 +106,109 @@ def where(connection: sqlite3.Connection, filters: Filters, now: datetime | None
         tuple(parameter for _, parameters in terms for parameter in parameters),
         since_us,
         until_us,
-        _integer("after_id", filters.get("after_id"), LOWEST),
-        _integer("up_to_id", filters.get("up_to_id"), HIGHEST),
+        LOWEST if (after_id := filters.get("after_id")) is None else integer("after_id", after_id),
+        HIGHEST if (up_to_id := filters.get("up_to_id")) is None else integer("up_to_id", up_to_id),
     )
+
+
+# What a filter may be -------------------------------------------------------------------------------------------------
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_moment(value: object) -> bool:
+    return isinstance(value, date | str)  # a datetime is a date
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, Collection) and all(map(_is_text, value)))
+
+
+def _is_attributes(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(key, str) and (one is None or isinstance(one, str | int | float)) for key, one in value.items()
+    )
+
+
+_MOMENT: Final = (_is_moment, f"a datetime, a date or a text: {HELP}")
+_INTEGER: Final = (_is_integer, "an integer")
+_NAMES: Final = (_is_names, "the name of a logger (str), or several in a list")
+# In UTF-8, which SQLite keeps, there is none.
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_ALLOWED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
+    "since": _MOMENT,
+    "until": _MOMENT,
+    "level": (lambda value: _is_text(value) or _is_integer(value), "a number, a name, or a range as 'INFO..WARNING'"),
+    "logger": _NAMES,
+    "exclude": _NAMES,
+    "text": (_is_text, "a str"),
+    "pattern": (_is_text, "a regular expression as a str"),
+    "process": _INTEGER,
+    "thread": (lambda value: _is_text(value) or _is_integer(value), "a name (str) or an identifier (int)"),
+    "task": (_is_text, "the name of a task (str)"),
+    "exception": (_is_text, "the name of a class (str)"),
+    "attributes": (_is_attributes, "a dict of str to str, int, float, bool or None"),
+    "run": _INTEGER,
+    "after_id": _INTEGER,
+    "up_to_id": _INTEGER,
+}
+
+
+def check(filters: Filters) -> None:
+    """
+    Refuse what is of a wrong kind, before anything is read.
+
+    Raises:
+        FilterError: The value of a filter is of a wrong kind; says what it may be.
+        TypeError: There is no filter of that name.
+    """
+    unknown = sorted(set(filters) - Filters.__annotations__.keys())
+    if unknown:
+        message = f"there is no filter {unknown[0]!r}; there are {', '.join(Filters.__annotations__)}"
+        raise TypeError(message)
+    for name, value in filters.items():
+        is_allowed, allowed = _ALLOWED[name]
+        if value is not None and not is_allowed(value):
+            message = f"{name}={value!r}: must be {allowed}"
+            raise FilterError(message)
+        if any(_SURROGATE.search(text) for text in _texts(value)):
+            message = f"{name}={value!r}: has half of a surrogate pair in it, and no row has one"
+            raise FilterError(message)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """
+    Yield all texts in the value of a filter.
+    """
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (text for pair in value.items() for text in pair if isinstance(text, str))
+    elif isinstance(value, Collection):
+        yield from value
+
+
+def integer(name: str, value: int, least: int = LOWEST) -> int:
+    """
+    Return `value`, and refuse what is no integer of 64 bits or is below `least`.
+    """
+    if not _is_integer(value) or LOWEST <= value < least:
+        allowed = "an integer" if least == LOWEST else f"an integer, {least} or more"
+        message = f"{name}={value!r}: must be {allowed}"
+        raise FilterError(message)
+    if not LOWEST <= value <= HIGHEST:
+        message = f"{name} {value} is beyond 64 bits: no row has it"
+        raise FilterError(message)
+    return value
+
+
+# Each filter ----------------------------------------------------------------------------------------------------------
 
 
 def _level(connection: sqlite3.Connection, level: int | str) -> list[Term]:
@@ -129,7 +226,7 @@ def _exclude(_: sqlite3.Connection, names: Names) -> list[Term]:
 
 
 def _process(_: sqlite3.Connection, pid: int) -> list[Term]:
-    return [("process_id IN (SELECT id FROM processes WHERE pid = ?)", (_integer("process", pid),))]
+    return [("process_id IN (SELECT id FROM processes WHERE pid = ?)", (integer("process", pid),))]
 
 
 def _run(connection: sqlite3.Connection, number: int) -> list[Term]:
@@ -137,7 +234,7 @@ def _run(connection: sqlite3.Connection, number: int) -> list[Term]:
 
 
 def _thread(_: sqlite3.Connection, thread: int | str) -> list[Term]:
-    number = _integer("thread", int(thread)) if str(thread).isdecimal() else None
+    number = integer("thread", int(thread)) if str(thread).isdecimal() else None
     return [("(thread_name = ? OR thread = ?)", (str(thread), number))]
 
 
@@ -157,6 +254,7 @@ def drops_where(connection: sqlite3.Connection, filters: Filters, now: datetime 
     """
     Return the condition on `drops` that these filters come to; those that the ledger knows nothing of let all pass.
     """
+    check(filters)
     now = now or datetime.now().astimezone()
     _span(filters, now)
     terms: list[Term] = []
@@ -167,22 +265,18 @@ def drops_where(connection: sqlite3.Connection, filters: Filters, now: datetime 
     return " AND ".join(sql for sql, _ in terms) or "1", tuple(value for _, values in terms for value in values)
 
 
-def _integer(name: str, value: int | None, default: int = 0) -> int:
-    if value is None:
-        return default
-    if not LOWEST <= value <= HIGHEST:
-        message = f"{name} {value} is beyond 64 bits: no row has it"
-        raise FilterError(message)
-    return value
-
-
-def _moment(value: datetime | str | None, now: datetime) -> int | None:
+def _moment(name: str, value: datetime | date | str | None, now: datetime) -> int | None:
     if value is None:
         return None
     try:
-        return microseconds(value if isinstance(value, datetime) else parse_time(value, now))
-    except ValueError as error:
-        raise FilterError(str(error)) from error
+        if isinstance(value, str):
+            moment = parse_time(value, now)
+        else:
+            moment = value if isinstance(value, datetime) else datetime.combine(value, time())
+        return microseconds(moment)
+    except (ValueError, OverflowError) as error:
+        message = str(error) if isinstance(value, str) else f"{name}={value!r}: must be from the year 1 to 9999 in UTC"
+        raise FilterError(message) from error
 
 
 def _span(filters: Filters, now: datetime) -> tuple[int | None, int | None]:
@@ -190,7 +284,7 @@ def _span(filters: Filters, now: datetime) -> tuple[int | None, int | None]:
     Return both bounds of time, in microseconds, and refuse those between which nothing can be.
     """
     since, until = filters.get("since"), filters.get("until")
-    since_us, until_us = _moment(since, now), _moment(until, now)
+    since_us, until_us = _moment("since", since, now), _moment("until", until, now)
     if since_us is not None and until_us is not None and since_us > until_us:
         message = f"since ({since}) is after until ({until}), so nothing is between them: swap them"
         raise FilterError(message)
@@ -231,7 +325,7 @@ def _levelno(connection: sqlite3.Connection, name: str) -> int:
     except ValueError:
         pass
     else:
-        return _integer("level", number)
+        return integer("level", number)
     named = {str(name).upper(): int(levelno) for levelno, name in connection.execute("SELECT * FROM levels")}
     known = {**_LEVEL_NAMES, **named}
     if name.strip().upper() in known:
@@ -317,10 +411,10 @@ _TERMS: Final[Mapping[str, Callable[[sqlite3.Connection, Any], list[Term]]]] = {
 # The same for the ledger. A gap behind the last row that is not wanted belongs to what is.
 # Of loggers beyond the first thousand of a tick it is not known whose records were dropped.
 _LEDGER_TERMS: Final[Mapping[str, Callable[[sqlite3.Connection, Any, datetime], list[Term]]]] = {
-    "since": lambda _, value, now: [("until_us >= ?", (_moment(value, now),))],
-    "until": lambda _, value, now: [("since_us <= ?", (_moment(value, now),))],
-    "after_id": lambda _, value, __: [("after_id >= ?", (_integer("after_id", value),))],
-    "up_to_id": lambda _, value, __: [("after_id < ?", (_integer("up_to_id", value),))],
+    "since": lambda _, value, now: [("until_us >= ?", (_moment("since", value, now),))],
+    "until": lambda _, value, now: [("since_us <= ?", (_moment("until", value, now),))],
+    "after_id": lambda _, value, __: [("after_id >= ?", (integer("after_id", value),))],
+    "up_to_id": lambda _, value, __: [("after_id < ?", (integer("up_to_id", value),))],
     "level": lambda connection, value, _: [("drops.levelno BETWEEN ? AND ?", level_range(connection, value))],
     "logger": lambda _, names, __: [below("logger", names, others=["(other)"])],
     "exclude": lambda _, names, __: [("NOT " + below("logger", names)[0], below("logger", names)[1])],

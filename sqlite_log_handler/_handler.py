@@ -402,6 +402,8 @@ def _path(filename: object) -> str:
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         message = f"filename={name!r}: there is no folder {folder!r}: create it first"
+        if name.startswith("~"):
+            message = f"filename={name!r}: '~' is not expanded: use os.path.expanduser({name!r})"
         raise FileNotFoundError(message)
     if os.path.isdir(path):
         message = f"filename={name!r}: is a directory: add the name of a file"

@@ -248,10 +248,9 @@ def seconds(option: str, value: object) -> float:
     """
     Read an age: a number of seconds, or a text like "7d", "12h", "30m".
     """
-    allowed = "must be seconds, or a text like '7d', '12h' or '30m' (s, m, h, d, w), from 1 second to 100 years"
-    age = _with_unit(option, value, _AGES, allowed)
+    age = _with_unit(option, value, _AGES, "must be seconds, or a text like '7d', '12h' or '30m'", "s, m, h, d, w")
     if not 1 <= age <= 100 * _YEAR:
-        message = f"{option}={value!r}: {allowed}"
+        message = f"{option}={value!r}: must be from 1 second to 100 years, and is {age:,.15g} seconds"
         raise ValueError(message)
     return float(age)
 
@@ -273,22 +272,27 @@ def size(option: str, value: object) -> int:
     """
     Read a size: a number of bytes, or a text like "500MB", "2GB", "64MiB".
     """
-    allowed = f"must be bytes, or a text like '500MB', '2GB' or '64MiB', {LEAST_BYTES:,} bytes or more"
+    allowed = "must be bytes (an integer), or a text like '500MB', '2GB' or '64MiB'"
     if isinstance(value, float):
         message = f"{option}={value!r}: {allowed}"
         raise TypeError(message)
-    found = _with_unit(option, value, _SIZES, allowed)
+    found = _with_unit(option, value, _SIZES, allowed, "B, kB, MB, GB, TB, KiB, MiB, GiB, TiB")
     if not LEAST_BYTES <= found < 1 << 62:
-        message = f"{option}={value!r}: {allowed}"
+        allowed = f"must be {LEAST_BYTES:,} bytes or more" if found < LEAST_BYTES else "must be below 2**62 bytes"
+        message = f"{option}={value!r}: {allowed}, and is {found:,.15g} bytes"
         raise ValueError(message)
     return int(found)
 
 
-def _with_unit(option: str, value: object, units: Mapping[str, float], allowed: str) -> float:
+def _with_unit(option: str, value: object, units: Mapping[str, float], allowed: str, names: str) -> float:
     message = f"{option}={value!r}: {allowed}"
     if isinstance(value, str):
         found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", value, re.IGNORECASE)
-        if found is None or found[2].lower() not in units:
+        if found is None:
+            message += f" (units: {names})"
+            raise ValueError(message)
+        if found[2].lower() not in units:
+            message += f"; {found[2]!r} is none of the units {names}"
             raise ValueError(message)
         return float(found[1]) * units[found[2].lower()]
     if not isinstance(value, int | float) or isinstance(value, bool):

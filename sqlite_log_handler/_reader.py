@@ -10,7 +10,7 @@ from typing import Literal, Self, TypeAlias, Unpack
 
 from sqlite_log_handler import _figures, _talkers
 from sqlite_log_handler._figures import Books, Bucket, Gap, LogStats
-from sqlite_log_handler._filters import Filters, where
+from sqlite_log_handler._filters import Filters, check, integer, where
 from sqlite_log_handler._logged import SELECT_JSON, SELECT_ROW, Row
 from sqlite_log_handler._open import EmptyFileError, MissingFileError
 from sqlite_log_handler._scan import Scan
@@ -39,8 +39,8 @@ class LogReader:
 
     All methods that return rows or numbers take the same filters by name; all of those that are given must hold.
 
-    - `since`, `until`: A `datetime` (without a zone: local time), or a text as `yesterday`, `-1h`, `10 min ago`,
-      `2025-06-30 12:00`, `@1751284800`.
+    - `since`, `until`: A `datetime` (without a zone: local time), a `date` (its midnight, local time), or a text as
+      `yesterday`, `-1h`, `10 min ago`, `2025-06-30 12:00`, `@1751284800`.
     - `level`: The lowest level, by name or number, or a range as `INFO..WARNING`.
     - `logger`, `exclude`: Names of loggers, one or several; those below them in the hierarchy are meant as well.
     - `text`: Text in the message or in the traceback; `pattern`: a regular expression instead. Without a capital letter
@@ -65,6 +65,7 @@ class LogReader:
         UnreadableFileError, BusyFileError, CorruptFileError: It cannot be read; the text says what to do.
         LimitError: It asks for more work than any log does.
         FilterError: A filter cannot be understood. It is a ValueError.
+        ValueError: The reader is used after `close()`.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 5.0) -> None:
@@ -73,6 +74,9 @@ class LogReader:
         # Before it is opened: if it is replaced in between, rows come twice rather than never.
         self._file = _identity(self.path)
         self._scan = Scan(self.path, timeout=timeout)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path}{' (closed)' if self._scan.closed else ''}>"
 
     @property
     def notice(self) -> str | None:
@@ -90,7 +94,7 @@ class LogReader:
 
     def close(self) -> None:
         """
-        Close the file.
+        Close the file. What is asked of the reader after that raises a ValueError; to close it again does nothing.
         """
         self._scan.close()
 
@@ -116,7 +120,7 @@ class LogReader:
         Yield the rows that match, in the order in which they were committed, as far as there are any now.
 
         Args:
-            newest: So many of the newest ones only.
+            newest: So many of the newest ones only; 0 or more.
             reverse: The newest one first.
             filters: See the class.
         """
@@ -135,7 +139,7 @@ class LogReader:
     ) -> Iterator[tuple[object, ...]]:
         chosen = where(self._scan.connection, filters)
         if newest is not None:
-            chosen = self._scan.newest(chosen, newest)
+            chosen = self._scan.newest(chosen, integer("newest", newest, 0))
         return self._scan.rows(select, chosen, backward=reverse)
 
     def follow(
@@ -154,6 +158,10 @@ class LogReader:
             poll: Those seconds.
             filters: See the class.
         """
+        check(filters)  # now, and not when the first row comes
+        return self._follow(filters, wait, poll)
+
+    def _follow(self, filters: Filters, wait: Callable[[float], object], poll: float) -> Iterator[Row]:
         for after_id, up_to_id in self.additions(filters.get("after_id"), wait=wait, poll=poll):
             narrowed: Filters = {**filters, "after_id": after_id, "up_to_id": up_to_id}
             yield from self.rows(**narrowed)
@@ -172,6 +180,7 @@ class LogReader:
         """
         if after_id is None:
             after_id = self._scan.last_id()
+        after_id = integer("after_id", after_id)
         version: object = None
         while True:
             if self._file is not None and self._file != _identity(self.path):
@@ -195,6 +204,7 @@ class LogReader:
         """
         Open what stands at the path now, if that is a log already.
         """
+        self._scan.one("SELECT 1")  # not when `wait` has closed the reader
         file = _identity(self.path)
         try:
             scan = Scan(self.path, timeout=self._timeout)
@@ -238,7 +248,7 @@ class LogReader:
 
         Args:
             bucket: How long a bucket is: seconds, or a text as `10 min`. By default a round length.
-            most: How many buckets there are by default, at most.
+            most: How many buckets there are by default, at most; 2 or more.
             filters: See the class.
         """
         return _figures.histogram(self._scan, bucket, filters, most)

@@ -45,16 +45,39 @@ class Scan:
 
     def __init__(self, path: str, *, timeout: float = 5.0) -> None:
         self.path = path
-        self.connection, self.notice = open_log(path, timeout=timeout)
+        self._connection: sqlite3.Connection | None
+        self._connection, self.notice = open_log(path, timeout=timeout)
         self._limit = limit_of(self.connection, path)
         self._raised: BaseException | None = None
         self.connection.create_function(SEARCH, 3, self._search, deterministic=True)
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """
+        The connection to it.
+
+        Raises:
+            ValueError: It was closed.
+        """
+        if self._connection is None:
+            message = f"the reader of {self.path!r} is closed: make a new LogReader"
+            raise ValueError(message)
+        return self._connection
+
+    @property
+    def closed(self) -> bool:
+        """
+        Whether it was closed.
+        """
+        return self._connection is None
 
     def close(self) -> None:
         """
         Close it.
         """
-        self.connection.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _search(self, pattern: str, ignore_case: bool, text: object) -> bool:  # noqa: FBT001 - as SQL hands it over
         try:

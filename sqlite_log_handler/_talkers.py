@@ -83,7 +83,7 @@ def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None) -> l
     """
     Say who logs most; see `LogReader.top`.
     """
-    if by not in _GROUPS:
+    if not isinstance(by, str) or by not in _GROUPS:
         message = f"by={by!r} is nothing to group by: use one of {', '.join(_GROUPS)}"
         raise FilterError(message)
     chosen = where(scan.connection, filters, now)

@@ -20,6 +20,7 @@ import sqlite3
 import subprocess
 import sys
 import tomllib
+from code import InteractiveConsole
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,6 +200,24 @@ def test_python_blocks_run(page, tmp_path):
     assert 0 == run.returncode, f"the lines are those of {page.name}:\n{run.stderr}"
     assert "--- Logging error ---" not in run.stderr
     assert "Exception ignored" not in run.stderr
+
+
+@each_block("python")
+def test_python_blocks_can_be_pasted(block, monkeypatch):
+    """
+    A Python block may be pasted into the interactive `python`.
+
+    Up to Python 3.12, a blank line ends a statement there, and one that is indented goes on until a blank line: a block
+    with a statement right after a `with` block was a SyntaxError, and one with a blank line inside of it as well.
+    """
+    console = InteractiveConsole()
+    errors: list[str] = []
+    monkeypatch.setattr(console, "showsyntaxerror", lambda *_, **__: errors.append(str(sys.exc_info()[1])))
+    monkeypatch.setattr(console, "runcode", lambda _: None)
+
+    unfinished = [console.push(line) for line in [*block.code.splitlines(), ""]][-1]
+
+    assert ([], False) == (errors, unfinished)
 
 
 @each_block(*CONFIGURATIONS)

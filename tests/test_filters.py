@@ -7,13 +7,14 @@ from __future__ import annotations
 import re
 import sqlite3
 from contextlib import closing
+from datetime import datetime, time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlite_log_handler._filters import FilterError, where
+from sqlite_log_handler._filters import _ALLOWED, FilterError, Filters, check, drops_where, where
 from sqlite_log_handler._text import ignores_case, required_literals
 
 
@@ -120,12 +121,73 @@ def test_levels(connection, level, expected):
         ({"after_id": 2**63}, "after_id .* is beyond 64 bits"),
         ({"process": 2**63}, "process .* is beyond 64 bits"),
         ({"thread": str(2**63)}, "thread .* is beyond 64 bits"),
+        ({"since": datetime.min}, r"since=datetime.datetime\(1, 1, 1, 0, 0\): must be from the year 1 to 9999 in UTC"),
+        ({"text": "\ud800"}, r"text='\\ud800': has half of a surrogate pair in it"),
+        ({"exclude": ["a", "\udcff"]}, r"exclude=\['a', '\\udcff'\]: has half of a surrogate pair in it"),
+        ({"attributes": {"a": "\udcff"}}, "attributes={.*}: has half of a surrogate pair in it"),
     ],
 )
 def test_a_filter_that_cannot_be_understood(connection, filters, message):
     """A filter that cannot be understood is refused by name, with what can be."""
     with pytest.raises(FilterError, match=message):
         where(connection, filters)
+
+
+NO_INTEGER = "must be an integer"
+NO_LOGGER = r"must be the name of a logger \(str\), or several in a list"
+NO_ATTRIBUTES = "must be a dict of str to str, int, float, bool or None"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("since", 1.5, "must be a datetime, a date or a text: write ISO 8601"),
+        ("until", time(12), "must be a datetime, a date or a text: write ISO 8601"),
+        ("level", 1.5, r"must be a number, a name, or a range as 'INFO\.\.WARNING'"),
+        ("level", True, "must be a number, a name, or a range"),
+        ("logger", 5, NO_LOGGER),
+        ("logger", ["shop", 5], NO_LOGGER),
+        ("exclude", (name for name in ["shop"]), NO_LOGGER),
+        ("text", 5, "must be a str"),
+        ("pattern", re.compile("x"), "must be a regular expression as a str"),
+        ("process", "x", NO_INTEGER),
+        ("process", True, NO_INTEGER),
+        ("thread", 1.5, r"must be a name \(str\) or an identifier \(int\)"),
+        ("task", 5, r"must be the name of a task \(str\)"),
+        ("exception", KeyError, r"must be the name of a class \(str\)"),
+        ("attributes", "a=b", NO_ATTRIBUTES),
+        ("attributes", {"a": [1]}, NO_ATTRIBUTES),
+        ("attributes", {1: "a"}, NO_ATTRIBUTES),
+        ("run", "x", NO_INTEGER),
+        ("after_id", "x", NO_INTEGER),
+        ("up_to_id", 1.0, NO_INTEGER),
+    ],
+    ids=str,
+)
+def test_a_filter_of_a_wrong_kind(connection, name, value, allowed):
+    """
+    A filter of a wrong kind is a FilterError with its name, its value and what is allowed.
+
+    `since=1.5` used to be an AttributeError about `strip`, `process="x"` a TypeError about `<=`, and `thread=1.5` found
+    nothing. The ledger of drops is asked with the same filters.
+    """
+    filters: Any = {name: value}
+
+    for resolve in (where, drops_where):
+        with pytest.raises(FilterError, match=f"^{re.escape(f'{name}={value!r}')}: {allowed}"):
+            resolve(connection, filters)
+
+
+def test_every_filter_has_a_kind():
+    """No filter was forgotten where kinds are checked, and none that is None is."""
+    assert Filters.__annotations__.keys() == _ALLOWED.keys()
+    assert None is check(dict.fromkeys(_ALLOWED))  # type: ignore[func-returns-value, arg-type]
+
+
+@pytest.mark.parametrize("names", [("shop", "jobs"), {"shop": 1}.keys(), frozenset(["shop"])], ids=str)
+def test_names_in_any_collection(connection, names):
+    """Several loggers may stand in a list, a tuple, a set or the keys of a dict."""
+    assert {*names} == {*where(connection, {"logger": names}).parameters}
 
 
 def test_a_filter_that_does_not_exist(connection):

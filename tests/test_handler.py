@@ -153,6 +153,21 @@ def test_a_missing_folder_is_said(tmp_path):
         SQLiteHandler(tmp_path / "logs" / "app-log.db")
 
 
+@pytest.mark.parametrize("name", ["~/app-log.db", "~root/app-log.db"])
+def test_a_tilde_is_not_expanded(name, tmp_path, monkeypatch):
+    """
+    A path that begins with a tilde is told how to become one; the error used to advise to create a folder named `~`.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(FileNotFoundError, match=rf"'~' is not expanded: use os.path.expanduser\('{name}'\)"):
+        SQLiteHandler(name)
+
+    (tmp_path / "~").mkdir()
+    SQLiteHandler("~/app-log.db").close()
+    assert (tmp_path / "~" / "app-log.db").exists()
+
+
 def test_a_directory_is_refused(tmp_path):
     """
     A directory is no file.
@@ -377,6 +392,23 @@ def test_a_wrong_option_in_a_configuration_is_named(path, logging_tree):
         logging.config.dictConfig(config)
 
     assert "capacity=0" in str(caught.value.__cause__)
+
+
+def test_an_unknown_option_in_a_configuration_is_named(path, logging_tree):
+    """
+    Of an option that does not exist, the cause is what Python says, as the how-to guide has it.
+    """
+    config = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "handlers": {"db": {"class": "sqlite_log_handler.SQLiteHandler", "filename": str(path), "maxrows": 5}},
+    }
+
+    with pytest.raises(ValueError, match="'db'") as caught:
+        logging.config.dictConfig(config)
+
+    assert isinstance(caught.value.__cause__, TypeError)
+    assert "got an unexpected keyword argument 'maxrows'" in str(caught.value.__cause__)
 
 
 def test_a_second_configuration_closes_the_first(path, query, logging_tree):

@@ -79,13 +79,14 @@ def test_a_size_is_bytes_or_a_text_with_a_unit(value, expected):
 @pytest.mark.parametrize(
     ("option", "value", "error", "told"),
     [
-        ("max_age", 0, ValueError, "from 1 second to 100 years"),
-        ("max_age", -1, ValueError, "from 1 second"),
+        ("max_age", 0, ValueError, "from 1 second to 100 years, and is 0 seconds"),
+        ("max_age", -1, ValueError, "from 1 second to 100 years, and is -1 seconds"),
+        ("max_age", "0.5s", ValueError, "from 1 second to 100 years, and is 0.5 seconds"),
         ("max_age", float("nan"), ValueError, "from 1 second"),
         ("max_age", float("inf"), ValueError, "from 1 second"),
-        ("max_age", "101 years", ValueError, "'7d'"),
-        ("max_age", "5300w", ValueError, "100 years"),
-        ("max_age", "", ValueError, "'7d'"),
+        ("max_age", "101 years", ValueError, "'7d', '12h' or '30m'; 'years' is none of the units s, m, h, d, w"),
+        ("max_age", "5300w", ValueError, "100 years, and is 3,205,440,000 seconds"),
+        ("max_age", "", ValueError, "'7d', '12h' or '30m' (units: s, m, h, d, w)"),
         ("max_age", "-7d", ValueError, "'7d'"),
         ("max_age", "7 d 3 h", ValueError, "'7d'"),
         ("max_age", "\u0667d", ValueError, "'7d'"),
@@ -96,15 +97,23 @@ def test_a_size_is_bytes_or_a_text_with_a_unit(value, expected):
         ("max_rows", 1e6, TypeError, "an integer"),
         ("max_rows", True, TypeError, "an integer"),
         ("max_bytes", LEAST_BYTES - 1, ValueError, "1,048,576 bytes or more"),
-        ("max_bytes", "500", ValueError, "1,048,576 bytes or more"),
-        ("max_bytes", "500 M", ValueError, "'500MB'"),
-        ("max_bytes", "9999999TB", ValueError, "'500MB'"),
+        ("max_bytes", "500", ValueError, "and is 500 bytes"),
+        ("max_bytes", "500KB", ValueError, "1,048,576 bytes or more, and is 500,000 bytes"),
+        ("max_bytes", "500 M", ValueError, "'M' is none of the units B, kB, MB, GB, TB, KiB, MiB, GiB, TiB"),
+        ("max_bytes", "much", ValueError, "'64MiB' (units: B, kB, MB, GB"),
+        ("max_bytes", 1 << 62, ValueError, "below 2**62 bytes"),
+        ("max_bytes", "9999999TB", ValueError, "below 2**62 bytes"),
         ("max_bytes", 1e9, TypeError, "'500MB'"),
         ("max_bytes", False, TypeError, "'500MB'"),
     ],
 )
 def test_a_wrong_limit_is_named_with_its_value_and_its_range(option, value, error, told):
-    """A limit of the wrong kind or out of range raises, with the option, the value and what is allowed."""
+    """
+    A limit of the wrong kind or out of range raises, with the option, the value and what is allowed.
+
+    It says which of unit and size is wrong: "500KB" is only too small, and "500 M" has no unit that is known, but both
+    used to be told the same.
+    """
     with pytest.raises(error) as raised:
         limits(**{option: value})
 

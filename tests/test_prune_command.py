@@ -149,7 +149,7 @@ def test_the_log_may_be_named_by_the_environment(prune, log, path, query, monkey
         (["--dry-run"], "Give --max-age"),
         (["--max-age", "yesterday"], "--max-age='yesterday': must be seconds, or a text like '7d'"),
         (["--max-rows", "0"], "--max-rows=0: must be 1 or more"),
-        (["--max-bytes", "5"], "--max-bytes='5': must be bytes, or a text like '500MB'"),
+        (["--max-bytes", "5"], "--max-bytes='5': must be 1,048,576 bytes or more, and is 5 bytes"),
     ],
 )
 def test_a_wrong_limit_is_named(prune, log, arguments, told):

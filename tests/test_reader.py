@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -100,6 +100,53 @@ def messages(reading):
     Return the messages that match some filters.
     """
     return lambda **filters: [row.message for row in reading().rows(**filters)]
+
+
+def test_a_reader_says_what_it_reads(log, path):
+    """What is printed of a reader says which file it reads, and whether it still does."""
+    log(record())
+
+    with LogReader(path) as reader:
+        assert f"<LogReader {path}>" == repr(reader)
+    assert f"<LogReader {path} (closed)>" == repr(reader)
+
+
+QUESTIONS = ["last_id", "rows", "json_lines", "top", "gaps", "stats", "histogram", "books", "check", "follow"]
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_closed_reader(log, path, question):
+    """
+    A reader that was closed says so in a ValueError, as a closed file does, and may be closed again.
+
+    It used to raise what SQLite says of a closed database, and `check` an AttributeError.
+    """
+    log(record())
+    reader = LogReader(path)
+    reader.close()
+    reader.close()
+
+    with pytest.raises(ValueError, match=r"the reader of .* is closed: make a new LogReader"):
+        list(getattr(reader, question)())
+
+
+def test_a_reader_is_closed_under_way(log, path):
+    """Rows that were begun end with the same error, and so does following, also where a new file stands already."""
+    log(record())
+    reader = LogReader(path)
+    rows = iter(reader)
+    old = path.rename(path.with_suffix(".old"))
+
+    def close(_):
+        reader.close()
+        shutil.copy(old, path)
+
+    followed = reader.follow(wait=close)
+
+    with pytest.raises(ValueError, match="is closed"):
+        next(followed)
+    with pytest.raises(ValueError, match="is closed"):
+        next(rows)
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
@@ -233,6 +280,27 @@ def test_filters(varied, filters, expected):
         assert ids[-2:] == [row.id for row in reader.rows(**filters, newest=2)]
         assert len(ids) == sum(talker.records for talker in reader.top("source", **filters))
         assert len(ids) == sum(bucket.records for bucket in reader.histogram("1s", **filters))
+
+
+def test_a_date_is_its_midnight(log, messages):
+    """A date is the midnight at which it begins here, as a datetime without a zone is a local time."""
+    midnight = datetime(2025, 7, 1).astimezone()
+    log(*(record(str(second), seconds=(midnight - BEGIN).total_seconds() + second) for second in (-1, 0, 1)))
+
+    assert ["0", "1"] == messages(since=date(2025, 7, 1))
+    assert ["-1", "0"] == messages(until=date(2025, 7, 1))
+
+
+@pytest.mark.parametrize(
+    ("newest", "told"),
+    [("x", "newest='x': must be an integer, 0 or more"), (-1, "newest=-1: must be"), (2**70, "is beyond 64 bits")],
+)
+def test_a_number_of_rows_that_is_none(log, reading, newest, told):
+    """How many rows are wanted is a number from 0 on; `newest="x"` used to be an error that blamed the file."""
+    log(record())
+
+    with pytest.raises(FilterError, match=told):
+        reading().rows(newest=newest)
 
 
 def test_a_clock_that_went_back(log, messages):
@@ -415,6 +483,23 @@ def test_follow_has_filters(log, reading):
     steps = Script(lambda: log(record("one"), record("two", logging.ERROR)), lambda: log(record("three")))
 
     assert ["two"] == [row.message for row in reading().follow(level="ERROR", wait=steps)]
+
+
+@pytest.mark.parametrize("filters", [{"after_id": "x"}, {"text": 5}], ids=str)
+def test_follow_refuses_filters_at_once(log, reading, filters):
+    """Whoever follows a quiet log learns at once, and not with the next row, that a filter is of a wrong kind."""
+    log(record())
+
+    with pytest.raises(FilterError, match="must be"):
+        reading().follow(**filters)
+
+
+def test_additions_refuse_what_is_no_id(log, reading):
+    """The id behind which additions begin is an integer."""
+    log(record())
+
+    with pytest.raises(FilterError, match="after_id='x': must be an integer"):
+        next(reading().additions("x"))
 
 
 def test_follow_survives_pruning(log, reading, change):
@@ -623,8 +708,9 @@ def test_top_by_nothing_known(log, reading):
     """What cannot be grouped by is refused, with what can be."""
     log(record())
 
-    with pytest.raises(FilterError, match="by='moon' is nothing to group by: use one of logger, source, level"):
-        reading().top("moon")
+    for by in ("moon", ["logger"]):
+        with pytest.raises(FilterError, match=r"by=.* is nothing to group by: use one of logger, source, level"):
+            reading().top(by)
 
 
 def test_the_trend_is_the_course_of_time(log, reading):
@@ -653,13 +739,25 @@ def test_a_histogram_has_a_round_bucket_by_default(log, reading, seconds):
     assert 1 <= len(reading().histogram()) <= 24
 
 
-@pytest.mark.parametrize("bucket", ["soon", 0, -1, "0s", float("nan"), "1us"])
+@pytest.mark.parametrize(
+    "bucket", ["soon", 0, -1, "0s", float("nan"), "1us", float("inf"), 1e30, "99999999999w", [1]], ids=str
+)
 def test_a_histogram_refuses_other_buckets(log, reading, bucket):
     """A bucket that is no length of time, or makes millions of them, is refused."""
     log(record(), record(seconds=3600))
 
     with pytest.raises(FilterError, match=r"length of time|take a longer one"):
         reading().histogram(bucket)
+
+
+@pytest.mark.parametrize("most", [0, 1, "x", 2.5])
+def test_a_histogram_refuses_other_numbers_of_buckets(log, reading, most):
+    """Round buckets of which one is enough there are not; 0 and 1 used to be a ZeroDivisionError."""
+    log(record())
+
+    with pytest.raises(FilterError, match=f"most={most!r}: must be an integer, 2 or more"):
+        reading().histogram(most=most)
+    assert 1 == len(reading().histogram(most=2))
 
 
 def test_stats(overflowed, reading):
