@@ -466,11 +466,17 @@ class _Exit:
             util.Finalize(None, self, exitpriority=0)
 
 
+# An RLock, which logging makes anew in a child.
+_LOGGING_LOCK = logging._lock  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other way to take it first
+
 _exit = _Exit()
 atexit.register(_exit)
 
 
 def _before_fork() -> None:
+    # First of all what logging takes after us: `dictConfig` holds it while it closes handlers, each of which waits for
+    # its commit lock.
+    _LOGGING_LOCK.acquire()
     for listener in all_listeners():
         listener.before_fork()
 
@@ -478,6 +484,7 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     for listener in all_listeners():
         listener.after_fork_in_parent()
+    _LOGGING_LOCK.release()
 
 
 def _after_fork_in_child() -> None:

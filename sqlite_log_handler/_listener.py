@@ -67,8 +67,8 @@ _CLOSE_PRUNE = 0.2
 # Between two looks of `close` at whether the thread has done its work.
 _HAND_OVER_PAUSE = 0.001
 
-# How long a fork waits for a commit to end.
-_FORK_TIMEOUT = 1.0
+# How long a fork waits for a commit to end. When it does not, the child can have no log, see `before_fork`.
+_FORK_TIMEOUT = 5.0
 
 _TICK: Final = object()
 
@@ -93,9 +93,13 @@ class Writer(Protocol):
         Close the file.
         """
 
-    def forget(self) -> None:
+    def forget(self, *, lost: bool, interrupted: bool) -> None:
         """
-        Let go of the file without closing it.
+        Let go of the file without closing it, in a forked child.
+
+        Args:
+            lost: Never open it again, because the parent was writing to it.
+            interrupted: This very thread was in the middle of `write`, and must not go on.
         """
 
 
@@ -160,6 +164,7 @@ class RecordListener(QueueListener):
         self._retired = False
         self._logging_thread: threading.Thread | None = None  # the own thread while it may be inside a logging call
         self._commit_lock = threading.Lock()
+        self._committing_thread: int | None = None  # that holds it
         self._forking_thread: int | None = None  # that holds the commit lock over a fork
         self._tick_due: float | None = None
         self._report_due = 0.0  # a full batch, or one that was cut, is due much sooner than a tick
@@ -316,14 +321,11 @@ class RecordListener(QueueListener):
         Returns:
             Whether it was written, or there was nothing to write. If not, it is all still queued.
         """
-        held = False
         lines: list[str] = []  # for the operator, when the lock is free again
         try:
-            (held,) = self._acquire(timeout)
-            return held and self._commit(lines)
+            with self._hold(timeout) as held:
+                return held and self._commit(lines)
         finally:
-            if held:
-                self._commit_lock.release()
             for line in lines:
                 self._say(line)
 
@@ -360,6 +362,22 @@ class RecordListener(QueueListener):
             return self.writer.written
         self._succeeded(lines)
         return True
+
+    @contextlib.contextmanager
+    def _hold(self, timeout: float) -> Iterator[bool]:
+        """
+        Hold the commit lock over the `with` block, which is told whether it could be had.
+        """
+        lock, held = self._commit_lock, False  # a child that is forked meanwhile gets a new one
+        try:
+            (held,) = self._acquire(timeout)
+            if held:
+                self._committing_thread = threading.get_ident()
+            yield held
+        finally:
+            if held:
+                self._committing_thread = None
+                lock.release()
 
     def _acquire(self, timeout: float) -> Iterator[bool]:
         """
@@ -419,18 +437,13 @@ class RecordListener(QueueListener):
         # While nothing can be written, nothing can be deleted.
         if self.retention is None or self._failures:
             return None
-        held = False
-        try:
-            (held,) = self._acquire(timeout)
+        with self._hold(timeout) as held:
             if not held:
                 return None
             due = self.retention.prune()
             self._pruned = self._clock()
             self._prune_due = None if due is None else self._pruned + max(due, self.flush_interval)
             return due
-        finally:
-            if held:
-                self._commit_lock.release()
 
     # Reports ----------------------------------------------------------------------------------------------------------
 
@@ -532,7 +545,8 @@ class RecordListener(QueueListener):
         pause = min(self.flush_interval, 0.05)
         last_gap = queue.last_gap  # not those that come meanwhile: there may be no end to them
         tried = False
-        while queue.removed < end or queue.holds_gap(last_gap):
+        # In a child that a signal handler has forked just now, none is queued, and none was ever removed.
+        while (queue.queued and queue.removed < end) or queue.holds_gap(last_gap):
             left = max(0, deadline - self._clock())
             if tried and not left:
                 return False
@@ -608,17 +622,14 @@ class RecordListener(QueueListener):
 
     def _close_writer(self, timeout: float) -> None:
         # Before the lock is asked for: whoever has it may let go just when we give up, and looks here then.
-        self._left_open, held = True, False
+        self._left_open = True
         try:
-            (held,) = self._acquire(timeout)
-            if held:
-                self._left_open = False
-                self.writer.close()
+            with self._hold(timeout) as held:
+                if held:
+                    self._left_open = False
+                    self.writer.close()
         except Exception as error:  # noqa: BLE001 - logging.shutdown would skip the handlers that come after ours
             self.last_error = f"{type(error).__name__}: {error}"
-        finally:
-            if held:
-                self._commit_lock.release()
 
     # Fork -------------------------------------------------------------------------------------------------------------
 
@@ -628,10 +639,12 @@ class RecordListener(QueueListener):
         connection.
 
         SQLite keeps its POSIX locks in a list of the process. A child inherits the list but not the locks, takes none
-        for its own connection, and loses its WAL when the parent closes the file.
+        for its own connection, and loses its WAL when the parent closes the file; of a commit in progress it inherits
+        the write lock too, and both write at once. So when the commit does not end in time, or it is that of this very
+        thread, because a signal handler forks, the child never opens the file: what it logs is counted as dropped.
         """
         thread = threading.get_ident()
-        (held,) = self._acquire(_FORK_TIMEOUT)
+        (held,) = self._acquire(0 if self._committing_thread == thread else _FORK_TIMEOUT)
         if held:
             self._forking_thread = thread
             with contextlib.suppress(Exception):  # the next commit opens it again, or says why it cannot
@@ -650,8 +663,9 @@ class RecordListener(QueueListener):
         Begin anew: no thread, no connection, an empty queue, books at zero. The rows queued are the parent's to
         write.
         """
+        thread = threading.get_ident()
         self.queue.reset()
-        self.writer.forget()
+        self.writer.forget(lost=self._forking_thread != thread, interrupted=self._committing_thread == thread)
         self._reset()
 
 

@@ -143,6 +143,12 @@ ON CONFLICT DO UPDATE SET dropped = dropped + excluded.dropped
 """
 
 
+class LostFileError(OSError):
+    """
+    This process was forked while its parent was writing to the file.
+    """
+
+
 class Batch(Protocol):
     """
     What is to be written: rows as `make_row` built them, and the gaps among them; see `_queue.Commit`.
@@ -206,14 +212,28 @@ class Writer:
         self._wal = False
         self._forget_ids()
 
-    def forget(self) -> None:
+    def forget(self, *, lost: bool, interrupted: bool) -> None:
         """
         Start anew in a forked child, whose connection is its parent's.
+
+        Args:
+            lost: The parent was writing. SQLite's lists say that this process holds what the parent holds, so the file
+                is never opened here again.
+            interrupted: This very thread was in `write`: it is not to go on with the parent's connection.
         """
+        if lost:
+            _lost.update({_identity(self.path), *self._files[:1]} - {None})
         if self._connection is not None:
+            if interrupted:
+                self._connection.set_authorizer(_deny)
             _keep_open(self._connection)
         self._lock.close()
         self._reset()
+
+    def _refuse_lost(self) -> None:
+        if _lost and _identity(self.path) in _lost:
+            message = "this process was forked while its parent wrote to the file, so it must not: start it by spawn"
+            raise LostFileError(message)
 
     @property
     def connection(self) -> sqlite3.Connection | None:
@@ -230,11 +250,12 @@ class Writer:
             LogFileError: The file is not ours, too new, or may not be written.
         """
         try:
+            self._refuse_lost()
             # Without the lock, because beside a file that is refused nothing is made.
             self._is_corrupt_log()
             with self._lock.hold(self._busy_timeout):
                 self.open()
-        except TimeoutError:
+        except (TimeoutError, LostFileError):
             return
         except (sqlite3.Error, OSError) as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
@@ -251,6 +272,7 @@ class Writer:
 
         Raises:
             LogFileError: It is not ours, or newer than we know.
+            LostFileError: Not in this process.
             OSError, sqlite3.Error: It cannot be opened now; a later call may succeed.
         """
         if self._connection is not None:
@@ -282,6 +304,11 @@ class Writer:
             self._move_aside(error)
             self.open()
             return
+        try:
+            self._refuse_lost()
+        except LostFileError:  # since this call began: a signal handler has forked
+            _keep_open(connection)
+            raise
         self._connection = connection
         self._files, _ = self._stat()
 
@@ -390,6 +417,7 @@ class Writer:
             BaseException: What a signal handler has raised; `written` tells whether that came after the COMMIT.
         """
         self.written, self._last_id = False, 0
+        self._refuse_lost()
         with self._lock.hold(self._busy_timeout):
             self.open()
             connection = self._connection
@@ -743,6 +771,14 @@ def _statement_rows(rows: Sequence[Row], start: int, end: int) -> int:
 
 def _size(rows: Sequence[Row]) -> int:
     return sum(row[_row.SIZE] - _WITHOUT_TEXT for row in rows)
+
+
+# Files that this process may never open, because its parent was writing to them when it was forked.
+_lost: set[object] = set()
+
+
+def _deny(*_: object) -> int:
+    return sqlite3.SQLITE_DENY
 
 
 # Connections of a parent process, in a child that cannot leak them.

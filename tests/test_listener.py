@@ -59,8 +59,9 @@ class FakeWriter:
     def close(self):
         self.closed += 1
 
-    def forget(self):
+    def forget(self, *, lost, interrupted):
         self.forgotten += 1
+        self.lost, self.interrupted = lost, interrupted
 
 
 class Impatient:

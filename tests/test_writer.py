@@ -996,7 +996,7 @@ def test_a_child_never_closes_the_connection_of_its_parent(
     write(writer, "one")
     assert writer.connection is not None
     inherited = weakref.ref(writer.connection)
-    writer.forget()
+    writer.forget(lost=False, interrupted=False)
     gc.collect()
 
     found = inherited()
@@ -1015,7 +1015,7 @@ def test_a_child_does_not_share_the_lock(writer: Writer, path: Path) -> None:
     with writer._lock.hold(0):
         child = os.fork()
         if child == 0:
-            writer.forget()
+            writer.forget(lost=False, interrupted=False)
             try:
                 write(writer, "child")
             except TimeoutError:
@@ -1360,7 +1360,7 @@ def test_forgotten_connection_is_not_closed(writer: Writer, path: Path) -> None:
     connection = writer.connection
     assert connection is not None
     with freeze_time("2025-11-23T10:00:00Z"):
-        writer.forget()
+        writer.forget(lost=False, interrupted=False)
 
     assert (None, {}, {}) == (writer.connection, writer._sources, writer._processes)
     assert 1_763_892_000.0 == writer._started

@@ -462,15 +462,16 @@ def test_a_fork_takes_no_lock_along(run, contents):
     A child forked while other threads hold the mutex and the commit lock logs, flushes and ends.
 
     Locks are copied as they are, and the threads that hold them are not: the first call in the child that wants one
-    waits for ever.
+    waits for ever. As a commit may have been going on, the child never opens the file; its record is counted.
     """
     run(
         """
         import sqlite_log_handler._listener as listener_module
         listener_module._FORK_TIMEOUT = 0.01
-        handler = SQLiteHandler(path, flush_interval=3600)
+        handler = SQLiteHandler(path, flush_interval=3600, close_timeout=0.01)
         logger.addHandler(handler)
         logger.info("parent %d", 1)
+        assert handler.flush(60)
         held, leave = threading.Barrier(3), threading.Event()
         def hold(lock):
             with lock:
@@ -483,17 +484,135 @@ def test_a_fork_takes_no_lock_along(run, contents):
         pid = os.fork()
         if not pid:
             logger.info("child %d", 1)
-            assert handler.flush()
-            assert (1, 1) == (handler.stats().seen, handler.stats().written)
+            assert not handler.flush(0)
+            handler.close()
+            assert (1, 1) == (handler.stats().seen, handler.stats().dropped_total)
             sys.exit()
         leave.set()
         for thread in threads: thread.join()
         assert 0 == os.waitpid(pid, 0)[1]
         """,
         options=("-W", "error", "-W", "ignore::DeprecationWarning"),
+        stderr=".*closed with 1 records dropped .*LostFileError.*",
     )
 
-    assert {"child": [1], "parent": [1]} == contents().numbers
+    assert {"parent": [1]} == contents().numbers
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_in_the_middle_of_a_commit(run, contents):
+    """
+    A child that was forked while a commit went on, longer than a fork waits, never opens the file, and counts.
+
+    SQLite's lists say that the child holds the locks that its parent holds. It wrote in the middle of the parent's
+    transaction: rows that both had counted as written were gone, and the file was malformed.
+    """
+    run(
+        """
+        import sqlite_log_handler._listener as listener_module
+        listener_module._FORK_TIMEOUT = 0.01
+        handler = SQLiteHandler(path, flush_interval=3600, close_timeout=0.01)
+        logger.addHandler(handler)
+        inside, leave = threading.Event(), threading.Event()
+        writer = handler.listener.writer
+        insert = writer._insert_rows
+        def slow(*arguments):
+            insert(*arguments)
+            inside.set()
+            leave.wait()
+        writer._insert_rows = slow
+        for number in range(1, 101): logger.info("parent %d", number)
+        thread = threading.Thread(target=handler.flush, args=(60,))
+        thread.start()
+        inside.wait()
+        pid = os.fork()
+        if not pid:
+            sqlite3.connect = None
+            logger.handlers.append(SQLiteHandler(path, close_timeout=0.01))  # as a worker configures itself
+            for number in range(100): logger.info("child %d", number)
+            for handler in logger.handlers:
+                assert not handler.flush(0)
+                handler.close()
+                assert (100, 100) == (handler.stats().seen, handler.stats().dropped_total)
+            sys.exit()
+        status = os.waitpid(pid, 0)[1]
+        leave.set()
+        thread.join()
+        assert 0 == status
+        """,
+        options=("-W", "error", "-W", "ignore::DeprecationWarning"),
+        stderr=".*closed with 100 records dropped .*LostFileError.*",
+    )
+
+    assert {"parent": [*range(1, 101)]} == contents().numbers
+
+
+@pytest.mark.parametrize("where", ["_write", "end_commit"])
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_by_the_thread_that_commits(run, contents, where):
+    """
+    A signal handler may fork while its thread is in `flush`. The child does not go on with the commit of its parent.
+
+    It did, on the parent's connection: both wrote to the WAL at once.
+    """
+    run(
+        """
+        handler = SQLiteHandler(path, flush_interval=3600, close_timeout=0.01)
+        logger.addHandler(handler)
+        owner = {"_write": handler.listener.writer, "end_commit": handler.queue}[arguments[0]]
+        original, children = getattr(owner, arguments[0]), []
+        def size():
+            return os.stat(f"{path}-wal").st_size
+        def forks(*positional, **named):
+            if not children:
+                wal = size()
+                children.append(os.fork())
+                if children[0]: children.append(os.waitpid(children[0], 0)[1])
+                else: children.append(wal)
+            return original(*positional, **named)
+        setattr(owner, arguments[0], forks)
+        for number in range(1, 101): logger.info("parent %d", number)
+        assert handler.flush(60)
+        if children[0]:
+            assert 0 == children[1]
+            assert (100, 100) == (handler.stats().seen, handler.stats().written)
+        else:
+            assert (0, 0) == (handler.stats().seen, handler.stats().written)
+            logger.info("child 1")
+            handler.close()
+            assert size() == children[1]
+            assert (1, 1) == (handler.stats().seen, handler.stats().dropped_total)
+        """,
+        where,
+        options=("-W", "error", "-W", "ignore::DeprecationWarning"),
+        stderr=".*closed with 1 records dropped .*LostFileError.*",
+    )
+
+    assert {"parent": [*range(1, 101)]} == contents().numbers
+
+
+def test_a_fork_beside_a_configuration(make_handler, monkeypatch):
+    """
+    A fork takes logging's module lock first, and then the commit locks: in the order of `dictConfig`.
+
+    That holds the module lock while it closes handlers, which wait for their commit locks; a fork had those, and
+    waited for the module lock. Each `close` lost what was queued after five seconds, on a healthy disk.
+    """
+    listener = make_handler().listener
+    locked = []
+
+    class Recorder:
+        def acquire(self):
+            locked.append(listener._commit_lock.locked())
+
+        release = acquire
+
+    monkeypatch.setattr(_handler, "_LOGGING_LOCK", Recorder())
+    _handler._before_fork()
+    locked.append(listener._commit_lock.locked())
+    _handler._after_fork_in_parent()
+
+    assert [False, True, False] == locked
 
 
 @pytest.mark.skipif(
@@ -814,12 +933,12 @@ def test_two_forks_at_once_leave_no_lock(make_handler, logger, monkeypatch):
     """
     listener = make_handler().listener
     monkeypatch.setattr("sqlite_log_handler._listener._FORK_TIMEOUT", 0.01)
-    _handler._before_fork()
-    other = threading.Thread(target=lambda: (_handler._before_fork(), _handler._after_fork_in_parent()))
+    listener.before_fork()
+    other = threading.Thread(target=lambda: (listener.before_fork(), listener.after_fork_in_parent()))
     other.start()
     other.join()
     assert listener._commit_lock.locked()
-    _handler._after_fork_in_parent()
+    listener.after_fork_in_parent()
 
     free = listener._commit_lock.acquire(blocking=False)
     listener._commit_lock.release()
