@@ -39,7 +39,11 @@ _COMMITS = 4
 # Pages that one step gives back to the file system.
 _VACUUM_PAGES = 256
 
-# Lines of `drops`, `volume`, `prunes`, `sources` and `processes` that are kept, each: one for 10 kB of `max_bytes`.
+# SQLite's default (https://sqlite.org/pragma.html#pragma_page_size).
+_PAGE_BYTES = 4_096
+
+# Lines of `drops`, `volume`, `prunes`, `sources` and `processes` that are kept, each: one for 10 kB of `max_bytes`. The
+# least is one of number only: 1,000 lines with names of 1,000 characters are more than the least budget.
 _LINES = (1_000, 100_000)
 _BYTES_PER_LINE = 10_000
 
@@ -146,6 +150,13 @@ class Limits:
         least, most = _LINES
         return most if self.max_bytes is None else min(max(self.max_bytes // _BYTES_PER_LINE, least), most)
 
+    @property
+    def text_bytes(self) -> int:
+        """
+        What the lines of `drops`, and of `volume`, may take when rows have to go for them, with `max_bytes`.
+        """
+        return (self.max_bytes or 0) // 16
+
     def checkpoint_pages(self, page_size: int) -> int:
         """
         Return after how many pages SQLite is to write the WAL back.
@@ -176,6 +187,13 @@ class Limits:
         How many bytes of rows one transaction may delete.
         """
         return _CHUNK_BYTES if self.max_bytes is None else min(_CHUNK_BYTES, self.max_bytes // 16)
+
+    @property
+    def chunk_lines(self) -> int:
+        """
+        How many lines of a table beside the rows one transaction may delete, if each has a page of its own.
+        """
+        return self.chunk_bytes // _PAGE_BYTES
 
     def chunk_rows(self, state: State) -> int:
         """

@@ -168,6 +168,7 @@ class RecordListener(QueueListener):
         self._forking_thread: int | None = None  # that holds the commit lock over a fork
         self._tick_due: float | None = None
         self._report_due = 0.0  # a full batch, or one that was cut, is due much sooner than a tick
+        self._no_room = False  # for the last commit
         self._prune_due: float | None = None
         self._pruned = float("-inf")
         self._failures = 0  # since the last commit that succeeded
@@ -335,7 +336,7 @@ class RecordListener(QueueListener):
         if not batch.rows and not batch.gaps:
             queue.abort_commit()
             return True
-        self.writer.written = False
+        self.writer.written = self._no_room = False
         try:
             if self.retention is None or batch.rows or not queue.closed:
                 self.writer.write(batch)
@@ -347,6 +348,7 @@ class RecordListener(QueueListener):
             queue.abort_commit()
             queue.give_up(batch.first + len(batch.rows), "disk_budget")
             self.last_error = str(error)
+            self._no_room = True
             return bool(batch.rows)
         except BaseException as error:
             if self.writer.written:
@@ -552,6 +554,8 @@ class RecordListener(QueueListener):
                 return False
             tried = True
             if not self.commit(left):
+                if self._no_room and queue.removed >= end:
+                    return True  # only gaps wait, until there is room
                 self._sleep(min(pause, max(0, deadline - self._clock())))
         return True
 

@@ -24,7 +24,10 @@ Guarantees
   order of their ids: one with a time before that of its elders goes with them.
 - After an exception no transaction is open, and `prunes` says what was deleted.
 - The lines of `drops` whose place is still in the file stay. Of each other table beside `records`, and of the older
-  lines of `drops`, `Limits.lines` are kept; they are cut when ten times as many rows have been deleted.
+  lines of `drops`, `Limits.lines` are kept. They are cut at the first deletion, and when ten times as many rows have
+  been deleted.
+- The tables beside `records` do not push out its rows. When `max_bytes` has cost as many rows as are left, these tables
+  are cut before more rows go, by what their lines take as well; and so they are before `NoRoom` is raised.
 - The id of a source or of a process that was deleted is never given again.
 """
 
@@ -39,7 +42,7 @@ from sqlite_log_handler._limits import Cut, Limits, NoRoom, State, size_text
 # Chunks that one step deletes when it is urgent: four times what one commit of small rows adds.
 _CHUNKS = 4
 
-# What `make_room` deletes at most to make room for one commit.
+# What `make_room` deletes at most to make room for one commit, and of `sources` and `processes` at a time.
 _CHUNKS_FOR_ROOM = 64
 
 # Rows after which retention has a turn though many wait: every other full batch, with fewer than a chunk deletes.
@@ -99,17 +102,21 @@ ON CONFLICT (id) DO UPDATE SET last_id = excluded.last_id, until_us = max(until_
     count = count + excluded.count, unsent = unsent + excluded.unsent
 """  # noqa: S608 - our own number
 
-_TRIM_DROPS = """
-DELETE FROM drops WHERE id <= (
-    SELECT id FROM drops WHERE after_id < (SELECT min(id) FROM records) ORDER BY id DESC LIMIT 1 OFFSET ?
+# Of those whose place was deleted. When there is no row, that is all of them.
+_OLD_DROPS = "drops WHERE after_id < ifnull((SELECT min(id) FROM records), 1 << 62)"
+# The lines that go when so many are kept, the newest of them first, and how each of them goes.
+_TRIM_DROPS = (
+    f"SELECT id FROM {_OLD_DROPS} ORDER BY id DESC LIMIT -1 OFFSET ?",  # noqa: S608 - our own name
+    "DELETE FROM drops WHERE id = ?",
 )
-"""
-_TRIM_VOLUME = """
-DELETE FROM volume WHERE (hour, logger, levelno) IN (
-    SELECT hour, logger, levelno FROM volume ORDER BY hour DESC, logger DESC, levelno DESC LIMIT -1 OFFSET ?
+_TRIM_VOLUME = (
+    "SELECT hour, logger, levelno FROM volume ORDER BY hour DESC, logger DESC, levelno DESC LIMIT -1 OFFSET ?",
+    "DELETE FROM volume WHERE hour = ? AND logger = ? AND levelno = ?",
 )
-"""
-_TRIM_PRUNES = "DELETE FROM prunes WHERE id <= (SELECT max(id) FROM prunes) - ?"
+_TRIM_PRUNES = ("SELECT id FROM prunes ORDER BY id DESC LIMIT -1 OFFSET ?", "DELETE FROM prunes WHERE id = ?")
+
+# What lines take: the name of the logger and the numbers.
+_SIZE = "SELECT ifnull(sum(length(CAST(logger AS BLOB)) + 50), 0) FROM "
 
 
 class Pruner:
@@ -151,7 +158,8 @@ class Pruner:
         self._chunk_rows = 64
         self._next_look = 0.0  # at the age of rows, by `clock`
         self._aged_at: float | None = None  # when the next row is too old
-        self._since_trim = 0
+        # Rows deleted since the tables beside them were cut. Of those before this process nothing is known: enough.
+        self._since_trim = _ROWS_PER_LINE * limits.lines
         self._sweep: _Sweep | None = None
         self._swept = 0  # lines that the last sweep left
 
@@ -177,8 +185,7 @@ class Pruner:
             if cut and cut.urgent and cut.partial:
                 state = self._look(connection)
                 cut = self._delete(connection, state, crowded=crowded)
-        if self._since_trim >= _ROWS_PER_LINE * self.limits.lines:
-            self._since_trim = 0
+        if self.deleted and self._since_trim >= _ROWS_PER_LINE * self.limits.lines:
             self._trim(connection)
         if self._sweep is not None:
             self._go_on_sweeping(connection, self._sweep)
@@ -211,6 +218,7 @@ class Pruner:
         """
         if self.limits.max_bytes is None:
             return
+        trimmed = False
         for _ in range(_CHUNKS_FOR_ROOM):
             self._room -= 1
             if self._room >= 0:
@@ -222,7 +230,10 @@ class Pruner:
             if not self.wal_is_free(connection, state):
                 break
             if state.wal <= self.limits.wal_bytes and not self._delete(connection, state, crowded=True):
-                break
+                if trimmed:
+                    break
+                self._trim_all(connection)
+                trimmed = True
         state = self._look(connection)
         taken, budget = size_text(state.file + state.wal), size_text(self.limits.max_bytes)
         why = self.pinned or "no row is left that could be deleted"
@@ -265,6 +276,10 @@ class Pruner:
         cut = self.limits.cut(state, aged=aged, crowded=crowded)
         if cut is None:
             return None
+        if cut.cause == "max_bytes" and self._since_trim >= state.rows:
+            # Perhaps it is not the rows that take too much.
+            self._trim_all(connection)
+            return cut
         note = {"now": round(self._now() * 1e6), "cause": cut.cause, "last_id": cut.last_id}
         with transaction(connection):
             connection.execute(_NOTE, note)
@@ -299,10 +314,9 @@ class Pruner:
 
     def _trim(self, connection: sqlite3.Connection) -> None:
         lines = self.limits.lines
-        with transaction(connection):
-            connection.execute(_TRIM_DROPS, (lines,))
-            connection.execute(_TRIM_VOLUME, (lines,))
-            connection.execute(_TRIM_PRUNES, (lines,))
+        self._since_trim = 0
+        for trim in (_TRIM_DROPS, _TRIM_VOLUME, _TRIM_PRUNES):
+            self._cut_lines(connection, trim, lines)
         (count,) = connection.execute(
             "SELECT max((SELECT count(*) FROM sources), (SELECT count(*) FROM processes))"
         ).fetchone()
@@ -310,13 +324,42 @@ class Pruner:
         if self._sweep is None and count > max(lines, 2 * self._swept):
             self._sweep = _Sweep()
 
+    def _trim_all(self, connection: sqlite3.Connection) -> None:
+        """
+        Cut them by what they take as well, because with long names few lines are much.
+        """
+        self._trim(connection)
+        for trim, lines_of in ((_TRIM_DROPS, _OLD_DROPS), (_TRIM_VOLUME, "volume")):
+            lines = self.limits.lines
+            while lines and connection.execute(_SIZE + lines_of).fetchone()[0] > self.limits.text_bytes:
+                lines //= 2
+                self._cut_lines(connection, trim, lines)
+        # Of more rows than a slice has, the rest is for the next steps.
+        self._sweep = _Sweep()
+        self._go_on_sweeping(connection, self._sweep)
+
+    def _cut_lines(self, connection: sqlite3.Connection, trim: tuple[str, str], lines: int) -> None:
+        """
+        Keep so many of the newest lines. What goes adds no more to the WAL than rows that go.
+        """
+        select, delete = trim
+        going = connection.execute(select, (lines,)).fetchall()
+        while going and self._wal_is_free(connection):
+            with transaction(connection):
+                connection.executemany(delete, going[-self.limits.chunk_lines :])
+            del going[-self.limits.chunk_lines :]
+
     def _go_on_sweeping(self, connection: sqlite3.Connection, sweep: "_Sweep") -> None:
         if not sweep.look(connection):
             return
-        with transaction(connection):
-            self._swept = sweep.end(connection)
-        self._sweep = None
-        self.swept = True
+        for _ in range(_CHUNKS_FOR_ROOM):
+            self.swept = True
+            with transaction(connection):
+                ended = sweep.delete(connection, self.limits.chunk_lines)
+            if ended:
+                self._swept, self._sweep = sweep.left, None
+            if ended or not self._wal_is_free(connection):
+                break
 
     # The WAL ----------------------------------------------------------------------------------------------------------
 
@@ -344,6 +387,9 @@ class Pruner:
                 f"pruned: end that reader"
             )
         return False
+
+    def _wal_is_free(self, connection: sqlite3.Connection) -> bool:
+        return self.wal_is_free(connection, self._look(connection))
 
     def _let_go(self) -> bool:
         if self._said_pinned:
@@ -387,13 +433,15 @@ class _Sweep:
     """
 
     def __init__(self) -> None:
+        self.left = 0  # lines in the longer table, at the end
+        self._unused: list[tuple[str, int]] | None = None  # the lowest id last
         self._next_id = 0
         self._sources: set[int] = set()
         self._processes: set[int] = set()
 
     def look(self, connection: sqlite3.Connection) -> bool:
         """
-        Look through a slice. Returns whether few rows are left, which `end` can look through.
+        Look through a slice. Returns whether few rows are left, which `delete` can look through.
         """
         first_id, last_id = connection.execute(
             "SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records)"
@@ -401,7 +449,7 @@ class _Sweep:
         if first_id is None:
             return True
         start = max(self._next_id, first_id)
-        self._look(connection, start, start + _SWEEP_ROWS)
+        self._look(connection, start, min(start + _SWEEP_ROWS, last_id + 1))
         return bool(last_id < self._next_id + _SWEEP_ROWS)
 
     def _look(self, connection: sqlite3.Connection, start: int, end: int) -> None:
@@ -412,26 +460,31 @@ class _Sweep:
             self._processes.add(process)
         self._next_id = end
 
-    def end(self, connection: sqlite3.Connection) -> int:
+    def delete(self, connection: sqlite3.Connection, lines: int) -> bool:
         """
-        Delete what is not in use, in the transaction that is open. Returns how many lines are left in the longer table.
+        Delete so many lines that are not in use, in the transaction that is open. Returns whether no more are left.
         """
-        self._look(connection, self._next_id, 1 << 62)
+        (last_id,) = connection.execute("SELECT ifnull(max(id), 0) FROM records").fetchone()
+        self._look(connection, self._next_id, last_id + 1)
         self._processes.update(process for (process,) in connection.execute("SELECT DISTINCT process_id FROM drops"))
-        return max(
-            _keep(connection, "sources", self._sources),
-            _keep(connection, "processes", self._processes),
-        )
+        tables = {"sources": self._sources, "processes": self._processes}
+        if self._unused is None:
+            self._unused = [line for table, used in tables.items() for line in self._find(connection, table, used)]
+            self._unused.reverse()
+        some = self._unused[-lines:]
+        del self._unused[-lines:]
+        for table, used in tables.items():
+            # What another process has logged meanwhile may be of one of them.
+            ids = ",".join(str(line) for name, line in some if name == table and line not in used)
+            connection.execute(f"DELETE FROM {table} WHERE id IN ({ids})")  # noqa: S608 - integers
+        return not self._unused
 
-
-def _keep(connection: sqlite3.Connection, table: str, used: set[int]) -> int:
-    ids = [line for (line,) in connection.execute(f"SELECT id FROM {table} ORDER BY id")]  # noqa: S608 - our own name
-    # The highest stays, so that its id is not given again.
-    unused = [line for line in ids[:-1] if line not in used]
-    for start in range(0, len(unused), 1_000):
-        some = ",".join(map(str, unused[start : start + 1_000]))
-        connection.execute(f"DELETE FROM {table} WHERE id IN ({some})")  # noqa: S608 - integers
-    return len(ids) - len(unused)
+    def _find(self, connection: sqlite3.Connection, table: str, used: set[int]) -> list[tuple[str, int]]:
+        ids = [line for (line,) in connection.execute(f"SELECT id FROM {table} ORDER BY id")]  # noqa: S608 - our own name
+        # The highest stays, so that its id is not given again.
+        unused = [(table, line) for line in ids[:-1] if line not in used]
+        self.left = max(self.left, len(ids) - len(unused))
+        return unused
 
 
 def plan(connection: sqlite3.Connection, path: str, limits: Limits, now: float) -> tuple[State, Cut | None]:

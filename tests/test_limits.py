@@ -290,3 +290,8 @@ def test_a_file_that_is_too_large_shrinks_under_load_too():
 def test_other_tables_are_kept_in_proportion(max_bytes, lines):
     """Of the tables beside the rows one line is kept for 10 kB of budget, from 1,000 to 100,000."""
     assert lines == limits(max_bytes=max_bytes).lines
+
+
+def test_lines_that_push_out_rows_are_kept_by_their_bytes_too():
+    """With long names the least number of lines is more than the least budget: a sixteenth of it is for each table."""
+    assert LEAST_BYTES // 16 == Limits(max_bytes=LEAST_BYTES).text_bytes

@@ -701,6 +701,41 @@ def test_flush_gives_up_in_time(make, clock):
     assert 3 == listener.queue.queued
 
 
+def test_flush_does_not_wait_for_room(make, clock):
+    """
+    While a reader pinned the WAL, `flush` waited all its time for the gap of what had no room, and said that it had
+    failed, with nothing queued. There may be no room for days: the gap is written when there is.
+    """
+    listener = make()
+    listener.writer.full = "full"
+    put(listener, 3)
+    began = clock()
+
+    assert listener.flush(timeout=2.0)
+    assert listener.flush(timeout=2.0)
+    listener.report()
+    assert listener.flush(timeout=2.0)
+
+    assert (began, 0, 0) == (clock(), listener.queue.queued, len(listener.writer.gaps))
+    listener.writer.full, listener.writer.error = None, OSError("disk")
+    assert not listener.flush(timeout=2.0)
+    listener.writer.error = None
+    assert listener.flush(timeout=2.0)
+    assert [3] == [gap.count for gap in listener.writer.gaps]
+
+
+def test_flush_waits_for_rows_where_gaps_have_no_room(make):
+    """While another thread is in a commit, rows wait, and `flush` says so: only gaps are not waited for."""
+    listener = make()
+    listener.writer.full = "full"
+    put(listener, 3)
+    assert listener.flush(timeout=2.0)
+    put(listener, 1)
+
+    with listener._commit_lock:
+        assert not listener.flush(0)
+
+
 def test_flush_tries_once_without_time(make):
     """
     `flush(0)` makes one attempt.

@@ -381,8 +381,8 @@ def test_the_checkpoint_is_not_tried_at_each_step(log, reader):
 
 
 def test_when_nothing_can_be_deleted_it_is_said(log):
-    """When the tables beside the rows alone take more than the budget, there is no room, and the reason says why."""
-    log.connection.execute("INSERT INTO volume (hour, logger, levelno) VALUES (1, printf('%1500000d', 1), 20)")
+    """When what is no row takes more than the budget, and cannot be cut, there is no room, and the reason says why."""
+    log.connection.execute("CREATE TABLE somebody_elses AS SELECT printf('%1500000d', 1)")
     log.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     pruner = log.pruner(max_bytes=1_500_000)
 
@@ -493,6 +493,31 @@ def test_the_newest_hours_of_volume_are_kept(log, few_lines):
     assert list(range(89, 99)) == [line for (line,) in log.ask("SELECT hour FROM volume ORDER BY hour")]
 
 
+def test_lines_are_cut_though_one_chunk_was_enough(log, few_lines):
+    """A chunk of large rows may free more than it was to; what is beside the rows is cut after it as well."""
+    log.connection.executemany(
+        "INSERT INTO volume (hour, logger, levelno) VALUES (?, 'app', 20)", [(n,) for n in range(99)]
+    )
+    log.fill(3, width=300_000)
+    log.fill(5_000, width=100)
+    log.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    log.pruner(max_bytes=1_500_000).step(log.connection)
+
+    assert 3 < log.rows[0] < 100
+    assert [(10,)] == log.ask("SELECT count(*) FROM volume")
+
+
+def test_a_log_within_its_limits_keeps_all_lines(log, few_lines):
+    """Where no row goes, nothing beside the rows goes either."""
+    log.connection.executemany(
+        "INSERT INTO volume (hour, logger, levelno) VALUES (?, 'app', 20)", [(n,) for n in range(99)]
+    )
+    log.fill(50)
+    log.prune(log.pruner(max_rows=50))
+
+    assert [(99,)] == log.ask("SELECT count(*) FROM volume")
+
+
 def test_the_newest_prunes_are_kept(log, few_lines):
     """Of `prunes` the newest lines are kept."""
     pruner = log.pruner(max_rows=1)
@@ -555,6 +580,152 @@ def test_a_source_that_comes_while_rows_are_looked_through_stays(log, few_lines,
     log.prune(pruner)
 
     assert [(3,), (30,), (31,), (60,)] == log.ask("SELECT id FROM sources ORDER BY id")
+
+
+def overflow(log: Log, start: int, count: int, width: int = 60) -> None:
+    """
+    Log a row of each of so many loggers, whose names are so long; half of them also drop one.
+    """
+    numbers = range(start, start + count)
+    names = [f"{number:0{width}}" for number in numbers]
+    log.connection.execute("BEGIN")
+    log.connection.executemany(
+        "INSERT INTO sources VALUES (?, ?, '/app.py', 1, 'main')", zip(numbers, names, strict=True)
+    )
+    log.connection.executemany("INSERT INTO volume (hour, logger, levelno) VALUES (1, ?, 20)", [(n,) for n in names])
+    log.connection.executemany(
+        "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (0, 20, ?, 1, 'opened')",
+        [(n,) for n in numbers],
+    )
+    log.connection.executemany(
+        "INSERT INTO drops SELECT NULL, max(id), 0, 0, 1, 'queue_full', ?, 20, 1 FROM records",
+        [(n,) for n in names[::2]],
+    )
+    log.connection.execute("COMMIT")
+
+
+@pytest.mark.parametrize(("width", "count", "rows", "most"), [(60, 6_000, 1_000, 1.1), (1_000, 1_000, 20, 1.3)])
+@pytest.mark.parametrize("lifetime", [1_000_000, 30], ids=["one process", "many processes"])
+def test_many_loggers_do_not_push_out_the_rows(log, width, count, rows, most, lifetime):
+    """
+    A program named a logger for each connection. Source, hour of `volume` and gaps took several times what the row
+    takes, and stayed: each deletion freed a little, until no row was left, and then there was no room for ever. They go
+    before the rows do, also when each process deletes a few rows only, and with names so long that the least number of
+    lines is beyond the budget.
+    """
+    least = None
+    for start in range(2, count, 5):
+        if start % lifetime <= 5:
+            pruner = log.pruner(max_bytes=1 << 20)
+        assert None is log.no_room(pruner)
+        overflow(log, start, 5, width)
+        pruner.step(log.connection)
+        if log.rows[0] > 1:
+            least = min(least or log.rows[2], log.rows[2])
+        assert log.taken < most * (1 << 20)
+
+    assert least >= rows
+    assert log.ask("SELECT count(*) FROM logs") == log.ask("SELECT count(*) FROM records")
+
+
+def without_rows(log: Log, count: int, width: int) -> None:
+    """
+    Take the place of all rows, as such a program once did.
+    """
+    overflow(log, 2, count, width)
+    log.connection.execute("DELETE FROM records")
+    log.connection.execute("VACUUM")
+    log.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert look(log.connection, log.path).live > 1 << 20
+
+
+@pytest.mark.parametrize("width", [60, 1_000])
+def test_a_file_without_room_or_rows_is_written_to_again(log, width):
+    """
+    A file in which the tables beside the rows have taken the place of all rows has room as soon as somebody asks. The
+    deletion that waits for that many rows never came, and the gaps of a file without rows counted as still in place.
+    """
+    without_rows(log, 240_000 // width, width)
+    pruner = log.pruner(max_bytes=1 << 20)
+
+    assert None is log.no_room(pruner)
+    log.prune(pruner)
+    assert look(log.connection, log.path).live < 1 << 19
+    assert [(1, 1)] == log.ask("SELECT (SELECT count(*) FROM sources), (SELECT count(*) FROM processes)")
+    for table in ("drops", "volume"):
+        assert 0 < log.ask(f"SELECT count(*) * {width} FROM {table}")[0][0] <= 65_536
+    assert pruner.swept
+
+
+def test_cutting_lines_stops_at_a_reader_too(log, reader):
+    """What goes from the tables beside the rows writes to the WAL as rows do: not beside a reader who stays."""
+    without_rows(log, 4_000, 60)
+    pruner = log.pruner(max_bytes=1 << 20)
+    held = reader()
+
+    assert "a reader holds a snapshot" in log.no_room(pruner)
+    assert 100_000 < os.stat(log.path + "-wal").st_size < 270_000
+    # The oldest have gone.
+    first, last, count = log.ask("SELECT min(id), max(id), count(*) FROM drops")[0]
+    assert (2_000, 2_001 - first) == (last, count)
+    assert 1 < first < 1_000
+
+    held.close()
+    log.clock.advance(1)
+    assert None is log.no_room(pruner)
+
+
+def test_a_source_that_comes_while_others_are_deleted_stays(log, few_lines, monkeypatch):
+    """Sources go in portions, and what another process logs between two of them keeps its source."""
+    monkeypatch.setattr("sqlite_log_handler._limits._PAGE_BYTES", 200_000)
+    monkeypatch.setattr(_prune, "_CHUNKS_FOR_ROOM", 1)
+    sources(log, 60)
+    log.fill(150, source=3)
+    pruner = log.pruner(max_rows=100)
+    pruner.step(log.connection)
+    assert [(50, 12)] == log.ask("SELECT count(*), (SELECT id FROM sources WHERE id > 3) FROM sources")
+    log.fill(5, source=31)
+    log.prune(pruner)
+
+    assert [(3,), (31,), (60,)] == log.ask("SELECT id FROM sources ORDER BY id")
+
+
+def test_gaps_in_place_stay_as_long_as_their_rows_do(log):
+    """
+    However much the gaps take, those whose place is in the file stay, and rows go for them: a log that shows rows
+    as neighbours that are none is worse than a shorter one.
+    """
+    log.fill(2_000)
+    for place in (500, 1_500):
+        log.connection.executemany(
+            "INSERT INTO drops VALUES (NULL, ?, 0, 0, 1, 'queue_full', printf('%060d', ?), 20, 1)",
+            [(place, number) for number in range(6_000)],
+        )
+    log.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    pruner = log.pruner(max_bytes=1 << 20)
+    log.prune(pruner)
+    assert None is log.no_room(pruner)
+
+    first, last, _ = log.rows
+    assert 500 < first < 1_500
+    assert 2_000 == last
+    assert [(1_500, 6_000)] == log.ask("SELECT after_id, count(*) FROM drops WHERE after_id >= ? GROUP BY 1", first)
+    assert 0 < log.ask("SELECT count(*) FROM drops WHERE after_id < ?", first)[0][0] <= 1_000
+
+
+def test_short_lines_are_kept_by_their_number(log):
+    """A log with usual names keeps as many lines as before when its rows have been replaced once."""
+    log.connection.executemany(
+        "INSERT INTO volume (hour, logger, levelno) VALUES (?, 'app', 20)", [(n,) for n in range(2_000)]
+    )
+    pruner = log.pruner(max_bytes=2_000_000)
+    for _ in range(20):
+        log.fill(200, width=1_000)
+        assert None is log.no_room(pruner)
+        log.prune(pruner)
+
+    assert log.rows[0] > 1_500
+    assert [(1_000, 1_999)] == log.ask("SELECT min(hour), max(hour) FROM volume")
 
 
 # Failures -------------------------------------------------------------------------------------------------------------

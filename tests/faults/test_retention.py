@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
+import logging
 import os
 import random
 import signal
@@ -224,6 +226,29 @@ def test_a_budget_that_is_new_is_reached_without_a_drop(make, clock, log, path):
 
     assert (0, 1_200) == (handler.dropped_total, handler.stats().written)
     assert taken(path) <= 3 * MB
+
+
+@pytest.mark.parametrize("name", ["conn.{:032}", "conn.{:0500}"], ids=["usual names", "long names"])
+def test_a_logger_for_each_connection(make, clock, path, name):
+    """
+    A program that named a logger for each of its connections, with a small `max_bytes`, logged 3,400 records; then the
+    tables beside the rows had taken the whole budget, and all was dropped, also after a restart. Nothing is dropped.
+    """
+    numbers = itertools.count()
+    for _ in range(2):
+        handler = make(max_bytes=1 << 20)
+        for _ in range(300):
+            for number in itertools.islice(numbers, 10):
+                handler.handle(logging.LogRecord(name.format(number), 20, "/app.py", 1, "opened", (), None, "main"))
+            ticks(handler, clock)
+            assert taken(path) <= 1.15 * (1 << 20)
+        handler.close()
+        assert (3_000, 3_000) == (handler.stats().seen, handler.stats().written)
+
+    assert check_prunes(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (rows,) = connection.execute("SELECT count(*) FROM logs").fetchone()
+    assert 200 < rows < 6_000 - 200
 
 
 KILLED = """
