@@ -395,6 +395,9 @@ def _path(filename: object) -> str:
     if os.path.isdir(path):
         message = f"filename={name!r}: is a directory: add the name of a file"
         raise IsADirectoryError(message)
+    if os.path.exists(path) and not os.path.isfile(path):
+        message = f"filename={name!r}: is a device, a pipe or a socket: choose another"
+        raise ValueError(message)
     return path
 
 

@@ -149,13 +149,16 @@ def refuse_no_file(path: str) -> None:
 
     Raises:
         MissingFileError: There is nothing.
-        UnreadableFileError: There is a folder.
+        UnreadableFileError: There is a folder, or something else that is no file; to open a pipe may take for ever.
     """
     if not os.path.exists(path):
         message = f"{path!r} does not exist: {ADVICE}"
         raise MissingFileError(message)
     if os.path.isdir(path):
         message = f"{path!r} is a folder: name a file in it"
+        raise UnreadableFileError(message)
+    if not os.path.isfile(path):
+        message = f"{path!r} is a device, a pipe or a socket: {ADVICE}"
         raise UnreadableFileError(message)
 
 

@@ -698,6 +698,14 @@ def test_a_folder(tmp_path):
         LogReader(tmp_path)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe(path):
+    """A pipe is refused as such: SQLite would wait for ever for who writes to it."""
+    os.mkfifo(path)
+    with pytest.raises(UnreadableFileError, match="is a device, a pipe or a socket"):
+        LogReader(path)
+
+
 def test_files_that_are_no_logs(path, tmp_path):
     """Text, empty files, other databases and newer logs are told apart."""
     with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as connection:
