@@ -90,6 +90,7 @@ class SQLiteHandler(logging.Handler):
 
     Args:
         filename: Path of the database; made absolute now, because daemons change their folder. Its folder must exist.
+            A symbolic link stands for the file to which it leads, and is followed when it is switched.
         level: As for any handler.
         capacity: Records queued at most, 1 or more.
         capacity_bytes: Bytes queued at most, by the estimated size of the rows in memory; 65,536 or more.
