@@ -239,7 +239,7 @@ def stats(scan: Scan, now_us: int) -> LogStats:
     pruned, unsent = 0, 0
     if scan.has_table("prunes"):
         ((pruned, unsent),) = scan.all("SELECT ifnull(sum(count), 0), ifnull(sum(unsent), 0) FROM prunes")
-    wal = scan.path + "-wal"
+    wal = os.path.realpath(scan.path) + "-wal"
     return LogStats(
         rows=rows,
         first_id=scan.one("SELECT min(id) FROM records"),

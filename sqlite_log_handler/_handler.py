@@ -90,6 +90,7 @@ class SQLiteHandler(logging.Handler):
 
     Args:
         filename: Path of the database; made absolute now, because daemons change their folder. Its folder must exist.
+            A symbolic link stands for the file to which it leads, and is followed when it is switched.
         level: As for any handler.
         capacity: Records queued at most, 1 or more.
         capacity_bytes: Bytes queued at most, by the estimated size of the rows in memory; 65,536 or more.
@@ -408,6 +409,9 @@ def _path(filename: object) -> str:
     if os.path.isdir(path):
         message = f"filename={name!r}: is a directory: add the name of a file"
         raise IsADirectoryError(message)
+    if os.path.exists(path) and not os.path.isfile(path):
+        message = f"filename={name!r}: is a device, a pipe or a socket: choose another"
+        raise ValueError(message)
     return path
 
 

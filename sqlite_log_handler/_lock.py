@@ -9,6 +9,10 @@ It is a `flock` on a file of its own. One on the database would mean to open and
 locks that SQLite holds on it (https://sqlite.org/howtocorrupt.html, section 2.2). A `flock` belongs to the open file,
 not to the process, so two handlers of one process exclude each other too, and it goes when the process dies.
 
+It stands beside the file itself, where SQLite has its -wal too, so whoever comes by a symbolic link takes the same
+lock. Where a link leads is looked up when the lock's file is opened, and by `follow`. In between it is that of the
+database that is open: when the link is switched, that one is left under its own lock, as long as there is one.
+
 A `flock` is not fair: whoever lets go and comes again at once gets it again, and with eight busy processes one waited
 for eight seconds. So there is a line in the file: the process that holds the lock, and the one that has waited longest,
 since when, and when it looked last. Whoever finds there that another has waited for longer does not try. That line is
@@ -56,20 +60,23 @@ class WriteLock:
         >>> lock.close()
 
     Args:
-        path: Absolute path of the database. The lock is the file of that name with "-lock", which stays: to delete it
-            would leave two processes with two locks.
+        path: Absolute path of the database, or of a link to it. The lock is the database's name with "-lock", which
+            stays: to delete it would leave two processes with two locks.
         say: Called once with a line for the operator if the file system has no locks; then it goes without.
     """
 
     def __init__(self, path: str, *, say: Callable[[str], None] = print) -> None:
-        # Beside the file itself, where SQLite has its -wal too: whoever comes by a link takes the same lock.
-        self.path = os.path.realpath(path) + "-lock"
         self._database = path
+        self._lead_to(os.path.realpath(path))
         self._say = say
         self._descriptor: int | None = None
         self._opened: os.stat_result | None = None
         self._missing = fcntl is None
         self._waiting_since: int | None = None
+
+    def _lead_to(self, real: str) -> None:
+        self.real = real  # of the database, without links
+        self.path = real + "-lock"
 
     @contextlib.contextmanager
     def hold(self, timeout: float) -> Iterator[None]:
@@ -86,6 +93,23 @@ class WriteLock:
             yield
         finally:
             self._release()
+
+    def follow(self, timeout: float) -> str:
+        """
+        Inside of `hold`, with no database open: go over to the lock of the one to which the path leads now.
+
+        Returns:
+            Where that one is, without links.
+
+        Raises:
+            TimeoutError, OSError: As `hold` does; then no lock is held.
+        """
+        while (real := os.path.realpath(self._database)) != self.real:
+            self._release()
+            self.close()
+            self._lead_to(real)
+            self._acquire(timeout)
+        return real
 
     def close(self) -> None:
         """
@@ -165,9 +189,11 @@ class WriteLock:
             os.pwrite(self._descriptor or -1, text, offset)
 
     def _open(self) -> int:
+        # Anew each time: the folder to which a link has led may be gone.
+        self._lead_to(os.path.realpath(self._database))
         database = None
         with contextlib.suppress(FileNotFoundError):
-            database = os.stat(self._database)
+            database = os.stat(self.real)
         # As SQLite does for -wal and -shm: no link that somebody else has put there is followed, and whoever may write
         # to the database may lock it, though it be root who comes first.
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -149,13 +149,16 @@ def refuse_no_file(path: str) -> None:
 
     Raises:
         MissingFileError: There is nothing.
-        UnreadableFileError: There is a folder.
+        UnreadableFileError: There is a folder, or something else that is no file; to open a pipe may take for ever.
     """
     if not os.path.exists(path):
         message = f"{path!r} does not exist: {ADVICE}"
         raise MissingFileError(message)
     if os.path.isdir(path):
         message = f"{path!r} is a folder: name a file in it"
+        raise UnreadableFileError(message)
+    if not os.path.isfile(path):
+        message = f"{path!r} is a device, a pipe or a socket: {ADVICE}"
         raise UnreadableFileError(message)
 
 
@@ -179,11 +182,13 @@ def open_log(path: str, *, timeout: float = 5.0) -> tuple[sqlite3.Connection, st
         try:
             connection = _connect(path, timeout)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in _READ_ONLY_FAILED or not _may_be_immutable(path):
+            # Where SQLite has its -wal: beside the file to which a link leads.
+            real = os.path.realpath(path)
+            if error.sqlite_errorcode & 0xFF not in _READ_ONLY_FAILED or not _may_be_immutable(real):
                 raise
             # Beside a file in WAL mode SQLite makes a -shm, and here it may not.
             connection = _connect(path, timeout, immutable=True)
-            if os.path.exists(path + "-wal") and os.stat(path + "-wal").st_size:
+            if os.path.exists(real + "-wal") and os.stat(real + "-wal").st_size:
                 notice = (
                     f"{path!r} is read without its -wal, whose rows are left out: that takes the right to write to its "
                     "folder. Copy both files to a folder of your own to see them"

@@ -124,7 +124,7 @@ class Pruner:
     Keep the log at `path` within `limits`.
 
     Args:
-        path: Of the database.
+        path: Of the database, without links: its -wal and its -shm are beside it.
         limits: What is kept at most.
         say: Called with a line for the operator: a reader that holds the WAL, a file that cannot become smaller.
         now: Seconds since 1970, against which the age of rows is measured.
@@ -142,7 +142,7 @@ class Pruner:
     ) -> None:
         self.limits = limits
         self.deleted: dict[str, int] = {}  # rows by cause
-        self._path = path
+        self.path = path
         self._say = say
         self.swept = False  # sources or processes have gone since somebody set it
         self._now = now
@@ -191,7 +191,7 @@ class Pruner:
             self._go_on_sweeping(connection, self._sweep)
         more = cut is not None or self._sweep is not None
         if cut is not None:
-            state = state._replace(wal=_size(self._path + "-wal"))
+            state = state._replace(wal=_size(self.path + "-wal"))
         elif self._give_back(connection, state, crowded=crowded):
             more = True
         self._room = self.limits.room(state)
@@ -379,7 +379,7 @@ class Pruner:
         if self._pinned_since is None:
             self._pinned_since = now
             started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._now()))
-            self._pinned_at = f"a reader holds a snapshot since {started} or before{_readers(self._path)}"
+            self._pinned_at = f"a reader holds a snapshot since {started} or before{_readers(self.path)}"
         elif not self._said_pinned:
             self._said_pinned = True
             self._say(
@@ -400,7 +400,7 @@ class Pruner:
         return True
 
     def _look(self, connection: sqlite3.Connection) -> State:
-        state = look(connection, self._path, self._chunk_rows)
+        state = look(connection, self.path, self._chunk_rows)
         self._chunk_rows = self.limits.chunk_rows(state)
         return state
 
@@ -516,7 +516,7 @@ def look(connection: sqlite3.Connection, path: str, chunk_rows: int = 64) -> Sta
 
     Args:
         connection: Of the log.
-        path: Of its file.
+        path: Of its file, without links.
         chunk_rows: How many rows will go next, as far as that is known.
     """
     found = connection.execute(_LOOK, (chunk_rows,)).fetchone()

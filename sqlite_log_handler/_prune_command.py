@@ -92,16 +92,17 @@ def run(
         raise ValueError(message)
     path = os.path.abspath(_arguments.file_of(options))
     refuse_no_file(path)
+    real = os.path.realpath(path)
     # Read-only: opening a file for writing may already change it, and it may be anybody's.
-    with named_errors(path), contextlib.closing(connect_read_only(path)) as reading:
+    with named_errors(path), contextlib.closing(connect_read_only(real)) as reading:
         if not is_ours(reading, path, advice=ADVICE):
             message = f"{path!r} is an empty database: no log was written to it yet"
             raise EmptyFileError(message)
-        state, cut = plan(reading, path, limits, now())
+        state, cut = plan(reading, real, limits, now())
         if options.dry_run:
             _say_plan(reading, state, cut, vacuum=options.vacuum)
             return 0
-    return _Work(path, limits, now=now, clock=clock, sleep=sleep).run(state, cut, vacuum=options.vacuum)
+    return _Work(real, limits, now=now, clock=clock, sleep=sleep).run(state, cut, vacuum=options.vacuum)
 
 
 def _say_plan(connection: sqlite3.Connection, state: State, cut: Cut | None, *, vacuum: bool) -> None:

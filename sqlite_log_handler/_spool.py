@@ -258,10 +258,10 @@ class Spool:
             return None
         with self._lock.hold(_LOCK_SECONDS):
             # Whoever opens a file first rolls back what a killed process has left.
-            return self._connect(identity)
+            return self._connect(self._lock.follow(_LOCK_SECONDS), identity)
 
-    def _connect(self, identity: tuple[int, int]) -> sqlite3.Connection | None:
-        uri = f"{Path(self.path).as_uri()}?mode=rw"
+    def _connect(self, real: str, identity: tuple[int, int]) -> sqlite3.Connection | None:
+        uri = f"{Path(real).as_uri()}?mode=rw"
         connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
         try:
             connection.execute("PRAGMA trusted_schema = OFF")

@@ -28,6 +28,9 @@ Guarantees
 - A file that is not ours is never written to. One of ours that is corrupt, or has lost its end, is moved aside, never
   deleted.
 - Whatever writes to the file, checkpoints or moves it does so under the lock beside it (see `_lock`).
+- A path that is a symbolic link stands for the file to which it leads when that is opened. That file's own path is the
+  one to which SQLite's -wal and -shm, the lock and what is moved aside belong. A link that is switched is followed at
+  the next commit.
 """
 
 import contextlib
@@ -178,7 +181,7 @@ class Writer:
     Write rows and gaps to the database at `path`.
 
     Args:
-        path: Absolute path of the database; its folder is there.
+        path: Absolute path of the database, or of a link to it; its folder is there.
         busy_timeout: Seconds to wait for the lock beside the file, and then for SQLite's. Half a flush tick at most,
             because neither `Connection.interrupt` nor anything else ends that wait.
         limits: What is kept at most, see `prune`.
@@ -201,6 +204,7 @@ class Writer:
         self.written = False
         self.refused: Collection[int] = ()
         self._lock = WriteLock(path, say=say)
+        self._real = self._lock.real
         self._host = socket.gethostname()
         self._program = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""
         self._reset()
@@ -276,7 +280,7 @@ class Writer:
             OSError, sqlite3.Error: It cannot be opened now; a later call may succeed.
         """
         if self._connection is not None:
-            files, size = self._stat()
+            files, size = self._stat(self.path)
             if self._files != files:
                 # Unlinked, renamed or replaced under us: what we write would go into a file that nobody finds.
                 self._leave(self._connection)
@@ -285,13 +289,14 @@ class Writer:
                 self._move_aside("it was cut to nothing while it was open")
             else:
                 return
+        self._real = self.pruner.path = self._lock.follow(self._busy_timeout)
         corrupt = self._is_corrupt_log()
         if corrupt is not None:
             self._move_aside(corrupt)
-        _create(self.path)
-        found = _identity(self.path)
+        _create(self._real)
+        found = _identity(self._real)
         connection = sqlite3.connect(
-            self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=32
+            self._real, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=32
         )
         try:
             self._prepare(connection)
@@ -299,7 +304,7 @@ class Writer:
             connection.execute("SELECT max(id) FROM records").fetchone()
         except BaseException as error:
             connection.close()
-            if not _is_corrupt(error) or found != _identity(self.path):
+            if not _is_corrupt(error) or found != _identity(self._real):
                 raise
             self._move_aside(error)
             self.open()
@@ -310,7 +315,8 @@ class Writer:
             _keep_open(connection)
             raise
         self._connection = connection
-        self._files, _ = self._stat()
+        # By its own path: a link may have been switched meanwhile, which the next commit finds out.
+        self._files, _ = self._stat(self._real)
 
     def _leave(self, connection: sqlite3.Connection) -> None:
         """
@@ -318,15 +324,18 @@ class Writer:
 
         SQLite keeps the -wal of a file that was moved, and would apply it to whatever has come in its place
         (https://sqlite.org/howtocorrupt.html, section 1.4). So the rows in it go where they belong, into the file
-        that we still have open; a -wal that cannot be emptied is moved aside.
+        that we still have open; a -wal that cannot be emptied is moved aside. It stays where only a link was switched,
+        because there it is still beside its own file.
         """
-        wal = self._files[1] if len(self._files) > 1 else None
+        wal = self._real + "-wal"
+        known = self._files[-1] if self._wal and self._files else None
         with contextlib.suppress(sqlite3.Error):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         self._close()
-        if wal is not None and _identity(self.path + "-wal") == wal and os.stat(self.path + "-wal").st_size:
-            aside = self.path + time.strftime(".left-%Y%m%dT%H%M%SZ-wal", time.gmtime())
-            os.replace(self.path + "-wal", aside)
+        is_there = _identity(self._real) in self._files[:1]
+        if known is not None and not is_there and _identity(wal) == known and os.stat(wal).st_size:
+            aside = self._real + time.strftime(".left-%Y%m%dT%H%M%SZ-wal", time.gmtime())
+            os.replace(wal, aside)
             self._say(f"the file was moved or replaced while a reader held its WAL, which is kept as {aside!r}")
 
     def _is_corrupt_log(self) -> sqlite3.DatabaseError | None:
@@ -339,13 +348,13 @@ class Writer:
         Raises:
             LogFileError: It is not ours, or newer than we know.
         """
-        if not os.path.exists(self.path) or not os.stat(self.path).st_size:
+        if not os.path.exists(self._real) or not os.stat(self._real).st_size:
             return None
-        if os.stat(self.path).st_size < _SMALLEST_PAGE:
+        if os.stat(self._real).st_size < _SMALLEST_PAGE:
             # SQLite takes it for an empty database, and writes over it.
             message = f"{self.path!r} is not an SQLite database: choose another filename, or move that file away"
             raise ForeignFileError(message)
-        with contextlib.closing(connect_read_only(self.path, timeout=self._busy_timeout)) as reading:
+        with contextlib.closing(connect_read_only(self._real, timeout=self._busy_timeout)) as reading:
             try:
                 is_ours(reading, self.path)
             except sqlite3.DatabaseError as error:
@@ -511,7 +520,7 @@ class Writer:
             # It cannot even do that. A new connection finds the file as the last commit left it.
             self._close()
         if _is_corrupt(error):
-            if self._files == self._stat()[0]:
+            if self._files == self._stat(self.path)[0]:
                 self._move_aside(error)
             else:
                 # Another process has moved it aside, and begun the one that is at the path now.
@@ -523,12 +532,12 @@ class Writer:
         """
         self._close()
         suffix = time.strftime(".corrupt-%Y%m%dT%H%M%SZ", time.gmtime())
-        while os.path.exists(self.path + suffix):
+        while os.path.exists(self._real + suffix):
             suffix += "+"
         for end in ("", "-wal", "-shm"):
-            if os.path.exists(self.path + end):
-                os.replace(self.path + end, self.path + suffix + end)
-        self._say(f"corrupt ({why}): moved aside as {self.path + suffix!r}, a new file is begun")
+            if os.path.exists(self._real + end):
+                os.replace(self._real + end, self._real + suffix + end)
+        self._say(f"corrupt ({why}): moved aside as {self._real + suffix!r}, a new file is begun")
 
     def _write(
         self,
@@ -730,16 +739,21 @@ class Writer:
         ).fetchone()
         return int(found[0])
 
-    def _stat(self) -> tuple[tuple[object, ...], int]:
+    def _stat(self, path: str) -> tuple[tuple[object, ...], int]:
         """
-        Return what tells whether the path still leads to the files that the connection has open, and the file's size.
+        Return what tells whether `path` still leads to the files that the connection has open, and the file's size.
         """
         try:
-            found = os.stat(self.path)
+            found = os.stat(path)
         except OSError:
             return (), 0
-        identity = (found.st_dev, found.st_ino)
-        return (identity, _identity(self.path + "-wal")) if self._wal else (identity,), found.st_size
+        files: list[object] = [(found.st_dev, found.st_ino)]
+        if self._real != self.path:
+            # It may have been moved, and the link after it, away from its -wal.
+            files.append(_identity(self._real))
+        if self._wal:
+            files.append(_identity(self._real + "-wal"))
+        return tuple(files), found.st_size
 
 
 @cache

@@ -14,6 +14,7 @@ import logging.config
 import logging.handlers
 import os
 import queue
+import socket
 import sqlite3
 import sys
 import threading
@@ -174,6 +175,30 @@ def test_a_directory_is_refused(tmp_path):
     """
     with pytest.raises(IsADirectoryError, match="add the name of a file"):
         SQLiteHandler(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no devices among its files")
+@pytest.mark.parametrize("kind", ["device", "link to a device", "pipe", "socket"])
+def test_what_is_no_regular_file_is_refused(path, kind):
+    """
+    A device, a pipe and a socket can hold no log: the error names the path, and nothing is made beside it.
+
+    SQLite refused them, when the lock, and beside a device a journal, had been made already.
+    """
+    with socket.socket(socket.AF_UNIX) as unbound:
+        if kind == "device":
+            path = Path(os.devnull)
+        elif kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "socket":
+            unbound.bind(str(path))
+        else:
+            path.symlink_to(os.devnull)
+        before = os.listdir(path.parent)
+        with pytest.raises(ValueError, match=f"{path}.*is a device, a pipe or a socket"):
+            SQLiteHandler(path)
+
+    assert before == os.listdir(path.parent)
 
 
 @pytest.mark.parametrize("kind", ["text", "foreign", "newer"])

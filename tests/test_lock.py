@@ -4,6 +4,7 @@ The lock beside the file: who holds it, who waits, and what becomes of it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -30,7 +31,7 @@ def make_lock(path: Path) -> Iterator[Callable[..., WriteLock]]:
     """
     made: list[WriteLock] = []
 
-    def make(say: Callable[[str], None] = pytest.fail) -> WriteLock:
+    def make(say: Callable[[str], None] = pytest.fail, path: Path = path) -> WriteLock:
         made.append(WriteLock(str(path), say=say))
         return made[-1]
 
@@ -349,6 +350,113 @@ def test_a_link_to_the_database(make_lock, path):
     lock.close()
 
     assert not path.with_name("link.db-lock").exists()
+
+
+@pytest.fixture
+def link(path):
+    """
+    A link to the database `path`; `link.lead_to(other)` switches it.
+    """
+
+    class Link(type(path)):
+        def lead_to(self, other: Path) -> None:
+            new = path.with_name("new link")
+            new.symlink_to(other)
+            new.replace(self)
+
+    link = Link(path.with_name("link.db"))
+    link.symlink_to(path)
+    return link
+
+
+@pytest.fixture
+def by_link(link):
+    """
+    The lock of who comes by the link.
+    """
+    with contextlib.closing(WriteLock(str(link), say=pytest.fail)) as lock:
+        yield lock
+
+
+def test_the_lock_behind_a_switched_link(make_lock, path, link, by_link):
+    """
+    Who has come by a link holds the lock of the database that it left, until it goes over to that of the other one.
+
+    The lock's path was fixed when it was made: with a link that was switched, two handlers held two locks at once.
+    """
+    first, second = make_lock(), make_lock(path=path.with_name("second.db"))
+    with by_link.hold(0):
+        link.lead_to(path.with_name("second.db"))
+        assert [True, False] == [is_held(first), is_held(second)]
+        inherited = os.dup(by_link._descriptor)  # by a child that was just forked
+        assert str(path.with_name("second.db")) == by_link.follow(0)
+        assert [False, True] == [is_held(first), is_held(second)]
+        os.close(inherited)
+
+    assert not is_held(second)
+
+
+def test_a_switched_link_beside_a_writer(make_lock, path, link, by_link):
+    """
+    Who does not get the lock to which the link leads now has none, and asks for that one the next time.
+    """
+    first, second = make_lock(), make_lock(path=path.with_name("second.db"))
+    with second.hold(0):
+        with by_link.hold(0):
+            link.lead_to(path.with_name("second.db"))
+            with pytest.raises(TimeoutError):
+                by_link.follow(0)
+            assert not is_held(first)
+        assert is_held(by_link)
+
+    with by_link.hold(0):
+        assert is_held(second)
+
+
+def test_a_link_that_is_switched_meanwhile(make_lock, path, link, by_link, monkeypatch):
+    """
+    A link that is switched again while its lock is waited for is followed again.
+    """
+    real, last = _lock.fcntl.flock, path.with_name("last.db")
+
+    def switched(descriptor: int, operation: int) -> None:
+        if operation & _lock.fcntl.LOCK_EX:
+            link.lead_to(last)
+        real(descriptor, operation)
+
+    with by_link.hold(0):
+        link.lead_to(path.with_name("second.db"))
+        with monkeypatch.context() as patch:
+            patch.setattr(_lock.fcntl, "flock", switched)
+            assert str(last) == by_link.follow(0)
+        assert is_held(make_lock(path=last))
+
+
+def test_a_link_out_of_a_folder_that_is_gone(make_lock, path, link, by_link, pauses):
+    """
+    When the folder to which a link has led is gone, the lock is looked for where it leads now.
+    """
+    folder = path.with_name("folder")
+    folder.mkdir()
+    link.lead_to(folder / "log.db")
+    with by_link.hold(0):
+        pass
+    link.lead_to(path)
+    os.unlink(folder / "log.db-lock")
+    folder.rmdir()
+
+    with by_link.hold(0.05):
+        assert is_held(make_lock())
+
+
+def test_a_switched_link_without_flock(path, link, by_link):
+    """
+    Where there are no locks, it is told all the same where the link leads.
+    """
+    by_link._missing = True
+    with by_link.hold(0):
+        link.lead_to(path.with_name("second.db"))
+        assert str(path.with_name("second.db")) == by_link.follow(0)
 
 
 def test_no_link_is_followed(make_lock, path):

@@ -229,18 +229,27 @@ def test_a_writer_that_stays_is_an_error(prune, log, path, monkeypatch):
         prune("--max-rows", "1")
 
 
-def test_a_reader_that_stays_is_said(prune, log, path, capsys, clock):
-    """A reader that keeps the WAL from being written back ends the work, with status 1 and a line about it."""
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_reader_that_stays_is_said(prune, log, path, capsys, clock, linked):
+    """
+    A reader that keeps the WAL from being written back ends the work, with status 1 and a line about it.
+
+    By a link to the log there was no WAL to be seen, and as much was written into it as the reader stayed for.
+    """
     log(20_000)
+    file = path
+    if linked:
+        file = path.with_name("link.db")
+        file.symlink_to(path)
     begin = clock.now
     with contextlib.closing(connect_read_only(str(path))) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM records").fetchone()
-        assert 1 == prune("--max-bytes", "2MB")
+        assert 1 == prune("--max-bytes", "2MB", file=file)
 
     assert "not done to the end: a reader holds a snapshot since" in capsys.readouterr().err
     assert 10 <= clock.now - begin <= 12
-    assert 0 == prune("--max-bytes", "2MB")
+    assert 0 == prune("--max-bytes", "2MB", file=file)
 
 
 class Terminal:

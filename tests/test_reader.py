@@ -770,6 +770,17 @@ def test_stats(overflowed, reading):
     assert (os.path.getsize(overflowed), 0) == (stats.file_bytes, stats.wal_bytes)
 
 
+def test_stats_by_a_link(make_handler, reading, path):
+    """By a link to the log, its WAL is counted too: it is beside the log, and not beside the link."""
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    handler = make_handler()
+    handler.handle(record())
+    assert handler.flush()
+
+    assert 0 < os.path.getsize(f"{path}-wal") == reading(link).stats().wal_bytes
+
+
 def test_books(overflowed, reading, change):
     """The books count each thing in all the places that have to agree."""
     books = reading().books()
@@ -794,6 +805,14 @@ def test_a_folder(tmp_path):
     """A folder is refused as such."""
     with pytest.raises(UnreadableFileError, match="is a folder"):
         LogReader(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe(path):
+    """A pipe is refused as such: SQLite would wait for ever for who writes to it."""
+    os.mkfifo(path)
+    with pytest.raises(UnreadableFileError, match="is a device, a pipe or a socket"):
+        LogReader(path)
 
 
 def test_files_that_are_no_logs(path, tmp_path):
@@ -933,14 +952,18 @@ def as_nobody():
     if not hasattr(os, "setuid"):
         pytest.skip("no users on this system")
 
-    def read(path, mode=0o644):
+    def read(path, mode=0o644, *, linked=False):
         with tempfile.TemporaryDirectory() as folder:
             for name in os.listdir(path.parent):
                 shutil.copy(path.parent / name, folder)
                 os.chmod(f"{folder}/{name}", mode)
+            file = f"{folder}/{path.name}"
+            if linked:
+                os.symlink(file, f"{folder}/link.db")
+                file = f"{folder}/link.db"
             os.chmod(folder, 0o555)
             try:
-                command = [sys.executable, "-c", AS_NOBODY, f"{folder}/{path.name}"]
+                command = [sys.executable, "-c", AS_NOBODY, file]
                 package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
                 environment = {**os.environ, "PYTHONPATH": package}
                 run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -959,8 +982,9 @@ def test_without_the_right_to_write(log, path, as_nobody):
     assert "None ['here']\n" == as_nobody(path)
 
 
-def test_a_dead_wal_without_the_right_to_write(log, path, tmp_path, as_nobody):
-    """The rows in a WAL that may not be read are left out, and it is said how to see them."""
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_dead_wal_without_the_right_to_write(log, path, tmp_path, as_nobody, linked):
+    """The rows in a WAL that may not be read are left out, and it is said how to see them, by a link to the log too."""
     log(record("in the file"))
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("UPDATE records SET message = 'in the WAL'")
@@ -969,12 +993,13 @@ def test_a_dead_wal_without_the_right_to_write(log, path, tmp_path, as_nobody):
     path.write_bytes(main)
     (tmp_path / "app-log.db-wal").write_bytes(wal)
 
-    said = as_nobody(path)
+    said = as_nobody(path, linked=linked)
     assert "is read without its -wal, whose rows are left out" in said
     assert said.endswith(" ['in the file']\n")
 
 
-def test_a_journal_that_has_to_be_rolled_back(log, path, tmp_path, change, as_nobody):
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_journal_that_has_to_be_rolled_back(log, path, tmp_path, change, as_nobody, linked):
     """What a killed process left half written is not read as if it were whole: it is said what to do first."""
     log(*(record(str(number) * 100) for number in range(500)))
     change("PRAGMA journal_mode = DELETE")
@@ -984,7 +1009,7 @@ def test_a_journal_that_has_to_be_rolled_back(log, path, tmp_path, change, as_no
     for name, content in left.items():
         (tmp_path / name).write_bytes(content)
 
-    said = as_nobody(path)
+    said = as_nobody(path, linked=linked)
     assert said.startswith("UnreadableFileError")
     assert "half" not in said
 

@@ -251,6 +251,71 @@ def test_a_file_that_was_replaced_begins_anew(log, make_spool, path, lines, make
     assert [2, 3] == ids(make_spool(file=f"{path}.old").read(*ALL))[-2:]
 
 
+def test_a_link_that_is_switched_to_another_log(log, make_spool, path, lines, make_handler, logger):
+    """When the link leads to another log, that one is read, and its cursor saved under its own write lock."""
+    second, link = path.with_name("second.db"), path.with_name("link.db")
+    link.symlink_to(path)
+    log(3)
+    spool = make_spool(file=link)
+    spool.read(*ALL)
+    logger.handlers[:] = [make_handler(second)]
+    logger.info("new")
+    logger.handlers[0].flush()
+    path.with_name("new link").symlink_to(second)
+    path.with_name("new link").replace(link)
+
+    spool.save(3)
+    batch = spool.read(*ALL)
+    with contextlib.closing(WriteLock(str(second))) as lock, lock.hold(1.0), pytest.raises(TimeoutError):
+        spool.save(1)
+    with contextlib.closing(WriteLock(str(path))) as lock, lock.hold(1.0):
+        spool.save(1)
+
+    assert ["new"] == [row[8] for row in batch.rows]
+    assert "moved or replaced" in lines[0]
+    assert [] == make_spool(file=second).read(*ALL).rows
+
+
+def test_a_link_that_is_switched_away_from_an_empty_file(make_spool, path, tmp_path, make_handler, monkeypatch):
+    """A log is opened under its own write lock, also when the link to it has led to a file without rows before."""
+    monkeypatch.setattr("sqlite_log_handler._spool._LOCK_SECONDS", 0)
+    make_handler().close()
+    link, empty = tmp_path / "link.db", tmp_path / "empty.db"
+    empty.touch()
+    link.symlink_to(empty)
+    spool = make_spool(file=link)
+    assert [] == spool.read(*ALL).rows
+    link.unlink()
+    link.symlink_to(path)
+
+    with contextlib.closing(WriteLock(str(path))) as lock, lock.hold(1.0), pytest.raises(TimeoutError):
+        spool.read(*ALL)
+
+
+def test_a_link_that_is_switched_while_it_is_followed(log, make_spool, path, tmp_path, make_handler, monkeypatch):
+    """
+    What is opened is the log whose write lock is held, though the link lead elsewhere by now; the next read goes there.
+    """
+    log(3)
+    make_handler(tmp_path / "second.db").close()
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    spool = make_spool(file=link)
+    follow = spool._lock.follow
+
+    def switched(timeout):
+        found = follow(timeout)
+        link.unlink()
+        link.symlink_to(tmp_path / "second.db")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool._lock, "follow", switched)
+        assert [1, 2, 3] == ids(spool.read(*ALL))
+
+    assert [] == ids(spool.read(*ALL))
+
+
 def test_a_file_that_is_not_there_yet_has_no_rows(make_spool, tmp_path):
     """A forwarder may be there before the program: a file that is missing or empty is a log without rows."""
     spool = make_spool(file=tmp_path / "later.db")
