@@ -144,6 +144,8 @@ class _Work:
     def run(self, before: State, cut: Cut | None, *, vacuum: bool) -> int:
         with contextlib.closing(self._lock), self._open() as connection, self._bar:
             done = self._prune(connection, before, cut) and (not vacuum or self._vacuum(connection))
+            if done and (vacuum or self._pruner.deleted):
+                done = self._write_back(connection)
             with self._lock.hold(_LOCK_TIMEOUT):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 after = look(connection, self._path)
@@ -198,6 +200,9 @@ class _Work:
         """
         Give back all free pages. Returns whether that was possible.
         """
+        # What is given back stands in the WAL until that is written back: with a reader in the way, it would only grow.
+        if not self._write_back(connection):
+            return False
         if connection.execute("PRAGMA auto_vacuum").fetchone() != (_INCREMENTAL,):
             say("made without auto_vacuum=INCREMENTAL: the file is written anew")
             with self._lock.hold(_LOCK_TIMEOUT):
@@ -209,13 +214,28 @@ class _Work:
         while left:
             begin = self._clock()
             with self._lock.hold(_LOCK_TIMEOUT):
-                if not self._pruner.wal_is_free(connection, look(connection, self._path)):
-                    return False
-                connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
-                (left,) = connection.execute("PRAGMA freelist_count").fetchone()
+                free = self._pruner.wal_is_free(connection, look(connection, self._path))
+                if free:
+                    connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+                    (left,) = connection.execute("PRAGMA freelist_count").fetchone()
+            if not free and not self._write_back(connection):
+                return False
             self._bar.show("giving back", goal - left, goal)
             self._sleep(min(self._clock() - begin, _LONGEST_PAUSE))
         return True
+
+    def _write_back(self, connection: sqlite3.Connection) -> bool:
+        """
+        Write the WAL back. Returns whether that was possible: a reader in the way is waited for, but not for ever.
+        """
+        give_up = self._clock() + _READER_TIMEOUT
+        while True:
+            with self._lock.hold(_LOCK_TIMEOUT):
+                if self._pruner.write_back(connection):
+                    return True
+            if self._clock() >= give_up:
+                return False
+            self._sleep(1.0)
 
 
 class _Bar:

@@ -61,6 +61,24 @@ def log(path):
     return log
 
 
+@pytest.fixture
+def held_wal(path):
+    """
+    A reader that holds a snapshot over the `with` block, and something in the WAL behind it.
+    """
+
+    @contextlib.contextmanager
+    def held_wal():
+        with contextlib.closing(connect_read_only(str(path))) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM records").fetchone()
+            with contextlib.closing(sqlite3.connect(path)) as writer, writer:
+                writer.execute("UPDATE levels SET name = 'LOUD' WHERE levelno = 50")
+            yield
+
+    return held_wal
+
+
 @pytest.mark.parametrize(
     ("arguments", "left"),
     [(["--max-rows", "50"], 50), (["--max-age", "1m"], 61), (["--max-age=10", "--max-rows=90"], 11)],
@@ -241,6 +259,60 @@ def test_a_reader_that_stays_is_said(prune, log, path, capsys, clock):
     assert "not done to the end: a reader holds a snapshot since" in capsys.readouterr().err
     assert 10 <= clock.now - begin <= 12
     assert 0 == prune("--max-bytes", "2MB")
+
+
+@pytest.mark.parametrize("arguments", [["--max-rows", "10"], ["--vacuum"], ["--max-rows", "10", "--vacuum"]])
+def test_a_reader_that_keeps_a_small_wal_is_said(prune, log, path, capsys, clock, held_wal, arguments):
+    """
+    What is deleted stands in the WAL until that is written back, and a reader is in the way of that.
+
+    Beside a reader `--max-rows` once deleted all but ten rows of 2.8 MB, the file and its WAL took 5.7 MB from then on,
+    and the exit status was 0. `--vacuum` beside it said "nothing to delete", and gave nothing back.
+    """
+    log(2_000)
+    prune("--max-rows", "1000")
+    begin, before = clock.now, os.stat(path).st_size
+    with held_wal():
+        assert 1 == prune(*arguments)
+
+    assert f"(process {os.getpid()}, which is this one); end that reader, and run it again" in capsys.readouterr().err
+    assert 10 <= clock.now - begin <= 12
+    assert 0 == prune(*arguments)
+    assert not os.path.exists(f"{path}-wal")
+    assert os.stat(path).st_size < before or "--vacuum" not in arguments
+
+
+def test_a_reader_that_is_soon_gone_is_waited_for(prune, log, path, clock):
+    """A reader that lets go of its snapshot within ten seconds costs these seconds, and nothing else."""
+    log(2_000)
+    advance = clock.advance
+    with contextlib.closing(connect_read_only(str(path))) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM records").fetchone()
+
+        def let_go(seconds):
+            if seconds == 1.0 and reader.in_transaction:
+                reader.execute("COMMIT")
+            advance(seconds)
+
+        clock.advance = let_go
+        assert 0 == prune("--max-rows", "10")
+
+
+def test_a_reader_beside_nothing_to_do_is_no_error(prune, log, path, held_wal):
+    """When there is nothing to delete, what a reader keeps in the WAL is not of this command, and no error of it."""
+    log(100)
+    with held_wal():
+        assert 0 == prune("--max-rows", "100")
+
+
+def test_a_reader_keeps_a_file_from_being_written_anew(prune, log, path, held_wal):
+    """With a reader in the way a file without auto_vacuum stays as it is: written anew it would be in the WAL twice."""
+    log(2_000, auto_vacuum=False)
+    with held_wal():
+        before = os.stat(f"{path}-wal").st_size
+        assert 1 == prune("--vacuum")
+        assert before == os.stat(f"{path}-wal").st_size
 
 
 class Terminal:
