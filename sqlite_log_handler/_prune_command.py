@@ -5,6 +5,7 @@
 import argparse
 import contextlib
 import os
+import re
 import sqlite3
 import sys
 import time
@@ -15,9 +16,9 @@ from typing import Self, TextIO
 from sqlite_log_handler import _arguments
 from sqlite_log_handler._limits import Cut, Limits, State, count, seconds, size, size_text
 from sqlite_log_handler._lock import WriteLock
-from sqlite_log_handler._open import ADVICE, EmptyFileError, named_errors, refuse_no_file
+from sqlite_log_handler._open import CorruptFileError, named_errors, open_log
 from sqlite_log_handler._prune import Pruner, look, plan
-from sqlite_log_handler._schema import connect_read_only, is_ours
+from sqlite_log_handler._schema import SCHEMA
 from sqlite_log_handler._terminal import say, write_line
 
 # How long to wait for whoever is writing, and for a reader that is in the way.
@@ -32,6 +33,14 @@ _LONGEST_PAUSE = 0.05
 
 _INCREMENTAL = 2
 _VACUUM_PAGES = 256
+
+# A row that is too long to be shown can still be deleted.
+_ANY_LENGTH = 2**31 - 1
+
+_MAY_NOT_WRITE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
+
+# Those of a log: they are made together, with the file.
+_TABLES = tuple(re.findall(r"CREATE TABLE (\w+)", SCHEMA))
 
 # Work that takes less shows no bar.
 _BAR_AFTER = 0.5
@@ -91,17 +100,52 @@ def run(
         message = "what is to be kept? Give --max-age, --max-rows or --max-bytes, or --vacuum to give back free pages"
         raise ValueError(message)
     path = os.path.abspath(_arguments.file_of(options))
-    refuse_no_file(path)
-    # Read-only: opening a file for writing may already change it, and it may be anybody's.
-    with named_errors(path), contextlib.closing(connect_read_only(path)) as reading:
-        if not is_ours(reading, path, advice=ADVICE):
-            message = f"{path!r} is an empty database: no log was written to it yet"
-            raise EmptyFileError(message)
-        state, cut = plan(reading, path, limits, now())
-        if options.dry_run:
-            _say_plan(reading, state, cut, vacuum=options.vacuum)
-            return 0
-    return _Work(path, limits, now=now, clock=clock, sleep=sleep).run(state, cut, vacuum=options.vacuum)
+    with _named_errors(path):
+        # Read-only: opening a file for writing may already change it, and it may be anybody's.
+        reading, notice = open_log(path)
+        with contextlib.closing(reading):
+            reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _ANY_LENGTH)
+            if not options.dry_run:
+                _refuse_to_write(reading, path)
+            elif notice:
+                say(notice)
+            state, cut = plan(reading, path, limits, now())
+            if options.dry_run:
+                _say_plan(reading, state, cut, vacuum=options.vacuum)
+                return 0
+        return _Work(path, limits, now=now, clock=clock, sleep=sleep).run(state, cut, vacuum=options.vacuum)
+
+
+@contextlib.contextmanager
+def _named_errors(path: str) -> Iterator[None]:
+    """
+    Name the file, and what to do, in whatever SQLite raises inside the `with` block.
+    """
+    with named_errors(path):
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            # To those who only read, these mean something else.
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _MAY_NOT_WRITE:
+                raise _may_not_write(path) from error
+            raise
+
+
+def _refuse_to_write(connection: sqlite3.Connection, path: str) -> None:
+    """
+    Raise an error when the log may not be written to, or when a table of it is missing, so that its books are lost.
+    """
+    if not (os.access(path, os.W_OK) and os.access(os.path.dirname(os.path.realpath(path)), os.W_OK)):
+        raise _may_not_write(path)
+    there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    missing = [name for name in _TABLES if name not in there]
+    if missing:
+        message = f"{path!r}: it has no table {missing[0]}, so nothing is deleted; see `sqlite-log check`"
+        raise CorruptFileError(message)
+
+
+def _may_not_write(path: str) -> PermissionError:
+    return PermissionError(f"{path!r}: you may not write to it: make the file and its folder writable")
 
 
 def _say_plan(connection: sqlite3.Connection, state: State, cut: Cut | None, *, vacuum: bool) -> None:
