@@ -75,7 +75,9 @@ def main(arguments: Sequence[str] | None = None, *, more: Iterable[AddParser] = 
         more: Commands beside those that read: this module knows only that half.
         version: What `--version` prints.
     """
-    _terminal.prepare()
+    if not _terminal.prepare():
+        _terminal.say("standard output is closed, so nothing can be shown: send it to /dev/null if nobody is to see it")
+        return 2
     parser, by_name = build_parser(more, version)
     words = join_times(sys.argv[1:] if arguments is None else arguments)
     first = words[0] if words else ""

@@ -149,9 +149,15 @@ def shows(characters: str) -> bool:
     return True
 
 
-def prepare() -> None:
+def prepare() -> bool:
     """
     Make standard output take any text: a terminal that cannot show a letter gets its escape.
+
+    Returns whether there is a standard output. A shell closes it with `>&-`; the next file that is opened then has its
+    number, so that whatever is printed below Python would go into the log.
     """
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    return sys.stdout is not None

@@ -704,6 +704,47 @@ def test_a_closed_pipe_is_no_error(start, make_handler, logger, path):
     assert (141, "") == (process.wait(60), process.stderr.read())
 
 
+@pytest.mark.parametrize("words", [[], ["--help"], ["demo"], *([name] for name in (*READING, "prune"))], ids=" ".join)
+def test_a_closed_output_is_one_line(shop, monkeypatch, capsys, words):
+    """
+    A shell closes the output with `>&-`: every command says so, and its exit status is 2.
+
+    It was once a traceback that ended in "'NoneType' object has no attribute 'isatty'".
+    """
+    monkeypatch.setenv("SQLITE_LOG_DB", str(shop))
+    with monkeypatch.context() as closed:
+        closed.setattr(sys, "stdout", None)
+        assert 2 == main(words)
+
+    note = "standard output is closed, so nothing can be shown: send it to /dev/null if nobody is to see it"
+    assert f"sqlite-log: {note}\n" == capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell that closes descriptors")
+@pytest.mark.parametrize(("closed", "status"), [(">&-", 2), ("2>&-", 0), (">&- 2>&-", 2)])
+def test_a_shell_may_close_what_is_printed_to(shop, closed, status):
+    """With the output closed the status is 2, and with that for errors closed the command works without a word."""
+    command = f"{shlex.quote(sys.executable)} -m sqlite_log_handler {shlex.quote(str(shop))} -n 1 {closed}"
+    package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
+    process = subprocess.run(
+        command, shell=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": package}, check=False
+    )
+
+    assert (status, status == 0) == (process.returncode, "stock is low" in process.stdout)
+    assert ("standard output is closed" in process.stderr) == (closed == ">&-")
+    assert "Traceback" not in process.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell that closes descriptors")
+def test_an_error_that_nobody_can_be_told_has_its_status(tmp_path):
+    """What is wrong with a command is in its exit status, also when the output for errors is closed."""
+    command = f"{shlex.quote(sys.executable)} -m sqlite_log_handler {shlex.quote(str(tmp_path))}/no.db 2>&-"
+    package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
+    process = subprocess.run(command, shell=True, env={**os.environ, "PYTHONPATH": package}, check=False)
+
+    assert 2 == process.returncode
+
+
 @pytest.mark.parametrize("words", [["-o", "cat"], ["-o", "jsonl"]], ids=" ".join)
 def test_follow_shows_each_record_that_comes(start, make_handler, logger, path, words):
     """`-f` shows the newest, then each record that is logged, until it is interrupted."""
