@@ -464,6 +464,30 @@ def test_check_finds_damage(run, make_handler, logger, path):
     assert "WRONG" == lines[1].split()[0]
 
 
+def test_check_prints_a_finding_on_each_line(run, make_handler, logger, path):
+    """
+    SQLite puts up to a hundred findings into one text: the first ten are lines, and the others are counted.
+
+    They were once one line of 4,931 characters.
+    """
+    handler = make_handler()
+    logger.addHandler(handler)
+    for number in range(10_000):
+        logger.info("%d %s", number, "x" * 50)
+    handler.close()
+    with open(path, "r+b") as file:
+        file.seek(4096 * 30)
+        file.write(b"\xff" * 4096 * 130)
+
+    status, lines = run("check", str(path))
+    assert 1 == status
+    assert "ok     a log of sqlite-log-handler, schema 1 of 1" == lines[0]
+    assert [True] * 10 == [bool(re.fullmatch(r"WRONG  (?!\*).*[Pp]age \d+.*", line)) for line in lines[1:11]]
+    assert re.fullmatch(r"WRONG  and \d+ more", lines[11])
+    assert max(map(len, lines)) < 100
+    assert 13 == len(lines)
+
+
 def test_check_of_a_file_that_cannot_be_opened(run, shop, tmp_path):
     """A file that is too damaged to be read is what `check` is there for: one line says so, and the status is 1."""
     (tmp_path / "cut.db").write_bytes(shop.read_bytes()[:8_192])
