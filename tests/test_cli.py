@@ -24,12 +24,13 @@ import pytest
 from freezegun import freeze_time
 
 import sqlite_log_handler
-from sqlite_log_handler import Row, SQLiteHandler, _demo, _prune_command
+from sqlite_log_handler import Row, SQLiteHandler, _demo, _prune_command, _terminal
 from sqlite_log_handler.__main__ import add_demo, main
 from sqlite_log_handler._arguments import join_times
 from sqlite_log_handler._cli import build_parser
+from sqlite_log_handler._formats import json_safe
 from sqlite_log_handler._printable import printable
-from sqlite_log_handler._terminal import size
+from sqlite_log_handler._terminal import columns, fit, size, width_of
 
 BEGIN = datetime(2025, 6, 30, 12, tzinfo=UTC)
 
@@ -672,6 +673,37 @@ def test_sizes(count, expected):
 def test_printable_keeps_letters():
     """Letters of all scripts stay as they are."""
     assert "größer, больше, 大きい, 🎉" == printable("größer, больше, 大きい, 🎉")
+
+
+PERSIAN = "می\u200cخواهم"  # noqa: RUF001 - it is not meant to look like Latin
+HINDI, FAMILY = "क\u094d\u200dष", "👩\u200d👧"
+
+
+@pytest.mark.parametrize("text", [PERSIAN, HINDI, FAMILY])
+def test_joiners_pass(text):
+    """
+    Persian, Hindi and emoji are written with characters of no width that join letters or keep them apart.
+
+    They were once escaped as control characters are, so that the words could not be read. JSON has them as they are,
+    too. What turns the direction of writing, or has no width for no such reason, is still escaped.
+    """
+    assert text == printable(text) == json_safe(text)
+    assert (f"{text}\\x1b", rf"{text}\u001b") == (printable(f"{text}\x1b"), json_safe(f"{text}\x1b"))
+    assert r"\u200b\u200e\u200f\u2060\u202e" == printable("\u200b\u200e\u200f\u2060\u202e")
+
+
+def test_joiners_have_no_width(monkeypatch):
+    """In a table a joiner takes no column, neither where cells are aligned nor where a line is cut."""
+    joined, plain_text = "a\u200db", "ab"
+    first, second, third = columns([(joined, "x"), (plain_text, "x"), ("abc", "x")])
+    assert (" a\u200db  x", " ab  x", "abc  x") == (first, second, third)
+    assert (2, 2) == (width_of(joined), width_of(plain_text))
+
+    monkeypatch.setattr(_terminal, "is_terminal", lambda: True)
+    monkeypatch.setattr(_terminal, "terminal_width", lambda: 40)
+    line = "a\u200d" * 20 + "b" * 20
+    assert line == fit(line)
+    assert fit(line + "c").endswith("...")
 
 
 # Processes ------------------------------------------------------------------------------------------------------------
