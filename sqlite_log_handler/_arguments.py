@@ -91,6 +91,19 @@ def open_reader(options: argparse.Namespace) -> LogReader:
     return reader
 
 
+def refuse_no_folder(path: str) -> None:
+    """
+    Raise an error when no file can be made at `path`, because its folder is not there or is read only.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        message = f"{path!r}: there is no folder {folder!r}: create it first"
+        raise FileNotFoundError(message)
+    if not os.access(folder, os.W_OK):
+        message = f"{path!r}: you may not write to the folder {folder!r}: make it writable"
+        raise PermissionError(message)
+
+
 def status_of(found: object, nothing: str) -> int:
     """
     Return the exit status: 0 when something was found, else 1.

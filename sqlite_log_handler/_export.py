@@ -91,10 +91,7 @@ def _output(path: str | None, *, binary: bool) -> Iterator[IO[Any]]:
     if os.path.lexists(path):
         message = f"{path!r} exists: name a file that does not exist yet"
         raise FileExistsError(message)
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        message = f"{path!r}: there is no folder {folder!r}: create it first"
-        raise FileNotFoundError(message)
+    _arguments.refuse_no_folder(path)
     if binary:
         with open(path, "xb") as file:
             yield file
