@@ -65,7 +65,9 @@ def add_parser(commands: _arguments.Commands) -> None:
     )
     _arguments.add_file(parser)
     parser.add_argument("--max-age", metavar="AGE", help="delete what is older: seconds, or 7d, 12h, 30m")
-    parser.add_argument("--max-rows", metavar="N", type=int, help="keep so many rows, or up to a hundredth less")
+    parser.add_argument(
+        "--max-rows", metavar="N", type=_arguments.whole_number, help="keep so many rows, or up to a hundredth less"
+    )
     parser.add_argument("--max-bytes", metavar="SIZE", help="let file and WAL take so much: bytes, or 500MB, 2GB")
     parser.add_argument(
         "--vacuum",

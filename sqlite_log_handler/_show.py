@@ -44,7 +44,7 @@ def add_parser(commands: _arguments.Commands) -> None:
         "--lines",
         type=_arguments.count,
         metavar="N",
-        help=f"only the newest N (with -f: {_FOLLOWED} by default)",
+        help=f"only the newest N, or all (with -f: {_FOLLOWED} by default)",
     )
     parser.add_argument("-r", "--reverse", action="store_true", help="the newest first")
     parser.add_argument(
@@ -90,8 +90,8 @@ def run(options: argparse.Namespace) -> int:
             if cursor is not None:
                 nothing = f"nothing new since id {cursor}" + (" matches" if cursor < last_id else "")
         filters["up_to_id"] = last_id
-        newest = options.lines
-        if options.follow and newest is None and options.since is None and filters.get("after_id") is None:
+        newest = None if options.lines == _arguments.ALL else options.lines
+        if options.follow and options.lines is None and options.since is None and filters.get("after_id") is None:
             newest = _FOLLOWED
         view = View(options)
         write_lines(view.document(reader, filters, newest))

@@ -49,7 +49,9 @@ def add_parser(commands: _arguments.Commands) -> None:
         metavar="WHAT",
         help=f"{', '.join(BY)} (default: logger)",
     )
-    parser.add_argument("-n", "--lines", type=_arguments.count, default=10, metavar="N", help="so many (default: 10)")
+    parser.add_argument(
+        "-n", "--lines", type=_arguments.count, default=10, metavar="N", help="so many, or all (default: 10)"
+    )
     _arguments.add_utc(parser)
     _arguments.add_filters(parser)
     parser.set_defaults(run=run)

@@ -341,10 +341,21 @@ ERRORS = {
     "-p ERROR..INFO": "show: 'ERROR..INFO' has no level in it: write the lower one first, INFO..ERROR",
     "gaps -S 2025-02-01T00:00Z -U 2025-01-01T00:00Z": "gaps: since (2025-02-01 00:00:00+00:00) is after until "
     "(2025-01-01 00:00:00+00:00), so nothing is between them: swap them",
-    "--run x": "show: argument --run: invalid int value: 'x'; `sqlite-log show --help` says more",
+    "--run x": "show: argument --run: 'x' is no whole number; `sqlite-log show --help` says more",
+    "--pid 1.5": "show: argument --pid: '1.5' is no whole number; `sqlite-log show --help` says more",
+    "--after-id x": "show: argument --after-id: 'x' is no whole number; `sqlite-log show --help` says more",
+    "-n x": "show: argument -n/--lines: 'x' is no whole number; `sqlite-log show --help` says more",
+    "top -n -5": "top: argument -n/--lines: '-5' is below 0; `sqlite-log top --help` says more",
+    "prune --max-rows 1,000": "prune: argument --max-rows: '1,000' is no whole number; `sqlite-log prune --help` says "
+    "more",
+    "forward a.db --batch-rows x": "forward: argument --batch-rows: 'x' is no whole number; `sqlite-log forward "
+    "--help` says more",
+    "-S 1h": "show: '1h' is a length of time, and no point in time: did you mean -1h?",
     "--colour": "show: unrecognized arguments: --colour; `sqlite-log show --help` says more",
     "gaps a.db -g x": "gaps: unrecognized arguments: -g x; `sqlite-log gaps --help` says more",
-    "top a.db b.db": "top: unrecognized arguments: b.db; `sqlite-log top --help` says more",
+    "top a.db b.db": "top: one log at a time: 'b.db' is one too many; `sqlite-log top --help` says more",
+    "a.db b.db": "show: one log at a time: 'b.db' is one too many; `sqlite-log show --help` says more",
+    "gaps a.db top": "gaps: one log at a time: 'top' is one too many; `sqlite-log gaps --help` says more",
     "stats --bucket 1us": "stats: bucket='1us' makes 9,000,001 buckets of this log: take a longer one",
 }
 
@@ -378,6 +389,80 @@ def test_a_command_that_does_not_exist(run, tmp_path, monkeypatch):
         r"^sqlite-log: 'tops' is neither a command \(show, top, .*\) nor a file; `sqlite-log --help` says"
     )
     assert (2, []) == run("tops", "app-log.db", stderr=note)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("app-log.db top", "top app-log.db"),
+        ("app-log.db top -n 3", "top app-log.db -n 3"),
+        ("-p ERROR gaps app-log.db", "gaps -p ERROR app-log.db"),
+        ("app-log.db stats -S -1h", "stats app-log.db -S-1h"),
+    ],
+)
+def test_a_command_that_comes_too_late(run, words, meant):
+    """
+    Who names the log before the command is shown the line that was meant.
+
+    It was once "unrecognized arguments: top".
+    """
+    note = f"sqlite-log: the command comes first: sqlite-log {meant}; `sqlite-log --help` says more\n"
+
+    assert (2, []) == run(*words.split(), stderr=note)
+
+
+def test_a_log_may_have_the_name_of_a_command(run, shop, tmp_path, monkeypatch):
+    """A log that is called `top` is a log, where it cannot be the command."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "top").write_bytes(shop.read_bytes())
+
+    note = "sqlite-log show: one log at a time: 'top' is one too many; `sqlite-log show --help` says more\n"
+    assert (0, ["stock is low"]) == run("show", "top", "-o", "cat", "-n", "1")
+    assert (2, []) == run("./top", "top", stderr=note)
+
+
+@pytest.mark.parametrize(("words", "expected"), [(["help"], ["--help"]), (["help", "top"], ["top", "--help"])])
+def test_help_is_a_word(run, words, expected):
+    """`sqlite-log help` is the help, and `help top` that of `top`."""
+    assert run(*expected) == run(*words)
+    assert run(*words)[1]
+
+
+def test_a_length_of_time_is_not_taken_for_a_point(run):
+    """Who writes `-S '1 hour'` is told what was meant, as one has to write it in a shell."""
+    note = "sqlite-log show: '1 hour' is a length of time, and no point in time: did you mean '-1 hour'?\n"
+
+    assert (2, []) == run("-S", "1 hour", stderr=note)
+
+
+@pytest.mark.parametrize(
+    ("number", "meant"), [("3", "ERROR is 40"), ("4", "WARNING is 30"), ("6", "INFO is 20"), ("7", "DEBUG is 10")]
+)
+@pytest.mark.parametrize("command", ["show", "top", "gaps", "stats", "export"])
+def test_who_means_a_level_of_journalctl_is_told(run, command, number, meant):
+    """`-p 3` is `err` to journalctl; here it is a level below DEBUG, so that all is shown, and a note says so."""
+    note = f"sqlite-log: {number} is a level of Python's logging, below DEBUG (10); {meant}\n"
+
+    assert run(command, "-p", "0") == run(command, "-p", number, stderr=note)
+
+
+def test_a_number_that_the_log_has_a_name_for_is_meant(run, make_handler, path):
+    """Where 5 is the level TRACE, `-p 5` needs no note; nor does a name, a range, or a number above."""
+    handler = make_handler()
+    handler.handle(record("deep", 5))
+    handler.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("INSERT OR REPLACE INTO levels VALUES (5, 'TRACE')")
+
+    assert (0, ["deep"]) == run("-p", "5", "-o", "cat", str(path))
+    assert (0, 1, 1) == (run("-p", "..5", str(path))[0], run("-p", "ERROR", str(path))[0], run("-p", "8", str(path))[0])
+
+
+def test_all_lines(run):
+    """`-n all` is no limit, as journalctl has it; a gap before the first line belongs to what is shown."""
+    assert run("--after-id", "13") == run("-n", "all", "--after-id", "13")
+    assert "GAP" in str(run("-n", "all", "--after-id", "13"))
+    assert run("top", "-n", "1000") == run("top", "-n", "all")
 
 
 # The other commands ---------------------------------------------------------------------------------------------------
@@ -871,6 +956,20 @@ def test_follow_shows_each_record_that_comes(start, make_handler, logger, path, 
 
     expected = [*(f"before {number}" for number in range(10, 20)), "first", "second"]
     assert expected == [json.loads(line)["message"] if "jsonl" in words else line.strip() for line in shown]
+
+
+def test_follow_shows_all_when_asked_to(start, make_handler, logger, path):
+    """`-f` begins with the newest ten, and with `-n all` at the beginning."""
+    handler = make_handler()
+    logger.addHandler(handler)
+    for number in range(20):
+        logger.info("before %d", number)
+    handler.flush()
+
+    process = start(path, "-f", "-n", "all", "-o", "cat")
+    assert "before 0\n" == process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
 
 
 def test_follow_draws_the_gap_where_it_is(start, make_handler, path):
