@@ -149,13 +149,16 @@ def refuse_no_file(path: str) -> None:
 
     Raises:
         MissingFileError: There is nothing.
-        UnreadableFileError: There is a folder.
+        UnreadableFileError: There is a folder, or a pipe or a device, which SQLite would wait for.
     """
     if not os.path.exists(path):
         message = f"{path!r} does not exist: {ADVICE}"
         raise MissingFileError(message)
     if os.path.isdir(path):
         message = f"{path!r} is a folder: name a file in it"
+        raise UnreadableFileError(message)
+    if not os.path.isfile(path):
+        message = f"{path!r} is no regular file: {ADVICE}"
         raise UnreadableFileError(message)
 
 

@@ -76,6 +76,9 @@ def run(options: argparse.Namespace) -> int:
     if options.follow and (options.reverse or options.output == "json"):
         message = "-f has no end, so it goes neither with -r nor with -o json; -o jsonl has an object on each line"
         raise FilterError(message)
+    if options.follow and options.until:
+        message = "-f shows what is still to come, which -U would leave out: give one of them"
+        raise FilterError(message)
     if options.cursor_file is not None and options.until:
         message = "--cursor-file keeps how far the log was read, and -U would leave out what is never read again"
         raise FilterError(message)

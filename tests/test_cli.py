@@ -330,6 +330,7 @@ ERRORS = {
     "or a range as INFO..ERROR",
     "top --where x": "top: --where 'x' has no =: write KEY=VALUE",
     "-f -r": "show: -f has no end, so it goes neither with -r nor with -o json; -o jsonl has an object on each line",
+    "no-such.db -f -U -1h": "show: -f shows what is still to come, which -U would leave out: give one of them",
     "--cursor-file c -U now": "show: --cursor-file keeps how far the log was read, and -U would leave out what is "
     "never read again",
     "--cursor-file {folder}/text": "show: '{folder}/text' is no cursor file: name one that does not exist yet, or the "
@@ -659,6 +660,47 @@ def test_export_writes_parquet(run, tmp_path):
     assert BEGIN == rows[0]["time"]
 
 
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_an_export_without_a_record_leaves_no_file(run, tmp_path, form):
+    """
+    When nothing matches no file is made, so that the next run can make it.
+
+    An empty file, or one of a head alone, was once left behind, and the next run said that it exists.
+    """
+    if form == "parquet":
+        pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    words = ["export", "--format", form, "--output", str(tmp_path / "x")]
+
+    assert (1, []) == run(*words, "-l", "nothere")
+    assert [] == list(tmp_path.iterdir())
+    assert (0, []) == run(*words, "-l", "shop.orders")
+
+
+def test_an_export_to_a_dash_is_one_to_standard_output(run, tmp_path, monkeypatch):
+    """`--output -` writes to standard output, as elsewhere, and makes no file of that name."""
+    monkeypatch.chdir(tmp_path)
+
+    assert run("export") == run("export", "--output", "-")
+    assert (1, []) == run("export", "--output", "-", "-l", "nothere")
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a socket that is a file")
+@pytest.mark.parametrize("words", [["show"], ["check"], ["prune", "--vacuum"]], ids=" ".join)
+def test_what_is_no_regular_file_is_no_log(run, tmp_path, monkeypatch, words):
+    """
+    A pipe, a device or a socket is told as such: SQLite would open a pipe and wait for ever.
+
+    (Here it is a socket, which nobody waits for.)
+    """
+    monkeypatch.chdir(tmp_path)
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as bound:
+        bound.bind("socket")
+
+    note = re.compile(rf"^sqlite-log {words[0]}: '.*socket' is no regular file: name the file of a SQLiteHandler\n$")
+    assert (2, []) == run(*words, "socket", stderr=note)
+
+
 def test_parquet_needs_pyarrow(run, monkeypatch):
     """Without pyarrow, it is said what to install."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -760,6 +802,7 @@ def test_there_are_no_colours_without_a_terminal(run):
         ("top", "no record matches; `sqlite-log stats` shows what there is"),
         ("gaps", "no gap: of what was asked for, nothing is missing"),
         ("stats", "no record matches, so there is no histogram"),
+        ("export", "no record matches; `sqlite-log stats` shows what there is"),
     ],
 )
 def test_nothing_is_told_on_a_terminal_only(run, shop, words, told):
