@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     with _arguments.open_reader(options) as reader:
         talkers = reader.top(options.by, **filters)
         write_lines(table(talkers, options.by, options.lines))
-        if options.by == "logger" and talkers:
+        if options.by == "logger" and talkers and options.lines:
             write_lines(advice(reader, talkers[0], filters))
     return _arguments.status_of(talkers, "no record matches; `sqlite-log stats` shows what there is")
 
@@ -111,10 +111,11 @@ def advice(reader: LogReader, talker: Talker, filters: Filters) -> Iterator[str]
     for level, below in (("INFO", 19), ("WARNING", 29)):
         only: Filters = {**filters, "logger": talker.name, "level": f"..{below}"}
         spared = [found for found in reader.top(**only) if found.name == talker.name]
-        count = sum(found.records + (found.dropped or 0) for found in spared)
-        if count * 2 > attempted:
-            share = talker.share * count / attempted
+        records, dropped = sum(found.records for found in spared), sum(found.dropped or 0 for found in spared)
+        if (records + dropped) * 2 > attempted:
+            share = talker.share * (records + dropped) / attempted
+            drops = f", and {dropped:,} that were dropped" if dropped else ""
             yield ""
-            yield f"To leave out {count:,} of its records, {share:.1%} of all:"
+            yield f"To leave out {records:,} of its records{drops}, {share:.1%} of all:"
             yield f"  logging.getLogger({printable(name)}).setLevel(logging.{level})"
             return

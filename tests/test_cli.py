@@ -479,9 +479,19 @@ def test_top_says_who_and_what_to_do(run):
     assert lines[3].endswith("3 more")
     assert [
         "",
-        "To leave out 25 of its records, 83.3% of all:",
+        "To leave out 10 of its records, and 15 that were dropped, 83.3% of all:",
         "  logging.getLogger('shop.cache').setLevel(logging.INFO)",
     ] == (lines[4:])
+
+
+def test_top_gives_advice_on_what_it_shows(run):
+    """
+    With no line in the table there is no advice, and where nothing was dropped, or that is not known, no word of drops.
+
+    The advice once had a higher number of records than the row above it, because those dropped were among them.
+    """
+    assert "setLevel" not in str(run("top", "-n", "0"))
+    assert "To leave out 10 of its records, 100.0% of all:" in run("top", "-F", "miss")[1]
 
 
 def test_top_by_source_draws_the_trend(run):
