@@ -3,7 +3,11 @@ Arguments that commands share: the file, the filters, and examples in the help.
 """
 
 import argparse
+import contextlib
+import logging
 import os
+import shlex
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -12,9 +16,15 @@ from typing import Any, Final, TypeAlias
 from sqlite_log_handler._filters import FilterError, Filters
 from sqlite_log_handler._reader import LogReader
 from sqlite_log_handler._terminal import is_terminal, say
-from sqlite_log_handler._times import parse_time
+from sqlite_log_handler._times import parse_duration, parse_time
 
 VARIABLE: Final = "SQLITE_LOG_DB"
+
+# Lines without a limit.
+ALL: Final = sys.maxsize
+
+# What these numbers are to syslog and journalctl (syslog(3)), as levels of `logging`: notice is nearest to INFO.
+_SYSLOG: Final = {"1": 50, "2": 50, "3": 40, "4": 30, "5": 20, "6": 20, "7": 10}
 
 _HELP_WIDTH: Final = 78
 
@@ -50,13 +60,27 @@ def add_command(
     return parser
 
 
+def whole_number(text: str) -> int:
+    """
+    Read a whole number.
+    """
+    try:
+        return int(text)
+    except ValueError as error:
+        message = f"{text!r} is no whole number"
+        raise argparse.ArgumentTypeError(message) from error
+
+
 def count(text: str) -> int:
     """
-    Read a number of lines.
+    Read a number of lines, or `all`.
     """
-    number = int(text)
+    if text == "all":
+        return ALL
+    number = whole_number(text)
     if number < 0:
-        raise argparse.ArgumentTypeError("it is below 0")
+        message = f"{text!r} is below 0"
+        raise argparse.ArgumentTypeError(message)
     return number
 
 
@@ -88,7 +112,33 @@ def open_reader(options: argparse.Namespace) -> LogReader:
     reader = LogReader(file_of(options))
     if reader.notice:
         say(reader.notice)
+    level = getattr(options, "level", None)
+    if level in _SYSLOG:
+        _explain_level(reader, level)
     return reader
+
+
+def _explain_level(reader: LogReader, level: str) -> None:
+    """
+    Tell those who know journalctl that a number means something else here, unless this log has a name for it.
+    """
+    named = any(found.name != f"Level {level}" for found in reader.top("level", level=f"{level}..{level}"))
+    if not named:
+        meant = _SYSLOG[level]
+        say(f"{level} is a level of Python's logging, below DEBUG (10); {logging.getLevelName(meant)} is {meant}")
+
+
+def refuse_no_folder(path: str) -> None:
+    """
+    Raise an error when no file can be made at `path`, because its folder is not there or is read only.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        message = f"{path!r}: there is no folder {folder!r}: create it first"
+        raise FileNotFoundError(message)
+    if not os.access(folder, os.W_OK):
+        message = f"{path!r}: you may not write to the folder {folder!r}: make it writable"
+        raise PermissionError(message)
 
 
 def status_of(found: object, nothing: str) -> int:
@@ -126,15 +176,15 @@ def add_ledger_filters(parser: argparse.ArgumentParser) -> argparse._ArgumentGro
     group.add_argument(
         "--exclude", action="append", metavar="NAME", help="not of this logger nor of one below it; repeatable"
     )
-    group.add_argument("--pid", type=int, metavar="PID", help="of this process id")
+    group.add_argument("--pid", type=whole_number, metavar="PID", help="of this process id")
     group.add_argument(
         "--run",
-        type=int,
+        type=whole_number,
         dest="started",
         metavar="N",
         help="of one start of the program: 0 the last, -1 the one before, 1 the first",
     )
-    group.add_argument("--after-id", type=int, metavar="ID", help="behind the row with this id")
+    group.add_argument("--after-id", type=whole_number, metavar="ID", help="behind the row with this id")
     return group
 
 
@@ -178,10 +228,7 @@ def filters_of(options: argparse.Namespace) -> Filters:
         FilterError: One of them cannot be understood.
     """
     now = datetime.now(UTC) if getattr(options, "utc", False) else datetime.now()  # noqa: DTZ005 - local on purpose
-    try:
-        since, until = (text and parse_time(text, now) for text in (options.since, options.until))
-    except ValueError as error:
-        raise FilterError(str(error)) from error
+    since, until = (text and _time(text, now) for text in (options.since, options.until))
     given = vars(options)
     filters: Filters = {
         "level": given.get("level"),
@@ -200,6 +247,17 @@ def filters_of(options: argparse.Namespace) -> Filters:
         "after_id": given.get("after_id"),
     }
     return filters
+
+
+def _time(text: str, now: datetime) -> datetime:
+    try:
+        return parse_time(text, now)
+    except ValueError as error:
+        message = str(error)
+        with contextlib.suppress(ValueError):
+            parse_duration(text)
+            message = f"{text!r} is a length of time, and no point in time: did you mean {shlex.quote(f'-{text}')}?"
+        raise FilterError(message) from error
 
 
 def _pair(text: str) -> tuple[str, str]:

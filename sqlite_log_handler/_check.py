@@ -3,7 +3,8 @@
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from sqlite_log_handler import _arguments
 from sqlite_log_handler._figures import Books
@@ -11,6 +12,9 @@ from sqlite_log_handler._open import CorruptFileError
 from sqlite_log_handler._printable import printable
 from sqlite_log_handler._schema import USER_VERSION
 from sqlite_log_handler._terminal import write_lines
+
+# Findings that are printed: more say nothing new, and SQLite itself ends after a hundred.
+_MOST: Final = 10
 
 
 def add_parser(commands: _arguments.Commands) -> None:
@@ -43,10 +47,12 @@ def run(options: argparse.Namespace) -> int:
         nonlocal wrong
         with _arguments.open_reader(options) as reader:
             yield f"ok     a log of sqlite-log-handler, schema {reader.schema} of {USER_VERSION}"
-            faults = reader.check()
+            faults = findings(reader.check())
             wrong += len(faults)
             if faults:
-                yield from (f"WRONG  {printable(fault)}" for fault in faults)
+                yield from (f"WRONG  {printable(fault)}" for fault in faults[:_MOST])
+                if len(faults) > _MOST:
+                    yield f"WRONG  and {len(faults) - _MOST:,} more"
                 yield "-      the books cannot be compared in a damaged file"
                 return
             yield "ok     SQLite's integrity check"
@@ -64,6 +70,14 @@ def run(options: argparse.Namespace) -> int:
         )
         return 1
     return 1 if wrong else 0
+
+
+def findings(faults: Iterable[str]) -> list[str]:
+    """
+    Return each finding of SQLite by itself: it puts up to a hundred into one text, below a line for the database.
+    """
+    lines = [line for fault in faults for line in fault.splitlines() if line]
+    return [line for line in lines if not line.startswith("*** in database")] or lines
 
 
 def compare(books: Books) -> Iterator[tuple[str, str]]:

@@ -7,9 +7,10 @@ which takes the options and returns the exit status.
 
 import argparse
 import os
+import shlex
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Final, NoReturn, TypeAlias
 
 from sqlite_log_handler import _check, _export, _gaps, _show, _stats, _terminal, _top
@@ -63,6 +64,44 @@ def build_parser(
     return parser, commands.choices
 
 
+def _parse(
+    parser: argparse.ArgumentParser, by_name: Mapping[str, argparse.ArgumentParser], arguments: Sequence[str]
+) -> argparse.Namespace:
+    """
+    Read a command line; `show` is what is meant without a command.
+    """
+    words = join_times(arguments)
+    if words[:1] == ["help"] and not os.path.exists("help"):
+        words = [*words[1:2], "--help"]
+    first = words[0] if words else ""
+    if first not in {*by_name, "-h", "--help", "--version"}:
+        if first.isalpha() and not os.path.exists(first):
+            parser.error(f"{first!r} is neither a command ({', '.join(by_name)}) nor a file")
+        words.insert(0, "show")
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        if first not in by_name:
+            _refuse_late_command(parser, words[1:], [*unknown, options.file], by_name)
+        message = f"unrecognized arguments: {' '.join(unknown)}"
+        if not unknown[0].startswith("-"):
+            message = f"one log at a time: {unknown[0]!r} is one too many"
+        by_name[options.command].error(message)
+    return options
+
+
+def _refuse_late_command(
+    parser: argparse.ArgumentParser, words: Sequence[str], files: Iterable[str], commands: Container[str]
+) -> None:
+    """
+    End with the line that was meant when the name of a command stands where a file does.
+    """
+    for command in files:
+        if command in commands and not os.path.exists(command):
+            others = list(words)
+            others.remove(command)
+            parser.error(f"the command comes first: {shlex.join([PROGRAM, command, *others])}")
+
+
 def main(arguments: Sequence[str] | None = None, *, more: Iterable[AddParser] = (), version: str = "") -> int:
     """
     Run one command and return its exit status.
@@ -75,17 +114,11 @@ def main(arguments: Sequence[str] | None = None, *, more: Iterable[AddParser] = 
         more: Commands beside those that read: this module knows only that half.
         version: What `--version` prints.
     """
-    _terminal.prepare()
+    if not _terminal.prepare():
+        _terminal.say("standard output is closed, so nothing can be shown: send it to /dev/null if nobody is to see it")
+        return 2
     parser, by_name = build_parser(more, version)
-    words = join_times(sys.argv[1:] if arguments is None else arguments)
-    first = words[0] if words else ""
-    if first not in {*by_name, "-h", "--help", "--version"}:
-        if first.isalpha() and not os.path.exists(first):
-            parser.error(f"{first!r} is neither a command ({', '.join(by_name)}) nor a file")
-        words.insert(0, "show")
-    options, unknown = parser.parse_known_args(words)
-    if unknown:
-        by_name[options.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    options = _parse(parser, by_name, sys.argv[1:] if arguments is None else arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)

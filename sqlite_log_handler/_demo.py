@@ -340,7 +340,7 @@ def show_books(handler: SQLiteHandler, path: str, calls: int, write: Write) -> b
     checks = [
         ("seen", stats.seen, "written + dropped + queued", stats.written + stats.dropped_total + stats.queued),
         ("seen", stats.seen, "calls, as the threads counted", calls),
-        ("written", stats.written, "rows in the file", books.rows),
+        ("written", stats.written, "rows without the drop warnings", books.rows),
         ("dropped", stats.dropped_total, "sum of the table drops", books.dropped_in_ledger),
         ("dropped", stats.dropped_total, "sum of the table volume", books.dropped_in_volume),
         ("dropped", stats.dropped_total, f"sum of the {books.warnings} drop warnings", books.dropped_in_warnings),
@@ -351,6 +351,9 @@ def show_books(handler: SQLiteHandler, path: str, calls: int, write: Write) -> b
     balanced = all(ours == theirs for _, ours, _, theirs in checks)
     write("")
     write("  The books balance." if balanced else "  THE BOOKS DO NOT BALANCE.")
+    if books.warnings:
+        rows = books.rows + books.warnings
+        show_lines(fold("  ", f"The drop warnings are rows as well: `sqlite-log stats` counts {rows:,}."), write)
     if not stats.dropped_total:
         write("  This machine was too slow to make the queue overflow: nothing was dropped.")
     write("")

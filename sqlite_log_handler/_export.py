@@ -25,6 +25,9 @@ FORMATS: Final = ("jsonl", "csv", "parquet")
 _AT_ONCE: Final = 1_000
 _ROW_GROUP: Final = 5_000
 
+# What stands for standard output.
+_STANDARD: Final = (None, "-")
+
 
 def add_parser(commands: _arguments.Commands) -> None:
     """
@@ -47,7 +50,7 @@ def add_parser(commands: _arguments.Commands) -> None:
         "--format", choices=FORMATS, default="jsonl", metavar="FORMAT", help=f"{', '.join(FORMATS)} (default: jsonl)"
     )
     parser.add_argument(
-        "--output", metavar="PATH", help="the file to make, which must not exist yet (default: standard output)"
+        "--output", metavar="PATH", help="the file to make, which must not exist yet (default: -, standard output)"
     )
     _arguments.add_utc(parser)
     _arguments.add_filters(parser)
@@ -65,17 +68,20 @@ def run(options: argparse.Namespace) -> int:
     filters = _arguments.filters_of(options)
     if options.format == "parquet":
         _pyarrow()
-        if options.output is None and is_terminal():
+        if options.output in _STANDARD and is_terminal():
             message = "Parquet is nothing for a terminal: name a file with --output"
             raise FilterError(message)
     with _arguments.open_reader(options) as reader, _output(options.output, binary=options.format == "parquet") as file:
         if options.format == "jsonl":
             count = write_jsonl(reader.json_lines(**filters), file)
         elif options.format == "csv":
-            count = write_csv(reader.rows(**filters), file, safe=options.output is None and is_terminal())
+            count = write_csv(reader.rows(**filters), file, safe=options.output in _STANDARD and is_terminal())
         else:
             count = write_parquet(reader.rows(**filters), file)
-    return 0 if count else 1
+    if not count and options.output not in _STANDARD:
+        # What is left of it, as a head of CSV, would be in the way of the next run.
+        os.remove(options.output)
+    return _arguments.status_of(count, "no record matches; `sqlite-log stats` shows what there is")
 
 
 @contextlib.contextmanager
@@ -83,7 +89,7 @@ def _output(path: str | None, *, binary: bool) -> Iterator[IO[Any]]:
     """
     Open what is written to. A file that exists stays as it is.
     """
-    if path is None:
+    if path in _STANDARD:
         file: IO[Any] = sys.stdout.buffer if binary else sys.stdout
         yield file
         file.flush()
@@ -91,10 +97,7 @@ def _output(path: str | None, *, binary: bool) -> Iterator[IO[Any]]:
     if os.path.lexists(path):
         message = f"{path!r} exists: name a file that does not exist yet"
         raise FileExistsError(message)
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        message = f"{path!r}: there is no folder {folder!r}: create it first"
-        raise FileNotFoundError(message)
+    _arguments.refuse_no_folder(path)
     if binary:
         with open(path, "xb") as file:
             yield file

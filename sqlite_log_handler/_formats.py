@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from sqlite_log_handler._figures import Gap
 from sqlite_log_handler._logged import Row
-from sqlite_log_handler._printable import printable
+from sqlite_log_handler._printable import is_printable, printable
 from sqlite_log_handler._terminal import Paint
 from sqlite_log_handler._times import from_microseconds
 
@@ -167,7 +167,7 @@ class Logfmt:
 
 def _pair(key: str, value: object) -> str:
     text = _text(value)
-    if not (_LOGFMT_PLAIN.fullmatch(text) and text.isprintable()):
+    if not (_LOGFMT_PLAIN.fullmatch(text) and is_printable(text)):
         text = json_safe(json.dumps(text, ensure_ascii=False))
     return f"{printable(_LOGFMT_KEY.sub('_', key))}={text}"
 
@@ -180,9 +180,9 @@ def json_safe(line: str) -> str:
     r"""
     Escape in JSON what a terminal would obey, as \u and four digits: the value stays the same.
     """
-    if line.isprintable():
+    if is_printable(line):
         return line
-    return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in line)
+    return "".join(character if is_printable(character) else json.dumps(character)[1:-1] for character in line)
 
 
 def indented(text: str) -> Iterator[str]:

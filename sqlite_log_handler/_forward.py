@@ -76,7 +76,11 @@ def add_parser(commands: Any) -> None:
 
 def _at_least(lowest: int) -> Callable[[str], int]:
     def integer(text: str) -> int:
-        number = int(text)
+        try:
+            number = int(text)
+        except ValueError as error:
+            message = f"{text!r} is no whole number"
+            raise argparse.ArgumentTypeError(message) from error
         if number < lowest:
             message = f"{number} is less than {lowest}"
             raise argparse.ArgumentTypeError(message)

@@ -10,7 +10,7 @@ from sqlite_log_handler import _arguments
 from sqlite_log_handler._figures import Gap
 from sqlite_log_handler._formats import Clock, loudest
 from sqlite_log_handler._printable import printable
-from sqlite_log_handler._terminal import columns, fit, is_terminal, terminal_width, write_lines
+from sqlite_log_handler._terminal import columns, fit, is_terminal, terminal_width, width_of, write_lines
 
 
 def add_parser(commands: _arguments.Commands) -> None:
@@ -72,7 +72,7 @@ def table(gaps: Sequence[Gap], clock: Clock) -> Iterator[str]:
     rows.append(("", "", f"{sum(gap.count for gap in gaps):,}", "", f"in {count:,} gap{'s' if count != 1 else ''}"))
     whose.append("")
     lines = list(zip(columns(rows), whose, strict=True))
-    if is_terminal() and max(len(line) + 2 + len(names) for line, names in lines) > terminal_width():
+    if is_terminal() and max(width_of(line) + 2 + width_of(names) for line, names in lines) > terminal_width():
         for line, names in lines:
             yield line
             if names:

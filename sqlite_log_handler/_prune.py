@@ -369,6 +369,22 @@ class Pruner:
         """
         if state.wal <= self.limits.wal_bytes:
             return self._let_go()
+        if self.write_back(connection):
+            return True
+        since = self._pinned_since
+        if since is not None and not self._said_pinned and self._clock() - since >= _PINNED_RETRY:
+            self._said_pinned = True
+            self._say(
+                f"{self._pinned_at}, so that the WAL ({size_text(state.wal)}) cannot be written back and nothing is "
+                f"pruned: end that reader"
+            )
+        return False
+
+    def write_back(self, connection: sqlite3.Connection) -> bool:
+        """
+        Write all of the WAL back, once a second at most. Returns whether it was; if not, `pinned` says who is in the
+        way.
+        """
         now = self._clock()
         if now < self._next_checkpoint:
             return False
@@ -380,12 +396,6 @@ class Pruner:
             self._pinned_since = now
             started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._now()))
             self._pinned_at = f"a reader holds a snapshot since {started} or before{_readers(self.path)}"
-        elif not self._said_pinned:
-            self._said_pinned = True
-            self._say(
-                f"{self._pinned_at}, so that the WAL ({size_text(state.wal)}) cannot be written back and nothing is "
-                f"pruned: end that reader"
-            )
         return False
 
     def _wal_is_free(self, connection: sqlite3.Connection) -> bool:

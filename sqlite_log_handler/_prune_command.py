@@ -5,6 +5,7 @@
 import argparse
 import contextlib
 import os
+import re
 import sqlite3
 import sys
 import time
@@ -15,9 +16,9 @@ from typing import Self, TextIO
 from sqlite_log_handler import _arguments
 from sqlite_log_handler._limits import Cut, Limits, State, count, seconds, size, size_text
 from sqlite_log_handler._lock import WriteLock
-from sqlite_log_handler._open import ADVICE, EmptyFileError, named_errors, refuse_no_file
+from sqlite_log_handler._open import CorruptFileError, named_errors, open_log
 from sqlite_log_handler._prune import Pruner, look, plan
-from sqlite_log_handler._schema import connect_read_only, is_ours
+from sqlite_log_handler._schema import SCHEMA
 from sqlite_log_handler._terminal import say, write_line
 
 # How long to wait for whoever is writing, and for a reader that is in the way.
@@ -32,6 +33,14 @@ _LONGEST_PAUSE = 0.05
 
 _INCREMENTAL = 2
 _VACUUM_PAGES = 256
+
+# A row that is too long to be shown can still be deleted.
+_ANY_LENGTH = 2**31 - 1
+
+_MAY_NOT_WRITE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
+
+# Those of a log: they are made together, with the file.
+_TABLES = tuple(re.findall(r"CREATE TABLE (\w+)", SCHEMA))
 
 # Work that takes less shows no bar.
 _BAR_AFTER = 0.5
@@ -56,7 +65,9 @@ def add_parser(commands: _arguments.Commands) -> None:
     )
     _arguments.add_file(parser)
     parser.add_argument("--max-age", metavar="AGE", help="delete what is older: seconds, or 7d, 12h, 30m")
-    parser.add_argument("--max-rows", metavar="N", type=int, help="keep so many rows, or up to a hundredth less")
+    parser.add_argument(
+        "--max-rows", metavar="N", type=_arguments.whole_number, help="keep so many rows, or up to a hundredth less"
+    )
     parser.add_argument("--max-bytes", metavar="SIZE", help="let file and WAL take so much: bytes, or 500MB, 2GB")
     parser.add_argument(
         "--vacuum",
@@ -91,18 +102,53 @@ def run(
         message = "what is to be kept? Give --max-age, --max-rows or --max-bytes, or --vacuum to give back free pages"
         raise ValueError(message)
     path = os.path.abspath(_arguments.file_of(options))
-    refuse_no_file(path)
     real = os.path.realpath(path)
-    # Read-only: opening a file for writing may already change it, and it may be anybody's.
-    with named_errors(path), contextlib.closing(connect_read_only(real)) as reading:
-        if not is_ours(reading, path, advice=ADVICE):
-            message = f"{path!r} is an empty database: no log was written to it yet"
-            raise EmptyFileError(message)
-        state, cut = plan(reading, real, limits, now())
-        if options.dry_run:
-            _say_plan(reading, state, cut, vacuum=options.vacuum)
-            return 0
-    return _Work(real, limits, now=now, clock=clock, sleep=sleep).run(state, cut, vacuum=options.vacuum)
+    with _named_errors(path):
+        # Read-only: opening a file for writing may already change it, and it may be anybody's.
+        reading, notice = open_log(path)
+        with contextlib.closing(reading):
+            reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _ANY_LENGTH)
+            if not options.dry_run:
+                _refuse_to_write(reading, path)
+            elif notice:
+                say(notice)
+            state, cut = plan(reading, real, limits, now())
+            if options.dry_run:
+                _say_plan(reading, state, cut, vacuum=options.vacuum)
+                return 0
+        return _Work(real, limits, now=now, clock=clock, sleep=sleep).run(state, cut, vacuum=options.vacuum)
+
+
+@contextlib.contextmanager
+def _named_errors(path: str) -> Iterator[None]:
+    """
+    Name the file, and what to do, in whatever SQLite raises inside the `with` block.
+    """
+    with named_errors(path):
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            # To those who only read, these mean something else.
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _MAY_NOT_WRITE:
+                raise _may_not_write(path) from error
+            raise
+
+
+def _refuse_to_write(connection: sqlite3.Connection, path: str) -> None:
+    """
+    Raise an error when the log may not be written to, or when a table of it is missing, so that its books are lost.
+    """
+    if not (os.access(path, os.W_OK) and os.access(os.path.dirname(os.path.realpath(path)), os.W_OK)):
+        raise _may_not_write(path)
+    there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    missing = [name for name in _TABLES if name not in there]
+    if missing:
+        message = f"{path!r}: it has no table {missing[0]}, so nothing is deleted; see `sqlite-log check`"
+        raise CorruptFileError(message)
+
+
+def _may_not_write(path: str) -> PermissionError:
+    return PermissionError(f"{path!r}: you may not write to it: make the file and its folder writable")
 
 
 def _say_plan(connection: sqlite3.Connection, state: State, cut: Cut | None, *, vacuum: bool) -> None:
@@ -145,6 +191,8 @@ class _Work:
     def run(self, before: State, cut: Cut | None, *, vacuum: bool) -> int:
         with contextlib.closing(self._lock), self._open() as connection, self._bar:
             done = self._prune(connection, before, cut) and (not vacuum or self._vacuum(connection))
+            if done and (vacuum or self._pruner.deleted):
+                done = self._write_back(connection)
             with self._lock.hold(_LOCK_TIMEOUT):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 after = look(connection, self._path)
@@ -199,6 +247,9 @@ class _Work:
         """
         Give back all free pages. Returns whether that was possible.
         """
+        # What is given back stands in the WAL until that is written back: with a reader in the way, it would only grow.
+        if not self._write_back(connection):
+            return False
         if connection.execute("PRAGMA auto_vacuum").fetchone() != (_INCREMENTAL,):
             say("made without auto_vacuum=INCREMENTAL: the file is written anew")
             with self._lock.hold(_LOCK_TIMEOUT):
@@ -210,13 +261,28 @@ class _Work:
         while left:
             begin = self._clock()
             with self._lock.hold(_LOCK_TIMEOUT):
-                if not self._pruner.wal_is_free(connection, look(connection, self._path)):
-                    return False
-                connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
-                (left,) = connection.execute("PRAGMA freelist_count").fetchone()
+                free = self._pruner.wal_is_free(connection, look(connection, self._path))
+                if free:
+                    connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+                    (left,) = connection.execute("PRAGMA freelist_count").fetchone()
+            if not free and not self._write_back(connection):
+                return False
             self._bar.show("giving back", goal - left, goal)
             self._sleep(min(self._clock() - begin, _LONGEST_PAUSE))
         return True
+
+    def _write_back(self, connection: sqlite3.Connection) -> bool:
+        """
+        Write the WAL back. Returns whether that was possible: a reader in the way is waited for, but not for ever.
+        """
+        give_up = self._clock() + _READER_TIMEOUT
+        while True:
+            with self._lock.hold(_LOCK_TIMEOUT):
+                if self._pruner.write_back(connection):
+                    return True
+            if self._clock() >= give_up:
+                return False
+            self._sleep(1.0)
 
 
 class _Bar:

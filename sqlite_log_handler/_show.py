@@ -44,7 +44,7 @@ def add_parser(commands: _arguments.Commands) -> None:
         "--lines",
         type=_arguments.count,
         metavar="N",
-        help=f"only the newest N (with -f: {_FOLLOWED} by default)",
+        help=f"only the newest N, or all (with -f: {_FOLLOWED} by default)",
     )
     parser.add_argument("-r", "--reverse", action="store_true", help="the newest first")
     parser.add_argument(
@@ -76,17 +76,25 @@ def run(options: argparse.Namespace) -> int:
     if options.follow and (options.reverse or options.output == "json"):
         message = "-f has no end, so it goes neither with -r nor with -o json; -o jsonl has an object on each line"
         raise FilterError(message)
-    if options.cursor_file and options.until:
+    if options.follow and options.until:
+        message = "-f shows what is still to come, which -U would leave out: give one of them"
+        raise FilterError(message)
+    if options.cursor_file is not None and options.until:
         message = "--cursor-file keeps how far the log was read, and -U would leave out what is never read again"
         raise FilterError(message)
+    if options.cursor_file is not None:
+        _refuse_no_cursor(options.cursor_file)
     filters = _arguments.filters_of(options)
+    nothing = "no record matches; `sqlite-log stats` shows what there is"
     with _arguments.open_reader(options) as reader:
         last_id = reader.last_id()
-        if options.cursor_file and options.after_id is None:
-            filters["after_id"] = _read_cursor(options.cursor_file, last_id)
+        if options.cursor_file is not None and options.after_id is None:
+            cursor = filters["after_id"] = _read_cursor(options.cursor_file, last_id)
+            if cursor is not None:
+                nothing = f"nothing new since id {cursor}" + (" matches" if cursor < last_id else "")
         filters["up_to_id"] = last_id
-        newest = options.lines
-        if options.follow and newest is None and options.since is None and filters.get("after_id") is None:
+        newest = None if options.lines == _arguments.ALL else options.lines
+        if options.follow and options.lines is None and options.since is None and filters.get("after_id") is None:
             newest = _FOLLOWED
         view = View(options)
         write_lines(view.document(reader, filters, newest))
@@ -96,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
                 added: Filters = {**filters, "after_id": after_id, "up_to_id": up_to_id}
                 write_lines(view.lines(reader, added, None))
                 _keep_cursor(options.cursor_file, up_to_id)
-    return _arguments.status_of(view.rows, "no record matches; `sqlite-log stats` shows what there is")
+    return _arguments.status_of(view.rows, nothing)
 
 
 class View:
@@ -156,19 +164,37 @@ class View:
                 yield self._format.gap(entry)
 
 
+def _refuse_no_cursor(path: str) -> None:
+    """
+    Raise an error when the cursor cannot be kept at `path`: afterwards, the records would have been shown already.
+    """
+    if not path:
+        message = "--cursor-file has no name: name a file"
+        raise FilterError(message)
+    if os.path.isdir(path):
+        message = f"{path!r} is a folder: name a file in it"
+        raise FilterError(message)
+    # It is replaced by a new one each time, which is not to happen to /dev/null.
+    if os.path.exists(path) and not os.path.isfile(path):
+        message = f"{path!r} is no regular file: name one that does not exist yet"
+        raise FilterError(message)
+    _arguments.refuse_no_folder(path)
+
+
 def _read_cursor(path: str, last_id: int) -> int | None:
     """
-    Return the id that was kept, or None when none was yet.
+    Return the id that was kept, or None when none was yet: there is no file, or an empty one, as mktemp makes it.
     """
     try:
         with open(path, encoding="ascii") as file:
-            cursor = int(file.read())
+            text = file.read().strip()
+        cursor = int(text) if text else None
     except FileNotFoundError:
         return None
     except ValueError as error:
         message = f"{path!r} is no cursor file: name one that does not exist yet, or the one that was written before"
         raise FilterError(message) from error
-    if cursor > last_id:
+    if cursor is not None and cursor > last_id:
         say(f"the log was begun anew since {path!r} was written: it is read from its beginning")
         return None
     return cursor

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
-from sqlite_log_handler._printable import printable
+from sqlite_log_handler._printable import printable, without_joiners
 
 # Gives a text the colour of its level.
 Paint: TypeAlias = Callable[[str, int], str]
@@ -79,16 +79,23 @@ def fit(line: str) -> str:
     Cut a line of a table to the width of the terminal; what is not printed on one stays whole.
     """
     width = terminal_width()
-    return line if len(line) <= width or not is_terminal() else f"{line[: width - 3]}..."
+    return line if width_of(line) <= width or not is_terminal() else f"{line[: width - 3]}..."
+
+
+def width_of(text: str) -> int:
+    """
+    Return how many columns a text takes, a character in each; joiners have no width.
+    """
+    return len(without_joiners(text))
 
 
 def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """
     Lay out a table: every column as wide as its widest cell, and to the right, but for the last one.
     """
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)][:-1]
+    widths = [max(map(width_of, cells)) for cells in zip(*rows, strict=True)][:-1]
     for *cells, last in rows:
-        line = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        line = "  ".join(" " * (width - width_of(cell)) + cell for cell, width in zip(cells, widths, strict=True))
         yield fit(f"{line}  {last}".rstrip())
 
 
@@ -149,9 +156,15 @@ def shows(characters: str) -> bool:
     return True
 
 
-def prepare() -> None:
+def prepare() -> bool:
     """
     Make standard output take any text: a terminal that cannot show a letter gets its escape.
+
+    Returns whether there is a standard output. A shell closes it with `>&-`; the next file that is opened then has its
+    number, so that whatever is printed below Python would go into the log.
     """
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    return sys.stdout is not None

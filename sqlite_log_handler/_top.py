@@ -49,7 +49,9 @@ def add_parser(commands: _arguments.Commands) -> None:
         metavar="WHAT",
         help=f"{', '.join(BY)} (default: logger)",
     )
-    parser.add_argument("-n", "--lines", type=_arguments.count, default=10, metavar="N", help="so many (default: 10)")
+    parser.add_argument(
+        "-n", "--lines", type=_arguments.count, default=10, metavar="N", help="so many, or all (default: 10)"
+    )
     _arguments.add_utc(parser)
     _arguments.add_filters(parser)
     parser.set_defaults(run=run)
@@ -63,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     with _arguments.open_reader(options) as reader:
         talkers = reader.top(options.by, **filters)
         write_lines(table(talkers, options.by, options.lines))
-        if options.by == "logger" and talkers:
+        if options.by == "logger" and talkers and options.lines:
             write_lines(advice(reader, talkers[0], filters))
     return _arguments.status_of(talkers, "no record matches; `sqlite-log stats` shows what there is")
 
@@ -109,10 +111,11 @@ def advice(reader: LogReader, talker: Talker, filters: Filters) -> Iterator[str]
     for level, below in (("INFO", 19), ("WARNING", 29)):
         only: Filters = {**filters, "logger": talker.name, "level": f"..{below}"}
         spared = [found for found in reader.top(**only) if found.name == talker.name]
-        count = sum(found.records + (found.dropped or 0) for found in spared)
-        if count * 2 > attempted:
-            share = talker.share * count / attempted
+        records, dropped = sum(found.records for found in spared), sum(found.dropped or 0 for found in spared)
+        if (records + dropped) * 2 > attempted:
+            share = talker.share * (records + dropped) / attempted
+            drops = f", and {dropped:,} that were dropped" if dropped else ""
             yield ""
-            yield f"To leave out {count:,} of its records, {share:.1%} of all:"
+            yield f"To leave out {records:,} of its records{drops}, {share:.1%} of all:"
             yield f"  logging.getLogger({printable(name)}).setLevel(logging.{level})"
             return

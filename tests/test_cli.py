@@ -15,6 +15,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -24,12 +25,13 @@ import pytest
 from freezegun import freeze_time
 
 import sqlite_log_handler
-from sqlite_log_handler import Row, SQLiteHandler, _demo, _prune_command
+from sqlite_log_handler import Row, SQLiteHandler, _demo, _prune_command, _terminal
 from sqlite_log_handler.__main__ import add_demo, main
 from sqlite_log_handler._arguments import join_times
 from sqlite_log_handler._cli import build_parser
+from sqlite_log_handler._formats import json_safe
 from sqlite_log_handler._printable import printable
-from sqlite_log_handler._terminal import size
+from sqlite_log_handler._terminal import columns, fit, size, width_of
 
 BEGIN = datetime(2025, 6, 30, 12, tzinfo=UTC)
 
@@ -273,12 +275,62 @@ def test_the_cursor_file_keeps_how_far_one_has_read(run, tmp_path, make_handler,
     assert ["logger"] != handler  # the handler lives as long as the test
 
 
+def test_an_empty_cursor_file_is_the_beginning(run, tmp_path):
+    """A file that `mktemp` made is empty: nothing was read yet."""
+    (tmp_path / "cursor").write_text("")
+
+    assert (0, ["stock is low"]) == run("-o", "cat", "-n", "1", "--cursor-file", str(tmp_path / "cursor"))
+    assert "15\n" == (tmp_path / "cursor").read_text()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a socket that is a file")
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("{folder}/no/c", "'{folder}/no/c': there is no folder '{folder}/no': create it first"),
+        ("", "--cursor-file has no name: name a file"),
+        (".", "'.' is a folder: name a file in it"),
+        ("{folder}/socket", "'{folder}/socket' is no regular file: name one that does not exist yet"),
+        ("{folder}/ro/c", "'{folder}/ro/c': you may not write to the folder '{folder}/ro': make it writable"),
+    ],
+)
+def test_a_cursor_that_cannot_be_kept_is_said_before_anything_is_shown(run, tmp_path, monkeypatch, name, told):
+    """
+    Where no cursor can be kept, no record is shown: a job would take those for new ones, each time.
+
+    All of the log was once printed first, and then "No such file or directory: '/nonexistent/c.new'". And what is no
+    file, as /dev/null, would have been replaced by one. (The test has a socket for it, which nobody misses.)
+    """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ro").mkdir()
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as bound:
+        bound.bind("socket")  # by its short name: the path may be longer than a socket's may be
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != str(tmp_path / "ro") and access(path, mode))
+    name, told = (text.replace("{folder}", str(tmp_path)) for text in (name, told))
+
+    assert (2, []) == run("--cursor-file", name, stderr=f"sqlite-log show: {told}\n")
+    assert {"ro", "socket"} == set(os.listdir(tmp_path))
+
+
+def test_nothing_new_is_told_as_such(shop, tmp_path):
+    """On a terminal it is told behind which id nothing came, or nothing that matches."""
+    cursor = tmp_path / "cursor"
+    cursor.write_text("15\n")
+    assert "sqlite-log: nothing new since id 15\r\n" == in_terminal([str(shop), "--cursor-file", str(cursor)], status=1)
+
+    cursor.write_text("14\n")
+    words = [str(shop), "-p", "ERROR", "--cursor-file", str(cursor)]
+    assert "sqlite-log: nothing new since id 14 matches\r\n" == in_terminal(words, status=1)
+
+
 ERRORS = {
     "show no-such.db": "show: '{folder}/no-such.db' does not exist: name the file of a SQLiteHandler",
     "-p LOUD": "show: 'LOUD' is no level of this log: write one of DEBUG, INFO, WARNING, ERROR, CRITICAL, a number, "
     "or a range as INFO..ERROR",
     "top --where x": "top: --where 'x' has no =: write KEY=VALUE",
     "-f -r": "show: -f has no end, so it goes neither with -r nor with -o json; -o jsonl has an object on each line",
+    "no-such.db -f -U -1h": "show: -f shows what is still to come, which -U would leave out: give one of them",
     "--cursor-file c -U now": "show: --cursor-file keeps how far the log was read, and -U would leave out what is "
     "never read again",
     "--cursor-file {folder}/text": "show: '{folder}/text' is no cursor file: name one that does not exist yet, or the "
@@ -290,10 +342,21 @@ ERRORS = {
     "-p ERROR..INFO": "show: 'ERROR..INFO' has no level in it: write the lower one first, INFO..ERROR",
     "gaps -S 2025-02-01T00:00Z -U 2025-01-01T00:00Z": "gaps: since (2025-02-01 00:00:00+00:00) is after until "
     "(2025-01-01 00:00:00+00:00), so nothing is between them: swap them",
-    "--run x": "show: argument --run: invalid int value: 'x'; `sqlite-log show --help` says more",
+    "--run x": "show: argument --run: 'x' is no whole number; `sqlite-log show --help` says more",
+    "--pid 1.5": "show: argument --pid: '1.5' is no whole number; `sqlite-log show --help` says more",
+    "--after-id x": "show: argument --after-id: 'x' is no whole number; `sqlite-log show --help` says more",
+    "-n x": "show: argument -n/--lines: 'x' is no whole number; `sqlite-log show --help` says more",
+    "top -n -5": "top: argument -n/--lines: '-5' is below 0; `sqlite-log top --help` says more",
+    "prune --max-rows 1,000": "prune: argument --max-rows: '1,000' is no whole number; `sqlite-log prune --help` says "
+    "more",
+    "forward a.db --batch-rows x": "forward: argument --batch-rows: 'x' is no whole number; `sqlite-log forward "
+    "--help` says more",
+    "-S 1h": "show: '1h' is a length of time, and no point in time: did you mean -1h?",
     "--colour": "show: unrecognized arguments: --colour; `sqlite-log show --help` says more",
     "gaps a.db -g x": "gaps: unrecognized arguments: -g x; `sqlite-log gaps --help` says more",
-    "top a.db b.db": "top: unrecognized arguments: b.db; `sqlite-log top --help` says more",
+    "top a.db b.db": "top: one log at a time: 'b.db' is one too many; `sqlite-log top --help` says more",
+    "a.db b.db": "show: one log at a time: 'b.db' is one too many; `sqlite-log show --help` says more",
+    "gaps a.db top": "gaps: one log at a time: 'top' is one too many; `sqlite-log gaps --help` says more",
     "stats --bucket 1us": "stats: bucket='1us' makes 9,000,001 buckets of this log: take a longer one",
 }
 
@@ -329,6 +392,80 @@ def test_a_command_that_does_not_exist(run, tmp_path, monkeypatch):
     assert (2, []) == run("tops", "app-log.db", stderr=note)
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("app-log.db top", "top app-log.db"),
+        ("app-log.db top -n 3", "top app-log.db -n 3"),
+        ("-p ERROR gaps app-log.db", "gaps -p ERROR app-log.db"),
+        ("app-log.db stats -S -1h", "stats app-log.db -S-1h"),
+    ],
+)
+def test_a_command_that_comes_too_late(run, words, meant):
+    """
+    Who names the log before the command is shown the line that was meant.
+
+    It was once "unrecognized arguments: top".
+    """
+    note = f"sqlite-log: the command comes first: sqlite-log {meant}; `sqlite-log --help` says more\n"
+
+    assert (2, []) == run(*words.split(), stderr=note)
+
+
+def test_a_log_may_have_the_name_of_a_command(run, shop, tmp_path, monkeypatch):
+    """A log that is called `top` is a log, where it cannot be the command."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "top").write_bytes(shop.read_bytes())
+
+    note = "sqlite-log show: one log at a time: 'top' is one too many; `sqlite-log show --help` says more\n"
+    assert (0, ["stock is low"]) == run("show", "top", "-o", "cat", "-n", "1")
+    assert (2, []) == run("./top", "top", stderr=note)
+
+
+@pytest.mark.parametrize(("words", "expected"), [(["help"], ["--help"]), (["help", "top"], ["top", "--help"])])
+def test_help_is_a_word(run, words, expected):
+    """`sqlite-log help` is the help, and `help top` that of `top`."""
+    assert run(*expected) == run(*words)
+    assert run(*words)[1]
+
+
+def test_a_length_of_time_is_not_taken_for_a_point(run):
+    """Who writes `-S '1 hour'` is told what was meant, as one has to write it in a shell."""
+    note = "sqlite-log show: '1 hour' is a length of time, and no point in time: did you mean '-1 hour'?\n"
+
+    assert (2, []) == run("-S", "1 hour", stderr=note)
+
+
+@pytest.mark.parametrize(
+    ("number", "meant"), [("3", "ERROR is 40"), ("4", "WARNING is 30"), ("6", "INFO is 20"), ("7", "DEBUG is 10")]
+)
+@pytest.mark.parametrize("command", ["show", "top", "gaps", "stats", "export"])
+def test_who_means_a_level_of_journalctl_is_told(run, command, number, meant):
+    """`-p 3` is `err` to journalctl; here it is a level below DEBUG, so that all is shown, and a note says so."""
+    note = f"sqlite-log: {number} is a level of Python's logging, below DEBUG (10); {meant}\n"
+
+    assert run(command, "-p", "0") == run(command, "-p", number, stderr=note)
+
+
+def test_a_number_that_the_log_has_a_name_for_is_meant(run, make_handler, path):
+    """Where 5 is the level TRACE, `-p 5` needs no note; nor does a name, a range, or a number above."""
+    handler = make_handler()
+    handler.handle(record("deep", 5))
+    handler.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("INSERT OR REPLACE INTO levels VALUES (5, 'TRACE')")
+
+    assert (0, ["deep"]) == run("-p", "5", "-o", "cat", str(path))
+    assert (0, 1, 1) == (run("-p", "..5", str(path))[0], run("-p", "ERROR", str(path))[0], run("-p", "8", str(path))[0])
+
+
+def test_all_lines(run):
+    """`-n all` is no limit, as journalctl has it; a gap before the first line belongs to what is shown."""
+    assert run("--after-id", "13") == run("-n", "all", "--after-id", "13")
+    assert "GAP" in str(run("-n", "all", "--after-id", "13"))
+    assert run("top", "-n", "1000") == run("top", "-n", "all")
+
+
 # The other commands ---------------------------------------------------------------------------------------------------
 
 
@@ -342,9 +479,19 @@ def test_top_says_who_and_what_to_do(run):
     assert lines[3].endswith("3 more")
     assert [
         "",
-        "To leave out 25 of its records, 83.3% of all:",
+        "To leave out 10 of its records, and 15 that were dropped, 83.3% of all:",
         "  logging.getLogger('shop.cache').setLevel(logging.INFO)",
     ] == (lines[4:])
+
+
+def test_top_gives_advice_on_what_it_shows(run):
+    """
+    With no line in the table there is no advice, and where nothing was dropped, or that is not known, no word of drops.
+
+    The advice once had a higher number of records than the row above it, because those dropped were among them.
+    """
+    assert "setLevel" not in str(run("top", "-n", "0"))
+    assert "To leave out 10 of its records, 100.0% of all:" in run("top", "-F", "miss")[1]
 
 
 def test_top_by_source_draws_the_trend(run):
@@ -464,6 +611,30 @@ def test_check_finds_damage(run, make_handler, logger, path):
     assert "WRONG" == lines[1].split()[0]
 
 
+def test_check_prints_a_finding_on_each_line(run, make_handler, logger, path):
+    """
+    SQLite puts up to a hundred findings into one text: the first ten are lines, and the others are counted.
+
+    They were once one line of 4,931 characters.
+    """
+    handler = make_handler()
+    logger.addHandler(handler)
+    for number in range(10_000):
+        logger.info("%d %s", number, "x" * 50)
+    handler.close()
+    with open(path, "r+b") as file:
+        file.seek(4096 * 30)
+        file.write(b"\xff" * 4096 * 130)
+
+    status, lines = run("check", str(path))
+    assert 1 == status
+    assert "ok     a log of sqlite-log-handler, schema 1 of 1" == lines[0]
+    assert [True] * 10 == [bool(re.fullmatch(r"WRONG  (?!\*).*[Pp]age \d+.*", line)) for line in lines[1:11]]
+    assert re.fullmatch(r"WRONG  and \d+ more", lines[11])
+    assert max(map(len, lines)) < 100
+    assert 13 == len(lines)
+
+
 def test_check_of_a_file_that_cannot_be_opened(run, shop, tmp_path):
     """A file that is too damaged to be read is what `check` is there for: one line says so, and the status is 1."""
     (tmp_path / "cut.db").write_bytes(shop.read_bytes()[:8_192])
@@ -497,6 +668,47 @@ def test_export_writes_parquet(run, tmp_path):
     rows = parquet.read_table(tmp_path / "x.parquet").to_pylist()
     assert [json.loads(line)["message"] for line in run("export")[1]] == [row["message"] for row in rows]
     assert BEGIN == rows[0]["time"]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_an_export_without_a_record_leaves_no_file(run, tmp_path, form):
+    """
+    When nothing matches no file is made, so that the next run can make it.
+
+    An empty file, or one of a head alone, was once left behind, and the next run said that it exists.
+    """
+    if form == "parquet":
+        pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    words = ["export", "--format", form, "--output", str(tmp_path / "x")]
+
+    assert (1, []) == run(*words, "-l", "nothere")
+    assert [] == list(tmp_path.iterdir())
+    assert (0, []) == run(*words, "-l", "shop.orders")
+
+
+def test_an_export_to_a_dash_is_one_to_standard_output(run, tmp_path, monkeypatch):
+    """`--output -` writes to standard output, as elsewhere, and makes no file of that name."""
+    monkeypatch.chdir(tmp_path)
+
+    assert run("export") == run("export", "--output", "-")
+    assert (1, []) == run("export", "--output", "-", "-l", "nothere")
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a socket that is a file")
+@pytest.mark.parametrize("words", [["show"], ["check"], ["prune", "--vacuum"]], ids=" ".join)
+def test_what_is_no_regular_file_is_no_log(run, tmp_path, monkeypatch, words):
+    """
+    A pipe, a device or a socket is told as such: SQLite would open a pipe and wait for ever.
+
+    (Here it is a socket, which nobody waits for.)
+    """
+    monkeypatch.chdir(tmp_path)
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as bound:
+        bound.bind("socket")
+
+    note = re.compile(rf"^sqlite-log {words[0]}: '.*socket' is a device, a pipe or a socket: name the file of a SQLiteHandler\n$")
+    assert (2, []) == run(*words, "socket", stderr=note)
 
 
 def test_parquet_needs_pyarrow(run, monkeypatch):
@@ -600,6 +812,7 @@ def test_there_are_no_colours_without_a_terminal(run):
         ("top", "no record matches; `sqlite-log stats` shows what there is"),
         ("gaps", "no gap: of what was asked for, nothing is missing"),
         ("stats", "no record matches, so there is no histogram"),
+        ("export", "no record matches; `sqlite-log stats` shows what there is"),
     ],
 )
 def test_nothing_is_told_on_a_terminal_only(run, shop, words, told):
@@ -625,6 +838,25 @@ def test_the_demo_keeps_to_a_narrow_terminal(monkeypatch):
     assert {"lib-dynload"} == {word for line in lines for word in line.split()} - {"WARNING"}
 
 
+def test_the_books_of_the_demo_say_how_many_rows_there_are(run, make_handler, path):
+    """
+    The drop warnings are rows of the file that no program has logged, and the demo says so.
+
+    It once said that 12,938 rows were in the file, in which `stats` then found 12,947.
+    """
+    handler = make_handler(capacity=20, reserve=0.5, flush_interval=3_600, flush_level=logging.CRITICAL)
+    for number in range(25):
+        handler.handle(record(f"miss {number}", logging.DEBUG))
+    handler.close()
+    printed = []
+
+    assert _demo.show_books(handler, str(path), 25, printed.append)
+    assert "written 10 rows without the drop warnings 10 agree" in [" ".join(line.split()) for line in printed]
+    assert "  The drop warnings are rows as well: `sqlite-log stats` counts 11." in printed
+    assert "rows     11, id 1 to 11" in str(run("stats", str(path)))
+    assert "drop warnings and pruned rows, and the volume: 11 and 11" in str(run("check", str(path)))
+
+
 def test_whose_a_gap_is_moves_to_a_line_of_its_own(shop):
     """On a terminal that is too narrow for it, the loggers of a gap stand below its line."""
     wide = in_terminal(["gaps", str(shop)], COLUMNS="100").splitlines()
@@ -648,6 +880,37 @@ def test_sizes(count, expected):
 def test_printable_keeps_letters():
     """Letters of all scripts stay as they are."""
     assert "größer, больше, 大きい, 🎉" == printable("größer, больше, 大きい, 🎉")
+
+
+PERSIAN = "می\u200cخواهم"  # noqa: RUF001 - it is not meant to look like Latin
+HINDI, FAMILY = "क\u094d\u200dष", "👩\u200d👧"
+
+
+@pytest.mark.parametrize("text", [PERSIAN, HINDI, FAMILY])
+def test_joiners_pass(text):
+    """
+    Persian, Hindi and emoji are written with characters of no width that join letters or keep them apart.
+
+    They were once escaped as control characters are, so that the words could not be read. JSON has them as they are,
+    too. What turns the direction of writing, or has no width for no such reason, is still escaped.
+    """
+    assert text == printable(text) == json_safe(text)
+    assert (f"{text}\\x1b", rf"{text}\u001b") == (printable(f"{text}\x1b"), json_safe(f"{text}\x1b"))
+    assert r"\u200b\u200e\u200f\u2060\u202e" == printable("\u200b\u200e\u200f\u2060\u202e")
+
+
+def test_joiners_have_no_width(monkeypatch):
+    """In a table a joiner takes no column, neither where cells are aligned nor where a line is cut."""
+    joined, plain_text = "a\u200db", "ab"
+    first, second, third = columns([(joined, "x"), (plain_text, "x"), ("abc", "x")])
+    assert (" a\u200db  x", " ab  x", "abc  x") == (first, second, third)
+    assert (2, 2) == (width_of(joined), width_of(plain_text))
+
+    monkeypatch.setattr(_terminal, "is_terminal", lambda: True)
+    monkeypatch.setattr(_terminal, "terminal_width", lambda: 40)
+    line = "a\u200d" * 20 + "b" * 20
+    assert line == fit(line)
+    assert fit(line + "c").endswith("...")
 
 
 # Processes ------------------------------------------------------------------------------------------------------------
@@ -704,6 +967,47 @@ def test_a_closed_pipe_is_no_error(start, make_handler, logger, path):
     assert (141, "") == (process.wait(60), process.stderr.read())
 
 
+@pytest.mark.parametrize("words", [[], ["--help"], ["demo"], *([name] for name in (*READING, "prune"))], ids=" ".join)
+def test_a_closed_output_is_one_line(shop, monkeypatch, capsys, words):
+    """
+    A shell closes the output with `>&-`: every command says so, and its exit status is 2.
+
+    It was once a traceback that ended in "'NoneType' object has no attribute 'isatty'".
+    """
+    monkeypatch.setenv("SQLITE_LOG_DB", str(shop))
+    with monkeypatch.context() as closed:
+        closed.setattr(sys, "stdout", None)
+        assert 2 == main(words)
+
+    note = "standard output is closed, so nothing can be shown: send it to /dev/null if nobody is to see it"
+    assert f"sqlite-log: {note}\n" == capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell that closes descriptors")
+@pytest.mark.parametrize(("closed", "status"), [(">&-", 2), ("2>&-", 0), (">&- 2>&-", 2)])
+def test_a_shell_may_close_what_is_printed_to(shop, closed, status):
+    """With the output closed the status is 2, and with that for errors closed the command works without a word."""
+    command = f"{shlex.quote(sys.executable)} -m sqlite_log_handler {shlex.quote(str(shop))} -n 1 {closed}"
+    package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
+    process = subprocess.run(
+        command, shell=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": package}, check=False
+    )
+
+    assert (status, status == 0) == (process.returncode, "stock is low" in process.stdout)
+    assert ("standard output is closed" in process.stderr) == (closed == ">&-")
+    assert "Traceback" not in process.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell that closes descriptors")
+def test_an_error_that_nobody_can_be_told_has_its_status(tmp_path):
+    """What is wrong with a command is in its exit status, also when the output for errors is closed."""
+    command = f"{shlex.quote(sys.executable)} -m sqlite_log_handler {shlex.quote(str(tmp_path))}/no.db 2>&-"
+    package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
+    process = subprocess.run(command, shell=True, env={**os.environ, "PYTHONPATH": package}, check=False)
+
+    assert 2 == process.returncode
+
+
 @pytest.mark.parametrize("words", [["-o", "cat"], ["-o", "jsonl"]], ids=" ".join)
 def test_follow_shows_each_record_that_comes(start, make_handler, logger, path, words):
     """`-f` shows the newest, then each record that is logged, until it is interrupted."""
@@ -724,6 +1028,20 @@ def test_follow_shows_each_record_that_comes(start, make_handler, logger, path, 
 
     expected = [*(f"before {number}" for number in range(10, 20)), "first", "second"]
     assert expected == [json.loads(line)["message"] if "jsonl" in words else line.strip() for line in shown]
+
+
+def test_follow_shows_all_when_asked_to(start, make_handler, logger, path):
+    """`-f` begins with the newest ten, and with `-n all` at the beginning."""
+    handler = make_handler()
+    logger.addHandler(handler)
+    for number in range(20):
+        logger.info("before %d", number)
+    handler.flush()
+
+    process = start(path, "-f", "-n", "all", "-o", "cat")
+    assert "before 0\n" == process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
 
 
 def test_follow_draws_the_gap_where_it_is(start, make_handler, path):

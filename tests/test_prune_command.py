@@ -7,12 +7,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sqlite3
 import sys
 
 import pytest
 
-from sqlite_log_handler import CorruptFileError, ForeignFileError, LogFileError, SQLiteHandler
+from sqlite_log_handler import BusyFileError, CorruptFileError, ForeignFileError, LogFileError, SQLiteHandler
 from sqlite_log_handler import _prune_command as command
 from sqlite_log_handler._lock import WriteLock
 from sqlite_log_handler._schema import connect_read_only
@@ -59,6 +60,24 @@ def log(path):
                 connection.execute("VACUUM")
 
     return log
+
+
+@pytest.fixture
+def held_wal(path):
+    """
+    A reader that holds a snapshot over the `with` block, and something in the WAL behind it.
+    """
+
+    @contextlib.contextmanager
+    def held_wal():
+        with contextlib.closing(connect_read_only(str(path))) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM records").fetchone()
+            with contextlib.closing(sqlite3.connect(path)) as writer, writer:
+                writer.execute("UPDATE levels SET name = 'LOUD' WHERE levelno = 50")
+            yield
+
+    return held_wal
 
 
 @pytest.mark.parametrize(
@@ -198,6 +217,85 @@ def test_a_damaged_file_is_told_as_such(prune, log, path):
         prune("--max-rows", "1")
 
 
+def test_damage_that_is_found_on_the_way_is_told_as_such(prune, log, path):
+    """
+    Damage in the middle of a file, which deleting is the first to meet, is named with the file and what to do.
+
+    It was once SQLite's bare "database disk image is malformed".
+    """
+    log(2_000)
+    with open(path, "r+b") as file:
+        file.seek(4_096 * 20)
+        file.write(b"\xff" * 4_096 * 200)
+
+    with pytest.raises(CorruptFileError, match=rf"{re.escape(repr(str(path)))}: it is damaged: `sqlite-log check`"):
+        prune("--max-rows", "1")
+
+
+def test_a_log_without_its_ledger_is_left_alone(prune, log, path, query):
+    """
+    Nothing is deleted from a log in which a table is missing, as `check` says: its books could not be kept.
+
+    Without the table `drops`, 12,992 rows were once deleted, and the exit status was 0.
+    """
+    log(100)
+    query("DROP TABLE drops")
+    with pytest.raises(CorruptFileError, match="it has no table drops, so nothing is deleted; see `sqlite-log check`"):
+        prune("--max-rows", "1")
+
+    assert [(100,)] == query("SELECT count(*) FROM records")
+
+
+def test_another_program_that_writes_is_told_as_such(prune, log, path):
+    """When a program that knows nothing of the lock beside the file is writing, the file is named, and what to do."""
+    log(100)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(BusyFileError, match=rf"{re.escape(repr(str(path)))}: another process .*: try again when"):
+            prune("--max-rows", "1")
+
+
+@pytest.mark.parametrize("denied", ["file", "folder"])
+def test_who_may_not_write_is_told_so(prune, log, path, monkeypatch, denied, query):
+    """
+    Who may read a log and not write to it is told that, and the log is left alone; `--dry-run` only reads.
+
+    It was once said that a process had been killed while it wrote.
+    """
+    log(100)
+    name = str(path) if denied == "file" else str(path.parent)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not (mode & os.W_OK and path == name) and access(path, mode))
+    with pytest.raises(PermissionError, match="you may not write to it: make the file and its folder writable"):
+        prune("--max-rows", "1")
+
+    assert [(100,)] == query("SELECT count(*) FROM records")
+    assert 0 == prune("--max-rows", "1", "--dry-run")
+
+
+def test_a_file_system_that_takes_no_writes_is_told_as_such(prune, log, path, monkeypatch):
+    """When only SQLite finds out that nothing can be written, the line says the same."""
+    log(100)
+
+    def refuse(*_):
+        error = sqlite3.OperationalError("attempt to write a readonly database")
+        error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DIRECTORY
+        raise error
+
+    monkeypatch.setattr("sqlite_log_handler._prune.Pruner.step", refuse)
+    with pytest.raises(PermissionError, match="you may not write to it"):
+        prune("--max-rows", "1")
+
+
+def test_a_row_that_is_too_long_to_be_shown_can_be_deleted(prune, log, path):
+    """Commands that read refuse a value of more than 16 MiB; retention has to be able to get rid of it."""
+    log(10)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE records SET message = CAST(zeroblob(?) AS TEXT) WHERE id = 1", [17 << 20])
+
+    assert 0 == prune("--max-rows", "5")
+
+
 def test_the_lock_is_let_go_between_chunks(prune, log, monkeypatch, clock, path, query):
     """Between two chunks a writer of another process gets its turn."""
     monkeypatch.setattr("sqlite_log_handler._limits._CHUNK_ROWS", 10)
@@ -250,6 +348,60 @@ def test_a_reader_that_stays_is_said(prune, log, path, capsys, clock, linked):
     assert "not done to the end: a reader holds a snapshot since" in capsys.readouterr().err
     assert 10 <= clock.now - begin <= 12
     assert 0 == prune("--max-bytes", "2MB", file=file)
+
+
+@pytest.mark.parametrize("arguments", [["--max-rows", "10"], ["--vacuum"], ["--max-rows", "10", "--vacuum"]])
+def test_a_reader_that_keeps_a_small_wal_is_said(prune, log, path, capsys, clock, held_wal, arguments):
+    """
+    What is deleted stands in the WAL until that is written back, and a reader is in the way of that.
+
+    Beside a reader `--max-rows` once deleted all but ten rows of 2.8 MB, the file and its WAL took 5.7 MB from then on,
+    and the exit status was 0. `--vacuum` beside it said "nothing to delete", and gave nothing back.
+    """
+    log(2_000)
+    prune("--max-rows", "1000")
+    begin, before = clock.now, os.stat(path).st_size
+    with held_wal():
+        assert 1 == prune(*arguments)
+
+    assert f"(process {os.getpid()}, which is this one); end that reader, and run it again" in capsys.readouterr().err
+    assert 10 <= clock.now - begin <= 12
+    assert 0 == prune(*arguments)
+    assert not os.path.exists(f"{path}-wal")
+    assert os.stat(path).st_size < before or "--vacuum" not in arguments
+
+
+def test_a_reader_that_is_soon_gone_is_waited_for(prune, log, path, clock):
+    """A reader that lets go of its snapshot within ten seconds costs these seconds, and nothing else."""
+    log(2_000)
+    advance = clock.advance
+    with contextlib.closing(connect_read_only(str(path))) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM records").fetchone()
+
+        def let_go(seconds):
+            if seconds == 1.0 and reader.in_transaction:
+                reader.execute("COMMIT")
+            advance(seconds)
+
+        clock.advance = let_go
+        assert 0 == prune("--max-rows", "10")
+
+
+def test_a_reader_beside_nothing_to_do_is_no_error(prune, log, path, held_wal):
+    """When there is nothing to delete, what a reader keeps in the WAL is not of this command, and no error of it."""
+    log(100)
+    with held_wal():
+        assert 0 == prune("--max-rows", "100")
+
+
+def test_a_reader_keeps_a_file_from_being_written_anew(prune, log, path, held_wal):
+    """With a reader in the way a file without auto_vacuum stays as it is: written anew it would be in the WAL twice."""
+    log(2_000, auto_vacuum=False)
+    with held_wal():
+        before = os.stat(f"{path}-wal").st_size
+        assert 1 == prune("--vacuum")
+        assert before == os.stat(f"{path}-wal").st_size
 
 
 class Terminal:
