@@ -164,7 +164,7 @@ class RecordListener(QueueListener):
         self._retired = False
         self._logging_thread: threading.Thread | None = None  # the own thread while it may be inside a logging call
         self._commit_lock = threading.Lock()
-        self._committing_thread: int | None = None  # that holds it
+        self._committing: dict[int, bool] = {}  # the threads that want it, and whether they have it
         self._forking_thread: int | None = None  # that holds the commit lock over a fork
         self._tick_due: float | None = None
         self._report_due = 0.0  # a full batch, or one that was cut, is due much sooner than a tick
@@ -368,18 +368,24 @@ class RecordListener(QueueListener):
     @contextlib.contextmanager
     def _hold(self, timeout: float) -> Iterator[bool]:
         """
-        Hold the commit lock over the `with` block, which is told whether it could be had.
+        Hold the commit lock over the `with` block, which is told whether it could be had: not by a signal handler whose
+        thread is here already.
         """
+        thread = threading.get_ident()
+        if thread in self._committing:
+            yield False
+            return
         lock, held = self._commit_lock, False  # a child that is forked meanwhile gets a new one
         try:
+            self._committing[thread] = False
             (held,) = self._acquire(timeout)
-            if held:
-                self._committing_thread = threading.get_ident()
+            self._committing[thread] = held
             yield held
         finally:
+            self._committing[thread] = False
             if held:
-                self._committing_thread = None
                 lock.release()
+            self._committing.pop(thread, None)
 
     def _acquire(self, timeout: float) -> Iterator[bool]:
         """
@@ -648,7 +654,7 @@ class RecordListener(QueueListener):
         thread, because a signal handler forks, the child never opens the file: what it logs is counted as dropped.
         """
         thread = threading.get_ident()
-        (held,) = self._acquire(0 if self._committing_thread == thread else _FORK_TIMEOUT)
+        (held,) = self._acquire(0 if thread in self._committing else _FORK_TIMEOUT)
         if held:
             self._forking_thread = thread
             with contextlib.suppress(Exception):  # the next commit opens it again, or says why it cannot
@@ -669,7 +675,7 @@ class RecordListener(QueueListener):
         """
         thread = threading.get_ident()
         self.queue.reset()
-        self.writer.forget(lost=self._forking_thread != thread, interrupted=self._committing_thread == thread)
+        self.writer.forget(lost=self._forking_thread != thread, interrupted=self._committing.get(thread, False))
         self._reset()
 
 

@@ -707,7 +707,8 @@ def test_what_is_no_regular_file_is_no_log(run, tmp_path, monkeypatch, words):
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as bound:
         bound.bind("socket")
 
-    note = re.compile(rf"^sqlite-log {words[0]}: '.*socket' is a device, a pipe or a socket: name the file of a SQLiteHandler\n$")
+    what = "is a device, a pipe or a socket: name the file of a SQLiteHandler"
+    note = re.compile(rf"^sqlite-log {words[0]}: '.*socket' {what}\n$")
     assert (2, []) == run(*words, "socket", stderr=note)
 
 

@@ -1070,6 +1070,31 @@ def test_a_start_that_is_interrupted_can_be_made_again(make, monkeypatch):
     assert listener._thread.is_alive()
 
 
+def test_nobody_waits_for_himself(make, clock, monkeypatch):
+    """
+    A signal handler that flushes or forks while its own thread is in a commit is told at once that it cannot wait.
+    """
+    listener = make(close_timeout=0)
+    listener._commit_lock = Impatient(listener._commit_lock, clock)
+    put(listener, 2)
+    began = clock()
+    write = listener.writer.write
+    told = []
+
+    def interrupted(batch):
+        told.append(listener.commit())
+        told.append(listener.flush())
+        listener.before_fork()
+        listener.after_fork_in_parent()
+        write(batch)
+
+    monkeypatch.setattr(listener.writer, "write", interrupted)
+
+    assert listener.commit()
+    assert ([False, False], [0, 1], began) == (told, numbers(listener), clock())
+    assert not listener._committing
+
+
 def test_who_lets_go_late_closes_the_file(make):
     """
     When a stuck commit ends in the instant in which `close` gives up waiting for it, its thread closes the file.
@@ -1086,7 +1111,10 @@ def test_who_lets_go_late_closes_the_file(make):
             if not self.waiting:
                 return self.lock.acquire(*arguments)
             self.waiting = False
-            listener.dequeue(True)  # this thread is none of the listener's: for it, it was stopped
+            # A thread that is none of the listener's: for it, it was stopped.
+            other = threading.Thread(target=listener.dequeue, args=(True,))
+            other.start()
+            other.join()
             return False
 
         def release(self):
