@@ -477,22 +477,34 @@ _exit = _Exit()
 atexit.register(_exit)
 
 
+# One entry for each fork in progress that has logging's lock: it is what a signal handler may raise into `acquire`.
+_forks: list[None] = []
+
+
 def _before_fork() -> None:
     # First of all what logging takes after us: `dictConfig` holds it while it closes handlers, each of which waits for
     # its commit lock.
     _LOGGING_LOCK.acquire()
+    _forks.append(None)
     for listener in all_listeners():
         listener.before_fork()
 
 
 def _after_fork_in_parent() -> None:
+    """
+    Let go of all that is held, and of nothing the second time: it is registered twice, because a signal handler that
+    waited for the end of the fork may raise before its first line.
+    """
     for listener in all_listeners():
         listener.after_fork_in_parent()
-    _LOGGING_LOCK.release()
+    if _forks:
+        _forks.pop()
+        _LOGGING_LOCK.release()
 
 
 def _after_fork_in_child() -> None:
     _exit.forget()
+    _forks.clear()
     forget_threads()
     for listener in all_listeners():
         listener.after_fork_in_child()
@@ -500,3 +512,4 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_parent=_after_fork_in_parent)

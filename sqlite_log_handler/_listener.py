@@ -11,8 +11,8 @@ With nothing queued the thread waits on a raw lock, without a timeout: no wake-u
 
 Any thread may commit; one is paid to. `commit` runs under the commit lock: copy a batch from the head of the queue,
 write it in one transaction, then let it go. If that fails, everything is still where it was, and a later tick tries
-again: after
-one flush interval, then two, four, up to BACKOFF_LIMIT. Drops are reported at every tick all the same.
+again: after one flush interval, then two, four, up to BACKOFF_LIMIT. Drops are reported at every tick all the same,
+unless another handler took its time with the last report.
 
 Retention is done by the same thread, between commits and under the same lock: a short piece after a tick that leaves
 the queue nearly empty. When it is not, the writer does what cannot wait before it writes. With nothing queued the
@@ -22,17 +22,18 @@ Guarantees
 ==========
 
 - Nothing escapes from `handle` and `dequeue`: the thread lives until it is stopped.
-- Locks are taken in this order: commit lock, then the queue's mutex. Nobody logs while holding one of them.
+- Locks are taken in this order: logging's module lock (by a fork), commit lock, the queue's mutex. Nobody logs while
+  holding one of the last two.
 - `close` has the listener's thread write what is queued and close the file, and waits for that with a limit: so it is
   that thread which a frozen disk holds. When there is no such thread, or it cannot, `close` does it on its own thread,
   and so does `flush`. They wait for the commit lock, with a limit, and never for a thread that may be logging:
   `dictConfig` holds logging's module lock while it closes handlers, and whoever logs may need it. `close` joins the
   listener's thread except when that is inside a logging call, which a flag under the mutex tells; then the thread finds
   itself replaced and ends by itself.
-- At each tick with drops exactly one warning goes to the logger OWN_LOGGER. Its deltas, the last one sent by `close`,
-  add up to `dropped_total`. It reaches the database on its own way, with the next commit, so it cannot be dropped.
-  What other handlers do with it keeps no commit from being made: not by raising, and not by taking their time, after
-  which as much time passes before the next warning.
+- At each tick with drops one warning goes to the logger OWN_LOGGER, and never more. Its deltas, the last one sent by
+  `close`, add up to `dropped_total`. It reaches the database on its own way, with the next commit, so it cannot be
+  dropped. What other handlers do with it keeps no commit from being made: not by raising, and not by taking their
+  time, after which as much time passes before the next warning.
 - What `close` cannot write within its time is dropped with cause `close_timeout`: counted, and said on stderr. Rows
   that a stuck commit holds stay queued; they are counted when it ends.
 - An outage puts one line on stderr when it begins and one when it ends.
@@ -44,12 +45,15 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from logging.handlers import QueueListener
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from sqlite_log_handler._limits import COMMIT_BYTES, NoRoom
 from sqlite_log_handler._printable import printable
 from sqlite_log_handler._queue import COUNT, SINCE, SIZE_UNIT, UNTIL, Commit, Gap, RecordQueue
+
+_T = TypeVar("_T")
 
 OWN_LOGGER: Final = "sqlite_log_handler"
 
@@ -164,7 +168,7 @@ class RecordListener(QueueListener):
         self._retired = False
         self._logging_thread: threading.Thread | None = None  # the own thread while it may be inside a logging call
         self._commit_lock = threading.Lock()
-        self._committing: dict[int, bool] = {}  # the threads that want it, and whether they have it
+        self._committing_thread: int | None = None  # that holds it
         self._forking_thread: int | None = None  # that holds the commit lock over a fork
         self._tick_due: float | None = None
         self._report_due = 0.0  # a full batch, or one that was cut, is due much sooner than a tick
@@ -297,6 +301,8 @@ class RecordListener(QueueListener):
         try:
             if now >= self._report_due:
                 self.report()
+            else:
+                self.queue.settle()
         except BaseException as error:  # noqa: BLE001 - of another handler, or its filter: no reason not to commit
             self.last_error = f"{type(error).__name__}: {error}"
         try:
@@ -324,8 +330,7 @@ class RecordListener(QueueListener):
         """
         lines: list[str] = []  # for the operator, when the lock is free again
         try:
-            with self._hold(timeout) as held:
-                return held and self._commit(lines)
+            return self._hold(timeout, lambda: self._commit(lines)) or False
         finally:
             for line in lines:
                 self._say(line)
@@ -365,27 +370,29 @@ class RecordListener(QueueListener):
         self._succeeded(lines)
         return True
 
-    @contextlib.contextmanager
-    def _hold(self, timeout: float) -> Iterator[bool]:
+    def _hold(self, timeout: float, work: Callable[[], _T]) -> _T | None:
         """
-        Hold the commit lock over the `with` block, which is told whether it could be had: not by a signal handler whose
-        thread is here already.
+        Do `work` under the commit lock, and return what it does; None when the lock cannot be had, as by a signal
+        handler whose thread has it already.
+
+        It is one frame, and no context manager: what a signal handler raises into the frames of `contextlib` would
+        leave the lock taken for as long as somebody keeps that exception.
         """
         thread = threading.get_ident()
-        if thread in self._committing:
-            yield False
-            return
+        if self._committing_thread == thread:
+            return None
         lock, held = self._commit_lock, False  # a child that is forked meanwhile gets a new one
         try:
-            self._committing[thread] = False
             (held,) = self._acquire(timeout)
-            self._committing[thread] = held
-            yield held
+            if not held:
+                return None
+            self._committing_thread = thread
+            return work()
         finally:
-            self._committing[thread] = False
             if held:
+                # There is no call in between, and so no signal.
+                self._committing_thread = None
                 lock.release()
-            self._committing.pop(thread, None)
 
     def _acquire(self, timeout: float) -> Iterator[bool]:
         """
@@ -445,13 +452,13 @@ class RecordListener(QueueListener):
         # While nothing can be written, nothing can be deleted.
         if self.retention is None or self._failures:
             return None
-        with self._hold(timeout) as held:
-            if not held:
-                return None
-            due = self.retention.prune()
-            self._pruned = self._clock()
-            self._prune_due = None if due is None else self._pruned + max(due, self.flush_interval)
-            return due
+        return self._hold(timeout, partial(self._prune, self.retention))
+
+    def _prune(self, retention: Retention) -> float | None:
+        due = retention.prune()
+        self._pruned = self._clock()
+        self._prune_due = None if due is None else self._pruned + max(due, self.flush_interval)
+        return due
 
     # Reports ----------------------------------------------------------------------------------------------------------
 
@@ -553,7 +560,7 @@ class RecordListener(QueueListener):
         pause = min(self.flush_interval, 0.05)
         last_gap = queue.last_gap  # not those that come meanwhile: there may be no end to them
         tried = False
-        # In a child that a signal handler has forked just now, none is queued, and none was ever removed.
+        # `queued` is asked too: in a child that a signal handler forks in here, `removed` is 0 and stays below `end`.
         while (queue.queued and queue.removed < end) or queue.holds_gap(last_gap):
             left = max(0, deadline - self._clock())
             if tried and not left:
@@ -587,7 +594,7 @@ class RecordListener(QueueListener):
         try:
             self.report()
         finally:
-            self._drain(0, deadline)
+            self._drain(end, deadline)
             self._prune_at_close(deadline)
             self._close_writer(max(0, deadline - self._clock()))
 
@@ -634,12 +641,13 @@ class RecordListener(QueueListener):
         # Before the lock is asked for: whoever has it may let go just when we give up, and looks here then.
         self._left_open = True
         try:
-            with self._hold(timeout) as held:
-                if held:
-                    self._left_open = False
-                    self.writer.close()
+            self._hold(timeout, self._close_it)
         except Exception as error:  # noqa: BLE001 - logging.shutdown would skip the handlers that come after ours
             self.last_error = f"{type(error).__name__}: {error}"
+
+    def _close_it(self) -> None:
+        self._left_open = False
+        self.writer.close()
 
     # Fork -------------------------------------------------------------------------------------------------------------
 
@@ -654,7 +662,7 @@ class RecordListener(QueueListener):
         thread, because a signal handler forks, the child never opens the file: what it logs is counted as dropped.
         """
         thread = threading.get_ident()
-        (held,) = self._acquire(0 if thread in self._committing else _FORK_TIMEOUT)
+        (held,) = self._acquire(0 if thread in {self._committing_thread, self._forking_thread} else _FORK_TIMEOUT)
         if held:
             self._forking_thread = thread
             with contextlib.suppress(Exception):  # the next commit opens it again, or says why it cannot
@@ -675,7 +683,7 @@ class RecordListener(QueueListener):
         """
         thread = threading.get_ident()
         self.queue.reset()
-        self.writer.forget(lost=self._forking_thread != thread, interrupted=self._committing.get(thread, False))
+        self.writer.forget(lost=self._forking_thread != thread, interrupted=self._committing_thread == thread)
         self._reset()
 
 

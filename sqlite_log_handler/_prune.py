@@ -104,16 +104,27 @@ ON CONFLICT (id) DO UPDATE SET last_id = excluded.last_id, until_us = max(until_
 
 # Of those whose place was deleted. When there is no row, that is all of them.
 _OLD_DROPS = "drops WHERE after_id < ifnull((SELECT min(id) FROM records), 1 << 62)"
-# The lines that go when so many are kept, the newest of them first, and how each of them goes.
+_HOUR = "hour, logger, levelno"
+# How many lines there are to choose from, and how so many of the oldest go.
 _TRIM_DROPS = (
-    f"SELECT id FROM {_OLD_DROPS} ORDER BY id DESC LIMIT -1 OFFSET ?",  # noqa: S608 - our own name
-    "DELETE FROM drops WHERE id = ?",
+    f"SELECT count(*) FROM {_OLD_DROPS}",  # noqa: S608 - our own name
+    f"DELETE FROM drops WHERE id IN (SELECT id FROM {_OLD_DROPS} ORDER BY id LIMIT ?)",  # noqa: S608 - our own name
 )
 _TRIM_VOLUME = (
-    "SELECT hour, logger, levelno FROM volume ORDER BY hour DESC, logger DESC, levelno DESC LIMIT -1 OFFSET ?",
-    "DELETE FROM volume WHERE hour = ? AND logger = ? AND levelno = ?",
+    "SELECT count(*) FROM volume",
+    f"DELETE FROM volume WHERE ({_HOUR}) IN (SELECT {_HOUR} FROM volume ORDER BY {_HOUR} LIMIT ?)",  # noqa: S608 - names
 )
-_TRIM_PRUNES = ("SELECT id FROM prunes ORDER BY id DESC LIMIT -1 OFFSET ?", "DELETE FROM prunes WHERE id = ?")
+_TRIM_PRUNES = (
+    "SELECT count(*) FROM prunes",
+    "DELETE FROM prunes WHERE id IN (SELECT id FROM prunes ORDER BY id LIMIT ?)",
+)
+
+# What sources take: their text and the numbers.
+_SOURCES_SIZE = """
+SELECT ifnull(sum(
+    length(CAST(logger AS BLOB)) + length(CAST(pathname AS BLOB)) + length(CAST(func AS BLOB)) + 50
+), 0) FROM sources
+"""
 
 # What lines take: the name of the logger and the numbers.
 _SIZE = "SELECT ifnull(sum(length(CAST(logger AS BLOB)) + 50), 0) FROM "
@@ -334,20 +345,23 @@ class Pruner:
             while lines and connection.execute(_SIZE + lines_of).fetchone()[0] > self.limits.text_bytes:
                 lines //= 2
                 self._cut_lines(connection, trim, lines)
-        # Of more rows than a slice has, the rest is for the next steps.
-        self._sweep = _Sweep()
-        self._go_on_sweeping(connection, self._sweep)
+        (size,) = connection.execute(_SOURCES_SIZE).fetchone()
+        if self._sweep is None and size > self.limits.text_bytes:
+            self._sweep = _Sweep()
+        if self._sweep is not None:
+            # Of more rows than a slice has, the rest is for the next steps.
+            self._go_on_sweeping(connection, self._sweep)
 
     def _cut_lines(self, connection: sqlite3.Connection, trim: tuple[str, str], lines: int) -> None:
         """
         Keep so many of the newest lines. What goes adds no more to the WAL than rows that go.
         """
-        select, delete = trim
-        going = connection.execute(select, (lines,)).fetchall()
-        while going and self._wal_is_free(connection):
+        count, delete = trim
+        going = connection.execute(count).fetchone()[0] - lines
+        while going > 0 and self._wal_is_free(connection):
             with transaction(connection):
-                connection.executemany(delete, going[-self.limits.chunk_lines :])
-            del going[-self.limits.chunk_lines :]
+                connection.execute(delete, (min(going, self.limits.chunk_lines),))
+            going -= self.limits.chunk_lines
 
     def _go_on_sweeping(self, connection: sqlite3.Connection, sweep: "_Sweep") -> None:
         if not sweep.look(connection):

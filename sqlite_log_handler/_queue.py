@@ -215,7 +215,7 @@ class RecordQueue(queue.Queue[Any]):
         Queue a row, or count it as dropped. Never blocks beyond MUTEX_TIMEOUT, never raises `queue.Full`.
 
         Raises:
-            Closed: The queue was closed since `admits` was read; nothing is counted.
+            Closed: There is no listener; nothing is counted.
         """
         if (
             self.queued < self._quick_until
@@ -411,6 +411,13 @@ class RecordQueue(queue.Queue[Any]):
         """
         with self.mutex:
             self.closed = True
+            self._settle()
+
+    def settle(self) -> None:
+        """
+        Look anew at what is admitted: a row that found no room may have narrowed it.
+        """
+        with self.mutex:
             self._settle()
 
     def _settle(self) -> None:

@@ -530,6 +530,46 @@ def test_a_slow_handler_leaves_time_for_commits(make, clock, warnings, monkeypat
     assert [1, 19] == [record.dropped for record in warnings]
 
 
+def test_what_is_admitted_is_looked_at_each_tick(make, clock, warnings):
+    """
+    A row that found no room in the queue narrows what is admitted until the next tick, not until the next report.
+    """
+    listener = make(capacity=2)
+    put(listener, 3)
+    listener.handle(None)
+    listener.commit()
+    listener.queue.admits = 30
+
+    listener.handle(None)
+
+    assert listener.queue.admits is None
+
+
+def test_a_report_that_was_given_up_long_ago(make, clock, warnings):
+    """
+    One close that gave up does not make the next one try its last report only once.
+    """
+    listener = make(capacity=2, close_timeout=3.0)
+    put(listener, 1)
+    listener.writer.error = OSError("disk")
+    listener.close()
+    listener.writer.error = None
+    listener.queue.open()
+    put(listener, 3)
+    write, errors = listener.writer.write, [OSError("busy"), OSError("busy")]
+
+    def busy_for_a_while(batch, **options):
+        if batch.gaps and not batch.rows and errors:
+            raise errors.pop()
+        write(batch, **options)
+
+    listener.writer.write = busy_for_a_while
+    listener.close()
+
+    assert [1, 1] == [gap.count for gap in listener.writer.gaps]
+    assert not listener.queue.gaps
+
+
 def test_a_warning_says_why(make, clock, warnings):
     """
     The text says how many and why: causes, fill, who, since when, and what the writer says.
@@ -1082,7 +1122,7 @@ def test_nobody_waits_for_himself(make, clock, monkeypatch):
     told = []
 
     def interrupted(batch):
-        told.append(listener.commit())
+        told.append(listener.commit(1.0))
         told.append(listener.flush())
         listener.before_fork()
         listener.after_fork_in_parent()
@@ -1092,7 +1132,7 @@ def test_nobody_waits_for_himself(make, clock, monkeypatch):
 
     assert listener.commit()
     assert ([False, False], [0, 1], began) == (told, numbers(listener), clock())
-    assert not listener._committing
+    assert listener._committing_thread is None
 
 
 def test_who_lets_go_late_closes_the_file(make):

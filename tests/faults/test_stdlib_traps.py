@@ -728,10 +728,11 @@ def test_an_exception_from_a_signal_handler_leaves_no_lock(run):
 
 def test_an_exception_from_a_signal_handler_leaves_no_commit_lock(run):
     """
-    Whatever a signal handler raises into `flush`, `close` or a fork, the commit lock is free afterwards.
+    Whatever a signal handler raises into a commit, the commit lock is free afterwards, and its thread may commit.
 
     Ctrl-C between `acquire()` and the `try` that releases left it to the main thread for ever: nothing was written any
-    more, and nobody said so.
+    more, and nobody said so. A context manager is no way out: what is raised into the frames of `contextlib` leaves the
+    lock taken as long as somebody keeps the exception, as the REPL does.
     """
     run(
         """
@@ -743,13 +744,13 @@ def test_an_exception_from_a_signal_handler_leaves_no_commit_lock(run):
         signal.signal(signal.SIGALRM, limit)
         signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
         listener, count = handler.listener, 0
-        while count < 1500 and not listener._commit_lock.locked():
+        while count < 1500 and listener.commit(0.1):
             try:
                 armed = True
                 while True: listener.commit()
-            except TimeLimit:
+            except TimeLimit as error:
                 armed = False
-                count += 1
+                count, kept = count + 1, error
         signal.setitimer(signal.ITIMER_REAL, 0)
         assert 1500 == count, f"the commit lock is held after {count} signals"
         """
@@ -943,6 +944,67 @@ def test_two_forks_at_once_leave_no_lock(make_handler, logger, monkeypatch):
     free = listener._commit_lock.acquire(blocking=False)
     listener._commit_lock.release()
     assert free
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_may_fork(run, contents):
+    """
+    A child forks again, as a daemon does: it has nothing to let go of that its parent had taken for the first fork.
+    """
+    run(
+        """
+        logger.addHandler(SQLiteHandler(path))
+        logger.info("first 1")
+        pid = os.fork()
+        if not pid:
+            pid = os.fork()
+            if not pid:
+                logger.info("third 1")
+                sys.exit()
+            logger.info("second 1")
+        assert 0 == os.waitpid(pid, 0)[1]
+        """,
+        options=("-W", "error", "-W", "ignore::DeprecationWarning"),
+    )
+
+    assert {"first": [1], "second": [1], "third": [1]} == contents().numbers
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_an_exception_from_a_signal_handler_during_a_fork(run, contents):
+    """
+    A signal that came during a fork is handled in the first line of the hook that comes after it. The locks go anyway.
+
+    They stayed taken for ever: nothing was written any more, and the first close dropped all that was queued.
+    """
+    run(
+        """
+        import sqlite_log_handler._handler as handler_module
+        handler = SQLiteHandler(path)
+        logger.addHandler(handler)
+        def limit(number, frame): raise TimeoutError
+        signal.signal(signal.SIGALRM, limit)
+        def trace(frame, event, argument):
+            if frame.f_code is handler_module._after_fork_in_parent.__code__:
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGALRM)
+        sys.settrace(trace)
+        pid = os.fork()
+        if not pid:
+            sys.settrace(None)
+            sys.exit()
+        os.waitpid(pid, 0)
+        logger.info("parent 1")
+        assert handler.flush()
+        thread = threading.Thread(target=logging.getLogger, args=("new",))  # takes logging's lock
+        thread.start()
+        thread.join()
+        """,
+        options=("-W", "error", "-W", "ignore::DeprecationWarning"),
+        stderr="Exception ignored in: <function _after_fork_in_parent.*TimeoutError.*",
+    )
+
+    assert {"parent": [1]} == contents().numbers
 
 
 def test_a_handler_made_during_a_fork(make_handler, tmp_path):
