@@ -198,12 +198,16 @@ def integer(name: str, value: int, least: int = LOWEST) -> int:
     """
     Return `value`, and refuse what is no integer of 64 bits or is below `least`.
     """
-    if not _is_integer(value) or LOWEST <= value < least:
-        allowed = "an integer" if least == LOWEST else f"an integer, {least} or more"
+    allowed = "an integer" if least == LOWEST else f"an integer, {least} or more"
+    if not _is_integer(value):
         message = f"{name}={value!r}: must be {allowed}"
         raise FilterError(message)
     if not LOWEST <= value <= HIGHEST:
-        message = f"{name} {value} is beyond 64 bits: no row has it"
+        # In hexadecimal: Python refuses to write out very large numbers in decimal.
+        message = f"{name} {value:#x} is beyond 64 bits: no row has it"
+        raise FilterError(message)
+    if value < least:
+        message = f"{name}={value!r}: must be {allowed}"
         raise FilterError(message)
     return value
 
@@ -234,8 +238,11 @@ def _run(connection: sqlite3.Connection, number: int) -> list[Term]:
 
 
 def _thread(_: sqlite3.Connection, thread: int | str) -> list[Term]:
-    number = integer("thread", int(thread)) if str(thread).isdecimal() else None
-    return [("(thread_name = ? OR thread = ?)", (str(thread), number))]
+    if not isinstance(thread, str):
+        return [("(thread_name = ? OR thread = ?)", (str(integer("thread", thread)), thread))]
+    # A thread may have any name; a number of 19 digits is within 64 bits, or nearly.
+    number = int(thread) if thread.isdecimal() and len(thread) < len(str(HIGHEST)) else None
+    return [("(thread_name = ? OR thread = ?)", (thread, number))]
 
 
 def _task(_: sqlite3.Connection, name: str) -> list[Term]:

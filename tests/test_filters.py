@@ -120,7 +120,7 @@ def test_levels(connection, level, expected):
         ({"run": -3}, "there is no run -3"),
         ({"after_id": 2**63}, "after_id .* is beyond 64 bits"),
         ({"process": 2**63}, "process .* is beyond 64 bits"),
-        ({"thread": str(2**63)}, "thread .* is beyond 64 bits"),
+        ({"thread": 2**63}, "thread .* is beyond 64 bits"),
         ({"since": datetime.min}, r"since=datetime.datetime\(1, 1, 1, 0, 0\): must be from the year 1 to 9999 in UTC"),
         ({"text": "\ud800"}, r"text='\\ud800': has half of a surrogate pair in it"),
         ({"exclude": ["a", "\udcff"]}, r"exclude=\['a', '\\udcff'\]: has half of a surrogate pair in it"),

@@ -210,6 +210,8 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"thread": "worker_1"}, "c"),
     ({"thread": 99}, "e"),
     ({"thread": "99"}, "e"),
+    ({"thread": "9" * 20}, ""),
+    ({"thread": "9" * 5_000}, ""),
     ({"task": "Task-7"}, "h"),
     ({"exception": "KeyError"}, "d"),
     ({"exception": "JSONDecodeError"}, "g"),

@@ -321,7 +321,7 @@ def test_rows_that_were_pruned_are_reported(server, filled, run_forward, path, q
         (["no-such.db"], "'no-such.db' is no file: name the file of a SQLiteHandler, or wait for it with -f"),
         (["app-log.db", "--otlp", "collector:4318"], "begins with http"),
         (["app-log.db", "--batch-rows", "0"], "0 is less than 1"),
-        (["app-log.db", "--batch-bytes", "many"], "invalid"),
+        (["app-log.db", "--batch-bytes", "many"], "'many' is no whole number"),
         (["other.db"], "another program"),
     ],
 )
