@@ -249,16 +249,18 @@ class SQLiteHandler(logging.Handler):
 
     def _put_anyway(self, record: logging.LogRecord, row: Row | None, error: BaseException) -> None:
         """
-        Queue a record on whatever way there is, or count it, after `error` was raised on the usual one: `Closed`, what
-        the record's own code raises, or a signal handler, which may do so when the row has been queued already.
+        Queue a record on whatever way there is, or count it.
+
+        Args:
+            record: What is to be logged.
+            row: The row that was made of it, if it came so far.
+            error: What was raised on the usual way: `Closed`, or what the record's own code or a signal handler raises.
+                A signal handler may have raised when the row was queued already.
         """
         queue = self.queue
         try:
             if row is None:
-                # A BaseException may be of the record's own code, which is not asked again.
-                is_record = isinstance(error, Exception) and issubclass(type(record), logging.LogRecord)
-                formatter, max_bytes = self.formatter, self.max_record_bytes
-                row = make_row(record, formatter, max_bytes) if is_record else marker_row(record, error)
+                row = self._row_of(record, error)
             elif not isinstance(error, Closed) and queue.holds(row):
                 queue.wake()
                 return
@@ -273,6 +275,7 @@ class SQLiteHandler(logging.Handler):
             if isinstance(error, Closed):
                 self._put_anyway(record, row, again)
             else:
+                # Not in a function of its own, for which there may be no frame.
                 row = row or marker_row(record, again)
                 if not queue.holds(row):
                     queue.contended.append((row[LEVELNO], row[CREATED], row[SOURCE][0]))
@@ -281,6 +284,12 @@ class SQLiteHandler(logging.Handler):
                     self.handleError(record)
             if not isinstance(again, Exception):
                 raise
+
+    def _row_of(self, record: logging.LogRecord, error: BaseException) -> Row:
+        # A BaseException may be of the record's own code, which is not asked again.
+        if isinstance(error, Exception) and issubclass(type(record), logging.LogRecord):
+            return make_row(record, self.formatter, self.max_record_bytes)
+        return marker_row(record, error)
 
     def flush(self, timeout: float | None = None) -> bool:  # type: ignore[override]  # says what Handler.flush does not
         """

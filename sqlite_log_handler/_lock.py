@@ -10,8 +10,8 @@ locks that SQLite holds on it (https://sqlite.org/howtocorrupt.html, section 2.2
 not to the process, so two handlers of one process exclude each other too, and it goes when the process dies.
 
 It stands beside the file itself, where SQLite has its -wal too, so whoever comes by a symbolic link takes the same
-lock. Where a link leads is looked up when the lock's file is opened, and by `follow`. In between it is that of the
-database that is open: when the link is switched, that one is left under its own lock, as long as there is one.
+lock. Where a link leads is looked up when the lock's file is opened, and by `follow`. Until `follow` is called the lock
+stays that of the open database, so a database that a switched link has left is closed under its own lock.
 
 A `flock` is not fair: whoever lets go and comes again at once gets it again, and with eight busy processes one waited
 for eight seconds. So there is a line in the file: the process that holds the lock, and the one that has waited longest,

@@ -25,7 +25,7 @@ Guarantees
 - After an exception no transaction is open, and `prunes` says what was deleted.
 - The lines of `drops` whose place is still in the file stay. Of each other table beside `records`, and of the older
   lines of `drops`, `Limits.lines` are kept. They are cut at the first deletion, and when ten times as many rows have
-  been deleted.
+  been deleted as lines are kept.
 - The tables beside `records` do not push out its rows. When `max_bytes` has cost as many rows as are left, these tables
   are cut before more rows go, by what their lines take as well; and so they are before `NoRoom` is raised.
 - The id of a source or of a process that was deleted is never given again.
@@ -42,7 +42,7 @@ from sqlite_log_handler._limits import Cut, Limits, NoRoom, State, size_text
 # Chunks that one step deletes when it is urgent: four times what one commit of small rows adds.
 _CHUNKS = 4
 
-# What `make_room` deletes at most to make room for one commit, and of `sources` and `processes` at a time.
+# Chunks that `make_room` deletes at most to make room for one commit, and of lines that a sweep deletes in a step.
 _CHUNKS_FOR_ROOM = 64
 
 # Rows after which retention has a turn though many wait: every other full batch, with fewer than a chunk deletes.
@@ -281,14 +281,14 @@ class Pruner:
 
     def _delete(self, connection: sqlite3.Connection, state: State, *, crowded: bool) -> Cut | None:
         """
-        Delete a chunk, if one is due.
+        Delete a chunk, if one is due. When the tables beside the rows went first, the cut is still to be made.
         """
         aged = self._cut_by_age(connection, state)
         cut = self.limits.cut(state, aged=aged, crowded=crowded)
         if cut is None:
             return None
         if cut.cause == "max_bytes" and self._since_trim >= state.rows:
-            # Perhaps it is not the rows that take too much.
+            # The tables beside the rows may be what takes too much: they go first.
             self._trim_all(connection)
             return cut
         note = {"now": round(self._now() * 1e6), "cause": cut.cause, "last_id": cut.last_id}
@@ -358,7 +358,7 @@ class Pruner:
         """
         count, delete = trim
         going = connection.execute(count).fetchone()[0] - lines
-        while going > 0 and self._wal_is_free(connection):
+        while going > 0 and self._is_free(connection):
             with transaction(connection):
                 connection.execute(delete, (min(going, self.limits.chunk_lines),))
             going -= self.limits.chunk_lines
@@ -372,7 +372,7 @@ class Pruner:
                 ended = sweep.delete(connection, self.limits.chunk_lines)
             if ended:
                 self._swept, self._sweep = sweep.left, None
-            if ended or not self._wal_is_free(connection):
+            if ended or not self._is_free(connection):
                 break
 
     # The WAL ----------------------------------------------------------------------------------------------------------
@@ -412,7 +412,7 @@ class Pruner:
             self._pinned_at = f"a reader holds a snapshot since {started} or before{_readers(self.path)}"
         return False
 
-    def _wal_is_free(self, connection: sqlite3.Connection) -> bool:
+    def _is_free(self, connection: sqlite3.Connection) -> bool:
         return self.wal_is_free(connection, self._look(connection))
 
     def _let_go(self) -> bool:
