@@ -18,6 +18,7 @@ import logging
 import os
 import sys
 import weakref
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,8 +152,9 @@ class SQLiteHandler(logging.Handler):
         keep = limits(max_age, max_rows, max_bytes)
         path = _path(filename)
         say = _Say(path)
-        # Below the tick, because nothing ends SQLite's wait for a lock.
-        writer = Writer(path, busy_timeout=min(0.05, flush_interval / 2), limits=keep, say=say)
+        # Half a tick at most, because nothing ends SQLite's wait for a lock.
+        lines: deque[str] = deque()
+        writer = Writer(path, busy_timeout=min(0.05, flush_interval / 2), limits=keep, say=lines.append)
         writer.open_first()
 
         # From here on nothing can fail: a handler that is half made would stay in logging's list.
@@ -172,7 +174,10 @@ class SQLiteHandler(logging.Handler):
             flush_interval=flush_interval,
             close_timeout=close_timeout,
             say=say,
+            lines=lines,
         )
+        while lines:
+            say(lines.popleft())
         # The thread holds the listener, not the handler, so a handler that nobody has any more can go.
         weakref.finalize(self, self.listener.retire).atexit = False
 
@@ -280,8 +285,9 @@ class SQLiteHandler(logging.Handler):
                 if not queue.holds(row):
                     queue.contended.append((row[LEVELNO], row[CREATED], row[SOURCE][0]))
                 queue.wake()
-                with contextlib.suppress(Exception):
-                    self.handleError(record)
+                if isinstance(again, Exception):
+                    with contextlib.suppress(Exception):
+                        self.handleError(record)
             if not isinstance(again, Exception):
                 raise
 

@@ -44,6 +44,7 @@ import logging
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from logging.handlers import QueueListener
@@ -129,7 +130,8 @@ class RecordListener(QueueListener):
         commit_bytes: Bytes of rows in one transaction at most, by their size in memory.
         flush_interval: Seconds, see above.
         close_timeout: Seconds that `flush` and `close` take at most.
-        say: Called with a line for the operator.
+        say: Called with a line for the operator, never under the commit lock.
+        lines: Those that wait for that lock to be free; the writer may add to them.
         clock: Seconds that never jump.
         sleep: Waits between two attempts of `flush` and `close`.
     """
@@ -146,6 +148,7 @@ class RecordListener(QueueListener):
         flush_interval: float = 0.1,
         close_timeout: float = 5.0,
         say: Callable[[str], None] = print,
+        lines: deque[str] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -156,6 +159,7 @@ class RecordListener(QueueListener):
         self.flush_interval = flush_interval
         self.close_timeout = close_timeout
         self._say = say
+        self._lines = deque() if lines is None else lines
         self._clock = clock
         self._sleep = sleep
         self._reset()
@@ -328,14 +332,9 @@ class RecordListener(QueueListener):
         Returns:
             Whether it was written, or there was nothing to write. If not, it is all still queued.
         """
-        lines: list[str] = []  # for the operator, when the lock is free again
-        try:
-            return self._hold(timeout, lambda: self._commit(lines)) or False
-        finally:
-            for line in lines:
-                self._say(line)
+        return self._hold(timeout, self._commit) or False
 
-    def _commit(self, lines: list[str]) -> bool:
+    def _commit(self) -> bool:
         queue = self.queue
         batch = queue.begin_commit(self._commit_size)
         if not batch.rows and not batch.gaps:
@@ -359,15 +358,15 @@ class RecordListener(QueueListener):
             if self.writer.written:
                 # A signal handler raised when the batch was in the file: it is not to be written twice.
                 queue.end_commit(batch, self.writer.refused)
-                self._succeeded(lines)
+                self._succeeded()
             else:
                 queue.abort_commit()
                 queue.give_up(self._given_up, "close_timeout")
-                self._failed(error, lines)
+                self._failed(error)
             if not isinstance(error, Exception):
                 raise
             return self.writer.written
-        self._succeeded(lines)
+        self._succeeded()
         return True
 
     def _hold(self, timeout: float, work: Callable[[], _T]) -> _T | None:
@@ -393,6 +392,8 @@ class RecordListener(QueueListener):
                 # There is no call in between, and so no signal.
                 self._committing_thread = None
                 lock.release()
+            while self._lines:
+                self._say(self._lines.popleft())
 
     def _acquire(self, timeout: float) -> Iterator[bool]:
         """
@@ -403,7 +404,7 @@ class RecordListener(QueueListener):
         """
         return map(self._commit_lock.acquire, (True,), (timeout,))
 
-    def _failed(self, error: BaseException, lines: list[str]) -> None:
+    def _failed(self, error: BaseException) -> None:
         self._failures += 1
         # 2 ** 30 flush intervals are beyond any limit, and a float all the same.
         backoff = min(self.flush_interval * 2 ** min(self._failures - 1, 30), BACKOFF_LIMIT)
@@ -418,9 +419,9 @@ class RecordListener(QueueListener):
         if self._outage or self._clock() - self._failing_since < outage_after:
             return
         self._outage = True
-        lines.append(f"cannot write ({self.last_error}): records wait in memory, up to capacity; trying again")
+        self._lines.append(f"cannot write ({self.last_error}): records wait in memory, up to capacity; trying again")
 
-    def _succeeded(self, lines: list[str]) -> None:
+    def _succeeded(self) -> None:
         self.last_commit = self._clock()
         self._next_attempt = 0.0
         self._failures = 0
@@ -430,7 +431,7 @@ class RecordListener(QueueListener):
             return
         self._outage = False
         dropped = self.queue.dropped_total - self._outage_dropped
-        lines.append(f"writing again; {dropped:,} records were dropped meanwhile")
+        self._lines.append(f"writing again; {dropped:,} records were dropped meanwhile")
 
     @property
     def last_commit_age(self) -> float | None:

@@ -1110,6 +1110,25 @@ def test_a_start_that_is_interrupted_can_be_made_again(make, monkeypatch):
     assert listener._thread.is_alive()
 
 
+def test_nothing_is_said_under_the_commit_lock(make, monkeypatch):
+    """
+    What the writer has to say waits until the lock is free: standard error may be a pipe that nobody reads.
+    """
+    listener = make()
+    put(listener, 1)
+    write, locked = listener.writer.write, []
+
+    def says(batch):
+        listener._lines.append("a new file is begun")
+        write(batch)
+
+    monkeypatch.setattr(listener.writer, "write", says)
+    monkeypatch.setattr(listener, "_say", lambda line: locked.append(listener._commit_lock.locked()))
+
+    assert listener.commit()
+    assert [False] == locked
+
+
 def test_nobody_waits_for_himself(make, clock, monkeypatch):
     """
     A signal handler that flushes or forks while its own thread is in a commit is told at once that it cannot wait.
