@@ -392,8 +392,9 @@ class RecordListener(QueueListener):
                 # There is no call in between, and so no signal.
                 self._committing_thread = None
                 lock.release()
-            while self._lines:
-                self._say(self._lines.popleft())
+            with contextlib.suppress(IndexError):  # another thread says the last one
+                while self._lines:
+                    self._say(self._lines.popleft())
 
     def _acquire(self, timeout: float) -> Iterator[bool]:
         """

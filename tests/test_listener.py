@@ -9,6 +9,7 @@ import itertools
 import logging
 import logging.handlers
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -1127,6 +1128,23 @@ def test_nothing_is_said_under_the_commit_lock(make, monkeypatch):
 
     assert listener.commit()
     assert [False] == locked
+
+
+def test_two_threads_may_have_the_same_line_to_say(make):
+    """
+    Whoever finds that another thread has just said the last line has no error of it.
+    """
+
+    class Raced(deque[str]):
+        def __bool__(self):
+            return True
+
+    listener = make()
+    listener._lines = Raced()
+    put(listener, 1)
+
+    assert listener.flush()
+    assert [0] == numbers(listener)
 
 
 def test_nobody_waits_for_himself(make, clock, monkeypatch):
