@@ -492,7 +492,7 @@ _exit = _Exit()
 atexit.register(_exit)
 
 
-# One entry for each fork in progress that has logging's lock: it is what a signal handler may raise into `acquire`.
+# One entry for each fork in progress that has logging's lock: a signal handler may raise before one has it.
 _forks: list[None] = []
 
 

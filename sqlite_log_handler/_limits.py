@@ -37,7 +37,7 @@ _CHUNK_BYTES = 2 * 1024 * 1024
 _COMMITS = 4
 
 # Pages that one step gives back to the file system.
-_VACUUM_PAGES = 256
+VACUUM_PAGES = 256
 
 # SQLite's default (https://sqlite.org/pragma.html#pragma_page_size).
 _PAGE_BYTES = 4_096
@@ -254,12 +254,12 @@ class Limits:
         """
         Return how many free pages to give back in one step: none, as a rule, because the next rows go there.
         """
-        spare = 0 if crowded else state.free_pages - max(state.pages // 4, _VACUUM_PAGES)
+        spare = 0 if crowded else state.free_pages - max(state.pages // 4, VACUUM_PAGES)
         if self.max_bytes is not None:
             reserve = self.commit_bytes // state.page_size
             beyond = state.pages - self.file_bytes // state.page_size
             spare = max(spare, min(beyond, state.free_pages - reserve))
-        return max(0, min(spare, _VACUUM_PAGES))
+        return max(0, min(spare, VACUUM_PAGES))
 
 
 def seconds(option: str, value: object) -> float:

@@ -58,7 +58,7 @@ _FAILED_RETRY = 5.0
 _HOUR_US = 3_600_000_000
 
 # Answer of PRAGMA auto_vacuum (https://sqlite.org/pragma.html#pragma_auto_vacuum).
-_INCREMENTAL = 2
+INCREMENTAL = 2
 
 # Rows that a step looks through for the sources and processes still in use: some 5 ms.
 _SWEEP_ROWS = 20_000
@@ -442,7 +442,7 @@ class Pruner:
 
     def _look_at_vacuum(self, connection: sqlite3.Connection) -> bool:
         (auto_vacuum,) = connection.execute("PRAGMA auto_vacuum").fetchone()
-        if auto_vacuum == _INCREMENTAL:
+        if auto_vacuum == INCREMENTAL:
             return True
         self._say(
             "the file was made without auto_vacuum=INCREMENTAL: what retention frees is used again, but the file does "

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Self, TextIO
 
 from sqlite_log_handler import _arguments
-from sqlite_log_handler._limits import Cut, Limits, State, count, seconds, size, size_text
+from sqlite_log_handler._limits import VACUUM_PAGES, Cut, Limits, State, count, seconds, size, size_text
 from sqlite_log_handler._lock import WriteLock
 from sqlite_log_handler._open import CorruptFileError, named_errors, open_log
-from sqlite_log_handler._prune import Pruner, look, plan
+from sqlite_log_handler._prune import INCREMENTAL, Pruner, look, plan
 from sqlite_log_handler._schema import SCHEMA
 from sqlite_log_handler._terminal import say, write_line
 
@@ -30,9 +30,6 @@ _BUSY_TIMEOUT = 0.1
 
 # Between two pieces a writer may have its turn: as long as a piece took, but no longer.
 _LONGEST_PAUSE = 0.05
-
-_INCREMENTAL = 2
-_VACUUM_PAGES = 256
 
 # A row that is too long to be shown can still be deleted.
 _ANY_LENGTH = 2**31 - 1
@@ -250,7 +247,7 @@ class _Work:
         # What is given back stands in the WAL until that is written back: with a reader in the way, it would only grow.
         if not self._write_back(connection):
             return False
-        if connection.execute("PRAGMA auto_vacuum").fetchone() != (_INCREMENTAL,):
+        if connection.execute("PRAGMA auto_vacuum").fetchone() != (INCREMENTAL,):
             say("made without auto_vacuum=INCREMENTAL: the file is written anew")
             with self._lock.hold(_LOCK_TIMEOUT):
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -263,7 +260,7 @@ class _Work:
             with self._lock.hold(_LOCK_TIMEOUT):
                 free = self._pruner.wal_is_free(connection, look(connection, self._path))
                 if free:
-                    connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+                    connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
                     (left,) = connection.execute("PRAGMA freelist_count").fetchone()
             if not free and not self._write_back(connection):
                 return False

@@ -14,6 +14,7 @@ from sqlite_log_handler._filters import Filters, check, integer, where
 from sqlite_log_handler._logged import SELECT_JSON, SELECT_ROW, Row
 from sqlite_log_handler._open import EmptyFileError, MissingFileError
 from sqlite_log_handler._scan import Scan
+from sqlite_log_handler._schema import identity_of
 from sqlite_log_handler._talkers import Talker
 
 By: TypeAlias = Literal["logger", "source", "level", "exception", "thread", "process"]
@@ -72,7 +73,7 @@ class LogReader:
         self.path = os.path.abspath(os.fsdecode(path))
         self._timeout = timeout
         # Before it is opened: if it is replaced in between, rows come twice rather than never.
-        self._file = _identity(self.path)
+        self._file = identity_of(self.path)
         self._scan = Scan(self.path, timeout=timeout)
 
     def __repr__(self) -> str:
@@ -183,7 +184,7 @@ class LogReader:
         after_id = integer("after_id", after_id)
         version: object = None
         while True:
-            if self._file is not None and self._file != _identity(self.path):
+            if self._file is not None and self._file != identity_of(self.path):
                 # Moved or removed under us: the last of it, which is still open, and then what comes in its place.
                 last_id = self._scan.last_id()
                 if last_id > after_id:
@@ -205,7 +206,7 @@ class LogReader:
         Open what stands at the path now, if that is a log already.
         """
         self._scan.one("SELECT 1")  # not when `wait` has closed the reader
-        file = _identity(self.path)
+        file = identity_of(self.path)
         try:
             scan = Scan(self.path, timeout=self._timeout)
         except (MissingFileError, EmptyFileError):
@@ -264,11 +265,3 @@ class LogReader:
         Have SQLite check the file, and return what is wrong with it.
         """
         return self._scan.check()
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino

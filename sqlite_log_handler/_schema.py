@@ -5,6 +5,7 @@ Both halves of the package, the one that writes and the one that reads, meet her
 Everything is plain SQL that SQLite 3.34 (2020) can read: no STRICT, no `->>`, no RETURNING.
 """
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -140,6 +141,17 @@ class NewerSchemaError(LogFileError):
     """
     The file was written by a newer sqlite-log-handler than this one: upgrade the package.
     """
+
+
+def identity_of(path: str) -> tuple[int, int] | None:
+    """
+    Return what tells one file from another that stands at the same path later; None when there is none to be seen.
+    """
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 def connect_read_only(path: str, *, timeout: float = 5.0, immutable: bool = False) -> sqlite3.Connection:

@@ -55,6 +55,7 @@ from sqlite_log_handler._schema import (
     ForeignFileError,
     LogFileError,
     connect_read_only,
+    identity_of,
     is_ours,
 )
 
@@ -226,7 +227,7 @@ class Writer:
             interrupted: This very thread was in `write`: it is not to go on with the parent's connection.
         """
         if lost:
-            _lost.update({_identity(self.path), *self._files[:1]} - {None})
+            _lost.update({identity_of(self.path), *self._files[:1]} - {None})
         if self._connection is not None:
             if interrupted:
                 self._connection.set_authorizer(_deny)
@@ -235,7 +236,7 @@ class Writer:
         self._reset()
 
     def _refuse_lost(self) -> None:
-        if _lost and _identity(self.path) in _lost:
+        if _lost and identity_of(self.path) in _lost:
             message = "this process was forked while its parent wrote to the file, so it must not: start it by spawn"
             raise LostFileError(message)
 
@@ -294,7 +295,7 @@ class Writer:
         if corrupt is not None:
             self._move_aside(corrupt)
         _create(self._real)
-        found = _identity(self._real)
+        found = identity_of(self._real)
         connection = sqlite3.connect(
             self._real, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=32
         )
@@ -304,7 +305,7 @@ class Writer:
             connection.execute("SELECT max(id) FROM records").fetchone()
         except BaseException as error:
             connection.close()
-            if not _is_corrupt(error) or found != _identity(self._real):
+            if not _is_corrupt(error) or found != identity_of(self._real):
                 raise
             self._move_aside(error)
             self.open()
@@ -332,8 +333,8 @@ class Writer:
         with contextlib.suppress(sqlite3.Error):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         self._close()
-        is_there = _identity(self._real) in self._files[:1]
-        if known is not None and not is_there and _identity(wal) == known and os.stat(wal).st_size:
+        is_there = identity_of(self._real) in self._files[:1]
+        if known is not None and not is_there and identity_of(wal) == known and os.stat(wal).st_size:
             aside = self._real + time.strftime(".left-%Y%m%dT%H%M%SZ-wal", time.gmtime())
             os.replace(wal, aside)
             self._say(f"the file was moved or replaced while a reader held its WAL, which is kept as {aside!r}")
@@ -750,9 +751,9 @@ class Writer:
         files: list[object] = [(found.st_dev, found.st_ino)]
         if self._real != self.path:
             # It may have been moved, and the link after it, away from its -wal.
-            files.append(_identity(self._real))
+            files.append(identity_of(self._real))
         if self._wal:
-            files.append(_identity(self._real + "-wal"))
+            files.append(identity_of(self._real + "-wal"))
         return tuple(files), found.st_size
 
 
@@ -821,14 +822,6 @@ def _create(path: str) -> None:
     """
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino
 
 
 def _statements(script: str) -> list[str]:

@@ -40,7 +40,7 @@ ARROWS = {
     "_scan": {"_filters", "_open", "_text"},
     "_figures": {"_filters", "_scan", "_times"},
     "_talkers": {"_filters", "_scan", "_text"},
-    "_reader": {"_figures", "_filters", "_logged", "_open", "_scan", "_talkers"},
+    "_reader": {"_figures", "_filters", "_logged", "_open", "_scan", "_schema", "_talkers"},
     "_formats": {"_figures", "_logged", "_printable", "_terminal", "_times"},
     "_arguments": {"_filters", "_reader", "_terminal", "_times"},
     "_show": {"_arguments", "_filters", "_formats", "_logged", "_reader", "_terminal"},

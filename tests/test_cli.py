@@ -595,16 +595,23 @@ def test_check_finds_books_that_do_not_agree(run, shop, path):
     assert ["ok", "ok", "WRONG", "WRONG", "ok"] == [line.split()[0] for line in lines]
 
 
-def test_check_finds_damage(run, make_handler, logger, path):
-    """When the file is damaged, `check` says where, as far as SQLite can tell."""
+def fill_and_damage(make_handler, logger, path, *, rows, pages):
+    """
+    Log so many rows, and write over so many pages of the file.
+    """
     handler = make_handler()
     logger.addHandler(handler)
-    for number in range(3_000):
+    for number in range(rows):
         logger.info("%d %s", number, "x" * 50)
     handler.close()
     with open(path, "r+b") as file:
         file.seek(4096 * 30)
-        file.write(b"\xff" * 4096 * 5)
+        file.write(b"\xff" * 4096 * pages)
+
+
+def test_check_finds_damage(run, make_handler, logger, path):
+    """When the file is damaged, `check` says where, as far as SQLite can tell."""
+    fill_and_damage(make_handler, logger, path, rows=3_000, pages=5)
 
     status, lines = run("check", str(path))
     assert 1 == status
@@ -617,14 +624,7 @@ def test_check_prints_a_finding_on_each_line(run, make_handler, logger, path):
 
     They were once one line of 4,931 characters.
     """
-    handler = make_handler()
-    logger.addHandler(handler)
-    for number in range(10_000):
-        logger.info("%d %s", number, "x" * 50)
-    handler.close()
-    with open(path, "r+b") as file:
-        file.seek(4096 * 30)
-        file.write(b"\xff" * 4096 * 130)
+    fill_and_damage(make_handler, logger, path, rows=10_000, pages=130)
 
     status, lines = run("check", str(path))
     assert 1 == status

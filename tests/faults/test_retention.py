@@ -65,7 +65,7 @@ def test_the_nth_statement_of_pruning_fails(make, clock, log, contents, monkeypa
     left, pruning = [0], [False]
     monkeypatch.setattr("sqlite_log_handler._limits._LINES", (5, 5))
     monkeypatch.setattr("sqlite_log_handler._prune._ROWS_PER_LINE", 1)
-    monkeypatch.setattr("sqlite_log_handler._limits._VACUUM_PAGES", 1)
+    monkeypatch.setattr("sqlite_log_handler._limits.VACUUM_PAGES", 1)
     monkeypatch.setattr("sqlite_log_handler._prune._ROWS_PER_STEP", rows_per_step)
 
     class Faulty(sqlite3.Connection):
