@@ -159,6 +159,7 @@ class Pruner:
         self._now = now
         self._clock = clock
         self._can_vacuum: bool | None = None  # None until it was looked at
+        self._said_no_vacuum = False
         self._failing_since: float | None = None
         self._pinned_since: float | None = None  # by `clock`
         self._pinned_at = ""
@@ -175,6 +176,14 @@ class Pruner:
         self._swept = 0  # lines that the last sweep left
 
     # What the writer calls --------------------------------------------------------------------------------------------
+
+    def opened(self, path: str) -> None:
+        """
+        Forget what is known of the file: it was opened, and may be another one.
+        """
+        self.path = path
+        self._can_vacuum = None
+        self._room = 0
 
     def step(self, connection: sqlite3.Connection, *, crowded: bool = False) -> float | None:
         """
@@ -444,10 +453,12 @@ class Pruner:
         (auto_vacuum,) = connection.execute("PRAGMA auto_vacuum").fetchone()
         if auto_vacuum == INCREMENTAL:
             return True
-        self._say(
-            "the file was made without auto_vacuum=INCREMENTAL: what retention frees is used again, but the file does "
-            "not become smaller; `sqlite-log prune FILE --vacuum` changes that"
-        )
+        if not self._said_no_vacuum:
+            self._said_no_vacuum = True
+            self._say(
+                "the file was made without auto_vacuum=INCREMENTAL: what retention frees is used again, but the file "
+                "does not become smaller; `sqlite-log prune FILE --vacuum` changes that"
+            )
         return False
 
 

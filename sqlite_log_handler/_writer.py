@@ -290,7 +290,8 @@ class Writer:
                 self._move_aside("it was cut to nothing while it was open")
             else:
                 return
-        self._real = self.pruner.path = self._lock.follow(self._busy_timeout)
+        self._real = self._lock.follow(self._busy_timeout)
+        self.pruner.opened(self._real)
         corrupt = self._is_corrupt_log()
         if corrupt is not None:
             self._move_aside(corrupt)

@@ -406,6 +406,44 @@ def test_a_file_made_without_auto_vacuum_is_said_and_left(log, said):
     assert "without auto_vacuum" in said[0]
 
 
+def test_another_file_is_looked_at_again(log, said, tmp_path):
+    """A file that came in place of the one that was open may be made in another way: nothing is tried for ever."""
+    log.connection.execute("PRAGMA auto_vacuum = NONE")
+    log.connection.execute("VACUUM")
+    log.fill(5_000, width=1_000)
+    log.writer.close()
+    path = str(tmp_path / "open.db")
+    writer = Writer(path, busy_timeout=0, limits=Limits(max_rows=10), say=said.append)
+    writer.open()
+    assert None is writer.prune()
+    writer.close()
+    os.replace(log.path, path)
+    writer.open()
+    log.writer, log.connection = writer, writer.connection
+
+    assert 100 > next(steps for steps in range(1_000) if writer.prune() is None)
+    assert (4_991, 5_000, 10) == log.rows
+    writer.close()
+    writer.open()
+    log.connection = writer.connection
+    assert None is writer.prune()
+    assert 1 == len(said), "once, however often it is opened"
+
+
+def test_another_file_may_be_full(log):
+    """The room that was found in one file is not spent in another one that came in its place."""
+    pruner = log.pruner(max_bytes=2_000_000)
+    assert None is log.no_room(pruner)
+    log.fill(2_500, width=1_000)
+    assert None is log.no_room(pruner)
+    assert (1, 2_500, 2_500) == log.rows
+
+    pruner.opened(log.path)
+
+    assert None is log.no_room(pruner)
+    assert 2_500 > log.rows[2]
+
+
 # What is written down -------------------------------------------------------------------------------------------------
 
 
