@@ -1281,7 +1281,7 @@ def test_a_record_fits_into_a_small_budget(make_handler):
     assert 131_072 == make_handler(max_bytes="2MiB", max_record_bytes=1 << 20).max_record_bytes
 
 
-def test_an_idle_program_with_max_age_wakes_up_for_the_next_row(make_handler, logger, clock):
+def test_an_idle_program_with_max_age_wakes_up_for_the_next_row(make_handler, logger, clock, unattended):
     """
     With `max_age` the listener sleeps until the oldest row comes of age; without rows it does not wake up at all.
     """
