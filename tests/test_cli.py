@@ -929,16 +929,21 @@ sys.exit(main())
 @pytest.fixture
 def start():
     """
-    Start a command as a process of its own.
+    Start a command as a process of its own; with `closed`, nobody reads what it prints, from the start on.
     """
     with contextlib.ExitStack() as stack:
 
-        def start(*words):
+        def start(*words, closed=False):
             package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
+            out = subprocess.PIPE
+            if closed:
+                reading, out = os.pipe()
+                os.close(reading)
+                stack.callback(os.close, out)
             process = subprocess.Popen(
                 [sys.executable, "-c", INTERRUPTIBLE, *map(str, words)],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=out,
                 stderr=subprocess.PIPE,
                 text=True,
                 env={**os.environ, "PYTHONPATH": package},
@@ -963,8 +968,7 @@ def test_a_closed_pipe_is_no_error(start, make_handler, logger, path):
     process.stdout.close()
     assert (141, "") == (process.wait(60), process.stderr.read())
 
-    process = start(path, "-n", "5")
-    process.stdout.close()
+    process = start(path, "-n", "5", closed=True)
     assert (141, "") == (process.wait(60), process.stderr.read())
 
 
