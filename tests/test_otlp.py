@@ -297,13 +297,12 @@ def test_no_trace_is_no_attribute():
 
 def test_a_drop_warning_carries_its_ledger(path, make_handler, logger):
     """The warning of a gap arrives with the counts of the ledger, so the far end sees what is missing, and whose."""
-    handler = make_handler(capacity=3, reserve=0)
+    handler = make_handler(capacity=3, reserve=0, flush_interval=3_600)
     logger.addHandler(handler)
     child = logger.getChild("child")
-    with handler.listener._commit_lock:
-        for number in range(5):
-            logger.info("%d", number)
-        child.error("refused")
+    for number in range(5):
+        logger.info("%d", number)
+    child.error("refused")
     handler.close()
     spool = Spool(str(path), "x", say=print)
     batch = spool.read(10, 1 << 20)
