@@ -926,7 +926,7 @@ def test_two_writers_of_a_new_file(path: Path) -> None:
                 start = 0
                 while start < 5:
                     # What is locked now may be free at the next tick.
-                    with contextlib.suppress(sqlite3.OperationalError):
+                    with contextlib.suppress(sqlite3.OperationalError, TimeoutError):
                         writer.write(Batch([row(f"{start}", name=name, process=7)]))
                         start += 1
             except BaseException as error:  # noqa: BLE001 - shown by the main thread
