@@ -1069,7 +1069,7 @@ def test_start_and_stop_are_idempotent(make):
     listener.start()
     assert threads + 1 == threading.active_count()
 
-    listener.stop()
+    listener.stop(timeout=threading.TIMEOUT_MAX)
     listener.stop()
     assert threads == threading.active_count()
 
@@ -1267,7 +1267,7 @@ def test_the_thread_commits(make, warnings):
 
     put(listener, 1)
     listener.writer.entered.wait()
-    listener.stop()
+    listener.stop(timeout=threading.TIMEOUT_MAX)
 
     assert [0] == numbers(listener)
 
