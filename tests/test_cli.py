@@ -94,6 +94,7 @@ def run(capsys, monkeypatch, shop):
     Run a command on the log of the shop, or on another, and return its exit status and the lines that it prints.
     """
     monkeypatch.setenv("SQLITE_LOG_DB", str(shop))
+    monkeypatch.setenv("COLUMNS", "80")
 
     def run(*words, stderr=""):
         try:
