@@ -179,19 +179,20 @@ def test_a_directory_is_refused(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no devices among its files")
 @pytest.mark.parametrize("kind", ["device", "link to a device", "pipe", "socket"])
-def test_what_is_no_regular_file_is_refused(path, kind):
+def test_what_is_no_regular_file_is_refused(path, kind, monkeypatch):
     """
     A device, a pipe and a socket can hold no log: the error names the path, and nothing is made beside it.
 
     SQLite refused them, when the lock, and beside a device a journal, had been made already.
     """
+    monkeypatch.chdir(path.parent)
     with socket.socket(socket.AF_UNIX) as unbound:
         if kind == "device":
             path = Path(os.devnull)
         elif kind == "pipe":
             os.mkfifo(path)
         elif kind == "socket":
-            unbound.bind(str(path))
+            unbound.bind(path.name)  # by its short name: the path may be longer than a socket's may be
         else:
             path.symlink_to(os.devnull)
         before = os.listdir(path.parent)
