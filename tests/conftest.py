@@ -248,11 +248,13 @@ def path(tmp_path: Path) -> Path:
 def make_handler(path: Path) -> Iterator[Callable[..., SQLiteHandler]]:
     """
     Make handlers: `make_handler(**options)` on `path`, `make_handler(filename, **options)` elsewhere.
+
+    They have a minute to flush and to close: the usual five seconds may pass while the machine stands still.
     """
     made = []
 
     def make(filename: str | os.PathLike[str] = path, **options: Any) -> SQLiteHandler:
-        handler = SQLiteHandler(filename, **options)
+        handler = SQLiteHandler(filename, **{"close_timeout": 60, **options})
         made.append(handler)
         return handler
 

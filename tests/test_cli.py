@@ -69,7 +69,9 @@ def shop(tmp_path_factory):
     A log of a shop, with levels, a traceback, attributes and a gap.
     """
     path = tmp_path_factory.mktemp("shop") / "app-log.db"
-    handler = SQLiteHandler(path, capacity=20, reserve=0.5, flush_interval=3_600, flush_level=logging.CRITICAL)
+    handler = SQLiteHandler(
+        path, capacity=20, reserve=0.5, flush_interval=3_600, flush_level=logging.CRITICAL, close_timeout=60
+    )
     handler.handle(record("started"))
     handler.handle(record("order 7 paid", name="shop.orders", seconds=1, order=7, customer="c 17"))
     handler.handle(record("order 8 failed", logging.ERROR, "shop.orders", seconds=2, exc_info=failed()))
@@ -77,7 +79,7 @@ def shop(tmp_path_factory):
     for number in range(25):
         handler.handle(record(f"miss {number}", logging.DEBUG, "shop.cache", seconds=3 + number / 10))
     handler.close()  # which writes the drop warning
-    handler = SQLiteHandler(path)
+    handler = SQLiteHandler(path, close_timeout=60)
     handler.handle(record("stock is low", logging.WARNING, "shop.stock", seconds=9))
     handler.close()
     begin = int(BEGIN.timestamp())
@@ -1078,7 +1080,7 @@ def busy_log(path):
     program = """
 import itertools, logging, sys
 from sqlite_log_handler import SQLiteHandler
-handler = SQLiteHandler(sys.argv[1], capacity=2_000, flush_interval=0.01)
+handler = SQLiteHandler(sys.argv[1], capacity=2_000, flush_interval=0.01, close_timeout=60)
 logger = logging.getLogger("busy")
 logger.setLevel(1)
 logger.addHandler(handler)

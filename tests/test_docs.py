@@ -140,7 +140,7 @@ def demo_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     A closed log with several loggers and levels, a traceback, attributes, and a gap.
     """
     path = tmp_path_factory.mktemp("docs") / "app-log.db"
-    handler = SQLiteHandler(path, capacity=100)
+    handler = SQLiteHandler(path, capacity=100, close_timeout=60)
     logger = logging.getLogger("test_docs")
     child = logger.getChild("requests")
     logger.addHandler(handler)

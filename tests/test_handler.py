@@ -339,9 +339,9 @@ def test_configured_by(form, path, query, logging_tree):
     logger.debug("below the handler's level")
     logger.info("kept")
     (handler,) = logger.handlers
-    handler.flush()
-
     assert isinstance(handler, SQLiteHandler)
+    assert handler.flush(60)
+
     assert (5_000, "db") == (handler.queue.capacity, handler.name)
     assert ["kept"] == messages(query)
 
@@ -371,9 +371,9 @@ def test_configured_by_reference(path, query, logging_tree, monkeypatch):
     )
     (handler,) = logging.getLogger("configured").handlers
     logging.getLogger("configured").info("x")
-    handler.flush()
-
     assert isinstance(handler, SQLiteHandler)
+    assert handler.flush(60)
+
     assert 77 == handler.queue.capacity
     assert ["INFO x"] == messages(query)
 
@@ -406,7 +406,9 @@ def test_configured_by_file(path, query, logging_tree):
     logging.config.fileConfig(io.StringIO(text), disable_existing_loggers=False)
     logger = logging.getLogger("configured")
     logger.info("x")
-    logger.handlers[0].flush()
+    (handler,) = logger.handlers
+    assert isinstance(handler, SQLiteHandler)
+    assert handler.flush(60)
 
     assert ["x"] == messages(query)
 
@@ -451,7 +453,7 @@ def test_a_second_configuration_closes_the_first(path, query, logging_tree):
     config = {
         "version": 1,
         "disable_existing_loggers": False,
-        "handlers": {"db": {"class": "sqlite_log_handler.SQLiteHandler", "filename": str(path)}},
+        "handlers": {"db": {"class": "sqlite_log_handler.SQLiteHandler", "filename": str(path), "close_timeout": 60}},
         "loggers": {"configured": {"handlers": ["db"], "level": "INFO", "propagate": False}},
     }
     for number in range(5):

@@ -22,7 +22,12 @@ import atexit, logging, logging.config, os, sys, threading, time
 logging.config.dictConfig({{
     "version": 1,
     "handlers": {{
-        "db": {{"class": "sqlite_log_handler.SQLiteHandler", "filename": sys.argv[1], "flush_interval": 60}}
+        "db": {{
+            "class": "sqlite_log_handler.SQLiteHandler",
+            "filename": sys.argv[1],
+            "flush_interval": 60,
+            "close_timeout": 60,
+        }}
     }},
     "root": {{"handlers": ["db"], "level": "INFO"}},
 }})
@@ -152,13 +157,13 @@ def test_children_of_multiprocessing_keep_their_log(tmp_path, path, stored, meth
             def work(path, number):
                 logger = logging.getLogger("program")
                 if not logger.handlers:
-                    logger.addHandler(sqlite_log_handler.SQLiteHandler(path, flush_interval=60))
+                    logger.addHandler(sqlite_log_handler.SQLiteHandler(path, flush_interval=60, close_timeout=60))
                 for index in range(50):
                     logger.warning("%d %d", number, index)
 
             if __name__ == "__main__":
                 context = multiprocessing.get_context(sys.argv[2])
-                handler = sqlite_log_handler.SQLiteHandler(sys.argv[1], flush_interval=60)
+                handler = sqlite_log_handler.SQLiteHandler(sys.argv[1], flush_interval=60, close_timeout=60)
                 logging.getLogger("program").addHandler(handler)
                 logging.getLogger("program").warning("parent")
                 processes = [context.Process(target=work, args=(sys.argv[1], number)) for number in range(3)]

@@ -250,7 +250,7 @@ def varied(tmp_path_factory):
             return sys.exc_info()
 
     path = tmp_path_factory.mktemp("varied") / "app-log.db"
-    handler = sqlite_log_handler.SQLiteHandler(path)
+    handler = sqlite_log_handler.SQLiteHandler(path, close_timeout=60)
     for one in [
         record("request timed out", order=7, ok=True),
         record("TIMED OUT", logging.WARNING, "shop.db.pool", seconds=1),
@@ -361,7 +361,7 @@ SCALARS = st.none() | st.text() | st.integers() | st.floats()
 def test_json_lines_are_what_the_row_is(tmp_path_factory, contents):
     """What SQLite makes of a row is the JSON that Python makes of it, whatever was logged."""
     path = tmp_path_factory.mktemp("json") / "app-log.db"
-    handler = sqlite_log_handler.SQLiteHandler(path)
+    handler = sqlite_log_handler.SQLiteHandler(path, close_timeout=60)
     handler.handle(record("first"))
     for message, extra in contents:
         one = record(message)
