@@ -732,7 +732,7 @@ def naughty(make_handler, tmp_path):
     A log in which every text that a stranger can write is naughty.
     """
     path = tmp_path / "naughty.db"
-    handler = make_handler(path, capacity=2)
+    handler = make_handler(path, capacity=2, flush_interval=3_600, flush_level=logging.CRITICAL)
     one = record(NAUGHTY, logging.ERROR, NAUGHTY, exc_info=failed(), stack_info=NAUGHTY, pathname=NAUGHTY)
     vars(one).update({"threadName": NAUGHTY, "processName": NAUGHTY, NAUGHTY: NAUGHTY, "funcName": NAUGHTY})
     one.exc_text = NAUGHTY
