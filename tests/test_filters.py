@@ -147,7 +147,7 @@ NO_ATTRIBUTES = "must be a dict of str to str, int, float, bool or None"
         ("level", True, "must be a number, a name, or a range"),
         ("logger", 5, NO_LOGGER),
         ("logger", ["shop", 5], NO_LOGGER),
-        ("exclude", (name for name in ["shop"]), NO_LOGGER),
+        pytest.param("exclude", (name for name in ["shop"]), NO_LOGGER, id="exclude-generator"),
         ("text", 5, "must be a str"),
         ("pattern", re.compile("x"), "must be a regular expression as a str"),
         ("process", "x", NO_INTEGER),
