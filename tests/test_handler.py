@@ -32,9 +32,10 @@ from sqlite_log_handler._listener import OWN_LOGGER
 
 def handler_list():
     """
-    Return what logging will flush and close at exit.
+    Return what logging will flush and close at exit: the handlers, which stay as long as somebody has this list.
     """
-    return list(logging._handlerList)  # type: ignore[attr-defined]
+    references = list(logging._handlerList)  # type: ignore[attr-defined]
+    return [handler for reference in references if (handler := reference()) is not None]
 
 
 def messages(query):
