@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 WATCHDOG = 300
 LONG_WATCHDOG = 1_800
 
-# Lines are those of the test's program: the prelude is one line.
+# Lines are those of the test's program: the prelude is one line. When the machine stalls for some seconds, the program
+# neither gives up nor says so: no test is about how long that takes by default.
 PRELUDE = (
     "import atexit, contextlib, gc, json, logging, logging.config, logging.handlers; "
     "import os, signal, sqlite3, sys, threading; "
-    "from sqlite_log_handler import SQLiteHandler; path, arguments = sys.argv[1], sys.argv[2:]; "
+    "from sqlite_log_handler import SQLiteHandler, _listener, _queue; path, arguments = sys.argv[1], sys.argv[2:]; "
+    "SQLiteHandler.__init__.__kwdefaults__['close_timeout'] = _listener.TURN_OUTAGE_AFTER = _queue.MUTEX_TIMEOUT = 60; "
     "logger = logging.getLogger('program'); logger.setLevel(1)\n"
 )
 
