@@ -322,6 +322,7 @@ def test_the_disk_is_frozen(run, contents, shim):
         assert (1, 1, 49) == (stats.written, stats.queued, stats.dropped_by_cause["close_timeout"]), stats
         logger.info("n 102")
         shim.fault_thaw()
+        handler.listener.close_timeout = 60
         handler.close()
         stats = handler.stats()
         assert (103, 3, 0, 100) == (stats.seen, stats.written, stats.queued, stats.dropped_total), stats
@@ -351,6 +352,7 @@ def test_the_disk_is_frozen_when_nobody_looks(run, contents, shim, queued):
         logger.info("n 0")
         assert handler.flush()
         shim.fault_freeze(path.encode())
+        handler.listener._clock = lambda: 3600.0 * shim.fault_held()  # its thread gets the time to come to the disk
         for number in range(1, 1 + queued): logger.info("n %d", number)
         handler.close()
         stats = handler.stats()
@@ -471,6 +473,7 @@ def test_a_file_system_that_is_frozen(run, contents, mounted, tmp_path):
         finally:
             subprocess.run(["fsfreeze", "-u", os.path.dirname(path)], check=True)
         logger.info("n 10")
+        handler.listener.close_timeout = 60
         handler.close()
         stats = handler.stats()
         assert (11, 3, 0, 8) == (stats.seen, stats.written, stats.queued, stats.dropped_total), stats
