@@ -136,6 +136,7 @@ def test_a_daemon_thread_at_exit(run, contents, long):
         run(
             """
             logger.addHandler(SQLiteHandler(path, flush_interval=0.001))
+            logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
             begun = threading.Event()
             def work():
                 number = 0
