@@ -27,7 +27,7 @@ BUSY = """
     threads = [threading.Thread(target=work, args=(f"thread-{who}",), daemon=True) for who in range(2)]
     for thread in threads: thread.start()
     go.wait()
-    handler.flush()
+    while handler.stats().written < 100: threading.Event().wait(0.001)
     print("flushed", flush=True)
     for thread in threads: thread.join()
 """
