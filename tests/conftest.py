@@ -211,7 +211,7 @@ def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     faults = []
     for thread in set(threading.enumerate()) - threads:
         # A listener inside a logging call is left to go by itself: that is promised, so it gets the time to.
-        thread.join(10)
+        thread.join(60)
         if thread.is_alive():
             faults.append(f"thread left: {thread!r}")
     changes = tree.changes()
