@@ -108,9 +108,11 @@ def test_an_idle_listener_lives_on(make_handler, logger, query, monkeypatch):
         return seconds
 
     monkeypatch.setattr(handler.listener, "wait", wait)
+    handler.listener.start()
+    idle.acquire()  # with nothing to do yet: from here on it is idle once for each wake-up
+    thread = handler.listener._thread
     logger.info("first")
     idle.acquire()
-    thread = handler.listener._thread
     for _ in range(3):
         handler.queue.wake()
         idle.acquire()
