@@ -534,7 +534,8 @@ def test_a_fork_in_the_middle_of_a_commit(run, contents):
         pid = os.fork()
         if not pid:
             sqlite3.connect = None
-            logger.handlers.append(SQLiteHandler(path, close_timeout=0.01))  # as a worker configures itself
+            # As a worker configures itself. No tick is near whose commit would hold the rows.
+            logger.handlers.append(SQLiteHandler(path, flush_interval=3600, close_timeout=0.01))
             for number in range(100): logger.info("child %d", number)
             for handler in logger.handlers:
                 assert not handler.flush(0)
@@ -585,6 +586,7 @@ def test_a_fork_by_the_thread_that_commits(run, contents, where):
         else:
             assert (0, 0) == (handler.stats().seen, handler.stats().written)
             logger.info("child 1")
+            assert not handler.flush(0)  # so that `close` gives the rows to no thread, which would hold them
             handler.close()
             assert size() == children[1]
             assert (1, 1) == (handler.stats().seen, handler.stats().dropped_total)
