@@ -121,8 +121,6 @@ def test_two_handlers_in_opposite_orders(run, repeat):
     for _ in repeat:
         run(
             """
-            import sqlite_log_handler._queue as queue_module
-            queue_module.MUTEX_TIMEOUT = 0.001
             handlers = [SQLiteHandler(f"{path}-{name}", flush_interval=0.001) for name in "ab"]
             logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
             # An error: what wakes the listener at once needs the mutex, with and without a GIL.
@@ -135,6 +133,7 @@ def test_two_handlers_in_opposite_orders(run, repeat):
                         other.handle(record)
                         both.wait()
             for handler in handlers: handler.handle(record)
+            _queue.MUTEX_TIMEOUT = 0.001  # now that its thread has started, which holds the mutex, too
             pairs = [(handlers[0], handlers[1]), (handlers[1], handlers[0])]
             threads = [threading.Thread(target=cross, args=pair) for pair in pairs]
             for thread in threads: thread.start()
