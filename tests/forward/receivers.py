@@ -41,6 +41,8 @@ ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},
     # Where the package under test is: a program in another folder is to find the same one.
     "PYTHONPATH": os.path.dirname(os.path.dirname(sqlite_log_handler.__file__)),
+    # A receiver that stalls for some seconds has taken what it was sent: nothing is to be sent again.
+    "OTEL_EXPORTER_OTLP_TIMEOUT": "600000",
     # On the loopback nothing is to go by a proxy.
     "no_proxy": "*",
     "LD_LIBRARY_PATH": os.pathsep.join(
