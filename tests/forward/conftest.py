@@ -111,7 +111,7 @@ WRITER = """
     from sqlite_log_handler import SQLiteHandler
     path, name, bursts, count, pause = sys.argv[1], sys.argv[2], *map(float, sys.argv[3:])
     import time
-    handler = SQLiteHandler(path)
+    handler = SQLiteHandler(path, close_timeout=60)
     logger = logging.getLogger(name)
     logger.setLevel(1)
     logger.addHandler(handler)
