@@ -107,6 +107,7 @@ def test_litestream_keeps_a_copy(litestream, start, write, path, tmp_path):
     writers = [write(path, f"writer-{number}", 30, 100, 0.05) for number in range(3)]
 
     assert [0, 0, 0] == [writer.wait(WATCHDOG) for writer in writers]
+    eventually(lambda: os.path.exists(path.parent / "backup"), "it replicates")
     replicator.send_signal(signal.SIGTERM)  # it sends the rest before it ends
     assert 0 == replicator.wait(WATCHDOG)
     shell(restore, tmp_path)
