@@ -348,19 +348,19 @@ def test_the_extra_is_missing(filled, start):
     assert "pip install 'sqlite-log-handler[otlp]'" in errors_of(process)
 
 
-def test_a_receiver_that_is_away(forward, write, path, long):
+def test_a_receiver_that_is_away(forward, filled, write, path, long):
     """
     While nobody listens at the receiver's address the program goes on writing; when somebody does, everything arrives.
 
     The operator is told when it begins and when it is over.
     """
     away = 60.0 if long else 1.0
-    writer = write(path, "shop", 1_000 if long else 40, 200, 0.1 if long else 0.05)
-    eventually(path.exists, "the log is there")
+    filled(1)
     with serving() as server:
         process = forward(path, "-f", "--otlp", server.url)
         eventually(lambda: server.uids, "it works")
         before = server.uids
+    writer = write(path, "shop", 1_000 if long else 40, 200, 0.1 if long else 0.05)
     threading.Event().wait(away)
     eventually(lambda: "trying again" in errors_of(process), "it notices")
 
@@ -373,6 +373,6 @@ def test_a_receiver_that_is_away(forward, write, path, long):
         eventually(lambda: is_whole(server, path), "all arrives")
 
         process.terminate()
-        assert 0 == process.wait(5)
+        assert 0 == process.wait(WATCHDOG)
     assert 1 == errors_of(process).count("trying again")
     assert 1 == errors_of(process).count("back after")
