@@ -235,7 +235,7 @@ def test_killed_at_random(server, forward, run_forward, make_handler, logger, wr
     for _ in range(kills):
         for number in range(10 * batch):
             logger.info("%d", number)
-        logger.handlers[0].flush()
+        assert logger.handlers[0].flush(60)
         before = len(server.times)
         process = forward(*arguments)
         eventually(lambda before=before: len(server.times) > before, f"a request comes (seed {seed})")
@@ -273,8 +273,8 @@ def test_memory_has_a_bound(server, filled, path, start, make_handler, logger):
     for number in range(2_000):
         logger.info("%d %s", number, "x" * 60_000)
         if number % 500 == 0:
-            logger.handlers[0].flush()
-    logger.handlers[0].flush()
+            assert logger.handlers[0].flush(60)
+    assert logger.handlers[0].flush(60)
     program = (
         "import sys; from sqlite_log_handler.__main__ import main; status = main(sys.argv[1:]); "
         "print(*[line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')]); sys.exit(status)"
