@@ -21,7 +21,7 @@ import pytest
 pytest.importorskip("opentelemetry.proto", reason="needs the extra: pip install 'sqlite-log-handler[test-forward]'")
 pytest.importorskip("requests", reason="needs the extra: pip install 'sqlite-log-handler[test-forward]'")
 
-from receivers import errors_of, eventually, free_port, partial, rows_in, serving
+from receivers import WATCHDOG, errors_of, eventually, free_port, partial, rows_in, serving
 
 
 def is_whole(server, path):
@@ -196,13 +196,13 @@ def test_following(server, forward, write, path, query):
     writer = write(path, "shop", 20, 100, 0.02)
     eventually(path.exists, "the log is there")
     process = forward(path, "-f", "--otlp", server.url)
-    assert 0 == writer.wait(60)
+    assert 0 == writer.wait(WATCHDOG)
     eventually(lambda: is_whole(server, path), "all rows arrive")
     eventually(lambda: [(2_000,)] == query("SELECT after_id FROM cursors"), "the cursor has moved")
 
     process.terminate()
 
-    assert 0 == process.wait(5)
+    assert 0 == process.wait(WATCHDOG)
     assert {1} == set(server.uids.values())
     assert "2000 rows sent" in errors_of(process)
 
@@ -217,7 +217,7 @@ def test_a_signal_ends_it_at_once(server, filled, forward, number, plan):
 
     process.send_signal(number)
 
-    assert 0 == process.wait(5)
+    assert 0 == process.wait(60)  # the server hangs twice as long
 
 
 @pytest.mark.parametrize("follow", [[], ["-f"]])
@@ -242,7 +242,7 @@ def test_killed_at_random(server, forward, run_forward, make_handler, logger, wr
         threading.Event().wait(chance.random() * 0.05)
         process.kill()
         process.wait()
-    assert 0 == writer.wait(60)
+    assert 0 == writer.wait(WATCHDOG)
     run_forward(path, "--otlp", server.url)
 
     assert is_whole(server, path), f"seed {seed}"
@@ -282,7 +282,7 @@ def test_memory_has_a_bound(server, filled, path, start, make_handler, logger):
 
     process = start(sys.executable, "-c", program, "forward", path, "--otlp", server.url)
 
-    assert 0 == process.wait(60), errors_of(process)
+    assert 0 == process.wait(WATCHDOG), errors_of(process)
     assert is_whole(server, path)
     with open(f"{process.base}.out") as out:
         assert int(out.read()) * 1024 <= 80_000_000

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("opentelemetry.proto", reason="needs the extra: pip install 'sqlite-log-handler[test-forward]'")
 pytest.importorskip("requests", reason="needs the extra: pip install 'sqlite-log-handler[test-forward]'")
 
-from receivers import errors_of, eventually, rows_in
+from receivers import WATCHDOG, errors_of, eventually, rows_in
 
 
 def test_rotel_takes_what_is_forwarded(rotel, server, filled, run_forward):
@@ -97,4 +97,4 @@ def test_three_writers_two_receivers_restarts_and_kills(rotel, oteltap, server, 
     assert (rows, rows) == (len(server.uids), len(oteltap.uids()))
     for forwarder in forwarders.values():
         forwarder.terminate()
-        assert 0 == forwarder.wait(10), errors_of(forwarder)
+        assert 0 == forwarder.wait(WATCHDOG), errors_of(forwarder)
