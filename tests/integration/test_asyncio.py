@@ -15,39 +15,38 @@ import time
 
 from sqlite_log_handler import SQLiteHandler
 
-handler = SQLiteHandler("lag-log.db", flush_interval=0.01)
+handler = SQLiteHandler("lag-log.db", flush_interval=0.01, close_timeout=60)
 logger = logging.getLogger("lag")
 logger.addHandler(handler)
 logger.setLevel("INFO")
 logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
 
 
-async def log(until):
-    while time.monotonic() < until:
+async def log(rounds):
+    for _ in range(rounds):
         for _ in range(20):
             logger.info("a record")
         await asyncio.sleep(0)
 
 
-async def measure(seconds):
-    until = time.monotonic() + seconds
+async def measure(rounds):
     lags = []
     async with asyncio.TaskGroup() as group:
-        group.create_task(log(until))
-        while time.monotonic() < until:
+        task = group.create_task(log(rounds))
+        while not (lags and task.done()):
             before = time.monotonic()
             await asyncio.sleep(0.002)
             lags.append(time.monotonic() - before - 0.002)
     return sorted(lags)[len(lags) * 99 // 100]
 
 
-def run(seconds):
-    unlocked = asyncio.run(measure(seconds))
+def run(rounds):
+    unlocked = asyncio.run(measure(rounds))
+    assert handler.flush()  # so that the books of the last commit are closed
     other = sqlite3.connect("lag-log.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    handler.flush(1)  # so that the books of the last commit are closed
     before = handler.stats()
-    locked = asyncio.run(measure(seconds))
+    locked = asyncio.run(measure(rounds))
     after = handler.stats()
     other.execute("ROLLBACK")
     other.close()
@@ -56,7 +55,7 @@ def run(seconds):
     print(f"p99 of the lag: {unlocked * 1e3:.2f} ms unlocked, {locked * 1e3:.2f} ms locked")
 
 
-run(float(sys.argv[1]) if len(sys.argv) > 1 else 0.3)
+run(int(sys.argv[1]) if len(sys.argv) > 1 else 500)
 assert handler.flush()
 """
 
