@@ -22,7 +22,8 @@ with client.setup_kernel():
     for _ in range(3):
         for index, cell in enumerate(notebook.cells):
             client.execute_cell(cell, index)
-        print(notebook.cells[-1].outputs[0].text.strip())
+        # The kernel sends what a cell prints in one piece or in several.
+        print("".join(output.text for output in notebook.cells[-1].outputs).strip())
 """
 
 
