@@ -11,6 +11,21 @@ pytestmark = pytest.mark.needs("celery")
 # Without what it says to other workers, which takes seconds.
 WORKER = "celery -A tasks worker --concurrency 2 --loglevel INFO --without-gossip --without-mingle --without-heartbeat"
 
+# So that both processes of the pool have tasks: the first one waits until the other one has its first.
+TOGETHER = """
+
+import glob, os, time
+
+app.conf.worker_proc_alive_timeout = 60
+
+
+@signals.task_prerun.connect
+def wait_for_the_other(**options):
+    open(f"process-{os.getpid()}", "w").close()
+    while len(glob.glob("process-*")) < 2:
+        time.sleep(0.01)
+"""
+
 
 def call(project, *numbers):
     """
@@ -42,7 +57,7 @@ def test_every_task_is_there(project, hijack):
     project.write("tasks.py")
     tasks = project.folder / "tasks.py"
     code = tasks.read_text(encoding="utf-8").replace('"filters"', '"flush_interval": 3600, "filters"')
-    tasks.write_text(f"{code}\n\napp.conf.worker_hijack_root_logger = {hijack}\n", encoding="utf-8")
+    tasks.write_text(f"{code}{TOGETHER}\n\napp.conf.worker_hijack_root_logger = {hijack}\n", encoding="utf-8")
     project.start(WORKER, " ready.")
 
     call(project, *range(40))
