@@ -64,6 +64,16 @@ PATH = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
 # The port that the pages name; each test has one of its own.
 PORT = "8000"
 
+# A machine may stall for longer than a handler waits at the end, by default, for the other processes that write.
+PATIENT = {
+    'SQLiteHandler("app-log.db"': 'SQLiteHandler("app-log.db", close_timeout=60',
+    '"filename": "app-log.db"': '"filename": "app-log.db", "close_timeout": 60',
+    # And for longer than others wait for a process of theirs, or for an answer.
+    "datasette app-log.db": "datasette app-log.db "
+    "--setting sql_time_limit_ms 60000 --setting facet_time_limit_ms 60000",
+}
+PATIENT_ENVIRONMENT = {"UVICORN_TIMEOUT_WORKER_HEALTHCHECK": "60", "GUNICORN_CMD_ARGS": "--timeout 120"}
+
 # Commands that go on until they are told to end, and what they print when they are ready; "" for those with a port.
 SERVERS = {
     "celery -A tasks worker": " ready.",
@@ -174,6 +184,7 @@ class Program:
                     "HOME": str(folder),
                     "PYTHONUNBUFFERED": "1",
                     "PYTHONIOENCODING": "utf-8",
+                    **PATIENT_ENVIRONMENT,
                     **environment,
                 },
                 stdin=subprocess.DEVNULL,
@@ -264,7 +275,12 @@ class Project:
             self._add_cell(self.folder / name, code)
             return
         with (self.folder / name).open("a", encoding="utf-8") as file:
-            file.write(code.replace(PORT, str(self.port)))
+            file.write(self._adapt(code))
+
+    def _adapt(self, text: str) -> str:
+        for old, new in {PORT: str(self.port), **PATIENT}.items():
+            text = text.replace(old, new)
+        return text
 
     @staticmethod
     def _add_cell(notebook: Path, code: str) -> None:
@@ -278,7 +294,7 @@ class Project:
         """
         Start a program, and wait until it is ready if it says so in any way.
         """
-        program = Program(command.replace(PORT, str(self.port)), self.folder, self.port, **environment)
+        program = Program(self._adapt(command), self.folder, self.port, **environment)
         self.programs.append(program)
         if ready is not None:
             program.wait_for(ready)
