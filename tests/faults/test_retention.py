@@ -333,8 +333,9 @@ def test_pruning_beside_a_writer_in_another_process(start, contents, path):
     check_prunes(path)
 
 
-def test_the_command_beside_a_writer_in_another_process(start, contents, path, query):
+def test_the_command_beside_a_writer_in_another_process(start, contents, path, query, monkeypatch):
     """`sqlite-log prune` deletes and gives back pages while a program logs, which loses nothing but what was pruned."""
+    monkeypatch.setattr(_prune_command, "_LOCK_TIMEOUT", 60)
     process = start(BESIDE)
     assert "ready\n" == process.stdout.readline()
     parser = argparse.ArgumentParser()
