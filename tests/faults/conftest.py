@@ -37,6 +37,7 @@ PRELUDE = (
     "import os, signal, sqlite3, sys, threading; "
     "from sqlite_log_handler import SQLiteHandler, _listener, _queue; path, arguments = sys.argv[1], sys.argv[2:]; "
     "SQLiteHandler.__init__.__kwdefaults__['close_timeout'] = _listener.TURN_OUTAGE_AFTER = _queue.MUTEX_TIMEOUT = 60; "
+    "_listener._FORK_TIMEOUT = 60; "
     "logger = logging.getLogger('program'); logger.setLevel(1)\n"
 )
 
