@@ -34,6 +34,7 @@ Guarantees
 """
 
 import contextlib
+import gc
 import logging
 import os
 import socket
@@ -106,6 +107,9 @@ _STATEMENT_SIZE = 1024 * 1024 // _row.SIZE_UNIT
 _WITHOUT_TEXT = 240 // _row.SIZE_UNIT
 
 _CACHED_IDS = 10_000
+
+# Also when a module has turned the GIL on again (https://docs.python.org/3/howto/free-threading-python.html).
+_FREE_THREADED = "free-threading" in sys.version
 
 # https://sqlite.org/fileformat2.html#pages
 _SMALLEST_PAGE = 512
@@ -284,7 +288,7 @@ class Writer:
             files, size = self._stat(self.path)
             if self._files != files:
                 # Unlinked, renamed or replaced under us: what we write would go into a file that nobody finds.
-                self._leave(self._connection)
+                self._leave()
             elif size < _SMALLEST_PAGE:
                 # As logrotate does with `copytruncate`. SQLite goes on with what it has in the WAL and in its cache.
                 self._move_aside("it was cut to nothing while it was open")
@@ -320,7 +324,7 @@ class Writer:
         # By its own path: a link may have been switched meanwhile, which the next commit finds out.
         self._files, _ = self._stat(self._real)
 
-    def _leave(self, connection: sqlite3.Connection) -> None:
+    def _leave(self) -> None:
         """
         Close a file that is not at its path any more, and take its WAL along.
 
@@ -331,8 +335,7 @@ class Writer:
         """
         wal = self._real + "-wal"
         known = self._files[-1] if self._wal and self._files else None
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._write_back()
         self._close()
         is_there = identity_of(self._real) in self._files[:1]
         if known is not None and not is_there and identity_of(wal) == known and os.stat(wal).st_size:
@@ -402,16 +405,28 @@ class Writer:
         # Who does not get the lock is not the last one: somebody else has the file open, and no WAL is written back.
         try:
             with contextlib.suppress(OSError), self._lock.hold(self._busy_timeout):
+                if _FREE_THREADED:
+                    self._write_back()
                 self._close()
             self._close()
         finally:
             self._lock.close()
+
+    def _write_back(self) -> None:
+        """
+        Write the WAL back in this thread: another one may come to close the file, and a disk must not hold it up.
+        """
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
         self._forget_ids()
         if connection is not None:
             connection.close()
+            if _FREE_THREADED:
+                _finalize_all()
 
     def write(self, batch: Batch, *, in_any_case: bool = False) -> None:
         """
@@ -799,6 +814,18 @@ def _deny(*_: object) -> int:
 
 # Connections of a parent process, in a child that cannot leak them.
 _inherited: list[sqlite3.Connection] = []
+
+
+def _finalize_all() -> None:
+    """
+    Finalize the statements of a connection that was closed, whichever thread has prepared them.
+
+    Without a GIL an object that one thread lets go of stays until the thread that made it comes to it, or until it is
+    collected: the cache of the connection first, and then the statements in it. As long as one is left, SQLite keeps
+    the file open (https://sqlite.org/c3ref/close.html), and a fork would inherit it.
+    """
+    for _ in ("the cache", "its statements"):
+        gc.collect()
 
 
 def _keep_open(connection: sqlite3.Connection) -> None:

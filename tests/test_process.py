@@ -53,7 +53,8 @@ def run(path):
 
     def run(program, *, first="", code=0, stderr=""):
         script = CONFIGURED.format(first=textwrap.dedent(first)) + textwrap.dedent(program)
-        command = [sys.executable, "-W", "error", "-c", script, str(path)]
+        options = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]  # of a fork beside threads
+        command = [sys.executable, *options, "-c", script, str(path)]
         done = subprocess.run(
             command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120, check=False
         )

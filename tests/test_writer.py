@@ -248,6 +248,32 @@ def test_a_commit_looks_at_each_file_once(
     assert names == looks
 
 
+def test_close_closes_what_another_thread_has_prepared(writer: Writer, path: Path) -> None:
+    """
+    The file is closed when `close` returns, though the thread that wrote to it still runs.
+
+    Without a GIL a statement is finalized by the thread that prepared it, when that comes to it. As long as one is
+    left, SQLite keeps the file open behind the back of a connection that was closed; a fork would inherit it.
+    """
+    written, end = threading.Event(), threading.Event()
+
+    def work() -> None:
+        writer.write(Batch([row("a")]))
+        written.set()
+        end.wait()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    written.wait()
+    try:
+        writer.close()
+
+        assert not os.path.exists(f"{path}-wal")
+    finally:
+        end.set()
+        thread.join()
+
+
 def test_close_writes_the_wal_back(writer: Writer, path: Path) -> None:
     """
     After close there is one file, with everything in it, beside its lock; a second close does nothing.

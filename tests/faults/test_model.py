@@ -261,7 +261,6 @@ class Machine(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_the_model(unattended, long, logging_tree, monkeypatch):
     """
     Whatever happens in whatever order: the books balance, the bounds hold, and each row is there once and in order.
