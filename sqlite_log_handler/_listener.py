@@ -308,7 +308,7 @@ class RecordListener(QueueListener):
             else:
                 self.queue.settle()
         except BaseException as error:  # noqa: BLE001 - of another handler, or its filter: no reason not to commit
-            self.last_error = f"{type(error).__name__}: {error}"
+            self.last_error = _shown(error)
         try:
             if now >= self._next_attempt:
                 end = self.queue.removed + self.queue.queued
@@ -318,7 +318,7 @@ class RecordListener(QueueListener):
             if self._prune_due is not None and self._clock() >= self._prune_due and self.queue.nearly_empty:
                 self.prune()
         except BaseException as error:  # noqa: BLE001 - see Guarantees; SystemExit of another handler is no reason either
-            self.last_error = f"{type(error).__name__}: {error}"
+            self.last_error = _shown(error)
 
     # Commit -----------------------------------------------------------------------------------------------------------
 
@@ -412,7 +412,7 @@ class RecordListener(QueueListener):
         # Whoever waits for others of ours to end their commits goes on waiting, so that none starves.
         waits_for_turn = isinstance(error, TimeoutError)
         self._next_attempt = 0.0 if waits_for_turn else self._clock() + backoff
-        self.last_error = f"{type(error).__name__}: {error}"
+        self.last_error = _shown(error)
         if self._failures == 1:
             self._failing_since = self._clock()
             self._outage_dropped = self.queue.dropped_total
@@ -630,7 +630,7 @@ class RecordListener(QueueListener):
             if self.queue.removed >= end:
                 self._close_writer(0)
         except BaseException as error:  # noqa: BLE001 - the thread lives
-            self.last_error = f"{type(error).__name__}: {error}"
+            self.last_error = _shown(error)
         finally:
             self._handed_over = False
 
@@ -645,7 +645,7 @@ class RecordListener(QueueListener):
         try:
             self._hold(timeout, self._close_it)
         except Exception as error:  # noqa: BLE001 - logging.shutdown would skip the handlers that come after ours
-            self.last_error = f"{type(error).__name__}: {error}"
+            self.last_error = _shown(error)
 
     def _close_it(self) -> None:
         self._left_open = False
@@ -702,6 +702,17 @@ def all_listeners() -> list[RecordListener]:
     while True:
         with contextlib.suppress(RuntimeError):  # one was made in another thread meanwhile
             return list(_listeners)
+
+
+def _shown(error: BaseException) -> str:
+    """
+    Say what was raised: another handler's error may raise when it is to be shown, and that would end the thread.
+    """
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # noqa: BLE001 - of its __str__
+        return name
 
 
 def _ranked(counts: dict[str, int], limit: int) -> str:

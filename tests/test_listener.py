@@ -379,6 +379,33 @@ def test_nothing_escapes_from_handle(make):
     assert 1 == listener.queue.queued
 
 
+def test_an_error_that_cannot_be_shown_does_not_end_the_listener(make, warnings):
+    """
+    What another handler raises may raise again when it is shown: it ended the thread, and nothing was written any more.
+    """
+
+    class UnshowableError(Exception):
+        def __str__(self):
+            return self.args[1]
+
+    def fails(_):
+        raise UnshowableError
+
+    listener = make(capacity=2)
+    logging.getLogger(OWN_LOGGER).handlers[0].addFilter(fails)
+    put(listener, 5)
+    listener.writer.error = UnshowableError()
+    listener.handle(None)
+    listener.writer.error = None
+    listener._next_attempt = 0
+
+    listener.handle(None)
+
+    assert [0, 1] == numbers(listener)
+    assert "UnshowableError" == listener.last_error
+    assert not warnings
+
+
 def test_rows_that_sqlite_refuses_are_dropped(make):
     """
     A row that cannot be written costs that row, counted as `unwritable`.
