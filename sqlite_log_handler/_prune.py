@@ -68,6 +68,7 @@ _READER_LOCKS = range(123, 128)
 
 # The plus signs keep SQLite from the index on time: these walk up the ids and stop at the first hit.
 _FIRST_YOUNG = "SELECT id FROM records WHERE id <= ? AND +created_us BETWEEN ? AND ? ORDER BY id LIMIT 1"
+_FIRST_PAST = "SELECT id, created_us FROM records WHERE +created_us <= ? ORDER BY id LIMIT 1"
 _LAST_OLD = "SELECT id FROM records WHERE id <= ? AND id < ? AND +created_us < ? ORDER BY id DESC LIMIT 1"
 
 # One statement, because in a busy program each is a wait for the GIL; with min and max apart, because together they
@@ -322,6 +323,11 @@ class Pruner:
         last_old = None
         if age > max_age:
             last_old = _last_old(connection, now, max_age, self.limits.chunk_end(state))
+            if last_old is None:
+                # More rows of the future than a chunk has may stand before an old one, and go with it.
+                first_past = connection.execute(_FIRST_PAST, (round(now * 1e6),)).fetchone()
+                if first_past and first_past[1] < round((now - max_age) * 1e6):
+                    last_old = int(first_past[0])
         if last_old is None:
             # Rows that come of age one by one go together.
             pause = max_age / 100

@@ -258,6 +258,34 @@ def test_a_row_of_the_future_keeps_no_older_one(log):
     assert list(range(16, 21)) == log.ids
 
 
+def test_more_rows_of_the_future_than_a_chunk_has_keep_no_older_one(log, monkeypatch):
+    """
+    A clock that was years ahead for some thousand rows kept all that came later, for years.
+
+    They go a chunk at a time, and only as far as the next row is an old one.
+    """
+    monkeypatch.setattr("sqlite_log_handler._limits._CHUNK_ROWS", 10)
+    log.fill(35, age=-300 * DAY)
+    log.fill(5, age=2 * DAY)
+    log.fill(5)
+    log.fill(35, age=-300 * DAY)
+    log.fill(5, age=2 * DAY)
+    log.prune(log.pruner(max_age=DAY))
+
+    assert list(range(41, 86)) == log.ids
+
+
+def test_rows_of_the_future_before_a_young_one_stay(log, monkeypatch):
+    """No row goes because of its age when the next one that is not of the future is young."""
+    monkeypatch.setattr("sqlite_log_handler._limits._CHUNK_ROWS", 10)
+    log.fill(35, age=-300 * DAY)
+    log.fill(5)
+    log.fill(5, age=2 * DAY)
+    log.prune(log.pruner(max_age=DAY))
+
+    assert list(range(1, 46)) == log.ids
+
+
 def test_a_clock_that_jumps_back_deletes_nothing(log):
     """When the clock is set back, all rows are of the future, and none of them is old."""
     log.fill(100, age=10, step=0.1)
