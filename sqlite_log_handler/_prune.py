@@ -185,6 +185,8 @@ class Pruner:
         self.path = path
         self._can_vacuum = None
         self._room = 0
+        if self._sweep is not None:
+            self._sweep = _Sweep()
 
     def step(self, connection: sqlite3.Connection, *, crowded: bool = False) -> float | None:
         """

@@ -677,6 +677,34 @@ def test_a_source_that_comes_while_rows_are_looked_through_stays(log, few_lines,
     assert [(3,), (30,), (31,), (60,)] == log.ask("SELECT id FROM sources ORDER BY id")
 
 
+def test_what_was_found_in_use_in_another_file_is_forgotten(log, few_lines, monkeypatch, tmp_path):
+    """
+    When a file comes in place of the one whose rows are looked through, its own rows tell which sources are in use.
+
+    Its sources were deleted, and then the view `logs` has nothing of the rows that are of them.
+    """
+    monkeypatch.setattr(_prune, "_SWEEP_ROWS", 10)
+    sources(log, 60)
+    log.fill(150, source=40)
+    pruner = log.pruner(max_rows=100)
+    pruner.step(log.connection)
+    assert 0 == pruner.step(log.connection)
+    log.writer.close()
+    log.path = str(tmp_path / "open.db")
+    log.writer = Writer(log.path, busy_timeout=0)
+    log.writer.open()
+    log.connection = log.writer.connection
+    log.connection.execute("INSERT INTO processes VALUES (1, 'host', 1, 'MainProcess', 0, 'app')")
+    sources(log, 60)
+    log.fill(5, source=3)
+
+    pruner.opened(log.path)
+    log.prune(pruner)
+
+    assert [(5,)] == log.ask("SELECT count(*) FROM logs")
+    assert [(3,), (60,)] == log.ask("SELECT id FROM sources ORDER BY id")
+
+
 def overflow(log: Log, start: int, count: int, width: int = 60) -> None:
     """
     Log a row of each of so many loggers, whose names are so long; half of them also drop one.
