@@ -403,7 +403,7 @@ class RecordListener(QueueListener):
         CPython looks for signals when a call has returned, but not when it unpacks. Between `acquire()` and the name
         that tells so, the exception of a signal handler would leave the lock taken for ever.
         """
-        return map(self._commit_lock.acquire, (True,), (timeout,))
+        return map(self._commit_lock.acquire, (True,), (min(timeout, threading.TIMEOUT_MAX),))
 
     def _failed(self, error: BaseException) -> None:
         self._failures += 1

@@ -754,6 +754,19 @@ def test_flush_writes_what_is_queued(make):
     assert (list(range(8)), 3) == (numbers(listener), listener.writer.commits)
 
 
+@pytest.mark.parametrize("timeout", [1e10, float("inf")])
+def test_flush_takes_any_timeout(make, timeout):
+    """
+    Whoever wants to wait for ever may say so: no lock takes a timeout of more than some hundred years.
+    """
+    listener = make()
+    put(listener, 3)
+
+    assert listener.flush(timeout=timeout)
+
+    assert [0, 1, 2] == numbers(listener)
+
+
 def test_flush_gives_up_in_time(make, clock):
     """
     `flush` returns False when its time is over, and what it could not write is still queued.
