@@ -34,6 +34,7 @@ Guarantees
 """
 
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -294,6 +295,9 @@ class Writer:
                 self._move_aside("it was cut to nothing while it was open")
             else:
                 return
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            # SQLite would write its first page to a device.
+            raise OSError(errno.EINVAL, "Not a regular file", self.path)
         self._real = self._lock.follow(self._busy_timeout)
         self.pruner.opened(self._real)
         corrupt = self._is_corrupt_log()

@@ -1420,6 +1420,29 @@ def test_a_link_that_is_switched_while_the_file_is_opened(
 
 
 @POSIX
+def test_a_link_that_is_switched_to_a_pipe(make_writer: Callable[..., Writer], path: Path) -> None:
+    """
+    What is no regular file is refused when it comes later too, and nothing is made beside it.
+
+    SQLite wrote its first page to a device, such as /dev/null, at each attempt. (The test has a pipe, which nobody
+    misses.)
+    """
+    writer = make_writer(switch(path, path))
+    write(writer, "one")
+    pipe = path.with_name("pipe")
+    os.mkfifo(pipe)
+    switch(path, pipe)
+    for _ in range(2):
+        with pytest.raises(OSError, match="Not a regular file"):
+            write(writer, "two")
+
+    assert ["app-log.db", "app-log.db-lock", "link.db", "pipe"] == sorted(os.listdir(path.parent))
+    switch(path, path)
+    write(writer, "two")
+    assert ["one", "two"] == messages(writer)
+
+
+@POSIX
 def test_a_file_that_is_moved_and_its_link_after_it(
     make_writer: Callable[..., Writer], path: Path, folders: tuple[Path, Path]
 ) -> None:
