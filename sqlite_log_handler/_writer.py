@@ -115,6 +115,9 @@ _FREE_THREADED = "free-threading" in sys.version
 # https://sqlite.org/fileformat2.html#pages
 _SMALLEST_PAGE = 512
 
+# Whether the system tells what this process may do, and not only who started it.
+_EFFECTIVE = os.access in os.supports_effective_ids
+
 # What a row can be refused for, by sqlite3 when it binds, and by SQLite when it steps.
 _DATA_ERRORS = (
     sqlite3.IntegrityError,
@@ -261,6 +264,9 @@ class Writer:
         """
         try:
             self._refuse_lost()
+            # SQLite would open it all the same, read-only, leave a -wal beside it, and no write would ever succeed.
+            if os.path.exists(self._real) and not os.access(self._real, os.W_OK, effective_ids=_EFFECTIVE):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self._real)
             # Without the lock, because beside a file that is refused nothing is made.
             self._is_corrupt_log()
             with self._lock.hold(self._busy_timeout):

@@ -302,6 +302,22 @@ def test_open_first_says_what_will_not_work(writer: Writer, path: Path, make: Ca
         writer.open_first()
 
 
+def test_a_file_that_may_only_be_read_is_refused(writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    SQLite opens a file that may only be read all the same, when its folder may be written to: every commit would fail.
+    """
+    write(writer, "one")
+    writer.close()
+    path.chmod(0o444)
+    if os.access(path, os.W_OK):  # root may do everything
+        monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    with pytest.raises(LogFileError, match=r"Permission denied.*make it and its folder writable, or choose another"):
+        writer.open_first()
+
+    assert ["app-log.db", "app-log.db-lock"] == sorted(os.listdir(path.parent))
+    path.chmod(0o600)
+
+
 def test_open_first_lets_pass_what_may_pass(writer: Writer, path: Path) -> None:
     """
     A lock of another process is no reason not to start: the file is opened with the first commit.
