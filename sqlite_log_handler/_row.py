@@ -76,6 +76,10 @@ _MAX_SQUARE = _MAX_SECONDS * _MAX_SECONDS
 # Longer names are not names. PATH_MAX is 4096, but nobody has a source file there.
 _NAME_LENGTH = 1_000
 
+# The name of a thread stands in each row of the file, though only once in memory. One of so many bytes takes no more in
+# the file than what is counted for a row in any case; a longer one is counted in each row.
+_SHORT_NAME = 128
+
 # A program has some thousand call sites at most; made-up logger names must not make the process grow.
 _INTERNED = 4_096
 _sources: dict[object, Source] = {}
@@ -566,7 +570,12 @@ def _clean_source(key: tuple[Any, ...]) -> Source:
 
 def _thread(record: logging.LogRecord) -> tuple[Thread, int]:
     key = (record.process, record.processName, record.thread, record.threadName)
-    return _interned(_threads, key, _clean_thread)
+    thread, size = _interned(_threads, key, _clean_thread)
+    return thread, size + (_memory(thread[3]) if _has_long_name(thread) else 0)
+
+
+def _has_long_name(thread: Thread) -> bool:
+    return thread[3] is not None and _utf8_length(thread[3]) > _SHORT_NAME
 
 
 def _clean_thread(key: tuple[Any, ...]) -> Thread:
@@ -586,7 +595,13 @@ def _meet(record: logging.LogRecord) -> tuple[int, Source, Thread] | None:
     source_key = (record.name, record.pathname, record.lineno, record.funcName)
     thread_key = (record.process, record.processName, record.thread, record.threadName)
     source, thread, levelno = _sources.get(source_key), _threads.get(thread_key), record.levelno
-    if source is None or thread is None or type(levelno) is not int or levelno != integer(levelno):
+    if (
+        source is None
+        or thread is None
+        or _has_long_name(thread)
+        or type(levelno) is not int
+        or levelno != integer(levelno)
+    ):
         return None
     known = (levelno, source, thread)
     if all(type(part) in _PLAIN_TYPES for part in (*source_key, *thread_key)):

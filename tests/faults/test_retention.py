@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import sqlite3
+import threading
 
 import pytest
 
@@ -208,6 +209,25 @@ def test_file_and_wal_stay_within_the_budget(make, clock, log, path):
     assert 1.5 * MB < peak <= 2.2 * MB
     assert {"bytes_full"} == set(handler.stats().dropped_by_cause)
     assert check_prunes(path) > 500
+
+
+@pytest.mark.parametrize("name", ["x" * 1_000, "日" * 1_000, "x" * 129, "x" * 128])
+def test_the_name_of_a_thread_is_part_of_the_budget(make, clock, log, path, name, monkeypatch):
+    """
+    The name of a thread stands in each row of the file, and so it counts in each, though memory has it once.
+
+    It was counted in the first row only: with a long one, file and WAL took ten times `max_bytes`, and more.
+    """
+    monkeypatch.setattr(threading.current_thread(), "name", name)
+    handler, peak = make(max_bytes=2 * MB), 0
+    for _ in range(30):
+        log(500)
+        while handler.stats().queued:
+            ticks(handler, clock)
+            peak = max(peak, taken(path))
+
+    assert peak <= 2.2 * MB
+    assert {} == handler.stats().dropped_by_cause
 
 
 def test_a_budget_that_is_new_is_reached_without_a_drop(make, clock, log, path):
