@@ -571,6 +571,8 @@ class RecordListener(QueueListener):
             if not self.commit(left):
                 if self._no_room and queue.removed >= end:
                     return True  # only gaps wait, until there is room
+                if self._committing_thread == threading.get_ident():
+                    return False  # a signal handler's: it ends when that returns, and not before
                 self._sleep(min(pause, max(0, deadline - self._clock())))
         return True
 
@@ -578,6 +580,11 @@ class RecordListener(QueueListener):
         """
         Stop, write what is queued, send the last report, and close the file, all within `close_timeout` seconds.
         """
+        if self._committing_thread == threading.get_ident():
+            # A signal handler closes while its own thread commits, which cannot end before it returns. What is queued
+            # is left to the next `close`, that of the exit at the latest.
+            self.stop(0)
+            return
         deadline = self._clock() + self.close_timeout
         queue = self.queue
         self._hand_over(deadline)

@@ -1189,9 +1189,9 @@ def test_two_threads_may_have_the_same_line_to_say(make):
 
 def test_nobody_waits_for_himself(make, clock, monkeypatch):
     """
-    A signal handler that flushes or forks while its own thread is in a commit is told at once that it cannot wait.
+    A signal handler that flushes, forks or closes while its own thread is in a commit does not wait for its end.
     """
-    listener = make(close_timeout=0)
+    listener = make(close_timeout=5)
     listener._commit_lock = Impatient(listener._commit_lock, clock)
     put(listener, 2)
     began = clock()
@@ -1203,6 +1203,7 @@ def test_nobody_waits_for_himself(make, clock, monkeypatch):
         told.append(listener.flush())
         listener.before_fork()
         listener.after_fork_in_parent()
+        listener.close()
         write(batch)
 
     monkeypatch.setattr(listener.writer, "write", interrupted)
@@ -1210,6 +1211,29 @@ def test_nobody_waits_for_himself(make, clock, monkeypatch):
     assert listener.commit()
     assert ([False, False], [0, 1], began) == (told, numbers(listener), clock())
     assert listener._committing_thread is None
+
+
+def test_what_a_signal_handler_could_not_write_is_left_to_the_next_close(make, monkeypatch, said):
+    """
+    A signal handler that closes while its own thread is in a commit drops nothing that the exit can still write.
+    """
+    listener = make()
+    put(listener, 2)
+    write = listener.writer.write
+
+    def interrupted(batch):
+        monkeypatch.undo()
+        put(listener, 3)
+        listener.close()
+        write(batch)
+
+    monkeypatch.setattr(listener.writer, "write", interrupted)
+    listener.commit()
+    assert (3, 0, True) == (listener.queue.queued, listener.queue.dropped_total, listener.queue.closed)
+    listener.close()
+
+    assert (list(range(5)), 0, []) == (numbers(listener), listener.queue.dropped_total, said)
+    assert 1 == listener.writer.closed
 
 
 def test_who_lets_go_late_closes_the_file(make):
