@@ -273,6 +273,9 @@ class Writer:
                 self.open()
         except (TimeoutError, LostFileError):
             return
+        except LogFileError:
+            self._lock.close()
+            raise
         except (sqlite3.Error, OSError) as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
                 return
@@ -376,6 +379,7 @@ class Writer:
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
                     # A process was killed while it wrote, and left a journal to be rolled back, which whoever opens the
                     # file does first. It is looked at again after that.
+                    self._refuse_foreign_as_it_is()
                     return None
                 # With it, SQLite reads the header even of a file that has lost its end.
                 reading.execute("PRAGMA writable_schema = ON")
@@ -383,6 +387,23 @@ class Writer:
                     raise
                 return error
         return None
+
+    def _refuse_foreign_as_it_is(self) -> None:
+        """
+        Look at a file whose journal is not rolled back yet: the one of another program is for that to roll back.
+
+        Raises:
+            LogFileError: It is not ours, or newer than we know. One that cannot be read as it is may be ours.
+        """
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(connect_read_only(self._real, immutable=True)) as reading,
+        ):
+            try:
+                is_ours(reading, self.path)
+            except ForeignFileError as error:
+                if error.__cause__ is None:  # else its first page is not written yet
+                    raise
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         if not is_ours(connection, self.path):

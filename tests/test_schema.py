@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import re
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -230,6 +231,20 @@ def make_foreign_wal(path: Path) -> None:
         connection.execute("CREATE TABLE precious (x)")
 
 
+def make_interrupted(path: Path) -> None:
+    """
+    Make another program's database that it was killed over: what is beside it has to be rolled back first.
+    """
+    other = path.with_name("other.db")
+    with contextlib.closing(sqlite3.connect(other, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE precious (x)")
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("BEGIN")
+        connection.executemany("INSERT INTO precious VALUES (?)", [("x" * 1_000,)] * 1_000)
+        for end in ("", "-journal"):
+            shutil.copy(f"{other}{end}", f"{path}{end}")
+
+
 def make_marked(path: Path) -> None:
     """
     Make another program's database that has a mark and no table yet.
@@ -270,6 +285,7 @@ REFUSED = [
     (make_newer, NewerSchemaError),
     (make_foreign, ForeignFileError),
     (make_foreign_wal, ForeignFileError),
+    (make_interrupted, ForeignFileError),
     (make_marked, ForeignFileError),
     (make_text, ForeignFileError),
     (make_short, ForeignFileError),

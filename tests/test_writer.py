@@ -318,6 +318,21 @@ def test_a_file_that_may_only_be_read_is_refused(writer: Writer, path: Path, mon
     path.chmod(0o600)
 
 
+def test_a_file_that_is_refused_late_leaves_no_lock_open(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    When it is found out under the lock that the file is not ours, the lock is closed.
+    """
+
+    def refuses() -> None:
+        raise ForeignFileError
+
+    monkeypatch.setattr(writer, "open", refuses)
+    with pytest.raises(ForeignFileError):
+        writer.open_first()
+
+    assert None is writer._lock._descriptor
+
+
 def test_open_first_lets_pass_what_may_pass(writer: Writer, path: Path) -> None:
     """
     A lock of another process is no reason not to start: the file is opened with the first commit.
