@@ -16,11 +16,12 @@ import atexit
 import contextlib
 import logging
 import os
+import select
 import sys
 import weakref
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from sqlite_log_handler._limits import limits
 from sqlite_log_handler._listener import MARK, OWN_LOGGER, RecordListener, all_listeners
@@ -432,7 +433,8 @@ def _path(filename: object) -> str:
 
 class _Say:
     """
-    Write a line to stderr, for who operates the program: never raises, never more than one line.
+    Write a line to stderr, for who operates the program: never raises, never more than one line, and none to a pipe
+    that is full because nobody reads it: that would hold the listener, and `close`, for as long as nobody does.
     """
 
     def __init__(self, path: str) -> None:
@@ -442,7 +444,20 @@ class _Say:
         line = printable(f"sqlite_log_handler: {self.path}: {text}")
         if logging.raiseExceptions and sys.stderr:
             with contextlib.suppress(Exception):
-                sys.stderr.write(line + "\n")
+                if _takes_more(sys.stderr):
+                    sys.stderr.write(line + "\n")
+
+
+def _takes_more(stream: TextIO) -> bool:
+    """
+    Tell whether to write to `stream` returns at once, as far as the system tells.
+    """
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return bool(poll.poll(0))
+    except Exception:  # noqa: BLE001 - no poll (Windows), or a stream of the program's own, which is no file
+        return True
 
 
 # The process: exit and fork -------------------------------------------------------------------------------------------

@@ -1111,6 +1111,35 @@ class Broken:
         raise OSError(text)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell whether a pipe is full")
+def test_a_line_is_not_written_to_a_full_pipe(path, monkeypatch):
+    """
+    When standard error is a pipe that nobody reads, the line is left out: the listener waited for a reader, no record
+    was written any more, and `close` never returned.
+    """
+    reading, writing = os.pipe()
+
+    class Stderr(io.StringIO):
+        def fileno(self):
+            return writing
+
+    monkeypatch.setattr(sys, "stderr", Stderr())
+    say = _handler._Say(str(path))
+    try:
+        os.set_blocking(writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writing, b"x" * 4096)
+        say("one")
+        assert "" == sys.stderr.getvalue()
+        os.read(reading, 1 << 20)
+        say("two")
+        assert f"sqlite_log_handler: {path}: two\n" == sys.stderr.getvalue()
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 @pytest.mark.parametrize("how", ["no stderr", "broken stderr", "no raiseExceptions"])
 def test_a_line_for_the_operator_costs_nobody_anything(path, monkeypatch, capsys, how):
     """
