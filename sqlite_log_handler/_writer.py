@@ -118,6 +118,10 @@ _SMALLEST_PAGE = 512
 # Whether the system tells what this process may do, and not only who started it.
 _EFFECTIVE = os.access in os.supports_effective_ids
 
+# What may pass while the program runs: somebody has the file locked, and a disk or a table of the system that is full.
+_PASSING_CODES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+_PASSING_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
+
 # What a row can be refused for, by sqlite3 when it binds, and by SQLite when it steps.
 _DATA_ERRORS = (
     sqlite3.IntegrityError,
@@ -277,7 +281,8 @@ class Writer:
             self._lock.close()
             raise
         except (sqlite3.Error, OSError) as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            code, number = getattr(error, "sqlite_errorcode", 0) & 0xFF, getattr(error, "errno", None)
+            if (code in _PASSING_CODES or number in _PASSING_ERRORS) and not os.path.isdir(self._real):
                 return
             self._lock.close()
             message = (

@@ -5,6 +5,7 @@ From rows to the file: one transaction a batch, all or nothing, whatever happens
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -342,6 +343,27 @@ def test_open_first_lets_pass_what_may_pass(writer: Writer, path: Path) -> None:
         writer.open_first()
         assert None is writer.connection
         other.execute("ROLLBACK")
+    write(writer, "later")
+
+    assert ["later"] == messages(writer)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE])
+def test_open_first_lets_a_full_disk_pass(writer: Writer, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """
+    What the system has no room for now, it may have room for later: that is no reason not to start either.
+    """
+    real = os.open
+
+    def fails(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(number, os.strerror(number), path)
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", fails)
+    writer.open_first()
+    assert None is writer.connection
+    monkeypatch.undo()
     write(writer, "later")
 
     assert ["later"] == messages(writer)

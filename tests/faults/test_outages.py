@@ -294,6 +294,34 @@ def test_the_disk_is_full(run, contents):
     assert 3000 == len(found.numbers["n"]) + found.dropped
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no RLIMIT_FSIZE on Windows")
+@pytest.mark.parametrize("made", [False, True])
+def test_a_program_starts_on_a_full_disk(run, contents, made):
+    """
+    A disk without room for the file, or for the -wal of one that is there, is no reason not to start: what is logged
+    waits, and is written when there is room.
+    """
+    run(
+        f"""
+        import resource
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        if {made}: SQLiteHandler(path).close()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        handler = SQLiteHandler(path, close_timeout=60)
+        logger.addHandler(handler)
+        logger.info("n 0")
+        assert not handler.flush(0)
+        assert handler.stats().last_error == "OperationalError: disk I/O error", handler.stats()
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        handler.close()
+        """,
+        stderr="([^\n]*cannot write[^\n]*\n[^\n]*writing again[^\n]*\n)?",
+    )
+
+    assert [0] == contents().numbers["n"]
+
+
 def test_the_disk_is_frozen(run, contents, shim):
     """
     While the disk does not answer, callers go on, `close` gives up in time and says so, and the books balance.
@@ -602,13 +630,13 @@ def test_a_log_that_was_cut_short(make, clock, log, contents, path):
 
 def test_a_file_that_cannot_be_made_is_said_at_once(make_handler, monkeypatch):
     """
-    What fails while the handler is made is for the one who configures: an error with the path and what to do.
+    What will never work is for the one who configures: an error with the path and what to do.
     """
 
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def refuses(*_):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(os, "open", full)
+    monkeypatch.setattr(os, "open", refuses)
     with pytest.raises(LogFileError, match="cannot be opened as a log"):
         make_handler()
 
