@@ -82,14 +82,14 @@ def where(connection: sqlite3.Connection, filters: Filters, now: datetime | None
     Args:
         connection: The file: levels have names in it, and runs are counted in it.
         filters: What is wanted.
-        now: What `yesterday` and `-1h` are counted from; the present by default.
+        now: What `yesterday` and `-1h` are counted from, as `parse_time` takes it; the local present by default.
 
     Raises:
         FilterError: One of them cannot be understood.
         TypeError: There is no filter of that name.
     """
     check(filters)
-    now = now or datetime.now().astimezone()
+    now = now or _local_now()
     since_us, until_us = _span(filters, now)
     terms: list[Term] = []
     # The unary plus keeps SQLite from the index: ids are read in order, and the index has given their bounds.
@@ -262,7 +262,7 @@ def drops_where(connection: sqlite3.Connection, filters: Filters, now: datetime 
     Return the condition on `drops` that these filters come to; those that the ledger knows nothing of let all pass.
     """
     check(filters)
-    now = now or datetime.now().astimezone()
+    now = now or _local_now()
     _span(filters, now)
     terms: list[Term] = []
     given: Mapping[str, Any] = filters
@@ -270,6 +270,11 @@ def drops_where(connection: sqlite3.Connection, filters: Filters, now: datetime 
         if given.get(name) is not None:
             terms += make(connection, given[name], now)
     return " AND ".join(sql for sql, _ in terms) or "1", tuple(value for _, values in terms for value in values)
+
+
+def _local_now() -> datetime:
+    # Without a zone: with one it would have the offset of today, and a day of the other half of the year has another.
+    return datetime.now()  # noqa: DTZ005 - local on purpose
 
 
 def _moment(name: str, value: datetime | date | str | None, now: datetime) -> int | None:

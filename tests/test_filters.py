@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time as clock
 from contextlib import closing
-from datetime import datetime, time
+from datetime import UTC, datetime, time
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from sqlite_log_handler._filters import _ALLOWED, FilterError, Filters, check, drops_where, where
 from sqlite_log_handler._text import ignores_case, required_literals
+from sqlite_log_handler._times import microseconds
 
 
 @pytest.mark.parametrize(
@@ -131,6 +133,30 @@ def test_a_filter_that_cannot_be_understood(connection, filters, message):
     """A filter that cannot be understood is refused by name, with what can be."""
     with pytest.raises(FilterError, match=message):
         where(connection, filters)
+
+
+def test_a_time_without_a_zone_has_the_offset_of_its_day(connection, monkeypatch):
+    """
+    Noon is noon in summer and in winter, whichever of them it is now.
+
+    A day of the other half of the year was once read with the offset of the present, and so an hour off.
+    """
+    if not hasattr(clock, "tzset"):
+        pytest.skip("the zone cannot be set on this system")
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")  # that of Berlin, which needs no database of zones
+    clock.tzset()
+    try:
+        found = [
+            resolve(connection, {"since": f"{day} 12:00"})[1]
+            for resolve in (where, drops_where)
+            for day in ("2025-01-30", "2025-06-30")
+        ]
+    finally:
+        monkeypatch.undo()
+        clock.tzset()
+
+    winter, summer = (microseconds(datetime(2025, *of, tzinfo=UTC)) for of in ((1, 30, 11), (6, 30, 10)))
+    assert [(winter,), (summer,)] * 2 == found
 
 
 NO_INTEGER = "must be an integer"
