@@ -65,7 +65,8 @@ def run(options: argparse.Namespace) -> int:
     with _arguments.open_reader(options) as reader:
         talkers = reader.top(options.by, **filters)
         write_lines(table(talkers, options.by, options.lines))
-        if options.by == "logger" and talkers and options.lines:
+        # With a level asked for, what a higher one would leave out is not what the table counts.
+        if options.by == "logger" and talkers and options.lines and options.level is None:
             write_lines(advice(reader, talkers[0], filters))
     return _arguments.status_of(talkers, "no record matches; `sqlite-log stats` shows what there is")
 

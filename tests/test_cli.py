@@ -497,6 +497,24 @@ def test_top_gives_advice_on_what_it_shows(run):
     assert "To leave out 10 of its records, 100.0% of all:" in run("top", "-F", "miss")[1]
 
 
+@pytest.mark.parametrize("level", ["WARNING", "INFO..", "DEBUG..INFO"])
+def test_top_gives_no_advice_for_a_part_of_the_levels(run, make_handler, path, level):
+    """
+    With a level asked for there is no advice: it would count records that the table does not.
+
+    It once promised to leave out nine records of the one warning that was shown, 900 % of all.
+    """
+    handler = make_handler()
+    for levelno in [logging.DEBUG] * 9 + [logging.INFO, logging.WARNING]:
+        handler.handle(record("hello", levelno))
+    handler.close()
+
+    status, lines = run("top", str(path), "-p", level)
+    assert 0 == status
+    assert 2 == len(lines)
+    assert "setLevel" in str(run("top", str(path)))
+
+
 def test_top_by_source_draws_the_trend(run):
     """By call site there is a line of bars for the course of time, and no line to paste."""
     _, lines = run("top", "--by", "source", "-l", "shop.cache")
