@@ -400,7 +400,7 @@ def _text(_: sqlite3.Connection, text: str) -> list[Term]:
 def _pattern(_: sqlite3.Connection, pattern: str) -> list[Term]:
     try:
         return pattern_terms(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:  # the others for what is too large or too deep
         message = f"{pattern!r} is no regular expression: {error}; a text as it is goes with -F or `text=`"
         raise FilterError(message) from error
 

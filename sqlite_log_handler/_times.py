@@ -49,7 +49,10 @@ def parse_duration(text: str) -> timedelta:
         unit = _UNIT.get(part[2])
         if unit is None:
             break
-        total += timedelta(**{unit: float(part[1])})
+        try:
+            total += timedelta(**{unit: float(part[1])})
+        except OverflowError:
+            break
         end = part.end()
     if not end or end != len(lower):
         message = f"{text!r} is no length of time: write 90s, 10min, '1h 30min', 7d, 2 weeks"

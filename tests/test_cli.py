@@ -355,6 +355,11 @@ ERRORS = {
     "forward a.db --batch-rows x": "forward: argument --batch-rows: 'x' is no whole number; `sqlite-log forward "
     "--help` says more",
     "-S 1h": "show: '1h' is a length of time, and no point in time: did you mean -1h?",
+    "-S 99999999999999d": "show: '99999999999999d' is no point in time: write ISO 8601 (2025-06-30, "
+    "'2025-06-30 12:00', 2025-06-30T12:00:00Z), a time of today (12:00), now, today, yesterday, -1h, '10 min ago', or "
+    "@seconds since 1970",
+    "-g a{99999999999}": "show: 'a{99999999999}' is no regular expression: the repetition number is too large; a text "
+    "as it is goes with -F or `text=`",
     "--colour": "show: unrecognized arguments: --colour; `sqlite-log show --help` says more",
     "gaps a.db -g x": "gaps: unrecognized arguments: -g x; `sqlite-log gaps --help` says more",
     "top a.db b.db": "top: one log at a time: 'b.db' is one too many; `sqlite-log top --help` says more",
