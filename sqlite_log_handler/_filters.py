@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 
-from sqlite_log_handler._text import Term, escape_like, pattern_terms, text_terms
+from sqlite_log_handler._text import Term, pattern_terms, text_terms
 from sqlite_log_handler._times import HELP, microseconds, parse_time
 
 Names: TypeAlias = str | Collection[str]
@@ -250,7 +250,8 @@ def _task(_: sqlite3.Connection, name: str) -> list[Term]:
 
 
 def _exception(_: sqlite3.Connection, name: str) -> list[Term]:
-    return [(r"(exc_type = ? OR exc_type LIKE ? ESCAPE '\')", (name, f"%.{escape_like(name)}"))]
+    # Not LIKE, which ignores case: `zlib.error` is not `sqlite3.Error`.
+    return [("(exc_type = ? OR substr(exc_type, -length(?)) = ?)", (name, f".{name}", f".{name}"))]
 
 
 # What the ledger can be asked for: a record that was dropped has no text.

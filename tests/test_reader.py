@@ -218,6 +218,7 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"exception": "JSONDecodeError"}, "g"),
     ({"exception": "json.decoder.JSONDecodeError"}, "g"),
     ({"exception": "DecodeError"}, ""),
+    ({"exception": "jsondecodeerror"}, ""),
     ({"attributes": {"order": 7}}, "ac"),
     ({"attributes": {"order": "7"}}, "ac"),
     ({"attributes": {"order": 7.0}}, "a"),
