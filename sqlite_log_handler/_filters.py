@@ -71,8 +71,9 @@ class Where(NamedTuple):
 
 
 _RANGE: Final = re.compile(r"\s*(.*?)\s*\.\.\s*(.*?)\s*")
-# Names that journalctl knows, and the file may not.
-_LEVEL_NAMES: Final = {"ERR": logging.ERROR, "CRIT": logging.CRITICAL, "WARN": logging.WARNING, "FATAL": 50}
+# Names that journalctl knows, and the file may not; and those of Python, which a program may have given colours.
+_PYTHON: Final = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+_LEVEL_NAMES: Final = {**_PYTHON, "ERR": logging.ERROR, "CRIT": logging.CRITICAL, "WARN": logging.WARNING, "FATAL": 50}
 
 
 def where(connection: sqlite3.Connection, filters: Filters, now: datetime | None = None) -> Where:

@@ -111,6 +111,19 @@ def test_levels(connection, level, expected):
     assert expected == where(connection, {"level": level}).parameters
 
 
+def test_levels_of_python_keep_their_names(connection):
+    """
+    A program may call INFO something else, as those do that give it colours: it is still found by the name it has.
+
+    Another level of that name is the one that is meant.
+    """
+    connection.execute("UPDATE levels SET name = '\x1b[32mINFO\x1b[0m' WHERE levelno = 20")
+    connection.execute("UPDATE levels SET name = 'ERROR' WHERE levelno = 5")
+
+    assert (20, 2**63 - 1) == where(connection, {"level": "info"}).parameters
+    assert (5, 30) == where(connection, {"level": "ERROR..WARNING"}).parameters
+
+
 @pytest.mark.parametrize(
     ("filters", "message"),
     [
