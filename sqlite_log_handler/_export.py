@@ -71,13 +71,16 @@ def run(options: argparse.Namespace) -> int:
         if options.output in _STANDARD and is_terminal():
             message = "Parquet is nothing for a terminal: name a file with --output"
             raise FilterError(message)
-    with _arguments.open_reader(options) as reader, _output(options.output, binary=options.format == "parquet") as file:
-        if options.format == "jsonl":
-            count = write_jsonl(reader.json_lines(**filters), file)
-        elif options.format == "csv":
-            count = write_csv(reader.rows(**filters), file, safe=options.output in _STANDARD and is_terminal())
-        else:
-            count = write_parquet(reader.rows(**filters), file)
+    with _arguments.open_reader(options) as reader:
+        # Before the file is made: a filter that is refused would leave it behind.
+        lines, rows = reader.json_lines(**filters), reader.rows(**filters)
+        with _output(options.output, binary=options.format == "parquet") as file:
+            if options.format == "jsonl":
+                count = write_jsonl(lines, file)
+            elif options.format == "csv":
+                count = write_csv(rows, file, safe=options.output in _STANDARD and is_terminal())
+            else:
+                count = write_parquet(rows, file)
     if not count and options.output not in _STANDARD:
         # What is left of it, as a head of CSV, would be in the way of the next run.
         os.remove(options.output)

@@ -712,6 +712,13 @@ def test_an_export_without_a_record_leaves_no_file(run, tmp_path, form):
     assert (0, []) == run(*words, "-l", "shop.orders")
 
 
+@pytest.mark.parametrize("words", [["-p", "LOUD"], ["-g", "("], ["--run", "9"]], ids=" ".join)
+def test_an_export_with_a_wrong_filter_leaves_no_file(run, tmp_path, words):
+    """A filter is refused before the file is made, so that the next run can make it."""
+    assert (2, []) == run("export", "--output", str(tmp_path / "x"), *words, stderr=re.compile("^sqlite-log export: "))
+    assert [] == list(tmp_path.iterdir())
+
+
 def test_an_export_to_a_dash_is_one_to_standard_output(run, tmp_path, monkeypatch):
     """`--output -` writes to standard output, as elsewhere, and makes no file of that name."""
     monkeypatch.chdir(tmp_path)
