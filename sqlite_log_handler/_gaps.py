@@ -61,7 +61,9 @@ def table(gaps: Sequence[Gap], clock: Clock) -> Iterator[str]:
         parts = list(group)
         since, until = min(gap.since_us for gap in parts), max(gap.until_us for gap in parts)
         records = sum(gap.count for gap in parts)
-        rows.append((clock(since), f"{(until - since) / 1e6:,.2f}", f"{records:,}", str(after_id), printable(cause)))
+        # SQLite keeps a text in a column of numbers, if somebody puts one there.
+        place = printable(str(after_id))
+        rows.append((clock(since), f"{(until - since) / 1e6:,.2f}", f"{records:,}", place, printable(cause)))
         who: dict[str, int] = {}
         for gap in parts:
             if gap.logger:

@@ -77,7 +77,9 @@ def numbers(path: str, stats: LogStats, *, utc: bool) -> Iterator[str]:
         yield f"pruned   {stats.pruned:,}, {stats.unsent:,} of them not forwarded"
     for cursor in stats.cursors:
         lag = f"{_many(cursor.lag_rows, 'row')} and {duration(cursor.lag_seconds)} behind"
-        yield f"cursor   {printable(cursor.name)} at id {cursor.after_id}, {lag if cursor.lag_rows else 'at the end'}"
+        # SQLite keeps a text in a column of numbers, if somebody puts one there.
+        place = printable(f"{cursor.name} at id {cursor.after_id}")
+        yield f"cursor   {place}, {lag if cursor.lag_rows else 'at the end'}"
 
 
 def _many(count: int, one: str, many: str | None = None) -> str:

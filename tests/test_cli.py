@@ -794,6 +794,18 @@ def test_nothing_reaches_the_terminal_that_it_would_obey(run, naughty, words):
     assert not any(line.startswith("ERROR root: forged") for line in lines)
 
 
+@pytest.mark.parametrize("words", [["gaps"], ["stats"]], ids=" ".join)
+def test_a_text_in_the_place_of_a_number_is_made_safe(run, naughty, words):
+    """A column of integers takes a text from whoever made the file, and that is no more obeyed than any other."""
+    with contextlib.closing(sqlite3.connect(naughty, isolation_level=None)) as connection:
+        connection.execute("UPDATE drops SET after_id = ?", ["\x1b[2J"])
+        connection.execute("INSERT INTO cursors VALUES ('collector', ?, 0)", ["\x1b[2J"])
+
+    _, lines = run(*words, str(naughty))
+    assert r"\x1b[2J" in "".join(lines)
+    assert [] == [line for line in lines if not line.isprintable()]
+
+
 def test_json_stays_the_same_when_it_is_made_safe(run, naughty):
     """What is escaped in JSON is the same text when it is read."""
     _, (line, *_) = run("-o", "jsonl", str(naughty))
