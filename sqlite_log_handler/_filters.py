@@ -333,6 +333,18 @@ def level_range(connection: sqlite3.Connection, level: int | str) -> tuple[int, 
     return lowest, highest
 
 
+def with_numbers(connection: sqlite3.Connection, filters: Filters) -> Filters:
+    """
+    Return `filters` with the level in numbers: another file of the same program may not know its name yet.
+    """
+    check(filters)
+    level = filters.get("level")
+    if level is None:
+        return filters
+    low, high = level_range(connection, level)
+    return {**filters, "level": f"{low}..{high}"}
+
+
 def _levelno(connection: sqlite3.Connection, name: str) -> int:
     try:
         number = int(name)

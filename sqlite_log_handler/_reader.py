@@ -10,7 +10,7 @@ from typing import Literal, Self, TypeAlias, Unpack
 
 from sqlite_log_handler import _figures, _talkers
 from sqlite_log_handler._figures import Books, Bucket, Gap, LogStats
-from sqlite_log_handler._filters import Filters, check, integer, where
+from sqlite_log_handler._filters import Filters, integer, where, with_numbers
 from sqlite_log_handler._logged import SELECT_JSON, SELECT_ROW, Row
 from sqlite_log_handler._open import EmptyFileError, MissingFileError
 from sqlite_log_handler._scan import Scan
@@ -22,6 +22,13 @@ By: TypeAlias = Literal["logger", "source", "level", "exception", "thread", "pro
 # Seconds between two looks at a log that is followed. With the handler's tick of 0.1 s a row is seen 0.15 s after it
 # was logged; a look at a log to which nothing was added takes some ten microseconds.
 POLL_SECONDS = 0.05
+
+
+def followed(reader: "LogReader", filters: Filters) -> Filters:
+    """
+    Return `filters` as they hold for whatever file comes in the place of the one that is read now.
+    """
+    return with_numbers(reader._scan.connection, filters)  # noqa: SLF001 - of this module
 
 
 class LogReader:
@@ -159,12 +166,17 @@ class LogReader:
             poll: Those seconds.
             filters: See the class.
         """
-        check(filters)  # now, and not when the first row comes
-        return self._follow(filters, wait, poll)
+        # Now, and not when the first row comes: what is refused, and what a level is called in this file.
+        return self._follow(with_numbers(self._scan.connection, filters), wait, poll)
 
     def _follow(self, filters: Filters, wait: Callable[[float], object], poll: float) -> Iterator[Row]:
         for after_id, up_to_id in self.additions(filters.get("after_id"), wait=wait, poll=poll):
-            narrowed: Filters = {**filters, "after_id": after_id, "up_to_id": up_to_id}
+            asked = filters.get("up_to_id")
+            narrowed: Filters = {
+                **filters,
+                "after_id": after_id,
+                "up_to_id": up_to_id if asked is None else min(up_to_id, asked),
+            }
             yield from self.rows(**narrowed)
 
     def additions(

@@ -11,7 +11,7 @@ from sqlite_log_handler import _arguments
 from sqlite_log_handler._filters import FilterError, Filters
 from sqlite_log_handler._formats import CLOCKS, Clock, Format, Logfmt, Short, Verbose, cat, json_safe, with_gaps
 from sqlite_log_handler._logged import Row
-from sqlite_log_handler._reader import LogReader
+from sqlite_log_handler._reader import LogReader, followed
 from sqlite_log_handler._terminal import painter, say, write_lines
 
 FORMATS: Final = ("short", "short-iso", "short-precise", "verbose", "json", "jsonl", "cat", "logfmt")
@@ -100,6 +100,7 @@ def run(options: argparse.Namespace) -> int:
         write_lines(view.document(reader, filters, newest))
         _keep_cursor(options.cursor_file, last_id)
         if options.follow:
+            filters = followed(reader, filters)
             for after_id, up_to_id in reader.additions(max(last_id, filters.get("after_id") or 0)):
                 added: Filters = {**filters, "after_id": after_id, "up_to_id": up_to_id}
                 write_lines(view.lines(reader, added, None))

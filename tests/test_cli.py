@@ -1114,6 +1114,28 @@ def test_follow_draws_the_gap_where_it_is(start, make_handler, path):
     assert "sqlite_log_handler: dropped 1 record" in shown[12]
 
 
+def test_follow_goes_on_in_a_file_that_has_no_name_for_the_level(start, make_handler, path, tmp_path, monkeypatch):
+    """A file in which nobody has logged with a level of the program's own yet is followed as well."""
+    monkeypatch.setattr(logging, "_levelToName", {**logging._levelToName, 25: "NOTICE"})
+    handler = make_handler()
+    handler.handle(record("before", 25))
+    handler.close()
+
+    process = start(path, "-f", "-p", "NOTICE", "-o", "cat")
+    shown = [process.stdout.readline()]
+    for end in ("", "-wal", "-shm"):
+        if os.path.exists(f"{path}{end}"):
+            os.replace(f"{path}{end}", tmp_path / f"old.db{end}")
+    handler = make_handler()
+    handler.handle(record("after", logging.WARNING))
+    handler.close()
+    shown.append(process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+
+    assert ["before\n", "after\n"] == shown
+
+
 @pytest.fixture
 def busy_log(path):
     """

@@ -531,6 +531,32 @@ def test_follow_survives_a_replaced_file(log, reading, path):
     assert ["last", "new", "more"] == [row.message for row in reading().follow(wait=steps)]
 
 
+def test_follow_knows_a_level_in_a_replaced_file(log, reading, path, monkeypatch):
+    """
+    A level of the program's own is known by its name in the file that comes in place of the one that is followed.
+
+    Until somebody logs with it, it has no name in there, and following once ended with an error.
+    """
+    monkeypatch.setattr(logging, "_levelToName", {**logging._levelToName, 25: "NOTICE"})
+
+    def replaced():
+        os.replace(path, f"{path}.1")
+        log(record("info"), record("warning", logging.WARNING))
+
+    log(record("before", 25))
+    steps = Script(replaced, lambda: None, lambda: log(record("notice", 25)))
+
+    assert ["warning", "notice"] == [row.message for row in reading().follow(level="NOTICE", wait=steps)]
+
+
+def test_follow_ends_nowhere_but_at_an_id_that_was_given(log, reading):
+    """With `up_to_id`, no row behind it is returned, however long one follows."""
+    log(record("before"))
+    steps = Script(lambda: log(record("one"), record("two")), lambda: log(record("three")))
+
+    assert ["one"] == [row.message for row in reading().follow(up_to_id=2, wait=steps)]
+
+
 def test_follow_refuses_what_is_no_log(log, reading, path):
     """When something else comes in the place of the log, following ends with an error, and not in silence."""
 
