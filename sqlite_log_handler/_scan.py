@@ -150,7 +150,7 @@ class Scan:
         Return the lowest and the highest id that can match; the first above the second when none can.
         """
         if where.since_us is None and where.until_us is None:
-            low, high = self.one("SELECT min(id) FROM records"), self.one("SELECT max(id) FROM records")
+            low, high = self._ends_of("id")
         else:
             since = where.since_us if where.since_us is not None else -HIGHEST
             until = where.until_us if where.until_us is not None else HIGHEST
@@ -161,11 +161,18 @@ class Scan:
             return 1, 0
         return max(low, min(where.after_id, HIGHEST - 1) + 1), min(high, where.up_to_id)
 
+    def _ends_of(self, column: str) -> tuple[Any, Any]:
+        # In one statement, or all rows may be pruned between the two; with min and max apart, each is one look.
+        ((lowest, highest),) = self.all(
+            f"SELECT (SELECT min({column}) FROM records), (SELECT max({column}) FROM records)"  # noqa: S608 - our own name
+        )
+        return lowest, highest
+
     def ends(self, where: Where) -> tuple[int, int]:
         """
         Return the times of the first and the last record, as far as they are within the bounds of time.
         """
-        first, last = self.one("SELECT min(created_us) FROM records"), self.one("SELECT max(created_us) FROM records")
+        first, last = self._ends_of("created_us")
         if first is None:
             return 1, 0
         return (

@@ -172,7 +172,10 @@ def _add_records(scan: Scan, sums: defaultdict[Any, _Sums], by: str, chosen: Whe
     # A span is short enough to lie in one part of the time, but for one row in some hundred.
     span = min(max((high - low) // (20 * TREND), 1), _SPAN)
     for low, high in scan.spans(chosen, span=span, widest=span):
-        created_us = scan.one("SELECT created_us FROM records WHERE id >= ? ORDER BY id LIMIT 1", (low,))
+        found = scan.all("SELECT created_us FROM records WHERE id >= ? ORDER BY id LIMIT 1", (low,))
+        if not found:
+            break  # all that was left has been pruned
+        ((created_us,),) = found
         for key, records, size in scan.all(sql, (low, high, *chosen.parameters)):
             sums[names.get(key, key)].add((created_us - since) // width, records, size, 0)
 

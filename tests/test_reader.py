@@ -348,6 +348,34 @@ def test_what_is_pruned_meanwhile_is_not_returned(log, reading, change):
     assert [*range(1, 500), *range(1501, 2001)] == ids
 
 
+@pytest.mark.parametrize("statement", range(12))
+@pytest.mark.parametrize(
+    "question",
+    [
+        lambda reader: list(reader.rows()),
+        lambda reader: list(reader.rows(newest=2, reverse=True)),
+        lambda reader: reader.top("source"),
+        lambda reader: reader.histogram(),
+        lambda reader: reader.stats(),
+    ],
+    ids=["rows", "newest", "top", "histogram", "stats"],
+)
+def test_everything_is_pruned_meanwhile(log, path, change, question, statement):
+    """Whenever the last row goes, between any two statements, what is asked has an answer and no error."""
+    log(*(record(str(number)) for number in range(100)))
+
+    with LogReader(path) as reader:
+        run, left = reader._scan.all, iter(range(statement, -1, -1))
+
+        def all_rows(sql, parameters=()):
+            if next(left, None) == 0:
+                change("DELETE FROM records")
+            return run(sql, parameters)
+
+        reader._scan.all = all_rows  # type: ignore[method-assign]
+        question(reader)
+
+
 # JSON and records -----------------------------------------------------------------------------------------------------
 
 
