@@ -16,6 +16,8 @@ Term: TypeAlias = tuple[str, tuple[object, ...]]
 SEARCH: Final = "log_search"
 
 _LIKE_SPECIAL: Final = re.compile(r"([%_\\])")
+# SQLite takes 50,000 bytes for LIKE (https://sqlite.org/limits.html), and escaped, each character may be two.
+_LIKE_LONGEST: Final = 10_000
 
 
 def escape_like(text: str) -> str:
@@ -46,7 +48,7 @@ def text_terms(text: str) -> list[Term]:
     """
     Return the conditions that a text as it is comes to.
     """
-    if ignores_case(text) and not text.isascii():
+    if ignores_case(text) and not (text.isascii() and len(text) <= _LIKE_LONGEST):
         return [_searched(re.escape(text), ignore_case=True)]
     return [_contains(text, ignore_case=ignores_case(text))]
 
@@ -149,4 +151,4 @@ def _literal_of(piece: re.Match[str]) -> str:
 def _longest(runs: Iterable[str], *, ignore_case: bool) -> str:
     if ignore_case:
         runs = [part for run in runs for part in _OTHER_CASES.split(run)]
-    return max(runs, key=len)
+    return max(runs, key=len)[:_LIKE_LONGEST]

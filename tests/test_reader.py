@@ -295,6 +295,15 @@ def test_a_date_is_its_midnight(log, messages):
     assert ["-1", "0"] == messages(until=date(2025, 7, 1))
 
 
+@pytest.mark.parametrize("name", ["text", "pattern"])
+def test_a_very_long_text(log, messages, name):
+    """A text that is longer than SQLite takes for LIKE is looked for as any other."""
+    long = "ab" * 30_000
+    log(record(long.upper()), record("other"))
+
+    assert [long.upper()] == messages(**{name: long})
+
+
 @pytest.mark.parametrize(
     ("newest", "told"),
     [("x", "newest='x': must be an integer, 0 or more"), (-1, "newest=-1: must be"), (2**70, "is beyond 64 bits")],
