@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     with _arguments.open_reader(options) as reader:
         last_id = reader.last_id()
         if options.cursor_file is not None and options.after_id is None:
-            cursor = filters["after_id"] = _read_cursor(options.cursor_file, last_id)
+            cursor = filters["after_id"] = _read_cursor(options.cursor_file, reader, last_id)
             if cursor is not None:
                 nothing = f"nothing new since id {cursor}" + (" matches" if cursor < last_id else "")
         filters["up_to_id"] = last_id
@@ -98,13 +98,13 @@ def run(options: argparse.Namespace) -> int:
             newest = _FOLLOWED
         view = View(options)
         write_lines(view.document(reader, filters, newest))
-        _keep_cursor(options.cursor_file, last_id)
+        _keep_cursor(options.cursor_file, reader, last_id)
         if options.follow:
             filters = followed(reader, filters)
-            for after_id, up_to_id in reader.additions(max(last_id, filters.get("after_id") or 0)):
+            for after_id, up_to_id in reader.additions(max(last_id, options.after_id or 0)):
                 added: Filters = {**filters, "after_id": after_id, "up_to_id": up_to_id}
                 write_lines(view.lines(reader, added, None))
-                _keep_cursor(options.cursor_file, up_to_id)
+                _keep_cursor(options.cursor_file, reader, up_to_id)
     return _arguments.status_of(view.rows, nothing)
 
 
@@ -182,30 +182,43 @@ def _refuse_no_cursor(path: str) -> None:
     _arguments.refuse_no_folder(path)
 
 
-def _read_cursor(path: str, last_id: int) -> int | None:
+def _read_cursor(path: str, reader: LogReader, last_id: int) -> int | None:
     """
     Return the id that was kept, or None when none was yet: there is no file, or an empty one, as mktemp makes it.
     """
     try:
         with open(path, encoding="ascii") as file:
-            text = file.read().strip()
-        cursor = int(text) if text else None
+            kept = [int(number) for number in file.read().split(maxsplit=1)]
     except FileNotFoundError:
         return None
     except ValueError as error:
         message = f"{path!r} is no cursor file: name one that does not exist yet, or the one that was written before"
         raise FilterError(message) from error
-    if cursor is not None and cursor > last_id:
+    if not kept:
+        return None
+    cursor, *created = kept
+    # A log without a row tells nothing: those that were read may have been pruned, as that of the cursor may.
+    there = _created(reader, cursor) if created else []
+    if last_id and (cursor > last_id or (there and there != created)):
         say(f"the log was begun anew since {path!r} was written: it is read from its beginning")
         return None
     return cursor
 
 
-def _keep_cursor(path: str | None, last_id: int) -> None:
+def _created(reader: LogReader, id_: int) -> list[int]:
+    """
+    Return the time of the row with this id, in a list, which is empty when there is none.
+    """
+    return [row.created_us for row in reader.rows(after_id=id_ - 1, up_to_id=id_)]
+
+
+def _keep_cursor(path: str | None, reader: LogReader, last_id: int) -> None:
     """
     Keep how far the log was read, once all of that is printed: what is cut off by a crash is shown again.
+
+    With the time of the row that was read last, which another log has not under its id.
     """
-    if path is not None:
+    if path is not None and last_id:
         with open(f"{path}.new", "w", encoding="ascii") as file:
-            file.write(f"{last_id}\n")
+            file.write(" ".join(map(str, [last_id, *_created(reader, last_id)])) + "\n")
         os.replace(f"{path}.new", path)

@@ -270,7 +270,7 @@ def test_the_cursor_file_keeps_how_far_one_has_read(run, tmp_path, make_handler,
     logger.info("three")
     handler.flush()
     assert (0, ["three"]) == run(*show)
-    assert "3\n" == (tmp_path / "cursor").read_text()
+    assert re.fullmatch(r"3 \d+\n", (tmp_path / "cursor").read_text())
 
     (tmp_path / "cursor").write_text("99\n")
     note = f"sqlite-log: the log was begun anew since {cursor!r} was written: it is read from its beginning\n"
@@ -278,12 +278,48 @@ def test_the_cursor_file_keeps_how_far_one_has_read(run, tmp_path, make_handler,
     assert ["logger"] != handler  # the handler lives as long as the test
 
 
+def test_a_cursor_of_another_log_is_told_from_one_of_this(run, tmp_path, make_handler, path):
+    """
+    A log that was begun anew is read from its beginning, also when it has more rows by now than had been read.
+
+    Its first rows were once taken for those that had been shown, and never were.
+    """
+    cursor = str(tmp_path / "cursor")
+    show = [str(path), "-o", "cat", "--cursor-file", cursor]
+    note = f"sqlite-log: the log was begun anew since {cursor!r} was written: it is read from its beginning\n"
+
+    for numbers, stderr in ((range(2), ""), (range(10, 15), note)):
+        path.unlink(missing_ok=True)
+        handler = make_handler()
+        for number in numbers:
+            handler.handle(record(str(number), seconds=number))
+        handler.close()
+        assert (0, [str(number) for number in numbers]) == run(*show, stderr=stderr)
+        assert (1, []) == run(*show)
+
+
+def test_a_cursor_stays_when_all_rows_are_pruned(run, tmp_path, make_handler, path):
+    """Where no row is left, the log is not taken for one that was begun anew, and the cursor is kept."""
+    show = [str(path), "-o", "cat", "--cursor-file", str(tmp_path / "cursor")]
+    handler = make_handler()
+    handler.handle(record("one"))
+    assert handler.flush()
+    assert (0, ["one"]) == run(*show)
+
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM records")
+    assert (1, []) == run(*show)
+    handler.handle(record("two"))
+    handler.close()
+    assert (0, ["two"]) == run(*show)
+
+
 def test_an_empty_cursor_file_is_the_beginning(run, tmp_path):
     """A file that `mktemp` made is empty: nothing was read yet."""
     (tmp_path / "cursor").write_text("")
 
     assert (0, ["stock is low"]) == run("-o", "cat", "-n", "1", "--cursor-file", str(tmp_path / "cursor"))
-    assert "15\n" == (tmp_path / "cursor").read_text()
+    assert f"15 {int(BEGIN.timestamp()) + 9}000000\n" == (tmp_path / "cursor").read_text()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a socket that is a file")
