@@ -12,7 +12,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlite_log_handler._schema import ForeignFileError, LogFileError, connect_read_only, is_ours
 
@@ -162,12 +162,22 @@ def refuse_no_file(path: str) -> None:
         raise UnreadableFileError(message)
 
 
-def open_log(path: str, *, timeout: float = 5.0) -> tuple[sqlite3.Connection, str | None]:
+class Opened(NamedTuple):
+    """
+    A log that is open for reading.
+
+    `notice` is what the reader has to be told about it, if anything. With `immutable`, the connection does not see what
+    is written from now on.
+    """
+
+    connection: sqlite3.Connection
+    notice: str | None
+    immutable: bool
+
+
+def open_log(path: str, *, timeout: float = 5.0) -> Opened:
     """
     Open the log at `path` for reading.
-
-    Returns:
-        The connection, and what the reader has to be told about it, if anything.
 
     Raises:
         MissingFileError: There is no such file.
@@ -177,7 +187,7 @@ def open_log(path: str, *, timeout: float = 5.0) -> tuple[sqlite3.Connection, st
         LogFileError: It cannot be read; the class says why.
     """
     refuse_no_file(path)
-    notice = None
+    notice, immutable = None, False
     with named_errors(path):
         try:
             connection = _connect(path, timeout)
@@ -187,13 +197,14 @@ def open_log(path: str, *, timeout: float = 5.0) -> tuple[sqlite3.Connection, st
             if error.sqlite_errorcode & 0xFF not in _READ_ONLY_FAILED or not _may_be_immutable(real):
                 raise
             # Beside a file in WAL mode SQLite makes a -shm, and here it may not.
+            immutable = True
             connection = _connect(path, timeout, immutable=True)
             if os.path.exists(real + "-wal") and os.stat(real + "-wal").st_size:
                 notice = (
                     f"{path!r} is read without its -wal, whose rows are left out: that takes the right to write to its "
                     "folder. Copy both files to a folder of your own to see them"
                 )
-    return connection, notice
+    return Opened(connection, notice, immutable)
 
 
 def _may_be_immutable(path: str) -> bool:

@@ -202,8 +202,9 @@ class LogReader:
                 if last_id > after_id:
                     yield after_id, last_id
                 after_id, version, self._file = 0, None, None
-            if self._file is None:
+            if self._file is None or self._scan.is_stale:
                 self._reopen()
+                version = None
             if self._file is not None:
                 seen, version = version, self._scan.one("PRAGMA data_version")
                 last_id = self._scan.last_id() if seen != version else after_id
@@ -215,10 +216,12 @@ class LogReader:
 
     def _reopen(self) -> None:
         """
-        Open what stands at the path now, if that is a log already.
+        Open what stands at the path now, if that is a log already; the same file anew, if one is read.
         """
         self._scan.one("SELECT 1")  # not when `wait` has closed the reader
         file = identity_of(self.path)
+        if self._file is not None and self._file != file:
+            return  # replaced just now: the next look begins it from its start
         try:
             scan = Scan(self.path, timeout=self._timeout)
         except (MissingFileError, EmptyFileError):

@@ -16,6 +16,7 @@ Filters on time are turned to bounds of the ids first, by the index alone. Clock
 time is asked of every row within these bounds as well.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from typing import Any, Final
@@ -46,7 +47,9 @@ class Scan:
     def __init__(self, path: str, *, timeout: float = 5.0) -> None:
         self.path = path
         self._connection: sqlite3.Connection | None
-        self._connection, self.notice = open_log(path, timeout=timeout)
+        seen = _seen(path)
+        self._connection, self.notice, immutable = open_log(path, timeout=timeout)
+        self._seen = seen if immutable else None
         self._limit = limit_of(self.connection, path)
         self._raised: BaseException | None = None
         self.connection.create_function(SEARCH, 3, self._search, deterministic=True)
@@ -70,6 +73,13 @@ class Scan:
         Whether it was closed.
         """
         return self._connection is None
+
+    @property
+    def is_stale(self) -> bool:
+        """
+        Whether the file was written to and this connection, which takes it for one that nobody writes to, cannot know.
+        """
+        return self._seen is not None and self._seen != _seen(self.path)
 
     def close(self) -> None:
         """
@@ -230,6 +240,20 @@ class Scan:
                 low = ids[-1][0] if ids else high + 1
                 break
         return where._replace(after_id=low - 1, up_to_id=high)
+
+
+def _seen(path: str) -> list[tuple[int, int]]:
+    """
+    Return what changes with the log, as one sees who may not open its -wal.
+    """
+    found = []
+    for name in (os.path.realpath(path), os.path.realpath(path) + "-wal"):
+        try:
+            stat = os.stat(name)
+        except OSError:
+            continue
+        found.append((stat.st_size, stat.st_mtime_ns))
+    return found
 
 
 def _lenient(text: bytes) -> str:

@@ -36,6 +36,7 @@ from sqlite_log_handler import (
     NewerSchemaError,
     Row,
     UnreadableFileError,
+    _open,
 )
 from sqlite_log_handler._schema import LOG_COLUMNS
 from sqlite_log_handler._times import microseconds
@@ -584,6 +585,34 @@ def test_follow_knows_a_level_in_a_replaced_file(log, reading, path, monkeypatch
     steps = Script(replaced, lambda: None, lambda: log(record("notice", 25)))
 
     assert ["warning", "notice"] == [row.message for row in reading().follow(level="NOTICE", wait=steps)]
+
+
+def test_follow_without_the_right_to_make_a_shm(log, reading, make_handler, path, monkeypatch):
+    """
+    Who may not write beside a log that no program has open sees what is written once a program has.
+
+    The file was read as one that nobody writes to, for as long as it was followed.
+    """
+    connect = _open._connect
+
+    def refused(path, timeout, *, immutable=False):
+        if not immutable and not os.path.exists(f"{path}-wal"):
+            error = sqlite3.OperationalError("unable to open database file")
+            error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+            raise error
+        return connect(path, timeout, immutable=immutable)
+
+    monkeypatch.setattr(_open, "_connect", refused)
+    log(record("before"))
+    following = reading()
+
+    def write(message):
+        handler = make_handler()
+        handler.handle(record(message))
+        assert handler.flush()
+
+    steps = Script(lambda: log(record("one")), lambda: write("two"), lambda: write("three"))
+    assert ["one", "two", "three"] == [row.message for row in following.follow(wait=steps)]
 
 
 def test_follow_ends_nowhere_but_at_an_id_that_was_given(log, reading):
