@@ -25,6 +25,7 @@ Scalar: TypeAlias = str | int | float | bool | None
 LOWEST: Final = -(2**63)
 HIGHEST: Final = 2**63 - 1
 _EXACT: Final = 2**53
+_LONG_INTEGER: Final = re.compile(r"-?[1-9][0-9]{18,}")
 
 
 class FilterError(ValueError):
@@ -384,6 +385,7 @@ EXISTS (
     SELECT 1 FROM json_each(CASE WHEN json_valid(attributes) THEN attributes END) AS attribute
     WHERE attribute.key = ? AND (
         (attribute.type IN ('integer', 'real') AND attribute.value = ?)
+        OR (typeof(attribute.value) = 'real' AND (instr(attributes, ? || ',') OR instr(attributes, ? || '}')))
         OR CASE attribute.type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' WHEN 'null' THEN 'null'
             ELSE CAST(attribute.value AS TEXT) END = ?
     )
@@ -401,7 +403,9 @@ def _attribute(key: str, value: Scalar) -> Term:
     with contextlib.suppress(ValueError):
         # Beyond it floats leave integers out; those are compared as text.
         number = float(text) if abs(float(text)) < _EXACT else None
-    return _ATTRIBUTE, (key, number, text)
+    # SQLite makes a float of an integer beyond 64 bits: what it was stands in the JSON alone, as the handler writes it.
+    member = f"{json.dumps(key, ensure_ascii=False)}: {text}" if _LONG_INTEGER.fullmatch(text) else None
+    return _ATTRIBUTE, (key, number, member, member, text)
 
 
 # Text -----------------------------------------------------------------------------------------------------------------

@@ -229,6 +229,10 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"attributes": {'we"ird] key': "x"}}, "h"),
     ({"attributes": {"order": 7, "ok": True}}, "a"),
     ({"attributes": {"big": 2**60 + 1}}, "h"),
+    ({"attributes": {"trace": 2**64 - 1}}, "h"),
+    ({"attributes": {"trace": str(2**64 - 1)}}, "h"),
+    ({"attributes": {"trace": 2**64 - 2}}, ""),
+    ({"attributes": {"trace": (2**64 - 1) // 10}}, ""),
     ({"attributes": {"missing": "x"}}, ""),
     ({"since": BEGIN + timedelta(seconds=6)}, "gh"),
     ({"until": BEGIN + timedelta(seconds=1)}, "ab"),
@@ -262,7 +266,9 @@ def varied(tmp_path_factory):
         record("50%_ done", seconds=4, process=99_999_999, thread=99, ok=None, order=70),
         record("Größe", name="shopping", seconds=5),
         record("g", logging.CRITICAL, "jobs", seconds=6, exc_info=error(lambda: json.loads("{"))),
-        record("h", name="jobs", seconds=7, taskName="Task-7", **{'we"ird] key': "x", "big": 2**60 + 1}),
+        record(
+            "h", name="jobs", seconds=7, taskName="Task-7", **{'we"ird] key': "x", "big": 2**60 + 1, "trace": 2**64 - 1}
+        ),
     ]:
         handler.handle(one)
     handler.close()
