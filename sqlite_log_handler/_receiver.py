@@ -104,7 +104,7 @@ def endpoint_from(
         raise ValueError(message)
     return Endpoint(
         url=_logs_url(environment, url),
-        headers=pairs("OTEL_EXPORTER_OTLP_HEADERS", setting("HEADERS") or ""),
+        headers=_headers(setting("HEADERS") or ""),
         timeout=_seconds(setting("TIMEOUT") or _DEFAULT_TIMEOUT_MS),
         gzip=compression == "gzip",
         certificate=setting("CERTIFICATE"),
@@ -115,17 +115,44 @@ def endpoint_from(
 
 def _logs_url(environment: Mapping[str, str], url: str | None) -> str:
     logs_url = environment.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT")
-    if url:
-        whole = url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/v1/logs"
-    elif logs_url:
-        whole = logs_url
-    else:
-        whole = f"{(environment.get('OTEL_EXPORTER_OTLP_ENDPOINT') or _DEFAULT_ENDPOINT).rstrip('/')}/v1/logs"
-    parts = urlsplit(whole)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        message = f"{whole!r} is no address of a receiver: it begins with http:// or https://, and a host follows"
+    whole = url or logs_url or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT") or _DEFAULT_ENDPOINT
+    try:
+        parts = urlsplit(whole)
+        found = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that are not closed
+        found = False
+    if not found:
+        message = (
+            f"{whole!r} is no address of a receiver: it begins with http:// or https://, and a host follows, and maybe "
+            "a port"
+        )
         raise ValueError(message)
+    path = parts.path.rstrip("/")
+    if (path == "") if url else not logs_url:
+        return urlunsplit(parts._replace(path=f"{path}/v1/logs"))
     return whole
+
+
+def _headers(text: str) -> dict[str, str]:
+    """
+    Read the headers, and refuse what cannot be sent without writing it out: it may be a secret.
+    """
+    headers = pairs("OTEL_EXPORTER_OTLP_HEADERS", text)
+    for name, value in headers.items():
+        # http.client writes values in Latin-1.
+        if not (
+            f"{name}{value}".isprintable()
+            and name.isascii()
+            and ":" not in name
+            and value == value.lstrip()
+            and value == value.encode("latin-1", "ignore").decode("latin-1")
+        ):
+            message = (
+                f"OTEL_EXPORTER_OTLP_HEADERS: {name!r} cannot be sent: a name is ASCII without a colon, and a value "
+                "Latin-1, and neither has a line end or another control character in it"
+            )
+            raise ValueError(message)
+    return headers
 
 
 def _seconds(milliseconds: str) -> float:

@@ -40,7 +40,9 @@ def partial(rejected, message):
         ({}, "https://a:1", "https://a:1/v1/logs"),
         ({}, "https://a:1/", "https://a:1/v1/logs"),
         ({}, "https://a:1/otlp/v1/logs", "https://a:1/otlp/v1/logs"),
+        ({}, "https://a:1?key=x", "https://a:1/v1/logs?key=x"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://b"}, None, "http://b/v1/logs"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://b/x?key=x"}, None, "http://b/x/v1/logs?key=x"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://b/x/"}, None, "http://b/x/v1/logs"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://b", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://c"}, None, "http://c"),
         ({"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://c/in"}, None, "http://c/in"),
@@ -91,6 +93,11 @@ def test_what_nobody_says():
     [
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4317"}, "begins with http"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://"}, "a host follows"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:99999"}, "no address of a receiver: .* maybe a port"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:x"}, "no address of a receiver"),
+        ({"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://[::1"}, "no address of a receiver"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "authorization=a%0A"}, "HEADERS: 'authorization' cannot be sent"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "authorization=%E2%82%AC"}, "HEADERS: 'authorization' cannot be sent"),
         ({"OTEL_EXPORTER_OTLP_TIMEOUT": "10"}, "milliseconds"),
         ({"OTEL_EXPORTER_OTLP_TIMEOUT": "1.5"}, "milliseconds"),
         ({"OTEL_EXPORTER_OTLP_COMPRESSION": "zstd"}, "'gzip' and 'none'"),
@@ -102,6 +109,18 @@ def test_a_wrong_setting_is_an_error(environment, words):
     """A setting that cannot be meant is refused, with what it should be."""
     with pytest.raises(ValueError, match=words):
         endpoint_from(environment)
+
+
+def test_a_header_that_cannot_be_sent_is_not_written_out():
+    """
+    What is wrong with a secret is said without the secret.
+
+    It was printed, as the receiver's fault, and the command tried again for ever.
+    """
+    with pytest.raises(ValueError, match="cannot be sent") as caught:
+        endpoint_from({"OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20tea%0A"})
+
+    assert "tea" not in str(caught.value)
 
 
 def test_the_name_of_an_endpoint_holds_no_secret():
