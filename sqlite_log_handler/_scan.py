@@ -143,6 +143,8 @@ class Scan:
             try:
                 faults += (text for (text,) in self.connection.execute("PRAGMA integrity_check") if text != "ok")
             except sqlite3.DatabaseError as error:
+                if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                    raise KeyboardInterrupt from error  # as in `all`: there is no limit here
                 # So damaged that the check itself cannot go on: what it has found until then is said.
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
                     raise

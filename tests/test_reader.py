@@ -1140,7 +1140,8 @@ def test_what_is_raised_inside_of_a_query_comes_out_of_it(log, reading, monkeypa
         list(reading().rows(pattern="hel+o"))
 
 
-def test_ctrl_c_in_a_long_query(log, path, monkeypatch):
+@pytest.mark.parametrize("question", [list, LogReader.check], ids=["rows", "check"])
+def test_ctrl_c_in_a_long_query(log, path, monkeypatch, question):
     """Ctrl-C while SQLite works on something long is not taken for the limit of steps."""
 
     def interrupted(limit):
@@ -1151,7 +1152,7 @@ def test_ctrl_c_in_a_long_query(log, path, monkeypatch):
     log(record())
 
     with LogReader(path) as reader, pytest.raises(KeyboardInterrupt):
-        list(reader)
+        question(reader)
 
 
 def test_importing_the_package_does_not_import_the_reader():
