@@ -116,10 +116,10 @@ class Verbose:
         thread = " ".join(str(part) for part in (row.thread_name, row.thread) if part is not None)
         process = f"{row.process} {row.process_name} on {row.host}"
         fields = {"source": source, "process": process, "thread": thread, "task": row.task_name}
-        fields |= {"exception": row.exc_type, **{f"attributes.{key}": _text(value) for key, value in row.extra.items()}}
+        fields = {name: value for name, value in {**fields, "exception": row.exc_type}.items() if value}
+        fields |= {f"attributes.{key}": _text(value) for key, value in row.extra.items()}
         for name, value in fields.items():
-            if value:
-                yield f"{_INDENT}{printable(name)}={printable(value)}"
+            yield f"{_INDENT}{printable(name)}={printable(value or '')}"
         for text in (row.exc_text, row.stack_info):
             if text:
                 yield from indented(text)
@@ -161,7 +161,8 @@ class Logfmt:
         """
         fields: dict[str, object] = {"time": self._clock(row.created_us), "level": row.level, "logger": row.logger}
         fields |= {"message": row.message, **{name: getattr(row, name) for name in _LOGFMT_NAMES}}
-        fields |= {key: value for key, value in row.extra.items() if key not in fields}
+        # As `forward` has it: an attribute that has the name of what a row has by itself is none the less shown.
+        fields |= {f"extra.{key}" if key in fields else key: value for key, value in row.extra.items()}
         yield " ".join(_pair(key, value) for key, value in fields.items() if value is not None)
 
 

@@ -195,6 +195,18 @@ def test_logfmt_quotes_what_must_be(run):
     assert line.endswith(' thread_name=worker order=7 customer="c 17"')
 
 
+def test_an_attribute_of_any_name_and_value_is_shown(run, make_handler, path):
+    """An attribute with the name of what a row has by itself, and one that is empty, are shown as all others."""
+    handler = make_handler()
+    handler.handle(record(level=logging.INFO, time=12, logger="payments", empty=""))
+    handler.close()
+
+    (line,) = run(str(path), "-o", "logfmt")[1]
+    assert line.endswith(' extra.time=12 extra.logger=payments empty=""')
+    lines = run(str(path), "-o", "verbose")[1]
+    assert ["    attributes.time=12", "    attributes.logger=payments", "    attributes.empty="] == lines[-3:]
+
+
 def test_json_is_a_document_and_jsonl_lines(run):
     """`json` is one array, `jsonl` an object on each line, both with the columns of the view `logs`."""
     document = json.loads("\n".join(run("-o", "json")[1]))
