@@ -216,12 +216,23 @@ class _Signals:
         """
         if self._asked:
             raise Stopped
-        answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
-        threading.Thread(target=lambda: answers.put(send(body)), daemon=True).start()
+        answers: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
+
+        def ask() -> None:
+            try:
+                answers.put(send(body))
+            except BaseException as error:  # noqa: BLE001 - for who waits, and would wait for ever
+                answers.put(error)
+
+        threading.Thread(target=ask, daemon=True).start()
         try:
             with self._interruptible():
-                return answers.get()
+                answer = answers.get()
         except Stopped:
-            with contextlib.suppress(queue.Empty):
-                return answers.get(timeout=_GRACE_SECONDS)
-            raise
+            try:
+                answer = answers.get(timeout=_GRACE_SECONDS)
+            except queue.Empty:
+                raise Stopped from None
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer

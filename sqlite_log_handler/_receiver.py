@@ -246,13 +246,16 @@ def _success(status: int, content_type: str, content: bytes) -> Answer:
     answer = ExportLogsServiceResponse()
     try:
         if content and content_type.startswith("application/json"):
+            if not content.lstrip().startswith(b"{"):
+                message = f"HTTP status {status} with JSON that is not OTLP"
+                return Answer(Verdict.LATER, message)
             json_format.Parse(content, answer, ignore_unknown_fields=True)
         elif content and content_type.startswith("application/x-protobuf"):
             answer.ParseFromString(content)
         elif content:
             message = f"HTTP status {status} with {content_type or 'no content type'}, which is not OTLP"
             return Answer(Verdict.LATER, message)
-    except (DecodeError, json_format.ParseError) as error:
+    except (DecodeError, json_format.ParseError, UnicodeDecodeError) as error:
         return Answer(Verdict.LATER, f"HTTP status {status} with an answer that is not OTLP: {error}")
     partial = answer.partial_success
     return Answer(Verdict.TAKEN, partial.error_message, rejected=max(0, partial.rejected_log_records))

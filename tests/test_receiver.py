@@ -14,6 +14,7 @@ pytest.importorskip("requests", reason="needs the extra: pip install 'sqlite-log
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
 from sqlite_log_handler._delivery import Answer, Verdict
+from sqlite_log_handler._forward import _Signals
 from sqlite_log_handler._receiver import Endpoint, endpoint_from, read_answer
 
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
@@ -176,6 +177,8 @@ def test_retry_after_is_seconds_or_a_moment(text, seconds):
         (HTML, b"<html>Log in to use this network</html>"),
         (PROTOBUF, b"\xff\xff\xff garbage"),
         (JSON, b"[1"),
+        (JSON, b"[]"),
+        (JSON, b"\xff"),
         (JSON, json.dumps({"partialSuccess": 5}).encode()),
         ({}, b"ok"),
     ],
@@ -186,3 +189,14 @@ def test_a_success_that_is_not_otlp_is_none(headers, content):
 
     assert Verdict.LATER is answer.verdict
     assert "not OTLP" in answer.message
+
+
+def test_what_sending_raises_is_raised_where_it_is_waited_for():
+    """Something in the answer that nobody has thought of ends the command, which would else wait for ever."""
+
+    def send(_):
+        message = "an answer that nobody has thought of"
+        raise ValueError(message)
+
+    with pytest.raises(ValueError, match="nobody has thought of"):
+        _Signals().aside(send, b"")
