@@ -236,7 +236,7 @@ def _process(_: sqlite3.Connection, pid: int) -> list[Term]:
 
 
 def _run(connection: sqlite3.Connection, number: int) -> list[Term]:
-    return [("process_id = ?", (run_id(connection, number),))]
+    return [(f"process_id IN ({_SAME_RUN})", (run_id(connection, number),))]
 
 
 def _thread(_: sqlite3.Connection, thread: int | str) -> list[Term]:
@@ -362,14 +362,19 @@ def _levelno(connection: sqlite3.Connection, name: str) -> int:
     raise FilterError(message)
 
 
+# A process that has been given another name, as multiprocessing does, has a line for each.
+_SAME_RUN: Final = """
+SELECT other.id FROM processes AS one JOIN processes AS other USING (host, pid, started_us) WHERE one.id = ?
+"""
+
+
 def run_id(connection: sqlite3.Connection, number: int) -> int:
     """
     Find the process that run `number` is: 0 the last that was started, -1 the one before, 1 the first.
     """
     # Where the start is not known (0), the records came from another process, and it is no run of its own.
-    ids = [
-        id_ for (id_,) in connection.execute("SELECT id FROM processes WHERE started_us > 0 ORDER BY started_us, id")
-    ]
+    sql = "SELECT min(id) FROM processes WHERE started_us > 0 GROUP BY host, pid, started_us ORDER BY started_us, 1"
+    ids = [id_ for (id_,) in connection.execute(sql)]
     index = number - 1 if number > 0 else len(ids) - 1 + number
     if not 0 <= index < len(ids):
         message = f"there is no run {number}: the log has {len(ids)}; 0 is the last, -1 the one before, 1 the first"

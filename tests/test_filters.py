@@ -86,8 +86,12 @@ def connection():
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("CREATE TABLE levels (levelno INTEGER PRIMARY KEY, name TEXT)")
         connection.execute("INSERT INTO levels VALUES (5, 'TRACE'), (10, 'DEBUG'), (20, 'INFO'), (30, 'WARNING')")
-        connection.execute("CREATE TABLE processes (id INTEGER PRIMARY KEY, started_us INTEGER)")
-        connection.execute("INSERT INTO processes VALUES (1, 100), (2, 0), (3, 300), (4, 200)")
+        connection.execute(
+            "CREATE TABLE processes (id INTEGER PRIMARY KEY, started_us INTEGER, host TEXT, pid INTEGER)"
+        )
+        connection.execute(
+            "INSERT INTO processes VALUES (1, 100, 'a', 7), (2, 0, 'a', 7), (3, 300, 'a', 9), (4, 200, 'a', 8)"
+        )
         yield connection
 
 

@@ -293,6 +293,18 @@ def test_filters(varied, filters, expected):
         assert len(ids) == sum(bucket.records for bucket in reader.histogram("1s", **filters))
 
 
+def test_a_run_is_one_whatever_its_process_is_called(make_handler, messages):
+    """A process that is given another name under way is the same start of the program."""
+    handler = make_handler()
+    for message, name in (("starting", "MainProcess"), ("serving", "server")):
+        handler.handle(record(message, process=os.getpid(), processName=name))
+    handler.close()
+
+    assert ["starting", "serving"] == messages(run=0) == messages(run=1)
+    with pytest.raises(FilterError, match="there is no run -1: the log has 1;"):
+        messages(run=-1)
+
+
 def test_a_date_is_its_midnight(log, messages):
     """A date is the midnight at which it begins here, as a datetime without a zone is a local time."""
     midnight = datetime(2025, 7, 1).astimezone()
