@@ -242,7 +242,7 @@ def filters_of(options: argparse.Namespace) -> Filters:
         "thread": given.get("thread"),
         "task": given.get("task"),
         "exception": given.get("exception"),
-        "attributes": dict(map(_pair, given.get("where") or [])) or None,
+        "attributes": _attributes(given.get("where") or []),
         "run": given.get("started"),
         "after_id": given.get("after_id"),
     }
@@ -258,6 +258,15 @@ def _time(text: str, now: datetime) -> datetime:
             parse_duration(text)
             message = f"{text!r} is a length of time, and no point in time: did you mean {shlex.quote(f'-{text}')}?"
         raise FilterError(message) from error
+
+
+def _attributes(pairs: Iterable[str]) -> dict[str, str] | None:
+    attributes: dict[str, str] = {}
+    for key, value in map(_pair, pairs):
+        if attributes.setdefault(key, value) != value:
+            message = f"--where has two values for {key!r}, and all of those given must hold: give one of them"
+            raise FilterError(message)
+    return attributes or None
 
 
 def _pair(text: str) -> tuple[str, str]:
