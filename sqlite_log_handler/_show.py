@@ -116,6 +116,8 @@ class View:
     def __init__(self, options: argparse.Namespace) -> None:
         self.rows = 0
         self._reverse: bool = options.reverse
+        # What is shown now is all; otherwise a gap behind the last row goes before the row that comes next.
+        self._ends: bool = not options.follow and options.cursor_file is None
         self._name: str = options.output
         self._format: Format | None = None
         iso = Clock("%Y-%m-%dT%H:%M:%S%z", digits=6, utc=options.utc)
@@ -157,7 +159,9 @@ class View:
                 self.rows += 1
                 yield from self._format(row)
             return
-        for entry in with_gaps(rows, reader.gaps(**filters), reverse=self._reverse, whole=newest is None):
+        last_id = filters.get("up_to_id")
+        ledger: Filters = {**filters, "up_to_id": last_id + 1 if last_id else None} if self._ends else filters
+        for entry in with_gaps(rows, reader.gaps(**ledger), reverse=self._reverse, whole=newest is None):
             if isinstance(entry, Row):
                 self.rows += 1
                 yield from self._format(entry)

@@ -154,6 +154,26 @@ def test_the_gap_is_drawn_where_it_is(run):
     assert "GAP" not in str(run("-n", "1"))
 
 
+def test_a_gap_behind_the_last_row_is_drawn(run, shop, tmp_path):
+    """A gap that no row has come behind is drawn at the end, also when no row is left at all."""
+    path = tmp_path / "copy.db"
+    path.write_bytes(shop.read_bytes())
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM drops")
+        connection.execute("INSERT INTO prunes VALUES (1, 1, 15, 0, 0, 'max_age', 15, 9)")
+
+        gap = "GAP      ~~~ 9 records pruned in 0.00 s: max_age (not forwarded) 9 ~~~"
+        for words in (["-n", "1"], ["-n", "1", "-r"], []):
+            _, lines = run(str(path), *words)
+            assert lines[0 if "-r" in words else -1].endswith(gap)
+            assert 1 == str(lines).count("GAP")
+
+        connection.execute("DELETE FROM records")
+    status, (line,) = run(str(path))
+    assert line.endswith(gap)
+    assert 1 == status
+
+
 def test_reverse_is_the_same_from_the_end(run):
     """With -r the newest comes first, and gaps stay where they are."""
     forwards, backwards = run("-o", "short", "-p", "DEBUG..WARNING")[1], run("-r", "-p", "DEBUG..WARNING")[1]
