@@ -303,6 +303,9 @@ def _fill(connection: sqlite3.Connection, batch: Batch) -> None:
     Look up what the rows refer to. Every time anew: retention may delete a source, and its id be given again.
     """
     source_ids, process_ids = {row[3] for row in batch.rows}, {row[4] for row in batch.rows}
+    # In a file that was mended, or cut by hand, a row may refer to nothing. It is sent with what it has.
+    batch.sources.update(dict.fromkeys(source_ids, ("", "", 0, "")))
+    batch.processes.update(dict.fromkeys(process_ids, ("", 0, "", 0, "")))
     for source_id, *source in _lookup(connection, "sources", "logger, pathname, lineno, func", source_ids):
         batch.sources[source_id] = tuple(source)
     for process_id, *process in _lookup(connection, "processes", "host, pid, name, started_us, program", process_ids):

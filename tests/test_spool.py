@@ -359,3 +359,15 @@ def test_text_that_is_no_utf8_is_read_nevertheless(log, make_spool, path):
         other.execute("UPDATE records SET message = CAST(x'66ff' AS TEXT)")
 
     assert [r"f\xff"] == [row[8] for row in make_spool().read(*ALL).rows]
+
+
+def test_a_row_that_refers_to_nothing_is_read_nevertheless(log, make_spool, path):
+    """A row whose call site or process is not in the file, as after a repair, has an empty one; it was an error."""
+    log()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM sources")
+        connection.execute("DELETE FROM processes")
+
+    batch = make_spool().read(*ALL)
+    (row,) = batch.rows
+    assert (("", "", 0, ""), ("", 0, "", 0, "")) == (batch.sources[row[3]], batch.processes[row[4]])
