@@ -10,6 +10,7 @@ import os
 import shlex
 import sqlite3
 import sys
+import warnings
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Final, NoReturn, TypeAlias
 
@@ -121,7 +122,10 @@ def main(arguments: Sequence[str] | None = None, *, more: Iterable[AddParser] = 
     options = _parse(parser, by_name, sys.argv[1:] if arguments is None else arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return run(options)
+        with warnings.catch_warnings():
+            # Of `re`, about what a pattern may mean one day: that is for those who write programs.
+            warnings.simplefilter("ignore", FutureWarning)
+            return run(options)
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as shells count
     except BrokenPipeError:

@@ -439,6 +439,14 @@ ERRORS = {
 }
 
 
+def test_a_pattern_is_looked_for_without_a_word_about_it(start, shop):
+    """What Python has to say about a pattern that is valid, with a line of our source, is nothing for a terminal."""
+    process = start(shop, "-g", "[[]")
+
+    assert "" == process.communicate(timeout=60)[1]
+    assert 0 == process.returncode
+
+
 @pytest.mark.parametrize("words", ERRORS)
 def test_errors_are_one_line(run, tmp_path, monkeypatch, words):
     """What is wrong is said in one line that says what to do, and the exit status is 2."""
