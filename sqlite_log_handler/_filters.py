@@ -15,7 +15,7 @@ from datetime import date, datetime, time
 from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 
 from sqlite_log_handler._text import Term, pattern_terms, text_terms
-from sqlite_log_handler._times import HELP, microseconds, parse_time
+from sqlite_log_handler._times import HELP, from_microseconds, microseconds, parse_time
 
 Names: TypeAlias = str | Collection[str]
 Scalar: TypeAlias = str | int | float | bool | None
@@ -334,16 +334,23 @@ def level_range(connection: sqlite3.Connection, level: int | str) -> tuple[int, 
     return lowest, highest
 
 
-def with_numbers(connection: sqlite3.Connection, filters: Filters) -> Filters:
+def settled(connection: sqlite3.Connection, filters: Filters) -> Filters:
     """
-    Return `filters` with the level in numbers: another file of the same program may not know its name yet.
+    Return `filters` as they hold from now on, with the level and the bounds of time in numbers.
+
+    `12:00` is another time tomorrow, and another file of the same program may not know the name of a level yet.
     """
     check(filters)
+    since_us, until_us = _span(filters, _local_now())
+    bounds: Filters = {
+        "since": None if since_us is None else from_microseconds(since_us),
+        "until": None if until_us is None else from_microseconds(until_us),
+    }
     level = filters.get("level")
-    if level is None:
-        return filters
-    low, high = level_range(connection, level)
-    return {**filters, "level": f"{low}..{high}"}
+    if level is not None:
+        low, high = level_range(connection, level)
+        bounds["level"] = f"{low}..{high}"
+    return {**filters, **bounds}
 
 
 def _levelno(connection: sqlite3.Connection, name: str) -> int:

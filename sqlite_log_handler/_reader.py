@@ -10,7 +10,7 @@ from typing import Literal, Self, TypeAlias, Unpack
 
 from sqlite_log_handler import _figures, _talkers
 from sqlite_log_handler._figures import Books, Bucket, Gap, LogStats
-from sqlite_log_handler._filters import Filters, integer, where, with_numbers
+from sqlite_log_handler._filters import Filters, integer, settled, where
 from sqlite_log_handler._logged import SELECT_JSON, SELECT_ROW, Row
 from sqlite_log_handler._open import EmptyFileError, MissingFileError
 from sqlite_log_handler._scan import Scan
@@ -28,7 +28,7 @@ def followed(reader: "LogReader", filters: Filters) -> Filters:
     """
     Return `filters` as they hold for whatever file comes in the place of the one that is read now.
     """
-    return with_numbers(reader._scan.connection, filters)  # noqa: SLF001 - of this module
+    return settled(reader._scan.connection, filters)  # noqa: SLF001 - of this module
 
 
 class LogReader:
@@ -166,8 +166,8 @@ class LogReader:
             poll: Those seconds.
             filters: See the class.
         """
-        # Now, and not when the first row comes: what is refused, and what a level is called in this file.
-        return self._follow(with_numbers(self._scan.connection, filters), wait, poll)
+        # Now, and not when the first row comes: what is refused, what time it is, and what a level is called here.
+        return self._follow(settled(self._scan.connection, filters), wait, poll)
 
     def _follow(self, filters: Filters, wait: Callable[[float], object], poll: float) -> Iterator[Row]:
         for after_id, up_to_id in self.additions(filters.get("after_id"), wait=wait, poll=poll):

@@ -36,6 +36,7 @@ from sqlite_log_handler import (
     NewerSchemaError,
     Row,
     UnreadableFileError,
+    _filters,
     _open,
 )
 from sqlite_log_handler._schema import LOG_COLUMNS
@@ -631,6 +632,18 @@ def test_follow_without_the_right_to_make_a_shm(log, reading, make_handler, path
 
     steps = Script(lambda: log(record("one")), lambda: write("two"), lambda: write("three"))
     assert ["one", "two", "three"] == [row.message for row in following.follow(wait=steps)]
+
+
+def test_follow_counts_time_from_where_it_begins(log, reading, monkeypatch):
+    """A time of today is one of the day on which following begins; once, nothing came from midnight until noon."""
+    noon = datetime(2025, 6, 30, 12)
+    times = iter([noon, *[noon + timedelta(hours=13)] * 9])
+    monkeypatch.setattr(_filters, "_local_now", lambda: next(times))
+    seconds = noon.timestamp() - BEGIN.timestamp()
+    log(record("before"))
+    steps = Script(*(lambda at=at: log(record(f"{at} h later", seconds=seconds + at * 3600)) for at in (1, 13)))
+
+    assert ["1 h later", "13 h later"] == [row.message for row in reading().follow(since="12:00", wait=steps)]
 
 
 def test_follow_ends_nowhere_but_at_an_id_that_was_given(log, reading):
