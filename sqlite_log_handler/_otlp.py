@@ -252,7 +252,7 @@ def _take_trace(record: LogRecord, values: dict[str, Any]) -> None:
         sampled, flags = values.get("otelTraceSampled"), values.get("trace_flags")
         if isinstance(sampled, bool):
             record.flags = int(values.pop("otelTraceSampled"))
-        elif isinstance(flags, str) and len(flags) == 2 and _bytes(flags) is not None:  # noqa: PLR2004 - two digits
+        elif isinstance(flags, str) and len(flags) == 2 and _bytes(flags):  # noqa: PLR2004 - two digits
             record.flags = int(values.pop("trace_flags"), 16)
 
 
@@ -263,7 +263,7 @@ def _take_id(values: dict[str, Any], names: Sequence[str], length: int) -> bytes
             del values[name]
         elif isinstance(value, str) and len(value) == 2 * length:
             found = _bytes(value)
-            if found and any(found):
+            if found and len(found) == length and any(found):  # `fromhex` takes blanks
                 del values[name]
                 return found
     return b""

@@ -281,10 +281,18 @@ def test_trace_and_span_move_to_their_fields(extra, flags):
 
 def test_what_is_no_trace_stays_an_attribute():
     """Ids of another length, of no hexadecimal digits or of zeros only are attributes as any other."""
-    for value in ("abc", "zz" * 16, "00" * 16, 5, None):
+    for value in ("abc", "zz" * 16, "00" * 16, "ab " * 10 + "ab", 5, None):
         record = record_of(attributes=json.dumps({"trace_id": value}))
         assert b"" == record.trace_id
         assert "trace_id" in attributes_of(record)
+
+
+def test_flags_of_blanks_are_an_attribute():
+    """Two blanks are no flags of a trace, and no reason to send all attributes as one text."""
+    record = record_of(attributes=json.dumps({"trace_id": "ab" * 16, "trace_flags": "  ", "x": 1}))
+
+    assert (b"\xab" * 16, 0) == (record.trace_id, record.flags)
+    assert ("  ", 1) == (attributes_of(record)["trace_flags"], attributes_of(record)["x"])
 
 
 def test_no_trace_is_no_attribute():
