@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from sqlite_log_handler import _arguments
-from sqlite_log_handler._filters import FilterError, Filters
+from sqlite_log_handler._filters import HIGHEST, FilterError, Filters
 from sqlite_log_handler._formats import CLOCKS, Clock, Format, Logfmt, Short, Verbose, cat, json_safe, with_gaps
 from sqlite_log_handler._logged import Row
 from sqlite_log_handler._reader import LogReader, followed
@@ -159,8 +159,10 @@ class View:
                 self.rows += 1
                 yield from self._format(row)
             return
-        last_id = filters.get("up_to_id")
-        ledger: Filters = {**filters, "up_to_id": last_id + 1 if last_id else None} if self._ends else filters
+        ledger = filters
+        if self._ends:
+            last_id = filters.get("up_to_id")
+            ledger = {**filters, "up_to_id": last_id + 1 if last_id and last_id < HIGHEST else None}
         for entry in with_gaps(rows, reader.gaps(**ledger), reverse=self._reverse, whole=newest is None):
             if isinstance(entry, Row):
                 self.rows += 1

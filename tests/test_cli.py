@@ -174,6 +174,19 @@ def test_a_gap_behind_the_last_row_is_drawn(run, shop, tmp_path):
     assert 1 == status
 
 
+def test_a_row_with_the_highest_id_is_shown(run, make_handler, path):
+    """Behind the highest id that SQLite has there is none to ask for."""
+    handler = make_handler()
+    handler.handle(record("one"))
+    handler.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE records SET id = ?", [2**63 - 1])
+
+    status, (line,) = run(str(path))
+    assert line.endswith("one")
+    assert 0 == status
+
+
 def test_reverse_is_the_same_from_the_end(run):
     """With -r the newest comes first, and gaps stay where they are."""
     forwards, backwards = run("-o", "short", "-p", "DEBUG..WARNING")[1], run("-r", "-p", "DEBUG..WARNING")[1]
