@@ -308,7 +308,7 @@ def test_a_program_starts_on_a_full_disk(run, contents, made):
         if {made}: SQLiteHandler(path).close()
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-        handler = SQLiteHandler(path, close_timeout=60)
+        handler = SQLiteHandler(path, flush_interval=3600)  # nobody else is at it when it is flushed
         logger.addHandler(handler)
         logger.info("n 0")
         assert not handler.flush(0)
