@@ -253,6 +253,8 @@ class RecordListener(QueueListener):
         """
         self._retired = True
         if self._thread is None:
+            while self.queue.queued and self.commit(0):
+                pass  # what the `close` of a signal handler has left
             self._close_writer(0)
         self.queue.wake()
 
@@ -582,7 +584,7 @@ class RecordListener(QueueListener):
         """
         if self._committing_thread == threading.get_ident():
             # A signal handler closes while its own thread commits, which cannot end before it returns. What is queued
-            # is left to the next `close`, that of the exit at the latest.
+            # is left to the next `close`, that of the exit at the latest, or to `retire`.
             self.stop(0)
             return
         deadline = self._clock() + self.close_timeout

@@ -1236,6 +1236,27 @@ def test_what_a_signal_handler_could_not_write_is_left_to_the_next_close(make, m
     assert 1 == listener.writer.closed
 
 
+def test_what_a_signal_handler_could_not_write_is_written_when_the_handler_goes(make, monkeypatch):
+    """
+    Nothing is lost when the handler is forgotten after that `close`, as by a signal handler that configures anew.
+    """
+    listener = make()
+    put(listener, 2)
+    write = listener.writer.write
+
+    def interrupted(batch):
+        monkeypatch.undo()
+        put(listener, 7)
+        listener.close()
+        write(batch)
+
+    monkeypatch.setattr(listener.writer, "write", interrupted)
+    listener.commit()
+    listener.retire()
+
+    assert (list(range(9)), 1) == (numbers(listener), listener.writer.closed)
+
+
 def test_who_lets_go_late_closes_the_file(make):
     """
     When a stuck commit ends in the instant in which `close` gives up waiting for it, its thread closes the file.
