@@ -122,6 +122,15 @@ _EFFECTIVE = os.access in os.supports_effective_ids
 _PASSING_CODES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _PASSING_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
 
+# What SQLite counts among the errors of a disk as well: a file system that has no locks, or no shared memory.
+_LASTING_CODES = {
+    sqlite3.SQLITE_IOERR_LOCK,
+    sqlite3.SQLITE_IOERR_RDLOCK,
+    sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK,
+    sqlite3.SQLITE_IOERR_SHMLOCK,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+}
+
 # What a row can be refused for, by sqlite3 when it binds, and by SQLite when it steps.
 _DATA_ERRORS = (
     sqlite3.IntegrityError,
@@ -281,8 +290,9 @@ class Writer:
             self._lock.close()
             raise
         except (sqlite3.Error, OSError) as error:
-            code, number = getattr(error, "sqlite_errorcode", 0) & 0xFF, getattr(error, "errno", None)
-            if (code in _PASSING_CODES or number in _PASSING_ERRORS) and not os.path.isdir(self._real):
+            code, number = getattr(error, "sqlite_errorcode", 0), getattr(error, "errno", None)
+            passes = number in _PASSING_ERRORS or (code & 0xFF in _PASSING_CODES and code not in _LASTING_CODES)
+            if passes and not os.path.isdir(self._real):
                 return
             self._lock.close()
             message = (

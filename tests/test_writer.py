@@ -369,6 +369,22 @@ def test_open_first_lets_a_full_disk_pass(writer: Writer, monkeypatch: pytest.Mo
     assert ["later"] == messages(writer)
 
 
+@pytest.mark.parametrize("name", ["LOCK", "RDLOCK", "CHECKRESERVEDLOCK", "SHMLOCK", "SHMMAP"])
+def test_a_file_system_without_locks_is_refused(writer: Writer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """
+    To SQLite that is an error of the disk, but no write will ever succeed there.
+    """
+
+    def fails(_: object) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = getattr(sqlite3, f"SQLITE_IOERR_{name}")
+        raise error
+
+    monkeypatch.setattr(writer, "_prepare", fails)
+    with pytest.raises(LogFileError, match="make it and its folder writable, or choose another"):
+        writer.open_first()
+
+
 @pytest.mark.parametrize("mode", ["delete", "off"])
 def test_no_wal(writer: Writer, said: Said, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     """
