@@ -226,6 +226,10 @@ class LogReader:
             scan = Scan(self.path, timeout=self._timeout)
         except (MissingFileError, EmptyFileError):
             return
+        if self._file is not None and scan.notice is not None:
+            # Its -wal may not be read: a program writes to it, and may be writing that back into the file just now.
+            scan.close()
+            return
         self._scan.close()
         self._scan, self._file = scan, file
 

@@ -634,6 +634,39 @@ def test_follow_without_the_right_to_make_a_shm(log, reading, make_handler, path
     assert ["one", "two", "three"] == [row.message for row in following.follow(wait=steps)]
 
 
+def test_follow_without_the_right_to_read_the_wal(log, reading, make_handler, path, monkeypatch):
+    """
+    While a program has a log open whose -wal may not be read, the file is not read anew: in the middle of a checkpoint
+    it looked damaged, which ended the following.
+    """
+    connect = _open._connect
+
+    def refused(path, timeout, *, immutable=False):
+        if not immutable:
+            error = sqlite3.OperationalError("unable to open database file")
+            error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+            raise error
+        return connect(path, timeout, immutable=immutable)
+
+    log(record("before"))
+    handler = make_handler()
+    monkeypatch.setattr(_open, "_connect", refused)
+    following, shown, early = reading(), [], []
+
+    def write():
+        handler.handle(record("one"))
+        assert handler.flush()
+
+    def checkpoint():
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    for row in following.follow(wait=Script(write, checkpoint, lambda: early.extend(shown), handler.close)):
+        shown.append(row.message)  # noqa: PERF401 - it is looked at meanwhile
+
+    assert ([], ["one"]) == (early, shown)
+
+
 def test_follow_counts_time_from_where_it_begins(log, reading, monkeypatch):
     """A time of today is one of the day on which following begins; once, nothing came from midnight until noon."""
     noon = datetime(2025, 6, 30, 12)
