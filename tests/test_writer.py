@@ -259,8 +259,10 @@ def test_close_closes_what_another_thread_has_prepared(writer: Writer, path: Pat
     written, end = threading.Event(), threading.Event()
 
     def work() -> None:
-        writer.write(Batch([row("a")]))
-        written.set()
+        try:
+            writer.write(Batch([row("a")]))
+        finally:
+            written.set()
         end.wait()
 
     thread = threading.Thread(target=work)
