@@ -128,9 +128,9 @@ def _logs_url(environment: Mapping[str, str], url: str | None) -> str:
         )
         raise ValueError(message)
     path = parts.path.rstrip("/")
-    if (path == "") if url else not logs_url:
-        return urlunsplit(parts._replace(path=f"{path}/v1/logs"))
-    return whole
+    # What was given is the address for logs, or that of a receiver, which has one for each kind of thing.
+    is_for_logs = bool(path) if url else bool(logs_url)
+    return whole if is_for_logs else urlunsplit(parts._replace(path=f"{path}/v1/logs"))
 
 
 def _headers(text: str) -> dict[str, str]:

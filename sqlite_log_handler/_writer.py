@@ -278,7 +278,7 @@ class Writer:
         try:
             self._refuse_lost()
             # SQLite would open it all the same, read-only, leave a -wal beside it, and no write would ever succeed.
-            if os.path.exists(self._real) and not os.access(self._real, os.W_OK, effective_ids=_EFFECTIVE):
+            if _may_only_be_read(self._real):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self._real)
             # Without the lock, because beside a file that is refused nothing is made.
             self._is_corrupt_log()
@@ -887,6 +887,15 @@ def _keep_open(connection: sqlite3.Connection) -> None:
         _inherited.append(connection)
     else:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+def _may_only_be_read(path: str) -> bool:
+    """
+    Tell whether there is a file that this process may not write to.
+    """
+    there = partial(os.path.exists, path)
+    # Asked again, because another process may have moved it aside in between.
+    return there() and not os.access(path, os.W_OK, effective_ids=_EFFECTIVE) and there()
 
 
 def _create(path: str) -> None:

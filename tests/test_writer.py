@@ -321,6 +321,25 @@ def test_a_file_that_may_only_be_read_is_refused(writer: Writer, path: Path, mon
     path.chmod(0o600)
 
 
+def test_a_file_that_is_moved_aside_while_it_is_looked_at_is_not_refused(
+    writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Of several processes that start on a corrupt log, one moves it aside while the others ask whether they may write.
+    """
+    path.write_bytes(b"")
+
+    def access(name: str, *_: object, **__: object) -> bool:
+        os.unlink(name)
+        return False
+
+    monkeypatch.setattr(os, "access", access)
+    writer.open_first()
+    write(writer, "one")
+
+    assert ["one"] == messages(writer)
+
+
 def test_a_file_that_is_refused_late_leaves_no_lock_open(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     When it is found out under the lock that the file is not ours, the lock is closed.
