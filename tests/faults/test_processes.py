@@ -5,6 +5,7 @@ Several processes: forks under load, workers of a prefork server, multiprocessin
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
@@ -13,6 +14,10 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this
 QUIET = ("-W", "error", "-W", "ignore::DeprecationWarning")  # 3.12 warns of forks beside threads: that is the test
 
 
+@pytest.mark.skipif(
+    "free-threading" in sys.version,
+    reason="without a GIL, a fork may leave locks of the interpreter itself to threads that the child does not have",
+)
 def test_forks_under_load(run, contents, long):
     """
     Children forked while threads log and the listener commits all end, with books of their own and every row.
