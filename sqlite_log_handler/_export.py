@@ -73,14 +73,14 @@ def run(options: argparse.Namespace) -> int:
             raise FilterError(message)
     with _arguments.open_reader(options) as reader:
         # Before the file is made: a filter that is refused would leave it behind.
-        lines, rows = reader.json_lines(**filters), reader.rows(**filters)
+        found: Iterator[Any] = (reader.json_lines if options.format == "jsonl" else reader.rows)(**filters)
         with _output(options.output, binary=options.format == "parquet") as file:
             if options.format == "jsonl":
-                count = write_jsonl(lines, file)
+                count = write_jsonl(found, file)
             elif options.format == "csv":
-                count = write_csv(rows, file, safe=options.output in _STANDARD and is_terminal())
+                count = write_csv(found, file, safe=options.output in _STANDARD and is_terminal())
             else:
-                count = write_parquet(rows, file)
+                count = write_parquet(found, file)
     if not count and options.output not in _STANDARD:
         # What is left of it, as a head of CSV, would be in the way of the next run.
         os.remove(options.output)

@@ -1213,22 +1213,29 @@ def test_nobody_waits_for_himself(make, clock, monkeypatch):
     assert listener._committing_thread is None
 
 
+def close_in_a_commit(listener, monkeypatch, count):
+    """
+    Commit, and in the middle of it log so many records and close, as a signal handler may.
+    """
+    write = listener.writer.write
+
+    def interrupted(batch):
+        monkeypatch.undo()
+        put(listener, count)
+        listener.close()
+        write(batch)
+
+    monkeypatch.setattr(listener.writer, "write", interrupted)
+    listener.commit()
+
+
 def test_what_a_signal_handler_could_not_write_is_left_to_the_next_close(make, monkeypatch, said):
     """
     A signal handler that closes while its own thread is in a commit drops nothing that the exit can still write.
     """
     listener = make()
     put(listener, 2)
-    write = listener.writer.write
-
-    def interrupted(batch):
-        monkeypatch.undo()
-        put(listener, 3)
-        listener.close()
-        write(batch)
-
-    monkeypatch.setattr(listener.writer, "write", interrupted)
-    listener.commit()
+    close_in_a_commit(listener, monkeypatch, 3)
     assert (3, 0, True) == (listener.queue.queued, listener.queue.dropped_total, listener.queue.closed)
     listener.close()
 
@@ -1242,16 +1249,7 @@ def test_what_a_signal_handler_could_not_write_is_written_when_the_handler_goes(
     """
     listener = make()
     put(listener, 2)
-    write = listener.writer.write
-
-    def interrupted(batch):
-        monkeypatch.undo()
-        put(listener, 7)
-        listener.close()
-        write(batch)
-
-    monkeypatch.setattr(listener.writer, "write", interrupted)
-    listener.commit()
+    close_in_a_commit(listener, monkeypatch, 7)
     listener.retire()
 
     assert (list(range(9)), 1) == (numbers(listener), listener.writer.closed)
