@@ -21,7 +21,7 @@ nitpick_ignore = [
     ("py:class", "logging.LogRecord"),
     ("py:class", "os.PathLike"),
     # What may be given by name, which the class that takes it tells.
-    ("py:class", "sqlite_log_handler._filters.Filters"),
+    ("py:class", "sqlite_log_handler._read.filters.Filters"),
 ]
 
 html_theme = "furo"

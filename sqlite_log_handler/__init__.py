@@ -10,14 +10,12 @@ See `SQLiteHandler`, and `LogReader` for reading the log back.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from sqlite_log_handler._handler import SQLiteHandler, Stats
-from sqlite_log_handler._schema import ForeignFileError, LogFileError, NewerSchemaError
+from sqlite_log_handler._logfile.schema import ForeignFileError, LogFileError, NewerSchemaError
+from sqlite_log_handler._write.handler import SQLiteHandler, Stats
 
 if TYPE_CHECKING:
-    from sqlite_log_handler._figures import Books, Bucket, Cursor, Gap, LogStats
-    from sqlite_log_handler._filters import FilterError
-    from sqlite_log_handler._logged import Row
-    from sqlite_log_handler._open import (
+    from sqlite_log_handler._read.filters import FilterError
+    from sqlite_log_handler._read.opening import (
         BusyFileError,
         CorruptFileError,
         EmptyFileError,
@@ -25,8 +23,10 @@ if TYPE_CHECKING:
         MissingFileError,
         UnreadableFileError,
     )
-    from sqlite_log_handler._reader import LogReader
-    from sqlite_log_handler._talkers import Talker
+    from sqlite_log_handler._read.reader import LogReader
+    from sqlite_log_handler._read.rows import Row
+    from sqlite_log_handler._read.statistics import Books, Bucket, Cursor, Gap, LogStats
+    from sqlite_log_handler._read.top import Talker
 
 __version__ = "0.1.0"
 
@@ -55,7 +55,7 @@ __all__ = [
 
 # Of the half that reads, imported when it is asked for: most programs only log.
 _READING = {
-    **dict.fromkeys(("Books", "Bucket", "Cursor", "Gap", "LogStats"), "_figures"),
+    **dict.fromkeys(("Books", "Bucket", "Cursor", "Gap", "LogStats"), "statistics"),
     **dict.fromkeys(
         (
             "BusyFileError",
@@ -65,18 +65,18 @@ _READING = {
             "MissingFileError",
             "UnreadableFileError",
         ),
-        "_open",
+        "opening",
     ),
-    "FilterError": "_filters",
-    "LogReader": "_reader",
-    "Row": "_logged",
-    "Talker": "_talkers",
+    "FilterError": "filters",
+    "LogReader": "reader",
+    "Row": "rows",
+    "Talker": "top",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _READING:
-        return getattr(importlib.import_module(f"{__name__}.{_READING[name]}"), name)
+        return getattr(importlib.import_module(f"{__name__}._read.{_READING[name]}"), name)
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)
 

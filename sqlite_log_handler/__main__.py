@@ -6,9 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from sqlite_log_handler import __version__, _cli, _forward, _prune_command
-from sqlite_log_handler._arguments import Commands
-from sqlite_log_handler._terminal import write_line
+from sqlite_log_handler import __version__
+from sqlite_log_handler._cli.arguments import Commands
+from sqlite_log_handler._cli.commands import forward, prune
+from sqlite_log_handler._cli.main import main as run_command_line
+from sqlite_log_handler._cli.terminal import write_line
 
 
 def add_demo(commands: Commands) -> None:
@@ -39,17 +41,17 @@ def run_demo(options: argparse.Namespace) -> int:
     """
     Run the demo. It is imported here and not at the top: commands that read need nothing of the half that writes.
     """
-    from sqlite_log_handler import _demo  # noqa: PLC0415 - see above
+    from sqlite_log_handler._cli.commands import demo  # noqa: PLC0415 - see above
 
-    return _demo.run(options.files, options.database, write_line)
+    return demo.run(options.files, options.database, write_line)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """
     Run the command line and return its exit status.
     """
-    more = [add_demo, _forward.add_parser, _prune_command.add_parser]
-    return _cli.main(arguments, more=more, version=__version__)
+    more = [add_demo, forward.add_parser, prune.add_parser]
+    return run_command_line(arguments, more=more, version=__version__)
 
 
 if __name__ == "__main__":

@@ -29,22 +29,12 @@ import yaml
 from pages import DOCS, README, ROOT, Block, blocks_of, commands_of
 
 import sqlite_log_handler
-from sqlite_log_handler import (
-    Books,
-    Bucket,
-    Cursor,
-    Gap,
-    LogReader,
-    LogStats,
-    SQLiteHandler,
-    Stats,
-    Talker,
-    _forward,
-    _prune_command,
-)
+from sqlite_log_handler import Books, Bucket, Cursor, Gap, LogReader, LogStats, SQLiteHandler, Stats, Talker
 from sqlite_log_handler.__main__ import add_demo
-from sqlite_log_handler._cli import build_parser
-from sqlite_log_handler._filters import Filters
+from sqlite_log_handler._cli.commands import forward as forward_module
+from sqlite_log_handler._cli.commands import prune as prune_module
+from sqlite_log_handler._cli.main import build_parser
+from sqlite_log_handler._read.filters import Filters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -368,7 +358,7 @@ def test_docstring_examples(name, tmp_path, monkeypatch, logging_tree):
     assert 0 == sum(doctest.DocTestRunner().run(example).failed for example in examples)
 
 
-COMMANDS = build_parser([add_demo, _forward.add_parser, _prune_command.add_parser])[1]
+COMMANDS = build_parser([add_demo, forward_module.add_parser, prune_module.add_parser])[1]
 
 
 def section_of(page: Path, title: str) -> str:

@@ -15,9 +15,9 @@ import time
 from itertools import count
 from typing import Any
 
-from sqlite_log_handler._queue import Commit
-from sqlite_log_handler._row import make_row
-from sqlite_log_handler._writer import Writer
+from sqlite_log_handler._write.queue import Commit
+from sqlite_log_handler._write.row import make_row
+from sqlite_log_handler._write.writer import Writer
 from tests.benchmarks.core import Options, Report, alternate, count_rows, folder, middle, ratio
 from tests.benchmarks.load import busy, realistic
 

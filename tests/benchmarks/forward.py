@@ -144,9 +144,9 @@ def _wire(file: str) -> dict[str, float]:
     """
     Encode a batch as the command does, and give the bytes for a row, as they are and compressed.
     """
-    from sqlite_log_handler._otlp import Encoder  # noqa: PLC0415 - only here is the extra needed
-    from sqlite_log_handler._receiver import _GZIP_LEVEL  # noqa: PLC0415
-    from sqlite_log_handler._spool import Spool  # noqa: PLC0415
+    from sqlite_log_handler._forward.otlp import Encoder  # noqa: PLC0415 - only here is the extra needed
+    from sqlite_log_handler._forward.receiver import _GZIP_LEVEL  # noqa: PLC0415
+    from sqlite_log_handler._forward.spool import Spool  # noqa: PLC0415
 
     spool = Spool(file, "wire", say=print)
     batch = spool.read(8_000, 4 << 20)

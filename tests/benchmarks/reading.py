@@ -16,9 +16,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from sqlite_log_handler import LogReader, SQLiteHandler
-from sqlite_log_handler._row import make_row
-from sqlite_log_handler._times import from_microseconds
-from sqlite_log_handler._writer import Writer
+from sqlite_log_handler._logfile.times import from_microseconds
+from sqlite_log_handler._write.row import make_row
+from sqlite_log_handler._write.writer import Writer
 from tests.benchmarks.core import ROOT, Options, Report, alternate, count_rows, folder, middle
 from tests.benchmarks.load import logger_with, realistic
 

@@ -20,7 +20,7 @@ import pytest
 
 import sqlite_log_handler
 from sqlite_log_handler import SQLiteHandler
-from sqlite_log_handler._listener import OWN_LOGGER
+from sqlite_log_handler._write.listener import OWN_LOGGER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +35,9 @@ LONG_WATCHDOG = 1_800
 PRELUDE = (
     "import atexit, contextlib, gc, json, logging, logging.config, logging.handlers; "
     "import os, signal, sqlite3, sys, threading; "
-    "from sqlite_log_handler import SQLiteHandler, _listener, _queue; path, arguments = sys.argv[1], sys.argv[2:]; "
+    "from sqlite_log_handler import SQLiteHandler; "
+    "from sqlite_log_handler._write import listener as _listener, queue as _queue; "
+    "path, arguments = sys.argv[1], sys.argv[2:]; "
     "SQLiteHandler.__init__.__kwdefaults__['close_timeout'] = _listener.TURN_OUTAGE_AFTER = _queue.MUTEX_TIMEOUT = 60; "
     "_listener._FORK_TIMEOUT = 60; "
     "logger = logging.getLogger('program'); logger.setLevel(1)\n"

@@ -17,8 +17,9 @@ import hypothesis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from sqlite_log_handler import SQLiteHandler, _listener
-from sqlite_log_handler._listener import OWN_LOGGER
+from sqlite_log_handler import SQLiteHandler
+from sqlite_log_handler._write import listener as listener_module
+from sqlite_log_handler._write.listener import OWN_LOGGER
 
 CAPACITY = 40
 
@@ -267,7 +268,7 @@ def test_the_model(unattended, long, logging_tree, monkeypatch):
     own = logging.getLogger(OWN_LOGGER)
     own.addHandler(logging.NullHandler())
     own.propagate = False
-    monkeypatch.setattr(_listener, "_FORK_TIMEOUT", 0.001)  # how long a fork waits for a commit that is stuck
+    monkeypatch.setattr(listener_module, "_FORK_TIMEOUT", 0.001)  # how long a fork waits for a commit that is stuck
     settings = hypothesis.settings(
         max_examples=500 if long else 20,
         stateful_step_count=50 if long else 20,

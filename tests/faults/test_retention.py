@@ -16,12 +16,12 @@ import threading
 
 import pytest
 
-from sqlite_log_handler import _prune_command
-from sqlite_log_handler._limits import Limits
-from sqlite_log_handler._lock import WriteLock
-from sqlite_log_handler._row import make_row
-from sqlite_log_handler._schema import connect_read_only
-from sqlite_log_handler._writer import Writer
+from sqlite_log_handler._cli.commands import prune as prune_module
+from sqlite_log_handler._logfile.schema import connect_read_only
+from sqlite_log_handler._logfile.write_lock import WriteLock
+from sqlite_log_handler._write.retention.limits import Limits
+from sqlite_log_handler._write.row import make_row
+from sqlite_log_handler._write.writer import Writer
 
 MB = 1_000_000
 
@@ -64,10 +64,10 @@ def test_the_nth_statement_of_pruning_fails(make, clock, log, contents, monkeypa
     next attempt does what this one could not.
     """
     left, pruning = [0], [False]
-    monkeypatch.setattr("sqlite_log_handler._limits._LINES", (5, 5))
-    monkeypatch.setattr("sqlite_log_handler._prune._ROWS_PER_LINE", 1)
-    monkeypatch.setattr("sqlite_log_handler._limits.VACUUM_PAGES", 1)
-    monkeypatch.setattr("sqlite_log_handler._prune._ROWS_PER_STEP", rows_per_step)
+    monkeypatch.setattr("sqlite_log_handler._write.retention.limits._LINES", (5, 5))
+    monkeypatch.setattr("sqlite_log_handler._write.retention.pruner._ROWS_PER_LINE", 1)
+    monkeypatch.setattr("sqlite_log_handler._write.retention.limits.VACUUM_PAGES", 1)
+    monkeypatch.setattr("sqlite_log_handler._write.retention.pruner._ROWS_PER_STEP", rows_per_step)
 
     class Faulty(sqlite3.Connection):
         def _fail(self, sql):
@@ -122,9 +122,9 @@ def test_the_nth_statement_of_pruning_fails(make, clock, log, contents, monkeypa
 @pytest.mark.parametrize("rows_per_step", [1, 10**9], ids=["before a commit", "after it"])
 def test_pruning_that_always_fails_is_said_once(make, clock, log, monkeypatch, said, rows_per_step):
     """When pruning fails at every attempt, the log is written as ever, and one line says so."""
-    monkeypatch.setattr("sqlite_log_handler._prune._ROWS_PER_STEP", rows_per_step)
+    monkeypatch.setattr("sqlite_log_handler._write.retention.pruner._ROWS_PER_STEP", rows_per_step)
     handler = make(max_rows=10)
-    monkeypatch.setattr("sqlite_log_handler._prune._NOTE", "DELETE FROM nowhere")
+    monkeypatch.setattr("sqlite_log_handler._write.retention.pruner._NOTE", "DELETE FROM nowhere")
     for _ in range(20):
         log(10)
         ticks(handler, clock, 20)
@@ -355,11 +355,11 @@ def test_pruning_beside_a_writer_in_another_process(start, contents, path):
 
 def test_the_command_beside_a_writer_in_another_process(start, contents, path, query, monkeypatch):
     """`sqlite-log prune` deletes and gives back pages while a program logs, which loses nothing but what was pruned."""
-    monkeypatch.setattr(_prune_command, "_LOCK_TIMEOUT", 60)
+    monkeypatch.setattr(prune_module, "_LOCK_TIMEOUT", 60)
     process = start(BESIDE)
     assert "ready\n" == process.stdout.readline()
     parser = argparse.ArgumentParser()
-    _prune_command.add_parser(parser.add_subparsers())
+    prune_module.add_parser(parser.add_subparsers())
     options = parser.parse_args(["prune", str(path), "--max-rows", "1000", "--vacuum"])
     while not query("SELECT max(id) > 5000 FROM records")[0][0]:
         assert process.poll() is None
@@ -379,8 +379,8 @@ def test_what_another_process_deleted_is_learned_anew(path, logger, monkeypatch,
     A writer keeps the ids of sources and processes. When another process has deleted one of them, because no row was of
     it any more, the next row of it is not lost from the view.
     """
-    monkeypatch.setattr("sqlite_log_handler._limits._LINES", (5, 5))
-    monkeypatch.setattr("sqlite_log_handler._prune._ROWS_PER_LINE", 1)
+    monkeypatch.setattr("sqlite_log_handler._write.retention.limits._LINES", (5, 5))
+    monkeypatch.setattr("sqlite_log_handler._write.retention.pruner._ROWS_PER_LINE", 1)
 
     class Batch:
         gaps = ()
@@ -423,7 +423,7 @@ def test_what_is_urgent_is_done_though_many_rows_wait(make, clock, log, monkeypa
     A program that logs faster than its records can be written has a queue that is never nearly empty; its log is kept
     to its limits all the same, by the writer, before it writes.
     """
-    monkeypatch.setattr("sqlite_log_handler._prune._ROWS_PER_STEP", 150)
+    monkeypatch.setattr("sqlite_log_handler._write.retention.pruner._ROWS_PER_STEP", 150)
     handler = make(max_rows=200, capacity=1_000, batch_size=100)
     most = 0
     for _ in range(40):

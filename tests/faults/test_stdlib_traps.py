@@ -18,8 +18,10 @@ import weakref
 
 import pytest
 
-from sqlite_log_handler import SQLiteHandler, _handler, _queue
-from sqlite_log_handler._listener import OWN_LOGGER
+from sqlite_log_handler import SQLiteHandler
+from sqlite_log_handler._write import handler as handler_module
+from sqlite_log_handler._write import queue as queue_module
+from sqlite_log_handler._write.listener import OWN_LOGGER
 
 
 def messages(query):
@@ -195,7 +197,7 @@ def test_two_queues_in_opposite_orders(make_handler, tmp_path, monkeypatch, warn
     A collection can log from anywhere, so no order of locks can be kept. RLocks are no help here; what is, is that
     nobody who logs waits without a limit: the record is dropped, and counted as `contended`.
     """
-    monkeypatch.setattr(_queue, "MUTEX_TIMEOUT", 0.01)
+    monkeypatch.setattr(queue_module, "MUTEX_TIMEOUT", 0.01)
     handlers = [make_handler(tmp_path / f"{name}.db") for name in "ab"]
     held, gave_up = threading.Barrier(2), threading.Barrier(2)
 
@@ -472,7 +474,7 @@ def test_a_fork_takes_no_lock_along(run, contents):
     """
     run(
         """
-        import sqlite_log_handler._listener as listener_module
+        import sqlite_log_handler._write.listener as listener_module
         listener_module._FORK_TIMEOUT = 0.01
         handler = SQLiteHandler(path, flush_interval=3600, close_timeout=0.01)
         logger.addHandler(handler)
@@ -515,7 +517,7 @@ def test_a_fork_in_the_middle_of_a_commit(run, contents):
     """
     run(
         """
-        import sqlite_log_handler._listener as listener_module
+        import sqlite_log_handler._write.listener as listener_module
         listener_module._FORK_TIMEOUT = 0.01
         handler = SQLiteHandler(path, flush_interval=3600, close_timeout=0.01)
         logger.addHandler(handler)
@@ -615,10 +617,10 @@ def test_a_fork_beside_a_configuration(make_handler, monkeypatch):
 
         release = acquire
 
-    monkeypatch.setattr(_handler, "_LOGGING_LOCK", Recorder())
-    _handler._before_fork()
+    monkeypatch.setattr(handler_module, "_LOGGING_LOCK", Recorder())
+    handler_module._before_fork()
     locked.append(listener._commit_lock.locked())
-    _handler._after_fork_in_parent()
+    handler_module._after_fork_in_parent()
 
     assert [False, True, False] == locked
 
@@ -917,7 +919,7 @@ def test_give_up_leaves_a_batch_that_is_being_copied(make_handler, logger, unatt
         __slots__ = ()
 
         def __getitem__(self, index):
-            if index == _queue.SIZE and queue._rows_in_commit < 4 and not given_up:
+            if index == queue_module.SIZE and queue._rows_in_commit < 4 and not given_up:
                 given_up.append(None)
                 given_up.append(queue.give_up(queue.removed + queue.queued, "close_timeout"))
             return tuple.__getitem__(self, index)
@@ -941,7 +943,7 @@ def test_two_forks_at_once_leave_no_lock(make_handler, logger, monkeypatch):
     the first, and the lock was never released. From then on nothing is written, and nobody says so.
     """
     listener = make_handler().listener
-    monkeypatch.setattr("sqlite_log_handler._listener._FORK_TIMEOUT", 0.01)
+    monkeypatch.setattr("sqlite_log_handler._write.listener._FORK_TIMEOUT", 0.01)
     listener.before_fork()
     other = threading.Thread(target=lambda: (listener.before_fork(), listener.after_fork_in_parent()))
     other.start()
@@ -987,7 +989,7 @@ def test_an_exception_from_a_signal_handler_during_a_fork(run, contents):
     """
     run(
         """
-        import sqlite_log_handler._handler as handler_module
+        import sqlite_log_handler._write.handler as handler_module
         handler = SQLiteHandler(path)
         logger.addHandler(handler)
         def limit(number, frame): raise TimeoutError
@@ -1023,10 +1025,10 @@ def test_a_handler_made_during_a_fork(make_handler, tmp_path):
     AttributeError, and the handlers after it kept their commit lock for ever.
     """
     listeners = [make_handler(tmp_path / "a.db").listener]
-    _handler._before_fork()
+    handler_module._before_fork()
     listeners.append(make_handler(tmp_path / "b.db").listener)
     try:
-        _handler._after_fork_in_parent()
+        handler_module._after_fork_in_parent()
         assert [False, False] == [listener._commit_lock.locked() for listener in listeners]
     finally:
         for listener in listeners:

@@ -1,0 +1,290 @@
+"""
+Arguments that commands share: the file, the filters, and examples in the help.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import shlex
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
+
+from sqlite_log_handler._cli.terminal import is_terminal, say
+from sqlite_log_handler._logfile.times import parse_duration, parse_time
+from sqlite_log_handler._read.filters import FilterError, Filters
+from sqlite_log_handler._read.reader import LogReader
+
+VARIABLE: Final = "SQLITE_LOG_DB"
+
+# Lines without a limit.
+ALL: Final = sys.maxsize
+
+# What these numbers are to syslog and journalctl (syslog(3)), as levels of `logging`: notice is nearest to INFO.
+_SYSLOG: Final = {"1": 50, "2": 50, "3": 40, "4": 30, "5": 20, "6": 20, "7": 10}
+
+_HELP_WIDTH: Final = 78
+
+# What `add_subparsers` returns; argparse has no public name for it.
+Commands: TypeAlias = Any
+
+# Their values may begin with a minus: -S -1h.
+_TIMES: Final = ("-S", "--since", "-U", "--until")
+
+
+def add_command(
+    commands: Commands, name: str, *, summary: str, description: str, examples: Sequence[tuple[str, str]]
+) -> argparse.ArgumentParser:
+    """
+    Add a command.
+
+    Args:
+        commands: What `add_subparsers` returned.
+        name: Its name.
+        summary: What it does, for the list of commands.
+        description: The same at length, for its own help.
+        examples: Command lines, and what each does.
+    """
+    lines = [f"  {line}\n      {what}" for line, what in examples]
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=textwrap.fill(description, _HELP_WIDTH, break_on_hyphens=False),
+        epilog="\n".join(["examples:", *lines]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    return parser
+
+
+def whole_number(text: str) -> int:
+    """
+    Read a whole number.
+    """
+    try:
+        return int(text)
+    except ValueError as error:
+        message = f"{text!r} is no whole number"
+        raise argparse.ArgumentTypeError(message) from error
+
+
+def count(text: str) -> int:
+    """
+    Read a number of lines, or `all`.
+    """
+    if text == "all":
+        return ALL
+    number = whole_number(text)
+    if number < 0:
+        message = f"{text!r} is below 0"
+        raise argparse.ArgumentTypeError(message)
+    return number
+
+
+def add_file(parser: argparse.ArgumentParser) -> None:
+    """
+    Add the argument for the log.
+    """
+    parser.add_argument("file", nargs="?", metavar="FILE", help=f"the log (default: ${VARIABLE})")
+
+
+def file_of(options: argparse.Namespace) -> str:
+    """
+    Return the log that is meant.
+
+    Raises:
+        FilterError: None is.
+    """
+    file: str | None = options.file or os.environ.get(VARIABLE)
+    if not file:
+        message = f"which log? Name a FILE, or set {VARIABLE}; `sqlite-log --help` lists the commands"
+        raise FilterError(message)
+    return file
+
+
+def open_reader(options: argparse.Namespace) -> LogReader:
+    """
+    Open the log that is meant, and tell what has to be known about it.
+    """
+    reader = LogReader(file_of(options))
+    if reader.notice:
+        say(reader.notice)
+    level = getattr(options, "level", None)
+    if level in _SYSLOG:
+        _explain_level(reader, level)
+    return reader
+
+
+def _explain_level(reader: LogReader, level: str) -> None:
+    """
+    Tell those who know journalctl that a number means something else here, unless this log has a name for it.
+    """
+    named = any(found.name != f"Level {level}" for found in reader.top("level", level=f"{level}..{level}"))
+    if not named:
+        meant = _SYSLOG[level]
+        say(f"{level} is a level of Python's logging, below DEBUG (10); {logging.getLevelName(meant)} is {meant}")
+
+
+def refuse_no_folder(path: str) -> None:
+    """
+    Raise an error when no file can be made at `path`, because its folder is not there or is read only.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        message = f"{path!r}: there is no folder {folder!r}: create it first"
+        raise FileNotFoundError(message)
+    if not os.access(folder, os.W_OK):
+        message = f"{path!r}: you may not write to the folder {folder!r}: make it writable"
+        raise PermissionError(message)
+
+
+def status_of(found: object, nothing: str) -> int:
+    """
+    Return the exit status: 0 when something was found, else 1.
+
+    Args:
+        found: Whether something was.
+        nothing: What somebody at a terminal is told when nothing was. A pipe or a job has the status.
+    """
+    if not found and is_terminal():
+        say(nothing)
+    return 0 if found else 1
+
+
+def add_ledger_filters(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """
+    Add the filters that are for records that were dropped as well: those have no text.
+    """
+    group = parser.add_argument_group("which records", "All of those given must hold.")
+    group.add_argument(
+        "-p", "--level", metavar="LEVEL", help="this level and above, by name or number, or a range as INFO..WARNING"
+    )
+    group.add_argument(
+        "-S",
+        "--since",
+        metavar="TIME",
+        help="at this time or later: "
+        "2025-06-30, '2025-06-30 12:00', 12:00, today, yesterday, -1h, '10 min ago', or @seconds",
+    )
+    group.add_argument("-U", "--until", metavar="TIME", help="at this time or earlier, written as for --since")
+    group.add_argument(
+        "-l", "--logger", action="append", metavar="NAME", help="of this logger or of one below it; repeatable"
+    )
+    group.add_argument(
+        "--exclude", action="append", metavar="NAME", help="not of this logger nor of one below it; repeatable"
+    )
+    group.add_argument("--pid", type=whole_number, metavar="PID", help="of this process id")
+    group.add_argument(
+        "--run",
+        type=whole_number,
+        dest="started",
+        metavar="N",
+        help="of one start of the program: 0 the last, -1 the one before, 1 the first",
+    )
+    group.add_argument("--after-id", type=whole_number, metavar="ID", help="behind the row with this id")
+    return group
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """
+    Add all filters on rows.
+    """
+    group = add_ledger_filters(parser)
+    group.add_argument(
+        "-g",
+        "--grep",
+        metavar="REGEX",
+        help="with a match in the message or the traceback; without a capital letter in it, of either case",
+    )
+    group.add_argument("-F", "--text", metavar="TEXT", help="the same, with a text as it is")
+    group.add_argument("--thread", metavar="THREAD", help="of this thread, by name or identifier")
+    group.add_argument("--task", metavar="NAME", help="of this asyncio task")
+    group.add_argument(
+        "--exception", metavar="CLASS", help="with an exception of this class, with or without its module"
+    )
+    group.add_argument(
+        "--where",
+        action="append",
+        metavar="KEY=VALUE",
+        help="with this attribute, given as extra by the program; repeatable",
+    )
+
+
+def add_utc(parser: argparse.ArgumentParser) -> None:
+    """
+    Add the flag for times in UTC.
+    """
+    parser.add_argument("--utc", action="store_true", help="read and show times in UTC instead of local time")
+
+
+def filters_of(options: argparse.Namespace) -> Filters:
+    """
+    Return the filters that are given, with times read against one present.
+
+    Raises:
+        FilterError: One of them cannot be understood.
+    """
+    now = datetime.now(UTC) if getattr(options, "utc", False) else datetime.now()  # noqa: DTZ005 - local on purpose
+    since, until = (text and _time(text, now) for text in (options.since, options.until))
+    given = vars(options)
+    filters: Filters = {
+        "level": given.get("level"),
+        "since": since,
+        "until": until,
+        "logger": given.get("logger"),
+        "exclude": given.get("exclude"),
+        "pattern": given.get("grep"),
+        "text": given.get("text"),
+        "process": given.get("pid"),
+        "thread": given.get("thread"),
+        "task": given.get("task"),
+        "exception": given.get("exception"),
+        "attributes": _attributes(given.get("where") or []),
+        "run": given.get("started"),
+        "after_id": given.get("after_id"),
+    }
+    return filters
+
+
+def _time(text: str, now: datetime) -> datetime:
+    try:
+        return parse_time(text, now)
+    except ValueError as error:
+        message = str(error)
+        with contextlib.suppress(ValueError):
+            parse_duration(text)
+            message = f"{text!r} is a length of time, and no point in time: did you mean {shlex.quote(f'-{text}')}?"
+        raise FilterError(message) from error
+
+
+def _attributes(pairs: Iterable[str]) -> dict[str, str] | None:
+    attributes: dict[str, str] = {}
+    for key, value in map(_pair, pairs):
+        if attributes.setdefault(key, value) != value:
+            message = f"--where has two values for {key!r}, and all of those given must hold: give one of them"
+            raise FilterError(message)
+    return attributes or None
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        message = f"--where {text!r} has no =: write KEY=VALUE"
+        raise FilterError(message)
+    return key, value
+
+
+def join_times(arguments: Iterable[str]) -> list[str]:
+    """
+    Join `-S -1h` to `-S-1h`, and `--since -1h` to `--since=-1h`: argparse would take -1h for a flag.
+    """
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in _TIMES and argument.startswith("-"):
+            joined[-1] += argument if len(joined[-1]) == 2 else f"={argument}"  # noqa: PLR2004 - a dash and a letter
+        else:
+            joined.append(argument)
+    return joined

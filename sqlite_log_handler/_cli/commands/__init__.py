@@ -1,0 +1,3 @@
+"""
+The commands of `sqlite-log`, one module each.
+"""

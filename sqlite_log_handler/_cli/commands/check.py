@@ -1,0 +1,100 @@
+"""
+`sqlite-log check`: is it ours, is it sound, and do its books agree.
+"""
+
+import argparse
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from sqlite_log_handler._cli import arguments
+from sqlite_log_handler._cli.terminal import write_lines
+from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._logfile.schema import USER_VERSION
+from sqlite_log_handler._read.opening import CorruptFileError
+from sqlite_log_handler._read.statistics import Books
+
+# Findings that are printed: more say nothing new, and SQLite itself ends after a hundred.
+_MOST: Final = 10
+
+
+def add_parser(commands: arguments.Commands) -> None:
+    """
+    Add the command.
+    """
+    parser = arguments.add_command(
+        commands,
+        "check",
+        summary="check the file, its schema and its books",
+        description="Check that a file is a log of this package, that SQLite finds nothing wrong with it, and that "
+        "what was counted in different places agrees. It only reads. Until SQLite is through the file, the WAL "
+        "of a program that logs into it grows.",
+        examples=[
+            ("sqlite-log check app-log.db", "says ok or what is wrong, a line for each"),
+            ("sqlite-log check app-log.db && cp app-log.db /backup/", "the exit status is 0 when all of it is ok"),
+        ],
+    )
+    arguments.add_file(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """
+    Check, and say so. Returns 1 when something does not hold.
+    """
+    wrong = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal wrong
+        with arguments.open_reader(options) as reader:
+            yield f"ok     a log of sqlite-log-handler, schema {reader.schema} of {USER_VERSION}"
+            faults = findings(reader.check())
+            wrong += len(faults)
+            if faults:
+                yield from (f"WRONG  {printable(fault)}" for fault in faults[:_MOST])
+                if len(faults) > _MOST:
+                    yield f"WRONG  and {len(faults) - _MOST:,} more"
+                yield "-      the books cannot be compared in a damaged file"
+                return
+            yield "ok     SQLite's integrity check"
+            for verdict, text in compare(reader.books()):
+                wrong += verdict == "WRONG"
+                yield f"{verdict:<5}  {text}"
+
+    try:
+        write_lines(lines())
+    except CorruptFileError as error:
+        # Its own text names this command. SQLite's is the cause.
+        cause = printable(str(error.__cause__ or error))
+        write_lines(
+            [f"WRONG  {cause}", "-      it cannot be read through: `.recover` of the sqlite3 shell saves what it can"]
+        )
+        return 1
+    return 1 if wrong else 0
+
+
+def findings(faults: Iterable[str]) -> list[str]:
+    """
+    Return each finding of SQLite by itself: it puts up to a hundred into one text, below a line for the database.
+    """
+    lines = [line for fault in faults for line in fault.splitlines() if line]
+    return [line for line in lines if not line.startswith("*** in database")] or lines
+
+
+def compare(books: Books) -> Iterator[tuple[str, str]]:
+    """
+    Yield `ok` or `WRONG`, and what was compared. After pruning, what was pruned too is not compared: `-`.
+    """
+    ledger = books.dropped_in_ledger
+    pairs = (
+        ("dropped: the ledger, and the volume", ledger, books.dropped_in_volume),
+        (f"dropped: the ledger, and {books.warnings:,} drop warnings", ledger, books.dropped_in_warnings),
+        (
+            "written: rows, drop warnings and pruned rows, and the volume",
+            books.rows + books.warnings + books.pruned,
+            books.written_in_volume,
+        ),
+    )
+    for text, one, other in pairs:
+        verdict = "ok" if one == other else "-" if books.pruned else "WRONG"
+        note = " (what was pruned cannot be compared)" if verdict == "-" else ""
+        yield verdict, f"{text}: {one:,} and {other:,}{note}"

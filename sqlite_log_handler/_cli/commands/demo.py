@@ -1,0 +1,437 @@
+"""
+The demo: real work, logged by several threads, while another process locks the database.
+
+It shows what one would otherwise have to believe: callers go on, the queue stays small, the overflow is dropped and
+counted, the warnings say so, and in the end calls, counters and the file itself tell the same numbers.
+"""
+
+import hashlib
+import itertools
+import logging
+import logging.config
+import os
+import pprint
+import re
+import shlex
+import subprocess
+import sys
+import sysconfig
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlite_log_handler._cli.commands.top import table
+from sqlite_log_handler._cli.formats import Clock, Short, loudest, with_gaps
+from sqlite_log_handler._cli.terminal import plain, terminal_width
+from sqlite_log_handler._read.reader import LogReader
+from sqlite_log_handler._write.handler import SQLiteHandler
+
+# One piece of real work. It logs, and returns how many calls to a logger it made.
+Job = Callable[[], int]
+Write = Callable[[str], None]
+
+CAPACITY = 2_000
+THREADS = 4
+# Records per second of all threads: a quarter of the queue per flush tick, so only the lock makes it overflow,
+# and a pace that a slow machine with two cores keeps up with.
+PACE = 5_000
+SECONDS_BEFORE, SECONDS_LOCKED, SECONDS_AFTER = 1.2, 0.9, 1.2
+MOST_SECONDS_LOCKED = 3.0  # a machine so slow that the queue is not full by then goes on without an overflow
+SHORTEST_SLEEP = 0.005
+LONGEST_DELAY = 0.05
+LARGE_FILE = 256 * 1024
+MOST_REPLAYED = 32 * 1024 * 1024  # characters read from the given logs
+LONGEST_LINE = 8 * 1024
+
+# Another program, as far as SQLite can tell: it takes the write lock, says so, and holds it until its input ends.
+LOCKER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], timeout=5, isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+connection.execute("ROLLBACK")
+"""
+
+LEVEL_WORDS = {
+    "fatal": logging.CRITICAL,
+    "critical": logging.CRITICAL,
+    "error": logging.ERROR,
+    "warn": logging.WARNING,
+    "failed": logging.WARNING,
+    "notice": logging.INFO,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+    "trace": logging.DEBUG,
+}
+LEVEL_WORD = re.compile(r"\b(?:" + "|".join(LEVEL_WORDS) + ")", re.IGNORECASE)
+
+
+class DemoError(OSError):
+    """
+    The demo cannot begin: a file cannot be read or made. The text says what to do.
+    """
+
+
+def run(files: Sequence[str], database: str | None, write: Write) -> int:
+    """
+    Run the demo, and return its exit status: 0, or 1 when the books do not balance.
+
+    Args:
+        files: text logs to replay; when empty, the installed standard library is hashed.
+        database: the file to make, or None for a free name in the current folder.
+        write: prints one line.
+
+    Raises:
+        DemoError: a file cannot be read, or `database` cannot be made.
+    """
+    path = choose_database(database)
+    jobs = jobs_from_logs(files) if files else jobs_from_standard_library()
+    config = configuration(path)
+    show_lines(fold("", "logging.config.dictConfig is given this, with a small queue so that it overflows:"), write)
+    write("")
+    for line in pprint.pformat(config, width=min(92, width() - 2), compact=True, sort_dicts=False).splitlines():
+        write(f"  {line}")
+    try:
+        logging.config.dictConfig(config)
+    except ValueError as error:
+        raise DemoError(str(error.__cause__ or error)) from error
+    root = logging.getLogger()
+    handler = next(handler for handler in root.handlers if isinstance(handler, SQLiteHandler))
+    write("")
+    work = f"replay {len(jobs):,} lines" if files else f"hash {len(jobs):,} files of Python's standard library"
+    show_lines(fold("", f"{THREADS} threads {work}, over and over, and log about {PACE:,} records a second:"), write)
+    write("")
+    try:
+        calls = work_and_lock(handler, jobs, path, write)
+        handler.flush(timeout=5.0)
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+    balanced = show_books(handler, path, calls, write)
+    show_file(path, write)
+    return 0 if balanced else 1
+
+
+def choose_database(database: str | None) -> str:
+    """
+    Return the path of a file that does not exist yet: the books are to be of this run alone.
+    """
+    if database is not None:
+        if os.path.lexists(database):
+            message = f"{database} exists: name a file that does not exist yet"
+            raise DemoError(message)
+        return database
+    names = itertools.chain(["demo-log.db"], (f"demo-log-{number}.db" for number in itertools.count(2)))
+    return next(name for name in names if not os.path.lexists(name))
+
+
+def configuration(path: str) -> dict[str, Any]:
+    """
+    Return what dictConfig is given: the handler on the root logger, and its own warnings on the console too.
+    """
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"folded": {"class": "sqlite_log_handler._cli.commands.demo.FoldingFormatter"}},
+        "handlers": {
+            "db": {"class": "sqlite_log_handler.SQLiteHandler", "filename": path, "capacity": CAPACITY},
+            "console": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "folded"},
+        },
+        "loggers": {"sqlite_log_handler": {"handlers": ["console"]}},
+        "root": {"handlers": ["db"], "level": "DEBUG"},
+    }
+
+
+class FoldingFormatter(logging.Formatter):
+    """
+    Fold long messages to the width of the terminal.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """
+        Return the record as lines of text.
+        """
+        return fold(f"       {record.levelname} ", record.getMessage())
+
+
+def jobs_from_standard_library() -> list[Job]:
+    """
+    Return one job for each file of the installed standard library.
+    """
+    top = Path(sysconfig.get_path("stdlib"))
+    jobs: list[Job] = []
+    for folder, folders, names in os.walk(top):
+        folders[:] = sorted(set(folders) - {"site-packages", "dist-packages", "__pycache__"})
+        package = Path(folder).relative_to(top).parts[:1]
+        logger = logging.getLogger(".".join(("stdlib", *package)))
+        jobs += [partial(hash_file, logger, Path(folder, name), top) for name in sorted(names)]
+    if not jobs:
+        message = f"there are no files of the standard library in {top}: give text logs to replay instead"
+        raise DemoError(message)
+    return jobs
+
+
+def hash_file(logger: logging.Logger, path: Path, top: Path) -> int:
+    """
+    Hash one file and log it; what is odd about it is logged at another level.
+    """
+    name = path.relative_to(top).as_posix()
+    try:
+        size = path.stat().st_size
+        if size > LARGE_FILE:
+            logger.warning("%s is large: %d bytes, not hashed", name, size, extra={"size": size})
+            return 1
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        logger.exception("cannot read %s", name)
+        return 1
+    if size == 0:
+        logger.debug("%s is empty", name)
+    else:
+        logger.info("%s %s, %d bytes", digest[:12], name, size, extra={"size": size, "sha256": digest})
+    return 1
+
+
+def jobs_from_logs(files: Sequence[str]) -> list[Job]:
+    """
+    Return one job for each line of the text logs `files`.
+
+    Raises:
+        DemoError: a file cannot be read, or there is no line in any of them.
+    """
+    jobs: list[Job] = []
+    size = 0
+    for name in files:
+        # The name of a file may hold anything; the name of a logger is printed by whoever prints records.
+        logger = logging.getLogger("replay." + re.sub(r"[^\w-]", "_", Path(name).stem))
+        try:
+            # surrogateescape: bytes that are not UTF-8 stand in real logs, and the handler has to take them.
+            with Path(name).open(encoding="utf-8", errors="surrogateescape") as lines:
+                for number in itertools.count(1):
+                    line = lines.readline(LONGEST_LINE)
+                    size += len(line)
+                    if not line or size > MOST_REPLAYED:
+                        break
+                    text = line.rstrip()
+                    if text:
+                        jobs.append(partial(replay_line, logger, guess_level(text), text, number))
+        except OSError as error:
+            message = f"cannot read {name}: {error.strerror}"
+            raise DemoError(message) from error
+    if not jobs:
+        message = f"there are no lines to replay in {', '.join(files)}"
+        raise DemoError(message)
+    return jobs
+
+
+def replay_line(logger: logging.Logger, level: int, text: str, number: int) -> int:
+    """
+    Log one line of a text log.
+    """
+    logger.log(level, "%s", text, extra={"line": number})
+    return 1
+
+
+def guess_level(text: str) -> int:
+    """
+    Guess the level of a line from the first word in it that names one; INFO when there is none.
+    """
+    word = LEVEL_WORD.search(text)
+    return LEVEL_WORDS[word[0].lower()] if word else logging.INFO
+
+
+def do_jobs(jobs: Sequence[Job], seconds_each: float, stop: threading.Event) -> int:
+    """
+    Do `jobs` over and over at an even pace until `stop` is set, and return how many calls to a logger were made.
+    """
+    calls = 0
+    due = time.monotonic()
+    for job in itertools.cycle(jobs):
+        if stop.is_set():
+            break
+        calls += job()
+        due += seconds_each
+        ahead = due - time.monotonic()
+        if ahead > SHORTEST_SLEEP:
+            stop.wait(ahead)
+        elif ahead < -LONGEST_DELAY:
+            due = time.monotonic()  # go on from here: a burst to catch up would overflow the queue by itself
+    return calls
+
+
+def work_and_lock(handler: SQLiteHandler, jobs: Sequence[Job], path: str, write: Write) -> int:
+    """
+    Let the threads work, lock the database in the middle, and return how many calls to a logger were made.
+    """
+    start = time.monotonic()
+
+    def tell(text: str) -> None:
+        show_lines(fold(f"{time.monotonic() - start:4.1f} s  ", text), write)
+
+    stop = threading.Event()
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="worker") as threads:
+        try:
+            # A list shorter than the number of threads is done by each of them.
+            parts = [jobs[number::THREADS] if len(jobs) >= THREADS else jobs for number in range(THREADS)]
+            counts = [threads.submit(do_jobs, part, THREADS / PACE, stop) for part in parts]
+            time.sleep(SECONDS_BEFORE)
+            tell(books_of(handler))
+            with locked(path) as process_id:
+                tell(f"another process ({process_id}) locks the database; the threads do not wait")
+                locked_at = time.monotonic()
+                while (seconds := time.monotonic() - locked_at) < MOST_SECONDS_LOCKED:
+                    if seconds >= SECONDS_LOCKED and handler.dropped_total >= CAPACITY // 2:
+                        break
+                    time.sleep(0.05)
+                tell(f"still locked: {books_of(handler)}")
+            tell("the lock is gone: what waits in the queue is written")
+            time.sleep(SECONDS_AFTER)
+        finally:
+            stop.set()
+        calls = sum(count.result() for count in counts)
+    # The last word is an error with its traceback, as any program has them.
+    top = Path(sysconfig.get_path("stdlib"))
+    calls += hash_file(logging.getLogger("demo"), top / "no_such_module.py", top)
+    tell(f"done, with {calls:,} calls to a logger")
+    return calls
+
+
+@contextmanager
+def locked(path: str) -> Iterator[int]:
+    """
+    Have another process hold the database's write lock during the `with` block, which is given its process id.
+    """
+    command = [sys.executable, "-I", "-c", LOCKER, path]
+    # Leaving Popen's own `with` block closes the pipes, which ends the process, and waits for it.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603 - LOCKER is ours
+        if process.stdout is None or process.stdout.readline().strip() != b"locked":
+            message = "the other process could not lock the database"
+            raise DemoError(message)
+        yield process.pid
+
+
+def books_of(handler: SQLiteHandler) -> str:
+    """
+    Say the books in one line.
+    """
+    stats = handler.stats()
+    return (
+        f"{stats.seen:,} seen = {stats.written:,} written + {stats.dropped_total:,} dropped + {stats.queued:,} queued"
+    )
+
+
+def show_books(handler: SQLiteHandler, path: str, calls: int, write: Write) -> bool:
+    """
+    Print what the handler counted beside what was counted elsewhere, and return whether all of it agrees.
+    """
+    stats = handler.stats()
+    with LogReader(path) as reader:
+        books = reader.books()
+    show_title("The books", write)
+    write(f"  {books_of(handler)}")
+    write("")
+    checks = [
+        ("seen", stats.seen, "written + dropped + queued", stats.written + stats.dropped_total + stats.queued),
+        ("seen", stats.seen, "calls, as the threads counted", calls),
+        ("written", stats.written, "rows without the drop warnings", books.rows),
+        ("dropped", stats.dropped_total, "sum of the table drops", books.dropped_in_ledger),
+        ("dropped", stats.dropped_total, "sum of the table volume", books.dropped_in_volume),
+        ("dropped", stats.dropped_total, f"sum of the {books.warnings} drop warnings", books.dropped_in_warnings),
+    ]
+    for name, ours, other_name, theirs in checks:
+        verdict = "agree" if ours == theirs else f"DIFFER by {abs(ours - theirs):,}"
+        write(f"  {name:<8}{ours:>8,}   {other_name:<32}{theirs:>8,}   {verdict}")
+    balanced = all(ours == theirs for _, ours, _, theirs in checks)
+    write("")
+    write("  The books balance." if balanced else "  THE BOOKS DO NOT BALANCE.")
+    if books.warnings:
+        rows = books.rows + books.warnings
+        show_lines(fold("  ", f"The drop warnings are rows as well: `sqlite-log stats` counts {rows:,}."), write)
+    if not stats.dropped_total:
+        write("  This machine was too slow to make the queue overflow: nothing was dropped.")
+    write("")
+    for key, counts in [
+        ("cause", stats.dropped_by_cause),
+        ("level", stats.dropped_by_level),
+        ("logger", stats.dropped_by_logger),
+    ]:
+        show_lines(fold(f"  dropped by {key:<8}", loudest(counts)), write)
+    return balanced
+
+
+def show_file(path: str, write: Write) -> None:
+    """
+    Print what stands in the file as the commands show it, and the commands to see more.
+    """
+    short = Short(Clock("%b %d %H:%M:%S"), plain)
+    with LogReader(path) as reader:
+        gaps = reader.gaps()
+        if gaps:
+            show_title("The gap, where it is", write)
+            after_id = gaps[0].after_id
+            rows = reader.rows(after_id=after_id - 3, up_to_id=after_id + 3)
+            for entry in with_gaps(rows, [gap for gap in gaps if gap.after_id == after_id], whole=False):
+                for line in [short.gap(entry)] if isinstance(entry, list) else short(entry):
+                    write(f"  {cut(line)}")
+        show_title("Who logs most", write)
+        for line in table(reader.top(), "logger", 6):
+            write(f"  {cut(line)}")
+    show_title(f"The file stays: {path}", write)
+    quoted = shlex.quote(path)
+    commands = [
+        (f"{quoted} -n 20", "its newest records"),
+        (f"{quoted} -p ERROR", "its errors, with their tracebacks"),
+        (f"gaps {quoted}", "what is missing, why and whose"),
+        (f"stats {quoted}", "how much there is, and when it came"),
+    ]
+    longest = max(len(command) for command, _ in commands)
+    for command, what in commands:
+        write(f"  sqlite-log {command:<{longest}}  {what}")
+
+
+def show_title(text: str, write: Write) -> None:
+    """
+    Print a heading.
+    """
+    write("")
+    write(text)
+    write("")
+
+
+def fold(label: str, text: str) -> str:
+    """
+    Put `text` behind `label`, in lines as wide as the terminal.
+    """
+    return textwrap.fill(
+        text, width(), initial_indent=label, subsequent_indent=" " * len(label), break_on_hyphens=False
+    )
+
+
+def show_lines(text: str, write: Write) -> None:
+    """
+    Print each line of `text`.
+    """
+    for line in text.splitlines():
+        write(line)
+
+
+def width() -> int:
+    """
+    Return how many columns to fill.
+    """
+    return terminal_width(most=100)
+
+
+def cut(line: str) -> str:
+    """
+    Cut a line that stands two columns in to the width of the terminal.
+    """
+    room = width() - 2
+    return line if len(line) <= room else f"{line[: room - 3]}..."

@@ -1,0 +1,177 @@
+"""
+`sqlite-log export`: rows for other programs, in constant memory.
+"""
+
+import argparse
+import contextlib
+import csv
+import importlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import IO, Any, Final
+
+from sqlite_log_handler._cli import arguments
+from sqlite_log_handler._cli.formats import json_safe
+from sqlite_log_handler._cli.terminal import is_terminal
+from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._read.filters import FilterError
+from sqlite_log_handler._read.rows import Row
+
+FORMATS: Final = ("jsonl", "csv", "parquet")
+
+# Rows that are in memory at a time. Those of Parquet are a row group, which has a head of its own.
+_AT_ONCE: Final = 1_000
+_ROW_GROUP: Final = 5_000
+
+# What stands for standard output.
+_STANDARD: Final = (None, "-")
+
+
+def add_parser(commands: arguments.Commands) -> None:
+    """
+    Add the command.
+    """
+    parser = arguments.add_command(
+        commands,
+        "export",
+        summary="write records as JSON lines, CSV or Parquet",
+        description="Write the columns of the view `logs`, a row for each record that matches. Memory does not grow "
+        "with the log. Parquet needs pyarrow: pip install 'sqlite-log-handler[parquet]'.",
+        examples=[
+            ("sqlite-log export app-log.db | gzip > app-log.jsonl.gz", "all of it, as JSON lines"),
+            ("sqlite-log export app-log.db --format csv -S yesterday --output y.csv", "since yesterday"),
+            ("sqlite-log export app-log.db --format parquet --output app-log.parquet", "for pandas, Polars, DuckDB"),
+        ],
+    )
+    arguments.add_file(parser)
+    parser.add_argument(
+        "--format", choices=FORMATS, default="jsonl", metavar="FORMAT", help=f"{', '.join(FORMATS)} (default: jsonl)"
+    )
+    parser.add_argument(
+        "--output", metavar="PATH", help="the file to make, which must not exist yet (default: -, standard output)"
+    )
+    arguments.add_utc(parser)
+    arguments.add_filters(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """
+    Write the rows. Returns 1 when none matched.
+
+    Raises:
+        FilterError: The format is not to be had here.
+        FileExistsError, FileNotFoundError: The file to make exists, or its folder does not.
+    """
+    filters = arguments.filters_of(options)
+    if options.format == "parquet":
+        _pyarrow()
+        if options.output in _STANDARD and is_terminal():
+            message = "Parquet is nothing for a terminal: name a file with --output"
+            raise FilterError(message)
+    with arguments.open_reader(options) as reader:
+        # Before the file is made: a filter that is refused would leave it behind.
+        found: Iterator[Any] = (reader.json_lines if options.format == "jsonl" else reader.rows)(**filters)
+        with _output(options.output, binary=options.format == "parquet") as file:
+            if options.format == "jsonl":
+                count = write_jsonl(found, file)
+            elif options.format == "csv":
+                count = write_csv(found, file, safe=options.output in _STANDARD and is_terminal())
+            else:
+                count = write_parquet(found, file)
+    if not count and options.output not in _STANDARD:
+        # What is left of it, as a head of CSV, would be in the way of the next run.
+        os.remove(options.output)
+    return arguments.status_of(count, "no record matches; `sqlite-log stats` shows what there is")
+
+
+@contextlib.contextmanager
+def _output(path: str | None, *, binary: bool) -> Iterator[IO[Any]]:
+    """
+    Open what is written to. A file that exists stays as it is.
+    """
+    if path in _STANDARD:
+        file: IO[Any] = sys.stdout.buffer if binary else sys.stdout
+        yield file
+        file.flush()
+        return
+    if os.path.lexists(path):
+        message = f"{path!r} exists: name a file that does not exist yet"
+        raise FileExistsError(message)
+    arguments.refuse_no_folder(path)
+    if binary:
+        with open(path, "xb") as file:
+            yield file
+    else:
+        with open(path, "x", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            yield file
+
+
+def _batches(rows: Iterable[Any], length: int = _AT_ONCE) -> Iterator[list[Any]]:
+    rows = iter(rows)
+    while batch := list(islice(rows, length)):
+        yield batch
+
+
+def write_jsonl(lines: Iterable[str], file: IO[str]) -> int:
+    """
+    Write a JSON object on each line, and return how many.
+    """
+    count = 0
+    for batch in _batches(lines):
+        file.write("\n".join(map(json_safe, batch)) + "\n")
+        count += len(batch)
+    return count
+
+
+def write_csv(rows: Iterable[Row], file: IO[str], *, safe: bool = False) -> int:
+    """
+    Write CSV with a head (RFC 4180, lines that end in LF), and return how many rows.
+
+    Args:
+        rows: What to write.
+        file: Where to.
+        safe: Escape what a terminal obeys, which a file shall have as it is.
+    """
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(Row._fields)
+    count = 0
+    for batch in _batches(rows):
+        writer.writerows(map(_safe, batch) if safe else batch)
+        count += len(batch)
+    return count
+
+
+def _safe(row: Iterable[object]) -> list[object]:
+    return [printable(cell) if isinstance(cell, str) else cell for cell in row]
+
+
+def write_parquet(rows: Iterable[Row], file: IO[bytes]) -> int:
+    """
+    Write Parquet, with `time` as a timestamp, and return how many rows.
+    """
+    pa, pq = _pyarrow()
+    integers = {"id", "created_us", "levelno", "lineno", "process", "thread"}
+    types = {name: pa.int64() if name in integers else pa.string() for name in Row._fields}
+    types["time"] = pa.timestamp("us", tz="UTC")
+    schema = pa.schema(list(types.items()))
+    time, created = Row._fields.index("time"), Row._fields.index("created_us")
+    count = 0
+    with pq.ParquetWriter(file, schema) as writer:
+        for batch in _batches(rows, _ROW_GROUP):
+            columns = list(zip(*batch, strict=True))
+            columns[time] = columns[created]
+            arrays = [pa.array(column, kind) for column, kind in zip(columns, types.values(), strict=True)]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+            count += len(batch)
+    return count
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        message = "--format parquet needs pyarrow: pip install 'sqlite-log-handler[parquet]'"
+        raise FilterError(message) from error

@@ -1,0 +1,83 @@
+"""
+`sqlite-log gaps`: the ledger of drops.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from sqlite_log_handler._cli import arguments
+from sqlite_log_handler._cli.formats import Clock, loudest
+from sqlite_log_handler._cli.terminal import columns, fit, is_terminal, terminal_width, width_of, write_lines
+from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._read.statistics import Gap
+
+
+def add_parser(commands: arguments.Commands) -> None:
+    """
+    Add the command.
+    """
+    parser = arguments.add_command(
+        commands,
+        "gaps",
+        summary="show what is missing: when, how many, why and whose",
+        description="Show the ledger: every gap, behind which row it is, how many records are missing in it, by which "
+        "cause, and whose they were. Rows that were pruned before they were forwarded stand in it as well.",
+        examples=[
+            ("sqlite-log gaps app-log.db", "all of them"),
+            (
+                "sqlite-log gaps app-log.db -S yesterday -l shop.orders",
+                "of a part of the hierarchy, since yesterday",
+            ),
+            ("sqlite-log gaps app-log.db -p ERROR", "those in which errors are missing"),
+        ],
+    )
+    arguments.add_file(parser)
+    arguments.add_utc(parser)
+    arguments.add_ledger_filters(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """
+    Show the gaps. Returns 1 when there is none.
+    """
+    filters = arguments.filters_of(options)
+    with arguments.open_reader(options) as reader:
+        gaps = reader.gaps(**filters)
+    write_lines(table(gaps, Clock("%b %d %H:%M:%S", utc=options.utc)))
+    return arguments.status_of(gaps, "no gap: of what was asked for, nothing is missing")
+
+
+def table(gaps: Sequence[Gap], clock: Clock) -> Iterator[str]:
+    """
+    Yield the table: for each place and cause a line, and on a terminal that is too narrow a second one for whose.
+    """
+    if not gaps:
+        return
+    rows = [("since", "seconds", "records", "after id", "cause")]
+    whose = [""]
+    for (after_id, cause), group in groupby(gaps, lambda gap: (gap.after_id, gap.cause)):
+        parts = list(group)
+        since, until = min(gap.since_us for gap in parts), max(gap.until_us for gap in parts)
+        records = sum(gap.count for gap in parts)
+        # SQLite keeps a text in a column of numbers, if somebody puts one there.
+        place = printable(str(after_id))
+        rows.append((clock(since), f"{(until - since) / 1e6:,.2f}", f"{records:,}", place, printable(cause)))
+        who: dict[str, int] = {}
+        for gap in parts:
+            if gap.logger:
+                name = f"{gap.logger} {gap.level}"
+                who[name] = who.get(name, 0) + gap.count
+        whose.append(printable(loudest(who)) if who else "")
+    count = len(rows) - 1
+    rows.append(("", "", f"{sum(gap.count for gap in gaps):,}", "", f"in {count:,} gap{'s' if count != 1 else ''}"))
+    whose.append("")
+    lines = list(zip(columns(rows), whose, strict=True))
+    if is_terminal() and max(width_of(line) + 2 + width_of(names) for line, names in lines) > terminal_width():
+        for line, names in lines:
+            yield line
+            if names:
+                yield fit(f"    {names}")
+    else:
+        yield from (f"{line}: {names}" if names else line for line, names in lines)

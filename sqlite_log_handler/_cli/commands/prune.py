@@ -1,0 +1,314 @@
+"""
+`sqlite-log prune`: retention from outside, once, beside the program that logs or without it.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self, TextIO
+
+from sqlite_log_handler._cli import arguments
+from sqlite_log_handler._cli.terminal import say, write_line
+from sqlite_log_handler._logfile.schema import SCHEMA
+from sqlite_log_handler._logfile.write_lock import WriteLock
+from sqlite_log_handler._read.opening import CorruptFileError, named_errors, open_log
+from sqlite_log_handler._write.retention.limits import VACUUM_PAGES, Cut, Limits, State, count, seconds, size, size_text
+from sqlite_log_handler._write.retention.pruner import INCREMENTAL, Pruner, look, plan
+
+# How long to wait for whoever is writing, and for a reader that is in the way.
+_LOCK_TIMEOUT = 10.0
+_READER_TIMEOUT = 10.0
+
+# How long SQLite waits for a lock of its own: who waits holds the lock beside the file, and a writer waits for that.
+_BUSY_TIMEOUT = 0.1
+
+# Between two pieces a writer may have its turn: as long as a piece took, but no longer.
+_LONGEST_PAUSE = 0.05
+
+# A row that is too long to be shown can still be deleted.
+_ANY_LENGTH = 2**31 - 1
+
+_MAY_NOT_WRITE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
+
+# Those of a log: they are made together, with the file.
+_TABLES = tuple(re.findall(r"CREATE TABLE (\w+)", SCHEMA))
+
+# Work that takes less shows no bar.
+_BAR_AFTER = 0.5
+_BAR_WIDTH = 40
+
+
+def add_parser(commands: arguments.Commands) -> None:
+    """
+    Add the command.
+    """
+    parser = arguments.add_command(
+        commands,
+        "prune",
+        summary="delete the oldest rows, and give back the space",
+        description="Delete the oldest rows of a log until it is within the limits given, in chunks, so that a program "
+        "that logs into it is not held up. What is deleted is written down in the table `prunes`.",
+        examples=[
+            ("sqlite-log prune app-log.db --max-age 30d", "delete what is older than 30 days"),
+            ("sqlite-log prune app-log.db --max-bytes 500MB --dry-run", "say what would have to go"),
+            ("sqlite-log prune app-log.db --vacuum", "give free pages back to the file system"),
+        ],
+    )
+    arguments.add_file(parser)
+    parser.add_argument("--max-age", metavar="AGE", help="delete what is older: seconds, or 7d, 12h, 30m")
+    parser.add_argument(
+        "--max-rows", metavar="N", type=arguments.whole_number, help="keep so many rows, or up to a hundredth less"
+    )
+    parser.add_argument("--max-bytes", metavar="SIZE", help="let file and WAL take so much: bytes, or 500MB, 2GB")
+    parser.add_argument(
+        "--vacuum",
+        action="store_true",
+        help="give all free pages back; a file that was made without auto_vacuum is written anew for that, which takes "
+        "as much space again, and time in which nobody can write",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be deleted, and delete nothing")
+    parser.set_defaults(run=run)
+
+
+def run(
+    options: argparse.Namespace,
+    *,
+    now: Callable[[], float] = time.time,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
+    """
+    Prune, and say what was done. Returns 1 when a reader kept it from being done to the end.
+
+    Raises:
+        ValueError: A limit is out of range, or there is nothing to do.
+        LogFileError, OSError, sqlite3.Error: The file is no log, or cannot be written now.
+    """
+    limits = Limits(
+        None if options.max_age is None else seconds("--max-age", options.max_age),
+        None if options.max_rows is None else count("--max-rows", options.max_rows),
+        None if options.max_bytes is None else size("--max-bytes", options.max_bytes),
+    )
+    if not limits and not options.vacuum:
+        message = "what is to be kept? Give --max-age, --max-rows or --max-bytes, or --vacuum to give back free pages"
+        raise ValueError(message)
+    path = os.path.abspath(arguments.file_of(options))
+    real = os.path.realpath(path)
+    with _named_errors(path):
+        # Read-only: opening a file for writing may already change it, and it may be anybody's.
+        reading, notice, _ = open_log(path)
+        with contextlib.closing(reading):
+            reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _ANY_LENGTH)
+            if not options.dry_run:
+                _refuse_to_write(reading, path)
+            elif notice:
+                say(notice)
+            state, cut = plan(reading, real, limits, now())
+            if options.dry_run:
+                _say_plan(reading, state, cut, vacuum=options.vacuum)
+                return 0
+        return _Work(real, limits, now=now, clock=clock, sleep=sleep).run(state, cut, vacuum=options.vacuum)
+
+
+@contextlib.contextmanager
+def _named_errors(path: str) -> Iterator[None]:
+    """
+    Name the file, and what to do, in whatever SQLite raises inside the `with` block.
+    """
+    with named_errors(path):
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            # To those who only read, these mean something else.
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _MAY_NOT_WRITE:
+                raise _may_not_write(path) from error
+            raise
+
+
+def _refuse_to_write(connection: sqlite3.Connection, path: str) -> None:
+    """
+    Raise an error when the log may not be written to, or when a table of it is missing, so that its books are lost.
+    """
+    if not (os.access(path, os.W_OK) and os.access(os.path.dirname(os.path.realpath(path)), os.W_OK)):
+        raise _may_not_write(path)
+    there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    missing = [name for name in _TABLES if name not in there]
+    if missing:
+        message = f"{path!r}: it has no table {missing[0]}, so nothing is deleted; see `sqlite-log check`"
+        raise CorruptFileError(message)
+
+
+def _may_not_write(path: str) -> PermissionError:
+    return PermissionError(f"{path!r}: you may not write to it: make the file and its folder writable")
+
+
+def _say_plan(connection: sqlite3.Connection, state: State, cut: Cut | None, *, vacuum: bool) -> None:
+    if cut is None:
+        write_line(f"nothing to delete: {state.rows:,} rows, {size_text(state.file + state.wal)} with the WAL")
+    else:
+        (rows,) = connection.execute("SELECT count(*) FROM records WHERE id <= ?", (cut.last_id,)).fetchone()
+        taken = size_text(state.live * rows / state.rows)
+        write_line(
+            f"would delete {rows:,} of {state.rows:,} rows, ids {state.first_id} to {cut.last_id}, about {taken}: "
+            f"{cut.cause}"
+        )
+    if vacuum:
+        write_line(
+            f"would give back {size_text(state.free_pages * state.page_size)} of free pages, and what is deleted"
+        )
+
+
+class _Work:
+    """
+    Prune one file, piece by piece. The lock is held for each piece, and let go in between.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        limits: Limits,
+        *,
+        now: Callable[[], float],
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._sleep = sleep
+        self._lock = WriteLock(path, say=say)
+        self._pruner = Pruner(path, limits, say=say, now=now, clock=clock)
+        self._bar = _Bar(sys.stderr, clock)
+
+    def run(self, before: State, cut: Cut | None, *, vacuum: bool) -> int:
+        with contextlib.closing(self._lock), self._open() as connection, self._bar:
+            done = self._prune(connection, before, cut) and (not vacuum or self._vacuum(connection))
+            if done and (vacuum or self._pruner.deleted):
+                done = self._write_back(connection)
+            with self._lock.hold(_LOCK_TIMEOUT):
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                after = look(connection, self._path)
+        deleted = self._pruner.deleted
+        causes = ", ".join(f"{cause} {rows:,}" for cause, rows in deleted.items())
+        write_line(f"deleted {sum(deleted.values()):,} rows ({causes})" if deleted else "nothing to delete")
+        taken = [size_text(state.file + state.wal) for state in (before, after)]
+        write_line(f"{after.rows:,} rows are left; file and WAL took {taken[0]}, and take {taken[1]}")
+        if not done:
+            say(f"not done to the end: {self._pruner.pinned}; end that reader, and run it again")
+        return 0 if done else 1
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        uri = f"{Path(self._path).as_uri()}?mode=rw"
+        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT, isolation_level=None)
+        try:
+            with self._lock.hold(_LOCK_TIMEOUT):
+                connection.execute("PRAGMA synchronous = NORMAL")
+                connection.execute(f"PRAGMA journal_size_limit = {self._pruner.limits.wal_bytes}")
+            yield connection
+        finally:
+            # The last one to close a database writes its WAL back, which is for whoever holds the lock.
+            with contextlib.suppress(TimeoutError), self._lock.hold(_LOCK_TIMEOUT):
+                connection.close()
+            connection.close()
+
+    def _prune(self, connection: sqlite3.Connection, before: State, cut: Cut | None) -> bool:
+        """
+        Delete what the limits ask for. Returns whether all of it was.
+        """
+        goal = 0 if cut is None else cut.last_id - (before.first_id or 0) + 1
+        pinned_until: float | None = None
+        while self._pruner.limits:
+            begin = self._clock()
+            with self._lock.hold(_LOCK_TIMEOUT):
+                due = self._pruner.step(connection)
+            self._bar.show("deleting", sum(self._pruner.deleted.values()), goal)
+            if self._pruner.pinned is not None:
+                pinned_until = pinned_until or begin + _READER_TIMEOUT
+                if self._clock() >= pinned_until:
+                    return False
+                self._sleep(1.0)
+            elif due != 0:
+                break
+            else:
+                pinned_until = None
+                self._sleep(min(self._clock() - begin, _LONGEST_PAUSE))
+        return True
+
+    def _vacuum(self, connection: sqlite3.Connection) -> bool:
+        """
+        Give back all free pages. Returns whether that was possible.
+        """
+        # What is given back stands in the WAL until that is written back: with a reader in the way, it would only grow.
+        if not self._write_back(connection):
+            return False
+        if connection.execute("PRAGMA auto_vacuum").fetchone() != (INCREMENTAL,):
+            say("made without auto_vacuum=INCREMENTAL: the file is written anew")
+            with self._lock.hold(_LOCK_TIMEOUT):
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                connection.execute("VACUUM")
+            return True
+        (goal,) = connection.execute("PRAGMA freelist_count").fetchone()
+        left = goal
+        while left:
+            begin = self._clock()
+            with self._lock.hold(_LOCK_TIMEOUT):
+                free = self._pruner.wal_is_free(connection, look(connection, self._path))
+                if free:
+                    connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+                    (left,) = connection.execute("PRAGMA freelist_count").fetchone()
+            if not free and not self._write_back(connection):
+                return False
+            self._bar.show("giving back", goal - left, goal)
+            self._sleep(min(self._clock() - begin, _LONGEST_PAUSE))
+        return True
+
+    def _write_back(self, connection: sqlite3.Connection) -> bool:
+        """
+        Write the WAL back. Returns whether that was possible: a reader in the way is waited for, but not for ever.
+        """
+        give_up = self._clock() + _READER_TIMEOUT
+        while True:
+            with self._lock.hold(_LOCK_TIMEOUT):
+                if self._pruner.write_back(connection):
+                    return True
+            if self._clock() >= give_up:
+                return False
+            self._sleep(1.0)
+
+
+class _Bar:
+    """
+    Show on a terminal how far long work has come; nothing elsewhere, and nothing for short work.
+    """
+
+    def __init__(self, file: TextIO | None, clock: Callable[[], float]) -> None:
+        self._file = file if file is not None and file.isatty() else None
+        self._clock = clock
+        self._begin = clock()
+        self._shown = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None and self._shown:
+            self._file.write("\r\x1b[K")
+            self._file.flush()
+
+    def show(self, what: str, done: int, goal: int) -> None:
+        """
+        Show that `done` of `goal` pieces of work are done.
+        """
+        if self._file is None or not goal or self._clock() - self._begin < _BAR_AFTER:
+            return
+        share = min(1.0, done / goal)
+        full = int(share * _BAR_WIDTH)
+        self._file.write(f"\r{what} [{'#' * full}{'.' * (_BAR_WIDTH - full)}] {share:.0%}\x1b[K")
+        self._file.flush()
+        self._shown = True

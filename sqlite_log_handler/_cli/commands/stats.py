@@ -1,0 +1,143 @@
+"""
+`sqlite-log stats`: how much there is, and when it came.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from sqlite_log_handler._cli import arguments
+from sqlite_log_handler._cli.formats import Clock, loudest
+from sqlite_log_handler._cli.terminal import Paint, painter, size, terminal_width, write_lines
+from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._read.statistics import Bucket, LogStats
+
+_LOUD: Final = 30
+
+
+def add_parser(commands: arguments.Commands) -> None:
+    """
+    Add the command.
+    """
+    parser = arguments.add_command(
+        commands,
+        "stats",
+        summary="show how much there is, and a histogram of it",
+        description="Show rows, time, levels, file, WAL, free pages, drops and cursors, and a histogram of the records "
+        "over time: each bar has the first letter of each level in it, and ~ for what was dropped.",
+        examples=[
+            ("sqlite-log stats app-log.db", "the whole log"),
+            ("sqlite-log stats app-log.db -S -1h -p WARNING", "with a histogram of the warnings of the last hour"),
+            ("sqlite-log stats app-log.db --bucket 10min", "with a bar for each ten minutes"),
+        ],
+    )
+    arguments.add_file(parser)
+    parser.add_argument("--bucket", metavar="TIME", help="length of time of a bar, as 10min, 1h (default: a round one)")
+    arguments.add_utc(parser)
+    arguments.add_filters(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """
+    Show the numbers. Returns 1 when nothing matched the filters.
+    """
+    filters = arguments.filters_of(options)
+    with arguments.open_reader(options) as reader:
+        stats = reader.stats()
+        buckets = reader.histogram(options.bucket, **filters)
+    write_lines(numbers(reader.path, stats, utc=options.utc))
+    found = any(bucket.records or bucket.dropped for bucket in buckets)
+    if found:
+        write_lines(["", *histogram(buckets, stats.level_names, utc=options.utc)])
+    return arguments.status_of(found, "no record matches, so there is no histogram")
+
+
+def numbers(path: str, stats: LogStats, *, utc: bool) -> Iterator[str]:
+    """
+    Yield what there is, a line each.
+    """
+    yield f"file     {printable(path)}"
+    yield f"bytes    {size(stats.file_bytes)}, {size(stats.free_bytes)} of it free; WAL {size(stats.wal_bytes)}"
+    yield f"mode     journal_mode {stats.journal_mode}, auto_vacuum {stats.auto_vacuum}"
+    ids = "" if stats.first_id is None else f", id {stats.first_id} to {stats.last_id}"
+    yield (
+        f"rows     {stats.rows:,}{ids}; {_many(stats.loggers, 'logger')}, {_many(stats.sources, 'call site')}, "
+        f"{_many(stats.processes, 'process', 'processes')}"
+    )
+    if stats.first_us is not None and stats.last_us is not None:
+        clock = Clock("%Y-%m-%d %H:%M:%S", utc=utc)
+        seconds = (stats.last_us - stats.first_us) / 1e6
+        yield f"time     {clock(stats.first_us)} to {clock(stats.last_us)}, {duration(seconds)}"
+    names = (f"{level_name(stats.level_names, level)} {count:,}" for level, count in stats.levels.items())
+    yield f"levels   {printable(', '.join(names)) or 'none'}"
+    causes = f": {printable(loudest(stats.dropped_by_cause))}" if stats.dropped else ""
+    yield f"dropped  {stats.dropped:,}{causes}"
+    if stats.pruned:
+        yield f"pruned   {stats.pruned:,}, {stats.unsent:,} of them not forwarded"
+    for cursor in stats.cursors:
+        lag = f"{_many(cursor.lag_rows, 'row')} and {duration(cursor.lag_seconds)} behind"
+        # SQLite keeps a text in a column of numbers, if somebody puts one there.
+        place = printable(f"{cursor.name} at id {cursor.after_id}")
+        yield f"cursor   {place}, {lag if cursor.lag_rows else 'at the end'}"
+
+
+def _many(count: int, one: str, many: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """
+    Write a length of time as people say it.
+    """
+    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:,.1f} s"
+
+
+def level_name(names: Mapping[int, str], levelno: int) -> str:
+    """
+    Return the name of a level, as the view `logs` has it.
+    """
+    return names.get(levelno, f"Level {levelno}")
+
+
+def histogram(buckets: Sequence[Bucket], names: Mapping[int, str], *, utc: bool) -> Iterator[str]:
+    """
+    Yield the bars, one for each bucket, to fit the terminal.
+    """
+    width_us = buckets[0].until_us - buckets[0].since_us
+    clock = Clock("%b %d %H:%M:%S", digits=3 if width_us % 1_000_000 else 0, utc=utc)
+    label = len(clock(buckets[0].since_us))
+    number = max(len(f"{bucket.records:,}") for bucket in buckets)
+    room = max(terminal_width() - label - number - 3, 10)
+    highest = max(bucket.records + bucket.dropped for bucket in buckets)
+    paint = painter()
+    for bucket in buckets:
+        drawn = bar(bucket, highest, room, names, paint)
+        yield f"{clock(bucket.since_us)} {bucket.records:>{number},} {drawn}".rstrip()
+    legend = ", ".join(f"{_letter(names, level)} {level_name(names, level)}" for level in _levels(buckets))
+    drops = sum(bucket.dropped for bucket in buckets)
+    yield f"{'':<{label}} {'':>{number}} {printable(legend)}{f', ~ dropped {drops:,}' if drops else ''}"
+
+
+def bar(bucket: Bucket, highest: int, room: int, names: Mapping[int, str], paint: Paint) -> str:
+    """
+    Draw one bar: letters in proportion, one at least for each level from WARNING up and for drops.
+    """
+    parts = []
+    for level, count in sorted(bucket.levels.items()):
+        length = round(count * room / highest)
+        parts.append(paint(_letter(names, level) * (length or (level >= _LOUD)), level))
+    if bucket.dropped:
+        parts.append(paint("~" * (round(bucket.dropped * room / highest) or 1), _LOUD))
+    return "".join(parts)
+
+
+def _letter(names: Mapping[int, str], level: int) -> str:
+    return printable(level_name(names, level))[:1].upper()
+
+
+def _levels(buckets: Sequence[Bucket]) -> list[int]:
+    return sorted({level for bucket in buckets for level in bucket.levels})

@@ -1,0 +1,122 @@
+"""
+`sqlite-log top`: who produces the volume, and the line that makes it less.
+"""
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from sqlite_log_handler._cli import arguments
+from sqlite_log_handler._cli.terminal import columns, is_terminal, shows, size, terminal_width, write_lines
+from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._read.filters import Filters
+from sqlite_log_handler._read.reader import LogReader
+from sqlite_log_handler._read.top import Talker
+
+BY: Final = ("logger", "source", "level", "exception", "thread", "process")
+
+_BARS: Final = "▁▂▃▄▅▆▇█"
+_ASCII_BARS: Final = ".:-=+*%#"
+# On a terminal that is narrower, the names need the room.
+_TREND_COLUMNS: Final = 80
+# The folder of a file, in the name of a call site.
+_FOLDER: Final = re.compile(r" [^ ]*[/\\](?=[^/\\]*:\d+ )")
+
+
+def add_parser(commands: arguments.Commands) -> None:
+    """
+    Add the command.
+    """
+    parser = arguments.add_command(
+        commands,
+        "top",
+        summary="show who produces the volume, and the setLevel line to paste",
+        description="Show who logs most: records and bytes written, the share of all records, written and dropped, "
+        "and how it went over the time. By logger and by level this is read from the log's own account, "
+        "which also counts what was pruned.",
+        examples=[
+            ("sqlite-log top app-log.db", "by logger, since the log began"),
+            ("sqlite-log top app-log.db --by source -S -1h", "by line of code, in the last hour"),
+            ("sqlite-log top app-log.db --by exception -n 5", "the five most frequent exceptions"),
+        ],
+    )
+    arguments.add_file(parser)
+    parser.add_argument(
+        "--by",
+        choices=BY,
+        default="logger",
+        metavar="WHAT",
+        help=f"{', '.join(BY)} (default: logger)",
+    )
+    parser.add_argument(
+        "-n", "--lines", type=arguments.count, default=10, metavar="N", help="so many, or all (default: 10)"
+    )
+    arguments.add_utc(parser)
+    arguments.add_filters(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """
+    Show the loudest. Returns 1 when there is nobody.
+    """
+    filters = arguments.filters_of(options)
+    with arguments.open_reader(options) as reader:
+        talkers = reader.top(options.by, **filters)
+        write_lines(table(talkers, options.by, options.lines))
+        # With a level asked for, what a higher one would leave out is not what the table counts.
+        if options.by == "logger" and talkers and options.lines and options.level is None:
+            write_lines(advice(reader, talkers[0], filters))
+    return arguments.status_of(talkers, "no record matches; `sqlite-log stats` shows what there is")
+
+
+def table(talkers: Sequence[Talker], by: str, most: int) -> Iterator[str]:
+    """
+    Yield the table, a line for each of the loudest.
+    """
+    if not talkers:
+        return
+    room = not is_terminal() or terminal_width() >= _TREND_COLUMNS
+    trend = room and any(talker.trend for talker in talkers)
+    highest = max(max(talker.trend, default=0) for talker in talkers)
+    rows = [("records", "bytes", "share", "dropped", *(["trend       "] if trend else []), by)]
+    for talker in talkers[:most]:
+        dropped = "-" if talker.dropped is None else f"{talker.dropped:,}"
+        bars = [sparkline(talker.trend, highest)] if trend else []
+        name = _FOLDER.sub(" ", talker.name) if by == "source" else talker.name
+        share = f"{talker.share:.1%}"
+        rows.append((f"{talker.records:,}", size(talker.bytes), share, dropped, *bars, printable(name)))
+    rest = talkers[most:]
+    if rest:
+        records, share = sum(talker.records for talker in rest), f"{sum(talker.share for talker in rest):.1%}"
+        bars = [""] if trend else []
+        rows.append((f"{records:,}", size(sum(talker.bytes for talker in rest)), share, "", *bars, f"{len(rest)} more"))
+    yield from columns(rows)
+
+
+def sparkline(parts: Sequence[int], highest: int) -> str:
+    """
+    Draw numbers as a line of bars, all lines to one scale; nothing at all is a blank.
+    """
+    bars = _BARS if shows(_BARS) else _ASCII_BARS
+    return "".join(bars[(part * len(bars) - 1) // highest] if part else " " for part in parts)
+
+
+def advice(reader: LogReader, talker: Talker, filters: Filters) -> Iterator[str]:
+    """
+    Yield the line that makes the loudest logger log less, if that costs neither warnings nor errors.
+    """
+    name = "" if talker.name == "root" else repr(talker.name)
+    attempted = talker.records + (talker.dropped or 0)
+    for level, below in (("INFO", 19), ("WARNING", 29)):
+        only: Filters = {**filters, "logger": talker.name, "level": f"..{below}"}
+        spared = [found for found in reader.top(**only) if found.name == talker.name]
+        records, dropped = sum(found.records for found in spared), sum(found.dropped or 0 for found in spared)
+        if (records + dropped) * 2 > attempted:
+            share = talker.share * (records + dropped) / attempted
+            drops = f", and {dropped:,} that were dropped" if dropped else ""
+            yield ""
+            yield f"To leave out {records:,} of its records{drops}, {share:.1%} of all:"
+            yield f"  logging.getLogger({printable(name)}).setLevel(logging.{level})"
+            return

@@ -1,0 +1,170 @@
+"""
+Text for a terminal: what strangers wrote made safe, colours where they are wanted, and the width there is.
+
+Whatever a command prints goes through `printable`.
+"""
+
+import io
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, TypeAlias
+
+from sqlite_log_handler._logfile.printable import printable, without_joiners
+
+# Gives a text the colour of its level.
+Paint: TypeAlias = Callable[[str, int], str]
+
+LINES_AT_ONCE: Final = 1_000
+
+_KILO: Final = 1_000
+_THREE_DIGITS: Final = 100
+
+_RESET: Final = "\x1b[0m"
+# By the lowest level that has it. Those that journalctl and most loggers use: grey, plain, yellow, red, bold red.
+_COLOURS: Final = ((50, "\x1b[1;31m"), (40, "\x1b[31m"), (30, "\x1b[33m"), (20, ""), (0, "\x1b[2m"))
+
+
+def write_line(line: str = "") -> None:
+    """
+    Print one line, safe for a terminal, at once.
+    """
+    sys.stdout.write(f"{printable(line)}\n")
+    sys.stdout.flush()
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """
+    Print lines that are safe already, many at once.
+
+    Nothing is kept back: what came before an error, or before the lines ran out, is printed.
+    """
+    waiting: list[str] = []
+    try:
+        for line in lines:
+            waiting.append(line)
+            if len(waiting) == LINES_AT_ONCE:
+                sys.stdout.write("\n".join(waiting) + "\n")
+                waiting.clear()
+    finally:
+        if waiting:
+            sys.stdout.write("\n".join(waiting) + "\n")
+        sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """
+    Tell the operator something that is no part of the output.
+    """
+    sys.stderr.write(f"sqlite-log: {printable(text)}\n")
+
+
+def is_terminal() -> bool:
+    """
+    Tell whether somebody looks at what is printed.
+    """
+    return sys.stdout.isatty()
+
+
+def has_colours() -> bool:
+    """
+    Tell whether to use colours: on a terminal, unless the user says no (https://no-color.org).
+    """
+    return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def fit(line: str) -> str:
+    """
+    Cut a line of a table to the width of the terminal; what is not printed on one stays whole.
+    """
+    width = terminal_width()
+    return line if width_of(line) <= width or not is_terminal() else f"{line[: width - 3]}..."
+
+
+def width_of(text: str) -> int:
+    """
+    Return how many columns a text takes, a character in each; joiners have no width.
+    """
+    return len(without_joiners(text))
+
+
+def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """
+    Lay out a table: every column as wide as its widest cell, and to the right, but for the last one.
+    """
+    widths = [max(map(width_of, cells)) for cells in zip(*rows, strict=True)][:-1]
+    for *cells, last in rows:
+        line = "  ".join(" " * (width - width_of(cell)) + cell for cell, width in zip(cells, widths, strict=True))
+        yield fit(f"{line}  {last}".rstrip())
+
+
+def size(count: int) -> str:
+    """
+    Write a number of bytes as people say it.
+
+    >>> size(129175552)
+    '129 MB'
+    """
+    if count < _KILO:
+        return f"{count} B"
+    number = float(count)
+    for unit in ("kB", "MB", "GB"):
+        number /= _KILO
+        if round(number) < _KILO:
+            return f"{number:.{0 if round(number, 1) >= _THREE_DIGITS else 1}f} {unit}"
+    return f"{number / _KILO:,.1f} TB"
+
+
+def plain(text: str, levelno: int) -> str:  # noqa: ARG001 - takes what `coloured` takes
+    """
+    Return `text` as it is.
+    """
+    return text
+
+
+def coloured(text: str, levelno: int) -> str:
+    """
+    Return `text` in the colour of a level.
+    """
+    colour = next((colour for lowest, colour in _COLOURS if levelno >= lowest), "")
+    return f"{colour}{text}{_RESET}" if colour else text
+
+
+def painter() -> Paint:
+    """
+    Return what gives a text the colour of its level: `coloured`, or `plain` where no colours are wanted.
+    """
+    return coloured if has_colours() else plain
+
+
+def terminal_width(least: int = 40, most: int = 1_000) -> int:
+    """
+    Return how many columns to fill: those of the terminal, 100 without one.
+    """
+    return min(max(shutil.get_terminal_size(fallback=(100, 24)).columns, least), most)
+
+
+def shows(characters: str) -> bool:
+    """
+    Tell whether the output can hold these characters, whatever the terminal's font.
+    """
+    try:
+        characters.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def prepare() -> bool:
+    """
+    Make standard output take any text: a terminal that cannot show a letter gets its escape.
+
+    Returns whether there is a standard output. A shell closes it with `>&-`; the next file that is opened then has its
+    number, so that whatever is printed below Python would go into the log.
+    """
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    return sys.stdout is not None

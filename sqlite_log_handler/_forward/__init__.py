@@ -1,0 +1,3 @@
+"""
+The way from a log file to another engine, by OTLP.
+"""

@@ -1,0 +1,465 @@
+"""
+Which rows one wants, as a condition in SQL.
+
+Every condition is on the columns of `records` alone, so that it can stand in any query on them, whether that joins the
+other tables or not. Every value is a parameter, and so is every name that a user gives.
+"""
+
+import contextlib
+import json
+import logging
+import re
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import date, datetime, time
+from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
+
+from sqlite_log_handler._logfile.times import HELP, from_microseconds, microseconds, parse_time
+from sqlite_log_handler._read.search import Term, pattern_terms, text_terms
+
+Names: TypeAlias = str | Collection[str]
+Scalar: TypeAlias = str | int | float | bool | None
+
+
+# What SQLite can keep as an integer.
+LOWEST: Final = -(2**63)
+HIGHEST: Final = 2**63 - 1
+_EXACT: Final = 2**53
+_LONG_INTEGER: Final = re.compile(r"-?[1-9][0-9]{18,}")
+
+
+class FilterError(ValueError):
+    """
+    A filter that cannot be understood; the text says what can.
+    """
+
+
+class Filters(TypedDict, total=False):
+    """
+    What rows can be chosen by; all of it must hold. See docs/reader.md.
+    """
+
+    since: datetime | date | str | None
+    until: datetime | date | str | None
+    level: int | str | None
+    logger: Names | None
+    exclude: Names | None
+    text: str | None
+    pattern: str | None
+    process: int | None
+    thread: int | str | None
+    task: str | None
+    exception: str | None
+    attributes: Mapping[str, Scalar] | None
+    run: int | None
+    after_id: int | None
+    up_to_id: int | None
+
+
+class Where(NamedTuple):
+    """
+    Filters, resolved against one file: a condition on `records`, its parameters, and bounds.
+
+    The bounds of time stand in `sql` as well; those of id do not.
+    """
+
+    sql: str = "1"
+    parameters: tuple[object, ...] = ()
+    since_us: int | None = None
+    until_us: int | None = None
+    after_id: int = LOWEST
+    up_to_id: int = HIGHEST
+
+
+_RANGE: Final = re.compile(r"\s*(.*?)\s*\.\.\s*(.*?)\s*")
+# Names that journalctl knows, and the file may not; and those of Python, which a program may have given colours.
+_PYTHON: Final = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+_LEVEL_NAMES: Final = {**_PYTHON, "ERR": logging.ERROR, "CRIT": logging.CRITICAL, "WARN": logging.WARNING, "FATAL": 50}
+
+
+def where(connection: sqlite3.Connection, filters: Filters, now: datetime | None = None) -> Where:
+    """
+    Resolve `filters` against the file that is open.
+
+    Args:
+        connection: The file: levels have names in it, and runs are counted in it.
+        filters: What is wanted.
+        now: What `yesterday` and `-1h` are counted from, as `parse_time` takes it; the local present by default.
+
+    Raises:
+        FilterError: One of them cannot be understood.
+        TypeError: There is no filter of that name.
+    """
+    check(filters)
+    now = now or _local_now()
+    since_us, until_us = _span(filters, now)
+    terms: list[Term] = []
+    # The unary plus keeps SQLite from the index: ids are read in order, and the index has given their bounds.
+    if since_us is not None:
+        terms.append(("+created_us >= ?", (since_us,)))
+    if until_us is not None:
+        terms.append(("+created_us <= ?", (until_us,)))
+    given: Mapping[str, Any] = filters
+    for name, make in _TERMS.items():
+        if given.get(name) is not None:
+            terms += make(connection, given[name])
+    return Where(
+        " AND ".join(sql for sql, _ in terms) or "1",
+        tuple(parameter for _, parameters in terms for parameter in parameters),
+        since_us,
+        until_us,
+        LOWEST if (after_id := filters.get("after_id")) is None else integer("after_id", after_id),
+        HIGHEST if (up_to_id := filters.get("up_to_id")) is None else integer("up_to_id", up_to_id),
+    )
+
+
+# What a filter may be -------------------------------------------------------------------------------------------------
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_moment(value: object) -> bool:
+    return isinstance(value, date | str)  # a datetime is a date
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, Collection) and all(map(_is_text, value)))
+
+
+def _is_attributes(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(key, str) and (one is None or isinstance(one, str | int | float)) for key, one in value.items()
+    )
+
+
+_MOMENT: Final = (_is_moment, f"a datetime, a date or a text: {HELP}")
+_INTEGER: Final = (_is_integer, "an integer")
+_NAMES: Final = (_is_names, "the name of a logger (str), or several in a list")
+# In UTF-8, which SQLite keeps, there is none.
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_ALLOWED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
+    "since": _MOMENT,
+    "until": _MOMENT,
+    "level": (lambda value: _is_text(value) or _is_integer(value), "a number, a name, or a range as 'INFO..WARNING'"),
+    "logger": _NAMES,
+    "exclude": _NAMES,
+    "text": (_is_text, "a str"),
+    "pattern": (_is_text, "a regular expression as a str"),
+    "process": _INTEGER,
+    "thread": (lambda value: _is_text(value) or _is_integer(value), "a name (str) or an identifier (int)"),
+    "task": (_is_text, "the name of a task (str)"),
+    "exception": (_is_text, "the name of a class (str)"),
+    "attributes": (_is_attributes, "a dict of str to str, int, float, bool or None"),
+    "run": _INTEGER,
+    "after_id": _INTEGER,
+    "up_to_id": _INTEGER,
+}
+
+
+def check(filters: Filters) -> None:
+    """
+    Refuse what is of a wrong kind, before anything is read.
+
+    Raises:
+        FilterError: The value of a filter is of a wrong kind; says what it may be.
+        TypeError: There is no filter of that name.
+    """
+    unknown = sorted(set(filters) - Filters.__annotations__.keys())
+    if unknown:
+        message = f"there is no filter {unknown[0]!r}; there are {', '.join(Filters.__annotations__)}"
+        raise TypeError(message)
+    for name, value in filters.items():
+        is_allowed, allowed = _ALLOWED[name]
+        if value is not None and not is_allowed(value):
+            message = f"{name}={value!r}: must be {allowed}"
+            raise FilterError(message)
+        if any(_SURROGATE.search(text) for text in _texts(value)):
+            message = f"{name}={value!r}: has half of a surrogate pair in it, and no row has one"
+            raise FilterError(message)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """
+    Yield all texts in the value of a filter.
+    """
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (text for pair in value.items() for text in pair if isinstance(text, str))
+    elif isinstance(value, Collection):
+        yield from value
+
+
+def integer(name: str, value: int, least: int = LOWEST) -> int:
+    """
+    Return `value`, and refuse what is no integer of 64 bits or is below `least`.
+    """
+    allowed = "an integer" if least == LOWEST else f"an integer, {least} or more"
+    if not _is_integer(value):
+        message = f"{name}={value!r}: must be {allowed}"
+        raise FilterError(message)
+    if not LOWEST <= value <= HIGHEST:
+        # In hexadecimal: Python refuses to write out very large numbers in decimal.
+        message = f"{name} {value:#x} is beyond 64 bits: no row has it"
+        raise FilterError(message)
+    if value < least:
+        message = f"{name}={value!r}: must be {allowed}"
+        raise FilterError(message)
+    return value
+
+
+# Each filter ----------------------------------------------------------------------------------------------------------
+
+
+def _level(connection: sqlite3.Connection, level: int | str) -> list[Term]:
+    return [("records.levelno BETWEEN ? AND ?", level_range(connection, level))]
+
+
+def _logger(_: sqlite3.Connection, names: Names) -> list[Term]:
+    sql, parameters = below("logger", names)
+    return [(f"source_id IN (SELECT id FROM sources WHERE {sql})", parameters)]  # noqa: S608 - no value in it
+
+
+def _exclude(_: sqlite3.Connection, names: Names) -> list[Term]:
+    sql, parameters = below("logger", names)
+    return [(f"source_id NOT IN (SELECT id FROM sources WHERE {sql})", parameters)]  # noqa: S608 - same
+
+
+def _process(_: sqlite3.Connection, pid: int) -> list[Term]:
+    return [("process_id IN (SELECT id FROM processes WHERE pid = ?)", (integer("process", pid),))]
+
+
+def _run(connection: sqlite3.Connection, number: int) -> list[Term]:
+    return [(f"process_id IN ({_SAME_RUN})", (run_id(connection, number),))]
+
+
+def _thread(_: sqlite3.Connection, thread: int | str) -> list[Term]:
+    if not isinstance(thread, str):
+        return [("(thread_name = ? OR thread = ?)", (str(integer("thread", thread)), thread))]
+    # A thread may have any name; a number of 19 digits is within 64 bits, or nearly.
+    number = int(thread) if thread.isdecimal() and len(thread) < len(str(HIGHEST)) else None
+    return [("(thread_name = ? OR thread = ?)", (thread, number))]
+
+
+def _task(_: sqlite3.Connection, name: str) -> list[Term]:
+    return [("task_name = ?", (name,))]
+
+
+def _exception(_: sqlite3.Connection, name: str) -> list[Term]:
+    # Not LIKE, which ignores case: `zlib.error` is not `sqlite3.Error`.
+    return [("(exc_type = ? OR substr(exc_type, -length(?)) = ?)", (name, f".{name}", f".{name}"))]
+
+
+# What the ledger can be asked for: a record that was dropped has no text.
+IN_LEDGER: Final = frozenset({"since", "until", "level", "logger", "exclude", "process", "run"})
+
+
+def drops_where(connection: sqlite3.Connection, filters: Filters, now: datetime | None = None) -> Term:
+    """
+    Return the condition on `drops` that these filters come to; those that the ledger knows nothing of let all pass.
+    """
+    check(filters)
+    now = now or _local_now()
+    _span(filters, now)
+    terms: list[Term] = []
+    given: Mapping[str, Any] = filters
+    for name, make in _LEDGER_TERMS.items():
+        if given.get(name) is not None:
+            terms += make(connection, given[name], now)
+    return " AND ".join(sql for sql, _ in terms) or "1", tuple(value for _, values in terms for value in values)
+
+
+def _local_now() -> datetime:
+    # Without a zone: with one it would have the offset of today, and a day of the other half of the year has another.
+    return datetime.now()  # noqa: DTZ005 - local on purpose
+
+
+def _moment(name: str, value: datetime | date | str | None, now: datetime) -> int | None:
+    if value is None:
+        return None
+    try:
+        if isinstance(value, str):
+            moment = parse_time(value, now)
+        else:
+            moment = value if isinstance(value, datetime) else datetime.combine(value, time())
+        return microseconds(moment)
+    except (ValueError, OverflowError) as error:
+        message = str(error) if isinstance(value, str) else f"{name}={value!r}: must be from the year 1 to 9999 in UTC"
+        raise FilterError(message) from error
+
+
+def _span(filters: Filters, now: datetime) -> tuple[int | None, int | None]:
+    """
+    Return both bounds of time, in microseconds, and refuse those between which nothing can be.
+    """
+    since, until = filters.get("since"), filters.get("until")
+    since_us, until_us = _moment("since", since, now), _moment("until", until, now)
+    if since_us is not None and until_us is not None and since_us > until_us:
+        message = f"since ({since}) is after until ({until}), so nothing is between them: swap them"
+        raise FilterError(message)
+    return since_us, until_us
+
+
+def below(column: str, names: Names, others: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
+    """
+    Return the condition that a logger is one of `names`, or below one of them in the hierarchy, or one of `others`.
+    """
+    terms = [f"{column} = ?"] * len(others)
+    parameters = [*others]
+    for name in [names] if isinstance(names, str) else names:
+        terms.append(f"{column} = ? OR substr({column}, 1, length(?) + 1) = ? || '.'")
+        parameters += [name] * 3
+    return f"({' OR '.join(terms) or '0'})", tuple(parameters)
+
+
+def level_range(connection: sqlite3.Connection, level: int | str) -> tuple[int, int]:
+    """
+    Read `WARNING`, `30`, `INFO..WARNING`, `..INFO`: the lowest and the highest level that are meant.
+    """
+    both = _RANGE.fullmatch(str(level))
+    if both is None:
+        return _levelno(connection, str(level)), HIGHEST
+    low, high = both.groups()
+    lowest = _levelno(connection, low) if low else LOWEST
+    highest = _levelno(connection, high) if high else HIGHEST
+    if lowest > highest:
+        message = f"{level!r} has no level in it: write the lower one first, {high}..{low}"
+        raise FilterError(message)
+    return lowest, highest
+
+
+def settled(connection: sqlite3.Connection, filters: Filters) -> Filters:
+    """
+    Return `filters` as they hold from now on, with the level and the bounds of time in numbers.
+
+    `12:00` is another time tomorrow, and another file of the same program may not know the name of a level yet.
+    """
+    check(filters)
+    since_us, until_us = _span(filters, _local_now())
+    bounds: Filters = {
+        "since": None if since_us is None else from_microseconds(since_us),
+        "until": None if until_us is None else from_microseconds(until_us),
+    }
+    level = filters.get("level")
+    if level is not None:
+        low, high = level_range(connection, level)
+        bounds["level"] = f"{low}..{high}"
+    return {**filters, **bounds}
+
+
+def _levelno(connection: sqlite3.Connection, name: str) -> int:
+    try:
+        number = int(name)
+    except ValueError:
+        pass
+    else:
+        return integer("level", number)
+    named = {str(name).upper(): int(levelno) for levelno, name in connection.execute("SELECT * FROM levels")}
+    known = {**_LEVEL_NAMES, **named}
+    if name.strip().upper() in known:
+        return known[name.strip().upper()]
+    names = ", ".join(sorted(named, key=named.__getitem__))
+    message = f"{name!r} is no level of this log: write one of {names}, a number, or a range as INFO..ERROR"
+    raise FilterError(message)
+
+
+# A process that has been given another name, as multiprocessing does, has a line for each.
+_SAME_RUN: Final = """
+SELECT other.id FROM processes AS one JOIN processes AS other USING (host, pid, started_us) WHERE one.id = ?
+"""
+
+
+def run_id(connection: sqlite3.Connection, number: int) -> int:
+    """
+    Find the process that run `number` is: 0 the last that was started, -1 the one before, 1 the first.
+    """
+    # Where the start is not known (0), the records came from another process, and it is no run of its own.
+    sql = "SELECT min(id) FROM processes WHERE started_us > 0 GROUP BY host, pid, started_us ORDER BY started_us, 1"
+    ids = [id_ for (id_,) in connection.execute(sql)]
+    index = number - 1 if number > 0 else len(ids) - 1 + number
+    if not 0 <= index < len(ids):
+        message = f"there is no run {number}: the log has {len(ids)}; 0 is the last, -1 the one before, 1 the first"
+        raise FilterError(message)
+    return int(ids[index])
+
+
+# Attributes -----------------------------------------------------------------------------------------------------------
+
+# No path is made of the key: in a path, quotes cannot be escaped. What is no JSON has no attributes.
+_ATTRIBUTE: Final = """
+EXISTS (
+    SELECT 1 FROM json_each(CASE WHEN json_valid(attributes) THEN attributes END) AS attribute
+    WHERE attribute.key = ? AND (
+        (attribute.type IN ('integer', 'real') AND attribute.value = ?)
+        OR (typeof(attribute.value) = 'real' AND (instr(attributes, ? || ',') OR instr(attributes, ? || '}')))
+        OR CASE attribute.type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' WHEN 'null' THEN 'null'
+            ELSE CAST(attribute.value AS TEXT) END = ?
+    )
+)
+"""
+
+
+def _attributes(_: sqlite3.Connection, attributes: Mapping[str, Scalar]) -> list[Term]:
+    return [_attribute(key, value) for key, value in attributes.items()]
+
+
+def _attribute(key: str, value: Scalar) -> Term:
+    text = value if isinstance(value, str) else json.dumps(value)
+    number: float | None = None
+    with contextlib.suppress(ValueError):
+        # Beyond it floats leave integers out; those are compared as text.
+        number = float(text) if abs(float(text)) < _EXACT else None
+    # SQLite makes a float of an integer beyond 64 bits: what it was stands in the JSON alone, as the handler writes it.
+    member = f"{json.dumps(key, ensure_ascii=False)}: {text}" if _LONG_INTEGER.fullmatch(text) else None
+    return _ATTRIBUTE, (key, number, member, member, text)
+
+
+# Text -----------------------------------------------------------------------------------------------------------------
+
+
+def _text(_: sqlite3.Connection, text: str) -> list[Term]:
+    return text_terms(text)
+
+
+def _pattern(_: sqlite3.Connection, pattern: str) -> list[Term]:
+    try:
+        return pattern_terms(pattern)
+    except (re.error, OverflowError, RecursionError) as error:  # the others for what is too large or too deep
+        message = f"{pattern!r} is no regular expression: {error}; a text as it is goes with -F or `text=`"
+        raise FilterError(message) from error
+
+
+# In this order in the condition: what costs most last, because SQLite looks at its terms from left to right.
+_TERMS: Final[Mapping[str, Callable[[sqlite3.Connection, Any], list[Term]]]] = {
+    "level": _level,
+    "run": _run,
+    "process": _process,
+    "logger": _logger,
+    "exclude": _exclude,
+    "thread": _thread,
+    "task": _task,
+    "exception": _exception,
+    "text": _text,
+    "pattern": _pattern,
+    "attributes": _attributes,
+}
+
+# The same for the ledger. A gap behind the last row that is not wanted belongs to what is.
+# Of loggers beyond the first thousand of a tick it is not known whose records were dropped.
+_LEDGER_TERMS: Final[Mapping[str, Callable[[sqlite3.Connection, Any, datetime], list[Term]]]] = {
+    "since": lambda _, value, now: [("until_us >= ?", (_moment("since", value, now),))],
+    "until": lambda _, value, now: [("since_us <= ?", (_moment("until", value, now),))],
+    "after_id": lambda _, value, __: [("after_id >= ?", (integer("after_id", value),))],
+    "up_to_id": lambda _, value, __: [("after_id < ?", (integer("up_to_id", value),))],
+    "level": lambda connection, value, _: [("drops.levelno BETWEEN ? AND ?", level_range(connection, value))],
+    "logger": lambda _, names, __: [below("logger", names, others=["(other)"])],
+    "exclude": lambda _, names, __: [("NOT " + below("logger", names)[0], below("logger", names)[1])],
+    "process": lambda connection, value, _: _process(connection, value),
+    "run": lambda connection, value, _: _run(connection, value),
+}

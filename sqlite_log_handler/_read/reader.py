@@ -1,0 +1,286 @@
+"""
+The reading half: what a log holds, as Python objects.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Literal, Self, TypeAlias, Unpack
+
+from sqlite_log_handler._logfile.schema import identity_of
+from sqlite_log_handler._read import statistics, top
+from sqlite_log_handler._read.filters import Filters, integer, settled, where
+from sqlite_log_handler._read.opening import EmptyFileError, MissingFileError
+from sqlite_log_handler._read.rows import SELECT_JSON, SELECT_ROW, Row
+from sqlite_log_handler._read.scan import Scan
+from sqlite_log_handler._read.statistics import Books, Bucket, Gap, LogStats
+from sqlite_log_handler._read.top import Talker
+
+By: TypeAlias = Literal["logger", "source", "level", "exception", "thread", "process"]
+
+# Seconds between two looks at a log that is followed. With the handler's tick of 0.1 s a row is seen 0.15 s after it
+# was logged; a look at a log to which nothing was added takes some ten microseconds.
+POLL_SECONDS = 0.05
+
+
+def followed(reader: "LogReader", filters: Filters) -> Filters:
+    """
+    Return `filters` as they hold for whatever file comes in the place of the one that is read now.
+    """
+    return settled(reader._scan.connection, filters)  # noqa: SLF001 - of this module
+
+
+class LogReader:
+    """
+    Read a log, while it is written or long after, without being able to change anything in it.
+
+    For example::
+
+        with LogReader("app-log.db") as log:
+            for row in log.rows(level="WARNING", logger="shop", since="-1h"):
+                print(row.time, row.level, row.logger, row.message)
+
+    It is safe beside a program that logs: no query holds a snapshot for longer than it takes to read some hundred rows,
+    however long one takes over them. It is safe on files from elsewhere: nothing in a file is run, and a file that asks
+    for endless work is refused.
+
+    All methods that return rows or numbers take the same filters by name; all of those that are given must hold.
+
+    - `since`, `until`: A `datetime` (without a zone: local time), a `date` (its midnight, local time), or a text as
+      `yesterday`, `-1h`, `10 min ago`, `2025-06-30 12:00`, `@1751284800`.
+    - `level`: The lowest level, by name or number, or a range as `INFO..WARNING`.
+    - `logger`, `exclude`: Names of loggers, one or several; those below them in the hierarchy are meant as well.
+    - `text`: Text in the message or in the traceback; `pattern`: a regular expression instead. Without a capital letter
+      both mean either case.
+    - `process`: A process id; `run`: the process that was started last (0), the one before (-1), or first (1).
+    - `thread`: A thread's name or identifier; `task`: the name of an asyncio task.
+    - `exception`: The class of an exception, with its module or without.
+    - `attributes`: A dict of what was given as `extra`, compared as text, and numbers as numbers.
+    - `after_id`, `up_to_id`: Bounds of `id`.
+
+    A reader may be handed from thread to thread, and is for one of them at a time.
+
+    Args:
+        path: The database, a `str` or a `PathLike`.
+        timeout: Seconds to wait for somebody who keeps everybody out of the file; in WAL mode nobody does.
+
+    Raises:
+        MissingFileError: There is no such file.
+        EmptyFileError: Nothing was written to it yet.
+        ForeignFileError: It is no log of this package.
+        NewerSchemaError: It was made by a newer version of this package.
+        UnreadableFileError, BusyFileError, CorruptFileError: It cannot be read; the text says what to do.
+        LimitError: It asks for more work than any log does.
+        FilterError: A filter cannot be understood. It is a ValueError.
+        ValueError: The reader is used after `close()`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, timeout: float = 5.0) -> None:
+        self.path = os.path.abspath(os.fsdecode(path))
+        self._timeout = timeout
+        # Before it is opened: if it is replaced in between, rows come twice rather than never.
+        self._file = identity_of(self.path)
+        self._scan = Scan(self.path, timeout=timeout)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path}{' (closed)' if self._scan.closed else ''}>"
+
+    @property
+    def notice(self) -> str | None:
+        """
+        What has to be known about what is read, as rows that are left out because the -wal may not be read; or None.
+        """
+        return self._scan.notice
+
+    @property
+    def schema(self) -> int:
+        """
+        The version of the file's schema.
+        """
+        return int(self._scan.one("PRAGMA user_version"))
+
+    def close(self) -> None:
+        """
+        Close the file. What is asked of the reader after that raises a ValueError; to close it again does nothing.
+        """
+        self._scan.close()
+
+    def last_id(self) -> int:
+        """
+        Return the id of the last row there is now, 0 when there is none.
+        """
+        return self._scan.last_id()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Row]:
+        return self.rows()
+
+    def rows(self, *, newest: int | None = None, reverse: bool = False, **filters: Unpack[Filters]) -> Iterator[Row]:
+        """
+        Yield the rows that match, in the order in which they were committed, as far as there are any now.
+
+        Args:
+            newest: So many of the newest ones only; 0 or more.
+            reverse: The newest one first.
+            filters: See the class.
+        """
+        return map(Row._make, self._select(SELECT_ROW, newest, filters, reverse=reverse))
+
+    def json_lines(
+        self, *, newest: int | None = None, reverse: bool = False, **filters: Unpack[Filters]
+    ) -> Iterator[str]:
+        """
+        Yield each row as `Row.to_json` has it, as a line of JSON, but made by SQLite and several times as fast.
+        """
+        return (str(line) for _, line in self._select(SELECT_JSON, newest, filters, reverse=reverse))
+
+    def _select(
+        self, select: str, newest: int | None, filters: Filters, *, reverse: bool
+    ) -> Iterator[tuple[object, ...]]:
+        chosen = where(self._scan.connection, filters)
+        if newest is not None:
+            chosen = self._scan.newest(chosen, integer("newest", newest, 0))
+        return self._scan.rows(select, chosen, backward=reverse)
+
+    def follow(
+        self, *, wait: Callable[[float], object] = time.sleep, poll: float = POLL_SECONDS, **filters: Unpack[Filters]
+    ) -> Iterator[Row]:
+        """
+        Yield the rows that match as they are committed, without end.
+
+        It begins behind the last row there is now, or behind `after_id`. It goes on by id, so what retention deletes
+        meanwhile does not matter; and when the file is replaced by a new one, or removed and made anew, it reads the
+        old one to its end and goes on with the first row of the new one.
+
+        Args:
+            wait: Called with the seconds until the next look; a true result ends the iteration, as that of
+                `threading.Event().wait` does.
+            poll: Those seconds.
+            filters: See the class.
+        """
+        # Now, and not when the first row comes: what is refused, what time it is, and what a level is called here.
+        return self._follow(settled(self._scan.connection, filters), wait, poll)
+
+    def _follow(self, filters: Filters, wait: Callable[[float], object], poll: float) -> Iterator[Row]:
+        for after_id, up_to_id in self.additions(filters.get("after_id"), wait=wait, poll=poll):
+            asked = filters.get("up_to_id")
+            narrowed: Filters = {
+                **filters,
+                "after_id": after_id,
+                "up_to_id": up_to_id if asked is None else min(up_to_id, asked),
+            }
+            yield from self.rows(**narrowed)
+
+    def additions(
+        self,
+        after_id: int | None = None,
+        *,
+        wait: Callable[[float], object] = time.sleep,
+        poll: float = POLL_SECONDS,
+    ) -> Iterator[tuple[int, int]]:
+        """
+        Yield the bounds `after_id`, `up_to_id` of what was added to the log, as it is, without end; see `follow`.
+
+        While one pair is in the hand of the caller, the reader reads the file that the pair is of.
+        """
+        if after_id is None:
+            after_id = self._scan.last_id()
+        after_id = integer("after_id", after_id)
+        version: object = None
+        while True:
+            if self._file is not None and self._file != identity_of(self.path):
+                # Moved or removed under us: the last of it, which is still open, and then what comes in its place.
+                last_id = self._scan.last_id()
+                if last_id > after_id:
+                    yield after_id, last_id
+                after_id, version, self._file = 0, None, None
+            if self._file is None or self._scan.is_stale:
+                self._reopen()
+                version = None
+            if self._file is not None:
+                seen, version = version, self._scan.one("PRAGMA data_version")
+                last_id = self._scan.last_id() if seen != version else after_id
+                if last_id > after_id:
+                    yield after_id, last_id
+                    after_id = last_id
+            if wait(poll):
+                return
+
+    def _reopen(self) -> None:
+        """
+        Open what stands at the path now, if that is a log already; the same file anew, if one is read.
+        """
+        self._scan.one("SELECT 1")  # not when `wait` has closed the reader
+        file = identity_of(self.path)
+        if self._file is not None and self._file != file:
+            return  # replaced just now: the next look begins it from its start
+        try:
+            scan = Scan(self.path, timeout=self._timeout)
+        except (MissingFileError, EmptyFileError):
+            return
+        if self._file is not None and scan.notice is not None:
+            # Its -wal may not be read: a program writes to it, and may be writing that back into the file just now.
+            scan.close()
+            return
+        self._scan.close()
+        self._scan, self._file = scan, file
+
+    def top(self, by: By = "logger", **filters: Unpack[Filters]) -> list[Talker]:
+        """
+        Say who logs most: the loudest first.
+
+        By logger and by level, and without filters other than `level`, `logger`, `exclude` and full hours, this is read
+        from the table `volume`, which also counts what was pruned since. Anything else is counted row by row.
+
+        Args:
+            by: `logger`, `source` (a call site), `level`, `exception`, `thread` or `process`.
+            filters: See the class.
+        """
+        return top.top(self._scan, by, filters)
+
+    def gaps(self, **filters: Unpack[Filters]) -> list[Gap]:
+        """
+        Return the gaps: the lines of the ledger of drops, and what was pruned before it was forwarded.
+
+        Filters that a dropped record has nothing for, as `text`, let every gap pass: it may have matched.
+        """
+        return statistics.gaps(self._scan, filters)
+
+    def stats(self) -> LogStats:
+        """
+        Count what there is in the log.
+        """
+        return statistics.stats(self._scan, time.time_ns() // 1000)
+
+    def histogram(
+        self, bucket: str | float | None = None, *, most: int = 24, **filters: Unpack[Filters]
+    ) -> list[Bucket]:
+        """
+        Count records over time, by level.
+
+        Args:
+            bucket: How long a bucket is: seconds, or a text as `10 min`. By default a round length.
+            most: How many buckets there are by default, at most; 2 or more.
+            filters: See the class.
+        """
+        return statistics.histogram(self._scan, bucket, filters, most)
+
+    def books(self) -> Books:
+        """
+        Count rows and drops in all the places that have to agree.
+        """
+        return statistics.books(self._scan)
+
+    def check(self) -> list[str]:
+        """
+        Have SQLite check the file, and return what is wrong with it.
+        """
+        return self._scan.check()

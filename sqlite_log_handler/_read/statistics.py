@@ -1,0 +1,300 @@
+"""
+What a log says in numbers: what is missing, how much there is, and whether the books agree.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlite_log_handler._logfile.times import parse_duration
+from sqlite_log_handler._read.filters import FilterError, Filters, Where, drops_where, integer, where
+from sqlite_log_handler._read.scan import Scan
+
+_MOST_BUCKETS: Final = 100_000
+# Seconds: a unit of the file, and as long as Python's calendar, which is far from 64 bits of these units.
+_SHORTEST_BUCKET: Final = 1e-6
+_LONGEST_BUCKET: Final = 10_000 * 365.25 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """
+    Records that are missing after row `after_id`, of one cause, logger and level; times in microseconds since 1970.
+
+    Where retention deleted rows that nobody had taken elsewhere yet, `cause` is `max_age (not forwarded)` or the like,
+    `after_id` the last of the deleted rows, and `logger` and `level` are empty.
+    """
+
+    after_id: int
+    since_us: int
+    until_us: int
+    cause: str
+    logger: str
+    level: str
+    count: int
+    process: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """
+    How far somebody has come who takes the log elsewhere, and how far behind the last row that is.
+
+    `lag_rows` are the rows behind `after_id`; `lag_seconds` is the age of the first of them, 0 when there is none.
+    """
+
+    name: str
+    after_id: int
+    updated_us: int
+    lag_rows: int
+    lag_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """
+    What was logged from `since_us` until before `until_us`: records by the number of their level, and drops.
+    """
+
+    since_us: int
+    until_us: int
+    levels: dict[int, int]
+    dropped: int
+
+    @property
+    def records(self) -> int:
+        """
+        Records of all levels.
+        """
+        return sum(self.levels.values())
+
+
+@dataclass(frozen=True, slots=True)
+class LogStats:
+    """
+    What there is in a log, in rows and in bytes; times in microseconds since 1970.
+
+    `wal_bytes` is the size of the -wal beside the file, `free_bytes` what pruning left free inside of it. `pruned` are
+    the rows that retention deleted, `unsent` those among them that nobody had taken elsewhere.
+    """
+
+    rows: int
+    first_id: int | None
+    last_id: int | None
+    first_us: int | None
+    last_us: int | None
+    levels: dict[int, int]
+    level_names: dict[int, str]
+    loggers: int
+    sources: int
+    processes: int
+    dropped: int
+    dropped_by_cause: dict[str, int]
+    pruned: int
+    unsent: int
+    file_bytes: int
+    wal_bytes: int
+    free_bytes: int
+    journal_mode: str
+    auto_vacuum: str
+    cursors: tuple[Cursor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """
+    What the file says of itself, counted in different places that have to agree.
+
+    `rows` are the program's, without the `warnings` about drops. Those say how many records were dropped, and so do the
+    ledger (table `drops`) and the table `volume`, which counts the rows that were written as well.
+    """
+
+    rows: int
+    warnings: int
+    pruned: int
+    written_in_volume: int
+    dropped_in_ledger: int
+    dropped_in_volume: int
+    dropped_in_warnings: int
+
+
+# What is missing ------------------------------------------------------------------------------------------------------
+
+
+_GAPS: Final = """
+SELECT after_id, since_us, until_us, cause, logger, coalesce(levels.name, 'Level ' || drops.levelno), count,
+    processes.pid
+FROM drops
+    LEFT JOIN levels ON levels.levelno = drops.levelno
+    LEFT JOIN processes ON processes.id = process_id
+WHERE {0}
+ORDER BY after_id, since_us, drops.id
+"""
+_PRUNED: Final = """
+SELECT * FROM (
+    SELECT last_id AS after_id, since_us, until_us, cause || ' (not forwarded)', '', '', unsent, NULL
+    FROM prunes WHERE unsent > 0
+) WHERE {0}
+"""
+
+
+def gaps(scan: Scan, filters: Filters, now: datetime | None = None) -> list[Gap]:
+    """
+    Read the ledger; see `LogReader.gaps`.
+    """
+    condition, parameters = drops_where(scan.connection, filters, now)
+    found = [Gap(*row) for row in scan.all(_GAPS.format(condition), parameters)]
+    if scan.has_table("prunes"):
+        # Whose rows they were is not known any more, so filters on that let them pass.
+        kept: Filters = {**filters, "level": None, "logger": None, "exclude": None, "process": None, "run": None}
+        condition, parameters = drops_where(scan.connection, kept, now)
+        found += [Gap(*row) for row in scan.all(_PRUNED.format(condition), parameters)]
+        found.sort(key=lambda gap: (gap.after_id, gap.since_us))
+    return found
+
+
+# How much there is ----------------------------------------------------------------------------------------------------
+
+
+def histogram(
+    scan: Scan, bucket: str | float | None, filters: Filters, most: int, now: datetime | None = None
+) -> list[Bucket]:
+    """
+    Count records over time; see `LogReader.histogram`.
+    """
+    chosen = where(scan.connection, filters, now)
+    first, last = scan.ends(chosen)
+    if first > last:
+        return []
+    width = _width(bucket, last - first, most)
+    begin, count = first // width, last // width - first // width + 1
+    if count > _MOST_BUCKETS:
+        message = f"bucket={bucket!r} makes {count:,} buckets of this log: take a longer one"
+        raise FilterError(message)
+    levels: list[dict[int, int]] = [{} for _ in range(count)]
+    # SQLite's division cuts towards zero, Python's down: shifted, nothing is below zero.
+    sql = (
+        "SELECT part, levelno, count(*) FROM (SELECT (created_us - ?) / ? AS part, levelno FROM records "  # noqa: S608 - same
+        f"WHERE id BETWEEN ? AND ? AND {chosen.sql} LIMIT -1) GROUP BY 1, 2"
+    )
+    for span in scan.spans(chosen):
+        for part, levelno, records in scan.all(sql, (begin * width, width, *span, *chosen.parameters)):
+            if 0 <= part < count:  # what a writer has added meanwhile may be later
+                levels[part][levelno] = levels[part].get(levelno, 0) + records
+    dropped = [0] * count
+    for gap in gaps(scan, filters, now):
+        part = gap.since_us // width - begin
+        if gap.logger and 0 <= part < count:
+            dropped[part] += gap.count
+    return [
+        Bucket((begin + part) * width, (begin + part + 1) * width, levels[part], dropped[part]) for part in range(count)
+    ]
+
+
+_NICE_SECONDS: Final = (
+    *(0.001, 0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30),
+    *(60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200),
+    *(86_400, 172_800, 604_800, 1_209_600, 2_419_200, 7_257_600, 31_449_600, 314_496_000, 3_144_960_000),
+)
+
+
+def _width(bucket: str | float | None, span_us: int, most: int) -> int:
+    """
+    Return the length of a bucket in microseconds: the one asked for, or a round one of which `most` are enough.
+    """
+    integer("most", most, 2)
+    if bucket is None:
+        return next((round(s * 1e6) for s in _NICE_SECONDS if span_us / (s * 1e6) < most - 1), span_us)
+    try:
+        seconds = parse_duration(bucket).total_seconds() if isinstance(bucket, str) else float(bucket)
+    except (TypeError, OverflowError) as error:
+        message = f"bucket={bucket!r} is no length of time: write seconds, or a text as 90s, 10min, '1h 30min', 7d"
+        raise FilterError(message) from error
+    except ValueError as error:
+        raise FilterError(str(error)) from error
+    if not _SHORTEST_BUCKET <= seconds <= _LONGEST_BUCKET:
+        message = f"bucket={bucket!r} is no length of time: it must be a microsecond or more, and 10,000 years or less"
+        raise FilterError(message)
+    return round(seconds * 1e6)
+
+
+_VACUUM: Final = ("none", "full", "incremental")
+
+
+def stats(scan: Scan, now_us: int) -> LogStats:
+    """
+    Count what there is; see `LogReader.stats`.
+    """
+    levels: dict[int, int] = defaultdict(int)
+    rows = 0
+    sql = "SELECT levelno, count(*) FROM (SELECT levelno FROM records WHERE id BETWEEN ? AND ? LIMIT -1) GROUP BY 1"
+    for span in scan.spans(Where()):
+        for levelno, count in scan.all(sql, span):
+            levels[levelno] += count
+            rows += count
+    causes = dict(scan.all("SELECT cause, sum(count) FROM drops GROUP BY cause ORDER BY sum(count) DESC, cause"))
+    pruned, unsent = 0, 0
+    if scan.has_table("prunes"):
+        ((pruned, unsent),) = scan.all("SELECT ifnull(sum(count), 0), ifnull(sum(unsent), 0) FROM prunes")
+    wal = os.path.realpath(scan.path) + "-wal"
+    return LogStats(
+        rows=rows,
+        first_id=scan.one("SELECT min(id) FROM records"),
+        last_id=scan.one("SELECT max(id) FROM records"),
+        first_us=scan.one("SELECT min(created_us) FROM records"),
+        last_us=scan.one("SELECT max(created_us) FROM records"),
+        levels=dict(sorted(levels.items())),
+        level_names=dict(scan.all("SELECT levelno, name FROM levels ORDER BY levelno")),
+        loggers=scan.one("SELECT count(DISTINCT logger) FROM sources"),
+        sources=scan.one("SELECT count(*) FROM sources"),
+        processes=scan.one("SELECT count(*) FROM processes"),
+        dropped=sum(causes.values()),
+        dropped_by_cause=causes,
+        pruned=pruned,
+        unsent=unsent,
+        file_bytes=os.stat(scan.path).st_size,
+        wal_bytes=os.stat(wal).st_size if os.path.exists(wal) else 0,
+        free_bytes=scan.one("PRAGMA freelist_count") * scan.one("PRAGMA page_size"),
+        journal_mode=scan.one("PRAGMA journal_mode"),
+        auto_vacuum=_VACUUM[scan.one("PRAGMA auto_vacuum")],
+        cursors=tuple(_cursors(scan, now_us)),
+    )
+
+
+def _cursors(scan: Scan, now_us: int) -> Iterator[Cursor]:
+    if not scan.has_table("cursors"):
+        return
+    for name, after_id, updated_us in scan.all("SELECT name, after_id, updated_us FROM cursors ORDER BY name"):
+        lag = scan.one("SELECT count(*) FROM records WHERE id > ?", (after_id,))
+        oldest = scan.all("SELECT created_us FROM records WHERE id > ? ORDER BY id LIMIT 1", (after_id,))
+        seconds = max(now_us - oldest[0][0], 0) / 1e6 if oldest else 0.0
+        yield Cursor(name, after_id, updated_us, lag, seconds)
+
+
+def books(scan: Scan) -> Books:
+    """
+    Count everything twice; see `LogReader.books`.
+    """
+    # One statement, and so one moment, beside a program that logs.
+    pruned = "(SELECT ifnull(sum(count), 0) FROM prunes)" if scan.has_table("prunes") else "0"
+    ((rows, warnings, *others),) = scan.all(_BOOKS.format(pruned))
+    return Books(rows - warnings, warnings, *others)
+
+
+_BOOKS: Final = """
+WITH warnings AS (
+    SELECT json_extract(attributes, '$.dropped') AS dropped FROM records
+    WHERE source_id IN (SELECT id FROM sources WHERE logger = 'sqlite_log_handler') AND json_valid(attributes)
+)
+SELECT
+    (SELECT count(*) FROM records),
+    (SELECT count(dropped) FROM warnings),
+    {0},
+    (SELECT ifnull(sum(records), 0) FROM volume),
+    (SELECT ifnull(sum(count), 0) FROM drops),
+    (SELECT ifnull(sum(dropped), 0) FROM volume),
+    (SELECT ifnull(sum(dropped), 0) FROM warnings)
+"""

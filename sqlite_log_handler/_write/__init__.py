@@ -1,0 +1,3 @@
+"""
+The way of a record from `logger.info()` to a row in the file.
+"""

@@ -1,0 +1,3 @@
+"""
+What deletes old rows, and keeps the file and its WAL within their bounds.
+"""

@@ -1,0 +1,636 @@
+"""
+From a `logging.LogRecord` to a row: a flat tuple of atoms, made on the thread that logs.
+
+`make_row` is pure: no clock, no lock, no I/O.
+It runs before the record leaves the caller, because later is too late: arguments change, frames and the
+caller's objects would be kept alive, and another thread would call the caller's code.
+
+A row begins with the five fields that the queue works by (see `_write.queue`); the others are only carried.
+Its source and its thread are interned: the row holds a reference to one tuple shared by all rows of that call
+site, or of that thread. Only so do 100,000 rows of 50 characters fit into 33 MB.
+
+Nothing that a program logs may make a batch fail, so a row holds only what SQLite takes: `str` that encodes to
+UTF-8 and has no NUL in it, `int` within 64 bits, finite `float`, None. What cannot be kept becomes a marker.
+"""
+
+import copy
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from logging import LogRecord
+from typing import Any, Final, TypeAlias
+
+# (logger, pathname, lineno, func)
+Source: TypeAlias = tuple[str, str, int, str]
+# (process, process_name, thread, thread_name)
+Thread: TypeAlias = tuple[int, str, int | None, str | None]
+Row: TypeAlias = tuple[
+    int,
+    float,
+    Source,
+    int,
+    int,
+    Thread,
+    str | None,
+    str,
+    str | None,
+    str | None,
+    str | None,
+    str | None,
+]
+LEVELNO: Final = 0
+CREATED: Final = 1  # seconds since 1970, as in the record
+SOURCE: Final = 2
+SIZE: Final = 3  # in SIZE_UNITs of memory
+MARKS: Final = 4  # TRUNCATED, MALFORMED, both or none
+THREAD: Final = 5
+TASK_NAME: Final = 6
+MESSAGE: Final = 7
+EXC_TYPE: Final = 8
+EXC_TEXT: Final = 9
+STACK_INFO: Final = 10
+ATTRIBUTES: Final = 11  # a JSON object
+
+TRUNCATED = 1
+MALFORMED = 2
+
+# CPython keeps one object for each int up to 256. In units of 64 bytes a size is such an int up to 16 KiB, and takes
+# no memory of its own; in bytes it would take 32 bytes a row, a tenth of the row.
+_SIZE_BITS = 6
+SIZE_UNIT = 1 << _SIZE_BITS
+
+# What a row takes with an empty message: tuple 136, created 24, slot of the deque 8, str 49; malloc rounds each up.
+_ROW_BYTES = 240
+_TEXT_BYTES = 56
+_ROUND_UP = _ROW_BYTES + SIZE_UNIT - 1
+
+MAX_RECORD_BYTES = 64 * 1024
+
+# Beyond it, microseconds do not fit into 64 bits.
+_MAX_SECONDS = 9e12
+_MAX_SQUARE = _MAX_SECONDS * _MAX_SECONDS
+
+# Longer names are not names. PATH_MAX is 4096, but nobody has a source file there.
+_NAME_LENGTH = 1_000
+
+# The name of a thread stands in each row of the file, though only once in memory. One of so many bytes takes no more in
+# the file than what is counted for a row in any case; a longer one is counted in each row.
+_SHORT_NAME = 128
+
+# A program has some thousand call sites at most; made-up logger names must not make the process grow.
+_INTERNED = 4_096
+_sources: dict[object, Source] = {}
+_threads: dict[object, Thread] = {}
+# Who logs at which level from where: what a row of the same call site and the same thread holds again.
+_known: dict[object, tuple[int, Source, Thread]] = {}
+
+# Python 3.12 came with it; an attribute of that name is `extra` before.
+_WITHOUT_TASK_NAME = sys.version_info < (3, 12)
+
+_PLAIN = vars(logging.LogRecord("", 0, "", 0, "", (), None))
+_PLAIN_LENGTH = len(_PLAIN)
+_LAST_PLAIN = next(reversed(_PLAIN))
+_STANDARD = frozenset(_PLAIN) | {"message", "asctime", "taskName"}
+
+# What SQLite takes as it is, and what calls no code of the program's when it is hashed.
+_PLAIN_TYPES = frozenset((str, int, type(None)))
+
+_default_formatter = logging.Formatter()
+
+
+def make_row(
+    record: logging.LogRecord, formatter: logging.Formatter | None = None, max_bytes: int = MAX_RECORD_BYTES
+) -> Row:
+    """
+    Build the row of `record`. No Exception comes out of it, whatever the record holds.
+
+    Args:
+        record: It is not changed, except by the formatter as any handler's would.
+        formatter: Gives the message. The traceback is kept out of it: it has a field of its own.
+        max_bytes: Message, traceback, stack and attributes take this many bytes of UTF-8 together at most.
+
+    Raises:
+        BaseException: What is no Exception (KeyboardInterrupt, SystemExit) belongs to the program and comes out.
+    """
+    message = None
+    try:
+        # The common record, in as few steps as can be (docs/performance.md has what each costs). What is not there, or
+        # is something else than this expects, goes the long way.
+        if formatter is None and type(record) is LogRecord and type(record.msg) is str:
+            # LogRecord.getMessage(), without the call.
+            message = record.msg % record.args if record.args else record.msg
+            known = _known.get((
+                record.levelno, record.name, record.pathname, record.lineno, record.funcName,
+                record.process, record.processName, record.thread, record.threadName,
+            )) or _meet(record)  # fmt: skip
+            created = record.created
+            if (
+                known is not None
+                and type(message) is str
+                and "\0" not in message
+                and not record.exc_info
+                and not record.exc_text
+                and not record.stack_info
+                and type(created) is float
+                and created * created < _MAX_SQUARE
+            ):
+                levelno, source, thread = known
+                # The __dict__ last, because a record that has shown it is slower to read.
+                if (
+                    message.isascii()
+                    and (_WITHOUT_TASK_NAME or record.taskName is None)  # type: ignore[attr-defined]  # new in 3.12
+                    and len(record.__dict__) == _PLAIN_LENGTH
+                ):
+                    size = len(message)
+                    if size <= max_bytes:
+                        size = size + _ROUND_UP >> _SIZE_BITS
+                        return (levelno, created, source, size, 0, thread, None, message, None, None, None, None)
+                else:
+                    text, size, task_name, attributes = _less_common(record, message)
+                    if size <= max_bytes:
+                        size = size + _ROUND_UP >> _SIZE_BITS
+                        return (
+                            levelno,
+                            created,
+                            source,
+                            size,
+                            0,
+                            thread,
+                            task_name,
+                            text,
+                            None,
+                            None,
+                            None,
+                            attributes,
+                        )
+    except Exception:  # noqa: BLE001 - the long way finds out what is wrong, and marks it
+        message = None
+    try:
+        return _long_way(record, formatter, max_bytes, message)
+    except Exception as error:  # noqa: BLE001 - RecursionError, MemoryError: keep what can be kept
+        return marker_row(record, error)
+
+
+def _less_common(record: logging.LogRecord, message: str) -> tuple[str, int, str | None, str | None]:
+    """
+    Return message, size, task name and attributes of a record that has more than the common one.
+    """
+    size = len(message)
+    if not message.isascii():
+        message = _escape(message)
+        size = _memory(message)
+    attributes = task_name = None
+    values = record.__dict__
+    if len(values) != _PLAIN_LENGTH:
+        extra = _extra(record)
+        if extra:
+            attributes = _encode(extra)
+            size += _memory(attributes)
+    if values.get("taskName") is not None:
+        task_name = clean(values["taskName"])
+        size += _memory(task_name)
+    return message, size, task_name, attributes
+
+
+def marker_row(record: logging.LogRecord, error: BaseException) -> Row:
+    """
+    Build the row of a record that could not be kept. Calls no code but ours.
+    """
+    try:
+        values = object.__getattribute__(record, "__dict__")
+    except AttributeError:
+        values = {}  # no record at all
+    name, levelno, created = values.get("name"), values.get("levelno"), values.get("created")
+    return (
+        integer(levelno) if type(levelno) is int else 0,
+        _created(created)[0] if type(created) is float else 0.0,
+        (_escape(name[:_NAME_LENGTH]) if type(name) is str else "?", "?", 0, "?"),
+        (_ROW_BYTES + 4 * _NAME_LENGTH) // SIZE_UNIT,
+        MALFORMED,
+        (os.getpid(), "?", None, None),
+        None,
+        f"<record not kept: {type(error).__name__}>",
+        None,
+        None,
+        None,
+        None,
+    )
+
+
+def _long_way(  # noqa: C901 - a list of fields, one after the other
+    record: logging.LogRecord, formatter: logging.Formatter | None, max_bytes: int, message: Any
+) -> Row:
+    if not vars(record).keys() >= _PLAIN.keys():
+        # Somebody has deleted an attribute, or made the record by other means: what is missing is None.
+        if "msg" not in vars(record):
+            raise AttributeError(name="msg", obj=record)
+        complete = LogRecord("", 0, "", 0, "", (), None)
+        complete.__dict__.update({**dict.fromkeys(_PLAIN), **vars(record)})
+        complete.created = vars(record).get("created", 0.0)
+        record = complete
+    extra = _extra(record)
+    marks = 0
+    try:
+        if isinstance(record.msg, dict):
+            # structlog: the event is the message, the rest of the dict its context, and what was raised.
+            extra = {**_context(record.msg), **extra}
+            message = extra.pop("event", None)
+        if formatter is not None:
+            message = formatter.format(_without_traceback(record))
+        elif message is None:
+            message = record.getMessage()
+        message = _str(message)
+    except Exception as error:  # noqa: BLE001 - "%d" % "x", a formatter that misses an attribute, a __str__ that raises
+        message = _unformatted(record, error)
+        marks |= MALFORMED
+
+    exc_type, exc_text, malformed = _exception(record, formatter or _default_formatter)
+    marks |= malformed
+    attributes = None
+    if extra:
+        attributes, malformed = _attributes(extra)
+        marks |= malformed
+    stack_info = None if record.stack_info is None else _text(str, record.stack_info)
+    whole = (message, exc_text, stack_info)
+    texts = [None if text is None else _escape(text[: max_bytes + 1]) for text in whole]
+    sizes = [0 if text is None else _utf8_length(text) for text in (*texts, attributes)]
+    if sum(sizes) > max_bytes:
+        marks |= TRUNCATED
+        limits = _shares(sizes, max_bytes)
+        for index, text in enumerate(texts):
+            if text is not None and sizes[index] > limits[index]:
+                texts[index] = _cut(text, limits[index], len(whole[index] or ""))
+        if sizes[-1] > limits[-1]:
+            attributes = _cut_attributes(extra, limits[-1])
+    message, exc_text, stack_info = texts
+
+    source, source_bytes = _source(record)
+    thread, thread_bytes = _thread(record)
+    task_name = _optional(getattr(record, "taskName", None), _NAME_LENGTH)
+    size = _ROW_BYTES + source_bytes + thread_bytes
+    size += sum(map(_memory, (message, task_name, exc_type, exc_text, stack_info, attributes)))
+    created, malformed = _created(record.created)
+    levelno = integer(record.levelno)
+    return (
+        levelno,
+        created,
+        source,
+        (size + SIZE_UNIT - 1) // SIZE_UNIT,
+        marks | malformed,
+        thread,
+        task_name,
+        message or "",
+        exc_type,
+        exc_text,
+        stack_info,
+        attributes,
+    )
+
+
+def _extra(record: logging.LogRecord) -> dict[str, Any]:
+    """
+    Return what was given as `extra`, or set on the record by a filter or a factory; without private names.
+    """
+    values = list(record.__dict__.items())
+    if type(record) is LogRecord and values[_PLAIN_LENGTH - 1][0] == _LAST_PLAIN:
+        # What LogRecord.__init__ sets comes first, and a dict keeps its order.
+        del values[:_PLAIN_LENGTH]
+    extra = {
+        key: value for key, value in values if isinstance(key, str) and key not in _STANDARD and not key.startswith("_")
+    }
+    nested = extra.get("extra")
+    if isinstance(nested, dict):
+        # loguru hands all of its own down as one attribute of that name.
+        del extra["extra"]
+        extra = {**_public(nested), **extra}
+    if extra.get("otelTraceID") == "0":
+        # OpenTelemetry, outside of any span.
+        for key in ("otelTraceID", "otelSpanID", "otelTraceSampled"):
+            extra.pop(key, None)
+    return extra
+
+
+def _public(values: dict[Any, Any]) -> dict[str, Any]:
+    named = ((clean(key), value) for key, value in list(values.items()))
+    return {name: value for name, value in named if not name.startswith("_")}
+
+
+def _context(event: dict[Any, Any]) -> dict[str, Any]:
+    context = _public(event)
+    if _raised(event):
+        del context["exc_info"]
+    return context
+
+
+def _raised(event: dict[Any, Any]) -> Any:
+    """
+    Return what structlog was given as `exc_info`: it stays in the dict, for a processor that renders it.
+    """
+    exc_info = event.get("exc_info")
+    return exc_info if exc_info is True or isinstance(exc_info, BaseException | tuple) else None
+
+
+def _without_traceback(record: logging.LogRecord) -> logging.LogRecord:
+    """
+    Return what a formatter shall see: it would put the traceback into the message.
+    """
+    if record.exc_info or record.exc_text or record.stack_info:
+        record = copy.copy(record)
+        record.exc_info = record.exc_text = record.stack_info = None
+    return record
+
+
+def _unformatted(record: logging.LogRecord, error: Exception) -> str:
+    text = _text(str, record.msg)
+    if record.args:
+        text = f"{text} {_text(repr, record.args)[:_NAME_LENGTH]}"
+    return f"{text} <not formatted: {type(error).__name__}: {_text(str, error)[:_NAME_LENGTH]}>"
+
+
+def _exception(record: logging.LogRecord, formatter: logging.Formatter) -> tuple[str | None, str | None, int]:
+    exc_info: Any = record.exc_info
+    try:
+        if not exc_info and isinstance(record.msg, dict):
+            exc_info = _raised(record.msg)
+        if exc_info is True:
+            exc_info = sys.exc_info()  # this is still the thread on which it was raised
+        if isinstance(exc_info, BaseException):
+            exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
+        if exc_info and exc_info[0] is not None:
+            kind = exc_info[0]
+            name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+            return clean(name), _str(formatter.formatException(exc_info)), 0
+    except Exception as error:  # noqa: BLE001 - a formatException that raises, an exc_info that is none
+        return None, f"<traceback not kept: {type(error).__name__}>", MALFORMED
+    # Rendered already: by another handler, or before the record was sent here from another process.
+    return None, _text(str, record.exc_text) if record.exc_text else None, 0
+
+
+# Plain text -----------------------------------------------------------------------------------------------------------
+
+
+def _str(value: object) -> str:
+    """
+    Return an exact str: an instance of a subclass would take the caller's code to the listener.
+    """
+    text = str(value)
+    return text if type(text) is str else str.__str__(text)
+
+
+def _text(render: Callable[[Any], str], value: object) -> str:
+    try:
+        return _str(render(value))
+    except Exception as error:  # noqa: BLE001 - hostile __str__ and __repr__
+        return f"<{type(value).__name__} that cannot be shown: {type(error).__name__}>"
+
+
+def _is_plain_name(value: object) -> bool:
+    return type(value) is str and value.isascii() and len(value) <= _NAME_LENGTH and "\0" not in value
+
+
+def _optional(value: object, length: int) -> str | None:
+    return None if value is None else _escape(_text(str, value)[:length])
+
+
+def clean(value: object) -> str:
+    """
+    Return a name as SQLite can keep it, at a length that names have.
+    """
+    return _escape(_text(str, value)[:_NAME_LENGTH])
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _escape(text: str) -> str:
+    r"""
+    Return `text` as SQLite can keep it: NUL and lone surrogates as \x00 and \udc80.
+    """
+    if "\0" in text:
+        # Stored as it is, but length(), LIKE and the shell stop there: it hides what follows.
+        text = text.replace("\0", r"\x00")
+    if not text.isascii():
+        text = _SURROGATE.sub(_escaped_surrogate, text)
+    return text
+
+
+def _escaped_surrogate(match: re.Match[str]) -> str:
+    return rf"\u{ord(match[0]):04x}"
+
+
+def _utf8_length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _memory(text: str | None) -> int:
+    """
+    Return the bytes that a queued text takes: SQLite makes CPython keep the UTF-8 of a text that is not ASCII.
+    """
+    if text is None:
+        return 0
+    return _TEXT_BYTES + (len(text) if text.isascii() else text.__sizeof__() + _utf8_length(text))
+
+
+def _shares(sizes: Sequence[int], total: int) -> list[int]:
+    """
+    Share `total` among texts: the short ones get what they need, the long ones the rest in equal parts.
+    """
+    limits = [0] * len(sizes)
+    for rank, index in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
+        limits[index] = total // (len(sizes) - rank)
+        total -= min(sizes[index], limits[index])
+    return limits
+
+
+def _cut(text: str, limit: int, length: int) -> str:
+    """
+    Cut to `limit` bytes of UTF-8, the marker included; `length` is what there was, in characters.
+    """
+    marker = f" <cut: {length} characters>"
+    return text.encode()[: max(0, limit - len(marker))].decode(errors="ignore") + marker
+
+
+# Attributes -----------------------------------------------------------------------------------------------------------
+
+# SQLite reads 1,000 levels of JSON at most, and no NaN (https://sqlite.org/json1.html).
+_JSON_DEPTH = 900
+_JSON_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]')
+_JSON_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+
+
+def _jsonable(value: object) -> object:
+    """
+    Say what stands for a value that JSON does not know.
+    """
+    if isinstance(value, set | frozenset):
+        return list(value)
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return repr(value) if isinstance(value, BaseException) else str(value)
+
+
+_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_jsonable).encode
+
+
+def _encode(value: object) -> str:
+    text = _json(value)
+    if text.count("[") + text.count("{") > _JSON_DEPTH and _depth(text) > _JSON_DEPTH:
+        # Rather a text than JSON that no reader takes.
+        raise RecursionError
+    if "\\u0000" in text:
+        text = _JSON_NUL.sub(r"\1\\\\x00", text)
+    if not text.isascii():
+        text = _SURROGATE.sub(lambda match: "\\" + _escaped_surrogate(match), text)
+    return text
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for match in _JSON_BRACKET.finditer(text):
+        bracket = match[0]
+        if bracket in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif bracket in "]}":
+            depth -= 1
+    return deepest
+
+
+def _attributes(extra: dict[str, Any]) -> tuple[str, int]:
+    try:
+        return _encode(extra), 0
+    except Exception:  # noqa: BLE001 - NaN, circular, deep, a __str__ that raises: find out which value it is
+        return _encode({clean(key): _plain(value) for key, value in extra.items()}), MALFORMED
+
+
+def _plain(value: object) -> object:
+    """
+    Return the value when JSON can hold it, else what it looks like.
+    """
+    try:
+        _encode(value)
+    except Exception:  # noqa: BLE001 - see _attributes
+        return _text(repr, value)
+    return value
+
+
+def _cut_attributes(extra: dict[str, Any], limit: int) -> str:
+    """
+    Cut the long values, so that what is kept stays JSON.
+    """
+    texts = {
+        clean(key): _escape(value if isinstance(value, str) else _text(_encode, value)) for key, value in extra.items()
+    }
+    # A value may double when it is written as JSON.
+    sizes = [_utf8_length(text) for text in texts.values()]
+    limits = _shares(sizes, limit // 2)
+    cut = {
+        key: text if size <= share else _cut(text, share, len(text))
+        for (key, text), size, share in zip(texts.items(), sizes, limits, strict=True)
+    }
+    attributes = _encode(cut)
+    return attributes if _utf8_length(attributes) <= limit else _encode({"cut": f"{len(extra)} attributes"})
+
+
+# What many rows share -------------------------------------------------------------------------------------------------
+
+
+def integer(value: object, default: int = 0) -> int:
+    """
+    Return `value` if SQLite can keep it as an integer, else `default`.
+    """
+    return int(value) if isinstance(value, int) and -(2**63) <= value < 2**63 else default
+
+
+def microseconds(created: object) -> int:
+    """
+    Return a time as the file has it; 0 for one that is none.
+    """
+    return round(_created(created)[0] * 1e6)
+
+
+def _created(value: object) -> tuple[float, int]:
+    if isinstance(value, int | float) and abs(value) < _MAX_SECONDS:
+        return float(value), 0
+    return 0.0, MALFORMED
+
+
+def _source(record: logging.LogRecord) -> tuple[Source, int]:
+    key = (record.name, record.pathname, record.lineno, record.funcName)
+    return _interned(_sources, key, _clean_source)
+
+
+def _clean_source(key: tuple[Any, ...]) -> Source:
+    name, pathname, lineno, func = key
+    return (clean(name), clean(pathname), integer(lineno), clean(func or ""))
+
+
+def _thread(record: logging.LogRecord) -> tuple[Thread, int]:
+    key = (record.process, record.processName, record.thread, record.threadName)
+    thread, size = _interned(_threads, key, _clean_thread)
+    return thread, size + (_memory(thread[3]) if _has_long_name(thread) else 0)
+
+
+def _has_long_name(thread: Thread) -> bool:
+    return thread[3] is not None and _utf8_length(thread[3]) > _SHORT_NAME
+
+
+def _clean_thread(key: tuple[Any, ...]) -> Thread:
+    process, process_name, thread, thread_name = key
+    return (
+        integer(process, os.getpid()),
+        clean(process_name or ""),
+        None if thread is None else integer(thread),
+        _optional(thread_name, _NAME_LENGTH),
+    )
+
+
+def _meet(record: logging.LogRecord) -> tuple[int, Source, Thread] | None:
+    """
+    Remember that a call site logs from a thread, if both are interned; what is None has to go the long way.
+    """
+    source_key = (record.name, record.pathname, record.lineno, record.funcName)
+    thread_key = (record.process, record.processName, record.thread, record.threadName)
+    source, thread, levelno = _sources.get(source_key), _threads.get(thread_key), record.levelno
+    if (
+        source is None
+        or thread is None
+        or _has_long_name(thread)
+        or type(levelno) is not int
+        or levelno != integer(levelno)
+    ):
+        return None
+    known = (levelno, source, thread)
+    if all(type(part) in _PLAIN_TYPES for part in (*source_key, *thread_key)):
+        if len(_known) >= _INTERNED:
+            _known.clear()
+        _known[(levelno, *source_key, *thread_key)] = known
+    return known
+
+
+def forget_threads() -> None:
+    """
+    Begin anew in a forked child: a record without a process (`logging.logProcesses = False`) is of this one now.
+    """
+    _threads.clear()
+    _known.clear()
+
+
+def _interned(known: dict[Any, Any], key: tuple[Any, ...], make: Callable[[tuple[Any, ...]], Any]) -> tuple[Any, int]:
+    """
+    Return the one tuple for `key`, and what it adds to the memory of this row: nothing, unless it is new.
+    """
+    # Only short keys of exact types are kept: others may have a __hash__ of their own, and would stay alive.
+    plain = all(type(part) in _PLAIN_TYPES and (type(part) is not str or len(part) <= _NAME_LENGTH) for part in key)
+    value = known.get(key) if plain else None  # one lookup: another thread may clear it
+    if value is not None:
+        return value, 0
+    value = make(key)
+    if plain:
+        if len(known) >= _INTERNED:
+            known.clear()
+        known[key] = value
+    return value, 4 * SIZE_UNIT + sum(_memory(part) for part in value if isinstance(part, str))

@@ -1,0 +1,463 @@
+"""
+`sqlite-log prune`: what it deletes, what it says, and what it leaves alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import sqlite3
+import sys
+
+import pytest
+
+from sqlite_log_handler import BusyFileError, CorruptFileError, ForeignFileError, LogFileError, SQLiteHandler
+from sqlite_log_handler._cli.commands import prune as command
+from sqlite_log_handler._logfile.schema import connect_read_only
+from sqlite_log_handler._logfile.write_lock import WriteLock
+
+DAY = 86_400.0
+NOW = 1_700_000_000.0
+FILL = """
+WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count)
+INSERT INTO records (created_us, levelno, source_id, process_id, message)
+SELECT (:now - :count + n) * 1000000, 20, 1, 1, printf('%500d', n) FROM numbers
+"""
+
+
+@pytest.fixture
+def prune(path, clock, monkeypatch):
+    """
+    Run the command: `prune("--max-rows", "5")`. Time passes only when it sleeps.
+    """
+    monkeypatch.delenv("SQLITE_LOG_DB", raising=False)
+
+    def prune(*arguments, file=path):
+        parser = argparse.ArgumentParser()
+        command.add_parser(parser.add_subparsers())
+        options = parser.parse_args(["prune", *([str(file)] if file else []), *arguments])
+        return options.run(options, now=lambda: NOW, clock=clock, sleep=clock.advance)
+
+    return prune
+
+
+@pytest.fixture
+def log(path):
+    """
+    A log of so many rows, the newest of now, a second apart: `log(count)`.
+    """
+
+    def log(count, *, auto_vacuum=True):
+        SQLiteHandler(path).close()
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("INSERT INTO sources VALUES (1, 'app', '/app.py', 1, 'main')")
+            connection.execute("INSERT INTO processes VALUES (1, 'host', 1, 'MainProcess', 0, 'app')")
+            connection.execute(FILL, {"count": count, "now": round(NOW)})
+            if not auto_vacuum:
+                connection.execute("PRAGMA auto_vacuum = NONE")
+                connection.execute("VACUUM")
+
+    return log
+
+
+@pytest.fixture
+def held_wal(path):
+    """
+    A reader that holds a snapshot over the `with` block, and something in the WAL behind it.
+    """
+
+    @contextlib.contextmanager
+    def held_wal():
+        with contextlib.closing(connect_read_only(str(path))) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM records").fetchone()
+            with contextlib.closing(sqlite3.connect(path)) as writer, writer:
+                writer.execute("UPDATE levels SET name = 'LOUD' WHERE levelno = 50")
+            yield
+
+    return held_wal
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [(["--max-rows", "50"], 50), (["--max-age", "1m"], 61), (["--max-age=10", "--max-rows=90"], 11)],
+)
+def test_rows_beyond_the_limits_go(prune, log, query, arguments, left, capsys):
+    """The oldest rows are deleted until all limits hold, and what was done is said."""
+    log(100)
+
+    assert 0 == prune(*arguments)
+    assert [(101 - left, 100, left)] == query("SELECT min(id), max(id), count(*) FROM records")
+    assert [(100 - left,)] == query("SELECT sum(count) FROM prunes")
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith(f"deleted {100 - left} rows (max_")
+    assert out[1].startswith(f"{left} rows are left; file and WAL took ")
+
+
+def test_the_file_becomes_smaller(prune, log, path):
+    """With `--max-bytes` the file has the size that was asked for when the command ends."""
+    log(20_000)
+    assert os.stat(path).st_size > 10_000_000
+
+    assert 0 == prune("--max-bytes", "4MB")
+    assert 2_500_000 < os.stat(path).st_size <= 3_500_000
+
+
+def test_free_pages_are_given_back_on_demand(prune, log, path, query):
+    """`--vacuum` gives all free pages back, with limits or without."""
+    log(5_000)
+    prune("--max-rows", "4000")
+    assert query("PRAGMA freelist_count")[0][0] > 100
+    before = os.stat(path).st_size
+
+    assert 0 == prune("--vacuum")
+    assert [(0,)] == query("PRAGMA freelist_count")
+    assert os.stat(path).st_size < before * 0.85
+
+
+def test_a_file_without_auto_vacuum_is_written_anew_only_on_demand(prune, log, path, query, capsys):
+    """A file made without auto_vacuum keeps its size, and says so; with `--vacuum` it is written anew, with it."""
+    log(5_000, auto_vacuum=False)
+    before = os.stat(path).st_size
+    assert 0 == prune("--max-rows", "100")
+    assert before == os.stat(path).st_size
+    assert "made without auto_vacuum" in capsys.readouterr().err
+
+    assert 0 == prune("--vacuum")
+    assert [(2,)] == query("PRAGMA auto_vacuum")
+    assert os.stat(path).st_size < before / 5
+    assert [("ok",)] == query("PRAGMA integrity_check")
+
+
+def test_a_dry_run_changes_nothing(prune, log, path, capsys):
+    """`--dry-run` says what would go, and why, and does not touch the file."""
+    log(1_000)
+    before = path.read_bytes(), os.stat(path).st_mtime_ns
+
+    assert 0 == prune("--dry-run", "--max-age", "200", "--vacuum")
+    assert before == (path.read_bytes(), os.stat(path).st_mtime_ns)
+    out = capsys.readouterr().out
+    assert "would delete 799 of 1,000 rows, ids 1 to 799, about " in out
+    assert "max_age" in out
+    assert "would give back 0 bytes of free pages" in out
+
+
+def test_nothing_to_delete_is_said(prune, log, capsys):
+    """A log that is within its limits is left as it is, and that is no error."""
+    log(10)
+
+    assert (0, 0) == (prune("--max-rows", "10"), prune("--max-rows", "10", "--dry-run"))
+    assert 2 == capsys.readouterr().out.count("nothing to delete")
+
+
+def test_the_log_may_be_named_by_the_environment(prune, log, path, query, monkeypatch):
+    """Without FILE the log is the one that SQLITE_LOG_DB names."""
+    log(10)
+    monkeypatch.setenv("SQLITE_LOG_DB", str(path))
+
+    assert 0 == prune("--max-rows", "3", file=None)
+    assert [(3,)] == query("SELECT count(*) FROM records")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "Give --max-age, --max-rows or --max-bytes, or --vacuum"),
+        (["--dry-run"], "Give --max-age"),
+        (["--max-age", "yesterday"], "--max-age='yesterday': must be seconds, or a text like '7d'"),
+        (["--max-rows", "0"], "--max-rows=0: must be 1 or more"),
+        (["--max-bytes", "5"], "--max-bytes='5': must be 1,048,576 bytes or more, and is 5 bytes"),
+    ],
+)
+def test_a_wrong_limit_is_named(prune, log, arguments, told):
+    """What cannot be done is said with the flag, its value, and what is allowed."""
+    log(1)
+    with pytest.raises(ValueError, match=r"must be|Give") as raised:
+        prune(*arguments)
+
+    assert told in str(raised.value)
+
+
+def test_no_file_is_made(prune, path, tmp_path):
+    """A file that is not there is an error, and stays away."""
+    with pytest.raises(FileNotFoundError, match=r"app-log.* does not exist: name the file of a SQLiteHandler"):
+        prune("--max-rows", "1")
+    with pytest.raises(LogFileError, match="is a folder: name a file in it"):
+        prune("--max-rows", "1", file=tmp_path)
+    with pytest.raises(ValueError, match="Name a FILE, or set SQLITE_LOG_DB"):
+        prune("--max-rows", "1", file=None)
+
+    assert [] == os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["empty", "text", "foreign"])
+def test_a_file_of_somebody_else_is_left_alone(prune, path, content):
+    """A file that is no log of ours is refused, and left as it is."""
+    if content == "foreign":
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE records (id INTEGER PRIMARY KEY)")
+    else:
+        path.write_text("" if content == "empty" else "a text log\n" * 1_000)
+    before = path.read_bytes()
+    with pytest.raises(ForeignFileError):
+        prune("--max-rows", "1")
+
+    assert before == path.read_bytes()
+    assert [path.name] == os.listdir(path.parent)
+
+
+def test_a_damaged_file_is_told_as_such(prune, log, path):
+    """A file that lost its end is an error that names what saves the rest."""
+    log(1_000)
+    path.write_bytes(path.read_bytes()[:8_192])
+
+    with pytest.raises(CorruptFileError, match="it is damaged: `sqlite-log check` says where"):
+        prune("--max-rows", "1")
+
+
+def test_damage_that_is_found_on_the_way_is_told_as_such(prune, log, path):
+    """
+    Damage in the middle of a file, which deleting is the first to meet, is named with the file and what to do.
+
+    It was once SQLite's bare "database disk image is malformed".
+    """
+    log(2_000)
+    with open(path, "r+b") as file:
+        file.seek(4_096 * 20)
+        file.write(b"\xff" * 4_096 * 200)
+
+    with pytest.raises(CorruptFileError, match=rf"{re.escape(repr(str(path)))}: it is damaged: `sqlite-log check`"):
+        prune("--max-rows", "1")
+
+
+def test_a_log_without_its_ledger_is_left_alone(prune, log, path, query):
+    """
+    Nothing is deleted from a log in which a table is missing, as `check` says: its books could not be kept.
+
+    Without the table `drops`, 12,992 rows were once deleted, and the exit status was 0.
+    """
+    log(100)
+    query("DROP TABLE drops")
+    with pytest.raises(CorruptFileError, match="it has no table drops, so nothing is deleted; see `sqlite-log check`"):
+        prune("--max-rows", "1")
+
+    assert [(100,)] == query("SELECT count(*) FROM records")
+
+
+def test_another_program_that_writes_is_told_as_such(prune, log, path):
+    """When a program that knows nothing of the lock beside the file is writing, the file is named, and what to do."""
+    log(100)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(BusyFileError, match=rf"{re.escape(repr(str(path)))}: another process .*: try again when"):
+            prune("--max-rows", "1")
+
+
+@pytest.mark.parametrize("denied", ["file", "folder"])
+def test_who_may_not_write_is_told_so(prune, log, path, monkeypatch, denied, query):
+    """
+    Who may read a log and not write to it is told that, and the log is left alone; `--dry-run` only reads.
+
+    It was once said that a process had been killed while it wrote.
+    """
+    log(100)
+    name = str(path) if denied == "file" else str(path.parent)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not (mode & os.W_OK and path == name) and access(path, mode))
+    with pytest.raises(PermissionError, match="you may not write to it: make the file and its folder writable"):
+        prune("--max-rows", "1")
+
+    assert [(100,)] == query("SELECT count(*) FROM records")
+    assert 0 == prune("--max-rows", "1", "--dry-run")
+
+
+def test_a_file_system_that_takes_no_writes_is_told_as_such(prune, log, path, monkeypatch):
+    """When only SQLite finds out that nothing can be written, the line says the same."""
+    log(100)
+
+    def refuse(*_):
+        error = sqlite3.OperationalError("attempt to write a readonly database")
+        error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DIRECTORY
+        raise error
+
+    monkeypatch.setattr("sqlite_log_handler._write.retention.pruner.Pruner.step", refuse)
+    with pytest.raises(PermissionError, match="you may not write to it"):
+        prune("--max-rows", "1")
+
+
+def test_a_row_that_is_too_long_to_be_shown_can_be_deleted(prune, log, path):
+    """Commands that read refuse a value of more than 16 MiB; retention has to be able to get rid of it."""
+    log(10)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE records SET message = CAST(zeroblob(?) AS TEXT) WHERE id = 1", [17 << 20])
+
+    assert 0 == prune("--max-rows", "5")
+
+
+def test_the_lock_is_let_go_between_chunks(prune, log, monkeypatch, clock, path, query):
+    """Between two chunks a writer of another process gets its turn."""
+    monkeypatch.setattr("sqlite_log_handler._write.retention.limits._CHUNK_ROWS", 10)
+    log(100)
+    free = []
+    advance = clock.advance
+
+    def write(seconds):
+        with contextlib.closing(WriteLock(str(path))) as lock, lock.hold(0):
+            free.append(query("SELECT count(*) FROM records")[0][0])
+        advance(seconds)
+
+    clock.advance = write
+    prune("--max-rows", "20")
+
+    # Four chunks at a time while it is far over the limit.
+    assert [60, 20] == free[:2]
+
+
+def test_a_writer_that_stays_is_an_error(prune, log, path, monkeypatch):
+    """When somebody holds the lock for too long, that is said, and nothing is deleted."""
+    monkeypatch.setattr(command, "_LOCK_TIMEOUT", 0)
+    log(10)
+    with (
+        contextlib.closing(WriteLock(str(path))) as lock,
+        lock.hold(0),
+        pytest.raises(TimeoutError, match="writing to"),
+    ):
+        prune("--max-rows", "1")
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_reader_that_stays_is_said(prune, log, path, capsys, clock, linked):
+    """
+    A reader that keeps the WAL from being written back ends the work, with status 1 and a line about it.
+
+    By a link to the log there was no WAL to be seen, and as much was written into it as the reader stayed for.
+    """
+    log(20_000)
+    file = path
+    if linked:
+        file = path.with_name("link.db")
+        file.symlink_to(path)
+    begin = clock.now
+    with contextlib.closing(connect_read_only(str(path))) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM records").fetchone()
+        assert 1 == prune("--max-bytes", "2MB", file=file)
+
+    assert "not done to the end: a reader holds a snapshot since" in capsys.readouterr().err
+    assert 10 <= clock.now - begin <= 12
+    assert 0 == prune("--max-bytes", "2MB", file=file)
+
+
+@pytest.mark.parametrize("arguments", [["--max-rows", "10"], ["--vacuum"], ["--max-rows", "10", "--vacuum"]])
+def test_a_reader_that_keeps_a_small_wal_is_said(prune, log, path, capsys, clock, held_wal, arguments):
+    """
+    What is deleted stands in the WAL until that is written back, and a reader is in the way of that.
+
+    Beside a reader `--max-rows` once deleted all but ten rows of 2.8 MB, the file and its WAL took 5.7 MB from then on,
+    and the exit status was 0. `--vacuum` beside it said "nothing to delete", and gave nothing back.
+    """
+    log(2_000)
+    prune("--max-rows", "1000")
+    begin, before = clock.now, os.stat(path).st_size
+    with held_wal():
+        assert 1 == prune(*arguments)
+
+    named = f" (process {os.getpid()}, which is this one)" if os.path.exists("/proc/locks") else ""
+    assert f" or before{named}; end that reader, and run it again" in capsys.readouterr().err
+    assert 10 <= clock.now - begin <= 12
+    assert 0 == prune(*arguments)
+    assert not os.path.exists(f"{path}-wal")
+    assert os.stat(path).st_size < before or "--vacuum" not in arguments
+
+
+def test_a_reader_that_is_soon_gone_is_waited_for(prune, log, path, clock):
+    """A reader that lets go of its snapshot within ten seconds costs these seconds, and nothing else."""
+    log(2_000)
+    advance = clock.advance
+    with contextlib.closing(connect_read_only(str(path))) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM records").fetchone()
+
+        def let_go(seconds):
+            if seconds == 1.0 and reader.in_transaction:
+                reader.execute("COMMIT")
+            advance(seconds)
+
+        clock.advance = let_go
+        assert 0 == prune("--max-rows", "10")
+
+
+def test_a_reader_beside_nothing_to_do_is_no_error(prune, log, path, held_wal):
+    """When there is nothing to delete, what a reader keeps in the WAL is not of this command, and no error of it."""
+    log(100)
+    with held_wal():
+        assert 0 == prune("--max-rows", "100")
+
+
+def test_a_reader_keeps_a_file_from_being_written_anew(prune, log, path, held_wal):
+    """With a reader in the way a file without auto_vacuum stays as it is: written anew it would be in the WAL twice."""
+    log(2_000, auto_vacuum=False)
+    with held_wal():
+        before = os.stat(f"{path}-wal").st_size
+        assert 1 == prune("--vacuum")
+        assert before == os.stat(f"{path}-wal").st_size
+
+
+class Terminal:
+    """
+    A stream that says it is a terminal, or that it is none.
+    """
+
+    def __init__(self, *, terminal):
+        self.terminal = terminal
+        self.text = ""
+
+    def isatty(self):
+        return self.terminal
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_long_work_shows_a_bar_on_a_terminal_only(prune, log, monkeypatch, clock, terminal):
+    """On a terminal work that takes long shows how far it has come, and clears the line; elsewhere there is no bar."""
+    monkeypatch.setattr("sqlite_log_handler._write.retention.limits._CHUNK_ROWS", 10)
+    monkeypatch.setattr(command, "_BAR_AFTER", 0)
+    log(100)
+    stream = Terminal(terminal=terminal)
+    monkeypatch.setattr(sys, "stderr", stream)
+    prune("--max-rows", "50")
+
+    if not terminal:
+        assert "" == stream.text
+    else:
+        assert "\rdeleting [################################........] 80%\x1b[K" in stream.text
+        assert stream.text.endswith("\r\x1b[K")
+
+
+def test_short_work_shows_no_bar(prune, log, monkeypatch):
+    """Work that is done in half a second shows nothing."""
+    log(100)
+    stream = Terminal(terminal=True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    prune("--max-rows", "50")
+
+    assert "" == stream.text
+
+
+def test_the_help_has_examples(capsys):
+    """`--help` names each flag, and shows how it is called."""
+    parser = argparse.ArgumentParser(prog="sqlite-log")
+    command.add_parser(parser.add_subparsers())
+    with pytest.raises(SystemExit):
+        parser.parse_args(["prune", "--help"])
+
+    out = capsys.readouterr().out
+    for word in ("--max-age", "--max-rows", "--max-bytes", "--vacuum", "--dry-run", "sqlite-log prune app-log.db"):
+        assert word in out

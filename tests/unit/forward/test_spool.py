@@ -1,0 +1,373 @@
+"""
+The file as a forwarder sees it: rows behind a cursor, and the cursor in the file itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+
+import pytest
+
+from sqlite_log_handler._forward.spool import Spool, TakenCursorError
+from sqlite_log_handler._logfile.schema import ForeignFileError
+from sqlite_log_handler._logfile.write_lock import WriteLock
+
+ALL = 10_000, 1 << 30
+
+
+@pytest.fixture
+def log(make_handler, logger):
+    """
+    Log so many messages, and see them in the file: `log(3)` logs "0", "1", "2".
+    """
+    handler = make_handler()
+    logger.addHandler(handler)
+
+    def burst(count=1, **options):
+        for number in range(count):
+            logger.info("%d", number, **options)
+        assert handler.flush()
+
+    return burst
+
+
+@pytest.fixture
+def lines():
+    """
+    What the operator was told.
+    """
+    return []
+
+
+@pytest.fixture
+def make_spool(path, lines):
+    """
+    Open the log with a cursor: `make_spool(name="x")`.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def make(name="x", file=path):
+            spool = Spool(str(file), name, say=lines.append, time=lambda: 1_700_000_000.5)
+            stack.callback(spool.close)
+            return spool
+
+        yield make
+
+
+def ids(batch):
+    """
+    Give the ids of the rows of a batch.
+    """
+    return [row[0] for row in batch.rows]
+
+
+def test_rows_come_in_order_and_once(log, make_spool):
+    """Rows are read in the order of their ids, from behind the last one that was read."""
+    log(5)
+    spool = make_spool()
+
+    assert [1, 2, 3] == ids(spool.read(3, 1 << 30))
+    assert [4, 5] == ids(spool.read(3, 1 << 30))
+    assert [] == ids(spool.read(*ALL))
+
+
+def test_a_batch_has_a_bound_in_bytes(make_spool, make_handler, logger):
+    """A batch ends before the text of its rows is longer than asked for; a long row comes alone."""
+    logger.addHandler(make_handler())
+    for length in (10, 10, 5_000, 10):
+        logger.info("x" * length)
+    logger.handlers[0].flush()
+    spool = make_spool()
+
+    assert [[1, 2], [3], [4]] == [ids(spool.read(100, 1_500)) for _ in range(3)]
+
+
+def test_a_batch_brings_what_its_rows_refer_to(log, make_spool, logger):
+    """Sources, processes and levels come with the rows that name them."""
+    log()
+
+    batch = make_spool().read(*ALL)
+
+    ((source_id, process_id),) = [(row[3], row[4]) for row in batch.rows]
+    assert (logger.name, "burst") == (batch.sources[source_id][0], batch.sources[source_id][3])
+    assert os.getpid() == batch.processes[process_id][1]
+    assert "INFO" == batch.levels[20]
+
+
+def test_the_cursor_is_in_the_file(log, make_spool, query):
+    """A saved cursor is a row of `cursors`, and whoever opens the file with its name goes on behind it."""
+    log(4)
+    spool = make_spool()
+    spool.read(2, 1 << 30)
+    spool.save(2)
+
+    assert [("x", 2, 1_700_000_000_500_000)] == query("SELECT * FROM cursors")
+    assert [3, 4] == ids(make_spool().read(*ALL))
+    assert [1, 2, 3, 4] == ids(make_spool("y").read(*ALL))
+
+
+def test_the_cursor_moves_only_when_it_is_saved(log, make_spool):
+    """What was read and not saved is read again by the next one."""
+    log(2)
+    make_spool().read(*ALL)
+
+    assert [1, 2] == ids(make_spool().read(*ALL))
+
+
+def test_a_name_that_two_use_is_noticed(log, make_spool):
+    """When somebody else has moved the cursor, saving says so, and what to do about it."""
+    log(4)
+    first, second = make_spool(), make_spool()
+    first.read(*ALL)
+    second.read(*ALL)
+    first.save(1)
+    third = make_spool()
+    third.read(*ALL)
+    third.save(3)
+
+    for late in (first, second):
+        with pytest.raises(TakenCursorError, match=r"'x' .* --name"):
+            late.save(4)
+
+
+def test_the_cursor_is_written_under_the_write_lock(log, make_spool, path):
+    """Saving waits for the lock under which everything is written to a log, and gives up for now without it."""
+    log()
+    spool = make_spool()
+    spool.read(*ALL)
+
+    lock = WriteLock(str(path))
+    with contextlib.closing(lock), lock.hold(1.0), pytest.raises(TimeoutError):
+        spool.save(1)
+    spool.save(1)
+
+
+def test_a_locked_database_is_an_error_for_now(log, make_spool, path):
+    """Saving while somebody writes without the lock raises an error, and leaves no transaction open."""
+    log()
+    spool = make_spool()
+    spool.read(*ALL)
+
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            spool.save(1)
+    spool.save(1)
+
+
+def test_no_snapshot_is_held_between_two_calls(log, make_spool, path):
+    """A reader that sends for minutes does not keep the WAL from being written back."""
+    log(3)
+    spool = make_spool()
+    spool.read(*ALL)
+    log()
+
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        busy, in_wal, written_back = other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    assert (0, in_wal) == (busy, written_back)
+
+
+def test_pruned_rows_leave_a_gap(log, make_spool):
+    """Rows that are gone between the cursor and the next row are counted, with the cause that the file knows."""
+    log(6)
+    spool = make_spool()
+    spool.read(1, 1 << 30)
+    spool.save(1)
+    with contextlib.closing(sqlite3.connect(spool.path)) as other, other:
+        other.execute("DELETE FROM records WHERE id BETWEEN 2 AND 4")
+        other.execute("INSERT INTO prunes VALUES (1, 1, 4, 0, 0, 'max_rows', 4, 3)")
+
+    batch = spool.read(*ALL)
+
+    assert (3, ["max_rows"], [5, 6]) == (batch.missing, batch.causes, ids(batch))
+
+
+def test_pruned_rows_are_counted_when_nothing_is_left(log, make_spool):
+    """Rows that are gone count also when no row came after them."""
+    log(3)
+    spool = make_spool()
+    spool.read(1, 1 << 30)
+    with contextlib.closing(sqlite3.connect(spool.path)) as other, other:
+        other.execute("DELETE FROM records")
+
+    batch = spool.read(*ALL)
+
+    assert (1, 3, [], 2, []) == (batch.after_id, batch.last_id, batch.rows, batch.missing, batch.causes)
+    assert 0 == spool.read(*ALL).missing
+
+
+def test_what_was_pruned_before_the_first_run_is_no_loss(log, make_spool):
+    """Without a cursor reading begins at the oldest row there is; what was pruned before was not to be sent."""
+    log(4)
+    spool = make_spool()
+    with contextlib.closing(sqlite3.connect(spool.path)) as other, other:
+        other.execute("DELETE FROM records WHERE id < 3")
+
+    batch = spool.read(*ALL)
+
+    assert (0, [3, 4]) == (batch.missing, ids(batch))
+
+
+def test_news_are_noticed(log, make_spool):
+    """A file has news until it was read to its end, and again when somebody else has written to it."""
+    log(3)
+    spool = make_spool()
+    assert spool.has_news()
+    assert spool.read(2, 1 << 30).more
+    assert spool.has_news()
+    assert not spool.read(*ALL).more
+    assert not spool.has_news()
+
+    spool.save(3)
+    assert not spool.has_news()
+
+    log()
+    assert spool.has_news()
+
+
+def test_a_file_that_was_replaced_begins_anew(log, make_spool, path, lines, make_handler, logger):
+    """A new file at the path has ids and cursors of its own; the cursor of the old one is not written into it."""
+    log(3)
+    spool = make_spool()
+    spool.read(*ALL)
+    logger.handlers[0].close()
+    for end in ("", "-wal", "-shm"):
+        if os.path.exists(f"{path}{end}"):
+            os.rename(f"{path}{end}", f"{path}.old{end}")
+    logger.handlers.clear()
+    logger.addHandler(make_handler())
+    logger.info("new")
+    logger.handlers[0].flush()
+
+    spool.save(3)
+    batch = spool.read(*ALL)
+    spool.save(1)
+
+    assert ["new"] == [row[8] for row in batch.rows]
+    assert "moved or replaced" in lines[0]
+    assert [2, 3] == ids(make_spool(file=f"{path}.old").read(*ALL))[-2:]
+
+
+def test_a_link_that_is_switched_to_another_log(log, make_spool, path, lines, make_handler, logger):
+    """When the link leads to another log, that one is read, and its cursor saved under its own write lock."""
+    second, link = path.with_name("second.db"), path.with_name("link.db")
+    link.symlink_to(path)
+    log(3)
+    spool = make_spool(file=link)
+    spool.read(*ALL)
+    logger.handlers[:] = [make_handler(second)]
+    logger.info("new")
+    logger.handlers[0].flush()
+    path.with_name("new link").symlink_to(second)
+    path.with_name("new link").replace(link)
+
+    spool.save(3)
+    batch = spool.read(*ALL)
+    with contextlib.closing(WriteLock(str(second))) as lock, lock.hold(1.0), pytest.raises(TimeoutError):
+        spool.save(1)
+    with contextlib.closing(WriteLock(str(path))) as lock, lock.hold(1.0):
+        spool.save(1)
+
+    assert ["new"] == [row[8] for row in batch.rows]
+    assert "moved or replaced" in lines[0]
+    assert [] == make_spool(file=second).read(*ALL).rows
+
+
+def test_a_link_that_is_switched_away_from_an_empty_file(make_spool, path, tmp_path, make_handler, monkeypatch):
+    """A log is opened under its own write lock, also when the link to it has led to a file without rows before."""
+    monkeypatch.setattr("sqlite_log_handler._forward.spool._LOCK_SECONDS", 0)
+    make_handler().close()
+    link, empty = tmp_path / "link.db", tmp_path / "empty.db"
+    empty.touch()
+    link.symlink_to(empty)
+    spool = make_spool(file=link)
+    assert [] == spool.read(*ALL).rows
+    link.unlink()
+    link.symlink_to(path)
+
+    with contextlib.closing(WriteLock(str(path))) as lock, lock.hold(1.0), pytest.raises(TimeoutError):
+        spool.read(*ALL)
+
+
+def test_a_link_that_is_switched_while_it_is_followed(log, make_spool, path, tmp_path, make_handler, monkeypatch):
+    """
+    What is opened is the log whose write lock is held, though the link lead elsewhere by now; the next read goes there.
+    """
+    log(3)
+    make_handler(tmp_path / "second.db").close()
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    spool = make_spool(file=link)
+    follow = spool._lock.follow
+
+    def switched(timeout):
+        found = follow(timeout)
+        link.unlink()
+        link.symlink_to(tmp_path / "second.db")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool._lock, "follow", switched)
+        assert [1, 2, 3] == ids(spool.read(*ALL))
+
+    assert [] == ids(spool.read(*ALL))
+
+
+def test_a_file_that_is_not_there_yet_has_no_rows(make_spool, tmp_path):
+    """A forwarder may be there before the program: a file that is missing or empty is a log without rows."""
+    spool = make_spool(file=tmp_path / "later.db")
+    assert [] == spool.read(*ALL).rows
+    (tmp_path / "later.db").touch()
+    assert [] == spool.read(*ALL).rows
+    assert spool.has_news()
+
+
+def test_a_file_of_another_program_is_refused(make_spool, tmp_path):
+    """What is no log is left as it is, with an error that says so."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE t (x)")
+
+    with pytest.raises(ForeignFileError, match="another program"):
+        make_spool(file=tmp_path / "other.db").read(*ALL)
+    (tmp_path / "text.log").write_text("a text log\n" * 1_000)
+    with pytest.raises(ForeignFileError, match="is not an SQLite database: name the file of a SQLiteHandler"):
+        make_spool(file=tmp_path / "text.log").read(*ALL)
+
+
+def test_drops_come_with_their_warning(path, make_spool, make_handler, logger):
+    """Lines of the ledger come with the batch that holds the warning of their gap."""
+    handler = make_handler(capacity=2, reserve=0, flush_interval=3_600)
+    logger.addHandler(handler)
+    for number in range(5):
+        logger.info("%d", number)
+    handler.close()
+
+    batch = make_spool().read(*ALL)
+
+    warnings = [row[0] for row in batch.rows if batch.sources[row[3]][0] == "sqlite_log_handler"]
+    assert [row_id - 1 for row_id in warnings] == list(batch.drops)
+    assert 3 == sum(drop[5] for drops in batch.drops.values() for drop in drops)
+
+
+def test_text_that_is_no_utf8_is_read_nevertheless(log, make_spool, path):
+    """A row that somebody has damaged does not stop those behind it."""
+    log()
+    with contextlib.closing(sqlite3.connect(path)) as other, other:
+        other.execute("UPDATE records SET message = CAST(x'66ff' AS TEXT)")
+
+    assert [r"f\xff"] == [row[8] for row in make_spool().read(*ALL).rows]
+
+
+def test_a_row_that_refers_to_nothing_is_read_nevertheless(log, make_spool, path):
+    """A row whose call site or process is not in the file, as after a repair, has an empty one; it was an error."""
+    log()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM sources")
+        connection.execute("DELETE FROM processes")
+
+    batch = make_spool().read(*ALL)
+    (row,) = batch.rows
+    assert (("", "", 0, ""), ("", 0, "", 0, "")) == (batch.sources[row[3]], batch.processes[row[4]])

@@ -1,0 +1,101 @@
+"""
+Points in time as people write them.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from freezegun import freeze_time
+
+from sqlite_log_handler._logfile.times import from_microseconds, microseconds, parse_duration, parse_time
+
+NOW = datetime(2025, 6, 30, 15, 4, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("now", "2025-06-30T15:04:05+00:00"),
+        ("today", "2025-06-30T00:00:00+00:00"),
+        ("Yesterday", "2025-06-29T00:00:00+00:00"),
+        ("tomorrow", "2025-07-01T00:00:00+00:00"),
+        ("-1h", "2025-06-30T14:04:05+00:00"),
+        ("+1h", "2025-06-30T16:04:05+00:00"),
+        ("-1h 30min", "2025-06-30T13:34:05+00:00"),
+        ("10 min ago", "2025-06-30T14:54:05+00:00"),
+        ("2 weeks ago", "2025-06-16T15:04:05+00:00"),
+        ("1.5d ago", "2025-06-29T03:04:05+00:00"),
+        ("250ms ago", "2025-06-30T15:04:04.750000+00:00"),
+        ("@0", "1970-01-01T00:00:00+00:00"),
+        ("@1751284800.25", "2025-06-30T12:00:00.250000+00:00"),
+        ("9:15", "2025-06-30T09:15:00+00:00"),
+        ("09:15:30", "2025-06-30T09:15:30+00:00"),
+        ("2025-06-01", "2025-06-01T00:00:00+00:00"),
+        ("2025-06-01 12:00", "2025-06-01T12:00:00+00:00"),
+        ("2025-06-01T12:00:00Z", "2025-06-01T12:00:00+00:00"),
+        ("2025-06-01T12:00:00.5+02:00", "2025-06-01T12:00:00.500000+02:00"),
+    ],
+)
+def test_what_is_understood(text, expected):
+    """Words, clocks, dates, lengths of time before now and seconds since 1970 are points in time."""
+    assert expected == parse_time(text, NOW).isoformat()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "soon", "ago", "-", "-1", "-1 fortnight", "@", "@x", "25:00", "2025-13-01", "1h ago ago", "@1e999"]
+)
+def test_what_is_not_understood(text):
+    """What is no point in time is refused, and the error says what can be written."""
+    with pytest.raises(ValueError, match=f"^{re.escape(repr(text))} is no point in time: write ISO 8601"):
+        parse_time(text, NOW)
+
+
+@pytest.mark.parametrize("text", ["", "x", "1", "h", "1h x", "1h -5m", "99999999999999d", "1d 9999999999w"])
+def test_what_is_no_length_of_time(text):
+    """What is no length of time is refused, and the error says what can be written."""
+    with pytest.raises(ValueError, match="is no length of time: write 90s"):
+        parse_duration(text)
+
+
+def test_a_day_is_one_of_the_zone_of_now():
+    """Yesterday begins at midnight where the one is who asks."""
+    kathmandu = timezone(timedelta(hours=5, minutes=45))
+
+    assert "2025-06-29T00:00:00+05:45" == parse_time("yesterday", NOW.astimezone(kathmandu)).isoformat()
+
+
+def test_a_time_without_a_zone_is_local(monkeypatch):
+    """Without a zone, a day begins when it begins here, with the offset that this day has."""
+    if not hasattr(time, "tzset"):
+        pytest.skip("the zone cannot be set on this system")
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")  # that of Berlin, which needs no database of zones
+    time.tzset()
+    try:
+        with freeze_time("2025-03-30 12:00:00"):  # summer time began at 01:00 UTC
+            found = [parse_time(text, datetime.now()).isoformat() for text in ("yesterday", "today", "12:00")]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+    assert ["2025-03-29T00:00:00+01:00", "2025-03-30T00:00:00+01:00", "2025-03-30T12:00:00+02:00"] == found
+
+
+def test_microseconds_are_exact():
+    """A time becomes the microseconds of the file and back without a difference, before 1970 as well."""
+    moments = [
+        NOW.replace(microsecond=1),
+        datetime(1969, 12, 31, 23, 59, 59, 999_999, UTC),
+        datetime(1, 1, 1, tzinfo=UTC),
+    ]
+
+    assert [1751295845000001, -1] == [microseconds(moment) for moment in moments[:2]]
+    assert moments == [from_microseconds(microseconds(moment)) for moment in moments]
+
+
+def test_a_time_that_no_calendar_has():
+    """Microseconds beyond the year 9999 are no time, and no error."""
+    assert None is from_microseconds(2**62)

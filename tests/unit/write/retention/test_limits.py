@@ -1,0 +1,297 @@
+"""
+What the limits of retention call for: numbers in, numbers out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqlite_log_handler._write.retention.limits import COMMIT_BYTES, LEAST_BYTES, Cut, Limits, State, limits, size_text
+
+MB = 1_000_000
+PAGE = 4_096
+
+
+def state(
+    live: int = 0,
+    free: int = 0,
+    wal: int = 0,
+    *,
+    rows: int | None = None,
+    first: int = 1,
+    file: int | None = None,
+    head: float = 0,
+) -> State:
+    """
+    Make the state of a log of so many bytes in use, free bytes, and bytes of WAL; 100 bytes a row by default.
+    """
+    pages, free_pages = (live + free) // PAGE, free // PAGE
+    rows = live // 100 if rows is None else rows
+    file = pages * PAGE if file is None else file
+    if not rows:
+        return State(PAGE, pages, free_pages, None, None, None, None, wal, file)
+    return State(PAGE, pages, free_pages, first, first + rows - 1, 0, head, wal, file)
+
+
+# Reading what was configured ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1, 1),
+        (0.5e3, 500),
+        ("90", 90),
+        ("90s", 90),
+        ("30m", 1_800),
+        ("12h", 43_200),
+        ("7d", 604_800),
+        (" 1.5 W ", 907_200),
+    ],
+)
+def test_an_age_is_seconds_or_a_text_with_a_unit(value, expected):
+    """An age is a number of seconds, or a text with a unit from s to w, in either case, with or without blanks."""
+    assert expected == limits(max_age=value).max_age
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (LEAST_BYTES, LEAST_BYTES),
+        ("2000000", 2 * MB),
+        ("500MB", 500 * MB),
+        ("2 GB", 2_000 * MB),
+        ("1.5gb", 1_500 * MB),
+        ("64MiB", 64 << 20),
+        ("2048KiB", 2 << 20),
+        ("1TiB", 1 << 40),
+    ],
+)
+def test_a_size_is_bytes_or_a_text_with_a_unit(value, expected):
+    """A size is a number of bytes, or a text in which MB is a million and MiB is 1,048,576."""
+    assert expected == limits(max_bytes=value).max_bytes
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error", "told"),
+    [
+        ("max_age", 0, ValueError, "from 1 second to 100 years, and is 0 seconds"),
+        ("max_age", -1, ValueError, "from 1 second to 100 years, and is -1 seconds"),
+        ("max_age", "0.5s", ValueError, "from 1 second to 100 years, and is 0.5 seconds"),
+        ("max_age", float("nan"), ValueError, "from 1 second"),
+        ("max_age", float("inf"), ValueError, "from 1 second"),
+        ("max_age", "101 years", ValueError, "'7d', '12h' or '30m'; 'years' is none of the units s, m, h, d, w"),
+        ("max_age", "5300w", ValueError, "100 years, and is 3,205,440,000 seconds"),
+        ("max_age", "", ValueError, "'7d', '12h' or '30m' (units: s, m, h, d, w)"),
+        ("max_age", "-7d", ValueError, "'7d'"),
+        ("max_age", "7 d 3 h", ValueError, "'7d'"),
+        ("max_age", "\u0667d", ValueError, "'7d'"),
+        ("max_age", True, TypeError, "'7d'"),
+        ("max_age", [7], TypeError, "'7d'"),
+        ("max_rows", 0, ValueError, "1 or more"),
+        ("max_rows", "100", TypeError, "an integer, 1 or more"),
+        ("max_rows", 1e6, TypeError, "an integer"),
+        ("max_rows", True, TypeError, "an integer"),
+        ("max_bytes", LEAST_BYTES - 1, ValueError, "1,048,576 bytes or more"),
+        ("max_bytes", "500", ValueError, "and is 500 bytes"),
+        ("max_bytes", "500KB", ValueError, "1,048,576 bytes or more, and is 500,000 bytes"),
+        ("max_bytes", "500 M", ValueError, "'M' is none of the units B, kB, MB, GB, TB, KiB, MiB, GiB, TiB"),
+        ("max_bytes", "much", ValueError, "'64MiB' (units: B, kB, MB, GB"),
+        ("max_bytes", 1 << 62, ValueError, "below 2**62 bytes"),
+        ("max_bytes", "9999999TB", ValueError, "below 2**62 bytes"),
+        ("max_bytes", 1e9, TypeError, "'500MB'"),
+        ("max_bytes", False, TypeError, "'500MB'"),
+    ],
+)
+def test_a_wrong_limit_is_named_with_its_value_and_its_range(option, value, error, told):
+    """
+    A limit of the wrong kind or out of range raises, with the option, the value and what is allowed.
+
+    It says which of unit and size is wrong: "500KB" is only too small, and "500 M" has no unit that is known, but both
+    used to be told the same.
+    """
+    with pytest.raises(error) as raised:
+        limits(**{option: value})
+
+    assert str(raised.value).startswith(f"{option}={value!r}: must be")
+    assert told in str(raised.value)
+
+
+def test_no_limit_is_no_retention():
+    """Limits of which none is set are false."""
+    assert not limits()
+    assert limits(max_rows=1)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(999, "999 bytes"), (1_000, "1.0 kB"), (52_400_000, "52.4 MB"), (3_000 * MB, "3.0 GB")]
+)
+def test_sizes_are_written_as_they_are_read(value, expected):
+    """A size is shown in the largest unit that it fills."""
+    assert expected == size_text(value)
+
+
+# Rows -----------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_cut_within_the_limits():
+    """A log within its limits is left alone, one without rows too."""
+    assert None is Limits(max_rows=100, max_bytes=50 * MB).cut(state(live=MB, rows=100))
+    assert None is Limits(max_rows=1, max_bytes=MB * 2).cut(state(live=3 * MB, rows=0))
+
+
+def test_rows_beyond_max_rows_go_down_to_99_percent():
+    """Rows are cut to 99 % of `max_rows`, so that the next deletion is some way off."""
+    assert Cut(20, "max_rows", urgent=False) == Limits(max_rows=1_000).cut(state(live=MB, rows=1_001, first=10))
+
+
+def test_a_single_row_can_be_kept():
+    """With `max_rows=1` the newest row stays."""
+    assert 41 == Limits(max_rows=1).cut(state(live=MB, rows=2, first=41)).last_id
+
+
+def test_bytes_are_counted_in_pages_that_are_in_use():
+    """Free pages are no reason to delete rows, because the next rows go there."""
+    limit = Limits(max_bytes=16 * MB)
+
+    assert None is limit.cut(state(live=13 * MB - PAGE, free=30 * MB))
+    assert "max_bytes" == limit.cut(state(live=13 * MB + 2 * PAGE)).cause
+
+
+def test_the_largest_cut_decides_and_gives_the_cause():
+    """All limits come down to one cut: the furthest, with its cause."""
+    both = Limits(max_rows=1_000, max_age=60)
+    log = state(live=MB, rows=1_005)
+
+    assert "max_rows" == both.cut(log, aged=Cut(3, "max_age", urgent=False)).cause
+    assert Cut(200, "max_age", urgent=False) == both.cut(log, aged=Cut(200, "max_age", urgent=False))
+
+
+def test_rows_go_in_chunks():
+    """However many rows are to go, one transaction deletes 20,000 of them or two megabytes at most, or one row."""
+    many = state(live=1_000 * MB, rows=10_000_000, first=5)
+    large = state(live=1_000 * MB, rows=10_000)
+    huge = state(live=1_000 * MB, rows=10)
+    next_are_large = state(live=1_000 * MB, rows=10_000_000, head=100_000)
+
+    assert 20_004 == Limits(max_rows=1).cut(many).last_id
+    assert 20 == Limits(max_rows=1).cut(large).last_id
+    assert 1 == Limits(max_rows=1).cut(huge).last_id
+    assert 20 == Limits(max_rows=1).cut(next_are_large).last_id
+
+
+def test_a_crowded_queue_puts_off_what_can_wait():
+    """While many rows wait to be written only what is a tenth over its limit is deleted, and what the disk needs."""
+    crowded: Any = {"crowded": True}
+
+    assert None is Limits(max_rows=1_000).cut(state(live=MB, rows=1_100), **crowded)
+    assert Limits(max_rows=1_000).cut(state(live=MB, rows=1_101), **crowded).urgent
+    assert Limits(max_bytes=16 * MB).cut(state(live=14 * MB), **crowded).urgent
+    assert None is Limits(max_age=60).cut(state(live=MB), aged=Cut(5, "max_age", urgent=False), **crowded)
+    assert Limits(max_age=60).cut(state(live=MB), aged=Cut(5, "max_age", urgent=True), **crowded).urgent
+
+
+# Bytes ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_steady_log_fits_and_does_not_shrink():
+    """A log whose rows take 13/16, in a file of 14/16 beside a WAL of 2/16, has room, is not cut, and stays."""
+    limit = Limits(max_bytes=16 * MB)
+    steady = state(live=13 * MB - PAGE, free=MB - PAGE, wal=2 * MB)
+
+    assert (True, None, 0) == (limit.room(steady) > 0, limit.cut(steady), limit.vacuum_pages(steady))
+
+
+def test_a_commit_that_would_go_beyond_the_budget_has_no_room():
+    """A commit may make file and WAL longer, both, and is allowed as long as they stay below 13/12 of `max_bytes`."""
+    limit = Limits(max_bytes=48 * MB)  # a commit takes 3 MB at most
+
+    assert 4 == limit.room(state(live=28 * MB))
+    assert 3 == limit.room(state(live=34 * MB))
+    assert 1 == limit.room(state(live=36 * MB, wal=10 * MB))
+    assert 0 == limit.room(state(live=36 * MB, wal=10 * MB + 4 * PAGE))
+
+
+def test_free_pages_make_room_for_a_commit():
+    """A file larger than `max_bytes` may be written to while rows go into free pages, and the WAL is free."""
+    limit = Limits(max_bytes=16 * MB)
+
+    assert 1 == limit.room(state(live=98 * MB, free=2 * MB, wal=MB))
+    assert 0 == limit.room(state(live=100 * MB, wal=MB))
+    assert 0 == limit.room(state(live=98 * MB, free=2 * MB, wal=3 * MB))
+
+
+def test_a_file_on_disk_counts_until_the_wal_has_made_it_smaller():
+    """A file that is larger on disk than its pages, because the WAL is not written back yet, counts as it is."""
+    assert 1 == Limits(max_bytes=16 * MB).room(state(live=5 * MB, wal=4 * MB, file=12 * MB))
+    assert 0 == Limits(max_bytes=16 * MB).room(state(live=5 * MB, wal=4 * MB, file=13 * MB))
+
+
+def test_without_max_bytes_everything_fits():
+    """Without `max_bytes` no row is refused, and transactions and WAL have their usual bounds."""
+    free = Limits(max_rows=5)
+
+    assert free.room(state(live=10**12, wal=10**12))
+    assert (COMMIT_BYTES, 16 << 20, 1_000, 100_000) == (
+        free.commit_bytes,
+        free.wal_bytes,
+        free.checkpoint_pages(PAGE),
+        free.lines,
+    )
+
+
+@given(st.integers(LEAST_BYTES, 1 << 50))
+def test_the_shares_of_a_budget_add_up(max_bytes):
+    """Whatever the budget, rows, the room for a commit, and the WAL are within it, and each is something."""
+    limit = Limits(max_bytes=max_bytes)
+    full = max_bytes - limit.wal_bytes - limit.commit_bytes
+
+    assert 0 < limit.commit_bytes <= max_bytes // 16
+    assert 0 < limit.wal_bytes <= max_bytes // 8
+    assert 1 <= limit.checkpoint_pages(PAGE) * PAGE <= max(PAGE, max_bytes // 16)
+    assert limit.room(State(1, full, 0, 1, 10, 0, 0, limit.wal_bytes, full))
+    assert max_bytes * 13 // 16 <= full
+    assert 1_000 <= limit.lines <= 100_000
+
+
+@given(st.integers(LEAST_BYTES, 1 << 40), st.integers(1, 1 << 40), st.integers(1, 1 << 40), st.booleans())
+def test_a_cut_is_of_rows_that_are_there(max_bytes, live, rows, crowded):
+    """A cut takes one row at least and none beyond the last."""
+    log = State(1, live, 0, 7, 6 + rows, 0, 0, 0, live)
+    cut = Limits(max_bytes=max_bytes, max_rows=max(1, rows // 2)).cut(log, crowded=crowded)
+
+    assert cut is None or 7 <= cut.last_id <= 6 + rows
+
+
+def test_pages_are_given_back_in_steps():
+    """Free pages beyond a quarter of the file go back to the file system, 256 at most in one step."""
+    free = Limits(max_rows=1)
+
+    assert 0 == free.vacuum_pages(state(live=75 * PAGE * 100, free=25 * PAGE * 100))
+    assert 44 == free.vacuum_pages(state(live=100 * PAGE, free=300 * PAGE))
+    assert 256 == free.vacuum_pages(state(live=100 * PAGE, free=9_000 * PAGE))
+    assert 0 == free.vacuum_pages(state(live=100 * PAGE, free=9_000 * PAGE), crowded=True)
+
+
+def test_a_file_that_is_too_large_shrinks_under_load_too():
+    """What is beyond 14/16 of `max_bytes` is given back while many rows wait, but for the room of one commit."""
+    limit = Limits(max_bytes=16 * MB)
+
+    assert 256 == limit.vacuum_pages(state(live=12 * MB, free=20 * MB), crowded=True)
+    assert 244 == pytest.approx(limit.vacuum_pages(state(live=14 * MB, free=2 * MB), crowded=True), abs=2)
+    assert 0 == limit.vacuum_pages(state(live=30 * MB), crowded=True)
+
+
+@pytest.mark.parametrize(("max_bytes", "lines"), [("2MB", 1_000), ("50MB", 5_000), ("1GB", 100_000), ("1TB", 100_000)])
+def test_other_tables_are_kept_in_proportion(max_bytes, lines):
+    """Of the tables beside the rows one line is kept for 10 kB of budget, from 1,000 to 100,000."""
+    assert lines == limits(max_bytes=max_bytes).lines
+
+
+def test_lines_that_push_out_rows_are_kept_by_their_bytes_too():
+    """With long names the least number of lines is more than the least budget: a sixteenth of it is for each table."""
+    assert LEAST_BYTES // 16 == Limits(max_bytes=LEAST_BYTES).text_bytes
