@@ -102,6 +102,14 @@ class State(NamedTuple):
         """
         return 0 if self.first_id is None or self.last_id is None else self.last_id - self.first_id + 1
 
+    @property
+    def last_but_one_id(self) -> int:
+        """
+        The highest id that may be deleted. SQLite gives the highest id plus one, so without the newest row it would
+        give an id twice.
+        """
+        return (self.last_id or 0) - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -208,7 +216,7 @@ class Limits:
         Not by the average of all rows alone: a chunk of larger ones would make a WAL many times as large.
         """
         rows = min(self.chunk_rows(state), self._rows_of(max(1, state.head_bytes or 0)))
-        return min((state.first_id or 0) - 1 + rows, state.last_id or 0)
+        return min((state.first_id or 0) - 1 + rows, state.last_but_one_id)
 
     def _rows_of(self, size: float) -> int:
         return max(1, min(_CHUNK_ROWS, int(self.chunk_bytes / size)))
@@ -230,8 +238,9 @@ class Limits:
         """
         Reduce all limits to one cut, however many rows it is.
         """
-        cuts = [aged, self._cut_by_rows(state), self._cut_by_bytes(state)] if state.rows else []
-        return max((cut for cut in cuts if cut and (cut.urgent or not crowded)), default=None)
+        cuts = [aged, self._cut_by_rows(state), self._cut_by_bytes(state)] if state.rows > 1 else []
+        cut = max((cut for cut in cuts if cut and (cut.urgent or not crowded)), default=None)
+        return cut and cut._replace(last_id=min(cut.last_id, state.last_but_one_id))
 
     def _cut_by_rows(self, state: State) -> Cut | None:
         if self.max_rows is None or state.rows <= self.max_rows:
@@ -248,7 +257,7 @@ class Limits:
             return None
         # And a sixteenth more, for the same reason.
         rows = math.ceil((excess + self.max_bytes // 16) * state.rows / state.live)
-        return Cut(min((state.first_id or 0) - 1 + rows, state.last_id or 0), "max_bytes", urgent=True)
+        return Cut((state.first_id or 0) - 1 + rows, "max_bytes", urgent=True)
 
     def vacuum_pages(self, state: State, *, crowded: bool = False) -> int:
         """

@@ -19,7 +19,8 @@ and the rows that wait are dropped.
 Guarantees
 ==========
 
-- Rows go from the low end of `records`, up to one cut id, so what is left has no hole.
+- Rows go from the low end of `records`, up to one cut id, so what is left has no hole. The newest row always stays, so
+  that SQLite never gives its id again.
 - No row younger than `max_age` is deleted because of its age, wherever the clock has jumped to and back. Rows go in the
   order of their ids: one with a time before that of its elders goes with them.
 - After an exception no transaction is open, and `prunes` says what was deleted.
@@ -316,8 +317,9 @@ class Pruner:
         Return what is too old in the next chunk.
         """
         max_age = self.limits.max_age
-        if state.oldest_us is None:
+        if state.rows <= 1:
             self._next_look, self._aged_at = 0.0, None
+            return None
         if max_age is None or state.oldest_us is None or self._clock() < self._next_look:
             return None
         now = self._now()
@@ -536,8 +538,8 @@ def plan(connection: sqlite3.Connection, path: str, limits: Limits, now: float) 
     """
     state = look(connection, path)
     last_old = None
-    if limits.max_age is not None and state.last_id is not None:
-        last_old = _last_old(connection, now, limits.max_age, state.last_id)
+    if limits.max_age is not None:
+        last_old = _last_old(connection, now, limits.max_age, state.last_but_one_id)
     aged = None if last_old is None else Cut(last_old, "max_age", urgent=True)
     return state, limits.whole_cut(state, aged=aged)
 

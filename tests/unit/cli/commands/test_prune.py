@@ -96,6 +96,19 @@ def test_rows_beyond_the_limits_go(prune, log, query, arguments, left, capsys):
     assert out[1].startswith(f"{left} rows are left; file and WAL took ")
 
 
+@pytest.mark.parametrize("arguments", [["--max-age", "1s"], ["--max-rows", "1"], ["--max-age=1", "--max-bytes=1MiB"]])
+def test_the_newest_row_stays(prune, log, path, query, arguments, capsys):
+    """The newest row stays however old it is, so that its id is never given again; the dry run says the same."""
+    log(10)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE records SET created_us = created_us - 60000000")
+    prune("--dry-run", *arguments)
+    assert "would delete 9 of 10 rows, ids 1 to 9," in capsys.readouterr().out
+
+    assert 0 == prune(*arguments)
+    assert [(10,)] == query("SELECT id FROM records")
+
+
 def test_the_file_becomes_smaller(prune, log, path):
     """With `--max-bytes` the file has the size that was asked for when the command ends."""
     log(20_000)

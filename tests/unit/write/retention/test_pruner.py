@@ -159,13 +159,25 @@ def test_the_newest_rows_are_kept(log):
     assert (152, 250, 99) == log.rows
 
 
-def test_ids_are_never_given_again(log):
-    """The id after a deletion is one higher than the highest ever, so that a reader can follow by id."""
-    log.fill(10)
-    log.connection.execute("DELETE FROM records")
+@pytest.mark.parametrize(
+    "limits", [{"max_age": 1}, {"max_rows": 1}, {"max_bytes": 1_500_000}], ids=lambda given: next(iter(given))
+)
+def test_the_newest_row_always_stays(log, limits):
+    """
+    Whatever the limit, the newest row stays, so that the next row gets an id that no row ever had.
+
+    SQLite gives the highest id plus one. When retention had deleted all rows, it would have begun at 1 again, and a
+    reader who follows by id would have missed all rows up to the one that it read last.
+    """
+    log.fill(10, age=100)
+    log.connection.execute("CREATE TABLE somebody_elses AS SELECT printf('%1500000d', 1)")
+    pruner = log.pruner(**limits)
+    log.prune(pruner)
+    log.no_room(pruner)
+    assert [10] == log.ids
     log.fill(1)
 
-    assert [11] == log.ids
+    assert [10, 11] == log.ids
 
 
 def test_rows_go_chunk_by_chunk(log, monkeypatch):
@@ -212,8 +224,8 @@ def test_age_is_looked_at_once_per_hundredth(log):
 
 
 def test_the_next_row_to_come_of_age_is_waited_for(log):
-    """When nothing is due, `step` says when the oldest row will be, in seconds; without rows it waits for nothing."""
-    log.fill(1, age=30)
+    """When nothing is due, `step` says when the oldest row will be, in seconds; nothing waits for the newest row."""
+    log.fill(2, age=30)
     pruner = log.pruner(max_age=100)
     assert 70 == pruner.step(log.connection)
     log.clock.advance(50)
@@ -223,7 +235,7 @@ def test_the_next_row_to_come_of_age_is_waited_for(log):
     log.wall += 20.5
     assert 0 == pruner.step(log.connection)
 
-    assert (None, []) == (pruner.step(log.connection), log.ids)
+    assert (None, [2]) == (pruner.step(log.connection), log.ids)
 
 
 def test_without_max_age_nothing_is_waited_for(log):
