@@ -45,14 +45,15 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from logging.handlers import QueueListener
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlite_log_handler._logfile.printable import printable
-from sqlite_log_handler._write.queue import COUNT, SINCE, SIZE_UNIT, UNTIL, Commit, Gap, RecordQueue
+from sqlite_log_handler._write.queue import COUNT, SINCE, SIZE_UNIT, UNTIL, Gap, RecordQueue
 from sqlite_log_handler._write.retention.limits import COMMIT_BYTES, NoRoom
+from sqlite_log_handler._write.writer import Outcome, Writer
 
 _T = TypeVar("_T")
 
@@ -76,47 +77,6 @@ _HAND_OVER_PAUSE = 0.001
 _FORK_TIMEOUT = 5.0
 
 _TICK: Final = object()
-
-
-class Writer(Protocol):
-    """
-    What the listener needs of a writer; see `_writer.Writer`.
-    """
-
-    # Whether the last batch that `write` was given is in the file, and the indexes of its rows that SQLite would not
-    # take: attributes, because a signal handler may raise when the batch is in the file.
-    written: bool
-    refused: Collection[int]
-
-    def write(self, batch: Commit, /, *, in_any_case: bool = False) -> None:
-        """
-        Write all of it, or raise; `NoRoom` when the disk budget has no room for it, unless it is `in_any_case`.
-        """
-
-    def close(self) -> None:
-        """
-        Close the file.
-        """
-
-    def forget(self, *, lost: bool, interrupted: bool) -> None:
-        """
-        Let go of the file without closing it, in a forked child.
-
-        Args:
-            lost: Never open it again, because the parent was writing to it.
-            interrupted: This very thread was in the middle of `write`, and must not go on.
-        """
-
-
-class Retention(Protocol):
-    """
-    What the listener needs of retention; see `_writer.Writer`. Called under the commit lock.
-    """
-
-    def prune(self) -> float | None:
-        """
-        Do a piece of what is due; return the seconds until there is more, None when there is nothing to come.
-        """
 
 
 class RecordListener(QueueListener):
@@ -143,7 +103,7 @@ class RecordListener(QueueListener):
         queue: RecordQueue,
         writer: Writer,
         *,
-        retention: Retention | None = None,
+        retention: Writer | None = None,
         commit_bytes: int = COMMIT_BYTES,
         flush_interval: float = 0.1,
         close_timeout: float = 5.0,
@@ -342,14 +302,14 @@ class RecordListener(QueueListener):
         if not batch.rows and not batch.gaps:
             queue.abort_commit()
             return True
-        self.writer.written = self._no_room = False
+        outcome, self._no_room = Outcome(), False
         try:
             if self.retention is None or batch.rows or not queue.closed:
-                self.writer.write(batch)
+                self.writer.write(batch, outcome)
             else:
                 # What `close` has to report of drops is small, and there is no later.
-                self.writer.write(batch, in_any_case=True)
-            queue.end_commit(batch, self.writer.refused)
+                self.writer.write(batch, outcome, in_any_case=True)
+            queue.end_commit(batch, outcome.refused)
         except NoRoom as error:
             queue.abort_commit()
             queue.give_up(batch.first + len(batch.rows), "disk_budget")
@@ -357,9 +317,9 @@ class RecordListener(QueueListener):
             self._no_room = True
             return bool(batch.rows)
         except BaseException as error:
-            if self.writer.written:
+            if outcome.written:
                 # A signal handler raised when the batch was in the file: it is not to be written twice.
-                queue.end_commit(batch, self.writer.refused)
+                queue.end_commit(batch, outcome.refused)
                 self._succeeded()
             else:
                 queue.abort_commit()
@@ -367,7 +327,7 @@ class RecordListener(QueueListener):
                 self._failed(error)
             if not isinstance(error, Exception):
                 raise
-            return self.writer.written
+            return outcome.written
         self._succeeded()
         return True
 
@@ -458,7 +418,7 @@ class RecordListener(QueueListener):
             return None
         return self._hold(timeout, partial(self._prune, self.retention))
 
-    def _prune(self, retention: Retention) -> float | None:
+    def _prune(self, retention: Writer) -> float | None:
         due = retention.prune()
         self._pruned = self._clock()
         self._prune_due = None if due is None else self._pruned + max(due, self.flush_interval)

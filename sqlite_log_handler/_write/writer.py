@@ -198,6 +198,20 @@ class Batch(Protocol):
         """
 
 
+class Outcome:
+    """
+    What became of a batch. Its rows stand in the file only if `written` is true.
+
+    Attributes:
+        written: The transaction is in the file.
+        refused: The indexes of the rows that SQLite did not take.
+    """
+
+    def __init__(self) -> None:
+        self.written = False
+        self.refused: set[int] = set()
+
+
 class Writer:
     """
     Write rows and gaps to the database at `path`.
@@ -223,8 +237,6 @@ class Writer:
         self._busy_timeout = busy_timeout
         self._say = say
         self._said_mode = False
-        self.written = False
-        self.refused: Collection[int] = ()
         self._lock = WriteLock(path, say=say)
         self._real = self._lock.real
         self._host = socket.gethostname()
@@ -474,27 +486,27 @@ class Writer:
             if _FREE_THREADED:
                 _finalize_all()
 
-    def write(self, batch: Batch, *, in_any_case: bool = False) -> None:
+    def write(self, batch: Batch, outcome: Outcome | None = None, *, in_any_case: bool = False) -> Outcome:
         """
-        Write a batch in one transaction. Then `written` is true, and `refused` has the indexes of the rows that SQLite
-        would not take.
+        Write a batch in one transaction.
 
         Args:
             batch: What to write.
-            in_any_case: Also when there is no room for it within `max_bytes`.
+            outcome: Filled in; the caller keeps it, because a signal handler may raise after the COMMIT.
+            in_any_case: Write it even if `max_bytes` has no room for it.
 
         Raises:
             NoRoom: There is no room for it.
             LogFileError, OSError, sqlite3.Error: Nothing was written.
-            BaseException: What a signal handler has raised; `written` tells whether that came after the COMMIT.
+            BaseException: A signal handler raised it; `outcome` tells whether the batch is in the file.
         """
-        self.written, self._last_id = False, 0
+        outcome = Outcome() if outcome is None else outcome
+        self._last_id = 0
         self._refuse_lost()
         with self._lock.hold(self._busy_timeout):
             self.open()
             connection = self._connection
             assert connection is not None  # noqa: S101 - open() opened it, or raised
-            refused: set[int] = set()
             if self.pruner.limits and not in_any_case:
                 self._prune_before(connection, len(batch.rows))
             try:
@@ -506,16 +518,16 @@ class Writer:
                     self._forget_ids()
                     connection.execute("BEGIN IMMEDIATE")
                     is_no_row = "volume.logger" in str(error)  # see _VOLUME
-                    insert = self._insert_rows if is_no_row else partial(self._insert_each, refused)
+                    insert = self._insert_rows if is_no_row else partial(self._insert_each, outcome.refused)
                     self._write(connection, batch, insert)
                 connection.execute("COMMIT")
-                self.written, self.refused = True, refused
+                outcome.written = True
             except BaseException as error:
                 self._forget_ids()
-                if self._stands(connection):
-                    self.written, self.refused = True, refused
+                outcome.written = outcome.written or self._stands(connection)
                 self._roll_back(connection, error)
                 raise
+        return outcome
 
     def _stands(self, connection: sqlite3.Connection) -> bool:
         """

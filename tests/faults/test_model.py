@@ -58,12 +58,12 @@ class Machine(RuleBasedStateMachine):
         listener._say = listener.writer._say = self.said.append
         write = listener.writer.write
 
-        def fails(batch):
+        def fails(batch, outcome):
             self.entered.set()
             self.gate.wait()
             if self.error is not None:
                 raise self.error
-            return write(batch)
+            return write(batch, outcome)
 
         listener.writer.write = fails
         self.handler = handler

@@ -137,11 +137,11 @@ def test_nothing_ends_the_listener(make_handler, logger, query, monkeypatch, err
     logger.addHandler(handler)
     write, failed, written = handler.listener.writer.write, [], threading.Event()
 
-    def fails_once(batch):
+    def fails_once(batch, outcome):
         if not failed:
             failed.append(threading.current_thread())
             raise error("once")
-        done = write(batch)
+        done = write(batch, outcome)
         failed.append(threading.current_thread())
         written.set()
         return done
@@ -301,9 +301,9 @@ def test_a_closed_handler_that_stays_attached(make_handler, logger, query, monke
     logging.shutdown([lambda: handler])
     write, written = handler.listener.writer.write, threading.Event()
 
-    def watched(batch):
+    def watched(batch, outcome):
         try:
-            return write(batch)
+            return write(batch, outcome)
         finally:
             written.set()
 
@@ -826,8 +826,8 @@ def test_an_exception_from_a_signal_handler_leaves_no_wrong_books(
         monkeypatch.setattr(handler.queue, where, step)
         raise KeyboardInterrupt
 
-    def written(batch):
-        write(batch)
+    def written(batch, outcome):
+        write(batch, outcome)
         monkeypatch.setattr(handler.queue, where, interrupted)
 
     with monkeypatch.context() as patch:

@@ -896,10 +896,10 @@ def test_emit_does_not_wait_for_a_commit(make_handler, logger, monkeypatch):
     inside, leave = threading.Event(), threading.Event()
     write = handler.listener.writer.write
 
-    def stuck(batch):
+    def stuck(batch, outcome):
         inside.set()
         leave.wait()
-        return write(batch)
+        return write(batch, outcome)
 
     monkeypatch.setattr(handler.listener.writer, "write", stuck)
     logger.error("first")

@@ -10,7 +10,7 @@ import logging
 import logging.handlers
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -19,9 +19,6 @@ from sqlite_log_handler._write import queue as queue_module
 from sqlite_log_handler._write.listener import OWN_LOGGER, RecordListener
 from sqlite_log_handler._write.queue import SIZE_UNIT, RecordQueue
 from sqlite_log_handler._write.retention.limits import NoRoom
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
 
 INFO, ERROR = 20, 40
 
@@ -39,12 +36,11 @@ class FakeWriter:
         self.forgotten = 0
         self.error = None
         self.full = None
-        self.written = False
-        self.refused: Collection[int] = set()
+        self.refused: set[int] = set()
         self.entered = threading.Event()
         self.gate = None
 
-    def write(self, batch, *, in_any_case=False):
+    def write(self, batch, outcome, *, in_any_case=False):
         self.entered.set()
         if self.full is not None and not in_any_case:
             raise NoRoom(self.full)
@@ -55,8 +51,8 @@ class FakeWriter:
         self.commits += 1
         self.rows += batch.rows
         self.gaps += batch.gaps
-        self.written = True
-        return self.refused
+        outcome.refused = self.refused
+        outcome.written = True
 
     def close(self):
         self.closed += 1
@@ -133,8 +129,9 @@ def make(clock, said, warnings):
 
     def make(capacity=10, batch_size=4, **options):
         books = RecordQueue(capacity, 10_000 * SIZE_UNIT, batch_size=batch_size)
+        writer: Any = FakeWriter()
         listener = RecordListener(
-            books, FakeWriter(), say=said.append, clock=clock, sleep=clock.advance, **{"flush_interval": 0.1, **options}
+            books, writer, say=said.append, clock=clock, sleep=clock.advance, **{"flush_interval": 0.1, **options}
         )
         books.open()
         made.append(listener)
@@ -143,7 +140,7 @@ def make(clock, said, warnings):
     yield make
 
     for listener in made:
-        writer: Any = listener.writer
+        writer = listener.writer
         if writer.gate is not None:
             writer.gate.set()
         writer.error = None
@@ -291,9 +288,9 @@ def test_back_off_grows_and_falls(make, clock):
     began, attempts = clock(), []
     write = listener.writer.write
 
-    def attempt(batch):
+    def attempt(batch, outcome):
         attempts.append(clock() - began)
-        return write(batch)
+        return write(batch, outcome)
 
     listener.writer.write = attempt
     for _ in range(300):
@@ -330,9 +327,9 @@ def test_no_back_off_from_those_who_share_the_file(make, clock):
     attempts = []
     write = listener.writer.write
 
-    def attempt(batch):
+    def attempt(batch, outcome):
         attempts.append(clock())
-        return write(batch)
+        return write(batch, outcome)
 
     listener.writer.write = attempt
     for _ in range(30):
@@ -587,10 +584,10 @@ def test_a_report_that_was_given_up_long_ago(make, clock, warnings):
     put(listener, 3)
     write, errors = listener.writer.write, [OSError("busy"), OSError("busy")]
 
-    def busy_for_a_while(batch, **options):
+    def busy_for_a_while(batch, outcome, **options):
         if batch.gaps and not batch.rows and errors:
             raise errors.pop()
-        write(batch, **options)
+        write(batch, outcome, **options)
 
     listener.writer.write = busy_for_a_while
     listener.close()
@@ -837,9 +834,9 @@ def test_flush_ends_in_time_though_every_commit_succeeds(make, clock):
     put(listener, 8)
     write = listener.writer.write
 
-    def slowly(batch):
+    def slowly(batch, outcome):
         clock.advance(1)
-        return write(batch)
+        return write(batch, outcome)
 
     listener.writer.write = slowly
 
@@ -855,9 +852,9 @@ def test_flush_does_not_wait_for_later_rows(make):
     put(listener, 2)
     write = listener.writer.write
 
-    def log_more(batch):
+    def log_more(batch, outcome):
         put(listener, 1)
-        return write(batch)
+        return write(batch, outcome)
 
     listener.writer.write = log_more
 
@@ -909,10 +906,10 @@ def test_close_tries_again_for_the_last_gap(make, warnings):
     put(listener, 5)
     write, failures = listener.writer.write, [OSError("busy")]
 
-    def busy_once(batch):
+    def busy_once(batch, outcome):
         if not batch.rows and failures:
             raise failures.pop()
-        return write(batch)
+        return write(batch, outcome)
 
     listener.writer.write = busy_once
     listener.close()
@@ -929,10 +926,10 @@ def test_flush_ends_although_there_are_always_new_gaps(make):
     listener.report()
     write = listener.writer.write
 
-    def overflows(batch):
+    def overflows(batch, outcome):
         put(listener, 5)
         listener.report()
-        return write(batch)
+        return write(batch, outcome)
 
     listener.writer.write = overflows
     assert listener.flush()
@@ -1160,9 +1157,9 @@ def test_nothing_is_said_under_the_commit_lock(make, monkeypatch):
     put(listener, 1)
     write, locked = listener.writer.write, []
 
-    def says(batch):
+    def says(batch, outcome):
         listener._lines.append("a new file is begun")
-        write(batch)
+        write(batch, outcome)
 
     monkeypatch.setattr(listener.writer, "write", says)
     monkeypatch.setattr(listener, "_say", lambda line: locked.append(listener._commit_lock.locked()))
@@ -1199,13 +1196,13 @@ def test_nobody_waits_for_himself(make, clock, monkeypatch):
     write = listener.writer.write
     told = []
 
-    def interrupted(batch):
+    def interrupted(batch, outcome):
         told.append(listener.commit(1.0))
         told.append(listener.flush())
         listener.before_fork()
         listener.after_fork_in_parent()
         listener.close()
-        write(batch)
+        write(batch, outcome)
 
     monkeypatch.setattr(listener.writer, "write", interrupted)
 
@@ -1220,11 +1217,11 @@ def close_in_a_commit(listener, monkeypatch, count):
     """
     write = listener.writer.write
 
-    def interrupted(batch):
+    def interrupted(batch, outcome):
         monkeypatch.undo()
         put(listener, count)
         listener.close()
-        write(batch)
+        write(batch, outcome)
 
     monkeypatch.setattr(listener.writer, "write", interrupted)
     listener.commit()

@@ -1354,8 +1354,8 @@ def test_anything_becomes_a_row_and_reads_back(records: list[logging.LogRecord],
     with tempfile.TemporaryDirectory() as folder:
         writer = Writer(os.path.join(folder, "app-log.db"))
         try:
-            writer.write(Batch(rows))
-            assert not writer.refused
+            outcome = writer.write(Batch(rows))
+            assert not outcome.refused
             assert writer.connection is not None
             found = writer.connection.execute(
                 "SELECT levelno, logger, pathname, lineno, func, process, process_name, thread, thread_name, "

@@ -121,8 +121,7 @@ def write(writer: Writer, *messages: Any) -> None:
     """
     Write messages that SQLite takes.
     """
-    writer.write(Batch([row(message) for message in messages]))
-    assert not writer.refused
+    assert not writer.write(Batch([row(message) for message in messages])).refused
 
 
 def read(writer: Writer, sql: str, *parameters: object) -> list[Any]:
@@ -440,8 +439,8 @@ def test_every_row_once_and_in_order(writer: Writer, count: int) -> None:
     """
     Batches of any length are written whole, each row once, in order, with rising ids without a hole.
     """
-    writer.write(Batch(numbered(0, count)))
-    assert not writer.refused
+    outcome = writer.write(Batch(numbered(0, count)))
+    assert not outcome.refused
 
     assert [(number + 1, f"{number}") for number in range(count)] == read(
         writer, "SELECT id, message FROM logs ORDER BY id"
@@ -533,8 +532,8 @@ def test_rows_that_share_are_written_like_others(
         writer.open()
         assert writer.connection is not None
         writer.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32_766)  # some systems take more
-        writer.write(batch)
-        assert not writer.refused
+        outcome = writer.write(batch)
+        assert not outcome.refused
         found.append([read(writer, "SELECT * FROM logs ORDER BY id"), read(writer, "SELECT * FROM volume")])
         writer.close()
 
@@ -586,8 +585,8 @@ def test_one_row_that_sqlite_refuses_among_many_that_share(writer: Writer, field
     rows = numbered(0, 400)
     rows[123] = tuple(bad)  # type: ignore[call-overload]
 
-    writer.write(Batch(rows))
-    assert {123} == set(writer.refused)
+    outcome = writer.write(Batch(rows))
+    assert {123} == outcome.refused
     assert [f"{number}" for number in range(400) if number != 123] == messages(writer)
 
 
@@ -985,8 +984,8 @@ def test_lock_is_taken_at_the_beginning(writer: Writer, path: Path, monkeypatch:
         insert(self, *args)
 
     monkeypatch.setattr(Writer, "_write", watched)
-    writer.write(Batch([row("now"), row("bad")]))
-    assert {1} == set(writer.refused)
+    outcome = writer.write(Batch([row("now"), row("bad")]))
+    assert {1} == outcome.refused
 
     assert ["database is locked"] * 2 == refused
 
@@ -999,8 +998,8 @@ def test_bad_row_costs_that_row_only(writer: Writer, bad: list[int]) -> None:
     refuse(writer)
     rows = [row("bad" if number in bad else f"{number}") for number in range(5)]
 
-    writer.write(Batch(rows, [gap(0), gap(3), gap(5)]))
-    assert set(bad) == set(writer.refused)
+    outcome = writer.write(Batch(rows, [gap(0), gap(3), gap(5)]))
+    assert set(bad) == outcome.refused
 
     kept = [f"{number}" for number in range(5) if number not in bad]
     found = messages(writer)
@@ -1028,8 +1027,8 @@ def test_row_that_breaks_the_contract(writer: Writer, field: int, value: Any) ->
     broken: list[Any] = list(row())
     broken[field] = value
 
-    writer.write(Batch([row("0"), tuple(broken), row("2")]))  # type: ignore[list-item]
-    assert {1} == set(writer.refused)
+    outcome = writer.write(Batch([row("0"), tuple(broken), row("2")]))  # type: ignore[list-item]
+    assert {1} == outcome.refused
     assert ["0", "2"] == messages(writer)
 
 
