@@ -45,12 +45,13 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from logging.handlers import QueueListener
 from typing import Any, Final, TypeVar
 
 from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._write.locks import acquire
 from sqlite_log_handler._write.queue import COUNT, SINCE, SIZE_UNIT, UNTIL, Gap, RecordQueue
 from sqlite_log_handler._write.retention.limits import COMMIT_BYTES, NoRoom
 from sqlite_log_handler._write.writer import Outcome, Writer
@@ -344,7 +345,7 @@ class RecordListener(QueueListener):
             return None
         lock, held = self._commit_lock, False  # a child that is forked meanwhile gets a new one
         try:
-            (held,) = self._acquire(timeout)
+            (held,) = acquire(lock, timeout)
             if not held:
                 return None
             self._committing_thread = thread
@@ -357,15 +358,6 @@ class RecordListener(QueueListener):
             with contextlib.suppress(IndexError):  # another thread says the last one
                 while self._lines:
                     self._say(self._lines.popleft())
-
-    def _acquire(self, timeout: float) -> Iterator[bool]:
-        """
-        Take the commit lock when the result is unpacked: `(held,) = self._acquire(timeout)`.
-
-        CPython looks for signals when a call has returned, but not when it unpacks. Between `acquire()` and the name
-        that tells so, the exception of a signal handler would leave the lock taken for ever.
-        """
-        return map(self._commit_lock.acquire, (True,), (min(timeout, threading.TIMEOUT_MAX),))
 
     def _failed(self, error: BaseException) -> None:
         self._failures += 1
@@ -633,7 +625,8 @@ class RecordListener(QueueListener):
         thread, because a signal handler forks, the child never opens the file: what it logs is counted as dropped.
         """
         thread = threading.get_ident()
-        (held,) = self._acquire(0 if thread in {self._committing_thread, self._forking_thread} else _FORK_TIMEOUT)
+        mine = thread in {self._committing_thread, self._forking_thread}
+        (held,) = acquire(self._commit_lock, 0 if mine else _FORK_TIMEOUT)
         if held:
             self._forking_thread = thread
             with contextlib.suppress(Exception):  # the next commit opens it again, or says why it cannot

@@ -43,12 +43,13 @@ import queue
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Container, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import Any, Final, TypeAlias
+
+from sqlite_log_handler._write.locks import acquire
 
 LEVELNO: Final = 0
 CREATED: Final = 1
@@ -180,8 +181,6 @@ class RecordQueue(queue.Queue[Any]):
         child.
         """
         self.mutex = threading.RLock()  # type: ignore[assignment]  # see Guarantees
-        self._acquired = _operator_in(self.mutex.acquire)
-        self._acquired_within = _operator_in(partial(self.mutex.acquire, True))  # noqa: FBT003 - then comes the timeout
         self.not_empty = self.not_full = self.all_tasks_done = threading.Condition(self.mutex)
         self.renew_wakeup()
         self.queue = deque()
@@ -231,11 +230,12 @@ class RecordQueue(queue.Queue[Any]):
             self._put(item)
 
     def _put(self, item: Any) -> None:  # noqa: C901, PLR0912 - one piece, because a call lets others in
-        mutex = self.mutex
-        if False not in self._acquired and MUTEX_TIMEOUT not in self._acquired_within:
-            self._contend(item[LEVELNO], item[CREATED], item[SOURCE][0])
-            return
+        mutex, held = self.mutex, False
         try:
+            (held,) = acquire(mutex, MUTEX_TIMEOUT)
+            if not held:
+                self._contend(item[LEVELNO], item[CREATED], item[SOURCE][0])
+                return
             levelno = item[LEVELNO]
             size = item[SIZE]
             if self.admits is not ANY and levelno < self.admits:
@@ -272,7 +272,8 @@ class RecordQueue(queue.Queue[Any]):
             elif queued not in {1, self._batch_size}:
                 return
         finally:
-            mutex.release()
+            if held:
+                mutex.release()
         self.wake()
 
     def refuse(self, levelno: int, created: float, logger: str) -> bool:
@@ -297,11 +298,12 @@ class RecordQueue(queue.Queue[Any]):
             # Nothing foreign may be called under the mutex, and a subclass may have a __hash__ of its own.
             levelno, logger = int(levelno), str(logger)
             created = float(created) if isinstance(created, int | float) else 0.0
-        mutex = self.mutex
-        if False not in self._acquired and MUTEX_TIMEOUT not in self._acquired_within:
-            self._contend(levelno, created, logger)
-            return True
+        mutex, held = self.mutex, False
         try:
+            (held,) = acquire(mutex, MUTEX_TIMEOUT)
+            if not held:
+                self._contend(levelno, created, logger)
+                return True
             if self.admits is ANY or levelno >= self.admits or self.closed:
                 return False
             refusals = self._refusals
@@ -310,7 +312,8 @@ class RecordQueue(queue.Queue[Any]):
                 refusals[levelno, logger] = entry
             return True
         finally:
-            mutex.release()
+            if held:
+                mutex.release()
 
     def holds(self, item: Any) -> bool:
         """
@@ -668,17 +671,6 @@ class RecordQueue(queue.Queue[Any]):
 
     def _qsize(self) -> int:
         return self.queued
-
-
-def _operator_in(function: Callable[[Any], bool]) -> Container[Any]:
-    """
-    Return an object for which `x in it` is `function(x)`.
-
-    CPython looks for signals when a call has returned, but not after an operator. Between `acquire()` and the `try`
-    that releases, the exception of a signal handler (Ctrl-C, a time limit) would leave the mutex to its thread for
-    ever.
-    """
-    return type("OperatorIn", (), {"__contains__": staticmethod(function)})()  # type: ignore[no-any-return]
 
 
 def _entry(drops: dict[Key, Entry], key: Key, created: float) -> Entry:

@@ -1,0 +1,140 @@
+"""
+The acquisition that no signal handler can tear.
+"""
+
+from __future__ import annotations
+
+import _thread
+import signal
+import sys
+import threading
+
+import pytest
+
+from sqlite_log_handler._write.locks import acquire
+
+HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+@pytest.fixture(params=[threading.Lock, threading.RLock])
+def lock(request):
+    """
+    Make a lock of each kind.
+    """
+    return request.param()
+
+
+@pytest.fixture
+def sigint():
+    """
+    Have SIGINT raise KeyboardInterrupt, and the GIL change hands only when a thread waits.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler), sys.getswitchinterval()
+    sys.setswitchinterval(100)
+    yield
+    signal.signal(signal.SIGINT, before[0])
+    sys.setswitchinterval(before[1])
+
+
+class Holder:
+    """
+    Another thread that holds a lock. When this one waits for the lock, it sends a signal and lets go.
+    """
+
+    def __init__(self, lock):
+        taken, self._waited = threading.Event(), threading.Event()
+
+        def hold():
+            with lock:
+                taken.set()
+                self._waited.wait()
+                # In one turn of the GIL, so the main thread gets the lock before it sees the signal.
+                _thread.interrupt_main()
+
+        self._thread = threading.Thread(target=hold)
+        self._thread.start()
+        taken.wait()
+
+    def let_go(self):
+        """
+        Let the thread go on, as soon as this one waits.
+        """
+        self._waited.set()
+
+    def join(self):
+        """
+        Wait for the end of the thread.
+        """
+        self._thread.join()
+
+
+def is_free(lock):
+    """
+    Tell whether another thread could take the lock.
+    """
+    found = []
+
+    def look():
+        found.append(lock.acquire(blocking=False))
+        if found[0]:
+            lock.release()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@pytest.mark.skipif(not HAS_GIL, reason="without a GIL nothing orders the signal and the lock")
+@pytest.mark.usefixtures("sigint")
+def test_a_signal_when_the_lock_was_just_taken(lock):
+    """
+    Ctrl-C that arrives with the lock leaves it free: `held` is set before the handler can raise.
+
+    With `held = lock.acquire()` the exception came between the call and the name, and nobody ever got the lock again.
+    """
+    holder = Holder(lock)
+    held = False
+
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the try is what is tested
+        try:
+            holder.let_go()
+            (held,) = acquire(lock)
+            threading.get_ident()  # the first call, which sees the signal
+        finally:
+            if held:
+                lock.release()
+
+    holder.join()
+    assert held
+    assert is_free(lock)
+
+
+def test_waits_with_a_limit(lock):
+    """
+    A lock that another thread holds is not taken, and no limit is too long for the system.
+    """
+    with lock:
+        found = []
+
+        def ask():
+            (held,) = acquire(lock, 0.001)
+            found.append(held)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+    assert [False] == found
+
+    (held,) = acquire(lock, 1e300)
+    lock.release()
+    assert held
+
+
+def test_takes_the_lock_only_when_it_is_unpacked(lock):
+    """
+    What is raised before the result is unpacked finds the lock free.
+    """
+    acquire(lock, 0)
+
+    assert is_free(lock)
