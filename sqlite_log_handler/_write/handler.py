@@ -27,7 +27,7 @@ from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._write.listener import MARK, OWN_LOGGER, RecordListener, all_listeners
 from sqlite_log_handler._write.queue import Closed, RecordQueue
 from sqlite_log_handler._write.retention.limits import limits
-from sqlite_log_handler._write.row import CREATED, LEVELNO, SOURCE, Row, forget_threads, make_row, marker_row
+from sqlite_log_handler._write.row import CREATED, LEVELNO, SOURCE, PackedRow, forget_threads, make_row, marker_row
 from sqlite_log_handler._write.writer import Writer
 
 # How long a record logged after the exit has begun waits for another thread's commit.
@@ -242,7 +242,7 @@ class SQLiteHandler(logging.Handler):
             return False
         return True
 
-    def _put_without_listener(self, row: Row) -> None:
+    def _put_without_listener(self, row: PackedRow) -> None:
         """
         Queue a row though no thread can be started; at exit there will be none, so commit it here.
         """
@@ -253,7 +253,7 @@ class SQLiteHandler(logging.Handler):
         if _exit.begun:
             self.listener.commit(_EXIT_COMMIT_TIMEOUT)
 
-    def _put_anyway(self, record: logging.LogRecord, row: Row | None, error: BaseException) -> None:
+    def _put_anyway(self, record: logging.LogRecord, row: PackedRow | None, error: BaseException) -> None:
         """
         Queue a record on whatever way there is, or count it.
 
@@ -292,7 +292,7 @@ class SQLiteHandler(logging.Handler):
             if not isinstance(again, Exception):
                 raise
 
-    def _row_of(self, record: logging.LogRecord, error: BaseException) -> Row:
+    def _row_of(self, record: logging.LogRecord, error: BaseException) -> PackedRow:
         # A BaseException may be of the record's own code, which is not asked again.
         if isinstance(error, Exception) and issubclass(type(record), logging.LogRecord):
             return make_row(record, self.formatter, self.max_record_bytes)

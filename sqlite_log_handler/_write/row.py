@@ -27,7 +27,7 @@ from typing import Any, Final, TypeAlias
 Source: TypeAlias = tuple[str, str, int, str]
 # (process, process_name, thread, thread_name)
 Thread: TypeAlias = tuple[int, str, int | None, str | None]
-Row: TypeAlias = tuple[
+PackedRow: TypeAlias = tuple[
     int,
     float,
     Source,
@@ -103,7 +103,7 @@ _default_formatter = logging.Formatter()
 
 def make_row(
     record: logging.LogRecord, formatter: logging.Formatter | None = None, max_bytes: int = MAX_RECORD_BYTES
-) -> Row:
+) -> PackedRow:
     """
     Build the row of `record`. No Exception comes out of it, whatever the record holds.
 
@@ -125,7 +125,7 @@ def make_row(
             known = _known.get((
                 record.levelno, record.name, record.pathname, record.lineno, record.funcName,
                 record.process, record.processName, record.thread, record.threadName,
-            )) or _meet(record)  # fmt: skip
+            )) or _remember_call_site(record)  # fmt: skip
             created = record.created
             if (
                 known is not None
@@ -169,7 +169,7 @@ def make_row(
     except Exception:  # noqa: BLE001 - the long way finds out what is wrong, and marks it
         message = None
     try:
-        return _long_way(record, formatter, max_bytes, message)
+        return _build_slowly(record, formatter, max_bytes, message)
     except Exception as error:  # noqa: BLE001 - RecursionError, MemoryError: keep what can be kept
         return marker_row(record, error)
 
@@ -195,7 +195,7 @@ def _less_common(record: logging.LogRecord, message: str) -> tuple[str, int, str
     return message, size, task_name, attributes
 
 
-def marker_row(record: logging.LogRecord, error: BaseException) -> Row:
+def marker_row(record: logging.LogRecord, error: BaseException) -> PackedRow:
     """
     Build the row of a record that could not be kept. Calls no code but ours.
     """
@@ -220,9 +220,9 @@ def marker_row(record: logging.LogRecord, error: BaseException) -> Row:
     )
 
 
-def _long_way(  # noqa: C901 - a list of fields, one after the other
+def _build_slowly(  # noqa: C901 - a list of fields, one after the other
     record: logging.LogRecord, formatter: logging.Formatter | None, max_bytes: int, message: Any
-) -> Row:
+) -> PackedRow:
     if not vars(record).keys() >= _PLAIN.keys():
         # Somebody has deleted an attribute, or made the record by other means: what is missing is None.
         if "msg" not in vars(record):
@@ -588,7 +588,7 @@ def _clean_thread(key: tuple[Any, ...]) -> Thread:
     )
 
 
-def _meet(record: logging.LogRecord) -> tuple[int, Source, Thread] | None:
+def _remember_call_site(record: logging.LogRecord) -> tuple[int, Source, Thread] | None:
     """
     Remember that a call site logs from a thread, if both are interned; what is None has to go the long way.
     """

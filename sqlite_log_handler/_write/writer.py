@@ -59,7 +59,7 @@ from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._write import row as _row
 from sqlite_log_handler._write.retention.limits import Limits, NoRoom
 from sqlite_log_handler._write.retention.pruner import Pruner
-from sqlite_log_handler._write.row import Row
+from sqlite_log_handler._write.row import PackedRow
 
 _T = TypeVar("_T")
 
@@ -180,7 +180,7 @@ class Batch(Protocol):
     """
 
     @property
-    def rows(self) -> Sequence[Row]:
+    def rows(self) -> Sequence[PackedRow]:
         """
         The rows, in order.
         """
@@ -653,7 +653,7 @@ class Writer:
             except _DATA_ERRORS:
                 refused.add(index)
 
-    def _insert(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    def _insert(self, connection: sqlite3.Connection, rows: Sequence[PackedRow]) -> None:
         length = next(length for length in _STATEMENT_ROWS if length >= len(rows))
         parameters = self._shared_parameters(connection, rows, length) if length >= _FEWEST_ROWS_SHARED else None
         if parameters is not None:
@@ -696,7 +696,7 @@ class Writer:
             )
             connection.execute(_VOLUME_DROPPED, (since_us, logger, level, count))
 
-    def _parameters(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> list[object]:
+    def _parameters(self, connection: sqlite3.Connection, rows: Sequence[PackedRow]) -> list[object]:
         while True:
             sources, processes = self._sources, self._processes
             values: list[object] = []
@@ -735,7 +735,7 @@ class Writer:
                 return values
 
     def _shared_parameters(
-        self, connection: sqlite3.Connection, rows: Sequence[Row], length: int
+        self, connection: sqlite3.Connection, rows: Sequence[PackedRow], length: int
     ) -> list[object] | None:
         """
         Return the parameters of a statement with contexts; None when the rows have more contexts, or longer ones, than
@@ -774,7 +774,7 @@ class Writer:
         self._processes: dict[_row.Thread, int] = {}
         self._levels: set[int] = set()
 
-    def _learn_ids(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    def _learn_ids(self, connection: sqlite3.Connection, rows: Sequence[PackedRow]) -> None:
         if len(self._sources) + len(self._processes) > _CACHED_IDS:
             self._forget_ids()
         for row in rows:
@@ -848,7 +848,7 @@ def _is_corrupt(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-def _statement_rows(rows: Sequence[Row], start: int, end: int) -> int:
+def _statement_rows(rows: Sequence[PackedRow], start: int, end: int) -> int:
     """
     Return how many rows the next INSERT takes.
     """
@@ -858,7 +858,7 @@ def _statement_rows(rows: Sequence[Row], start: int, end: int) -> int:
     return count
 
 
-def _size(rows: Sequence[Row]) -> int:
+def _size(rows: Sequence[PackedRow]) -> int:
     return sum(row[_row.SIZE] - _WITHOUT_TEXT for row in rows)
 
 

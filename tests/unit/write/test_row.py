@@ -49,7 +49,7 @@ from sqlite_log_handler._write.row import (
     TASK_NAME,
     THREAD,
     TRUNCATED,
-    Row,
+    PackedRow,
     make_row,
 )
 from sqlite_log_handler._write.writer import Writer
@@ -76,7 +76,7 @@ def make_record(msg: Any = "m", *args: Any, **values: Any) -> logging.LogRecord:
     return record
 
 
-def rows_of(record: logging.LogRecord, **options: Any) -> tuple[Row, Row]:
+def rows_of(record: logging.LogRecord, **options: Any) -> tuple[PackedRow, PackedRow]:
     """
     Make the row twice: of a call site that is new, and of one that is known, which goes a shorter way.
     """
@@ -95,7 +95,7 @@ def forget() -> None:
         cache.clear()
 
 
-def row_of(record: logging.LogRecord, **options: Any) -> Row:
+def row_of(record: logging.LogRecord, **options: Any) -> PackedRow:
     """
     Make the row, and see that it does not depend on whether the call site is known, but for what that costs.
     """
@@ -106,7 +106,7 @@ def row_of(record: logging.LogRecord, **options: Any) -> Row:
     return known
 
 
-def check_contract(row: Row) -> None:
+def check_contract(row: PackedRow) -> None:
     """
     See that a row holds exact plain types only, which SQLite takes.
     """
@@ -129,7 +129,7 @@ def check_contract(row: Row) -> None:
     assert size > 0
 
 
-def attributes_of(row: Row) -> dict[str, Any]:
+def attributes_of(row: PackedRow) -> dict[str, Any]:
     """
     Read the attributes as SQLite and as Python do, which must agree that they are an object.
     """
@@ -142,7 +142,7 @@ def attributes_of(row: Row) -> dict[str, Any]:
     return values
 
 
-def extract(row: Row, path: str) -> Any:
+def extract(row: PackedRow, path: str) -> Any:
     """
     Have SQLite read one attribute.
     """
@@ -150,7 +150,7 @@ def extract(row: Row, path: str) -> Any:
         return connection.execute("SELECT json_extract(?, ?)", (row[ATTRIBUTES], path)).fetchone()[0]
 
 
-def utf8(row: Row) -> int:
+def utf8(row: PackedRow) -> int:
     """
     Add up what `max_bytes` bounds.
     """
@@ -1334,7 +1334,7 @@ class Batch(NamedTuple):
     A batch without gaps.
     """
 
-    rows: list[Row]
+    rows: list[PackedRow]
     gaps: tuple[()] = ()
     first: int = 0
 

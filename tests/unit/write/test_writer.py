@@ -24,7 +24,7 @@ from sqlite_log_handler._write import row as row_module
 from sqlite_log_handler._write import writer as writer_module
 from sqlite_log_handler._write.queue import Gap
 from sqlite_log_handler._write.retention.limits import Limits, NoRoom
-from sqlite_log_handler._write.row import MESSAGE, SOURCE, THREAD, Row, make_row
+from sqlite_log_handler._write.row import MESSAGE, SOURCE, THREAD, PackedRow, make_row
 from sqlite_log_handler._write.writer import Writer
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
     What the writer is given; see `_queue.Commit`.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[PackedRow]
     gaps: Sequence[Gap] = ()
     first: int = 0
 
@@ -88,7 +88,7 @@ def writer(make_writer: Callable[[], Writer]) -> Writer:
     return make_writer()
 
 
-def row(message: Any = "m", **values: Any) -> Row:
+def row(message: Any = "m", **values: Any) -> PackedRow:
     """
     Make a row.
     """
@@ -97,7 +97,7 @@ def row(message: Any = "m", **values: Any) -> Row:
     return make_row(record)
 
 
-def numbered(start: int, end: int, **values: Any) -> list[Row]:
+def numbered(start: int, end: int, **values: Any) -> list[PackedRow]:
     """
     Make rows whose messages count.
     """
@@ -465,7 +465,7 @@ def test_statements_are_few_and_bounded(writer: Writer, monkeypatch: pytest.Monk
     bound: list[int] = []
     insert = Writer._insert
 
-    def counted(self: Writer, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    def counted(self: Writer, connection: sqlite3.Connection, rows: Sequence[PackedRow]) -> None:
         bound.append(sum(len(item[MESSAGE]) for item in rows))
         insert(self, connection, rows)
 
@@ -496,7 +496,7 @@ def test_statement_fits_sqlite() -> None:
             assert length * 4 + length // 10 * 9 == writer_module._shared_statement(length).count("?") <= 32_766
 
 
-def rows_of(contexts: int, count: int) -> list[Row]:
+def rows_of(contexts: int, count: int) -> list[PackedRow]:
     """
     Make rows of so many contexts, which differ in one field each, and take turns without order.
     """
@@ -561,7 +561,7 @@ def test_long_texts_are_not_shared(
     shared: list[int] = []
     parameters = Writer._shared_parameters
 
-    def counted(self: Writer, connection: sqlite3.Connection, rows: Sequence[Row], length: int) -> Any:
+    def counted(self: Writer, connection: sqlite3.Connection, rows: Sequence[PackedRow], length: int) -> Any:
         found = parameters(self, connection, rows, length)
         if found is not None:
             shared.append(len(rows))
