@@ -10,19 +10,21 @@ See `SQLiteHandler`, and `LogReader` for reading the log back.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from sqlite_log_handler._logfile.schema import ForeignFileError, LogFileError, NewerSchemaError
+from sqlite_log_handler._logfile.errors import (
+    BusyFileError,
+    CorruptFileError,
+    EmptyFileError,
+    ForeignFileError,
+    LimitError,
+    LogFileError,
+    MissingFileError,
+    NewerSchemaError,
+    UnreadableFileError,
+)
 from sqlite_log_handler._write.handler import SQLiteHandler, Stats
 
 if TYPE_CHECKING:
     from sqlite_log_handler._read.filters import FilterError
-    from sqlite_log_handler._read.opening import (
-        BusyFileError,
-        CorruptFileError,
-        EmptyFileError,
-        LimitError,
-        MissingFileError,
-        UnreadableFileError,
-    )
     from sqlite_log_handler._read.reader import LogReader
     from sqlite_log_handler._read.rows import Row
     from sqlite_log_handler._read.statistics import Books, Bucket, Cursor, Gap, LogStats
@@ -56,17 +58,6 @@ __all__ = [
 # Of the half that reads, imported when it is asked for: most programs only log.
 _READING = {
     **dict.fromkeys(("Books", "Bucket", "Cursor", "Gap", "LogStats"), "statistics"),
-    **dict.fromkeys(
-        (
-            "BusyFileError",
-            "CorruptFileError",
-            "EmptyFileError",
-            "LimitError",
-            "MissingFileError",
-            "UnreadableFileError",
-        ),
-        "opening",
-    ),
     "FilterError": "filters",
     "LogReader": "reader",
     "Row": "rows",

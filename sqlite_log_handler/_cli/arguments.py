@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._cli.terminal import is_terminal, say
-from sqlite_log_handler._logfile.times import parse_duration, parse_time
+from sqlite_log_handler._logfile.times import parse_time
+from sqlite_log_handler._logfile.units import parse_duration
 from sqlite_log_handler._read.filters import FilterError, Filters
 from sqlite_log_handler._read.reader import LogReader
 

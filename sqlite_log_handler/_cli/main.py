@@ -17,8 +17,8 @@ from typing import Final, NoReturn, TypeAlias
 from sqlite_log_handler._cli import terminal
 from sqlite_log_handler._cli.arguments import Commands, join_times
 from sqlite_log_handler._cli.commands import check, export, gaps, show, stats, top
+from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.printable import printable
-from sqlite_log_handler._logfile.schema import LogFileError
 
 PROGRAM: Final = "sqlite-log"
 

@@ -18,9 +18,6 @@ Paint: TypeAlias = Callable[[str, int], str]
 
 LINES_AT_ONCE: Final = 1_000
 
-_KILO: Final = 1_000
-_THREE_DIGITS: Final = 100
-
 _RESET: Final = "\x1b[0m"
 # By the lowest level that has it. Those that journalctl and most loggers use: grey, plain, yellow, red, bold red.
 _COLOURS: Final = ((50, "\x1b[1;31m"), (40, "\x1b[31m"), (30, "\x1b[33m"), (20, ""), (0, "\x1b[2m"))
@@ -97,23 +94,6 @@ def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     for *cells, last in rows:
         line = "  ".join(" " * (width - width_of(cell)) + cell for cell, width in zip(cells, widths, strict=True))
         yield fit(f"{line}  {last}".rstrip())
-
-
-def size(count: int) -> str:
-    """
-    Write a number of bytes as people say it.
-
-    >>> size(129175552)
-    '129 MB'
-    """
-    if count < _KILO:
-        return f"{count} B"
-    number = float(count)
-    for unit in ("kB", "MB", "GB"):
-        number /= _KILO
-        if round(number) < _KILO:
-            return f"{number:.{0 if round(number, 1) >= _THREE_DIGITS else 1}f} {unit}"
-    return f"{number / _KILO:,.1f} TB"
 
 
 def plain(text: str, levelno: int) -> str:  # noqa: ARG001 - takes what `coloured` takes

@@ -23,10 +23,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TypeAlias
 
-from sqlite_log_handler._logfile.schema import LogFileError, is_ours
+from sqlite_log_handler._logfile.connect import connect_read_write, is_ours
+from sqlite_log_handler._logfile.errors import LogFileError
+from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._logfile.write_lock import WriteLock
 
 # id, created_us, levelno, source_id, process_id, thread, thread_name, task_name, message, exc_type, exc_text,
@@ -72,7 +73,6 @@ _BUSY_SECONDS = 0.1
 _LOCK_SECONDS = 0.5
 
 # Names the logger of the handler's own warnings, as `_write.listener` does, in the half that writes.
-OWN_LOGGER = "sqlite_log_handler"
 
 
 class TakenCursorError(LogFileError):
@@ -261,10 +261,8 @@ class Spool:
             return self._connect(self._lock.follow(_LOCK_SECONDS), identity)
 
     def _connect(self, real: str, identity: tuple[int, int]) -> sqlite3.Connection | None:
-        uri = f"{Path(real).as_uri()}?mode=rw"
-        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+        connection = connect_read_write(real, timeout=_BUSY_SECONDS)
         try:
-            connection.execute("PRAGMA trusted_schema = OFF")
             # A file that somebody has damaged is sent as far as it can be.
             connection.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
             if not is_ours(connection, self.path, advice="name the file of a SQLiteHandler"):

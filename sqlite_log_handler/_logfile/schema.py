@@ -1,20 +1,28 @@
 """
-What an `app-log.db` looks like: the tables, the view that people query, and how a file is told to be ours.
+What an `app-log.db` looks like: the tables, the view that people query, and names that both halves know.
 
-Both halves of the package, the one that writes and the one that reads, meet here, and otherwise only in
-`_logfile.printable`.
 Everything is plain SQL that SQLite 3.34 (2020) can read: no STRICT, no `->>`, no RETURNING.
 """
-
-import os
-import sqlite3
-from pathlib import Path
 
 # "SLog" in ASCII. SQLite keeps it in bytes 68 to 71 of the file, where file(1) looks for it.
 APPLICATION_ID = 0x534C6F67
 
 # Counts up with each change of the tables. A file with a higher number is refused, not guessed at.
 USER_VERSION = 1
+
+# The handler's own warnings about drops are records of this logger.
+OWN_LOGGER = "sqlite_log_handler"
+
+# Stands for all loggers in the ledger beyond those that a tick tells apart.
+OTHER_LOGGERS = "(other)"
+
+# Bytes of a row's text, as `volume` counts them. Most rows have a message only; to ask that first saves a tenth of the
+# time.
+ROW_BYTES = """
+length(CAST(message AS BLOB)) + CASE WHEN coalesce(exc_text, stack_info, attributes) IS NULL THEN 0 ELSE
+    ifnull(length(CAST(exc_text AS BLOB)), 0) + ifnull(length(CAST(stack_info AS BLOB)), 0)
+    + ifnull(length(CAST(attributes AS BLOB)), 0) END
+"""
 
 # The view that people query, column by column.
 LOG_COLUMNS = {
@@ -122,97 +130,3 @@ FROM {LOG_TABLES};
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {USER_VERSION};
 """  # noqa: S608 - our own numbers
-
-
-class LogFileError(Exception):
-    """
-    A path that cannot be a log. The file, if there is one, was left as it is.
-
-    Base of `ForeignFileError` and `NewerSchemaError`, for those who want to catch both.
-    """
-
-
-class ForeignFileError(LogFileError):
-    """
-    The file exists, and it is not a log of ours: choose another `filename`, or move that file away.
-    """
-
-
-class NewerSchemaError(LogFileError):
-    """
-    The file was written by a newer sqlite-log-handler than this one: upgrade the package.
-    """
-
-
-def identity_of(path: str) -> tuple[int, int] | None:
-    """
-    Return what tells one file from another that stands at the same path later; None when there is none to be seen.
-    """
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino
-
-
-def connect_read_only(path: str, *, timeout: float = 5.0, immutable: bool = False) -> sqlite3.Connection:
-    """
-    Open `path` so that nothing in it can be changed by us, nor run by what stands in it.
-
-    `Path.as_uri` quotes what SQLite's URI syntax would take for a parameter (https://sqlite.org/uri.html).
-    `trusted_schema=OFF` keeps functions out of views that somebody else wrote (https://sqlite.org/pragma.html).
-    With `immutable`, SQLite takes no lock and looks at no -wal, which is right for a file that nobody writes to.
-
-    Raises:
-        sqlite3.OperationalError: there is no such file, or it may not be read.
-    """
-    uri = f"{Path(path).absolute().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}"
-    connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute("PRAGMA trusted_schema = OFF")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def is_ours(
-    connection: sqlite3.Connection, path: str, *, advice: str = "choose another filename, or move that file away"
-) -> bool:
-    """
-    Tell a log of ours (True) from an empty database (False), and refuse everything else. Reads only.
-
-    Args:
-        connection: An open connection to the file.
-        path: Its path, for the error.
-        advice: What whoever asks can do about a file of somebody else; by default, whoever wants to write a log there.
-
-    Raises:
-        ForeignFileError: not an SQLite file, or an SQLite file of another program.
-        NewerSchemaError: ours, but made by a newer version.
-        sqlite3.OperationalError: the file cannot be read at this moment.
-    """
-    try:
-        # One statement: if another process makes a log of it meanwhile, this sees nothing of it, or all.
-        tables, application_id, user_version = connection.execute(
-            "SELECT (SELECT count(*) FROM sqlite_master), application_id, user_version "
-            "FROM pragma_application_id, pragma_user_version"
-        ).fetchone()
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-            message = f"{path!r} is not an SQLite database: {advice}"
-            raise ForeignFileError(message) from error
-        raise
-    if application_id == APPLICATION_ID:
-        if user_version > USER_VERSION:
-            message = (
-                f"{path!r} has schema version {user_version}, this sqlite-log-handler knows {USER_VERSION} at most: "
-                "upgrade sqlite-log-handler, or choose another filename"
-            )
-            raise NewerSchemaError(message)
-        return True
-    if application_id or tables:
-        message = f"{path!r} is an SQLite database of another program: {advice}"
-        raise ForeignFileError(message)
-    return False

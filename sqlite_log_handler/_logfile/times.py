@@ -9,17 +9,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
-_UNITS: Final = {
-    "microseconds": ("us", "usec", "microsecond"),
-    "milliseconds": ("ms", "msec", "millisecond"),
-    "seconds": ("s", "sec", "secs", "second"),
-    "minutes": ("m", "min", "mins", "minute"),
-    "hours": ("h", "hr", "hrs", "hour"),
-    "days": ("d", "day"),
-    "weeks": ("w", "week"),
-}
-_UNIT: Final = {name: unit for unit, names in _UNITS.items() for name in (unit, *names)}
-_PART: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)")
+from sqlite_log_handler._logfile.units import parse_duration
+
 _CLOCK: Final = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d{1,6})?)?")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -30,34 +21,6 @@ HELP: Final = (
     "write ISO 8601 (2025-06-30, '2025-06-30 12:00', 2025-06-30T12:00:00Z), a time of today (12:00), now, today, "
     "yesterday, -1h, '10 min ago', or @seconds since 1970"
 )
-
-
-def parse_duration(text: str) -> timedelta:
-    """
-    Read a length of time, as `90s`, `1h 30min`, `2 days`.
-
-    >>> parse_duration("1h 30min")
-    datetime.timedelta(seconds=5400)
-
-    Raises:
-        ValueError: It is none.
-    """
-    end = 0
-    total = timedelta()
-    lower = text.strip().lower()
-    while (part := _PART.match(lower, end)) is not None:
-        unit = _UNIT.get(part[2])
-        if unit is None:
-            break
-        try:
-            total += timedelta(**{unit: float(part[1])})
-        except OverflowError:
-            break
-        end = part.end()
-    if not end or end != len(lower):
-        message = f"{text!r} is no length of time: write 90s, 10min, '1h 30min', 7d, 2 weeks"
-        raise ValueError(message)
-    return total
 
 
 def parse_time(text: str, now: datetime) -> datetime:
@@ -85,6 +48,10 @@ def parse_time(text: str, now: datetime) -> datetime:
         raise ValueError(message) from error
 
 
+def _duration(text: str) -> timedelta:
+    return timedelta(seconds=parse_duration(text))
+
+
 def _midnight(word: str, now: datetime) -> datetime:
     return datetime.combine(now.date() + timedelta(days=_DAYS[word]), time())
 
@@ -98,9 +65,9 @@ _READERS: Final[tuple[tuple[Callable[[str], object], Callable[[str, datetime], d
     (lambda word: word == "now", lambda _, now: now),
     (lambda word: word in _DAYS, _midnight),
     (lambda word: word.startswith("@"), lambda word, _: _EPOCH + timedelta(seconds=float(word[1:]))),
-    (lambda word: word.startswith("-"), lambda word, now: now.astimezone(UTC) - parse_duration(word[1:])),
-    (lambda word: word.startswith("+"), lambda word, now: now.astimezone(UTC) + parse_duration(word[1:])),
-    (lambda word: word.endswith("ago"), lambda word, now: now.astimezone(UTC) - parse_duration(word[:-3])),
+    (lambda word: word.startswith("-"), lambda word, now: now.astimezone(UTC) - _duration(word[1:])),
+    (lambda word: word.startswith("+"), lambda word, now: now.astimezone(UTC) + _duration(word[1:])),
+    (lambda word: word.endswith("ago"), lambda word, now: now.astimezone(UTC) - _duration(word[:-3])),
     (_CLOCK.fullmatch, _clock),
 )
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 
+from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._logfile.times import HELP, from_microseconds, microseconds, parse_time
 from sqlite_log_handler._read.search import Term, pattern_terms, text_terms
 
@@ -458,7 +459,7 @@ _LEDGER_TERMS: Final[Mapping[str, Callable[[sqlite3.Connection, Any, datetime], 
     "after_id": lambda _, value, __: [("after_id >= ?", (integer("after_id", value),))],
     "up_to_id": lambda _, value, __: [("after_id < ?", (integer("up_to_id", value),))],
     "level": lambda connection, value, _: [("drops.levelno BETWEEN ? AND ?", level_range(connection, value))],
-    "logger": lambda _, names, __: [below("logger", names, others=["(other)"])],
+    "logger": lambda _, names, __: [below("logger", names, others=[OTHER_LOGGERS])],
     "exclude": lambda _, names, __: [("NOT " + below("logger", names)[0], below("logger", names)[1])],
     "process": lambda connection, value, _: _process(connection, value),
     "run": lambda connection, value, _: _run(connection, value),

@@ -14,7 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from sqlite_log_handler._logfile.schema import ForeignFileError, LogFileError, connect_read_only, is_ours
+from sqlite_log_handler._logfile.connect import connect_read_only, is_ours, primary_code
+from sqlite_log_handler._logfile.errors import (
+    BusyFileError,
+    CorruptFileError,
+    EmptyFileError,
+    LimitError,
+    LogFileError,
+    MissingFileError,
+    UnreadableFileError,
+)
 
 # Steps of SQLite's machine in one statement: some seconds, and one more for each byte of the file, so that no sensible
 # query on a log of any size comes near it. An endless view does.
@@ -25,42 +34,6 @@ _STEPS_AT_ONCE: Final = 200_000
 _VALUE_BYTES: Final = 16 * 1024 * 1024
 
 _CACHE_KIB: Final = 8 * 1024
-
-
-class MissingFileError(LogFileError, FileNotFoundError):
-    """
-    There is no file at the path.
-    """
-
-
-class EmptyFileError(ForeignFileError):
-    """
-    The file is an empty database: no log was written to it yet.
-    """
-
-
-class UnreadableFileError(LogFileError):
-    """
-    The file may not be read, or not without writing to its folder.
-    """
-
-
-class BusyFileError(LogFileError):
-    """
-    Another process keeps everybody out of the file: try again when it is done.
-    """
-
-
-class CorruptFileError(LogFileError):
-    """
-    The file is a log of ours and damaged.
-    """
-
-
-class LimitError(LogFileError):
-    """
-    The file asks for more steps, or holds a larger value, than any log does.
-    """
 
 
 # What to do about a path behind which there is no log.
@@ -101,16 +74,15 @@ def named_errors(path: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        # The low byte is the primary code (https://sqlite.org/rescode.html); errors of the module itself have none.
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is None:
+        code = primary_code(error)
+        if not code:
             raise
-        kind, advice = _NAMED.get(code & 0xFF, (LogFileError, "it cannot be read"))
+        kind, advice = _NAMED.get(code, (LogFileError, "it cannot be read"))
         message = f"{path!r}: {advice} ({error})"
         raise kind(message) from error
 
 
-class Limit:
+class StepBudget:
     """
     End a statement that takes too many steps; `restart` before each.
     """
@@ -143,7 +115,7 @@ class Limit:
         return self.reached
 
 
-def refuse_no_file(path: str) -> None:
+def require_file(path: str) -> None:
     """
     Raise the error of its own name when there is no file at `path`: SQLite would say less.
 
@@ -186,7 +158,7 @@ def open_log(path: str, *, timeout: float = 5.0) -> Opened:
         NewerSchemaError: It is ours, but made by a newer version.
         LogFileError: It cannot be read; the class says why.
     """
-    refuse_no_file(path)
+    require_file(path)
     notice, immutable = None, False
     with named_errors(path):
         try:
@@ -194,7 +166,7 @@ def open_log(path: str, *, timeout: float = 5.0) -> Opened:
         except sqlite3.OperationalError as error:
             # Where SQLite has its -wal: beside the file to which a link leads.
             real = os.path.realpath(path)
-            if error.sqlite_errorcode & 0xFF not in _READ_ONLY_FAILED or not _may_be_immutable(real):
+            if primary_code(error) not in _READ_ONLY_FAILED or not _may_be_immutable(real):
                 raise
             # Beside a file in WAL mode SQLite makes a -shm, and here it may not.
             immutable = True
@@ -230,8 +202,8 @@ def _connect(path: str, timeout: float, *, immutable: bool = False) -> sqlite3.C
     return connection
 
 
-def limit_of(connection: sqlite3.Connection, path: str) -> Limit:
+def step_budget(connection: sqlite3.Connection, path: str) -> StepBudget:
     """
-    Set the limit of steps for a file of its size.
+    Give statements on a file of this size their budget of steps.
     """
-    return Limit(connection, _STEPS + os.stat(path).st_size)
+    return StepBudget(connection, _STEPS + os.stat(path).st_size)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Literal, Self, TypeAlias, Unpack
 
-from sqlite_log_handler._logfile.schema import identity_of
+from sqlite_log_handler._logfile.connect import identity_of
+from sqlite_log_handler._logfile.errors import EmptyFileError, MissingFileError
 from sqlite_log_handler._read import statistics, top
 from sqlite_log_handler._read.filters import Filters, integer, settled, where
-from sqlite_log_handler._read.opening import EmptyFileError, MissingFileError
 from sqlite_log_handler._read.rows import SELECT_JSON, SELECT_ROW, Row
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.statistics import Books, Bucket, Gap, LogStats

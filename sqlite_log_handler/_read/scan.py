@@ -21,8 +21,9 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any, Final
 
+from sqlite_log_handler._logfile.connect import primary_code
 from sqlite_log_handler._read.filters import HIGHEST, Where
-from sqlite_log_handler._read.opening import limit_of, named_errors, open_log
+from sqlite_log_handler._read.opening import named_errors, open_log, step_budget
 from sqlite_log_handler._read.search import SEARCH, search
 
 # Rows that a statement hands out at most: at 64 KiB each they take 16 MiB.
@@ -50,7 +51,7 @@ class Scan:
         seen = _seen(path)
         self._connection, self.notice, immutable = open_log(path, timeout=timeout)
         self._seen = seen if immutable else None
-        self._limit = limit_of(self.connection, path)
+        self._budget = step_budget(self.connection, path)
         self._raised: BaseException | None = None
         self.connection.create_function(SEARCH, 3, self._search, deterministic=True)
 
@@ -103,7 +104,7 @@ class Scan:
         Raises:
             LogFileError: It cannot be read; the class says why.
         """
-        self._limit.restart()
+        self._budget.restart()
         self._raised = None
         with named_errors(self.path):
             try:
@@ -115,7 +116,7 @@ class Scan:
                     self.connection.text_factory = _lenient
                     return self.all(sql, parameters)
                 # What is raised while SQLite has the word, as by Ctrl-C, does not come out of it as what it was.
-                if code == sqlite3.SQLITE_INTERRUPT and not self._limit.reached:
+                if code == sqlite3.SQLITE_INTERRUPT and not self._budget.reached:
                     raise KeyboardInterrupt from error
                 if "user-defined function" in str(error):
                     raise (self._raised or KeyboardInterrupt()) from error
@@ -137,7 +138,7 @@ class Scan:
         """
         Have SQLite check the whole file, and return what is wrong with it.
         """
-        self._limit.lift()
+        self._budget.lift()
         faults: list[str] = []
         with named_errors(self.path):
             try:
@@ -146,7 +147,7 @@ class Scan:
                 if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
                     raise KeyboardInterrupt from error  # as in `all`: there is no limit here
                 # So damaged that the check itself cannot go on: what it has found until then is said.
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
+                if primary_code(error) != sqlite3.SQLITE_CORRUPT:
                     raise
                 faults.append(str(error))
         return faults

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlite_log_handler._logfile.times import parse_duration
+from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._logfile.units import parse_seconds
 from sqlite_log_handler._read.filters import FilterError, Filters, Where, drops_where, integer, where
 from sqlite_log_handler._read.scan import Scan
 
@@ -209,14 +210,12 @@ def _width(bucket: str | float | None, span_us: int, most: int) -> int:
     if bucket is None:
         return next((round(s * 1e6) for s in _NICE_SECONDS if span_us / (s * 1e6) < most - 1), span_us)
     try:
-        seconds = parse_duration(bucket).total_seconds() if isinstance(bucket, str) else float(bucket)
-    except (TypeError, OverflowError) as error:
-        message = f"bucket={bucket!r} is no length of time: write seconds, or a text as 90s, 10min, '1h 30min', 7d"
+        seconds = parse_seconds(bucket)
+    except (TypeError, ValueError, OverflowError) as error:
+        message = f"bucket: {error}"
         raise FilterError(message) from error
-    except ValueError as error:
-        raise FilterError(str(error)) from error
     if not _SHORTEST_BUCKET <= seconds <= _LONGEST_BUCKET:
-        message = f"bucket={bucket!r} is no length of time: it must be a microsecond or more, and 10,000 years or less"
+        message = f"bucket={bucket!r}: must be a microsecond or more, and 10,000 years or less"
         raise FilterError(message)
     return round(seconds * 1e6)
 
@@ -284,17 +283,17 @@ def books(scan: Scan) -> Books:
     return Books(rows - warnings, warnings, *others)
 
 
-_BOOKS: Final = """
+_BOOKS: Final = f"""
 WITH warnings AS (
     SELECT json_extract(attributes, '$.dropped') AS dropped FROM records
-    WHERE source_id IN (SELECT id FROM sources WHERE logger = 'sqlite_log_handler') AND json_valid(attributes)
+    WHERE source_id IN (SELECT id FROM sources WHERE logger = '{OWN_LOGGER}') AND json_valid(attributes)
 )
 SELECT
     (SELECT count(*) FROM records),
     (SELECT count(dropped) FROM warnings),
-    {0},
+    {{0}},
     (SELECT ifnull(sum(records), 0) FROM volume),
     (SELECT ifnull(sum(count), 0) FROM drops),
     (SELECT ifnull(sum(dropped), 0) FROM volume),
     (SELECT ifnull(sum(dropped), 0) FROM warnings)
-"""
+"""  # noqa: S608 - our own name

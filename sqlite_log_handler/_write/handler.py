@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from sqlite_log_handler._logfile.printable import printable
-from sqlite_log_handler._write.listener import MARK, OWN_LOGGER, RecordListener, all_listeners
+from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._write.listener import MARK, RecordListener, all_listeners
 from sqlite_log_handler._write.queue import Closed, RecordQueue
 from sqlite_log_handler._write.retention.limits import limits
 from sqlite_log_handler._write.row import CREATED, LEVELNO, SOURCE, PackedRow, forget_threads, make_row, marker_row

@@ -51,6 +51,7 @@ from logging.handlers import QueueListener
 from typing import Any, Final, TypeVar
 
 from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._write.locks import acquire
 from sqlite_log_handler._write.queue import COUNT, SINCE, SIZE_UNIT, UNTIL, Gap, RecordQueue
 from sqlite_log_handler._write.retention.limits import COMMIT_BYTES, NoRoom
@@ -58,7 +59,6 @@ from sqlite_log_handler._write.writer import Outcome, Writer
 
 _T = TypeVar("_T")
 
-OWN_LOGGER: Final = "sqlite_log_handler"
 
 # Long enough that a dead disk costs nothing, short enough that nobody waits for the log after it is back.
 BACKOFF_LIMIT = 5.0

@@ -49,6 +49,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
+from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._write.locks import acquire
 
 LEVELNO: Final = 0
@@ -67,9 +68,8 @@ NONE: Final = 1 << 63
 # Long enough for any stall of the scheduler, short enough to end a deadlock before somebody kills the process.
 MUTEX_TIMEOUT = 1.0
 
-# Logger names can be made up without end: so many keys are told apart in the books, the rest counts under OTHER.
+# Programs can make up logger names without end: the books tell so many apart, and count the rest as OTHER_LOGGERS.
 MAX_KEYS = 1_000
-OTHER = "(other)"
 _NAME_LENGTH = 200
 
 # A GIL that is off may be turned on by an import; one that is on stays on.
@@ -676,7 +676,7 @@ class RecordQueue(queue.Queue[Any]):
 def _entry(drops: dict[Key, Entry], key: Key, created: float) -> Entry:
     # setdefault: a signal handler that logs may have been here since the caller looked.
     cause, levelno, logger = key
-    name = logger[:_NAME_LENGTH] if type(logger) is str else OTHER
+    name = logger[:_NAME_LENGTH] if type(logger) is str else OTHER_LOGGERS
     return drops.setdefault(_bounded(drops, (cause, levelno, name)), [0, created, created])
 
 
@@ -687,4 +687,4 @@ def _bounded(books: dict[Key, Any], key: Key) -> Key:
     if key in books or len(books) < MAX_KEYS:
         return key
     cause, levelno, _ = key
-    return (cause, min(max(levelno // 10, 0), 5) * 10, OTHER)
+    return (cause, min(max(levelno // 10, 0), 5) * 10, OTHER_LOGGERS)

@@ -46,15 +46,9 @@ from collections.abc import Callable, Collection, Sequence
 from functools import cache, partial
 from typing import Any, Protocol, TypeVar
 
-from sqlite_log_handler._logfile.schema import (
-    APPLICATION_ID,
-    SCHEMA,
-    ForeignFileError,
-    LogFileError,
-    connect_read_only,
-    identity_of,
-    is_ours,
-)
+from sqlite_log_handler._logfile.connect import connect_read_only, identity_of, is_ours, primary_code
+from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError
+from sqlite_log_handler._logfile.schema import APPLICATION_ID, ROW_BYTES, SCHEMA
 from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._write import row as _row
 from sqlite_log_handler._write.retention.limits import Limits, NoRoom
@@ -144,15 +138,14 @@ _DATA_ERRORS = (
 # LIMIT -1 keeps the innermost query apart, so that what is sorted for its GROUP BY are numbers, and not the messages.
 # A source or a process that another process has deleted, because no row was of it, makes the logger NULL, which
 # `volume` refuses; then the batch is written again with new ids.
-_VOLUME = """
+_VOLUME = f"""
 INSERT INTO volume (hour, logger, levelno, records, bytes)
 SELECT hour * 3600, iif(processes.id IS NULL, NULL, logger) AS logger, levelno, sum(records), sum(bytes)
 FROM (
     SELECT hour, source_id, process_id, levelno, count(*) AS records, sum(bytes) AS bytes
     FROM (
         SELECT created_us / 3600000000 AS hour, source_id, process_id, levelno,
-            length(CAST(message AS BLOB)) + ifnull(length(CAST(exc_text AS BLOB)), 0)
-            + ifnull(length(CAST(stack_info AS BLOB)), 0) + ifnull(length(CAST(attributes AS BLOB)), 0) AS bytes
+            {ROW_BYTES} AS bytes
         FROM records WHERE id BETWEEN ? AND ? LIMIT -1
     )
     GROUP BY hour, source_id, process_id, levelno
@@ -161,7 +154,7 @@ FROM (
     LEFT JOIN processes ON processes.id = process_id
 GROUP BY 1, 2, 3
 ON CONFLICT DO UPDATE SET records = records + excluded.records, bytes = bytes + excluded.bytes
-"""
+"""  # noqa: S608 - our own SQL
 _VOLUME_DROPPED = """
 INSERT INTO volume (hour, logger, levelno, dropped) VALUES (? / 3600000000 * 3600, ?, ?, ?)
 ON CONFLICT DO UPDATE SET dropped = dropped + excluded.dropped
@@ -303,7 +296,7 @@ class Writer:
             raise
         except (sqlite3.Error, OSError) as error:
             code, number = getattr(error, "sqlite_errorcode", 0), getattr(error, "errno", None)
-            passes = number in _PASSING_ERRORS or (code & 0xFF in _PASSING_CODES and code not in _LASTING_CODES)
+            passes = number in _PASSING_ERRORS or (primary_code(error) in _PASSING_CODES and code not in _LASTING_CODES)
             if passes and not os.path.isdir(self._real):
                 return
             self._lock.close()
@@ -403,7 +396,7 @@ class Writer:
             try:
                 is_ours(reading, self.path)
             except sqlite3.DatabaseError as error:
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+                if primary_code(error) == sqlite3.SQLITE_READONLY:
                     # A process was killed while it wrote, and left a journal to be rolled back, which whoever opens the
                     # file does first. It is looked at again after that.
                     self._refuse_foreign_as_it_is()
@@ -845,7 +838,7 @@ def _shared_statement(length: int) -> str:
 
 def _is_corrupt(error: BaseException) -> bool:
     # The low byte is the primary code (https://sqlite.org/rescode.html); errors of the module itself have none.
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    return primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def _statement_rows(rows: Sequence[PackedRow], start: int, end: int) -> int:

@@ -14,7 +14,7 @@ import sys
 import pytest
 
 from sqlite_log_handler import LogFileError
-from sqlite_log_handler._logfile.schema import connect_read_only
+from sqlite_log_handler._logfile.connect import connect_read_only
 
 CODES = {
     "busy": sqlite3.SQLITE_BUSY,

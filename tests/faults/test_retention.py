@@ -17,7 +17,7 @@ import threading
 import pytest
 
 from sqlite_log_handler._cli.commands import prune as prune_module
-from sqlite_log_handler._logfile.schema import connect_read_only
+from sqlite_log_handler._logfile.connect import connect_read_only
 from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._write.retention.limits import Limits
 from sqlite_log_handler._write.row import make_row

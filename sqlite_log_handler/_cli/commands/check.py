@@ -8,9 +8,9 @@ from typing import Final
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.terminal import write_lines
+from sqlite_log_handler._logfile.errors import CorruptFileError
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import USER_VERSION
-from sqlite_log_handler._read.opening import CorruptFileError
 from sqlite_log_handler._read.statistics import Books
 
 # Findings that are printed: more say nothing new, and SQLite itself ends after a hundred.

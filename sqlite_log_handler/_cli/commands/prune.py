@@ -10,15 +10,17 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Self, TextIO
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.terminal import say, write_line
+from sqlite_log_handler._logfile.connect import connect_read_write, primary_code
+from sqlite_log_handler._logfile.errors import CorruptFileError
 from sqlite_log_handler._logfile.schema import SCHEMA
+from sqlite_log_handler._logfile.units import format_size
 from sqlite_log_handler._logfile.write_lock import WriteLock
-from sqlite_log_handler._read.opening import CorruptFileError, named_errors, open_log
-from sqlite_log_handler._write.retention.limits import VACUUM_PAGES, Cut, Limits, State, count, seconds, size, size_text
+from sqlite_log_handler._read.opening import named_errors, open_log
+from sqlite_log_handler._write.retention.limits import VACUUM_PAGES, Cut, Limits, State, count, seconds, size
 from sqlite_log_handler._write.retention.pruner import INCREMENTAL, Pruner, look, plan
 
 # How long to wait for whoever is writing, and for a reader that is in the way.
@@ -126,7 +128,7 @@ def _named_errors(path: str) -> Iterator[None]:
             yield
         except sqlite3.OperationalError as error:
             # To those who only read, these mean something else.
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _MAY_NOT_WRITE:
+            if primary_code(error) in _MAY_NOT_WRITE:
                 raise _may_not_write(path) from error
             raise
 
@@ -150,17 +152,17 @@ def _may_not_write(path: str) -> PermissionError:
 
 def _say_plan(connection: sqlite3.Connection, state: State, cut: Cut | None, *, vacuum: bool) -> None:
     if cut is None:
-        write_line(f"nothing to delete: {state.rows:,} rows, {size_text(state.file + state.wal)} with the WAL")
+        write_line(f"nothing to delete: {state.rows:,} rows, {format_size(state.file + state.wal)} with the WAL")
     else:
         (rows,) = connection.execute("SELECT count(*) FROM records WHERE id <= ?", (cut.last_id,)).fetchone()
-        taken = size_text(state.live * rows / state.rows)
+        taken = format_size(state.live * rows / state.rows)
         write_line(
             f"would delete {rows:,} of {state.rows:,} rows, ids {state.first_id} to {cut.last_id}, about {taken}: "
             f"{cut.cause}"
         )
     if vacuum:
         write_line(
-            f"would give back {size_text(state.free_pages * state.page_size)} of free pages, and what is deleted"
+            f"would give back {format_size(state.free_pages * state.page_size)} of free pages, and what is deleted"
         )
 
 
@@ -196,7 +198,7 @@ class _Work:
         deleted = self._pruner.deleted
         causes = ", ".join(f"{cause} {rows:,}" for cause, rows in deleted.items())
         write_line(f"deleted {sum(deleted.values()):,} rows ({causes})" if deleted else "nothing to delete")
-        taken = [size_text(state.file + state.wal) for state in (before, after)]
+        taken = [format_size(state.file + state.wal) for state in (before, after)]
         write_line(f"{after.rows:,} rows are left; file and WAL took {taken[0]}, and take {taken[1]}")
         if not done:
             say(f"not done to the end: {self._pruner.pinned}; end that reader, and run it again")
@@ -204,8 +206,7 @@ class _Work:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        uri = f"{Path(self._path).as_uri()}?mode=rw"
-        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT, isolation_level=None)
+        connection = connect_read_write(self._path, timeout=_BUSY_TIMEOUT)
         try:
             with self._lock.hold(_LOCK_TIMEOUT):
                 connection.execute("PRAGMA synchronous = NORMAL")

@@ -8,8 +8,9 @@ from typing import Final
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.formats import Clock, loudest
-from sqlite_log_handler._cli.terminal import Paint, painter, size, terminal_width, write_lines
+from sqlite_log_handler._cli.terminal import Paint, painter, terminal_width, write_lines
 from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._logfile.units import format_duration, format_size
 from sqlite_log_handler._read.statistics import Bucket, LogStats
 
 _LOUD: Final = 30
@@ -58,7 +59,8 @@ def numbers(path: str, stats: LogStats, *, utc: bool) -> Iterator[str]:
     Yield what there is, a line each.
     """
     yield f"file     {printable(path)}"
-    yield f"bytes    {size(stats.file_bytes)}, {size(stats.free_bytes)} of it free; WAL {size(stats.wal_bytes)}"
+    taken, free, wal = map(format_size, (stats.file_bytes, stats.free_bytes, stats.wal_bytes))
+    yield f"bytes    {taken}, {free} of it free; WAL {wal}"
     yield f"mode     journal_mode {stats.journal_mode}, auto_vacuum {stats.auto_vacuum}"
     ids = "" if stats.first_id is None else f", id {stats.first_id} to {stats.last_id}"
     yield (
@@ -68,7 +70,7 @@ def numbers(path: str, stats: LogStats, *, utc: bool) -> Iterator[str]:
     if stats.first_us is not None and stats.last_us is not None:
         clock = Clock("%Y-%m-%d %H:%M:%S", utc=utc)
         seconds = (stats.last_us - stats.first_us) / 1e6
-        yield f"time     {clock(stats.first_us)} to {clock(stats.last_us)}, {duration(seconds)}"
+        yield f"time     {clock(stats.first_us)} to {clock(stats.last_us)}, {format_duration(seconds)}"
     names = (f"{level_name(stats.level_names, level)} {count:,}" for level, count in stats.levels.items())
     yield f"levels   {printable(', '.join(names)) or 'none'}"
     causes = f": {printable(loudest(stats.dropped_by_cause))}" if stats.dropped else ""
@@ -76,7 +78,7 @@ def numbers(path: str, stats: LogStats, *, utc: bool) -> Iterator[str]:
     if stats.pruned:
         yield f"pruned   {stats.pruned:,}, {stats.unsent:,} of them not forwarded"
     for cursor in stats.cursors:
-        lag = f"{_many(cursor.lag_rows, 'row')} and {duration(cursor.lag_seconds)} behind"
+        lag = f"{_many(cursor.lag_rows, 'row')} and {format_duration(cursor.lag_seconds)} behind"
         # SQLite keeps a text in a column of numbers, if somebody puts one there.
         place = printable(f"{cursor.name} at id {cursor.after_id}")
         yield f"cursor   {place}, {lag if cursor.lag_rows else 'at the end'}"
@@ -84,16 +86,6 @@ def numbers(path: str, stats: LogStats, *, utc: bool) -> Iterator[str]:
 
 def _many(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def duration(seconds: float) -> str:
-    """
-    Write a length of time as people say it.
-    """
-    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.1f} {unit}"
-    return f"{seconds:,.1f} s"
 
 
 def level_name(names: Mapping[int, str], levelno: int) -> str:

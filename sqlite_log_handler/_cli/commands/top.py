@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sqlite_log_handler._cli import arguments
-from sqlite_log_handler._cli.terminal import columns, is_terminal, shows, size, terminal_width, write_lines
+from sqlite_log_handler._cli.terminal import columns, is_terminal, shows, terminal_width, write_lines
 from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._logfile.units import format_size
 from sqlite_log_handler._read.filters import Filters
 from sqlite_log_handler._read.reader import LogReader
 from sqlite_log_handler._read.top import Talker
@@ -86,12 +87,12 @@ def table(talkers: Sequence[Talker], by: str, most: int) -> Iterator[str]:
         bars = [sparkline(talker.trend, highest)] if trend else []
         name = _FOLDER.sub(" ", talker.name) if by == "source" else talker.name
         share = f"{talker.share:.1%}"
-        rows.append((f"{talker.records:,}", size(talker.bytes), share, dropped, *bars, printable(name)))
+        rows.append((f"{talker.records:,}", format_size(talker.bytes), share, dropped, *bars, printable(name)))
     rest = talkers[most:]
     if rest:
         records, share = sum(talker.records for talker in rest), f"{sum(talker.share for talker in rest):.1%}"
-        bars = [""] if trend else []
-        rows.append((f"{records:,}", size(sum(talker.bytes for talker in rest)), share, "", *bars, f"{len(rest)} more"))
+        taken = format_size(sum(talker.bytes for talker in rest))
+        rows.append((f"{records:,}", taken, share, "", *([""] if trend else []), f"{len(rest)} more"))
     yield from columns(rows)
 
 

@@ -14,10 +14,13 @@ back, commits are allowed until the next one would lead beyond 13/12 of the budg
 """
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from sqlite_log_handler._logfile.units import parse_seconds, parse_size
+
+_Number = TypeVar("_Number", int, float)
 
 # A transaction of this many bytes at most, by the size of its rows in memory: it bounds what SQLite and sqlite3 copy.
 COMMIT_BYTES = 8 * 1024 * 1024
@@ -48,9 +51,6 @@ _LINES = (1_000, 100_000)
 _BYTES_PER_LINE = 10_000
 
 _YEAR = 365.25 * 86_400
-_AGES = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 7 * 86_400.0}
-_SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-_SIZES |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 LEAST_BYTES = 1 << 20
 
 
@@ -273,13 +273,13 @@ class Limits:
 
 def seconds(option: str, value: object) -> float:
     """
-    Read an age: a number of seconds, or a text like "7d", "12h", "30m".
+    Read an age: a number of seconds, or a text like "7d", "1h 30min", "2 weeks".
     """
-    age = _with_unit(option, value, _AGES, "must be seconds, or a text like '7d', '12h' or '30m'", "s, m, h, d, w")
+    age = _named(option, value, parse_seconds)
     if not 1 <= age <= 100 * _YEAR:
         message = f"{option}={value!r}: must be from 1 second to 100 years, and is {age:,.15g} seconds"
         raise ValueError(message)
-    return float(age)
+    return age
 
 
 def count(option: str, value: object) -> int:
@@ -299,42 +299,24 @@ def size(option: str, value: object) -> int:
     """
     Read a size: a number of bytes, or a text like "500MB", "2GB", "64MiB".
     """
-    allowed = "must be bytes (an integer), or a text like '500MB', '2GB' or '64MiB'"
-    if isinstance(value, float):
-        message = f"{option}={value!r}: {allowed}"
-        raise TypeError(message)
-    found = _with_unit(option, value, _SIZES, allowed, "B, kB, MB, GB, TB, KiB, MiB, GiB, TiB")
+    found = _named(option, value, parse_size)
     if not LEAST_BYTES <= found < 1 << 62:
         allowed = f"must be {LEAST_BYTES:,} bytes or more" if found < LEAST_BYTES else "must be below 2**62 bytes"
         message = f"{option}={value!r}: {allowed}, and is {found:,.15g} bytes"
         raise ValueError(message)
-    return int(found)
+    return found
 
 
-def _with_unit(option: str, value: object, units: Mapping[str, float], allowed: str, names: str) -> float:
-    message = f"{option}={value!r}: {allowed}"
-    if isinstance(value, str):
-        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", value, re.IGNORECASE)
-        if found is None:
-            message += f" (units: {names})"
-            raise ValueError(message)
-        if found[2].lower() not in units:
-            message += f"; {found[2]!r} is none of the units {names}"
-            raise ValueError(message)
-        return float(found[1]) * units[found[2].lower()]
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(message)
-    return value
-
-
-def size_text(value: float) -> str:
+def _named(option: str, value: object, parse: Callable[[object], _Number]) -> _Number:
     """
-    Write a size as `size` reads it.
+    Call `parse`, and name the option in the error that it raises.
     """
-    for unit in ("GB", "MB", "kB"):
-        if value >= _SIZES[unit.lower()]:
-            return f"{value / _SIZES[unit.lower()]:,.1f} {unit}"
-    return f"{value:,.0f} bytes"
+    try:
+        return parse(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        message = f"{option}: {error}"
+        raise kind(message) from error
 
 
 def limits(max_age: Any = None, max_rows: Any = None, max_bytes: Any = None) -> Limits:

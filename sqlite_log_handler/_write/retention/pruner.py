@@ -38,7 +38,9 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 
-from sqlite_log_handler._write.retention.limits import Cut, Limits, NoRoom, State, size_text
+from sqlite_log_handler._logfile.schema import ROW_BYTES
+from sqlite_log_handler._logfile.units import format_size
+from sqlite_log_handler._write.retention.limits import Cut, Limits, NoRoom, State
 
 # Chunks that one step deletes when it is urgent: four times what one commit of small rows adds.
 _CHUNKS = 4
@@ -74,7 +76,7 @@ _LAST_OLD = "SELECT id FROM records WHERE id <= ? AND id < ? AND +created_us < ?
 
 # One statement, because in a busy program each is a wait for the GIL; with min and max apart, because together they
 # read all rows; and with the text of 64 rows spread over what will be the next chunk.
-_LOOK = """
+_LOOK = f"""
 WITH RECURSIVE
     ends (first_id, last_id) AS (SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records)),
     heads (id) AS (
@@ -83,13 +85,10 @@ WITH RECURSIVE
         SELECT id + max(1, min(?, last_id - first_id) / 64) FROM heads, ends LIMIT 64
     )
 SELECT page_size, page_count, freelist_count, first_id, last_id, (SELECT min(created_us) FROM records), (
-    SELECT avg(
-        length(CAST(message AS BLOB)) + ifnull(length(CAST(exc_text AS BLOB)), 0)
-        + ifnull(length(CAST(stack_info AS BLOB)), 0) + ifnull(length(CAST(attributes AS BLOB)), 0)
-    ) FROM records WHERE id IN heads
+    SELECT avg({ROW_BYTES}) FROM records WHERE id IN heads
 )
 FROM pragma_page_size, pragma_page_count, pragma_freelist_count, ends
-"""
+"""  # noqa: S608 - our own SQL
 # A run of pruning is one line of `prunes` for each cause and hour.
 _NOTE = f"""
 INSERT INTO prunes (id, first_id, last_id, since_us, until_us, cause, count, unsent)
@@ -259,7 +258,7 @@ class Pruner:
                 self._trim_all(connection)
                 trimmed = True
         state = self._look(connection)
-        taken, budget = size_text(state.file + state.wal), size_text(self.limits.max_bytes)
+        taken, budget = format_size(state.file + state.wal), format_size(self.limits.max_bytes)
         why = self.pinned or "no row is left that could be deleted"
         message = f"file and WAL take {taken} of max_bytes {budget}, and {why}"
         raise NoRoom(message)
@@ -408,7 +407,7 @@ class Pruner:
         if since is not None and not self._said_pinned and self._clock() - since >= _PINNED_RETRY:
             self._said_pinned = True
             self._say(
-                f"{self._pinned_at}, so that the WAL ({size_text(state.wal)}) cannot be written back and nothing is "
+                f"{self._pinned_at}, so that the WAL ({format_size(state.wal)}) cannot be written back and nothing is "
                 f"pruned: end that reader"
             )
         return False

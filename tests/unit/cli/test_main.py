@@ -33,7 +33,7 @@ from sqlite_log_handler._cli.commands import prune as prune_module
 from sqlite_log_handler._cli.formats import json_safe
 from sqlite_log_handler._cli.main import build_parser
 from sqlite_log_handler._cli.main import terminal as terminal_module
-from sqlite_log_handler._cli.terminal import columns, fit, size, width_of
+from sqlite_log_handler._cli.terminal import columns, fit, width_of
 from sqlite_log_handler._logfile.printable import printable
 
 BEGIN = datetime(2025, 6, 30, 12, tzinfo=UTC)
@@ -1005,16 +1005,6 @@ def test_whose_a_gap_is_moves_to_a_line_of_its_own(shop):
     assert wide[1].endswith("13  queue_full: shop.cache DEBUG 15")
     assert narrow[1].endswith("13  queue_full")
     assert "    shop.cache DEBUG 15" == narrow[2]
-
-
-@pytest.mark.parametrize(
-    ("count", "expected"),
-    [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (99_949, "99.9 kB"), (999_499, "999 kB"), (999_500, "1.0 MB"),
-     (2_500_000_000, "2.5 GB"), (10**15, "1,000.0 TB")],
-)  # fmt: skip
-def test_sizes(count, expected):
-    """Bytes are said in three digits."""
-    assert expected == size(count)
 
 
 def test_printable_keeps_letters():

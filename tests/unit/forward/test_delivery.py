@@ -12,7 +12,7 @@ import pytest
 
 from sqlite_log_handler._forward.delivery import Answer, Delivery, GivenUpError, Verdict
 from sqlite_log_handler._forward.spool import Batch
-from sqlite_log_handler._logfile.schema import LogFileError
+from sqlite_log_handler._logfile.errors import LogFileError
 
 TAKEN = Answer(Verdict.TAKEN)
 AWAY = Answer(Verdict.LATER, "connection refused")

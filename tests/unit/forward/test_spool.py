@@ -11,7 +11,7 @@ import sqlite3
 import pytest
 
 from sqlite_log_handler._forward.spool import Spool, TakenCursorError
-from sqlite_log_handler._logfile.schema import ForeignFileError
+from sqlite_log_handler._logfile.errors import ForeignFileError
 from sqlite_log_handler._logfile.write_lock import WriteLock
 
 ALL = 10_000, 1 << 30

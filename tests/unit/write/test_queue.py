@@ -12,8 +12,9 @@ from functools import partial
 
 import pytest
 
+from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._write import queue as queue_module
-from sqlite_log_handler._write.queue import ANY, NONE, OTHER, SIZE_UNIT, Closed, RecordQueue
+from sqlite_log_handler._write.queue import ANY, NONE, SIZE_UNIT, Closed, RecordQueue
 
 INFO, WARNING, ERROR = 20, 30, 40
 
@@ -789,7 +790,7 @@ def test_the_books_are_bounded(monkeypatch):
     drops = books.books()["drops"]
     assert len(drops) <= 10 + 6
     assert 3_000 == sum(drops.values())
-    assert {OTHER} == {logger for _, _, logger in drops if not logger.startswith("name")}
+    assert {OTHER_LOGGERS} == {logger for _, _, logger in drops if not logger.startswith("name")}
 
 
 def test_long_names_are_cut_in_the_books():

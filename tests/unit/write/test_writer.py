@@ -18,7 +18,7 @@ import pytest
 from freezegun import freeze_time
 
 from sqlite_log_handler._logfile import schema as schema_module
-from sqlite_log_handler._logfile.schema import ForeignFileError, LogFileError
+from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError
 from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._write import row as row_module
 from sqlite_log_handler._write import writer as writer_module
@@ -1084,7 +1084,7 @@ def test_schema_that_another_process_made_meanwhile(
     Between the look at an empty file and the lock another process may make the schema: then it is used.
     """
     first, second = make_writer(), make_writer()
-    real = schema_module.is_ours
+    real = writer_module.is_ours
     calls = 0
 
     def is_ours(connection: sqlite3.Connection, path: str) -> bool:

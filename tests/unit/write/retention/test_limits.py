@@ -4,13 +4,14 @@ What the limits of retention call for: numbers in, numbers out.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlite_log_handler._write.retention.limits import COMMIT_BYTES, LEAST_BYTES, Cut, Limits, State, limits, size_text
+from sqlite_log_handler._write.retention.limits import COMMIT_BYTES, LEAST_BYTES, Cut, Limits, State, limits
 
 MB = 1_000_000
 PAGE = 4_096
@@ -51,10 +52,17 @@ def state(
         ("12h", 43_200),
         ("7d", 604_800),
         (" 1.5 W ", 907_200),
+        ("1h 30min", 5_400),
+        ("7 d 3 h", 615_600),
+        ("2 weeks", 1_209_600),
     ],
 )
-def test_an_age_is_seconds_or_a_text_with_a_unit(value, expected):
-    """An age is a number of seconds, or a text with a unit from s to w, in either case, with or without blanks."""
+def test_an_age_is_seconds_or_a_length_of_time(value, expected):
+    """
+    An age is a number of seconds, or a length of time in either case, with or without blanks.
+
+    The handler used to refuse "1h 30min" and "2 weeks", which every flag of the command line took.
+    """
     assert expected == limits(max_age=value).max_age
 
 
@@ -84,14 +92,18 @@ def test_a_size_is_bytes_or_a_text_with_a_unit(value, expected):
         ("max_age", "0.5s", ValueError, "from 1 second to 100 years, and is 0.5 seconds"),
         ("max_age", float("nan"), ValueError, "from 1 second"),
         ("max_age", float("inf"), ValueError, "from 1 second"),
-        ("max_age", "101 years", ValueError, "'7d', '12h' or '30m'; 'years' is none of the units s, m, h, d, w"),
+        (
+            "max_age",
+            "101 years",
+            ValueError,
+            "'years' is not one of the units us, ms, s, min, h, d, w",
+        ),
         ("max_age", "5300w", ValueError, "100 years, and is 3,205,440,000 seconds"),
-        ("max_age", "", ValueError, "'7d', '12h' or '30m' (units: s, m, h, d, w)"),
-        ("max_age", "-7d", ValueError, "'7d'"),
-        ("max_age", "7 d 3 h", ValueError, "'7d'"),
-        ("max_age", "\u0667d", ValueError, "'7d'"),
-        ("max_age", True, TypeError, "'7d'"),
-        ("max_age", [7], TypeError, "'7d'"),
+        ("max_age", "", ValueError, "write 90s, 10min"),
+        ("max_age", "-7d", ValueError, "7d or '2 weeks'"),
+        ("max_age", "\u0667d", ValueError, "7d or '2 weeks'"),
+        ("max_age", True, TypeError, "7d or '2 weeks'"),
+        ("max_age", [7], TypeError, "7d or '2 weeks'"),
         ("max_rows", 0, ValueError, "1 or more"),
         ("max_rows", "100", TypeError, "an integer, 1 or more"),
         ("max_rows", 1e6, TypeError, "an integer"),
@@ -99,12 +111,12 @@ def test_a_size_is_bytes_or_a_text_with_a_unit(value, expected):
         ("max_bytes", LEAST_BYTES - 1, ValueError, "1,048,576 bytes or more"),
         ("max_bytes", "500", ValueError, "and is 500 bytes"),
         ("max_bytes", "500KB", ValueError, "1,048,576 bytes or more, and is 500,000 bytes"),
-        ("max_bytes", "500 M", ValueError, "'M' is none of the units B, kB, MB, GB, TB, KiB, MiB, GiB, TiB"),
-        ("max_bytes", "much", ValueError, "'64MiB' (units: B, kB, MB, GB"),
+        ("max_bytes", "500 M", ValueError, "'M' is not one of the units B, kB, MB, GB, TB, KiB, MiB, GiB, TiB"),
+        ("max_bytes", "much", ValueError, "500MB, 2GB or 64MiB"),
         ("max_bytes", 1 << 62, ValueError, "below 2**62 bytes"),
         ("max_bytes", "9999999TB", ValueError, "below 2**62 bytes"),
-        ("max_bytes", 1e9, TypeError, "'500MB'"),
-        ("max_bytes", False, TypeError, "'500MB'"),
+        ("max_bytes", 1e9, TypeError, "500MB"),
+        ("max_bytes", False, TypeError, "500MB"),
     ],
 )
 def test_a_wrong_limit_is_named_with_its_value_and_its_range(option, value, error, told):
@@ -117,7 +129,7 @@ def test_a_wrong_limit_is_named_with_its_value_and_its_range(option, value, erro
     with pytest.raises(error) as raised:
         limits(**{option: value})
 
-    assert str(raised.value).startswith(f"{option}={value!r}: must be")
+    assert re.match(rf"{option}(=|: ){re.escape(repr(value))}", str(raised.value))
     assert told in str(raised.value)
 
 
@@ -125,14 +137,6 @@ def test_no_limit_is_no_retention():
     """Limits of which none is set are false."""
     assert not limits()
     assert limits(max_rows=1)
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"), [(999, "999 bytes"), (1_000, "1.0 kB"), (52_400_000, "52.4 MB"), (3_000 * MB, "3.0 GB")]
-)
-def test_sizes_are_written_as_they_are_read(value, expected):
-    """A size is shown in the largest unit that it fills."""
-    assert expected == size_text(value)
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------

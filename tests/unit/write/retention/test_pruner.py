@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sqlite_log_handler._logfile.schema import connect_read_only
+from sqlite_log_handler._logfile.connect import connect_read_only
 from sqlite_log_handler._write.retention import pruner as pruner_module
 from sqlite_log_handler._write.retention.limits import Limits, NoRoom
 from sqlite_log_handler._write.retention.pruner import Pruner, look, reading_processes

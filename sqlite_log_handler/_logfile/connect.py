@@ -1,0 +1,111 @@
+"""
+Connections to a log file, and whether it is one: nothing here creates a file, and nothing in the file is run.
+"""
+
+import os
+import sqlite3
+from pathlib import Path
+
+from sqlite_log_handler._logfile.errors import ForeignFileError, NewerSchemaError
+from sqlite_log_handler._logfile.schema import APPLICATION_ID, USER_VERSION
+
+
+def identity_of(path: str) -> tuple[int, int] | None:
+    """
+    Return (device, inode), or None if the file cannot be seen.
+    """
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def primary_code(error: BaseException) -> int:
+    """
+    Return the primary result code of SQLite, which is the low byte (https://sqlite.org/rescode.html).
+
+    Errors that the `sqlite3` module raises by itself have no code; for them it is 0, SQLITE_OK.
+    """
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def connect_read_only(path: str, *, timeout: float = 5.0, immutable: bool = False) -> sqlite3.Connection:
+    """
+    Open `path` so that we can neither change it nor run anything that stands in it.
+
+    Args:
+        path: The file.
+        timeout: Seconds to wait for a lock.
+        immutable: Take no lock and ignore a -wal, which is right for a file that nobody writes to.
+
+    Raises:
+        sqlite3.OperationalError: There is no such file, or we may not read it.
+    """
+    connection = _connect(path, "mode=ro&immutable=1" if immutable else "mode=ro", timeout)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def connect_read_write(path: str, *, timeout: float) -> sqlite3.Connection:
+    """
+    Open a file that exists for reading and writing; `timeout` is in seconds.
+
+    Raises:
+        sqlite3.OperationalError: There is no such file, or we may not write to it.
+    """
+    return _connect(path, "mode=rw", timeout)
+
+
+def _connect(path: str, parameters: str, timeout: float) -> sqlite3.Connection:
+    # `as_uri` quotes what SQLite would take for a parameter (https://sqlite.org/uri.html).
+    uri = f"{Path(path).absolute().as_uri()}?{parameters}"
+    connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
+    try:
+        # Views that somebody else wrote get no functions (https://sqlite.org/pragma.html#pragma_trusted_schema).
+        connection.execute("PRAGMA trusted_schema = OFF")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def is_ours(
+    connection: sqlite3.Connection, path: str, *, advice: str = "choose another filename, or move that file away"
+) -> bool:
+    """
+    Return True for a log of this package and False for an empty database; refuse everything else. Reads only.
+
+    Args:
+        connection: An open connection to the file.
+        path: Its path, for the error.
+        advice: What the caller's user can do about a file of another program.
+
+    Raises:
+        ForeignFileError: The file is not an SQLite file, or one of another program.
+        NewerSchemaError: A newer version of this package made the file.
+        sqlite3.OperationalError: The file cannot be read at this moment.
+    """
+    try:
+        # One statement: if another process makes a log of it meanwhile, this sees nothing of it, or all.
+        tables, application_id, user_version = connection.execute(
+            "SELECT (SELECT count(*) FROM sqlite_master), application_id, user_version "
+            "FROM pragma_application_id, pragma_user_version"
+        ).fetchone()
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            message = f"{path!r} is not an SQLite database: {advice}"
+            raise ForeignFileError(message) from error
+        raise
+    if application_id == APPLICATION_ID:
+        if user_version > USER_VERSION:
+            message = (
+                f"{path!r} has schema version {user_version}, this sqlite-log-handler knows {USER_VERSION} at most: "
+                "upgrade sqlite-log-handler, or choose another filename"
+            )
+            raise NewerSchemaError(message)
+        return True
+    if application_id or tables:
+        message = f"{path!r} is an SQLite database of another program: {advice}"
+        raise ForeignFileError(message)
+    return False

@@ -1,0 +1,130 @@
+"""
+Lengths of time and sizes as people write them: `1h 30min`, `2 weeks`, `500MB`.
+
+Pure, and without `datetime`: the handler reads its options with it, and a program that only logs should start fast.
+"""
+
+import re
+from typing import Final
+
+_SECONDS: Final = {
+    ("us", "usec", "microsecond", "microseconds"): 1e-6,
+    ("ms", "msec", "millisecond", "milliseconds"): 1e-3,
+    ("s", "sec", "secs", "second", "seconds"): 1.0,
+    ("min", "m", "mins", "minute", "minutes"): 60.0,
+    ("h", "hr", "hrs", "hour", "hours"): 3_600.0,
+    ("d", "day", "days"): 86_400.0,
+    ("w", "week", "weeks"): 7 * 86_400.0,
+}
+_SECONDS_OF: Final = {name: seconds for names, seconds in _SECONDS.items() for name in names}
+_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BYTES |= {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_BYTES_OF: Final = {name.lower(): count for name, count in _BYTES.items()}
+
+_NUMBER: Final = r"\s*([0-9]+(?:\.[0-9]+)?)\s*"
+_DURATION_PART: Final = re.compile(_NUMBER + r"([a-z]+)")
+_PLAIN: Final = re.compile(_NUMBER)
+_SIZE: Final = re.compile(_NUMBER + r"([a-z]*)\s*", re.IGNORECASE)
+
+# As far as the calendar of Python goes: to subtract more from a time would raise another error.
+_LONGEST: Final = 10_000 * 365.25 * 86_400
+
+# Written with a decimal below this, as 12.9 MB, and without from here on, as 129 MB.
+_THREE_DIGITS: Final = 100
+
+
+def parse_duration(text: str) -> float:
+    """
+    Read a length of time, as `90s`, `1h 30min`, `2 weeks`, and return it in seconds.
+
+    >>> parse_duration("1h 30min")
+    5400.0
+
+    Raises:
+        ValueError: The text is not a length of time; says which units there are.
+    """
+    end, total, lower = 0, 0.0, text.strip().lower()
+    hint = ""
+    while (part := _DURATION_PART.match(lower, end)) is not None:
+        if part[2] not in _SECONDS_OF:
+            hint = f"; {part[2]!r} is not one of the units {', '.join(names[0] for names in _SECONDS)}"
+            break
+        total += float(part[1]) * _SECONDS_OF[part[2]]
+        end = part.end()
+    if not end or end != len(lower) or total > _LONGEST:
+        message = f"{text!r} is not a length of time: write 90s, 10min, '1h 30min', 7d or '2 weeks'{hint}"
+        raise ValueError(message)
+    return total
+
+
+def parse_seconds(value: object) -> float:
+    """
+    Read a length of time that may also be a number of seconds, as options take it.
+
+    Raises:
+        TypeError: It is neither a number nor a text.
+        ValueError: The text is not a length of time.
+    """
+    if isinstance(value, str):
+        return float(value) if _PLAIN.fullmatch(value) else parse_duration(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    message = f"{value!r} is not a length of time: write seconds, or a text as 90s, 10min, '1h 30min', 7d or '2 weeks'"
+    raise TypeError(message)
+
+
+def parse_size(value: object) -> int:
+    """
+    Read a size: a number of bytes, or a text as `500MB`, `2 GB`, `64MiB`.
+
+    >>> parse_size("64MiB")
+    67108864
+
+    Raises:
+        TypeError: It is neither an integer nor a text.
+        ValueError: The text is not a size; says which units there are.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    allowed = "write bytes (an integer), or a text as 500MB, 2GB or 64MiB"
+    message = f"{value!r} is not a size: {allowed}"
+    if not isinstance(value, str):
+        raise TypeError(message)
+    found = _SIZE.fullmatch(value)
+    if found is None:
+        raise ValueError(message)
+    unit = found[2].lower() or "b"
+    if unit not in _BYTES_OF:
+        message += f"; {found[2]!r} is not one of the units {', '.join(_BYTES)}"
+        raise ValueError(message)
+    return int(float(found[1]) * _BYTES_OF[unit])
+
+
+def format_size(count: float) -> str:
+    """
+    Write a number of bytes in three digits or so; `parse_size` reads the text back.
+
+    >>> format_size(129175552)
+    '129 MB'
+    """
+    if round(count) < _BYTES["kB"]:
+        return f"{count:.0f} B"
+    number = float(count)
+    for unit in ("kB", "MB", "GB"):
+        number /= _BYTES["kB"]
+        if round(number) < _BYTES["kB"]:
+            return f"{number:.{0 if round(number, 1) >= _THREE_DIGITS else 1}f} {unit}"
+    return f"{number / _BYTES['kB']:.1f} TB"
+
+
+def format_duration(seconds: float) -> str:
+    """
+    Write a length of time in the unit that people would choose.
+
+    >>> format_duration(5400)
+    '90.0 min'
+    """
+    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:,.1f} s"

@@ -1,0 +1,277 @@
+"""
+Connections to a log file, and what is refused as one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sqlite_log_handler import SQLiteHandler
+from sqlite_log_handler._logfile.connect import connect_read_only, is_ours
+from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError, NewerSchemaError
+from sqlite_log_handler._logfile.schema import USER_VERSION
+from sqlite_log_handler._write.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+# What is refused -----------------------------------------------------------------------------------------------------
+
+
+def make_ours(path: Path) -> None:
+    """
+    Make a log.
+    """
+    writer = Writer(str(path))
+    writer.open()
+    writer.close()
+
+
+def make_newer(path: Path) -> None:
+    """
+    Make a log of a version to come.
+    """
+    make_ours(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {USER_VERSION + 1}")
+
+
+def make_foreign(path: Path) -> None:
+    """
+    Make another program's database.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE precious (x)")
+
+
+def make_foreign_wal(path: Path) -> None:
+    """
+    Make another program's database, in WAL mode.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE precious (x)")
+
+
+def make_interrupted(path: Path) -> None:
+    """
+    Make another program's database that it was killed over: what is beside it has to be rolled back first.
+    """
+    other = path.with_name("other.db")
+    with contextlib.closing(sqlite3.connect(other, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE precious (x)")
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("BEGIN")
+        connection.executemany("INSERT INTO precious VALUES (?)", [("x" * 1_000,)] * 1_000)
+        for end in ("", "-journal"):
+            shutil.copy(f"{other}{end}", f"{path}{end}")
+
+
+def make_marked(path: Path) -> None:
+    """
+    Make another program's database that has a mark and no table yet.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA application_id = 7")
+
+
+def make_text(path: Path) -> None:
+    """
+    Make a text log, which somebody has given by mistake.
+    """
+    path.write_text("2025-11-23 10:00:00 INFO hello\n" * 100)
+
+
+def make_short(path: Path) -> None:
+    """
+    Make a file of one letter, which SQLite takes for an empty one, and writes over.
+    """
+    path.write_text("x")
+
+
+def make_random(path: Path) -> None:
+    """
+    Make a file of no kind at all.
+    """
+    path.write_bytes(random.Random(7).randbytes(10_000))
+
+
+def make_nearly(path: Path) -> None:
+    """
+    Make a file that begins as a database does, and is none.
+    """
+    path.write_bytes(b"SQLite format 3\0" + b"\xff" * 10_000)
+
+
+REFUSED = [
+    (make_newer, NewerSchemaError),
+    (make_foreign, ForeignFileError),
+    (make_foreign_wal, ForeignFileError),
+    (make_interrupted, ForeignFileError),
+    (make_marked, ForeignFileError),
+    (make_text, ForeignFileError),
+    (make_short, ForeignFileError),
+    (make_random, ForeignFileError),
+    (make_nearly, ForeignFileError),
+]
+
+
+def open_writer(path: Path) -> None:
+    """
+    Open as the listener does.
+    """
+    Writer(str(path)).open()
+
+
+def open_handler(path: Path) -> None:
+    """
+    Open as a program does.
+    """
+    SQLiteHandler(path)
+
+
+@pytest.mark.parametrize("use", [open_writer, open_handler])
+@pytest.mark.parametrize(("make", "error"), REFUSED)
+def test_refused_file_is_untouched(
+    path: Path, make: Callable[[Path], None], error: type[LogFileError], use: Callable[[Path], None]
+) -> None:
+    """
+    A file that is not ours is refused by name, and left as it is to the byte and the nanosecond.
+    """
+    make(path)
+    os.utime(path, ns=(10**18, 10**18))
+    before = path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_mode
+
+    with pytest.raises(error, match=re.escape(repr(str(path)))):
+        use(path)
+
+    assert before == (path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_mode)
+
+
+@pytest.mark.parametrize(("make", "error"), REFUSED)
+def test_refusal_says_what_to_do(path: Path, make: Callable[[Path], None], error: type[LogFileError]) -> None:
+    """
+    A refusal says what is wrong and what to do about it.
+    """
+    make(path)
+
+    with pytest.raises(error, match=r": (upgrade|choose another filename)"):
+        open_writer(path)
+
+
+@pytest.mark.parametrize(("make", "ours"), [(lambda path: None, False), (Path.touch, False), (make_ours, True)])
+def test_is_ours(path: Path, make: Callable[[Path], Any], ours: bool) -> None:
+    """
+    A log of ours is told from a database that is still empty.
+    """
+    make(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert ours is is_ours(connection, str(path))
+
+
+def test_older_version_is_ours(path: Path) -> None:
+    """
+    A log of an older version is ours.
+    """
+    make_ours(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 0")
+        assert True is is_ours(connection, str(path))
+
+
+@pytest.mark.parametrize("before", [2, 3, 4])
+def test_file_that_becomes_ours_meanwhile(path: Path, before: int) -> None:
+    """
+    A log that another process makes while this one looks is not taken for a foreign file: a program did not start.
+    """
+    other = Writer(str(path), busy_timeout=0)
+    count = 0
+
+    class Looking(sqlite3.Connection):
+        def execute(self, *args: Any) -> sqlite3.Cursor:
+            nonlocal count
+            count += 1
+            if count == before:
+                # It may have to wait for this one; then it is no race.
+                with contextlib.suppress(sqlite3.OperationalError):
+                    other.open()
+            return super().execute(*args)
+
+    connection = sqlite3.connect(path, factory=Looking, isolation_level=None)
+    with contextlib.closing(other), contextlib.closing(connection):
+        assert is_ours(connection, str(path)) in {True, False}
+        assert not connection.in_transaction
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+NAMES = ["a?mode=rwc.db", "a#b.db", "100%.db", "%41.db", "a b.db", "a&b=c;d.db", "größe 日本.db", "'\".db", "file:x.db"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names that Windows does not have")
+@pytest.mark.parametrize("name", NAMES)
+def test_read_only_connection_finds_any_name(tmp_path: Path, name: str) -> None:
+    """
+    A name that holds what URIs give a meaning to is the name of that very file.
+    """
+    make_ours(tmp_path / name)
+    with contextlib.closing(connect_read_only(str(tmp_path / name))) as connection:
+        assert True is is_ours(connection, name)
+
+    assert [name] == sorted(os.listdir(tmp_path))[:1]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM records",
+        "CREATE TABLE t (x)",
+        "PRAGMA user_version = 9",
+        "DROP VIEW logs",
+        "INSERT INTO volume VALUES (1, '', 1, 1, 1, 1)",
+    ],
+)
+def test_read_only_connection_writes_nothing(path: Path, sql: str) -> None:
+    """
+    Nothing can be written through a connection that is for reading, not even when query_only is off again.
+    """
+    make_ours(path)
+    before = path.read_bytes()
+    with contextlib.closing(connect_read_only(str(path))) as connection:
+        for value in (1, 0):
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                connection.execute(sql)
+            connection.execute("PRAGMA query_only = OFF")
+            assert 0 in {0, value}
+
+    assert before == path.read_bytes()
+
+
+def test_read_only_connection_is_guarded(path: Path) -> None:
+    """
+    What stands in the schema of a file is not trusted with functions, and the file cannot be changed.
+    """
+    make_ours(path)
+    with contextlib.closing(connect_read_only(str(path))) as connection:
+        assert (1,) == connection.execute("PRAGMA query_only").fetchone()
+        assert (0,) == connection.execute("PRAGMA trusted_schema").fetchone()
+
+
+def test_read_only_connection_makes_no_file(path: Path) -> None:
+    """
+    A file that is not there is an error, and is not made.
+    """
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
+        connect_read_only(str(path))
+
+    assert [] == os.listdir(path.parent)
