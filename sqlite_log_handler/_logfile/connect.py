@@ -4,8 +4,11 @@ Connections to a log file, and whether it is one: nothing here creates a file, a
 
 import os
 import sqlite3
+from functools import partial
 from pathlib import Path
+from typing import cast
 
+from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.errors import ForeignFileError, NewerSchemaError
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, USER_VERSION
 
@@ -30,7 +33,7 @@ def primary_code(error: BaseException) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def connect_read_only(path: str, *, timeout: float = 5.0, immutable: bool = False) -> sqlite3.Connection:
+def connect_read_only(path: str, *, timeout: float = 5.0, immutable: bool = False) -> forks.Connection:
     """
     Open `path` so that we can neither change it nor run anything that stands in it.
 
@@ -47,7 +50,7 @@ def connect_read_only(path: str, *, timeout: float = 5.0, immutable: bool = Fals
     return connection
 
 
-def connect_read_write(path: str, *, timeout: float) -> sqlite3.Connection:
+def connect_read_write(path: str, *, timeout: float) -> forks.Connection:
     """
     Open a file that exists for reading and writing; `timeout` is in seconds.
 
@@ -57,10 +60,14 @@ def connect_read_write(path: str, *, timeout: float) -> sqlite3.Connection:
     return _connect(path, "mode=rw", timeout)
 
 
-def _connect(path: str, parameters: str, timeout: float) -> sqlite3.Connection:
+def _connect(path: str, parameters: str, timeout: float) -> forks.Connection:
+    forks.settle()
     # `as_uri` quotes what SQLite would take for a parameter (https://sqlite.org/uri.html).
     uri = f"{Path(path).absolute().as_uri()}?{parameters}"
-    connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
+    make = cast("type[forks.Connection]", partial(forks.Connection, file=identity_of(path)))
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False, factory=make
+    )
     try:
         # Views that somebody else wrote get no functions (https://sqlite.org/pragma.html#pragma_trusted_schema).
         connection.execute("PRAGMA trusted_schema = OFF")

@@ -24,6 +24,7 @@ from sqlite_log_handler._logfile.errors import (
     MissingFileError,
     UnreadableFileError,
 )
+from sqlite_log_handler._logfile.forks import Connection, lost
 
 # Steps of SQLite's machine in one statement: some seconds, and one more for each byte of the file, so that no sensible
 # query on a log of any size comes near it. An endless view does.
@@ -142,7 +143,7 @@ class Opened(NamedTuple):
     is written from now on.
     """
 
-    connection: sqlite3.Connection
+    connection: Connection
     notice: str | None
     immutable: bool
 
@@ -186,12 +187,17 @@ def _may_be_immutable(path: str) -> bool:
     return os.access(path, os.R_OK) and not os.path.exists(path + "-journal")
 
 
-def _connect(path: str, timeout: float, *, immutable: bool = False) -> sqlite3.Connection:
+def _connect(path: str, timeout: float, *, immutable: bool = False) -> Connection:
     connection = connect_read_only(path, timeout=timeout, immutable=immutable)
+    if connection.file in lost:
+        connection.close()
+        message = f"{path!r}: this process was forked in the middle of a query on it: start the process by spawn"
+        raise UnreadableFileError(message)
     try:
-        ours = is_ours(connection, path, advice=ADVICE)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _VALUE_BYTES)
-        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        with connection.in_use():
+            ours = is_ours(connection, path, advice=ADVICE)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _VALUE_BYTES)
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     except BaseException:
         connection.close()
         raise

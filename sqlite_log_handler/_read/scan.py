@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from sqlite_log_handler._logfile.connect import primary_code
+from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._read.filters import HIGHEST, Where
 from sqlite_log_handler._read.opening import named_errors, open_log, step_budget
 from sqlite_log_handler._read.search import SEARCH, search
@@ -47,7 +48,7 @@ class Scan:
 
     def __init__(self, path: str, *, timeout: float = 5.0) -> None:
         self.path = path
-        self._connection: sqlite3.Connection | None
+        self._connection: Connection | None
         seen = _seen(path)
         self._connection, self.notice, immutable = open_log(path, timeout=timeout)
         self._seen = seen if immutable else None
@@ -56,15 +57,18 @@ class Scan:
         self.connection.create_function(SEARCH, 3, self._search, deterministic=True)
 
     @property
-    def connection(self) -> sqlite3.Connection:
+    def connection(self) -> Connection:
         """
         The connection to it.
 
         Raises:
-            ValueError: It was closed.
+            ValueError: It was closed, or belongs to the process from which this one was forked.
         """
         if self._connection is None:
             message = f"the reader of {self.path!r} is closed: make a new LogReader"
+            raise ValueError(message)
+        if self._connection.is_inherited:
+            message = f"the reader of {self.path!r} was made before this process was forked: make a new LogReader"
             raise ValueError(message)
         return self._connection
 
@@ -106,7 +110,7 @@ class Scan:
         """
         self._budget.restart()
         self._raised = None
-        with named_errors(self.path):
+        with named_errors(self.path), self.connection.in_use():
             try:
                 return self.connection.execute(sql, parameters).fetchall()
             except sqlite3.OperationalError as error:
@@ -140,7 +144,7 @@ class Scan:
         """
         self._budget.lift()
         faults: list[str] = []
-        with named_errors(self.path):
+        with named_errors(self.path), self.connection.in_use():
             try:
                 faults += (text for (text,) in self.connection.execute("PRAGMA integrity_check") if text != "ok")
             except sqlite3.DatabaseError as error:

@@ -121,7 +121,7 @@ def test_a_look_that_fails_leaves_no_connection(path, make_handler, monkeypatch)
     connect, made = sqlite3.connect, []
 
     def keep(*args, **options):
-        made.append(connect(*args, factory=Faulty, **options))
+        made.append(connect(*args, **{**options, "factory": Faulty}))
         return made[-1]
 
     monkeypatch.setattr(sqlite3, "connect", keep)

@@ -1,0 +1,145 @@
+"""
+Connections to SQLite, over a fork.
+
+Theory of operation
+===================
+
+SQLite keeps its POSIX locks in a list of the process. A forked child inherits the list without the locks. A connection
+that the child opens beside an inherited one then takes no lock of its own: once the parent has closed the file, the
+next process that closes it deletes the WAL under the child, with rows that the child has committed.
+
+So a child closes what it has inherited before it opens a file (`settle`). While the parent has the file open, SQLite
+cannot get the exclusive lock that it needs to write back or delete the WAL, so closing in the child changes nothing in
+the file. It happens when a file is opened, and not in the fork, because the program may have forked in the middle of
+an SQLite call of its own, and a child that never opens a log is not to wait for that.
+
+A connection that some thread of the parent was using at the moment of the fork cannot be closed, because SQLite's own
+locks stand as that thread left them. `os.fork` therefore waits until no thread is inside, for `_FORK_SECONDS` at most.
+If that was not long enough, or the fork went past Python, the child never opens the file: it is lost to it.
+
+Guarantees
+==========
+
+- `active` is above 0 exactly while a thread may be inside SQLite with the connection.
+- The lock of a connection is held for one statement. Nothing that runs under it takes another lock of this package.
+"""
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from typing import Any, Final
+
+_FORK_SECONDS: Final = 5.0
+
+# (device, inode) of files that this process must never open.
+lost: set[object] = set()
+
+
+class Connection(sqlite3.Connection):
+    """
+    A connection that knows which process opened it, and whether a thread is inside SQLite with it.
+
+    Args:
+        arguments: Those of `sqlite3.connect`.
+        file: (device, inode) of the file.
+        options: Those of `sqlite3.connect`.
+    """
+
+    def __init__(self, *arguments: Any, file: object, **options: Any) -> None:
+        self.process = os.getpid()
+        self.file = file
+        self.active = 0
+        self.lock = threading.RLock()
+        _connections.add(self)
+        with self.in_use():
+            super().__init__(*arguments, **options)
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """
+        Mark the connection as used inside the `with` block; a fork in another thread waits for its end.
+        """
+        with self.lock:
+            self.active += 1
+            try:
+                yield
+            finally:
+                self.active -= 1
+
+    @property
+    def is_inherited(self) -> bool:
+        """
+        Whether another process opened it, from which this one was forked.
+        """
+        return self.process != os.getpid()
+
+    def close(self) -> None:
+        """
+        Close it, unless SQLite is in the middle of something that only the parent can end.
+        """
+        _connections.discard(self)
+        if self.is_inherited and (self.active or self.in_transaction):
+            lost.add(self.file)
+            keep_open(self)
+        else:
+            super().close()
+
+
+_connections: "weakref.WeakSet[Connection]" = weakref.WeakSet()
+_inherited: list[sqlite3.Connection] = []
+# What the forks in progress hold; a signal handler may fork inside a fork.
+_held: list[list[Connection]] = []
+
+
+def settle() -> None:
+    """
+    Close all connections that this process has inherited: call it before a connection is opened.
+    """
+    for connection in _all():
+        if connection.is_inherited:
+            connection.close()
+
+
+def keep_open(connection: sqlite3.Connection) -> None:
+    """
+    Never close a connection, not even when the interpreter exits and frees everything.
+
+    A child that closes its parent's connection in the middle of its work may change the WAL that the parent goes on
+    using, or hang on a lock inside SQLite (https://sqlite.org/howtocorrupt.html, section 2.6).
+    """
+    try:
+        import ctypes  # noqa: PLC0415 - only a child that has inherited a connection needs it
+    except ImportError:
+        _inherited.append(connection)
+    else:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+def _all() -> list[Connection]:
+    while True:
+        with contextlib.suppress(RuntimeError):  # another thread has opened or closed one meanwhile
+            return list(_connections)
+
+
+def _before_fork() -> None:
+    held: list[Connection] = []
+    _held.append(held)
+    give_up = time.monotonic() + _FORK_SECONDS
+    for connection in _all():
+        if connection.lock.acquire(timeout=max(give_up - time.monotonic(), 0)):
+            held.append(connection)  # noqa: PERF401 - one by one, or an error in between would leave them locked
+
+
+def _after_fork() -> None:
+    while _held and _held[-1]:
+        _held[-1].pop().lock.release()
+    if _held:
+        _held.pop()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
