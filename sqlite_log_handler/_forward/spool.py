@@ -28,6 +28,7 @@ from typing import TypeAlias
 from sqlite_log_handler._logfile.connect import connect_read_write, is_ours
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.write_lock import WriteLock
 
 # id, created_us, levelno, source_id, process_id, thread, thread_name, task_name, message, exc_type, exc_text,
@@ -206,14 +207,8 @@ class Spool:
             if self._identity != _identity(self.path):
                 # What has come in its place has rows of its own under these ids.
                 return
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(connection):
                 self._save(connection, after_id)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
         self._saved = after_id
 
     def _save(self, connection: sqlite3.Connection, after_id: int) -> None:
@@ -235,9 +230,8 @@ class Spool:
         """
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(OSError), self._lock.hold(_LOCK_SECONDS):
+            with self._lock.hold_if_free(_LOCK_SECONDS):
                 connection.close()
-            connection.close()
         self._lock.close()
 
     def _open(self) -> sqlite3.Connection | None:

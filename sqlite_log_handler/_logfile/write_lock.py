@@ -94,6 +94,21 @@ class WriteLock:
         finally:
             self._release()
 
+    @contextlib.contextmanager
+    def hold_if_free(self, timeout: float) -> Iterator[bool]:
+        """
+        Hold the lock over the `with` block if it can be had within `timeout` seconds; tell whether it is held.
+
+        This is for closing the database: the last connection to close writes the WAL back. If another process has the
+        lock, it has the database open too, so ours is not the last.
+        """
+        with contextlib.ExitStack() as stack:
+            held = False
+            with contextlib.suppress(OSError):
+                stack.enter_context(self.hold(timeout))
+                held = True
+            yield held
+
     def follow(self, timeout: float) -> str:
         """
         Inside of `hold`, with no database open: go over to the lock of the one to which the path leads now.

@@ -453,13 +453,11 @@ class Writer:
         """
         Close the connection, if it is open; the last one to close writes the WAL back.
         """
-        # Who does not get the lock is not the last one: somebody else has the file open, and no WAL is written back.
         try:
-            with contextlib.suppress(OSError), self._lock.hold(self._busy_timeout):
-                if _FREE_THREADED:
+            with self._lock.hold_if_free(self._busy_timeout) as held:
+                if held and _FREE_THREADED:
                     self._write_back()
                 self._close()
-            self._close()
         finally:
             self._lock.close()
 
@@ -568,6 +566,7 @@ class Writer:
         self._work_on(connection, self.pruner.make_room)
 
     def _work_on(self, connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        sweeps = self.pruner.tables.sweeps
         try:
             return work(connection)
         except NoRoom:
@@ -576,8 +575,7 @@ class Writer:
             self._roll_back(connection, error)
             raise
         finally:
-            if self.pruner.swept:
-                self.pruner.swept = False
+            if self.pruner.tables.sweeps != sweeps:
                 self._forget_ids()
 
     def _roll_back(self, connection: sqlite3.Connection, error: BaseException) -> None:

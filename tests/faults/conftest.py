@@ -275,8 +275,9 @@ def make(
     def make(**options: Any) -> SQLiteHandler:
         handler = make_handler(**{"flush_interval": 0.1, "close_timeout": 0, **options})
         listener = handler.listener
-        listener._say = listener.writer._say = listener.writer.pruner._say = said.append
-        listener._clock = listener.writer.pruner._clock = clock
+        pruner = listener.writer.pruner
+        listener._say = listener.writer._say = pruner._say = pruner.wal._say = said.append
+        listener._clock = pruner._clock = pruner.wal._clock = clock
         listener._sleep = clock.advance
         logger.addHandler(handler)
         return handler

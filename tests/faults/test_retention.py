@@ -65,7 +65,7 @@ def test_the_nth_statement_of_pruning_fails(make, clock, log, contents, monkeypa
     """
     left, pruning = [0], [False]
     monkeypatch.setattr("sqlite_log_handler._write.retention.limits._LINES", (5, 5))
-    monkeypatch.setattr("sqlite_log_handler._write.retention.pruner._ROWS_PER_LINE", 1)
+    monkeypatch.setattr("sqlite_log_handler._write.retention.side_tables._ROWS_PER_LINE", 1)
     monkeypatch.setattr("sqlite_log_handler._write.retention.limits.VACUUM_PAGES", 1)
     monkeypatch.setattr("sqlite_log_handler._write.retention.pruner._ROWS_PER_STEP", rows_per_step)
 
@@ -380,7 +380,7 @@ def test_what_another_process_deleted_is_learned_anew(path, logger, monkeypatch,
     it any more, the next row of it is not lost from the view.
     """
     monkeypatch.setattr("sqlite_log_handler._write.retention.limits._LINES", (5, 5))
-    monkeypatch.setattr("sqlite_log_handler._write.retention.pruner._ROWS_PER_LINE", 1)
+    monkeypatch.setattr("sqlite_log_handler._write.retention.side_tables._ROWS_PER_LINE", 1)
 
     class Batch:
         gaps = ()
@@ -402,8 +402,7 @@ def test_what_another_process_deleted_is_learned_anew(path, logger, monkeypatch,
         assert [] == busy.connection.execute(f"SELECT id FROM {table} WHERE {wanted}").fetchall()
         statements = []
         rare.connection.set_trace_callback(statements.append)
-        rare.write(Batch(name, process, 3))
-        assert not rare.refused
+        assert not rare.write(Batch(name, process, 3)).refused
         rare.connection.set_trace_callback(None)
         # All at once, and not row by row, which takes long in a busy program.
         assert 2 == len([sql for sql in statements if sql.startswith("\nINSERT INTO records")])

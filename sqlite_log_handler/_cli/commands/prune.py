@@ -201,7 +201,7 @@ class _Work:
         taken = [format_size(state.file + state.wal) for state in (before, after)]
         write_line(f"{after.rows:,} rows are left; file and WAL took {taken[0]}, and take {taken[1]}")
         if not done:
-            say(f"not done to the end: {self._pruner.pinned}; end that reader, and run it again")
+            say(f"not done to the end: {self._pruner.wal.pinned}; end that reader, and run it again")
         return 0 if done else 1
 
     @contextlib.contextmanager
@@ -213,10 +213,8 @@ class _Work:
                 connection.execute(f"PRAGMA journal_size_limit = {self._pruner.limits.wal_bytes}")
             yield connection
         finally:
-            # The last one to close a database writes its WAL back, which is for whoever holds the lock.
-            with contextlib.suppress(TimeoutError), self._lock.hold(_LOCK_TIMEOUT):
+            with self._lock.hold_if_free(_LOCK_TIMEOUT):
                 connection.close()
-            connection.close()
 
     def _prune(self, connection: sqlite3.Connection, before: State, cut: Cut | None) -> bool:
         """
@@ -229,7 +227,7 @@ class _Work:
             with self._lock.hold(_LOCK_TIMEOUT):
                 due = self._pruner.step(connection)
             self._bar.show("deleting", sum(self._pruner.deleted.values()), goal)
-            if self._pruner.pinned is not None:
+            if self._pruner.wal.pinned is not None:
                 pinned_until = pinned_until or begin + _READER_TIMEOUT
                 if self._clock() >= pinned_until:
                     return False
@@ -259,7 +257,7 @@ class _Work:
         while left:
             begin = self._clock()
             with self._lock.hold(_LOCK_TIMEOUT):
-                free = self._pruner.wal_is_free(connection, look(connection, self._path))
+                free = self._pruner.wal.is_free(connection)
                 if free:
                     connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
                     (left,) = connection.execute("PRAGMA freelist_count").fetchone()
@@ -276,7 +274,7 @@ class _Work:
         give_up = self._clock() + _READER_TIMEOUT
         while True:
             with self._lock.hold(_LOCK_TIMEOUT):
-                if self._pruner.write_back(connection):
+                if self._pruner.wal.write_back(connection):
                     return True
             if self._clock() >= give_up:
                 return False

@@ -32,42 +32,33 @@ Guarantees
 - The id of a source or of a process that was deleted is never given again.
 """
 
-import contextlib
-import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from sqlite_log_handler._logfile.schema import ROW_BYTES
+from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.units import format_size
 from sqlite_log_handler._write.retention.limits import Cut, Limits, NoRoom, State
+from sqlite_log_handler._write.retention.side_tables import SideTables
+from sqlite_log_handler._write.retention.wal import RETRY, Wal, size_of
 
 # Chunks that one step deletes when it is urgent: four times what one commit of small rows adds.
 _CHUNKS = 4
 
-# Chunks that `make_room` deletes at most to make room for one commit, and of lines that a sweep deletes in a step.
+# Chunks that `make_room` deletes at most to make room for one commit.
 _CHUNKS_FOR_ROOM = 64
 
 # Rows after which retention has a turn though many wait: every other full batch, with fewer than a chunk deletes.
 _ROWS_PER_STEP = 15_000
 
-# The tables beside the rows are cut when so many rows were deleted for each line that is kept.
-_ROWS_PER_LINE = 10
-
-# How soon to try again, in seconds: when a reader holds the WAL, and when pruning failed.
-_PINNED_RETRY = 1.0
+# How soon to try again when pruning failed, in seconds.
 _FAILED_RETRY = 5.0
 
 _HOUR_US = 3_600_000_000
 
 # Answer of PRAGMA auto_vacuum (https://sqlite.org/pragma.html#pragma_auto_vacuum).
 INCREMENTAL = 2
-
-# Rows that a step looks through for the sources and processes still in use: some 5 ms.
-_SWEEP_ROWS = 20_000
-
-# Byte ranges that SQLite locks in a -shm: its slots for readers (https://sqlite.org/walformat.html, section 2.3.1).
-_READER_LOCKS = range(123, 128)
 
 # The plus signs keep SQLite from the index on time: these walk up the ids and stop at the first hit.
 _FIRST_YOUNG = "SELECT id FROM records WHERE id <= ? AND +created_us BETWEEN ? AND ? ORDER BY id LIMIT 1"
@@ -103,33 +94,6 @@ ON CONFLICT (id) DO UPDATE SET last_id = excluded.last_id, until_us = max(until_
     count = count + excluded.count, unsent = unsent + excluded.unsent
 """  # noqa: S608 - our own number
 
-# Of those whose place was deleted. When there is no row, that is all of them.
-_OLD_DROPS = "drops WHERE after_id < ifnull((SELECT min(id) FROM records), 1 << 62)"
-_HOUR = "hour, logger, levelno"
-# How many lines there are to choose from, and how so many of the oldest go.
-_TRIM_DROPS = (
-    f"SELECT count(*) FROM {_OLD_DROPS}",  # noqa: S608 - our own name
-    f"DELETE FROM drops WHERE id IN (SELECT id FROM {_OLD_DROPS} ORDER BY id LIMIT ?)",  # noqa: S608 - our own name
-)
-_TRIM_VOLUME = (
-    "SELECT count(*) FROM volume",
-    f"DELETE FROM volume WHERE ({_HOUR}) IN (SELECT {_HOUR} FROM volume ORDER BY {_HOUR} LIMIT ?)",  # noqa: S608 - names
-)
-_TRIM_PRUNES = (
-    "SELECT count(*) FROM prunes",
-    "DELETE FROM prunes WHERE id IN (SELECT id FROM prunes ORDER BY id LIMIT ?)",
-)
-
-# What sources take: their text and the numbers.
-_SOURCES_SIZE = """
-SELECT ifnull(sum(
-    length(CAST(logger AS BLOB)) + length(CAST(pathname AS BLOB)) + length(CAST(func AS BLOB)) + 50
-), 0) FROM sources
-"""
-
-# What lines take: the name of the logger and the numbers.
-_SIZE = "SELECT ifnull(sum(length(CAST(logger AS BLOB)) + 50), 0) FROM "
-
 
 class Pruner:
     """
@@ -154,27 +118,19 @@ class Pruner:
     ) -> None:
         self.limits = limits
         self.deleted: dict[str, int] = {}  # rows by cause
-        self.path = path
+        self.wal = Wal(path, limits, say=say, now=now, clock=clock)
+        self.tables = SideTables(limits, self.wal)
         self._say = say
-        self.swept = False  # sources or processes have gone since somebody set it
         self._now = now
         self._clock = clock
         self._can_vacuum: bool | None = None  # None until it was looked at
         self._said_no_vacuum = False
         self._failing_since: float | None = None
-        self._pinned_since: float | None = None  # by `clock`
-        self._pinned_at = ""
-        self._said_pinned = False
-        self._next_checkpoint = 0.0
         self._room = 0  # commits that need no look before
         self._rows_since_step = 0
         self._chunk_rows = 64
         self._next_look = 0.0  # at the age of rows, by `clock`
         self._aged_at: float | None = None  # when the next row is too old
-        # Rows deleted since the tables beside them were cut. Of those before this process nothing is known: enough.
-        self._since_trim = _ROWS_PER_LINE * limits.lines
-        self._sweep: _Sweep | None = None
-        self._swept = 0  # lines that the last sweep left
 
     # What the writer calls --------------------------------------------------------------------------------------------
 
@@ -182,11 +138,10 @@ class Pruner:
         """
         Forget what is known of the file: it was opened, and may be another one.
         """
-        self.path = path
+        self.wal.path = path
+        self.tables.reopened()
         self._can_vacuum = None
         self._room = 0
-        if self._sweep is not None:
-            self._sweep = _Sweep()
 
     def step(self, connection: sqlite3.Connection, *, crowded: bool = False) -> float | None:
         """
@@ -201,20 +156,16 @@ class Pruner:
             there is nothing to come.
         """
         state = self._look(connection)
-        if not self.wal_is_free(connection, state):
-            return _PINNED_RETRY
+        if not self.wal.is_free(connection):
+            return RETRY
         cut = self._delete(connection, state, crowded=crowded)
         for _ in range(_CHUNKS - 1):
             if cut and cut.urgent and cut.partial:
                 state = self._look(connection)
                 cut = self._delete(connection, state, crowded=crowded)
-        if self.deleted and self._since_trim >= _ROWS_PER_LINE * self.limits.lines:
-            self._trim(connection)
-        if self._sweep is not None:
-            self._go_on_sweeping(connection, self._sweep)
-        more = cut is not None or self._sweep is not None
+        more = self.tables.step(connection)
         if cut is not None:
-            state = state._replace(wal=_size(self.path + "-wal"))
+            more, state = True, state._replace(wal=self.wal.size)
         elif self._give_back(connection, state, crowded=crowded):
             more = True
         self._room = self.limits.room(state)
@@ -250,16 +201,16 @@ class Pruner:
             self._room = self.limits.room(state)
             if self._room:
                 continue
-            if not self.wal_is_free(connection, state):
+            if not self.wal.is_free(connection):
                 break
             if state.wal <= self.limits.wal_bytes and not self._delete(connection, state, crowded=True):
                 if trimmed:
                     break
-                self._trim_all(connection)
+                self.tables.trim_all(connection)
                 trimmed = True
         state = self._look(connection)
         taken, budget = format_size(state.file + state.wal), format_size(self.limits.max_bytes)
-        why = self.pinned or "no row is left that could be deleted"
+        why = self.wal.pinned or "no row is left that could be deleted"
         message = f"file and WAL take {taken} of max_bytes {budget}, and {why}"
         raise NoRoom(message)
 
@@ -268,7 +219,7 @@ class Pruner:
         Take note that `step` failed; say it, once, when that lasts. Returns when to try again, in seconds.
         """
         now = self._clock()
-        self._sweep = None
+        self.tables.failed()
         if self._failing_since is None:
             self._failing_since = now
         # One failure is somebody who has the file locked.
@@ -282,13 +233,6 @@ class Pruner:
             self._say("pruning again")
         self._failing_since = None
 
-    @property
-    def pinned(self) -> str | None:
-        """
-        Who keeps the WAL from being written back, if somebody does.
-        """
-        return None if self._pinned_since is None else self._pinned_at
-
     # Rows -------------------------------------------------------------------------------------------------------------
 
     def _delete(self, connection: sqlite3.Connection, state: State, *, crowded: bool) -> Cut | None:
@@ -299,16 +243,16 @@ class Pruner:
         cut = self.limits.cut(state, aged=aged, crowded=crowded)
         if cut is None:
             return None
-        if cut.cause == "max_bytes" and self._since_trim >= state.rows:
+        if cut.cause == "max_bytes" and self.tables.deleted_rows >= state.rows:
             # The tables beside the rows may be what takes too much: they go first.
-            self._trim_all(connection)
+            self.tables.trim_all(connection)
             return cut
         note = {"now": round(self._now() * 1e6), "cause": cut.cause, "last_id": cut.last_id}
         with transaction(connection):
             connection.execute(_NOTE, note)
             count = connection.execute("DELETE FROM records WHERE id <= ?", (cut.last_id,)).rowcount
         self.deleted[cut.cause] = self.deleted.get(cut.cause, 0) + count
-        self._since_trim += count
+        self.tables.deleted_rows += count
         return cut
 
     def _cut_by_age(self, connection: sqlite3.Connection, state: State) -> Cut | None:
@@ -339,110 +283,10 @@ class Pruner:
             return None
         return Cut(last_old, "max_age", age > max_age * 1.1)
 
-    # The tables beside the rows ---------------------------------------------------------------------------------------
-
-    def _trim(self, connection: sqlite3.Connection) -> None:
-        lines = self.limits.lines
-        self._since_trim = 0
-        for trim in (_TRIM_DROPS, _TRIM_VOLUME, _TRIM_PRUNES):
-            self._cut_lines(connection, trim, lines)
-        (count,) = connection.execute(
-            "SELECT max((SELECT count(*) FROM sources), (SELECT count(*) FROM processes))"
-        ).fetchone()
-        # To find out what is in use all rows are read, so not for a few.
-        if self._sweep is None and count > max(lines, 2 * self._swept):
-            self._sweep = _Sweep()
-
-    def _trim_all(self, connection: sqlite3.Connection) -> None:
-        """
-        Cut them by what they take as well, because with long names few lines are much.
-        """
-        self._trim(connection)
-        for trim, lines_of in ((_TRIM_DROPS, _OLD_DROPS), (_TRIM_VOLUME, "volume")):
-            lines = self.limits.lines
-            while lines and connection.execute(_SIZE + lines_of).fetchone()[0] > self.limits.text_bytes:
-                lines //= 2
-                self._cut_lines(connection, trim, lines)
-        (size,) = connection.execute(_SOURCES_SIZE).fetchone()
-        if self._sweep is None and size > self.limits.text_bytes:
-            self._sweep = _Sweep()
-        if self._sweep is not None:
-            # Of more rows than a slice has, the rest is for the next steps.
-            self._go_on_sweeping(connection, self._sweep)
-
-    def _cut_lines(self, connection: sqlite3.Connection, trim: tuple[str, str], lines: int) -> None:
-        """
-        Keep so many of the newest lines. What goes adds no more to the WAL than rows that go.
-        """
-        count, delete = trim
-        going = connection.execute(count).fetchone()[0] - lines
-        while going > 0 and self._is_free(connection):
-            with transaction(connection):
-                connection.execute(delete, (min(going, self.limits.chunk_lines),))
-            going -= self.limits.chunk_lines
-
-    def _go_on_sweeping(self, connection: sqlite3.Connection, sweep: "_Sweep") -> None:
-        if not sweep.look(connection):
-            return
-        for _ in range(_CHUNKS_FOR_ROOM):
-            self.swept = True
-            with transaction(connection):
-                ended = sweep.delete(connection, self.limits.chunk_lines)
-            if ended:
-                self._swept, self._sweep = sweep.left, None
-            if ended or not self._is_free(connection):
-                break
-
-    # The WAL ----------------------------------------------------------------------------------------------------------
-
-    def wal_is_free(self, connection: sqlite3.Connection, state: State) -> bool:
-        """
-        Tell whether the WAL has a normal size; one that is larger is written back, if no reader is in the way.
-        """
-        if state.wal <= self.limits.wal_bytes:
-            return self._let_go()
-        if self.write_back(connection):
-            return True
-        since = self._pinned_since
-        if since is not None and not self._said_pinned and self._clock() - since >= _PINNED_RETRY:
-            self._said_pinned = True
-            self._say(
-                f"{self._pinned_at}, so that the WAL ({format_size(state.wal)}) cannot be written back and nothing is "
-                f"pruned: end that reader"
-            )
-        return False
-
-    def write_back(self, connection: sqlite3.Connection) -> bool:
-        """
-        Write all of the WAL back, once a second at most. Returns whether it was; if not, `pinned` says who is in the
-        way.
-        """
-        now = self._clock()
-        if now < self._next_checkpoint:
-            return False
-        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if not busy:
-            return self._let_go()
-        self._next_checkpoint = now + _PINNED_RETRY
-        if self._pinned_since is None:
-            self._pinned_since = now
-            started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._now()))
-            self._pinned_at = f"a reader holds a snapshot since {started} or before{_readers(self.path)}"
-        return False
-
-    def _is_free(self, connection: sqlite3.Connection) -> bool:
-        return self.wal_is_free(connection, self._look(connection))
-
-    def _let_go(self) -> bool:
-        if self._said_pinned:
-            self._say("the reader has let go of its snapshot, pruning again")
-        self._pinned_since = None
-        self._said_pinned = False
-        self._next_checkpoint = 0.0
-        return True
+    # Pages ------------------------------------------------------------------------------------------------------------
 
     def _look(self, connection: sqlite3.Connection) -> State:
-        state = look(connection, self.path, self._chunk_rows)
+        state = look(connection, self.wal.path, self._chunk_rows)
         self._chunk_rows = self.limits.chunk_rows(state)
         return state
 
@@ -469,66 +313,6 @@ class Pruner:
                 "does not become smaller; `sqlite-log prune FILE --vacuum` changes that"
             )
         return False
-
-
-class _Sweep:
-    """
-    Find the sources and processes that no row is of any more. Rows are looked through a slice at a time.
-    """
-
-    def __init__(self) -> None:
-        self.left = 0  # lines in the longer table, at the end
-        self._unused: list[tuple[str, int]] | None = None  # the lowest id last
-        self._next_id = 0
-        self._sources: set[int] = set()
-        self._processes: set[int] = set()
-
-    def look(self, connection: sqlite3.Connection) -> bool:
-        """
-        Look through a slice. Returns whether few rows are left, which `delete` can look through.
-        """
-        first_id, last_id = connection.execute(
-            "SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records)"
-        ).fetchone()
-        if first_id is None:
-            return True
-        start = max(self._next_id, first_id)
-        self._look(connection, start, min(start + _SWEEP_ROWS, last_id + 1))
-        return bool(last_id < self._next_id + _SWEEP_ROWS)
-
-    def _look(self, connection: sqlite3.Connection, start: int, end: int) -> None:
-        for source, process in connection.execute(
-            "SELECT DISTINCT source_id, process_id FROM records WHERE id >= ? AND id < ?", (start, end)
-        ):
-            self._sources.add(source)
-            self._processes.add(process)
-        self._next_id = end
-
-    def delete(self, connection: sqlite3.Connection, lines: int) -> bool:
-        """
-        Delete so many lines that are not in use, in the transaction that is open. Returns whether no more are left.
-        """
-        (last_id,) = connection.execute("SELECT ifnull(max(id), 0) FROM records").fetchone()
-        self._look(connection, self._next_id, last_id + 1)
-        self._processes.update(process for (process,) in connection.execute("SELECT DISTINCT process_id FROM drops"))
-        tables = {"sources": self._sources, "processes": self._processes}
-        if self._unused is None:
-            self._unused = [line for table, used in tables.items() for line in self._find(connection, table, used)]
-            self._unused.reverse()
-        some = self._unused[-lines:]
-        del self._unused[-lines:]
-        for table, used in tables.items():
-            # What another process has logged meanwhile may be of one of them.
-            ids = ",".join(str(line) for name, line in some if name == table and line not in used)
-            connection.execute(f"DELETE FROM {table} WHERE id IN ({ids})")  # noqa: S608 - integers
-        return not self._unused
-
-    def _find(self, connection: sqlite3.Connection, table: str, used: set[int]) -> list[tuple[str, int]]:
-        ids = [line for (line,) in connection.execute(f"SELECT id FROM {table} ORDER BY id")]  # noqa: S608 - our own name
-        # The highest stays, so that its id is not given again.
-        unused = [(table, line) for line in ids[:-1] if line not in used]
-        self.left = max(self.left, len(ids) - len(unused))
-        return unused
 
 
 def plan(connection: sqlite3.Connection, path: str, limits: Limits, now: float) -> tuple[State, Cut | None]:
@@ -565,63 +349,4 @@ def look(connection: sqlite3.Connection, path: str, chunk_rows: int = 64) -> Sta
     """
     found = connection.execute(_LOOK, (chunk_rows,)).fetchone()
     page_size, pages, *_ = found
-    return State._make((*found, _size(path + "-wal"), max(_size(path), pages * page_size)))
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
-
-
-@contextlib.contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """
-    Do all of the `with` block, or nothing.
-    """
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _readers(path: str) -> str:
-    """
-    Name the processes that hold a snapshot, where the system tells (Linux does).
-    """
-    try:
-        stat = os.stat(path + "-shm")
-        with open("/proc/locks", encoding="ascii", errors="replace") as locks:
-            pids = reading_processes(locks, stat.st_ino)
-    except OSError:
-        return ""
-    return f" ({', '.join(f'process {pid}{_program(pid)}' for pid in pids)})" if pids else ""
-
-
-def reading_processes(locks: Iterator[str], inode: int) -> list[int]:
-    """
-    Find in the lines of /proc/locks who has a lock on one of SQLite's slots for readers in the -shm with this inode.
-    """
-    pids = set()
-    for line in locks:
-        # 1: POSIX  ADVISORY  READ 18665 fe:00:2515278 124 124
-        match line.split():
-            case [_, "POSIX", _, _, pid, file, first, last] if file.rpartition(":")[2] == str(inode):
-                if last == "EOF" or range(max(int(first), _READER_LOCKS[0]), min(int(last), _READER_LOCKS[-1]) + 1):
-                    pids.add(int(pid))
-    return sorted(pids)
-
-
-def _program(pid: int) -> str:
-    if pid == os.getpid():
-        return ", which is this one"
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as name:
-            return f", {''.join(filter(str.isprintable, name.read()))}"
-    except OSError:
-        return ""
+    return State._make((*found, size_of(path + "-wal"), max(size_of(path), pages * page_size)))

@@ -96,6 +96,33 @@ def test_an_exception_from_a_signal_handler_lets_go(make_lock, monkeypatch):
     assert not is_held(second)
 
 
+def test_a_database_is_closed_under_the_lock_or_without_it(make_lock):
+    """
+    `hold_if_free` holds the lock if nobody else does; if another process has it, the block runs without it.
+    """
+    first, second = make_lock(), make_lock()
+    with first.hold_if_free(0) as held:
+        assert (True, True) == (held, is_held(second))
+        with second.hold_if_free(0) as held_too:
+            assert not held_too
+        assert is_held(second)
+
+    assert not is_held(second)
+
+
+def test_what_is_raised_while_closing_comes_out(make_lock):
+    """
+    An error of the block is not taken for one of the lock, and the block runs once.
+    """
+    runs = []
+    with pytest.raises(OSError, match="disk"), make_lock().hold_if_free(0):
+        runs.append(1)
+        message = "disk"
+        raise OSError(message)
+
+    assert [1] == runs
+
+
 @pytest.fixture
 def pauses(monkeypatch, clock) -> list[float]:
     """

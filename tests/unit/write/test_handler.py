@@ -81,7 +81,7 @@ def unattended(monkeypatch):
         ("capacity", True, TypeError),
         ("capacity", 1.5, TypeError),
         ("capacity_bytes", 65_535, ValueError),
-        ("max_age", "7 days", ValueError),
+        ("max_age", "7 dogs", ValueError),
         ("max_age", 0, ValueError),
         ("max_age", [7], TypeError),
         ("max_rows", 0, ValueError),
@@ -1325,7 +1325,7 @@ def test_a_record_fits_into_a_small_budget(make_handler):
 
 def test_an_idle_program_with_max_age_wakes_up_for_the_next_row(make_handler, logger, clock, unattended):
     """
-    With `max_age` the listener sleeps until the oldest row comes of age; without rows it does not wake up at all.
+    With `max_age` the listener sleeps until the oldest row comes of age; for the newest row it does not wake up at all.
     """
     handler = make_handler(max_age=3_600, flush_interval=60)
     listener, pruner = handler.listener, handler.listener.writer.pruner
@@ -1333,6 +1333,7 @@ def test_an_idle_program_with_max_age_wakes_up_for_the_next_row(make_handler, lo
     logger.addHandler(handler)
     clock.now = time.time()
     logger.info("one")
+    logger.info("two")
     handler.flush()
     listener.handle(None)
     assert 3_500 < listener.wait(clock.now) < 3_601

@@ -1423,7 +1423,7 @@ def test_a_link_that_is_switched(
 
     assert ["0", "1"] == stored(first)
     assert ["2", "3"] == stored(second)
-    assert str(second) == writer.pruner.path
+    assert str(second) == writer.pruner.wal.path
     assert [] == said
 
 

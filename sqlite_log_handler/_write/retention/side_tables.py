@@ -1,0 +1,206 @@
+"""
+The tables beside `records`: they outlive the rows, and are cut so that they do not push the rows out.
+
+`drops`, `volume` and `prunes` keep their newest lines. `sources` and `processes` keep the lines that a row refers to.
+To find those, a sweep reads all rows, a slice in each step, and then deletes the other lines in portions.
+"""
+
+import sqlite3
+
+from sqlite_log_handler._logfile.transaction import transaction
+from sqlite_log_handler._write.retention.limits import Limits
+from sqlite_log_handler._write.retention.wal import Wal
+
+# The tables are cut when this many rows were deleted for each line that is kept.
+_ROWS_PER_LINE = 10
+
+# Rows that a sweep looks through in a step: some 5 ms.
+_SWEEP_ROWS = 20_000
+
+# Transactions in which a sweep deletes lines, in a step.
+_SWEEP_CHUNKS = 64
+
+# Gaps whose place was deleted. If there is no row, those are all gaps.
+_OLD_DROPS = "drops WHERE after_id < ifnull((SELECT min(id) FROM records), 1 << 62)"
+_HOUR = "hour, logger, levelno"
+
+# How many lines there are to choose from, and how to delete some of the oldest.
+_TRIM_DROPS = (
+    f"SELECT count(*) FROM {_OLD_DROPS}",  # noqa: S608 - our own name
+    f"DELETE FROM drops WHERE id IN (SELECT id FROM {_OLD_DROPS} ORDER BY id LIMIT ?)",  # noqa: S608 - our own name
+)
+_TRIM_VOLUME = (
+    "SELECT count(*) FROM volume",
+    f"DELETE FROM volume WHERE ({_HOUR}) IN (SELECT {_HOUR} FROM volume ORDER BY {_HOUR} LIMIT ?)",  # noqa: S608 - names
+)
+_TRIM_PRUNES = (
+    "SELECT count(*) FROM prunes",
+    "DELETE FROM prunes WHERE id IN (SELECT id FROM prunes ORDER BY id LIMIT ?)",
+)
+
+# What lines take: the name of the logger and the numbers.
+_SIZE = "SELECT ifnull(sum(length(CAST(logger AS BLOB)) + 50), 0) FROM "
+_SOURCES_SIZE = """
+SELECT ifnull(sum(
+    length(CAST(logger AS BLOB)) + length(CAST(pathname AS BLOB)) + length(CAST(func AS BLOB)) + 50
+), 0) FROM sources
+"""
+
+
+class SideTables:
+    """
+    Keep the tables beside `records` within `limits`.
+
+    Args:
+        limits: How many lines are kept, and how many one transaction may delete.
+        wal: Nothing is deleted while it is not free.
+
+    Attributes:
+        sweeps: Counts up with each portion of sources and processes that was deleted. Ids learned before may be gone.
+        deleted_rows: Rows deleted since the tables were last cut. What was deleted before this process is not known,
+            so the first deletion is enough for a cut.
+    """
+
+    def __init__(self, limits: Limits, wal: Wal) -> None:
+        self.sweeps = 0
+        self._limits = limits
+        self._wal = wal
+        self._enough_rows = _ROWS_PER_LINE * limits.lines
+        self.deleted_rows = self._enough_rows - 1
+        self._sweep: _Sweep | None = None  # the one that has begun
+        self._swept_lines = 0  # what the last one left in the longer table
+
+    def reopened(self) -> None:
+        """
+        Begin a sweep again, because the file was opened and may be another one.
+        """
+        if self._sweep is not None:
+            self._sweep = _Sweep()
+
+    def failed(self) -> None:
+        """
+        Forget a sweep, because retention failed.
+        """
+        self._sweep = None
+
+    def step(self, connection: sqlite3.Connection) -> bool:
+        """
+        Cut the tables if enough rows were deleted, and go on with a sweep; tell whether there is more to do.
+        """
+        if self.deleted_rows >= self._enough_rows:
+            self._trim(connection)
+        if self._sweep is not None:
+            self._go_on(connection, self._sweep)
+        return self._sweep is not None
+
+    def trim_all(self, connection: sqlite3.Connection) -> None:
+        """
+        Cut the tables by the bytes of their lines as well, because with long names few lines take much.
+        """
+        self._trim(connection)
+        for trim, lines_of in ((_TRIM_DROPS, _OLD_DROPS), (_TRIM_VOLUME, "volume")):
+            lines = self._limits.lines
+            while lines and connection.execute(_SIZE + lines_of).fetchone()[0] > self._limits.text_bytes:
+                lines //= 2
+                self._keep(connection, trim, lines)
+        (size,) = connection.execute(_SOURCES_SIZE).fetchone()
+        if self._sweep is None and size > self._limits.text_bytes:
+            self._sweep = _Sweep()
+        if self._sweep is not None:
+            # Of more rows than a slice, the rest is left to the next steps.
+            self._go_on(connection, self._sweep)
+
+    def _trim(self, connection: sqlite3.Connection) -> None:
+        lines = self._limits.lines
+        self.deleted_rows = 0
+        for trim in (_TRIM_DROPS, _TRIM_VOLUME, _TRIM_PRUNES):
+            self._keep(connection, trim, lines)
+        (count,) = connection.execute(
+            "SELECT max((SELECT count(*) FROM sources), (SELECT count(*) FROM processes))"
+        ).fetchone()
+        # A sweep reads all rows, which a few lines are not worth.
+        if self._sweep is None and count > max(lines, 2 * self._swept_lines):
+            self._sweep = _Sweep()
+
+    def _keep(self, connection: sqlite3.Connection, trim: tuple[str, str], lines: int) -> None:
+        """
+        Keep this many of the newest lines. One transaction adds no more to the WAL than one that deletes rows.
+        """
+        count, delete = trim
+        going = connection.execute(count).fetchone()[0] - lines
+        while going > 0 and self._wal.is_free(connection):
+            with transaction(connection):
+                connection.execute(delete, (min(going, self._limits.chunk_lines),))
+            going -= self._limits.chunk_lines
+
+    def _go_on(self, connection: sqlite3.Connection, sweep: "_Sweep") -> None:
+        if not sweep.look(connection):
+            return
+        for _ in range(_SWEEP_CHUNKS):
+            self.sweeps += 1
+            with transaction(connection):
+                ended = sweep.delete(connection, self._limits.chunk_lines)
+            if ended:
+                self._swept_lines, self._sweep = sweep.left, None
+            if ended or not self._wal.is_free(connection):
+                break
+
+
+class _Sweep:
+    """
+    Find the sources and processes that no row refers to, a slice of the rows at a time, and delete them.
+    """
+
+    def __init__(self) -> None:
+        self.left = 0  # lines in the longer table, at the end
+        self._unused: list[tuple[str, int]] | None = None  # the lowest id last
+        self._next_id = 0
+        self._sources: set[int] = set()
+        self._processes: set[int] = set()
+
+    def look(self, connection: sqlite3.Connection) -> bool:
+        """
+        Look through a slice; tell whether so few rows are left that `delete` can look through them.
+        """
+        first_id, last_id = connection.execute(
+            "SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records)"
+        ).fetchone()
+        if first_id is None:
+            return True
+        start = max(self._next_id, first_id)
+        self._look(connection, start, min(start + _SWEEP_ROWS, last_id + 1))
+        return bool(last_id < self._next_id + _SWEEP_ROWS)
+
+    def _look(self, connection: sqlite3.Connection, start: int, end: int) -> None:
+        for source, process in connection.execute(
+            "SELECT DISTINCT source_id, process_id FROM records WHERE id >= ? AND id < ?", (start, end)
+        ):
+            self._sources.add(source)
+            self._processes.add(process)
+        self._next_id = end
+
+    def delete(self, connection: sqlite3.Connection, lines: int) -> bool:
+        """
+        Delete this many unused lines, in the transaction that is open; tell whether none is left.
+        """
+        (last_id,) = connection.execute("SELECT ifnull(max(id), 0) FROM records").fetchone()
+        self._look(connection, self._next_id, last_id + 1)
+        self._processes.update(process for (process,) in connection.execute("SELECT DISTINCT process_id FROM drops"))
+        tables = {"sources": self._sources, "processes": self._processes}
+        if self._unused is None:
+            self._unused = [line for table, used in tables.items() for line in self._find(connection, table, used)]
+            self._unused.reverse()
+        some = self._unused[-lines:]
+        del self._unused[-lines:]
+        for table, used in tables.items():
+            # Another process may have logged from one of them meanwhile.
+            ids = ",".join(str(line) for name, line in some if name == table and line not in used)
+            connection.execute(f"DELETE FROM {table} WHERE id IN ({ids})")  # noqa: S608 - integers
+        return not self._unused
+
+    def _find(self, connection: sqlite3.Connection, table: str, used: set[int]) -> list[tuple[str, int]]:
+        ids = [line for (line,) in connection.execute(f"SELECT id FROM {table} ORDER BY id")]  # noqa: S608 - our own name
+        # The highest stays, so that its id is not given again.
+        unused = [(table, line) for line in ids[:-1] if line not in used]
+        self.left = max(self.left, len(ids) - len(unused))
+        return unused

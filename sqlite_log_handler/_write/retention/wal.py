@@ -1,0 +1,156 @@
+"""
+The WAL of a log: how large it is, whether it can be written back, and which process prevents that.
+
+SQLite cannot write the WAL back beyond the oldest snapshot that a reader holds, and a WAL that is not written back only
+grows. All that retention does adds to the WAL as well, so nothing is pruned while a reader holds one back.
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+
+from sqlite_log_handler._logfile.units import format_size
+from sqlite_log_handler._write.retention.limits import Limits
+
+# Seconds between two attempts to write back a WAL that a reader holds: each waits for the busy timeout.
+RETRY = 1.0
+
+# Byte ranges that SQLite locks in a -shm: its slots for readers (https://sqlite.org/walformat.html, section 2.3.1).
+_READER_LOCKS = range(123, 128)
+
+
+class Wal:
+    """
+    The WAL of the log at `path`.
+
+    Args:
+        path: Path of the database, without links. Its -wal and its -shm are beside it.
+        limits: How large the WAL may become.
+        say: Called with a line for the operator when a reader holds the WAL back, and when it has let go.
+        now: Seconds since 1970, for that line.
+        clock: Seconds that never jump.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        limits: Limits,
+        *,
+        say: Callable[[str], None],
+        now: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
+        self.path = path
+        self._limits = limits
+        self._say = say
+        self._now = now
+        self._clock = clock
+        self._pinned_since: float | None = None  # by `clock`
+        self._pinned_by = ""
+        self._said_pinned = False
+        self._next_attempt = 0.0
+
+    @property
+    def size(self) -> int:
+        """
+        Bytes of the -wal. By `os.stat` only: opening and closing one of the files drops SQLite's locks.
+        """
+        return size_of(self.path + "-wal")
+
+    @property
+    def pinned(self) -> str | None:
+        """
+        A clause that names the reader who keeps the WAL from being written back; None if there is no such reader.
+        """
+        return None if self._pinned_since is None else self._pinned_by
+
+    def is_free(self, connection: sqlite3.Connection) -> bool:
+        """
+        Tell whether the WAL has a normal size. A larger one is written back first, unless a reader prevents it.
+        """
+        size = self.size
+        if size <= self._limits.wal_bytes:
+            return self._let_go()
+        if self.write_back(connection):
+            return True
+        since = self._pinned_since
+        if since is not None and not self._said_pinned and self._clock() - since >= RETRY:
+            self._said_pinned = True
+            self._say(
+                f"{self._pinned_by}, so that the WAL ({format_size(size)}) cannot be written back and nothing is "
+                f"pruned: end that reader"
+            )
+        return False
+
+    def write_back(self, connection: sqlite3.Connection) -> bool:
+        """
+        Write all of the WAL back and empty it; tell whether that succeeded. It is tried once a second at most.
+        """
+        now = self._clock()
+        if now < self._next_attempt:
+            return False
+        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if not busy:
+            return self._let_go()
+        self._next_attempt = now + RETRY
+        if self._pinned_since is None:
+            self._pinned_since = now
+            started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._now()))
+            self._pinned_by = f"a reader holds a snapshot since {started} or before{_readers(self.path)}"
+        return False
+
+    def _let_go(self) -> bool:
+        if self._said_pinned:
+            self._say("the reader has let go of its snapshot, pruning again")
+        self._pinned_since = None
+        self._said_pinned = False
+        self._next_attempt = 0.0
+        return True
+
+
+def size_of(path: str) -> int:
+    """
+    Return the size of a file, 0 if it can't be seen.
+    """
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _readers(path: str) -> str:
+    """
+    Name the processes that hold a snapshot, where the system tells (Linux does).
+    """
+    try:
+        stat = os.stat(path + "-shm")
+        with open("/proc/locks", encoding="ascii", errors="replace") as locks:
+            pids = reading_processes(locks, stat.st_ino)
+    except OSError:
+        return ""
+    return f" ({', '.join(f'process {pid}{_program(pid)}' for pid in pids)})" if pids else ""
+
+
+def reading_processes(locks: Iterable[str], inode: int) -> list[int]:
+    """
+    Find in the lines of /proc/locks the processes that lock one of SQLite's slots for readers in the -shm `inode`.
+    """
+    pids = set()
+    for line in locks:
+        # 1: POSIX  ADVISORY  READ 18665 fe:00:2515278 124 124
+        match line.split():
+            case [_, "POSIX", _, _, pid, file, first, last] if file.rpartition(":")[2] == str(inode):
+                if last == "EOF" or range(max(int(first), _READER_LOCKS[0]), min(int(last), _READER_LOCKS[-1]) + 1):
+                    pids.add(int(pid))
+    return sorted(pids)
+
+
+def _program(pid: int) -> str:
+    if pid == os.getpid():
+        return ", which is this one"
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as name:
+            return f", {''.join(filter(str.isprintable, name.read()))}"
+    except OSError:
+        return ""

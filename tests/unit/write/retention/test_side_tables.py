@@ -1,0 +1,335 @@
+"""
+The tables beside the rows: what outlives the rows, and what goes so that rows can stay.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from sqlite_log_handler._write.retention import side_tables
+from sqlite_log_handler._write.retention.pruner import look
+from sqlite_log_handler._write.writer import Writer
+
+
+@pytest.fixture
+def few_lines(monkeypatch):
+    """
+    Keep 10 lines only.
+    """
+    monkeypatch.setattr("sqlite_log_handler._write.retention.limits._LINES", (10, 10))
+    monkeypatch.setattr(side_tables, "_ROWS_PER_LINE", 1)
+
+
+def test_drops_outlive_their_rows_but_not_for_ever(log, few_lines):
+    """Of the gaps whose place is deleted the newest are kept; those whose place is there stay, however many."""
+    log.fill(100)
+    for after_id in (*range(10, 50), *range(80, 100)):
+        log.connection.execute("INSERT INTO drops VALUES (NULL, ?, 0, 0, 1, 'queue_full', 'app', 20, 1)", (after_id,))
+    log.prune(log.pruner(max_rows=25))
+
+    assert [*range(40, 50), *range(80, 100)] == [line for (line,) in log.ask("SELECT after_id FROM drops ORDER BY id")]
+
+
+def test_the_newest_hours_of_volume_are_kept(log, few_lines):
+    """Of `volume` the newest lines are kept."""
+    log.connection.executemany(
+        "INSERT INTO volume (hour, logger, levelno) VALUES (?, 'app', 20)", [(n,) for n in range(99)]
+    )
+    log.fill(100)
+    log.prune(log.pruner(max_rows=50))
+
+    assert list(range(89, 99)) == [line for (line,) in log.ask("SELECT hour FROM volume ORDER BY hour")]
+
+
+def test_lines_are_cut_though_one_chunk_was_enough(log, few_lines):
+    """A chunk of large rows may free more than it was to; what is beside the rows is cut after it as well."""
+    log.connection.executemany(
+        "INSERT INTO volume (hour, logger, levelno) VALUES (?, 'app', 20)", [(n,) for n in range(99)]
+    )
+    log.fill(3, width=300_000)
+    log.fill(5_000, width=100)
+    log.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    log.pruner(max_bytes=1_500_000).step(log.connection)
+
+    assert 3 < log.rows[0] < 100
+    assert [(10,)] == log.ask("SELECT count(*) FROM volume")
+
+
+def test_many_lines_go_in_few_statements(log, few_lines):
+    """Each statement is a wait for the GIL, and lines that go are not read: 600,000 of them took 80 MB."""
+    log.connection.executemany(
+        "INSERT INTO volume (hour, logger, levelno) VALUES (?, 'app', 20)", [(n,) for n in range(20_000)]
+    )
+    log.fill(100)
+    statements = []
+    log.connection.set_trace_callback(statements.append)
+    log.prune(log.pruner(max_rows=50))
+
+    assert 500 > len(statements)
+    assert [(10, 19_990)] == log.ask("SELECT count(*), min(hour) FROM volume")
+
+
+def test_few_sources_are_not_looked_for_in_a_small_file(log):
+    """With `max_bytes`, rows are not all read for a few sources each time as many have gone as there are."""
+    pruner = log.pruner(max_bytes=2_000_000)
+    log.fill(1)
+    statements = []
+    log.connection.set_trace_callback(statements.append)
+    for _ in range(20):
+        log.fill(200, width=1_000)
+        assert None is log.no_room(pruner)
+        log.prune(pruner)
+
+    assert log.rows[0] > 1_500
+    assert not [statement for statement in statements if "DISTINCT" in statement]
+
+
+def test_a_log_within_its_limits_keeps_all_lines(log, few_lines):
+    """Where no row goes, nothing beside the rows goes either."""
+    log.connection.executemany(
+        "INSERT INTO volume (hour, logger, levelno) VALUES (?, 'app', 20)", [(n,) for n in range(99)]
+    )
+    log.fill(50)
+    log.prune(log.pruner(max_rows=50))
+
+    assert [(99,)] == log.ask("SELECT count(*) FROM volume")
+
+
+def test_the_newest_prunes_are_kept(log, few_lines):
+    """Of `prunes` the newest lines are kept."""
+    pruner = log.pruner(max_rows=1)
+    log.fill(1)
+    for _ in range(50):
+        log.fill(5)
+        log.prune(pruner)
+        log.wall += 3_600
+
+    assert 10 <= log.ask("SELECT count(*) FROM prunes")[0][0] <= 20
+    assert [(251,)] == log.ask("SELECT max(last_id) + 1 FROM prunes")
+
+
+def sources(log, count: int) -> None:
+    """
+    Make sources 2, 3, ...
+    """
+    log.connection.executemany(
+        "INSERT INTO sources VALUES (?, ?, '/app.py', 1, 'main')", [(n, f"app.{n}") for n in range(2, count + 1)]
+    )
+
+
+def test_sources_go_when_no_row_is_of_them(log, few_lines):
+    """Sources and processes that no row is of any more go, but the last one, so that no id is given again."""
+    sources(log, 60)
+    log.connection.executemany("INSERT INTO processes VALUES (?, 'host', ?, '', 0, '')", [(n, n) for n in range(2, 60)])
+    log.fill(100, source=3)
+    log.fill(50, source=40)
+    log.connection.execute("INSERT INTO drops VALUES (NULL, 149, 0, 0, 7, 'queue_full', 'app', 20, 1)")
+    pruner = log.pruner(max_rows=50)
+    log.prune(pruner)
+
+    assert [(40,), (60,)] == log.ask("SELECT id FROM sources ORDER BY id")
+    assert [(1,), (7,), (59,)] == log.ask("SELECT id FROM processes ORDER BY id")
+    assert pruner.tables.sweeps
+
+
+def test_few_sources_are_not_looked_for(log, few_lines):
+    """As long as there are few sources, or most were in use when last looked at, the rows are not read for them."""
+    sources(log, 10)
+    log.fill(100)
+    pruner = log.pruner(max_rows=50)
+    log.prune(pruner)
+
+    assert (10, 0) == (log.ask("SELECT count(*) FROM sources")[0][0], pruner.tables.sweeps)
+
+
+def test_a_source_that_comes_while_rows_are_looked_through_stays(log, few_lines, monkeypatch):
+    """Rows are looked through in slices, and what is logged meanwhile keeps its source."""
+    monkeypatch.setattr(side_tables, "_SWEEP_ROWS", 10)
+    sources(log, 60)
+    log.fill(150, source=3)
+    pruner = log.pruner(max_rows=100)
+    pruner.step(log.connection)
+    for _ in range(5):
+        assert 0 == pruner.step(log.connection)
+        assert not pruner.tables.sweeps
+    log.fill(5, source=31)
+    log.fill(3, source=30)
+    log.prune(pruner)
+
+    assert [(3,), (30,), (31,), (60,)] == log.ask("SELECT id FROM sources ORDER BY id")
+
+
+def test_what_was_found_in_use_in_another_file_is_forgotten(log, few_lines, monkeypatch, tmp_path):
+    """
+    When a file comes in place of the one whose rows are looked through, its own rows tell which sources are in use.
+
+    Its sources were deleted, and then the view `logs` has nothing of the rows that are of them.
+    """
+    monkeypatch.setattr(side_tables, "_SWEEP_ROWS", 10)
+    sources(log, 60)
+    log.fill(150, source=40)
+    pruner = log.pruner(max_rows=100)
+    pruner.step(log.connection)
+    assert 0 == pruner.step(log.connection)
+    log.writer.close()
+    log.path = str(tmp_path / "open.db")
+    log.writer = Writer(log.path, busy_timeout=0)
+    log.writer.open()
+    log.connection = log.writer.connection
+    log.connection.execute("INSERT INTO processes VALUES (1, 'host', 1, 'MainProcess', 0, 'app')")
+    sources(log, 60)
+    log.fill(5, source=3)
+
+    pruner.opened(log.path)
+    log.prune(pruner)
+
+    assert [(5,)] == log.ask("SELECT count(*) FROM logs")
+    assert [(3,), (60,)] == log.ask("SELECT id FROM sources ORDER BY id")
+
+
+def overflow(log, start: int, count: int, width: int = 60) -> None:
+    """
+    Log a row of each of so many loggers, whose names are so long; half of them also drop one.
+    """
+    numbers = range(start, start + count)
+    names = [f"{number:0{width}}" for number in numbers]
+    log.connection.execute("BEGIN")
+    log.connection.executemany(
+        "INSERT INTO sources VALUES (?, ?, '/app.py', 1, 'main')", zip(numbers, names, strict=True)
+    )
+    log.connection.executemany("INSERT INTO volume (hour, logger, levelno) VALUES (1, ?, 20)", [(n,) for n in names])
+    log.connection.executemany(
+        "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (0, 20, ?, 1, 'opened')",
+        [(n,) for n in numbers],
+    )
+    log.connection.executemany(
+        "INSERT INTO drops SELECT NULL, max(id), 0, 0, 1, 'queue_full', ?, 20, 1 FROM records",
+        [(n,) for n in names[::2]],
+    )
+    log.connection.execute("COMMIT")
+
+
+@pytest.mark.parametrize(("width", "count", "rows", "most"), [(60, 6_000, 1_000, 1.1), (1_000, 1_000, 20, 1.3)])
+@pytest.mark.parametrize("lifetime", [1_000_000, 30], ids=["one process", "many processes"])
+def test_many_loggers_do_not_push_out_the_rows(log, width, count, rows, most, lifetime):
+    """
+    A program named a logger for each connection. Source, hour of `volume` and gaps took several times what the row
+    takes, and stayed: each deletion freed a little, until no row was left, and then there was no room for ever. They go
+    before the rows do, also when each process deletes a few rows only, and with names so long that the least number of
+    lines is beyond the budget.
+    """
+    least = None
+    for start in range(2, count, 5):
+        if start % lifetime <= 5:
+            pruner = log.pruner(max_bytes=1 << 20)
+        assert None is log.no_room(pruner)
+        overflow(log, start, 5, width)
+        pruner.step(log.connection)
+        if log.rows[0] > 1:
+            least = min(least or log.rows[2], log.rows[2])
+        assert log.taken < most * (1 << 20)
+
+    assert least >= rows
+    assert log.ask("SELECT count(*) FROM logs") == log.ask("SELECT count(*) FROM records")
+
+
+def without_rows(log, count: int, width: int) -> None:
+    """
+    Take the place of all rows, as such a program once did.
+    """
+    overflow(log, 2, count, width)
+    log.connection.execute("DELETE FROM records")
+    log.connection.execute("VACUUM")
+    log.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert look(log.connection, log.path).live > 1 << 20
+
+
+@pytest.mark.parametrize("width", [60, 1_000])
+def test_a_file_without_room_or_rows_is_written_to_again(log, width):
+    """
+    A file in which the tables beside the rows have taken the place of all rows has room as soon as somebody asks. The
+    deletion that waits for that many rows never came, and the gaps of a file without rows counted as still in place.
+    """
+    without_rows(log, 240_000 // width, width)
+    pruner = log.pruner(max_bytes=1 << 20)
+
+    assert None is log.no_room(pruner)
+    log.prune(pruner)
+    assert look(log.connection, log.path).live < 1 << 19
+    assert [(1, 1)] == log.ask("SELECT (SELECT count(*) FROM sources), (SELECT count(*) FROM processes)")
+    for table in ("drops", "volume"):
+        assert 0 < log.ask(f"SELECT count(*) * {width} FROM {table}")[0][0] <= 65_536
+    assert pruner.tables.sweeps
+
+
+def test_cutting_lines_stops_at_a_reader_too(log, reader):
+    """What goes from the tables beside the rows writes to the WAL as rows do: not beside a reader who stays."""
+    without_rows(log, 4_000, 60)
+    pruner = log.pruner(max_bytes=1 << 20)
+    held = reader()
+
+    assert "a reader holds a snapshot" in log.no_room(pruner)
+    assert 100_000 < os.stat(log.path + "-wal").st_size < 270_000
+    # The oldest have gone.
+    first, last, count = log.ask("SELECT min(id), max(id), count(*) FROM drops")[0]
+    assert (2_000, 2_001 - first) == (last, count)
+    assert 1 < first < 1_000
+
+    held.close()
+    log.clock.advance(1)
+    assert None is log.no_room(pruner)
+
+
+def test_a_source_that_comes_while_others_are_deleted_stays(log, few_lines, monkeypatch):
+    """Sources go in portions, and what another process logs between two of them keeps its source."""
+    monkeypatch.setattr("sqlite_log_handler._write.retention.limits._PAGE_BYTES", 200_000)
+    monkeypatch.setattr(side_tables, "_SWEEP_CHUNKS", 1)
+    sources(log, 60)
+    log.fill(150, source=3)
+    pruner = log.pruner(max_rows=100)
+    pruner.step(log.connection)
+    assert [(50, 12)] == log.ask("SELECT count(*), (SELECT id FROM sources WHERE id > 3) FROM sources")
+    log.fill(5, source=31)
+    log.prune(pruner)
+
+    assert [(3,), (31,), (60,)] == log.ask("SELECT id FROM sources ORDER BY id")
+
+
+def test_gaps_in_place_stay_as_long_as_their_rows_do(log):
+    """
+    However much the gaps take, those whose place is in the file stay, and rows go for them: a log that shows rows
+    as neighbours that are none is worse than a shorter one.
+    """
+    log.fill(2_000)
+    for place in (500, 1_500):
+        log.connection.executemany(
+            "INSERT INTO drops VALUES (NULL, ?, 0, 0, 1, 'queue_full', printf('%060d', ?), 20, 1)",
+            [(place, number) for number in range(6_000)],
+        )
+    log.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    pruner = log.pruner(max_bytes=1 << 20)
+    log.prune(pruner)
+    assert None is log.no_room(pruner)
+
+    first, last, _ = log.rows
+    assert 500 < first < 1_500
+    assert 2_000 == last
+    assert [(1_500, 6_000)] == log.ask("SELECT after_id, count(*) FROM drops WHERE after_id >= ? GROUP BY 1", first)
+    assert 0 < log.ask("SELECT count(*) FROM drops WHERE after_id < ?", first)[0][0] <= 1_000
+
+
+def test_short_lines_are_kept_by_their_number(log):
+    """A log with usual names keeps as many lines as before when its rows have been replaced once."""
+    log.connection.executemany(
+        "INSERT INTO volume (hour, logger, levelno) VALUES (?, 'app', 20)", [(n,) for n in range(2_000)]
+    )
+    pruner = log.pruner(max_bytes=2_000_000)
+    for _ in range(20):
+        log.fill(200, width=1_000)
+        assert None is log.no_room(pruner)
+        log.prune(pruner)
+
+    assert log.rows[0] > 1_500
+    assert [(1_000, 1_999)] == log.ask("SELECT min(hour), max(hour) FROM volume")
