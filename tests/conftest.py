@@ -14,6 +14,7 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import freezegun
 import pytest
 from hypothesis import settings
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 # No deadline: that is a wall-clock bound. No database: it would be left in the checkout.
 settings.register_profile("suite", deadline=None, database=None, derandomize="CI" in os.environ, print_blob=True)
 settings.load_profile("suite")
+
+# freezegun looks at every attribute of every module, which makes the lazy ones of numpy import other packages.
+freezegun.configure(extend_ignore_list=["numpy"])
 
 
 # Seconds that no test takes, on no machine; and with --long.

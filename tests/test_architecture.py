@@ -31,7 +31,8 @@ ARROWS = {
     "_write": {"_logfile"},
     "_read": {"_logfile"},
     "_forward": {"_logfile"},
-    "_cli": {"_logfile", "_write", "_read", "_forward"},
+    # The face has the version.
+    "_cli": {"__init__", "_logfile", "_write", "_read", "_forward"},
 }
 
 # What a module needs beside the standard library, which an extra brings; imported by nobody before a command runs.

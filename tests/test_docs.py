@@ -30,10 +30,7 @@ from pages import DOCS, README, ROOT, Block, blocks_of, commands_of
 
 import sqlite_log_handler
 from sqlite_log_handler import Books, Bucket, Cursor, Gap, LogReader, LogStats, SQLiteHandler, Stats, Talker
-from sqlite_log_handler.__main__ import add_demo
-from sqlite_log_handler._cli.commands import forward as forward_module
-from sqlite_log_handler._cli.commands import prune as prune_module
-from sqlite_log_handler._cli.main import build_parser
+from sqlite_log_handler._cli.main import COMMANDS, command_of
 from sqlite_log_handler._read.filters import Filters
 
 if TYPE_CHECKING:
@@ -358,9 +355,6 @@ def test_docstring_examples(name, tmp_path, monkeypatch, logging_tree):
     assert 0 == sum(doctest.DocTestRunner().run(example).failed for example in examples)
 
 
-COMMANDS = build_parser([add_demo, forward_module.add_parser, prune_module.add_parser])[1]
-
-
 def section_of(page: Path, title: str) -> str:
     """
     Return what stands under a heading of the second level.
@@ -376,7 +370,10 @@ def test_every_command_and_flag_has_its_place(command):
     section = section_of(COMMAND_LINE, command)
     shared = section_of(COMMAND_LINE, "Which records")
     flags = [
-        flag for action in COMMANDS[command]._actions for flag in action.option_strings if flag not in {"-h", "--help"}
+        flag
+        for action in command_of(command).parser()._actions
+        for flag in action.option_strings
+        if flag not in {"-h", "--help"}
     ]
 
     assert f"| `sqlite-log {command}" in COMMAND_LINE.read_text("utf-8")

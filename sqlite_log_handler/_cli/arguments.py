@@ -8,10 +8,9 @@ import logging
 import os
 import shlex
 import sys
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 from sqlite_log_handler._cli.terminal import is_terminal, say
 from sqlite_log_handler._logfile.times import parse_time
@@ -27,38 +26,8 @@ ALL: Final = sys.maxsize
 # What these numbers are to syslog and journalctl (syslog(3)), as levels of `logging`: notice is nearest to INFO.
 _SYSLOG: Final = {"1": 50, "2": 50, "3": 40, "4": 30, "5": 20, "6": 20, "7": 10}
 
-_HELP_WIDTH: Final = 78
-
-# What `add_subparsers` returns; argparse has no public name for it.
-Commands: TypeAlias = Any
-
 # Their values may begin with a minus: -S -1h.
 _TIMES: Final = ("-S", "--since", "-U", "--until")
-
-
-def add_command(
-    commands: Commands, name: str, *, summary: str, description: str, examples: Sequence[tuple[str, str]]
-) -> argparse.ArgumentParser:
-    """
-    Add a command.
-
-    Args:
-        commands: What `add_subparsers` returned.
-        name: Its name.
-        summary: What it does, for the list of commands.
-        description: The same at length, for its own help.
-        examples: Command lines, and what each does.
-    """
-    lines = [f"  {line}\n      {what}" for line, what in examples]
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=textwrap.fill(description, _HELP_WIDTH, break_on_hyphens=False),
-        epilog="\n".join(["examples:", *lines]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    return parser
 
 
 def whole_number(text: str) -> int:
@@ -68,21 +37,30 @@ def whole_number(text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        message = f"{text!r} is no whole number"
+        message = f"{text!r} is not a whole number"
         raise argparse.ArgumentTypeError(message) from error
+
+
+def at_least(lowest: int) -> Callable[[str], int]:
+    """
+    Return a function that reads a whole number, and refuses those below `lowest`.
+    """
+
+    def read(text: str) -> int:
+        number = whole_number(text)
+        if number < lowest:
+            message = f"{text!r} is below {lowest:,}"
+            raise argparse.ArgumentTypeError(message)
+        return number
+
+    return read
 
 
 def count(text: str) -> int:
     """
     Read a number of lines, or `all`.
     """
-    if text == "all":
-        return ALL
-    number = whole_number(text)
-    if number < 0:
-        message = f"{text!r} is below 0"
-        raise argparse.ArgumentTypeError(message)
-    return number
+    return ALL if text == "all" else at_least(0)(text)
 
 
 def add_file(parser: argparse.ArgumentParser) -> None:
@@ -129,9 +107,9 @@ def _explain_level(reader: LogReader, level: str) -> None:
         say(f"{level} is a level of Python's logging, below DEBUG (10); {logging.getLevelName(meant)} is {meant}")
 
 
-def refuse_no_folder(path: str) -> None:
+def require_folder(path: str) -> None:
     """
-    Raise an error when no file can be made at `path`, because its folder is not there or is read only.
+    Raise an error if no file can be made at `path`: its folder is missing, or read only.
     """
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):

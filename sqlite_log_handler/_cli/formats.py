@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 from sqlite_log_handler._cli.terminal import Paint
 from sqlite_log_handler._logfile.printable import is_printable, printable
 from sqlite_log_handler._logfile.times import from_microseconds
+from sqlite_log_handler._logfile.units import loudest
 from sqlite_log_handler._read.rows import Row
 from sqlite_log_handler._read.statistics import Gap
 
@@ -19,7 +20,6 @@ Format: TypeAlias = Callable[[Row], Iterator[str]]
 
 _INDENT: Final = "    "
 _GAP_LEVEL: Final = 30
-_MOST_NAMES: Final = 4
 
 
 class Clock:
@@ -69,14 +69,42 @@ CLOCKS: Final[Mapping[str, Callable[[bool], Clock]]] = {
 }
 
 
-class Short:
+class Drawn:
     """
-    One line for a row, as `Nov 25 19:33:38 WARNING  shop.stock: low`, with its traceback indented below.
+    A format for people, in which a gap is a line between rows.
+
+    Args:
+        clock: Writes times.
+        paint: Gives a text the colour of its level.
     """
+
+    gap_head = "GAP"
 
     def __init__(self, clock: Clock, paint: Paint) -> None:
         self._clock = clock
         self._paint = paint
+
+    def __call__(self, row: Row) -> Iterator[str]:
+        """
+        Yield the lines of one row.
+        """
+        raise NotImplementedError
+
+    def gap(self, gaps: Sequence[Gap]) -> str:
+        """
+        Return the line of gaps between two rows.
+        """
+        text = self._paint(printable(f"{self.gap_head} ~~~ {describe(gaps)} ~~~"), _GAP_LEVEL)
+        return f"{self._clock(min(gap.since_us for gap in gaps))} {text}"
+
+
+class Short(Drawn):
+    """
+    One line for a row, as `Nov 25 19:33:38 WARNING  shop.stock: low`, with its traceback indented below.
+    """
+
+    # As wide as a level.
+    gap_head = "GAP     "
 
     def __call__(self, row: Row) -> Iterator[str]:
         """
@@ -89,22 +117,11 @@ class Short:
         if row.stack_info:
             yield from indented(row.stack_info)
 
-    def gap(self, gaps: Sequence[Gap]) -> str:
-        """
-        Return the line of gaps between two rows.
-        """
-        text = self._paint(printable(f"GAP      ~~~ {describe(gaps)} ~~~"), _GAP_LEVEL)
-        return f"{self._clock(min(gap.since_us for gap in gaps))} {text}"
 
-
-class Verbose:
+class Verbose(Drawn):
     """
     All there is to a row, a line each.
     """
-
-    def __init__(self, clock: Clock, paint: Paint) -> None:
-        self._clock = clock
-        self._paint = paint
 
     def __call__(self, row: Row) -> Iterator[str]:
         """
@@ -123,13 +140,6 @@ class Verbose:
         for text in (row.exc_text, row.stack_info):
             if text:
                 yield from indented(text)
-
-    def gap(self, gaps: Sequence[Gap]) -> str:
-        """
-        Return the line of gaps between two rows.
-        """
-        text = self._paint(printable(f"GAP ~~~ {describe(gaps)} ~~~"), _GAP_LEVEL)
-        return f"{self._clock(min(gap.since_us for gap in gaps))} {text}"
 
 
 def cat(row: Row) -> Iterator[str]:
@@ -209,18 +219,6 @@ def describe(gaps: Sequence[Gap]) -> str:
     what = "dropped" if loggers else "pruned"
     text = f"{count:,} record{'s' if count != 1 else ''} {what} in {seconds:,.2f} s: {loudest(causes)}"
     return f"{text}; {loudest(loggers)}" if loggers else text
-
-
-def loudest(counts: Mapping[str, int], most: int = _MOST_NAMES) -> str:
-    """
-    Say the highest of `counts`, and how many others there are.
-    """
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    parts = [f"{name} {count:,}" for name, count in ranked[:most]]
-    rest = ranked[most:]
-    if rest:
-        parts.append(f"{len(rest)} other{'s' if len(rest) > 1 else ''} {sum(count for _, count in rest):,}")
-    return ", ".join(parts) or "none"
 
 
 def with_gaps(

@@ -1,10 +1,11 @@
 """
-Lengths of time and sizes as people write them: `1h 30min`, `2 weeks`, `500MB`.
+Lengths of time, sizes and counts as people write them: `1h 30min`, `2 weeks`, `500MB`.
 
 Pure, and without `datetime`: the handler reads its options with it, and a program that only logs should start fast.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 _SECONDS: Final = {
@@ -128,3 +129,18 @@ def format_duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:,.1f} {unit}"
     return f"{seconds:,.1f} s"
+
+
+def loudest(counts: Mapping[str, int], most: int = 4) -> str:
+    """
+    Write the `most` highest of these counts, and the sum of the others.
+
+    >>> loudest({"shop": 7, "auth": 1200, "cache": 2}, 2)
+    'auth 1,200, shop 7, 1 other 2'
+    """
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    parts = [f"{name} {count:,}" for name, count in ranked[:most]]
+    rest = ranked[most:]
+    if rest:
+        parts.append(f"{len(rest)} other{'s' if len(rest) > 1 else ''} {sum(count for _, count in rest):,}")
+    return ", ".join(parts) or "none"

@@ -52,6 +52,7 @@ from typing import Any, Final, TypeVar
 
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._logfile.units import loudest
 from sqlite_log_handler._write.locks import acquire
 from sqlite_log_handler._write.queue import COUNT, SINCE, SIZE_UNIT, UNTIL, Gap, RecordQueue
 from sqlite_log_handler._write.retention.limits import COMMIT_BYTES, NoRoom
@@ -483,10 +484,10 @@ class RecordListener(QueueListener):
         noun = "record" if gap.count == 1 else "records"
         used = queue.queued_size / queue.capacity_size
         parts = [
-            f"dropped {gap.count:,} {noun} ({_ranked(causes, 6)}; {gap.dropped_total:,} in total)",
+            f"dropped {gap.count:,} {noun} ({loudest(causes, 6)}; {gap.dropped_total:,} in total)",
             f"dropping for {lasting:.1f} s",
             f"queue {queue.queued:,} of {queue.capacity:,} rows, {used:.0%} of its bytes",
-            f"most from {_ranked(losers, 3)}",
+            f"most from {loudest(losers, 3)}",
         ]
         if self.last_commit is None:
             parts.append("no commit yet")
@@ -675,9 +676,3 @@ def _shown(error: BaseException) -> str:
         return f"{name}: {error}"
     except Exception:  # noqa: BLE001 - of its __str__
         return name
-
-
-def _ranked(counts: dict[str, int], limit: int) -> str:
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    more = f", and {len(ranked) - limit} more" if len(ranked) > limit else ""
-    return ", ".join(f"{name} {count:,}" for name, count in ranked[:limit]) + more

@@ -4,7 +4,6 @@ Retention in faults: statements that fail, processes that are killed, readers th
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import logging
@@ -358,13 +357,11 @@ def test_the_command_beside_a_writer_in_another_process(start, contents, path, q
     monkeypatch.setattr(prune_module, "_LOCK_TIMEOUT", 60)
     process = start(BESIDE)
     assert "ready\n" == process.stdout.readline()
-    parser = argparse.ArgumentParser()
-    prune_module.add_parser(parser.add_subparsers())
-    options = parser.parse_args(["prune", str(path), "--max-rows", "1000", "--vacuum"])
+    options = prune_module.COMMAND.parser().parse_args([str(path), "--max-rows", "1000", "--vacuum"])
     while not query("SELECT max(id) > 5000 FROM records")[0][0]:
         assert process.poll() is None
     for _ in range(10):
-        assert 0 == options.run(options)
+        assert 0 == prune_module.run(options)
     out, err = process.communicate("stop\n")
 
     assert "" == err

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from sqlite_log_handler._cli import arguments
+from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import write_lines
 from sqlite_log_handler._logfile.errors import CorruptFileError
 from sqlite_log_handler._logfile.printable import printable
@@ -17,24 +18,8 @@ from sqlite_log_handler._read.statistics import Books
 _MOST: Final = 10
 
 
-def add_parser(commands: arguments.Commands) -> None:
-    """
-    Add the command.
-    """
-    parser = arguments.add_command(
-        commands,
-        "check",
-        summary="check the file, its schema and its books",
-        description="Check that a file is a log of this package, that SQLite finds nothing wrong with it, and that "
-        "what was counted in different places agrees. It only reads. Until SQLite is through the file, the WAL "
-        "of a program that logs into it grows.",
-        examples=[
-            ("sqlite-log check app-log.db", "says ok or what is wrong, a line for each"),
-            ("sqlite-log check app-log.db && cp app-log.db /backup/", "the exit status is 0 when all of it is ok"),
-        ],
-    )
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -98,3 +83,17 @@ def compare(books: Books) -> Iterator[tuple[str, str]]:
         verdict = "ok" if one == other else "-" if books.pruned else "WRONG"
         note = " (what was pruned cannot be compared)" if verdict == "-" else ""
         yield verdict, f"{text}: {one:,} and {other:,}{note}"
+
+
+COMMAND: Final = Command(
+    name="check",
+    description="Check that the file is a log of this package, that SQLite finds nothing wrong with it, and that "
+    "the counts in different places agree. It only reads. While SQLite reads through the file, the WAL of a program "
+    "that logs into it grows.",
+    examples=[
+        ("sqlite-log check app-log.db", "says ok or what is wrong, a line for each"),
+        ("sqlite-log check app-log.db && cp app-log.db /backup/", "the exit status is 0 when all of it is ok"),
+    ],
+    add_arguments=_add_arguments,
+    run=run,
+)

@@ -5,6 +5,7 @@ It shows what one would otherwise have to believe: callers go on, the queue stay
 counted, the warnings say so, and in the end calls, counters and the file itself tell the same numbers.
 """
 
+import argparse
 import hashlib
 import itertools
 import logging
@@ -24,11 +25,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.commands.top import table
-from sqlite_log_handler._cli.formats import Clock, Short, loudest, with_gaps
-from sqlite_log_handler._cli.terminal import plain, terminal_width
+from sqlite_log_handler._cli.formats import Clock, Short, with_gaps
+from sqlite_log_handler._cli.terminal import plain, terminal_width, write_line
+from sqlite_log_handler._logfile.units import loudest
 from sqlite_log_handler._read.reader import LogReader
 from sqlite_log_handler._write.handler import SQLiteHandler
 
@@ -79,7 +82,28 @@ class DemoError(OSError):
     """
 
 
-def run(files: Sequence[str], database: str | None, write: Write) -> int:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="a text log whose lines are replayed; without one, the demo hashes the files of Python's standard library",
+    )
+    parser.add_argument(
+        "--database",
+        metavar="PATH",
+        help="the file to make, which must not exist yet (default: demo-log.db, or the next free name)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """
+    Run the command, and return its exit status; see `show_all`.
+    """
+    return show_all(options.files, options.database, write_line)
+
+
+def show_all(files: Sequence[str], database: str | None, write: Write) -> int:
     """
     Run the demo, and return its exit status: 0, or 1 when the books do not balance.
 
@@ -435,3 +459,16 @@ def cut(line: str) -> str:
     """
     room = width() - 2
     return line if len(line) <= room else f"{line[: room - 3]}..."
+
+
+COMMAND: Final = Command(
+    name="demo",
+    description="Log real work from several threads into SQLite, lock the database in the middle so that a small "
+    "queue overflows, and show that every record is accounted for.",
+    examples=[
+        ("sqlite-log demo", "hash the files of Python's standard library, and log it"),
+        ("sqlite-log demo /var/log/syslog --database syslog.db", "replay a text log"),
+    ],
+    add_arguments=_add_arguments,
+    run=run,
+)

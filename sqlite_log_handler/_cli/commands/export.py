@@ -13,6 +13,7 @@ from itertools import islice
 from typing import IO, Any, Final
 
 from sqlite_log_handler._cli import arguments
+from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.formats import json_safe
 from sqlite_log_handler._cli.terminal import is_terminal
 from sqlite_log_handler._logfile.printable import printable
@@ -29,22 +30,7 @@ _ROW_GROUP: Final = 5_000
 _STANDARD: Final = (None, "-")
 
 
-def add_parser(commands: arguments.Commands) -> None:
-    """
-    Add the command.
-    """
-    parser = arguments.add_command(
-        commands,
-        "export",
-        summary="write records as JSON lines, CSV or Parquet",
-        description="Write the columns of the view `logs`, a row for each record that matches. Memory does not grow "
-        "with the log. Parquet needs pyarrow: pip install 'sqlite-log-handler[parquet]'.",
-        examples=[
-            ("sqlite-log export app-log.db | gzip > app-log.jsonl.gz", "all of it, as JSON lines"),
-            ("sqlite-log export app-log.db --format csv -S yesterday --output y.csv", "since yesterday"),
-            ("sqlite-log export app-log.db --format parquet --output app-log.parquet", "for pandas, Polars, DuckDB"),
-        ],
-    )
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
     parser.add_argument(
         "--format", choices=FORMATS, default="jsonl", metavar="FORMAT", help=f"{', '.join(FORMATS)} (default: jsonl)"
@@ -54,7 +40,6 @@ def add_parser(commands: arguments.Commands) -> None:
     )
     arguments.add_utc(parser)
     arguments.add_filters(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -100,7 +85,7 @@ def _output(path: str | None, *, binary: bool) -> Iterator[IO[Any]]:
     if os.path.lexists(path):
         message = f"{path!r} exists: name a file that does not exist yet"
         raise FileExistsError(message)
-    arguments.refuse_no_folder(path)
+    arguments.require_folder(path)
     if binary:
         with open(path, "xb") as file:
             yield file
@@ -175,3 +160,17 @@ def _pyarrow() -> tuple[Any, Any]:
     except ImportError as error:
         message = "--format parquet needs pyarrow: pip install 'sqlite-log-handler[parquet]'"
         raise FilterError(message) from error
+
+
+COMMAND: Final = Command(
+    name="export",
+    description="Write the columns of the view `logs`, a row for each record that matches. Memory does not grow "
+    "with the log. Parquet needs pyarrow: pip install 'sqlite-log-handler[parquet]'.",
+    examples=[
+        ("sqlite-log export app-log.db | gzip > app-log.jsonl.gz", "all of it, as JSON lines"),
+        ("sqlite-log export app-log.db --format csv -S yesterday --output y.csv", "since yesterday"),
+        ("sqlite-log export app-log.db --format parquet --output app-log.parquet", "for pandas, Polars, DuckDB"),
+    ],
+    add_arguments=_add_arguments,
+    run=run,
+)

@@ -16,8 +16,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
+from sqlite_log_handler._cli.arguments import at_least
+from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import say
 
 if TYPE_CHECKING:
@@ -29,64 +31,37 @@ _MISSING = "forward needs more packages ({error}): pip install 'sqlite-log-handl
 _GRACE_SECONDS = 0.5
 
 
-def add_parser(commands: Any) -> None:
-    """
-    Add the command to those of the command line.
-    """
-    parser = commands.add_parser(
-        "forward",
-        help="send a log to a receiver of OTLP, each row at least once",
-        description="Send the rows of logs to a receiver of OTLP over HTTP, beside live writers. How far it has come "
-        "stands in the log itself, so it goes on where it ended, however it ended.",
-        epilog="What is not said here is taken from the environment variables OTEL_EXPORTER_OTLP_*, OTEL_SERVICE_NAME "
-        "and OTEL_RESOURCE_ATTRIBUTES.",
-    )
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="a log")
     parser.add_argument(
         "--otlp",
         metavar="URL",
-        help="the receiver; /v1/logs is added to an address without a path (default: the environment's, or "
+        help="the receiver; an address without a path gets /v1/logs (default: the environment's, or "
         "http://localhost:4318)",
     )
-    parser.add_argument("-f", "--follow", action="store_true", help="go on for ever, and send what comes")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on for ever, and send new rows as they come")
     parser.add_argument("--name", help="name of the cursor in the log (default: the address of the receiver)")
     parser.add_argument("--service", metavar="NAME", help="service.name (default: the program that logged)")
     parser.add_argument(
         "--compression", choices=("gzip", "none"), help="of requests (default: the environment's, or gzip)"
     )
     parser.add_argument(
-        "--batch-rows", type=_at_least(1), default=8_000, metavar="N", help="rows in a request at most (default: 8000)"
+        "--batch-rows", type=at_least(1), default=8_000, metavar="N", help="most rows in a request (default: 8000)"
     )
     parser.add_argument(
         "--batch-bytes",
-        type=_at_least(1_024),
+        type=at_least(1_024),
         default=4 * 1024 * 1024,
         metavar="N",
-        help="bytes in a request at most, before compression (default: 4194304)",
+        help="most bytes in a request, before compression (default: 4194304)",
     )
     parser.add_argument(
         "--retry-seconds",
-        type=_at_least(0),
+        type=at_least(0),
         default=60,
         metavar="N",
         help="how long the receiver may be away before this gives up; for ever with --follow (default: 60)",
     )
-    parser.set_defaults(run=run)
-
-
-def _at_least(lowest: int) -> Callable[[str], int]:
-    def integer(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError as error:
-            message = f"{text!r} is no whole number"
-            raise argparse.ArgumentTypeError(message) from error
-        if number < lowest:
-            message = f"{number} is less than {lowest}"
-            raise argparse.ArgumentTypeError(message)
-        return number
-
-    return integer
 
 
 def run(options: argparse.Namespace) -> int:
@@ -237,3 +212,18 @@ class _Signals:
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+
+COMMAND: Final = Command(
+    name="forward",
+    description="Send the rows of logs to a receiver of OTLP over HTTP, while programs log into them. The log "
+    "itself keeps how far this has come, so the next run goes on there, however this one ended. Settings that have "
+    "no flag come from the environment variables OTEL_EXPORTER_OTLP_*, OTEL_SERVICE_NAME and "
+    "OTEL_RESOURCE_ATTRIBUTES.",
+    examples=[
+        ("sqlite-log forward app-log.db --otlp http://localhost:4318", "all rows that were not sent yet"),
+        ("sqlite-log forward a.db b.db --otlp http://localhost:4318 -f", "two logs, and each row that comes"),
+    ],
+    add_arguments=_add_arguments,
+    run=run,
+)

@@ -5,37 +5,21 @@
 import argparse
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import Final
 
 from sqlite_log_handler._cli import arguments
-from sqlite_log_handler._cli.formats import Clock, loudest
+from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.formats import Clock
 from sqlite_log_handler._cli.terminal import columns, fit, is_terminal, terminal_width, width_of, write_lines
 from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._logfile.units import loudest
 from sqlite_log_handler._read.statistics import Gap
 
 
-def add_parser(commands: arguments.Commands) -> None:
-    """
-    Add the command.
-    """
-    parser = arguments.add_command(
-        commands,
-        "gaps",
-        summary="show what is missing: when, how many, why and whose",
-        description="Show the ledger: every gap, behind which row it is, how many records are missing in it, by which "
-        "cause, and whose they were. Rows that were pruned before they were forwarded stand in it as well.",
-        examples=[
-            ("sqlite-log gaps app-log.db", "all of them"),
-            (
-                "sqlite-log gaps app-log.db -S yesterday -l shop.orders",
-                "of a part of the hierarchy, since yesterday",
-            ),
-            ("sqlite-log gaps app-log.db -p ERROR", "those in which errors are missing"),
-        ],
-    )
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
     arguments.add_utc(parser)
     arguments.add_ledger_filters(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -81,3 +65,20 @@ def table(gaps: Sequence[Gap], clock: Clock) -> Iterator[str]:
                 yield fit(f"    {names}")
     else:
         yield from (f"{line}: {names}" if names else line for line, names in lines)
+
+
+COMMAND: Final = Command(
+    name="gaps",
+    description="Show the ledger of drops: for each gap the row before it, how many records are missing, why, and "
+    "from which loggers. Rows that were pruned before they were forwarded stand in it as well.",
+    examples=[
+        ("sqlite-log gaps app-log.db", "all of them"),
+        (
+            "sqlite-log gaps app-log.db -S yesterday -l shop.orders",
+            "of a part of the hierarchy, since yesterday",
+        ),
+        ("sqlite-log gaps app-log.db -p ERROR", "those in which errors are missing"),
+    ],
+    add_arguments=_add_arguments,
+    run=run,
+)

@@ -10,9 +10,10 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Self, TextIO
+from typing import Final, Self, TextIO
 
 from sqlite_log_handler._cli import arguments
+from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import say, write_line
 from sqlite_log_handler._logfile.connect import connect_read_write, primary_code
 from sqlite_log_handler._logfile.errors import CorruptFileError
@@ -46,36 +47,20 @@ _BAR_AFTER = 0.5
 _BAR_WIDTH = 40
 
 
-def add_parser(commands: arguments.Commands) -> None:
-    """
-    Add the command.
-    """
-    parser = arguments.add_command(
-        commands,
-        "prune",
-        summary="delete the oldest rows, and give back the space",
-        description="Delete the oldest rows of a log until it is within the limits given, in chunks, so that a program "
-        "that logs into it is not held up. What is deleted is written down in the table `prunes`.",
-        examples=[
-            ("sqlite-log prune app-log.db --max-age 30d", "delete what is older than 30 days"),
-            ("sqlite-log prune app-log.db --max-bytes 500MB --dry-run", "say what would have to go"),
-            ("sqlite-log prune app-log.db --vacuum", "give free pages back to the file system"),
-        ],
-    )
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
-    parser.add_argument("--max-age", metavar="AGE", help="delete what is older: seconds, or 7d, 12h, 30m")
+    parser.add_argument("--max-age", metavar="AGE", help="delete older rows: seconds, or 7d, '1h 30min', '2 weeks'")
     parser.add_argument(
-        "--max-rows", metavar="N", type=arguments.whole_number, help="keep so many rows, or up to a hundredth less"
+        "--max-rows", metavar="N", type=arguments.whole_number, help="keep this many rows, or up to a hundredth less"
     )
-    parser.add_argument("--max-bytes", metavar="SIZE", help="let file and WAL take so much: bytes, or 500MB, 2GB")
+    parser.add_argument("--max-bytes", metavar="SIZE", help="let file and WAL take this much: bytes, or 500MB, 2GB")
     parser.add_argument(
         "--vacuum",
         action="store_true",
-        help="give all free pages back; a file that was made without auto_vacuum is written anew for that, which takes "
-        "as much space again, and time in which nobody can write",
+        help="give all free pages back; a file made without auto_vacuum is rewritten for that, which takes as much "
+        "space again, and blocks writers meanwhile",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be deleted, and delete nothing")
-    parser.set_defaults(run=run)
 
 
 def run(
@@ -311,3 +296,17 @@ class _Bar:
         self._file.write(f"\r{what} [{'#' * full}{'.' * (_BAR_WIDTH - full)}] {share:.0%}\x1b[K")
         self._file.flush()
         self._shown = True
+
+
+COMMAND: Final = Command(
+    name="prune",
+    description="Delete the oldest rows of a log until it is within the given limits. Rows go in small chunks, so "
+    "that a program that logs into the file is not held up. The table `prunes` records each deletion.",
+    examples=[
+        ("sqlite-log prune app-log.db --max-age 30d", "delete what is older than 30 days"),
+        ("sqlite-log prune app-log.db --max-bytes 500MB --dry-run", "say what would have to go"),
+        ("sqlite-log prune app-log.db --vacuum", "give free pages back to the file system"),
+    ],
+    add_arguments=_add_arguments,
+    run=run,
+)

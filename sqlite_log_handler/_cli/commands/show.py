@@ -3,13 +3,13 @@
 """
 
 import argparse
-import os
 from collections.abc import Iterator
 from typing import Final
 
-from sqlite_log_handler._cli import arguments
+from sqlite_log_handler._cli import arguments, cursor_file
+from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.formats import CLOCKS, Clock, Format, Logfmt, Short, Verbose, cat, json_safe, with_gaps
-from sqlite_log_handler._cli.terminal import painter, say, write_lines
+from sqlite_log_handler._cli.terminal import painter, write_lines
 from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters
 from sqlite_log_handler._read.reader import LogReader, followed
 from sqlite_log_handler._read.rows import Row
@@ -18,25 +18,7 @@ FORMATS: Final = ("short", "short-iso", "short-precise", "verbose", "json", "jso
 _FOLLOWED: Final = 10
 
 
-def add_parser(commands: arguments.Commands) -> None:
-    """
-    Add the command.
-    """
-    parser = arguments.add_command(
-        commands,
-        "show",
-        summary="show records; what is done when no command is named",
-        description="Show the records of a log, the oldest first, with each gap where it is.",
-        examples=[
-            ("sqlite-log show app-log.db -n 20", "the newest 20"),
-            ("sqlite-log show app-log.db -f", "the newest 10, and each one that comes"),
-            ("sqlite-log app-log.db -p WARNING -S -1h", "warnings and above of the last hour"),
-            ("sqlite-log app-log.db -l shop --exclude shop.cache", "a part of the hierarchy"),
-            ("sqlite-log app-log.db -g 'timed? out|refused'", "by regular expression"),
-            ("sqlite-log app-log.db --where customer=c-17 -o verbose", "by attribute, with all there is to them"),
-            ("sqlite-log app-log.db --run -1 -r -n 50", "the end of the last run but one, the newest first"),
-        ],
-    )
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
     parser.add_argument("-f", "--follow", action="store_true", help="go on with each record that comes, until Ctrl-C")
     parser.add_argument(
@@ -62,7 +44,6 @@ def add_parser(commands: arguments.Commands) -> None:
         help="go on behind what was read the last time, and keep there how far that was",
     )
     arguments.add_filters(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -83,13 +64,13 @@ def run(options: argparse.Namespace) -> int:
         message = "--cursor-file keeps how far the log was read, and -U would leave out what is never read again"
         raise FilterError(message)
     if options.cursor_file is not None:
-        _refuse_no_cursor(options.cursor_file)
+        cursor_file.require_cursor_file(options.cursor_file)
     filters = arguments.filters_of(options)
     nothing = "no record matches; `sqlite-log stats` shows what there is"
     with arguments.open_reader(options) as reader:
         last_id = reader.last_id()
         if options.cursor_file is not None and options.after_id is None:
-            cursor = filters["after_id"] = _read_cursor(options.cursor_file, reader, last_id)
+            cursor = filters["after_id"] = cursor_file.read_cursor(options.cursor_file, reader, last_id)
             if cursor is not None:
                 nothing = f"nothing new since id {cursor}" + (" matches" if cursor < last_id else "")
         filters["up_to_id"] = last_id
@@ -98,13 +79,13 @@ def run(options: argparse.Namespace) -> int:
             newest = _FOLLOWED
         view = View(options)
         write_lines(view.document(reader, filters, newest))
-        _keep_cursor(options.cursor_file, reader, last_id)
+        cursor_file.keep_cursor(options.cursor_file, reader, last_id)
         if options.follow:
             filters = followed(reader, filters)
             for after_id, up_to_id in reader.additions(max(last_id, options.after_id or 0)):
                 added: Filters = {**filters, "after_id": after_id, "up_to_id": up_to_id}
                 write_lines(view.lines(reader, added, None))
-                _keep_cursor(options.cursor_file, reader, up_to_id)
+                cursor_file.keep_cursor(options.cursor_file, reader, up_to_id)
     return arguments.status_of(view.rows, nothing)
 
 
@@ -171,60 +152,18 @@ class View:
                 yield self._format.gap(entry)
 
 
-def _refuse_no_cursor(path: str) -> None:
-    """
-    Raise an error when the cursor cannot be kept at `path`: afterwards, the records would have been shown already.
-    """
-    if not path:
-        message = "--cursor-file has no name: name a file"
-        raise FilterError(message)
-    if os.path.isdir(path):
-        message = f"{path!r} is a folder: name a file in it"
-        raise FilterError(message)
-    # It is replaced by a new one each time, which is not to happen to /dev/null.
-    if os.path.exists(path) and not os.path.isfile(path):
-        message = f"{path!r} is no regular file: name one that does not exist yet"
-        raise FilterError(message)
-    arguments.refuse_no_folder(path)
-
-
-def _read_cursor(path: str, reader: LogReader, last_id: int) -> int | None:
-    """
-    Return the id that was kept, or None when none was yet: there is no file, or an empty one, as mktemp makes it.
-    """
-    try:
-        with open(path, encoding="ascii") as file:
-            kept = [int(number) for number in file.read().split(maxsplit=1)]
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        message = f"{path!r} is no cursor file: name one that does not exist yet, or the one that was written before"
-        raise FilterError(message) from error
-    if not kept:
-        return None
-    cursor, *created = kept
-    # A log without a row tells nothing: those that were read may have been pruned, as that of the cursor may.
-    there = _created(reader, cursor) if created else []
-    if last_id and (cursor > last_id or (there and there != created)):
-        say(f"the log was begun anew since {path!r} was written: it is read from its beginning")
-        return None
-    return cursor
-
-
-def _created(reader: LogReader, id_: int) -> list[int]:
-    """
-    Return the time of the row with this id, in a list, which is empty when there is none.
-    """
-    return [row.created_us for row in reader.rows(after_id=id_ - 1, up_to_id=id_)]
-
-
-def _keep_cursor(path: str | None, reader: LogReader, last_id: int) -> None:
-    """
-    Keep how far the log was read, once all of that is printed: what is cut off by a crash is shown again.
-
-    With the time of the row that was read last, which another log has not under its id.
-    """
-    if path is not None and last_id:
-        with open(f"{path}.new", "w", encoding="ascii") as file:
-            file.write(" ".join(map(str, [last_id, *_created(reader, last_id)])) + "\n")
-        os.replace(f"{path}.new", path)
+COMMAND: Final = Command(
+    name="show",
+    description="Show the records of a log, the oldest first, and each gap where it is.",
+    examples=[
+        ("sqlite-log show app-log.db -n 20", "the newest 20"),
+        ("sqlite-log show app-log.db -f", "the newest 10, and each one that comes"),
+        ("sqlite-log app-log.db -p WARNING -S -1h", "warnings and above of the last hour"),
+        ("sqlite-log app-log.db -l shop --exclude shop.cache", "a part of the hierarchy"),
+        ("sqlite-log app-log.db -g 'timed? out|refused'", "by regular expression"),
+        ("sqlite-log app-log.db --where customer=c-17 -o verbose", "by attribute, with all there is to them"),
+        ("sqlite-log app-log.db --run -1 -r -n 50", "the end of the last run but one, the newest first"),
+    ],
+    add_arguments=_add_arguments,
+    run=run,
+)

@@ -7,36 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from sqlite_log_handler._cli import arguments
-from sqlite_log_handler._cli.formats import Clock, loudest
+from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.formats import Clock
 from sqlite_log_handler._cli.terminal import Paint, painter, terminal_width, write_lines
 from sqlite_log_handler._logfile.printable import printable
-from sqlite_log_handler._logfile.units import format_duration, format_size
+from sqlite_log_handler._logfile.units import format_duration, format_size, loudest
 from sqlite_log_handler._read.statistics import Bucket, LogStats
 
 _LOUD: Final = 30
 
 
-def add_parser(commands: arguments.Commands) -> None:
-    """
-    Add the command.
-    """
-    parser = arguments.add_command(
-        commands,
-        "stats",
-        summary="show how much there is, and a histogram of it",
-        description="Show rows, time, levels, file, WAL, free pages, drops and cursors, and a histogram of the records "
-        "over time: each bar has the first letter of each level in it, and ~ for what was dropped.",
-        examples=[
-            ("sqlite-log stats app-log.db", "the whole log"),
-            ("sqlite-log stats app-log.db -S -1h -p WARNING", "with a histogram of the warnings of the last hour"),
-            ("sqlite-log stats app-log.db --bucket 10min", "with a bar for each ten minutes"),
-        ],
-    )
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
     parser.add_argument("--bucket", metavar="TIME", help="length of time of a bar, as 10min, 1h (default: a round one)")
     arguments.add_utc(parser)
     arguments.add_filters(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -133,3 +118,17 @@ def _letter(names: Mapping[int, str], level: int) -> str:
 
 def _levels(buckets: Sequence[Bucket]) -> list[int]:
     return sorted({level for bucket in buckets for level in bucket.levels})
+
+
+COMMAND: Final = Command(
+    name="stats",
+    description="Show rows, time, levels, file, WAL, free pages, drops and cursors, and a histogram of the records "
+    "over time: each bar consists of the first letters of the levels, and of ~ for drops.",
+    examples=[
+        ("sqlite-log stats app-log.db", "the whole log"),
+        ("sqlite-log stats app-log.db -S -1h -p WARNING", "with a histogram of the warnings of the last hour"),
+        ("sqlite-log stats app-log.db --bucket 10min", "with a bar for each ten minutes"),
+    ],
+    add_arguments=_add_arguments,
+    run=run,
+)

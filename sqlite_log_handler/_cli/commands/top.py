@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sqlite_log_handler._cli import arguments
+from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import columns, is_terminal, shows, terminal_width, write_lines
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.units import format_size
@@ -25,23 +26,7 @@ _TREND_COLUMNS: Final = 80
 _FOLDER: Final = re.compile(r" [^ ]*[/\\](?=[^/\\]*:\d+ )")
 
 
-def add_parser(commands: arguments.Commands) -> None:
-    """
-    Add the command.
-    """
-    parser = arguments.add_command(
-        commands,
-        "top",
-        summary="show who produces the volume, and the setLevel line to paste",
-        description="Show who logs most: records and bytes written, the share of all records, written and dropped, "
-        "and how it went over the time. By logger and by level this is read from the log's own account, "
-        "which also counts what was pruned.",
-        examples=[
-            ("sqlite-log top app-log.db", "by logger, since the log began"),
-            ("sqlite-log top app-log.db --by source -S -1h", "by line of code, in the last hour"),
-            ("sqlite-log top app-log.db --by exception -n 5", "the five most frequent exceptions"),
-        ],
-    )
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
     parser.add_argument(
         "--by",
@@ -55,7 +40,6 @@ def add_parser(commands: arguments.Commands) -> None:
     )
     arguments.add_utc(parser)
     arguments.add_filters(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -121,3 +105,18 @@ def advice(reader: LogReader, talker: Talker, filters: Filters) -> Iterator[str]
             yield f"To leave out {records:,} of its records{drops}, {share:.1%} of all:"
             yield f"  logging.getLogger({printable(name)}).setLevel(logging.{level})"
             return
+
+
+COMMAND: Final = Command(
+    name="top",
+    description="Show who logs most: records and bytes written, the share of all records, written and dropped, and "
+    "the course over time. By logger and by level, the numbers come from the log's own account, which still counts "
+    "rows that were pruned.",
+    examples=[
+        ("sqlite-log top app-log.db", "by logger, since the log began"),
+        ("sqlite-log top app-log.db --by source -S -1h", "by line of code, in the last hour"),
+        ("sqlite-log top app-log.db --by exception -n 5", "the five most frequent exceptions"),
+    ],
+    add_arguments=_add_arguments,
+    run=run,
+)

@@ -9,6 +9,7 @@ import pytest
 from sqlite_log_handler._logfile.units import (
     format_duration,
     format_size,
+    loudest,
     parse_duration,
     parse_seconds,
     parse_size,
@@ -81,3 +82,12 @@ def test_sizes(count, expected):
 def test_lengths_of_time_in_words(seconds, expected):
     """A length of time is written in a unit of which there are two or more."""
     assert expected == format_duration(seconds)
+
+
+def test_the_loudest_come_first():
+    """The highest counts are named, and the others summed up, so that the line stays short and nothing is left out."""
+    counts = {"b": 2, "a": 2, "c": 1_000, "d": 1, "e": 1}
+
+    assert "c 1,000, a 2, b 2, 2 others 2" == loudest(counts, 3)
+    assert "c 1,000, a 2, b 2, d 1, 1 other 1" == loudest(counts)
+    assert "none" == loudest({})

@@ -1,0 +1,71 @@
+"""
+What a command is: each module of `commands` describes one as a `Command`.
+"""
+
+import argparse
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, NoReturn
+
+from sqlite_log_handler._logfile.printable import printable
+
+PROGRAM: Final = "sqlite-log"
+
+_HELP_WIDTH: Final = 78
+
+
+class Parser(argparse.ArgumentParser):
+    """
+    A parser that says in one line what is wrong. The usage would be a screen of flags in front of it.
+
+    Flags cannot be abbreviated: what works today would become ambiguous with the next flag.
+    """
+
+    def __init__(self, name: str, description: str, *, usage: str | None = None, epilog: str = "") -> None:
+        super().__init__(
+            prog=name,
+            usage=usage,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """
+        Say what is wrong, and where to read on.
+        """
+        self.exit(2, f"{self.prog}: {printable(message)}; `{self.prog} --help` says more\n")
+
+
+class Command(NamedTuple):
+    """
+    One command of `sqlite-log`.
+
+    Attributes:
+        name: Its name, which is that of its module.
+        description: What it does, for its help.
+        examples: Command lines, and what each does.
+        add_arguments: Adds its arguments to a parser.
+        run: Does the work and returns the exit status: 0 for done or found, 1 for nothing found or something wrong, 2
+            for wrong arguments.
+    """
+
+    name: str
+    description: str
+    examples: Sequence[tuple[str, str]]
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+    def parser(self) -> Parser:
+        """
+        Make the parser of its arguments.
+        """
+        lines = [f"  {line}\n      {what}" for line, what in self.examples]
+        parser = Parser(
+            f"{PROGRAM} {self.name}",
+            textwrap.fill(self.description, _HELP_WIDTH, break_on_hyphens=False),
+            epilog="\n".join(["examples:", *lines]),
+        )
+        self.add_arguments(parser)
+        return parser

@@ -1,0 +1,65 @@
+"""
+What the tests of the command line share: records, and a terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import sqlite_log_handler
+
+BEGIN = datetime(2025, 6, 30, 12, tzinfo=UTC)
+
+
+# What a stranger may write: colours, a cleared screen, C1, text that runs backwards, a line of its own, NUL, a tab.
+NAUGHTY = "a\x1b[31m\x1b[2J\x07\x9b1m\u202eevil\u2066\nERROR root: forged\r\x00\tb\x7f\u2028\ud800z"
+
+
+def record(message="hello", level=logging.INFO, name="shop", *, seconds=0.0, **attributes):
+    """
+    Make a record as if it had been logged `seconds` after BEGIN.
+    """
+    made = logging.LogRecord(name, level, "/srv/shop/app.py", 7, message, (), None, func="work")
+    made.created = (BEGIN + timedelta(seconds=seconds)).timestamp()
+    made.thread, made.threadName, made.process, made.processName = 77, "worker", 4711, "Main"
+    vars(made).update(attributes)
+    return made
+
+
+def failed():
+    """
+    Give the exc_info of an error.
+    """
+    try:
+        dict[str, int]()["price"]
+    except KeyError:
+        return sys.exc_info()
+
+
+def in_terminal(words, status=0, **environment):
+    """
+    Run a command with a terminal for its output, and return what it prints there.
+    """
+    pty = pytest.importorskip("pty", reason="no terminals on this system")
+    ours, theirs = pty.openpty()
+    package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
+    settings = {**os.environ, "PYTHONPATH": package, "TERM": "xterm", "COLUMNS": "80", **environment}
+    settings.pop("NO_COLOR", None)
+    settings.update(environment)
+    command = [sys.executable, "-m", "sqlite_log_handler", *words]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=settings) as process:
+        os.close(theirs)
+        printed = b""
+        with contextlib.suppress(OSError):  # the other side is closed
+            while part := os.read(ours, 65536):
+                printed += part
+        os.close(ours)
+        assert status == process.wait(60)
+    return printed.decode()

@@ -1,0 +1,78 @@
+"""
+`check`: what it says of sound files and of damaged ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+
+
+def test_check_says_ok(run):
+    """`check` has a line for everything that it has looked at."""
+    status, lines = run("check")
+
+    assert 0 == status
+    assert ["ok"] * 5 == [line.split()[0] for line in lines]
+
+
+def test_check_finds_books_that_do_not_agree(run, shop, path):
+    """When somebody has deleted from the ledger, `check` says which sums differ, and its exit status is 1."""
+    path.write_bytes(shop.read_bytes())
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM drops")
+
+    status, lines = run("check", str(path))
+    assert 1 == status
+    assert ["ok", "ok", "WRONG", "WRONG", "ok"] == [line.split()[0] for line in lines]
+
+
+def fill_and_damage(make_handler, logger, path, *, rows, pages):
+    """
+    Log so many rows, and write over so many pages of the file.
+    """
+    handler = make_handler()
+    logger.addHandler(handler)
+    for number in range(rows):
+        logger.info("%d %s", number, "x" * 50)
+    handler.close()
+    with open(path, "r+b") as file:
+        file.seek(4096 * 30)
+        file.write(b"\xff" * 4096 * pages)
+
+
+def test_check_finds_damage(run, make_handler, logger, path):
+    """When the file is damaged, `check` says where, as far as SQLite can tell."""
+    fill_and_damage(make_handler, logger, path, rows=3_000, pages=5)
+
+    status, lines = run("check", str(path))
+    assert 1 == status
+    assert "WRONG" == lines[1].split()[0]
+
+
+def test_check_prints_a_finding_on_each_line(run, make_handler, logger, path):
+    """
+    SQLite puts up to a hundred findings into one text: the first ten are lines, and the others are counted.
+
+    They were once one line of 4,931 characters.
+    """
+    fill_and_damage(make_handler, logger, path, rows=10_000, pages=130)
+
+    status, lines = run("check", str(path))
+    assert 1 == status
+    assert "ok     a log of sqlite-log-handler, schema 1 of 1" == lines[0]
+    assert [True] * 10 == [bool(re.fullmatch(r"WRONG  (?!\*).*[Pp]age \d+.*", line)) for line in lines[1:11]]
+    assert re.fullmatch(r"WRONG  and \d+ more", lines[11])
+    assert max(map(len, lines)) < 100
+    assert 13 == len(lines)
+
+
+def test_check_of_a_file_that_cannot_be_opened(run, shop, tmp_path):
+    """A file that is too damaged to be read is what `check` is there for: one line says so, and the status is 1."""
+    (tmp_path / "cut.db").write_bytes(shop.read_bytes()[:8_192])
+
+    status, lines = run("check", str(tmp_path / "cut.db"))
+    assert 1 == status
+    assert "WRONG  database disk image is malformed" == lines[-2]
+    assert "-" == lines[-1].split()[0]

@@ -1,0 +1,39 @@
+"""
+`demo`: what it tells, and its books.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from command_line import record
+
+from sqlite_log_handler._cli.commands import demo as demo_module
+
+
+def test_the_demo_keeps_to_a_narrow_terminal(monkeypatch):
+    """The demo folds what it tells to the width of the terminal, and breaks no name at its hyphen."""
+    monkeypatch.setenv("COLUMNS", "60")
+
+    lines = demo_module.fold("       WARNING ", "lib-dynload " * 20).splitlines()
+    assert 40 < max(len(line) for line in lines) <= 60
+    assert {"lib-dynload"} == {word for line in lines for word in line.split()} - {"WARNING"}
+
+
+def test_the_books_of_the_demo_say_how_many_rows_there_are(run, make_handler, path):
+    """
+    The drop warnings are rows of the file that no program has logged, and the demo says so.
+
+    It once said that 12,938 rows were in the file, in which `stats` then found 12,947.
+    """
+    handler = make_handler(capacity=20, reserve=0.5, flush_interval=3_600, flush_level=logging.CRITICAL)
+    for number in range(25):
+        handler.handle(record(f"miss {number}", logging.DEBUG))
+    handler.close()
+    printed = []
+
+    assert demo_module.show_books(handler, str(path), 25, printed.append)
+    assert "written 10 rows without the drop warnings 10 agree" in [" ".join(line.split()) for line in printed]
+    assert "  The drop warnings are rows as well: `sqlite-log stats` counts 11." in printed
+    assert "rows     11, id 1 to 11" in str(run("stats", str(path)))
+    assert "drop warnings and pruned rows, and the volume: 11 and 11" in str(run("check", str(path)))

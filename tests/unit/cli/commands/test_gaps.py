@@ -1,0 +1,34 @@
+"""
+`gaps`: the ledger of drops as a table.
+"""
+
+from __future__ import annotations
+
+from command_line import in_terminal
+
+
+def test_gaps_are_a_table(run):
+    """`gaps` has a line for each place and cause, and a sum."""
+    status, lines = run("gaps", "--utc")
+
+    assert 0 == status
+    assert "Jun 30 12:00:04     1.40       15        13  queue_full: shop.cache DEBUG 15" == lines[1]
+    assert lines[2].split() == ["15", "in", "1", "gap"]
+    assert (1, []) == run("gaps", "-p", "ERROR")
+
+
+def test_whose_a_gap_is_moves_to_a_line_of_its_own(shop):
+    """On a terminal that is too narrow for it, the loggers of a gap stand below its line."""
+    wide = in_terminal(["gaps", str(shop)], COLUMNS="100").splitlines()
+    narrow = in_terminal(["gaps", str(shop)], COLUMNS="60").splitlines()
+
+    assert wide[1].endswith("13  queue_full: shop.cache DEBUG 15")
+    assert narrow[1].endswith("13  queue_full")
+    assert "    shop.cache DEBUG 15" == narrow[2]
+
+
+def test_gaps_works_beside_a_live_writer(run, busy_log):
+    """The ledger can be read while it is written, whether there is something in it yet or not."""
+    status, lines = run("gaps", str(busy_log))
+
+    assert (0 if lines else 1) == status

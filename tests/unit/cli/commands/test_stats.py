@@ -1,0 +1,68 @@
+"""
+`stats`: numbers, and a histogram.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+
+import pytest
+from command_line import BEGIN
+
+
+def test_stats_have_a_histogram(run):
+    """`stats` says how much there is, and draws it over time, with ~ where records were dropped."""
+    status, lines = run("stats", "--utc", "--bucket", "1s")
+
+    assert 0 == status
+    assert "rows     15, id 1 to 15; 5 loggers, 5 call sites, 2 processes" == lines[3]
+    assert "time     2025-06-30 12:00:00 to 2025-06-30 12:00:09, 9.0 s" == lines[4]
+    assert "levels   DEBUG 10, INFO 2, WARNING 2, ERROR 1" == lines[5]
+    assert "dropped  15: queue_full 15" == lines[6]
+    bars = [line.split() for line in lines[8:-1]]
+    assert 10 == len(bars)
+    assert {"D"} == set(bars[3][4])
+    assert {"~"} == set(bars[4][4])
+    assert {"W"} == set(bars[9][4])
+    assert lines[-1].endswith("D DEBUG, I INFO, W WARNING, E ERROR, ~ dropped 15")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_a_histogram_fits_the_terminal(run, monkeypatch, columns):
+    """No bar is longer than the terminal is wide, and the longest fills it."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, lines = run("stats")
+
+    assert columns - 1 <= max(len(line) for line in lines[8:-1]) <= columns
+
+
+def test_what_retention_and_forwarding_leave_is_shown(run, shop, path):
+    """Rows that were pruned before they were forwarded are a gap, and cursors stand among the statistics."""
+    path.write_bytes(shop.read_bytes())
+    since = int(BEGIN.timestamp()) * 1_000_000
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(
+            f"""
+            CREATE TABLE IF NOT EXISTS prunes (
+                id INTEGER PRIMARY KEY, first_id INTEGER NOT NULL, last_id INTEGER NOT NULL, since_us INTEGER NOT NULL,
+                until_us INTEGER NOT NULL, cause TEXT NOT NULL, count INTEGER NOT NULL, unsent INTEGER NOT NULL
+            );
+            CREATE TABLE IF NOT EXISTS cursors (
+                name TEXT PRIMARY KEY, after_id INTEGER NOT NULL, updated_us INTEGER NOT NULL
+            ) WITHOUT ROWID;
+            DELETE FROM records WHERE id <= 3;
+            INSERT INTO prunes VALUES (1, 1, 3, {since}, {since} + 500000, 'max_rows', 3, 2);
+            INSERT INTO cursors VALUES ('loki', 13, 0), ('done', 15, 0);
+            """
+        )
+
+    gap = "Jun 30 12:00:00 GAP      ~~~ 2 records pruned in 0.50 s: max_rows (not forwarded) 2 ~~~"
+    assert gap == run("--utc", str(path))[1][0]
+    assert ["Jun", "30", "12:00:00", "0.50", "2", "3", "max_rows", "(not", "forwarded)"] == run(
+        "gaps", "--utc", str(path)
+    )[1][1].split()
+    lines = run("stats", "--utc", str(path))[1]
+    assert ["pruned   3, 2 of them not forwarded", "cursor   done at id 15, at the end"] == lines[7:9]
+    assert lines[9].startswith("cursor   loki at id 13, 2 rows and ")
+    assert [] == [line for line in run("check", str(path))[1] if line.startswith("WRONG")]

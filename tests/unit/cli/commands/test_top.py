@@ -1,0 +1,68 @@
+"""
+`top`: who logs most, and the line that makes it less.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from command_line import record
+
+
+def test_top_says_who_and_what_to_do(run):
+    """`top` has a line for the loudest, and the setLevel line that makes the loudest of all quiet."""
+    status, lines = run("top", "-n", "2")
+
+    assert 0 == status
+    assert ["records", "bytes", "share", "dropped", "logger"] == lines[0].split()
+    assert "     10   60 B  83.3%       15  shop.cache" == lines[1]
+    assert lines[3].endswith("3 more")
+    assert [
+        "",
+        "To leave out 10 of its records, and 15 that were dropped, 83.3% of all:",
+        "  logging.getLogger('shop.cache').setLevel(logging.INFO)",
+    ] == (lines[4:])
+
+
+def test_top_gives_advice_on_what_it_shows(run):
+    """
+    With no line in the table there is no advice, and where nothing was dropped, or that is not known, no word of drops.
+
+    The advice once had a higher number of records than the row above it, because those dropped were among them.
+    """
+    assert "setLevel" not in str(run("top", "-n", "0"))
+    assert "To leave out 10 of its records, 100.0% of all:" in run("top", "-F", "miss")[1]
+
+
+@pytest.mark.parametrize("level", ["WARNING", "INFO..", "DEBUG..INFO"])
+def test_top_gives_no_advice_for_a_part_of_the_levels(run, make_handler, path, level):
+    """
+    With a level asked for there is no advice: it would count records that the table does not.
+
+    It once promised to leave out nine records of the one warning that was shown, 900 % of all.
+    """
+    handler = make_handler()
+    for levelno in [logging.DEBUG] * 9 + [logging.INFO, logging.WARNING]:
+        handler.handle(record("hello", levelno))
+    handler.close()
+
+    status, lines = run("top", str(path), "-p", level)
+    assert 0 == status
+    assert 2 == len(lines)
+    assert "setLevel" in str(run("top", str(path)))
+
+
+def test_top_by_source_draws_the_trend(run):
+    """By call site there is a line of bars for the course of time, and no line to paste."""
+    _, lines = run("top", "--by", "source", "-l", "shop.cache")
+
+    assert lines[0].endswith("  trend         source")
+    assert lines[1].endswith("shop.cache app.py:7 work")
+    assert set("▁▂▃▄▅▆▇█") & set(lines[1])
+    assert 2 == len(lines)
+
+
+def test_top_does_not_advise_to_lose_warnings(run):
+    """When the loudest logger logs errors for the most part, no line is offered that would leave them out."""
+    assert "setLevel" not in str(run("top", "-l", "shop.stock"))

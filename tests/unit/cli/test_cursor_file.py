@@ -1,0 +1,122 @@
+"""
+The file that stores how far `show` has read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import sqlite3
+
+import pytest
+from command_line import BEGIN, in_terminal, record
+
+
+def test_the_cursor_file_keeps_how_far_one_has_read(run, tmp_path, make_handler, logger, path):
+    """What was shown once is not shown again, whatever the filters left out; a new log is shown from its start."""
+    cursor = str(tmp_path / "cursor")
+    handler = make_handler()
+    logger.addHandler(handler)
+    show = [str(path), "-o", "cat", "--cursor-file", cursor]
+
+    logger.info("one")
+    logger.error("two")
+    handler.flush()
+    assert (0, ["two"]) == run(*show, "-p", "ERROR")
+    assert (1, []) == run(*show)
+    logger.info("three")
+    handler.flush()
+    assert (0, ["three"]) == run(*show)
+    assert re.fullmatch(r"3 \d+\n", (tmp_path / "cursor").read_text())
+
+    (tmp_path / "cursor").write_text("99\n")
+    note = f"sqlite-log: another log is there since {cursor!r} was written: it is read from its beginning\n"
+    assert (0, ["one", "two", "three"]) == run(*show, stderr=note)
+    assert ["logger"] != handler  # the handler lives as long as the test
+
+
+def test_a_cursor_of_another_log_is_told_from_one_of_this(run, tmp_path, make_handler, path):
+    """
+    A log that was begun anew is read from its beginning, also when it has more rows by now than had been read.
+
+    Its first rows were once taken for those that had been shown, and never were.
+    """
+    cursor = str(tmp_path / "cursor")
+    show = [str(path), "-o", "cat", "--cursor-file", cursor]
+    note = f"sqlite-log: another log is there since {cursor!r} was written: it is read from its beginning\n"
+
+    for numbers, stderr in ((range(2), ""), (range(10, 15), note)):
+        path.unlink(missing_ok=True)
+        handler = make_handler()
+        for number in numbers:
+            handler.handle(record(str(number), seconds=number))
+        handler.close()
+        assert (0, [str(number) for number in numbers]) == run(*show, stderr=stderr)
+        assert (1, []) == run(*show)
+
+
+def test_a_cursor_stays_when_all_rows_are_pruned(run, tmp_path, make_handler, path):
+    """Where no row is left, the log is not taken for one that was begun anew, and the cursor is kept."""
+    show = [str(path), "-o", "cat", "--cursor-file", str(tmp_path / "cursor")]
+    handler = make_handler()
+    handler.handle(record("one"))
+    assert handler.flush()
+    assert (0, ["one"]) == run(*show)
+
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM records")
+    assert (1, []) == run(*show)
+    handler.handle(record("two"))
+    handler.close()
+    assert (0, ["two"]) == run(*show)
+
+
+def test_an_empty_cursor_file_is_the_beginning(run, tmp_path):
+    """A file that `mktemp` made is empty: nothing was read yet."""
+    (tmp_path / "cursor").write_text("")
+
+    assert (0, ["stock is low"]) == run("-o", "cat", "-n", "1", "--cursor-file", str(tmp_path / "cursor"))
+    assert f"15 {int(BEGIN.timestamp()) + 9}000000\n" == (tmp_path / "cursor").read_text()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a socket that is a file")
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("{folder}/no/c", "'{folder}/no/c': there is no folder '{folder}/no': create it first"),
+        ("", "--cursor-file has no name: name a file"),
+        (".", "'.' is a folder: name a file in it"),
+        ("{folder}/socket", "'{folder}/socket' is not a regular file: name one that does not exist yet"),
+        ("{folder}/ro/c", "'{folder}/ro/c': you may not write to the folder '{folder}/ro': make it writable"),
+    ],
+)
+def test_a_cursor_that_cannot_be_kept_is_said_before_anything_is_shown(run, tmp_path, monkeypatch, name, told):
+    """
+    Where no cursor can be kept, no record is shown: a job would take those for new ones, each time.
+
+    All of the log was once printed first, and then "No such file or directory: '/nonexistent/c.new'". And what is no
+    file, as /dev/null, would have been replaced by one. (The test has a socket for it, which nobody misses.)
+    """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ro").mkdir()
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as bound:
+        bound.bind("socket")  # by its short name: the path may be longer than a socket's may be
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != str(tmp_path / "ro") and access(path, mode))
+    name, told = (text.replace("{folder}", str(tmp_path)) for text in (name, told))
+
+    assert (2, []) == run("--cursor-file", name, stderr=f"sqlite-log show: {told}\n")
+    assert {"ro", "socket"} == set(os.listdir(tmp_path))
+
+
+def test_nothing_new_is_told_as_such(shop, tmp_path):
+    """On a terminal it is told behind which id nothing came, or nothing that matches."""
+    cursor = tmp_path / "cursor"
+    cursor.write_text("15\n")
+    assert "sqlite-log: nothing new since id 15\r\n" == in_terminal([str(shop), "--cursor-file", str(cursor)], status=1)
+
+    cursor.write_text("14\n")
+    words = [str(shop), "-p", "ERROR", "--cursor-file", str(cursor)]
+    assert "sqlite-log: nothing new since id 14 matches\r\n" == in_terminal(words, status=1)

@@ -1,0 +1,169 @@
+"""
+Output: safe for a terminal, as wide as it is, and into pipes that close.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+from command_line import NAUGHTY, in_terminal
+
+import sqlite_log_handler
+from sqlite_log_handler.__main__ import main
+from sqlite_log_handler._cli import terminal as terminal_module
+from sqlite_log_handler._cli.main import COMMANDS
+from sqlite_log_handler._cli.terminal import columns, fit, width_of
+
+LINES = [
+    *(["show", "-o", name] for name in ("short", "short-precise", "verbose", "json", "jsonl", "cat", "logfmt")),
+    *(["top", "--by", by] for by in ("logger", "source", "level", "exception", "thread", "process")),
+    *([name] for name in ("gaps", "stats", "check", "export")),
+]
+
+
+@pytest.mark.parametrize("words", LINES, ids=" ".join)
+def test_nothing_reaches_the_terminal_that_it_would_obey(run, naughty, words):
+    """Whatever stands in a log, a command prints nothing but letters, blanks and the ends of its own lines."""
+    _, lines = run(*words, str(naughty))
+
+    assert lines
+    assert [] == [line for line in lines if not line.isprintable()]
+    assert not any(line.startswith("ERROR root: forged") for line in lines)
+
+
+@pytest.mark.parametrize("words", [["gaps"], ["stats"]], ids=" ".join)
+def test_a_text_in_the_place_of_a_number_is_made_safe(run, naughty, words):
+    """A column of integers takes a text from whoever made the file, and that is no more obeyed than any other."""
+    with contextlib.closing(sqlite3.connect(naughty, isolation_level=None)) as connection:
+        connection.execute("UPDATE drops SET after_id = ?", ["\x1b[2J"])
+        connection.execute("INSERT INTO cursors VALUES ('collector', ?, 0)", ["\x1b[2J"])
+
+    _, lines = run(*words, str(naughty))
+    assert r"\x1b[2J" in "".join(lines)
+    assert [] == [line for line in lines if not line.isprintable()]
+
+
+def test_json_stays_the_same_when_it_is_made_safe(run, naughty):
+    """What is escaped in JSON is the same text when it is read."""
+    _, (line, *_) = run("-o", "jsonl", str(naughty))
+
+    assert NAUGHTY.replace("\x00", r"\x00").replace("\ud800", r"\ud800") == json.loads(line)["message"]
+
+
+def test_levels_have_colours_on_a_terminal(shop):
+    """On a terminal warnings are yellow and errors red; with NO_COLOR, or on a dumb one, nothing is."""
+    words = [str(shop), "-p", "WARNING"]
+
+    printed = in_terminal(words)
+    assert "\x1b[31mERROR    shop.orders: order 8 failed\x1b[0m" in printed
+    assert "\x1b[33mWARNING  shop.stock: stock is low\x1b[0m" in printed
+    assert "\x1b" not in in_terminal(words, NO_COLOR="1")
+    assert "\x1b" not in in_terminal(words, TERM="dumb")
+
+
+def test_there_are_no_colours_without_a_terminal(run):
+    """What is piped has no colours."""
+    assert "\x1b" not in str(run())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("show", "no record matches; `sqlite-log stats` shows what there is"),
+        ("top", "no record matches; `sqlite-log stats` shows what there is"),
+        ("gaps", "no gap: of what was asked for, nothing is missing"),
+        ("stats", "no record matches, so there is no histogram"),
+        ("export", "no record matches; `sqlite-log stats` shows what there is"),
+    ],
+)
+def test_nothing_is_told_on_a_terminal_only(run, shop, words, told):
+    """Somebody at a terminal is told that nothing matched; whoever reads a pipe has the exit status."""
+    assert f"sqlite-log: {told}" in in_terminal([words, "-p", "CRITICAL", str(shop)], status=1)
+    assert 1 == run(words, "-p", "CRITICAL")[0]
+
+
+def test_tables_fit_the_terminal(shop):
+    """On a terminal the lines of a table are cut to its width."""
+    printed = in_terminal(["top", "--by", "source", str(shop)], COLUMNS="50")
+
+    assert 50 == max(len(line) for line in printed.splitlines())
+    assert "trend" not in printed  # the names need the room
+
+
+def test_joiners_have_no_width(monkeypatch):
+    """In a table a joiner takes no column, neither where cells are aligned nor where a line is cut."""
+    joined, plain_text = "a\u200db", "ab"
+    first, second, third = columns([(joined, "x"), (plain_text, "x"), ("abc", "x")])
+    assert (" a\u200db  x", " ab  x", "abc  x") == (first, second, third)
+    assert (2, 2) == (width_of(joined), width_of(plain_text))
+
+    monkeypatch.setattr(terminal_module, "is_terminal", lambda: True)
+    monkeypatch.setattr(terminal_module, "terminal_width", lambda: 40)
+    line = "a\u200d" * 20 + "b" * 20
+    assert line == fit(line)
+    assert fit(line + "c").endswith("...")
+
+
+def test_a_closed_pipe_is_no_error(start, make_handler, logger, path):
+    """When `head` has seen enough, nothing is said."""
+    handler = make_handler()
+    logger.addHandler(handler)
+    for number in range(20_000):
+        logger.info("%d %s", number, "x" * 50)
+    handler.close()
+
+    process = start(path)
+    process.stdout.readline()
+    process.stdout.close()
+    assert (141, "") == (process.wait(60), process.stderr.read())
+
+    process = start(path, "-n", "5", closed=True)
+    assert (141, "") == (process.wait(60), process.stderr.read())
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], *([name] for name in COMMANDS)], ids=" ".join)
+def test_a_closed_output_is_one_line(shop, monkeypatch, capsys, words):
+    """
+    A shell closes the output with `>&-`: every command says so, and its exit status is 2.
+
+    It was once a traceback that ended in "'NoneType' object has no attribute 'isatty'".
+    """
+    monkeypatch.setenv("SQLITE_LOG_DB", str(shop))
+    with monkeypatch.context() as closed:
+        closed.setattr(sys, "stdout", None)
+        assert 2 == main(words)
+
+    note = "standard output is closed, so nothing can be shown: send it to /dev/null if nobody is to see it"
+    assert f"sqlite-log: {note}\n" == capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell that closes descriptors")
+@pytest.mark.parametrize(("closed", "status"), [(">&-", 2), ("2>&-", 0), (">&- 2>&-", 2)])
+def test_a_shell_may_close_what_is_printed_to(shop, closed, status):
+    """With the output closed the status is 2, and with that for errors closed the command works without a word."""
+    command = f"{shlex.quote(sys.executable)} -m sqlite_log_handler {shlex.quote(str(shop))} -n 1 {closed}"
+    package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
+    process = subprocess.run(
+        command, shell=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": package}, check=False
+    )
+
+    assert (status, status == 0) == (process.returncode, "stock is low" in process.stdout)
+    assert ("standard output is closed" in process.stderr) == (closed == ">&-")
+    assert "Traceback" not in process.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell that closes descriptors")
+def test_an_error_that_nobody_can_be_told_has_its_status(tmp_path):
+    """What is wrong with a command is in its exit status, also when the output for errors is closed."""
+    command = f"{shlex.quote(sys.executable)} -m sqlite_log_handler {shlex.quote(str(tmp_path))}/no.db 2>&-"
+    package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
+    process = subprocess.run(command, shell=True, env={**os.environ, "PYTHONPATH": package}, check=False)
+
+    assert 2 == process.returncode
