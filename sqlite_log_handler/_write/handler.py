@@ -157,7 +157,7 @@ class SQLiteHandler(logging.Handler):
         # Half a tick at most, because nothing ends SQLite's wait for a lock.
         lines: deque[str] = deque()
         writer = Writer(path, busy_timeout=min(0.05, flush_interval / 2), limits=keep, say=lines.append)
-        writer.open_first()
+        writer.file.open_first()
 
         # From here on nothing can fail: a handler that is half made would stay in logging's list.
         super().__init__(levelno)

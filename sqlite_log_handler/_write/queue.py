@@ -135,8 +135,8 @@ class Commit:
     """
 
     rows: Sequence[Any]
-    gaps: Sequence[Gap]
-    first: int  # position of the first row
+    gaps: Sequence[Gap] = ()
+    first: int = 0  # position of the first row
 
 
 class RecordQueue(queue.Queue[Any]):

@@ -75,11 +75,11 @@ def _locked(handler: SQLiteHandler) -> Iterator[None]:
 @contextlib.contextmanager
 def _no_room(handler: SQLiteHandler) -> Iterator[None]:
     writer: Any = handler.listener.writer
-    writer.open()
-    (pages,) = writer.connection.execute("PRAGMA page_count").fetchone()
-    writer.connection.execute(f"PRAGMA max_page_count = {pages}")
+    writer.file.open()
+    (pages,) = writer.file.connection.execute("PRAGMA page_count").fetchone()
+    writer.file.connection.execute(f"PRAGMA max_page_count = {pages}")
     yield
-    writer.connection.execute("PRAGMA max_page_count = 1000000000")
+    writer.file.connection.execute("PRAGMA max_page_count = 1000000000")
 
 
 @contextlib.contextmanager

@@ -12,11 +12,11 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 from sqlite_log_handler import LogReader, SQLiteHandler
 from sqlite_log_handler._logfile.times import from_microseconds
+from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.row import make_row
 from sqlite_log_handler._write.writer import Writer
 from tests.benchmarks.core import ROOT, Options, Report, alternate, count_rows, folder, middle
@@ -77,7 +77,7 @@ def _fill(file: str, count: int) -> None:
             record.exc_info = error  # type: ignore[assignment]
         rows.append(make_row(record))
         if len(rows) == _BATCH or number == count - 1:
-            writer.write(SimpleNamespace(rows=rows, gaps=[], first=first))
+            writer.write(Commit(rows, first=first))
             first += len(rows)
             rows = []
     writer.close()

@@ -276,7 +276,7 @@ def make(
         handler = make_handler(**{"flush_interval": 0.1, "close_timeout": 0, **options})
         listener = handler.listener
         pruner = listener.writer.pruner
-        listener._say = listener.writer._say = pruner._say = pruner.wal._say = said.append
+        listener._say = listener.writer.file._say = pruner._say = pruner.wal._say = said.append
         listener._clock = pruner._clock = pruner.wal._clock = clock
         listener._sleep = clock.advance
         logger.addHandler(handler)

@@ -55,7 +55,7 @@ class Machine(RuleBasedStateMachine):
         )
         listener = handler.listener
         listener._clock, listener._sleep = lambda: self.now, self.sleep
-        listener._say = listener.writer._say = self.said.append
+        listener._say = listener.writer.file._say = self.said.append
         write = listener.writer.write
 
         def fails(batch, outcome):

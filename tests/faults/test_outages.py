@@ -160,7 +160,8 @@ SYSTEM_CALLS = """
         for number in range(30):
             logger.info("n %d", number)
             if number % 10 == 9:
-                if listener.writer.connection: listener.writer.connection.execute("PRAGMA wal_autocheckpoint = 2")
+                connection = listener.writer.file.connection
+                if connection: connection.execute("PRAGMA wal_autocheckpoint = 2")
                 for _ in range(4): listener.handle(None); now[0] += 0.1
                 stats = handler.stats()
                 assert number + 1 == stats.seen == stats.queued + stats.written, stats
@@ -241,7 +242,7 @@ def test_the_database_may_not_grow(make, clock, log, contents, said):
     handler = make(capacity=2_000, reserve=0)
     log(1)
     ticks(handler, clock)
-    connection = handler.listener.writer.connection
+    connection = handler.listener.writer.file.connection
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
     for _ in range(20):
@@ -386,7 +387,7 @@ def test_the_disk_is_frozen_when_nobody_looks(run, contents, shim, queued):
         stats = handler.stats()
         assert (1, queued, 0) == (stats.written, stats.queued, stats.dropped_total), stats
         shim.fault_thaw()
-        while handler.listener.writer.connection or handler.stats().queued: pass
+        while handler.listener.writer.file.connection or handler.stats().queued: pass
         """,
         queued,
         env={"LD_PRELOAD": shim}.items(),
@@ -534,7 +535,7 @@ def test_the_file_changes_under_us(make, clock, log, contents, path, tmp_path, f
     handler = make()
     log(300)
     ticks(handler, clock)
-    handler.listener.writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    handler.listener.writer.file.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     log(5)
     ticks(handler, clock)
     if fault.startswith("unlink"):

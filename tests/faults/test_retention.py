@@ -18,6 +18,7 @@ import pytest
 from sqlite_log_handler._cli.commands import prune as prune_module
 from sqlite_log_handler._logfile.connect import connect_read_only
 from sqlite_log_handler._logfile.write_lock import WriteLock
+from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.retention.limits import Limits
 from sqlite_log_handler._write.row import make_row
 from sqlite_log_handler._write.writer import Writer
@@ -379,37 +380,33 @@ def test_what_another_process_deleted_is_learned_anew(path, logger, monkeypatch,
     monkeypatch.setattr("sqlite_log_handler._write.retention.limits._LINES", (5, 5))
     monkeypatch.setattr("sqlite_log_handler._write.retention.side_tables._ROWS_PER_LINE", 1)
 
-    class Batch:
-        gaps = ()
-        first = 0
-
-        def __init__(self, name, process=1, count=1):
-            record = logger.makeRecord(name, 20, "/app.py", 1, "m", (), None, "main")
-            record.process = process
-            self.rows = [make_row(record)] * count
+    def batch(name, process=1, count=1):
+        record = logger.makeRecord(name, 20, "/app.py", 1, "m", (), None, "main")
+        record.process = process
+        return Commit([make_row(record)] * count)
 
     rare, busy = Writer(str(path)), Writer(str(path), limits=Limits(max_rows=10))
     with contextlib.closing(rare), contextlib.closing(busy):
-        rare.write(Batch(name, process))
+        rare.write(batch(name, process))
         for number in range(30):
-            busy.write(Batch(f"busy {number}"))
+            busy.write(batch(f"busy {number}"))
         while busy.prune() == 0:
             pass
         table, wanted = ("sources", "logger = 'rare'") if process == 1 else ("processes", "pid = 4711")
-        assert [] == busy.connection.execute(f"SELECT id FROM {table} WHERE {wanted}").fetchall()
+        assert [] == busy.file.connection.execute(f"SELECT id FROM {table} WHERE {wanted}").fetchall()
         statements = []
-        rare.connection.set_trace_callback(statements.append)
-        assert not rare.write(Batch(name, process, 3)).refused
-        rare.connection.set_trace_callback(None)
+        rare.file.connection.set_trace_callback(statements.append)
+        assert not rare.write(batch(name, process, 3)).refused
+        rare.file.connection.set_trace_callback(None)
         # All at once, and not row by row, which takes long in a busy program.
         assert 2 == len([sql for sql in statements if sql.startswith("\nINSERT INTO records")])
-        busy.connection.set_trace_callback(statements.append)
-        busy.write(Batch("busy 3"))
-        busy.connection.set_trace_callback(None)
+        busy.file.connection.set_trace_callback(statements.append)
+        busy.write(batch("busy 3"))
+        busy.file.connection.set_trace_callback(None)
         # What it has deleted itself it knows without that.
         assert 1 == statements.count("ROLLBACK")
 
-        assert [("busy 3", 1), *[(name, process)] * 3] == busy.connection.execute(
+        assert [("busy 3", 1), *[(name, process)] * 3] == busy.file.connection.execute(
             "SELECT logger, process FROM logs ORDER BY id DESC LIMIT 4"
         ).fetchall()
 
@@ -428,7 +425,7 @@ def test_what_is_urgent_is_done_though_many_rows_wait(make, clock, log, monkeypa
         clock.advance(0.2)
         stats = handler.stats()
         assert stats.queued > 99
-        most = max(most, handler.listener.writer.connection.execute("SELECT count(*) FROM records").fetchone()[0])
+        most = max(most, handler.listener.writer.file.connection.execute("SELECT count(*) FROM records").fetchone()[0])
 
     assert 200 <= most <= 600
     assert stats.written == 4_000

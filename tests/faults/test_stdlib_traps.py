@@ -523,12 +523,13 @@ def test_a_fork_in_the_middle_of_a_commit(run, contents):
         logger.addHandler(handler)
         inside, leave = threading.Event(), threading.Event()
         writer = handler.listener.writer
-        insert = writer._insert_rows
+        from sqlite_log_handler._write.inserts import Inserter
+        insert = Inserter.write
         def slow(*arguments):
             insert(*arguments)
             inside.set()
             leave.wait()
-        writer._insert_rows = slow
+        Inserter.write = slow
         for number in range(1, 101): logger.info("parent %d", number)
         thread = threading.Thread(target=handler.flush, args=(60,))
         thread.start()
@@ -556,7 +557,7 @@ def test_a_fork_in_the_middle_of_a_commit(run, contents):
     assert {"parent": [*range(1, 101)]} == contents().numbers
 
 
-@pytest.mark.parametrize("where", ["_write", "end_commit"])
+@pytest.mark.parametrize("where", ["write", "end_commit"])
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_fork_by_the_thread_that_commits(run, contents, where):
     """
@@ -568,7 +569,8 @@ def test_a_fork_by_the_thread_that_commits(run, contents, where):
         """
         handler = SQLiteHandler(path, flush_interval=3600, close_timeout=0.01)
         logger.addHandler(handler)
-        owner = {"_write": handler.listener.writer, "end_commit": handler.queue}[arguments[0]]
+        from sqlite_log_handler._write.inserts import Inserter
+        owner = {"write": Inserter, "end_commit": handler.queue}[arguments[0]]
         original, children = getattr(owner, arguments[0]), []
         def size():
             return os.stat(f"{path}-wal").st_size

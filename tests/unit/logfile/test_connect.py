@@ -33,7 +33,7 @@ def make_ours(path: Path) -> None:
     Make a log.
     """
     writer = Writer(str(path))
-    writer.open()
+    writer.file.open()
     writer.close()
 
 

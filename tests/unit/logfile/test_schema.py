@@ -51,7 +51,7 @@ def test_marks(path: Path) -> None:
     A file of ours carries its application_id where file(1) looks for it, and its version.
     """
     writer = Writer(str(path))
-    writer.open()
+    writer.file.open()
     writer.close()
     header = path.read_bytes()[:100]
 

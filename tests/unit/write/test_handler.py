@@ -1101,7 +1101,7 @@ def test_close_raises_nothing_of_other_handlers(make_handler, logger, logging_tr
         logger.info("x")
     handler.close()
 
-    assert (1, 2, None) == (handler.stats().written, handler.dropped_total, handler.listener.writer.connection)
+    assert (1, 2, None) == (handler.stats().written, handler.dropped_total, handler.listener.writer.file.connection)
 
 
 class Broken:

@@ -33,6 +33,7 @@ from hypothesis import strategies as st
 
 from sqlite_log_handler._write import queue as queue_module
 from sqlite_log_handler._write import row as row_module
+from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.row import (
     ATTRIBUTES,
     CREATED,
@@ -1329,16 +1330,6 @@ any_record = st.builds(
 )
 
 
-class Batch(NamedTuple):
-    """
-    A batch without gaps.
-    """
-
-    rows: list[PackedRow]
-    gaps: tuple[()] = ()
-    first: int = 0
-
-
 @given(st.lists(any_record, min_size=1, max_size=5), st.sampled_from([1_024, 65_536]))
 def test_anything_becomes_a_row_and_reads_back(records: list[logging.LogRecord], max_bytes: int) -> None:
     """
@@ -1354,14 +1345,14 @@ def test_anything_becomes_a_row_and_reads_back(records: list[logging.LogRecord],
     with tempfile.TemporaryDirectory() as folder:
         writer = Writer(os.path.join(folder, "app-log.db"))
         try:
-            outcome = writer.write(Batch(rows))
+            outcome = writer.write(Commit(rows))
             assert not outcome.refused
-            assert writer.connection is not None
-            found = writer.connection.execute(
+            assert writer.file.connection is not None
+            found = writer.file.connection.execute(
                 "SELECT levelno, logger, pathname, lineno, func, process, process_name, thread, thread_name, "
                 "task_name, message, exc_type, exc_text, stack_info, attributes FROM logs ORDER BY id"
             ).fetchall()
-            times = writer.connection.execute("SELECT created_us FROM logs ORDER BY id").fetchall()
+            times = writer.file.connection.execute("SELECT created_us FROM logs ORDER BY id").fetchall()
         finally:
             writer.close()
 

@@ -42,8 +42,8 @@ class Log:
         self.said = said
         self.wall = clock.now = NOW
         self.writer = Writer(self.path, busy_timeout=0)
-        self.writer.open()
-        self.connection: Any = self.writer.connection
+        self.writer.file.open()
+        self.connection: Any = self.writer.file.connection
         self.connection.execute("INSERT INTO sources VALUES (1, 'app', '/app.py', 1, 'main')")
         self.connection.execute("INSERT INTO processes VALUES (1, 'host', 1, 'MainProcess', 0, 'app')")
 

@@ -255,18 +255,18 @@ def test_another_file_is_looked_at_again(log, said, tmp_path):
     log.writer.close()
     path = str(tmp_path / "open.db")
     writer = Writer(path, busy_timeout=0, limits=Limits(max_rows=10), say=said.append)
-    writer.open()
+    writer.file.open()
     assert None is writer.prune()
     writer.close()
     os.replace(log.path, path)
-    writer.open()
-    log.writer, log.connection = writer, writer.connection
+    writer.file.open()
+    log.writer, log.connection = writer, writer.file.connection
 
     assert 100 > next(steps for steps in range(1_000) if writer.prune() is None)
     assert (4_991, 5_000, 10) == log.rows
     writer.close()
-    writer.open()
-    log.connection = writer.connection
+    writer.file.open()
+    log.connection = writer.file.connection
     assert None is writer.prune()
     assert 1 == len(said), "once, however often it is opened"
 

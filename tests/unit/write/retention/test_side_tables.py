@@ -176,8 +176,8 @@ def test_what_was_found_in_use_in_another_file_is_forgotten(log, few_lines, monk
     log.writer.close()
     log.path = str(tmp_path / "open.db")
     log.writer = Writer(log.path, busy_timeout=0)
-    log.writer.open()
-    log.connection = log.writer.connection
+    log.writer.file.open()
+    log.connection = log.writer.file.connection
     log.connection.execute("INSERT INTO processes VALUES (1, 'host', 1, 'MainProcess', 0, 'app')")
     sources(log, 60)
     log.fill(5, source=3)

@@ -1,0 +1,366 @@
+"""
+From rows to INSERTs: statements of many rows, and the ids of what rows share.
+
+Theory of operation
+===================
+
+The sqlite3 module releases the GIL around every step. With `executemany` that is once per row, and on a busy process
+each release means queueing to get the GIL back. One INSERT of 5,000 rows runs in C, with the GIL free, on the second
+core.
+
+Most rows differ in time, message and attributes only. The rest of a row is its context, and many rows have the same.
+So where ten rows or more share a context, a statement is given each context once, and each row with the number of its
+context. That takes a third of the parameters, so twice as many rows fit into a statement.
+
+An `Inserter` belongs to one connection. It remembers the ids of sources and processes. They are wrong after a rollback,
+which takes back ids that the transaction gave, and after a sweep, which deletes those that no row uses.
+"""
+
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+from functools import cache, partial
+from typing import NamedTuple
+
+from sqlite_log_handler._logfile.schema import ROW_BYTES
+from sqlite_log_handler._write import row as _row
+from sqlite_log_handler._write.queue import Commit, Gap
+from sqlite_log_handler._write.row import PackedRow
+
+_COLUMNS = (
+    "created_us, levelno, source_id, process_id, thread, thread_name, task_name, "
+    "message, exc_type, exc_text, stack_info, attributes"
+)
+# Microseconds are made in C, with the GIL free.
+_INSERT = f"""
+INSERT INTO records ({_COLUMNS})
+SELECT CAST(round(column1 * 1e6) AS INTEGER), column2, column3, column4, column5, column6, column7, column8, column9,
+    column10, column11, column12
+FROM (VALUES {{values}})
+WHERE column1 IS NOT NULL
+"""  # noqa: S608 - no value in it
+_PARAMETERS = 12
+_VALUES = f"({', '.join('?' * _PARAMETERS)})"
+
+# The rows, each with the number of its context, and the contexts. CROSS JOIN keeps the rows outside and so in order
+# (https://sqlite.org/optoverview.html#manual_control_of_query_plans_using_cross_join).
+_INSERT_SHARED = f"""
+INSERT INTO records ({_COLUMNS})
+SELECT CAST(round(r.column1 * 1e6) AS INTEGER), c.column2, c.column3, c.column4, c.column5, c.column6, c.column7,
+    r.column2, c.column8, c.column9, c.column10, r.column3
+FROM (VALUES {{rows}}) AS r CROSS JOIN (VALUES {{contexts}}) AS c ON c.column1 = r.column4
+"""  # noqa: S608 - no value in it
+_ROW_PARAMETERS = 4
+_CONTEXT_PARAMETERS = 9
+
+# SQLite keeps the contexts in a table and an index of its own, and would take more than 100 pages of either to a
+# temporary file, for which there may be no room.
+_CONTEXTS_BYTES = 64 * 1024
+
+# SQLite takes 32,766 parameters in a statement (https://sqlite.org/limits.html). Preparing one takes longer than
+# running it, so there are a few of fixed length, and rows that do not fill one are followed by NULLs, which the WHERE
+# leaves out, or which find no context. A full batch is two statements: each is a turn without the GIL, and on a busy
+# process a wait to get it back. One of 10,000 rows would take 80 ms to prepare, and one of 5,000 takes 20.
+_STATEMENT_ROWS = (1, 3, 8, 25, 64, 160, 400, 1_000, 2_500, 5_000)
+_MOST_ROWS_UNSHARED = 2_500
+_FEWEST_ROWS_SHARED = 160
+_ROWS_PER_CONTEXT = 10
+
+# A statement keeps copies of what was bound to it until it runs again: 1 MiB of text, which is what is counted in a
+# row beyond its 240 bytes.
+_STATEMENT_SIZE = 1024 * 1024 // _row.SIZE_UNIT
+_WITHOUT_TEXT = 240 // _row.SIZE_UNIT
+
+_CACHED_IDS = 10_000
+
+# What a row can be refused for, by sqlite3 when it binds, and by SQLite when it steps.
+DATA_ERRORS = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    OverflowError,
+    UnicodeError,
+)
+
+# LIMIT -1 keeps the innermost query apart, so that what is sorted for its GROUP BY are numbers, and not the messages.
+# A source or a process that another process has deleted, because no row was of it, makes the logger NULL, which
+# `volume` refuses; then the batch is written again with new ids.
+_VOLUME = f"""
+INSERT INTO volume (hour, logger, levelno, records, bytes)
+SELECT hour * 3600, iif(processes.id IS NULL, NULL, logger) AS logger, levelno, sum(records), sum(bytes)
+FROM (
+    SELECT hour, source_id, process_id, levelno, count(*) AS records, sum(bytes) AS bytes
+    FROM (
+        SELECT created_us / 3600000000 AS hour, source_id, process_id, levelno,
+            {ROW_BYTES} AS bytes
+        FROM records WHERE id BETWEEN ? AND ? LIMIT -1
+    )
+    GROUP BY hour, source_id, process_id, levelno
+)
+    LEFT JOIN sources ON sources.id = source_id
+    LEFT JOIN processes ON processes.id = process_id
+GROUP BY 1, 2, 3
+ON CONFLICT DO UPDATE SET records = records + excluded.records, bytes = bytes + excluded.bytes
+"""  # noqa: S608 - our own SQL
+_VOLUME_DROPPED = """
+INSERT INTO volume (hour, logger, levelno, dropped) VALUES (? / 3600000000 * 3600, ?, ?, ?)
+ON CONFLICT DO UPDATE SET dropped = dropped + excluded.dropped
+"""
+
+
+class Origin(NamedTuple):
+    """
+    Who writes: what `processes` holds of this process besides its id and its name.
+    """
+
+    host: str
+    program: str
+    started: float
+
+
+class Inserter:
+    """
+    Insert rows and gaps by `connection`, in the transaction that is open.
+
+    Args:
+        connection: A new connection takes a new `Inserter`.
+        origin: Who writes.
+
+    Attributes:
+        last_id: The id of the last row of this transaction, 0 before the first.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, origin: Origin) -> None:
+        self.connection = connection
+        self._origin = origin
+        self.last_id = self._inserted = 0
+        self.forget_ids()
+
+    def write(self, batch: Commit) -> None:
+        """
+        Insert a batch: the rows, and each gap where it is.
+        """
+        self._write(batch, self._insert_rows)
+
+    def write_each(self, batch: Commit, refused: set[int]) -> None:
+        """
+        Insert a batch row by row, and put the indexes of the rows that SQLite does not take into `refused`.
+        """
+        self._write(batch, partial(self._insert_each, refused))
+
+    def _write(self, batch: Commit, insert: Callable[[Sequence[PackedRow], int, int], None]) -> None:
+        self.last_id = self._inserted = 0
+        unknown = {row[_row.LEVELNO] for row in batch.rows} - self._levels
+        if unknown:
+            self._name_levels(unknown)
+        start = 0
+        for gap in batch.gaps:
+            end = min(max(gap.position - batch.first, start), len(batch.rows))
+            insert(batch.rows, start, end)
+            self._insert_gap(gap)
+            start = end
+        insert(batch.rows, start, len(batch.rows))
+        if self._inserted:
+            self.connection.execute(_VOLUME, (self.last_id - self._inserted + 1, self.last_id))
+
+    def _insert_rows(self, rows: Sequence[PackedRow], start: int, end: int) -> None:
+        while start < end:
+            count = _statement_rows(rows, start, end)
+            self._insert(rows[start : start + count])
+            start += count
+
+    def _insert_each(self, refused: set[int], rows: Sequence[PackedRow], start: int, end: int) -> None:
+        for index in range(start, end):
+            try:
+                self._insert([rows[index]])
+            except DATA_ERRORS:
+                refused.add(index)
+
+    def _insert(self, rows: Sequence[PackedRow]) -> None:
+        length = next(length for length in _STATEMENT_ROWS if length >= len(rows))
+        parameters = self._shared_parameters(rows, length) if length >= _FEWEST_ROWS_SHARED else None
+        if parameters is not None:
+            statement = _shared_statement(length)
+        elif len(rows) > _MOST_ROWS_UNSHARED:
+            self._insert(rows[:_MOST_ROWS_UNSHARED])
+            self._insert(rows[_MOST_ROWS_UNSHARED:])
+            return
+        else:
+            statement = _statement(length)
+            parameters = self._parameters(rows)
+            parameters += [None] * (_PARAMETERS * (length - len(rows)))
+        cursor = self.connection.execute(statement, parameters)
+        if cursor.rowcount != len(rows):
+            message = "a row has no time"
+            raise sqlite3.IntegrityError(message)
+        self.last_id = cursor.lastrowid or 0
+        self._inserted += len(rows)
+
+    def _insert_gap(self, gap: Gap) -> None:
+        """
+        Write a gap where it is: its drops into the ledger, its warning as a row.
+        """
+        after_id = self.last_id
+        if not self._inserted:
+            found = self.connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'records'").fetchone()
+            after_id = found[0] if found else 0
+        gap.warning.dropped = gap.count  # that of all reports that were put together in this gap
+        warning = _row.make_row(gap.warning)
+        self._insert([warning])
+        process_id = self._processes[warning[_row.THREAD]]
+        for (cause, levelno, name), (count, since, until) in gap.drops.items():
+            # Of a record that was refused nothing has been cleaned yet.
+            logger, level = _row.clean(name), _row.integer(levelno)
+            since_us, until_us = _row.microseconds(since), _row.microseconds(until)
+            self.connection.execute(
+                "INSERT INTO drops (after_id, since_us, until_us, process_id, cause, logger, levelno, count) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (after_id, since_us, until_us, process_id, cause, logger, level, count),
+            )
+            self.connection.execute(_VOLUME_DROPPED, (since_us, logger, level, count))
+
+    def _parameters(self, rows: Sequence[PackedRow]) -> list[object]:
+        while True:
+            sources, processes = self._sources, self._processes
+            values: list[object] = []
+            try:
+                for (
+                    levelno,
+                    created,
+                    source,
+                    _,
+                    _,
+                    thread,
+                    task,
+                    message,
+                    exc_type,
+                    exc_text,
+                    stack,
+                    attributes,
+                ) in rows:
+                    values += (
+                        created,
+                        levelno,
+                        sources[source],
+                        processes[thread],
+                        thread[2],
+                        thread[3],
+                        task,
+                        message,
+                        exc_type,
+                        exc_text,
+                        stack,
+                        attributes,
+                    )
+            except KeyError:
+                self._learn_ids(rows)
+            else:
+                return values
+
+    def _shared_parameters(self, rows: Sequence[PackedRow], length: int) -> list[object] | None:
+        """
+        Return the parameters of a statement with contexts; None when the rows have more contexts, or longer ones, than
+        it takes.
+        """
+        most = length // _ROWS_PER_CONTEXT
+        numbers: dict[tuple[object, ...], int] = {}
+        contexts: list[object] = []
+        values: list[object] = []
+        size = 0
+        for levelno, created, source, _, _, thread, task, message, exc_type, exc_text, stack, attributes in rows:
+            context = (levelno, source, thread, task, exc_type, exc_text, stack)
+            number = numbers.get(context)
+            if number is None:
+                number = len(numbers)
+                size += sum(len(text.encode()) for text in (thread[3], task, exc_type, exc_text, stack) if text)
+                if number == most or size > _CONTEXTS_BYTES:
+                    return None
+                numbers[context] = number
+                if source not in self._sources or thread not in self._processes:
+                    self._learn_ids(rows)
+                contexts += (
+                    levelno, self._sources[source], self._processes[thread], thread[2], thread[3],
+                    task, exc_type, exc_text, stack,
+                )  # fmt: skip
+            values += (created, message, attributes, number)
+        values += [None] * (_ROW_PARAMETERS * (length - len(rows)))
+        contexts += [None] * (_CONTEXT_PARAMETERS * (most - len(numbers)))
+        return values + contexts
+
+    # Ids of what many rows share --------------------------------------------------------------------------------------
+
+    def forget_ids(self) -> None:
+        """
+        Look up all ids anew: a rollback has taken some back, or a sweep has deleted some.
+        """
+        self._sources: dict[_row.Source, int] = {}
+        self._processes: dict[_row.Thread, int] = {}
+        self._levels: set[int] = set()
+
+    def _learn_ids(self, rows: Sequence[PackedRow]) -> None:
+        if len(self._sources) + len(self._processes) > _CACHED_IDS:
+            self.forget_ids()
+        for row in rows:
+            source, thread = row[_row.SOURCE], row[_row.THREAD]
+            if source not in self._sources:
+                self.connection.execute(
+                    "INSERT OR IGNORE INTO sources (logger, pathname, lineno, func) VALUES (?, ?, ?, ?)", source
+                )
+                self._sources[source] = self.connection.execute(
+                    "SELECT id FROM sources WHERE logger = ? AND pathname = ? AND lineno = ? AND func = ?", source
+                ).fetchone()[0]
+            if thread not in self._processes:
+                self._processes[thread] = self._process_id(*thread[:2])
+
+    def _name_levels(self, levels: Collection[int]) -> None:
+        """
+        Keep the names that `logging.addLevelName` gave: a reader's process may not know them.
+        """
+        if len(self._levels) > _CACHED_IDS:
+            self._levels.clear()
+        for levelno in levels:
+            name = logging.getLevelName(levelno)
+            if name != f"Level {levelno}":
+                self.connection.execute("INSERT OR REPLACE INTO levels VALUES (?, ?)", (levelno, _row.clean(name)))
+        self._levels.update(levels)
+
+    def _process_id(self, pid: int, name: str) -> int:
+        # Of another process, whose records were sent here, only pid and name are known.
+        ours = pid == os.getpid()
+        key = (self._origin.host, pid, name, round(self._origin.started * 1e6) if ours else 0)
+        self.connection.execute(
+            "INSERT OR IGNORE INTO processes (host, pid, name, started_us, program) VALUES (?, ?, ?, ?, ?)",
+            (*key, _row.clean(self._origin.program) if ours else ""),
+        )
+        found = self.connection.execute(
+            "SELECT id FROM processes WHERE host = ? AND pid = ? AND name = ? AND started_us = ?", key
+        ).fetchone()
+        return int(found[0])
+
+
+@cache
+def _statement(length: int) -> str:
+    return _INSERT.format(values=",".join([_VALUES] * length))
+
+
+@cache
+def _shared_statement(length: int) -> str:
+    contexts = (f"({number}{', ?' * _CONTEXT_PARAMETERS})" for number in range(length // _ROWS_PER_CONTEXT))
+    rows = f"({', '.join('?' * _ROW_PARAMETERS)})"
+    return _INSERT_SHARED.format(rows=",".join([rows] * length), contexts=",".join(contexts))
+
+
+def _statement_rows(rows: Sequence[PackedRow], start: int, end: int) -> int:
+    """
+    Return how many rows the next INSERT takes.
+    """
+    count = min(end - start, _STATEMENT_ROWS[-1])
+    while count > 1 and _size(rows[start : start + count]) > _STATEMENT_SIZE:
+        count //= 2
+    return count
+
+
+def _size(rows: Sequence[PackedRow]) -> int:
+    return sum(row[_row.SIZE] - _WITHOUT_TEXT for row in rows)

@@ -1,0 +1,479 @@
+"""
+The file: opening, following, moving aside and closing it, whatever happens to it meanwhile.
+
+Theory of operation
+===================
+
+`LogFile` owns the connection and the lock beside the file (see `_logfile.write_lock`). `open` is called before each
+commit. It looks at the path by `os.stat`, and opens anew what was moved, replaced or cut since the last commit.
+
+Guarantees
+==========
+
+- The package touches the file, its -wal and its -shm through SQLite and `os.stat` only. Opening and closing one of them
+  would drop SQLite's POSIX locks (https://sqlite.org/howtocorrupt.html, section 2.2). The one exception is the file
+  that `os.open` creates: no process can have that open yet.
+- A foreign file is never written to. A log that is corrupt, or has lost its end, is moved aside, never deleted.
+- A path that is a symbolic link stands for the file to which it led when that was opened. SQLite's -wal and -shm, the
+  lock and the names of files moved aside belong to that file's own path. The next commit follows a link that was
+  switched.
+"""
+
+import contextlib
+import errno
+import gc
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from sqlite_log_handler._logfile.connect import connect_read_only, identity_of, is_ours, primary_code
+from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError
+from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA
+from sqlite_log_handler._logfile.write_lock import WriteLock
+from sqlite_log_handler._write.retention.limits import Limits
+
+# Also when a module has turned the GIL on again (https://docs.python.org/3/howto/free-threading-python.html).
+_FREE_THREADED = "free-threading" in sys.version
+
+# https://sqlite.org/fileformat2.html#pages
+_SMALLEST_PAGE = 512
+
+# Whether the system tells what this process may do, and not only who started it.
+_EFFECTIVE = os.access in os.supports_effective_ids
+
+# What may pass while the program runs: somebody has the file locked, and a disk or a table of the system that is full.
+_PASSING_CODES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+_PASSING_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
+
+# What SQLite counts among the errors of a disk as well: a file system that has no locks, or no shared memory.
+_LASTING_CODES = {
+    sqlite3.SQLITE_IOERR_LOCK,
+    sqlite3.SQLITE_IOERR_RDLOCK,
+    sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK,
+    sqlite3.SQLITE_IOERR_SHMLOCK,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+}
+
+
+class LostFileError(OSError):
+    """
+    This process was forked while its parent was writing to the file.
+    """
+
+
+class LogFile:
+    """
+    The database at `path`, and the connection that writes to it.
+
+    Args:
+        path: Absolute path of the database, or of a link to it. Its folder exists.
+        busy_timeout: Seconds to wait for the lock beside the file, and then for SQLite's lock. Half a flush tick at
+            most, because nothing ends SQLite's wait, not even `Connection.interrupt`.
+        limits: They bound the WAL.
+        say: Called with a line for the operator: a file was moved aside, or the journal mode is not WAL.
+    """
+
+    def __init__(self, path: str, *, busy_timeout: float, limits: Limits, say: Callable[[str], None]) -> None:
+        self.path = path
+        self._busy_timeout = busy_timeout
+        self._limits = limits
+        self._say = say
+        self._said_mode = False
+        self._lock = WriteLock(path, say=say)
+        self.real = self._lock.real
+        self._reset()
+
+    def _reset(self) -> None:
+        self.connection: sqlite3.Connection | None = None
+        self._files: tuple[object, ...] = ()
+        self._wal = False
+
+    def forget(self, *, lost: bool, interrupted: bool) -> None:
+        """
+        Start anew in a forked child, whose connection is its parent's.
+
+        Args:
+            lost: The parent was writing. SQLite's lists say that this process holds what the parent holds, so the file
+                is never opened here again.
+            interrupted: This very thread was in `write`: it is not to go on with the parent's connection.
+        """
+        if lost:
+            _lost.update({identity_of(self.path), *self._files[:1]} - {None})
+        if self.connection is not None:
+            if interrupted:
+                self.connection.set_authorizer(_deny)
+            _keep_open(self.connection)
+        self._lock.close()
+        self._reset()
+
+    def _refuse_lost(self) -> None:
+        if _lost and identity_of(self.path) in _lost:
+            message = "this process was forked while its parent wrote to the file, so it must not: start it by spawn"
+            raise LostFileError(message)
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """
+        Hold the lock beside the file.
+
+        Raises:
+            LostFileError: This process may not write to the file.
+            TimeoutError: Another process, or another handler of this one, is writing.
+            OSError: The lock's file cannot be opened.
+        """
+        self._refuse_lost()
+        with self._lock.hold(self._busy_timeout):
+            yield
+
+    def open_first(self) -> None:
+        """
+        Open the file for a new handler. Permanent errors raise; transient ones are left to the listener.
+
+        Raises:
+            LogFileError: The file is foreign, too new, or may not be written.
+        """
+        try:
+            self._refuse_lost()
+            # Without the lock, because nothing may be made beside a file that is refused.
+            self._refuse_read_only()
+            self._look()
+            with self.hold():
+                self.open()
+        except (TimeoutError, LostFileError):
+            return
+        except LogFileError:
+            self._lock.close()
+            raise
+        except (sqlite3.Error, OSError) as error:
+            if _passes(error) and not os.path.isdir(self.real):
+                return
+            self._lock.close()
+            message = (
+                f"{self.path!r} cannot be opened as a log ({error}): make it and its folder writable, or choose another"
+            )
+            raise LogFileError(message) from error
+
+    def open(self) -> sqlite3.Connection:
+        """
+        Open the file, or create it. The caller holds the lock.
+
+        Returns:
+            The connection: a new one if the path leads to another file than at the last call.
+
+        Raises:
+            LogFileError: The file is foreign, or too new.
+            LostFileError: This process may not write to the file.
+            OSError, sqlite3.Error: It cannot be opened now; a later call may succeed.
+        """
+        if self.connection is not None:
+            files, size = self._stat(self.path)
+            if self._files != files:
+                # Unlinked, renamed or replaced: what we write would go into a file that nobody finds.
+                self._leave()
+            elif size < _SMALLEST_PAGE:
+                # As logrotate does with `copytruncate`. SQLite goes on with what it has in the WAL and in its cache.
+                self._move_aside("it was cut to nothing while it was open")
+            else:
+                return self.connection
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            # SQLite would write its first page to a device.
+            raise OSError(errno.EINVAL, "Not a regular file", self.path)
+        self.real = self._lock.follow(self._busy_timeout)
+        self._refuse_read_only()
+        corrupt = self._look()
+        if corrupt is not None:
+            self._move_aside(corrupt)
+        _create(self.real)
+        found = identity_of(self.real)
+        connection = sqlite3.connect(
+            self.real, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=32
+        )
+        try:
+            self._prepare(connection)
+            # The first read opens the -wal and the -shm, so that `_stat` finds them.
+            connection.execute("SELECT max(id) FROM records").fetchone()
+        except BaseException as error:
+            connection.close()
+            if not _is_corrupt(error) or found != identity_of(self.real):
+                raise
+            self._move_aside(error)
+            return self.open()
+        try:
+            self._refuse_lost()
+        except LostFileError:  # since this call began: a signal handler has forked
+            _keep_open(connection)
+            raise
+        self.connection = connection
+        # By its own path: a link may have been switched meanwhile, which the next commit finds out.
+        self._files, _ = self._stat(self.real)
+        return connection
+
+    def _leave(self) -> None:
+        """
+        Close a file that is not at its path any more, and take its WAL along.
+
+        SQLite keeps the -wal of a file that was moved, and would apply it to whatever has come in its place
+        (https://sqlite.org/howtocorrupt.html, section 1.4). So the rows in it go where they belong, into the file
+        that we still have open; a -wal that cannot be emptied is moved aside. It stays where only a link was switched,
+        because there it is still beside its own file.
+        """
+        wal = self.real + "-wal"
+        known = self._files[-1] if self._wal and self._files else None
+        self._write_back()
+        self._close()
+        is_there = identity_of(self.real) in self._files[:1]
+        if known is not None and not is_there and identity_of(wal) == known and os.stat(wal).st_size:
+            aside = self.real + time.strftime(".left-%Y%m%dT%H%M%SZ-wal", time.gmtime())
+            os.replace(wal, aside)
+            self._say(f"the file was moved or replaced while a reader held its WAL, which is kept as {aside!r}")
+
+    def _refuse_read_only(self) -> None:
+        """
+        Refuse a file that this process may not write to.
+
+        SQLite would open it read-only and leave a -wal beside it, and no write would succeed.
+        """
+        if _may_only_be_read(self.real):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self.real)
+
+    def _look(self) -> sqlite3.DatabaseError | None:
+        """
+        Look at an existing file, read-only: opening it for writing may already change it.
+
+        Returns:
+            None if it can be opened; the error of a corrupt log of this package.
+
+        Raises:
+            LogFileError: It is foreign, or too new.
+        """
+        if not os.path.exists(self.real) or not os.stat(self.real).st_size:
+            return None
+        if os.stat(self.real).st_size < _SMALLEST_PAGE:
+            # SQLite takes it for an empty database, and writes over it.
+            message = f"{self.path!r} is not an SQLite database: choose another filename, or move that file away"
+            raise ForeignFileError(message)
+        has_wal = self._has_wal()  # before the look, because another process may make a log of it meanwhile
+        try:
+            # Without its WAL, because SQLite makes a -shm to read that. The first page tells enough.
+            with contextlib.closing(connect_read_only(self.real, immutable=True)) as reading:
+                found = is_ours(reading, self.path)
+        except ForeignFileError as error:
+            if error.__cause__ is None:
+                raise
+        except sqlite3.Error:
+            pass
+        else:
+            if has_wal and not found:
+                # An empty file becomes a log at one stroke, see `_prepare`. In this WAL are the tables of others.
+                message = f"{self.path!r} is an SQLite database of another program: choose another filename, or move it"
+                raise ForeignFileError(message)
+            return None
+        return self._look_under_locks()
+
+    def _look_under_locks(self) -> sqlite3.DatabaseError | None:
+        """
+        Look again: it is corrupt, or another process is writing its first pages, or was killed while it did.
+        """
+        with contextlib.closing(connect_read_only(self.real, timeout=self._busy_timeout)) as reading:
+            try:
+                is_ours(reading, self.path)
+            except sqlite3.DatabaseError as error:
+                if primary_code(error) == sqlite3.SQLITE_READONLY:
+                    # A killed process has left a journal. Opening the file rolls it back, and `_prepare` looks again.
+                    return None
+                # With it, SQLite reads the header even of a file that has lost its end.
+                reading.execute("PRAGMA writable_schema = ON")
+                if not _is_corrupt(error) or reading.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
+                    raise
+                return error
+        return None
+
+    def _has_wal(self) -> bool:
+        with contextlib.suppress(OSError):
+            return os.stat(self.real + "-wal").st_size > 0
+        return False
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        if not is_ours(connection, self.path):
+            # Whoever looks at the file finds in its first page that it is a log, and need not read a WAL.
+            connection.execute("PRAGMA journal_mode = DELETE").fetchone()
+            # Before the first table, and before WAL: afterwards it is ignored (https://sqlite.org/pragma.html).
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute("BEGIN IMMEDIATE")
+            # Another process may have been faster.
+            if not is_ours(connection, self.path):
+                for statement in _statements(SCHEMA):
+                    connection.execute(statement)
+            connection.execute("COMMIT")
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        self._wal = mode == "wal"
+        if not self._wal and not self._said_mode:
+            self._said_mode = True
+            self._say(f"no WAL on this file system, journal mode {mode!r}: readers and the writer wait for each other")
+        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+        # In WAL mode a power cut costs the last commits, never the file (https://sqlite.org/pragma.html#pragma_synchronous).
+        connection.executescript(f"""
+            PRAGMA synchronous = NORMAL;
+            PRAGMA journal_size_limit = {self._limits.wal_bytes};
+            PRAGMA wal_autocheckpoint = {self._limits.checkpoint_pages(page_size)};
+        """)
+
+    def close(self) -> None:
+        """
+        Close the connection, if it is open; the last one to close writes the WAL back.
+        """
+        try:
+            with self._lock.hold_if_free(self._busy_timeout) as held:
+                if held and _FREE_THREADED:
+                    self._write_back()
+                self._close()
+        finally:
+            self._lock.close()
+
+    def _write_back(self) -> None:
+        """
+        Write the WAL back on this thread: another one may come to close the file, and a disk must not hold it up.
+        """
+        if self.connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def _close(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.close()
+            if _FREE_THREADED:
+                _finalize_all()
+
+    def roll_back(self, error: BaseException) -> None:
+        """
+        End a transaction that failed with `error`, and let go of a connection or a file that is of no more use.
+        """
+        connection = self.connection
+        try:
+            if connection is not None and connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            # A new connection finds the file as the last commit left it.
+            self._close()
+        if _is_corrupt(error):
+            if self._files == self._stat(self.path)[0]:
+                self._move_aside(error)
+            else:
+                # Another process has moved it aside, and begun the one that is at the path now.
+                self._close()
+
+    def _move_aside(self, why: object) -> None:
+        """
+        Keep a corrupt file for whoever can mend it, and start anew at the next commit.
+        """
+        self._close()
+        suffix = time.strftime(".corrupt-%Y%m%dT%H%M%SZ", time.gmtime())
+        while os.path.exists(self.real + suffix):
+            suffix += "+"
+        for end in ("", "-wal", "-shm"):
+            if os.path.exists(self.real + end):
+                os.replace(self.real + end, self.real + suffix + end)
+        self._say(f"corrupt ({why}): moved aside as {self.real + suffix!r}, a new file is begun")
+
+    def _stat(self, path: str) -> tuple[tuple[object, ...], int]:
+        """
+        Return what tells whether `path` still leads to the files that the connection has open, and the file's size.
+        """
+        try:
+            found = os.stat(path)
+        except OSError:
+            return (), 0
+        files: list[object] = [(found.st_dev, found.st_ino)]
+        if self.real != self.path:
+            # It may have been moved, and the link after it, away from its -wal.
+            files.append(identity_of(self.real))
+        if self._wal:
+            files.append(identity_of(self.real + "-wal"))
+        return tuple(files), found.st_size
+
+
+def _is_corrupt(error: BaseException) -> bool:
+    # The low byte is the primary code (https://sqlite.org/rescode.html); errors of the module itself have none.
+    return primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+# Files that this process may never open, because its parent was writing to them when it was forked.
+_lost: set[object] = set()
+
+
+def _deny(*_: object) -> int:
+    return sqlite3.SQLITE_DENY
+
+
+# Connections of a parent process, in a child that cannot leak them.
+_inherited: list[sqlite3.Connection] = []
+
+
+def _finalize_all() -> None:
+    """
+    Finalize the statements of a connection that was closed, whichever thread has prepared them.
+
+    Without a GIL an object that one thread lets go of stays until the thread that made it comes to it, or until it is
+    collected: the cache of the connection first, and then the statements in it. As long as one is left, SQLite keeps
+    the file open (https://sqlite.org/c3ref/close.html), and a fork would inherit it.
+    """
+    for _ in ("the cache", "its statements"):
+        gc.collect()
+
+
+def _keep_open(connection: sqlite3.Connection) -> None:
+    """
+    See to it that a connection is never closed, not even when the interpreter ends and lets go of everything.
+
+    A child that closes the connection of its parent may write back and delete a WAL that the parent goes on using, or
+    hang on a lock inside SQLite that a thread of the parent held (https://sqlite.org/howtocorrupt.html, section 2.6).
+    """
+    try:
+        import ctypes  # noqa: PLC0415 - only a child that has inherited a connection needs it
+    except ImportError:
+        _inherited.append(connection)
+    else:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+def _passes(error: BaseException) -> bool:
+    """
+    Tell whether what keeps the file from being opened may be over soon.
+    """
+    code, number = getattr(error, "sqlite_errorcode", 0), getattr(error, "errno", None)
+    return number in _PASSING_ERRORS or (primary_code(error) in _PASSING_CODES and code not in _LASTING_CODES)
+
+
+def _may_only_be_read(path: str) -> bool:
+    """
+    Tell whether there is a file that this process may not write to.
+    """
+    there = partial(os.path.exists, path)
+    # Asked again, because another process may have moved it aside in between.
+    return there() and not os.access(path, os.W_OK, effective_ids=_EFFECTIVE) and there()
+
+
+def _create(path: str) -> None:
+    """
+    Create an empty file, if there is none, that only its owner may read (logs hold secrets); the -wal and the -shm
+    inherit its mode.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _statements(script: str) -> list[str]:
+    """
+    Split a script: `executescript` would commit the transaction that the script is to run in.
+    """
+    statements, current = [], ""
+    for line in script.splitlines():
+        current += line + "\n"
+        if sqlite3.complete_statement(current):
+            statements.append(current.strip())
+            current = ""
+    return statements

@@ -1,0 +1,159 @@
+"""
+Batches for a writer, and how to look at what it wrote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sqlite_log_handler._write.queue import Commit, Gap
+from sqlite_log_handler._write.row import PackedRow, make_row
+from sqlite_log_handler._write.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+HOUR = 3_600.0
+POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows does not move an open file")
+
+
+class Said(list):  # type: ignore[type-arg]
+    """
+    What the operator was told.
+    """
+
+    def __call__(self, text: str) -> None:
+        self.append(text)
+
+
+def row(message: Any = "m", **values: Any) -> PackedRow:
+    """
+    Make a row.
+    """
+    record = logging.LogRecord("app", logging.INFO, "/src/app.py", 7, message, (), None, "main")
+    record.__dict__.update({"created": 1_000.0, **values})
+    return make_row(record)
+
+
+def numbered(start: int, end: int, **values: Any) -> list[PackedRow]:
+    """
+    Make rows whose messages count.
+    """
+    return [row(f"{number}", **values) for number in range(start, end)]
+
+
+def gap(
+    position: int, count: int = 1, *, since: float = 1_000.0, key: tuple[Any, ...] = ("queue_full", 20, "app")
+) -> Gap:
+    """
+    Make a gap with its warning.
+    """
+    warning = logging.LogRecord(
+        "sqlite_log_handler", logging.WARNING, "", 0, f"dropped at {position}", (), None, "report"
+    )
+    warning.created = 2_000.0
+    return Gap(position, {key: [count, since, since + 1]}, count, warning)  # type: ignore[dict-item]
+
+
+def write(writer: Writer, *messages: Any) -> None:
+    """
+    Write messages that SQLite takes.
+    """
+    assert not writer.write(Commit([row(message) for message in messages])).refused
+
+
+def read(writer: Writer, sql: str, *parameters: object) -> list[Any]:
+    """
+    Read through the writer's connection.
+    """
+    assert writer.file.connection is not None
+    return writer.file.connection.execute(sql, parameters).fetchall()
+
+
+def messages(writer: Writer) -> list[str]:
+    """
+    Read the messages, in order.
+    """
+    return [message for (message,) in read(writer, "SELECT message FROM logs ORDER BY id")]
+
+
+def pragma(writer: Writer, name: str) -> Any:
+    """
+    Read a pragma.
+    """
+    return read(writer, f"PRAGMA {name}")[0][0]
+
+
+def switch(path: Path, target: Path) -> str:
+    """
+    Have the link beside `path` lead to `target`, and return its name.
+    """
+    link = path.with_name("link.db")
+    new = path.with_name("new link")
+    try:
+        new.symlink_to(target)
+    except OSError:
+        pytest.skip("no symbolic links")
+    return str(new.replace(link))
+
+
+def fill(path: Path) -> None:
+    """
+    Make a log with something on every page.
+    """
+    with contextlib.closing(Writer(str(path))) as writer:
+        rows = [row(f"{number}" * 50, name=f"app.{number}", levelno=number % 3) for number in range(500)]
+        writer.write(Commit(rows, [gap(500)]))
+
+
+def overwrite(path: Path, pages: Sequence[int]) -> bytes:
+    """
+    Overwrite pages, counted from 1, and return what the file is now.
+    """
+    with path.open("r+b") as file:
+        for page in pages:
+            file.seek((page - 1) * 4096)
+            file.write(b"\xff" * 4096)
+    return path.read_bytes()
+
+
+def refuse(writer: Writer) -> None:
+    """
+    Have SQLite refuse any row whose message is "bad".
+    """
+    writer.file.open()
+    read(
+        writer,
+        "CREATE TRIGGER refuse BEFORE INSERT ON records WHEN NEW.message = 'bad' "
+        "BEGIN SELECT RAISE(ABORT, 'refused'); END",
+    )
+
+
+def write_at_last(writer: Writer) -> None:
+    """
+    Write as the listener does, which tries again at the next tick.
+    """
+    for _ in range(2):
+        with contextlib.suppress(sqlite3.DatabaseError):
+            writer.write(Commit([row("after", levelno=0)], [gap(1)]))
+            return
+    writer.write(Commit([row("after", levelno=0)], [gap(1)]))
+
+
+def corrupt_files(path: Path) -> list[bytes]:
+    """
+    Read what was moved aside.
+    """
+    return [
+        (path.parent / name).read_bytes()
+        for name in sorted(os.listdir(path.parent))
+        if ".corrupt-" in name and not name.endswith(("-wal", "-shm"))
+    ]

@@ -1,0 +1,52 @@
+"""
+Writers that do not wait for locks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sqlite_log_handler._write.retention.limits import Limits
+from sqlite_log_handler._write.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+from batches import Said
+
+
+@pytest.fixture
+def said() -> Said:
+    """
+    What the operator was told.
+    """
+    return Said()
+
+
+@pytest.fixture
+def make_writer(path: Path, said: Said) -> Iterator[Callable[[], Writer]]:
+    """
+    Make writers that do not wait for locks.
+    """
+    made = []
+
+    def make(path: object = path, limits: Limits = Limits()) -> Writer:  # noqa: B008 - frozen
+        writer = Writer(str(path), busy_timeout=0, limits=limits, say=said)
+        made.append(writer)
+        return writer
+
+    yield make
+
+    for writer in made:
+        writer.close()
+
+
+@pytest.fixture
+def writer(make_writer: Callable[[], Writer]) -> Writer:
+    """
+    The writer of the test.
+    """
+    return make_writer()

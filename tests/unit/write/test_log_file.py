@@ -1,0 +1,431 @@
+"""
+The file: what it is made like, what is refused, and what becomes of a corrupt one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from freezegun import freeze_time
+
+from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError
+from sqlite_log_handler._logfile.schema import APPLICATION_ID, USER_VERSION
+from sqlite_log_handler._write import log_file as log_file_module
+from sqlite_log_handler._write.queue import Commit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from sqlite_log_handler._write.writer import Writer
+
+from batches import POSIX, Said, corrupt_files, fill, messages, overwrite, pragma, row, switch, write, write_at_last
+
+# The file ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_pragmas(make_writer: Callable[[], Writer], reopened: bool) -> None:
+    """
+    The file is in WAL mode, can be shrunk, and is written as the design says, when it is new and ever after.
+    """
+    if reopened:
+        with contextlib.closing(make_writer()) as first:
+            write(first, "before")
+    writer = make_writer()
+    write(writer, "now")
+
+    assert ("wal", 2, 1) == (
+        pragma(writer, "journal_mode"),
+        pragma(writer, "auto_vacuum"),
+        pragma(writer, "synchronous"),
+    )
+    assert 16 * 1024 * 1024 == pragma(writer, "journal_size_limit")
+    assert (APPLICATION_ID, USER_VERSION) == (
+        pragma(writer, "application_id"),
+        pragma(writer, "user_version"),
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_mode(writer: Writer, path: Path, umask: int) -> None:
+    """
+    Only its owner can read a log, its -wal and its -shm, under any umask.
+    """
+    before = os.umask(umask)
+    try:
+        write(writer, "secret")
+    finally:
+        os.umask(before)
+
+    assert {"app-log.db": 0o600, "app-log.db-wal": 0o600, "app-log.db-shm": 0o600, "app-log.db-lock": 0o600} == {
+        name: os.stat(path.parent / name).st_mode & 0o777 for name in sorted(os.listdir(path.parent))
+    }
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
+@pytest.mark.parametrize("mode", [0o640, 0o666])
+def test_mode_of_an_existing_file(writer: Writer, path: Path, mode: int) -> None:
+    """
+    The mode of a file that is there is its owner's decision.
+    """
+    path.touch()
+    path.chmod(mode)
+    write(writer, "shared")
+
+    assert mode == path.stat().st_mode & 0o777
+
+
+def test_nothing_is_opened_twice(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A file that is where it was is not opened again.
+    """
+    write(writer, "one")
+    connection = writer.file.connection
+    write(writer, "two")
+
+    assert connection is writer.file.connection
+
+
+@POSIX
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_commit_looks_at_each_file_once(
+    make_writer: Callable[..., Writer], path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
+    """
+    Whether the file, its -wal, its lock and the link to it are where they were takes one look each: beside busy
+    threads, each look may be a wait for the interpreter lock.
+    """
+    names = [f"{path}-lock", f"{path}", f"{path}-wal"]
+    if linked:
+        names.insert(1, switch(path, path))
+    writer = make_writer(names[1])
+    write(writer, "one")
+    looks: list[str] = []
+    for name in ("stat", "fstat", "lstat", "readlink"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda path, real=real: (looks.append(str(path)), real(path))[1])
+    write(writer, "two")
+    monkeypatch.undo()
+
+    assert names == looks
+
+
+def test_close_closes_what_another_thread_has_prepared(writer: Writer, path: Path) -> None:
+    """
+    The file is closed when `close` returns, though the thread that wrote to it still runs.
+
+    Without a GIL a statement is finalized by the thread that prepared it, when that comes to it. As long as one is
+    left, SQLite keeps the file open behind the back of a connection that was closed; a fork would inherit it.
+    """
+    written, end = threading.Event(), threading.Event()
+
+    def work() -> None:
+        try:
+            writer.write(Commit([row("a")]))
+        finally:
+            written.set()
+        end.wait()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    written.wait()
+    try:
+        writer.close()
+
+        assert not os.path.exists(f"{path}-wal")
+    finally:
+        end.set()
+        thread.join()
+
+
+def test_close_writes_the_wal_back(writer: Writer, path: Path) -> None:
+    """
+    After close there is one file, with everything in it, beside its lock; a second close does nothing.
+    """
+    write(writer, "one")
+    writer.close()
+    writer.close()
+
+    assert ["app-log.db", "app-log.db-lock"] == sorted(os.listdir(path.parent))
+    write(writer, "two")
+    assert ["one", "two"] == messages(writer)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path: path.mkdir(), lambda path: path.symlink_to(path.parent / "no" / "where")]
+)
+def test_open_first_says_what_will_not_work(writer: Writer, path: Path, make: Callable[[Path], None]) -> None:
+    """
+    What will never work is an error at the first open, with the path and what to do.
+    """
+    try:
+        make(path)
+    except OSError:
+        pytest.skip("no symbolic links")
+    with pytest.raises(LogFileError, match="make it and its folder writable, or choose another"):
+        writer.file.open_first()
+
+
+def test_a_file_that_may_only_be_read_is_refused(writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    SQLite opens a file that may only be read all the same, when its folder may be written to: every commit would fail.
+    """
+    write(writer, "one")
+    writer.close()
+    path.chmod(0o444)
+    if os.access(path, os.W_OK):  # root may do everything
+        monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    with pytest.raises(LogFileError, match=r"Permission denied.*make it and its folder writable, or choose another"):
+        writer.file.open_first()
+
+    assert ["app-log.db", "app-log.db-lock"] == sorted(os.listdir(path.parent))
+    path.chmod(0o600)
+
+
+def test_a_file_that_is_moved_aside_while_it_is_looked_at_is_not_refused(
+    writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Of several processes that start on a corrupt log, one moves it aside while the others ask whether they may write.
+    """
+    path.write_bytes(b"")
+
+    def access(name: str, *_: object, **__: object) -> bool:
+        os.unlink(name)
+        return False
+
+    monkeypatch.setattr(os, "access", access)
+    writer.file.open_first()
+    write(writer, "one")
+
+    assert ["one"] == messages(writer)
+
+
+def test_a_file_that_is_refused_late_leaves_no_lock_open(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    When it is found out under the lock that the file is not ours, the lock is closed.
+    """
+
+    def refuses() -> None:
+        raise ForeignFileError
+
+    monkeypatch.setattr(writer.file, "open", refuses)
+    with pytest.raises(ForeignFileError):
+        writer.file.open_first()
+
+    assert None is writer.file._lock._descriptor
+
+
+def test_open_first_lets_pass_what_may_pass(writer: Writer, path: Path) -> None:
+    """
+    A lock of another process is no reason not to start: the file is opened with the first commit.
+    """
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        writer.file.open_first()
+        assert None is writer.file.connection
+        other.execute("ROLLBACK")
+    write(writer, "later")
+
+    assert ["later"] == messages(writer)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE])
+def test_open_first_lets_a_full_disk_pass(writer: Writer, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """
+    What the system has no room for now, it may have room for later: that is no reason not to start either.
+    """
+    real = os.open
+
+    def fails(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(number, os.strerror(number), path)
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", fails)
+    writer.file.open_first()
+    assert None is writer.file.connection
+    monkeypatch.undo()
+    write(writer, "later")
+
+    assert ["later"] == messages(writer)
+
+
+@pytest.mark.parametrize("name", ["LOCK", "RDLOCK", "CHECKRESERVEDLOCK", "SHMLOCK", "SHMMAP"])
+def test_a_file_system_without_locks_is_refused(writer: Writer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """
+    To SQLite that is an error of the disk, but no write will ever succeed there.
+    """
+
+    def fails(_: object) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = getattr(sqlite3, f"SQLITE_IOERR_{name}")
+        raise error
+
+    monkeypatch.setattr(writer.file, "_prepare", fails)
+    with pytest.raises(LogFileError, match="make it and its folder writable, or choose another"):
+        writer.file.open_first()
+
+
+@pytest.mark.parametrize("mode", ["delete", "off"])
+def test_no_wal(writer: Writer, said: Said, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """
+    Where there is no WAL, the log is kept in the mode there is, and the operator is told once.
+    """
+
+    class NoWal(sqlite3.Connection):
+        def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+            return super().execute(sql.replace("journal_mode = WAL", f"journal_mode = {mode}"), *args)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        log_file_module.sqlite3, "connect", lambda *args, **options: connect(*args, factory=NoWal, **options)
+    )
+    write(writer, "one")
+    writer.close()
+    write(writer, "two")
+
+    assert ["one", "two"] == messages(writer)
+    assert [f"no WAL on this file system, journal mode {mode!r}: readers and the writer wait for each other"] == said
+
+
+# Corrupt files -------------------------------------------------------------------------------------------------------
+
+
+def rootpage(path: Path, name: str) -> int:
+    """
+    Find the first page of a table or an index.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    return int(page)
+
+
+def test_corrupt_file_is_moved_aside(writer: Writer, path: Path, said: Said) -> None:
+    """
+    A log of ours that is corrupt beyond its first page is moved aside as it is, a new one is begun, and it is said.
+    """
+    fill(path)
+    corrupt = overwrite(path, range(2, path.stat().st_size // 4096 + 1))
+    write_at_last(writer)
+    write(writer, "more")
+
+    assert ["after", "dropped at 1", "more"] == messages(writer)
+    # The first 100 bytes have counters, which any open may raise.
+    assert [corrupt[100:]] == [kept[100:] for kept in corrupt_files(path)]
+    assert 1 == len(said)
+    assert "moved aside as" in said[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "records",
+        "records_created_us",
+        "sources",
+        "sqlite_autoindex_sources_1",
+        "processes",
+        "volume",
+        "sqlite_sequence",
+    ],
+)
+def test_corrupt_page(writer: Writer, path: Path, said: Said, name: str) -> None:
+    """
+    Whichever page is found corrupt, when opening or when writing, the log goes on, and nothing is deleted.
+    """
+    fill(path)
+    page = rootpage(path, name)
+    overwrite(path, [page])
+    write_at_last(writer)
+
+    assert ["after", "dropped at 1"] == messages(writer)[-2:]
+    (kept,) = corrupt_files(path)
+    assert b"\xff" * 4096 == kept[(page - 1) * 4096 : page * 4096]
+    assert 1 == len(said)
+
+
+def test_handler_starts_on_a_corrupt_file(writer: Writer, path: Path) -> None:
+    """
+    A program whose log is corrupt starts all the same.
+    """
+    fill(path)
+    overwrite(path, range(2, path.stat().st_size // 4096 + 1))
+    writer.file.open_first()
+    write_at_last(writer)
+
+    assert "after" == messages(writer)[-2]
+
+
+@freeze_time("2025-11-23T10:00:00Z")
+def test_two_corrupt_files_of_one_second(writer: Writer, path: Path) -> None:
+    """
+    A second file that is moved aside within the same second does not replace the first.
+    """
+    corrupt = []
+    for _ in range(2):
+        fill(path)
+        corrupt.append(overwrite(path, [rootpage(path, "sources"), len(corrupt) + 20]))
+        write_at_last(writer)
+        writer.close()
+        path.unlink()
+
+    # The first 100 bytes have counters, which any open may raise.
+    assert {kept[100:] for kept in corrupt} == {kept[100:] for kept in corrupt_files(path)}
+
+
+@POSIX
+def test_corrupt_file_that_another_process_moved_aside(
+    make_writer: Callable[[], Writer], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Whoever finds the corruption second does not move the new file aside that the first has begun.
+
+    With the lock beside the file they take turns; it is where there is no such lock that they can meet.
+    """
+    monkeypatch.setattr("sqlite_log_handler._logfile.write_lock.fcntl", None)
+    fill(path)
+    overwrite(path, [rootpage(path, "sqlite_autoindex_sources_1")])
+    first, second = make_writer(), make_writer()
+    first.file.open()
+    second.file.open()
+    real = second.file.open
+
+    def late() -> sqlite3.Connection:
+        # The first one is faster, after the second has looked for the file.
+        connection = real()
+        monkeypatch.setattr(second.file, "open", real)
+        write_at_last(first)
+        return connection
+
+    monkeypatch.setattr(second.file, "open", late)
+    write_at_last(second)
+    write(first, "first")
+
+    assert ["after", "dropped at 1", "after", "dropped at 1", "first"] == messages(first)
+    assert 1 == len(corrupt_files(path))
+
+
+def test_forgotten_connection_is_not_closed(writer: Writer, path: Path) -> None:
+    """
+    A forked child starts with no connection, no ids and its own start, and leaves its parent's connection open.
+    """
+    write(writer, "parent")
+    connection = writer.file.connection
+    assert connection is not None
+    with freeze_time("2025-11-23T10:00:00Z"):
+        writer.forget(lost=False, interrupted=False)
+
+    assert (None, None) == (writer.file.connection, writer._inserter)
+    assert 1_763_892_000.0 == writer._origin.started
+    assert [(1,)] == connection.execute("SELECT count(*) FROM records").fetchall()
+    connection.close()
+    write(writer, "child")
+    assert ["parent", "child"] == messages(writer)

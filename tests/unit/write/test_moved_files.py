@@ -1,0 +1,375 @@
+"""
+The file beside other processes: they make it at the same time, move it, replace it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sqlite3
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sqlite_log_handler._logfile.errors import ForeignFileError
+from sqlite_log_handler._logfile.write_lock import WriteLock
+from sqlite_log_handler._write import log_file as log_file_module
+from sqlite_log_handler._write.queue import Commit
+from sqlite_log_handler._write.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+from batches import POSIX, messages, read, row, write
+
+# Several processes, and what others do to the file -------------------------------------------------------------------
+
+
+def test_two_writers_of_a_new_file(path: Path) -> None:
+    """
+    Writers that begin one file at the same moment both write to it, and neither takes it for a foreign one.
+    """
+    for attempt in range(10):
+        target = path.with_name(f"{attempt}.db")
+        barrier = threading.Barrier(4)
+        faults: list[BaseException] = []
+
+        def run(name: str, target: Path = target, barrier: threading.Barrier = barrier) -> None:
+            writer = Writer(str(target), busy_timeout=5)
+            try:
+                barrier.wait()
+                start = 0
+                while start < 5:
+                    # What is locked now may be free at the next tick.
+                    with contextlib.suppress(sqlite3.OperationalError, TimeoutError):
+                        writer.write(Commit([row(f"{start}", name=name, process=7)]))
+                        start += 1
+            except BaseException as error:  # noqa: BLE001 - shown by the main thread
+                faults.append(error)  # noqa: B023 - joined within the loop
+            finally:
+                writer.close()
+
+        threads = [threading.Thread(target=run, args=(f"app.{number}",)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert [] == faults
+        with contextlib.closing(sqlite3.connect(target)) as connection:
+            for number in range(4):
+                assert [(f"{count}",) for count in range(5)] == connection.execute(
+                    "SELECT message FROM logs WHERE logger = ? ORDER BY id", (f"app.{number}",)
+                ).fetchall()
+            assert [(4, 1)] == connection.execute(
+                "SELECT (SELECT count(*) FROM sources), (SELECT count(*) FROM processes)"
+            ).fetchall()
+            assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
+
+
+def test_schema_that_another_process_made_meanwhile(
+    make_writer: Callable[[], Writer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Between the look at an empty file and the lock another process may make the schema: then it is used.
+    """
+    first, second = make_writer(), make_writer()
+    real = log_file_module.is_ours
+    calls = 0
+
+    def is_ours(connection: sqlite3.Connection, path: str) -> bool:
+        nonlocal calls
+        calls += 1
+        found = real(connection, path)
+        if calls == 1:
+            assert not found
+            second.file.open()
+        return found
+
+    monkeypatch.setattr(log_file_module, "is_ours", is_ours)
+    write(first, "first")
+    write(second, "second")
+
+    assert ["first", "second"] == messages(first) == messages(second)
+
+
+@POSIX
+def test_nothing_is_written_without_the_lock(make_writer: Callable[[], Writer], path: Path) -> None:
+    """
+    While somebody else holds the lock beside the file, nobody commits or makes tables, and a new handler starts anyway.
+
+    Two processes that commit and checkpoint at the same moment can corrupt the file with most versions of SQLite.
+    """
+    waiting, lock = make_writer(), WriteLock(str(path))
+    with lock.hold(0):
+        waiting.file.open_first()
+        with pytest.raises(TimeoutError, match=path.name):
+            write(waiting, "one")
+        assert not path.exists()
+        # Not the last one to close, so it need not wait.
+        waiting.close()
+    lock.close()
+    write(waiting, "two")
+
+    assert ["two"] == messages(waiting)
+
+
+def test_a_child_never_closes_the_connection_of_its_parent(
+    make_writer: Callable[[], Writer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A connection that a forked child has inherited is not closed when nobody has it any more, not even at the end.
+
+    Its close may write back and delete a WAL that the parent goes on using, or wait for a lock that a thread held.
+    """
+
+    class Connection(sqlite3.Connection):
+        pass
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Connection, **options))
+    writer = make_writer()
+    write(writer, "one")
+    assert writer.file.connection is not None
+    inherited = weakref.ref(writer.file.connection)
+    writer.forget(lost=False, interrupted=False)
+    gc.collect()
+
+    found = inherited()
+    assert found is not None
+    assert [("one",)] == found.execute("SELECT message FROM logs").fetchall()
+    found.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_does_not_share_the_lock(writer: Writer, path: Path) -> None:
+    """
+    A child that was forked in the middle of a commit of its parent waits for the lock like everybody else.
+
+    The open file is inherited, and with it the lock: whoever has it open has the lock already.
+    """
+    with writer.file._lock.hold(0):
+        child = os.fork()
+        if child == 0:
+            writer.forget(lost=False, interrupted=False)
+            try:
+                write(writer, "child")
+            except TimeoutError:
+                os._exit(0)
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+
+    assert 0 == os.waitstatus_to_exitcode(status)
+
+
+@POSIX
+def test_the_lock_is_held_from_open_to_close(
+    make_writer: Callable[[], Writer], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Every statement that writes to the file, and the checkpoint of `close`, come while the lock is held.
+    """
+    lock, free = WriteLock(str(path)), []
+
+    def look() -> None:
+        with contextlib.suppress(TimeoutError), lock.hold(0):
+            free.append(True)
+
+    class Watched(sqlite3.Connection):
+        def execute(self, *arguments: Any) -> Any:
+            look()
+            return super().execute(*arguments)
+
+        def close(self) -> None:
+            look()
+            super().close()
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Watched, **options))
+    writer = make_writer()
+    writer.file.open_first()
+    write(writer, "one")
+    os.rename(path, f"{path}.1")
+    write(writer, "two")
+    writer.close()
+    lock.close()
+
+    assert [] == free
+
+
+def test_nothing_is_made_beside_a_file_that_is_refused(writer: Writer, path: Path) -> None:
+    """
+    A file that is not ours is left as it is, and so is its folder.
+    """
+    path.write_text("a text of more than nothing")
+    with pytest.raises(ForeignFileError):
+        writer.file.open_first()
+
+    assert [path.name] == os.listdir(path.parent)
+
+
+@POSIX
+@pytest.mark.parametrize("state", ["closed", "open", "killed"])
+def test_a_foreign_database_in_wal_mode_is_left_as_it_is(writer: Writer, path: Path, state: str) -> None:
+    """
+    Nothing appears beside another program's database, whether that is closed, open, or was killed over its WAL.
+
+    The read-only look made a -shm, or left a -wal behind, because it read the file together with its WAL.
+    """
+    other = path.with_name("other.db")
+    with contextlib.closing(sqlite3.connect(other, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE precious (x)")
+        if state == "closed":
+            connection.close()
+        for end in ("", "-wal", "-shm")[: 2 if state == "killed" else 3]:
+            if os.path.exists(f"{other}{end}"):
+                os.link(f"{other}{end}", f"{path}{end}")
+        before = {name: (path.parent / name).read_bytes() for name in os.listdir(path.parent) if "-shm" not in name}
+        names = sorted(os.listdir(path.parent))
+        with pytest.raises(ForeignFileError, match="of another program"):
+            writer.file.open_first()
+
+        assert names == sorted(os.listdir(path.parent))
+        assert before == {name: (path.parent / name).read_bytes() for name in before}
+
+
+def test_an_empty_database_in_wal_mode_becomes_a_log(make_writer: Callable[[], Writer], path: Path) -> None:
+    """
+    A database without tables that somebody has put into WAL mode is taken, and the next process finds a log in it.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    writer, second = make_writer(), make_writer()
+    write(writer, "first")
+    second.file.open_first()
+    write(second, "second")
+
+    assert ["first", "second"] == messages(writer)
+
+
+def test_writers_take_turns(make_writer: Callable[[], Writer]) -> None:
+    """
+    Two writers on one file share its sources, and the ids of both rise together.
+    """
+    first, second = make_writer(), make_writer()
+    for number in range(3):
+        write(first, f"first {number}")
+        write(second, f"second {number}")
+
+    assert [f"{name} {number}" for number in range(3) for name in ("first", "second")] == messages(first)
+    assert [(1,)] == read(first, "SELECT count(*) FROM sources")
+
+
+@POSIX
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_file_that_was_renamed(writer: Writer, path: Path, checkpointed: bool) -> None:
+    """
+    After logrotate the old file has all of its rows, those in the WAL too, and a new file is begun.
+    """
+    write(writer, "0", "1")
+    if checkpointed:
+        read(writer, "PRAGMA wal_checkpoint(PASSIVE)")
+        write(writer, "2")
+    before = messages(writer)
+    path.rename(path.with_name("rotated.db"))
+    write(writer, "after")
+
+    assert ["after"] == messages(writer)
+    with contextlib.closing(sqlite3.connect(path.with_name("rotated.db"))) as connection:
+        assert before == [message for (message,) in connection.execute("SELECT message FROM logs ORDER BY id")]
+        assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
+
+
+@POSIX
+@pytest.mark.parametrize("ends", [[""], ["", "-wal", "-shm"], ["-wal"], ["-wal", "-shm"]], ids="+".join)
+def test_file_that_was_unlinked(writer: Writer, path: Path, ends: list[str]) -> None:
+    """
+    After an unlink of the file or of its -wal, what is written stands in a file that can be found.
+    """
+    write(writer, "before")
+    for end in ends:
+        os.unlink(f"{path}{end}")
+    write(writer, "after")
+    found = messages(writer)
+    writer.close()
+
+    assert "after" == found[-1]
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert found == [message for (message,) in connection.execute("SELECT message FROM logs ORDER BY id")]
+        assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
+
+
+def make_database(path: Path, mode: str) -> None:
+    """
+    Make another program's database.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {mode}")
+        connection.execute("CREATE TABLE precious (x)")
+        connection.execute("INSERT INTO precious VALUES ('gold')")
+        connection.commit()
+
+
+@POSIX
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+@pytest.mark.parametrize("read_meanwhile", [False, True])
+def test_file_that_was_replaced_by_a_foreign_one(writer: Writer, path: Path, mode: str, read_meanwhile: bool) -> None:
+    """
+    A foreign file that comes in place of the log is refused and untouched: SQLite would apply the old WAL to it.
+    """
+    write(writer, *map(str, range(100)))
+    foreign = path.with_name("foreign.db")
+    make_database(foreign, mode)
+    before = foreign.read_bytes()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        if read_meanwhile:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM records").fetchone()
+            write(writer, "more")
+        foreign.replace(path)
+        for _ in range(3):
+            with pytest.raises(ForeignFileError):
+                writer.write(Commit([row("after")]))
+    writer.close()
+
+    assert before == path.read_bytes()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert [("gold",)] == connection.execute("SELECT x FROM precious").fetchall()
+
+
+@POSIX
+def test_file_that_was_replaced_by_a_text(writer: Writer, path: Path) -> None:
+    """
+    A text file that comes in place of the log is refused and untouched.
+    """
+    write(writer, *map(str, range(100)))
+    text = path.with_name("text")
+    text.write_text("precious\n" * 1_000)
+    text.replace(path)
+    with pytest.raises(ForeignFileError):
+        writer.write(Commit([row("after")]))
+    writer.close()
+
+    assert "precious\n" * 1_000 == path.read_text()
+
+
+@POSIX
+def test_file_that_was_replaced_by_another_log(writer: Writer, path: Path) -> None:
+    """
+    A log that comes in place of the log, as when a backup is put back, keeps its rows and gets the new ones.
+    """
+    other = Writer(f"{path}.other")
+    write(other, "other")
+    other.close()
+    write(writer, *map(str, range(100)))
+    os.replace(f"{path}.other", path)
+    write(writer, "after")
+
+    assert ["other", "after"] == messages(writer)
+    assert [("ok",)] == read(writer, "PRAGMA integrity_check")
