@@ -38,6 +38,13 @@ WATCHDOG = 300
 LONG_WATCHDOG = 7_200
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """
+    Run the whole suite in two processes; a part of it that is named runs in one, where a debugger and `-s` work.
+    """
+    return 0 if config.args_source is pytest.Config.ArgsSource.ARGS else 2
+
+
 def pytest_configure() -> None:
     """
     Have programs end by SIGINT, which a shell's background jobs ignore, and all that they start with them.
@@ -48,11 +55,22 @@ def pytest_configure() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """
-    Add what the suite in tests/faults can be told.
+    Add the options that choose how much is run.
     """
+    parser.addoption("--slow", action="store_true", help="run the slow tests as well, as .ci/run does")
     parser.addoption(
         "--long", action="store_true", help="run the fault suite at its full numbers (some minutes) instead of briefly"
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """
+    Skip the slow tests, unless they are asked for.
+    """
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="slow; --slow runs it"))
 
 
 # Handlers by name, which dictConfig fills. typeshed does not know it.

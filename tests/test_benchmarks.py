@@ -32,6 +32,7 @@ def python(*arguments: str, **environment: str) -> str:
     return run.stdout
 
 
+@pytest.mark.slow
 def test_the_command_runs(tmp_path):
     """
     The command runs what it is told to, prints each bound with what was measured, and writes it as JSON.

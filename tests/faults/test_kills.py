@@ -122,6 +122,7 @@ def test_a_wal_cut_anywhere(start, contents, path, tmp_path, long):
             tmp_path.joinpath(f"copy.db{end}").unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 @pytest.mark.privileged
 def test_killed_at_the_nth_write(start, contents, path, strace, long):
     """

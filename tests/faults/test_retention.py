@@ -135,6 +135,7 @@ def test_pruning_that_always_fails_is_said_once(make, clock, log, monkeypatch, s
     assert said[0].startswith("cannot prune (OperationalError: no such table: nowhere)")
 
 
+@pytest.mark.slow
 def test_a_reader_that_stays_costs_rows_but_not_the_disk(make, clock, log, contents, path, said, warnings):
     """
     While a reader holds a snapshot the WAL cannot be written back. At the budget rows are dropped, and counted in the
@@ -193,6 +194,7 @@ def test_closing_beside_a_reader_keeps_the_books(make, clock, log, contents, pat
     assert 2_020 == stats.dropped_total + stats.written
 
 
+@pytest.mark.slow
 def test_file_and_wal_stay_within_the_budget(make, clock, log, path):
     """Whatever is logged, file and WAL are within 110 % of `max_bytes` after each commit."""
     handler = make(max_bytes=2 * MB, capacity=50_000)
@@ -211,6 +213,7 @@ def test_file_and_wal_stay_within_the_budget(make, clock, log, path):
     assert check_prunes(path) > 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["x" * 1_000, "日" * 1_000, "x" * 129, "x" * 128])
 def test_the_name_of_a_thread_is_part_of_the_budget(make, clock, log, path, name, monkeypatch):
     """
@@ -248,6 +251,7 @@ def test_a_budget_that_is_new_is_reached_without_a_drop(make, clock, log, path):
     assert taken(path) <= 3 * MB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["conn.{:032}", "conn.{:0500}"], ids=["usual names", "long names"])
 def test_a_logger_for_each_connection(make, clock, path, name):
     """
@@ -285,6 +289,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 def test_killed_while_it_prunes(start, contents, path, long):
     """A process that is killed in the middle of pruning leaves a sound file, whose books tell what is gone."""
     for seed in range(100 if long else 8):

@@ -1042,7 +1042,7 @@ def test_stack_info() -> None:
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "日", "😀", "\0", "\ud800", "\\", "\x01"], ids=ascii)
-@pytest.mark.parametrize("max_bytes", [1_024, 4_096, 65_536])
+@pytest.mark.parametrize("max_bytes", [1_024, 4_096, pytest.param(65_536, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("field", ["message", "exc_text", "stack_info", "attribute", "attributes", "key", "all"])
 def test_cut(letter: str, max_bytes: int, field: str) -> None:
     """
@@ -1245,6 +1245,7 @@ def queued(texts: Any, **values: Any) -> tuple[int, int]:
     return records.queued_size * SIZE_UNIT, after - before
 
 
+@pytest.mark.slow
 def test_full_queue_takes_33_megabytes() -> None:
     """
     100,000 rows of 50 characters take 33 MB at most, and the queue says no less than it takes.
@@ -1255,6 +1256,7 @@ def test_full_queue_takes_33_megabytes() -> None:
     assert 33_000_000 >= estimate >= truth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [0, 8, 50, 1_000, 15_000, 100_000])
 @pytest.mark.parametrize("letter", ["x", "é", "日", "😀"])
 def test_estimate_is_not_below_the_truth(letter: str, length: int) -> None:

@@ -337,6 +337,7 @@ def test_a_writer_that_stays_is_an_error(prune, log, path, monkeypatch):
         prune("--max-rows", "1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("linked", [False, True])
 def test_a_reader_that_stays_is_said(prune, log, path, capsys, clock, linked):
     """
@@ -360,6 +361,7 @@ def test_a_reader_that_stays_is_said(prune, log, path, capsys, clock, linked):
     assert 0 == prune("--max-bytes", "2MB", file=file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--max-rows", "10"], ["--vacuum"], ["--max-rows", "10", "--vacuum"]])
 def test_a_reader_that_keeps_a_small_wal_is_said(prune, log, path, capsys, clock, held_wal, arguments):
     """

@@ -211,6 +211,7 @@ def overflow(log, start: int, count: int, width: int = 60) -> None:
     log.connection.execute("COMMIT")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "count", "rows", "most"), [(60, 6_000, 1_000, 1.1), (1_000, 1_000, 20, 1.3)])
 @pytest.mark.parametrize("lifetime", [1_000_000, 30], ids=["one process", "many processes"])
 def test_many_loggers_do_not_push_out_the_rows(log, width, count, rows, most, lifetime):
