@@ -96,7 +96,7 @@ def test_a_signal_when_the_lock_was_just_taken(lock):
     holder = Holder(lock)
     held = False
 
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the try is what is tested
+    with pytest.raises(KeyboardInterrupt):
         try:
             holder.let_go()
             (held,) = acquire(lock)

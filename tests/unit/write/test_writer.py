@@ -111,7 +111,7 @@ def test_interrupted_commit(
     def interrupted(*args: object) -> None:
         raise error
 
-    with monkeypatch.context() as patch, pytest.raises(error):  # noqa: PT012 - the patch is part of it
+    with monkeypatch.context() as patch, pytest.raises(error):
         patch.setattr(Inserter, "_insert_gap", interrupted)
         writer.write(Commit([row("new", name="new")], [gap(1)]))
 
