@@ -220,8 +220,9 @@ class WriteLock:
             if database is not None:
                 with contextlib.suppress(OSError):
                     os.fchown(descriptor, database.st_uid, database.st_gid)
-                with contextlib.suppress(OSError):
-                    os.fchmod(descriptor, database.st_mode & 0o666)
+            with contextlib.suppress(OSError):
+                # Whatever the umask is: one of 0277 would make a file that its owner may not open again.
+                os.fchmod(descriptor, 0o600 if database is None else database.st_mode & 0o666)
         if descriptor > _STDERR:
             return descriptor
         try:

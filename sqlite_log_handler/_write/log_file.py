@@ -41,6 +41,9 @@ _FREE_THREADED = "free-threading" in sys.version
 # https://sqlite.org/fileformat2.html#pages
 _SMALLEST_PAGE = 512
 
+# The file, its -wal, its -shm, its -journal and its folder.
+_DESCRIPTORS = 5
+
 # Whether the system tells what this process may do, and not only who started it.
 _EFFECTIVE = os.access in os.supports_effective_ids
 
@@ -222,7 +225,8 @@ class LogFile:
         """
         wal = self.real + "-wal"
         known = self._files[-1] if self._wal and self._files else None
-        self._write_back()
+        if not self._has_lost_shm():
+            self._write_back()
         self._close()
         is_there = identity_of(self.real) in self._files[:1]
         if known is not None and not is_there and identity_of(wal) == known and os.stat(wal).st_size:
@@ -341,12 +345,40 @@ class LogFile:
             with contextlib.suppress(sqlite3.Error):
                 self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
+    def _has_lost_shm(self) -> bool:
+        """
+        Tell whether another -shm, or none, is beside the file and the -wal that the connection has open.
+        """
+        if not self._wal or not self._files:
+            return False
+        *files, shm, wal = self._files
+        now, _ = self._stat(self.real)
+        return now[:1] == tuple(files[:1]) and now[-1:] == (wal,) and now[-2:-1] != (shm,)
+
     def _close(self) -> None:
         connection, self.connection = self.connection, None
-        if connection is not None:
+        if connection is None:
+            return
+        if self._has_lost_shm():
+            self._close_without_writing_back(connection)
+        else:
             connection.close()
-            if _FREE_THREADED:
-                _finalize_all()
+        if _FREE_THREADED:
+            _finalize_all()
+
+    def _close_without_writing_back(self, connection: sqlite3.Connection) -> None:
+        """
+        Close a connection whose -shm was removed: it does not know what others have added to the WAL since.
+
+        A connection writes the WAL back and deletes it when it gets an exclusive lock on the file. The first does not
+        get one, because the second is open, and the second does not, because it may only read.
+        """
+        try:
+            with contextlib.closing(connect_read_only(self.real, timeout=self._busy_timeout)) as reading:
+                reading.execute("SELECT max(id) FROM records").fetchone()
+                connection.close()
+        except sqlite3.Error:
+            _keep_open(connection)
 
     def roll_back(self, error: BaseException) -> None:
         """
@@ -358,6 +390,9 @@ class LogFile:
                 connection.execute("ROLLBACK")
         except sqlite3.Error:
             # A new connection finds the file as the last commit left it.
+            self._close()
+        if primary_code(error) == sqlite3.SQLITE_READONLY:
+            # It was opened while the file might only be read, and stays so. A new one finds out what holds now.
             self._close()
         if _is_corrupt(error):
             if self._files == self._stat(self.path)[0]:
@@ -392,7 +427,7 @@ class LogFile:
             # It may have been moved, and the link after it, away from its -wal.
             files.append(identity_of(self.real))
         if self._wal:
-            files.append(identity_of(self.real + "-wal"))
+            files += (identity_of(self.real + "-shm"), identity_of(self.real + "-wal"))
         return tuple(files), found.st_size
 
 
@@ -445,7 +480,25 @@ def _passes(error: BaseException) -> bool:
     Tell whether what keeps the file from being opened may be over soon.
     """
     code, number = getattr(error, "sqlite_errorcode", 0), getattr(error, "errno", None)
+    if primary_code(error) == sqlite3.SQLITE_CANTOPEN:
+        return not _has_descriptors()
     return number in _PASSING_ERRORS or (primary_code(error) in _PASSING_CODES and code not in _LASTING_CODES)
+
+
+def _has_descriptors() -> bool:
+    """
+    Tell whether this process may open as many files as SQLite does: of the lack of one it says CANTOPEN only.
+    """
+    descriptors: list[int] = []
+    try:
+        while len(descriptors) < _DESCRIPTORS:
+            descriptors.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return False
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    return True
 
 
 def _may_only_be_read(path: str) -> bool:
@@ -459,11 +512,17 @@ def _may_only_be_read(path: str) -> bool:
 
 def _create(path: str) -> None:
     """
-    Create an empty file, if there is none, that only its owner may read (logs hold secrets); the -wal and the -shm
-    inherit its mode.
+    Create an empty file, if there is none, that only its owner can read and write, whatever the umask is.
+
+    Logs hold secrets. The -wal and the -shm get its mode.
     """
     with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        try:
+            if hasattr(os, "fchmod"):  # not on Windows
+                os.fchmod(descriptor, 0o600)
+        finally:
+            os.close(descriptor)
 
 
 def _statements(script: str) -> list[str]:

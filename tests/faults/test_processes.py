@@ -255,3 +255,86 @@ def test_many_processes_on_one_file(start, contents, long):
 
     assert [0] * 8 == [code for _, code in said], said
     assert {f"process-{who}": list(range(rows)) for who in range(8)} == contents().numbers
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_child_that_gives_up_its_rights(run, tmp_path):
+    """
+    A process that configures as root goes on as another user while the file is open. A fork closes it.
+
+    What the child logs waits, the reason stands in `last_error`, and at the end it is dropped and counted.
+    """
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    run(
+        """
+        handler = SQLiteHandler(path, flush_interval=3600, close_timeout=0)
+        logger.addHandler(handler)
+        logger.info("program 0")
+        assert handler.flush(60)
+        os.setegid(65534), os.seteuid(65534)
+        logger.info("program 1")
+        assert handler.flush(60)
+        pid = os.fork()
+        if not pid:
+            logger.info("child 0")
+            assert not handler.flush(0)
+            assert "Permission denied" in handler.stats().last_error
+            handler.close()
+            assert (1, 0, 1) == (handler.stats().seen, handler.stats().written, handler.stats().dropped_total)
+            os._exit(0)
+        assert 0 == os.waitpid(pid, 0)[1]
+        os.seteuid(0), os.setegid(0)
+        """,
+        options=QUIET,
+        stderr=".*closed with 1 records dropped .close_timeout.; PermissionError.*",
+    )
+
+
+def test_a_process_that_is_stopped_in_a_commit(start, run, contents):
+    """
+    A process that is stopped in the middle of a commit holds up all others on its file until it goes on.
+
+    They keep what they log, up to `capacity`, say after five seconds which process they wait for, and lose nothing.
+    """
+    stopped = start(
+        """
+        from sqlite_log_handler._write.inserts import Inserter
+        write = Inserter.write
+        def stops(*arguments):
+            write(*arguments)
+            print("in the commit", flush=True)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        Inserter.write = stops
+        handler = SQLiteHandler(path, flush_interval=3600)
+        logger.addHandler(handler)
+        logger.info("stopped 0")
+        assert handler.flush(60)
+        Inserter.write = write
+        """
+    )
+    assert "in the commit\n" == stopped.stdout.readline()
+    run(
+        """
+        pid, now = int(arguments[0]), [0.0]
+        _listener.TURN_OUTAGE_AFTER = 5
+        handler = SQLiteHandler(path, flush_interval=3600)
+        logger.addHandler(handler)
+        handler.listener._clock = lambda: now[0]
+        said = handler.listener._say = type("Said", (list,), {"__call__": lambda self, text: self.append(text)})()
+        logger.info("waiting 0")
+        for _ in range(7):
+            assert not handler.listener.commit()
+            now[0] += 1
+        assert f"process {pid} is writing" in handler.stats().last_error
+        assert 1 == len(said) and f"process {pid} is writing" in said[0], said
+        assert 1 == handler.stats().queued
+        os.kill(pid, signal.SIGCONT)
+        while not handler.listener.commit(): pass
+        assert (1, 0) == (handler.stats().written, handler.stats().dropped_total)
+        """,
+        stopped.pid,
+    )
+    assert 0 == stopped.wait()
+
+    assert {"stopped": [0], "waiting": [0]} == contents().numbers

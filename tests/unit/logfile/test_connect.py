@@ -130,7 +130,7 @@ def open_writer(path: Path) -> None:
     """
     Open as the listener does.
     """
-    Writer(str(path)).open()
+    Writer(str(path)).file.open()
 
 
 def open_handler(path: Path) -> None:

@@ -54,7 +54,7 @@ def test_pragmas(make_writer: Callable[[], Writer], reopened: bool) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o277])
 def test_mode(writer: Writer, path: Path, umask: int) -> None:
     """
     Only its owner can read a log, its -wal and its -shm, under any umask.
@@ -100,10 +100,11 @@ def test_a_commit_looks_at_each_file_once(
     make_writer: Callable[..., Writer], path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
 ) -> None:
     """
-    Whether the file, its -wal, its lock and the link to it are where they were takes one look each: beside busy
-    threads, each look may be a wait for the interpreter lock.
+    A commit looks once at the file, its -wal, its -shm, its lock and the link to it, to see whether they were moved.
+
+    Beside busy threads, each look may be a wait for the interpreter lock.
     """
-    names = [f"{path}-lock", f"{path}", f"{path}-wal"]
+    names = [f"{path}-lock", f"{path}", f"{path}-shm", f"{path}-wal"]
     if linked:
         names.insert(1, switch(path, path))
     writer = make_writer(names[1])
@@ -259,6 +260,38 @@ def test_open_first_lets_a_full_disk_pass(writer: Writer, monkeypatch: pytest.Mo
     assert ["later"] == messages(writer)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows counts no descriptors")
+@pytest.mark.parametrize("free", range(6))
+def test_open_first_lets_pass_that_no_descriptor_is_left(writer: Writer, free: int) -> None:
+    """
+    A process that has no descriptor left for a moment may still make a handler.
+
+    SQLite says "unable to open database file" of it, as of a file that can never be opened, so the program did not
+    start. Which call is the first to find no descriptor depends on how many are left.
+    """
+    import resource  # noqa: PLC0415 - not on Windows
+
+    writer.file.open()
+    writer.close()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, limits[0]), limits[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for descriptor in taken[:free]:
+            os.close(descriptor)
+        writer.file.open_first()
+    finally:
+        for descriptor in taken[free:]:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    write(writer, "one")
+    assert ["one"] == messages(writer)
+
+
 @pytest.mark.parametrize("name", ["LOCK", "RDLOCK", "CHECKRESERVEDLOCK", "SHMLOCK", "SHMMAP"])
 def test_a_file_system_without_locks_is_refused(writer: Writer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """
@@ -287,7 +320,7 @@ def test_no_wal(writer: Writer, said: Said, monkeypatch: pytest.MonkeyPatch, mod
 
     connect = sqlite3.connect
     monkeypatch.setattr(
-        log_file_module.sqlite3, "connect", lambda *args, **options: connect(*args, factory=NoWal, **options)
+        log_file_module.sqlite3, "connect", lambda *args, **options: connect(*args, **{**options, "factory": NoWal})
     )
     write(writer, "one")
     writer.close()

@@ -8,6 +8,8 @@ import contextlib
 import gc
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -372,4 +374,66 @@ def test_file_that_was_replaced_by_another_log(writer: Writer, path: Path) -> No
     write(writer, "after")
 
     assert ["other", "after"] == messages(writer)
+    assert [("ok",)] == read(writer, "PRAGMA integrity_check")
+
+
+def test_a_file_that_may_only_be_read_for_a_moment(writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A restored file that belongs to root until it is given back is written to from then on.
+
+    SQLite opened it read-only, and the writer kept that connection: no commit ever succeeded again.
+    """
+    write(writer, "before")
+    writer.close()
+    with monkeypatch.context() as patch, pytest.raises(PermissionError):
+        patch.setattr(log_file_module, "_may_only_be_read", lambda _: True)
+        write(writer, "refused")
+    write(writer, "after")
+
+    assert ["before", "after"] == messages(writer)
+
+
+def test_a_connection_that_may_only_read_is_opened_anew(writer: Writer) -> None:
+    """
+    The file may become writable between the look at it and the opening. One commit fails, and the next succeeds.
+    """
+    write(writer, "before")
+    read(writer, "PRAGMA query_only = ON")
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        write(writer, "refused")
+    write(writer, "after")
+
+    assert ["before", "after"] == messages(writer)
+
+
+WRITES = """
+import logging, sys
+from sqlite_log_handler._write.queue import Commit
+from sqlite_log_handler._write.row import make_row
+from sqlite_log_handler._write.writer import Writer
+writer = Writer(sys.argv[1])
+for number in range(5):
+    writer.write(Commit([make_row(logging.makeLogRecord({"name": "other", "msg": f"other {number}"}))]))
+writer.close()
+"""
+
+
+@POSIX
+@pytest.mark.parametrize("closes", [False, True], ids=["writes on", "closes"])
+def test_a_shm_that_is_removed(make_writer: Callable[[], Writer], path: Path, closes: bool) -> None:
+    """
+    After `rm app-log.db-shm` no row is lost that was counted as written.
+
+    The -shm holds the index of the WAL. A process that came later made a new one, and each of the two wrote over the
+    other's frames in the WAL. A close without a write did so by writing its own frames back and deleting the WAL.
+    """
+    writer = make_writer()
+    write(writer, "before")
+    os.remove(f"{path}-shm")
+    subprocess.run([sys.executable, "-c", WRITES, path], check=True)
+    if closes:
+        writer.close()
+    write(writer, "after")
+
+    assert ["before", *(f"other {number}" for number in range(5)), "after"] == messages(writer)
     assert [("ok",)] == read(writer, "PRAGMA integrity_check")
