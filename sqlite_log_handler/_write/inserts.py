@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from sqlite_log_handler._logfile.schema import ROW_BYTES
 from sqlite_log_handler._write import row as _row
+from sqlite_log_handler._write.plain import clean
 from sqlite_log_handler._write.queue import Commit, Gap
 from sqlite_log_handler._write.row import PackedRow
 
@@ -212,7 +213,7 @@ class Inserter:
         process_id = self._processes[warning[_row.THREAD]]
         for (cause, levelno, name), (count, since, until) in gap.drops.items():
             # Of a record that was refused nothing has been cleaned yet.
-            logger, level = _row.clean(name), _row.integer(levelno)
+            logger, level = clean(name), _row.integer(levelno)
             since_us, until_us = _row.microseconds(since), _row.microseconds(until)
             self.connection.execute(
                 "INSERT INTO drops (after_id, since_us, until_us, process_id, cause, logger, levelno, count) "
@@ -323,7 +324,7 @@ class Inserter:
         for levelno in levels:
             name = logging.getLevelName(levelno)
             if name != f"Level {levelno}":
-                self.connection.execute("INSERT OR REPLACE INTO levels VALUES (?, ?)", (levelno, _row.clean(name)))
+                self.connection.execute("INSERT OR REPLACE INTO levels VALUES (?, ?)", (levelno, clean(name)))
         self._levels.update(levels)
 
     def _process_id(self, pid: int, name: str) -> int:
@@ -332,7 +333,7 @@ class Inserter:
         key = (self._origin.host, pid, name, round(self._origin.started * 1e6) if ours else 0)
         self.connection.execute(
             "INSERT OR IGNORE INTO processes (host, pid, name, started_us, program) VALUES (?, ?, ?, ?, ?)",
-            (*key, _row.clean(self._origin.program) if ours else ""),
+            (*key, clean(self._origin.program) if ours else ""),
         )
         found = self.connection.execute(
             "SELECT id FROM processes WHERE host = ? AND pid = ? AND name = ? AND started_us = ?", key

@@ -14,14 +14,26 @@ UTF-8 and has no NUL in it, `int` within 64 bits, finite `float`, None. What can
 """
 
 import copy
-import json
 import logging
 import os
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from logging import LogRecord
 from typing import Any, Final, TypeAlias
+
+from sqlite_log_handler._write import plain
+from sqlite_log_handler._write.plain import (
+    NAME_LENGTH,
+    clean,
+    cut,
+    encode_attributes,
+    escape,
+    exact,
+    shares,
+    short_repr,
+    shown,
+    utf8_length,
+)
 
 # (logger, pathname, lineno, func)
 Source: TypeAlias = tuple[str, str, int, str]
@@ -54,8 +66,8 @@ EXC_TEXT: Final = 9
 STACK_INFO: Final = 10
 ATTRIBUTES: Final = 11  # a JSON object
 
-TRUNCATED = 1
-MALFORMED = 2
+TRUNCATED: Final = plain.TRUNCATED
+MALFORMED: Final = plain.MALFORMED
 
 # CPython keeps one object for each int up to 256. In units of 64 bytes a size is such an int up to 16 KiB, and takes
 # no memory of its own; in bytes it would take 32 bytes a row, a tenth of the row.
@@ -73,9 +85,6 @@ MAX_RECORD_BYTES = 64 * 1024
 _MAX_SECONDS = 9e12
 _MAX_SQUARE = _MAX_SECONDS * _MAX_SECONDS
 
-# Longer names are not names. PATH_MAX is 4096, but nobody has a source file there.
-_NAME_LENGTH = 1_000
-
 # The name of a thread stands in each row of the file, though only once in memory. One of so many bytes takes no more in
 # the file than what is counted for a row in any case; a longer one is counted in each row.
 _SHORT_NAME = 128
@@ -84,6 +93,7 @@ _SHORT_NAME = 128
 _INTERNED = 4_096
 _sources: dict[object, Source] = {}
 _threads: dict[object, Thread] = {}
+
 # Who logs at which level from where: what a row of the same call site and the same thread holds again.
 _known: dict[object, tuple[int, Source, Thread]] = {}
 
@@ -93,12 +103,25 @@ _WITHOUT_TASK_NAME = sys.version_info < (3, 12)
 _PLAIN = vars(logging.LogRecord("", 0, "", 0, "", (), None))
 _PLAIN_LENGTH = len(_PLAIN)
 _LAST_PLAIN = next(reversed(_PLAIN))
-_STANDARD = frozenset(_PLAIN) | {"message", "asctime", "taskName"}
+_STANDARD = frozenset(_PLAIN) | {"message", "asctime", "taskName", "getMessage"}
 
 # What SQLite takes as it is, and what calls no code of the program's when it is hashed.
 _PLAIN_TYPES = frozenset((str, int, type(None)))
 
 _default_formatter = logging.Formatter()
+
+
+def _standard_get_message() -> Any:
+    """
+    Return what `LogRecord.getMessage` is in the standard library; None if a program has replaced it already.
+    """
+    function = LogRecord.getMessage
+    code = getattr(function, "__code__", None)
+    return function if code and code.co_filename == logging.getLogger.__code__.co_filename else None
+
+
+# As long as it is this one, the quick way formats the message by itself.
+_get_message = _standard_get_message()
 
 
 def make_row(
@@ -119,7 +142,12 @@ def make_row(
     try:
         # The common record, in as few steps as can be (docs/performance.md has what each costs). What is not there, or
         # is something else than this expects, goes the long way.
-        if formatter is None and type(record) is LogRecord and type(record.msg) is str:
+        if (
+            formatter is None
+            and type(record) is LogRecord
+            and LogRecord.getMessage is _get_message
+            and type(record.msg) is str
+        ):
             # LogRecord.getMessage(), without the call.
             message = record.msg % record.args if record.args else record.msg
             known = _known.get((
@@ -130,6 +158,7 @@ def make_row(
             if (
                 known is not None
                 and type(message) is str
+                and (size := len(message)) <= max_bytes
                 and "\0" not in message
                 and not record.exc_info
                 and not record.exc_text
@@ -138,34 +167,24 @@ def make_row(
                 and created * created < _MAX_SQUARE
             ):
                 levelno, source, thread = known
+                # A filter may have deleted one of these and set an attribute of its own, and the number is the same.
+                _ = record.levelname
+                _ = record.filename
+                _ = record.module
+                _ = record.msecs
+                _ = record.relativeCreated
                 # The __dict__ last, because a record that has shown it is slower to read.
                 if (
                     message.isascii()
                     and (_WITHOUT_TASK_NAME or record.taskName is None)  # type: ignore[attr-defined]  # new in 3.12
                     and len(record.__dict__) == _PLAIN_LENGTH
                 ):
-                    size = len(message)
-                    if size <= max_bytes:
-                        size = size + _ROUND_UP >> _SIZE_BITS
-                        return (levelno, created, source, size, 0, thread, None, message, None, None, None, None)
-                else:
-                    text, size, task_name, attributes = _less_common(record, message)
-                    if size <= max_bytes:
-                        size = size + _ROUND_UP >> _SIZE_BITS
-                        return (
-                            levelno,
-                            created,
-                            source,
-                            size,
-                            0,
-                            thread,
-                            task_name,
-                            text,
-                            None,
-                            None,
-                            None,
-                            attributes,
-                        )
+                    size = size + _ROUND_UP >> _SIZE_BITS
+                    return (levelno, created, source, size, 0, thread, None, message, None, None, None, None)
+                text, size, task_name, attributes = _less_common(record, message, max_bytes)
+                if size <= max_bytes:
+                    size = size + _ROUND_UP >> _SIZE_BITS
+                    return (levelno, created, source, size, 0, thread, task_name, text, None, None, None, attributes)
     except Exception:  # noqa: BLE001 - the long way finds out what is wrong, and marks it
         message = None
     try:
@@ -174,21 +193,23 @@ def make_row(
         return marker_row(record, error)
 
 
-def _less_common(record: logging.LogRecord, message: str) -> tuple[str, int, str | None, str | None]:
+def _less_common(record: logging.LogRecord, message: str, max_bytes: int) -> tuple[str, int, str | None, str | None]:
     """
     Return message, size, task name and attributes of a record that has more than the common one.
     """
     size = len(message)
     if not message.isascii():
-        message = _escape(message)
+        message = escape(message)
         size = _memory(message)
     attributes = task_name = None
     values = record.__dict__
     if len(values) != _PLAIN_LENGTH:
         extra = _extra(record)
-        if extra:
-            attributes = _encode(extra)
-            size += _memory(attributes)
+        if "getMessage" in values:
+            size = max_bytes + 1  # too long for the quick way, because the program formats this record by itself
+        elif extra:
+            attributes, marks = encode_attributes(extra, max_bytes)
+            size += _memory(attributes) if not marks else max_bytes + 1
     if values.get("taskName") is not None:
         task_name = clean(values["taskName"])
         size += _memory(task_name)
@@ -207,8 +228,8 @@ def marker_row(record: logging.LogRecord, error: BaseException) -> PackedRow:
     return (
         integer(levelno) if type(levelno) is int else 0,
         _created(created)[0] if type(created) is float else 0.0,
-        (_escape(name[:_NAME_LENGTH]) if type(name) is str else "?", "?", 0, "?"),
-        (_ROW_BYTES + 4 * _NAME_LENGTH) // SIZE_UNIT,
+        (escape(name[:NAME_LENGTH]) if type(name) is str else "?", "?", 0, "?"),
+        (_ROW_BYTES + 4 * NAME_LENGTH) // SIZE_UNIT,
         MALFORMED,
         (os.getpid(), "?", None, None),
         None,
@@ -240,9 +261,9 @@ def _build_slowly(  # noqa: C901 - a list of fields, one after the other
             message = extra.pop("event", None)
         if formatter is not None:
             message = formatter.format(_without_traceback(record))
-        elif message is None:
+        elif message is None or "getMessage" in vars(record):
             message = record.getMessage()
-        message = _str(message)
+        message = exact(message)
     except Exception as error:  # noqa: BLE001 - "%d" % "x", a formatter that misses an attribute, a __str__ that raises
         message = _unformatted(record, error)
         marks |= MALFORMED
@@ -251,25 +272,26 @@ def _build_slowly(  # noqa: C901 - a list of fields, one after the other
     marks |= malformed
     attributes = None
     if extra:
-        attributes, malformed = _attributes(extra)
-        marks |= malformed
-    stack_info = None if record.stack_info is None else _text(str, record.stack_info)
+        attributes, more_marks = encode_attributes(extra, max_bytes)
+        marks |= more_marks
+    stack_info = None if record.stack_info is None else shown(str, record.stack_info)
     whole = (message, exc_text, stack_info)
-    texts = [None if text is None else _escape(text[: max_bytes + 1]) for text in whole]
-    sizes = [0 if text is None else _utf8_length(text) for text in (*texts, attributes)]
+    texts = [None if text is None else escape(text[: max_bytes + 1]) for text in whole]
+    sizes = [0 if text is None else utf8_length(text) for text in (*texts, attributes)]
     if sum(sizes) > max_bytes:
         marks |= TRUNCATED
-        limits = _shares(sizes, max_bytes)
+        limits = shares(sizes, max_bytes)
         for index, text in enumerate(texts):
             if text is not None and sizes[index] > limits[index]:
-                texts[index] = _cut(text, limits[index], len(whole[index] or ""))
+                texts[index] = cut(text, limits[index], len(whole[index] or ""))
         if sizes[-1] > limits[-1]:
-            attributes = _cut_attributes(extra, limits[-1])
+            attributes, _ = encode_attributes(extra, limits[-1])
     message, exc_text, stack_info = texts
 
     source, source_bytes = _source(record)
     thread, thread_bytes = _thread(record)
-    task_name = _optional(getattr(record, "taskName", None), _NAME_LENGTH)
+    task_name = getattr(record, "taskName", None)
+    task_name = None if task_name is None else clean(task_name)
     size = _ROW_BYTES + source_bytes + thread_bytes
     size += sum(map(_memory, (message, task_name, exc_type, exc_text, stack_info, attributes)))
     created, malformed = _created(record.created)
@@ -294,18 +316,18 @@ def _extra(record: logging.LogRecord) -> dict[str, Any]:
     """
     Return what was given as `extra`, or set on the record by a filter or a factory; without private names.
     """
-    values = list(record.__dict__.items())
-    if type(record) is LogRecord and values[_PLAIN_LENGTH - 1][0] == _LAST_PLAIN:
-        # What LogRecord.__init__ sets comes first, and a dict keeps its order.
-        del values[:_PLAIN_LENGTH]
-    extra = {
-        key: value for key, value in values if isinstance(key, str) and key not in _STANDARD and not key.startswith("_")
-    }
-    nested = extra.get("extra")
-    if isinstance(nested, dict):
+    values = record.__dict__
+    names = list(values)
+    if names[_PLAIN_LENGTH - 1] == _LAST_PLAIN and type(record) is LogRecord:
+        # What LogRecord.__init__ sets comes first, because a dict keeps its order.
+        del names[:_PLAIN_LENGTH]
+    extra: dict[str, Any] = {}
+    for name in names:
+        if isinstance(name, str) and name[:1] != "_" and name not in _STANDARD:
+            extra[name] = values.get(name)
+    if "extra" in extra and isinstance(extra["extra"], dict):
         # loguru hands all of its own down as one attribute of that name.
-        del extra["extra"]
-        extra = {**_public(nested), **extra}
+        extra = {**_public(extra.pop("extra")), **extra}
     if extra.get("otelTraceID") == "0":
         # OpenTelemetry, outside of any span.
         for key in ("otelTraceID", "otelSpanID", "otelTraceSampled"):
@@ -344,10 +366,10 @@ def _without_traceback(record: logging.LogRecord) -> logging.LogRecord:
 
 
 def _unformatted(record: logging.LogRecord, error: Exception) -> str:
-    text = _text(str, record.msg)
+    text = shown(str, record.msg)
     if record.args:
-        text = f"{text} {_text(repr, record.args)[:_NAME_LENGTH]}"
-    return f"{text} <not formatted: {type(error).__name__}: {_text(str, error)[:_NAME_LENGTH]}>"
+        text = f"{text} {shown(short_repr, record.args)[:NAME_LENGTH]}"
+    return f"{text} <not formatted: {type(error).__name__}: {shown(str, error)[:NAME_LENGTH]}>"
 
 
 def _exception(record: logging.LogRecord, formatter: logging.Formatter) -> tuple[str | None, str | None, int]:
@@ -362,67 +384,11 @@ def _exception(record: logging.LogRecord, formatter: logging.Formatter) -> tuple
         if exc_info and exc_info[0] is not None:
             kind = exc_info[0]
             name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-            return clean(name), _str(formatter.formatException(exc_info)), 0
+            return clean(name), exact(formatter.formatException(exc_info)), 0
     except Exception as error:  # noqa: BLE001 - a formatException that raises, an exc_info that is none
         return None, f"<traceback not kept: {type(error).__name__}>", MALFORMED
     # Rendered already: by another handler, or before the record was sent here from another process.
-    return None, _text(str, record.exc_text) if record.exc_text else None, 0
-
-
-# Plain text -----------------------------------------------------------------------------------------------------------
-
-
-def _str(value: object) -> str:
-    """
-    Return an exact str: an instance of a subclass would take the caller's code to the listener.
-    """
-    text = str(value)
-    return text if type(text) is str else str.__str__(text)
-
-
-def _text(render: Callable[[Any], str], value: object) -> str:
-    try:
-        return _str(render(value))
-    except Exception as error:  # noqa: BLE001 - hostile __str__ and __repr__
-        return f"<{type(value).__name__} that cannot be shown: {type(error).__name__}>"
-
-
-def _is_plain_name(value: object) -> bool:
-    return type(value) is str and value.isascii() and len(value) <= _NAME_LENGTH and "\0" not in value
-
-
-def _optional(value: object, length: int) -> str | None:
-    return None if value is None else _escape(_text(str, value)[:length])
-
-
-def clean(value: object) -> str:
-    """
-    Return a name as SQLite can keep it, at a length that names have.
-    """
-    return _escape(_text(str, value)[:_NAME_LENGTH])
-
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def _escape(text: str) -> str:
-    r"""
-    Return `text` as SQLite can keep it: NUL and lone surrogates as \x00 and \udc80.
-    """
-    if "\0" in text:
-        # Stored as it is, but length(), LIKE and the shell stop there: it hides what follows.
-        text = text.replace("\0", r"\x00")
-    if not text.isascii():
-        text = _SURROGATE.sub(_escaped_surrogate, text)
-    return text
-
-
-def _escaped_surrogate(match: re.Match[str]) -> str:
-    return rf"\u{ord(match[0]):04x}"
-
-
-def _utf8_length(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())
+    return None, shown(str, record.exc_text) if record.exc_text else None, 0
 
 
 def _memory(text: str | None) -> int:
@@ -431,108 +397,7 @@ def _memory(text: str | None) -> int:
     """
     if text is None:
         return 0
-    return _TEXT_BYTES + (len(text) if text.isascii() else text.__sizeof__() + _utf8_length(text))
-
-
-def _shares(sizes: Sequence[int], total: int) -> list[int]:
-    """
-    Share `total` among texts: the short ones get what they need, the long ones the rest in equal parts.
-    """
-    limits = [0] * len(sizes)
-    for rank, index in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
-        limits[index] = total // (len(sizes) - rank)
-        total -= min(sizes[index], limits[index])
-    return limits
-
-
-def _cut(text: str, limit: int, length: int) -> str:
-    """
-    Cut to `limit` bytes of UTF-8, the marker included; `length` is what there was, in characters.
-    """
-    marker = f" <cut: {length} characters>"
-    return text.encode()[: max(0, limit - len(marker))].decode(errors="ignore") + marker
-
-
-# Attributes -----------------------------------------------------------------------------------------------------------
-
-# SQLite reads 1,000 levels of JSON at most, and no NaN (https://sqlite.org/json1.html).
-_JSON_DEPTH = 900
-_JSON_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]')
-_JSON_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
-
-
-def _jsonable(value: object) -> object:
-    """
-    Say what stands for a value that JSON does not know.
-    """
-    if isinstance(value, set | frozenset):
-        return list(value)
-    if isinstance(value, bytes):
-        return value.decode(errors="backslashreplace")
-    return repr(value) if isinstance(value, BaseException) else str(value)
-
-
-_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_jsonable).encode
-
-
-def _encode(value: object) -> str:
-    text = _json(value)
-    if text.count("[") + text.count("{") > _JSON_DEPTH and _depth(text) > _JSON_DEPTH:
-        # Rather a text than JSON that no reader takes.
-        raise RecursionError
-    if "\\u0000" in text:
-        text = _JSON_NUL.sub(r"\1\\\\x00", text)
-    if not text.isascii():
-        text = _SURROGATE.sub(lambda match: "\\" + _escaped_surrogate(match), text)
-    return text
-
-
-def _depth(text: str) -> int:
-    depth = deepest = 0
-    for match in _JSON_BRACKET.finditer(text):
-        bracket = match[0]
-        if bracket in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif bracket in "]}":
-            depth -= 1
-    return deepest
-
-
-def _attributes(extra: dict[str, Any]) -> tuple[str, int]:
-    try:
-        return _encode(extra), 0
-    except Exception:  # noqa: BLE001 - NaN, circular, deep, a __str__ that raises: find out which value it is
-        return _encode({clean(key): _plain(value) for key, value in extra.items()}), MALFORMED
-
-
-def _plain(value: object) -> object:
-    """
-    Return the value when JSON can hold it, else what it looks like.
-    """
-    try:
-        _encode(value)
-    except Exception:  # noqa: BLE001 - see _attributes
-        return _text(repr, value)
-    return value
-
-
-def _cut_attributes(extra: dict[str, Any], limit: int) -> str:
-    """
-    Cut the long values, so that what is kept stays JSON.
-    """
-    texts = {
-        clean(key): _escape(value if isinstance(value, str) else _text(_encode, value)) for key, value in extra.items()
-    }
-    # A value may double when it is written as JSON.
-    sizes = [_utf8_length(text) for text in texts.values()]
-    limits = _shares(sizes, limit // 2)
-    cut = {
-        key: text if size <= share else _cut(text, share, len(text))
-        for (key, text), size, share in zip(texts.items(), sizes, limits, strict=True)
-    }
-    attributes = _encode(cut)
-    return attributes if _utf8_length(attributes) <= limit else _encode({"cut": f"{len(extra)} attributes"})
+    return _TEXT_BYTES + (len(text) if text.isascii() else text.__sizeof__() + utf8_length(text))
 
 
 # What many rows share -------------------------------------------------------------------------------------------------
@@ -575,7 +440,7 @@ def _thread(record: logging.LogRecord) -> tuple[Thread, int]:
 
 
 def _has_long_name(thread: Thread) -> bool:
-    return thread[3] is not None and _utf8_length(thread[3]) > _SHORT_NAME
+    return thread[3] is not None and utf8_length(thread[3]) > _SHORT_NAME
 
 
 def _clean_thread(key: tuple[Any, ...]) -> Thread:
@@ -584,7 +449,7 @@ def _clean_thread(key: tuple[Any, ...]) -> Thread:
         integer(process, os.getpid()),
         clean(process_name or ""),
         None if thread is None else integer(thread),
-        _optional(thread_name, _NAME_LENGTH),
+        None if thread_name is None else clean(thread_name),
     )
 
 
@@ -624,7 +489,7 @@ def _interned(known: dict[Any, Any], key: tuple[Any, ...], make: Callable[[tuple
     Return the one tuple for `key`, and what it adds to the memory of this row: nothing, unless it is new.
     """
     # Only short keys of exact types are kept: others may have a __hash__ of their own, and would stay alive.
-    plain = all(type(part) in _PLAIN_TYPES and (type(part) is not str or len(part) <= _NAME_LENGTH) for part in key)
+    plain = all(type(part) in _PLAIN_TYPES and (type(part) is not str or len(part) <= NAME_LENGTH) for part in key)
     value = known.get(key) if plain else None  # one lookup: another thread may clear it
     if value is not None:
         return value, 0

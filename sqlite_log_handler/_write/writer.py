@@ -26,6 +26,7 @@ from typing import TypeVar
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._write.inserts import DATA_ERRORS, Inserter, Origin
 from sqlite_log_handler._write.log_file import LogFile
+from sqlite_log_handler._write.plain import clean
 from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.retention.limits import Limits, NoRoom
 from sqlite_log_handler._write.retention.pruner import Pruner
@@ -72,7 +73,7 @@ class Writer:
 
     def _begin(self) -> None:
         program = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""
-        self._origin = Origin(socket.gethostname(), program, time.time())
+        self._origin = Origin(clean(socket.gethostname()), program, time.time())
         self._inserter: Inserter | None = None
 
     def forget(self, *, lost: bool, interrupted: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sqlite_log_handler._write import row as row_module
 from sqlite_log_handler._write.retention.limits import Limits
 from sqlite_log_handler._write.writer import Writer
 
@@ -50,3 +51,12 @@ def writer(make_writer: Callable[[], Writer]) -> Writer:
     The writer of the test.
     """
     return make_writer()
+
+
+@pytest.fixture
+def nothing_interned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Let a test begin with the caches of a fresh process.
+    """
+    for cache in ("_sources", "_threads", "_known"):
+        monkeypatch.setattr(row_module, cache, {})
