@@ -12,23 +12,23 @@ closed and starts the listener. A handler that was closed comes back to life in 
 mode does. When no thread can be started any more, because the interpreter exits, the record is committed by its caller.
 """
 
-import atexit
 import contextlib
 import logging
 import os
-import select
-import sys
+import time
 import weakref
-from collections import deque
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any
 
-from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
-from sqlite_log_handler._write.listener import MARK, RecordListener, all_listeners
+from sqlite_log_handler._write import options, process
+from sqlite_log_handler._write import row as _row
+from sqlite_log_handler._write.drop_report import MARK
+from sqlite_log_handler._write.listener import RecordListener
+from sqlite_log_handler._write.operator import Operator
 from sqlite_log_handler._write.queue import Closed, RecordQueue
 from sqlite_log_handler._write.retention.limits import limits
-from sqlite_log_handler._write.row import CREATED, LEVELNO, SOURCE, PackedRow, forget_threads, make_row, marker_row
+from sqlite_log_handler._write.row import CREATED, LEVELNO, SOURCE, NewProcess, PackedRow, make_row, marker_row
 from sqlite_log_handler._write.writer import Writer
 
 # How long a record logged after the exit has begun waits for another thread's commit.
@@ -58,6 +58,7 @@ class Stats:
         dropped_by_logger: `dropped_total` by logger name; after 1,000 of them by "(other)".
         truncated: Records cut to `max_record_bytes`.
         malformed: Records with a marker in place of something that could not be kept.
+        oldest_queued_age: Seconds that the oldest queued record has waited, None when none waits.
         last_commit_age: Seconds since the last commit that succeeded, None before the first.
         last_error: What the last commit that failed said, None if none did.
     """
@@ -73,6 +74,7 @@ class Stats:
     dropped_by_logger: dict[str, int]
     truncated: int
     malformed: int
+    oldest_queued_age: float | None
     last_commit_age: float | None
     last_error: str | None
 
@@ -139,24 +141,24 @@ class SQLiteHandler(logging.Handler):
         max_rows: int | None = None,
         max_bytes: int | str | None = None,
     ) -> None:
-        levelno = _level("level", level)
+        levelno = options.level("level", level)
         queue = RecordQueue(
-            _integer("capacity", capacity, 1),
-            _integer("capacity_bytes", capacity_bytes, 64 * 1024),
-            reserve=_number("reserve", reserve, 0, 1, below=True),
-            reserve_levelno=_level("reserve_level", reserve_level),
-            batch_size=_integer("batch_size", batch_size, 1),
-            flush_levelno=_level("flush_level", flush_level),
+            options.integer("capacity", capacity, 1),
+            options.integer("capacity_bytes", capacity_bytes, 64 * 1024),
+            reserve=options.number("reserve", reserve, 0, 1, below=True),
+            reserve_levelno=options.level("reserve_level", reserve_level),
+            batch_size=options.integer("batch_size", batch_size, 1),
+            flush_levelno=options.level("flush_level", flush_level),
         )
-        max_record_bytes = _integer("max_record_bytes", max_record_bytes, 1024)
-        flush_interval = _number("flush_interval", flush_interval, 0.001, 3600)
-        close_timeout = _number("close_timeout", close_timeout, 0, 3600)
+        max_record_bytes = options.integer("max_record_bytes", max_record_bytes, 1024)
+        flush_interval = options.number("flush_interval", flush_interval, 0.001, 3600)
+        close_timeout = options.number("close_timeout", close_timeout, 0, 3600)
         keep = limits(max_age, max_rows, max_bytes)
-        path = _path(filename)
-        say = _Say(path)
+        path = options.path(filename)
+        process.begin_anew()
+        operator = Operator(path)
         # Half a tick at most, because nothing ends SQLite's wait for a lock.
-        lines: deque[str] = deque()
-        writer = Writer(path, busy_timeout=min(0.05, flush_interval / 2), limits=keep, say=lines.append)
+        writer = Writer(path, busy_timeout=min(0.05, flush_interval / 2), limits=keep, say=operator.say_later)
         writer.file.open_first()
 
         # From here on nothing can fail: a handler that is half made would stay in logging's list.
@@ -171,17 +173,15 @@ class SQLiteHandler(logging.Handler):
         self.listener = RecordListener(
             queue,
             writer,
-            retention=writer if keep else None,
+            operator,
+            retains=bool(keep),
             commit_bytes=keep.commit_bytes,
             flush_interval=flush_interval,
             close_timeout=close_timeout,
-            say=say,
-            lines=lines,
         )
-        while lines:
-            say(lines.popleft())
+        operator.say_waiting()
         # The thread holds the listener, not the handler, so a handler that nobody has any more can go.
-        weakref.finalize(self, self.listener.retire).atexit = False
+        weakref.finalize(self, process.retire, self.listener).atexit = False
 
     # Logging ----------------------------------------------------------------------------------------------------------
 
@@ -193,7 +193,7 @@ class SQLiteHandler(logging.Handler):
             try:
                 passed: Any = self.filter(record)
             except Exception as error:  # noqa: BLE001 - a filter may be there to keep a secret out: keep the content out
-                self._put_anyway(record, marker_row(record, error), error)
+                self._put(record, marker_row(record, error))
                 return True
             if not passed:
                 return False
@@ -212,31 +212,56 @@ class SQLiteHandler(logging.Handler):
         queue = self.queue
         row = None
         try:
-            if record.name == OWN_LOGGER and vars(record).get(MARK) == id(self.listener):
+            if record.name == OWN_LOGGER and vars(record).get(MARK) == id(queue):
                 # The report of our own drops reaches the database on its own way. Here it could become the next drop.
                 return
             admits = queue.admits
-            if (
-                admits is not None
-                and record.levelno < admits
-                and queue.refuse(record.levelno, record.created, record.name)
-            ):
-                return
+            if admits is not None and record.levelno < admits:
+                if record.process != _row.process_id:
+                    process.begin_anew()  # which a record of another process finds done
+                if queue.refuse(record.levelno, record.created, record.name):
+                    return
             row = make_row(record, self.formatter, self.max_record_bytes)
             queue.put_nowait(row)
-        except Exception as error:  # noqa: BLE001 - Closed; a levelno of None, no LogRecord at all, a signal handler's
+        except Closed:
+            self._put(record, row)
+        except NewProcess:
+            process.begin_anew()
+            self.emit(record)
+        except Exception as error:  # noqa: BLE001 - a levelno of None, no LogRecord at all, a signal handler's
             self._put_anyway(record, row, error)
         except BaseException as error:
             self._put_anyway(record, row, error)
             raise
 
+    def _put(self, record: logging.LogRecord, row: Any) -> None:
+        """
+        Queue a row that is not queued yet, and start the listener if there is none.
+        """
+        try:
+            self._put_and_start(row)
+        except BaseException as error:  # a signal handler's
+            self._put_anyway(record, row, error)
+            if not isinstance(error, Exception):
+                raise
+
+    def _put_and_start(self, row: PackedRow) -> None:
+        queue = self.queue
+        while True:
+            with contextlib.suppress(Closed):
+                if queue.closed and not self._start():
+                    self._put_without_listener(row)
+                else:
+                    queue.put_nowait(row)
+                return
+
     def _start(self) -> bool:
         """
         Start the listener, and say whether it could be.
         """
-        if _exit.begun:
+        if process.at_exit.begun:
             return False
-        _exit.register_in_child()
+        process.at_exit.register_in_child()
         try:
             self.listener.start()
         except RuntimeError:
@@ -251,47 +276,36 @@ class SQLiteHandler(logging.Handler):
         queue.open()
         queue.put_nowait(row)
         queue.close()
-        if _exit.begun:
+        if process.at_exit.begun:
             self.listener.commit(_EXIT_COMMIT_TIMEOUT)
 
     def _put_anyway(self, record: logging.LogRecord, row: PackedRow | None, error: BaseException) -> None:
         """
-        Queue a record on whatever way there is, or count it.
+        Queue a record after an exception, or count it.
 
         Args:
             record: What is to be logged.
-            row: The row that was made of it, if it came so far.
-            error: What was raised on the usual way: `Closed`, or what the record's own code or a signal handler raises.
-                A signal handler may have raised when the row was queued already.
+            row: The row that was made of it, if it came so far. It may be queued already.
+            error: Raised by the record's own code, or by a signal handler.
         """
         queue = self.queue
         try:
             if row is None:
                 row = self._row_of(record, error)
-            elif not isinstance(error, Closed) and queue.holds(row):
+            elif queue.holds(row):
                 queue.wake()
                 return
-            while True:
-                with contextlib.suppress(Closed):
-                    if queue.closed and not self._start():
-                        self._put_without_listener(row)
-                    else:
-                        queue.put_nowait(row)
-                    return
+            self._put_and_start(row)
         except BaseException as again:  # a signal handler's, or no frame is left on the stack
-            if isinstance(error, Closed):
-                self._put_anyway(record, row, again)
-            else:
-                # Not in a function of its own, for which there may be no frame.
-                row = row or marker_row(record, again)
-                if not queue.holds(row):
-                    queue.contended.append((row[LEVELNO], row[CREATED], row[SOURCE][0]))
-                queue.wake()
-                if isinstance(again, Exception):
-                    with contextlib.suppress(Exception):
-                        self.handleError(record)
+            # Not in a function of its own, for which there may be no frame.
+            row = row or marker_row(record, again)
+            if not queue.holds(row):
+                queue.contended.append((row[LEVELNO], row[CREATED], row[SOURCE][0]))
+            queue.wake()
             if not isinstance(again, Exception):
                 raise
+            with contextlib.suppress(Exception):
+                self.handleError(record)
 
     def _row_of(self, record: logging.LogRecord, error: BaseException) -> PackedRow:
         # A BaseException may be of the record's own code, which is not asked again.
@@ -310,6 +324,7 @@ class SQLiteHandler(logging.Handler):
             Whether nothing of it is queued any more. Then all was written, except what `max_bytes` had no room for,
             which is dropped and counted (`disk_budget`).
         """
+        process.begin_anew()
         return self.listener.flush(timeout)
 
     def close(self) -> None:
@@ -321,10 +336,8 @@ class SQLiteHandler(logging.Handler):
         again.
         """
         try:
+            process.begin_anew()
             self.listener.close()
-        except Exception:  # noqa: BLE001 - another handler, when it is given the last report
-            with contextlib.suppress(Exception):
-                self.handleError(logging.makeLogRecord({"name": OWN_LOGGER}))
         finally:
             super().close()
 
@@ -341,10 +354,13 @@ class SQLiteHandler(logging.Handler):
         """
         Return one consistent snapshot of the books; see `Stats`.
         """
+        process.begin_anew()
+        created = self.queue.oldest_created
         books = self.queue.books()
         by_cause: dict[str, int] = {}
         by_level: dict[str, int] = {}
         by_logger: dict[str, int] = {}
+        outage = self.listener.outage
         for (cause, levelno, logger), count in books.pop("drops").items():
             level = logging.getLevelName(levelno)
             by_cause[cause] = by_cause.get(cause, 0) + count
@@ -355,192 +371,10 @@ class SQLiteHandler(logging.Handler):
             dropped_by_cause=by_cause,
             dropped_by_level=by_level,
             dropped_by_logger=by_logger,
-            last_commit_age=self.listener.last_commit_age,
-            last_error=self.listener.last_error,
+            oldest_queued_age=None if created is None else max(0.0, time.time() - created),
+            last_commit_age=outage.last_commit_age(self.listener.now()),
+            last_error=outage.last_error,
         )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.filename} ({logging.getLevelName(self.level)})>"
-
-
-# Options --------------------------------------------------------------------------------------------------------------
-
-
-def _integer(option: str, value: object, minimum: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        message = f"{option}={value!r}: must be an integer, {minimum:,} or more"
-        raise TypeError(message)
-    if value < minimum:
-        message = f"{option}={value!r}: must be {minimum:,} or more"
-        raise ValueError(message)
-    return value
-
-
-def _number(option: str, value: object, minimum: float, maximum: float, *, below: bool = False) -> float:
-    allowed = f"from {minimum:,} to {'below ' if below else ''}{maximum:,}"
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        message = f"{option}={value!r}: must be a number {allowed}"
-        raise TypeError(message)
-    # Written so that NaN is out of range too.
-    if not (minimum <= value < maximum if below else minimum <= value <= maximum):
-        message = f"{option}={value!r}: must be {allowed}"
-        raise ValueError(message)
-    return float(value)
-
-
-def _level(option: str, value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return int(value)
-    names = logging.getLevelNamesMapping()
-    allowed = f"must be a level number, or one of {', '.join(names)}"
-    if not isinstance(value, str):
-        message = f"{option}={value!r}: {allowed}"
-        raise TypeError(message)
-    if value not in names:
-        message = f"{option}={value!r}: {allowed}"
-        raise ValueError(message)
-    return names[value]
-
-
-def _path(filename: object) -> str:
-    """
-    Return the absolute path of a database, refusing what SQLite takes for something else than a path.
-    """
-    if not isinstance(filename, str | os.PathLike):
-        message = f"filename={filename!r}: must be a path (str or os.PathLike)"
-        raise TypeError(message)
-    name = os.fsdecode(filename)
-    if not name or name == ":memory:" or name.startswith("file:") or "\0" in name:
-        message = (
-            f"filename={name!r}: must be the path of a file: an empty name, ':memory:' and 'file:' URIs "
-            "would not be kept, and a NUL ends a path"
-        )
-        raise ValueError(message)
-    path = os.path.abspath(name)
-    folder = os.path.dirname(path)
-    if not os.path.isdir(folder):
-        message = f"filename={name!r}: there is no folder {folder!r}: create it first"
-        if name.startswith("~"):
-            message = f"filename={name!r}: '~' is not expanded: use os.path.expanduser({name!r})"
-        raise FileNotFoundError(message)
-    if os.path.isdir(path):
-        message = f"filename={name!r}: is a directory: add the name of a file"
-        raise IsADirectoryError(message)
-    if os.path.exists(path) and not os.path.isfile(path):
-        message = f"filename={name!r}: is a device, a pipe or a socket: choose another"
-        raise ValueError(message)
-    return path
-
-
-class _Say:
-    """
-    Write a line to stderr, for who operates the program: never raises, never more than one line, and none to a pipe
-    that is full because nobody reads it: that would hold the listener, and `close`, for as long as nobody does.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __call__(self, text: str) -> None:
-        line = printable(f"sqlite_log_handler: {self.path}: {text}")
-        if logging.raiseExceptions and sys.stderr:
-            with contextlib.suppress(Exception):
-                if _takes_more(sys.stderr):
-                    sys.stderr.write(line + "\n")
-
-
-def _takes_more(stream: TextIO) -> bool:
-    """
-    Tell whether to write to `stream` returns at once, as far as the system tells.
-    """
-    try:
-        poll = select.poll()
-        poll.register(stream.fileno(), select.POLLOUT)
-        return bool(poll.poll(0))
-    except Exception:  # noqa: BLE001 - no poll (Windows), or a stream of the program's own, which is no file
-        return True
-
-
-# The process: exit and fork -------------------------------------------------------------------------------------------
-
-
-class _Exit:
-    """
-    Write what is queued when the interpreter exits.
-
-    `logging.shutdown` closes the handlers in logging's list. A handler that `dictConfig` has taken off that list
-    while it stays attached to a logger is not there, nor is one that came back to life; here all are.
-    """
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """
-        Begin anew: for `__init__`, and for a forked child.
-        """
-        self.begun = False
-        self._registered_in_child = False
-
-    def __call__(self) -> None:
-        self.begun = True
-        for listener in all_listeners():
-            with contextlib.suppress(Exception):  # of another handler, when it is given the last report
-                listener.close()
-
-    def register_in_child(self) -> None:
-        """
-        Be called at the end of a multiprocessing child: up to Python 3.12 it runs no atexit callback.
-        """
-        if self._registered_in_child or "multiprocessing.process" not in sys.modules:
-            return
-        from multiprocessing import process, util  # noqa: PLC0415 - only where it is there already
-
-        if process.parent_process() is not None:
-            self._registered_in_child = True
-            util.Finalize(None, self, exitpriority=0)
-
-
-# An RLock, which logging makes anew in a child.
-_LOGGING_LOCK = logging._lock  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other way to take it first
-
-_exit = _Exit()
-atexit.register(_exit)
-
-
-# One entry for each fork in progress that has logging's lock: a signal handler may raise before one has it.
-_forks: list[None] = []
-
-
-def _before_fork() -> None:
-    # First of all what logging takes after us: `dictConfig` holds it while it closes handlers, each of which waits for
-    # its commit lock.
-    _LOGGING_LOCK.acquire()
-    _forks.append(None)
-    for listener in all_listeners():
-        listener.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    """
-    Let go of all that is held, and of nothing the second time: it is registered twice, because a signal handler that
-    waited for the end of the fork may raise before its first line.
-    """
-    for listener in all_listeners():
-        listener.after_fork_in_parent()
-    if _forks:
-        _forks.pop()
-        _LOGGING_LOCK.release()
-
-
-def _after_fork_in_child() -> None:
-    _exit.forget()
-    _forks.clear()
-    forget_threads()
-    for listener in all_listeners():
-        listener.after_fork_in_child()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-    os.register_at_fork(after_in_parent=_after_fork_in_parent)

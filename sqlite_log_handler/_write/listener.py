@@ -1,82 +1,83 @@
 """
-The thread that commits, and everything else that may: `flush`, `close`, the exit of the interpreter.
+The thread that commits, and the calls that may commit beside it: `flush`, `close`, the exit of the interpreter.
 
 Theory of operation
 ===================
 
-`QueueListener._monitor` is a loop of `dequeue` and `handle`; both are hooks, and only they are overridden. What stands
-for an item here is a tick: `dequeue` returns when one is due, `handle` reports drops and commits. A tick is due when
-the oldest row is `flush_interval` old, when `batch_size` rows wait, or when a row at `flush_level` has come.
-With nothing queued the thread waits on a raw lock, without a timeout: no wake-ups when nothing is logged.
+`QueueListener._monitor` is a loop of `dequeue` and `handle`; both are hooks, and only they are overridden. An item here
+is a tick: `dequeue` returns when one is due, `handle` reports drops and commits. A tick is due when the oldest row is
+`flush_interval` old, when `batch_size` rows wait, or when a row at `flush_level` has come. With nothing queued the
+thread waits on a raw lock, without a timeout: no wake-ups when nothing is logged.
 
-Any thread may commit; one is paid to. `commit` runs under the commit lock: copy a batch from the head of the queue,
-write it in one transaction, then let it go. If that fails, everything is still where it was, and a later tick tries
-again: after one flush interval, then two, four, up to BACKOFF_LIMIT. Drops are reported at every tick all the same,
-unless another handler took its time with the last report.
+Any thread may commit; only the listener does so on a schedule. `commit` runs under the commit lock: copy a batch from
+the head of the queue, write it in one transaction, then let it go. If that fails, everything is still where it was, and
+a later tick tries again: after one flush interval, then two, four, up to BACKOFF_LIMIT. Drops are reported at every
+tick all the same.
+
+The thread that commits runs nobody else's code. A drop warning is written by the next commit, and sent to other
+handlers by a thread of its own (`drop_report`). So a handler that blocks holds up that thread and nothing else, and
+`close` may always join the listener.
 
 Retention is done by the same thread, between commits and under the same lock: a short piece after a tick that leaves
 the queue nearly empty. When it is not, the writer does what cannot wait before it writes. With nothing queued the
 thread then wakes up when the next row comes of age, if `max_age` is set, and not at all without.
 
+The thread has one owner, `_thread`, under the queue's mutex. A thread that finds another value there was stopped: it
+writes what is queued, closes the file, and ends. While there is none the queue is closed, so the next record starts
+one. That holds for a thread that died (a MemoryError between two hooks) as well.
+
 Guarantees
 ==========
 
-- Nothing escapes from `handle` and `dequeue`: the thread lives until it is stopped.
+- Nothing escapes from `handle`. A thread that dies all the same is replaced at the next record.
 - Locks are taken in this order: logging's module lock (by a fork), commit lock, the queue's mutex. Nobody logs while
   holding one of the last two.
-- `close` has the listener's thread write what is queued and close the file, and waits for that with a limit: so it is
-  that thread which a frozen disk holds. When there is no such thread, or it cannot, `close` does it on its own thread,
-  and so does `flush`. They wait for the commit lock, with a limit, and never for a thread that may be logging:
-  `dictConfig` holds logging's module lock while it closes handlers, and whoever logs may need it. `close` joins the
-  listener's thread except when that is inside a logging call, which a flag under the mutex tells; then the thread finds
-  itself replaced and ends by itself.
-- At each tick with drops one warning goes to the logger OWN_LOGGER, and never more. Its deltas, the last one sent by
-  `close`, add up to `dropped_total`. It reaches the database on its own way, with the next commit, so it cannot be
-  dropped. What other handlers do with it keeps no commit from being made: not by raising, and not by taking their
-  time, after which as much time passes before the next warning.
+- `close` lets the listener's thread write what is queued and close the file, and waits for that with a limit: so a
+  frozen disk holds that thread. Without one, or when it fails, `close` does it on its own thread, and so does `flush`.
+  They wait for the commit lock with a limit.
+- A `__del__` that the garbage collector runs in the middle of a commit may log, and so need logging's module lock.
+  A caller of `close` that holds it, as `dictConfig` does, waits LOCKED_PATIENCE for the thread, which then finishes
+  alone.
+- At each tick with drops there is one warning, and never more. The deltas add up to `dropped_total`.
 - What `close` cannot write within its time is dropped with cause `close_timeout`: counted, and said on stderr. Rows
   that a stuck commit holds stay queued; they are counted when it ends.
+- A listener that came back to life after `close` closes its file and ends after REVIVED_IDLE seconds without a record.
 - An outage puts one line on stderr when it begins and one when it ends.
 """
 
+import _thread
 import contextlib
 import logging
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from logging.handlers import QueueListener
 from typing import Any, Final, TypeVar
 
-from sqlite_log_handler._logfile.printable import printable
-from sqlite_log_handler._logfile.schema import OWN_LOGGER
-from sqlite_log_handler._logfile.units import loudest
+from sqlite_log_handler._write.drop_report import DropReport
 from sqlite_log_handler._write.locks import acquire
-from sqlite_log_handler._write.queue import COUNT, SINCE, SIZE_UNIT, UNTIL, Gap, RecordQueue
+from sqlite_log_handler._write.operator import Operator
+from sqlite_log_handler._write.outage import Outage
+from sqlite_log_handler._write.queue import SIZE_UNIT, RecordQueue
 from sqlite_log_handler._write.retention.limits import COMMIT_BYTES, NoRoom
 from sqlite_log_handler._write.writer import Outcome, Writer
 
 _T = TypeVar("_T")
 
+# An RLock, which logging makes anew in a child.
+LOGGING_LOCK: Final = logging._lock  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public name
 
-# Long enough that a dead disk costs nothing, short enough that nobody waits for the log after it is back.
-BACKOFF_LIMIT = 5.0
+# A commit takes milliseconds, and a full batch beside busy threads a tenth of a second. `dictConfig` waits twice: for
+# `flush` and for `close`.
+LOCKED_PATIENCE = 0.5
 
-# Processes that share a file wait for each other now and then. What lasts a second is an outage, and is said; while one
-# waits for its turn, which may come after seven full batches of others on a busy machine, what lasts five.
-OUTAGE_AFTER = 1.0
-TURN_OUTAGE_AFTER = 5.0
+# `dictConfig` closes handlers while other threads log at them; the last of those records comes soon after. Longer than
+# the pauses of a server that has traffic, so that a closed handler that stays attached keeps its thread.
+REVIVED_IDLE = 10.0
 
 # What `close` spends on retention: a program that runs for less than a tick would else never prune.
 _CLOSE_PRUNE = 0.2
-
-# Between two looks of `close` at whether the thread has done its work.
-_HAND_OVER_PAUSE = 0.001
-
-# How long a fork waits for a commit to end. When it does not, the child can have no log, see `before_fork`.
-_FORK_TIMEOUT = 5.0
 
 _TICK: Final = object()
 
@@ -88,12 +89,11 @@ class RecordListener(QueueListener):
     Args:
         queue: The listener opens it when it starts and closes it when it stops.
         writer: Only ever called under the commit lock.
-        retention: Has a turn when the queue is nearly empty; None when everything is kept.
+        operator: Hears of outages, and of rows that `close` gave up.
+        retains: Whether the writer deletes old rows, which it does when the queue is nearly empty.
         commit_bytes: Bytes of rows in one transaction at most, by their size in memory.
         flush_interval: Seconds, see above.
         close_timeout: Seconds that `flush` and `close` take at most.
-        say: Called with a line for the operator, never under the commit lock.
-        lines: Those that wait for that lock to be free; the writer may add to them.
         clock: Seconds that never jump.
         sleep: Waits between two attempts of `flush` and `close`.
     """
@@ -104,56 +104,45 @@ class RecordListener(QueueListener):
         self,
         queue: RecordQueue,
         writer: Writer,
+        operator: Operator,
         *,
-        retention: Writer | None = None,
+        retains: bool = False,
         commit_bytes: int = COMMIT_BYTES,
         flush_interval: float = 0.1,
         close_timeout: float = 5.0,
-        say: Callable[[str], None] = print,
-        lines: deque[str] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         super().__init__(queue)
         self.writer = writer
-        self.retention = retention
+        self.operator = operator
+        self.retains = retains
         self._commit_size = commit_bytes // SIZE_UNIT
         self.flush_interval = flush_interval
         self.close_timeout = close_timeout
-        self._say = say
-        self._lines = deque() if lines is None else lines
         self._clock = clock
         self._sleep = sleep
         self._reset()
         _listeners.add(self)
 
     def _reset(self) -> None:
+        self.outage = Outage(self.flush_interval)
+        self.drop_report = DropReport(self.queue, self.outage, self.operator)
         self._thread: threading.Thread | None = None
-        self._starting = False
-        self._stopped = False  # since the last start has begun
-        self._retired = False
-        self._logging_thread: threading.Thread | None = None  # the own thread while it may be inside a logging call
+        self._retired = False  # nobody has the handler any more
+        self._was_closed = False
         self._commit_lock = threading.Lock()
         self._committing_thread: int | None = None  # that holds it
         self._forking_thread: int | None = None  # that holds the commit lock over a fork
         self._tick_due: float | None = None
+        self._idle_until: float | None = None
         self._report_due = 0.0  # a full batch, or one that was cut, is due much sooner than a tick
         self._no_room = False  # for the last commit
         self._prune_due: float | None = None
         self._pruned = float("-inf")
-        self._failures = 0  # since the last commit that succeeded
-        self._next_attempt = 0.0
-        self._failing_since = 0.0
-        self._dropping_since: float | None = None  # in every tick since then there were drops
-        self._outage = False  # it was said on stderr that nothing can be written
-        self._outage_dropped = 0  # dropped_total when the outage began
         self._given_up = -1  # position below which nothing waits any more: `close` had no more time
-        self._handed_over = False  # `close` waits until the own thread has written all and closed the file
-        self._left_open = False  # `close` could not close the writer, because a commit did not end
-        self.last_commit: float | None = None
-        self.last_error: str | None = None
 
-    # Life -------------------------------------------------------------------------------------------------------------
+    # The thread -------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """
@@ -162,52 +151,58 @@ class RecordListener(QueueListener):
         Raises:
             RuntimeError: The interpreter is shutting down, or there is no room for one more thread.
         """
-        starting = unattended = False
+        thread = None
         try:
             with self.queue.mutex:
-                if self._starting or self._thread is not None:
-                    self.queue.open()
-                    return
-                self._starting = starting = True
-                self._stopped = self._retired = False
-                # One lock for each thread: one that is still on its way out must not take the wake-up of its successor.
-                self.queue.renew_wakeup()
+                if self._thread is None:
+                    self._thread = thread = threading.Thread(target=self._run, daemon=True, name="sqlite_log_handler")
+                    self._idle_until = None
+                    # One lock for each thread: one that is on its way out must not take the wake-up of its successor.
+                    self.queue.renew_wakeup()
                 self.queue.open()
-            super().start()
+            if thread is not None:
+                self._start_thread(thread)
         except BaseException:
-            if starting:
+            self._abandon(thread)
+            raise
+
+    def _start_thread(self, thread: threading.Thread) -> None:
+        thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._monitor()  # type: ignore[attr-defined]  # left out by typeshed
+        finally:
+            self._abandon(threading.current_thread())
+
+    def _abandon(self, thread: threading.Thread | None) -> None:
+        """
+        Let the next record start another thread, if this is the one in charge: it has died, or was never started.
+        """
+        with self.queue.mutex:
+            if thread is not None and self._thread is thread:
                 self._thread = None
                 self.queue.close()
-            raise
-        finally:
-            if starting:
-                with self.queue.mutex:
-                    self._starting = False
-                    unattended = self._stopped and not self.queue.closed
-                    if self._stopped and self.queue.closed:
-                        self._thread = None
-                        self.queue.wake()
-        if unattended:
-            # Somebody has stopped it before it was started, and somebody else has logged since.
-            self.start()
 
-    def stop(self, timeout: float | None = None) -> None:
+    def stop(self, timeout: float | None = None) -> bool | None:  # type: ignore[override]
         """
-        End the thread, and join it unless it is inside a logging call. Safe to call twice, and from any thread.
+        End the thread once it has written what is queued. Safe to call twice, and from any thread.
 
         Args:
             timeout: Seconds to wait for it; by default `close_timeout`.
+
+        Returns:
+            Whether it has ended; None if there was no thread, or the caller is that thread.
         """
         with self.queue.mutex:
             self.queue.close()
             thread, self._thread = self._thread, None
-            self._stopped = True
             self.queue.wake()
-            joinable = thread not in {None, self._logging_thread, threading.current_thread()}
-        if thread is not None and joinable:
-            # One that is only being started finds that it has been stopped, and ends.
-            with contextlib.suppress(RuntimeError):
-                thread.join(self.close_timeout if timeout is None else timeout)
+        if thread in {None, threading.current_thread()}:
+            return None
+        with contextlib.suppress(RuntimeError):  # one that is only being started finds that it was stopped, and ends
+            thread.join(self.close_timeout if timeout is None else timeout)
+        return not thread.is_alive()
 
     def retire(self) -> None:
         """
@@ -229,60 +224,63 @@ class RecordListener(QueueListener):
             with self.queue.mutex:
                 wakeup = self.queue.wakeup
                 stopped = self._thread is not thread
-            if not stopped and self._retired:
-                with contextlib.suppress(Exception):
-                    self.close()
-                stopped = True
-            if not stopped and self._handed_over:
-                self._take_over()
-                continue
             if stopped:
-                if self._left_open:
-                    self._close_writer(0)
-                return self._sentinel  # type: ignore[attr-defined]  # a class attribute that typeshed leaves out
-            wait = self.wait(self._clock())
+                self._run_out()
+                break
+            now = self._clock()
+            wait = self.wait(now)
+            if self._retired or (self._idle_until is not None and now >= self._idle_until):
+                self.stop()
+                self._finish(now + self.close_timeout)
+                break
             if wait == 0:
                 return _TICK
             wakeup.acquire(timeout=-1 if wait is None else min(wait, threading.TIMEOUT_MAX))
+        return self._sentinel  # type: ignore[attr-defined]  # a class attribute that typeshed leaves out
 
     def wait(self, now: float) -> float | None:
         """
-        Return the seconds until the next tick is due: 0 when it is, None when there is nothing to wait for.
+        Return the seconds until the thread has something to do: 0 when it has, None when there is nothing to wait for.
         """
         if not self.queue.pending:
             self._tick_due = None
-            if self._prune_due is None or self._failures:
-                return None
-            return max(0, self._prune_due - now)
+            if self._was_closed and self._idle_until is None:
+                self._idle_until = now + REVIVED_IDLE
+            due = [self._idle_until, None if self.outage.failures else self._prune_due]
+            return min((max(0, at - now) for at in due if at is not None), default=None)
+        self._idle_until = None
         if self._tick_due is None:
             self._tick_due = now + self.flush_interval
-        if self.queue.full_batch and now >= self._next_attempt:
+        if self.queue.full_batch and now >= self.outage.next_attempt:
             return 0
         return max(0, self._tick_due - now)
 
     def handle(self, record: object) -> None:  # noqa: ARG002 - it is the tick
         """
-        Report drops, and commit if it is time to. Nothing escapes: whatever is raised would end the thread.
+        Report drops, and commit if it is time to. Nothing escapes: an exception would end the thread.
         """
         now = self._clock()
         self._tick_due = now + self.flush_interval
         try:
-            if now >= self._report_due:
-                self.report()
-            else:
+            if now < self._report_due:
                 self.queue.settle()
-        except BaseException as error:  # noqa: BLE001 - of another handler, or its filter: no reason not to commit
-            self.last_error = _shown(error)
-        try:
-            if now >= self._next_attempt:
+            elif self.drop_report.make(now):
+                self._report_due = now + self.flush_interval
+            if now >= self.outage.next_attempt:
                 end = self.queue.removed + self.queue.queued
                 if self.commit() and self.queue.removed < end:
                     # A batch that was cut to its bytes leaves rows whose time has come.
                     self._tick_due = now
             if self._prune_due is not None and self._clock() >= self._prune_due and self.queue.nearly_empty:
                 self.prune()
-        except BaseException as error:  # noqa: BLE001 - see Guarantees; SystemExit of another handler is no reason either
-            self.last_error = _shown(error)
+        except BaseException as error:  # noqa: BLE001 - see Guarantees
+            self.outage.note(error)
+
+    def now(self) -> float:
+        """
+        Return the time of the listener's clock.
+        """
+        return self._clock()
 
     # Commit -----------------------------------------------------------------------------------------------------------
 
@@ -306,7 +304,7 @@ class RecordListener(QueueListener):
             return True
         outcome, self._no_room = Outcome(), False
         try:
-            if self.retention is None or batch.rows or not queue.closed:
+            if not self.retains or batch.rows or not queue.closed:
                 self.writer.write(batch, outcome)
             else:
                 # What `close` has to report of drops is small, and there is no later.
@@ -315,7 +313,7 @@ class RecordListener(QueueListener):
         except NoRoom as error:
             queue.abort_commit()
             queue.give_up(batch.first + len(batch.rows), "disk_budget")
-            self.last_error = str(error)
+            self.outage.last_error = str(error)
             self._no_room = True
             return bool(batch.rows)
         except BaseException as error:
@@ -326,12 +324,22 @@ class RecordListener(QueueListener):
             else:
                 queue.abort_commit()
                 queue.give_up(self._given_up, "close_timeout")
-                self._failed(error)
+                self._say_later(self.outage.failed(error, self._clock()))
             if not isinstance(error, Exception):
                 raise
             return outcome.written
         self._succeeded()
         return True
+
+    def _succeeded(self) -> None:
+        now = self._clock()
+        self._say_later(self.outage.succeeded(now, self.queue.dropped_total))
+        if self.retains:
+            self._prune_due = max(now, self._pruned + self.flush_interval)
+
+    def _say_later(self, line: str | None) -> None:
+        if line is not None:
+            self.operator.say_later(line)
 
     def _hold(self, timeout: float, work: Callable[[], _T]) -> _T | None:
         """
@@ -356,45 +364,7 @@ class RecordListener(QueueListener):
                 # There is no call in between, and so no signal.
                 self._committing_thread = None
                 lock.release()
-            with contextlib.suppress(IndexError):  # another thread says the last one
-                while self._lines:
-                    self._say(self._lines.popleft())
-
-    def _failed(self, error: BaseException) -> None:
-        self._failures += 1
-        # 2 ** 30 flush intervals are beyond any limit, and a float all the same.
-        backoff = min(self.flush_interval * 2 ** min(self._failures - 1, 30), BACKOFF_LIMIT)
-        # Whoever waits for others of ours to end their commits goes on waiting, so that none starves.
-        waits_for_turn = isinstance(error, TimeoutError)
-        self._next_attempt = 0.0 if waits_for_turn else self._clock() + backoff
-        self.last_error = _shown(error)
-        if self._failures == 1:
-            self._failing_since = self._clock()
-            self._outage_dropped = self.queue.dropped_total
-        outage_after = TURN_OUTAGE_AFTER if waits_for_turn else OUTAGE_AFTER
-        if self._outage or self._clock() - self._failing_since < outage_after:
-            return
-        self._outage = True
-        self._lines.append(f"cannot write ({self.last_error}): records wait in memory, up to capacity; trying again")
-
-    def _succeeded(self) -> None:
-        self.last_commit = self._clock()
-        self._next_attempt = 0.0
-        self._failures = 0
-        if self.retention is not None:
-            self._prune_due = max(self.last_commit, self._pruned + self.flush_interval)
-        if not self._outage:
-            return
-        self._outage = False
-        dropped = self.queue.dropped_total - self._outage_dropped
-        self._lines.append(f"writing again; {dropped:,} records were dropped meanwhile")
-
-    @property
-    def last_commit_age(self) -> float | None:
-        """
-        Seconds since the last commit that succeeded.
-        """
-        return None if self.last_commit is None else self._clock() - self.last_commit
+            self.operator.say_waiting()
 
     def prune(self, timeout: float = -1) -> float | None:
         """
@@ -407,95 +377,15 @@ class RecordListener(QueueListener):
             Seconds until there is more to do: 0 when there is more now, None when there is nothing to come.
         """
         # While nothing can be written, nothing can be deleted.
-        if self.retention is None or self._failures:
+        if not self.retains or self.outage.failures:
             return None
-        return self._hold(timeout, partial(self._prune, self.retention))
+        return self._hold(timeout, self._prune)
 
-    def _prune(self, retention: Writer) -> float | None:
-        due = retention.prune()
+    def _prune(self) -> float | None:
+        due = self.writer.prune()
         self._pruned = self._clock()
         self._prune_due = None if due is None else self._pruned + max(due, self.flush_interval)
         return due
-
-    # Reports ----------------------------------------------------------------------------------------------------------
-
-    def report(self) -> None:
-        """
-        Warn of the drops since the last report, if there are any: in the database, and through the logger.
-        """
-        if not self.queue.unreported:
-            self._dropping_since = None
-            return
-        # A stop joins this thread, and may hold what a handler needs: from here on it must not.
-        thread = threading.current_thread()
-        if thread is self._thread and not self._enter_logging_call(thread):
-            return
-        try:
-            gap = self.queue.take_drops()
-            if gap is not None:
-                begin = self._clock()
-                self._report_due = begin + self.flush_interval
-                extra: dict[str, object] = {
-                    "dropped": gap.count, "dropped_total": gap.dropped_total, MARK: id(self),
-                }  # fmt: skip
-                text = self._describe(gap)
-                # That of the database is a plain one: the program's record factory may raise on this thread, and other
-                # handlers put things into the record that they are given.
-                gap.warning = logging.LogRecord(OWN_LOGGER, logging.WARNING, __file__, 0, text, (), None, "report")
-                vars(gap.warning).update(extra)
-                self.queue.add_gap(gap)
-                try:
-                    self._send(text, extra)
-                finally:
-                    # Commits wait meanwhile, so they are given as much time as the slowest handler takes.
-                    self._report_due = max(self._report_due, 2 * self._clock() - begin)
-        finally:
-            with self.queue.mutex:
-                if self._logging_thread is thread:
-                    self._logging_thread = None
-
-    def _enter_logging_call(self, thread: threading.Thread) -> bool:
-        with self.queue.mutex:
-            if thread is not self._thread:
-                return False
-            self._logging_thread = thread
-            return True
-
-    def _send(self, text: str, extra: Mapping[str, object]) -> None:
-        logger = logging.getLogger(OWN_LOGGER)
-        # By default `dictConfig` disables every logger that it does not name. This one is silenced by its level, not
-        # by accident.
-        logger.disabled = False
-        if logger.isEnabledFor(logging.WARNING):
-            record = logger.makeRecord(OWN_LOGGER, logging.WARNING, __file__, 0, text, (), None, "report", extra)
-            logger.handle(record)
-
-    def _describe(self, gap: Gap) -> str:
-        queue = self.queue
-        causes: dict[str, int] = {}
-        losers: dict[str, int] = {}
-        for (cause, levelno, name), entry in gap.drops.items():
-            causes[cause] = causes.get(cause, 0) + entry[COUNT]
-            loser = f"{name} {logging.getLevelName(levelno)}"
-            losers[loser] = losers.get(loser, 0) + entry[COUNT]
-        if self._dropping_since is None:
-            self._dropping_since = min(entry[SINCE] for entry in gap.drops.values())
-        lasting = max(entry[UNTIL] for entry in gap.drops.values()) - self._dropping_since
-        noun = "record" if gap.count == 1 else "records"
-        used = queue.queued_size / queue.capacity_size
-        parts = [
-            f"dropped {gap.count:,} {noun} ({loudest(causes, 6)}; {gap.dropped_total:,} in total)",
-            f"dropping for {lasting:.1f} s",
-            f"queue {queue.queued:,} of {queue.capacity:,} rows, {used:.0%} of its bytes",
-            f"most from {loudest(losers, 3)}",
-        ]
-        if self.last_commit is None:
-            parts.append("no commit yet")
-        else:
-            parts.append(f"last commit {self.last_commit_age:.1f} s ago")
-        if self.last_error and (self._failures or "disk_budget" in causes):
-            parts.append(f"the writer says: {self.last_error}")
-        return printable("; ".join(parts))
 
     # Flush and close --------------------------------------------------------------------------------------------------
 
@@ -503,14 +393,32 @@ class RecordListener(QueueListener):
         """
         Commit, on this thread, all that is queued now. Returns whether it was written within `timeout` seconds.
         """
-        deadline = self._clock() + (self.close_timeout if timeout is None else timeout)
-        with self.queue.mutex:
-            end = self.queue.removed + self.queue.queued
-        return self._drain(end, deadline)
+        if timeout is None:
+            timeout = self._patience
+        deadline = self._clock() + timeout
+        return self._drain(self._end(), deadline)
 
-    def _drain(self, end: int, deadline: float) -> bool:
+    @property
+    def _patience(self) -> float:
+        """
+        Seconds that a caller waits for another thread. That may need the lock which the caller of `dictConfig` holds.
+        """
+        locked = LOGGING_LOCK._is_owned()  # noqa: SLF001 - as threading.Condition asks
+        return min(self.close_timeout, LOCKED_PATIENCE) if locked else self.close_timeout
+
+    def _end(self) -> int:
+        """
+        Return the position behind the last row that is queued now.
+        """
+        with self.queue.mutex:
+            return self.queue.removed + self.queue.queued
+
+    def _drain(self, end: int, deadline: float | None) -> bool:
+        """
+        Commit the rows before `end` and the gaps that wait now. Without a deadline, give up at the first failure.
+        """
         queue = self.queue
-        if end <= self._given_up:
+        if end <= self._given_up and deadline is not None:
             # `close` has given it up, and nothing has come since: try, but do not wait for it once more. At exit a
             # handler is closed, flushed and closed again.
             deadline = self._clock()
@@ -519,15 +427,15 @@ class RecordListener(QueueListener):
         tried = False
         # `queued` is asked too: in a child that a signal handler forks in here, `removed` is 0 and stays below `end`.
         while (queue.queued and queue.removed < end) or queue.holds_gap(last_gap):
-            left = max(0, deadline - self._clock())
+            left = -1 if deadline is None else max(0, deadline - self._clock())
             if tried and not left:
                 return False
             tried = True
             if not self.commit(left):
                 if self._no_room and queue.removed >= end:
                     return True  # only gaps wait, until there is room
-                if self._committing_thread == threading.get_ident():
-                    return False  # a signal handler's: it ends when that returns, and not before
+                if deadline is None or self._committing_thread == threading.get_ident():
+                    return False  # the latter is a signal handler's: it ends when that returns, and not before
                 self._sleep(min(pause, max(0, deadline - self._clock())))
         return True
 
@@ -535,87 +443,68 @@ class RecordListener(QueueListener):
         """
         Stop, write what is queued, send the last report, and close the file, all within `close_timeout` seconds.
         """
+        self._was_closed = True
         if self._committing_thread == threading.get_ident():
             # A signal handler closes while its own thread commits, which cannot end before it returns. What is queued
-            # is left to the next `close`, that of the exit at the latest, or to `retire`.
+            # is left to the thread, to the next `close`, that of the exit at the latest, or to `retire`.
             self.stop(0)
             return
         deadline = self._clock() + self.close_timeout
-        queue = self.queue
-        self._hand_over(deadline)
-        self.stop(max(0, deadline - self._clock()))
-        # From here on whoever logs finds the queue closed, and starts anew; what came before is written here.
-        with queue.mutex:
-            end = queue.removed + queue.queued
+        patience = self._patience
+        ended = self.stop(patience)
+        # From here on the next record finds the queue closed, and starts anew.
+        if ended is False and patience < self.close_timeout:
+            # It writes the rest when it goes on; what fails then is counted.
+            self._given_up = self._end()
+            return
+        self._finish(deadline, prune=not ended)
+        if patience == self.close_timeout:
+            self.drop_report.wait(max(0, deadline - self._clock()))
+
+    def _run_out(self) -> None:
+        """
+        Write what is queued and close the file, on a thread that was stopped. What fails is for `close` to try again.
+        """
+        try:
+            self.drop_report.make(self._clock())
+            if self._drain(self._end(), None):
+                self._prune_at_close(self._clock() + _CLOSE_PRUNE)
+                self._close_writer(0)
+        except BaseException as error:  # noqa: BLE001 - the thread is about to end
+            self.outage.note(error)
+
+    def _finish(self, deadline: float, *, prune: bool = True) -> None:
+        """
+        Write what is queued, or drop it at the deadline; report the drops; close the file.
+        """
+        queue, end = self.queue, self._end()
         if not self._drain(end, deadline):
             said = end <= self._given_up
             self._given_up, deadline = end, self._clock()
             dropped = queue.give_up(end, "close_timeout")
             held = f", {queue.queued:,} held by a commit that does not end" if queue.queued else ""
             if dropped or not said:  # by the last `close`
-                because = self.last_error or "no error"
-                self._say(f"closed with {dropped:,} records dropped (close_timeout){held}; {because}")
-        try:
-            self.report()
-        finally:
-            self._drain(end, deadline)
-            self._prune_at_close(deadline)
-            self._close_writer(max(0, deadline - self._clock()))
+                because = self.outage.last_error or "no error"
+                self.operator.say(f"closed with {dropped:,} records dropped (close_timeout){held}; {because}")
+        self.drop_report.make(self._clock())
+        self._drain(end, deadline)
+        if prune:
+            self._prune_at_close(min(deadline, self._clock() + _CLOSE_PRUNE))
+        self._close_writer(max(0, deadline - self._clock()))
 
-    def _hand_over(self, deadline: float) -> None:
-        """
-        Wait until the own thread has written what is queued and closed the file, unless it cannot.
-        """
-        thread = self._thread
-        if thread in {None, threading.current_thread()} or self._failures:
-            return
-        self._handed_over = True
-        self.queue.wake()
-        while (
-            self._handed_over
-            and self._thread is thread  # else somebody else has stopped it
-            and self._logging_thread is None  # it may need what our caller holds
-            and self._clock() < deadline
-        ):
-            self._sleep(_HAND_OVER_PAUSE)
-        self._handed_over = False
-
-    def _take_over(self) -> None:
-        """
-        Do for `close` what may take as long as a disk likes. What fails is for `close` to try again.
-        """
-        try:
-            with self.queue.mutex:
-                end = self.queue.removed + self.queue.queued
-            while self.queue.removed < end and self.commit():
-                pass
-            if self.queue.removed >= end:
-                self._close_writer(0)
-        except BaseException as error:  # noqa: BLE001 - the thread lives
-            self.last_error = _shown(error)
-        finally:
-            self._handed_over = False
-
-    def _prune_at_close(self, deadline: float) -> None:
-        end = min(deadline, self._clock() + _CLOSE_PRUNE)
+    def _prune_at_close(self, end: float) -> None:
         while self._prune_due is not None and self._clock() < end and self.prune(max(0, end - self._clock())) == 0:
             pass
 
     def _close_writer(self, timeout: float) -> None:
-        # Before the lock is asked for: whoever has it may let go just when we give up, and looks here then.
-        self._left_open = True
         try:
-            self._hold(timeout, self._close_it)
+            self._hold(timeout, self.writer.close)
         except Exception as error:  # noqa: BLE001 - logging.shutdown would skip the handlers that come after ours
-            self.last_error = _shown(error)
-
-    def _close_it(self) -> None:
-        self._left_open = False
-        self.writer.close()
+            self.outage.note(error)
 
     # Fork -------------------------------------------------------------------------------------------------------------
 
-    def before_fork(self) -> None:
+    def before_fork(self, timeout: float) -> None:
         """
         Let a commit end and close the file, so that the child inherits neither SQLite in the middle of a commit nor a
         connection.
@@ -627,11 +516,49 @@ class RecordListener(QueueListener):
         """
         thread = threading.get_ident()
         mine = thread in {self._committing_thread, self._forking_thread}
-        (held,) = acquire(self._commit_lock, 0 if mine else _FORK_TIMEOUT)
+        deadline = self._clock() + timeout
+        (held,) = acquire(self._commit_lock, 0 if mine else timeout)
         if held:
             self._forking_thread = thread
-            with contextlib.suppress(Exception):  # the next commit opens it again, or says why it cannot
-                self.writer.close()
+            if self._thread is None:
+                self._close_for_fork()
+            else:
+                self._close_beside_fork(max(0, deadline - self._clock()))
+
+    def _close_for_fork(self) -> None:
+        with contextlib.suppress(Exception):  # the next commit opens it again, or says why it cannot
+            self.writer.close()
+
+    def _close_beside_fork(self, timeout: float) -> None:
+        """
+        Close the file on a thread of its own, because a frozen disk may hold that for ever. When it takes too long,
+        that thread lets go of the commit lock, and the child has no log.
+
+        Without a listener this would make a program multi-threaded that was not.
+        """
+        lock, done, waits = self._commit_lock, threading.Lock(), [None]
+
+        def close() -> None:
+            try:
+                self._close_for_fork()
+            finally:
+                try:
+                    waits.pop()  # the fork still waits, or has just stopped to
+                except IndexError:
+                    lock.release()
+                else:
+                    done.release()
+
+        done.acquire()
+        try:
+            _thread.start_new_thread(close, ())
+        except RuntimeError:
+            close()
+        (closed,) = acquire(done, timeout)
+        if not closed:
+            with contextlib.suppress(IndexError):  # it was closed in this instant
+                waits.pop()
+                self._forking_thread = None
 
     def after_fork_in_parent(self) -> None:
         """
@@ -647,13 +574,11 @@ class RecordListener(QueueListener):
         write.
         """
         thread = threading.get_ident()
+        lost = self._commit_lock.locked() and self._forking_thread != thread
         self.queue.reset()
-        self.writer.forget(lost=self._forking_thread != thread, interrupted=self._committing_thread == thread)
+        self.writer.forget(lost=lost, interrupted=self._committing_thread == thread)
         self._reset()
 
-
-# Attribute of an own warning that tells which listener sent it. The underscore keeps it out of every database.
-MARK: Final = "_sqlite_log_handler"
 
 _listeners: "weakref.WeakSet[RecordListener]" = weakref.WeakSet()
 
@@ -665,14 +590,3 @@ def all_listeners() -> list[RecordListener]:
     while True:
         with contextlib.suppress(RuntimeError):  # one was made in another thread meanwhile
             return list(_listeners)
-
-
-def _shown(error: BaseException) -> str:
-    """
-    Say what was raised: another handler's error may raise when it is to be shown, and that would end the thread.
-    """
-    name = type(error).__name__
-    try:
-        return f"{name}: {error}"
-    except Exception:  # noqa: BLE001 - of its __str__
-        return name

@@ -96,20 +96,27 @@ class LogFile:
 
     def forget(self, *, lost: bool, interrupted: bool) -> None:
         """
-        Start anew in a forked child, whose connection is its parent's.
+        Start anew in a forked child.
+
+        A connection that is still open is the parent's: this fork ran none of Python's hooks. Nobody was in a commit,
+        so SQLite's own locks are free, and to close it gives up the parent's POSIX locks in SQLite's list, which this
+        process does not have. The parent's own ones keep SQLite from writing the WAL back or deleting it.
 
         Args:
             lost: The parent was writing. SQLite's lists say that this process holds what the parent holds, so the file
                 is never opened here again.
             interrupted: This very thread was in `write`: it is not to go on with the parent's connection.
         """
+        self._lock.close()
         if lost:
             _lost.update({identity_of(self.path), *self._files[:1]} - {None})
-        if self.connection is not None:
-            if interrupted:
-                self.connection.set_authorizer(_deny)
-            _keep_open(self.connection)
-        self._lock.close()
+            if self.connection is not None:
+                if interrupted:
+                    self.connection.set_authorizer(_deny)
+                _keep_open(self.connection)
+        elif self.connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self.connection.close()
         self._reset()
 
     def _refuse_lost(self) -> None:

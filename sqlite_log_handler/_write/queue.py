@@ -380,6 +380,15 @@ class RecordQueue(queue.Queue[Any]):
         return bool(self.queued or self.gaps or self.unreported)
 
     @property
+    def oldest_created(self) -> float | None:
+        """
+        When the record at the head was made, in seconds since 1970; None when nothing waits.
+        """
+        with self.mutex:
+            head = self._head(1)
+        return head[0][CREATED] if head else None
+
+    @property
     def unreported(self) -> bool:
         """
         Whether there were drops since `take_drops`.

@@ -97,6 +97,8 @@ _threads: dict[object, Thread] = {}
 # Who logs at which level from where: what a row of the same call site and the same thread holds again.
 _known: dict[object, tuple[int, Source, Thread]] = {}
 
+process_id = os.getpid()
+
 # Python 3.12 came with it; an attribute of that name is `extra` before.
 _WITHOUT_TASK_NAME = sys.version_info < (3, 12)
 
@@ -444,6 +446,8 @@ def _has_long_name(thread: Thread) -> bool:
 
 
 def _clean_thread(key: tuple[Any, ...]) -> Thread:
+    if is_new_process():
+        raise NewProcess
     process, process_name, thread, thread_name = key
     return (
         integer(process, os.getpid()),
@@ -476,12 +480,27 @@ def _remember_call_site(record: logging.LogRecord) -> tuple[int, Source, Thread]
     return known
 
 
-def forget_threads() -> None:
+class NewProcess(BaseException):  # not an Exception, which `make_row` would turn into a marker
+    """
+    This process was forked, and nothing has begun anew: no hook of Python's has run.
+    """
+
+
+def is_new_process() -> bool:
+    """
+    Tell whether this process was forked since `begin_anew`.
+    """
+    return os.getpid() != process_id
+
+
+def begin_anew() -> None:
     """
     Begin anew in a forked child: a record without a process (`logging.logProcesses = False`) is of this one now.
     """
+    global process_id  # noqa: PLW0603 - there is one process
     _threads.clear()
     _known.clear()
+    process_id = os.getpid()
 
 
 def _interned(known: dict[Any, Any], key: tuple[Any, ...], make: Callable[[tuple[Any, ...]], Any]) -> tuple[Any, int]:

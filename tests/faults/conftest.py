@@ -20,7 +20,8 @@ import pytest
 
 import sqlite_log_handler
 from sqlite_log_handler import SQLiteHandler
-from sqlite_log_handler._write.listener import OWN_LOGGER
+from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._write.listener import RecordListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,10 +37,10 @@ PRELUDE = (
     "import atexit, contextlib, gc, json, logging, logging.config, logging.handlers; "
     "import os, signal, sqlite3, sys, threading; "
     "from sqlite_log_handler import SQLiteHandler; "
-    "from sqlite_log_handler._write import listener as _listener, queue as _queue; "
+    "from sqlite_log_handler._write import outage as _outage, process as _process, queue as _queue; "
     "path, arguments = sys.argv[1], sys.argv[2:]; "
-    "SQLiteHandler.__init__.__kwdefaults__['close_timeout'] = _listener.TURN_OUTAGE_AFTER = _queue.MUTEX_TIMEOUT = 60; "
-    "_listener._FORK_TIMEOUT = 60; "
+    "SQLiteHandler.__init__.__kwdefaults__['close_timeout'] = _outage.TURN_OUTAGE_AFTER = _queue.MUTEX_TIMEOUT = 60; "
+    "_process.FORK_TIMEOUT = 60; "
     "logger = logging.getLogger('program'); logger.setLevel(1)\n"
 )
 
@@ -231,7 +232,7 @@ def unattended(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Handlers whose listener starts no thread: ticks come when the test calls `handler.listener.handle(None)`.
     """
-    monkeypatch.setattr(logging.handlers.QueueListener, "start", lambda self: None)
+    monkeypatch.setattr(RecordListener, "_start_thread", lambda self, thread: None)
 
 
 @pytest.fixture
@@ -275,8 +276,8 @@ def make(
     def make(**options: Any) -> SQLiteHandler:
         handler = make_handler(**{"flush_interval": 0.1, "close_timeout": 0, **options})
         listener = handler.listener
+        listener.operator.say = said.append  # type: ignore[method-assign]
         pruner = listener.writer.pruner
-        listener._say = listener.writer.file._say = pruner._say = pruner.wal._say = said.append
         listener._clock = pruner._clock = pruner.wal._clock = clock
         listener._sleep = clock.advance
         logger.addHandler(handler)

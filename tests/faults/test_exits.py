@@ -115,9 +115,9 @@ def test_callbacks_at_exit(run, contents):
     """
     run(
         """
-        atexit.unregister(__import__("sqlite_log_handler")._write.handler._exit)
+        atexit.unregister(__import__("sqlite_log_handler")._write.process.at_exit)
         atexit.register(lambda: logger.info("before 0"))
-        atexit.register(__import__("sqlite_log_handler")._write.handler._exit)
+        atexit.register(__import__("sqlite_log_handler")._write.process.at_exit)
         logger.addHandler(SQLiteHandler(path, flush_interval=3600))
         logging._handlerList.clear()
         logger.info("main 0")

@@ -12,7 +12,7 @@ import weakref
 
 import pytest
 
-from sqlite_log_handler._write import handler as handler_module
+from sqlite_log_handler._write.operator import Operator
 
 TEXTS = {
     "empty": "",
@@ -292,7 +292,7 @@ def test_lines_for_the_terminal_are_safe(capsys, text):
     What goes to stderr is one line that moves no cursor and turns no text around, whatever path and error hold.
     """
     if not text.startswith("long"):
-        handler_module._Say(f"/tmp/{TEXTS[text]}")(f"cannot write ({TEXTS[text]})")
+        Operator(f"/tmp/{TEXTS[text]}").say(f"cannot write ({TEXTS[text]})")
         said = capsys.readouterr().err
 
         assert 1 == said.count("\n")

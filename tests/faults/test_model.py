@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from sqlite_log_handler import SQLiteHandler
-from sqlite_log_handler._write import listener as listener_module
-from sqlite_log_handler._write.listener import OWN_LOGGER
+from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._write import process
 
 CAPACITY = 40
 
@@ -55,7 +55,7 @@ class Machine(RuleBasedStateMachine):
         )
         listener = handler.listener
         listener._clock, listener._sleep = lambda: self.now, self.sleep
-        listener._say = listener.writer.file._say = self.said.append
+        listener.operator.say = self.said.append
         write = listener.writer.write
 
         def fails(batch, outcome):
@@ -268,7 +268,7 @@ def test_the_model(unattended, long, logging_tree, monkeypatch):
     own = logging.getLogger(OWN_LOGGER)
     own.addHandler(logging.NullHandler())
     own.propagate = False
-    monkeypatch.setattr(listener_module, "_FORK_TIMEOUT", 0.001)  # how long a fork waits for a commit that is stuck
+    monkeypatch.setattr(process, "FORK_TIMEOUT", 0.001)  # how long a fork waits for a commit that is stuck
     settings = hypothesis.settings(
         max_examples=500 if long else 20,
         stateful_step_count=50 if long else 20,

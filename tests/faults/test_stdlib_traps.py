@@ -19,9 +19,9 @@ import weakref
 import pytest
 
 from sqlite_log_handler import SQLiteHandler
-from sqlite_log_handler._write import handler as handler_module
+from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._write import process
 from sqlite_log_handler._write import queue as queue_module
-from sqlite_log_handler._write.listener import OWN_LOGGER
 
 
 def messages(query):
@@ -83,7 +83,7 @@ def test_a_full_queue_can_be_closed(make_handler, logger, lock, warnings):
     (thread,) = set(threading.enumerate()) - threads
     handler.flush(0)
     with handler.listener._commit_lock:
-        handler.listener._next_attempt = math.inf  # a commit of the thread would hold the rows that `close` drops
+        handler.listener.outage.next_attempt = math.inf  # a commit of the thread would hold the rows that `close` drops
 
     handler.close()
     lock()
@@ -474,8 +474,7 @@ def test_a_fork_takes_no_lock_along(run, contents):
     """
     run(
         """
-        import sqlite_log_handler._write.listener as listener_module
-        listener_module._FORK_TIMEOUT = 0.01
+        _process.FORK_TIMEOUT = 0.01
         handler = SQLiteHandler(path, flush_interval=3600, close_timeout=0.01)
         logger.addHandler(handler)
         logger.info("parent %d", 1)
@@ -517,8 +516,7 @@ def test_a_fork_in_the_middle_of_a_commit(run, contents):
     """
     run(
         """
-        import sqlite_log_handler._write.listener as listener_module
-        listener_module._FORK_TIMEOUT = 0.01
+        _process.FORK_TIMEOUT = 0.01
         handler = SQLiteHandler(path, flush_interval=3600, close_timeout=0.01)
         logger.addHandler(handler)
         inside, leave = threading.Event(), threading.Event()
@@ -619,10 +617,10 @@ def test_a_fork_beside_a_configuration(make_handler, monkeypatch):
 
         release = acquire
 
-    monkeypatch.setattr(handler_module, "_LOGGING_LOCK", Recorder())
-    handler_module._before_fork()
+    monkeypatch.setattr(process, "LOGGING_LOCK", Recorder())
+    process._before_fork()
     locked.append(listener._commit_lock.locked())
-    handler_module._after_fork_in_parent()
+    process._after_fork_in_parent()
 
     assert [False, True, False] == locked
 
@@ -937,7 +935,7 @@ def test_give_up_leaves_a_batch_that_is_being_copied(make_handler, logger, unatt
     assert (4, 0, 0) == (queue.written, queue.dropped, queue.queued)
 
 
-def test_two_forks_at_once_leave_no_lock(make_handler, logger, monkeypatch):
+def test_two_forks_at_once_leave_no_lock(make_handler):
     """
     When two threads fork at the same time, each lets go of what it holds itself, and of nothing else.
 
@@ -945,9 +943,8 @@ def test_two_forks_at_once_leave_no_lock(make_handler, logger, monkeypatch):
     the first, and the lock was never released. From then on nothing is written, and nobody says so.
     """
     listener = make_handler().listener
-    monkeypatch.setattr("sqlite_log_handler._write.listener._FORK_TIMEOUT", 0.01)
-    listener.before_fork()
-    other = threading.Thread(target=lambda: (listener.before_fork(), listener.after_fork_in_parent()))
+    listener.before_fork(5.0)
+    other = threading.Thread(target=lambda: (listener.before_fork(0.01), listener.after_fork_in_parent()))
     other.start()
     other.join()
     assert listener._commit_lock.locked()
@@ -991,13 +988,12 @@ def test_an_exception_from_a_signal_handler_during_a_fork(run, contents):
     """
     run(
         """
-        import sqlite_log_handler._write.handler as handler_module
         handler = SQLiteHandler(path)
         logger.addHandler(handler)
         def limit(number, frame): raise TimeoutError
         signal.signal(signal.SIGALRM, limit)
         def trace(frame, event, argument):
-            if frame.f_code is handler_module._after_fork_in_parent.__code__:
+            if frame.f_code is _process._after_fork_in_parent.__code__:
                 sys.settrace(None)
                 signal.raise_signal(signal.SIGALRM)
         sys.settrace(trace)
@@ -1027,10 +1023,10 @@ def test_a_handler_made_during_a_fork(make_handler, tmp_path):
     AttributeError, and the handlers after it kept their commit lock for ever.
     """
     listeners = [make_handler(tmp_path / "a.db").listener]
-    handler_module._before_fork()
+    process._before_fork()
     listeners.append(make_handler(tmp_path / "b.db").listener)
     try:
-        handler_module._after_fork_in_parent()
+        process._after_fork_in_parent()
         assert [False, False] == [listener._commit_lock.locked() for listener in listeners]
     finally:
         for listener in listeners:

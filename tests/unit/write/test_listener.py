@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._write import listener as listener_module
 from sqlite_log_handler._write import queue as queue_module
-from sqlite_log_handler._write.listener import OWN_LOGGER, RecordListener
+from sqlite_log_handler._write.listener import RecordListener
+from sqlite_log_handler._write.operator import Operator
 from sqlite_log_handler._write.queue import SIZE_UNIT, RecordQueue
 from sqlite_log_handler._write.retention.limits import NoRoom
 
@@ -34,6 +36,7 @@ class FakeWriter:
         self.commits = 0
         self.closed = 0
         self.forgotten = 0
+        self.connection = None
         self.error = None
         self.full = None
         self.refused: set[int] = set()
@@ -121,17 +124,27 @@ def said():
 
 
 @pytest.fixture
-def make(clock, said, warnings):
+def make(clock, said, warnings, monkeypatch):
     """
     Make a listener with a fake writer on a small queue; no thread runs unless a test starts it.
     """
     made = []
 
-    def make(capacity=10, batch_size=4, **options):
+    def make(capacity=10, batch_size=4, retention=None, **options):
         books = RecordQueue(capacity, 10_000 * SIZE_UNIT, batch_size=batch_size)
+        operator = Operator("app-log.db")
+        operator.say = said.append  # type: ignore[method-assign]
         writer: Any = FakeWriter()
+        if retention is not None:
+            writer.prune = lambda: retention.prune()  # noqa: PLW0108 - a test may replace it
         listener = RecordListener(
-            books, writer, say=said.append, clock=clock, sleep=clock.advance, **{"flush_interval": 0.1, **options}
+            books,
+            writer,
+            operator,
+            retains=retention is not None,
+            clock=clock,
+            sleep=clock.advance,
+            **{"flush_interval": 0.1, **options},
         )
         books.open()
         made.append(listener)
@@ -269,7 +282,7 @@ def test_a_commit_that_fails_is_tried_again(make, clock):
     listener.writer.error = OSError("disk")
     listener.handle(None)
     assert (3, 0) == (listener.queue.queued, listener.queue.written)
-    assert "OSError: disk" == listener.last_error
+    assert "OSError: disk" == listener.outage.last_error
 
     listener.writer.error = None
     clock.advance(0.1)
@@ -369,11 +382,11 @@ def test_nothing_escapes_from_handle(make):
     put(listener, 1)
     for error in (MemoryError(), RecursionError(), ValueError("x"), AssertionError()):
         listener.writer.error = error
-        listener._next_attempt = 0
+        listener.outage.next_attempt = 0
 
         listener.handle(None)
 
-        assert type(error).__name__ in listener.last_error
+        assert type(error).__name__ in listener.outage.last_error
     assert 1 == listener.queue.queued
 
 
@@ -395,12 +408,12 @@ def test_an_error_that_cannot_be_shown_does_not_end_the_listener(make, warnings)
     listener.writer.error = UnshowableError()
     listener.handle(None)
     listener.writer.error = None
-    listener._next_attempt = 0
+    listener.outage.next_attempt = 0
 
     listener.handle(None)
 
     assert [0, 1] == numbers(listener)
-    assert "UnshowableError" == listener.last_error
+    assert "UnshowableError" == listener.outage.last_error
     assert not warnings
 
 
@@ -421,6 +434,9 @@ def test_rows_that_sqlite_refuses_are_dropped(make):
 def test_an_outage_is_two_lines(make, clock, said, warnings):
     """
     An outage says one line when it has lasted a second and one when it is over, however long it is.
+
+    The second counts all drops since the last commit: "0 records were dropped" was said after 910 drops, because those
+    before the first line were left out.
     """
     listener = make(capacity=4)
     put(listener, 4)
@@ -437,7 +453,7 @@ def test_an_outage_is_two_lines(make, clock, said, warnings):
     listener.handle(None)
 
     assert 2 == len(said)
-    assert "99 records were dropped meanwhile" in said[1]
+    assert "100 records were dropped since the last commit" in said[1]
 
 
 def test_a_moment_of_contention_is_no_outage(make, clock, said):
@@ -530,30 +546,8 @@ def test_a_report_that_raises_keeps_no_commit_from_being_made(make, warnings, wh
 
     assert [0, 1] == numbers(listener)
     assert [3] == [gap.count for gap in listener.writer.gaps]
-    assert listener.last_error == "RuntimeError: outside of a request"
+    assert listener.outage.last_error == "RuntimeError: outside of a request"
     assert not warnings
-
-
-def test_a_slow_handler_leaves_time_for_commits(make, clock, warnings, monkeypatch):
-    """
-    After a warning that another handler took two seconds for, as much time passes before the next one.
-
-    While it is sent nothing is committed, and what is dropped meanwhile makes the next warning.
-    """
-    monkeypatch.setattr(Warnings, "filter", lambda self, record: clock.advance(2.0) or True)
-    listener = make(capacity=2)
-    put(listener, 3)
-    listener.handle(None)
-
-    for _ in range(19):
-        put(listener, 3)
-        clock.advance(0.1)
-        listener.handle(None)
-    assert [1] == [record.dropped for record in warnings]
-
-    clock.advance(0.11)
-    listener.handle(None)
-    assert [1, 19] == [record.dropped for record in warnings]
 
 
 def test_what_is_admitted_is_looked_at_each_tick(make, clock, warnings):
@@ -792,7 +786,7 @@ def test_flush_does_not_wait_for_room(make, clock):
 
     assert listener.flush(timeout=2.0)
     assert listener.flush(timeout=2.0)
-    listener.report()
+    listener.drop_report.make(listener.now())
     assert listener.flush(timeout=2.0)
 
     assert (began, 0, 0) == (clock(), listener.queue.queued, len(listener.writer.gaps))
@@ -923,12 +917,12 @@ def test_flush_ends_although_there_are_always_new_gaps(make):
     """
     listener = make(capacity=3)
     put(listener, 5)
-    listener.report()
+    listener.drop_report.make(listener.now())
     write = listener.writer.write
 
     def overflows(batch, outcome):
         put(listener, 5)
-        listener.report()
+        listener.drop_report.make(listener.now())
         return write(batch, outcome)
 
     listener.writer.write = overflows
@@ -1064,7 +1058,7 @@ def test_a_first_close_waits_for_drops_without_rows(make, clock, warnings):
     """
     listener = make(capacity=1, close_timeout=3.0)
     listener.queue._contend(INFO, 1.0, "a")
-    listener.report()
+    listener.drop_report.make(listener.now())
     listener.writer.error = OSError("disk")
     began = clock()
 
@@ -1158,11 +1152,11 @@ def test_nothing_is_said_under_the_commit_lock(make, monkeypatch):
     write, locked = listener.writer.write, []
 
     def says(batch, outcome):
-        listener._lines.append("a new file is begun")
+        listener.operator.say_later("a new file is begun")
         write(batch, outcome)
 
     monkeypatch.setattr(listener.writer, "write", says)
-    monkeypatch.setattr(listener, "_say", lambda line: locked.append(listener._commit_lock.locked()))
+    monkeypatch.setattr(listener.operator, "say", lambda line: locked.append(listener._commit_lock.locked()))
 
     assert listener.commit()
     assert [False] == locked
@@ -1178,7 +1172,7 @@ def test_two_threads_may_have_the_same_line_to_say(make):
             return True
 
     listener = make()
-    listener._lines = Raced()
+    listener.operator._waiting = Raced()
     put(listener, 1)
 
     assert listener.flush()
@@ -1199,7 +1193,7 @@ def test_nobody_waits_for_himself(make, clock, monkeypatch):
     def interrupted(batch, outcome):
         told.append(listener.commit(1.0))
         told.append(listener.flush())
-        listener.before_fork()
+        listener.before_fork(5.0)
         listener.after_fork_in_parent()
         listener.close()
         write(batch, outcome)
@@ -1289,14 +1283,14 @@ def test_a_stop_during_a_start(make, monkeypatch):
     A thread that was stopped before it was there ends when it is.
     """
     listener = make()
-    start, started = logging.handlers.QueueListener.start, []
+    start, started = RecordListener._start_thread, []
 
-    def interleaved(self):
+    def interleaved(self, thread):
         self.stop()
-        start(self)
-        started.append(self._thread)
+        start(self, thread)
+        started.append(thread)
 
-    monkeypatch.setattr(logging.handlers.QueueListener, "start", interleaved)
+    monkeypatch.setattr(RecordListener, "_start_thread", interleaved)
     listener.start()
     started[0].join()
 
@@ -1307,19 +1301,20 @@ def test_a_stop_and_a_record_during_a_start(make, monkeypatch):
     """
     What is logged after a stop that came in the middle of a start has a thread to commit it.
 
-    The one that is being started finds that it was stopped, and ends; and whoever logs finds the queue open, because
-    somebody is about to start: nobody committed, until the queue was full and after.
+    The one that is being started finds that it was stopped, and ends; and the next record found the queue open, because
+    somebody was about to start: nobody committed, until the queue was full and after.
     """
     listener = make()
-    start = logging.handlers.QueueListener.start
+    start = RecordListener._start_thread
 
-    def interleaved(self):
+    def interleaved(self, thread):
         monkeypatch.undo()
-        start(self)
         self.stop()
         self.start()  # as a handler does when it is logged to and finds the queue closed
+        start(self, thread)
+        thread.join()
 
-    monkeypatch.setattr(logging.handlers.QueueListener, "start", interleaved)
+    monkeypatch.setattr(RecordListener, "_start_thread", interleaved)
     listener.start()
 
     assert (False, True) == (listener.queue.closed, listener._thread is not None and listener._thread.is_alive())
@@ -1375,65 +1370,6 @@ def test_an_idle_listener_does_not_wake_up(make):
     listener.stop()
 
 
-def test_stop_does_not_wait_for_a_thread_that_logs(make):
-    """
-    `dictConfig` closes handlers while it holds logging's lock. The listener may need that lock for its warning.
-
-    So a thread that is inside a logging call is not joined; it goes by itself when the call returns.
-    """
-    listener = make(capacity=1, batch_size=1)
-    inside, leave = threading.Event(), threading.Event()
-
-    class Block(logging.Handler):
-        def handle(self, record):
-            inside.set()
-            leave.wait()
-            return True
-
-    logging.getLogger(OWN_LOGGER).addHandler(Block())
-    put(listener, 3)
-    listener.start()
-    thread = listener._thread
-    listener.queue.wake()
-    inside.wait()
-
-    listener.stop(timeout=threading.TIMEOUT_MAX)
-    assert thread.is_alive()
-
-    leave.set()
-    thread.join()
-    assert listener._thread is None
-
-
-def test_a_stopped_thread_does_not_begin_to_log(make, warnings):
-    """
-    The thread looks under the mutex whether it was stopped before it logs; the drops are then for `close` to report.
-    """
-    listener = make(capacity=1)
-    put(listener, 3)
-
-    def report():
-        # What `start` and a `stop` right after it make of this thread.
-        listener._thread = threading.current_thread()
-        enter = listener._enter_logging_call
-
-        def stopped_meanwhile(thread):
-            listener._thread = None
-            return enter(thread)
-
-        listener._enter_logging_call = stopped_meanwhile
-        listener.report()
-        del listener._enter_logging_call
-
-    thread = threading.Thread(target=report)
-    thread.start()
-    thread.join()
-    assert [] == warnings
-
-    listener.close()
-    assert [2] == [record.dropped for record in warnings]
-
-
 def test_a_replaced_thread_takes_no_wake_up(make):
     """
     Each thread has a lock of its own, so that one on its way out cannot take the wake-up of the next.
@@ -1446,6 +1382,168 @@ def test_a_replaced_thread_takes_no_wake_up(make):
 
     assert first is not listener.queue.wakeup
     listener.stop()
+
+
+def test_a_thread_that_dies_is_replaced(make):
+    """
+    The next record finds the queue closed, as before the first one, and starts another thread.
+
+    A MemoryError between two hooks, or an exception that another thread sets, ended the thread. The log was dead from
+    there on, and nobody said so.
+    """
+    listener = make()
+
+    def dies():
+        raise MemoryError
+
+    listener._monitor, threading.excepthook, hook = dies, lambda _: None, threading.excepthook
+    try:
+        listener.start()
+        while not listener.queue.closed:
+            pass
+    finally:
+        threading.excepthook = hook
+    del listener._monitor
+    assert (True, None) == (listener.queue.closed, listener._thread)
+    listener.start()
+
+    assert listener._thread.is_alive()
+
+
+def test_close_under_logging_lock_leaves_the_rest_to_the_thread(make, said):
+    """
+    A `__del__` that logs may run in the middle of a commit, and need the lock that the caller of `close` holds.
+
+    `dictConfig` waited for that commit for five seconds, and then dropped what was queued, on a healthy disk.
+    """
+    listener = make(batch_size=1, close_timeout=60)
+    listener.writer.gate = threading.Event()
+    listener.start()
+    thread = listener._thread
+    put(listener, 5)
+    listener.writer.entered.wait()
+    with listener_module.LOGGING_LOCK, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listener_module, "LOCKED_PATIENCE", 0.001)
+        assert not listener.flush()
+        listener.close()
+    assert (5, 0) == (listener.queue.queued, listener.queue.dropped)
+    listener.writer.gate.set()
+    thread.join()
+
+    assert (list(range(5)), 1, []) == (numbers(listener), listener.writer.closed, said)
+
+
+def test_what_fails_after_close_under_logging_lock_is_counted(make):
+    """
+    When that commit fails, nobody tries again: its rows are dropped as `close_timeout`.
+    """
+    listener = make(batch_size=5, close_timeout=60)
+    listener.writer.gate = threading.Event()
+    listener.writer.error = OSError("disk")
+    listener.start()
+    thread = listener._thread
+    put(listener, 5)
+    listener.writer.entered.wait()
+    with listener_module.LOGGING_LOCK, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listener_module, "LOCKED_PATIENCE", 0.001)
+        listener.close()
+    listener.writer.gate.set()
+    thread.join()
+
+    assert {("close_timeout", INFO, "a"): 5} == listener.queue.books()["drops"]
+
+
+def test_a_revived_listener_ends_when_it_is_idle(make, clock):
+    """
+    After `close`, a listener that has had nothing to do for ten seconds closes its file and ends.
+
+    A handler that `dictConfig` replaces while threads log at it comes back to life for the last of them. 8 of 17 such
+    threads were still there, each with its connection, because the configuration's dict is in a cycle.
+    """
+    listener = make()
+    assert None is listener.wait(clock())
+    listener.close()
+    listener.queue.open()
+    listener._thread = threading.current_thread()
+    put(listener, 1)
+    assert 0.1 == pytest.approx(listener.wait(clock()))
+    listener.handle(None)
+    closed = listener.writer.closed
+    assert listener_module.REVIVED_IDLE == listener.wait(clock())
+    clock.advance(5)
+    put(listener, 1)
+    listener.wait(clock())
+    listener.handle(None)
+    assert listener_module.REVIVED_IDLE == listener.wait(clock())
+    assert (closed, False) == (listener.writer.closed, listener.queue.closed)
+
+    clock.advance(10)
+    assert listener._sentinel is listener.dequeue(True)
+    assert (closed + 1, True, None) == (listener.writer.closed, listener.queue.closed, listener._thread)
+
+
+def test_a_fork_waits_for_a_file_to_be_closed_with_a_limit(make):
+    """
+    A disk that does not answer holds the thread that closes the file, and not the fork.
+
+    The fork held logging's lock meanwhile: for 15 seconds no other thread could make a logger.
+    """
+    listener = make()
+    listener.start()
+    inside, leave = threading.Event(), threading.Event()
+
+    def frozen():
+        inside.set()
+        leave.wait()
+
+    listener.writer.close, close = frozen, listener.writer.close
+    listener.before_fork(0.01)
+    inside.wait()
+    assert (True, None) == (listener._commit_lock.locked(), listener._forking_thread)
+    listener.after_fork_in_parent()
+    assert listener._commit_lock.locked()
+    leave.set()
+    assert listener._commit_lock.acquire(timeout=60)
+    listener._commit_lock.release()
+
+    listener.writer.close = close
+    listener.before_fork(60)
+    assert (1, threading.get_ident()) == (listener.writer.closed, listener._forking_thread)
+    listener.after_fork_in_parent()
+    assert not listener._commit_lock.locked()
+
+
+def test_a_fork_at_exit_closes_the_file_itself(make, monkeypatch):
+    """
+    Where no thread can be started any more, the thread that forks closes the file.
+    """
+
+    def refused(*_):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    listener = make()
+    listener._thread = threading.current_thread()
+    monkeypatch.setattr("_thread.start_new_thread", refused)
+    listener.before_fork(60)
+    assert 1 == listener.writer.closed
+    listener.after_fork_in_parent()
+    listener._thread = None
+
+    assert not listener._commit_lock.locked()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_child_without_hooks_begins_anew(make, lost):
+    """
+    A process that C code has forked has no thread; the file is lost to it only if a commit was going on.
+    """
+    listener = make()
+    put(listener, 3)
+    if lost:
+        listener._commit_lock.acquire()
+    listener.after_fork_in_child()
+
+    assert (lost, 0, True) == (listener.writer.lost, listener.queue.queued, listener.queue.closed)
 
 
 def test_a_retired_listener_writes_and_goes(make):
@@ -1469,29 +1567,28 @@ def test_a_forked_child_begins_anew(make):
     """
     listener = make(capacity=2)
     put(listener, 3)
-    listener.last_error = "of the parent"
+    listener.outage.last_error = "of the parent"
 
-    listener.before_fork()
+    listener.before_fork(5.0)
     assert listener._commit_lock.locked()
     listener.after_fork_in_child()
 
     assert not listener._commit_lock.locked()
     assert (0, 0, 1) == (listener.queue.books()["seen"], listener.queue.queued, listener.writer.forgotten)
-    assert (None, None, True) == (listener._thread, listener.last_error, listener.queue.closed)
+    assert (None, None, True) == (listener._thread, listener.outage.last_error, listener.queue.closed)
 
 
-def test_a_fork_waits_for_a_commit_with_a_limit(make, monkeypatch):
+def test_a_fork_waits_for_a_commit_with_a_limit(make):
     """
     A fork waits for the commit lock, so that SQLite is not copied in the middle of one, but never for ever.
     """
-    monkeypatch.setattr(listener_module, "_FORK_TIMEOUT", 0.001)
     listener = make()
     with listener._commit_lock:
-        listener.before_fork()
+        listener.before_fork(0.001)
         listener.after_fork_in_parent()
         assert listener._commit_lock.locked()
 
-    listener.before_fork()
+    listener.before_fork(0.001)
     listener.after_fork_in_parent()
 
     assert not listener._commit_lock.locked()

@@ -446,9 +446,27 @@ def test_corrupt_file_that_another_process_moved_aside(
     assert 1 == len(corrupt_files(path))
 
 
-def test_forgotten_connection_is_not_closed(writer: Writer, path: Path) -> None:
+def test_forgotten_connection_is_not_closed(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A forked child starts with no connection, no ids and its own start, and leaves its parent's connection open.
+    A child that was forked in the middle of a commit leaves its parent's connection open, and never opens the file.
+    """
+    monkeypatch.setattr(log_file_module, "_lost", set())
+    write(writer, "parent")
+    connection = writer.file.connection
+    assert connection is not None
+    writer.forget(lost=True, interrupted=False)
+
+    assert None is writer.file.connection
+    assert [(1,)] == connection.execute("SELECT count(*) FROM records").fetchall()
+    connection.close()
+    with pytest.raises(log_file_module.LostFileError):
+        write(writer, "child")
+
+
+def test_inherited_connection_is_closed(writer: Writer) -> None:
+    """
+    A child whose fork ran no hooks, between two commits, closes its parent's connection: SQLite's list of locks would
+    say that this process holds what its parent holds. It has no ids, and its own start.
     """
     write(writer, "parent")
     connection = writer.file.connection
@@ -458,7 +476,7 @@ def test_forgotten_connection_is_not_closed(writer: Writer, path: Path) -> None:
 
     assert (None, None) == (writer.file.connection, writer._inserter)
     assert 1_763_892_000.0 == writer._origin.started
-    assert [(1,)] == connection.execute("SELECT count(*) FROM records").fetchall()
-    connection.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
     write(writer, "child")
     assert ["parent", "child"] == messages(writer)

@@ -189,7 +189,7 @@ def test_a_program_without_stderr_does_not_notice(run, stored):
         """
         sys.stderr = None
         logger.info("%d", "x")
-        handler.listener._say("a line for nobody")
+        handler.listener.operator.say("a line for nobody")
         """
     )
 

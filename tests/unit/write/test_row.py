@@ -347,7 +347,7 @@ def test_forked_child_without_process(monkeypatch: pytest.MonkeyPatch) -> None:
         make_row(record)
     child = os.getpid() + 1
     monkeypatch.setattr(os, "getpid", lambda: child)
-    row_module.forget_threads()
+    row_module.begin_anew()
 
     assert child == make_row(record)[THREAD][0]
 

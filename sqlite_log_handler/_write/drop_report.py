@@ -1,0 +1,206 @@
+"""
+The warning about drops: written for the database at each tick, and sent to the program's other handlers.
+
+Theory of operation
+===================
+
+Other handlers are foreign code: a paused terminal or a dead log host can hold whoever calls them for ever. So the
+thread that commits never calls them. `make` leaves the warning for a thread of its own, the reporter, which is started
+when there is one to send, and ends when there is none. While a handler holds the reporter, later drops are added to
+the one warning that waits. So the deltas of all warnings still add up to `dropped_total`.
+
+A thread that blocks in a write holds the lock of the handler and that of the stream, and the interpreter needs both to
+end. So the reporter waits outside of them until each stream takes more, as far as the system can tell. What blocks all
+the same, as a socket may, is left behind at exit: `let_exit` gives the handler a new lock.
+
+`_waiting`, `_sending` and `_reporting` belong to the queue's mutex. No foreign code runs under it.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Final
+
+from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._logfile.units import loudest
+from sqlite_log_handler._write.operator import Operator, takes_more
+from sqlite_log_handler._write.outage import Outage
+from sqlite_log_handler._write.queue import COUNT, SINCE, UNTIL, Gap, RecordQueue
+
+# Seconds between two looks at whether a stream is still there.
+_STREAM_WAIT = 1.0
+
+# Attribute of an own warning: the id of the queue whose drops it reports. The underscore keeps it out of databases.
+MARK: Final = "_sqlite_log_handler"
+
+
+class DropReport:
+    """
+    Report the drops of `queue`.
+
+    Args:
+        queue: Its mutex guards what this has to send.
+        outage: What a warning says about commits.
+        operator: Hears of warnings that could not be sent.
+    """
+
+    def __init__(self, queue: RecordQueue, outage: Outage, operator: Operator) -> None:
+        self._queue = queue
+        self._outage = outage
+        self._operator = operator
+        # Not looked up when it is used: that takes logging's lock, which `dictConfig` holds while it closes handlers.
+        self._logger = logging.getLogger(OWN_LOGGER)
+        self._dropping_since: float | None = None  # every tick since then had drops
+        self._waiting: Gap | None = None
+        self._sending: Gap | None = None
+        self._reporting = False
+        self._reporter: threading.Thread | None = None
+        self._said = 0  # `dropped_total` of the last warning that the operator was told instead
+
+    def make(self, now: float) -> bool:
+        """
+        Warn of the drops since the last call; return whether there were any.
+        """
+        queue = self._queue
+        gap = queue.take_drops() if queue.unreported else None
+        if gap is None:
+            self._dropping_since = None
+            return False
+        to_send = Gap(gap.position, {}, 0)
+        to_send.add(gap)
+        to_send.warning = self._describe(gap, now)
+        gap.warning = self._plain_record(to_send)
+        queue.add_gap(gap)
+        with queue.mutex:
+            if self._waiting is None:
+                self._waiting = to_send
+            else:
+                self._waiting.add(to_send)
+                self._waiting.warning = self._describe(self._waiting, now)
+            if self._reporting:
+                return True
+            self._reporting = True
+        try:
+            self._start_reporter()
+        except BaseException as error:
+            self._reporting = False
+            # The interpreter is shutting down, or there is no room for one more thread.
+            if not isinstance(error, RuntimeError):
+                raise
+        return True
+
+    def _start_reporter(self) -> None:
+        self._reporter = threading.Thread(target=self._report, name="sqlite_log_handler reporter", daemon=True)
+        self._reporter.start()
+
+    def wait(self, timeout: float) -> None:
+        """
+        Wait until the warnings are sent, and tell the operator if they cannot be.
+        """
+        reporter = self._reporter
+        if reporter is threading.current_thread():
+            return  # another handler closes this one
+        if reporter is not None and self._said != self._queue.dropped_total:
+            with suppress(RuntimeError):  # not started yet, or never
+                reporter.join(timeout)
+        with self._queue.mutex:
+            gaps = [gap for gap in (self._sending, self._waiting) if gap is not None]
+            if not gaps or gaps[-1].dropped_total == self._said:
+                return  # all are sent, or the last `close` has said it
+            self._said = gaps[-1].dropped_total
+            count = sum(gap.count for gap in gaps)
+            why = "another handler does not return" if self._reporting else "no thread can be started"
+        self._operator.say(f"{count:,} drops not reported to other handlers: {why}; {gaps[-1].warning}")
+
+    def _report(self) -> None:
+        """
+        Send what waits, on the reporter's thread, until nothing does.
+        """
+        while True:
+            with self._queue.mutex:
+                self._sending = None
+                if self._waiting is None:
+                    self._reporting = False
+                    return
+            try:
+                while not all(takes_more(stream, _STREAM_WAIT) for stream in self._streams()):
+                    pass
+                with self._queue.mutex:
+                    gap, self._waiting = self._waiting, None
+                    self._sending = gap
+                self._send(gap)
+            except BaseException as error:  # noqa: BLE001 - of another handler, its filter or a record factory
+                self._outage.note(error)
+
+    def _handlers(self) -> Iterator[logging.Handler]:
+        logger: logging.Logger | None = self._logger
+        while logger is not None:
+            yield from logger.handlers
+            logger = logger.parent if logger.propagate else None
+
+    def _streams(self) -> Iterator[Any]:
+        for handler in self._handlers():
+            if isinstance(handler, logging.StreamHandler) and handler.level <= logging.WARNING:
+                yield handler.stream
+
+    def let_exit(self) -> None:
+        """
+        Give a new lock to each handler whose lock the reporter holds: `logging.shutdown` would wait for it for ever.
+        """
+        if self._sending is None:
+            return
+        for handler in self._handlers():
+            if handler.lock is not None:
+                if handler.lock.acquire(blocking=False):
+                    handler.lock.release()
+                else:
+                    handler.createLock()
+
+    def _send(self, gap: Gap) -> None:
+        logger = self._logger
+        # By default `dictConfig` disables every logger that it does not name. This one is silenced by its level, not
+        # by accident.
+        logger.disabled = False
+        # As `isEnabledFor`, which may take logging's lock.
+        if logger.manager.disable < logging.WARNING and logger.getEffectiveLevel() <= logging.WARNING:
+            record = logger.makeRecord(
+                OWN_LOGGER, logging.WARNING, __file__, 0, gap.warning, (), None, "report", self._extra(gap)
+            )
+            logger.handle(record)
+
+    def _plain_record(self, gap: Gap) -> logging.LogRecord:
+        # Made without the program's record factory, and kept from other handlers, which put things into the record that
+        # they are given.
+        record = logging.LogRecord(OWN_LOGGER, logging.WARNING, __file__, 0, gap.warning, (), None, "report")
+        vars(record).update(self._extra(gap))
+        return record
+
+    def _extra(self, gap: Gap) -> dict[str, object]:
+        return {"dropped": gap.count, "dropped_total": gap.dropped_total, MARK: id(self._queue)}
+
+    def _describe(self, gap: Gap, now: float) -> str:
+        queue, outage = self._queue, self._outage
+        causes: dict[str, int] = {}
+        losers: dict[str, int] = {}
+        for (cause, levelno, name), entry in gap.drops.items():
+            causes[cause] = causes.get(cause, 0) + entry[COUNT]
+            loser = f"{name} {logging.getLevelName(levelno)}"
+            losers[loser] = losers.get(loser, 0) + entry[COUNT]
+        if self._dropping_since is None:
+            self._dropping_since = min(entry[SINCE] for entry in gap.drops.values())
+        lasting = max(entry[UNTIL] for entry in gap.drops.values()) - self._dropping_since
+        noun = "record" if gap.count == 1 else "records"
+        used = queue.queued_size / queue.capacity_size
+        age = outage.last_commit_age(now)
+        parts = [
+            f"dropped {gap.count:,} {noun} ({loudest(causes, 6)}; {gap.dropped_total:,} in total)",
+            f"dropping for {lasting:.1f} s",
+            f"queue {queue.queued:,} of {queue.capacity:,} rows, {used:.0%} of its bytes",
+            f"most from {loudest(losers, 3)}",
+            "no commit yet" if age is None else f"last commit {age:.1f} s ago",
+        ]
+        if outage.last_error and (outage.failures or "disk_budget" in causes):
+            parts.append(f"the writer says: {outage.last_error}")
+        return printable("; ".join(parts))

@@ -1,0 +1,77 @@
+"""
+Checks of the handler's options: each error names the option, the value and the range.
+"""
+
+import logging
+import os
+
+
+def integer(option: str, value: object, minimum: int) -> int:
+    """
+    Return `value` if it is an integer of at least `minimum`.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        message = f"{option}={value!r}: must be an integer, {minimum:,} or more"
+        raise TypeError(message)
+    if value < minimum:
+        message = f"{option}={value!r}: must be {minimum:,} or more"
+        raise ValueError(message)
+    return value
+
+
+def number(option: str, value: object, minimum: float, maximum: float, *, below: bool = False) -> float:
+    """
+    Return `value` as a float if it is in range; `below` leaves out the maximum itself.
+    """
+    allowed = f"from {minimum:,} to {'below ' if below else ''}{maximum:,}"
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        message = f"{option}={value!r}: must be a number {allowed}"
+        raise TypeError(message)
+    # Written so that NaN is out of range too.
+    if not (minimum <= value < maximum if below else minimum <= value <= maximum):
+        message = f"{option}={value!r}: must be {allowed}"
+        raise ValueError(message)
+    return float(value)
+
+
+def level(option: str, value: object) -> int:
+    """
+    Return the number of a level that is given by number or by name.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
+    names = logging.getLevelNamesMapping()
+    if isinstance(value, str) and value in names:
+        return names[value]
+    message = f"{option}={value!r}: must be a level number, or one of {', '.join(names)}"
+    raise (ValueError if isinstance(value, str) else TypeError)(message)
+
+
+def path(filename: object) -> str:
+    """
+    Return the absolute path of a database; refuse a name that SQLite would not take for a path.
+    """
+    if not isinstance(filename, str | os.PathLike):
+        message = f"filename={filename!r}: must be a path (str or os.PathLike)"
+        raise TypeError(message)
+    name = os.fsdecode(filename)
+    if not name or name == ":memory:" or name.startswith("file:") or "\0" in name:
+        message = (
+            f"filename={name!r}: must be the path of a file: an empty name, ':memory:' and 'file:' URIs "
+            "would not be kept, and a NUL ends a path"
+        )
+        raise ValueError(message)
+    absolute = os.path.abspath(name)
+    folder = os.path.dirname(absolute)
+    if not os.path.isdir(folder):
+        message = f"filename={name!r}: there is no folder {folder!r}: create it first"
+        if name.startswith("~"):
+            message = f"filename={name!r}: '~' is not expanded: use os.path.expanduser({name!r})"
+        raise FileNotFoundError(message)
+    if os.path.isdir(absolute):
+        message = f"filename={name!r}: is a directory: add the name of a file"
+        raise IsADirectoryError(message)
+    if os.path.exists(absolute) and not os.path.isfile(absolute):
+        message = f"filename={name!r}: is a device, a pipe or a socket: choose another"
+        raise ValueError(message)
+    return absolute

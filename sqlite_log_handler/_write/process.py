@@ -1,0 +1,149 @@
+"""
+The process that logs: its exit, its forks, and how it notices that it was forked behind Python's back.
+
+A fork by Python runs the hooks at the end of this file. One by C code may not: uWSGI forks its workers so, and so does
+daemon(3). Then the first record that carries the new process id begins anew, see `handler.emit`.
+"""
+
+import atexit
+import contextlib
+import os
+import sys
+import threading
+import time
+
+from sqlite_log_handler._write import row
+from sqlite_log_handler._write.listener import LOGGING_LOCK, RecordListener, all_listeners
+from sqlite_log_handler._write.locks import acquire
+
+# How long a fork waits: for commits to end, and for the files to be closed.
+FORK_TIMEOUT = 5.0
+
+
+class _Exit:
+    """
+    Write what is queued when the interpreter exits.
+
+    `logging.shutdown` closes the handlers in logging's list. A handler that `dictConfig` has taken off that list while
+    it stays attached to a logger is not there, nor is one that came back to life. Here all of them are closed.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """
+        Begin anew: for `__init__`, and for a forked child.
+        """
+        self.begun = False
+        self._registered_in_child = False
+
+    def __call__(self) -> None:
+        begin_anew()
+        self.begun = True
+        for listener in all_listeners():
+            with contextlib.suppress(Exception):
+                listener.close()
+                listener.drop_report.let_exit()
+
+    def register_in_child(self) -> None:
+        """
+        Be called at the end of a multiprocessing child: up to Python 3.12 it runs no atexit callback.
+        """
+        if self._registered_in_child or "multiprocessing.process" not in sys.modules:
+            return
+        from multiprocessing import process, util  # noqa: PLC0415 - only where it is there already
+
+        if process.parent_process() is not None:
+            self._registered_in_child = True
+            util.Finalize(None, self, exitpriority=0)
+
+
+at_exit = _Exit()
+atexit.register(at_exit)
+
+
+# One entry for each fork in progress that has logging's lock: a signal handler may raise before one has it.
+_forks: list[None] = []
+
+
+def _before_fork() -> None:
+    # First of all what logging takes after us: `dictConfig` holds it while it closes handlers, each of which waits for
+    # its commit lock.
+    LOGGING_LOCK.acquire()
+    _forks.append(None)
+    deadline = time.monotonic() + FORK_TIMEOUT
+    for listener in all_listeners():
+        listener.before_fork(max(0, deadline - time.monotonic()))
+
+
+def _after_fork_in_parent() -> None:
+    """
+    Let go of all that is held, and of nothing the second time: it is registered twice, because a signal handler that
+    waited for the end of the fork may raise before its first line.
+    """
+    for listener in all_listeners():
+        listener.after_fork_in_parent()
+    if _forks:
+        _forks.pop()
+        LOGGING_LOCK.release()
+
+
+def _after_fork_in_child() -> None:
+    at_exit.forget()
+    _forks.clear()
+    for listener in all_listeners():
+        listener.after_fork_in_child()
+    row.begin_anew()
+
+
+def retire(listener: RecordListener) -> None:
+    """
+    End a listener whose handler nobody has any more.
+    """
+    begin_anew()
+    listener.retire()
+
+
+_beginning = threading.Lock()
+
+
+def begin_anew() -> None:
+    """
+    Do what the hook of a child does, if this process is one and no hook has run.
+    """
+    if not row.is_new_process():
+        return
+    held = False
+    try:
+        # The limit is for a child that was forked in here.
+        (held,) = acquire(_beginning, 1.0)
+        if row.is_new_process() and not _run_hooks():  # else another thread was faster
+            _after_fork_in_child()
+    finally:
+        if held:
+            _beginning.release()
+
+
+def _run_hooks() -> bool:
+    """
+    Have Python do what it does after a fork, and run all hooks; return whether ours has run.
+
+    Python's documentation asks whoever forks to do this (https://docs.python.org/3/c-api/sys.html). If a thread of the
+    parent was waiting for the GIL, then without it the first two threads here would wait for that one for ever. It
+    deletes the state of all other threads, so it is for a process that has none.
+    """
+    try:
+        import ctypes  # noqa: PLC0415 - only such a child needs it
+
+        if len(os.listdir("/proc/self/task")) > 1:
+            return False
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+    except (ImportError, OSError):  # a system without /proc
+        return False
+    return not row.is_new_process()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_parent=_after_fork_in_parent)

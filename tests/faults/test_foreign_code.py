@@ -1,0 +1,156 @@
+"""
+Code that is not ours beside the log: handlers that block, threads that are killed, C code that forks.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+# A pipe that is full because nobody reads it, as stderr of a program whose supervisor hangs.
+BLOCKED = """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True: os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
+"""
+
+HANDLERS = {
+    "stream": "logging.StreamHandler(open(writing, 'w', buffering=1))",
+    # No system tells that this one blocks.
+    "other": "type('Blocks', (logging.Handler,), {'emit': lambda self, record: os.write(writing, b'x')})()",
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of Unix")
+@pytest.mark.parametrize("kind", HANDLERS)
+def test_a_handler_that_blocks_stops_no_commit_and_no_exit(run, contents, kind):
+    """
+    Beside a handler that blocks for ever, everything is committed, and the process ends within `close_timeout`.
+
+    The listener sent its drop warnings itself. One drop, and nothing was committed any more; `close`, and with it the
+    exit of the interpreter, never came back.
+    """
+    run(
+        f"""
+    {BLOCKED}
+    handler = SQLiteHandler(path, capacity=100, batch_size=50, close_timeout=0.5)
+    logger.addHandler(handler)
+    logging.getLogger("sqlite_log_handler").addHandler({HANDLERS[kind]})
+    logging.getLogger("sqlite_log_handler").propagate = False
+    number = 0
+    while not handler.dropped_total:
+        logger.info("n %d", number)
+        number += 1
+    assert handler.flush(60)
+    for number in range(number, number + 500):
+        logger.info("n %d", number)
+        assert handler.flush(60)
+    print(handler.dropped_total)
+    """,
+        stderr="[^\n]*drops? not reported to other handlers: another handler does not return; dropped [^\n]*\n",
+    )
+
+    found = contents()
+    assert found.numbers["n"][-500:] == list(range(found.numbers["n"][-1] - 499, found.numbers["n"][-1] + 1))
+    assert 0 < found.dropped
+
+
+@pytest.mark.parametrize("error", ["SystemExit", "MemoryError"])
+def test_a_listener_that_was_killed_is_replaced(run, contents, error):
+    """
+    What ends the listener's thread between two hooks ends one thread: the next record starts another.
+
+    A MemoryError in a process at its limit, or an exception that another thread sets, left the log dead until the
+    program closed it, with `last_error` None.
+    """
+    run(
+        f"""
+        import ctypes
+        threading.excepthook = lambda arguments: None
+        handler = SQLiteHandler(path, flush_interval=0.001)
+        logger.addHandler(handler)
+        logger.info("n 0")
+        assert handler.flush()
+        thread = handler.listener._thread
+        while thread.is_alive():  # inside of `handle` it ends nothing
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object({error}))
+            handler.queue.wake()
+            thread.join(0.01)
+        for number in range(1, 100): logger.info("n %d", number)
+        while handler.stats().queued: pass
+        assert handler.listener._thread is not thread
+        """
+    )
+
+    assert {"n": list(range(100))} == contents().numbers
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="calls fork of the C library")
+def test_a_fork_that_runs_no_hooks(run, contents):
+    """
+    A child that C code has forked begins anew at its first record: none is lost, and none is there twice.
+
+    uWSGI forks its workers so, and daemon(3) does. Nothing noticed that the process was another one: its log was dead
+    while it ran, and at its end it wrote through its parent's connection what its parent had written already.
+    """
+    run(
+        """
+        import ctypes
+        handler = SQLiteHandler(path, flush_interval=3600)
+        logger.addHandler(handler)
+        logger.info("first 0")
+        assert handler.flush()
+        for number in range(5): logger.info("parent %d", number)
+        children = []
+        for who in ("a", "b"):
+            pid = ctypes.PyDLL(None).fork()
+            if not pid:
+                handler.listener.flush_interval = 0.001
+                for number in range(5): logger.info(who + " %d", number)
+                stats = handler.stats()
+                assert 5 == stats.seen, stats
+                while handler.stats().queued: pass
+                for number in range(5, 10): logger.info(who + " %d", number)
+                sys.exit()
+            children.append(pid)
+        assert [0, 0] == [os.waitpid(pid, 0)[1] for pid in children]
+        for number in range(5, 10): logger.info("parent %d", number)
+        """,
+        options=("-W", "error", "-W", "ignore::DeprecationWarning"),
+    )
+
+    expected = {who: list(range(10)) for who in ("parent", "a", "b")}
+    assert {"first": [0], **expected} == contents().numbers
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="calls fork of the C library")
+@pytest.mark.parametrize("where", ["queue full", "closed", "never logged"])
+def test_a_fork_that_runs_no_hooks_in_any_state(run, contents, where):
+    """
+    It is noticed too when the queue was full at the fork, when the handler was closed, and at the exit of a child that
+    has not logged: that one writes nothing of its parent's.
+    """
+    run(
+        """
+        import ctypes
+        where, = arguments
+        handler = SQLiteHandler(path, flush_interval=3600, capacity=5, reserve=0)
+        logger.addHandler(handler)
+        logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
+        for number in range(5): logger.info("parent %d", number)
+        if where == "closed": handler.close()
+        pid = ctypes.PyDLL(None).fork()
+        if not pid:
+            if where != "never logged": logger.info("child 0")
+            sys.exit()
+        assert 0 == os.waitpid(pid, 0)[1]
+        """,
+        where,
+        options=("-W", "error", "-W", "ignore::DeprecationWarning"),
+    )
+
+    expected = {} if where == "never logged" else {"child": [0]}
+    assert {"parent": list(range(5)), **expected} == contents().numbers

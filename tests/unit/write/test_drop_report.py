@@ -1,0 +1,291 @@
+"""
+Drop warnings and the thread that sends them: what a handler that blocks, raises or closes makes of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import sys
+import threading
+
+import pytest
+
+from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._write.drop_report import DropReport
+from sqlite_log_handler._write.operator import Operator
+from sqlite_log_handler._write.outage import Outage
+from sqlite_log_handler._write.queue import SIZE_UNIT, RecordQueue
+
+
+class Gate(logging.Handler):
+    """
+    Keep what comes, each record when it is let through.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.entered, self.gate = threading.Semaphore(0), threading.Semaphore(0)
+        self.records = []
+
+    def emit(self, record):
+        self.entered.release()
+        self.gate.acquire()
+        self.records.append(record)
+
+
+@pytest.fixture
+def own(logging_tree):
+    """
+    The logger of the warnings, without handlers above it.
+    """
+    logger = logging.getLogger(OWN_LOGGER)
+    logger.propagate = False
+    return logger
+
+
+@pytest.fixture
+def said():
+    """
+    The lines for the operator.
+    """
+    return []
+
+
+@pytest.fixture
+def report(own, said):
+    """
+    A report on a queue that has room for one row.
+    """
+    queue = RecordQueue(1, 10_000 * SIZE_UNIT)
+    queue.open()
+    operator = Operator("app-log.db")
+    operator.say = said.append  # type: ignore[method-assign]
+    return DropReport(queue, Outage(0.1), operator)
+
+
+def drop(report, count):
+    """
+    Have so many rows dropped, and the report made.
+    """
+    for _ in range(count + (not report._queue.queued)):
+        report._queue.put_nowait((20, 1.0, ("a", "file.py", 1, "func"), 1, 0))
+    assert report.make(100.0)
+
+
+def test_what_waits_is_added_up(report, own):
+    """
+    While a handler holds the reporter, later drops are added to the one warning that waits; the sum stays right.
+
+    The listener sent the warning itself. A console that was paused, a pipe that nobody read, or a log host that was
+    gone ended all commits, although SQLite was healthy.
+    """
+    gate = Gate()
+    own.addHandler(gate)
+    for count in (1, 2, 3):
+        drop(report, count)
+        if count == 1:
+            gate.entered.acquire()
+    for _ in range(2):
+        gate.gate.release()
+    report.wait(60)
+
+    assert [(1, 1), (5, 6)] == [(record.dropped, record.dropped_total) for record in gate.records]
+    assert gate.records[1].getMessage().startswith("dropped 5 records (queue_full 5; 6 in total)")
+    assert [1, 2, 3] == [gap.count for gap in report._queue.gaps]
+
+
+def test_the_reporter_goes_when_there_is_nothing_to_send(report, own):
+    """
+    The thread is there while there is something to send, and comes back for the next warning.
+    """
+    own.addHandler(logging.NullHandler())
+    threads = threading.active_count()
+    for _ in range(2):
+        drop(report, 1)
+        report.wait(60)
+        assert threads == threading.active_count()
+
+
+def test_close_says_what_was_not_sent(report, own, said):
+    """
+    What another handler does not take in time is said, once, with the number of drops.
+    """
+    gate = Gate()
+    own.addHandler(gate)
+    drop(report, 1)
+    gate.entered.acquire()
+    drop(report, 4)
+    report.wait(0)
+    report.wait(60)  # does not wait: that was said
+
+    (line,) = said
+    assert line.startswith("5 drops not reported to other handlers: another handler does not return; dropped 4 records")
+    gate.gate.release(2)
+    report._reporter.join()
+
+
+def test_at_exit_the_operator_is_told_instead(report, own, said, monkeypatch):
+    """
+    From Python 3.12 on no thread can be started while the interpreter exits. The last warning is a line on stderr then.
+    """
+
+    def refused(self):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        drop(report, 2)
+    report.wait(60)
+    assert ["2 drops not reported to other handlers: no thread can be started"] == [line.split(";")[0] for line in said]
+
+    gate = Gate()
+    gate.gate.release()
+    own.addHandler(gate)
+    drop(report, 1)
+    report.wait(60)
+    assert [3] == [record.dropped for record in gate.records]
+
+
+def test_an_interrupted_start_is_made_again(report, own, monkeypatch):
+    """
+    What a signal handler raises into the start of the thread comes out, and the next warning starts one.
+    """
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            drop(report, 1)
+    gate = Gate()
+    gate.gate.release()
+    own.addHandler(gate)
+    drop(report, 1)
+    report.wait(60)
+
+    assert [2] == [record.dropped for record in gate.records]
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_what_another_handler_raises_is_noted(report, own, error):
+    """
+    A filter that raises costs its warning, and neither the reporter nor the next one.
+    """
+    fails = [error]
+
+    def once(record):
+        if fails:
+            raise fails.pop()
+        return True
+
+    own.addFilter(once)
+    gate = Gate()
+    gate.gate.release()
+    own.addHandler(gate)
+    try:
+        for _ in range(2):
+            drop(report, 1)
+            report.wait(60)
+    finally:
+        own.removeFilter(once)
+
+    assert (error.__name__ + ": ", [2]) == (
+        report._outage.last_error,
+        [record.dropped_total for record in gate.records],
+    )
+
+
+def test_another_handler_may_close_this_one(report, own):
+    """
+    A handler that waits for the reporter while it is given the warning would wait for itself.
+    """
+
+    class Closes(logging.Handler):
+        def emit(self, record):
+            report.wait(60)
+            done.set()
+
+    done = threading.Event()
+    own.addHandler(Closes())
+    drop(report, 1)
+    done.wait()
+    report.wait(60)
+
+    assert not report._reporting
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell whether a pipe is full")
+def test_the_reporter_holds_no_lock_of_a_stream_that_blocks(report, own):
+    """
+    Before a full pipe the reporter waits outside of the handler. It held the locks of the handler and of the stream,
+    and the interpreter, which needs both, never came to its end.
+    """
+    reading, writing = os.pipe()
+
+    class Stream(io.StringIO):
+        def fileno(self):
+            asked.release()
+            return writing
+
+    asked = threading.Semaphore(0)
+    console = logging.StreamHandler(Stream())
+    own.addHandler(console)
+    try:
+        os.set_blocking(writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writing, b"x" * 4096)
+        drop(report, 1)
+        asked.acquire()
+        drop(report, 2)
+        assert console.lock is not None
+        assert console.lock.acquire(blocking=False)
+        console.lock.release()
+        os.read(reading, 1 << 20)
+        report.wait(60)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+    assert console.stream.getvalue().startswith("dropped 3 records")
+
+
+def test_a_handler_that_blocks_at_exit_gets_a_new_lock(report, own):
+    """
+    `logging.shutdown` takes the lock of each handler. The one that the reporter is in would keep it for ever.
+    """
+    gate, other = Gate(), logging.NullHandler()
+    own.addHandler(gate)
+    own.addHandler(other)
+    drop(report, 1)
+    gate.entered.acquire()
+    lock = gate.lock
+    report.let_exit()
+    assert gate.lock is not lock
+    gate.acquire()
+    gate.release()
+    gate.lock = lock
+    gate.gate.release()
+    report.wait(60)
+
+    report.let_exit()
+    assert gate.lock is lock
+
+
+def test_logging_lock_is_not_needed(report, own):
+    """
+    `dictConfig` holds logging's module lock while it closes handlers; the warning goes out all the same.
+    """
+    gate = Gate()
+    gate.gate.release()
+    own.addHandler(gate)
+    own._cache.clear()
+    with logging._lock:  # type: ignore[attr-defined]
+        drop(report, 1)
+        report.wait(60)
+
+    assert [1] == [record.dropped for record in gate.records]

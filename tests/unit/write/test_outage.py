@@ -1,0 +1,86 @@
+"""
+Failures and successes of commits, by numbers: when to try again, and what the operator is told.
+"""
+
+from __future__ import annotations
+
+from sqlite_log_handler._write.outage import BACKOFF_LIMIT, OUTAGE_AFTER, TURN_OUTAGE_AFTER, Outage
+
+DISK, TURN = OSError("disk"), TimeoutError("process 1 is writing")
+
+
+def test_the_next_attempt_is_later_each_time():
+    """
+    After a failure the next attempt is one flush interval away, then two, four, and five seconds at most.
+    """
+    outage = Outage(0.1)
+    delays = []
+    for _ in range(40):
+        outage.failed(DISK, 100.0)
+        delays.append(round(outage.next_attempt - 100.0, 6))
+
+    assert [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, BACKOFF_LIMIT] == delays[:7]
+    assert {BACKOFF_LIMIT} == set(delays[7:])
+
+
+def test_a_turn_is_waited_for_without_a_pause():
+    """
+    While another process writes, the next attempt is due at the next tick.
+    """
+    outage = Outage(0.1)
+    outage.failed(DISK, 100.0)
+    outage.failed(TURN, 100.0)
+
+    assert 0.0 == outage.next_attempt
+
+
+def test_an_outage_is_said_once():
+    """
+    A failure is an outage after a second, and a turn that does not come after five; each is one line.
+    """
+    for error, limit in ((DISK, OUTAGE_AFTER), (TURN, TURN_OUTAGE_AFTER)):
+        outage = Outage(0.1)
+        lines = [outage.failed(error, now) for now in (100.0, 100.0 + limit - 0.01, 100.0 + limit, 100.0 + 2 * limit)]
+
+        assert [False, False, True, False] == [line is not None for line in lines]
+
+
+def test_the_end_of_an_outage_counts_all_drops_since_the_last_commit():
+    """
+    "Writing again; 0 records were dropped meanwhile" was said after 910 drops: those before the first line were left
+    out.
+    """
+    outage = Outage(0.1)
+    assert outage.succeeded(100.0, 5) is None
+    outage.failed(DISK, 101.0)  # 910 records have been dropped by now
+    outage.failed(DISK, 102.0)
+
+    assert "writing again; 910 records were dropped since the last commit" == outage.succeeded(103.0, 915)
+    assert outage.succeeded(104.0, 915) is None
+
+
+def test_the_age_of_the_last_commit():
+    """
+    There is none before the first commit, and failures do not make it younger.
+    """
+    outage = Outage(0.1)
+    assert outage.last_commit_age(100.0) is None
+    outage.succeeded(100.0, 0)
+    outage.failed(DISK, 101.0)
+
+    assert 2.5 == outage.last_commit_age(102.5)
+
+
+def test_an_error_that_cannot_be_shown():
+    """
+    An error that raises when it is shown is known by its type.
+    """
+
+    class Unshowable(Exception):  # noqa: N818 - a test's
+        def __str__(self):
+            raise ValueError
+
+    outage = Outage(0.1)
+    outage.note(Unshowable())
+
+    assert "Unshowable" == outage.last_error
