@@ -169,7 +169,7 @@ class SQLiteHandler(logging.Handler):
         # queue.
         self.max_record_bytes = min(max_record_bytes, capacity_bytes // 16)
         if keep.max_bytes is not None:
-            self.max_record_bytes = min(self.max_record_bytes, keep.commit_bytes)
+            self.max_record_bytes = min(self.max_record_bytes, keep.record_bytes)
         self.listener = RecordListener(
             queue,
             writer,

@@ -19,11 +19,11 @@ which takes back ids that the transaction gave, and after a sweep, which deletes
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache, partial
 from typing import NamedTuple
 
-from sqlite_log_handler._logfile.schema import ROW_BYTES
+from sqlite_log_handler._logfile.schema import OTHER_LOGGERS, ROW_BYTES
 from sqlite_log_handler._write import row as _row
 from sqlite_log_handler._write.plain import clean
 from sqlite_log_handler._write.queue import Commit, Gap
@@ -72,6 +72,9 @@ _ROWS_PER_CONTEXT = 10
 # row beyond its 240 bytes.
 _STATEMENT_SIZE = 1024 * 1024 // _row.SIZE_UNIT
 _WITHOUT_TEXT = 240 // _row.SIZE_UNIT
+
+# What a line of `drops` takes besides the name of its logger, roughly.
+_LINE_BYTES = 50
 
 _CACHED_IDS = 10_000
 
@@ -128,13 +131,15 @@ class Inserter:
     Args:
         connection: A new connection takes a new `Inserter`.
         origin: Who writes.
+        gap_bytes: What the lines of one gap may take in `drops`; the rest is counted under "(other)".
 
     Attributes:
         last_id: The id of the last row of this transaction, 0 before the first.
     """
 
-    def __init__(self, connection: sqlite3.Connection, origin: Origin) -> None:
+    def __init__(self, connection: sqlite3.Connection, origin: Origin, gap_bytes: int) -> None:
         self.connection = connection
+        self._gap_bytes = gap_bytes
         self._origin = origin
         self.last_id = self._inserted = 0
         self.forget_ids()
@@ -211,16 +216,28 @@ class Inserter:
         warning = _row.make_row(gap.warning)
         self._insert([warning])
         process_id = self._processes[warning[_row.THREAD]]
-        for (cause, levelno, name), (count, since, until) in gap.drops.items():
-            # Of a record that was refused nothing has been cleaned yet.
-            logger, level = clean(name), _row.integer(levelno)
-            since_us, until_us = _row.microseconds(since), _row.microseconds(until)
+        for (cause, level, logger), (count, since_us, until_us) in self._lines_of(gap):
             self.connection.execute(
                 "INSERT INTO drops (after_id, since_us, until_us, process_id, cause, logger, levelno, count) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (after_id, since_us, until_us, process_id, cause, logger, level, count),
             )
             self.connection.execute(_VOLUME_DROPPED, (since_us, logger, level, count))
+
+    def _lines_of(self, gap: Gap) -> Iterable[tuple[tuple[str, int, str], list[int]]]:
+        """
+        Return the lines of a gap by cause, level and logger, as many loggers as there is room for.
+        """
+        lines: dict[tuple[str, int, str], list[int]] = {}
+        left = self._gap_bytes
+        for (cause, levelno, name), (count, since, until) in gap.drops.items():
+            # Of a record that was refused nothing has been cleaned yet.
+            logger, level = clean(name), _row.integer(levelno)
+            since_us, until_us = _row.microseconds(since), _row.microseconds(until)
+            left -= len(logger.encode()) + _LINE_BYTES
+            line = lines.setdefault((cause, level, logger if left >= 0 else OTHER_LOGGERS), [0, since_us, until_us])
+            line[:] = line[0] + count, min(line[1], since_us), max(line[2], until_us)
+        return lines.items()
 
     def _parameters(self, rows: Sequence[PackedRow]) -> list[object]:
         while True:
@@ -300,18 +317,31 @@ class Inserter:
         self._processes: dict[_row.Thread, int] = {}
         self._levels: set[int] = set()
 
+    def new_sources(self, rows: Sequence[PackedRow]) -> list[_row.Source]:
+        """
+        Return the call sites of `rows` whose id is not known yet.
+        """
+        return list({row[_row.SOURCE] for row in rows} - self._sources.keys())
+
+    def add_sources(self, sources: Sequence[_row.Source]) -> None:
+        """
+        Give each call site an id, unless it has one.
+        """
+        for source in sources:
+            self.connection.execute(
+                "INSERT OR IGNORE INTO sources (logger, pathname, lineno, func) VALUES (?, ?, ?, ?)", source
+            )
+            self._sources[source] = self.connection.execute(
+                "SELECT id FROM sources WHERE logger = ? AND pathname = ? AND lineno = ? AND func = ?", source
+            ).fetchone()[0]
+
     def _learn_ids(self, rows: Sequence[PackedRow]) -> None:
         if len(self._sources) + len(self._processes) > _CACHED_IDS:
             self.forget_ids()
         for row in rows:
             source, thread = row[_row.SOURCE], row[_row.THREAD]
             if source not in self._sources:
-                self.connection.execute(
-                    "INSERT OR IGNORE INTO sources (logger, pathname, lineno, func) VALUES (?, ?, ?, ?)", source
-                )
-                self._sources[source] = self.connection.execute(
-                    "SELECT id FROM sources WHERE logger = ? AND pathname = ? AND lineno = ? AND func = ?", source
-                ).fetchone()[0]
+                self.add_sources([source])
             if thread not in self._processes:
                 self._processes[thread] = self._process_id(*thread[:2])
 

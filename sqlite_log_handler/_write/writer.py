@@ -20,16 +20,18 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from sqlite_log_handler._logfile.errors import LogFileError
+from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._write.inserts import DATA_ERRORS, Inserter, Origin
 from sqlite_log_handler._write.log_file import LogFile
 from sqlite_log_handler._write.plain import clean
 from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.retention.limits import Limits, NoRoom
 from sqlite_log_handler._write.retention.pruner import Pruner
+from sqlite_log_handler._write.row import PackedRow
 
 _T = TypeVar("_T")
 
@@ -93,7 +95,7 @@ class Writer:
     def _open(self) -> Inserter:
         connection = self.file.open()
         if self._inserter is None or self._inserter.connection is not connection:
-            self._inserter = Inserter(connection, self._origin)
+            self._inserter = Inserter(connection, self._origin, self.pruner.limits.commit_bytes)
             self.pruner.opened(self.file.real)
         return self._inserter
 
@@ -113,31 +115,43 @@ class Writer:
         """
         outcome = Outcome() if outcome is None else outcome
         with self.file.hold():
-            inserter = self._open()
-            if self.pruner.limits and not in_any_case:
-                self._prune_before(inserter, len(batch.rows))
-            connection = inserter.connection
-            inserter.last_id = 0
-            try:
-                connection.execute("BEGIN IMMEDIATE")
+            while not outcome.written:
                 try:
-                    inserter.write(batch)
-                except DATA_ERRORS as error:
-                    connection.execute("ROLLBACK")
-                    inserter.forget_ids()
-                    connection.execute("BEGIN IMMEDIATE")
-                    if "volume.logger" in str(error):  # see _VOLUME
-                        inserter.write(batch)
-                    else:
-                        inserter.write_each(batch, outcome.refused)
-                connection.execute("COMMIT")
-                outcome.written = True
-            except BaseException as error:
-                inserter.forget_ids()
-                outcome.written = outcome.written or _stands(inserter)
-                self.file.roll_back(error)
-                raise
+                    self._commit(self._open(), batch, outcome, in_any_case=in_any_case)
+                except sqlite3.OperationalError as error:
+                    if outcome.written or not self.pruner.can_free_more(error):
+                        raise
         return outcome
+
+    def _commit(self, inserter: Inserter, batch: Commit, outcome: Outcome, *, in_any_case: bool) -> None:
+        connection = inserter.connection
+        if in_any_case:
+            self.pruner.lift_cap(connection)
+        elif self.pruner.limits:
+            self._prune_before(inserter, len(batch.rows))
+        inserter.last_id = 0
+        outcome.refused.clear()
+        try:
+            if self.pruner.limits.max_bytes is not None and not in_any_case:
+                self._add_sources(inserter, batch.rows)
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                inserter.write(batch)
+            except DATA_ERRORS as error:
+                connection.execute("ROLLBACK")
+                inserter.forget_ids()
+                connection.execute("BEGIN IMMEDIATE")
+                if "volume.logger" in str(error):  # see _VOLUME
+                    inserter.write(batch)
+                else:
+                    inserter.write_each(batch, outcome.refused)
+            connection.execute("COMMIT")
+            outcome.written = True
+        except BaseException as error:
+            inserter.forget_ids()
+            outcome.written = outcome.written or _stands(inserter)
+            self.file.roll_back(error)
+            raise
 
     def prune(self) -> float | None:
         """
@@ -173,6 +187,19 @@ class Writer:
             if self.file.connection is None:
                 raise
         self._work_on(inserter, self.pruner.make_room)
+
+    def _add_sources(self, inserter: Inserter, rows: Sequence[PackedRow]) -> None:
+        """
+        Add most of the new call sites in transactions of their own: each changes pages all over their index, and all
+        those pages go into the WAL.
+        """
+        most = self.pruner.limits.chunk_lines
+        new = inserter.new_sources(rows)
+        while len(new) > most:
+            with transaction(inserter.connection):
+                inserter.add_sources(new[:most])
+            del new[:most]
+            self.pruner.make_room(inserter.connection)
 
     def _work_on(self, inserter: Inserter, work: Callable[[sqlite3.Connection], _T]) -> _T:
         sweeps = self.pruner.tables.sweeps

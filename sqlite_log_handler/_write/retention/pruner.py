@@ -35,7 +35,9 @@ Guarantees
 import sqlite3
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
+from sqlite_log_handler._logfile.connect import primary_code
 from sqlite_log_handler._logfile.schema import ROW_BYTES
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.units import format_size
@@ -54,6 +56,12 @@ _ROWS_PER_STEP = 15_000
 
 # How soon to try again when pruning failed, in seconds.
 _FAILED_RETRY = 5.0
+
+# Units of free pages at most. A disk that is full looks the same to SQLite, and is not to cost half of the rows.
+_MOST_FREE_UNITS = 8
+
+# The most pages that a file of SQLite can have (https://sqlite.org/limits.html).
+_MOST_PAGES = 4_294_967_294
 
 _HOUR_US = 3_600_000_000
 
@@ -82,14 +90,11 @@ FROM pragma_page_size, pragma_page_count, pragma_freelist_count, ends
 """  # noqa: S608 - our own SQL
 # A run of pruning is one line of `prunes` for each cause and hour.
 _NOTE = f"""
-INSERT INTO prunes (id, first_id, last_id, since_us, until_us, cause, count, unsent)
-SELECT * FROM (
-    SELECT
-        (SELECT id FROM prunes WHERE since_us / {_HOUR_US} = :now / {_HOUR_US} AND cause = :cause ORDER BY id DESC),
-        min(id), max(id), :now, :now, :cause, count(*) AS count,
-        ifnull(sum(id > (SELECT min(after_id) FROM cursors)), 0)
-    FROM records WHERE id <= :last_id
-) WHERE count > 0
+INSERT INTO prunes (id, first_id, last_id, since_us, until_us, cause, count, unsent) VALUES (
+    (SELECT id FROM prunes WHERE since_us / {_HOUR_US} = :now / {_HOUR_US} AND cause = :cause ORDER BY id DESC),
+    :first_id, :last_id, :now, :now, :cause, :count,
+    ifnull(min(:count, max(0, :last_id - max(:first_id - 1, (SELECT min(after_id) FROM cursors)))), 0)
+)
 ON CONFLICT (id) DO UPDATE SET last_id = excluded.last_id, until_us = max(until_us, excluded.until_us),
     count = count + excluded.count, unsent = unsent + excluded.unsent
 """  # noqa: S608 - our own number
@@ -126,7 +131,9 @@ class Pruner:
         self._can_vacuum: bool | None = None  # None until it was looked at
         self._said_no_vacuum = False
         self._failing_since: float | None = None
-        self._room = 0  # commits that need no look before
+        self._room = 0  # commits that need no look at the pages before
+        self._looked = False  # at the pages before the last commit
+        self._capped = False  # SQLite keeps the file from growing beyond its share
         self._rows_since_step = 0
         self._chunk_rows = 64
         self._next_look = 0.0  # at the age of rows, by `clock`
@@ -142,6 +149,7 @@ class Pruner:
         self.tables.reopened()
         self._can_vacuum = None
         self._room = 0
+        self._capped = False
 
     def step(self, connection: sqlite3.Connection, *, crowded: bool = False) -> float | None:
         """
@@ -160,7 +168,7 @@ class Pruner:
             return RETRY
         cut = self._delete(connection, state, crowded=crowded)
         for _ in range(_CHUNKS - 1):
-            if cut and cut.urgent and cut.partial:
+            if cut and cut.urgent and cut.partial and self.wal.is_free(connection):
                 state = self._look(connection)
                 cut = self._delete(connection, state, crowded=crowded)
         more = self.tables.step(connection)
@@ -192,18 +200,22 @@ class Pruner:
         """
         if self.limits.max_bytes is None:
             return
+        if not self._capped:
+            self._cap(connection)
+        self._room -= 1
+        self._looked = self._room <= 0 or self.wal.size > self.limits.wal_bytes
+        if not self._looked:
+            return
         trimmed = False
         for _ in range(_CHUNKS_FOR_ROOM):
-            self._room -= 1
-            if self._room >= 0:
-                return
+            free = self.wal.is_free(connection)
             state = self._look(connection)
             self._room = self.limits.room(state)
             if self._room:
-                continue
-            if not self.wal.is_free(connection):
+                return
+            if not free:
                 break
-            if state.wal <= self.limits.wal_bytes and not self._delete(connection, state, crowded=True):
+            if not self._delete(connection, state, crowded=True):
                 if trimmed:
                     break
                 self.tables.trim_all(connection)
@@ -213,6 +225,35 @@ class Pruner:
         why = self.wal.pinned or "no row is left that could be deleted"
         message = f"file and WAL take {taken} of max_bytes {budget}, and {why}"
         raise NoRoom(message)
+
+    def can_free_more(self, error: BaseException) -> bool:
+        """
+        Tell whether a commit that failed may succeed when `make_room` is called again, because the file was full.
+
+        Either another process has used the room that we had seen, or the commit needs more pages than we keep free.
+        """
+        if not self._capped or primary_code(error) != sqlite3.SQLITE_FULL:
+            return False
+        if self._looked:
+            if self.limits.free_units >= _MOST_FREE_UNITS:
+                return False
+            self.limits = replace(self.limits, free_units=2 * self.limits.free_units)
+        self._room = 0
+        return True
+
+    def lift_cap(self, connection: sqlite3.Connection) -> None:
+        """
+        Let the file grow beyond its share, for what is to be written in any case.
+        """
+        if self._capped:
+            self._capped = False
+            connection.execute(f"PRAGMA max_page_count = {_MOST_PAGES}")
+
+    def _cap(self, connection: sqlite3.Connection) -> None:
+        # Of a file that is larger, because the limit is new, SQLite makes it the present size.
+        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {self.limits.file_bytes // page_size}")
+        self._capped = True
 
     def failed(self, error: Exception) -> float:
         """
@@ -247,10 +288,11 @@ class Pruner:
             # The tables beside the rows may be what takes too much: they go first.
             self.tables.trim_all(connection)
             return cut
-        note = {"now": round(self._now() * 1e6), "cause": cut.cause, "last_id": cut.last_id}
+        note = {"now": round(self._now() * 1e6), "cause": cut.cause, "first_id": state.first_id, "last_id": cut.last_id}
         with transaction(connection):
-            connection.execute(_NOTE, note)
+            # Before the note: in a full file the pages of the rows are the only ones for it.
             count = connection.execute("DELETE FROM records WHERE id <= ?", (cut.last_id,)).rowcount
+            connection.execute(_NOTE, {**note, "count": count})
         self.deleted[cut.cause] = self.deleted.get(cut.cause, 0) + count
         self.tables.deleted_rows += count
         return cut
@@ -297,9 +339,13 @@ class Pruner:
         if self._can_vacuum is None:
             self._can_vacuum = self._look_at_vacuum(connection)
         pages = self.limits.vacuum_pages(state, crowded=crowded) if self._can_vacuum else 0
-        if pages:
+        piece = max(1, self.limits.chunk_bytes // state.page_size)
+        for done in range(0, pages, piece):
+            if not self.wal.is_free(connection):
+                break
             # Not `execute`, which steps once, and once frees one page.
-            connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+            connection.executescript(f"PRAGMA incremental_vacuum({min(piece, pages - done)})")
+            self._capped = False  # at the size that the file had
         return pages > 0
 
     def _look_at_vacuum(self, connection: sqlite3.Connection) -> bool:
