@@ -68,8 +68,8 @@ NOT_RUN_LINES = {
     "python -m chdb ": "needs an engine: tests/forward runs the line as it stands in the page",
     "litestream ": "needs a binary: tests/forward runs the line as it stands in the page",
     "python docs/fleet.py": "tests/test_fleet.py compares what it prints with the page",
-    "python -m sqlite_log_handler demo": "the demo has tests of its own, and is run by .ci/run",
-    "sqlite-log demo": "the same",
+    "python3 -m venv ": "needs a package index; .ci/run types the two lines of the README",
+    "sqlite-log demo": "the demo has tests of its own, and is run by .ci/run",
     "sqlite-log app-log.db -f": "runs until it is interrupted; tests/test_cli.py follows",
 }
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import distribution
+from pathlib import Path
 
 import pytest
 from pages import ROOT
@@ -92,3 +93,13 @@ def test_first_try(tmp_path):
 
     assert (0, "") == (run.returncode, run.stderr)
     assert "[('INFO', 'order 42 paid', '{\"amount\": 19.9}')]\n" == run.stdout
+
+
+def test_contributing_names_what_is_there():
+    """Each file that CONTRIBUTING.md names is there, so that nobody looks for one that was moved."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:_\w+|tests|docs)/[\w/]+\.(?:py|md))`", text)) - {"_cli/commands/COMMAND.py"}
+    folders = [ROOT, Path(sqlite_log_handler.__file__).parent]
+
+    assert len(named) > 10
+    assert [] == [name for name in sorted(named) if not any((folder / name).is_file() for folder in folders)]

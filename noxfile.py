@@ -1,0 +1,209 @@
+"""
+Everything that can be checked or built, by name: `nox --list` shows the sessions, `nox -s unit` runs one of them.
+
+Plain `nox` runs what is worth running before each commit; `.ci/run` runs every session of the tag "ci".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import nox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parent
+DIST = ROOT / "dist"
+
+nox.needs_version = ">=2024.10.9"  # the first that knows `requires`
+nox.options.sessions = ["lint", "unit"]
+nox.options.reuse_venv = "yes"
+
+README_COMMANDS = {
+    "demo": "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/sqlite-log demo",
+    "tests": 'python3 -m venv .venv && .venv/bin/pip install ".[test]" && .venv/bin/python -m pytest',
+}
+
+# What the tests read. Not the package: the only one they can import is the installed wheel.
+SUITE = ["tests", "docs", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "pyproject.toml"]
+
+IDENTIFY = """
+import json, sqlite3, sys, sysconfig
+usable = sys.implementation.name == "cpython" and sys.version_info >= (3, 11)
+*version, level, serial = sys.version_info
+build = ("" if level == "final" else f"-{level}{serial}") + ("t" if sysconfig.get_config_var("Py_GIL_DISABLED") else "")
+print(json.dumps([usable, version, build, sys._base_executable]))
+"""
+
+ALONE = """
+import logging, sqlite3
+from sqlite_log_handler import SQLiteHandler
+logging.getLogger().addHandler(SQLiteHandler("app-log.db"))
+logging.getLogger("shop").warning("stock is low")
+logging.shutdown()
+connection = sqlite3.connect("app-log.db")
+assert connection.execute("SELECT message FROM logs").fetchall() == [("stock is low",)]
+connection.close()
+"""
+
+
+def find_interpreters() -> dict[str, str]:
+    """
+    Find every CPython from 3.11 up that has sqlite3, on the path and in pyenv: version -> executable, oldest first.
+    """
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    candidates = [Path(sys.executable), *sorted(pyenv.glob("*/bin/python"))]
+    for folder in os.environ["PATH"].split(os.pathsep):
+        candidates += [file for file in Path(folder).glob("python3*") if re.fullmatch(r"python[\d.]+t?", file.name)]
+    found: dict[tuple[Any, ...], str] = {}
+    for candidate in candidates:
+        run = subprocess.run([candidate, "-I", "-c", IDENTIFY], capture_output=True, check=False)
+        if run.returncode == 0:  # not 0 without sqlite3, or for a shim of a Python that is not installed
+            usable, version, build, executable = json.loads(run.stdout)
+            if usable:
+                found.setdefault((*version, build), os.path.realpath(executable))
+    return {".".join(map(str, version)) + build: found[*version, build] for *version, build in sorted(found)}
+
+
+INTERPRETERS = find_interpreters()
+# The newest that is released: other packages have no wheels for the rest yet.
+NEWEST = next(version for version in reversed(INTERPRETERS) if re.fullmatch(r"[\d.]+", version))
+BASE = os.path.realpath(sys._base_executable)  # type: ignore[attr-defined]  # noqa: SLF001 - of a virtual environment
+# The one that runs nox.
+DEFAULT = next(version for version, executable in INTERPRETERS.items() if executable == BASE)
+
+
+def on(*versions: str) -> Callable[..., Any]:
+    """
+    Run a session on these interpreters.
+    """
+    return nox.parametrize("python", [nox.param(INTERPRETERS[version], id=version) for version in versions])
+
+
+def run_suite(session: nox.Session, *arguments: str) -> None:
+    """
+    Test the installed wheel, in a folder that has the tests and not the package.
+    """
+    with TemporaryDirectory() as folder, session.chdir(folder):
+        for name in SUITE:
+            session.run("cp", "-R", str(ROOT / name), folder, external=True, log=False)
+        session.run("python", "-c", "import sqlite3; print('SQLite', sqlite3.sqlite_version)")
+        session.run("python", "-m", "pytest", *arguments)
+
+
+def built(ending: str) -> str:
+    """
+    Find what the session `dist` has built.
+    """
+    [file] = DIST.glob(f"*{ending}")
+    return str(file)
+
+
+@nox.session(tags=["ci"])
+def lint(session: nox.Session) -> None:
+    """
+    Check style, layout and types.
+    """
+    session.install("--editable", ".[dev]")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """
+    Run the quick tests of the modules, in half a minute.
+    """
+    session.install("--editable", ".[test]")
+    session.run("python", "-m", "pytest", "-n", "2", "tests/unit", *session.posargs)
+
+
+@nox.session(tags=["ci"])
+@nox.parametrize("command", [nox.param(command, id=name) for name, command in README_COMMANDS.items()])
+def readme(session: nox.Session, command: str) -> None:
+    """
+    Type each of the README's two commands into a copy of the checkout.
+    """
+    if command not in (ROOT / "README.md").read_text(encoding="utf-8").splitlines():
+        session.error(f"README.md has no line that reads exactly: {command}")
+    with TemporaryDirectory() as folder, session.chdir(folder):
+        left_out = shutil.ignore_patterns(".git", ".*_cache", ".nox", ".venv", "build", "dist", "*.db*")
+        shutil.copytree(ROOT, folder, ignore=left_out, dirs_exist_ok=True)
+        session.run("bash", "-euo", "pipefail", "-c", command, external=True)
+
+
+@nox.session(tags=["ci"])
+def dist(session: nox.Session) -> None:
+    """
+    Build the sdist, and the wheel from it, and check them as a package index would.
+    """
+    session.install(".[release]")
+    shutil.rmtree(DIST, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(DIST), silent=True)
+    session.run("twine", "check", "--strict", built(".whl"), built(".tar.gz"))
+    session.run("validate-pyproject", "pyproject.toml")
+    session.run("python", "-c", STRAYS, built(".whl"))
+
+
+STRAYS = r"""
+import re, sys, zipfile
+names = zipfile.ZipFile(sys.argv[1]).namelist()
+strays = [name for name in names if not re.match(r"sqlite_log_handler(/|-[^/]+\.dist-info/)", name)]
+sys.exit(f"the wheel holds more than the package: {strays}" if strays else 0)
+"""
+
+
+@nox.session(tags=["ci"])
+def docs(session: nox.Session) -> None:
+    """
+    Build the site into build/site; a warning is an error.
+    """
+    session.install(".[docs]")
+    options = ["--quiet", "--fail-on-warning", "--keep-going", "--nitpicky", "--fresh-env"]
+    session.run("sphinx-build", *options, "-b", "html", "docs", "build/site")
+
+
+@nox.session(tags=["ci"], requires=["dist"])
+@on(*INTERPRETERS)
+def tests(session: nox.Session) -> None:
+    """
+    Test the wheel on each interpreter: alone, then with every test that needs no other program.
+    """
+    wheel = built(".whl")
+    session.install(wheel)
+    with TemporaryDirectory() as folder, session.chdir(folder):
+        said = session.run("python", "-X", "dev", "-W", "error", "-c", ALONE, silent=True)
+    if said:
+        session.error(f"alone, the package says: {said}")
+    # Rather an older release than one that has to be compiled: not every package has wheels for every interpreter.
+    session.install("--prefer-binary", f"{wheel}[otlp,test]")
+    run_suite(session, "--slow", "-m", "not forward", *session.posargs)
+
+
+@nox.session(tags=["ci"], requires=["dist"])
+@on(*dict.fromkeys([DEFAULT, NEWEST]))
+def integration(session: nox.Session) -> None:
+    """
+    Use the wheel in the programs of docs/integrations.
+    """
+    session.install(f"{built('.whl')}[integration]")
+    run_suite(session, *(session.posargs or ["tests/integration"]))
+
+
+@nox.session(tags=["ci"], requires=["dist"])
+def forward(session: nox.Session) -> None:
+    """
+    Forward logs to real receivers and engines.
+    """
+    session.install(f"{built('.whl')}[test-forward]")
+    run_suite(session, *(session.posargs or ["tests/forward"]))
