@@ -51,8 +51,10 @@ class Filters(TypedDict, total=False):
     thread: int | str | None
     task: str | None
     exception: str | None
+    source: str | None
     attributes: Mapping[str, Scalar] | None
     run: int | None
+    without: Mapping[str, Any] | None
     after_id: int | None
     up_to_id: int | None
 
@@ -72,6 +74,7 @@ class Where(NamedTuple):
     up_to_id: int = HIGHEST
 
 
+_SOURCE: Final = re.compile(r"(.+):(\d{1,18})", re.DOTALL)
 _RANGE: Final = re.compile(r"\s*(.*?)\s*\.\.\s*(.*?)\s*")
 # Names that journalctl knows, and the file may not; and those of Python, which a program may have given colours.
 _PYTHON: Final = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
@@ -156,8 +159,13 @@ _ALLOWED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "thread": (lambda value: _is_text(value) or _is_integer(value), "a name (str) or an identifier (int)"),
     "task": (_is_text, "the name of a task (str)"),
     "exception": (_is_text, "the name of a class (str)"),
+    "source": (
+        lambda value: _is_text(value) and _SOURCE.fullmatch(str(value)) is not None,
+        "a call site as 'orders.py:42'",
+    ),
     "attributes": (_is_attributes, "a dict of str to str, int, float, bool or None"),
     "run": _INTEGER,
+    "without": (lambda value: isinstance(value, Mapping), "a dict of filters, as {'thread': 'worker-1'}"),
     "after_id": _INTEGER,
     "up_to_id": _INTEGER,
 }
@@ -255,6 +263,33 @@ def _task(_: sqlite3.Connection, name: str) -> list[Term]:
 def _exception(_: sqlite3.Connection, name: str) -> list[Term]:
     # Not LIKE, which ignores case: `zlib.error` is not `sqlite3.Error`.
     return [("(exc_type = ? OR substr(exc_type, -length(?)) = ?)", (name, f".{name}", f".{name}"))]
+
+
+def _source(_: sqlite3.Connection, source: str) -> list[Term]:
+    path, line = _SOURCE.fullmatch(source).groups()  # type: ignore[union-attr]  # `check` has looked
+    # The file with its folders, or any file of that name.
+    sql = (
+        "source_id IN (SELECT id FROM sources WHERE lineno = ? AND (pathname = ? OR "
+        "replace(substr(pathname, -length(?) - 1), char(92), '/') = '/' || ?))"
+    )
+    return [(sql, (int(line), path, path, path))]
+
+
+def _without(connection: sqlite3.Connection, without: Mapping[str, Any]) -> list[Term]:
+    """
+    Return a condition for each value that must not be there; a row that has nothing in the place has not that value.
+    """
+    terms: list[Term] = []
+    for name, values in without.items():
+        for value in [values] if isinstance(values, str) or not isinstance(values, Collection) else values:
+            check({name: value})  # type: ignore[misc]  # says so when there is no such filter
+            found = _TERMS[name](connection, value) if name in _WITHOUT else []
+            if not found:
+                message = f"without={name!r}: choose from {', '.join(sorted(_WITHOUT))}; for loggers there is `exclude`"
+                raise FilterError(message)
+            sql = " AND ".join(term for term, _ in found)
+            terms.append((f"NOT coalesce(({sql}), 0)", tuple(one for _, parameters in found for one in parameters)))
+    return terms
 
 
 # What the ledger can be asked for: a record that was dropped has no text.
@@ -446,10 +481,14 @@ _TERMS: Final[Mapping[str, Callable[[sqlite3.Connection, Any], list[Term]]]] = {
     "thread": _thread,
     "task": _task,
     "exception": _exception,
+    "source": _source,
+    "without": _without,
     "text": _text,
     "pattern": _pattern,
     "attributes": _attributes,
 }
+
+_WITHOUT: Final = frozenset(_TERMS) - {"logger", "exclude", "without"}
 
 # The same for the ledger. A gap behind the last row that is not wanted belongs to what is.
 # Of loggers beyond the first thousand of a tick it is not known whose records were dropped.

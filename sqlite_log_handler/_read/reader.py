@@ -106,6 +106,12 @@ class LogReader:
         """
         self._scan.close()
 
+    def interrupt(self) -> None:
+        """
+        End the statement that another thread runs with this reader, which raises there. Nothing happens between two.
+        """
+        self._scan.interrupt()
+
     def last_id(self) -> int:
         """
         Return the id of the last row there is now, 0 when there is none.
@@ -133,6 +139,12 @@ class LogReader:
             filters: See the class.
         """
         return map(Row._make, self._select(SELECT_ROW, newest, filters, reverse=reverse))
+
+    def count(self, **filters: Unpack[Filters]) -> int:
+        """
+        Count the rows that match.
+        """
+        return self._scan.count(where(self._scan.connection, filters))
 
     def json_lines(
         self, *, newest: int | None = None, reverse: bool = False, **filters: Unpack[Filters]

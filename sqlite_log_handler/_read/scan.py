@@ -19,6 +19,7 @@ time is asked of every row within these bounds as well.
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 from sqlite_log_handler._logfile.connect import primary_code
@@ -93,6 +94,15 @@ class Scan:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+    def interrupt(self) -> None:
+        """
+        End the statement that runs in another thread, if one does.
+        """
+        connection = self._connection
+        if connection is not None:
+            with suppress(sqlite3.ProgrammingError):  # closed since
+                connection.interrupt()
 
     def _search(self, pattern: str, ignore_case: bool, text: object) -> bool:  # noqa: FBT001 - as SQL hands it over
         try:
@@ -233,6 +243,13 @@ class Scan:
                     high = batch[-1][0] - 1
                 else:
                     low = batch[-1][0] + 1
+
+    def count(self, where: Where) -> int:
+        """
+        Count the rows that match.
+        """
+        sql = f"SELECT count(*) FROM records WHERE id BETWEEN ? AND ? AND {where.sql}"  # noqa: S608 - no value in it
+        return sum(self.one(sql, (*span, *where.parameters)) for span in self.spans(where))
 
     def newest(self, where: Where, count: int) -> Where:
         """
