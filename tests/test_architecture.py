@@ -32,12 +32,16 @@ ARROWS = {
     "_read": {"_logfile"},
     "_forward": {"_logfile"},
     # The face has the version.
-    "_cli": {"__init__", "_logfile", "_write", "_read", "_forward"},
+    "_cli": {"__init__", "_logfile", "_write", "_read", "_forward", "serve"},
+    "serve": {"_logfile", "_read"},
 }
 
 # What a module needs beside the standard library, which an extra brings; imported by nobody before a command runs.
 EXTRAS = {
     "_forward.otlp": {"opentelemetry"},
+    "serve": set(),  # a program imports it for what `serve.app` has
+    "serve.app": {"anyio", "starlette"},
+    "serve.server": {"uvicorn"},
     "_forward.receiver": {"google", "opentelemetry", "requests"},
 }
 

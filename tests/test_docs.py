@@ -54,6 +54,7 @@ SHELL = {"console", "sh"}
 # Languages of blocks that no test runs, with the reason.
 NOT_RUN = {
     "text": "shows what is printed, or a picture",
+    "nginx": "is for another program",
     "{eval-rst}": "is for the site, which .ci/run builds",
     "{include}": "the same",
     "{toctree}": "the same",
@@ -65,6 +66,8 @@ NOT_RUN_LINES = {
     "python -m pytest": "would run this suite within itself",
     "python -m tests.benchmarks": "takes minutes, and measures the machine",
     "sqlite-log forward ": "needs a receiver: tests/forward has several, and runs it",
+    "sqlite-log serve ": "runs until it is interrupted; tests/browser drives it",
+    "ssh ": "needs another machine",
     "python -m chdb ": "needs an engine: tests/forward runs the line as it stands in the page",
     "litestream ": "needs a binary: tests/forward runs the line as it stands in the page",
     "python docs/fleet.py": "tests/test_fleet.py compares what it prints with the page",

@@ -30,6 +30,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "stats": "show how much there is, and a histogram of it",
     "check": "check the file, its schema and its books",
     "export": "write records as JSON lines, CSV or Parquet",
+    "serve": "show logs in a browser, live",
     "prune": "delete the oldest rows, and give back the space",
     "forward": "send a log to a receiver of OTLP, each row at least once",
     "demo": "log real work, overflow a small queue, and show the books",

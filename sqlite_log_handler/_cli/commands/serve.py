@@ -1,0 +1,91 @@
+"""
+`sqlite-log serve`: the log in a browser.
+"""
+
+import argparse
+import webbrowser
+from typing import Final
+
+from sqlite_log_handler._cli.arguments import VARIABLE, file_of, whole_number
+from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.terminal import say, write_line
+
+_MISSING: Final = "serve needs Starlette and uvicorn ({error}): pip install 'sqlite-log-handler[serve]'"
+_HIGHEST_PORT: Final = 65_535
+
+
+def _port(text: str) -> int:
+    number = whole_number(text)
+    if not 0 <= number <= _HIGHEST_PORT:
+        message = f"{text!r} is not a port: it must be from 0 to {_HIGHEST_PORT}"
+        raise argparse.ArgumentTypeError(message)
+    return number
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", help=f"logs, or folders with files ending in .db (default: ${VARIABLE})"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "--port",
+        type=_port,
+        default=8710,
+        metavar="N",
+        help="the first port to try, 0 for a free one (default: 8710)",
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    parser.add_argument(
+        "--base-path", default="", metavar="PATH", help="the path at which a proxy serves this, as /logs"
+    )
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which a browser may call this server, beside those of loopback; repeatable",
+    )
+    parser.add_argument(
+        "--no-token", action="store_true", help="ask for no token: everybody on this machine can read the log"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """
+    Serve until Ctrl-C. Returns 2 when a package is missing.
+    """
+    try:
+        from sqlite_log_handler.serve import server  # noqa: PLC0415 - only this command needs what it needs
+    except ModuleNotFoundError as error:
+        say(_MISSING.format(error=error))
+        return 2
+    options.file = None
+    paths = options.files or [file_of(options)]
+    server.run(
+        paths,
+        host=options.host,
+        port=options.port,
+        base_path=options.base_path,
+        allowed_hosts=options.allowed_host,
+        with_token=not options.no_token,
+        say=write_line,
+        opened=webbrowser.open if options.open else lambda _: None,
+    )
+    return 0
+
+
+COMMAND: Final = Command(
+    name="serve",
+    description="Show logs in a browser: live, with search, filters and a histogram, and with each gap where it is. "
+    "Prints the address, with a token that nobody else has. The page works offline, and changes nothing in a log.",
+    examples=[
+        ("sqlite-log serve app-log.db --open", "one log, in the browser at once"),
+        ("sqlite-log serve /var/log/shop", "every log in a folder, one to be chosen at the top of the page"),
+        (
+            "sqlite-log serve app-log.db --base-path /logs --allowed-host ops.example.org",
+            "behind a proxy, which serves it below https://ops.example.org/logs/",
+        ),
+    ],
+    add_arguments=_add_arguments,
+    run=run,
+)

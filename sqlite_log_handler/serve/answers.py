@@ -1,0 +1,194 @@
+"""
+What the page asks for, answered by a `LogReader`: plain data, which `app` sends as JSON.
+
+Nothing here knows HTTP. Each function takes an open reader and the query of a request, and reads what the answer needs:
+a bounded number of rows, of which a list shows the beginning of the message only.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any, Final, TypeAlias
+
+from sqlite_log_handler._read.filters import FilterError, Filters
+from sqlite_log_handler._read.reader import LogReader
+from sqlite_log_handler._read.rows import Row
+from sqlite_log_handler.serve.query import Query
+
+Answer: TypeAlias = dict[str, Any]
+
+# A list shows one line a row; a message of 64 KiB would cost the browser more than the line.
+_SHOWN_CHARACTERS: Final = 500
+_MOST_ROWS: Final = 2_000
+_MOST_BUCKETS: Final = 500
+_MOST_GROUPS: Final = 1_000
+# Whole numbers up to which JavaScript is exact.
+_EXACT: Final = 2**53
+
+
+class UnknownRowError(LookupError):
+    """
+    The log has no row with the id that a request asks for: it was pruned, or was never there.
+    """
+
+
+def rows(log: LogReader, query: Query) -> Answer:
+    """
+    Answer a page of rows, oldest first, with the gaps between them.
+
+    `lines` bounds the page. `order` says from which end of what matches it is taken: `newest` (the default), or
+    `oldest`, which reads on behind `after-id`. `lines=0` counts what matches instead. `last_id` is the highest id
+    there was before the rows were read, so a poll that goes on behind it misses nothing.
+    """
+    filters = query.filters()
+    lines = query.number("lines", least=0, most=_MOST_ROWS)
+    order = query.text("order") or "newest"
+    query.finish()
+    if order not in {"newest", "oldest"}:
+        message = f"order={order!r} is unknown: it is newest or oldest"
+        raise FilterError(message)
+    last_id = log.last_id()
+    asked = filters.get("up_to_id")
+    within: Filters = {**filters, "up_to_id": last_id if asked is None else min(asked, last_id)}
+    if lines == 0:
+        return {"count": log.count(**within), "last_id": last_id}
+    lines = lines or 300
+    newest = lines if order == "newest" else None
+    found = list(islice(log.rows(newest=newest, **within), lines))
+    complete = len(found) < lines
+    gaps = _gaps_beside(log, within, found, order=order, complete=complete)
+    return {"rows": [_line(row) for row in found], "gaps": gaps, "last_id": last_id, "complete": complete}
+
+
+def _gaps_beside(
+    log: LogReader, filters: Filters, found: list[Row], *, order: str, complete: bool
+) -> list[dict[str, Any]]:
+    """
+    Return the gaps that stand before, between and behind the rows of a page; each gap is on one page only.
+    """
+    bounds: Filters = {**filters}
+    if found and not complete:
+        if order == "newest":
+            # The gap right before the first row belongs to the page before.
+            bounds["after_id"] = found[0].id
+        else:
+            bounds["up_to_id"] = found[-1].id
+    up_to = bounds.get("up_to_id")
+    if up_to is not None and not (order == "oldest" and found and not complete):
+        # `up_to_id` leaves out the gap behind that row, which a page that ends there shows.
+        bounds["up_to_id"] = up_to + 1
+    return [dataclasses.asdict(gap) for gap in islice(log.gaps(**bounds), _MOST_ROWS)]
+
+
+def _line(row: Row) -> dict[str, Any]:
+    """
+    Return what a list shows of a row.
+    """
+    message = str(row.message)
+    return {
+        "id": row.id,
+        "created_us": row.created_us,
+        "levelno": row.levelno,
+        "level": row.level,
+        "logger": row.logger,
+        "message": message[:_SHOWN_CHARACTERS],
+        "cut": len(message) > _SHOWN_CHARACTERS,
+        "exc_type": row.exc_type,
+        "extra": row.attributes is not None,
+    }
+
+
+def row(log: LogReader, query: Query) -> Answer:
+    """
+    Answer one row whole, and which run of the program it is of.
+    """
+    id_ = query.number("id")
+    query.finish()
+    if id_ is None:
+        message = "id is missing: name a row"
+        raise FilterError(message)
+    found = next(log.rows(after_id=id_ - 1, up_to_id=id_), None)
+    if found is None:
+        message = f"there is no row {id_}: retention deleted it, or it was never there"
+        raise UnknownRowError(message)
+    values = found._asdict()
+    values["extra"] = found.extra or None
+    values["run"] = None
+    return {**values, "text": "\n".join(_text_of(found))}
+
+
+def _text_of(found: Row) -> Iterator[str]:
+    yield f"{found.time or found.created_us} {found.level} {found.logger}: {found.message}"
+    yield from (text for text in (found.exc_text, found.stack_info) if text)
+
+
+def histogram(log: LogReader, query: Query) -> Answer:
+    """
+    Answer how much was logged over time, by level, and how much was dropped.
+    """
+    filters = query.filters()
+    bucket = query.text("bucket")
+    most = query.number("most", least=2, most=_MOST_BUCKETS) or 120
+    query.finish()
+    return {"buckets": [dataclasses.asdict(one) for one in log.histogram(bucket, most=most, **filters)]}
+
+
+def top(log: LogReader, query: Query) -> Answer:
+    """
+    Answer who logs most.
+    """
+    filters = query.filters()
+    by: Any = query.text("by") or "logger"
+    lines = query.number("lines", least=1, most=_MOST_GROUPS) or 10
+    query.finish()
+    found = log.top(by, **filters)
+    return {"by": by, "groups": len(found), "top": [dataclasses.asdict(one) for one in found[:lines]]}
+
+
+def gaps(log: LogReader, query: Query) -> Answer:
+    """
+    Answer what is missing from the log, the latest last.
+    """
+    filters = query.filters()
+    lines = query.number("lines", least=1, most=_MOST_ROWS) or _MOST_ROWS
+    query.finish()
+    found = log.gaps(**filters)
+    return {"gaps": [dataclasses.asdict(one) for one in found[-lines:]], "of": len(found)}
+
+
+def stats(log: LogReader, query: Query) -> Answer:
+    """
+    Answer what there is in the log, and the time of this machine.
+    """
+    query.finish()
+    return {**dataclasses.asdict(log.stats()), "schema": log.schema, "notice": log.notice, "now_us": _now_us()}
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+ANSWERS: Final[Mapping[str, Callable[[LogReader, Query], Answer]]] = {
+    "rows": rows,
+    "row": row,
+    "histogram": histogram,
+    "top": top,
+    "gaps": gaps,
+    "stats": stats,
+}
+
+
+def exact(value: Any) -> Any:
+    """
+    Return `value` with each whole number that JavaScript would round as a text.
+    """
+    if isinstance(value, dict):
+        return {str(key): exact(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [exact(one) for one in value]
+    if isinstance(value, int) and not isinstance(value, bool) and not -_EXACT <= value <= _EXACT:
+        return str(value)
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value

@@ -1,0 +1,190 @@
+"""
+The ASGI application: the page, and its questions under `api/`.
+
+Each question is answered on a thread, by a reader of its own that is opened for it and closed with the answer, so
+nothing holds a snapshot between two questions. When the browser goes away, the question is interrupted. A file that has
+not changed since the last answer is not opened at all: its size and time, and those of its -wal, are the `ETag`.
+"""
+
+import json
+import os
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from importlib.resources import files
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from sqlite_log_handler._logfile.errors import LogFileError
+from sqlite_log_handler._read.reader import LogReader
+from sqlite_log_handler.serve.answers import ANSWERS, Answer, UnknownRowError, exact
+from sqlite_log_handler.serve.logs import Logs, UnknownLogError
+from sqlite_log_handler.serve.query import Query
+from sqlite_log_handler.serve.security import LOOPBACK, App, Guard
+
+# The files of the page, and of what type each is. Nothing else is sent, whatever a request names.
+_TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_PAGE: Final = {
+    entry.name: (entry.read_bytes(), _TYPES[os.path.splitext(entry.name)[1]])
+    for entry in files("sqlite_log_handler.serve").joinpath("page").iterdir()
+    if os.path.splitext(entry.name)[1] in _TYPES
+}
+
+# Answers that depend on the file alone, and not on the time or on the filters' words for it.
+_STILL: Final = frozenset({"rows", "row", "gaps"})
+
+_STATUS: Final[Sequence[tuple[type[Exception], int]]] = (
+    (UnknownLogError, 404),
+    (UnknownRowError, 404),
+    (ValueError, 400),  # FilterError is one
+    (LogFileError, 503),
+)
+
+# Seconds between two calls of `interrupt`, each of which ends the statement that runs then.
+_INTERRUPT_PAUSE: Final = 0.02
+
+
+def create_app(
+    *paths: str | os.PathLike[str],
+    token: str | None = None,
+    allowed_hosts: Collection[str] = LOOPBACK,
+    base_path: str = "",
+) -> App:
+    """
+    Make an ASGI application that shows logs.
+
+        >>> app = create_app("app-log.db")
+        >>> api = FastAPI()
+        >>> api.mount("/logs", create_app("app-log.db", allowed_hosts=["app.example.org"]))
+
+    Mounted in another program, it is behind whatever login that program puts before it. By itself it asks for nothing
+    but the token.
+
+    Args:
+        paths: Logs, and folders of them (every file in them that ends in .db).
+        token: What the address must have in `?token=`, once for each browser; None asks for none.
+        allowed_hosts: The names, without a port, that a browser may call this server by: those of loopback by default,
+            `*` for any.
+        base_path: The path at which a proxy serves this application, as `/logs`. A framework that mounts it tells
+            that by itself.
+
+    Raises:
+        ValueError: There is no path, or `base_path` does not begin with a slash.
+    """
+    base_path = base_path.rstrip("/")
+    if base_path and not base_path.startswith("/"):
+        message = f"base_path={base_path!r} must begin with a slash, as /logs"
+        raise ValueError(message)
+    logs = Logs(paths)
+    routes = [
+        Route("/", _page),
+        Route("/api/files", partial(_files, logs)),
+        *(Route(f"/api/{name}", partial(_ask, logs, name)) for name in ANSWERS if name != "row"),
+        Route("/api/rows/{id}", partial(_ask, logs, "row")),
+        Route("/{name}", _page),
+    ]
+    return Guard(Starlette(routes=routes), token=token, allowed_hosts=allowed_hosts, base_path=base_path)
+
+
+async def _page(request: Request) -> Response:
+    if "name" not in request.path_params and not request.scope["path"].endswith("/"):
+        return RedirectResponse(request.scope["path"] + "/")
+    found = _PAGE.get(request.path_params.get("name", "index.html"))
+    if found is None:
+        return _json(404, {"error": "there is no such page"})
+    body, media_type = found
+    return Response(body, media_type=media_type)
+
+
+async def _files(logs: Logs, _: Request) -> Response:
+    return _json(200, {"files": list(logs.by_name())})
+
+
+async def _ask(logs: Logs, name: str, request: Request) -> Response:
+    """
+    Answer one question of the page.
+    """
+    query = Query([*request.query_params.multi_items(), *request.path_params.items()])
+    try:
+        path = logs.path_of(query.text("file"))
+        tag = _tag_of(path) if name in _STILL else None
+        if tag is not None and request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers={"etag": tag})
+        answer = await _until_gone(request, partial(_read, path, ANSWERS[name], query))
+    except tuple(kind for kind, _ in _STATUS) as error:
+        status = next(status for kind, status in _STATUS if isinstance(error, kind))
+        return _json(status, {"error": str(error)})
+    if answer is None:
+        return Response(status_code=499)
+    return _json(200, answer, tag)
+
+
+def _read(path: str, question: Callable[[LogReader, Query], Answer], query: Query, opened: list[LogReader]) -> Answer:
+    with LogReader(path) as log:
+        opened.append(log)
+        return question(log, query)
+
+
+async def _until_gone(request: Request, ask: Callable[[list[LogReader]], Answer]) -> Answer | None:
+    """
+    Run `ask` on a thread, and interrupt it when the browser has gone; then there is no answer.
+    """
+    opened: list[LogReader] = []
+    answers: list[Answer] = []
+    errors: list[BaseException] = []
+    gone = False
+
+    def run() -> None:
+        try:
+            answers.append(ask(opened))
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - an interrupted statement raises the latter
+            errors.append(error)
+
+    async def watch() -> None:
+        nonlocal gone
+        while not await request.is_disconnected():  # noqa: ASYNC110 - there is no event for it
+            await anyio.sleep(_INTERRUPT_PAUSE * 5)
+        gone = True
+        while True:
+            for log in opened:
+                log.interrupt()
+            await anyio.sleep(_INTERRUPT_PAUSE)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        await anyio.to_thread.run_sync(run)
+        tasks.cancel_scope.cancel()
+    if gone:
+        return None
+    for error in errors:
+        raise error
+    return answers[0]
+
+
+def _tag_of(path: str) -> str | None:
+    """
+    Return a tag that is another after each change of the log; None when it cannot be told.
+    """
+    path = os.path.realpath(path)
+    parts: list[int] = []
+    for name in (path, path + "-wal"):
+        try:
+            stat = os.stat(name)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None
+        if stat.st_size:  # a reader may make an empty -wal, and nothing has changed
+            parts += (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    return '"' + "-".join(f"{part:x}" for part in parts) + '"' if parts else None
+
+
+def _json(status: int, value: Any, tag: str | None = None) -> Response:
+    body = json.dumps(exact(value), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    headers = {"etag": tag} if tag is not None else {}
+    return Response(body, status_code=status, media_type="application/json", headers=headers)

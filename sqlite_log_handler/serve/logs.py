@@ -1,0 +1,70 @@
+"""
+Which logs are served, and under which names. A request names a log; only this module turns that name into a path.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Final
+
+_SUFFIX: Final = ".db"
+
+
+class UnknownLogError(LookupError):
+    """
+    No log that is served has the name that a request asks for.
+    """
+
+
+class Logs:
+    """
+    The logs at `paths`: files, and folders, whose files ending in .db are looked up anew each time.
+
+    Two files of one name in two folders are told apart by as much of their paths as that takes.
+
+    Raises:
+        ValueError: There is no path.
+    """
+
+    def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
+        if not paths:
+            message = "there is nothing to serve: name the file of a SQLiteHandler, or a folder of them"
+            raise ValueError(message)
+        self._paths = [os.path.abspath(os.fsdecode(path)) for path in paths]
+
+    def by_name(self) -> dict[str, str]:
+        """
+        Return the path of each log by its name, in the order in which they were given.
+        """
+        files = list(dict.fromkeys(file for path in self._paths for file in _files_at(path)))
+        names = [os.path.basename(file) for file in files]
+        parts = 1
+        while len(set(names)) < len(files):
+            parts += 1
+            names = [
+                name if names.count(name) == 1 else "/".join(file.split(os.sep)[-parts:])
+                for name, file in zip(names, files, strict=True)
+            ]
+        return dict(zip(names, files, strict=True))
+
+    def path_of(self, name: str | None) -> str:
+        """
+        Return the path of the log with this name; of the first one when no name is given.
+
+        Raises:
+            UnknownLogError: There is no such log.
+        """
+        by_name = self.by_name()
+        if name is None and by_name:
+            return next(iter(by_name.values()))
+        if name not in by_name:
+            known = ", ".join(by_name) or "none yet"
+            message = f"no log is served as {name!r}; there are: {known}"
+            raise UnknownLogError(message)
+        return by_name[name]
+
+
+def _files_at(path: str) -> list[str]:
+    if not os.path.isdir(path):
+        return [path]
+    with os.scandir(path) as entries:
+        return sorted(entry.path for entry in entries if entry.name.endswith(_SUFFIX) and entry.is_file())

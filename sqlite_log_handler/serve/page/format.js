@@ -1,0 +1,102 @@
+// Numbers, times and texts as people read them. Text of a log reaches the page through `textContent` alone.
+
+const two = (number) => String(number).padStart(2, "0");
+
+export function parts(us, utc) {
+  const date = new Date(Math.floor(us / 1000));
+  if (Number.isNaN(date.getTime())) return null;
+  const get = (name) => date[`get${utc ? "UTC" : ""}${name}`]();
+  return {
+    day: `${get("FullYear")}-${two(get("Month") + 1)}-${two(get("Date"))}`,
+    clock: `${two(get("Hours"))}:${two(get("Minutes"))}:${two(get("Seconds"))}`,
+    micros: String(((us % 1e6) + 1e6) % 1e6).padStart(6, "0"),
+  };
+}
+
+export function clock(us, utc) {
+  const found = parts(us, utc);
+  return found ? `${found.clock}.${found.micros.slice(0, 3)}` : `@${us}`;
+}
+
+export function moment(us, utc) {
+  const found = parts(us, utc);
+  return found ? `${found.day} ${found.clock}.${found.micros}${utc ? " UTC" : ""}` : `@${us} µs`;
+}
+
+export const count = (number) => Number(number).toLocaleString("en-US");
+
+export function bytes(number) {
+  for (const unit of ["B", "kB", "MB", "GB"]) {
+    if (number < 1000 || unit === "GB") return `${number < 10 && unit !== "B" ? number.toFixed(1) : Math.round(number)} ${unit}`;
+    number /= 1000;
+  }
+}
+
+export function duration(seconds) {
+  seconds = Math.max(0, seconds);
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 90) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 129600) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86400)} days`;
+}
+
+// What has no shape, or changes the order of what stands around it: shown as its code, so nothing hides.
+const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]/gu;
+const code = (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+export const visible = (text) => String(text).replace(INVISIBLE, code);
+export const oneLine = (text) => visible(String(text).replaceAll("\t", " ")).replaceAll("\n", " ⏎ ");
+
+export function levelClass(levelno) { return `l${Math.min(Math.max(Math.floor(levelno / 10), 1), 5) * 10}`; }
+
+export function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.startsWith("aria-") || name === "role") made.setAttribute(name, value);
+    else made[name] = value;
+  }
+  made.append(...children.filter((child) => child != null));
+  return made;
+}
+
+// The parts of `text` that `pattern` finds, marked.
+export function marked(text, pattern) {
+  if (!pattern) return [text];
+  const found = [];
+  let end = 0;
+  for (const match of text.matchAll(pattern)) {
+    if (!match[0] || found.length > 40) break;
+    found.push(text.slice(end, match.index), element("mark", { textContent: match[0] }));
+    end = match.index + match[0].length;
+  }
+  return [...found, text.slice(end)];
+}
+
+// One sentence for all that is missing at one place.
+export function gapText(gaps, utc) {
+  const total = gaps.reduce((sum, gap) => sum + gap.count, 0);
+  const since = Math.min(...gaps.map((gap) => gap.since_us));
+  const until = Math.max(...gaps.map((gap) => gap.until_us));
+  const causes = [...new Set(gaps.map((gap) => gap.cause))].join(", ");
+  const whose = gaps.filter((gap) => gap.logger).sort((one, other) => other.count - one.count);
+  const named = whose.slice(0, 3).map((gap) => `${oneLine(gap.logger)} ${oneLine(gap.level)} ${count(gap.count)}`);
+  if (whose.length > 3) named.push(`${whose.length - 3} more`);
+  const verb = whose.length ? "dropped" : "deleted before they were forwarded";
+  return `${count(total)} ${total === 1 ? "record" : "records"} ${verb} (${oneLine(causes)}) from ${clock(since, utc)}, `
+    + `within ${duration((until - since) / 1e6)}${named.length ? `: ${named.join(", ")}` : ""}`;
+}
+
+// A time and a level, of which a narrow screen shows the seconds and the first letter.
+export function time(us, utc) {
+  const text = clock(us, utc);
+  const made = element("span", { className: "t", title: moment(us, utc) }, text.slice(0, 8));
+  made.append(element("i", { textContent: text.slice(8) }));
+  return made;
+}
+
+export function level({ level: name, levelno }) {
+  const text = oneLine(name);
+  const made = element("span", { className: `l ${levelClass(levelno)}`, title: text }, text.slice(0, 1));
+  made.append(element("i", { textContent: text.slice(1) }));
+  return made;
+}

@@ -1,0 +1,149 @@
+// Records over time, by level, with drops hatched. Dragging over it zooms in.
+
+import { ask } from "./api.js";
+import { parameters, state } from "./state.js";
+import { clock, count, moment } from "./format.js";
+
+const LEVELS = [["debug", 0], ["info", 20], ["warning", 30], ["error", 40], ["critical", 50]];
+const NAMES = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
+const FOOT = 16;
+
+export class Histogram {
+  constructor(canvas, tip, onZoom) {
+    Object.assign(this, { canvas, tip, onZoom, buckets: [], from: null });
+    new ResizeObserver(() => this.draw()).observe(canvas);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      this.from = this.to = event.offsetX;
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      if (this.from !== null) this.to = event.offsetX;
+      this.point(event.offsetX);
+      this.draw();
+    });
+    canvas.addEventListener("pointerup", () => this.zoom());
+    canvas.addEventListener("pointercancel", () => { this.from = null; this.draw(); });
+    canvas.addEventListener("pointerleave", () => { this.tip.hidden = true; });
+  }
+
+  async load(signal) {
+    const most = Math.max(24, Math.min(200, Math.floor(this.canvas.clientWidth / 7)));
+    const { buckets } = await ask("histogram", [...parameters(), ["most", most]], { signal });
+    this.buckets = buckets.map((bucket) => {
+      const levels = LEVELS.map(() => 0);
+      for (const [levelno, records] of Object.entries(bucket.levels)) {
+        levels[Math.min(Math.max(Math.floor(levelno / 10) - 1, 0), 4)] += records;
+      }
+      return { ...bucket, counts: levels, records: levels.reduce((sum, one) => sum + one, 0) };
+    });
+    const records = this.buckets.reduce((sum, one) => sum + one.records, 0);
+    const dropped = this.buckets.reduce((sum, one) => sum + one.dropped, 0);
+    this.canvas.setAttribute("aria-label", this.buckets.length
+      ? `${count(records)} records and ${count(dropped)} drops from ${moment(this.buckets[0].since_us, state.utc)} `
+        + `to ${moment(this.buckets.at(-1).until_us, state.utc)}`
+      : "No records");
+    this.draw();
+  }
+
+  draw() {
+    const { clientWidth: width, clientHeight: height } = this.canvas;
+    if (!width) return;
+    const scale = devicePixelRatio;
+    this.canvas.width = width * scale;
+    this.canvas.height = height * scale;
+    const paint = this.canvas.getContext("2d");
+    paint.scale(scale, scale);
+    const style = getComputedStyle(document.documentElement);
+    const color = (name) => style.getPropertyValue(`--${name}`).trim();
+    const step = width / Math.max(this.buckets.length, 1);
+    const room = height - FOOT - (this.buckets.some((bucket) => bucket.dropped) ? 15 : 4);
+    const most = Math.max(1, ...this.buckets.map((bucket) => bucket.records + bucket.dropped));
+    this.buckets.forEach((bucket, index) => {
+      let y = height - FOOT;
+      const bar = (records, fill) => {
+        if (!records) return;
+        const tall = Math.max(1, (records / most) * room);
+        paint.fillStyle = fill;
+        paint.fillRect(index * step, y - tall, Math.max(1, step - 1), tall);
+        y -= tall;
+      };
+      bucket.counts.forEach((records, level) => bar(records, color(`bar-${LEVELS[level][0]}`)));
+      if (bucket.dropped) this.hatch(paint, index * step, step, y, Math.max(5, (bucket.dropped / most) * room), color("gap"));
+    });
+    this.foot(paint, width, height, color("soft"));
+    if (this.from !== null) {
+      paint.fillStyle = color("accent");
+      paint.globalAlpha = 0.2;
+      paint.fillRect(Math.min(this.from, this.to), 0, Math.abs(this.to - this.from), height);
+      paint.globalAlpha = 1;
+    }
+  }
+
+  hatch(paint, x, step, y, tall, stroke) {
+    const wide = Math.max(2, step - 1);
+    const top = Math.max(2, y - tall);
+    paint.save();
+    paint.beginPath();
+    paint.rect(x, top, wide, y - top);
+    paint.clip();
+    paint.strokeStyle = stroke;
+    paint.lineWidth = 1;
+    paint.strokeRect(x + 0.5, top + 0.5, wide - 1, y - top - 1);
+    for (let at = x - (y - top); at < x + wide; at += 4) {
+      paint.beginPath();
+      paint.moveTo(at, y);
+      paint.lineTo(at + (y - top), top);
+      paint.stroke();
+    }
+    paint.restore();
+  }
+
+  foot(paint, width, height, fill) {
+    if (!this.buckets.length) return;
+    const from = this.buckets[0].since_us;
+    const until = this.buckets.at(-1).until_us;
+    paint.fillStyle = fill;
+    paint.font = `11px ${getComputedStyle(document.body).fontFamily}`;
+    const marks = Math.max(2, Math.floor(width / 170));
+    const days = until - from > 86_400e6;
+    for (let at = 0; at <= marks; at += 1) {
+      const us = from + ((until - from) * at) / marks;
+      const text = days ? moment(us, state.utc).slice(5, 16) : clock(us, state.utc).slice(0, until - from < 10e6 ? 12 : 8);
+      paint.textAlign = at === 0 ? "left" : at === marks ? "right" : "center";
+      paint.fillText(text, Math.min(Math.max((width * at) / marks, 4), width - 4), height - 4);
+    }
+    const dropped = this.buckets.reduce((sum, one) => sum + one.dropped, 0);
+    if (dropped) {
+      const widest = this.buckets.reduce((best, one, index) => (one.dropped > this.buckets[best].dropped ? index : best), 0);
+      const text = `${count(dropped)} dropped`;
+      const half = paint.measureText(text).width / 2 + 4;
+      paint.textAlign = "center";
+      paint.fillText(text, Math.min(Math.max(((widest + 0.5) * width) / this.buckets.length, half), width - half), 11);
+    }
+  }
+
+  at(x) { return Math.min(Math.max(Math.floor((x / this.canvas.clientWidth) * this.buckets.length), 0), this.buckets.length - 1); }
+
+  point(x) {
+    const bucket = this.buckets[this.at(x)];
+    this.tip.hidden = !bucket;
+    if (!bucket) return;
+    const lines = [`${moment(bucket.since_us, state.utc).slice(0, 23)}`];
+    bucket.counts.forEach((records, level) => { if (records) lines.push(`${NAMES[level].padEnd(9)}${count(records)}`); });
+    if (bucket.dropped) lines.push(`dropped  ${count(bucket.dropped)}`);
+    this.tip.textContent = lines.join("\n");
+    this.tip.style.left = `${Math.min(x + 12, this.canvas.clientWidth - this.tip.offsetWidth - 8)}px`;
+  }
+
+  zoom() {
+    const [low, high] = [this.from, this.to].sort((one, other) => one - other);
+    this.from = null;
+    this.tip.hidden = true;
+    this.draw();
+    if (low === null || !this.buckets.length) return;
+    const first = this.buckets[this.at(low)];
+    const last = this.buckets[this.at(high)];
+    this.onZoom(first.since_us, last.until_us - 1);
+  }
+}

@@ -1,0 +1,341 @@
+// The list: one line a row, of one height, and at most MOST of them in the page.
+//
+// What is loaded is one piece of the log without holes, by id: ids only rise, and none is given twice. Near either end
+// of it more is loaded, and the other end is let go; the scroll position moves by the lines that were added or removed
+// above, so what somebody reads stays where it is. New rows are looked for behind `seen`, the highest id that the
+// server has told of. When the list follows, they are appended and shown; when somebody has scrolled up, they are
+// counted.
+
+import { ask } from "./api.js";
+import { between, parameters, state } from "./state.js";
+import { count, element, gapText, level, marked, oneLine, parts, time } from "./format.js";
+
+const MOST = 5000;
+const PAGE = 400;
+const SPARE = 8;
+
+export class List {
+  constructor(box, { onOpen, onSelect, onNew, onEmpty }) {
+    this.box = box;
+    this.canvas = box.firstElementChild;
+    this.on = { onOpen, onSelect, onNew, onEmpty };
+    this.pool = [];
+    this.following = true;
+    this.pattern = null;
+    this.clear();
+    box.addEventListener("scroll", () => this.scrolled(), { passive: true });
+    box.addEventListener("click", (event) => {
+      const line = event.target.closest(".row");
+      if (line) this.select(this.lines[Number(line.dataset.index)], true);
+    });
+    new ResizeObserver(() => this.measure()).observe(box);
+    this.measure();
+  }
+
+  measure() {
+    this.height = parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--row"));
+    this.draw(true);
+    if (this.following) this.toEnd();
+  }
+
+  clear() {
+    this.lines = [];
+    this.atStart = this.atEnd = false;
+    this.seen = this.fresh = 0;
+    this.selected = null;
+    this.loading = null;
+    this.loaded = false;
+    this.generation = (this.generation ?? 0) + 1;
+  }
+
+  // Loading ------------------------------------------------------------------------------------------------------
+
+  // Show the newest rows; or those around the row `at`, or from the time `since` on.
+  async load({ at = null, from = null } = {}) {
+    this.clear();
+    const mine = this.generation;
+    if (at == null && from == null) {
+      const page = await ask("rows", [...parameters(), ["lines", PAGE]]);
+      if (mine !== this.generation) return;
+      this.place(page, { start: page.complete, end: true });
+      this.following = true;
+      this.toEnd();
+    } else {
+      const before = at == null ? null : await ask("rows", [...between(null, at), ["lines", PAGE / 2]]);
+      const start = at == null ? [...parameters(["since"]), ["since", `@${from / 1e6}`]] : between(at, null);
+      const behind = await ask("rows", [...start, ["order", "oldest"], ["lines", PAGE / 2]]);
+      if (mine !== this.generation) return;
+      const rows = [...(before?.rows ?? []), ...behind.rows];
+      const gaps = new Map([...(before?.gaps ?? []), ...behind.gaps].map((gap) => [JSON.stringify(gap), gap]));
+      const lines = merge({ rows, gaps: [...gaps.values()] });
+      this.lines = lines;
+      this.seen = behind.last_id;
+      this.atStart = before?.complete ?? false;
+      this.atEnd = behind.complete;
+      this.following = false;
+      this.draw(true);
+      const wanted = lines.find((line) => line.id === at) ?? lines.find((line) => line.id > (at ?? 0)) ?? lines.at(-1);
+      if (wanted) this.show(this.lines.indexOf(wanted), "middle");
+      if (at != null && wanted?.id === at) this.select(wanted);
+    }
+    this.loaded = true;
+    this.on.onNew(0);
+    this.tellEmpty();
+  }
+
+  place(page, { start, end }) {
+    this.lines = merge(page);
+    this.seen = page.last_id;
+    this.atStart = start;
+    this.atEnd = end;
+    this.draw(true);
+  }
+
+  get firstId() { return this.lines.find((line) => line.id)?.id; }
+  get lastId() { return this.lines.findLast((line) => line.id)?.id; }
+
+  async older() {
+    if (this.atStart || this.loading || !this.firstId) return;
+    await this.alone(async (mine) => {
+      const page = await ask("rows", [...between(null, this.firstId - 1), ["lines", PAGE]]);
+      if (mine !== this.generation) return;
+      const lines = merge(page);
+      this.lines = lines.concat(this.lines);
+      this.atStart = page.complete;
+      if (this.lines.length > MOST) {
+        this.lines.length = MOST;
+        this.atEnd = false;
+      }
+      this.moveBy(lines.length);
+    });
+  }
+
+  async newer() {
+    if (this.atEnd || this.loading || !this.lastId) return;
+    await this.alone(async (mine) => {
+      const asked = [...between(this.lastId, null), ["order", "oldest"], ["lines", PAGE]];
+      const page = await ask("rows", asked);
+      if (mine !== this.generation) return;
+      this.append(page);
+      this.atEnd = page.complete;
+      if (page.complete) {
+        this.seen = Math.max(this.seen, page.last_id);
+        this.fresh = 0;
+        this.on.onNew(0);
+      }
+    });
+  }
+
+  append(page) {
+    const lines = merge(page);
+    const last = this.lines.at(-1);
+    // A gap at the end may have grown since.
+    if (last?.gaps && lines[0]?.gaps && last.place === lines[0].place) this.lines.pop();
+    this.lines = this.lines.concat(lines);
+    const surplus = this.lines.length - MOST;
+    if (surplus > 0) {
+      this.lines.splice(0, surplus);
+      this.atStart = false;
+      this.moveBy(-surplus);
+    } else this.draw(true);
+  }
+
+  async alone(load) {
+    const mine = this.generation;
+    this.box.setAttribute("aria-busy", "true");
+    this.loading = load(mine);
+    try { await this.loading; } finally {
+      if (mine === this.generation) this.loading = null;
+      this.box.setAttribute("aria-busy", "false");
+    }
+    this.scrolled();
+  }
+
+  // Look for what was added. Return false when the file has not changed.
+  async poll() {
+    if (this.loading) return true;
+    const mine = this.generation;
+    const behind = between(this.seen, null);
+    if (this.following && this.atEnd) {
+      const page = await ask("rows", [...behind, ["lines", PAGE]], { once: true });
+      if (page === null) return false;
+      if (mine !== this.generation) return true;
+      if (page.last_id < this.seen) throw new Replaced();
+      if (page.rows.length || page.gaps.length) {
+        if (page.complete) this.append(page);
+        else this.place(page, { start: false, end: true });  // more than a page: the newest of it
+        if (this.following) this.toEnd();
+        this.tellEmpty();
+      }
+      this.seen = page.last_id;
+    } else {
+      const page = await ask("rows", [...behind, ["lines", 0]], { once: true });
+      if (page === null) return false;
+      if (mine !== this.generation) return true;
+      if (page.last_id < this.seen) throw new Replaced();
+      if (page.count) {
+        this.atEnd = false;
+        this.fresh += page.count;
+        this.on.onNew(this.fresh);
+      }
+      this.seen = page.last_id;
+    }
+    return true;
+  }
+
+  tellEmpty() { this.on.onEmpty(this.lines.length === 0); }
+
+  // Moving -------------------------------------------------------------------------------------------------------
+
+  moveBy(lines) {
+    const top = this.box.scrollTop + lines * this.height;
+    this.resize();
+    this.box.scrollTop = top;
+    this.draw(true);
+  }
+
+  toEnd() {
+    this.resize();
+    this.programmed = true;
+    this.box.scrollTop = this.box.scrollHeight;
+    this.draw(true);
+  }
+
+  resize() { this.canvas.style.height = `${this.lines.length * this.height}px`; }
+
+  scrolled() {
+    const { scrollTop, clientHeight, scrollHeight } = this.box;
+    const atEnd = scrollTop + clientHeight >= scrollHeight - this.height;
+    if (this.programmed) this.programmed = false;
+    else if (!atEnd && this.following) this.follow(false);
+    else if (atEnd && this.atEnd && !this.following) this.follow(true);
+    this.draw();
+    if (scrollTop < clientHeight * 2) this.older();
+    if (scrollTop + clientHeight * 2 > scrollHeight && !this.following) this.newer();
+  }
+
+  follow(on) {
+    this.following = on;
+    this.on.onNew(this.fresh);
+  }
+
+  show(index, where = "near") {
+    this.resize();
+    const top = index * this.height;
+    const { scrollTop, clientHeight } = this.box;
+    if (where === "middle") this.box.scrollTop = top - clientHeight / 2;
+    else if (top < scrollTop) this.box.scrollTop = top;
+    else if (top + this.height > scrollTop + clientHeight) this.box.scrollTop = top + this.height - clientHeight;
+    this.draw();
+  }
+
+  async first() {
+    this.clear();
+    const mine = this.generation;
+    const page = await ask("rows", [...parameters(), ["order", "oldest"], ["lines", PAGE]]);
+    if (mine !== this.generation) return;
+    this.place(page, { start: true, end: page.complete });
+    this.loaded = true;
+    this.follow(false);
+    this.box.scrollTop = 0;
+    if (this.lines.length) this.select(this.lines[0]);
+  }
+
+  step(by) {
+    const rows = this.lines;
+    if (!rows.length) return;
+    let index = this.selected ? rows.indexOf(this.selected) : -1;
+    if (index < 0) index = by > 0 ? Math.ceil(this.box.scrollTop / this.height) - 1 : Math.floor((this.box.scrollTop + this.box.clientHeight) / this.height);
+    index = Math.min(Math.max(index + by, 0), rows.length - 1);
+    this.select(rows[index]);
+    this.show(index);
+  }
+
+  select(line, open = false) {
+    this.selected = line;
+    this.draw(true);
+    this.on.onSelect(line);
+    if (open) this.on.onOpen(line);
+  }
+
+  // Drawing ------------------------------------------------------------------------------------------------------
+
+  draw(anew = false) {
+    if (!this.height) return;
+    this.resize();
+    const first = Math.max(0, Math.floor(this.box.scrollTop / this.height) - SPARE);
+    const number = Math.min(this.lines.length - first, Math.ceil(this.box.clientHeight / this.height) + 2 * SPARE);
+    if (!anew && first === this.drawnFirst && number === this.drawnNumber) return;
+    this.drawnFirst = first;
+    this.drawnNumber = number;
+    while (this.pool.length < number) {
+      const line = element("div", { role: "option" });
+      this.pool.push(line);
+      this.canvas.append(line);
+    }
+    while (this.pool.length > Math.max(number, 0)) this.pool.pop().remove();
+    for (let at = 0; at < number; at += 1) this.fill(this.pool[at], first + at);
+    const selected = this.selected ? this.lines.indexOf(this.selected) : -1;
+    const shown = this.pool[selected - first];
+    if (shown) this.box.setAttribute("aria-activedescendant", shown.id);
+    else this.box.removeAttribute("aria-activedescendant");
+  }
+
+  fill(line, index) {
+    const item = this.lines[index];
+    line.style.top = `${index * this.height}px`;
+    line.setAttribute("aria-selected", String(item === this.selected));
+    line.dataset.index = index;
+    const key = `${this.generation}|${item.key}|${item.gaps?.length}|${state.utc}|${this.pattern}|${this.dayBefore(index)}`;
+    if (line.dataset.key === key) return;
+    line.dataset.key = key;
+    line.id = `line-${item.key}`;
+    if (item.gaps) {
+      const text = gapText(item.gaps, state.utc);
+      line.className = "row gap";
+      line.replaceChildren(element("span", { textContent: text, title: text }));
+      return;
+    }
+    const { row } = item;
+    const day = parts(row.created_us, state.utc)?.day;
+    line.className = `row ${this.dayBefore(index) === day ? "" : "newday"}`;
+    const message = oneLine(row.message);
+    line.replaceChildren(
+      time(row.created_us, state.utc),
+      level(row),
+      element("span", { className: "n", textContent: oneLine(row.logger), title: oneLine(row.logger) }),
+      element("span", { className: "m" }, ...marked(message, this.pattern), row.cut ? "…" : null,
+        row.exc_type ? element("em", { textContent: `  ${oneLine(row.exc_type)}` }) : null),
+    );
+  }
+
+  dayBefore(index) {
+    const before = this.lines[index - 1]?.row;
+    return before ? parts(before.created_us, state.utc)?.day : null;
+  }
+}
+
+// The file was replaced by another one while it was shown.
+export class Replaced extends Error {}
+
+// Rows and gaps in one order: a gap stands behind the row `after_id`, and those of one place are one line.
+function merge({ rows, gaps }) {
+  const places = new Map();
+  for (const gap of gaps) places.set(gap.after_id, [...(places.get(gap.after_id) ?? []), gap]);
+  const waiting = [...places].sort(([one], [other]) => one - other);
+  const lines = [];
+  const gapsBefore = (id) => {
+    while (waiting.length && waiting[0][0] < id) {
+      const [place, all] = waiting.shift();
+      lines.push({ gaps: all, place, key: `g${place}` });
+    }
+  };
+  for (const row of rows) {
+    gapsBefore(row.id);
+    lines.push({ row, id: row.id, key: String(row.id) });
+  }
+  gapsBefore(Infinity);
+  return lines;
+}
+
+export const newText = (number) => `${count(number)} new`;

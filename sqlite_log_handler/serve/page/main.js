@@ -1,0 +1,319 @@
+// The page: what the parts do for each other.
+
+import { ask, Refused } from "./api.js";
+import * as address from "./state.js";
+import { List, newText, Replaced } from "./list.js";
+import { Histogram } from "./histogram.js";
+import { showGaps, showRow, showTop, strip } from "./side.js";
+import { element, oneLine } from "./format.js";
+
+const { state } = address;
+const by = (id) => document.getElementById(id);
+const TICK = 250;
+const RETRY = 2000;
+
+let panel = null;            // "row", "top" or "gaps"
+let asking = new AbortController();  // the questions of the panel
+let lookedAt = -Infinity;            // when the bars and the strip were asked for, and how long that took
+let took = 0;
+let stats = null;
+let skew = 0;
+let stale = true;
+
+// Words --------------------------------------------------------------------------------------------------------------
+
+const said = by("said");
+function say(text) {
+  said.textContent = text;
+  notice(text, { passing: true });
+}
+
+let noticeTimer = null;
+function notice(text, { bad = false, passing = false } = {}) {
+  clearTimeout(noticeTimer);
+  by("notice").hidden = !text;
+  by("notice").textContent = text ?? "";
+  by("notice").className = bad ? "bad" : "";
+  if (passing) noticeTimer = setTimeout(() => notice(stats?.notice ?? null), 4000);
+}
+
+// Questions that fail are asked again; what failed is said until one succeeds.
+let failed = false;
+function failure(error) {
+  if (error.name === "AbortError") return;
+  if (error instanceof Replaced) {
+    reload().then(() => notice("The file was replaced by another one, which is shown now.", { passing: true })).catch(failure);
+    return;
+  }
+  if (!(error instanceof Refused)) throw error;
+  failed = true;
+  notice(error.status === 400 ? error.message : `${error.message} Trying again.`, { bad: true });
+}
+function recovered() {
+  if (!failed) return;
+  failed = false;
+  notice(stats?.notice ?? null);
+}
+
+// List ---------------------------------------------------------------------------------------------------------------
+
+const list = new List(by("list"), {
+  onOpen: (line) => (line.gaps ? open("gaps") : open("row", line.id)),
+  onSelect: (line) => {
+    const wanted = line.id ?? null;
+    if (panel === "row" && wanted) open("row", wanted, { focus: false });
+  },
+  onNew: (number) => {
+    by("new").hidden = !number || list.following;
+    by("new").textContent = `${newText(number)} ↓`;
+    by("follow").setAttribute("aria-pressed", String(list.following));
+  },
+  onEmpty: (empty) => {
+    by("empty").hidden = !empty;
+    by("empty").textContent = state.filters.length ? "No row matches these filters." : "The log has no row yet. It is shown as soon as one comes.";
+  },
+});
+
+const histogram = new Histogram(by("histogram"), by("tip"), (since, until) => {
+  const others = state.filters.filter(([name]) => !["since", "until"].includes(name));
+  address.change({ filters: [...others, ["since", `@${since / 1e6}`], ["until", `@${until / 1e6}`]], row: null });
+});
+
+let reloading = 0;
+async function reload() {
+  reloading += 1;
+  try {
+    stale = true;
+    list.pattern = patternOf();
+    if (state.row) {
+      await list.load({ at: state.row });
+      open("row", state.row, { focus: false });
+    } else await list.load();
+    recovered();
+    by("follow").setAttribute("aria-pressed", String(list.following));
+  } finally { reloading -= 1; }
+}
+
+function patternOf() {
+  const [text, regex] = [address.valueOf("text"), address.valueOf("grep")];
+  if (!text && !regex) return null;
+  const source = text ? text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&") : regex;
+  try {
+    return new RegExp(source, /[A-Z]/.test(source) ? "gu" : "giu");
+  } catch { return null; }  // Python knows it, the browser does not: found, and not marked
+}
+
+// Polling ------------------------------------------------------------------------------------------------------------
+
+async function tick() {
+  let pause = TICK;
+  try {
+    if (!document.hidden) {
+      if (!list.loaded && !reloading) await reload();
+      const changed = list.loaded && await list.poll();
+      recovered();
+      if (changed) stale = true;
+      const now = performance.now();
+      if (stale && now - lookedAt > Math.max(2000, took * 10)) await look();
+      if (stats) strip(by("strip"), stats, skew);
+    }
+  } catch (error) {
+    failure(error);
+    pause = RETRY;
+  }
+  setTimeout(tick, pause);
+}
+
+async function look() {
+  stale = false;
+  const began = performance.now();
+  const [found] = await Promise.all([ask("stats", state.file ? [["file", state.file]] : []), histogram.load()]);
+  stats = found;
+  skew = found.now_us - Date.now() * 1000;
+  if (found.notice && !failed) notice(found.notice);
+  lookedAt = performance.now();
+  took = lookedAt - began;
+}
+
+// Panel --------------------------------------------------------------------------------------------------------------
+
+async function open(kind, id = null, { focus = true } = {}) {
+  asking.abort();
+  asking = new AbortController();
+  const { signal } = asking;
+  panel = kind;
+  by("side").hidden = false;
+  by("side-title").textContent = { row: "Record", top: "Who logs most", gaps: "What is missing" }[kind];
+  by("show-top").setAttribute("aria-expanded", String(kind === "top"));
+  by("show-gaps").setAttribute("aria-expanded", String(kind === "gaps"));
+  const body = by("side-body");
+  const shared = { utc: state.utc, pattern: list.pattern, say, signal };
+  try {
+    if (kind === "row") {
+      address.change({ row: id }, { quietly: true });
+      await showRow(body, id, { ...shared, onContext: (at) => address.change({ filters: [], row: at }) });
+    } else if (kind === "top") await showTop(body, { ...shared, again: () => open("top") });
+    else await showGaps(body, { ...shared, onPlace: (at) => list.load({ at }).catch(failure) });
+    if (focus) body.focus({ preventScroll: true });
+    body.scrollTop = 0;
+  } catch (error) {
+    if (error instanceof Refused && error.status === 404) body.replaceChildren(element("p", { textContent: error.message }));
+    else failure(error);
+  }
+}
+
+function close() {
+  asking.abort();
+  panel = null;
+  by("side").hidden = true;
+  by("show-top").setAttribute("aria-expanded", "false");
+  by("show-gaps").setAttribute("aria-expanded", "false");
+  address.change({ row: null }, { quietly: true });
+  by("list").focus({ preventScroll: true });
+}
+
+// Filters ------------------------------------------------------------------------------------------------------------
+
+function showFilters() {
+  const regex = address.valueOf("grep");
+  by("query").value = regex || address.valueOf("text");
+  by("regex").setAttribute("aria-pressed", String(Boolean(regex) || (regexWanted && !address.valueOf("text"))));
+  by("level").value = address.isPlainLevel(address.valueOf("level")) ? address.valueOf("level") : "";
+  by("zone").textContent = state.utc ? "UTC" : "Local";
+  document.title = `${state.file ?? "log"} · sqlite-log`;
+  const since = address.valueOf("until") ? null : address.valueOf("since");
+  for (const choice of by("ranges").children) {
+    const on = choice.dataset.run ? address.valueOf("run") === choice.dataset.run && !since
+      : choice.dataset.since ? since === choice.dataset.since : !since && !address.valueOf("until") && !address.valueOf("run");
+    choice.classList.toggle("on", on);
+    choice.setAttribute("aria-pressed", String(on));
+  }
+  by("chips").replaceChildren(...address.chips().map(({ name, value, index }) => {
+    const negative = name === "without" || name === "exclude";
+    const [kind, shown] = name === "without" ? [`not ${value.split("=")[0]}`, value.slice(value.indexOf("=") + 1)] : [address.FILTERS[name][0], value];
+    const remove = element("button", { type: "button", textContent: "✕", ariaLabel: `Remove ${kind} ${shown}` });
+    remove.addEventListener("click", () => address.remove(index));
+    return element("span", { className: `chip${negative ? " not" : ""}`, title: `${kind} ${shown}` }, element("b", { textContent: kind }), element("span", { textContent: oneLine(pretty(name, shown)) }), remove);
+  }));
+}
+
+function pretty(name, value) {
+  if (!["since", "until"].includes(name) || !value.startsWith("@")) return value;
+  const date = new Date(Number(value.slice(1)) * 1000);
+  return Number.isNaN(date.getTime()) ? value : date.toLocaleString("sv-SE", state.utc ? { timeZone: "UTC" } : {});
+}
+
+let regexWanted = false;
+let typing = null;
+function search() {
+  clearTimeout(typing);
+  const text = by("query").value;
+  const wanted = by("regex").getAttribute("aria-pressed") === "true" ? "grep" : "text";
+  if (text === address.valueOf(wanted)) return;
+  const others = state.filters.filter(([name]) => !["text", "grep"].includes(name));
+  address.change({ filters: text ? [...others, [wanted, text]] : others, row: null });
+}
+by("query").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(search, 300); });
+by("search").addEventListener("submit", (event) => { event.preventDefault(); search(); });
+by("regex").addEventListener("click", () => {
+  regexWanted = by("regex").getAttribute("aria-pressed") !== "true";
+  by("regex").setAttribute("aria-pressed", String(regexWanted));
+  const text = by("query").value;
+  const others = state.filters.filter(([name]) => !["text", "grep"].includes(name));
+  if (text) address.change({ filters: [...others, [regexWanted ? "grep" : "text", text]], row: null });
+});
+by("level").addEventListener("change", () => address.set("level", by("level").value));
+by("zone").addEventListener("click", () => {
+  address.change({ utc: !state.utc }, { quietly: true });
+  showFilters();
+  list.draw(true);
+  histogram.draw();
+  if (panel === "row" && state.row) open("row", state.row, { focus: false });
+});
+by("ranges").addEventListener("click", (event) => {
+  const { since, run } = event.target.dataset;
+  if (since === undefined && run === undefined) return;
+  const others = state.filters.filter(([name]) => !["since", "until", "run"].includes(name));
+  address.change({ filters: [...others, ...(since ? [["since", since]] : []), ...(run ? [["run", run]] : [])], row: null });
+});
+by("file").addEventListener("change", () => address.change({ file: by("file").value, row: null }));
+
+for (const [name, [label]] of Object.entries(address.FILTERS)) {
+  if (name !== "exclude") by("adder-name").append(element("option", { value: name, textContent: label }));
+}
+function hint() { by("adder-hint").textContent = address.FILTERS[by("adder-name").value][1]; }
+by("adder-name").addEventListener("change", hint);
+by("add").addEventListener("click", () => { hint(); by("adder-value").value = ""; by("adder").showModal(); });
+by("adder").addEventListener("close", () => {
+  const [name, value] = [by("adder-name").value, by("adder-value").value.trim()];
+  if (by("adder").returnValue !== "ok" || !value) return;
+  if (by("adder-not").checked && !["since", "until"].includes(name)) address.without(name, value);
+  else address.add(name, value);
+});
+
+// Buttons and keys ---------------------------------------------------------------------------------------------------
+
+function newest() { return list.load().catch(failure); }
+by("new").addEventListener("click", newest);
+by("follow").addEventListener("click", () => (list.following ? list.follow(false) : newest()));
+by("show-top").addEventListener("click", () => (panel === "top" ? close() : open("top")));
+by("show-gaps").addEventListener("click", () => (panel === "gaps" ? close() : open("gaps")));
+by("close").addEventListener("click", close);
+by("help").addEventListener("click", () => by("keys").showModal());
+
+addEventListener("keydown", (event) => {
+  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "f") {
+    event.preventDefault();
+    by("query").focus();
+    by("query").select();
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.key === "Escape") {
+    if (document.activeElement === by("query") && by("query").value) { by("query").value = ""; search(); }
+    else if (panel) close();
+    else by("list").focus();
+    return;
+  }
+  if (event.target.closest("input, select, textarea")) return;
+  const inButton = event.target.closest("button, summary, a");
+  const act = {
+    j: () => list.step(1), k: () => list.step(-1), ArrowDown: () => list.step(1), ArrowUp: () => list.step(-1),
+    "/": () => { by("query").focus(); by("query").select(); },
+    g: () => list.first().catch(failure), G: newest, Home: () => list.first().catch(failure), End: newest,
+    f: () => by("follow").click(), "?": () => by("keys").showModal(),
+    Enter: () => list.selected && (list.selected.gaps ? open("gaps") : open("row", list.selected.id)),
+  }[event.key];
+  if (!act || (inButton && ["Enter", "ArrowDown", "ArrowUp", "Home", "End"].includes(event.key))) return;
+  if (by("side-body").contains(document.activeElement) && ["ArrowDown", "ArrowUp", "Home", "End"].includes(event.key)) return;
+  event.preventDefault();
+  act();
+});
+document.addEventListener("visibilitychange", () => { if (!document.hidden) stale = true; });
+
+// Begin --------------------------------------------------------------------------------------------------------------
+
+address.onChange(() => {
+  showFilters();
+  by("empty").hidden = true;
+  if (panel === "row" && !state.row) close();
+  list.clear();
+  reload().catch(failure);
+  lookedAt = -Infinity;
+  if (panel === "top" || panel === "gaps") open(panel, null, { focus: false });
+});
+
+async function begin() {
+  try {
+    const { files } = await ask("files");
+    by("file").replaceChildren(...files.map((name) => element("option", { value: name, textContent: name })));
+    if (!state.file || !files.includes(state.file)) state.file = files[0] ?? null;
+    by("file").value = state.file;
+    by("file").disabled = files.length < 2;
+    showFilters();
+  } catch (error) {
+    failure(error);
+  }
+  tick();
+}
+begin();

@@ -1,0 +1,162 @@
+// The panel beside the list: one row whole, who logs most, or what is missing.
+
+import { ask } from "./api.js";
+import * as state from "./state.js";
+import { bytes, count, duration, element, gapText, level, marked, moment, oneLine, time, visible } from "./format.js";
+
+function button(text, act, properties = {}) {
+  const made = element("button", { type: "button", textContent: text, ...properties });
+  made.addEventListener("click", act);
+  return made;
+}
+
+function copyButton(text, what, say) {
+  return button(`Copy ${what}`, async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      say(`${what} copied`);
+    } catch { say("The browser did not let the page copy"); }
+  });
+}
+
+// "only this" and "without this" beside a value.
+function choices(name, value, label) {
+  if (value === null || value === undefined || value === "") return null;
+  return element("span", {},
+    button("+", () => state.only(name, value), { className: "only", title: `Only ${label} ${value}`, ariaLabel: `Only ${label} ${value}` }),
+    button("−", () => state.without(name, value), { className: "only", title: `Without ${label} ${value}`, ariaLabel: `Without ${label} ${value}` }));
+}
+
+function fact(label, shown, name, value) {
+  if (shown === null || shown === undefined || shown === "") return null;
+  return element("tr", {}, element("th", { scope: "row", textContent: label }), element("td", { textContent: visible(shown) }),
+    element("td", {}, name ? choices(name, value ?? shown, label) : null));
+}
+
+// A traceback, each frame but the last folded to its first line.
+function traceback(text) {
+  const box = element("div");
+  const frames = visible(text).split(/\n(?= {2}File )/);
+  frames.forEach((frame, index) => {
+    const [head, ...rest] = frame.split("\n");
+    if (!rest.length || index >= frames.length - 1) box.append(element("pre", { textContent: frame }));
+    else box.append(element("details", {}, element("summary", {}, element("code", { textContent: head.trim() })), element("pre", { textContent: rest.join("\n") })));
+  });
+  return box;
+}
+
+function attributes(extra, raw) {
+  if (!extra) return raw ? element("pre", { textContent: visible(raw) }) : null;
+  const rows = Object.entries(extra).map(([key, value]) => {
+    const text = typeof value === "string" ? value : JSON.stringify(value);
+    const plain = value === null || typeof value !== "object";
+    return element("tr", {}, element("th", { scope: "row", textContent: oneLine(key) }), element("td", { textContent: visible(text) }),
+      element("td", {}, plain && text.length < 200 ? choices("where", `${key}=${text}`, "attribute") : null));
+  });
+  return element("table", { className: "facts" }, element("tbody", {}, ...rows));
+}
+
+export async function showRow(body, id, { utc, pattern, say, onContext, signal }) {
+  const asked = state.state.file ? [["file", state.state.file]] : [];
+  const row = await ask(`rows/${id}`, asked, { signal });
+  const source = `${row.pathname}:${row.lineno}`;
+  const json = JSON.stringify({ ...row, text: undefined, extra: undefined, attributes: row.extra ?? row.attributes }, null, 2);
+  body.replaceChildren(
+    element("pre", { className: "message" }, ...marked(visible(row.message), pattern)),
+    element("div", { className: "actions" }, copyButton(json, "JSON", say), copyButton(row.text, "text", say),
+      copyButton(state.commandLine([["after-id", id - 1], ["up-to-id", id]]), "command", say)),
+    ...(row.exc_text ? [element("h3", { textContent: "Traceback" }), traceback(row.exc_text)] : []),
+    ...(row.stack_info ? [element("h3", { textContent: "Stack" }), traceback(row.stack_info)] : []),
+    ...(row.attributes ? [element("h3", { textContent: "Attributes" }), attributes(row.extra, row.attributes)] : []),
+    element("h3", { textContent: "Record" }),
+    element("table", { className: "facts" }, element("tbody", {}, ...[
+      fact("time", moment(row.created_us, utc)),
+      fact("level", `${row.level}${row.level.startsWith("Level") ? "" : ` (${row.levelno})`}`, "level", row.levelno),
+      fact("logger", row.logger, "logger"),
+      fact("call site", `${source} ${row.func}`, "source", source),
+      fact("exception", row.exc_type, "exception"),
+      fact("thread", row.thread_name ?? row.thread, "thread"),
+      fact("task", row.task_name, "task"),
+      fact("process", `${row.process} ${row.process_name}`, "pid", row.process),
+      fact("run", row.run === null ? null : runText(row.run), "run", row.run),
+      fact("host", row.host),
+      fact("id", row.id),
+    ].filter(Boolean))),
+    element("h3", { textContent: "Around it, without filters" }),
+    await near(row, asked, utc, signal, onContext),
+  );
+  return row;
+}
+
+const runText = (run) => (run === 0 ? "the last start of the program" : `${-run} starts before the last`);
+
+async function near(row, asked, utc, signal, onContext) {
+  const [before, behind] = await Promise.all([
+    ask("rows", [...asked, ["up-to-id", row.id], ["lines", 6]], { signal }),
+    ask("rows", [...asked, ["after-id", row.id], ["order", "oldest"], ["lines", 5]], { signal }),
+  ]);
+  const lines = [...before.rows, ...behind.rows].map((one) => {
+    const line = button("", () => onContext(one.id), { className: `row${one.id === row.id ? " here" : ""}`, title: "Show in the list, without filters" });
+    line.append(time(one.created_us, utc), level(one), element("span", { className: "m", textContent: oneLine(one.message) }));
+    return line;
+  });
+  return element("div", { className: "near" }, ...lines, element("div", { className: "actions" }, button("Show in the whole log", () => onContext(row.id))));
+}
+
+const BY = { logger: "logger", source: "source", level: "level", exception: "exception", thread: "thread" };
+let by = "logger";
+
+export async function showTop(body, { signal, again }) {
+  const { top, groups } = await ask("top", [...state.parameters(), ["by", by], ["lines", 30]], { signal });
+  const picker = element("div", { className: "actions", role: "group", "aria-label": "Group by" },
+    ...Object.keys(BY).map((name) => button(name === "source" ? "call site" : name, () => { by = name; again(); }, { "aria-pressed": String(name === by) })));
+  const most = Math.max(...top.map((one) => one.share), 0.0001);
+  const bars = top.map((one) => {
+    const dropped = one.dropped ? `, ${count(one.dropped)} dropped` : "";
+    const figures = [`${count(one.records)}${dropped}`, bytes(one.bytes), `${(one.share * 100).toFixed(1)} %`];
+    const bar = button("", () => choose(one), { className: "meter", title: `${one.name}: ${figures.join(", ")}` });
+    const fill = element("i");
+    fill.style.width = `${(one.share / most) * 100}%`;
+    bar.append(fill, element("span", {}, element("span", { textContent: oneLine(one.name) }), ...figures.map((text) => element("b", { textContent: text }))));
+    return bar;
+  });
+  const more = groups > top.length ? [element("p", { textContent: `and ${count(groups - top.length)} more` })] : [];
+  body.replaceChildren(picker, ...(bars.length ? bars : [element("p", { textContent: "Nothing matches." })]), ...more);
+}
+
+// The names of groups are written for people; a filter takes the part that it knows.
+function choose({ name }) {
+  if (by === "source") state.only("source", name.split(" ").find((part) => /:\d+$/.test(part)) ?? name);
+  else state.only(BY[by], by === "level" && name.startsWith("Level ") ? name.slice(6) : name);
+}
+
+export async function showGaps(body, { utc, signal, onPlace }) {
+  const { gaps, of } = await ask("gaps", [...state.parameters(), ["lines", 500]], { signal });
+  const places = Map.groupBy ? Map.groupBy(gaps, (gap) => gap.after_id) : groupBy(gaps);
+  const items = [...places].reverse().slice(0, 200).map(([place, all]) => element("div", { className: "item" },
+    element("div", { textContent: gapText(all, utc) }),
+    button(`Behind row ${place}`, () => onPlace(place), { className: "link" })));
+  const total = gaps.reduce((sum, gap) => sum + gap.count, 0);
+  body.replaceChildren(element("p", { textContent: gaps.length
+    ? `${count(total)} records are missing at ${count(places.size)} places${of > gaps.length ? " (the latest of more)" : ""}.`
+    : "Nothing is missing: no record was dropped." }), ...items);
+}
+
+function groupBy(gaps) {
+  const places = new Map();
+  for (const gap of gaps) places.set(gap.after_id, [...(places.get(gap.after_id) ?? []), gap]);
+  return places;
+}
+
+export function strip(box, stats, skew) {
+  const age = stats.last_us === null ? null : (Date.now() * 1000 + skew - stats.last_us) / 1e6;
+  const item = (value, text, className = "", title = "") => element("span", { className, title }, element("b", { textContent: value }), ` ${text}`);
+  box.replaceChildren(
+    item(count(stats.rows), "rows"),
+    item(count(stats.dropped), "dropped", stats.dropped ? "bad" : "", Object.entries(stats.dropped_by_cause).map(([cause, number]) => `${cause} ${count(number)}`).join(", ")),
+    item(bytes(stats.file_bytes + stats.wal_bytes), "on disk", "wide", `file ${bytes(stats.file_bytes)}, WAL ${bytes(stats.wal_bytes)}`),
+    item(age === null ? "no row" : duration(age), age === null ? "yet" : "since the last row", "wide"),
+    ...stats.cursors.map((cursor) => item(count(cursor.lag_rows), `behind (${cursor.name})`, "wide", "rows not forwarded yet")),
+  );
+}
+

@@ -1,0 +1,112 @@
+// All state that a colleague needs to see the same stands in the address: filters, time zone, the open row.
+
+// Filters, in the order in which chips stand; named as the long flags of `sqlite-log show`.
+export const FILTERS = {
+  level: ["level", "WARNING, or a range as INFO..WARNING"],
+  logger: ["logger", "shop.orders: this logger and those below it"],
+  exclude: ["not logger", "shop.cart"],
+  grep: ["regex", "a regular expression"],
+  text: ["text", "a text as it is"],
+  source: ["call site", "orders.py:42"],
+  exception: ["exception", "KeyError"],
+  where: ["attribute", "customer=c-17"],
+  pid: ["process", "a process id"],
+  run: ["run", "0 is the last start of the program, -1 the one before"],
+  thread: ["thread", "MainThread"],
+  task: ["task", "the name of an asyncio task"],
+  since: ["since", "-1h, 12:00, 2026-11-28 12:00"],
+  until: ["until", "-1h, 12:00, 2026-11-28 12:00"],
+  "after-id": ["after row", "the id of a row"],
+  "up-to-id": ["up to row", "the id of a row"],
+};
+export const REPEATED = new Set(["logger", "exclude", "where", "without"]);
+const ONCE_IN_BOX = new Set(["level"]);
+const KNOWN = new Set([...Object.keys(FILTERS), "without"]);
+
+const listeners = [];
+export const state = { filters: [], file: null, utc: false, row: null };
+
+function read() {
+  const given = new URLSearchParams(location.search);
+  state.filters = [...given].filter(([name]) => KNOWN.has(name));
+  state.file = given.get("file");
+  state.utc = given.get("tz") === "utc";
+  state.row = given.get("row") && Number(given.get("row"));
+}
+
+export function address() {
+  const query = new URLSearchParams(state.filters);
+  if (state.file) query.set("file", state.file);
+  if (state.utc) query.set("tz", "utc");
+  if (state.row) query.set("row", state.row);
+  const text = query.toString();
+  return text ? `?${text}` : location.pathname;
+}
+
+// Filters and file make an entry in the history, so that Back undoes them; the rest only changes the address.
+export function change(changes, { quietly = false } = {}) {
+  Object.assign(state, changes);
+  history[quietly ? "replaceState" : "pushState"](null, "", address());
+  if (!quietly) announce();
+}
+
+export function onChange(listener) { listeners.push(listener); }
+function announce() { for (const listener of listeners) listener(); }
+
+addEventListener("popstate", () => { read(); announce(); });
+read();
+
+export function valueOf(name) { return state.filters.find(([known]) => known === name)?.[1] ?? ""; }
+
+export function set(name, value) {
+  const others = state.filters.filter(([known]) => known !== name);
+  change({ filters: value === "" || value == null ? others : [...others, [name, String(value)]], row: null });
+}
+
+export function add(name, value) {
+  value = String(value);
+  if (!REPEATED.has(name)) return set(name, value);
+  if (state.filters.some(([known, other]) => known === name && other === value)) return;
+  change({ filters: [...state.filters, [name, value]], row: null });
+}
+
+export function remove(index) { change({ filters: state.filters.filter((_, at) => at !== index), row: null }); }
+
+export function only(name, value) { add(name, name === "level" ? `${value}..${value}` : value); }
+
+export function without(name, value) {
+  if (name === "logger") add("exclude", value);
+  else add("without", `${name}=${name === "level" ? `${value}..${value}` : value}`);
+}
+
+// What every question is asked with. Bounds of time do not narrow what is outside of them: `omit` leaves them out.
+export function parameters(omit = []) {
+  const found = state.filters.filter(([name]) => !omit.includes(name));
+  return state.file ? [["file", state.file], ...found] : found;
+}
+
+// The same, with bounds of ids that narrow those of the filters.
+export function between(after, upTo, omit = []) {
+  const given = (name) => (valueOf(name) === "" ? [] : [Number(valueOf(name))]);
+  const found = parameters(["after-id", "up-to-id", ...omit]);
+  const low = Math.max(...given("after-id"), ...(after == null ? [] : [after]));
+  const high = Math.min(...given("up-to-id"), ...(upTo == null ? [] : [upTo]));
+  if (Number.isFinite(low)) found.push(["after-id", low]);
+  if (Number.isFinite(high)) found.push(["up-to-id", high]);
+  return found;
+}
+
+export function chips() {
+  return state.filters
+    .map(([name, value], index) => ({ name, value, index }))
+    .filter(({ name, value }) => !(ONCE_IN_BOX.has(name) && isPlainLevel(value)));
+}
+
+export function isPlainLevel(value) { return ["INFO", "WARNING", "ERROR", "CRITICAL"].includes(value); }
+
+function quoted(text) { return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`; }
+
+export function commandLine(extra = []) {
+  const flags = [...state.filters, ...extra].map(([name, value]) => ` --${name}=${quoted(value)}`);
+  return `sqlite-log show ${quoted(state.file ?? "app-log.db")}${flags.join("")}`;
+}

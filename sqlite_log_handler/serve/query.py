@@ -1,0 +1,100 @@
+"""
+The parameters of a request, as filters of `LogReader`. They are named as the long flags of `sqlite-log show`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+
+from sqlite_log_handler._read.filters import FilterError, Filters
+
+# Parameter -> filter, for those that are given once.
+_TEXTS: Final = {
+    "since": "since",
+    "until": "until",
+    "level": "level",
+    "grep": "pattern",
+    "text": "text",
+    "task": "task",
+    "thread": "thread",
+    "exception": "exception",
+    "source": "source",
+}
+_NUMBERS: Final = {"pid": "process", "run": "run", "after-id": "after_id", "up-to-id": "up_to_id"}
+_LISTS: Final = {"logger": "logger", "exclude": "exclude", "where": "attributes", "without": "without"}
+FILTERS: Final = frozenset({*_TEXTS, *_NUMBERS, *_LISTS})
+
+
+class Query:
+    """
+    The parameters of one request. Each is read once; what nobody read is refused, so a typo never widens a search.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        self._values: dict[str, list[str]] = {}
+        for name, value in pairs:
+            self._values.setdefault(name, []).append(value)
+
+    def text(self, name: str) -> str | None:
+        """
+        Take a parameter that is given once at most.
+        """
+        values = self._values.pop(name, [])
+        if len(values) > 1:
+            message = f"{name} is given {len(values)} times: give it once"
+            raise FilterError(message)
+        return values[0] if values else None
+
+    def number(self, name: str, *, least: int | None = None, most: int | None = None) -> int | None:
+        """
+        Take a whole number.
+        """
+        text = self.text(name)
+        if text is None:
+            return None
+        try:
+            number = int(text)
+        except ValueError as error:
+            message = f"{name}={text!r} is not a whole number"
+            raise FilterError(message) from error
+        if (least is not None and number < least) or (most is not None and number > most):
+            message = f"{name}={number} is out of range: it must be from {least} to {most}"
+            raise FilterError(message)
+        return number
+
+    def filters(self) -> Filters:
+        """
+        Take all filters.
+        """
+        found: dict[str, Any] = {filter_: self.text(name) for name, filter_ in _TEXTS.items()}
+        found |= {filter_: self.number(name) for name, filter_ in _NUMBERS.items()}
+        found |= {filter_: self._values.pop(name, None) for name, filter_ in _LISTS.items()}
+        found["attributes"] = dict(text.partition("=")[::2] for text in found["attributes"] or []) or None
+        found["without"] = _without(found["without"])
+        given: Mapping[str, Any] = {name: value for name, value in found.items() if value is not None}
+        return cast("Filters", given)
+
+    def finish(self) -> None:
+        """
+        Refuse what nobody took.
+        """
+        if self._values:
+            message = f"there is no parameter {min(self._values)!r}"
+            raise FilterError(message)
+
+
+def _without(texts: list[str] | None) -> dict[str, list[Any]] | None:
+    """
+    Read `thread=worker-1` and the like: what must not hold.
+    """
+    if not texts:
+        return None
+    found: dict[str, list[Any]] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in {*_TEXTS, "pid", "run", "where"}:
+            message = f"without={text!r}: write FILTER=VALUE, as thread=worker-1"
+            raise FilterError(message)
+        inner = Query([(name, value)]).filters()
+        filter_, read = next(iter(inner.items()))
+        found.setdefault(filter_, []).append(read)
+    return found

@@ -1,0 +1,100 @@
+"""
+Run the application by itself: find a port, print the address, and end at Ctrl-C within a second.
+"""
+
+import errno
+import secrets
+import socket
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+import uvicorn
+
+from sqlite_log_handler.serve.app import create_app
+from sqlite_log_handler.serve.security import LOOPBACK, TOKEN
+
+# Ports that are tried, from the one that was asked for on.
+_PORTS: Final = 50
+
+
+def run(
+    paths: Sequence[str],
+    *,
+    host: str,
+    port: int,
+    base_path: str,
+    allowed_hosts: Collection[str],
+    with_token: bool,
+    say: Callable[[str], object],
+    opened: Callable[[str], object],
+) -> None:
+    """
+    Serve until a signal comes.
+
+    Args:
+        paths: Files and folders.
+        host: The address to listen on.
+        port: The first port to try; 0 takes one that is free.
+        base_path: See `create_app`.
+        allowed_hosts: Names beside those of loopback.
+        with_token: Make a token, and ask for it.
+        say: Called with each line for the person at the terminal.
+        opened: Called with the address, when the server listens.
+
+    Raises:
+        ValueError: The server would show the log to a network without asking for a token.
+        OSError: No port is free, or `host` is not an address of this machine.
+    """
+    if not with_token and not _is_loopback(host):
+        message = f"--no-token would show the log to all who reach {host}: leave --no-token out, or listen on 127.0.0.1"
+        raise ValueError(message)
+    token = secrets.token_urlsafe(32) if with_token else None
+    listening = _listen(host, port)
+    taken = listening.getsockname()[1]
+    if port not in {0, taken}:
+        say(f"port {port} is taken, so this uses {taken}")
+    names = {*LOOPBACK, host, f"[{host}]", *allowed_hosts} - {"0.0.0.0", "::", "[0.0.0.0]", "[::]"}  # noqa: S104
+    app = create_app(*paths, token=token, allowed_hosts=names, base_path=base_path)
+    shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else f"[{host}]" if ":" in host else host  # noqa: S104 - told apart, not bound
+    address = f"http://{shown}:{taken}{base_path.rstrip('/')}/" + (f"?{TOKEN}={token}" if token else "")
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=1,
+            root_path=base_path.rstrip("/"),
+        )
+    )
+    say(f"{address}  (Ctrl-C ends it)")
+    opened(address)
+    try:
+        server.run(sockets=[listening])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        listening.close()
+
+
+def _is_loopback(host: str) -> bool:
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for candidate in range(port, port + _PORTS) if port else [0]:
+        listening = socket.socket(family)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((host, candidate))
+            listening.listen()  # who opens the address as soon as it is printed waits, and is not refused
+        except OSError as error:
+            listening.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return listening
+    message = f"ports {port} to {port + _PORTS - 1} are all taken: name another with --port"
+    raise OSError(errno.EADDRINUSE, message)

@@ -1,0 +1,274 @@
+"""
+The page on a bad day: files that change under it, hostile text, narrow and wide windows, and the end of the server.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import sqlite_log_handler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)><svg onload=alert(2)>",
+    'javascript:alert(1) "onmouseover="alert(1)" \'><b>',
+    "\u202egnp.exe\u202c and \u2066bidi\u2069",
+    "\x00\x07\x1b[31mred\x1b[0m\x7f\x85",
+    "\ud800 lone \udfff",
+    "x" * 65_536,
+    "line one\nline two\r\nline three\rline four",
+    "{{constructor.constructor('alert(1)')()}} ${alert(1)}",
+    "\u200b\u202e\ufeff",
+    "\u6f22\u5b57 \u0627\u0644\u0639 \u05e2\u05d1\u05e8 \U0001f469\u200d\U0001f467 e\u0301",
+]
+
+
+def one_row(path: Path, write: Callable[..., Any], text: str) -> Any:
+    """
+    Make a log with one row, and return its logger.
+    """
+    logger = write(path)
+    logger.info(text)
+    assert logger.handlers[0].flush()
+    return logger
+
+
+def test_a_log_full_of_hostile_text(tmp_path, write, serve, open_tab):
+    """
+    Nothing that stands in a log runs, loads, or hides in the page.
+
+    The fixture fails the test for a dialog, a script error, and a request to anybody but the server.
+    """
+    path = tmp_path / "hostile.db"
+    for text in HOSTILE:
+        logger = write(path, text[:200])
+        deep: dict[str, Any] = {}
+        for _ in range(40):
+            deep = {"<b>": deep}
+        logger.error("%s", text, extra={"evil" + text[:50]: text[:500], "deep": deep})
+        assert logger.handlers[0].flush()
+    tab = open_tab(serve(path))
+    tab.wait_for_line("<script>alert(1)</script>")
+
+    for number in range(1, len(HOSTILE) + 1):
+        tab.page.goto(re.sub(r"\?.*", "", tab.page.url) + f"?row={number}")
+        tab.page.locator("#side .message").wait_for()
+        shown = tab.page.locator("#side .message").text_content()
+        assert not re.search("[\u202a-\u202e\u2066-\u2069\x00\x1b]", shown)
+    tab.page.click("#show-top")
+    tab.page.locator(".meter").first.wait_for()
+    assert 0 == tab.page.evaluate("document.querySelectorAll('main script, main img, main svg, main b b').length")
+
+
+def test_a_log_that_is_replaced(tmp_path, write, serve, open_tab):
+    """A log that was moved away and made anew is shown by itself, with a sentence that says what happened."""
+    path = tmp_path / "app.db"
+    logger = one_row(path, write, "the first file")
+    logger.info("its second row")
+    logger.handlers[0].close()
+    tab = open_tab(serve(path))
+    tab.wait_for_line("its second row")
+    path.rename(tmp_path / "app.db.1")
+    for suffix in ("-wal", "-shm"):
+        if os.path.exists(f"{path}{suffix}"):
+            os.unlink(f"{path}{suffix}")
+
+    one_row(path, write, "the second file")
+
+    tab.wait_for_line("the second file")
+    tab.page.locator("#notice", has_text="replaced").wait_for()
+    assert ["the second file"] == tab.lines()
+
+
+def test_a_log_that_is_missing_and_comes(tmp_path, write, serve, open_tab):
+    """A log that is not there yet is named in a sentence, and shown as soon as it is there."""
+    path = tmp_path / "app.db"
+    tab = open_tab(serve(path))
+    tab.page.locator("#notice.bad", has_text="does not exist").wait_for()
+
+    one_row(path, write, "here I am")
+
+    tab.wait_for_line("here I am")
+    tab.page.locator("#notice.bad").wait_for(state="detached")
+
+
+def test_a_log_that_is_damaged_and_mended(tmp_path, write, serve, open_tab):
+    """While a log cannot be read, the page says why and keeps what it shows; then it goes on by itself."""
+    path = tmp_path / "app.db"
+    logger = one_row(path, write, "sound")
+    logger.handlers[0].close()
+    tab = open_tab(serve(path))
+    tab.wait_for_line("sound")
+    sound = path.read_bytes()
+
+    path.write_bytes(b"\xff" * len(sound))
+    tab.page.locator("#notice.bad", has_text="Trying again").wait_for()
+    assert ["sound"] == tab.lines()
+
+    path.write_bytes(sound)
+    one_row(path, write, "mended")
+    tab.wait_for_line("mended")
+    tab.page.locator("#notice.bad").wait_for(state="detached")
+
+
+def test_a_log_that_is_pruned(tmp_path, write, serve, open_tab):
+    """A row that retention deletes while it is shown is a sentence in the panel; the list goes on."""
+    path = tmp_path / "app.db"
+    logger = write(path)
+    for number in range(50):
+        logger.info("row %d", number)
+    assert logger.handlers[0].flush()
+    tab = open_tab(serve(path))
+    tab.wait_for_line("row 49")
+    with sqlite3.connect(path, timeout=30) as connection:
+        connection.execute("DELETE FROM records WHERE id < 50")
+    connection.close()
+
+    tab.page.locator("#rows .row", has_text="row 40").click()
+    tab.page.get_by_text("retention deleted it").wait_for()
+    logger.info("row 50")
+    tab.wait_for_line("row 50")
+
+
+@pytest.mark.parametrize("width", [320, 390, 720, 1024, 1600, 2560])
+@pytest.mark.parametrize("dark", [False, True])
+def test_widths(
+    tmp_path,
+    write,
+    serve,
+    open_tab,
+    width,
+    dark,
+):
+    """From a phone to a wall of screens nothing sticks out at the side, and a row can be opened and closed."""
+    path = tmp_path / "app-with-a-long-name-of-a-file.db"
+    one_row(path, write, "a message " * 40)
+    tab = open_tab(serve(path), width=width, dark=dark)
+    tab.wait_for_line("a message")
+    tab.page.locator("#rows .row").first.click()
+    tab.page.locator("#side .message").wait_for()
+
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.page.evaluate(
+        "[...document.querySelectorAll('button, input, select')].filter((one) => one.offsetParent)"
+        ".every((one) => one.getBoundingClientRect().right <= innerWidth + 1)"
+    )
+    tab.page.click("#close")
+    tab.page.locator("#side").wait_for(state="hidden")
+
+
+CONTRAST = """
+() => {
+  const channel = (value) => (value /= 255) <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  const light = (color) => {
+    const [red, green, blue] = color.match(/[\\d.]+/g).map(Number);
+    return 0.2126 * channel(red) + 0.7152 * channel(green) + 0.0722 * channel(blue);
+  };
+  const paint = (name) => {
+    const probe = document.createElement("span");
+    probe.style.color = `var(--${name})`;
+    document.body.append(probe);
+    const color = getComputedStyle(probe).color;
+    probe.remove();
+    return light(color);
+  };
+  const ratio = (one, other) => (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+  const inks = ["ink", "soft", "debug", "info", "warning", "error", "critical"];
+  const found = {};
+  for (const paper of ["paper", "panel", "accent-paper"]) {
+    for (const ink of [...inks, "accent"]) found[`${ink} on ${paper}`] = ratio(paint(ink), paint(paper));
+  }
+  found["on-accent on accent"] = ratio(paint("on-accent"), paint("accent"));
+  return found;
+}
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_contrast(tmp_path, write, serve, open_tab, dark):
+    """Each colour of text has the contrast of WCAG's level AA (4.5 to 1) on each paper it stands on."""
+    path = tmp_path / "app.db"
+    one_row(path, write, "text")
+    tab = open_tab(serve(path), dark=dark)
+    tab.wait_for_line("text")
+
+    found = tab.page.evaluate(CONTRAST)
+
+    assert {} == {pair: ratio for pair, ratio in found.items() if ratio < 4.5}
+
+
+def test_everything_has_a_name(tmp_path, write, serve, open_tab):
+    """A screen reader has a name for each control, and is told which row is selected."""
+    path = tmp_path / "app.db"
+    one_row(path, write, "text")
+    tab = open_tab(serve(path))
+    tab.wait_for_line("text")
+    tab.page.keyboard.press("k")
+    tab.page.keyboard.press("Enter")
+    tab.page.locator("#side .message").wait_for()
+
+    nameless = tab.page.evaluate(
+        "[...document.querySelectorAll('button, input, select, [role=listbox], aside, dialog')].filter((one) =>"
+        " !(one.ariaLabel || one.getAttribute('aria-labelledby') || one.textContent.trim() || one.labels?.length))"
+        ".map((one) => one.outerHTML)"
+    )
+    assert [] == nameless
+    active = tab.page.get_attribute("#list", "aria-activedescendant")
+    assert "true" == tab.page.get_attribute(f"#{active}", "aria-selected")
+
+
+def test_the_token_is_asked_for(tmp_path, write, serve, open_tab):
+    """Without the token that was printed, a browser is shown one sentence and nothing of the log."""
+    path = tmp_path / "app.db"
+    one_row(path, write, "secret")
+    address = serve(path)
+    tab = open_tab(address.partition("?")[0])
+
+    assert "sqlite-log serve" in tab.page.text_content("body")
+    assert "secret" not in tab.page.content()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_the_end(tmp_path, write, chromium, sent):
+    """Ctrl-C ends the server while a tab asks it four times a second; the page says that nobody answers."""
+    path = tmp_path / "app.db"
+    one_row(path, write, "text")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sqlite_log_handler", "serve", str(path), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))},
+    )
+    try:
+        address = process.stdout.readline().split()[0]
+        context = chromium.new_context()
+        page = context.new_page()
+        page.goto(address)
+        page.locator("#rows .row").first.wait_for(state="attached")
+        began = time.monotonic()
+        process.send_signal(sent)
+        process.communicate(timeout=60)
+        lasted = time.monotonic() - began
+        page.locator("#notice.bad", has_text="does not answer").wait_for()
+        context.close()
+    finally:
+        process.kill()
+        process.communicate()
+
+    assert process.returncode in {0, -sent}
+    assert lasted < 30  # a second on a quiet machine, which the benchmark measures

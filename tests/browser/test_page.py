@@ -1,0 +1,307 @@
+"""
+The page as somebody uses it: following, scrolling, filtering, links, keys, tabs.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.browser.conftest import Tab
+
+
+@pytest.fixture
+def shop(tmp_path: Path, write: Callable[..., Any]) -> Path:
+    """
+    A log of 3,000 rows of two loggers, every hundredth a warning, and an error with a traceback at the end.
+    """
+    path = tmp_path / "shop.db"
+    logger = write(path, "shop.orders")
+    other = logging.Logger("shop.cart", 1)  # noqa: LOG001 - nobody else shall get it
+    other.addHandler(logger.handlers[0])
+    for number in range(1, 3_000):
+        chosen = other if number % 10 == 0 else logger
+        level = 30 if number % 100 == 0 else 20
+        chosen.log(level, "order %d paid", number, extra={"customer": f"c-{number % 7}"})
+        if number % 1_000 == 0:
+            assert logger.handlers[0].flush()
+    try:
+        raise KeyError("price")
+    except KeyError:
+        logger.exception("order 3000 has no price")
+    assert logger.handlers[0].flush()
+    return path
+
+
+def top_line(tab: Tab) -> float:
+    """
+    Return where on the screen the first whole line of the list stands, and which it is.
+    """
+    position: float = tab.page.evaluate("document.getElementById('list').scrollTop")
+    return position
+
+
+def test_the_newest_rows_are_shown_first(shop, serve, open_tab):
+    """The page opens at the end of the log, with its newest row at the bottom of the list."""
+    tab = open_tab(serve(shop))
+    tab.wait_for_line("order 3000 has no price")
+
+    assert tab.lines()[-1].startswith("order 3000 has no price")
+    assert "token" not in tab.page.url
+
+
+def test_following(shop, serve, open_tab, write):
+    """A row that is logged is on the screen without a touch, and the list stays at its end."""
+    tab = open_tab(serve(shop))
+    tab.wait_for_line("order 3000")
+    logger = write(shop)
+
+    for number in range(3):
+        logger.info("new %d", number)
+        tab.wait_for_line(f"new {number}")
+
+    assert ["new 0", "new 1", "new 2"] == tab.lines()[-3:]
+
+
+def test_scrolled_up_nothing_moves(shop, serve, open_tab, write):
+    """Whoever has scrolled up keeps the place and is told how many rows are new; a click shows them."""
+    tab = open_tab(serve(shop))
+    tab.wait_for_line("order 3000")
+    tab.page.evaluate("document.getElementById('list').scrollBy(0, -1000)")
+    tab.wait_until("document.getElementById('follow').getAttribute('aria-pressed') === 'false'")
+    before = (tab.lines(), top_line(tab))
+
+    logger = write(shop)
+    for number in range(128):
+        logger.info("new %d", number)
+    tab.wait_until("document.getElementById('new').textContent.startsWith('128 new')")
+
+    assert before == (tab.lines(), top_line(tab))
+    tab.page.click("#new")
+    tab.wait_for_line("new 127")
+    assert "new 127" == tab.lines()[-1]
+
+
+def test_scrolling_back_to_the_beginning(shop, serve, open_tab, write):
+    """Scrolling back shows each row once, down to the first one, while new rows come."""
+    tab = open_tab(serve(shop))
+    tab.wait_for_line("order 3000")
+    logger = write(shop)
+    seen: list[int] = []
+    for round_ in range(400):
+        logger.info("meanwhile %d", round_)
+        numbers = [int(found[1]) for line in tab.lines() if (found := re.match(r"order (\d+)", line))]
+        assert numbers == list(range(numbers[0], numbers[-1] + 1))
+        seen = numbers[: len(numbers) if not seen else seen[0] - numbers[0]] + seen
+        if numbers[0] == 1:
+            break
+        tab.page.evaluate("document.getElementById('list').scrollBy(0, -560)")
+        tab.wait_until("document.getElementById('list').ariaBusy !== 'true'")
+
+    assert list(range(1, 3_001)) == seen
+
+
+def test_the_ends_by_key(shop, serve, open_tab):
+    """`g` shows the oldest row, `G` the newest, j and k move, Enter opens, Escape closes: no mouse is needed."""
+    tab = open_tab(serve(shop))
+    tab.wait_for_line("order 3000")
+    keys = tab.page.keyboard
+
+    keys.press("g")
+    tab.wait_for_line("order 1 paid")
+    keys.press("j")
+    keys.press("j")
+    keys.press("k")
+    keys.press("Enter")
+    tab.page.locator("#side .message", has_text="order 2 paid").wait_for()
+    assert "2" == tab.page.evaluate("new URLSearchParams(location.search).get('row')")
+    keys.press("Escape")
+    tab.page.locator("#side").wait_for(state="hidden")
+    keys.press("G")
+    tab.wait_for_line("order 3000")
+    keys.press("?")
+    tab.page.locator("#keys").wait_for()
+    keys.press("Escape")
+    keys.press("Control+f")
+    keys.type("order 77 ")
+    tab.wait_until("document.querySelectorAll('#rows .row').length === 1")
+    keys.press("Escape")
+    tab.wait_for_line("order 3000")
+
+
+def test_filters_are_chips_and_stand_in_the_address(shop, serve, open_tab):
+    """A value of a row is a filter by one click, stands in the address, and is taken back by Back or by its chip."""
+    tab = open_tab(serve(shop))
+    tab.wait_for_line("order 3000")
+    tab.page.locator("#rows .row", has_text="order 2990 ").click()
+    tab.page.get_by_label("Only logger shop.cart").click()
+    tab.wait_until("document.querySelector('.chip')")
+    tab.wait_until("![...document.querySelectorAll('#rows .row .n')].some((name) => name.textContent !== 'shop.cart')")
+    tab.page.locator("#rows .row", has_text="order 2980 ").click()
+    tab.page.get_by_label("Without attribute customer=c-5").click()
+    tab.wait_until("document.querySelectorAll('.chip').length === 2")
+    link = tab.page.url
+
+    other = open_tab(link, like=tab)
+    other.wait_until("document.querySelectorAll('.chip').length === 2")
+    other.wait_for_line("order 2990")
+    assert not any(re.match("order (2980|2910) ", line) for line in other.lines())
+
+    tab.page.go_back()
+    tab.wait_until("document.querySelectorAll('.chip').length === 1")
+    tab.page.locator(".chip button").click()
+    tab.wait_for_line("order 3000")
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("level=ERROR", "order 3000 has no price"),
+        ("text=order 41 p", "order 41 paid"),
+        ("grep=order 12{2}3", "order 1223 paid"),
+        ("exception=KeyError", "order 3000 has no price"),
+        ("logger=shop.cart&level=WARNING&until=now", "order 2900 paid"),
+        ("exclude=shop.orders", "order 2990 paid"),
+        ("where=customer=c-3", "order 2999 paid"),
+        ("without=where=customer=c-3&without=exception=KeyError", "order 2998 paid"),
+        ("thread=MainThread", "order 3000 has no price"),
+        ("run=0&since=-1h", "order 3000 has no price"),
+        ("up-to-id=5", "order 5 paid"),
+    ],
+)
+def test_each_filter(shop, serve, open_tab, query, expected):
+    """Each filter of the command line works from the address, and the bars and the list agree about how many match."""
+    address = serve(shop)
+    tab = open_tab(address)
+    tab.wait_for_line("order 3000")
+    tab.page.goto(f"{address.partition('?')[0]}?{query}")
+    tab.wait_for_line(expected)
+
+    assert tab.lines()[-1].startswith(expected)
+
+
+def test_a_link_to_a_row(shop, serve, open_tab):
+    """A link to a row opens it, selected in the middle of what was logged around it."""
+    address = serve(shop)
+    tab = open_tab(f"{address}&row=1500")
+    tab.page.locator("#side .message", has_text="order 1500 paid").wait_for()
+
+    assert "order 1500 paid" in tab.lines()
+    assert "order 1500 paid" == tab.page.locator("#rows .row[aria-selected=true] .m").text_content()
+    assert "order 1505 paid" in tab.page.locator(".near").text_content()
+
+
+def test_a_traceback(shop, serve, open_tab):
+    """The error's traceback is shown, and can be copied as text, as JSON and as a command line."""
+    tab = open_tab(serve(shop))
+    tab.page.locator("#rows .row", has_text="order 3000").click()
+    tab.page.get_by_text("KeyError: 'price'").wait_for()
+
+    copied = {}
+    for what in ("text", "JSON", "command"):
+        tab.page.get_by_role("button", name=f"Copy {what}").click()
+        tab.page.get_by_text(f"{what} copied").first.wait_for()
+        copied[what] = tab.page.evaluate("navigator.clipboard.readText()")
+
+    assert "Traceback (most recent call last)" in copied["text"]
+    assert '"levelno": 40' in copied["JSON"]
+    assert "sqlite-log show shop.db --after-id=2999 --up-to-id=3000" == copied["command"]
+
+
+def test_gaps_are_drawn(shop, serve, open_tab):
+    """What was dropped stands in the list at its place, in the panel, in the strip and over the bars."""
+    with sqlite3.connect(shop) as connection:
+        connection.execute(
+            "INSERT INTO drops (after_id, since_us, until_us, process_id, cause, logger, levelno, count) "
+            "SELECT 2990, created_us, created_us + 1500000, 1, 'queue_full', 'shop.cart', 20, 4321 "
+            "FROM records WHERE id = 2990"
+        )
+    connection.close()
+    tab = open_tab(serve(shop))
+    tab.wait_for_line("4,321 records dropped (queue_full)")
+
+    lines = tab.lines()
+    place = next(index for index, line in enumerate(lines) if "4,321" in line)
+    assert ("order 2990 paid", "order 2991 paid") == (lines[place - 1], lines[place + 1])
+    tab.page.locator("#strip", has_text="4,321 dropped").wait_for()
+    tab.wait_until("document.getElementById('histogram').ariaLabel.includes('4,321 drops')")
+    tab.page.click("#show-gaps")
+    tab.page.get_by_text("4,321 records are missing at 1 places.").wait_for()
+
+
+def test_who_logs_most(shop, serve, open_tab):
+    """The loudest logger leads the panel, and a click on a bar shows its rows only."""
+    tab = open_tab(serve(shop))
+    tab.page.click("#show-top")
+    tab.page.locator(".meter").first.wait_for()
+    assert "shop.orders" in tab.page.locator(".meter").first.text_content()
+
+    tab.page.locator(".meter", has_text="shop.cart").click()
+    tab.wait_until("document.querySelector('.chip')?.textContent.includes('shop.cart')")
+    tab.wait_for_line("order 2990")
+
+
+def test_zooming_into_time(shop, serve, open_tab):
+    """Dragging over the bars narrows the list and the bars to that time; All shows everything again."""
+    tab = open_tab(serve(shop))
+    tab.wait_until("document.getElementById('histogram').ariaLabel.startsWith('3,000 records')")
+    box = tab.page.locator("#histogram").bounding_box()
+    tab.page.mouse.move(box["x"] + 1, box["y"] + 20)
+    tab.page.mouse.down()
+    tab.page.mouse.move(box["x"] + box["width"] / 3, box["y"] + 20, steps=5)
+    tab.page.mouse.up()
+    tab.wait_until("location.search.includes('since=') && location.search.includes('until=')")
+    tab.wait_until("!document.getElementById('histogram').ariaLabel.startsWith('3,000 records')")
+
+    tab.page.get_by_role("button", name="All", exact=True).click()
+    tab.wait_for_line("order 3000")
+    assert "since" not in tab.page.url
+
+
+def test_local_time_and_utc(shop, serve, open_tab):
+    """Times are shown in local time, and in UTC at a click, which stands in the address."""
+    tab = open_tab(serve(shop))
+    tab.wait_for_line("order 3000")
+    tab.page.click("#zone")
+    tab.wait_until("location.search.includes('tz=utc')")
+
+    tab.page.locator("#rows .row", has_text="order 3000").click()
+    tab.page.locator("#side td", has_text="UTC").wait_for()
+
+
+def test_two_tabs(shop, serve, open_tab, write):
+    """Two tabs of one browser follow one log, each with its own filters."""
+    address = serve(shop)
+    one = open_tab(address)
+    other = open_tab(f"{address.partition('?')[0]}?level=WARNING", like=one)
+    one.wait_for_line("order 3000")
+    other.wait_for_line("order 3000")
+    logger = write(shop)
+    logger.info("quiet")
+    logger.warning("loud")
+
+    one.wait_for_line("quiet")
+    other.wait_for_line("loud")
+    assert "quiet" not in other.lines()
+
+
+def test_several_logs(tmp_path, write, serve, open_tab):
+    """Of a folder of logs one is shown, and another is chosen at the top; the address names it."""
+    for name in ("a", "b"):
+        logger = write(tmp_path / f"{name}.db")
+        logger.info("this is %s", name)
+        assert logger.handlers[0].flush()
+    tab = open_tab(serve(tmp_path))
+    tab.wait_for_line("this is a")
+
+    tab.page.select_option("#file", "b.db")
+    tab.wait_for_line("this is b")
+    assert "file=b.db" in tab.page.url

@@ -1,0 +1,177 @@
+"""
+What the page is answered: rows by id, one row whole, numbers, gaps.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+import pytest
+
+
+def ids(answer: dict[str, Any]) -> list[int]:
+    """
+    Return the ids of the rows of a page.
+    """
+    return [row["id"] for row in answer["rows"]]
+
+
+def test_the_newest_rows(get):
+    """Without an order the newest rows come, the oldest of them first, and it is said whether there are more."""
+    page = get("rows", lines=3)
+
+    assert [10, 11, 12] == ids(page)
+    assert (12, False) == (page["last_id"], page["complete"])
+    assert ["WARNING", "WARNING", "ERROR"] == [row["level"] for row in page["rows"]]
+    assert "KeyError" == page["rows"][-1]["exc_type"]
+
+
+def test_pages_meet_without_a_hole(get):
+    """Pages of older rows and of newer rows, by the ids at their ends, have each row once."""
+    back: list[int] = []
+    up_to: int | None = None
+    while True:
+        page = get("rows", lines=5, **({} if up_to is None else {"up_to_id": up_to}))
+        back = ids(page) + back
+        if page["complete"]:
+            break
+        up_to = back[0] - 1
+    forth: list[int] = []
+    while True:
+        page = get("rows", lines=5, order="oldest", after_id=forth[-1] if forth else 0)
+        forth += ids(page)
+        if page["complete"]:
+            break
+
+    assert list(range(1, 13)) == back == forth
+
+
+def test_counting_instead_of_reading(get):
+    """`lines=0` counts what matches, for the button that says how many are new."""
+    assert {"count": 4, "last_id": 12} == get("rows", lines=0, after_id=8)
+    assert 3 == get("rows", lines=0, level="WARNING..WARNING")["count"]
+
+
+def test_filters(get, logger):
+    """A question takes the filters of the command line, and their opposites."""
+    assert [3, 6] == ids(get("rows", where="customer=c-2"))
+    assert [12] == ids(get("rows", exception="KeyError"))
+    assert [9, 10, 11] == ids(get("rows", logger=f"{logger.name}.cart"))
+    assert [*range(1, 9), 12] == ids(get("rows", without="level=30..30"))
+    assert [*range(1, 12)] == ids(get("rows", without="exception=KeyError"))
+    assert [1, 4, 7, *range(9, 13)] == ids(get("rows", without=["where=customer=c-1", "where=customer=c-2"]))
+
+
+def test_a_call_site(get):
+    """Rows of one call site are found by the file's name and line, and left out by them."""
+    row = get("rows/1")
+    site = f"conftest.py:{row['lineno']}"
+
+    assert list(range(1, 9)) == ids(get("rows", source=site))
+    assert list(range(9, 13)) == ids(get("rows", without=f"source={site}"))
+    assert [] == ids(get("rows", source=f"test.py:{row['lineno']}"))
+
+
+def test_one_row_whole(get):
+    """One row has all columns, its attributes as an object, and itself as a text to be copied."""
+    row = get("rows/12")
+
+    assert ("order 8 has no price", "KeyError", None) == (row["message"], row["exc_type"], row["extra"])
+    assert row["exc_text"] in row["text"]
+    assert {"customer": "c-0"} == get("rows/1")["extra"]
+
+
+def test_a_row_that_is_gone(get):
+    """A row that retention deleted is a 404 with a sentence that says so."""
+    assert "retention deleted it" in get("rows/99", status=404)["error"]
+
+
+def test_a_list_shows_the_beginning_of_a_message(get, shop):
+    """A message of 64 KiB costs a list 500 characters, and says that it is cut; the row itself has all of it."""
+    with sqlite3.connect(shop) as connection:
+        connection.execute("UPDATE records SET message = ? WHERE id = 5", ("x" * 65_536,))
+    connection.close()
+
+    (row,) = get("rows", after_id=4, up_to_id=5)["rows"]
+
+    assert ("x" * 500, True) == (row["message"], row["cut"])
+    assert 65_536 == len(get("rows/5")["message"])
+
+
+def test_gaps_stand_on_one_page_each(get, shop):
+    """A gap is on the page on which the row before it stands, and on no other one."""
+    with sqlite3.connect(shop) as connection:
+        for after_id in (0, 3, 5, 6, 12):
+            connection.execute(
+                "INSERT INTO drops (after_id, since_us, until_us, process_id, cause, logger, levelno, count) "
+                "VALUES (?, 1, 2, 1, 'queue_full', 'shop', 20, 7)",
+                (after_id,),
+            )
+    connection.close()
+
+    whole = get("rows")
+    newest = get("rows", lines=6)
+    older = get("rows", lines=6, up_to_id=6)
+    oldest = get("rows", lines=6, up_to_id=0)
+    begin = get("rows", lines=5, order="oldest", after_id=0)
+    behind = get("rows", lines=5, order="oldest", after_id=5)
+
+    def places(page: dict[str, Any]) -> list[int]:
+        return [gap["after_id"] for gap in page["gaps"]]
+
+    assert [0, 3, 5, 6, 12] == places(whole)
+    assert (list(range(7, 13)), [12]) == (ids(newest), places(newest))
+    assert (list(range(1, 7)), [3, 5, 6]) == (ids(older), places(older))
+    assert ([], [0]) == (ids(oldest), places(oldest))
+    assert (list(range(1, 6)), [0, 3]) == (ids(begin), places(begin))
+    assert (list(range(6, 11)), [5, 6]) == (ids(behind), places(behind))
+
+
+def test_numbers(get):
+    """Bars add up to the rows, the loudest come first, and the strip's numbers are those of `sqlite-log stats`."""
+    assert 12 == sum(sum(bucket["levels"].values()) for bucket in get("histogram")["buckets"])
+    top = get("top", by="level")
+    assert ("INFO", 8) == (top["top"][0]["name"], top["top"][0]["records"])
+    assert 1 == len(get("top", by="logger", lines=1)["top"])
+    stats = get("stats")
+    assert (12, 0, 1) == (stats["rows"], stats["dropped"], stats["schema"])
+    assert {"gaps": [], "of": 0} == get("gaps")
+
+
+@pytest.mark.parametrize(
+    ("question", "parameters", "message"),
+    [
+        ("rows", {"level": "LOUD"}, "level"),
+        ("rows", {"grep": "("}, "regular expression"),
+        ("rows", {"order": "random"}, "newest or oldest"),
+        ("rows", {"lines": "100000"}, "out of range"),
+        ("rows/one", {}, "whole number"),
+        ("top", {"by": "moon"}, "group by"),
+        ("histogram", {"bucket": "long"}, "length of time"),
+        ("rows", {"sort": "up"}, "no parameter"),
+    ],
+)
+def test_what_cannot_be_understood(get, question, parameters, message):
+    """A question that cannot be understood is a 400, with the text that the command line would print."""
+    assert message in get(question, status=400, **parameters)["error"]
+
+
+def test_numbers_that_a_browser_would_round(get, shop):
+    """Whole numbers beyond 2**53 reach the browser as text: it would round them."""
+    with sqlite3.connect(shop) as connection:
+        connection.execute("UPDATE records SET thread = 9007199254740993 WHERE id = 1")
+    connection.close()
+
+    assert "9007199254740993" == get("rows/1")["thread"]
+
+
+def test_a_damaged_row_is_an_answer_or_a_sentence(get, shop):
+    """Cells of a wrong type are shown, or refused with a sentence; the server goes on."""
+    with sqlite3.connect(shop) as connection:
+        connection.execute("UPDATE records SET message = x'fffe', created_us = 'long ago' WHERE id = 2")
+    connection.close()
+
+    assert json.dumps(get("rows", lines=2))
+    assert 12 == get("rows", lines=1)["last_id"]

@@ -1,0 +1,159 @@
+"""
+The application: the page's files, logs that changed or cannot be read, questions that nobody waits for, mounts.
+"""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+starlette = pytest.importorskip("starlette", reason="the extra serve is not installed")
+pytest.importorskip("httpx", reason="Starlette's test client needs httpx")
+
+from starlette.applications import Starlette  # noqa: E402
+from starlette.routing import Mount  # noqa: E402
+from starlette.testclient import TestClient  # noqa: E402
+
+from sqlite_log_handler.serve import app as app_module  # noqa: E402
+from sqlite_log_handler.serve import create_app  # noqa: E402
+
+if TYPE_CHECKING:
+    from sqlite_log_handler import LogReader
+
+BASE = "http://localhost:8710"
+
+
+def test_the_page_is_light():
+    """All files of the page together are below 80 kB when they are compressed."""
+    assert {"index.html", "style.css", "main.js", "icon.svg"} <= set(app_module._PAGE)
+    assert sum(len(gzip.compress(body)) for body, _ in app_module._PAGE.values()) < 80_000
+
+
+def test_the_page_asks_nobody_else():
+    """No file of the page names an address: it works offline, and tells nobody that it is looked at."""
+    for body, _ in app_module._PAGE.values():
+        addresses = body.replace(b"http://www.w3.org/2000/svg", b"")
+        assert b"http://" not in addresses
+        assert b"https://" not in addresses
+        assert b"innerHTML" not in body
+
+
+@pytest.mark.parametrize(
+    ("wanted", "media_type"),
+    [("/", "text/html"), ("/main.js", "text/javascript"), ("/style.css", "text/css"), ("/icon.svg", "image/svg+xml")],
+)
+def test_the_files_of_the_page(shop, wanted, media_type):
+    """The page's files are sent with their types, so that `nosniff` lets the browser use them."""
+    with TestClient(create_app(shop), base_url=BASE) as client:
+        response = client.get(wanted)
+
+    assert (200, media_type) == (response.status_code, response.headers["content-type"].partition(";")[0])
+
+
+def test_a_log_that_did_not_change_is_not_opened(shop, monkeypatch):
+    """A poll that has seen the file as it is gets 304, and the log is not opened for it."""
+    with TestClient(create_app(shop), base_url=BASE) as client:
+        tag = client.get("/api/rows?after-id=12").headers["etag"]
+        monkeypatch.setattr(app_module, "LogReader", None)
+
+        assert 304 == client.get("/api/rows?after-id=12", headers={"if-none-match": tag}).status_code
+
+
+def test_a_log_that_changed_is_read(shop, make_handler, logger):
+    """A row that another process has committed makes the next poll read the log."""
+    with TestClient(create_app(shop), base_url=BASE) as client:
+        tag = client.get("/api/rows?after-id=12").headers["etag"]
+        handler = make_handler(shop)
+        logger.addHandler(handler)
+        logger.info("new")
+        assert handler.flush()
+        response = client.get("/api/rows?after-id=12", headers={"if-none-match": tag})
+
+    assert ["new"] == [row["message"] for row in response.json()["rows"]]
+
+
+def test_logs_that_cannot_be_read(tmp_path, shop):
+    """A log that is missing, foreign or damaged is a 503 with the sentence of the error; others are served."""
+    (tmp_path / "foreign.db").write_text("no database")
+    damaged = tmp_path / "damaged.db"
+    damaged.write_bytes(shop.read_bytes()[:4096] + b"\xff" * 16_384)
+    with TestClient(create_app(tmp_path, tmp_path / "missing.db"), base_url=BASE) as client:
+
+        def ask(name: str) -> tuple[int, str]:
+            response = client.get(f"/api/rows?file={name}")
+            return response.status_code, response.json().get("error", "")
+
+        assert (503, True) == (ask("missing.db")[0], "does not exist" in ask("missing.db")[1])
+        assert (503, True) == (ask("foreign.db")[0], "not an SQLite database" in ask("foreign.db")[1])
+        assert 503 == ask("damaged.db")[0]
+        assert (404, True) == (ask("other.db")[0], "no log is served as" in ask("other.db")[1])
+        assert (200, "") == ask(shop.name)
+
+
+def test_a_question_that_nobody_waits_for_is_interrupted(shop, monkeypatch):
+    """When the browser goes away, the statement that runs for it ends, and its thread with it."""
+    running, ended = threading.Event(), threading.Event()
+
+    def endless(log: LogReader, _: object) -> dict[str, Any]:
+        try:
+            running.set()
+            counted = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+            return {"count": log._scan.one(counted)}
+        finally:
+            ended.set()
+
+    monkeypatch.setitem(app_module.ANSWERS, "top", endless)
+    app = create_app(shop)
+    sent = []
+
+    async def receive() -> dict[str, Any]:
+        if not running.is_set():
+            await anyio.sleep_forever()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/api/top",
+        "raw_path": b"/api/top",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+        "server": ("localhost", 8710),
+        "scheme": "http",
+    }
+    anyio.run(app, scope, receive, send)
+
+    assert ended.is_set()
+    assert 499 == sent[0]["status"]
+
+
+def test_mounted_in_another_program(shop):
+    """Mounted below a path of another program, the page and its questions work, and a missing slash is added."""
+    with TestClient(Starlette(routes=[Mount("/logs", create_app(shop))]), base_url=BASE) as client:
+        assert 200 == client.get("/logs/").status_code
+        assert 200 == client.get("/logs").status_code
+        assert 12 == client.get("/logs/api/rows").json()["last_id"]
+        assert 200 == client.get("/logs/main.js").status_code
+
+
+def test_behind_a_proxy_with_a_prefix(shop):
+    """Behind a proxy that takes the prefix off, the cookie and the redirect have it."""
+    with TestClient(create_app(shop, token="t", base_path="/logs/"), base_url=BASE, follow_redirects=False) as client:
+        response = client.get("/?token=t")
+
+    assert "/logs/" == response.headers["location"]
+    assert "Path=/logs" in response.headers["set-cookie"].split("; ")
+
+
+def test_a_prefix_begins_with_a_slash(shop):
+    """A prefix without its slash is refused when the application is made."""
+    with pytest.raises(ValueError, match="must begin with a slash"):
+        create_app(shop, base_path="logs")
