@@ -31,6 +31,7 @@ BENCHMARKS = {
     "faults": "faults",
     "reading": "reading",
     "forward": "forward",
+    "serve": "serve",
 }
 
 

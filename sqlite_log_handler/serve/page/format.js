@@ -23,7 +23,8 @@ export function moment(us, utc) {
   return found ? `${found.day} ${found.clock}.${found.micros}${utc ? " UTC" : ""}` : `@${us} µs`;
 }
 
-export const count = (number) => Number(number).toLocaleString("en-US");
+const thousands = new Intl.NumberFormat("en-US");
+export const count = (number) => thousands.format(Number(number));
 
 export function bytes(number) {
   for (const unit of ["B", "kB", "MB", "GB"]) {

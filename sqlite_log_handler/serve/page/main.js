@@ -9,13 +9,17 @@ import { element, oneLine } from "./format.js";
 
 const { state } = address;
 const by = (id) => document.getElementById(id);
+// Milliseconds between two looks; a log that has rested for RESTED looks is looked at less often.
 const TICK = 250;
+const RESTING_TICK = 400;
+const RESTED = 40;
 const RETRY = 2000;
 
 let panel = null;            // "row", "top" or "gaps"
 let asking = new AbortController();  // the questions of the panel
 let lookedAt = -Infinity;            // when the bars and the strip were asked for, and how long that took
 let took = 0;
+let stripped = -Infinity;
 let stats = null;
 let skew = 0;
 let stale = true;
@@ -105,17 +109,22 @@ function patternOf() {
 
 // Polling ------------------------------------------------------------------------------------------------------------
 
+let resting = 0;
 async function tick() {
-  let pause = TICK;
+  let pause = resting > RESTED ? RESTING_TICK : TICK;
   try {
     if (!document.hidden) {
       if (!list.loaded && !reloading) await reload();
       const changed = list.loaded && await list.poll();
       recovered();
+      resting = changed ? 0 : resting + 1;
       if (changed) stale = true;
       const now = performance.now();
       if (stale && now - lookedAt > Math.max(2000, took * 10)) await look();
-      if (stats) strip(by("strip"), stats, skew);
+      if (stats && now - stripped > 1000) {
+        stripped = now;
+        strip(by("strip"), stats, skew);
+      }
     }
   } catch (error) {
     failure(error);
@@ -133,6 +142,7 @@ async function look() {
   if (found.notice && !failed) notice(found.notice);
   lookedAt = performance.now();
   took = lookedAt - began;
+  stripped = -Infinity;
 }
 
 // Panel --------------------------------------------------------------------------------------------------------------
