@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sqlite_log_handler._write.queue import Commit, Gap
+from sqlite_log_handler._write.books import PendingGap
+from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.row import PackedRow, make_row
 from sqlite_log_handler._write.writer import Writer
 
@@ -52,7 +53,7 @@ def numbered(start: int, end: int, **values: Any) -> list[PackedRow]:
 
 def gap(
     position: int, count: int = 1, *, since: float = 1_000.0, key: tuple[Any, ...] = ("queue_full", 20, "app")
-) -> Gap:
+) -> PendingGap:
     """
     Make a gap with its warning.
     """
@@ -60,7 +61,7 @@ def gap(
         "sqlite_log_handler", logging.WARNING, "", 0, f"dropped at {position}", (), None, "report"
     )
     warning.created = 2_000.0
-    return Gap(position, {key: [count, since, since + 1]}, count, warning)  # type: ignore[dict-item]
+    return PendingGap(position, {key: [count, since, since + 1]}, count, warning)  # type: ignore[dict-item]
 
 
 def write(writer: Writer, *messages: Any) -> None:

@@ -25,9 +25,10 @@ from typing import Any, Final
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._logfile.units import loudest
+from sqlite_log_handler._write.books import COUNT, SINCE, UNTIL, PendingGap
 from sqlite_log_handler._write.operator import Operator, takes_more
 from sqlite_log_handler._write.outage import Outage
-from sqlite_log_handler._write.queue import COUNT, SINCE, UNTIL, Gap, RecordQueue
+from sqlite_log_handler._write.queue import RecordQueue
 
 # Seconds between two looks at whether a stream is still there.
 _STREAM_WAIT = 1.0
@@ -53,8 +54,8 @@ class DropReport:
         # Not looked up when it is used: that takes logging's lock, which `dictConfig` holds while it closes handlers.
         self._logger = logging.getLogger(OWN_LOGGER)
         self._dropping_since: float | None = None  # every tick since then had drops
-        self._waiting: Gap | None = None
-        self._sending: Gap | None = None
+        self._waiting: PendingGap | None = None
+        self._sending: PendingGap | None = None
         self._reporting = False
         self._reporter: threading.Thread | None = None
         self._said = 0  # `dropped_total` of the last warning that the operator was told instead
@@ -68,7 +69,7 @@ class DropReport:
         if gap is None:
             self._dropping_since = None
             return False
-        to_send = Gap(gap.position, {}, 0)
+        to_send = PendingGap(gap.position, {}, 0)
         to_send.add(gap)
         to_send.warning = self._describe(gap, now)
         gap.warning = self._plain_record(to_send)
@@ -158,7 +159,7 @@ class DropReport:
                 else:
                     handler.createLock()
 
-    def _send(self, gap: Gap) -> None:
+    def _send(self, gap: PendingGap) -> None:
         logger = self._logger
         # By default `dictConfig` disables every logger that it does not name. This one is silenced by its level, not
         # by accident.
@@ -170,17 +171,17 @@ class DropReport:
             )
             logger.handle(record)
 
-    def _plain_record(self, gap: Gap) -> logging.LogRecord:
+    def _plain_record(self, gap: PendingGap) -> logging.LogRecord:
         # Made without the program's record factory, and kept from other handlers, which put things into the record that
         # they are given.
         record = logging.LogRecord(OWN_LOGGER, logging.WARNING, __file__, 0, gap.warning, (), None, "report")
         vars(record).update(self._extra(gap))
         return record
 
-    def _extra(self, gap: Gap) -> dict[str, object]:
+    def _extra(self, gap: PendingGap) -> dict[str, object]:
         return {"dropped": gap.count, "dropped_total": gap.dropped_total, MARK: id(self._queue)}
 
-    def _describe(self, gap: Gap, now: float) -> str:
+    def _describe(self, gap: PendingGap, now: float) -> str:
         queue, outage = self._queue, self._outage
         causes: dict[str, int] = {}
         losers: dict[str, int] = {}

@@ -28,7 +28,7 @@ from sqlite_log_handler._write.listener import RecordListener
 from sqlite_log_handler._write.operator import Operator
 from sqlite_log_handler._write.queue import Closed, RecordQueue
 from sqlite_log_handler._write.retention.limits import limits
-from sqlite_log_handler._write.row import CREATED, LEVELNO, SOURCE, NewProcess, PackedRow, make_row, marker_row
+from sqlite_log_handler._write.row import NewProcess, PackedRow, make_row, marker_row
 from sqlite_log_handler._write.writer import Writer
 
 # How long a record logged after the exit has begun waits for another thread's commit.
@@ -300,7 +300,7 @@ class SQLiteHandler(logging.Handler):
             # Not in a function of its own, for which there may be no frame.
             row = row or marker_row(record, again)
             if not queue.holds(row):
-                queue.contended.append((row[LEVELNO], row[CREATED], row[SOURCE][0]))
+                queue.contend(row)
             queue.wake()
             if not isinstance(again, Exception):
                 raise

@@ -25,8 +25,9 @@ from typing import NamedTuple
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS, ROW_BYTES
 from sqlite_log_handler._write import row as _row
+from sqlite_log_handler._write.books import PendingGap
 from sqlite_log_handler._write.plain import clean
-from sqlite_log_handler._write.queue import Commit, Gap
+from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.row import PackedRow
 
 _COLUMNS = (
@@ -204,7 +205,7 @@ class Inserter:
         self.last_id = cursor.lastrowid or 0
         self._inserted += len(rows)
 
-    def _insert_gap(self, gap: Gap) -> None:
+    def _insert_gap(self, gap: PendingGap) -> None:
         """
         Write a gap where it is: its drops into the ledger, its warning as a row.
         """
@@ -224,7 +225,7 @@ class Inserter:
             )
             self.connection.execute(_VOLUME_DROPPED, (since_us, logger, level, count))
 
-    def _lines_of(self, gap: Gap) -> Iterable[tuple[tuple[str, int, str], list[int]]]:
+    def _lines_of(self, gap: PendingGap) -> Iterable[tuple[tuple[str, int, str], list[int]]]:
         """
         Return the lines of a gap by cause, level and logger, as many loggers as there is room for.
         """

@@ -59,8 +59,9 @@ from sqlite_log_handler._write.drop_report import DropReport
 from sqlite_log_handler._write.locks import acquire
 from sqlite_log_handler._write.operator import Operator
 from sqlite_log_handler._write.outage import Outage
-from sqlite_log_handler._write.queue import SIZE_UNIT, RecordQueue
+from sqlite_log_handler._write.queue import RecordQueue
 from sqlite_log_handler._write.retention.limits import COMMIT_BYTES, NoRoom
+from sqlite_log_handler._write.row import SIZE_UNIT
 from sqlite_log_handler._write.writer import Outcome, Writer
 
 _T = TypeVar("_T")
@@ -251,7 +252,7 @@ class RecordListener(QueueListener):
         self._idle_until = None
         if self._tick_due is None:
             self._tick_due = now + self.flush_interval
-        if self.queue.full_batch and now >= self.outage.next_attempt:
+        if self.queue.commit_due and now >= self.outage.next_attempt:
             return 0
         return max(0, self._tick_due - now)
 

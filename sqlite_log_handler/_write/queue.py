@@ -1,5 +1,5 @@
 """
-The bounded queue between the threads that log and the one that commits, and its books.
+The bounded queue between the threads that log and the one that commits.
 
 Theory of operation
 ===================
@@ -11,55 +11,54 @@ Rows go in at the tail (`put_nowait`), are copied from the head for a commit (`b
 has succeeded (`end_commit`). Until then they count against both bounds, so nothing is in flight and unaccounted.
 
 `admits` is the lowest level that the queue takes at this moment: ANY, `reserve_level` when only the reserve is left,
-NONE when it is full or closed. It is kept up to date by whoever changes the length, so a caller reads one attribute,
-without the mutex, to know that it need not format its message. The decision itself is made under the mutex.
+NONE when it is full or closed. A caller reads this one attribute, without the mutex, to know that it need not format
+its message. The decision itself is made under the mutex.
 
 Nearly all rows change nothing but numbers: they are not the first one, fill no batch, and have room. They go the quick
-way, without the mutex: as long as `queued` is below `_quick_until`, a row of up to _QUICK_SIZE has room whatever the
-others do. In the same way a refusal of a level and a logger that were refused before only counts up an entry of the
-ledger, which `_refusals` knows. Whoever changes more than numbers shuts both ways first, under the mutex.
+way, without the mutex, in two steps: take a permit, append the row. A permit is the right to append one row of up to
+_QUICK_SIZE, and room is kept for it from the moment it is handed out. Each step is one operation in C. So it does no
+harm when profilers, tracers or other threads do anything in between: the row comes later, and has its room. What is
+queued is what the deque holds, and the sizes of the rows are added up later, under the mutex (`_count_rows`).
 
-On CPython with a GIL, threads are switched, signal handlers and collections are run at calls and jumps back only. So
-what has neither is done in one piece, as if under a lock, and RLock or not, all code here has to allow for what such a
-nested call does. Without a GIL both ways stay shut, and everything is done under the mutex.
+In the same way a refusal of a level and a logger that were refused before only ticks a tally (see `_write.books`).
+
+Permits are handed out under the mutex, PERMITS at a time, and taken back when the room is needed or the queue is empty.
+While there are permits, something is `pending`, so a listener that sleeps is woken by the first row, which has none.
+Without a GIL there are no permits, and everything is done under the mutex.
+
+CPython runs signal handlers and collections at calls and at jumps back. What they log, flush or close comes in between,
+RLock or not. So under the mutex each line leaves the numbers true, and a number that a call has made old is not stored.
 
 Guarantees
 ==========
 
-- At every instant `seen == written + dropped + queued`. `seen` is not counted, it is that sum; what is counted on its
-  own is what a ledger entry says about a drop, and the tests add those up against it.
+- At every instant `seen == written + dropped + queued`. `seen` is not counted, it is that sum. `queued` is the length
+  of the deque and `dropped` the sum of the ledger, so the books cannot balance when a row is missing.
 - `queued <= capacity`, and the sizes of the queued rows add up to `capacity_bytes` at most.
 - The mutex is held for microseconds: no I/O, no call of foreign code, no logging under it. It is the innermost lock.
 - The mutex is an RLock. With the Lock of `queue.Queue`, a signal handler or a `__del__` that logs while its own
-  thread is in `put` waits for ever. Such a nested call finds nothing half done: between the check of a bound and the
-  append there is no call.
-- Nobody who logs waits for the mutex for longer than MUTEX_TIMEOUT: a collection can log from anywhere, so the locks of
-  two handlers can be taken in opposite orders. What gives up is counted (`contended`), in a deque of its own whose
-  append is atomic, and comes into the books with the next drop report.
+  thread is in `put` waits for ever.
+- No caller waits for the mutex for longer than MUTEX_TIMEOUT: a collection can log from anywhere, so the locks of two
+  handlers can be taken in opposite orders. A caller that gives up counts its record (`contended`).
 - The listener is woken by releasing a raw lock. `Event.set` and `Condition.notify` take locks that are not reentrant.
+- A signal handler that raises out of a trace or profile function, between a permit and its row, costs the queue the
+  room of one row. Its record is not lost. Without a tracer no signal handler runs there.
 """
 
 import queue
 import sys
 import threading
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Final, TypeAlias
+from itertools import accumulate, islice, repeat, starmap
+from operator import itemgetter, length_hint
+from typing import Any, Final
 
-from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
+from sqlite_log_handler._write.books import Books, PendingGap, Tally
 from sqlite_log_handler._write.locks import acquire
-
-LEVELNO: Final = 0
-CREATED: Final = 1
-SOURCE: Final = 2
-SIZE: Final = 3
-MARKS: Final = 4
-SIZE_UNIT = 64
-TRUNCATED = 1
-MALFORMED = 2
+from sqlite_log_handler._write.row import CREATED, LEVELNO, MALFORMED, MARKS, SIZE, SIZE_UNIT, SOURCE, TRUNCATED
 
 # For `admits`: every level, and one above all that a levelno can be.
 ANY: Final = None
@@ -68,27 +67,20 @@ NONE: Final = 1 << 63
 # Long enough for any stall of the scheduler, short enough to end a deadlock before somebody kills the process.
 MUTEX_TIMEOUT = 1.0
 
-# Programs can make up logger names without end: the books tell so many apart, and count the rest as OTHER_LOGGERS.
-MAX_KEYS = 1_000
-_NAME_LENGTH = 200
-
 # A GIL that is off may be turned on by an import; one that is on stays on.
 _GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
-# Of a row that may go the quick way, in SIZE_UNITs: 4 KiB. Room is kept for so much, so more would end that way sooner.
+# Largest row allowed on the quick way (4 KiB), in SIZE_UNITs. Each permit reserves this much, so a larger value would
+# close the way sooner.
 _QUICK_SIZE = 64
 
-# Gaps that wait for the database; later ones are added to the last. 1,000 ticks are 100 seconds of outage.
-MAX_GAPS = 1_000
+# Handed out at once. One row in a thousand then takes the mutex, and taking them back takes some 10 microseconds.
+PERMITS = 1_000
 
 # Rows removed per turn of the mutex: a caller that waits for it waits some 20 microseconds.
 _REMOVED_AT_ONCE = 256
 
-# (cause, levelno, logger)
-Key: TypeAlias = tuple[str, int, str]
-# [count, since, until], the times in seconds as in LogRecord.created
-Entry: TypeAlias = list[Any]
-COUNT, SINCE, UNTIL = range(3)
+_size_of = itemgetter(SIZE)
 
 
 class Closed(Exception):  # noqa: N818 - a state, as queue.Full is
@@ -97,45 +89,14 @@ class Closed(Exception):  # noqa: N818 - a state, as queue.Full is
     """
 
 
-@dataclass(slots=True)
-class Gap:
-    """
-    Drops that were reported together. It stands after the row at `position`, counted from the first one ever
-    queued.
-    """
-
-    position: int
-    drops: dict[Key, Entry]
-    dropped_total: int
-    warning: Any = None  # the LogRecord that reports it
-
-    @property
-    def count(self) -> int:
-        """
-        Number of records dropped here.
-        """
-        return sum(entry[COUNT] for entry in self.drops.values())
-
-    def add(self, later: "Gap") -> None:
-        """
-        Take in a later gap; of the warnings the latest stays, with the sum.
-        """
-        for key, (count, since, until) in later.drops.items():
-            entry = self.drops.setdefault(_bounded(self.drops, key), [0, since, until])
-            entry[COUNT] += count
-            entry[UNTIL] = until
-        self.dropped_total = later.dropped_total
-        self.warning = later.warning
-
-
 @dataclass(frozen=True, slots=True)
 class Commit:
     """
-    What one transaction is to write: rows copied from the head of the queue, and the gaps among them.
+    The content of one transaction: rows copied from the head of the queue, and the gaps among them.
     """
 
     rows: Sequence[Any]
-    gaps: Sequence[Gap] = ()
+    gaps: Sequence[PendingGap] = ()
     first: int = 0  # position of the first row
 
 
@@ -143,15 +104,15 @@ class RecordQueue(queue.Queue[Any]):
     """
     A `queue.Queue` that is bounded in rows and in bytes, drops what does not fit, and keeps the books.
 
-    It differs from `queue.Queue` in what the two ends do: `put_nowait` never raises `queue.Full`, rows are not taken
-    with `get` but with `begin_commit` and `end_commit`, and nobody waits on a condition.
+    It differs from `queue.Queue` in its two ends: `put_nowait` never raises `queue.Full`, rows are not taken with `get`
+    but with `begin_commit` and `end_commit`, and nobody waits on a condition.
 
     Args:
         capacity: Rows at most.
         capacity_bytes: Bytes at most, by the size of the rows in memory.
         reserve: Share of both that is kept for `reserve_levelno` and above.
         reserve_levelno: See `reserve`.
-        batch_size: The listener is woken when so many rows wait,
+        batch_size: The listener is woken when this many rows wait,
         flush_levelno: or one at or above this level.
     """
 
@@ -184,28 +145,46 @@ class RecordQueue(queue.Queue[Any]):
         self.not_empty = self.not_full = self.all_tasks_done = threading.Condition(self.mutex)
         self.renew_wakeup()
         self.queue = deque()
+        self.ledger = Books()
         self.closed = True
         self.admits: int | None = NONE
-        self._room = self._room_size = 0
         self._full = "queue_full"  # why `admits` is where it is
-        self.queued = 0  # rows: len(self.queue), but a call shorter
-        self.queued_size = 0  # in SIZE_UNITs
+        self._refusals: dict[tuple[int, str], Tally] = {}  # by level and logger, while `admits` stays where it is
+        self._permits = repeat(True, 0)  # noqa: FBT003 - repeat takes no keyword
+        self._granted = 0  # permits, and rows that needed none: as many as `_settled` has, or more
+        self._settled = (0, 0)  # rows that ever came and were counted, and their size in SIZE_UNITs
+        self._gone = (0, 0)  # rows that ever left, and their size
+        self._leaving: list[Any] = []  # rows off the head of the deque, and still queued
+        self._arriving, self._arriving_size = 0, 0  # rows for which room is being looked for
         self.peak_queued = 0
-        self.removed = 0  # rows that left the queue, written or dropped: the position of the head
         self.written = 0
-        self.dropped = 0
         self.truncated = 0
         self.malformed = 0
         self.urgent = False  # a row at flush_level or above waits
         self._rows_in_commit = 0
-        self._gaps_in_commit = 0
-        self.contended: deque[tuple[int, float, str]] = deque()
-        self._drops: dict[Key, Entry] = {}  # not yet reported
-        self._drops_position = 0
-        self._quick_until = 0
-        self._refusals: dict[tuple[int, str], Entry] = {}  # of `_drops`, by level and logger
-        self._reported: dict[Key, int] = {}
-        self.gaps: list[Gap] = []  # reported, not yet in the database
+
+    @property
+    def queued(self) -> int:
+        """
+        Rows that wait for their commit.
+        """
+        return len(self.queue) + len(self._leaving)
+
+    @property
+    def queued_size(self) -> int:
+        """
+        Their size in SIZE_UNITs.
+        """
+        with self.mutex:
+            self._count_rows()
+            return self._size()
+
+    @property
+    def removed(self) -> int:
+        """
+        Rows that left the queue, written or dropped: the position of the head.
+        """
+        return self._gone[0]
 
     # The side of those who log ----------------------------------------------------------------------------------------
 
@@ -216,65 +195,78 @@ class RecordQueue(queue.Queue[Any]):
         Raises:
             Closed: There is no listener; nothing is counted.
         """
+        # `in` takes one permit, if there is one, and being no call it lets no signal handler in before the append.
         if (
-            self.queued < self._quick_until
-            and item[SIZE] <= _QUICK_SIZE
+            item[SIZE] <= _QUICK_SIZE
             and item[LEVELNO] < self._flush_levelno
             and not item[MARKS]
+            and True in self._permits
         ):
-            # The quick way: no call before the append.
-            self.queued += 1
-            self.queued_size += item[SIZE]
             self.queue.append(item)
         else:
             self._put(item)
 
-    def _put(self, item: Any) -> None:  # noqa: C901, PLR0912 - one piece, because a call lets others in
+    def _put(self, item: Any) -> None:
         mutex, held = self.mutex, False
+        levelno, size = item[LEVELNO], item[SIZE]
         try:
             (held,) = acquire(mutex, MUTEX_TIMEOUT)
             if not held:
-                self._contend(item[LEVELNO], item[CREATED], item[SOURCE][0])
+                self.contend(item)
                 return
-            levelno = item[LEVELNO]
-            size = item[SIZE]
-            if self.admits is not ANY and levelno < self.admits:
-                if self.closed:
-                    raise Closed
-                self._drop(self._full, levelno, item[CREATED], item[SOURCE][0])
+            before, settled, gone = len(self.queue), self._settled, self._gone
+            if (
+                self.admits is ANY
+                and self._granted == settled[0] == gone[0] + before
+                and before < self._open_capacity - 1
+                and settled[1] - gone[1] + size < self._open_size
+                and not self._arriving
+            ):
+                # There are no permits, and all rows are counted. From the first of these questions to the append there
+                # is no call.
+                self._granted += 1
+                self.queue.append(item)
+                if self._settled is settled:
+                    self._settled = (settled[0] + 1, settled[1] + size)
+            elif not self._admit(item, levelno, size):
                 return
-            while self.queued_size + size > self._room_size:
-                if not self._use_reserve(levelno):
-                    self._drop("bytes_full", levelno, item[CREATED], item[SOURCE][0])
-                    return
-            # From here to the append there is no call, so nothing comes in between: see Guarantees.
-            self._quick_until = 0
-            self.queued_size += size
-            self.queued = queued = self.queued + 1
-            full = queued >= self._room
-            if full:
-                self._full = "queue_full"
-                if queued >= self.capacity:
-                    self.admits = NONE
-                elif self.admits is ANY:
-                    self.admits = self._reserve_levelno
-                    self._room = self.capacity
-                    self._room_size = self.capacity_size
-            self.queue.append(item)
-            if full:
-                self._refusals = {}  # from now on they have another cause
-            self._open_quick_way()
+            if _GIL and before and self.admits is ANY and not length_hint(self._permits):
+                # Not for the first row, because it is the only one of its tick in many programs.
+                self._grant()
             if item[MARKS]:
                 self.truncated += item[MARKS] & TRUNCATED
                 self.malformed += item[MARKS] // MALFORMED
             if levelno >= self._flush_levelno:
                 self.urgent = True
-            elif queued not in {1, self._batch_size}:
+            elif before and not before < self._batch_size <= len(self.queue):
                 return
         finally:
             if held:
                 mutex.release()
         self.wake()
+
+    def _admit(self, item: Any, levelno: int, size: int) -> bool:
+        """
+        Queue a row or drop it, whatever is on its way; the mutex is held.
+        """
+        if self.closed:
+            raise Closed
+        self._count_rows()
+        # Nested calls leave room for this row, until there is no call any more before the append.
+        self._arriving, self._arriving_size = self._arriving + 1, self._arriving_size + size
+        try:
+            cause = self._refusal(levelno) or self._lack(levelno)
+        finally:
+            self._arriving, self._arriving_size = self._arriving - 1, self._arriving_size - size
+        if cause is not None:
+            self._drop(cause, [item])
+            return False
+        self._granted += 1
+        self.queue.append(item)
+        self._count_rows()
+        if self.queued >= self._open_capacity or self._size() >= self._open_size:
+            self._narrow()
+        return True
 
     def refuse(self, levelno: int, created: float, logger: str) -> bool:
         """
@@ -283,13 +275,9 @@ class RecordQueue(queue.Queue[Any]):
         Returns:
             False, with nothing counted, if there is room by now, or if the queue is closed.
         """
-        refusals = self._refusals
-        entry = refusals.get((levelno, logger))
-        if entry is not None and type(created) is float and refusals is self._refusals:
-            # The quick way: no call from the last question on.
-            entry[COUNT] += 1
-            entry[UNTIL] = created
-            self.dropped += 1
+        tally = self._refusals.get((levelno, logger))
+        if tally is not None and type(created) is float and True in tally.ticks:
+            tally.until = created
             return True
         return self._refuse(levelno, created, logger)
 
@@ -302,25 +290,36 @@ class RecordQueue(queue.Queue[Any]):
         try:
             (held,) = acquire(mutex, MUTEX_TIMEOUT)
             if not held:
-                self._contend(levelno, created, logger)
+                self.contend((levelno, created, (logger,)))
                 return True
-            if self.admits is ANY or levelno >= self.admits or self.closed:
+            cause = self._refusal(levelno)
+            if cause is None or self.closed:
                 return False
             refusals = self._refusals
-            entry = self._drop(self._full, levelno, created, logger)
-            if _GIL and len(refusals) < MAX_KEYS and len(logger) <= _NAME_LENGTH:
-                refusals[levelno, logger] = entry
+            self._drop(cause, [(levelno, created, (logger,))])
+            if _GIL and (tally := self.ledger.tally(cause, levelno, created, logger)) is not None:
+                refusals[levelno, logger] = tally
             return True
         finally:
             if held:
                 mutex.release()
 
+    def contend(self, row: Sequence[Any]) -> None:
+        """
+        Count a row as dropped for which nobody could be asked: in one step, and without the mutex.
+        """
+        self.ledger.contended.append(("contended", row[LEVELNO], row[CREATED], row[SOURCE][0]))
+        self.wake()
+
     def holds(self, item: Any) -> bool:
         """
-        Tell whether this very row is queued.
+        Tell whether this very row is queued. Looks at the last ones first.
         """
         with self.mutex:
-            return any(row is item for row in self._head(self.queued))
+            self._put_back()
+            while True:
+                with suppress(RuntimeError):  # see `_head`
+                    return any(row is item for row in reversed(self.queue))
 
     def renew_wakeup(self) -> None:
         """
@@ -337,47 +336,134 @@ class RecordQueue(queue.Queue[Any]):
             with suppress(RuntimeError):  # somebody else was faster: it is awake
                 self.wakeup.release()
 
-    def _contend(self, levelno: int, created: float, logger: str) -> None:
-        self.contended.append((levelno, created, logger))
-        self.wake()
+    # Admission, with the mutex held -----------------------------------------------------------------------------------
 
-    def _use_reserve(self, levelno: int) -> bool:
+    def _count_rows(self) -> None:
         """
-        Narrow `admits` because a row did not fit; True if there is more room for `levelno` than it was offered.
+        Count the rows that came the quick way since the last time, which uses up their permits.
         """
+        while True:
+            settled = self._settled
+            came = self._gone[0] + len(self._leaving) + len(self.queue)
+            fresh = came - settled[0]
+            if fresh <= 0:
+                return
+            try:
+                size = self.queue[-1][SIZE] if fresh == 1 else sum(map(_size_of, islice(reversed(self.queue), fresh)))
+            except (IndexError, RuntimeError):
+                continue  # others have put or removed rows meanwhile, see `_head`
+            if came == self._gone[0] + len(self._leaving) + len(self.queue) and self._settled is settled:
+                self._settled = (came, settled[1] + size)
+
+    def _size(self) -> int:
+        return self._settled[1] - self._gone[1]
+
+    def _refusal(self, levelno: int) -> str | None:
+        """
+        Return the cause for which records of this level are refused unseen, if they are.
+        """
+        return self._full if self.admits is not ANY and levelno < self.admits else None
+
+    def _lack(self, levelno: int) -> str | None:
+        """
+        Return what the arriving row lacks room in, if it does; then `admits` is narrowed.
+        """
+        reserved = levelno >= self._reserve_levelno
+        rows, size = self._room(reserved=reserved)
+        if rows < 0 or size < 0:
+            self._revoke(self._permits)
+            rows, size = self._room(reserved=reserved)
+        if rows >= 0 and size >= 0:
+            return None
+        return self._narrow_admission(reserved=reserved, full="queue_full" if rows < 0 else "bytes_full")
+
+    def _room(self, *, reserved: bool) -> tuple[int, int]:
+        """
+        Return the rows, and their size, that could come now beside those that arrive and those that have a permit.
+        """
+        permits = self._granted - self._settled[0]
+        rows, size = (self.capacity, self.capacity_size) if reserved else (self._open_capacity, self._open_size)
+        return (
+            rows - self.queued - permits - self._arriving,
+            size - self._size() - permits * _QUICK_SIZE - self._arriving_size,
+        )
+
+    def _narrow_admission(self, *, reserved: bool, full: str) -> str:
+        """
+        Take no more rows of this kind because one did not fit: else smaller ones would be let in behind it.
+        """
+        self._full = full
+        self._refusals = {}
+        self._revoke(self._permits)
+        if reserved:
+            self.admits = NONE
+        elif self.admits is ANY:
+            self.admits = self._reserve_levelno
         # The next tick settles what is admitted, even if nothing is queued now.
         self.wake()
-        self._full = "bytes_full"
-        self._quick_until = 0
-        self._refusals = {}
-        if self.admits is ANY:
-            self.admits = self._reserve_levelno
-            self._room = self.capacity
-            self._room_size = self.capacity_size
-            return levelno >= self._reserve_levelno
-        self.admits = NONE
-        return False
+        return full
 
-    def _drop(self, cause: str, levelno: int, created: float, logger: str) -> Entry:
-        drops = self._drops
-        if not drops:
-            self._drops_position = self.removed + self.queued
-        entry = drops.get((cause, levelno, logger))
-        if entry is None:
-            entry = _entry(drops, (cause, levelno, logger), created)
-        entry[COUNT] += 1
-        entry[UNTIL] = created
-        self.dropped += 1
-        return entry
+    def _narrow(self) -> None:
+        """
+        Take only as much as there is room for by the numbers.
+        """
+        self._revoke(self._permits)
+        full = "queue_full" if self.queued >= self._open_capacity else "bytes_full"
+        whole = self.queued >= self.capacity or self._size() >= self.capacity_size
+        if whole and self.admits != NONE:
+            self.admits, self._full, self._refusals = NONE, full, {}
+        elif self.admits is ANY:
+            self.admits, self._full, self._refusals = self._reserve_levelno, full, {}
+
+    def _review(self) -> None:
+        """
+        Decide anew what is admitted, from the numbers alone.
+        """
+        self._count_rows()
+        self.admits, self._refusals = NONE if self.closed else ANY, {}
+        if self.queued >= self._open_capacity or self._size() >= self._open_size:
+            self._narrow()
+        self._grant()
+
+    def _grant(self) -> None:
+        """
+        Hand out the next permits, in place of those that are left.
+        """
+        left = self._permits
+        self._revoke(left)
+        count = 0
+        queued = self.queued
+        # The first row has to wake the listener, one fills the batch and one the queue: these need the mutex.
+        if _GIL and queued and self.admits is ANY:
+            rows, size = self._room(reserved=False)
+            count = min(PERMITS, rows - 1, size // _QUICK_SIZE)
+            if queued < self._batch_size:
+                count = min(count, self._batch_size - 1 - queued)
+        count = max(0, count)
+        permits = repeat(True, count)  # noqa: FBT003 - repeat takes no keyword
+        if self._permits is left:
+            self._permits, self._granted = permits, self._granted + count
+
+    def _revoke(self, permits: Iterable[bool]) -> None:
+        """
+        Take back the permits that nobody has taken; those that somebody has are still good.
+        """
+        # Unpacked, because no signal handler comes between that and the store.
+        (left,) = map(sum, (permits,))
+        self._granted -= left
+
+    def _drop(self, cause: str, rows: Iterable[Sequence[Any]]) -> None:
+        drops = [(cause, row[LEVELNO], row[CREATED], row[SOURCE][0]) for row in rows]
+        self.ledger.drop(drops, self.removed + self.queued)
 
     # The side of the listener -----------------------------------------------------------------------------------------
 
     @property
     def pending(self) -> bool:
         """
-        Whether there is anything to commit or to report.
+        Whether there is anything to commit or to report, or a row about to come that wakes nobody.
         """
-        return bool(self.queued or self.gaps or self.unreported)
+        return bool(self.queued or self.ledger.gaps or self.unreported or self._granted > self._settled[0])
 
     @property
     def oldest_created(self) -> float | None:
@@ -393,10 +479,10 @@ class RecordQueue(queue.Queue[Any]):
         """
         Whether there were drops since `take_drops`.
         """
-        return bool(self._drops or self.contended)
+        return self.ledger.unreported
 
     @property
-    def full_batch(self) -> bool:
+    def commit_due(self) -> bool:
         """
         Whether a commit is due before the oldest row has reached its age.
         """
@@ -415,52 +501,22 @@ class RecordQueue(queue.Queue[Any]):
         """
         with self.mutex:
             self.closed = False
-            self._settle()
+            self._review()
 
     def close(self) -> None:
         """
-        Admit nothing, so that whoever logs next comes and asks for a listener.
+        Admit nothing, so that the next caller who logs asks for a listener.
         """
         with self.mutex:
             self.closed = True
-            self._settle()
+            self._review()
 
     def settle(self) -> None:
         """
         Look anew at what is admitted: a row that found no room may have narrowed it.
         """
         with self.mutex:
-            self._settle()
-
-    def _settle(self) -> None:
-        self._full = "queue_full" if self.queued >= self._open_capacity else "bytes_full"
-        if self.closed or self.queued >= self.capacity or self.queued_size >= self.capacity_size:
-            self.admits = NONE
-        elif self.queued >= self._open_capacity or self.queued_size >= self._open_size:
-            self.admits = self._reserve_levelno
-            self._room = self.capacity
-            self._room_size = self.capacity_size
-        else:
-            self.admits = ANY
-            self._room = self._open_capacity
-            self._room_size = self._open_size
-        self._refusals = {}
-        self._open_quick_way()
-
-    def _open_quick_way(self) -> None:
-        """
-        Settle up to which length the next rows change nothing but the numbers; the mutex is held.
-        """
-        # No call in here: what logs in between would be left out.
-        queued = self.queued
-        self._quick_until = 0
-        if _GIL and queued and self.admits is ANY:
-            until = queued + (self._room_size - self.queued_size) // _QUICK_SIZE
-            if until >= self._room:
-                until = self._room - 1
-            if queued < self._batch_size <= until:
-                until = self._batch_size - 1
-            self._quick_until = until
+            self._review()
 
     def begin_commit(self, max_size: int) -> Commit:
         """
@@ -470,18 +526,15 @@ class RecordQueue(queue.Queue[Any]):
             self.urgent = False
             rows = self._head(self._batch_size)
             self._rows_in_commit = len(rows)
-        total = 0
-        for count, row in enumerate(rows):
-            total += row[SIZE]
+        for count, total in enumerate(accumulate(map(_size_of, rows))):
             if total > max_size and count:
                 del rows[count:]
                 break
         with self.mutex:
-            end = self.removed + len(rows)
             whole = len(rows) == self.queued
             self._rows_in_commit = len(rows)
-            self._gaps_in_commit = sum(1 for gap in self.gaps if whole or gap.position <= end)
-            return Commit(rows, self.gaps[: self._gaps_in_commit], self.removed)
+            gaps = self.ledger.begin_commit(None if whole else self.removed + len(rows))
+            return Commit(rows, gaps, self.removed)
 
     def end_commit(self, commit: Commit, unwritable: Collection[int] = ()) -> None:
         """
@@ -494,21 +547,17 @@ class RecordQueue(queue.Queue[Any]):
             rows = commit.rows[start : start + _REMOVED_AT_ONCE]
             bad = [row for index, row in enumerate(rows, start) if index in unwritable]
             with self.mutex:
-                self._remove(rows, committed=len(rows), written=len(rows) - len(bad))
-                for row in bad:
-                    self._drop("unwritable", row[LEVELNO], row[CREATED], row[SOURCE][0])
+                self._remove(len(rows), committed=True, dropped=bad, cause="unwritable")
         with self.mutex:
-            self._pop()
-            self._settle()
-            del self.gaps[: self._gaps_in_commit]
-            self._gaps_in_commit = 0
+            self._review()
+            self.ledger.end_commit()
 
     def abort_commit(self) -> None:
         """
         The transaction failed: its rows and gaps are still here, in order, and nothing has changed.
         """
         with self.mutex:
-            self._rows_in_commit = self._gaps_in_commit = 0
+            self._rows_in_commit = self.ledger.gaps_in_commit = 0
 
     def give_up(self, end: int, cause: str) -> int:
         """
@@ -520,138 +569,116 @@ class RecordQueue(queue.Queue[Any]):
         dropped = 0
         while True:
             with self.mutex:
-                count = min(
-                    _REMOVED_AT_ONCE, end - self.removed - self._rows_in_commit, self.queued - self._rows_in_commit
-                )
+                held = self._rows_in_commit
+                count = min(_REMOVED_AT_ONCE, end - self.removed - held, self.queued - held)
                 if count <= 0:
                     return dropped
-                held = [self.queue.popleft() for _ in range(self._rows_in_commit)]
-                rows = self._head(count)
-                self._remove(rows, held=len(held))
-                self.queue.extendleft(reversed(held))
-                for row in rows:
-                    self._drop(cause, row[LEVELNO], row[CREATED], row[SOURCE][0])
-            dropped += count
+                rows = self._head(held + count)[held:]
+                self._remove(len(rows), committed=False, dropped=rows, cause=cause)
+            dropped += len(rows)
 
     def _head(self, count: int) -> list[Any]:
         """
-        Copy the first rows; the mutex is held.
+        Copy the first rows, all of them counted; the mutex is held.
         """
-        self._pop()
+        self._put_back()
         while True:
+            self._count_rows()
             # A collection or a signal handler may log in between: to the tail, but the iterator takes offence.
             with suppress(RuntimeError):
-                return list(islice(self.queue, count))
+                return list(islice(self.queue, min(count, self._settled[0] - self.removed)))
 
-    def _remove(self, rows: Sequence[Any], *, committed: int = 0, written: int = 0, held: int = 0) -> None:
+    def _remove(self, count: int, *, committed: bool, dropped: Sequence[Any], cause: str) -> None:
         """
-        Take `rows`, which are the head, off the queue; those not written are for the caller to drop.
+        Take rows off the queue; the mutex is held.
 
         Args:
-            rows: See above.
-            committed: So many of them are of the commit that has ended.
-            written: So many of them are in the file.
-            held: So many rows the caller has taken off the head, to put them back.
+            count: That many from the head, or behind the rows that a commit holds.
+            committed: Whether they are the commit's, which has ended.
+            dropped: Those of them that are not in the file.
+            cause: Why they are not.
         """
-        count = len(rows)
-        size = sum(row[SIZE] for row in rows)
-        # No call in between: what logs there would find, and leave, wrong numbers, and so would what raises there.
-        if self.queued > self.peak_queued:  # noqa: PLR1730 - max() is a call
-            self.peak_queued = self.queued
-        self._quick_until = 0  # the first row into an empty queue has to wake the listener
-        self.queued -= count
-        self.queued_size -= size
-        self.removed += count
-        self.written += written
-        self._rows_in_commit -= committed
-        self._pop(held)
-        self._settle()
+        self._put_back()
+        self._count_rows()
+        self.peak_queued = max(self.peak_queued, self.queued)
+        held = 0 if committed else self._rows_in_commit
+        rows = self._head(held + count)[held:]
+        waiting = [(cause, row[LEVELNO], row[CREATED], row[SOURCE][0]) for row in dropped]
+        position, size = self.removed + len(rows), self._gone[1] + sum(map(_size_of, rows))
+        leave = starmap(self.queue.popleft, repeat((), held + len(rows)))
+        # In one step from the deque to `_leaving`, where they are still queued. It is unpacked, and there is no call
+        # until all is done: a signal handler would find wrong numbers, and if it raised, it would leave them.
+        (_,) = map(self._leaving.extend, (leave,))
+        self._gone, self._leaving = (position, size), self._leaving[:held]
+        self._rows_in_commit -= len(rows) if committed else 0
+        self.written += len(rows) - len(waiting)
+        self.ledger.waiting += waiting
+        self._put_back()
+        self.ledger.drop((), position)
+        if self.admits is not ANY:
+            self._review()
 
-    def _pop(self, held: int = 0) -> None:
+    def _put_back(self) -> None:
         """
-        Let go of the rows that are not counted any more.
+        Put back what was taken off the head by a removal that did not come to its end.
         """
-        # In this order: others that come the quick way change both, but not between a look at one and a call.
-        surplus = -self.queued + held + len(self.queue)
-        for _ in range(surplus):
-            self.queue.popleft()
+        if self._leaving:
+            self.queue.extendleft(starmap(self._leaving.pop, repeat((), len(self._leaving))))
 
     # Reports ----------------------------------------------------------------------------------------------------------
 
-    def take_drops(self) -> Gap | None:
+    def take_drops(self) -> PendingGap | None:
         """
         Hand over the drops since the last call, to be reported and then given to `add_gap`.
         """
         with self.mutex:
-            self._count_contended()
-            self._settle()
-            if not self._drops:
-                return None
-            fresh: dict[Key, Entry] = {}
-            self._refusals = {}
-            # No call and no new object until they are exchanged, so that the total is that of these drops.
-            drops, total = self._drops, self.dropped
-            self._drops = fresh
-            gap = Gap(self._drops_position, drops, total)
-            for (cause, levelno, logger), (count, *_) in gap.drops.items():
-                key = _bounded(self._reported, (cause, levelno, logger))
-                self._reported[key] = self._reported.get(key, 0) + count
-            return gap
+            self._review()
+            return self.ledger.take_drops(self.removed + self.queued)
 
-    def add_gap(self, gap: Gap) -> None:
+    def add_gap(self, gap: PendingGap) -> None:
         """
         Have a reported gap written with the next commit.
         """
         with self.mutex:
-            waiting = self.gaps[self._gaps_in_commit :]
-            if len(waiting) >= MAX_GAPS or sum(len(known.drops) for known in waiting) > MAX_KEYS:
-                waiting[-1].add(gap)
-            else:
-                self.gaps.append(gap)
+            self.ledger.add_gap(gap)
 
     @property
-    def last_gap(self) -> Gap | None:
+    def last_gap(self) -> PendingGap | None:
         """
         The latest of the gaps that wait for the database.
         """
         with self.mutex:
-            return self.gaps[-1] if self.gaps else None
+            return self.ledger.gaps[-1] if self.ledger.gaps else None
 
-    def holds_gap(self, gap: Gap | None) -> bool:
+    def holds_gap(self, gap: PendingGap | None) -> bool:
         """
         Tell whether this very gap waits for the database.
         """
         with self.mutex:
-            return any(waiting is gap for waiting in self.gaps)
-
-    def _count_contended(self) -> None:
-        while self.contended:
-            levelno, created, logger = self.contended.popleft()
-            self._drop("contended", levelno, created, logger)
+            return any(waiting is gap for waiting in self.ledger.gaps)
 
     @property
     def dropped_total(self) -> int:
         """
         Records dropped since the queue is there, those included that no report has counted yet.
         """
-        return self.dropped + len(self.contended)
+        return self.ledger.dropped_total
 
     def books(self) -> dict[str, Any]:
         """
         Return one consistent snapshot.
         """
         with self.mutex:
-            self._count_contended()
-            self._refusals = {}  # what is refused meanwhile waits for the mutex
-            drops = dict(self._reported)
-            for key, (count, *_) in list(self._drops.items()):
-                drops[key] = drops.get(key, 0) + count
+            self._count_rows()
+            self.ledger.collect(self.removed + self.queued)
+            drops = self.ledger.drops()
+            queued = self.queued
             books = {
-                "dropped_total": sum(drops.values()),  # not `dropped`: a signal handler may have logged since
+                "dropped_total": sum(drops.values()),
                 "written": self.written,
-                "queued": self.queued,
-                "queued_bytes": self.queued_size * SIZE_UNIT,
-                "peak_queued": max(self.peak_queued, self.queued),
+                "queued": queued,
+                "queued_bytes": self._size() * SIZE_UNIT,
+                "peak_queued": max(self.peak_queued, queued),
                 "truncated": self.truncated,
                 "malformed": self.malformed,
             }
@@ -680,20 +707,3 @@ class RecordQueue(queue.Queue[Any]):
 
     def _qsize(self) -> int:
         return self.queued
-
-
-def _entry(drops: dict[Key, Entry], key: Key, created: float) -> Entry:
-    # setdefault: a signal handler that logs may have been here since the caller looked.
-    cause, levelno, logger = key
-    name = logger[:_NAME_LENGTH] if type(logger) is str else OTHER_LOGGERS
-    return drops.setdefault(_bounded(drops, (cause, levelno, name)), [0, created, created])
-
-
-def _bounded(books: dict[Key, Any], key: Key) -> Key:
-    """
-    Return the key to count under: when there are too many, one without the name, and by the level's class.
-    """
-    if key in books or len(books) < MAX_KEYS:
-        return key
-    cause, levelno, _ = key
-    return (cause, min(max(levelno // 10, 0), 5) * 10, OTHER_LOGGERS)

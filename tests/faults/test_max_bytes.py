@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sqlite_log_handler._logfile.connect import connect_read_only
-from sqlite_log_handler._write.queue import Commit, Gap
+from sqlite_log_handler._write.books import PendingGap
+from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.retention.limits import Limits, NoRoom
 from sqlite_log_handler._write.row import SIZE, SIZE_UNIT, make_row
 from sqlite_log_handler._write.writer import Writer
@@ -63,7 +64,7 @@ def writers(path: Path) -> Iterator[Callable[..., list[Writer]]]:
         writer.close()
 
 
-def commits(writer: Writer, records: Iterable[logging.LogRecord], gap: Gap | None = None) -> Iterator[Commit]:
+def commits(writer: Writer, records: Iterable[logging.LogRecord], gap: PendingGap | None = None) -> Iterator[Commit]:
     """
     Cut records into batches as the queue does: as many as fit into one commit, and one at least.
     """
@@ -171,7 +172,7 @@ def test_a_gap_of_many_loggers_keeps_it(writers, path):
     (writer,) = writers(1, MIB)
     peak, count = 0, 30
     for number in range(count):
-        gap = Gap(0, {("queue_full", 20, f"{n:0200}"): [2, number, number] for n in range(1_000)}, 2_000, 2_000)
+        gap = PendingGap(0, {("queue_full", 20, f"{n:0200}"): [2, number, number] for n in range(1_000)}, 2_000, 2_000)
         gap.warning = record("dropped", "sqlite_log_handler")
         for commit in commits(writer, [record("x" * 500)] * 50, gap):
             writer.write(commit)

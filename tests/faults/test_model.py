@@ -180,7 +180,7 @@ class Machine(RuleBasedStateMachine):
             assert 0 == self.handler.stats().queued
         else:
             # Not always the same: a lock may be on a file that was moved aside, and 0 seconds are enough for a batch.
-            assert 0 < self.handler.stats().queued <= before or self.handler.queue.gaps
+            assert 0 < self.handler.stats().queued <= before or self.handler.queue.ledger.gaps
 
     @rule()
     def close(self):

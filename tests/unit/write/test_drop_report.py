@@ -17,7 +17,8 @@ from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._write.drop_report import DropReport
 from sqlite_log_handler._write.operator import Operator
 from sqlite_log_handler._write.outage import Outage
-from sqlite_log_handler._write.queue import SIZE_UNIT, RecordQueue
+from sqlite_log_handler._write.queue import RecordQueue
+from sqlite_log_handler._write.row import SIZE_UNIT
 
 
 class Gate(logging.Handler):
@@ -94,7 +95,7 @@ def test_what_waits_is_added_up(report, own):
 
     assert [(1, 1), (5, 6)] == [(record.dropped, record.dropped_total) for record in gate.records]
     assert gate.records[1].getMessage().startswith("dropped 5 records (queue_full 5; 6 in total)")
-    assert [1, 2, 3] == [gap.count for gap in report._queue.gaps]
+    assert [1, 2, 3] == [gap.count for gap in report._queue.ledger.gaps]
 
 
 def test_the_reporter_goes_when_there_is_nothing_to_send(report, own):

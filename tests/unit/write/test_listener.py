@@ -19,8 +19,9 @@ from sqlite_log_handler._write import listener as listener_module
 from sqlite_log_handler._write import queue as queue_module
 from sqlite_log_handler._write.listener import RecordListener
 from sqlite_log_handler._write.operator import Operator
-from sqlite_log_handler._write.queue import SIZE_UNIT, RecordQueue
+from sqlite_log_handler._write.queue import RecordQueue
 from sqlite_log_handler._write.retention.limits import NoRoom
+from sqlite_log_handler._write.row import SIZE_UNIT
 
 INFO, ERROR = 20, 40
 
@@ -587,7 +588,7 @@ def test_a_report_that_was_given_up_long_ago(make, clock, warnings):
     listener.close()
 
     assert [1, 1] == [gap.count for gap in listener.writer.gaps]
-    assert not listener.queue.gaps
+    assert not listener.queue.ledger.gaps
 
 
 def test_a_warning_says_why(make, clock, warnings):
@@ -973,14 +974,14 @@ def test_close_leaves_a_stuck_commit_its_rows(make, said):
     listener.writer.entered.wait()
 
     listener.close()
-    assert (2, 3) == (listener.queue.queued, listener.queue.dropped)
+    assert (2, 3) == (listener.queue.queued, listener.queue.dropped_total)
 
     listener.writer.gate.set()
     other.join()
     assert ([0, 1], 2, 3, 0) == (
         numbers(listener),
         listener.queue.written,
-        listener.queue.dropped,
+        listener.queue.dropped_total,
         listener.queue.queued,
     )
 
@@ -1057,7 +1058,7 @@ def test_a_first_close_waits_for_drops_without_rows(make, clock, warnings):
     A report is waited for though no row was ever queued: nothing has been given up yet.
     """
     listener = make(capacity=1, close_timeout=3.0)
-    listener.queue._contend(INFO, 1.0, "a")
+    listener.queue.contend((INFO, 1.0, ("a",)))
     listener.drop_report.make(listener.now())
     listener.writer.error = OSError("disk")
     began = clock()
@@ -1426,7 +1427,7 @@ def test_close_under_logging_lock_leaves_the_rest_to_the_thread(make, said):
         patch.setattr(listener_module, "LOCKED_PATIENCE", 0.001)
         assert not listener.flush()
         listener.close()
-    assert (5, 0) == (listener.queue.queued, listener.queue.dropped)
+    assert (5, 0) == (listener.queue.queued, listener.queue.dropped_total)
     listener.writer.gate.set()
     thread.join()
 

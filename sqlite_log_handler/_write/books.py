@@ -1,0 +1,246 @@
+"""
+The ledger of a queue: which records were dropped, when and why, and which of that the database does not have yet.
+
+Theory of operation
+===================
+
+A drop is counted in an entry, by cause, level and logger. `take_drops` hands over the entries since the last report as
+a `PendingGap`, which waits here until a commit has written it. The queue's mutex covers everything but two steps, which
+any thread takes without it. Each is one operation in C, so nothing comes in between, whatever traces the program:
+
+- `contended.append`: a record was dropped because its thread could not get the mutex.
+- Taking one from the `ticks` of a `Tally`: a record was refused for the same reason as others of its level and logger
+  before. A tally is never thrown away, so one that is ticked late is counted late, and not lost.
+
+Signal handlers may raise at every call. So a drop that takes several steps waits in `waiting`, where it counts already,
+and moves into its entry in one line.
+
+Logger names can be made up without end, so the ledger tells MAX_KEYS keys apart and counts the rest under
+OTHER_LOGGERS.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import repeat, starmap
+from operator import length_hint
+from typing import Any, TypeAlias
+
+from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
+
+MAX_KEYS = 1_000
+NAME_LENGTH = 200
+
+# Gaps that wait for the database; later ones are added to the last. 1,000 ticks are 100 seconds of outage.
+MAX_GAPS = 1_000
+
+# (cause, levelno, logger)
+Key: TypeAlias = tuple[str, int, str]
+# [count, since, until], the times in seconds as in LogRecord.created
+Entry: TypeAlias = list[Any]
+COUNT, SINCE, UNTIL = range(3)
+# (cause, levelno, created, logger)
+Drop: TypeAlias = tuple[str, int, float, str]
+
+
+@dataclass(slots=True)
+class PendingGap:
+    """
+    Drops that were reported together. They happened after the row at `position`, counted from the first one ever
+    queued.
+    """
+
+    position: int
+    drops: dict[Key, Entry]
+    dropped_total: int
+    warning: Any = None  # the LogRecord that reports it
+
+    @property
+    def count(self) -> int:
+        """
+        Number of records dropped here.
+        """
+        return sum(entry[COUNT] for entry in self.drops.values())
+
+    def add(self, later: "PendingGap") -> None:
+        """
+        Take in a later gap; the latest warning stays, with the sum.
+        """
+        for key, (count, since, until) in later.drops.items():
+            entry = self.drops.setdefault(bounded(self.drops, key), [0, since, until])
+            entry[COUNT] += count
+            entry[UNTIL] = until
+        self.dropped_total = later.dropped_total
+        self.warning = later.warning
+
+
+class Tally:
+    """
+    Counts refusals without the mutex: `True in tally.ticks` is one step and counts one.
+    """
+
+    __slots__ = ("counted", "key", "ticks", "until")
+
+    def __init__(self, key: Key, created: float) -> None:
+        self.key = key
+        self.ticks = repeat(True, sys.maxsize)  # noqa: FBT003 - repeat takes no keyword
+        self.counted = 0  # of them, in the entries
+        self.until = created
+
+    @property
+    def total(self) -> int:
+        """
+        Number of refusals counted here, ever.
+        """
+        return sys.maxsize - length_hint(self.ticks)
+
+
+class Books:
+    """
+    The drops of one queue. All of it but `contended` and the tallies' ticks is used under the queue's mutex.
+    """
+
+    def __init__(self) -> None:
+        self.contended: deque[Drop] = deque()
+        self.gaps: list[PendingGap] = []  # reported, not yet in the database
+        self.gaps_in_commit = 0
+        self._entered = 0  # drops that came from `waiting` and are in an entry
+        self.waiting: list[Drop] = []
+        self._next = 0  # of `waiting`
+        self._drops: dict[Key, Entry] = {}  # not yet reported
+        self._position = 0
+        self._reported: dict[Key, int] = {}
+        self._tallies: dict[Key, Tally] = {}
+
+    @property
+    def dropped_total(self) -> int:
+        """
+        Records dropped since the queue was made. Needs no mutex.
+        """
+        ticks = sum(tally.total for tally in list(self._tallies.values()))
+        return self._entered + ticks + len(self.waiting) - self._next + len(self.contended)
+
+    @property
+    def unreported(self) -> bool:
+        """
+        Whether there were drops since `take_drops`.
+        """
+        return bool(
+            self._drops
+            or self.waiting
+            or self.contended
+            or any(tally.total != tally.counted for tally in list(self._tallies.values()))
+        )
+
+    def drop(self, drops: Iterable[Drop], position: int) -> None:
+        """
+        Count records that were dropped after the row at `position`.
+        """
+        self.waiting += drops
+        self._enter(position)
+
+    def _enter(self, position: int) -> None:
+        while self._next < len(self.waiting):
+            waiting, index, drops = self.waiting, self._next, self._drops
+            cause, levelno, created, logger = waiting[index]
+            entry = self._entry(cause, levelno, created, logger, position)
+            # A nested call may have entered this one, or handed the entry over. No call from here on.
+            if self._next == index and self.waiting is waiting and self._drops is drops:
+                entry[COUNT], self._entered, self._next = entry[COUNT] + 1, self._entered + 1, index + 1
+                entry[UNTIL] = created
+        self.waiting, self._next = [], 0
+
+    def _entry(self, cause: str, levelno: int, created: float, logger: str, position: int) -> Entry:
+        drops = self._drops
+        if not drops:
+            self._position = position
+        entry = drops.get((cause, levelno, logger))
+        if entry is None:
+            name = logger[:NAME_LENGTH] if type(logger) is str else OTHER_LOGGERS
+            entry = drops.setdefault(bounded(drops, (cause, levelno, name)), [0, created, created])
+        return entry
+
+    def tally(self, cause: str, levelno: int, created: float, logger: str) -> Tally | None:
+        """
+        Return what counts the next refusals of this kind without the mutex; None when there are too many kinds.
+        """
+        key = (cause, levelno, logger)
+        tally = self._tallies.get(key)
+        if tally is None and len(self._tallies) < MAX_KEYS and len(logger) <= NAME_LENGTH:
+            tally = self._tallies[key] = Tally(key, created)
+        return tally
+
+    def collect(self, position: int) -> None:
+        """
+        Take what was counted without the mutex into the entries.
+        """
+        self.waiting.extend(starmap(self.contended.popleft, repeat((), len(self.contended))))
+        self._enter(position)
+        for tally in list(self._tallies.values()):
+            total = tally.total
+            if total != tally.counted:
+                cause, levelno, logger = tally.key
+                drops = self._drops
+                entry = self._entry(cause, levelno, tally.until, logger, position)
+                if self._drops is drops:
+                    # Written as a difference: it stays true if a nested call has counted more meanwhile.
+                    entry[COUNT], tally.counted = entry[COUNT] + total - tally.counted, total
+                    entry[UNTIL] = tally.until
+
+    def take_drops(self, position: int) -> PendingGap | None:
+        """
+        Hand over the drops since the last call, to be reported and then given to `add_gap`.
+        """
+        self.collect(position)
+        if not self._drops:
+            return None
+        fresh: dict[Key, Entry] = {}
+        drops, self._drops = self._drops, fresh
+        for key, (count, *_) in drops.items():
+            reported = bounded(self._reported, key)
+            self._reported[reported] = self._reported.get(reported, 0) + count
+        return PendingGap(self._position, drops, sum(self._reported.values()))
+
+    def drops(self) -> dict[Key, int]:
+        """
+        Return all drops that are in the entries, reported or not.
+        """
+        drops = dict(self._reported)
+        for key, (count, *_) in list(self._drops.items()):
+            drops[key] = drops.get(key, 0) + count
+        return drops
+
+    def add_gap(self, gap: PendingGap) -> None:
+        """
+        Have a reported gap written with the next commit.
+        """
+        waiting = self.gaps[self.gaps_in_commit :]
+        if len(waiting) >= MAX_GAPS or sum(len(known.drops) for known in waiting) > MAX_KEYS:
+            waiting[-1].add(gap)
+        else:
+            self.gaps.append(gap)
+
+    def begin_commit(self, end: int | None) -> list[PendingGap]:
+        """
+        Return the gaps up to position `end`, or all of them; a later gap no longer changes these.
+        """
+        self.gaps_in_commit = sum(1 for gap in self.gaps if end is None or gap.position <= end)
+        return self.gaps[: self.gaps_in_commit]
+
+    def end_commit(self) -> None:
+        """
+        Let go of the gaps that were written.
+        """
+        del self.gaps[: self.gaps_in_commit]
+        self.gaps_in_commit = 0
+
+
+def bounded(books: dict[Key, Any], key: Key) -> Key:
+    """
+    Return the key to count under: when there are too many, one without the name, and by the level's class.
+    """
+    if key in books or len(books) < MAX_KEYS:
+        return key
+    cause, levelno, _ = key
+    return (cause, min(max(levelno // 10, 0), 5) * 10, OTHER_LOGGERS)
