@@ -9,7 +9,6 @@ here looks at more of a text, a list or a dict than fits. What the program's own
 `__str__`, is as large as that code makes it.
 """
 
-import math
 import reprlib
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -39,7 +38,9 @@ _SEPARATORS = 4
 # `"": 1, `
 _SHORTEST = 7
 
-_NUMBERS = frozenset((float, bool, type(None)))
+_CONSTANTS = {None: "null", True: "true", False: "false"}
+# Floats that JSON does not have.
+_NO_NUMBERS = frozenset(("nan", "inf", "-inf"))
 
 # Text -----------------------------------------------------------------------------------------------------------------
 
@@ -141,22 +142,18 @@ def cut(text: str, limit: int, length: int) -> str:
 # Attributes -----------------------------------------------------------------------------------------------------------
 
 try:
-    # What `json.dumps(ensure_ascii=False, allow_nan=False)` writes, by an encoder that is kept: `JSONEncoder.encode`
-    # makes one for each call, which takes twice the time of the encoding, and `json` itself is slow to import.
-    from _json import encode_basestring, make_encoder
-
-    # markers, default, encoder, indent, separators, sort_keys, skipkeys, allow_nan
-    _encode = make_encoder(None, str, encode_basestring, None, ": ", ", ", *[False] * 3)
+    # The module `json` is slow to import, and its encoder is made anew for each call of `dumps`.
+    from _json import encode_basestring
 except ImportError:  # another Python than CPython
-    from json.encoder import JSONEncoder, encode_basestring
+    from json.encoder import encode_basestring
 
-    _plain_encoder = JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False)
-    _encode = lambda value, _: _plain_encoder.iterencode(value)  # type: ignore[assignment]  # noqa: E731
+# A text as JSON, in quotes.
+json_text = encode_basestring
 
 
-def encode_attributes(attributes: dict[str, Any], room: int) -> tuple[str, int]:  # noqa: C901 - a quick way in front
+def write_json(attributes: dict[str, Any], room: int) -> tuple[str, int]:
     """
-    Write attributes as a JSON object.
+    Write attributes as a JSON object, as `json.dumps(ensure_ascii=False)` does where it can.
 
     Args:
         attributes: By name; they may be anything.
@@ -165,80 +162,51 @@ def encode_attributes(attributes: dict[str, Any], room: int) -> tuple[str, int]:
     Returns:
         The text, and MALFORMED if JSON could not hold a value, and TRUNCATED if there was no room for it.
     """
-    # Nearly all are a few short texts and numbers, which are JSON as they are.
-    left = room
-    for name, value in attributes.items():
-        left -= len(name)
-        kind = type(value)
-        if kind is str:
-            left -= len(value)
-        elif kind is int:
-            if not -(2**63) <= value < 2**63:
-                break
-        elif kind not in _NUMBERS:
-            break
-    else:
-        if left >= 0:
-            try:
-                text = "".join(_encode(attributes, 0))
-            except ValueError:  # NaN
-                pass
-            else:
-                if len(text) <= room and "\\u0000" not in text and (text.isascii() or _fits(text, room)):
-                    return text, 0
     names = list(islice(attributes, room // _SHORTEST + 1))
-    plain, marks = _copied(attributes, names, room, fairly=False)
+    parts, marks = _members(attributes, names, room, fairly=False)
     if marks & TRUNCATED:
         # First those whose length is known, the short before the long: what they leave goes to the others.
-        fair, marks = _copied(attributes, sorted(names, key=lambda name: _length(attributes[name])), room, fairly=True)
-        order = {key: None for name in names if (key := clean(name)) in fair}
-        plain = {key: fair[key] for key in order | fair}
-    return "".join(_encode(plain, 0)), marks
-
-
-def _fits(text: str, room: int) -> bool:
-    try:
-        return len(text.encode()) <= room
-    except UnicodeEncodeError:  # a lone surrogate
-        return False
+        by_length = sorted(names, key=lambda name: _length(attributes[name]))
+        parts, marks = _members(attributes, by_length, room, fairly=True)
+    written = [parts[name] for name in names if name in parts]
+    if len(parts) < len(attributes):
+        written.append(f'"cut": "{len(attributes) - len(parts)} attributes"')
+    return "{" + ", ".join(written) + "}", marks
 
 
 def _length(value: object) -> int:
     if isinstance(value, str | bytes | bytearray):
         return len(value)
-    return 0 if type(value) is int or type(value) in _NUMBERS else sys.maxsize
+    return 0 if value is None or isinstance(value, int | float) else sys.maxsize
 
 
-def _copied(attributes: dict[str, Any], names: Sequence[str], room: int, *, fairly: bool) -> tuple[dict[str, Any], int]:
+def _members(
+    attributes: dict[str, Any], names: Sequence[str], room: int, *, fairly: bool
+) -> tuple[dict[str, str], int]:
     """
-    Copy the attributes called `names`, in that order; each may take what is left, or its fair share of that.
+    Write the attributes called `names`, in that order; each may take what is left, or its fair share of that.
     """
-    copy = _Copy()
-    plain: dict[str, Any] = {}
+    json = _Json()
+    parts: dict[str, str] = {}
     left = room - _MARKER
     for rank, name in enumerate(names):
         if left < _LEAST:
             break
-        key = copy.name(name)
-        needs = _json_length(key) + _SEPARATORS
+        key = json.key(name)
+        needs = utf8_length(key) + _SEPARATORS
         share = max(left // (len(names) - rank), needs + _LEAST) if fairly else left
         if needs + _LEAST <= share <= left:
-            copy.room = share - needs
-            plain[key] = copy.of(attributes[name])
-            left -= share - copy.room
-    if len(plain) < len(attributes):
-        copy.marks |= TRUNCATED
-        plain["cut"] = f"{len(attributes) - len(plain)} attributes"
-    return plain, copy.marks
+            json.room = share - needs
+            parts[name] = f"{key}: {json.of(attributes[name])}"
+            left -= share - json.room
+    if len(parts) < len(attributes):
+        json.marks |= TRUNCATED
+    return parts, json.marks
 
 
-def _json_length(text: str) -> int:
-    return utf8_length(encode_basestring(text))
-
-
-class _Copy:
+class _Json:
     """
-    Copies values, as JSON can hold them, into the `room` that they take when they are written.
+    Writes values as JSON into the `room` that there is.
 
     A list or a dict keeps _MARKER bytes of it back until it is complete, and gives no value less than _LEAST.
     """
@@ -250,29 +218,22 @@ class _Copy:
         self.marks = 0
         self._around: set[int] = set()  # the lists and dicts in which the value stands, by their id
 
-    def of(self, value: object) -> object:  # noqa: PLR0911 - one line for each kind
+    def of(self, value: Any) -> str:  # noqa: PLR0911 - one line for each kind
         """
-        Copy a value, or make a marker of it if its code raises.
+        Write a value, or a marker if its code raises.
         """
         room = self.room
         try:
-            kind = type(value)
-            if kind is str:
-                return self._text(value)  # type: ignore[arg-type]
-            if value is None or kind is bool:
-                self.room -= 5
-                return value
-            if isinstance(value, int):
-                return self._integer(value)
-            if isinstance(value, float):
-                return self._float(value)
+            if value is None or value is True or value is False:
+                return self._number(_CONSTANTS[value])
             if isinstance(value, str):
-                return self._text(exact(value))
+                return self._text(value if type(value) is str else exact(value))
+            if isinstance(value, int | float):
+                return self._number(self._digits(value))
             if isinstance(value, dict | list | tuple | set | frozenset):
                 return self._within(value)
             if isinstance(value, bytes | bytearray):
-                text = bytes(value[: max(room, 0)]).decode(errors="backslashreplace")
-                return self._text(text, len(value) - room)
+                return self._text(bytes(value[:room]).decode(errors="backslashreplace"), len(value) - room)
             return self._text(exact(repr(value) if isinstance(value, BaseException) else str(value)))
         except Exception as error:  # noqa: BLE001 - the program's code, and the end of the stack
             self.room = room
@@ -281,43 +242,45 @@ class _Copy:
 
     def _text(self, text: str, hidden: int = 0) -> str:
         """
-        Copy as much of a text as there is room for; `hidden` characters more were not even looked at.
+        Write as much of a text as there is room for; `hidden` characters more were not even looked at.
         """
         kept = escape(text[: self.room])
-        size = _json_length(kept)
+        written = json_text(kept)
+        size = utf8_length(written)
         length = len(text) + max(hidden, 0)
         if length > self.room or size > self.room:
             self.marks |= TRUNCATED
             marker = f" <cut: {length} characters>"
             while size > self.room - len(marker):
                 kept = kept[: len(kept) * (self.room - len(marker)) // size]
-                size = _json_length(kept)
-            kept += marker
+                size = utf8_length(json_text(kept))
+            written = json_text(kept + marker)
             size += len(marker)
         self.room -= size
-        return kept
+        return written
 
-    def _integer(self, value: int) -> int | str:
-        if value.bit_length() > _INTEGER_BITS:
-            raise OverflowError
-        value = int.__int__(value)
-        digits = len(str(value))
-        if digits > self.room:
-            return self._text(str(value))
-        self.room -= digits
-        return value
-
-    def _float(self, value: float) -> float | str:
-        value = float.__float__(value)
-        if not math.isfinite(value):
-            self.marks |= MALFORMED
-            return self._text(str(value))
-        self.room -= len(str(value))
-        return value
-
-    def _within(self, value: Any) -> object:
+    def _digits(self, value: float) -> str:
         """
-        Copy a list or a dict, unless it stands in itself, or too deep.
+        Write a number; of a subclass as the number that it is, as JSON does.
+        """
+        if isinstance(value, int):
+            if value.bit_length() > _INTEGER_BITS:
+                raise OverflowError
+            return int.__repr__(value)
+        return float.__repr__(value)
+
+    def _number(self, digits: str) -> str:
+        if digits in _NO_NUMBERS:
+            self.marks |= MALFORMED
+            return self._text(digits)
+        if len(digits) > self.room:
+            return self._text(digits)
+        self.room -= len(digits)
+        return digits
+
+    def _within(self, value: Any) -> str:
+        """
+        Write a list or a dict, unless it stands in itself, or too deep.
         """
         if id(value) in self._around or len(self._around) == _DEEPEST:
             raise RecursionError
@@ -328,45 +291,49 @@ class _Copy:
         finally:
             self._around.discard(id(value))
 
-    def _list(self, value: Collection[Any]) -> list[object]:
-        copied: list[object] = []
+    def _list(self, value: Collection[Any]) -> str:
+        written: list[str] = []
         # A copy, because another thread may add to it meanwhile. No item takes less than a byte.
         for item in list(islice(value, self.room)):
             if self.room < _LEAST:
                 self.marks |= TRUNCATED
-                copied.append(f"<cut: {len(value) - len(copied)} items>")
+                written.append(f'"<cut: {len(value) - len(written)} items>"')
                 break
-            copied.append(self.of(item))
+            written.append(self.of(item))
             self.room -= 2
         else:
             self.room += _MARKER - 2
-        return copied
+        return "[" + ", ".join(written) + "]"
 
-    def _dict(self, value: dict[Any, Any]) -> dict[str, object]:
-        copied: dict[str, object] = {}
-        for key, item in list(islice(value.items(), self.room)):
-            name = self.name(key)
-            needs = _json_length(name) + _SEPARATORS
+    def _dict(self, value: dict[Any, Any]) -> str:
+        written: list[str] = []
+        for name, item in list(islice(value.items(), self.room)):
+            key = self.key(name)
+            needs = utf8_length(key) + _SEPARATORS
             if self.room < needs + _LEAST:
                 self.marks |= TRUNCATED
-                copied["cut"] = f"{len(value) - len(copied)} items"
+                written.append(f'"cut": "{len(value) - len(written)} items"')
                 break
             self.room -= needs
-            copied[name] = self.of(item)
+            written.append(f"{key}: {self.of(item)}")
         else:
             self.room += _MARKER - 2
-        return copied
+        return "{" + ", ".join(written) + "}"
 
-    def name(self, key: object) -> str:
+    def key(self, name: object) -> str:
         """
-        Return the name of a member, as JSON writes the keys of a dict.
+        Write the name of a member, as JSON writes the keys of a dict.
         """
-        if key is None or type(key) is bool:
-            return {True: "true", False: "false"}.get(key, "null")  # type: ignore[arg-type]
-        if isinstance(key, int) and key.bit_length() > _INTEGER_BITS:
-            raise OverflowError
-        if isinstance(key, str) and len(key) > NAME_LENGTH:
-            self.marks |= TRUNCATED
-        if not isinstance(key, str | int) and not (isinstance(key, float) and math.isfinite(key)):
+        if isinstance(name, str):
+            if len(name) > NAME_LENGTH:
+                self.marks |= TRUNCATED
+        elif name is None or name is True or name is False:
+            return f'"{_CONSTANTS[name]}"'
+        elif isinstance(name, int | float):
+            digits = self._digits(name)
+            if digits in _NO_NUMBERS:
+                self.marks |= MALFORMED
+            return f'"{digits}"'
+        else:
             self.marks |= MALFORMED
-        return clean(key)
+        return json_text(clean(name))

@@ -17,7 +17,8 @@ import copy
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from logging import LogRecord
 from typing import Any, Final, TypeAlias
 
@@ -26,13 +27,14 @@ from sqlite_log_handler._write.plain import (
     NAME_LENGTH,
     clean,
     cut,
-    encode_attributes,
     escape,
     exact,
+    json_text,
     shares,
     short_repr,
     shown,
     utf8_length,
+    write_json,
 )
 
 # (logger, pathname, lineno, func)
@@ -107,6 +109,9 @@ _PLAIN_LENGTH = len(_PLAIN)
 _LAST_PLAIN = next(reversed(_PLAIN))
 _STANDARD = frozenset(_PLAIN) | {"message", "asctime", "taskName", "getMessage"}
 
+# Names of attributes that are not kept as they are; see `_extra`.
+_SPECIAL = frozenset(("extra", "otelTraceID", "getMessage"))
+
 # What SQLite takes as it is, and what calls no code of the program's when it is hashed.
 _PLAIN_TYPES = frozenset((str, int, type(None)))
 
@@ -162,9 +167,6 @@ def make_row(
                 and type(message) is str
                 and (size := len(message)) <= max_bytes
                 and "\0" not in message
-                and not record.exc_info
-                and not record.exc_text
-                and not record.stack_info
                 and type(created) is float
                 and created * created < _MAX_SQUARE
             ):
@@ -178,15 +180,23 @@ def make_row(
                 # The __dict__ last, because a record that has shown it is slower to read.
                 if (
                     message.isascii()
+                    and not record.exc_info
+                    and not record.exc_text
+                    and not record.stack_info
                     and (_WITHOUT_TASK_NAME or record.taskName is None)  # type: ignore[attr-defined]  # new in 3.12
                     and len(record.__dict__) == _PLAIN_LENGTH
                 ):
                     size = size + _ROUND_UP >> _SIZE_BITS
                     return (levelno, created, source, size, 0, thread, None, message, None, None, None, None)
-                text, size, task_name, attributes = _less_common(record, message, max_bytes)
+                size, task_name, text, exc_type, exc_text, stack_info, attributes = _less_common(
+                    record, message, max_bytes
+                )
                 if size <= max_bytes:
                     size = size + _ROUND_UP >> _SIZE_BITS
-                    return (levelno, created, source, size, 0, thread, task_name, text, None, None, None, attributes)
+                    return (
+                        levelno, created, source, size, 0, thread, task_name, text, exc_type, exc_text, stack_info,
+                        attributes,
+                    )  # fmt: skip
     except Exception:  # noqa: BLE001 - the long way finds out what is wrong, and marks it
         message = None
     try:
@@ -195,27 +205,94 @@ def make_row(
         return marker_row(record, error)
 
 
-def _less_common(record: logging.LogRecord, message: str, max_bytes: int) -> tuple[str, int, str | None, str | None]:
+def _less_common(
+    record: logging.LogRecord, message: str, max_bytes: int
+) -> tuple[int, str | None, str, str | None, str | None, str | None, str | None]:
     """
-    Return message, size, task name and attributes of a record that has more than the common one.
+    Return the size of a record that has more than the common one, and its texts, from TASK_NAME to ATTRIBUTES.
+
+    The size is above `max_bytes` if something has to be cut or marked, which this does not do.
     """
+    marks = 0
+    task_name = exc_type = exc_text = stack_info = attributes = None
     size = len(message)
     if not message.isascii():
         message = escape(message)
         size = _memory(message)
-    attributes = task_name = None
     values = record.__dict__
     if len(values) != _PLAIN_LENGTH:
-        extra = _extra(record)
-        if "getMessage" in values:
-            size = max_bytes + 1  # too long for the quick way, because the program formats this record by itself
-        elif extra:
-            attributes, marks = encode_attributes(extra, max_bytes)
-            size += _memory(attributes) if not marks else max_bytes + 1
+        attributes, marks = _attributes(record, max_bytes)
+        size += _memory(attributes)
+    if record.exc_info or record.exc_text:
+        exc_type, exc_text, malformed = _exception(record, _default_formatter)
+        exc_text = exc_text and escape(exc_text[: max_bytes + 1])
+        size += _memory(exc_type) + _memory(exc_text)
+        marks |= malformed
+    if record.stack_info is not None:
+        stack_info = escape(shown(str, record.stack_info)[: max_bytes + 1])
+        size += _memory(stack_info)
     if values.get("taskName") is not None:
         task_name = clean(values["taskName"])
         size += _memory(task_name)
-    return message, size, task_name, attributes
+    return max_bytes + 1 if marks else size, task_name, message, exc_type, exc_text, stack_info, attributes
+
+
+def _attributes(record: logging.LogRecord, max_bytes: int) -> tuple[str | None, int]:
+    attributes = _flat_attributes(record.__dict__, max_bytes)
+    if attributes is not None:
+        return attributes or None, 0
+    if "getMessage" in record.__dict__:
+        return None, MALFORMED  # the slow way calls it
+    extra = _extra(record)
+    return write_json(extra, max_bytes) if extra else (None, 0)
+
+
+# The names that attributes had before, as JSON with the colon; "" for a name that is no attribute's.
+_keys: dict[str, str] = {}
+
+
+def _flat_attributes(values: dict[str, Any], max_bytes: int) -> str | None:
+    """
+    Write attributes that are short texts and numbers, as nearly all are; "" if there are none, None if others are.
+    """
+    names = islice(values, _PLAIN_LENGTH - 1, None)
+    if next(names, None) is not _LAST_PLAIN:
+        return None
+    room = max_bytes
+    parts = []
+    for name in names:
+        key = _keys.get(name)
+        if key is None:
+            key = _learn_key(name)
+        if not key:
+            if key is None:
+                return None
+            continue
+        value = values[name]
+        kind = type(value)
+        if kind is str and len(value) <= room:
+            room -= len(value)
+            parts.append(key + json_text(value))
+        elif (kind is int and -(2**63) <= value < 2**63) or (kind is float and value - value == 0.0):
+            parts.append(f"{key}{value!r}")
+        else:
+            return None
+    text = ", ".join(parts)
+    if len(text) > max_bytes - 2 or "\\u0000" in text or escape(text) is not text:
+        return None
+    return "{" + text + "}" if text else ""
+
+
+def _learn_key(name: object) -> str | None:
+    """
+    Remember a name of an attribute; None for one that has to be looked at each time.
+    """
+    if type(name) is not str or len(name) > _SHORT_NAME or not name.isascii() or name in _SPECIAL:
+        return None
+    if len(_keys) >= _INTERNED:
+        _keys.clear()
+    key = _keys[name] = "" if name in _STANDARD or name.startswith("_") else f"{json_text(name)}: "
+    return key
 
 
 def marker_row(record: logging.LogRecord, error: BaseException) -> PackedRow:
@@ -274,7 +351,7 @@ def _build_slowly(  # noqa: C901 - a list of fields, one after the other
     marks |= malformed
     attributes = None
     if extra:
-        attributes, more_marks = encode_attributes(extra, max_bytes)
+        attributes, more_marks = write_json(extra, max_bytes)
         marks |= more_marks
     stack_info = None if record.stack_info is None else shown(str, record.stack_info)
     whole = (message, exc_text, stack_info)
@@ -287,7 +364,7 @@ def _build_slowly(  # noqa: C901 - a list of fields, one after the other
             if text is not None and sizes[index] > limits[index]:
                 texts[index] = cut(text, limits[index], len(whole[index] or ""))
         if sizes[-1] > limits[-1]:
-            attributes, _ = encode_attributes(extra, limits[-1])
+            attributes, _ = write_json(extra, limits[-1])
     message, exc_text, stack_info = texts
 
     source, source_bytes = _source(record)
@@ -319,18 +396,18 @@ def _extra(record: logging.LogRecord) -> dict[str, Any]:
     Return what was given as `extra`, or set on the record by a filter or a factory; without private names.
     """
     values = record.__dict__
-    names = list(values)
-    if names[_PLAIN_LENGTH - 1] == _LAST_PLAIN and type(record) is LogRecord:
-        # What LogRecord.__init__ sets comes first, because a dict keeps its order.
-        del names[:_PLAIN_LENGTH]
+    names: Iterator[str] = islice(values, _PLAIN_LENGTH - 1, None)
+    if next(names, None) is not _LAST_PLAIN or type(record) is not LogRecord:
+        # What LogRecord.__init__ sets comes first, because a dict keeps its order; but not here.
+        names = iter(list(values))
     extra: dict[str, Any] = {}
     for name in names:
-        if isinstance(name, str) and name[:1] != "_" and name not in _STANDARD:
-            extra[name] = values.get(name)
+        if isinstance(name, str) and name not in _STANDARD and name[:1] != "_":
+            extra[name] = values[name]
     if "extra" in extra and isinstance(extra["extra"], dict):
         # loguru hands all of its own down as one attribute of that name.
         extra = {**_public(extra.pop("extra")), **extra}
-    if extra.get("otelTraceID") == "0":
+    if "otelTraceID" in extra and extra["otelTraceID"] == "0":
         # OpenTelemetry, outside of any span.
         for key in ("otelTraceID", "otelSpanID", "otelTraceSampled"):
             extra.pop(key, None)

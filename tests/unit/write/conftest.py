@@ -58,5 +58,5 @@ def nothing_interned(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Let a test begin with the caches of a fresh process.
     """
-    for cache in ("_sources", "_threads", "_known"):
+    for cache in ("_sources", "_threads", "_known", "_keys"):
         monkeypatch.setattr(row_module, cache, {})

@@ -28,10 +28,11 @@ from records import (
     extract,
     make_record,
     row_of,
+    rows_of,
     utf8,
 )
 
-from sqlite_log_handler._write.plain import encode_attributes
+from sqlite_log_handler._write.plain import write_json
 from sqlite_log_handler._write.row import (
     ATTRIBUTES,
     MALFORMED,
@@ -518,7 +519,7 @@ def test_no_more_is_taken_than_there_is_room_for(attributes: dict[str, Any], roo
     """
     Attributes fit into their room to the byte, are JSON, and what fits is what `json.dumps` writes.
     """
-    text, marks = encode_attributes(attributes, room)
+    text, marks = write_json(attributes, room)
 
     assert len(text.encode()) <= room
     assert isinstance(json.loads(text), dict)
@@ -529,3 +530,15 @@ def test_no_more_is_taken_than_there_is_room_for(attributes: dict[str, Any], roo
         clean = r"\u0000" not in whole and whole.isascii() and max(map(len, attributes), default=0) < 100
         if clean and len(whole) <= room - 200:
             assert (whole, 0) == (text, marks)
+
+
+@given(st.dictionaries(st.sampled_from(["a", "user", "_private", 'a"b']), json_value))
+def test_the_quick_way_writes_the_same(attributes: dict[str, Any]) -> None:
+    """
+    Attributes that are texts and numbers are written by a shorter way, and to the same text.
+    """
+    record = make_record("hello", **attributes)
+    kept = {name: value for name, value in attributes.items() if name[0] != "_"}
+    text, marks = write_json(kept, 65_536) if kept else (None, 0)
+
+    assert [(text, marks)] * 2 == [(row[ATTRIBUTES], row[MARKS]) for row in rows_of(record)]
