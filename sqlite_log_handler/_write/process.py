@@ -50,10 +50,10 @@ class _Exit:
         """
         Be called at the end of a multiprocessing child: up to Python 3.12 it runs no atexit callback.
         """
-        if self._registered_in_child or "multiprocessing.process" not in sys.modules:
+        # A child of multiprocessing has both. Nothing is imported here: a program may be unable to, after a chroot.
+        process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+        if self._registered_in_child or process is None or util is None:
             return
-        from multiprocessing import process, util  # noqa: PLC0415 - only where it is there already
-
         if process.parent_process() is not None:
             self._registered_in_child = True
             util.Finalize(None, self, exitpriority=0)

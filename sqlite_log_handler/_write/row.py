@@ -463,11 +463,27 @@ def _exception(record: logging.LogRecord, formatter: logging.Formatter) -> tuple
         if exc_info and exc_info[0] is not None:
             kind = exc_info[0]
             name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-            return clean(name), exact(formatter.formatException(exc_info)), 0
+            try:
+                return clean(name), exact(formatter.formatException(exc_info)), 0
+            except ImportError:
+                return clean(name), _bare_traceback(name, exc_info), 0
     except Exception as error:  # noqa: BLE001 - a formatException that raises, an exc_info that is none
         return None, f"<traceback not kept: {type(error).__name__}>", MALFORMED
     # Rendered already: by another handler, or before the record was sent here from another process.
     return None, shown(str, record.exc_text) if record.exc_text else None, 0
+
+
+def _bare_traceback(name: str, exc_info: Any) -> str:
+    """
+    Render a traceback without the source: for that, `traceback` may import modules, which a program may be unable to.
+    """
+    lines = ["Traceback (most recent call last):"]
+    _, error, traceback = exc_info
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        lines.append(f'  File "{code.co_filename}", line {traceback.tb_lineno}, in {code.co_name}')
+        traceback = traceback.tb_next
+    return "\n".join([*lines, f"{name}: {shown(str, error)}"])
 
 
 def _memory(text: str | None) -> int:

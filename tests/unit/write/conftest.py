@@ -60,3 +60,4 @@ def nothing_interned(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     for cache in ("_sources", "_threads", "_known", "_keys"):
         monkeypatch.setattr(row_module, cache, {})
+    monkeypatch.setattr(row_module, "process_id", row_module.process_id)  # a test may change it

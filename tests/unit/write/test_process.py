@@ -201,3 +201,53 @@ def test_import_is_quiet(run):
     Importing and configuring says nothing and starts no thread.
     """
     assert "1\n" == run("print(threading.active_count())")
+
+
+def test_nothing_is_imported_by_a_record(run, query):
+    """
+    A program that cannot import any more, after a chroot or as another user, logs and ends as any other does.
+
+    The first record of a process that knew of multiprocessing imported a part of it. It could not, and each record was
+    dropped, with a traceback on stderr.
+    """
+    run(
+        """
+        class Refuse:
+            def find_spec(self, name, path=None, target=None):
+                if name not in {"ast", "_ast", "tokenize", "token", "_colorize"}:  # for the source in a traceback
+                    print("imported:", name, file=sys.stderr)
+                raise ImportError(name)
+
+        sys.meta_path[:] = [Refuse()]
+        sys.path_importer_cache.clear()
+        logger.info("plain")
+        logger.warning("%s", object, extra={"number": 1.5, "list": [1, {2}], "set": {b"x"}, "path": OSError("x")})
+        logger.info("surrogate \\udc80 and \\0", stack_info=True)
+        logger.info("%d", "not a number")
+        try:
+            {"price": 1}["te" + "a"]
+        except KeyError:
+            logger.exception("failed")
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+            handler.flush()
+            handler.close()
+        logger.info("the last of %s", "the parent" if child else "the child")
+        """,
+        first="import multiprocessing.process",
+    )
+    texts = {text for (text,) in query("SELECT message FROM logs")}
+    (failed,) = query("SELECT exc_type, exc_text FROM logs WHERE message = 'failed'")
+
+    assert {"the last of the child", "the last of the parent", "plain"} < texts
+    assert ("KeyError", True) == (failed[0], failed[1].endswith("\nKeyError: 'tea'"))
+
+
+def test_a_host_whose_name_is_not_utf8(run, query):
+    """
+    A host may have any bytes for a name. With some that are not UTF-8, every record was dropped as `unwritable`.
+    """
+    run("logger.info('hello')", first=r"import socket; socket.gethostname = lambda: 'b\udcfcro'")
+
+    assert [(r"b\udcfcro", "hello")] == query("SELECT host, message FROM logs")
