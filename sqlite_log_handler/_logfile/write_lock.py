@@ -1,22 +1,25 @@
 """
-The lock beside a log file: whoever writes to the file holds it, one process at a time.
+The lock beside a log file, which the process that writes to the file holds.
 
-SQLite has locks of its own, and they suffice for one process. Two that commit and checkpoint at the same moment can
-meet a bug in SQLite 3.7.0 to 3.51.2 that corrupts the file (https://sqlite.org/wal.html#walresetbug), and most
-systems have such a version. Readers need not hold it: they open the file read-only, and never checkpoint.
+SQLite has locks of its own, and they suffice for one process. Two processes that commit and checkpoint at the same
+moment can meet a bug in SQLite 3.7.0 to 3.51.2 that corrupts the file (https://sqlite.org/wal.html#walresetbug), and
+most systems have such a version. Readers do not need the lock: they open the file read-only and never checkpoint.
 
-It is a `flock` on a file of its own. One on the database would mean to open and close that file, which drops the POSIX
-locks that SQLite holds on it (https://sqlite.org/howtocorrupt.html, section 2.2). A `flock` belongs to the open file,
-not to the process, so two handlers of one process exclude each other too, and it goes when the process dies.
+It is a `flock` on a file of its own. A lock on the database would mean to open and close that file, which drops the
+POSIX locks that SQLite holds on it (https://sqlite.org/howtocorrupt.html, section 2.2). A `flock` belongs to the open
+file, not to the process, so two handlers of one process exclude each other too, and it goes when the process dies.
 
-It stands beside the file itself, where SQLite has its -wal too, so whoever comes by a symbolic link takes the same
-lock. Where a link leads is looked up when the lock's file is opened, and by `follow`. Until `follow` is called the lock
+The lock's file stands where SQLite has its -wal, beside the database itself, so a process that comes by a symbolic
+link takes the same lock. `follow` looks up where a link leads, and so does opening the lock's file. Until then the lock
 stays that of the open database, so a database that a switched link has left is closed under its own lock.
 
-A `flock` is not fair: whoever lets go and comes again at once gets it again, and with eight busy processes one waited
-for eight seconds. So there is a line in the file: the process that holds the lock, and the one that has waited longest,
-since when, and when it looked last. Whoever finds there that another has waited for longer does not try. That line is
-read and written without a lock, because nothing depends on it but whose turn it is.
+A `flock` is not fair: a process that releases it and comes again at once gets it again, and with eight busy processes
+one waited for eight seconds. So the file holds a line: the holder, and the process that has waited longest, since when,
+and when it looked last. A process that reads there that another has waited for longer does not try. The line is read
+and written without a lock, because only the turns depend on it.
+
+The program may close our descriptor, as daemons close all of them, and its number may go to another file. So each use
+begins with a look at which file it is, and a foreign file is neither locked, nor written to, nor closed.
 """
 
 import contextlib
@@ -33,14 +36,15 @@ except ImportError:  # Windows: there SQLite's own locks are all there is
 # Seconds between two looks. A commit of a few rows takes 1 ms, one of a full batch 30 ms.
 _PAUSE = 0.002
 
-# Microseconds after which somebody who waited and has not looked since is waited for no more.
+# Microseconds after which a process that waited and has not looked since loses its turn.
 _GONE = 100_000
 
-# Descriptors up to this one are never used, as SQLite does it: in a daemon that has closed them, what somebody prints
-# would go into the file.
+# Descriptors up to this one are not used, as in SQLite: a daemon may have closed them, and what it prints would go into
+# the file.
 _STDERR = 2
 
-# holder, and then: who has waited longest, since when, and when it looked last (microseconds that never jump)
+# The holder, and then: the process that has waited longest, since when, and when it looked last (in microseconds of a
+# clock that never jumps).
 _HOLDER = b"%-10d "
 _LINE = b"%-10d %-16d %-16d\n"
 _AFTER_HOLDER = 11
@@ -62,7 +66,7 @@ class WriteLock:
     Args:
         path: Absolute path of the database, or of a link to it. The lock is the database's name with "-lock", which
             stays: to delete it would leave two processes with two locks.
-        say: Called once with a line for the operator if the file system has no locks; then it goes without.
+        say: Called once with a line for the operator if the file system has no locks. Then nothing is locked.
     """
 
     def __init__(self, path: str, *, say: Callable[[str], None] = print) -> None:
@@ -70,7 +74,7 @@ class WriteLock:
         self._lead_to(os.path.realpath(path))
         self._say = say
         self._descriptor: int | None = None
-        self._opened: os.stat_result | None = None
+        self._opened = os.stat_result([0] * 10)
         self._missing = fcntl is None
         self._waiting_since: int | None = None
 
@@ -88,7 +92,7 @@ class WriteLock:
             OSError: The lock's file cannot be opened.
         """
         try:
-            # In here, because it may have the lock already when something is raised: by a signal handler, say.
+            # Inside `try`, because a signal handler may raise when the lock has just been taken.
             self._acquire(timeout)
             yield
         finally:
@@ -111,10 +115,10 @@ class WriteLock:
 
     def follow(self, timeout: float) -> str:
         """
-        Inside of `hold`, with no database open: go over to the lock of the one to which the path leads now.
+        Inside `hold`, with no database open: change to the lock of the database to which the path leads now.
 
         Returns:
-            Where that one is, without links.
+            The path of that database, without links.
 
         Raises:
             TimeoutError, OSError: As `hold` does; then no lock is held.
@@ -130,9 +134,18 @@ class WriteLock:
         """
         Close the file; the next `hold` opens it again. In a forked child, this leaves the parent's lock alone.
         """
-        descriptor, self._descriptor = self._descriptor, None
+        descriptor, self._descriptor = self._checked(), None
         if descriptor is not None:
             os.close(descriptor)
+
+    def _checked(self) -> int | None:
+        """
+        Return the descriptor; None if it is not open, or has become that of another file.
+        """
+        with contextlib.suppress(OSError):
+            if self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), self._opened):
+                return self._descriptor
+        return None
 
     def _acquire(self, timeout: float) -> None:
         if self._missing:
@@ -152,14 +165,15 @@ class WriteLock:
                 holder = self._read()[0]
                 self._leave_line()
                 raise TimeoutError(f"process {holder or 'unknown'} is writing to {self._database!r}")
-            # At random, so that two who wait do not look at the same times.
-            # By the system, because to import `random` takes 4 ms.
+            # At random, so that two processes do not look at the same times. By the system, because to import `random`
+            # takes 4 ms.
             time.sleep(_PAUSE * (0.5 + int.from_bytes(os.urandom(4), "little") / 2**33))
 
     def _try(self) -> bool:
-        if self._descriptor is None:
-            self._descriptor = self._open()
-            self._opened = os.fstat(self._descriptor)
+        descriptor = self._checked()
+        if descriptor is None:
+            descriptor = self._descriptor = self._open()
+            self._opened = os.fstat(descriptor)
         now = round(time.monotonic() * 1e6)
         holder, _, since, seen = self._read()
         mine = self._waiting_since or now
@@ -167,27 +181,27 @@ class WriteLock:
             self._waiting_since = mine
             return False
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._waiting_since = mine
             self._write(_AFTER_HOLDER, _LINE % (os.getpid(), mine, now))
             return False
         with contextlib.suppress(FileNotFoundError):
-            if self._opened is not None and os.path.samestat(self._opened, os.stat(self.path)):
+            if os.path.samestat(self._opened, os.stat(self.path)):
                 if holder != os.getpid():
                     self._write(0, _HOLDER % os.getpid())
                 self._leave_line()
                 self._waiting_since = None
                 return True
-        # Somebody has deleted it or moved it along with the database: whoever comes now locks another file.
+        # It was deleted, or moved along with the database: a process that comes now locks another file.
         self.close()
         return False
 
-    # The line of those who wait
+    # The line of the processes that wait
 
     def _leave_line(self) -> None:
         """
-        Let others go first: we have the lock now, or wait no more.
+        Let others go first, because we have the lock now, or have given up.
         """
         if self._waiting_since is not None and self._read()[1:3] == (os.getpid(), self._waiting_since):
             self._write(_AFTER_HOLDER, _LINE % (0, 0, 0))
@@ -195,22 +209,23 @@ class WriteLock:
     def _read(self) -> tuple[int, int, int, int]:
         with contextlib.suppress(OSError, ValueError):
             found = map(int, os.pread(self._descriptor or -1, _LENGTH, 0).split())
-            holder, waiter, since, seen, *_ = *found, 0, 0, 0, 0  # nobody has waited yet: there is a holder only
+            # Before a process has waited, there is a holder only.
+            holder, waiter, since, seen, *_ = *found, 0, 0, 0, 0
             return holder, waiter, since, seen
         return 0, 0, 0, 0
 
     def _write(self, offset: int, text: bytes) -> None:
-        with contextlib.suppress(OSError):  # of a full disk, say: then nobody gives way
+        with contextlib.suppress(OSError):  # of a full disk, say: then no process gives way
             os.pwrite(self._descriptor or -1, text, offset)
 
     def _open(self) -> int:
-        # Anew each time: the folder to which a link has led may be gone.
+        # Each time, because the folder to which a link has led may be gone.
         self._lead_to(os.path.realpath(self._database))
         database = None
         with contextlib.suppress(FileNotFoundError):
             database = os.stat(self.real)
-        # As SQLite does for -wal and -shm: no link that somebody else has put there is followed, and whoever may write
-        # to the database may lock it, though it be root who comes first.
+        # As SQLite does for -wal and -shm: we follow no link that another user has put there, and each user who may
+        # write to the database may lock it, even if root comes first.
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             descriptor = os.open(self.path, flags | os.O_EXCL, 0o600)
@@ -231,7 +246,8 @@ class WriteLock:
             os.close(descriptor)
 
     def _release(self) -> None:
-        # By name and not only by closing: a child that a fork has just made may have the same file open.
-        if self._descriptor is not None and not self._missing:
+        # Not only by closing: a child that was just forked may have the same file open.
+        descriptor = None if self._missing else self._checked()
+        if descriptor is not None:
             with contextlib.suppress(OSError):
-                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                fcntl.flock(descriptor, fcntl.LOCK_UN)

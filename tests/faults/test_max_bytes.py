@@ -217,3 +217,40 @@ def test_what_is_written_in_any_case_finds_room(writers, path):
             pass
 
     assert taken(path) <= 1.1 * MIB
+
+
+def test_a_process_that_logs_nothing_keeps_no_limit(writers, path):
+    """
+    A process keeps its limits when it commits: what others add meanwhile stays until then, and goes without a drop.
+    """
+    (strict,), (other,) = writers(1, MIB), writers(1, None)
+    strict.write(Commit([make_row(record())], [], 0))
+    other.write(Commit([make_row(record("x" * 1_500)) for _ in range(3_000)], [], 0))
+    assert taken(path) > 4 * MIB
+    for _ in range(3):
+        strict.write(Commit([make_row(record())], [], 0))
+        while strict.prune() == 0:
+            pass
+
+    assert taken(path) <= 1.1 * MIB
+
+
+def test_a_full_queue_and_a_small_budget_at_close(make, clock, log, monkeypatch, said):
+    """
+    A small budget means small commits, so a full queue may take longer than `close_timeout`: the rest is counted.
+    """
+    handler = make(max_bytes=MIB, close_timeout=5)
+    write = handler.listener.writer.write
+
+    def slowly(*arguments: Any, **options: Any) -> Any:
+        clock.advance(1)
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(handler.listener.writer, "write", slowly)
+    log(2_000)
+    handler.close()
+    stats = handler.stats()
+
+    assert 0 < stats.written < 2_000
+    assert {"close_timeout": 2_000 - stats.written} == stats.dropped_by_cause
+    assert f"closed with {2_000 - stats.written:,} records dropped (close_timeout)" in said[-1]
