@@ -6,60 +6,90 @@ Pure: a row in, lines out, all of them safe for a terminal.
 
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final, TypeAlias
+from datetime import datetime
+from typing import Any, Final, TypeAlias, cast
 
 from sqlite_log_handler._cli.terminal import Paint
 from sqlite_log_handler._logfile.printable import is_printable, printable
 from sqlite_log_handler._logfile.times import from_microseconds
 from sqlite_log_handler._logfile.units import loudest
-from sqlite_log_handler._read.rows import Row
+from sqlite_log_handler._read.rows import Row, extra_of
 from sqlite_log_handler._read.statistics import Gap
 
-Format: TypeAlias = Callable[[Row], Iterator[str]]
+# Some columns of a row.
+Values: TypeAlias = tuple[Any, ...]
 
 _INDENT: Final = "    "
 _GAP_LEVEL: Final = 30
+_TWO_DIGITS: Final = tuple(f"{number:02d}" for number in range(60))
 
 
 class Clock:
     """
-    Write times, in local time or in UTC. A second is written once, and used for all rows in it.
+    Write times, in local time or in UTC. A minute is written once, and used for all rows in it.
 
     Args:
-        pattern: Of `strftime`, for the seconds; `%z` is written as ISO 8601 has it.
+        pattern: Of `strftime`, with `%S` last but for `%z`, which is written as ISO 8601 has it.
         digits: Of the fraction of a second, which comes before the offset: 0, 3 or 6.
         utc: In UTC.
     """
 
     def __init__(self, pattern: str, *, digits: int = 0, utc: bool = False) -> None:
-        self._head, zone, _ = pattern.partition("%z")
+        self._head, _, zone = pattern.partition("%S")
         self._zone = bool(zone)
         self._digits = digits
         self._utc = utc
-        self._second: int | None = None
-        self._written = ("", "")
+        self._minute: int | None = None
+        self._written: tuple[str, str] | None = None
 
     def __call__(self, created_us: int) -> str:
         """
         Write one time.
         """
-        second, micros = divmod(created_us, 1_000_000)
-        if second != self._second:
-            self._written = self._write(second)
-            self._second = second
+        minute, micros = divmod(created_us, 60_000_000)
+        if minute != self._minute:
+            self._minute, self._written = minute, self._write(minute * 60)
+        if self._written is None:
+            return self._write_alone(created_us)
         begin, end = self._written
-        return f"{begin}.{f'{micros:06d}'[: self._digits]}{end}" if self._digits else begin + end
+        if not self._digits:
+            return f"{begin}{_TWO_DIGITS[micros // 1_000_000]}{end}"
+        second, micros = divmod(micros, 1_000_000)
+        return f"{begin}{_TWO_DIGITS[second]}{self._fraction(micros)}{end}"
 
-    def _write(self, second: int) -> tuple[str, str]:
-        moment = from_microseconds(second * 1_000_000)
-        if moment is None:
-            return f"@{second}", ""
-        try:
-            local = moment if self._utc else moment.astimezone()
-        except (OverflowError, OSError, ValueError):
-            local = moment
+    def _write(self, second: int) -> tuple[str, str] | None:
+        """
+        Return what stands before and behind the seconds of this minute; None if they are not those of UTC.
+        """
+        local = self._local(second)
+        if local is None or local.second:
+            return None
         return local.strftime(self._head), local.isoformat()[19:] if self._zone else ""
+
+    def _write_alone(self, created_us: int) -> str:
+        """
+        Write a time that no calendar has, or one of a zone that was half a minute away, as some were long ago.
+        """
+        second, micros = divmod(created_us, 1_000_000)
+        local = self._local(second)
+        if local is None:
+            return f"@{second}{self._fraction(micros)}"
+        zone = local.isoformat()[19:] if self._zone else ""
+        return f"{local.strftime(self._head)}{local.second:02d}{self._fraction(micros)}{zone}"
+
+    def _local(self, second: int) -> datetime | None:
+        moment = from_microseconds(second * 1_000_000)
+        if moment is None or self._utc:
+            return moment
+        try:
+            return moment.astimezone()
+        except (OverflowError, OSError, ValueError):
+            return moment
+
+    def _fraction(self, micros: int) -> str:
+        return f".{micros:06d}"[: self._digits + 1] if self._digits else ""
 
 
 CLOCKS: Final[Mapping[str, Callable[[bool], Clock]]] = {
@@ -69,26 +99,56 @@ CLOCKS: Final[Mapping[str, Callable[[bool], Clock]]] = {
 }
 
 
-class Drawn:
+class Format:
     """
-    A format for people, in which a gap is a line between rows.
+    How rows become lines of text.
+
+    Attributes:
+        columns: The columns of the view `logs` that it needs, the id first. To read all of them takes longer.
+        draws_gaps: Whether a gap is a line between rows.
+    """
+
+    columns: tuple[str, ...] = Row._fields
+    draws_gaps = False
+
+    def lines(self, entries: Iterable[Values | list[Gap]]) -> Iterator[str]:
+        """
+        Yield the lines of rows, and of the gaps between them, as `with_gaps` puts them together.
+        """
+        for entry in entries:
+            if isinstance(entry, list):
+                yield self.gap(entry)
+            else:
+                yield from self.row(Row._make(entry))
+
+    def row(self, row: Row) -> Iterator[str]:
+        """
+        Yield the lines of one row.
+        """
+        raise NotImplementedError
+
+    def gap(self, gaps: Sequence[Gap]) -> str:
+        """
+        Return the line of gaps between two rows.
+        """
+        raise NotImplementedError
+
+
+class Drawn(Format):
+    """
+    A format for people: in colours, with gaps, and with the further lines of a text indented below its first.
 
     Args:
         clock: Writes times.
         paint: Gives a text the colour of its level.
     """
 
+    draws_gaps = True
     gap_head = "GAP"
 
     def __init__(self, clock: Clock, paint: Paint) -> None:
         self._clock = clock
         self._paint = paint
-
-    def __call__(self, row: Row) -> Iterator[str]:
-        """
-        Yield the lines of one row.
-        """
-        raise NotImplementedError
 
     def gap(self, gaps: Sequence[Gap]) -> str:
         """
@@ -100,22 +160,53 @@ class Drawn:
 
 class Short(Drawn):
     """
-    One line for a row, as `Nov 25 19:33:38 WARNING  shop.stock: low`, with its traceback indented below.
+    One line for a row, as `Nov 25 19:33:38 WARNING  shop.stock: low`.
+
+    Args:
+        clock: Writes times.
+        paint: Gives a text the colour of its level.
+        fields: Attributes to show behind the message, as far as a row has them.
+        has_id: Show the id as well.
     """
 
     # As wide as a level.
     gap_head = "GAP     "
 
-    def __call__(self, row: Row) -> Iterator[str]:
+    def __init__(self, clock: Clock, paint: Paint, *, fields: Sequence[str] = (), has_id: bool = False) -> None:
+        super().__init__(clock, paint)
+        self._fields = fields
+        self._has_id = has_id
+        # Only `fields` need the attributes. With 7 columns of 20, and no `Row`, a row takes a fifth of the time.
+        self.columns = (
+            *("id", "created_us", "levelno", "level", "logger", "message", "exc_text", "stack_info"),
+            "attributes" if fields else "NULL",
+        )
+
+    def lines(self, entries: Iterable[Values | list[Gap]]) -> Iterator[str]:
         """
-        Yield the lines of one row.
+        Yield the lines of rows, and of the gaps between them, as `with_gaps` puts them together.
         """
-        text = printable(f"{row.level:<8} {row.logger}: {row.message}")
-        yield f"{self._clock(row.created_us)} {self._paint(text, row.levelno)}"
-        if row.exc_text:
-            yield from indented(row.exc_text)
-        if row.stack_info:
-            yield from indented(row.stack_info)
+        clock, paint = self._clock, self._paint
+        for entry in entries:
+            if isinstance(entry, list):
+                yield self.gap(entry)
+                continue
+            id_, created_us, levelno, level, logger, message, exc_text, stack_info, attributes = entry
+            text, more = f"{level:<8} {logger}: {message}", ""
+            if not text.isprintable():
+                first, _, more = message.partition("\n")
+                text = printable(f"{level:<8} {logger}: {first}")
+            if attributes:
+                text += self._fields_of(attributes)
+            head = f"[id {id_}] " if self._has_id else ""
+            yield f"{clock(created_us)} {head}{paint(text, levelno)}"
+            for below in (more, exc_text, stack_info):
+                if below:
+                    yield from indented(below)
+
+    def _fields_of(self, attributes: str) -> str:
+        extra = extra_of(attributes)
+        return "".join(f" {_pair(name, extra[name])}" for name in self._fields if name in extra)
 
 
 class Verbose(Drawn):
@@ -123,12 +214,15 @@ class Verbose(Drawn):
     All there is to a row, a line each.
     """
 
-    def __call__(self, row: Row) -> Iterator[str]:
+    def row(self, row: Row) -> Iterator[str]:
         """
         Yield the lines of one row.
         """
-        head = printable(f"{row.level} {row.logger}: {row.message}")
+        first, _, more = row.message.partition("\n")
+        head = printable(f"{row.level} {row.logger}: {first}")
         yield f"{self._clock(row.created_us)} [id {row.id}] {self._paint(head, row.levelno)}"
+        # Farther to the right than the fields, which a message shall not forge.
+        yield from (_INDENT + line for line in (indented(more) if more else ()))
         source = f"{row.pathname}:{row.lineno} in {row.func}"
         thread = " ".join(str(part) for part in (row.thread_name, row.thread) if part is not None)
         process = f"{row.process} {row.process_name} on {row.host}"
@@ -142,11 +236,25 @@ class Verbose(Drawn):
                 yield from indented(text)
 
 
-def cat(row: Row) -> Iterator[str]:
+class Cat(Format):
     """
-    Yield the message alone.
+    The message alone.
     """
-    yield printable(row.message)
+
+    columns = ("id", "message")
+
+    def lines(self, entries: Iterable[Values | list[Gap]]) -> Iterator[str]:
+        """
+        Yield the lines of each message.
+        """
+        for _, message in cast("Iterable[Values]", entries):
+            if message.isprintable():
+                yield message
+            else:
+                first, _, more = message.partition("\n")
+                yield printable(first)
+                if more:
+                    yield from indented(more)
 
 
 _LOGFMT_PLAIN: Final = re.compile(r'[^\s"=\\]+')
@@ -157,7 +265,7 @@ _LOGFMT_NAMES: Final = (
 )
 
 
-class Logfmt:
+class Logfmt(Format):
     """
     `key=value` pairs on one line, as https://brandur.org/logfmt has them; attributes behind the row's own.
     """
@@ -165,7 +273,7 @@ class Logfmt:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def __call__(self, row: Row) -> Iterator[str]:
+    def row(self, row: Row) -> Iterator[str]:
         """
         Yield the line of one row.
         """
@@ -222,30 +330,28 @@ def describe(gaps: Sequence[Gap]) -> str:
 
 
 def with_gaps(
-    rows: Iterable[Row], gaps: Sequence[Gap], *, reverse: bool = False, whole: bool = True
-) -> Iterator[Row | list[Gap]]:
+    rows: Iterable[Values], gaps: Sequence[Gap], *, reverse: bool = False, whole: bool = True
+) -> Iterator[Values | list[Gap]]:
     """
     Put gaps where they are: those that no row stands between, together.
 
     Args:
-        rows: By rising id, or by falling id with `reverse`.
+        rows: Rows that begin with their id, which rises, or falls with `reverse`.
         gaps: By the row that they follow.
         reverse: See above.
         whole: The rows are all there are: gaps before the first of them belong to it. Otherwise they belong to rows
             that are not shown.
     """
-    left = sorted(gaps, key=lambda gap: gap.after_id, reverse=reverse)
-    position = 0
+    left = deque(sorted(gaps, key=lambda gap: gap.after_id, reverse=reverse))
     begun = whole or reverse
     for row in rows:
-        begin = position
-        while position < len(left) and (
-            left[position].after_id >= row.id if reverse else left[position].after_id < row.id
-        ):
-            position += 1
-        if position > begin and begun:
-            yield left[begin:position]
+        if left and (left[0].after_id >= row[0] if reverse else left[0].after_id < row[0]):
+            here: list[Gap] = []
+            while left and (left[0].after_id >= row[0] if reverse else left[0].after_id < row[0]):
+                here.append(left.popleft())
+            if begun:
+                yield here
         begun = True
         yield row
-    if position < len(left) and begun and (whole or not reverse):
-        yield left[position:]
+    if left and begun and (whole or not reverse):
+        yield [*left]

@@ -4,15 +4,15 @@ The reading half: what a log holds, as Python objects.
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Literal, Self, TypeAlias, Unpack
+from typing import Any, Literal, Self, TypeAlias, Unpack
 
 from sqlite_log_handler._logfile.connect import identity_of
 from sqlite_log_handler._logfile.errors import EmptyFileError, MissingFileError
 from sqlite_log_handler._read import statistics, top
 from sqlite_log_handler._read.filters import Filters, integer, settled, where
-from sqlite_log_handler._read.rows import SELECT_JSON, SELECT_ROW, Row
+from sqlite_log_handler._read.rows import SELECT_JSON, SELECT_ROW, Row, select
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.statistics import Books, Bucket, Gap, LogStats
 from sqlite_log_handler._read.top import Talker
@@ -29,6 +29,20 @@ def followed(reader: "LogReader", filters: Filters) -> Filters:
     Return `filters` as they hold for whatever file comes in the place of the one that is read now.
     """
     return settled(reader._scan.connection, filters)  # noqa: SLF001 - of this module
+
+
+def columns_of(
+    reader: "LogReader",
+    names: Iterable[str],
+    *,
+    newest: int | None = None,
+    reverse: bool = False,
+    **filters: Unpack[Filters],
+) -> Iterator[tuple[Any, ...]]:
+    """
+    Yield some columns of each row that `LogReader.rows` would yield, the id first.
+    """
+    return reader._select(select(names), newest, filters, reverse=reverse)  # noqa: SLF001 - of this module
 
 
 class LogReader:
@@ -154,13 +168,11 @@ class LogReader:
         """
         return (str(line) for _, line in self._select(SELECT_JSON, newest, filters, reverse=reverse))
 
-    def _select(
-        self, select: str, newest: int | None, filters: Filters, *, reverse: bool
-    ) -> Iterator[tuple[object, ...]]:
+    def _select(self, query: str, newest: int | None, filters: Filters, *, reverse: bool) -> Iterator[tuple[Any, ...]]:
         chosen = where(self._scan.connection, filters)
         if newest is not None:
             chosen = self._scan.newest(chosen, integer("newest", newest, 0))
-        return self._scan.rows(select, chosen, backward=reverse)
+        return self._scan.rows(query, chosen, backward=reverse)
 
     def follow(
         self, *, wait: Callable[[float], object] = time.sleep, poll: float = POLL_SECONDS, **filters: Unpack[Filters]

@@ -5,13 +5,22 @@ A row of the view `logs`, as Python sees it, and the way back to a `logging.LogR
 import json
 import logging
 import os
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from sqlite_log_handler._logfile.schema import LOG_COLUMNS, LOG_TABLES
 
 _FROM: Final = LOG_TABLES.replace("JOIN", "CROSS JOIN", 2)  # in this order: records first
 
-SELECT_ROW: Final = f"SELECT {', '.join(LOG_COLUMNS.values())} FROM {_FROM}"  # noqa: S608 - no value in it
+
+def select(names: Iterable[str]) -> str:
+    """
+    Return a query for some columns of the view `logs`; a name that is none of them stands for itself, as `NULL`.
+    """
+    return f"SELECT {', '.join(LOG_COLUMNS.get(name, name) for name in names)} FROM {_FROM}"  # noqa: S608 - no value in it
+
+
+SELECT_ROW: Final = select(LOG_COLUMNS)
 
 # `attributes` is JSON already; what is none is a text. Numbers and escapes in it stay as they were written.
 _ATTRIBUTES: Final = "CASE WHEN json_valid(attributes) THEN json(attributes) ELSE attributes END"
@@ -21,6 +30,17 @@ _MEMBERS: Final = ", ".join(
 SELECT_JSON: Final = f"SELECT records.id, json_object({_MEMBERS}) FROM {_FROM}"  # noqa: S608 - same
 
 _STANDARD: Final = {*dir(logging.LogRecord), *vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+
+
+def extra_of(attributes: str | None) -> dict[str, Any]:
+    """
+    Read the column `attributes`; what is no JSON object is empty.
+    """
+    try:
+        extra = json.loads(attributes or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return extra if isinstance(extra, dict) else {}
 
 
 class Row(NamedTuple):
@@ -60,11 +80,7 @@ class Row(NamedTuple):
         """
         What was given as `extra`; empty when there was none.
         """
-        try:
-            extra = json.loads(self.attributes or "{}")
-        except (ValueError, RecursionError):
-            return {}
-        return extra if isinstance(extra, dict) else {}
+        return extra_of(self.attributes)
 
     def to_record(self) -> logging.LogRecord:
         """

@@ -4,17 +4,19 @@ How long it takes to read a log of a million rows, and what it costs to follow o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
+import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_type_hints
 
-from sqlite_log_handler import LogReader, SQLiteHandler
+from sqlite_log_handler import LogReader, Row, SQLiteHandler
 from sqlite_log_handler._logfile.times import from_microseconds
 from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.row import make_row
@@ -54,6 +56,7 @@ def run(report: Report, options: Options) -> None:
         report.say(f"{count:,} rows: {os.path.getsize(file) / 1e6:,.0f} MB in {time.perf_counter() - begin:.0f} s")
         _queries(report, options, file, count)
         _commands(report, options, file, count)
+        _against_sql(report, options, os.path.join(path, "smaller.db"))
         _follow(report, options, os.path.join(path, "followed.db"))
 
 
@@ -170,6 +173,71 @@ def _commands(report: Report, options: Options, file: str, count: int) -> None:
     report.bound("show -o json of everything", ">=", 150_000, middle(rates), rates[-1], unit=" rows/s")
     for name, used in memory.items():
         report.bound(f"memory of {name}", "<=", 60, used / 1e6, used / 1e6, unit=" MB")
+
+
+def _csv_cell(name: str) -> str:
+    quoted = f"""'"' || replace({name}, '"', '""') || '"'"""
+    special = f"""{name} GLOB '*[,"' || char(10, 13) || ']*'"""
+    return f"CASE WHEN {special} THEN {quoted} ELSE ifnull({name}, '') END" if name in _TEXTS else f"ifnull({name}, '')"
+
+
+_TEXTS = {name for name, kind in get_type_hints(Row).items() if kind is not int and name not in {"time", "thread"}}
+_CSV = " || ',' || ".join(map(_csv_cell, Row._fields))
+_JSON = ", ".join(f"'{name}', {f'json({name})' if name == 'attributes' else name}" for name in Row._fields)
+_SHORT = """
+strftime('%Y-%m-%dT%H:%M:%S+00:00 ', created_us / 1000000, 'unixepoch') || substr(level || '        ', 1, 8) || ' '
+|| logger || ': ' || message || ifnull(char(10) || '    ' || replace(exc_text, char(10), char(10) || '    '), '')
+"""
+
+# A command, its bound, the line of a row that it prints as SQL makes it, and a line above all others.
+_SAME_LINES: dict[str, tuple[float, list[str], str, str]] = {
+    "show": (2.0, ["show", "-o", "short-iso", "--utc"], _SHORT, ""),
+    "export --format csv": (2.5, ["export", "--format", "csv"], _CSV, ",".join(Row._fields) + "\n"),
+    "export": (2.0, ["export"], f"json_object({_JSON})", ""),
+}
+
+_PLAIN_SQL = """
+import sqlite3, sys
+line, head, file = sys.argv[1:]
+write = sys.stdout.write
+write(head)
+for text, in sqlite3.connect(file).execute(f"SELECT {line} FROM logs ORDER BY id"):
+    write(text + "\\n")
+"""
+
+
+def _against_sql(report: Report, options: Options, file: str) -> None:
+    """
+    Compare the CPU of commands with that of a program that has SQLite make the same lines.
+    """
+    count = options.pick(200_000, 5_000)
+    _fill(file, count)
+
+    def cpu(command: list[str]) -> tuple[float, str]:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        with subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            digest = hashlib.sha256()
+            for block in iter(lambda: process.stdout.read(1 << 20), b""):  # type: ignore[union-attr]
+                digest.update(block)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, digest.hexdigest()
+
+    rows = []
+    for name, (limit, words, line, head) in _SAME_LINES.items():
+        commands = {"command": ["-m", "sqlite_log_handler", *words, file], "SQL": ["-c", _PLAIN_SQL, line, head, file]}
+        seconds: dict[str, list[float]] = {"command": [], "SQL": []}
+        printed = {}
+        for _ in range(options.times(5, 1)):
+            for which, command in commands.items():
+                taken, printed[which] = cpu(command)
+                seconds[which].append(taken)
+        report.verify(name, printed["SQL"], printed["command"])
+        ratios = sorted(one / other for one, other in zip(*seconds.values(), strict=True))
+        rows.append([name, *map(middle, seconds.values()), middle(ratios)])
+        report.bound(f"CPU of {name}, against the same lines by SQL", "<=", limit, middle(ratios), ratios[0])
+    columns = ["", "command", "SQL", "ratio"]
+    report.table(f"seconds of CPU for {count:,} rows, piped, with the start of Python", columns, rows)
 
 
 def _follow(report: Report, options: Options, file: str) -> None:

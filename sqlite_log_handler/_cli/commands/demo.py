@@ -32,7 +32,7 @@ from sqlite_log_handler._cli.commands.top import table
 from sqlite_log_handler._cli.formats import Clock, Short, with_gaps
 from sqlite_log_handler._cli.terminal import plain, terminal_width, write_line
 from sqlite_log_handler._logfile.units import loudest
-from sqlite_log_handler._read.reader import LogReader
+from sqlite_log_handler._read.reader import LogReader, columns_of
 from sqlite_log_handler._write.handler import SQLiteHandler
 
 # One piece of real work. It logs, and returns how many calls to a logger it made.
@@ -400,10 +400,9 @@ def show_file(path: str, write: Write) -> None:
         if gaps:
             show_title("The gap, where it is", write)
             after_id = gaps[0].after_id
-            rows = reader.rows(after_id=after_id - 3, up_to_id=after_id + 3)
-            for entry in with_gaps(rows, [gap for gap in gaps if gap.after_id == after_id], whole=False):
-                for line in [short.gap(entry)] if isinstance(entry, list) else short(entry):
-                    write(f"  {cut(line)}")
+            rows = columns_of(reader, short.columns, after_id=after_id - 3, up_to_id=after_id + 3)
+            for line in short.lines(with_gaps(rows, [gap for gap in gaps if gap.after_id == after_id], whole=False)):
+                write(f"  {cut(line)}")
         show_title("Who logs most", write)
         for line in table(reader.top(), "logger", 6):
             write(f"  {cut(line)}")

@@ -4,9 +4,9 @@
 
 import argparse
 import contextlib
-import csv
 import importlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -25,6 +25,10 @@ FORMATS: Final = ("jsonl", "csv", "parquet")
 # Rows that are in memory at a time. Those of Parquet are a row group, which has a head of its own.
 _AT_ONCE: Final = 1_000
 _ROW_GROUP: Final = 5_000
+
+# A cell of CSV with one of these, or with a comma, stands in quotes.
+_QUOTE: Final = '"'
+_QUOTED: Final = re.compile(r'["\r\n]')
 
 # What stands for standard output.
 _STANDARD: Final = (None, "-")
@@ -113,24 +117,35 @@ def write_jsonl(lines: Iterable[str], file: IO[str]) -> int:
 
 def write_csv(rows: Iterable[Row], file: IO[str], *, safe: bool = False) -> int:
     """
-    Write CSV with a head (RFC 4180, lines that end in LF), and return how many rows.
+    Write CSV with a head (RFC 4180, but lines end in LF), and return how many rows.
+
+    The `csv` module takes twice as long, and leaves a lone CR unquoted, at which its own reader ends the row.
 
     Args:
-        rows: What to write.
-        file: Where to.
-        safe: Escape what a terminal obeys, which a file shall have as it is.
+        rows: Rows to write.
+        file: Takes the text.
+        safe: Escape what a terminal would obey; a file gets the text as it is.
     """
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(Row._fields)
+    file.write(",".join(Row._fields) + "\n")
+    commas = len(Row._fields) - 1
     count = 0
     for batch in _batches(rows):
-        writer.writerows(map(_safe, batch) if safe else batch)
+        lines = []
+        for row in batch:
+            cells = ["" if cell is None else cell if isinstance(cell, str) else str(cell) for cell in row]
+            if safe:
+                cells = [*map(printable, cells)]
+            line = ",".join(cells)
+            # One look at the whole line, because half of them have nothing to quote.
+            if line.count(",") != commas or _QUOTED.search(line):
+                line = ",".join(
+                    f'"{cell.replace(_QUOTE, _QUOTE * 2)}"' if _QUOTED.search(cell) or "," in cell else cell
+                    for cell in cells
+                )
+            lines.append(line)
+        file.write("\n".join(lines) + "\n")
         count += len(batch)
     return count
-
-
-def _safe(row: Iterable[object]) -> list[object]:
-    return [printable(cell) if isinstance(cell, str) else cell for cell in row]
 
 
 def write_parquet(rows: Iterable[Row], file: IO[bytes]) -> int:

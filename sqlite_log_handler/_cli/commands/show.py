@@ -3,19 +3,30 @@
 """
 
 import argparse
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, TypeVar
 
 from sqlite_log_handler._cli import arguments, cursor_file
 from sqlite_log_handler._cli.command import Command
-from sqlite_log_handler._cli.formats import CLOCKS, Clock, Format, Logfmt, Short, Verbose, cat, json_safe, with_gaps
+from sqlite_log_handler._cli.formats import (
+    CLOCKS,
+    Cat,
+    Clock,
+    Format,
+    Logfmt,
+    Short,
+    Verbose,
+    json_safe,
+    with_gaps,
+)
 from sqlite_log_handler._cli.terminal import painter, write_lines
 from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters
-from sqlite_log_handler._read.reader import LogReader, followed
-from sqlite_log_handler._read.rows import Row
+from sqlite_log_handler._read.reader import LogReader, columns_of, followed
 
 FORMATS: Final = ("short", "short-iso", "short-precise", "verbose", "json", "jsonl", "cat", "logfmt")
 _FOLLOWED: Final = 10
+
+_Entry = TypeVar("_Entry")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,70 +97,75 @@ def run(options: argparse.Namespace) -> int:
                 added: Filters = {**filters, "after_id": after_id, "up_to_id": up_to_id}
                 write_lines(view.lines(reader, added, None))
                 cursor_file.keep_cursor(options.cursor_file, reader, up_to_id)
-    return arguments.status_of(view.rows, nothing)
+    return arguments.status_of(view.found, nothing)
 
 
 class View:
     """
-    Rows in the format that is asked for. `rows` counts them.
+    Rows in the format that is asked for. `found` tells whether there were any.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.rows = 0
+        self.found = False
         self._reverse: bool = options.reverse
         # What is shown now is all; otherwise a gap behind the last row goes before the row that comes next.
         self._ends: bool = not options.follow and options.cursor_file is None
-        self._name: str = options.output
-        self._format: Format | None = None
-        iso = Clock("%Y-%m-%dT%H:%M:%S%z", digits=6, utc=options.utc)
-        if self._name in CLOCKS:
-            self._format = Short(CLOCKS[self._name](options.utc), painter())
-        elif self._name == "verbose":
-            self._format = Verbose(iso, painter())
-        elif self._name == "logfmt":
-            self._format = Logfmt(iso)
-        elif self._name == "cat":
-            self._format = cat
+        self._is_document: bool = options.output == "json"
+        self._format = format_of(options)
 
     def document(self, reader: LogReader, filters: Filters, newest: int | None) -> Iterator[str]:
         """
         Yield all there is, as the format wants it: JSON as one array.
         """
         lines = self.lines(reader, filters, newest)
-        if self._name != "json":
+        if not self._is_document:
             yield from lines
             return
         before = "["
         for line in lines:
             yield before
             before = f"{line},"
-        yield f"{before[:-1]}\n]" if self.rows else "[]"
+        yield f"{before[:-1]}\n]" if self.found else "[]"
 
     def lines(self, reader: LogReader, filters: Filters, newest: int | None) -> Iterator[str]:
         """
         Yield the text of each row that matches, and of each gap.
         """
         if self._format is None:
-            for line in reader.json_lines(newest=newest, reverse=self._reverse, **filters):
-                self.rows += 1
-                yield json_safe(line)
-            return
-        rows = reader.rows(newest=newest, reverse=self._reverse, **filters)
-        if not isinstance(self._format, Short | Verbose):
-            for row in rows:
-                self.rows += 1
-                yield from self._format(row)
-            return
-        ledger = filters
-        if self._ends:
-            last_id = filters.get("up_to_id")
-            ledger = {**filters, "up_to_id": last_id + 1 if last_id and last_id < HIGHEST else None}
-        for entry in with_gaps(rows, reader.gaps(**ledger), reverse=self._reverse, whole=newest is None):
-            if isinstance(entry, Row):
-                self.rows += 1
-                yield from self._format(entry)
-            else:
-                yield self._format.gap(entry)
+            json_lines = reader.json_lines(newest=newest, reverse=self._reverse, **filters)
+            return map(json_safe, self._noticed(json_lines))
+        rows = columns_of(reader, self._format.columns, newest=newest, reverse=self._reverse, **filters)
+        entries: Iterator[Any] = self._noticed(rows)
+        if self._format.draws_gaps:
+            ledger = filters
+            if self._ends:
+                last_id = filters.get("up_to_id")
+                ledger = {**filters, "up_to_id": last_id + 1 if last_id and last_id < HIGHEST else None}
+            gaps = reader.gaps(**ledger)
+            entries = with_gaps(entries, gaps, reverse=self._reverse, whole=newest is None)
+        return self._format.lines(entries)
+
+    def _noticed(self, rows: Iterable[_Entry]) -> Iterator[_Entry]:
+        """
+        Yield the rows, and remember whether there were any.
+        """
+        for row in rows:
+            self.found = True
+            yield row
+            # The others at the speed of C.
+            yield from rows
+
+
+def format_of(options: argparse.Namespace) -> Format | None:
+    """
+    Return the format that is asked for; None for JSON, which SQLite makes.
+    """
+    name: str = options.output
+    iso = Clock("%Y-%m-%dT%H:%M:%S%z", digits=6, utc=options.utc)
+    if name in CLOCKS:
+        return Short(CLOCKS[name](options.utc), painter())
+    others: dict[str, Format] = {"verbose": Verbose(iso, painter()), "logfmt": Logfmt(iso), "cat": Cat()}
+    return others.get(name)
 
 
 COMMAND: Final = Command(

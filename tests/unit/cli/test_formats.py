@@ -1,13 +1,28 @@
 """
-Text of rows: letters of all scripts, and quotes.
+Text of rows: letters of all scripts, quotes, times, and lines made fast.
 """
 
 from __future__ import annotations
 
-import pytest
+import contextlib
+import csv
+import io
+import sqlite3
+import time
 
-from sqlite_log_handler._cli.formats import json_safe
+import pytest
+from command_line import record
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from sqlite_log_handler import LogReader, Row
+from sqlite_log_handler._cli.commands.export import write_csv
+from sqlite_log_handler._cli.formats import CLOCKS, Clock, Short, json_safe
+from sqlite_log_handler._cli.terminal import plain
 from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._logfile.schema import SCHEMA
+from sqlite_log_handler._logfile.times import from_microseconds
+from sqlite_log_handler._read.reader import columns_of
 
 
 def test_logfmt_quotes_what_must_be(run):
@@ -42,3 +57,116 @@ def test_joiners_pass(text):
     assert text == printable(text) == json_safe(text)
     assert (f"{text}\\x1b", rf"{text}\u001b") == (printable(f"{text}\x1b"), json_safe(f"{text}\x1b"))
     assert r"\u200b\u200e\u200f\u2060\u202e" == printable("\u200b\u200e\u200f\u2060\u202e")
+
+
+# Lines --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["UTC", "CET-1CEST,M3.5.0,M10.5.0/3", "<+0545>-5:45", "<-004430>+0:44:30"])
+def zone(request, monkeypatch):
+    """
+    Be in one time zone after the other; the last one was Liberia's until 1972.
+    """
+    if not hasattr(time, "tzset"):
+        pytest.skip("the zone cannot be set on this system")
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield request.param
+    monkeypatch.undo()
+    time.tzset()
+
+
+@given(
+    times=st.lists(
+        st.integers(-(2**63), 2**63 - 1) | st.integers(1_743_200_000, 1_743_300_000).map((1_000_000).__mul__)
+    )
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("digits", [0, 3, 6])
+@pytest.mark.parametrize("pattern", ["%b %d %H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"])
+def test_a_minute_is_written_once_and_right(zone, pattern, digits, times):
+    """A clock writes a minute once and adds the seconds; that is what the calendar says, in every zone."""
+    clock = Clock(pattern, digits=digits)
+
+    for created_us in times:
+        second, micros = divmod(created_us, 1_000_000)
+        fraction = f".{micros:06d}"[: digits + 1] if digits else ""
+        moment = from_microseconds(second * 1_000_000)
+        expected = f"@{second}{fraction}"
+        if moment is not None:
+            with contextlib.suppress(OverflowError, OSError, ValueError):
+                moment = moment.astimezone()
+            expected = moment.strftime(pattern.removesuffix("%z")) + fraction
+            expected += moment.isoformat()[19:] if pattern.endswith("%z") else ""
+        assert expected == clock(created_us)
+
+
+def whole(row, clock):
+    """
+    Return the lines of a row, made of all of its columns and in the plainest way.
+    """
+    first, *more = row.message.split("\n")
+    lines = [f"{clock(row.created_us)} {printable(f'{row.level:<8} {row.logger}: {first}')}"]
+    for text in ("\n".join(more), row.exc_text, row.stack_info):
+        if text:
+            lines += ["    " + printable(line) for line in text.rstrip("\n").split("\n")]
+    return lines
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\n\r\x1b\u202e\x00 ,\"'"), max_size=20)
+
+
+@given(rows=st.lists(st.tuples(TEXT, TEXT, st.none() | TEXT, st.none() | TEXT, st.integers(0, 60)), max_size=8))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@example(rows=[("one\ntwo", "a\nb", None, None, 20)])
+def test_a_line_is_the_same_from_a_few_columns(tmp_path_factory, rows):
+    """`show` reads few columns and takes no detour for plain text; the lines are those of the whole rows."""
+    path = tmp_path_factory.mktemp("few") / "app-log.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN; {SCHEMA}")
+        connection.execute("INSERT INTO processes VALUES (1, 'host', 42, 'Main', 0, 'program')")
+        for number, (message, logger, exc_text, stack_info, level) in enumerate(rows):
+            connection.execute("INSERT INTO sources VALUES (?, ?, 'app.py', ?, 'work')", (number, logger, number))
+            connection.execute(
+                "INSERT INTO records (created_us, levelno, source_id, process_id, message, exc_text, stack_info) "
+                "VALUES (?, ?, ?, 1, ?, ?, ?)",
+                (number * 1_500_000, level, number, message, exc_text, stack_info),
+            )
+        connection.commit()
+
+    with LogReader(path) as reader:
+        for clock in CLOCKS.values():
+            short = Short(clock(True), plain)
+            expected = [line for row in reader for line in whole(row, clock(True))]
+            assert expected == list(short.lines(columns_of(reader, short.columns)))
+
+
+@given(rows=st.lists(st.tuples(*[st.none() | st.integers() | TEXT] * len(Row._fields)), max_size=5))
+def test_csv_is_read_back(rows):
+    """Each cell comes back from CSV, whatever is in it; where no lone CR is, the `csv` module writes the same."""
+    file, other = io.StringIO(newline=""), io.StringIO(newline="")
+    assert len(rows) == write_csv([Row(*row) for row in rows], file)
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+
+    file.seek(0)
+    assert [list(Row._fields), *cells] == list(csv.reader(file))
+    if "\r" not in str(file.getvalue()):
+        csv.writer(other, lineterminator="\n").writerows([Row._fields, *rows])
+        assert other.getvalue() == file.getvalue()
+
+
+@pytest.mark.parametrize("name", ["short", "verbose", "cat"])
+def test_a_message_of_several_lines_is_shown_as_lines(run, make_handler, path, name):
+    r"""
+    The further lines of a message stand below the first, indented, so that none can pass for a row or a field.
+
+    A message of several lines was once one line with \\n in it, which nobody could read.
+    """
+    handler = make_handler()
+    handler.handle(record("query failed:\n  SELECT 1\n    source=forged\x1b[2J\n"))
+    handler.close()
+
+    _, lines = run(str(path), "-o", name)
+    indent = " " * (8 if name == "verbose" else 4)
+    assert lines[0].endswith("query failed:")
+    assert [f"{indent}  SELECT 1", rf"{indent}    source=forged\x1b[2J"] == lines[1:3]
