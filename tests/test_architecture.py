@@ -34,11 +34,13 @@ ARROWS = {
     # The face has the version.
     "_cli": {"__init__", "_logfile", "_write", "_read", "_forward", "serve"},
     "serve": {"_logfile", "_read"},
+    "metrics": {"__init__"},
 }
 
 # What a module needs beside the standard library, which an extra brings; imported by nobody before a command runs.
 EXTRAS = {
     "_forward.otlp": {"opentelemetry"},
+    "metrics": {"opentelemetry", "prometheus_client"},
     "serve": set(),  # a program imports it for what `serve.app` has
     "serve.app": {"anyio", "starlette"},
     "serve.server": {"uvicorn"},
