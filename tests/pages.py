@@ -16,7 +16,7 @@ README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 
 # How the names of files end, where that is not the name of the language.
-ENDINGS = {"python": "(?:py|ipynb)"}
+ENDINGS = {"ini": "(?:ini|service)", "python": "(?:py|ipynb)"}
 
 
 class Block(NamedTuple):
