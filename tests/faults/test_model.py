@@ -56,6 +56,8 @@ class Machine(RuleBasedStateMachine):
         listener = handler.listener
         listener._clock, listener._sleep = lambda: self.now, self.sleep
         listener.operator.say = self.said.append
+        # However long it takes, while a commit that is stuck is waited for a moment only.
+        listener._close_beside_fork = lambda timeout: listener._close_for_fork()
         write = listener.writer.write
 
         def fails(batch, outcome):

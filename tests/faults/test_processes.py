@@ -317,7 +317,7 @@ def test_a_process_that_is_stopped_in_a_commit(start, run, contents):
     run(
         """
         pid, now = int(arguments[0]), [0.0]
-        _listener.TURN_OUTAGE_AFTER = 5
+        _outage.TURN_OUTAGE_AFTER = 5
         handler = SQLiteHandler(path, flush_interval=3600)
         logger.addHandler(handler)
         handler.listener._clock = lambda: now[0]
