@@ -2,15 +2,20 @@
 Connections to a log file, and whether it is one: nothing here creates a file, and nothing in the file is run.
 """
 
+import contextlib
 import os
 import sqlite3
-from functools import partial
+from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 from sqlite_log_handler._logfile import forks
-from sqlite_log_handler._logfile.errors import ForeignFileError, NewerSchemaError
-from sqlite_log_handler._logfile.schema import APPLICATION_ID, USER_VERSION
+from sqlite_log_handler._logfile.errors import CorruptFileError, ForeignFileError, NewerSchemaError
+from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA, USER_VERSION
+
+# The number of the rowid among the columns of an index; an expression has a lower one.
+_ROWID: Final = -1
 
 
 def identity_of(path: str) -> tuple[int, int] | None:
@@ -94,11 +99,7 @@ def is_ours(
         sqlite3.OperationalError: The file cannot be read at this moment.
     """
     try:
-        # One statement: if another process makes a log of it meanwhile, this sees nothing of it, or all.
-        tables, application_id, user_version = connection.execute(
-            "SELECT (SELECT count(*) FROM sqlite_master), application_id, user_version "
-            "FROM pragma_application_id, pragma_user_version"
-        ).fetchone()
+        application_id, user_version, tables = _header_of(connection)
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
             message = f"{path!r} is not an SQLite database: {advice}"
@@ -116,3 +117,76 @@ def is_ours(
         message = f"{path!r} is an SQLite database of another program: {advice}"
         raise ForeignFileError(message)
     return False
+
+
+def _header_of(connection: sqlite3.Connection) -> tuple[int, int, int]:
+    # Not from `pragma_application_id`: a file may have a view of that name. In one transaction: if another process
+    # makes a log of it meanwhile, this sees nothing of it, or all.
+    alone = not connection.in_transaction
+    if alone:
+        connection.execute("BEGIN")
+    try:
+        application_id, user_version, tables = (
+            connection.execute(sql).fetchone()[0]
+            for sql in ("PRAGMA application_id", "PRAGMA user_version", "SELECT EXISTS (SELECT 1 FROM sqlite_master)")
+        )
+    finally:
+        if alone and connection.in_transaction:
+            connection.execute("ROLLBACK")
+    return application_id, user_version, tables
+
+
+def require_schema(connection: sqlite3.Connection, path: str) -> None:
+    """
+    Refuse a file in which something else stands in the place of a table of ours: what SQLite would run in a view, a
+    virtual table, a generated column or an index, the file could choose.
+
+    It looks at the text of each object, because SQLite makes the object of nothing else.
+
+    Raises:
+        CorruptFileError: A table is missing or is another one, or an index of it runs an expression.
+    """
+    expected = tables()
+    found = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
+    odd = [name for name, sql in expected.items() if sql not in found]
+    if not odd and found - {*expected.values()}:
+        odd = [index for table in expected for index in _odd_indexes(connection, table)]
+    if odd:
+        message = (
+            f"{path!r}: its {odd[0]!r} is not as a log has it: it was cut, or was not made by this package; "
+            "`.recover` of the sqlite3 shell saves what can be saved"
+        )
+        raise CorruptFileError(message)
+
+
+# The view `logs` is for people, and SQLite makes its own tables by itself: we read neither.
+_NOT_READ: Final = {"logs", "sqlite_sequence"}
+
+
+def tables() -> dict[str, str]:
+    """
+    Return the text of each table of a log, and of the view `volume`, by name.
+    """
+    return {
+        name: sql
+        for name, sql in schema().items()
+        if sql is not None and name not in _NOT_READ and not sql.startswith("CREATE INDEX")
+    }
+
+
+@cache
+def schema() -> dict[str, str | None]:
+    """
+    Return the text of each object of a log, by name; SQLite's own indexes have none.
+    """
+    with contextlib.closing(sqlite3.connect(":memory:")) as model:
+        model.executescript(SCHEMA)
+        return dict(model.execute("SELECT name, sql FROM sqlite_master"))
+
+
+def _odd_indexes(connection: sqlite3.Connection, table: str) -> Iterator[str]:
+    for _, index, _, _, partial_index in connection.execute(f"PRAGMA index_list({table})").fetchall():
+        quoted = index.replace('"', '""')
+        columns = connection.execute(f'PRAGMA index_xinfo("{quoted}")').fetchall()
+        if partial_index or any(column < _ROWID or collation != "BINARY" for _, column, _, _, collation, _ in columns):
+            yield index

@@ -5,28 +5,25 @@ Every condition is on the columns of `records` alone, so that it can stand in an
 other tables or not. Every value is a parameter, and so is every name that a user gives.
 """
 
-import contextlib
-import json
 import logging
 import re
-import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._logfile.times import HELP, from_microseconds, microseconds, parse_time
-from sqlite_log_handler._read.search import Term, pattern_terms, text_terms
+from sqlite_log_handler._read.search import Term, attribute_terms, pattern_terms, text_terms
 
 Names: TypeAlias = str | Collection[str]
 Scalar: TypeAlias = str | int | float | bool | None
+# Runs a statement on the file, and returns its rows; `Scan.all`.
+Ask: TypeAlias = Callable[[str], list[Any]]
 
 
 # What SQLite can keep as an integer.
 LOWEST: Final = -(2**63)
 HIGHEST: Final = 2**63 - 1
-_EXACT: Final = 2**53
-_LONG_INTEGER: Final = re.compile(r"-?[1-9][0-9]{18,}")
 
 
 class FilterError(ValueError):
@@ -81,12 +78,12 @@ _PYTHON: Final = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL
 _LEVEL_NAMES: Final = {**_PYTHON, "ERR": logging.ERROR, "CRIT": logging.CRITICAL, "WARN": logging.WARNING, "FATAL": 50}
 
 
-def where(connection: sqlite3.Connection, filters: Filters, now: datetime | None = None) -> Where:
+def where(ask: Ask, filters: Filters, now: datetime | None = None) -> Where:
     """
     Resolve `filters` against the file that is open.
 
     Args:
-        connection: The file: levels have names in it, and runs are counted in it.
+        ask: Runs a statement on the file: levels have names in it, and runs are counted in it.
         filters: What is wanted.
         now: What `yesterday` and `-1h` are counted from, as `parse_time` takes it; the local present by default.
 
@@ -106,7 +103,7 @@ def where(connection: sqlite3.Connection, filters: Filters, now: datetime | None
     given: Mapping[str, Any] = filters
     for name, make in _TERMS.items():
         if given.get(name) is not None:
-            terms += make(connection, given[name])
+            terms += make(ask, given[name])
     return Where(
         " AND ".join(sql for sql, _ in terms) or "1",
         tuple(parameter for _, parameters in terms for parameter in parameters),
@@ -226,29 +223,29 @@ def integer(name: str, value: int, least: int = LOWEST) -> int:
 # Each filter ----------------------------------------------------------------------------------------------------------
 
 
-def _level(connection: sqlite3.Connection, level: int | str) -> list[Term]:
-    return [("records.levelno BETWEEN ? AND ?", level_range(connection, level))]
+def _level(ask: Ask, level: int | str) -> list[Term]:
+    return [("records.levelno BETWEEN ? AND ?", level_range(ask, level))]
 
 
-def _logger(_: sqlite3.Connection, names: Names) -> list[Term]:
+def _logger(_: Ask, names: Names) -> list[Term]:
     sql, parameters = below("logger", names)
     return [(f"source_id IN (SELECT id FROM sources WHERE {sql})", parameters)]  # noqa: S608 - no value in it
 
 
-def _exclude(_: sqlite3.Connection, names: Names) -> list[Term]:
+def _exclude(_: Ask, names: Names) -> list[Term]:
     sql, parameters = below("logger", names)
     return [(f"source_id NOT IN (SELECT id FROM sources WHERE {sql})", parameters)]  # noqa: S608 - same
 
 
-def _process(_: sqlite3.Connection, pid: int) -> list[Term]:
+def _process(_: Ask, pid: int) -> list[Term]:
     return [("process_id IN (SELECT id FROM processes WHERE pid = ?)", (integer("process", pid),))]
 
 
-def _run(connection: sqlite3.Connection, number: int) -> list[Term]:
-    return [(f"process_id IN ({_SAME_RUN})", (run_id(connection, number),))]
+def _run(ask: Ask, number: int) -> list[Term]:
+    return [(f"process_id IN ({_SAME_RUN})", (run_id(ask, number),))]
 
 
-def _thread(_: sqlite3.Connection, thread: int | str) -> list[Term]:
+def _thread(_: Ask, thread: int | str) -> list[Term]:
     if not isinstance(thread, str):
         return [("(thread_name = ? OR thread = ?)", (str(integer("thread", thread)), thread))]
     # A thread may have any name; a number of 19 digits is within 64 bits, or nearly.
@@ -256,16 +253,16 @@ def _thread(_: sqlite3.Connection, thread: int | str) -> list[Term]:
     return [("(thread_name = ? OR thread = ?)", (thread, number))]
 
 
-def _task(_: sqlite3.Connection, name: str) -> list[Term]:
+def _task(_: Ask, name: str) -> list[Term]:
     return [("task_name = ?", (name,))]
 
 
-def _exception(_: sqlite3.Connection, name: str) -> list[Term]:
+def _exception(_: Ask, name: str) -> list[Term]:
     # Not LIKE, which ignores case: `zlib.error` is not `sqlite3.Error`.
     return [("(exc_type = ? OR substr(exc_type, -length(?)) = ?)", (name, f".{name}", f".{name}"))]
 
 
-def _source(_: sqlite3.Connection, source: str) -> list[Term]:
+def _source(_: Ask, source: str) -> list[Term]:
     path, line = _SOURCE.fullmatch(source).groups()  # type: ignore[union-attr]  # `check` has looked
     # The file with its folders, or any file of that name.
     sql = (
@@ -275,7 +272,7 @@ def _source(_: sqlite3.Connection, source: str) -> list[Term]:
     return [(sql, (int(line), path, path, path))]
 
 
-def _without(connection: sqlite3.Connection, without: Mapping[str, Any]) -> list[Term]:
+def _without(ask: Ask, without: Mapping[str, Any]) -> list[Term]:
     """
     Return a condition for each value that must not be there; a row that has nothing in the place has not that value.
     """
@@ -283,7 +280,7 @@ def _without(connection: sqlite3.Connection, without: Mapping[str, Any]) -> list
     for name, values in without.items():
         for value in [values] if isinstance(values, str) or not isinstance(values, Collection) else values:
             check({name: value})  # type: ignore[misc]  # says so when there is no such filter
-            found = _TERMS[name](connection, value) if name in _WITHOUT else []
+            found = _TERMS[name](ask, value) if name in _WITHOUT else []
             if not found:
                 message = f"without={name!r}: choose from {', '.join(sorted(_WITHOUT))}; for loggers there is `exclude`"
                 raise FilterError(message)
@@ -296,7 +293,7 @@ def _without(connection: sqlite3.Connection, without: Mapping[str, Any]) -> list
 IN_LEDGER: Final = frozenset({"since", "until", "level", "logger", "exclude", "process", "run"})
 
 
-def drops_where(connection: sqlite3.Connection, filters: Filters, now: datetime | None = None) -> Term:
+def drops_where(ask: Ask, filters: Filters, now: datetime | None = None) -> Term:
     """
     Return the condition on `drops` that these filters come to; those that the ledger knows nothing of let all pass.
     """
@@ -307,7 +304,7 @@ def drops_where(connection: sqlite3.Connection, filters: Filters, now: datetime 
     given: Mapping[str, Any] = filters
     for name, make in _LEDGER_TERMS.items():
         if given.get(name) is not None:
-            terms += make(connection, given[name], now)
+            terms += make(ask, given[name], now)
     return " AND ".join(sql for sql, _ in terms) or "1", tuple(value for _, values in terms for value in values)
 
 
@@ -354,23 +351,23 @@ def below(column: str, names: Names, others: Sequence[str] = ()) -> tuple[str, t
     return f"({' OR '.join(terms) or '0'})", tuple(parameters)
 
 
-def level_range(connection: sqlite3.Connection, level: int | str) -> tuple[int, int]:
+def level_range(ask: Ask, level: int | str) -> tuple[int, int]:
     """
     Read `WARNING`, `30`, `INFO..WARNING`, `..INFO`: the lowest and the highest level that are meant.
     """
     both = _RANGE.fullmatch(str(level))
     if both is None:
-        return _levelno(connection, str(level)), HIGHEST
+        return _levelno(ask, str(level)), HIGHEST
     low, high = both.groups()
-    lowest = _levelno(connection, low) if low else LOWEST
-    highest = _levelno(connection, high) if high else HIGHEST
+    lowest = _levelno(ask, low) if low else LOWEST
+    highest = _levelno(ask, high) if high else HIGHEST
     if lowest > highest:
         message = f"{level!r} has no level in it: write the lower one first, {high}..{low}"
         raise FilterError(message)
     return lowest, highest
 
 
-def settled(connection: sqlite3.Connection, filters: Filters) -> Filters:
+def settled(ask: Ask, filters: Filters) -> Filters:
     """
     Return `filters` as they hold from now on, with the level and the bounds of time in numbers.
 
@@ -384,19 +381,22 @@ def settled(connection: sqlite3.Connection, filters: Filters) -> Filters:
     }
     level = filters.get("level")
     if level is not None:
-        low, high = level_range(connection, level)
+        low, high = level_range(ask, level)
         bounds["level"] = f"{low}..{high}"
     return {**filters, **bounds}
 
 
-def _levelno(connection: sqlite3.Connection, name: str) -> int:
+def _levelno(ask: Ask, name: str) -> int:
     try:
         number = int(name)
     except ValueError:
         pass
     else:
         return integer("level", number)
-    named = {str(name).upper(): int(levelno) for levelno, name in connection.execute("SELECT * FROM levels")}
+    named = {
+        str(name).upper(): int(levelno)
+        for levelno, name in ask("SELECT CAST(levelno AS INTEGER), CAST(name AS TEXT) FROM levels")
+    }
     known = {**_LEVEL_NAMES, **named}
     if name.strip().upper() in known:
         return known[name.strip().upper()]
@@ -411,13 +411,13 @@ SELECT other.id FROM processes AS one JOIN processes AS other USING (host, pid, 
 """
 
 
-def run_id(connection: sqlite3.Connection, number: int) -> int:
+def run_id(ask: Ask, number: int) -> int:
     """
     Find the process that run `number` is: 0 the last that was started, -1 the one before, 1 the first.
     """
     # Where the start is not known (0), the records came from another process, and it is no run of its own.
     sql = "SELECT min(id) FROM processes WHERE started_us > 0 GROUP BY host, pid, started_us ORDER BY started_us, 1"
-    ids = [id_ for (id_,) in connection.execute(sql)]
+    ids = [id_ for (id_,) in ask(sql)]
     index = number - 1 if number > 0 else len(ids) - 1 + number
     if not 0 <= index < len(ids):
         message = f"there is no run {number}: the log has {len(ids)}; 0 is the last, -1 the one before, 1 the first"
@@ -425,45 +425,18 @@ def run_id(connection: sqlite3.Connection, number: int) -> int:
     return int(ids[index])
 
 
-# Attributes -----------------------------------------------------------------------------------------------------------
-
-# No path is made of the key: in a path, quotes cannot be escaped. What is no JSON has no attributes.
-_ATTRIBUTE: Final = """
-EXISTS (
-    SELECT 1 FROM json_each(CASE WHEN json_valid(attributes) THEN attributes END) AS attribute
-    WHERE attribute.key = ? AND (
-        (attribute.type IN ('integer', 'real') AND attribute.value = ?)
-        OR (typeof(attribute.value) = 'real' AND (instr(attributes, ? || ',') OR instr(attributes, ? || '}')))
-        OR CASE attribute.type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' WHEN 'null' THEN 'null'
-            ELSE CAST(attribute.value AS TEXT) END = ?
-    )
-)
-"""
+# Attributes and text --------------------------------------------------------------------------------------------------
 
 
-def _attributes(_: sqlite3.Connection, attributes: Mapping[str, Scalar]) -> list[Term]:
-    return [_attribute(key, value) for key, value in attributes.items()]
+def _attributes(_: Ask, attributes: Mapping[str, Scalar]) -> list[Term]:
+    return [term for key, value in attributes.items() for term in attribute_terms(key, value)]
 
 
-def _attribute(key: str, value: Scalar) -> Term:
-    text = value if isinstance(value, str) else json.dumps(value)
-    number: float | None = None
-    with contextlib.suppress(ValueError):
-        # Beyond it floats leave integers out; those are compared as text.
-        number = float(text) if abs(float(text)) < _EXACT else None
-    # SQLite makes a float of an integer beyond 64 bits: what it was stands in the JSON alone, as the handler writes it.
-    member = f"{json.dumps(key, ensure_ascii=False)}: {text}" if _LONG_INTEGER.fullmatch(text) else None
-    return _ATTRIBUTE, (key, number, member, member, text)
-
-
-# Text -----------------------------------------------------------------------------------------------------------------
-
-
-def _text(_: sqlite3.Connection, text: str) -> list[Term]:
+def _text(_: Ask, text: str) -> list[Term]:
     return text_terms(text)
 
 
-def _pattern(_: sqlite3.Connection, pattern: str) -> list[Term]:
+def _pattern(_: Ask, pattern: str) -> list[Term]:
     try:
         return pattern_terms(pattern)
     except (re.error, OverflowError, RecursionError) as error:  # the others for what is too large or too deep
@@ -472,7 +445,7 @@ def _pattern(_: sqlite3.Connection, pattern: str) -> list[Term]:
 
 
 # In this order in the condition: what costs most last, because SQLite looks at its terms from left to right.
-_TERMS: Final[Mapping[str, Callable[[sqlite3.Connection, Any], list[Term]]]] = {
+_TERMS: Final[Mapping[str, Callable[[Ask, Any], list[Term]]]] = {
     "level": _level,
     "run": _run,
     "process": _process,
@@ -492,14 +465,14 @@ _WITHOUT: Final = frozenset(_TERMS) - {"logger", "exclude", "without"}
 
 # The same for the ledger. A gap behind the last row that is not wanted belongs to what is.
 # Of loggers beyond the first thousand of a tick it is not known whose records were dropped.
-_LEDGER_TERMS: Final[Mapping[str, Callable[[sqlite3.Connection, Any, datetime], list[Term]]]] = {
+_LEDGER_TERMS: Final[Mapping[str, Callable[[Ask, Any, datetime], list[Term]]]] = {
     "since": lambda _, value, now: [("until_us >= ?", (_moment("since", value, now),))],
     "until": lambda _, value, now: [("since_us <= ?", (_moment("until", value, now),))],
     "after_id": lambda _, value, __: [("after_id >= ?", (integer("after_id", value),))],
     "up_to_id": lambda _, value, __: [("after_id < ?", (integer("up_to_id", value),))],
-    "level": lambda connection, value, _: [("drops.levelno BETWEEN ? AND ?", level_range(connection, value))],
+    "level": lambda ask, value, _: [("drops.levelno BETWEEN ? AND ?", level_range(ask, value))],
     "logger": lambda _, names, __: [below("logger", names, others=[OTHER_LOGGERS])],
     "exclude": lambda _, names, __: [("NOT " + below("logger", names)[0], below("logger", names)[1])],
-    "process": lambda connection, value, _: _process(connection, value),
-    "run": lambda connection, value, _: _run(connection, value),
+    "process": lambda ask, value, _: _process(ask, value),
+    "run": lambda ask, value, _: _run(ask, value),
 }

@@ -2,19 +2,18 @@
 Open a log for reading, whoever made the file and whatever is in it.
 
 - Nothing is written: the file is opened read-only, and no query can change it.
-- Nothing in the file is run: neither functions in views (`trusted_schema`), nor a path that looks like a URI.
-- Nothing in the file can hold us up without end: a statement has a limit of steps, and a value one of bytes.
+- Nothing in the file is run: its tables have to be those of a log, word for word, before a row is read.
+- Nothing in the file can hold us up without end, nor take memory without end: see `budget`.
 - Each condition has an error of its own name, which says what to do.
 """
 
 import os
 import sqlite3
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from sqlite_log_handler._logfile.connect import connect_read_only, is_ours, primary_code
+from sqlite_log_handler._logfile.connect import connect_read_only, is_ours, primary_code, require_schema
 from sqlite_log_handler._logfile.errors import (
     BusyFileError,
     CorruptFileError,
@@ -25,14 +24,7 @@ from sqlite_log_handler._logfile.errors import (
     UnreadableFileError,
 )
 from sqlite_log_handler._logfile.forks import Connection, lost
-
-# Steps of SQLite's machine in one statement: some seconds, and one more for each byte of the file, so that no sensible
-# query on a log of any size comes near it. An endless view does.
-_STEPS: Final = 500_000_000
-_STEPS_AT_ONCE: Final = 200_000
-
-# A value that the handler keeps is 64 KiB by default.
-_VALUE_BYTES: Final = 16 * 1024 * 1024
+from sqlite_log_handler._read.budget import VALUE_MIB, Budget
 
 _CACHE_KIB: Final = 8 * 1024
 
@@ -58,12 +50,12 @@ _NAMED: Final[dict[int, tuple[type[LogFileError], str]]] = {
     sqlite3.SQLITE_PERM: (UnreadableFileError, "make the file and its folder readable"),
     sqlite3.SQLITE_AUTH: (UnreadableFileError, "make the file and its folder readable"),
     sqlite3.SQLITE_IOERR: (UnreadableFileError, "the disk does not answer as it should"),
-    sqlite3.SQLITE_INTERRUPT: (LimitError, "it asks for more steps than any log does: it was not made by this package"),
+    sqlite3.SQLITE_INTERRUPT: (LimitError, "it asks for more work than any log does: it was not made by this package"),
     sqlite3.SQLITE_TOOBIG: (
         LimitError,
-        f"it holds a value of more than {_VALUE_BYTES >> 20} MiB: read on behind that row with `after_id`",
+        f"it holds a row of more than {VALUE_MIB} MiB: read on behind that row with `after_id`",
     ),
-    sqlite3.SQLITE_ERROR: (CorruptFileError, "it does not have the tables that a log has"),
+    sqlite3.SQLITE_ERROR: (CorruptFileError, "it holds what no log holds"),
 }
 
 
@@ -81,39 +73,6 @@ def named_errors(path: str) -> Iterator[None]:
         kind, advice = _NAMED.get(code, (LogFileError, "it cannot be read"))
         message = f"{path!r}: {advice} ({error})"
         raise kind(message) from error
-
-
-class StepBudget:
-    """
-    End a statement that takes too many steps; `restart` before each.
-    """
-
-    def __init__(self, connection: sqlite3.Connection, steps: int) -> None:
-        self._most = self._left = steps // _STEPS_AT_ONCE
-        connection.set_progress_handler(self._tick, _STEPS_AT_ONCE)
-
-    def restart(self) -> None:
-        """
-        Begin to count anew.
-        """
-        self._left = self._most
-
-    def lift(self) -> None:
-        """
-        Let the next statement take any number of steps: those of `PRAGMA integrity_check` are of our making.
-        """
-        self._left = sys.maxsize
-
-    @property
-    def reached(self) -> bool:
-        """
-        Whether the last statement was ended by it.
-        """
-        return self._left < 0
-
-    def _tick(self) -> bool:
-        self._left -= 1
-        return self.reached
 
 
 def require_file(path: str) -> None:
@@ -137,13 +96,14 @@ def require_file(path: str) -> None:
 
 class Opened(NamedTuple):
     """
-    A log that is open for reading.
+    A log that is open for reading, and the budget of what is asked of it.
 
     `notice` is what the reader has to be told about it, if anything. With `immutable`, the connection does not see what
     is written from now on.
     """
 
     connection: Connection
+    budget: Budget
     notice: str | None
     immutable: bool
 
@@ -163,7 +123,7 @@ def open_log(path: str, *, timeout: float = 5.0) -> Opened:
     notice, immutable = None, False
     with named_errors(path):
         try:
-            connection = _connect(path, timeout)
+            connection, budget = _connect(path, timeout)
         except sqlite3.OperationalError as error:
             # Where SQLite has its -wal: beside the file to which a link leads.
             real = os.path.realpath(path)
@@ -171,13 +131,13 @@ def open_log(path: str, *, timeout: float = 5.0) -> Opened:
                 raise
             # Beside a file in WAL mode SQLite makes a -shm, and here it may not.
             immutable = True
-            connection = _connect(path, timeout, immutable=True)
+            connection, budget = _connect(path, timeout, immutable=True)
             if os.path.exists(real + "-wal") and os.stat(real + "-wal").st_size:
                 notice = (
                     f"{path!r} is read without its -wal, whose rows are left out: that takes the right to write to its "
                     "folder. Copy both files to a folder of your own to see them"
                 )
-    return Opened(connection, notice, immutable)
+    return Opened(connection, budget, notice, immutable)
 
 
 def _may_be_immutable(path: str) -> bool:
@@ -187,29 +147,24 @@ def _may_be_immutable(path: str) -> bool:
     return os.access(path, os.R_OK) and not os.path.exists(path + "-journal")
 
 
-def _connect(path: str, timeout: float, *, immutable: bool = False) -> Connection:
+def _connect(path: str, timeout: float, *, immutable: bool = False) -> tuple[Connection, Budget]:
     connection = connect_read_only(path, timeout=timeout, immutable=immutable)
-    if connection.file in lost:
-        connection.close()
-        message = f"{path!r}: this process was forked in the middle of a query on it: start the process by spawn"
-        raise UnreadableFileError(message)
     try:
-        with connection.in_use():
-            ours = is_ours(connection, path, advice=ADVICE)
-            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _VALUE_BYTES)
-            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        budget = Budget(connection, path, os.stat(path).st_size)
+        _check(connection, budget, path)
     except BaseException:
         connection.close()
         raise
-    if not ours:
-        connection.close()
-        message = f"{path!r} is an empty database: no log was written to it yet"
-        raise EmptyFileError(message)
-    return connection
+    return connection, budget
 
 
-def step_budget(connection: sqlite3.Connection, path: str) -> StepBudget:
-    """
-    Give statements on a file of this size their budget of steps.
-    """
-    return StepBudget(connection, _STEPS + os.stat(path).st_size)
+def _check(connection: Connection, budget: Budget, path: str) -> None:
+    if connection.file in lost:
+        message = f"{path!r}: this process was forked in the middle of a query on it: start the process by spawn"
+        raise UnreadableFileError(message)
+    with connection.in_use(), budget:
+        if not is_ours(connection, path, advice=ADVICE):
+            message = f"{path!r} is an empty database: no log was written to it yet"
+            raise EmptyFileError(message)
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        require_schema(connection, path)

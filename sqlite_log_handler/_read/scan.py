@@ -16,26 +16,36 @@ Filters on time are turned to bounds of the ids first, by the index alone. Clock
 time is asked of every row within these bounds as well.
 """
 
+import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import suppress
-from typing import Any, Final
+import time
+from collections.abc import Callable, Iterator
+from operator import lt
+from typing import Any, Final, TypeVar
 
-from sqlite_log_handler._logfile.connect import primary_code
+from sqlite_log_handler._logfile.connect import primary_code, schema, tables
+from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
 from sqlite_log_handler._logfile.forks import Connection
-from sqlite_log_handler._read.filters import HIGHEST, Where
-from sqlite_log_handler._read.opening import named_errors, open_log, step_budget
-from sqlite_log_handler._read.search import SEARCH, search
+from sqlite_log_handler._read.filters import HIGHEST, LOWEST, Where
+from sqlite_log_handler._read.opening import named_errors, open_log
+from sqlite_log_handler._read.search import HAS_ATTRIBUTE, SEARCH, has_attribute, search
 
-# Rows that a statement hands out at most: at 64 KiB each they take 16 MiB.
-BATCH: Final = 250
+# Rows that a statement hands out at most, and characters where rows are large. At 96 KiB each the rows take 12 MiB, and
+# four times as much where a character takes four bytes.
+BATCH: Final = 128
+_BATCH_TEXT: Final = 1024 * 1024
+
+# Lines and characters that are in memory at a time, where they are counted or sorted.
+MOST: Final = 100_000
+_MOST_TEXT: Final = 8 * 1024 * 1024
 
 # Ids that a statement looks at: few at first, so that the first rows come at once; 50,000 take 2 to 50 ms.
 _FIRST_SPAN: Final = 1_000
 _SPAN: Final = 50_000
 
 Values = tuple[Any, ...]
+_Fetched = TypeVar("_Fetched")
 
 
 class Scan:
@@ -51,11 +61,11 @@ class Scan:
         self.path = path
         self._connection: Connection | None
         seen = _seen(path)
-        self._connection, self.notice, immutable = open_log(path, timeout=timeout)
+        self._connection, self.budget, self.notice, immutable = open_log(path, timeout=timeout)
         self._seen = seen if immutable else None
-        self._budget = step_budget(self.connection, path)
         self._raised: BaseException | None = None
-        self.connection.create_function(SEARCH, 3, self._search, deterministic=True)
+        for name, function in ((SEARCH, self._search), (HAS_ATTRIBUTE, has_attribute)):
+            self._connection.create_function(name, 3, function, deterministic=True)
 
     @property
     def connection(self) -> Connection:
@@ -101,40 +111,118 @@ class Scan:
         """
         connection = self._connection
         if connection is not None:
-            with suppress(sqlite3.ProgrammingError):  # closed since
+            with contextlib.suppress(sqlite3.ProgrammingError):  # closed since
                 connection.interrupt()
 
     def _search(self, pattern: str, ignore_case: bool, text: object) -> bool:  # noqa: FBT001 - as SQL hands it over
+        """
+        Be called by SQLite. The time is the user's, who has chosen the expression; Ctrl-C ends it.
+        """
+        begin = time.perf_counter()
         try:
             return search(pattern, ignore_case, text)
         except BaseException as error:
             self._raised = error
             raise
+        finally:
+            self.budget.extend(time.perf_counter() - begin)
+
+    def _run(self, sql: str, parameters: Values, fetch: Callable[[sqlite3.Cursor], _Fetched]) -> _Fetched:
+        """
+        Run one statement, here and nowhere else, so that each error of SQLite gets its name.
+        """
+        while True:
+            connection = self.connection
+            self._raised = None
+            with named_errors(self.path), connection.in_use(), self.budget:
+                try:
+                    with contextlib.closing(connection.execute(sql, parameters)) as cursor:
+                        return fetch(cursor)
+                except sqlite3.Error as error:
+                    self._mend(connection, error)
+
+    def _mend(self, connection: Connection, error: sqlite3.Error) -> None:
+        """
+        Return if the statement is to be run again, and raise what it is that went wrong if not.
+        """
+        code = primary_code(error)
+        if not code and connection.text_factory is str and "UTF-8" in str(error):
+            # Not written by the handler, and no reason to show nothing.
+            connection.text_factory = _lenient
+        elif code == sqlite3.SQLITE_TOOBIG and not self.budget.is_large:
+            self.budget.allow_large()
+        # What is raised while SQLite has the word, as by Ctrl-C, does not come out of it as what it was.
+        elif code == sqlite3.SQLITE_INTERRUPT and not self.budget.spent:
+            raise KeyboardInterrupt from error
+        elif "user-defined function" in str(error):
+            raise (self._raised or KeyboardInterrupt()) from error
+        else:
+            raise error
 
     def all(self, sql: str, parameters: Values = ()) -> list[Any]:
         """
         Run one statement and return its rows.
 
         Raises:
-            LogFileError: It cannot be read; the class says why.
+            LogFileError: It cannot be read, or there are too many rows; the class says why.
         """
-        self._budget.restart()
-        self._raised = None
-        with named_errors(self.path), self.connection.in_use():
-            try:
-                return self.connection.execute(sql, parameters).fetchall()
-            except sqlite3.OperationalError as error:
-                code = getattr(error, "sqlite_errorcode", None)
-                if code is None and self.connection.text_factory is str:
-                    # Text that is no UTF-8: not of our making, and no reason to show nothing.
-                    self.connection.text_factory = _lenient
-                    return self.all(sql, parameters)
-                # What is raised while SQLite has the word, as by Ctrl-C, does not come out of it as what it was.
-                if code == sqlite3.SQLITE_INTERRUPT and not self._budget.reached:
-                    raise KeyboardInterrupt from error
-                if "user-defined function" in str(error):
-                    raise (self._raised or KeyboardInterrupt()) from error
-                raise
+        return self._run(sql, parameters, self._fetch_all)
+
+    def _fetch_all(self, cursor: sqlite3.Cursor) -> list[Any]:
+        rows: list[Any] = []
+        text = 0
+        while some := cursor.fetchmany(1 if self.budget.is_large else BATCH):
+            rows += some
+            text += sum(map(_length, some))
+            self.require_few(len(rows), text)
+        return rows
+
+    def require_few(self, lines: int, text: int = 0) -> None:
+        """
+        Refuse to keep more lines and characters in memory than any log asks for.
+
+        Raises:
+            LimitError: There are more.
+        """
+        if lines > MOST or text > _MOST_TEXT:
+            message = (
+                f"{self.path!r}: more than {MOST:,} lines or {_MOST_TEXT >> 20} MiB would have to be kept in memory: "
+                "ask for less, by `since` or another filter"
+            )
+            raise LimitError(message)
+
+    def _require_order(self, holds: bool) -> None:  # noqa: FBT001 - the only argument
+        if not holds:
+            message = f"{self.path!r}: it is damaged: its ids are out of order; `sqlite-log check` says more"
+            raise CorruptFileError(message)
+
+    def batch(self, sql: str, parameters: Values) -> tuple[list[Any], bool]:
+        """
+        Run a statement that selects `BATCH` rows with ids between its first two parameters. The first column is the id.
+
+        Returns the rows, as far as they come to a bounded size, and whether that is all there are.
+
+        Raises:
+            CorruptFileError: The ids do not rise or fall one by one, so that there would be no end.
+        """
+        rows, cut = self._run(sql, parameters, self._fetch_batch)
+        ids = [parameters[0] - 1, *(row[0] for row in rows), parameters[1] + 1]
+        if len(ids) > 3 and ids[1] > ids[2]:  # noqa: PLR2004 - two rows between the bounds
+            ids[1:-1] = ids[-2:0:-1]
+        self._require_order(all(map(lt, ids, ids[1:])))
+        return rows, not cut and len(rows) < BATCH
+
+    def _fetch_batch(self, cursor: sqlite3.Cursor) -> tuple[list[Any], bool]:
+        if not self.budget.is_large:
+            return cursor.fetchall(), False
+        rows: list[Any] = []
+        text = 0
+        for row in cursor:
+            rows.append(row)
+            text += _length(row)
+            if text > _BATCH_TEXT:
+                return rows, True
+        return rows, False
 
     def one(self, sql: str, parameters: Values = ()) -> Any:
         """
@@ -142,28 +230,22 @@ class Scan:
         """
         return self.all(sql, parameters)[0][0]
 
-    def has_table(self, name: str) -> bool:
-        """
-        Tell whether the file has a table: one that was made before it was thought of does not.
-        """
-        return bool(self.one("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)))
-
     def check(self) -> list[str]:
         """
-        Have SQLite check the whole file, and return what is wrong with it.
+        Have SQLite check the file, and return what is wrong with it.
+
+        Where the file has more than a log has, only the tables of a log are looked at: to check another table may mean
+        to run what its author wrote.
         """
-        self._budget.lift()
+        there = {sql for (sql,) in self.all("SELECT sql FROM sqlite_master")}
+        names = [""] if there <= {*schema().values()} else [f"({name})" for name in tables()]
         faults: list[str] = []
-        with named_errors(self.path), self.connection.in_use():
+        for name in names:
             try:
-                faults += (text for (text,) in self.connection.execute("PRAGMA integrity_check") if text != "ok")
-            except sqlite3.DatabaseError as error:
-                if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
-                    raise KeyboardInterrupt from error  # as in `all`: there is no limit here
+                faults += (text for (text,) in self.all(f"PRAGMA integrity_check{name}") if text != "ok")
+            except CorruptFileError as error:
                 # So damaged that the check itself cannot go on: what it has found until then is said.
-                if primary_code(error) != sqlite3.SQLITE_CORRUPT:
-                    raise
-                faults.append(str(error))
+                faults.append(str(error.__cause__ or error))
         return faults
 
     def last_id(self) -> int:
@@ -179,7 +261,7 @@ class Scan:
         if where.since_us is None and where.until_us is None:
             low, high = self._ends_of("id")
         else:
-            since = where.since_us if where.since_us is not None else -HIGHEST
+            since = where.since_us if where.since_us is not None else LOWEST
             until = where.until_us if where.until_us is not None else HIGHEST
             ((low, high),) = self.all(
                 "SELECT min(id), max(id) FROM records WHERE created_us BETWEEN ? AND ?", (since, until)
@@ -191,7 +273,8 @@ class Scan:
     def _ends_of(self, column: str) -> tuple[Any, Any]:
         # In one statement, or all rows may be pruned between the two; with min and max apart, each is one look.
         ((lowest, highest),) = self.all(
-            f"SELECT (SELECT min({column}) FROM records), (SELECT max({column}) FROM records)"  # noqa: S608 - our own name
+            f"SELECT CAST((SELECT min({column}) FROM records) AS INTEGER), "  # noqa: S608 - our own name
+            f"CAST((SELECT max({column}) FROM records) AS INTEGER)"
         )
         return lowest, highest
 
@@ -218,12 +301,16 @@ class Scan:
             if backward:
                 begin = max(high - span + 1, low)
                 yield begin, high
-                high = self.one("SELECT max(id) FROM records WHERE id < ?", (begin,)) or low - 1
+                below = self.one("SELECT max(id) FROM records WHERE id < ?", (begin,))
+                high = low - 1 if below is None else below
+                self._require_order(high < begin)
             else:
                 end = min(low + span - 1, high)
                 yield low, end
                 # Over what was pruned or never there, however wide.
-                low = self.one("SELECT min(id) FROM records WHERE id > ?", (end,)) or high + 1
+                above = self.one("SELECT min(id) FROM records WHERE id > ?", (end,))
+                low = high + 1 if above is None else above
+                self._require_order(low > end)
             span = min(span * 4, widest)
 
     def rows(self, select: str, where: Where, *, backward: bool = False) -> Iterator[Values]:
@@ -235,14 +322,15 @@ class Scan:
         for span in self.spans(where, backward=backward):
             low, high = span
             while low <= high:
-                batch = self.all(sql, (low, high, *where.parameters))
+                batch, is_last = self.batch(sql, (low, high, *where.parameters))
                 yield from batch
-                if len(batch) < BATCH:
+                if is_last:
                     break
                 if backward:
                     high = batch[-1][0] - 1
                 else:
                     low = batch[-1][0] + 1
+                batch.clear()  # or two of them would be in memory while the next one is read
 
     def count(self, where: Where) -> int:
         """
@@ -256,7 +344,7 @@ class Scan:
         Narrow `where` down to the newest `count` rows that match now.
         """
         low, high = self.bounds(where)
-        sql = f"SELECT id FROM records WHERE id BETWEEN ? AND ? AND {where.sql} ORDER BY id DESC LIMIT ?"  # noqa: S608
+        sql = f"SELECT id FROM records WHERE id BETWEEN ? AND ? AND {where.sql} ORDER BY id DESC LIMIT ?"  # noqa: S608 - our own names
         for span in self.spans(where, backward=True):
             ids = self.all(sql, (*span, *where.parameters, count))
             count -= len(ids)
@@ -282,3 +370,7 @@ def _seen(path: str) -> list[tuple[int, int]]:
 
 def _lenient(text: bytes) -> str:
     return text.decode(errors="replace")
+
+
+def _length(row: Values) -> int:
+    return sum(len(value) for value in row if isinstance(value, str | bytes))

@@ -5,6 +5,9 @@ SQLite looks for text by itself, in C. A regular expression it does not know, so
 about those rows that contain what every match of the expression must contain, where that can be told.
 """
 
+import contextlib
+import json
+import math
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -14,10 +17,11 @@ from typing import Final, TypeAlias
 Term: TypeAlias = tuple[str, tuple[object, ...]]
 
 SEARCH: Final = "log_search"
+HAS_ATTRIBUTE: Final = "log_has_attribute"
 
 _LIKE_SPECIAL: Final = re.compile(r"([%_\\])")
-# SQLite takes 50,000 bytes for LIKE (https://sqlite.org/limits.html), and escaped, each character may be two.
-_LIKE_LONGEST: Final = 10_000
+# SQLite compares each character of a value with the whole text, in one step that nothing can end.
+_LONGEST: Final = 200
 
 
 def escape_like(text: str) -> str:
@@ -48,9 +52,10 @@ def text_terms(text: str) -> list[Term]:
     """
     Return the conditions that a text as it is comes to.
     """
-    if ignores_case(text) and not (text.isascii() and len(text) <= _LIKE_LONGEST):
-        return [_searched(re.escape(text), ignore_case=True)]
-    return [_contains(text, ignore_case=ignores_case(text))]
+    ignore_case = ignores_case(text)
+    if len(text) > _LONGEST or (ignore_case and not text.isascii()):
+        return [_searched(re.escape(text), ignore_case=ignore_case)]
+    return [_contains(text, ignore_case=ignore_case)]
 
 
 def pattern_terms(pattern: str) -> list[Term]:
@@ -151,4 +156,78 @@ def _literal_of(piece: re.Match[str]) -> str:
 def _longest(runs: Iterable[str], *, ignore_case: bool) -> str:
     if ignore_case:
         runs = [part for run in runs for part in _OTHER_CASES.split(run)]
-    return max(runs, key=len)[:_LIKE_LONGEST]
+    return max(runs, key=len)[:_LONGEST]
+
+
+# Attributes -----------------------------------------------------------------------------------------------------------
+
+
+# SQLite looks by itself where that is sure: in JSON without an escape. Numbers that are nearly the same are left to
+# Python, because SQLite rounds them otherwise, and makes a float of a long integer.
+_ATTRIBUTE: Final = f"""
+CASE WHEN instr(attributes, '\') THEN {HAS_ATTRIBUTE}(attributes, ?, ?)
+ELSE CASE json_type(attributes, ?)
+    WHEN 'text' THEN json_extract(attributes, ?) = ?
+    WHEN 'object' THEN json_extract(attributes, ?) = ?
+    WHEN 'array' THEN json_extract(attributes, ?) = ?
+    WHEN 'true' THEN ? = 'true'
+    WHEN 'false' THEN ? = 'false'
+    WHEN 'null' THEN ? = 'null'
+    ELSE (json_extract(attributes, ?) = ? OR abs(json_extract(attributes, ?) - ?) <= ?)
+        AND {HAS_ATTRIBUTE}(attributes, ?, ?)
+    END
+END
+"""
+
+
+def attribute_terms(key: str, value: str | float | None) -> list[Term]:
+    """
+    Return the conditions that an attribute comes to. A value is compared as text, and a number as a number.
+    """
+    text = value if isinstance(value, str) else json.dumps(value)
+    member = json.dumps(key, ensure_ascii=False)
+    if "\\" in member:  # no path can be made of it, in which quotes cannot be escaped
+        return [("instr(attributes, ?)", (member,)), (f"{HAS_ATTRIBUTE}(attributes, ?, ?)", (key, text))]
+    path, near = f"$.{member}", _as_float(text)
+    compared = (*(path, text) * 3, *(text,) * 3, *(path, near) * 2, near and abs(near) * 1e-9)
+    return [
+        (r"(instr(attributes, ?) AND json_valid(attributes) OR instr(attributes, '\'))", (member,)),
+        (_ATTRIBUTE, (key, text, path, *compared, key, text)),
+    ]
+
+
+def _as_float(text: str) -> float | None:
+    try:
+        found = number(text)
+        return None if found is None else float(found)
+    except OverflowError:
+        return math.inf
+
+
+def has_attribute(attributes: object, key: str, text: str) -> bool:
+    """
+    Tell whether a JSON object has a member of this value. This is the function `log_has_attribute` in SQL.
+    """
+    try:
+        members = json.loads(attributes, parse_int=number) if isinstance(attributes, str) else None
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(members, dict) or key not in members:
+        return False
+    value = members[key]
+    if isinstance(value, str):
+        return value == text
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == number(text):
+        return True
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) == text
+
+
+@lru_cache(maxsize=64)
+def number(text: str) -> float | None:
+    """
+    Read a number, an integer exactly; None for what is none. Python refuses integers of thousands of digits.
+    """
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return None

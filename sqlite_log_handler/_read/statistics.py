@@ -11,7 +11,8 @@ from typing import Final
 
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._logfile.units import parse_seconds
-from sqlite_log_handler._read.filters import FilterError, Filters, Where, drops_where, integer, where
+from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters, Where, drops_where, integer, where
+from sqlite_log_handler._read.rows import text, total, whole
 from sqlite_log_handler._read.scan import Scan
 
 _MOST_BUCKETS: Final = 100_000
@@ -125,36 +126,35 @@ class Books:
 # What is missing ------------------------------------------------------------------------------------------------------
 
 
-_GAPS: Final = """
-SELECT after_id, since_us, until_us, cause, logger, coalesce(levels.name, 'Level ' || drops.levelno), count,
-    processes.pid
+_GAPS: Final = f"""
+SELECT {whole("after_id")}, {whole("since_us")}, {whole("until_us")}, {text("cause")}, {text("logger")},
+    {text("coalesce(levels.name, 'Level ' || drops.levelno)")}, {whole("count")}, CAST(processes.pid AS INTEGER)
 FROM drops
     LEFT JOIN levels ON levels.levelno = drops.levelno
     LEFT JOIN processes ON processes.id = process_id
-WHERE {0}
-ORDER BY after_id, since_us, drops.id
-"""
-_PRUNED: Final = """
-SELECT * FROM (
-    SELECT last_id AS after_id, since_us, until_us, cause || ' (not forwarded)', '', '', unsent, NULL
+WHERE {{0}}
+ORDER BY 1, 2, drops.id
+"""  # noqa: S608 - no value in it
+_PRUNED: Final = f"""
+SELECT {whole("after_id")}, {whole("since_us")}, {whole("until_us")}, {text("cause")}, '', '', {whole("count")}, NULL
+FROM (
+    SELECT last_id AS after_id, since_us, until_us, cause || ' (not forwarded)' AS cause, unsent AS count
     FROM prunes WHERE unsent > 0
-) WHERE {0}
-"""
+) WHERE {{0}}
+"""  # noqa: S608 - same
 
 
 def gaps(scan: Scan, filters: Filters, now: datetime | None = None) -> list[Gap]:
     """
     Read the ledger; see `LogReader.gaps`.
     """
-    condition, parameters = drops_where(scan.connection, filters, now)
+    condition, parameters = drops_where(scan.all, filters, now)
     found = [Gap(*row) for row in scan.all(_GAPS.format(condition), parameters)]
-    if scan.has_table("prunes"):
-        # Whose rows they were is not known any more, so filters on that let them pass.
-        kept: Filters = {**filters, "level": None, "logger": None, "exclude": None, "process": None, "run": None}
-        condition, parameters = drops_where(scan.connection, kept, now)
-        found += [Gap(*row) for row in scan.all(_PRUNED.format(condition), parameters)]
-        found.sort(key=lambda gap: (gap.after_id, gap.since_us))
-    return found
+    # Whose rows were pruned is not known any more, so filters on that let them pass.
+    kept: Filters = {**filters, "level": None, "logger": None, "exclude": None, "process": None, "run": None}
+    condition, parameters = drops_where(scan.all, kept, now)
+    found += [Gap(*row) for row in scan.all(_PRUNED.format(condition), parameters)]
+    return sorted(found, key=lambda gap: (gap.after_id, gap.since_us))
 
 
 # How much there is ----------------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def histogram(
     """
     Count records over time; see `LogReader.histogram`.
     """
-    chosen = where(scan.connection, filters, now)
+    chosen = where(scan.all, filters, now)
     first, last = scan.ends(chosen)
     if first > last:
         return []
@@ -176,15 +176,20 @@ def histogram(
         message = f"bucket={bucket!r} makes {count:,} buckets of this log: take a longer one"
         raise FilterError(message)
     levels: list[dict[int, int]] = [{} for _ in range(count)]
-    # SQLite's division cuts towards zero, Python's down: shifted, nothing is below zero.
+    us = whole("created_us")
+    # SQLite's division cuts towards zero, and Python's down.
     sql = (
-        "SELECT part, levelno, count(*) FROM (SELECT (created_us - ?) / ? AS part, levelno FROM records "  # noqa: S608 - same
-        f"WHERE id BETWEEN ? AND ? AND {chosen.sql} LIMIT -1) GROUP BY 1, 2"
+        f"SELECT {us} / ? - ({us} % ? < 0) AS part, {whole('levelno')} AS levelno, count(*) FROM "  # noqa: S608 - same
+        f"(SELECT created_us, levelno FROM records WHERE id BETWEEN ? AND ? AND {chosen.sql} LIMIT -1) GROUP BY 1, 2"
     )
+    cells = 0
     for span in scan.spans(chosen):
-        for part, levelno, records in scan.all(sql, (begin * width, width, *span, *chosen.parameters)):
-            if 0 <= part < count:  # what a writer has added meanwhile may be later
-                levels[part][levelno] = levels[part].get(levelno, 0) + records
+        for part, levelno, records in scan.all(sql, (width, width, *span, *chosen.parameters)):
+            if 0 <= part - begin < count:  # what a writer has added meanwhile may be later
+                found = levels[part - begin]
+                cells += levelno not in found
+                found[levelno] = found.get(levelno, 0) + records
+        scan.require_few(cells)
     dropped = [0] * count
     for gap in gaps(scan, filters, now):
         part = gap.since_us // width - begin
@@ -208,7 +213,7 @@ def _width(bucket: str | float | None, span_us: int, most: int) -> int:
     """
     integer("most", most, 2)
     if bucket is None:
-        return next((round(s * 1e6) for s in _NICE_SECONDS if span_us / (s * 1e6) < most - 1), span_us)
+        return next((round(s * 1e6) for s in _NICE_SECONDS if span_us / (s * 1e6) < most - 1), min(span_us, HIGHEST))
     try:
         seconds = parse_seconds(bucket)
     except (TypeError, ValueError, OverflowError) as error:
@@ -228,28 +233,34 @@ def stats(scan: Scan, now_us: int) -> LogStats:
     Count what there is; see `LogReader.stats`.
     """
     levels: dict[int, int] = defaultdict(int)
-    rows = 0
-    sql = "SELECT levelno, count(*) FROM (SELECT levelno FROM records WHERE id BETWEEN ? AND ? LIMIT -1) GROUP BY 1"
+    sql = (
+        f"SELECT {whole('levelno')}, count(*) FROM "  # noqa: S608 - same
+        "(SELECT levelno FROM records WHERE id BETWEEN ? AND ? LIMIT -1) GROUP BY 1"
+    )
     for span in scan.spans(Where()):
         for levelno, count in scan.all(sql, span):
             levels[levelno] += count
-            rows += count
-    causes = dict(scan.all("SELECT cause, sum(count) FROM drops GROUP BY cause ORDER BY sum(count) DESC, cause"))
-    pruned, unsent = 0, 0
-    if scan.has_table("prunes"):
-        ((pruned, unsent),) = scan.all("SELECT ifnull(sum(count), 0), ifnull(sum(unsent), 0) FROM prunes")
+        scan.require_few(len(levels))
+    causes = dict(scan.all(f"SELECT {text('cause')}, {total('count')} FROM drops GROUP BY 1 ORDER BY 2 DESC, 1"))  # noqa: S608 - our own names
+    ((pruned, unsent),) = scan.all(f"SELECT {total('count')}, {total('unsent')} FROM prunes")  # noqa: S608 - our own names
+    # Each by itself, because then it is one look.
+    (ends,) = scan.all(
+        "SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records), "
+        "CAST((SELECT min(created_us) FROM records) AS INTEGER), CAST((SELECT max(created_us) FROM records) AS INTEGER)"
+    )
     wal = os.path.realpath(scan.path) + "-wal"
+    first_id, last_id, first_us, last_us = ends
     return LogStats(
-        rows=rows,
-        first_id=scan.one("SELECT min(id) FROM records"),
-        last_id=scan.one("SELECT max(id) FROM records"),
-        first_us=scan.one("SELECT min(created_us) FROM records"),
-        last_us=scan.one("SELECT max(created_us) FROM records"),
+        rows=sum(levels.values()),
+        first_id=first_id,
+        last_id=last_id,
+        first_us=first_us,
+        last_us=last_us,
         levels=dict(sorted(levels.items())),
-        level_names=dict(scan.all("SELECT levelno, name FROM levels ORDER BY levelno")),
+        level_names=dict(scan.all(f"SELECT {whole('levelno')}, {text('name')} FROM levels ORDER BY 1")),  # noqa: S608 - our own names
         loggers=scan.one("SELECT count(DISTINCT logger) FROM sources"),
-        sources=scan.one("SELECT count(*) FROM sources"),
-        processes=scan.one("SELECT count(*) FROM processes"),
+        sources=scan.one("SELECT count(id) FROM sources"),
+        processes=scan.one("SELECT count(id) FROM processes"),
         dropped=sum(causes.values()),
         dropped_by_cause=causes,
         pruned=pruned,
@@ -264,13 +275,11 @@ def stats(scan: Scan, now_us: int) -> LogStats:
 
 
 def _cursors(scan: Scan, now_us: int) -> Iterator[Cursor]:
-    if not scan.has_table("cursors"):
-        return
-    for name, after_id, updated_us in scan.all("SELECT name, after_id, updated_us FROM cursors ORDER BY name"):
-        lag = scan.one("SELECT count(*) FROM records WHERE id > ?", (after_id,))
-        oldest = scan.all("SELECT created_us FROM records WHERE id > ? ORDER BY id LIMIT 1", (after_id,))
-        seconds = max(now_us - oldest[0][0], 0) / 1e6 if oldest else 0.0
-        yield Cursor(name, after_id, updated_us, lag, seconds)
+    sql = f"SELECT {text('name')}, {whole('after_id')}, {whole('updated_us')} FROM cursors ORDER BY 1"  # noqa: S608 - our own names
+    for name, after_id, updated_us in scan.all(sql):
+        lag = scan.one("SELECT count(id) FROM records WHERE id > ?", (after_id,))
+        oldest = scan.all(f"SELECT {whole('created_us')} FROM records WHERE id > ? ORDER BY id LIMIT 1", (after_id,))  # noqa: S608 - our own names
+        yield Cursor(name, after_id, updated_us, lag, max(now_us - oldest[0][0], 0) / 1e6 if oldest else 0.0)
 
 
 def books(scan: Scan) -> Books:
@@ -278,22 +287,22 @@ def books(scan: Scan) -> Books:
     Count everything twice; see `LogReader.books`.
     """
     # One statement, and so one moment, beside a program that logs.
-    pruned = "(SELECT ifnull(sum(count), 0) FROM prunes)" if scan.has_table("prunes") else "0"
-    ((rows, warnings, *others),) = scan.all(_BOOKS.format(pruned))
+    ((rows, warnings, *others),) = scan.all(_BOOKS)
     return Books(rows - warnings, warnings, *others)
 
 
+# `count(*)` is one step to SQLite, however long it takes; `count(id)` is not.
 _BOOKS: Final = f"""
 WITH warnings AS (
     SELECT json_extract(attributes, '$.dropped') AS dropped FROM records
     WHERE source_id IN (SELECT id FROM sources WHERE logger = '{OWN_LOGGER}') AND json_valid(attributes)
 )
 SELECT
-    (SELECT count(*) FROM records),
+    (SELECT count(id) FROM records),
     (SELECT count(dropped) FROM warnings),
-    {{0}},
-    (SELECT ifnull(sum(records), 0) FROM volume),
-    (SELECT ifnull(sum(count), 0) FROM drops),
-    (SELECT ifnull(sum(dropped), 0) FROM volume),
-    (SELECT ifnull(sum(dropped), 0) FROM warnings)
+    (SELECT {total("count")} FROM prunes),
+    (SELECT {total("records")} FROM volume),
+    (SELECT {total("count")} FROM drops),
+    (SELECT {total("dropped")} FROM volume),
+    (SELECT {total("dropped")} FROM warnings)
 """  # noqa: S608 - our own name

@@ -5,7 +5,7 @@ Who logs most: from the table `volume` where that can tell, else row by row.
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._logfile.schema import ROW_BYTES
 from sqlite_log_handler._read.filters import (
@@ -18,6 +18,7 @@ from sqlite_log_handler._read.filters import (
     level_range,
     where,
 )
+from sqlite_log_handler._read.rows import text, total, whole
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.search import Term
 
@@ -46,18 +47,26 @@ class Talker:
     trend: tuple[int, ...]
 
 
+_CALL_SITE: Final = "logger || ' ' || pathname || ':' || lineno || ' ' || func"
+_PROCESS: Final = "pid || ' ' || name || ' ' || program || ' on ' || host"
 # What makes a group of records, and a query for the names of groups where that is a number.
 _GROUPS: Final[dict[str, tuple[str, str]]] = {
-    "logger": ("source_id", "SELECT id, logger FROM sources"),
-    "source": ("source_id", "SELECT id, logger || ' ' || pathname || ':' || lineno || ' ' || func FROM sources"),
-    "level": ("levelno", "SELECT levelno, name FROM levels"),
-    "exception": ("exc_type", ""),
-    "thread": ("coalesce(thread_name, thread)", ""),
-    "process": ("process_id", "SELECT id, pid || ' ' || name || ' ' || program || ' on ' || host FROM processes"),
+    "logger": ("source_id", f"SELECT id, {text('logger')} FROM sources"),  # noqa: S608 - our own names
+    "source": (
+        "source_id",
+        f"SELECT id, {text(_CALL_SITE)} FROM sources",  # noqa: S608 - our own names
+    ),
+    "level": (whole("levelno"), f"SELECT levelno, {text('name')} FROM levels"),  # noqa: S608 - our own names
+    "exception": ("CAST(exc_type AS TEXT)", ""),
+    "thread": ("CAST(coalesce(thread_name, thread) AS TEXT)", ""),
+    "process": (
+        "process_id",
+        f"SELECT id, {text(_PROCESS)} FROM processes",  # noqa: S608 - our own names
+    ),
 }
 # The column of `drops` and of `volume` with the same, where they have it.
-_LEDGER: Final = {"logger": "logger", "level": "levelno", "process": "process_id"}
-_VOLUME: Final = {"logger": "logger", "level": "levelno"}
+_LEDGER: Final = {"logger": text("logger"), "level": whole("levelno"), "process": "process_id"}
+_VOLUME: Final = {"logger": text("logger"), "level": whole("levelno")}
 _VOLUME_FILTERS: Final = frozenset({"since", "until", "level", "logger", "exclude"})
 
 
@@ -76,10 +85,15 @@ class _Sums:
         """
         Add what was logged in one part of the time.
         """
+        # In a file from elsewhere they may be below zero, which no bar can show.
+        records, size, dropped = max(records, 0), max(size, 0), max(dropped, 0)
         self.records += records
         self.bytes += size
         self.dropped += dropped
         self.trend[min(max(part, 0), TREND - 1)] += records + dropped
+
+
+_Groups: TypeAlias = defaultdict[Any, _Sums]
 
 
 def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None) -> list[Talker]:
@@ -89,30 +103,33 @@ def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None) -> l
     if not isinstance(by, str) or by not in _GROUPS:
         message = f"by={by!r} is nothing to group by: use one of {', '.join(_GROUPS)}"
         raise FilterError(message)
-    chosen = where(scan.connection, filters, now)
+    chosen = where(scan.all, filters, now)
     given = {name for name, value in filters.items() if value is not None}
-    sums: defaultdict[Any, _Sums] = defaultdict(_Sums)
+    sums: _Groups = defaultdict(_Sums)
     has_trend = True
     knows_drops = by in _LEDGER and given <= IN_LEDGER
+    rest, parts = chosen, _parts(scan, chosen)
+    drops, values = drops_where(scan.all, filters, now) if knows_drops else ("0", ())
     if by in _VOLUME and given <= _VOLUME_FILTERS and _in_full_hours(chosen):
         has_trend = _add_volume(scan, sums, _VOLUME[by], chosen, filters)
-    else:
-        _add_records(scan, sums, by, chosen)
-        if knows_drops:
-            _add_drops(scan, sums, _LEDGER[by], chosen, drops_where(scan.connection, filters, now))
+        # The hour that begins at `until` is not wanted, but for its first microsecond.
+        rest, drops, values = _only_at(chosen), f"{drops} AND since_us = ?", (*values, chosen.until_us)
+    if rest is chosen or chosen.until_us is not None:
+        _add_records(scan, sums, by, rest, parts)
+        _add_drops(scan, sums, by, (drops, values), parts)
     names = dict(scan.all(_GROUPS["level"][1])) if by == "level" else {}
-    whole = _Sums()
+    everything = _Sums()
     for group in sums.values():
-        whole.add(0, group.records, group.bytes, group.dropped)
+        everything.add(0, group.records, group.bytes, group.dropped)
     talkers = [
         Talker(
             str(names.get(key, f"Level {key}")) if by == "level" else str(key),
             group.records,
             group.bytes,
             group.dropped if knows_drops else None,
-            _share(group.records + group.dropped, whole.records + whole.dropped),
-            _share(group.bytes, whole.bytes),
-            _share(group.dropped, whole.dropped) if knows_drops else None,
+            _share(group.records + group.dropped, everything.records + everything.dropped),
+            _share(group.bytes, everything.bytes),
+            _share(group.dropped, everything.dropped) if knows_drops else None,
             tuple(group.trend) if has_trend else (),
         )
         for key, group in sums.items()
@@ -120,15 +137,22 @@ def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None) -> l
     return sorted(talkers, key=lambda talker: (-talker.share, talker.name))
 
 
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
+def _share(part: int, everything: int) -> float:
+    return part / everything if everything else 0.0
 
 
 def _in_full_hours(chosen: Where) -> bool:
     return not any(moment is not None and moment % HOUR_US for moment in (chosen.since_us, chosen.until_us))
 
 
-def _add_volume(scan: Scan, sums: defaultdict[Any, _Sums], column: str, chosen: Where, filters: Filters) -> bool:
+def _only_at(chosen: Where) -> Where:
+    until = chosen.until_us
+    return chosen._replace(
+        sql=f"{chosen.sql} AND +created_us = ?", parameters=(*chosen.parameters, until), since_us=until
+    )
+
+
+def _add_volume(scan: Scan, sums: _Groups, column: str, chosen: Where, filters: Filters) -> bool:
     """
     Add up what `volume` says, and return whether it is of hours enough to tell a trend.
     """
@@ -140,20 +164,22 @@ def _add_volume(scan: Scan, sums: defaultdict[Any, _Sums], column: str, chosen: 
     level = filters.get("level")
     if level is not None:
         terms.append("levelno BETWEEN ? AND ?")
-        parameters += level_range(scan.connection, level)
+        parameters += level_range(scan.all, level)
     for negation, names in (("", filters.get("logger")), ("NOT ", filters.get("exclude"))):
         if names is not None:
             sql, values = below("logger", names)
             terms.append(negation + sql)
             parameters += values
-    condition = " AND ".join(terms)
-    ((first, last),) = scan.all(f"SELECT min(hour), max(hour) FROM volume WHERE {condition}", tuple(parameters))  # noqa: S608 - no value in it
+    source = f"FROM volume WHERE {' AND '.join(terms)}"
+    ((first, last),) = scan.all(
+        f"SELECT CAST(min(hour) AS INTEGER), CAST(max(hour) AS INTEGER) {source}", tuple(parameters)
+    )
     if first is None:
         return False
     hours = (last - first) // 3600 + 1
+    part = whole(f"(hour - ?) / 3600 * {TREND} / ?")
     rows = scan.all(
-        f"SELECT {column}, (hour - ?) / 3600 * {TREND} / ?, sum(records), sum(bytes), sum(dropped) FROM volume"  # noqa: S608 - same
-        f" WHERE {condition} GROUP BY 1, 2",
+        f"SELECT {column}, {part}, {total('records')}, {total('bytes')}, {total('dropped')} {source} GROUP BY 1, 2",
         (first, hours, *parameters),
     )
     for key, part, records, size, dropped in rows:
@@ -161,11 +187,11 @@ def _add_volume(scan: Scan, sums: defaultdict[Any, _Sums], column: str, chosen: 
     return bool(hours >= TREND)
 
 
-def _add_records(scan: Scan, sums: defaultdict[Any, _Sums], by: str, chosen: Where) -> None:
+def _add_records(scan: Scan, sums: _Groups, by: str, chosen: Where, parts: tuple[int, int]) -> None:
     column, naming = _GROUPS[by]
     # Levels keep their numbers, which the ledger has too.
     names = dict(scan.all(naming)) if naming and by != "level" else {}
-    since, width = _parts(scan, chosen)
+    since, width = parts
     # LIMIT -1 keeps the inner query apart, so that what is sorted for the GROUP BY are numbers, and not the messages.
     sql = (
         f"SELECT who, count(*), sum(size) FROM (SELECT {column} AS who, {ROW_BYTES} AS size FROM records "  # noqa: S608 - no value in it
@@ -174,22 +200,26 @@ def _add_records(scan: Scan, sums: defaultdict[Any, _Sums], by: str, chosen: Whe
     low, high = scan.bounds(chosen)
     # A span is short enough to lie in one part of the time, but for one row in some hundred.
     span = min(max((high - low) // (20 * TREND), 1), _SPAN)
+    first = f"SELECT {whole('created_us')} FROM records WHERE id >= ? ORDER BY id LIMIT 1"  # noqa: S608 - our own names
     for low, high in scan.spans(chosen, span=span, widest=span):
-        found = scan.all("SELECT created_us FROM records WHERE id >= ? ORDER BY id LIMIT 1", (low,))
+        found = scan.all(first, (low,))
         if not found:
             break  # all that was left has been pruned
         ((created_us,),) = found
         for key, records, size in scan.all(sql, (low, high, *chosen.parameters)):
             sums[names.get(key, key)].add((created_us - since) // width, records, size, 0)
+        scan.require_few(len(sums))
 
 
-def _add_drops(scan: Scan, sums: defaultdict[Any, _Sums], column: str, chosen: Where, ledger: Term) -> None:
-    names = dict(scan.all(_GROUPS["process"][1])) if column == "process_id" else {}
-    since, width = _parts(scan, chosen)
+def _add_drops(scan: Scan, sums: _Groups, by: str, ledger: Term, parts: tuple[int, int]) -> None:
+    if by not in _LEDGER:
+        return
+    names = dict(scan.all(_GROUPS["process"][1])) if by == "process" else {}
     condition, parameters = ledger
     rows = scan.all(
-        f"SELECT {column}, (since_us - ?) / ?, sum(count) FROM drops WHERE {condition} GROUP BY 1, 2",  # noqa: S608 - same
-        (since, width, *parameters),
+        f"SELECT {_LEDGER[by]}, {whole('(since_us - ?) / ?')}, {total('count')} FROM drops WHERE {condition} "  # noqa: S608 - same
+        "GROUP BY 1, 2",
+        (*parts, *parameters),
     )
     for key, part, dropped in rows:
         sums[names.get(key, key)].add(part, 0, 0, dropped)

@@ -89,7 +89,7 @@ def run(
     real = os.path.realpath(path)
     with _named_errors(path):
         # Read-only: opening a file for writing may already change it, and it may be anybody's.
-        reading, notice, _ = open_log(path)
+        reading, _, notice, _ = open_log(path)
         with contextlib.closing(reading):
             reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _ANY_LENGTH)
             if not options.dry_run:

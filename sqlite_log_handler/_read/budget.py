@@ -1,0 +1,109 @@
+"""
+Bounds of what SQLite may do for one question, in time and in memory, whatever stands in the file.
+
+Theory of operation
+===================
+
+SQLite asks a progress handler between the steps of a statement, so a bound holds only as far as one step is bounded.
+Two things see to that. The schema is known before a row is read, so a step is one of our making. And no value is
+longer than the limits below, so a step takes some milliseconds at most.
+
+A tree of damaged pages can lead back into itself, and then a table has no end. So the time of all statements of a
+question is counted together. It is CPU time of the thread, which neither a slow disk nor a busy machine uses up, and
+grows with the file, so that no sensible question on a log of any size comes near it.
+
+Most rows are short, and looking at each of them costs. A connection begins with a limit that no record of the
+handler's default exceeds, and with few looks at the clock. The first longer value moves it to the higher limit for
+good, with many looks.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Final, Self
+
+from sqlite_log_handler._logfile.errors import LimitError
+
+# CPU seconds for one question, and for each MB of the file: a core reads 20 to 100 MB a second.
+_SECONDS: Final = 0.5
+_SECONDS_PER_MB: Final = 0.5
+
+# Bytes of a value or a row, and steps between two looks at the clock. The handler keeps 64 KiB of a record by default,
+# and 4 MiB at most with its default `capacity_bytes`.
+_USUAL: Final = (96 * 1024, 200_000)
+_LARGE: Final = (4 * 1024 * 1024, 2_000)
+
+# What SQLite allows by default is made for programs that bring their own SQL.
+_LIMITS: Final = {
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 1_000_000,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1_000,
+    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
+    sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 1,
+    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
+}
+
+VALUE_MIB: Final = _LARGE[0] >> 20
+
+
+class Budget:
+    """
+    Bound the statements that are run inside its `with` block; `renew` before each question.
+
+    Args:
+        connection: What runs them.
+        path: The file, for the error.
+        size: Its size in bytes.
+        clock: Tells the CPU seconds of this thread.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, path: str, size: int, *, clock: Callable[[], float] = time.thread_time
+    ) -> None:
+        self._connection = connection
+        self._path = path
+        self._clock = clock
+        self._seconds = self._left = _SECONDS + size / 1e6 * _SECONDS_PER_MB
+        self._since = 0.0
+        self.is_large = False
+        self.spent = False
+        for category, limit in _LIMITS.items():
+            connection.setlimit(category, limit)
+        self._set(*_USUAL)
+
+    def renew(self) -> None:
+        """
+        Begin to count anew.
+        """
+        self._left = self._seconds
+
+    def extend(self, seconds: float) -> None:
+        """
+        Leave out seconds that were the user's: those of a regular expression.
+        """
+        self._left += seconds
+
+    def allow_large(self) -> None:
+        """
+        Allow large values from now on.
+        """
+        self.is_large = True
+        self._set(*_LARGE)
+
+    def __enter__(self) -> Self:
+        self.spent = self._left <= 0
+        if self.spent:
+            message = f"{self._path!r}: it asks for more work than any log does: it was not made by this package"
+            raise LimitError(message)
+        self._since = self._clock()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left -= self._clock() - self._since
+
+    def _set(self, value_bytes: int, steps: int) -> None:
+        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, value_bytes)
+        self._connection.set_progress_handler(self._tick, steps)
+
+    def _tick(self) -> bool:
+        self.spent = self._clock() - self._since > self._left
+        return self.spent

@@ -1,0 +1,323 @@
+"""
+Files from elsewhere: a file is what its schema says, and asks for no more work and memory than a log does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import sys
+import tracemalloc
+from typing import Any
+
+import hostile
+import pytest
+
+from sqlite_log_handler import CorruptFileError, FilterError, LimitError, LogFileError, LogReader
+from sqlite_log_handler._logfile.connect import tables
+from sqlite_log_handler._logfile.schema import SCHEMA
+from sqlite_log_handler._read import budget as budget_module
+from sqlite_log_handler._read.budget import Budget
+from sqlite_log_handler._read.scan import MOST
+
+QUESTIONS: dict[str, Any] = {
+    "rows": lambda reader: list(reader.rows()),
+    "rows, newest first": lambda reader: list(reader.rows(reverse=True)),
+    "newest rows": lambda reader: list(reader.rows(newest=3)),
+    "rows of a run": lambda reader: list(reader.rows(run=0)),
+    "rows of a level": lambda reader: list(reader.rows(level="INFO")),
+    "rows with an attribute": lambda reader: list(reader.rows(attributes={"a": 1})),
+    "rows of a logger": lambda reader: list(reader.rows(logger="shop")),
+    "rows since": lambda reader: list(reader.rows(since="1970-01-01")),
+    "JSON": lambda reader: list(reader.json_lines()),
+    "top": lambda reader: reader.top(),
+    "top until": lambda reader: reader.top(until="2025-06-30T12:00:00Z"),
+    **{
+        f"top by {by}": lambda reader, by=by: reader.top(by, since="1970-01-01T00:00:00.000001Z")
+        for by in ("logger", "source", "level", "exception", "thread", "process")
+    },
+    "gaps": lambda reader: reader.gaps(),
+    "stats": lambda reader: reader.stats(),
+    "histogram": lambda reader: reader.histogram(),
+    "books": lambda reader: reader.books(),
+    "check": lambda reader: reader.check(),
+    "last_id": lambda reader: reader.last_id(),
+}
+
+
+@pytest.mark.parametrize("table", tables())
+@pytest.mark.parametrize("endless", [hostile.ENDLESS, hostile.ONE_STEP], ids=["without end", "in one step"])
+def test_a_view_in_the_place_of_a_table(path, table, endless):
+    """
+    A view in the place of a table is refused before anything is asked of it.
+
+    One opcode of such a view ran for hours, and SQLite asks nobody within an opcode: not even Ctrl-C ended it.
+    """
+    hostile.make(path, f"ALTER TABLE {table} RENAME TO other; CREATE VIEW {table} AS {endless};")
+
+    with pytest.raises(CorruptFileError, match=f"its '{table}' is not as a log has it"):
+        LogReader(path)
+
+
+OTHERS = {
+    "generated column": ("message TEXT NOT NULL", "message TEXT GENERATED ALWAYS AS (hex(zeroblob(8000000)))"),
+    "collation": ("message TEXT NOT NULL", "message TEXT NOT NULL COLLATE NOCASE"),
+    "column more": ("message TEXT NOT NULL", "message TEXT NOT NULL, more TEXT"),
+    "column of another type": ("levelno INTEGER NOT NULL,", "levelno NOT NULL,"),
+    "check": ("message TEXT NOT NULL", "message TEXT NOT NULL CHECK (length(message) > 0)"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_another_table_in_the_place_of_a_table(path, other):
+    """A table with other columns than those of a log is refused, whatever its name is."""
+    hostile.make(path, schema=SCHEMA.replace(*OTHERS[other]), rows="")
+
+    with pytest.raises(CorruptFileError, match="is not as a log has it"):
+        LogReader(path)
+
+
+def test_a_virtual_table_in_the_place_of_a_table(path):
+    """A virtual table is refused: what its module does with what the file holds is not for a log to try out."""
+    hostile.make(path, "DROP TABLE levels; CREATE VIRTUAL TABLE levels USING fts5 (levelno, name)")
+
+    with pytest.raises(CorruptFileError, match="its 'levels' is not as a log has it"):
+        LogReader(path)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "CREATE INDEX odd ON records (instr(message, 'x'))",
+        "CREATE INDEX odd ON records (levelno) WHERE length(message) > 1",
+        "CREATE INDEX odd ON records (message COLLATE NOCASE)",
+    ],
+)
+def test_an_odd_index(path, index):
+    """An index that runs an expression when it is checked or written is refused; one of columns is for its owner."""
+    hostile.make(path, index)
+
+    with pytest.raises(CorruptFileError, match=r"its 'odd' is not as a log has it"):
+        LogReader(path)
+
+
+def test_what_an_owner_adds(path):
+    """Who adds an index on columns, a table, a view or a trigger to a log of his own can read it as before."""
+    hostile.make(
+        path,
+        "CREATE INDEX mine ON records (levelno); CREATE TABLE notes (text); CREATE VIEW loud AS SELECT * FROM logs;"
+        "CREATE TRIGGER watch AFTER INSERT ON records BEGIN INSERT INTO notes VALUES (NEW.message); END; ANALYZE;",
+    )
+
+    with LogReader(path) as reader:
+        assert (["m"], []) == ([row.message for row in reader], reader.check())
+
+
+@pytest.mark.parametrize("name", ["pragma_application_id", "pragma_user_version", "json_each", "json_valid"])
+def test_a_table_with_the_name_of_a_function(path, name):
+    """A view with the name of one of SQLite's own functions is not asked instead of that."""
+    hostile.make(path, f"CREATE VIEW {name} AS {hostile.ENDLESS}")
+
+    with LogReader(path) as reader:
+        for ask in QUESTIONS.values():
+            ask(reader)
+
+
+def test_a_check_runs_nothing_of_the_file(path):
+    """`check` looks at the tables of a log only where there are others: a condition of theirs would be run."""
+    hostile.make(
+        path,
+        f"PRAGMA ignore_check_constraints = ON;"
+        f"CREATE TABLE t (x CHECK (x < ({hostile.ONE_STEP.replace('AS id', '')})));"
+        f"INSERT INTO t VALUES (1);".replace("(SELECT", "(").replace("SELECT", ""),
+    )
+
+    with LogReader(path) as reader:
+        assert [] == reader.check()
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("table", ["records", "sources", "drops", "processes", "levels", "cursors", "prunes"])
+def test_a_table_without_end(path, monkeypatch, table, question):
+    """
+    A file whose pages lead back into themselves is given up with an error, whatever is asked of it.
+
+    Each statement was below its limit, and there were a million of them. Now they are counted together.
+    """
+    monkeypatch.setattr(budget_module, "_SECONDS", 0.02)
+    hostile.without_end(path, table=table)
+
+    with LogReader(path) as reader, contextlib.suppress(LimitError, CorruptFileError):
+        QUESTIONS[question](reader)
+
+
+def test_ids_that_do_not_rise(path):
+    """Rows whose ids repeat are an error of their own, and not the same rows again and again."""
+    hostile.without_end(path)
+
+    with LogReader(path) as reader, pytest.raises(CorruptFileError, match="its ids are out of order"):
+        list(reader.rows())
+
+
+def test_the_budget_is_that_of_a_question(path):
+    """Statements share one budget of time, and the next question has a new one."""
+    times = iter([0.0, 0.4, 1.0, 1.2, 2.0, 2.4, 3.0])
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        budget = Budget(connection, "app-log.db", 0, clock=lambda: next(times))
+        for _ in range(2):
+            with budget:
+                connection.execute("SELECT 1")
+        with pytest.raises(LimitError, match=r"'app-log\.db': it asks for more work than any log does"), budget:
+            pass
+        budget.renew()
+        with budget:
+            connection.execute("SELECT 1")
+
+
+def test_the_time_of_a_regular_expression_is_the_user_s(path, monkeypatch):
+    """An expression that takes its time on each row is no fault of the file."""
+    hostile.make(path)
+    clock = iter(range(0, 10_000, 100))
+    monkeypatch.setattr("sqlite_log_handler._read.scan.time.perf_counter", lambda: next(clock))
+
+    with LogReader(path) as reader:
+        assert ["m"] == [row.message for row in reader.rows(pattern="m+")]
+
+
+WIDE = "CAST(replace(hex(zeroblob(:size / 2)), '00', 'ab') || char(128512) AS TEXT)"
+
+
+@pytest.mark.parametrize("question", ["rows", "rows, newest first", "JSON", "rows of a logger"])
+@pytest.mark.parametrize(("rows", "size"), [(400, 90_000), (30, 2_000_000)])
+def test_memory_is_bounded_by_bytes(path, question, rows, size):
+    """
+    Rows are in memory by their size, and not by their number: 250 rows of 16 MiB each took 2.8 GB.
+
+    A character outside of the basic plane makes Python take four bytes for each other one.
+    """
+    hostile.make(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN")
+        for id_ in range(2, rows):
+            connection.execute(
+                f"INSERT INTO records (id, created_us, levelno, source_id, process_id, message) "
+                f"VALUES ({id_}, {id_}, 20, 1, 1, {WIDE})",
+                {"size": size},
+            )
+        connection.execute("COMMIT")
+
+    ask = {
+        "rows": lambda reader: reader.rows(),
+        "rows, newest first": lambda reader: reader.rows(reverse=True),
+        "JSON": lambda reader: reader.json_lines(),
+        "rows of a logger": lambda reader: reader.rows(logger="shop"),
+    }[question]
+    tracemalloc.start()
+    try:
+        with LogReader(path) as reader:
+            count = sum(1 for _ in ask(reader))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (rows - 1, True) == (count, peak < 64e6), peak
+
+
+@pytest.mark.parametrize("by", ["thread", "exception", "source", "level"])
+def test_groups_without_number(path, monkeypatch, by):
+    """What is counted by something that has no end of values is an error, and not all of the memory."""
+    monkeypatch.setattr("sqlite_log_handler._read.scan.MOST", 50)
+    hostile.make(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for id_ in range(2, 100):
+            connection.execute("INSERT INTO sources VALUES (?, ?, '/p', 1, 'f')", (id_, str(id_)))
+            connection.execute(
+                "INSERT INTO records (id, created_us, levelno, source_id, process_id, message, exc_type, thread_name) "
+                "VALUES (?, 1, ?, ?, 1, 'm', ?, ?)",
+                (id_, id_, id_, f"e{id_}", f"t{id_}"),
+            )
+
+    with LogReader(path) as reader, pytest.raises(LimitError, match="ask for less, by `since` or another filter"):
+        reader.top(by, since="1970-01-01T00:00:00.000001Z")
+    assert MOST == 100_000
+
+
+# Cells ----------------------------------------------------------------------------------------------------------------
+
+CELLS = ["x'00ff61'", "'text'", "''", "1.5e300", "-9223372036854775808", "9223372036854775807", "'1e999'", "char(27)"]
+
+
+def columns_of(path):
+    """
+    List every column of every table, as (table, column).
+    """
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return [
+            (table, column)
+            for table in tables()
+            if connection.execute("SELECT type FROM sqlite_master WHERE name = ?", (table,)).fetchone() == ("table",)
+            for _, column, *_ in connection.execute(f"PRAGMA table_info({table})").fetchall()
+        ]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_any_value_in_any_cell(path, cell):
+    """
+    Whatever stands in a cell, of whatever type, each question has an answer or an error with a name.
+
+    `stats` ended in an OverflowError for a time at the end of 64 bits, and `top` in a division by zero.
+    """
+    hostile.make(path)
+    original = path.read_bytes()
+    asked = 0
+    for table, column in columns_of(path):
+        path.write_bytes(original)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            try:
+                connection.execute(f"UPDATE {table} SET {column} = {cell}")
+            except sqlite3.Error:
+                continue  # this column takes no such value
+        with LogReader(path) as reader:
+            for name, ask in QUESTIONS.items():
+                try:
+                    ask(reader)
+                except (LogFileError, FilterError):
+                    pass
+                except Exception as error:
+                    raise AssertionError(f"{table}.{column} = {cell}, {name}") from error
+                asked += 1
+            for row in reader:
+                kinds = [type(value) for value in row]
+                assert {int, str, type(None)} >= {*kinds}
+                assert (int, int, int, str, str, str) == (*kinds[:2], kinds[3], *kinds[4:7])
+    assert asked > 500
+
+
+def test_a_null_where_none_may_be(path):
+    """A row in which something is NULL that never is in a log has the types of any row."""
+    loose = SCHEMA.replace(" NOT NULL", "")
+    rows = "".join(f"INSERT INTO {table} (id) VALUES (1);" for table in ("records", "sources", "processes"))
+    hostile.make(path, "UPDATE records SET source_id = 1, process_id = 1;", schema=loose, rows=rows)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        for name, sql in tables().items():
+            connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (sql, name))
+
+    with LogReader(path) as reader:
+        (row,) = reader.rows()
+        for ask in QUESTIONS.values():
+            with contextlib.suppress(FilterError):  # there is no run
+                ask(reader)
+    assert (1, 0, 0, "", "", "") == (row.id, row.created_us, row.levelno, row.logger, row.message, row.host)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the path is not shown as it is")
+def test_no_error_of_sqlite_reaches_a_user(path):
+    """The statements of filters are run where errors get their names, too."""
+    hostile.make(path)
+    with LogReader(path) as reader:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("DROP TABLE processes")
+            connection.execute("DROP TABLE levels")
+        for filters in ({"run": 0}, {"level": "x"}):
+            with pytest.raises(CorruptFileError, match="it holds what no log holds"):
+                reader.rows(**filters)

@@ -1,0 +1,238 @@
+"""
+Files that are no logs, damaged ones, and those of somebody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from logged import record
+
+import sqlite_log_handler
+from sqlite_log_handler import (
+    BusyFileError,
+    CorruptFileError,
+    EmptyFileError,
+    ForeignFileError,
+    LimitError,
+    LogReader,
+    MissingFileError,
+    NewerSchemaError,
+    UnreadableFileError,
+)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    """A missing file has an error of its own, is also a FileNotFoundError, and is not made."""
+    with pytest.raises(MissingFileError, match="does not exist: name the file of a SQLiteHandler") as caught:
+        LogReader(tmp_path / "no.db")
+
+    assert isinstance(caught.value, FileNotFoundError)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_folder(tmp_path):
+    """A folder is refused as such."""
+    with pytest.raises(UnreadableFileError, match="is a folder"):
+        LogReader(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe(path):
+    """A pipe is refused as such: SQLite would wait for ever for who writes to it."""
+    os.mkfifo(path)
+    with pytest.raises(UnreadableFileError, match="is a device, a pipe or a socket"):
+        LogReader(path)
+
+
+def test_files_that_are_no_logs(path, tmp_path):
+    """Text, empty files, other databases and newer logs are told apart."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    with contextlib.closing(sqlite3.connect(tmp_path / "newer.db")) as connection:
+        connection.executescript(f"PRAGMA application_id = {0x534C6F67}; PRAGMA user_version = 99")
+    path.touch()
+    (tmp_path / "text.db").write_text("no database\n" * 100)
+
+    for name, error in [
+        ("app-log.db", EmptyFileError),
+        ("other.db", ForeignFileError),
+        ("text.db", ForeignFileError),
+        ("newer.db", NewerSchemaError),
+    ]:
+        with pytest.raises(error):
+            LogReader(tmp_path / name)
+
+
+def test_a_name_that_looks_like_a_uri(log, path, tmp_path):
+    """A question mark, a percent sign and a hash in a name are part of the name."""
+    log(record("here"))
+    odd = tmp_path / "100%41?mode=memory&cache=shared#x.db"
+    shutil.copy(path, odd)
+
+    with LogReader(odd) as reader:
+        assert ["here"] == [row.message for row in reader]
+
+
+def test_nothing_can_be_written(log, reading):
+    """The connection of a reader refuses to write, whatever is asked of it."""
+    log(record())
+
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reading()._scan.connection.execute("DELETE FROM records")
+
+
+def test_a_huge_value(log, change, path):
+    """A row larger than any that is logged costs no memory: it is an error that says how to go on."""
+    log(record("one"), record("two"))
+    change("UPDATE records SET message = CAST(zeroblob(5 * 1024 * 1024) AS TEXT) WHERE id = 1")
+
+    with LogReader(path) as reader:
+        with pytest.raises(LimitError, match="a row of more than 4 MiB: read on behind that row"):
+            list(reader.rows())
+        assert ["two"] == [row.message for row in reader.rows(after_id=1)]
+
+
+def test_text_that_is_no_utf_8(log, change, reading, messages):
+    """Bytes that are no text are shown as the character for that, and the other rows as they are."""
+    log(record("größe"), record("two"))
+    change("UPDATE records SET message = CAST(X'61FF62' AS TEXT) WHERE id = 2")
+
+    assert ["größe", "a\N{REPLACEMENT CHARACTER}b"] == messages()
+    assert "a\N{REPLACEMENT CHARACTER}b" == json.loads(list(reading().json_lines())[1])["message"]
+
+
+def test_a_damaged_file(log, path, reading):
+    """A damaged file has an error that says so, and names what tells more and what saves the rest."""
+    log(*(record(str(number) * 50) for number in range(5_000)))
+    with open(path, "r+b") as file:
+        file.seek(4096 * 20)
+        file.write(b"\xff" * 4096 * 50)
+
+    with pytest.raises(CorruptFileError, match="it is damaged: `sqlite-log check` says where"):
+        list(reading())
+
+
+def test_a_file_without_its_tables(log, change, reading):
+    """A file that says it is a log and has not its tables is named so."""
+    log(record())
+    change("DROP VIEW logs; DROP TABLE records")
+
+    with pytest.raises(
+        CorruptFileError, match="its 'records' is not as a log has it: it was cut, or was not made by this package"
+    ):
+        list(reading())
+
+
+def test_a_file_that_somebody_keeps_for_himself(log, change, path):
+    """A file that is locked for everybody is an error that says to try again, after `timeout`."""
+    log(record())
+    change("PRAGMA journal_mode = DELETE")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(BusyFileError, match="try again when it is done"):
+            LogReader(path, timeout=0.01)
+
+
+AS_NOBODY = """
+import os, sys, urllib.parse  # which pathlib imports late, and another user may not read the standard library
+from sqlite_log_handler import LogFileError, LogReader
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+try:
+    with LogReader(sys.argv[1]) as reader:
+        print(reader.notice, [row.message for row in reader])
+except LogFileError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.fixture
+def as_nobody():
+    """
+    Read a copy of a log as a user who may not write to its folder.
+
+    The folder is not one of pytest's: those are closed to other users, and closed again by each run of pytest.
+    """
+    if not hasattr(os, "setuid"):
+        pytest.skip("no users on this system")
+    above = Path(tempfile.gettempdir()).resolve()
+    if os.geteuid() == 0 and not all(folder.stat().st_mode & 0o001 for folder in (above, *above.parents)):
+        pytest.skip(f"nobody but root may look into {above}")
+
+    def read(path, mode=0o644, *, linked=False):
+        with tempfile.TemporaryDirectory() as folder:
+            for name in os.listdir(path.parent):
+                shutil.copy(path.parent / name, folder)
+                os.chmod(f"{folder}/{name}", mode)
+            file = f"{folder}/{path.name}"
+            if linked:
+                os.symlink(file, f"{folder}/link.db")
+                file = f"{folder}/link.db"
+            os.chmod(folder, 0o555)
+            try:
+                command = [sys.executable, "-c", AS_NOBODY, file]
+                package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
+                environment = {**os.environ, "PYTHONPATH": package}
+                run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+            finally:
+                os.chmod(folder, 0o755)
+        assert "" == run.stderr
+        return run.stdout
+
+    return read
+
+
+def test_without_the_right_to_write(log, path, as_nobody):
+    """A log in WAL mode can be read by somebody who may not write to its folder, where SQLite alone would refuse."""
+    log(record("here"))
+
+    assert "None ['here']\n" == as_nobody(path)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_dead_wal_without_the_right_to_write(log, path, tmp_path, as_nobody, linked):
+    """The rows in a WAL that may not be read are left out, and it is said how to see them, by a link to the log too."""
+    log(record("in the file"))
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE records SET message = 'in the WAL'")
+        wal = (tmp_path / "app-log.db-wal").read_bytes()
+        main = path.read_bytes()
+    path.write_bytes(main)
+    (tmp_path / "app-log.db-wal").write_bytes(wal)
+
+    said = as_nobody(path, linked=linked)
+    assert "is read without its -wal, whose rows are left out" in said
+    assert said.endswith(" ['in the file']\n")
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_journal_that_has_to_be_rolled_back(log, path, tmp_path, change, as_nobody, linked):
+    """What a killed process left half written is not read as if it were whole: it is said what to do first."""
+    log(*(record(str(number) * 100) for number in range(500)))
+    change("PRAGMA journal_mode = DELETE")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript("PRAGMA cache_size = 1; BEGIN IMMEDIATE; UPDATE records SET message = 'half'")
+        left = {name: (tmp_path / name).read_bytes() for name in ("app-log.db", "app-log.db-journal")}
+    for name, content in left.items():
+        (tmp_path / name).write_bytes(content)
+
+    said = as_nobody(path, linked=linked)
+    assert said.startswith("UnreadableFileError")
+    assert "half" not in said
+
+
+def test_without_the_right_to_read(log, path, as_nobody):
+    """A file that may not be read has an error of its own."""
+    log(record())
+
+    assert as_nobody(path, 0o000).startswith("UnreadableFileError")

@@ -1,0 +1,146 @@
+"""
+Walking over a log, in short statements.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from datetime import timedelta
+
+import pytest
+from logged import BEGIN, record
+
+from sqlite_log_handler import (
+    FilterError,
+    LogReader,
+)
+
+
+def test_rows_come_in_the_order_of_their_commits(log, messages):
+    """Rows come by id, and not by time, which may go back."""
+    log(record("first", seconds=5), record("second", seconds=1))
+
+    assert ["first", "second"] == messages()
+    assert ["second", "first"] == messages(reverse=True)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 1_000, 5_000])
+def test_the_newest_rows(log, messages, count):
+    """`newest` are the last so many that match, the oldest of them first, or the newest with `reverse`."""
+    log(*(record(str(number), logging.INFO if number % 2 else logging.DEBUG) for number in range(3_000)))
+    expected = [str(number) for number in range(3_000) if number % 2][-count:] if count else []
+
+    assert expected == messages(newest=count, level="INFO")
+    assert expected[::-1] == messages(newest=count, level="INFO", reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("newest", "told"),
+    [("x", "newest='x': must be an integer, 0 or more"), (-1, "newest=-1: must be"), (2**70, "is beyond 64 bits")],
+)
+def test_a_number_of_rows_that_is_none(log, reading, newest, told):
+    """How many rows are wanted is a number from 0 on; `newest="x"` used to be an error that blamed the file."""
+    log(record())
+
+    with pytest.raises(FilterError, match=told):
+        reading().rows(newest=newest)
+
+
+def test_a_clock_that_went_back(log, messages):
+    """Filters on time are right where times do not rise with the ids."""
+    log(*(record(name, seconds=second) for name, second in [("late", 100), ("early", 0), ("later", 200), ("mid", 50)]))
+
+    assert ["early", "mid"] == messages(until=BEGIN + timedelta(seconds=60))
+    assert ["late", "later"] == messages(since=BEGIN + timedelta(seconds=60))
+
+
+def test_ids_far_apart(log, change, messages):
+    """Between ids there may be room for billions of rows: that takes no time."""
+    log(record("one"), record("two"))
+    change("UPDATE records SET id = 9000000000000000000 WHERE message = 'two'")
+
+    assert ["one", "two"] == messages()
+    assert ["two", "one"] == messages(reverse=True)
+
+
+def test_no_statement_is_left_open(log, reading, change):
+    """A reader that has stopped in the middle holds no snapshot: the WAL can be written back whole."""
+    log(*(record(str(number)) for number in range(2_000)))
+    rows = reading().rows()
+    next(rows)
+    change("UPDATE records SET message = 'changed' WHERE id = 2000")
+
+    with contextlib.closing(sqlite3.connect(reading().path)) as connection:
+        busy, wal, moved = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert (0, 0, 0) == (busy, wal, moved)
+    assert "changed" == [row.message for row in rows][-1]
+
+
+def test_what_is_pruned_meanwhile_is_not_returned(log, reading, change):
+    """Rows that go while one reads are left out, and no other row with them."""
+    log(*(record(str(number)) for number in range(2_000)))
+    rows = reading().rows()
+    begun = [next(rows).id]
+    change("DELETE FROM records WHERE id BETWEEN 500 AND 1500")
+
+    ids = begun + [row.id for row in rows]
+    assert [*range(1, 500), *range(1501, 2001)] == ids
+
+
+@pytest.mark.parametrize("statement", range(12))
+@pytest.mark.parametrize(
+    "question",
+    [
+        lambda reader: list(reader.rows()),
+        lambda reader: list(reader.rows(newest=2, reverse=True)),
+        lambda reader: reader.top("source"),
+        lambda reader: reader.histogram(),
+        lambda reader: reader.stats(),
+    ],
+    ids=["rows", "newest", "top", "histogram", "stats"],
+)
+def test_everything_is_pruned_meanwhile(log, path, change, question, statement):
+    """Whenever the last row goes, between any two statements, what is asked has an answer and no error."""
+    log(*(record(str(number)) for number in range(100)))
+
+    with LogReader(path) as reader:
+        run, left = reader._scan.all, iter(range(statement, -1, -1))
+
+        def all_rows(sql, parameters=()):
+            if next(left, None) == 0:
+                change("DELETE FROM records")
+            return run(sql, parameters)
+
+        reader._scan.all = all_rows  # type: ignore[method-assign]
+        question(reader)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_what_is_raised_inside_of_a_query_comes_out_of_it(log, reading, monkeypatch, error):
+    """Ctrl-C while SQLite has the word ends a search as it ends everything else, and is no error of the file."""
+
+    def interrupted(*arguments):
+        raise error
+
+    log(record())
+    monkeypatch.setattr("sqlite_log_handler._read.scan.search", interrupted)
+
+    with pytest.raises(error):
+        list(reading().rows(pattern="hel+o"))
+
+
+@pytest.mark.parametrize("question", [list, LogReader.check], ids=["rows", "check"])
+def test_ctrl_c_in_a_long_query(log, path, monkeypatch, question):
+    """Ctrl-C while SQLite works on something long is not taken for the end of the budget."""
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    log(record())
+
+    with LogReader(path) as reader:
+        reader._scan.connection.set_progress_handler(interrupted, 1)
+        with pytest.raises(KeyboardInterrupt):
+            question(reader)

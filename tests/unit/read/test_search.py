@@ -1,0 +1,156 @@
+"""
+What rows one asks for, and what is found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sqlite3
+import sys
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import pytest
+from logged import BEGIN, record
+
+import sqlite_log_handler
+from sqlite_log_handler import (
+    FilterError,
+    LogReader,
+)
+
+FILTERS: list[tuple[dict[str, Any], str]] = [
+    ({"level": "WARNING"}, "bdg"),
+    ({"level": "INFO..WARNING"}, "abefh"),
+    ({"logger": "shop"}, "abce"),
+    ({"logger": "shop.db"}, "bc"),
+    ({"logger": ["shop.db", "root"]}, "bcd"),
+    ({"exclude": "shop"}, "dfgh"),
+    ({"logger": "shop", "exclude": ["shop.db"]}, "ae"),
+    ({"logger": "sho"}, ""),
+    ({"text": "TIMED"}, "b"),
+    ({"text": "timed"}, "ab"),
+    ({"text": "50%_"}, "e"),
+    ({"text": "keyerror"}, "d"),
+    ({"text": "größe"}, "f"),
+    ({"pattern": "timed? out"}, "ab"),
+    ({"pattern": r"T\w+D OUT"}, "b"),
+    ({"pattern": "^gr..e$"}, "f"),
+    ({"pattern": "keyerror: 'x"}, "d"),
+    ({"pattern": "(stock|timed) out"}, "ab"),
+    ({"process": 99_999_999}, "e"),
+    ({"thread": "worker_1"}, "c"),
+    ({"thread": 99}, "e"),
+    ({"thread": "99"}, "e"),
+    ({"thread": "9" * 20}, ""),
+    ({"thread": "9" * 5_000}, ""),
+    ({"task": "Task-7"}, "h"),
+    ({"exception": "KeyError"}, "d"),
+    ({"exception": "JSONDecodeError"}, "g"),
+    ({"exception": "json.decoder.JSONDecodeError"}, "g"),
+    ({"exception": "DecodeError"}, ""),
+    ({"exception": "jsondecodeerror"}, ""),
+    ({"attributes": {"order": 7}}, "ac"),
+    ({"attributes": {"order": "7"}}, "ac"),
+    ({"attributes": {"order": 7.0}}, "a"),
+    ({"attributes": {"ok": True}}, "a"),
+    ({"attributes": {"ok": "true"}}, "a"),
+    ({"attributes": {"ok": None}}, "e"),
+    ({"attributes": {'we"ird] key': "x"}}, "h"),
+    ({"attributes": {"order": 7, "ok": True}}, "a"),
+    ({"attributes": {"big": 2**60 + 1}}, "h"),
+    ({"attributes": {"trace": 2**64 - 1}}, "h"),
+    ({"attributes": {"trace": str(2**64 - 1)}}, "h"),
+    ({"attributes": {"trace": 2**64 - 2}}, ""),
+    ({"attributes": {"trace": (2**64 - 1) // 10}}, ""),
+    ({"attributes": {"missing": "x"}}, ""),
+    ({"since": BEGIN + timedelta(seconds=6)}, "gh"),
+    ({"until": BEGIN + timedelta(seconds=1)}, "ab"),
+    ({"since": "2025-06-30T12:00:02Z", "until": "2025-06-30T12:00:03Z"}, "cd"),
+    ({"after_id": 6}, "gh"),
+    ({"after_id": 2, "up_to_id": 4}, "cd"),
+    ({"run": 0}, "abcdfgh"),
+    ({"level": "WARNING", "logger": "shop", "text": "timed"}, "b"),
+]
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory):
+    """
+    A log of eight rows, a to h, that differ in everything that can be filtered by.
+    """
+
+    def error(make):
+        try:
+            make()
+        except Exception:  # noqa: BLE001
+            return sys.exc_info()
+
+    path = tmp_path_factory.mktemp("varied") / "app-log.db"
+    handler = sqlite_log_handler.SQLiteHandler(path, close_timeout=60)
+    for one in [
+        record("request timed out", order=7, ok=True),
+        record("TIMED OUT", logging.WARNING, "shop.db.pool", seconds=1),
+        record("c", logging.DEBUG, "shop.db", seconds=2, threadName="worker_1", order="7"),
+        record("d", logging.ERROR, "root", seconds=3, exc_info=error(lambda: dict[str, int]()["x"])),
+        record("50%_ done", seconds=4, process=99_999_999, thread=99, ok=None, order=70),
+        record("Größe", name="shopping", seconds=5),
+        record("g", logging.CRITICAL, "jobs", seconds=6, exc_info=error(lambda: json.loads("{"))),
+        record(
+            "h", name="jobs", seconds=7, taskName="Task-7", **{'we"ird] key': "x", "big": 2**60 + 1, "trace": 2**64 - 1}
+        ),
+    ]:
+        handler.handle(one)
+    handler.close()
+    if sys.version_info < (3, 12):
+        # Of records as old as that, taskName is an attribute.
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("UPDATE records SET task_name = 'Task-7' WHERE message = 'h'")
+    return path
+
+
+@pytest.mark.parametrize(("filters", "expected"), FILTERS, ids=[str(filters) for filters, _ in FILTERS])
+def test_filters(varied, filters, expected):
+    """Each filter returns the rows that it says and no others, as rows, as JSON, forwards, backwards and counted."""
+    with LogReader(varied) as reader:
+        ids = [row.id for row in reader.rows(**filters)]
+
+        assert expected == "".join("abcdefgh"[id_ - 1] for id_ in ids)
+        assert ids == [row.id for row in reader.rows(**filters, reverse=True)][::-1]
+        assert ids == [json.loads(line)["id"] for line in reader.json_lines(**filters)]
+        assert ids[-2:] == [row.id for row in reader.rows(**filters, newest=2)]
+        assert len(ids) == sum(talker.records for talker in reader.top("source", **filters))
+        assert len(ids) == sum(bucket.records for bucket in reader.histogram("1s", **filters))
+
+
+def test_a_run_is_one_whatever_its_process_is_called(make_handler, messages):
+    """A process that is given another name under way is the same start of the program."""
+    handler = make_handler()
+    for message, name in (("starting", "MainProcess"), ("serving", "server")):
+        handler.handle(record(message, process=os.getpid(), processName=name))
+    handler.close()
+
+    assert ["starting", "serving"] == messages(run=0) == messages(run=1)
+    with pytest.raises(FilterError, match="there is no run -1: the log has 1;"):
+        messages(run=-1)
+
+
+def test_a_date_is_its_midnight(log, messages):
+    """A date is the midnight at which it begins here, as a datetime without a zone is a local time."""
+    midnight = datetime(2025, 7, 1).astimezone()
+    log(*(record(str(second), seconds=(midnight - BEGIN).total_seconds() + second) for second in (-1, 0, 1)))
+
+    assert ["0", "1"] == messages(since=date(2025, 7, 1))
+    assert ["-1", "0"] == messages(until=date(2025, 7, 1))
+
+
+@pytest.mark.parametrize("name", ["text", "pattern"])
+def test_a_very_long_text(log, messages, name):
+    """A text that is longer than SQLite takes for LIKE is looked for as any other."""
+    long = "ab" * 30_000
+    log(record(long.upper()), record("other"))
+
+    assert [long.upper()] == messages(**{name: long})

@@ -1,0 +1,92 @@
+"""
+Who logs most.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import timedelta
+
+import pytest
+from logged import BEGIN, record
+
+from sqlite_log_handler import (
+    FilterError,
+)
+
+
+def test_top_by_logger_comes_from_the_volume(overflowed, reading, change):
+    """By logger and by level, what was pruned since still counts, and so do drops."""
+    change("DELETE FROM records")
+
+    loudest = reading().top()[0]
+    assert ("shop.cache", 10, 15) == (loudest.name, loudest.records, loudest.dropped)
+    assert (25 / 27, 1.0) == (loudest.share, loudest.dropped_share)
+    assert ["DEBUG", "ERROR", "WARNING"] == [talker.name for talker in reading().top("level")]
+    found = reading().top(level="..DEBUG", logger="shop", exclude="x")
+    assert [("shop.cache", 10)] == [(talker.name, talker.records) for talker in found]
+
+
+def test_top_of_a_time_is_counted_from_the_rows(overflowed, reading):
+    """Bounds of time that are no full hours are kept to the microsecond, for rows and for drops."""
+    since, until = BEGIN + timedelta(seconds=0.5), BEGIN + timedelta(seconds=3)
+    (loudest,) = reading().top(logger="shop.cache", since=since, until=until)
+
+    assert (5, 15, 1.0) == (loudest.records, loudest.dropped, loudest.share)
+
+
+def test_full_hours_are_answered_from_the_volume(log, reading, change):
+    """Bounds of time that are full hours leave the other hours out."""
+    log(record("one"), record("two", seconds=3600), record("three", seconds=7200))
+    change("DELETE FROM records")
+
+    (talker,) = reading().top(since=BEGIN + timedelta(hours=1), until=BEGIN + timedelta(hours=2))
+    assert 1 == talker.records
+
+
+def test_top_has_the_same_numbers_from_the_volume_and_from_the_rows(overflowed, reading):
+    """Volume and rows agree on records, bytes and drops as long as nothing was pruned."""
+
+    def numbers(talkers):
+        return [(talker.name, talker.records, talker.bytes, talker.dropped) for talker in talkers]
+
+    assert numbers(reading().top()) == numbers(reading().top(since=BEGIN - timedelta(seconds=1)))
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        ("source", ["shop /srv/shop/app.py:7 work", "jobs /srv/shop/app.py:7 work"]),
+        ("exception", ["KeyError"]),
+        ("thread", ["MainThread", "17"]),
+        ("process", [f"{os.getpid()} MainProcess"]),
+    ],
+)
+def test_top_by_other_things(log, reading, by, expected):
+    """Call sites, exceptions, threads and processes are counted as well; where the ledger knows nothing, so it says."""
+    try:
+        dict[str, int]()["x"]
+    except KeyError:
+        log(record("a"), record("b", exc_info=sys.exc_info()), record("c", name="jobs", threadName=None, thread=17))
+
+    talkers = reading().top(by)
+    assert expected == [talker.name[: len(name)] for talker, name in zip(talkers, expected, strict=True)]
+    assert by == "process" or {None} == {talker.dropped for talker in talkers}
+
+
+def test_top_by_nothing_known(log, reading):
+    """What cannot be grouped by is refused, with what can be."""
+    log(record())
+
+    for by in ("moon", ["logger"]):
+        with pytest.raises(FilterError, match=r"by=.* is nothing to group by: use one of logger, source, level"):
+            reading().top(by)
+
+
+def test_the_trend_is_the_course_of_time(log, reading):
+    """The trend has twelve equal parts of the time, with what was logged in each."""
+    log(*(record(seconds=number * 10) for number in range(12)), record(seconds=119))
+
+    (talker,) = reading().top("source")
+    assert (1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2) == talker.trend
