@@ -165,7 +165,7 @@ def _longest(runs: Iterable[str], *, ignore_case: bool) -> str:
 # SQLite looks by itself where that is sure: in JSON without an escape. Numbers that are nearly the same are left to
 # Python, because SQLite rounds them otherwise, and makes a float of a long integer.
 _ATTRIBUTE: Final = f"""
-CASE WHEN instr(attributes, '\') THEN {HAS_ATTRIBUTE}(attributes, ?, ?)
+CASE WHEN instr(attributes, '\\') THEN {HAS_ATTRIBUTE}(attributes, ?, ?)
 ELSE CASE json_type(attributes, ?)
     WHEN 'text' THEN json_extract(attributes, ?) = ?
     WHEN 'object' THEN json_extract(attributes, ?) = ?
@@ -173,8 +173,8 @@ ELSE CASE json_type(attributes, ?)
     WHEN 'true' THEN ? = 'true'
     WHEN 'false' THEN ? = 'false'
     WHEN 'null' THEN ? = 'null'
-    ELSE (json_extract(attributes, ?) = ? OR abs(json_extract(attributes, ?) - ?) <= ?)
-        AND {HAS_ATTRIBUTE}(attributes, ?, ?)
+    ELSE CASE WHEN json_extract(attributes, ?) = ? OR abs(json_extract(attributes, ?) - ?) <= ?
+        THEN {HAS_ATTRIBUTE}(attributes, ?, ?) END
     END
 END
 """

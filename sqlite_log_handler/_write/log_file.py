@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.connect import connect_read_only, identity_of, is_ours, primary_code
 from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA
@@ -109,18 +110,18 @@ class LogFile:
         """
         self._lock.close()
         if lost:
-            _lost.update({identity_of(self.path), *self._files[:1]} - {None})
+            forks.lost.update({identity_of(self.path), *self._files[:1]} - {None})
             if self.connection is not None:
                 if interrupted:
                     self.connection.set_authorizer(_deny)
-                _keep_open(self.connection)
+                forks.keep_open(self.connection)
         elif self.connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self.connection.close()
         self._reset()
 
     def _refuse_lost(self) -> None:
-        if _lost and identity_of(self.path) in _lost:
+        if forks.lost and identity_of(self.path) in forks.lost:
             message = "this process was forked while its parent wrote to the file, so it must not: start it by spawn"
             raise LostFileError(message)
 
@@ -214,7 +215,7 @@ class LogFile:
         try:
             self._refuse_lost()
         except LostFileError:  # since this call began: a signal handler has forked
-            _keep_open(connection)
+            forks.keep_open(connection)
             raise
         self.connection = connection
         # By its own path: a link may have been switched meanwhile, which the next commit finds out.
@@ -385,7 +386,7 @@ class LogFile:
                 reading.execute("SELECT max(id) FROM records").fetchone()
                 connection.close()
         except sqlite3.Error:
-            _keep_open(connection)
+            forks.keep_open(connection)
 
     def roll_back(self, error: BaseException) -> None:
         """
@@ -443,16 +444,8 @@ def _is_corrupt(error: BaseException) -> bool:
     return primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-# Files that this process may never open, because its parent was writing to them when it was forked.
-_lost: set[object] = set()
-
-
 def _deny(*_: object) -> int:
     return sqlite3.SQLITE_DENY
-
-
-# Connections of a parent process, in a child that cannot leak them.
-_inherited: list[sqlite3.Connection] = []
 
 
 def _finalize_all() -> None:
@@ -465,21 +458,6 @@ def _finalize_all() -> None:
     """
     for _ in ("the cache", "its statements"):
         gc.collect()
-
-
-def _keep_open(connection: sqlite3.Connection) -> None:
-    """
-    See to it that a connection is never closed, not even when the interpreter ends and lets go of everything.
-
-    A child that closes the connection of its parent may write back and delete a WAL that the parent goes on using, or
-    hang on a lock inside SQLite that a thread of the parent held (https://sqlite.org/howtocorrupt.html, section 2.6).
-    """
-    try:
-        import ctypes  # noqa: PLC0415 - only a child that has inherited a connection needs it
-    except ImportError:
-        _inherited.append(connection)
-    else:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def _passes(error: BaseException) -> bool:

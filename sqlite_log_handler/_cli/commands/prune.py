@@ -5,7 +5,6 @@
 import argparse
 import contextlib
 import os
-import re
 import sqlite3
 import sys
 import time
@@ -16,8 +15,6 @@ from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import say, write_line
 from sqlite_log_handler._logfile.connect import connect_read_write, primary_code
-from sqlite_log_handler._logfile.errors import CorruptFileError
-from sqlite_log_handler._logfile.schema import SCHEMA
 from sqlite_log_handler._logfile.units import format_size
 from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._read.opening import named_errors, open_log
@@ -38,9 +35,6 @@ _LONGEST_PAUSE = 0.05
 _ANY_LENGTH = 2**31 - 1
 
 _MAY_NOT_WRITE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
-
-# Those of a log: they are made together, with the file.
-_TABLES = tuple(re.findall(r"CREATE TABLE (\w+)", SCHEMA))
 
 # Work that takes less shows no bar.
 _BAR_AFTER = 0.5
@@ -89,11 +83,11 @@ def run(
     real = os.path.realpath(path)
     with _named_errors(path):
         # Read-only: opening a file for writing may already change it, and it may be anybody's.
-        reading, _, notice, _ = open_log(path)
-        with contextlib.closing(reading):
+        reading, budget, notice, _ = open_log(path)
+        with contextlib.closing(reading), budget:
             reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _ANY_LENGTH)
             if not options.dry_run:
-                _refuse_to_write(reading, path)
+                _require_writable(path)
             elif notice:
                 say(notice)
             state, cut = plan(reading, real, limits, now())
@@ -118,17 +112,12 @@ def _named_errors(path: str) -> Iterator[None]:
             raise
 
 
-def _refuse_to_write(connection: sqlite3.Connection, path: str) -> None:
+def _require_writable(path: str) -> None:
     """
-    Raise an error when the log may not be written to, or when a table of it is missing, so that its books are lost.
+    Raise an error when the log may not be written to.
     """
     if not (os.access(path, os.W_OK) and os.access(os.path.dirname(os.path.realpath(path)), os.W_OK)):
         raise _may_not_write(path)
-    there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    missing = [name for name in _TABLES if name not in there]
-    if missing:
-        message = f"{path!r}: it has no table {missing[0]}, so nothing is deleted; see `sqlite-log check`"
-        raise CorruptFileError(message)
 
 
 def _may_not_write(path: str) -> PermissionError:

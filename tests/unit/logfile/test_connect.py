@@ -204,7 +204,7 @@ def test_file_that_becomes_ours_meanwhile(path: Path, before: int) -> None:
             if count == before:
                 # It may have to wait for this one; then it is no race.
                 with contextlib.suppress(sqlite3.OperationalError):
-                    other.open()
+                    other.file.open()
             return super().execute(*args)
 
     connection = sqlite3.connect(path, factory=Looking, isolation_level=None)
