@@ -321,7 +321,8 @@ def test_a_process_that_is_stopped_in_a_commit(start, run, contents):
         handler = SQLiteHandler(path, flush_interval=3600)
         logger.addHandler(handler)
         handler.listener._clock = lambda: now[0]
-        said = handler.listener._say = type("Said", (list,), {"__call__": lambda self, text: self.append(text)})()
+        said = []
+        handler.listener.operator.say = said.append
         logger.info("waiting 0")
         for _ in range(7):
             assert not handler.listener.commit()
