@@ -86,6 +86,7 @@ SERVERS = {
     "python manage.py runserver": "",
     "python serve.py": "",
     "uvicorn ": "",
+    "uwsgi ": "",
 }
 
 # Commands that take over the terminal, and what they are without one.

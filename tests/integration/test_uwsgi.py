@@ -1,0 +1,58 @@
+"""
+uWSGI, whose workers are forked without Python's hooks, in each of its ways to run threads.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+
+import pytest
+
+pytestmark = pytest.mark.needs("uwsgi")
+
+REQUESTS = 40
+
+WAYS = [
+    "",
+    "--enable-threads",
+    "--threads 2",
+    "--enable-threads --py-call-osafterfork",
+    "--enable-threads --lazy-apps",
+]
+
+
+def test_page(project):
+    """The page can be followed word for word."""
+    project.follow()
+
+    [[(_, process, message)]] = project.answers
+    assert "asked for /orders" == message
+    assert 0 < process
+
+
+@pytest.mark.parametrize("options", WAYS)
+def test_every_request_is_in_the_file(project, options):
+    """
+    While the server runs, every request of every worker comes to be in the file, and at its end none is there twice.
+
+    A worker did not notice that it was not its parent. Its log was dead while it ran, and at its end it wrote what its
+    parent had written already.
+    """
+    project.write("app.py")
+    app = project.folder / "app.py"
+    app.write_text(app.read_text() + "\n\nlogging.getLogger('shop').info('loaded')\n", encoding="utf-8")
+    program = project.start(
+        f"uwsgi --http-socket 127.0.0.1:8000 --wsgi-file app.py --master --processes 2 --die-on-term {options}", ""
+    )
+    for number in range(REQUESTS):
+        assert (200, "hello\n") == project.fetch(f"/{number}")
+    in_the_file = "SELECT count(DISTINCT message) FROM logs WHERE message LIKE 'asked for %'"
+    assert project.wait_until(lambda: [(REQUESTS,)] == project.query(in_the_file)), program.printed
+    program.end(signal.SIGTERM)
+
+    stored = [message for (message,) in project.query("SELECT message FROM logs WHERE logger = 'shop' ORDER BY id")]
+    loads = 2 if "lazy-apps" in options else 1
+    assert sorted([f"asked for /{number}" for number in range(REQUESTS)] + ["loaded"] * loads) == sorted(stored)
+    assert [("ok",)] == project.query("PRAGMA integrity_check")
+    assert not re.search(r"sqlite_log_handler: |Traceback", program.printed), program.printed
