@@ -287,7 +287,7 @@ class Spool:
         """
         Give the highest id that was ever given.
         """
-        return _one(connection, "SELECT max(seq) FROM sqlite_sequence WHERE name = 'records'") or 0
+        return _one(connection, "SELECT max(id) FROM records") or 0
 
 
 def _fill(connection: sqlite3.Connection, batch: Batch) -> None:

@@ -54,9 +54,26 @@ LOG_TABLES = """records
     JOIN processes ON processes.id = process_id
     LEFT JOIN levels ON levels.levelno = records.levelno"""
 
+# The rows that are not folded into `volume_folded` yet, added up; see `_write.volume`. LIMIT -1 keeps the innermost
+# query apart, so that what is sorted for its GROUP BY are numbers, and not the messages.
+UNFOLDED = f"""
+SELECT hour * 3600 AS hour, ifnull(logger, '') AS logger, levelno, sum(records) AS records, sum(bytes) AS bytes
+FROM (
+    SELECT hour, source_id, levelno, count(*) AS records, sum(bytes) AS bytes
+    FROM (
+        SELECT created_us / 3600000000 AS hour, source_id, levelno, {ROW_BYTES} AS bytes
+        FROM records WHERE id > (SELECT folded_id FROM marks) LIMIT -1
+    )
+    GROUP BY hour, source_id, levelno
+)
+    LEFT JOIN sources ON sources.id = source_id
+GROUP BY 1, 2, 3
+"""  # noqa: S608 - our own SQL
+
 # created_us is integer microseconds: a float of today resolves 238 ns at best, sorts no better, and
 # nanoseconds do not survive the 2**53 of JavaScript and jq.
-# AUTOINCREMENT: an id is never given twice, even when the newest rows were pruned, so a reader can follow by id.
+# No AUTOINCREMENT, whose table costs a page a commit: retention never deletes the newest row, so SQLite never gives an
+# id twice, and a reader can follow by id.
 # `sources` and `processes` hold once what would otherwise stand in every row. Thread and task names stay in the row:
 # a server that starts a thread per request would make a side table grow as fast as the log.
 SCHEMA = f"""
@@ -76,7 +93,7 @@ CREATE TABLE levels (
 );
 INSERT INTO levels VALUES (10, 'DEBUG'), (20, 'INFO'), (30, 'WARNING'), (40, 'ERROR'), (50, 'CRITICAL');
 CREATE TABLE records (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id INTEGER PRIMARY KEY,
     created_us INTEGER NOT NULL,
     levelno INTEGER NOT NULL,
     source_id INTEGER NOT NULL REFERENCES sources,
@@ -102,7 +119,7 @@ CREATE TABLE drops (
     levelno INTEGER NOT NULL,
     count INTEGER NOT NULL
 );
-CREATE TABLE volume (
+CREATE TABLE volume_folded (
     hour INTEGER NOT NULL,
     logger TEXT NOT NULL,
     levelno INTEGER NOT NULL,
@@ -110,6 +127,17 @@ CREATE TABLE volume (
     bytes INTEGER NOT NULL DEFAULT 0,
     dropped INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (hour, logger, levelno)
+) WITHOUT ROWID;
+CREATE TABLE marks (
+    folded_id INTEGER NOT NULL,
+    sweeps INTEGER NOT NULL
+);
+INSERT INTO marks VALUES (0, 0);
+CREATE TABLE drop_totals (
+    cause TEXT NOT NULL,
+    levelno INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (cause, levelno)
 ) WITHOUT ROWID;
 CREATE TABLE prunes (
     id INTEGER PRIMARY KEY,
@@ -127,6 +155,14 @@ CREATE TABLE cursors (
 CREATE VIEW logs AS SELECT
     {_VIEW_COLUMNS}
 FROM {LOG_TABLES};
+CREATE VIEW volume AS
+SELECT hour, logger, levelno, sum(records) AS records, sum(bytes) AS bytes, sum(dropped) AS dropped
+FROM (
+    SELECT hour, logger, levelno, records, bytes, dropped FROM volume_folded
+    UNION ALL
+    SELECT hour, logger, levelno, records, bytes, 0 FROM ({UNFOLDED})
+)
+GROUP BY hour, logger, levelno;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {USER_VERSION};
 """  # noqa: S608 - our own numbers

@@ -271,7 +271,7 @@ class LogReader:
         Say who logs most: the loudest first.
 
         By logger and by level, and without filters other than `level`, `logger`, `exclude` and full hours, this is read
-        from the table `volume`, which also counts what was pruned since. Anything else is counted row by row.
+        from the view `volume`, which also counts what was pruned since. Anything else is counted row by row.
 
         Args:
             by: `logger`, `source` (a call site), `level`, `exception`, `thread` or `process`.

@@ -111,7 +111,7 @@ class Books:
     What the file says of itself, counted in different places that have to agree.
 
     `rows` are the program's, without the `warnings` about drops. Those say how many records were dropped, and so do the
-    ledger (table `drops`) and the table `volume`, which counts the rows that were written as well.
+    ledger (table `drops`) and the view `volume`, which counts the rows that were written as well.
     """
 
     rows: int

@@ -1,5 +1,5 @@
 """
-Who logs most: from the table `volume` where that can tell, else row by row.
+Who logs most: from the view `volume` where that can tell, else row by row.
 """
 
 from collections import defaultdict

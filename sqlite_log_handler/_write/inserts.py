@@ -13,7 +13,8 @@ So where ten rows or more share a context, a statement is given each context onc
 context. That takes a third of the parameters, so twice as many rows fit into a statement.
 
 An `Inserter` belongs to one connection. It remembers the ids of sources and processes. They are wrong after a rollback,
-which takes back ids that the transaction gave, and after a sweep, which deletes those that no row uses.
+which takes back ids that the transaction gave, and after a sweep, which deletes those that no row uses. The file counts
+its sweeps (`marks.sweeps`), because another process may make them.
 """
 
 import logging
@@ -23,8 +24,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache, partial
 from typing import NamedTuple
 
-from sqlite_log_handler._logfile.schema import OTHER_LOGGERS, ROW_BYTES
+from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._write import row as _row
+from sqlite_log_handler._write import volume
 from sqlite_log_handler._write.books import PendingGap
 from sqlite_log_handler._write.plain import clean
 from sqlite_log_handler._write.queue import Commit
@@ -89,31 +91,6 @@ DATA_ERRORS = (
     UnicodeError,
 )
 
-# LIMIT -1 keeps the innermost query apart, so that what is sorted for its GROUP BY are numbers, and not the messages.
-# A source or a process that another process has deleted, because no row was of it, makes the logger NULL, which
-# `volume` refuses; then the batch is written again with new ids.
-_VOLUME = f"""
-INSERT INTO volume (hour, logger, levelno, records, bytes)
-SELECT hour * 3600, iif(processes.id IS NULL, NULL, logger) AS logger, levelno, sum(records), sum(bytes)
-FROM (
-    SELECT hour, source_id, process_id, levelno, count(*) AS records, sum(bytes) AS bytes
-    FROM (
-        SELECT created_us / 3600000000 AS hour, source_id, process_id, levelno,
-            {ROW_BYTES} AS bytes
-        FROM records WHERE id BETWEEN ? AND ? LIMIT -1
-    )
-    GROUP BY hour, source_id, process_id, levelno
-)
-    LEFT JOIN sources ON sources.id = source_id
-    LEFT JOIN processes ON processes.id = process_id
-GROUP BY 1, 2, 3
-ON CONFLICT DO UPDATE SET records = records + excluded.records, bytes = bytes + excluded.bytes
-"""  # noqa: S608 - our own SQL
-_VOLUME_DROPPED = """
-INSERT INTO volume (hour, logger, levelno, dropped) VALUES (? / 3600000000 * 3600, ?, ?, ?)
-ON CONFLICT DO UPDATE SET dropped = dropped + excluded.dropped
-"""
-
 
 class Origin(NamedTuple):
     """
@@ -143,6 +120,7 @@ class Inserter:
         self._gap_bytes = gap_bytes
         self._origin = origin
         self.last_id = self._inserted = 0
+        self._sweeps = 0  # those of the file when the ids were learned
         self.forget_ids()
 
     def write(self, batch: Commit) -> None:
@@ -159,6 +137,10 @@ class Inserter:
 
     def _write(self, batch: Commit, insert: Callable[[Sequence[PackedRow], int, int], None]) -> None:
         self.last_id = self._inserted = 0
+        folded_id, sweeps = self.connection.execute("SELECT folded_id, sweeps FROM marks").fetchone()
+        if sweeps != self._sweeps:
+            self.forget_ids()
+            self._sweeps = sweeps
         unknown = {row[_row.LEVELNO] for row in batch.rows} - self._levels
         if unknown:
             self._name_levels(unknown)
@@ -169,8 +151,8 @@ class Inserter:
             self._insert_gap(gap)
             start = end
         insert(batch.rows, start, len(batch.rows))
-        if self._inserted:
-            self.connection.execute(_VOLUME, (self.last_id - self._inserted + 1, self.last_id))
+        if self.last_id - folded_id >= volume.FOLD_ROWS:
+            volume.fold(self.connection)
 
     def _insert_rows(self, rows: Sequence[PackedRow], start: int, end: int) -> None:
         while start < end:
@@ -211,8 +193,7 @@ class Inserter:
         """
         after_id = self.last_id
         if not self._inserted:
-            found = self.connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'records'").fetchone()
-            after_id = found[0] if found else 0
+            (after_id,) = self.connection.execute("SELECT ifnull(max(id), 0) FROM records").fetchone()
         gap.warning.dropped = gap.count  # that of all reports that were put together in this gap
         warning = _row.make_row(gap.warning)
         self._insert([warning])
@@ -223,7 +204,7 @@ class Inserter:
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (after_id, since_us, until_us, process_id, cause, logger, level, count),
             )
-            self.connection.execute(_VOLUME_DROPPED, (since_us, logger, level, count))
+            volume.add_drops(self.connection, cause=cause, logger=logger, level=level, count=count, since_us=since_us)
 
     def _lines_of(self, gap: PendingGap) -> Iterable[tuple[tuple[str, int, str], list[int]]]:
         """

@@ -137,14 +137,11 @@ class Writer:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 inserter.write(batch)
-            except DATA_ERRORS as error:
+            except DATA_ERRORS:
                 connection.execute("ROLLBACK")
                 inserter.forget_ids()
                 connection.execute("BEGIN IMMEDIATE")
-                if "volume.logger" in str(error):  # see _VOLUME
-                    inserter.write(batch)
-                else:
-                    inserter.write_each(batch, outcome.refused)
+                inserter.write_each(batch, outcome.refused)
             connection.execute("COMMIT")
             outcome.written = True
         except BaseException as error:
@@ -202,7 +199,6 @@ class Writer:
             self.pruner.make_room(inserter.connection)
 
     def _work_on(self, inserter: Inserter, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        sweeps = self.pruner.tables.sweeps
         try:
             return work(inserter.connection)
         except NoRoom:
@@ -210,9 +206,6 @@ class Writer:
         except BaseException as error:
             self.file.roll_back(error)
             raise
-        finally:
-            if self.pruner.tables.sweeps != sweeps:
-                inserter.forget_ids()
 
 
 def _stands(inserter: Inserter) -> bool:

@@ -80,4 +80,4 @@ def _log(report: Report, file: str, max_rows: int | None) -> float:
 
 def _last_id(file: str) -> int:
     with contextlib.closing(sqlite3.connect(file)) as connection:
-        return int(connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'records'").fetchone()[0])
+        return int(connection.execute("SELECT max(id) FROM records").fetchone()[0])

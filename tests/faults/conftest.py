@@ -37,10 +37,10 @@ PRELUDE = (
     "import atexit, contextlib, gc, json, logging, logging.config, logging.handlers; "
     "import os, signal, sqlite3, sys, threading; "
     "from sqlite_log_handler import SQLiteHandler; "
-    "from sqlite_log_handler._write import outage as _outage, process as _process, queue as _queue; "
+    "from sqlite_log_handler._write import outage as _outage, process as _process, queue as _queue, volume as _volume; "
     "path, arguments = sys.argv[1], sys.argv[2:]; "
     "SQLiteHandler.__init__.__kwdefaults__['close_timeout'] = _outage.TURN_OUTAGE_AFTER = _queue.MUTEX_TIMEOUT = 60; "
-    "_process.FORK_TIMEOUT = 60; "
+    "_process.FORK_TIMEOUT = 60; _volume.FOLD_ROWS = 20; "
     "logger = logging.getLogger('program'); logger.setLevel(1)\n"
 )
 
@@ -138,6 +138,11 @@ def judge(path: str | os.PathLike[str]) -> Contents:
         (warned,) = connection.execute(
             "SELECT coalesce(sum(json_extract(attributes, '$.dropped')), 0) FROM logs WHERE logger = ?", (OWN_LOGGER,)
         ).fetchone()
+        ((volume, pruned),) = connection.execute(
+            "SELECT (SELECT sum(records) FROM volume), (SELECT count(*) FROM prunes)"
+        )
+    # Each row is counted once, whatever became of a fold.
+    assert pruned or (volume or 0) == stored
     # Each row has its source and its process: the view loses none.
     assert stored == len(rows)
     numbers: dict[str, list[int]] = {}

@@ -41,6 +41,7 @@ from sqlite_log_handler._logfile.connect import primary_code
 from sqlite_log_handler._logfile.schema import ROW_BYTES
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.units import format_size
+from sqlite_log_handler._write import volume
 from sqlite_log_handler._write.retention.limits import Cut, Limits, NoRoom, State
 from sqlite_log_handler._write.retention.side_tables import SideTables
 from sqlite_log_handler._write.retention.wal import RETRY, Wal, size_of
@@ -290,8 +291,10 @@ class Pruner:
             return cut
         note = {"now": round(self._now() * 1e6), "cause": cut.cause, "first_id": state.first_id, "last_id": cut.last_id}
         with transaction(connection):
-            # Before the note: in a full file the pages of the rows are the only ones for it.
+            counted = volume.unfolded_up_to(connection, cut.last_id)
+            # Before the rest: in a full file the pages of the rows are the only ones for it.
             count = connection.execute("DELETE FROM records WHERE id <= ?", (cut.last_id,)).rowcount
+            volume.add(connection, counted)
             connection.execute(_NOTE, {**note, "count": count})
         self.deleted[cut.cause] = self.deleted.get(cut.cause, 0) + count
         self.tables.deleted_rows += count

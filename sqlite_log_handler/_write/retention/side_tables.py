@@ -30,8 +30,8 @@ _TRIM_DROPS = (
     f"DELETE FROM drops WHERE id IN (SELECT id FROM {_OLD_DROPS} ORDER BY id LIMIT ?)",  # noqa: S608 - our own name
 )
 _TRIM_VOLUME = (
-    "SELECT count(*) FROM volume",
-    f"DELETE FROM volume WHERE ({_HOUR}) IN (SELECT {_HOUR} FROM volume ORDER BY {_HOUR} LIMIT ?)",  # noqa: S608 - names
+    "SELECT count(*) FROM volume_folded",
+    f"DELETE FROM volume_folded WHERE ({_HOUR}) IN (SELECT {_HOUR} FROM volume_folded ORDER BY {_HOUR} LIMIT ?)",  # noqa: S608 - names
 )
 _TRIM_PRUNES = (
     "SELECT count(*) FROM prunes",
@@ -56,13 +56,11 @@ class SideTables:
         wal: Nothing is deleted while it is not free.
 
     Attributes:
-        sweeps: Counts up with each portion of sources and processes that was deleted. Ids learned before may be gone.
         deleted_rows: Rows deleted since the tables were last cut. What was deleted before this process is not known,
             so the first deletion is enough for a cut.
     """
 
     def __init__(self, limits: Limits, wal: Wal) -> None:
-        self.sweeps = 0
         self._limits = limits
         self._wal = wal
         self._enough_rows = _ROWS_PER_LINE * limits.lines
@@ -98,7 +96,7 @@ class SideTables:
         Cut the tables by the bytes of their lines as well, because with long names few lines take much.
         """
         self._trim(connection)
-        for trim, lines_of in ((_TRIM_DROPS, _OLD_DROPS), (_TRIM_VOLUME, "volume")):
+        for trim, lines_of in ((_TRIM_DROPS, _OLD_DROPS), (_TRIM_VOLUME, "volume_folded")):
             lines = self._limits.lines
             while lines and connection.execute(_SIZE + lines_of).fetchone()[0] > self._limits.text_bytes:
                 lines //= 2
@@ -137,7 +135,6 @@ class SideTables:
         if not sweep.look(connection):
             return
         for _ in range(_SWEEP_CHUNKS):
-            self.sweeps += 1
             with transaction(connection):
                 ended = sweep.delete(connection, self._limits.chunk_lines)
             if ended:
@@ -196,6 +193,8 @@ class _Sweep:
             # Another process may have logged from one of them meanwhile.
             ids = ",".join(str(line) for name, line in some if name == table and line not in used)
             connection.execute(f"DELETE FROM {table} WHERE id IN ({ids})")  # noqa: S608 - integers
+        # Ids that a writer has learned may be gone, see `_write.inserts`.
+        connection.execute("UPDATE marks SET sweeps = sweeps + 1")
         return not self._unused
 
     def _find(self, connection: sqlite3.Connection, table: str, used: set[int]) -> list[tuple[str, int]]:

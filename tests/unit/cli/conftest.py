@@ -42,7 +42,7 @@ def shop(tmp_path_factory):
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         # The drop warning was logged now; here it is to have been logged then.
         connection.execute("UPDATE records SET created_us = ? WHERE id = 14", [begin * 1_000_000 + 6_500_000])
-        connection.execute("UPDATE volume SET hour = ?", [begin // 3600 * 3600])
+        connection.execute("UPDATE volume_folded SET hour = ?", [begin // 3600 * 3600])
     return path
 
 

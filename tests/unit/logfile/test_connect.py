@@ -238,7 +238,7 @@ def test_read_only_connection_finds_any_name(tmp_path: Path, name: str) -> None:
         "CREATE TABLE t (x)",
         "PRAGMA user_version = 9",
         "DROP VIEW logs",
-        "INSERT INTO volume VALUES (1, '', 1, 1, 1, 1)",
+        "INSERT INTO volume_folded VALUES (1, '', 1, 1, 1, 1)",
     ],
 )
 def test_read_only_connection_writes_nothing(path: Path, sql: str) -> None:

@@ -14,6 +14,8 @@ from logged import record
 from sqlite_log_handler import (
     LogReader,
 )
+from sqlite_log_handler._logfile.transaction import transaction
+from sqlite_log_handler._write.volume import fold
 
 
 @pytest.fixture
@@ -30,6 +32,20 @@ def log(make_handler):
         handler.close()
 
     return log
+
+
+@pytest.fixture
+def prune(path):
+    """
+    Delete all rows, once volume has counted them, as retention does.
+    """
+
+    def prune():
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection, transaction(connection):
+            fold(connection)
+            connection.execute("DELETE FROM records")
+
+    return prune
 
 
 @pytest.fixture

@@ -53,7 +53,8 @@ def test_a_view_in_the_place_of_a_table(path, table, endless):
 
     One opcode of such a view ran for hours, and SQLite asks nobody within an opcode: not even Ctrl-C ended it.
     """
-    hostile.make(path, f"ALTER TABLE {table} RENAME TO other; CREATE VIEW {table} AS {endless};")
+    away = "DROP VIEW volume" if table == "volume" else f"ALTER TABLE {table} RENAME TO other"
+    hostile.make(path, f"{away}; CREATE VIEW {table} AS {endless};")
 
     with pytest.raises(CorruptFileError, match=f"its '{table}' is not as a log has it"):
         LogReader(path)

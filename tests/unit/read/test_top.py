@@ -16,9 +16,9 @@ from sqlite_log_handler import (
 )
 
 
-def test_top_by_logger_comes_from_the_volume(overflowed, reading, change):
+def test_top_by_logger_comes_from_the_volume(overflowed, reading, prune):
     """By logger and by level, what was pruned since still counts, and so do drops."""
-    change("DELETE FROM records")
+    prune()
 
     loudest = reading().top()[0]
     assert ("shop.cache", 10, 15) == (loudest.name, loudest.records, loudest.dropped)
@@ -36,10 +36,10 @@ def test_top_of_a_time_is_counted_from_the_rows(overflowed, reading):
     assert (5, 15, 1.0) == (loudest.records, loudest.dropped, loudest.share)
 
 
-def test_full_hours_are_answered_from_the_volume(log, reading, change):
+def test_full_hours_are_answered_from_the_volume(log, reading, prune):
     """Bounds of time that are full hours leave the other hours out."""
     log(record("one"), record("two", seconds=3600), record("three", seconds=7200))
-    change("DELETE FROM records")
+    prune()
 
     (talker,) = reading().top(since=BEGIN + timedelta(hours=1), until=BEGIN + timedelta(hours=2))
     assert 1 == talker.records

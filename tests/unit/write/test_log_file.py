@@ -366,8 +366,8 @@ def test_corrupt_file_is_moved_aside(writer: Writer, path: Path, said: Said) -> 
         "sources",
         "sqlite_autoindex_sources_1",
         "processes",
-        "volume",
-        "sqlite_sequence",
+        "volume_folded",
+        "marks",
     ],
 )
 def test_corrupt_page(writer: Writer, path: Path, said: Said, name: str) -> None:

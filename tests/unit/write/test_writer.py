@@ -26,7 +26,7 @@ from batches import gap, messages, pragma, read, refuse, row, write
 
 # All or nothing ------------------------------------------------------------------------------------------------------
 
-TABLES = ["records", "sources", "processes", "drops", "volume", "sqlite_sequence"]
+TABLES = ["records", "sources", "processes", "drops", "volume_folded", "marks", "drop_totals"]
 
 
 def everything(path: Path) -> dict[str, list[Any]]:

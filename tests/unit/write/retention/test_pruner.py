@@ -334,7 +334,7 @@ def test_rows_that_were_not_yet_sent_are_counted(log, cursors, unsent):
 
 def test_volume_is_kept_apart(log):
     """What was attempted by hour, logger and level stays when the rows go."""
-    log.connection.execute("INSERT INTO volume VALUES (0, 'app', 20, 100, 1000, 5)")
+    log.connection.execute("INSERT INTO volume_folded VALUES (0, 'app', 20, 100, 1000, 5)")
     log.fill(100)
     log.prune(log.pruner(max_rows=1))
 

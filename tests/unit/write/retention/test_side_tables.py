@@ -35,7 +35,7 @@ def test_drops_outlive_their_rows_but_not_for_ever(log, few_lines):
 def test_the_newest_hours_of_volume_are_kept(log, few_lines):
     """Of `volume` the newest lines are kept."""
     log.connection.executemany(
-        "INSERT INTO volume (hour, logger, levelno) VALUES (?, 'app', 20)", [(n,) for n in range(99)]
+        "INSERT INTO volume_folded (hour, logger, levelno) VALUES (?, 'app', 20)", [(n,) for n in range(99)]
     )
     log.fill(100)
     log.prune(log.pruner(max_rows=50))
@@ -46,7 +46,7 @@ def test_the_newest_hours_of_volume_are_kept(log, few_lines):
 def test_lines_are_cut_though_one_chunk_was_enough(log, few_lines):
     """A chunk of large rows may free more than it was to; what is beside the rows is cut after it as well."""
     log.connection.executemany(
-        "INSERT INTO volume (hour, logger, levelno) VALUES (?, 'app', 20)", [(n,) for n in range(99)]
+        "INSERT INTO volume_folded (hour, logger, levelno) VALUES (?, 'app', 20)", [(n,) for n in range(99)]
     )
     log.fill(3, width=300_000)
     log.fill(5_000, width=100)
@@ -60,7 +60,7 @@ def test_lines_are_cut_though_one_chunk_was_enough(log, few_lines):
 def test_many_lines_go_in_few_statements(log, few_lines):
     """Each statement is a wait for the GIL, and lines that go are not read: 600,000 of them took 80 MB."""
     log.connection.executemany(
-        "INSERT INTO volume (hour, logger, levelno) VALUES (?, 'app', 20)", [(n,) for n in range(20_000)]
+        "INSERT INTO volume_folded (hour, logger, levelno) VALUES (?, 'app', 20)", [(n,) for n in range(20_000)]
     )
     log.fill(100)
     statements = []
@@ -89,7 +89,7 @@ def test_few_sources_are_not_looked_for_in_a_small_file(log):
 def test_a_log_within_its_limits_keeps_all_lines(log, few_lines):
     """Where no row goes, nothing beside the rows goes either."""
     log.connection.executemany(
-        "INSERT INTO volume (hour, logger, levelno) VALUES (?, 'app', 20)", [(n,) for n in range(99)]
+        "INSERT INTO volume_folded (hour, logger, levelno) VALUES (?, 'app', 20)", [(n,) for n in range(99)]
     )
     log.fill(50)
     log.prune(log.pruner(max_rows=50))
@@ -131,7 +131,7 @@ def test_sources_go_when_no_row_is_of_them(log, few_lines):
 
     assert [(40,), (60,)] == log.ask("SELECT id FROM sources ORDER BY id")
     assert [(1,), (7,), (59,)] == log.ask("SELECT id FROM processes ORDER BY id")
-    assert pruner.tables.sweeps
+    assert log.ask("SELECT sweeps FROM marks")[0][0]
 
 
 def test_few_sources_are_not_looked_for(log, few_lines):
@@ -141,7 +141,7 @@ def test_few_sources_are_not_looked_for(log, few_lines):
     pruner = log.pruner(max_rows=50)
     log.prune(pruner)
 
-    assert (10, 0) == (log.ask("SELECT count(*) FROM sources")[0][0], pruner.tables.sweeps)
+    assert (10, 0) == (log.ask("SELECT count(*) FROM sources")[0][0], log.ask("SELECT sweeps FROM marks")[0][0])
 
 
 def test_a_source_that_comes_while_rows_are_looked_through_stays(log, few_lines, monkeypatch):
@@ -153,7 +153,7 @@ def test_a_source_that_comes_while_rows_are_looked_through_stays(log, few_lines,
     pruner.step(log.connection)
     for _ in range(5):
         assert 0 == pruner.step(log.connection)
-        assert not pruner.tables.sweeps
+        assert not log.ask("SELECT sweeps FROM marks")[0][0]
     log.fill(5, source=31)
     log.fill(3, source=30)
     log.prune(pruner)
@@ -199,7 +199,9 @@ def overflow(log, start: int, count: int, width: int = 60) -> None:
     log.connection.executemany(
         "INSERT INTO sources VALUES (?, ?, '/app.py', 1, 'main')", zip(numbers, names, strict=True)
     )
-    log.connection.executemany("INSERT INTO volume (hour, logger, levelno) VALUES (1, ?, 20)", [(n,) for n in names])
+    log.connection.executemany(
+        "INSERT INTO volume_folded (hour, logger, levelno) VALUES (1, ?, 20)", [(n,) for n in names]
+    )
     log.connection.executemany(
         "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (0, 20, ?, 1, 'opened')",
         [(n,) for n in numbers],
@@ -260,9 +262,9 @@ def test_a_file_without_room_or_rows_is_written_to_again(log, width):
     log.prune(pruner)
     assert look(log.connection, log.path).live < 1 << 19
     assert [(1, 1)] == log.ask("SELECT (SELECT count(*) FROM sources), (SELECT count(*) FROM processes)")
-    for table in ("drops", "volume"):
+    for table in ("drops", "volume_folded"):
         assert 0 < log.ask(f"SELECT count(*) * {width} FROM {table}")[0][0] <= 65_536
-    assert pruner.tables.sweeps
+    assert log.ask("SELECT sweeps FROM marks")[0][0]
 
 
 def test_cutting_lines_stops_at_a_reader_too(log, reader):
@@ -324,7 +326,7 @@ def test_gaps_in_place_stay_as_long_as_their_rows_do(log):
 def test_short_lines_are_kept_by_their_number(log):
     """A log with usual names keeps as many lines as before when its rows have been replaced once."""
     log.connection.executemany(
-        "INSERT INTO volume (hour, logger, levelno) VALUES (?, 'app', 20)", [(n,) for n in range(2_000)]
+        "INSERT INTO volume_folded (hour, logger, levelno) VALUES (?, 'app', 20)", [(n,) for n in range(2_000)]
     )
     pruner = log.pruner(max_bytes=2_000_000)
     for _ in range(100):

@@ -1,0 +1,80 @@
+"""
+Volume: how much was logged, by hour, logger and level, kept apart from the rows that retention deletes.
+
+Theory of operation
+===================
+
+`volume` is a view. It adds up the table `volume_folded` and the rows behind a mark in the file, `marks.folded_id`. So
+it is exact at every moment, and a commit of few rows writes no page for it. A commit folds the rows behind the mark
+into the table when there are FOLD_ROWS of them. Retention folds rows before it deletes them.
+
+Guarantees
+==========
+
+- The rows go into the table in the transaction that moves the mark, so each row is counted once, whatever fails.
+- At most FOLD_ROWS rows and one batch stand behind the mark, so a look at the view reads no more.
+- Dropped records are in the table from the start, because gaps are rare. `drop_totals` never falls.
+"""
+
+import sqlite3
+from typing import Final
+
+from sqlite_log_handler._logfile.schema import UNFOLDED
+
+# Rows behind the mark that are folded: a full batch. To add them up takes a look at the view some 10 ms.
+FOLD_ROWS: Final = 10_000
+
+_INTO = "INSERT INTO volume_folded (hour, logger, levelno, records, bytes)"
+_ADDED = "ON CONFLICT DO UPDATE SET records = records + excluded.records, bytes = bytes + excluded.bytes"
+_FOLD = f"{_INTO} {UNFOLDED} {_ADDED}"
+_ADD = f"{_INTO} VALUES (?, ?, ?, ?, ?) {_ADDED}"
+_MOVE = "UPDATE marks SET folded_id = max(folded_id, ifnull((SELECT max(id) FROM records), 0))"
+_DROPPED = """
+INSERT INTO volume_folded (hour, logger, levelno, dropped)
+VALUES (:since_us / 3600000000 * 3600, :logger, :level, :count)
+ON CONFLICT DO UPDATE SET dropped = dropped + excluded.dropped
+"""
+# A program can make up levels without end. After 1,000 lines the others count under level 0.
+_DROP_TOTAL = """
+INSERT INTO drop_totals (cause, levelno, count)
+SELECT :cause, iif(
+    (SELECT count(*) FROM drop_totals) < 1000
+    OR EXISTS (SELECT 1 FROM drop_totals WHERE cause = :cause AND levelno = :level),
+    :level, 0
+), :count
+WHERE true
+ON CONFLICT DO UPDATE SET count = count + excluded.count
+"""
+
+
+def fold(connection: sqlite3.Connection) -> None:
+    """
+    Fold all rows behind the mark, in the transaction that is open.
+    """
+    connection.execute(_FOLD)
+    connection.execute(_MOVE)
+
+
+def unfolded_up_to(connection: sqlite3.Connection, last_id: int) -> list[tuple[object, ...]]:
+    """
+    Count the rows behind the mark, if those up to `last_id`, which are about to be deleted, are among them.
+    """
+    ((behind,),) = connection.execute("SELECT folded_id < ? FROM marks", (last_id,))
+    return connection.execute(UNFOLDED).fetchall() if behind else []
+
+
+def add(connection: sqlite3.Connection, counted: list[tuple[object, ...]]) -> None:
+    """
+    Fold what `unfolded_up_to` has counted, in the same transaction. The newest row is still there.
+    """
+    if counted:
+        connection.executemany(_ADD, counted)
+        connection.execute(_MOVE)
+
+
+def add_drops(connection: sqlite3.Connection, **drops: object) -> None:
+    """
+    Count dropped records, in the transaction that is open: their cause, logger, level, count, and since_us.
+    """
+    connection.execute(_DROPPED, drops)
+    connection.execute(_DROP_TOTAL, drops)

@@ -1,0 +1,168 @@
+"""
+Volume is exact at every moment: rows are folded into its table now and then, and the view adds the others.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sqlite_log_handler._write import volume
+from sqlite_log_handler._write.queue import Commit
+from sqlite_log_handler._write.retention.limits import Limits
+from sqlite_log_handler._write.volume import FOLD_ROWS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlite_log_handler._write.writer import Writer
+
+from batches import gap, numbered, read, row, write
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> int:
+    """
+    Fold as soon as this many rows stand behind the mark.
+    """
+    monkeypatch.setattr(volume, "FOLD_ROWS", 7)
+    return 7
+
+
+COUNTED_BY_ROW = """
+SELECT created_us / 3600000000 * 3600, logger, levelno, count(*),
+    sum(length(CAST(message AS BLOB)) + ifnull(length(CAST(attributes AS BLOB)), 0))
+FROM logs GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+"""
+COUNTED_BY_VOLUME = """
+SELECT hour, logger, levelno, records, bytes FROM volume WHERE records ORDER BY hour, logger, levelno
+"""
+
+
+def folded(writer: Writer) -> int:
+    """
+    Return how many rows the table behind the view has.
+    """
+    return int(read(writer, "SELECT ifnull(sum(records), 0) FROM volume_folded")[0][0])
+
+
+def is_exact(writer: Writer) -> bool:
+    """
+    Tell whether the view has what the rows add up to.
+    """
+    return read(writer, COUNTED_BY_ROW) == read(writer, COUNTED_BY_VOLUME)
+
+
+def test_a_commit_of_few_rows_leaves_the_table_alone(writer: Writer) -> None:
+    """
+    Rows are counted by the view at once, and written into the table when there are many: that would cost two pages.
+    """
+    for number in range(3):
+        write(writer, f"{number}")
+    assert (0, True) == (folded(writer), is_exact(writer))
+
+    writer.write(Commit(numbered(0, FOLD_ROWS)))
+    assert (FOLD_ROWS + 3, True) == (folded(writer), is_exact(writer))
+
+
+def test_volume_is_exact_after_each_commit(make_writer: Callable[[], Writer], few: int) -> None:
+    """
+    Volume is that of the rows after each commit of two writers, and few rows stand behind the mark.
+    """
+    writers = [make_writer(), make_writer()]
+    for writer in writers:
+        write(writer, "first")
+    for number in range(40):
+        writer = writers[number % 2]
+        rows = numbered(0, number % 5, created=number * 900.0, name=f"app.{number % 3}", extra="x")
+        writer.write(Commit(rows, [gap(0)] if number % 7 == 0 else []))
+        assert all(map(is_exact, writers))
+        ((behind,),) = read(writer, "SELECT count(*) FROM records WHERE id > (SELECT folded_id FROM marks)")
+        assert few + 4 > behind
+
+    assert folded(writers[0])
+
+
+def fail_at(writer: Writer, start: str) -> None:
+    """
+    Have the statement that begins with this fail, until `None` is set.
+    """
+    assert writer.file.connection is not None
+
+    def authorize(action: int, table: str | None, *_: Any) -> int:
+        writes = action in {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE}
+        return sqlite3.SQLITE_DENY if writes and table == start else sqlite3.SQLITE_OK
+
+    writer.file.connection.set_authorizer(authorize)
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("table", ["volume_folded", "marks"])
+def test_a_fold_that_fails_counts_nothing_twice(writer: Writer, table: str) -> None:
+    """
+    When the table was written and the mark could not be moved, neither is in the file, nor are the rows.
+    """
+    writer.write(Commit(numbered(0, 6)))
+    fail_at(writer, table)
+    with pytest.raises(sqlite3.DatabaseError):
+        writer.write(Commit(numbered(6, 12)))
+    assert writer.file.connection is not None
+    writer.file.connection.set_authorizer(None)
+    assert (0, True) == (folded(writer), is_exact(writer))
+
+    writer.write(Commit(numbered(6, 12)))
+    assert (12, True) == (folded(writer), is_exact(writer))
+
+
+def test_rows_are_folded_before_they_are_deleted(make_writer: Callable[..., Writer]) -> None:
+    """
+    What retention deletes stays in volume, though no commit had folded it.
+    """
+    writer = make_writer(limits=Limits(max_rows=10))
+    writer.write(Commit(numbered(0, 100)))
+    before = read(writer, COUNTED_BY_VOLUME)
+    while writer.prune() == 0:
+        pass
+
+    assert [(10,)] == read(writer, "SELECT count(*) FROM records")
+    assert before == read(writer, COUNTED_BY_VOLUME)
+    assert [(100,)] == read(writer, "SELECT sum(records) FROM volume")
+
+
+@pytest.mark.usefixtures("few")
+def test_a_row_whose_source_is_gone_is_counted(writer: Writer) -> None:
+    """
+    In a file that was changed by hand a row may refer to no source. It stops no fold, and so no commit.
+    """
+    write(writer, "one")
+    read(writer, "DELETE FROM sources")
+    writer.write(Commit(numbered(0, 10)))
+
+    assert [(11,)] == read(writer, "SELECT sum(records) FROM volume")
+
+
+def test_totals_of_drops(writer: Writer) -> None:
+    """
+    Totals by cause and level add up over gaps, and never fall: counters that a program exports are made of them.
+    """
+    for count in (1, 2):
+        writer.write(Commit([row("m")], [gap(1, count), gap(1, 5, key=("bytes_full", 10, "db"))]))
+    read(writer, "DELETE FROM drops")
+
+    expected = [("bytes_full", 10, 10), ("queue_full", 20, 3)]
+    assert expected == read(writer, "SELECT cause, levelno, count FROM drop_totals ORDER BY cause")
+
+
+def test_totals_of_made_up_levels_are_bounded(writer: Writer) -> None:
+    """
+    After 1,000 lines the drops of further levels count under level 0.
+    """
+    for number in range(1, 1_003):
+        writer.write(Commit([], [gap(0, key=("queue_full", number, "app"))]))
+    writer.write(Commit([], [gap(0, key=("queue_full", 7, "app"))]))
+
+    assert [(1_001, 1_003)] == read(writer, "SELECT count(*), sum(count) FROM drop_totals")
+    assert [(2,)] == read(writer, "SELECT count FROM drop_totals WHERE levelno = 0")
+    assert [(2,)] == read(writer, "SELECT count FROM drop_totals WHERE levelno = 7")
