@@ -27,7 +27,7 @@ ALL: Final = sys.maxsize
 _SYSLOG: Final = {"1": 50, "2": 50, "3": 40, "4": 30, "5": 20, "6": 20, "7": 10}
 
 # Their values may begin with a minus: -S -1h.
-_TIMES: Final = ("-S", "--since", "-U", "--until")
+_TIMES: Final = ("-S", "--since", "-U", "--until", "--around")
 
 
 def whole_number(text: str) -> int:
@@ -163,7 +163,8 @@ def add_ledger_filters(parser: argparse.ArgumentParser) -> argparse._ArgumentGro
         metavar="N",
         help="of one start of the program: 0 the last, -1 the one before, 1 the first",
     )
-    group.add_argument("--after-id", type=whole_number, metavar="ID", help="behind the row with this id")
+    group.add_argument("--after-id", type=whole_number, metavar="ID", help="after the row with this id")
+    group.add_argument("--up-to-id", type=whole_number, metavar="ID", help="up to the row with this id")
     return group
 
 
@@ -206,7 +207,7 @@ def filters_of(options: argparse.Namespace) -> Filters:
     Raises:
         FilterError: One of them cannot be understood.
     """
-    now = datetime.now(UTC) if getattr(options, "utc", False) else datetime.now()  # noqa: DTZ005 - local on purpose
+    now = _now(utc=getattr(options, "utc", False))
     since, until = (text and _time(text, now) for text in (options.since, options.until))
     given = vars(options)
     filters: Filters = {
@@ -224,8 +225,23 @@ def filters_of(options: argparse.Namespace) -> Filters:
         "attributes": _attributes(given.get("where") or []),
         "run": given.get("started"),
         "after_id": given.get("after_id"),
+        "up_to_id": given.get("up_to_id"),
     }
     return filters
+
+
+def _now(*, utc: bool) -> datetime:
+    return datetime.now(UTC) if utc else datetime.now()  # noqa: DTZ005 - local on purpose
+
+
+def moment(text: str, *, utc: bool) -> datetime:
+    """
+    Read a point in time.
+
+    Raises:
+        FilterError: It is none.
+    """
+    return _time(text, _now(utc=utc))
 
 
 def _time(text: str, now: datetime) -> datetime:

@@ -9,7 +9,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._cli.terminal import Paint
 from sqlite_log_handler._logfile.printable import is_printable, printable
@@ -127,11 +127,11 @@ class Format:
         """
         raise NotImplementedError
 
-    def gap(self, gaps: Sequence[Gap]) -> str:
+    def gap(self, _gaps: Sequence[Gap]) -> str:
         """
-        Return the line of gaps between two rows.
+        Return the line of gaps between two rows. Without gaps it is one of rows that were left out, as grep has it.
         """
-        raise NotImplementedError
+        return "--"
 
 
 class Drawn(Format):
@@ -152,8 +152,10 @@ class Drawn(Format):
 
     def gap(self, gaps: Sequence[Gap]) -> str:
         """
-        Return the line of gaps between two rows.
+        Return the line of gaps between two rows, or of rows that were left out.
         """
+        if not gaps:
+            return super().gap(gaps)
         text = self._paint(printable(f"{self.gap_head} ~~~ {describe(gaps)} ~~~"), _GAP_LEVEL)
         return f"{self._clock(min(gap.since_us for gap in gaps))} {text}"
 
@@ -247,7 +249,11 @@ class Cat(Format):
         """
         Yield the lines of each message.
         """
-        for _, message in cast("Iterable[Values]", entries):
+        for entry in entries:
+            if isinstance(entry, list):
+                yield self.gap(entry)
+                continue
+            message = entry[1]
             if message.isprintable():
                 yield message
             else:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, Unpack
 
@@ -44,6 +45,42 @@ def columns_of(
     Yield some columns of each row that `LogReader.rows` would yield, the id first.
     """
     return reader._select(select(names), newest, filters, reverse=reverse)  # noqa: SLF001 - of this module
+
+
+def windows(
+    reader: "LogReader", filters: Filters, newest: int | None, before: int, after: int, *, reverse: bool = False
+) -> Iterator[tuple[int, int]]:
+    """
+    Yield bounds of ids, both included: `before` rows before and `after` rows after each row that matches.
+
+    Windows that touch are one. Ids have no holes, so they are counted instead of looked up.
+    """
+    low = high = None
+    for (id_,) in columns_of(reader, ["id"], newest=newest, reverse=reverse, **filters):
+        begin, end = max(id_ - before, 1), id_ + after
+        if low is None or high is None:
+            low, high = begin, end
+        elif begin <= high + 1 and low <= end + 1:
+            low, high = min(low, begin), max(high, end)
+        else:
+            yield low, high
+            low, high = begin, end
+    if low is not None and high is not None:
+        yield low, high
+
+
+def around(reader: "LogReader", filters: Filters, place: int, before: int, after: int) -> tuple[int, int]:
+    """
+    Return bounds of ids, both included: the row `place` and, of the rows that match, `before` and `after` it.
+    """
+    first = (filters.get("after_id") or 0) + 1
+    last_id = filters.get("up_to_id")
+    last = reader.last_id() if last_id is None else last_id
+    head: Filters = {**filters, "up_to_id": min(place - 1, last)}
+    tail: Filters = {**filters, "after_id": max(place, first - 1)}
+    below = [id_ for (id_,) in columns_of(reader, ["id"], newest=before, **head)]
+    above = [id_ for (id_,) in islice(columns_of(reader, ["id"], **tail), after)]
+    return max(min(below, default=place), first), min(max(above, default=place), last)
 
 
 class LogReader:

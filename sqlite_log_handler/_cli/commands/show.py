@@ -3,30 +3,18 @@
 """
 
 import argparse
-from collections.abc import Iterable, Iterator
-from typing import Any, Final, TypeVar
+from collections.abc import Callable
+from typing import Final
 
 from sqlite_log_handler._cli import arguments, cursor_file
 from sqlite_log_handler._cli.command import Command
-from sqlite_log_handler._cli.formats import (
-    CLOCKS,
-    Cat,
-    Clock,
-    Format,
-    Logfmt,
-    Short,
-    Verbose,
-    json_safe,
-    with_gaps,
-)
-from sqlite_log_handler._cli.terminal import painter, write_lines
-from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters
+from sqlite_log_handler._cli.terminal import write_lines
+from sqlite_log_handler._cli.view import FORMATS, Query, View
+from sqlite_log_handler._read.filters import FilterError, Filters
 from sqlite_log_handler._read.reader import LogReader, columns_of, followed
 
-FORMATS: Final = ("short", "short-iso", "short-precise", "verbose", "json", "jsonl", "cat", "logfmt")
 _FOLLOWED: Final = 10
-
-_Entry = TypeVar("_Entry")
+_AROUND: Final = 10
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +26,30 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         type=arguments.count,
         metavar="N",
         help=f"only the newest N, or all (with -f: {_FOLLOWED} by default)",
+    )
+    parser.add_argument(
+        "-C", "--context", type=arguments.at_least(0), metavar="N", help="N rows before and after each one that matches"
+    )
+    parser.add_argument(
+        "-B", "--before-context", type=arguments.at_least(0), metavar="N", help="N rows before each one that matches"
+    )
+    parser.add_argument(
+        "-A", "--after-context", type=arguments.at_least(0), metavar="N", help="N rows after each one that matches"
+    )
+    parser.add_argument(
+        "--around",
+        metavar="ID|TIME",
+        help=f"only the rows before and after this id or time, {_AROUND} each unless -C, -B or -A says otherwise",
+    )
+    parser.add_argument(
+        "--fields",
+        metavar="KEY,...",
+        default="",
+        help="in the short formats, show these attributes behind the message",
+    )
+    parser.add_argument("--id", action="store_true", help="in the short formats, show the id of each row")
+    parser.add_argument(
+        "--gaps", action="store_true", help="draw gaps although nobody knows whether their records would have matched"
     )
     parser.add_argument("-r", "--reverse", action="store_true", help="the newest first")
     parser.add_argument(
@@ -65,15 +77,7 @@ def run(options: argparse.Namespace) -> int:
         FilterError: Flags that contradict each other, or one that cannot be understood.
         LogFileError: The log cannot be read.
     """
-    if options.follow and (options.reverse or options.output == "json"):
-        message = "-f has no end, so it goes neither with -r nor with -o json; -o jsonl has an object on each line"
-        raise FilterError(message)
-    if options.follow and options.until:
-        message = "-f shows what is still to come, which -U would leave out: give one of them"
-        raise FilterError(message)
-    if options.cursor_file is not None and options.until:
-        message = "--cursor-file keeps how far the log was read, and -U would leave out what is never read again"
-        raise FilterError(message)
+    _require_sense(options)
     if options.cursor_file is not None:
         cursor_file.require_cursor_file(options.cursor_file)
     filters = arguments.filters_of(options)
@@ -84,88 +88,73 @@ def run(options: argparse.Namespace) -> int:
             cursor = filters["after_id"] = cursor_file.read_cursor(options.cursor_file, reader, last_id)
             if cursor is not None:
                 nothing = f"nothing new since id {cursor}" + (" matches" if cursor < last_id else "")
-        filters["up_to_id"] = last_id
+        asked = filters.get("up_to_id")
+        filters["up_to_id"] = last_id if asked is None else min(asked, last_id)
         newest = None if options.lines == arguments.ALL else options.lines
         if options.follow and options.lines is None and options.since is None and filters.get("after_id") is None:
             newest = _FOLLOWED
         view = View(options)
-        write_lines(view.document(reader, filters, newest))
+        place = _place(reader, options, last_id) if options.around else None
+        write_lines(view.document(reader, Query(filters, newest, *_context(options), place)))
         cursor_file.keep_cursor(options.cursor_file, reader, last_id)
         if options.follow:
             filters = followed(reader, filters)
             for after_id, up_to_id in reader.additions(max(last_id, options.after_id or 0)):
                 added: Filters = {**filters, "after_id": after_id, "up_to_id": up_to_id}
-                write_lines(view.lines(reader, added, None))
+                write_lines(view.lines(reader, Query(added)))
                 cursor_file.keep_cursor(options.cursor_file, reader, up_to_id)
     return arguments.status_of(view.found, nothing)
 
 
-class View:
+# Flags that contradict each other: when that is so, and what is said.
+_CONTRADICTIONS: Final[tuple[tuple[Callable[[argparse.Namespace], object], str], ...]] = (
+    (
+        lambda given: given.follow and (given.reverse or given.output == "json"),
+        "-f has no end, so it goes neither with -r nor with -o json; -o jsonl has an object on each line",
+    ),
+    (
+        lambda given: given.follow and given.until,
+        "-f shows what is still to come, which -U would leave out: give one of them",
+    ),
+    (
+        lambda given: given.follow and (any(_context(given)) or given.around),
+        "-f shows what is still to come, so what follows it is not known yet: leave out -A, -B, -C and --around",
+    ),
+    (
+        lambda given: given.cursor_file is not None and given.until,
+        "--cursor-file keeps how far the log was read, and -U would leave out what is never read again",
+    ),
+    (
+        lambda given: given.around and (given.lines is not None or given.reverse or given.cursor_file is not None),
+        "--around chooses rows by their place: it goes neither with -n nor with -r nor with --cursor-file",
+    ),
+)
+
+
+def _require_sense(options: argparse.Namespace) -> None:
+    for holds, message in _CONTRADICTIONS:
+        if holds(options):
+            raise FilterError(message)
+
+
+def _context(options: argparse.Namespace) -> tuple[int, int]:
     """
-    Rows in the format that is asked for. `found` tells whether there were any.
+    Return how many rows to show before and after each match; what says more about a side counts.
     """
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.found = False
-        self._reverse: bool = options.reverse
-        # What is shown now is all; otherwise a gap behind the last row goes before the row that comes next.
-        self._ends: bool = not options.follow and options.cursor_file is None
-        self._is_document: bool = options.output == "json"
-        self._format = format_of(options)
-
-    def document(self, reader: LogReader, filters: Filters, newest: int | None) -> Iterator[str]:
-        """
-        Yield all there is, as the format wants it: JSON as one array.
-        """
-        lines = self.lines(reader, filters, newest)
-        if not self._is_document:
-            yield from lines
-            return
-        before = "["
-        for line in lines:
-            yield before
-            before = f"{line},"
-        yield f"{before[:-1]}\n]" if self.found else "[]"
-
-    def lines(self, reader: LogReader, filters: Filters, newest: int | None) -> Iterator[str]:
-        """
-        Yield the text of each row that matches, and of each gap.
-        """
-        if self._format is None:
-            json_lines = reader.json_lines(newest=newest, reverse=self._reverse, **filters)
-            return map(json_safe, self._noticed(json_lines))
-        rows = columns_of(reader, self._format.columns, newest=newest, reverse=self._reverse, **filters)
-        entries: Iterator[Any] = self._noticed(rows)
-        if self._format.draws_gaps:
-            ledger = filters
-            if self._ends:
-                last_id = filters.get("up_to_id")
-                ledger = {**filters, "up_to_id": last_id + 1 if last_id and last_id < HIGHEST else None}
-            gaps = reader.gaps(**ledger)
-            entries = with_gaps(entries, gaps, reverse=self._reverse, whole=newest is None)
-        return self._format.lines(entries)
-
-    def _noticed(self, rows: Iterable[_Entry]) -> Iterator[_Entry]:
-        """
-        Yield the rows, and remember whether there were any.
-        """
-        for row in rows:
-            self.found = True
-            yield row
-            # The others at the speed of C.
-            yield from rows
+    both = options.context if options.context is not None else _AROUND if options.around else 0
+    before, after = options.before_context, options.after_context
+    return both if before is None else before, both if after is None else after
 
 
-def format_of(options: argparse.Namespace) -> Format | None:
+def _place(reader: LogReader, options: argparse.Namespace, last_id: int) -> int:
     """
-    Return the format that is asked for; None for JSON, which SQLite makes.
+    Return the id that `--around` means: for a time, that of the first row at it or later.
     """
-    name: str = options.output
-    iso = Clock("%Y-%m-%dT%H:%M:%S%z", digits=6, utc=options.utc)
-    if name in CLOCKS:
-        return Short(CLOCKS[name](options.utc), painter())
-    others: dict[str, Format] = {"verbose": Verbose(iso, painter()), "logfmt": Logfmt(iso), "cat": Cat()}
-    return others.get(name)
+    text: str = options.around
+    if text.isdecimal():
+        return int(text)
+    since = arguments.moment(text, utc=options.utc)
+    return next((id_ for (id_,) in columns_of(reader, ["id"], since=since)), last_id + 1)
 
 
 COMMAND: Final = Command(

@@ -1,0 +1,142 @@
+"""
+Rows of a log as lines: in a format, with gaps, and with the rows around them.
+"""
+
+import argparse
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any, Final, NamedTuple, TypeVar
+
+from sqlite_log_handler._cli.formats import CLOCKS, Cat, Clock, Format, Logfmt, Short, Verbose, json_safe, with_gaps
+from sqlite_log_handler._cli.terminal import painter
+from sqlite_log_handler._read.filters import HIGHEST, IN_LEDGER, Filters
+from sqlite_log_handler._read.reader import LogReader, around, columns_of, windows
+
+FORMATS: Final = ("short", "short-iso", "short-precise", "verbose", "json", "jsonl", "cat", "logfmt")
+
+# A gap may have records that match these filters; with another one, nobody knows.
+_OF_GAPS: Final = IN_LEDGER | {"after_id", "up_to_id"}
+
+_Entry = TypeVar("_Entry")
+
+
+class Query(NamedTuple):
+    """
+    Which rows to show: those that match, or their newest; with the rows before and after each, whatever the filters; or
+    those that match before and after one place.
+    """
+
+    filters: Filters
+    newest: int | None = None
+    before: int = 0
+    after: int = 0
+    around: int | None = None
+
+
+class View:
+    """
+    Rows in the format that is asked for. `found` tells whether there were any.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.found = False
+        self._reverse: bool = options.reverse
+        # What is shown now is all; otherwise a gap behind the last row goes before the row that comes next.
+        self._ends: bool = not options.follow and options.cursor_file is None
+        self._is_document: bool = options.output == "json"
+        self._asks_for_gaps: bool = options.gaps
+        self._format = format_of(options)
+
+    def document(self, reader: LogReader, query: Query) -> Iterator[str]:
+        """
+        Yield all there is, as the format wants it: JSON as one array.
+        """
+        lines = self.lines(reader, query)
+        if not self._is_document:
+            yield from lines
+            return
+        before = "["
+        for line in lines:
+            yield before
+            before = f"{line},"
+        yield f"{before[:-1]}\n]" if self.found else "[]"
+
+    def lines(self, reader: LogReader, query: Query) -> Iterator[str]:
+        """
+        Yield the text of each row that is asked for, and of each gap.
+        """
+        if query.around is not None:
+            return self._around(reader, query, query.around)
+        if query.before or query.after:
+            return self._with_context(reader, query)
+        return self._part(reader, query.filters, query.newest, whole=query.newest is None)
+
+    def _part(self, reader: LogReader, filters: Filters, newest: int | None, *, whole: bool) -> Iterator[str]:
+        if self._format is None:
+            json_lines = reader.json_lines(newest=newest, reverse=self._reverse, **filters)
+            return map(json_safe, self._noticed(json_lines))
+        rows = columns_of(reader, self._format.columns, newest=newest, reverse=self._reverse, **filters)
+        return self._format.lines(self._with_gaps(reader, self._noticed(rows), filters, whole=whole))
+
+    def _with_gaps(self, reader: LogReader, rows: Iterator[Any], filters: Filters, *, whole: bool) -> Iterator[Any]:
+        if self._format is None or not self._format.draws_gaps:
+            return rows
+        given = {name for name, value in filters.items() if value is not None}
+        if not (self._asks_for_gaps or given <= _OF_GAPS):
+            return rows
+        ledger = filters
+        if self._ends:
+            last_id = filters.get("up_to_id")
+            ledger = {**filters, "up_to_id": last_id + 1 if last_id and last_id < HIGHEST else None}
+        return with_gaps(rows, reader.gaps(**ledger), reverse=self._reverse, whole=whole)
+
+    def _with_context(self, reader: LogReader, query: Query) -> Iterator[str]:
+        """
+        Yield the rows around each match, a line between those that do not follow one another.
+        """
+        last_id = query.filters.get("up_to_id") or HIGHEST
+        is_first = True
+        for low, high in windows(reader, query.filters, query.newest, query.before, query.after, reverse=self._reverse):
+            bounds: Filters = {"after_id": low - 1, "up_to_id": min(high, last_id)}
+            if self._format is None:
+                yield from self._part(reader, bounds, None, whole=False)
+                continue
+            rows: Iterator[Any] = self._noticed(
+                columns_of(reader, self._format.columns, reverse=self._reverse, **bounds)
+            )
+            if self._format.draws_gaps:
+                # Only those between these rows.
+                rows = with_gaps(rows, reader.gaps(after_id=low, up_to_id=high), reverse=self._reverse, whole=False)
+            yield from self._format.lines(rows if is_first else chain([[]], rows))
+            is_first = False
+
+    def _around(self, reader: LogReader, query: Query, place: int) -> Iterator[str]:
+        """
+        Yield the rows that match on both sides of a place, and the row at the place.
+        """
+        low, high = around(reader, query.filters, place, query.before, query.after)
+        bounds: Filters = {**query.filters, "after_id": low - 1, "up_to_id": high}
+        return self._part(reader, bounds, None, whole=False)
+
+    def _noticed(self, rows: Iterable[_Entry]) -> Iterator[_Entry]:
+        """
+        Yield the rows, and remember whether there were any.
+        """
+        for row in rows:
+            self.found = True
+            yield row
+            # The others at the speed of C.
+            yield from rows
+
+
+def format_of(options: argparse.Namespace) -> Format | None:
+    """
+    Return the format that is asked for; None for JSON, which SQLite makes.
+    """
+    name: str = options.output
+    iso = Clock("%Y-%m-%dT%H:%M:%S%z", digits=6, utc=options.utc)
+    if name in CLOCKS:
+        fields = [field for field in options.fields.split(",") if field]
+        return Short(CLOCKS[name](options.utc), painter(), fields=fields, has_id=options.id)
+    others: dict[str, Format] = {"verbose": Verbose(iso, painter()), "logfmt": Logfmt(iso), "cat": Cat()}
+    return others.get(name)

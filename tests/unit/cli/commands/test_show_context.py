@@ -1,0 +1,129 @@
+"""
+`show`: the rows around a match, or around a place.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from command_line import record
+
+
+@pytest.fixture
+def hundred(make_handler, path):
+    """
+    A log of 100 rows, `0` to `99`, in which every tenth is an error.
+    """
+    handler = make_handler()
+    for number in range(100):
+        handler.handle(record(str(number), 40 if number % 10 == 0 else 20, f"shop.{number % 3}", seconds=number))
+    handler.close()
+    return str(path)
+
+
+def numbers(*ranges):
+    """
+    Return the lines of these ranges, with a line between two of them.
+    """
+    lines = []
+    for begin, end in ranges:
+        lines += [*(["--"] if lines else []), *map(str, range(begin, end + 1))]
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("-g ^50$ -C 2", numbers((48, 52))),
+        ("-g ^50$ -A 2", numbers((50, 52))),
+        ("-g ^50$ -B 2", numbers((48, 50))),
+        ("-g ^50$ -C 2 -A 1", numbers((48, 51))),
+        ("-g ^(20|25)$ -C 2", numbers((18, 27))),
+        ("-g ^(20|26)$ -C 2", numbers((18, 22), (24, 28))),
+        ("-p ERROR -C 1 -n 2", numbers((79, 81), (89, 91))),
+        ("-g ^(0|99)$ -C 2", numbers((0, 2), (97, 99))),
+        ("-p ERROR -l shop.0 -C 4", numbers((0, 4), (26, 34), (56, 64), (86, 94))),
+        ("-g nothing -C 2", []),
+    ],
+)
+def test_context_is_the_rows_around_each_match(run, hundred, words, expected):
+    """With -C, -A and -B each match has the rows around it, whatever the filters; what touches is one piece."""
+    status, lines = run(hundred, "-o", "cat", *words.split())
+
+    assert expected == lines
+    assert (0 if expected else 1) == status
+
+
+def test_context_is_the_same_backwards(run, hundred):
+    """With -r the newest piece comes first."""
+    words = (hundred, "-o", "cat", "-p", "ERROR", "-C", "2")
+
+    assert run(*words)[1] == run(*words, "-r")[1][::-1]
+
+
+def test_context_in_json_has_no_lines_between(run, hundred):
+    """A program that reads the rows has their ids to see where rows were left out."""
+    document = json.loads("\n".join(run(hundred, "-o", "json", "-g", "^(20|30)$", "-A", "1")[1]))
+
+    assert ["20", "21", "30", "31"] == [row["message"] for row in document]
+
+
+def test_gaps_between_the_rows_of_a_context_are_drawn(run):
+    """The gap between a match and its neighbour is drawn, the one behind the last row that is shown is not."""
+    around = [line.split()[3] for line in run("--utc", "-g", "miss 9", "-A", "1")[1]]
+
+    assert ["DEBUG", "GAP", "WARNING"] == around
+    assert "GAP" not in str(run("-g", "miss 8", "-A", "1"))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--around 51 -C 2", numbers((48, 52))),
+        ("--around 51 -B 1", numbers((49, 60))),
+        ("--around 51 -A 1", numbers((40, 51))),
+        ("--around 1 -C 1", numbers((0, 1))),
+        ("--around 900 -C 1", ["99"]),
+        ("--around @1751284850 -C 1", numbers((49, 51))),
+        ("--around @1751284849.5 -C 1", numbers((49, 51))),
+        ("--around 51 -C 1 -p ERROR", ["40", "50", "60"]),
+        ("--around 52 -C 1 -l shop.2", ["50", "53"]),
+        ("--around 51 -C 3 --after-id 50 --up-to-id 52", numbers((50, 51))),
+    ],
+)
+def test_around_a_place(run, hundred, words, expected):
+    """`--around` shows the rows before and after an id or a time, of those that match."""
+    assert expected == run(hundred, "-o", "cat", *words.split())[1]
+
+
+@pytest.mark.parametrize("words", ["-f -C 1", "-f --around 1", "--around 1 -n 3", "--around 1 -r"])
+def test_what_has_no_sense_together(run, hundred, words):
+    """Flags that contradict each other are refused, in one line that says why."""
+    assert (2, []) == run(hundred, *words.split(), stderr=re.compile("^sqlite-log show: (-f shows|--around chooses) "))
+
+
+def test_a_range_of_ids(run, hundred):
+    """`--after-id` and `--up-to-id` are bounds, of which the second is included."""
+    assert ["9", "10"] == run(hundred, "-o", "cat", "--after-id", "9", "--up-to-id", "11")[1]
+
+
+def test_a_search_has_gaps_when_they_are_asked_for(run):
+    """
+    Where nobody knows whether a dropped record would have matched, its gap is drawn only with --gaps.
+
+    Every search for a text once ended in lines about records that had nothing to do with it.
+    """
+    for words in (["-g", "miss"], ["--where", "order=7"], ["--exception", "KeyError"]):
+        assert "GAP" not in str(run(*words))
+        assert "GAP" in str(run(*words, "--gaps"))
+    assert "GAP" in str(run("-l", "shop.cache"))
+
+
+def test_fields_and_ids_in_short_lines(run):
+    """`--fields` shows attributes behind the message, of the rows that have them, and `--id` the id."""
+    _, lines = run("--utc", "-l", "shop.orders", "--fields", "order,customer,nothing", "--id")
+
+    assert 'Jun 30 12:00:01 [id 2] INFO     shop.orders: order 7 paid order=7 customer="c 17"' == lines[0]
+    assert "Jun 30 12:00:02 [id 3] ERROR    shop.orders: order 8 failed" == lines[1]
