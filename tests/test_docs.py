@@ -42,7 +42,7 @@ INTEGRATIONS = sorted((DOCS / "integrations").glob("*.md"))
 PAGES = [README, *sorted(DOCS.glob("*.md")), *INTEGRATIONS]
 COMMAND_LINE = DOCS / "command-line.md"
 
-CAUSES = ["queue_full", "bytes_full", "unwritable", "contended", "close_timeout", "disk_budget"]
+CAUSES = ["queue_full", "bytes_full", "unwritable", "contended", "close_timeout", "disk_budget", "fair_share"]
 
 CONFIGURATIONS: dict[str, Callable[[str], Any]] = {
     "toml": tomllib.loads,

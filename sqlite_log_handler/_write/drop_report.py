@@ -184,10 +184,11 @@ class DropReport:
     def _describe(self, gap: PendingGap, now: float) -> str:
         queue, outage = self._queue, self._outage
         causes: dict[str, int] = {}
-        losers: dict[str, int] = {}
+        spent: dict[str, int] = {}
+        others: dict[str, int] = {}
         for (cause, levelno, name), entry in gap.drops.items():
             causes[cause] = causes.get(cause, 0) + entry[COUNT]
-            loser = f"{name} {logging.getLevelName(levelno)}"
+            losers, loser = spent if cause == "fair_share" else others, f"{name} {logging.getLevelName(levelno)}"
             losers[loser] = losers.get(loser, 0) + entry[COUNT]
         if self._dropping_since is None:
             self._dropping_since = min(entry[SINCE] for entry in gap.drops.values())
@@ -199,9 +200,19 @@ class DropReport:
             f"dropped {gap.count:,} {noun} ({loudest(causes, 6)}; {gap.dropped_total:,} in total)",
             f"dropping for {lasting:.1f} s",
             f"queue {queue.queued:,} of {queue.capacity:,} rows, {used:.0%} of its bytes",
-            f"most from {loudest(losers, 3)}",
+            *_most_from(spent, others),
             "no commit yet" if age is None else f"last commit {age:.1f} s ago",
         ]
         if outage.last_error and (outage.failures or "disk_budget" in causes):
             parts.append(f"the writer says: {outage.last_error}")
         return printable("; ".join(parts))
+
+
+def _most_from(spent: dict[str, int], others: dict[str, int]) -> Iterator[str]:
+    """
+    Name those who lost most: first who had spent their share, then who met a full queue or a lasting error.
+    """
+    if spent:
+        yield f"most from {loudest(spent, 3)}: more than {'its' if len(spent) == 1 else 'their'} share"
+    if others:
+        yield f"{'also' if spent else 'most'} from {loudest(others, 3)}"

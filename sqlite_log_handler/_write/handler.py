@@ -103,6 +103,8 @@ class SQLiteHandler(logging.Handler):
             what is longer is cut, marked and counted. 1,024 or more; a sixteenth of `capacity_bytes` if that is less.
         reserve: Share of both capacities that is kept for `reserve_level` and above, from 0 to below 1.
         reserve_level: Level number or name.
+        fair_share: Fill of the queue, from 0 to 1, from which a logger may hold no more of it than is left, so that a
+            flood by one logger costs the others nothing. 1 turns it off.
         batch_size: Records per transaction at most, 1 or more.
         flush_interval: Seconds until a queued record is committed, from 0.001 to 3,600; also the flush tick.
         flush_level: A record at or above it is committed at once, without its caller waiting for that.
@@ -133,6 +135,7 @@ class SQLiteHandler(logging.Handler):
         max_record_bytes: int = 64 * 1024,
         reserve: float = 0.1,
         reserve_level: int | str = "WARNING",
+        fair_share: float = 0.5,
         batch_size: int = 10_000,
         flush_interval: float = 0.1,
         flush_level: int | str = "ERROR",
@@ -147,6 +150,7 @@ class SQLiteHandler(logging.Handler):
             options.integer("capacity_bytes", capacity_bytes, 64 * 1024),
             reserve=options.number("reserve", reserve, 0, 1, below=True),
             reserve_levelno=options.level("reserve_level", reserve_level),
+            fair_share=options.number("fair_share", fair_share, 0, 1),
             batch_size=options.integer("batch_size", batch_size, 1),
             flush_levelno=options.level("flush_level", flush_level),
         )

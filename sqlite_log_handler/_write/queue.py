@@ -57,6 +57,7 @@ from operator import itemgetter, length_hint
 from typing import Any, Final
 
 from sqlite_log_handler._write.books import Books, PendingGap, Tally
+from sqlite_log_handler._write.fair_share import Shares
 from sqlite_log_handler._write.locks import acquire
 from sqlite_log_handler._write.row import CREATED, LEVELNO, MALFORMED, MARKS, SIZE, SIZE_UNIT, SOURCE, TRUNCATED
 
@@ -114,6 +115,8 @@ class RecordQueue(queue.Queue[Any]):
         reserve_levelno: See `reserve`.
         batch_size: The listener is woken when this many rows wait,
         flush_levelno: or one at or above this level.
+        fair_share: Fill, from 0 to 1, from which a logger may hold no more than the room that is left; see
+            `_write.fair_share`. 1 turns it off.
     """
 
     def __init__(
@@ -125,12 +128,19 @@ class RecordQueue(queue.Queue[Any]):
         reserve_levelno: int = 30,
         batch_size: int = 10_000,
         flush_levelno: int = 40,
+        fair_share: float = 1.0,
     ) -> None:
         super().__init__(capacity)
         self.capacity = capacity
         self.capacity_size = capacity_bytes // SIZE_UNIT
         self._open_capacity = capacity - int(capacity * reserve)
         self._open_size = self.capacity_size - int(self.capacity_size * reserve)
+        # Up to here no bound is near: all rows are admitted alike.
+        self._calm_capacity, self._calm_size = self._open_capacity, self._open_size
+        self._has_shares = fair_share < 1
+        if self._has_shares:
+            self._calm_capacity = min(self._calm_capacity, int(capacity * fair_share))
+            self._calm_size = min(self._calm_size, int(self.capacity_size * fair_share))
         self._reserve_levelno = reserve_levelno
         self._batch_size = min(batch_size, sys.maxsize)  # islice takes no more
         self._flush_levelno = flush_levelno
@@ -148,6 +158,10 @@ class RecordQueue(queue.Queue[Any]):
         self.ledger = Books()
         self.closed = True
         self.admits: int | None = NONE
+        self._level: int | None = NONE  # as `admits`, which is NONE under pressure, because then the logger counts too
+        self._pressed = False
+        self._shares = Shares()
+        self._shareless = 0  # rows at the head that came before the pressure, and are nobody's
         self._full = "queue_full"  # why `admits` is where it is
         self._refusals: dict[tuple[int, str], Tally] = {}  # by level and logger, while `admits` stays where it is
         self._permits = repeat(True, 0)  # noqa: FBT003 - repeat takes no keyword
@@ -218,8 +232,8 @@ class RecordQueue(queue.Queue[Any]):
             if (
                 self.admits is ANY
                 and self._granted == settled[0] == gone[0] + before
-                and before < self._open_capacity - 1
-                and settled[1] - gone[1] + size < self._open_size
+                and before < self._calm_capacity - 1
+                and settled[1] - gone[1] + size < self._calm_size
                 and not self._arriving
             ):
                 # There are no permits, and all rows are counted. From the first of these questions to the append there
@@ -255,17 +269,18 @@ class RecordQueue(queue.Queue[Any]):
         # Nested calls leave room for this row, until there is no call any more before the append.
         self._arriving, self._arriving_size = self._arriving + 1, self._arriving_size + size
         try:
-            cause = self._refusal(levelno) or self._lack(levelno)
+            cause = self._refusal(levelno, item[SOURCE][0]) or self._lack(levelno)
         finally:
             self._arriving, self._arriving_size = self._arriving - 1, self._arriving_size - size
         if cause is not None:
             self._drop(cause, [item])
             return False
+        if self._pressed:
+            self._shares.add(item[SOURCE][0], size, reserved=levelno >= self._reserve_levelno)
         self._granted += 1
         self.queue.append(item)
         self._count_rows()
-        if self.queued >= self._open_capacity or self._size() >= self._open_size:
-            self._narrow()
+        self._narrow()
         return True
 
     def refuse(self, levelno: int, created: float, logger: str) -> bool:
@@ -292,7 +307,7 @@ class RecordQueue(queue.Queue[Any]):
             if not held:
                 self.contend((levelno, created, (logger,)))
                 return True
-            cause = self._refusal(levelno)
+            cause = self._refusal(levelno, logger)
             if cause is None or self.closed:
                 return False
             refusals = self._refusals
@@ -358,11 +373,18 @@ class RecordQueue(queue.Queue[Any]):
     def _size(self) -> int:
         return self._settled[1] - self._gone[1]
 
-    def _refusal(self, levelno: int) -> str | None:
+    def _refusal(self, levelno: int, logger: str) -> str | None:
         """
-        Return the cause for which records of this level are refused unseen, if they are.
+        Return the cause for which records of this level and logger are refused unseen, if they are.
         """
-        return self._full if self.admits is not ANY and levelno < self.admits else None
+        if self._level is not ANY and levelno < self._level:
+            return self._full
+        if self._pressed:
+            reserved = levelno >= self._reserve_levelno
+            rows, size = self._left(reserved=reserved)
+            if self._shares.is_spent(logger, rows, size, reserved=reserved):
+                return "fair_share"
+        return None
 
     def _lack(self, levelno: int) -> str | None:
         """
@@ -375,18 +397,24 @@ class RecordQueue(queue.Queue[Any]):
             rows, size = self._room(reserved=reserved)
         if rows >= 0 and size >= 0:
             return None
-        return self._narrow_admission(reserved=reserved, full="queue_full" if rows < 0 else "bytes_full")
+        full = "queue_full" if rows < 0 else "bytes_full"
+        # With shares, only this row is dropped: a large row of a flood must not keep the small ones of others out.
+        return full if self._has_shares else self._narrow_admission(reserved=reserved, full=full)
 
-    def _room(self, *, reserved: bool) -> tuple[int, int]:
+    def _left(self, *, reserved: bool) -> tuple[int, int]:
         """
-        Return the rows, and their size, that could come now beside those that arrive and those that have a permit.
+        Return the rows, and their size, for which there is room beside those queued and those that have a permit.
         """
         permits = self._granted - self._settled[0]
         rows, size = (self.capacity, self.capacity_size) if reserved else (self._open_capacity, self._open_size)
-        return (
-            rows - self.queued - permits - self._arriving,
-            size - self._size() - permits * _QUICK_SIZE - self._arriving_size,
-        )
+        return rows - self.queued - permits, size - self._size() - permits * _QUICK_SIZE
+
+    def _room(self, *, reserved: bool) -> tuple[int, int]:
+        """
+        Return the same without what those take that arrive: below 0 if these do not fit.
+        """
+        rows, size = self._left(reserved=reserved)
+        return rows - self._arriving, size - self._arriving_size
 
     def _narrow_admission(self, *, reserved: bool, full: str) -> str:
         """
@@ -396,33 +424,41 @@ class RecordQueue(queue.Queue[Any]):
         self._refusals = {}
         self._revoke(self._permits)
         if reserved:
-            self.admits = NONE
-        elif self.admits is ANY:
-            self.admits = self._reserve_levelno
+            self.admits = self._level = NONE
+        elif self._level is ANY:
+            self.admits = self._level = self._reserve_levelno
         # The next tick settles what is admitted, even if nothing is queued now.
         self.wake()
         return full
 
     def _narrow(self) -> None:
         """
-        Take only as much as there is room for by the numbers.
+        Take only as much as there is room for by the numbers, and under pressure as each logger has a share in.
         """
+        if self.queued < self._calm_capacity and self._size() < self._calm_size:
+            return
         self._revoke(self._permits)
+        if self._has_shares and not self._pressed:
+            self._shares.begin()
+            self._pressed, self._shareless, self.admits = True, self.queued, NONE
         full = "queue_full" if self.queued >= self._open_capacity else "bytes_full"
-        whole = self.queued >= self.capacity or self._size() >= self.capacity_size
-        if whole and self.admits != NONE:
-            self.admits, self._full, self._refusals = NONE, full, {}
-        elif self.admits is ANY:
-            self.admits, self._full, self._refusals = self._reserve_levelno, full, {}
+        if self.queued >= self.capacity or self._size() >= self.capacity_size:
+            if self._level != NONE:
+                self.admits, self._level, self._full, self._refusals = NONE, NONE, full, {}
+        elif self._level is ANY and (self.queued >= self._open_capacity or self._size() >= self._open_size):
+            level = self._reserve_levelno
+            self.admits, self._level, self._full, self._refusals = NONE if self._pressed else level, level, full, {}
 
     def _review(self) -> None:
         """
         Decide anew what is admitted, from the numbers alone.
         """
         self._count_rows()
-        self.admits, self._refusals = NONE if self.closed else ANY, {}
-        if self.queued >= self._open_capacity or self._size() >= self._open_size:
-            self._narrow()
+        if self.queued < self._calm_capacity and self._size() < self._calm_size:
+            self._pressed = False
+        self._level, self._refusals = NONE if self.closed else ANY, {}
+        self.admits = NONE if self._pressed else self._level
+        self._narrow()
         self._grant()
 
     def _grant(self) -> None:
@@ -436,6 +472,8 @@ class RecordQueue(queue.Queue[Any]):
         # The first row has to wake the listener, one fills the batch and one the queue: these need the mutex.
         if _GIL and queued and self.admits is ANY:
             rows, size = self._room(reserved=False)
+            rows -= self._open_capacity - self._calm_capacity
+            size -= self._open_size - self._calm_size
             count = min(PERMITS, rows - 1, size // _QUICK_SIZE)
             if queued < self._batch_size:
                 count = min(count, self._batch_size - 1 - queued)
@@ -615,6 +653,11 @@ class RecordQueue(queue.Queue[Any]):
         self.ledger.waiting += waiting
         self._put_back()
         self.ledger.drop((), position)
+        if self._pressed:
+            shareless = min(len(rows), max(0, self._shareless - held))
+            self._shareless -= shareless
+            for row in rows[shareless:]:
+                self._shares.remove(row[SOURCE][0], row[SIZE], reserved=row[LEVELNO] >= self._reserve_levelno)
         if self.admits is not ANY:
             self._review()
 

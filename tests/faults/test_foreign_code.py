@@ -137,7 +137,7 @@ def test_a_fork_that_runs_no_hooks_in_any_state(run, contents, where):
         """
         import ctypes
         where, = arguments
-        handler = SQLiteHandler(path, flush_interval=3600, capacity=5, reserve=0)
+        handler = SQLiteHandler(path, flush_interval=3600, capacity=5, reserve=0, fair_share=1)
         logger.addHandler(handler)
         logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
         for number in range(5): logger.info("parent %d", number)

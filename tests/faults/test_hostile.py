@@ -198,7 +198,7 @@ def test_a_refused_record_calls_nothing_under_the_mutex(make_handler, logger, un
     """
     What a logger's name of the program's own kind does when it is hashed or compared is not done under the mutex.
     """
-    handler = make_handler(capacity=1, reserve=0)
+    handler = make_handler(capacity=1, reserve=0, fair_share=1)
     held = []
 
     class Name(str):
@@ -306,7 +306,7 @@ def test_a_drop_warning_is_safe_for_the_terminal(make_handler, logger, unattende
 
     Without a handler of its own the warning goes to stderr as it is (`logging.lastResort`).
     """
-    handler = make_handler(capacity=1, reserve=0)
+    handler = make_handler(capacity=1, reserve=0, fair_share=1)
     record = logging.LogRecord(TEXTS[text], 20, "file.py", 1, "x", (), None)
     for _ in range(3):
         handler.handle(record)

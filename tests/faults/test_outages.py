@@ -78,7 +78,7 @@ def test_the_nth_statement_fails(make, clock, log, contents, monkeypatch, path, 
 
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **{**options, "factory": Faulty}))
-    handler, nth, total = make(capacity=50, reserve=0), 0, 0
+    handler, nth, total = make(capacity=50, reserve=0, fair_share=1), 0, 0
     while True:
         nth += 1
         left[0] = 0
@@ -209,7 +209,7 @@ def test_locked_by_another_process(make, clock, log, contents, start, said):
     """
     While another process holds the database, records wait; then they are written in order, with what was dropped.
     """
-    handler = make(capacity=30, reserve=0)
+    handler = make(capacity=30, reserve=0, fair_share=1)
     log(5)
     ticks(handler, clock)
     other = start(
@@ -239,7 +239,7 @@ def test_the_database_may_not_grow(make, clock, log, contents, said):
     """
     When the database is full (`max_page_count` stands for the disk), rows wait, and go in when there is room again.
     """
-    handler = make(capacity=2_000, reserve=0)
+    handler = make(capacity=2_000, reserve=0, fair_share=1)
     log(1)
     ticks(handler, clock)
     connection = handler.listener.writer.file.connection
@@ -264,7 +264,7 @@ def test_the_disk_is_full(run, contents):
         """
         import resource
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        handler = SQLiteHandler(path, capacity=1000, reserve=0)
+        handler = SQLiteHandler(path, capacity=1000, reserve=0, fair_share=1)
         logging.handlers.QueueListener.start = lambda self: None
         now = [0.0]
         handler.listener._clock = lambda: now[0]
@@ -454,7 +454,7 @@ def test_a_disk_without_room(make, mounted, clock, log, contents, said):
     folder = mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs")
     filler = folder / "filler"
     filler.write_bytes(b"x" * 400_000)
-    handler = make(filename=folder / "app-log.db", capacity=1_000, reserve=0)
+    handler = make(filename=folder / "app-log.db", capacity=1_000, reserve=0, fair_share=1)
     for _ in range(200):
         log(100)
         ticks(handler, clock)
@@ -571,7 +571,7 @@ def test_the_folder_is_removed(make, clock, log, contents, tmp_path, said):
     """
     folder = tmp_path / "logs"
     folder.mkdir()
-    handler = make(filename=folder / "app-log.db", capacity=100, reserve=0)
+    handler = make(filename=folder / "app-log.db", capacity=100, reserve=0, fair_share=1)
     log(10)
     ticks(handler, clock)
     os.rename(folder, tmp_path / "moved")

@@ -75,7 +75,7 @@ def test_a_full_queue_can_be_closed(make_handler, logger, lock, warnings):
     and the thread goes on for ever.
     """
     threads = set(threading.enumerate())
-    handler = make_handler(capacity=2, reserve=0, close_timeout=0.5)
+    handler = make_handler(capacity=2, reserve=0, fair_share=1, close_timeout=0.5)
     logger.addHandler(handler)
     lock()
     for _ in range(5):
@@ -269,7 +269,7 @@ def test_dictconfig_closes_while_the_listener_logs(make_handler, logger, lock, l
     logging.getLogger(OWN_LOGGER).addHandler(NeedsTheLock())
     logging.getLogger(OWN_LOGGER).propagate = False
     # Who joins that thread waits for an hour.
-    handler = make_handler(capacity=1, reserve=0, flush_interval=0.001, close_timeout=3600)
+    handler = make_handler(capacity=1, reserve=0, fair_share=1, flush_interval=0.001, close_timeout=3600)
     logger.addHandler(handler)
     lock()
     for _ in range(3):
@@ -815,7 +815,7 @@ def test_an_exception_from_a_signal_handler_leaves_no_wrong_books(
     """
     What a signal handler raises while written rows leave the queue costs no row, and the books and the bounds hold.
     """
-    handler = make_handler(capacity=10, reserve=0)
+    handler = make_handler(capacity=10, reserve=0, fair_share=1)
     logger.addHandler(handler)
     for number in range(10):
         logger.info("%d", number)

@@ -20,7 +20,7 @@ def test_gaps(overflowed, reading):
     """A gap says behind which row it is, since when and until when, why, whose and how many."""
     (gap,) = reading().gaps()
 
-    assert (11, "queue_full", "shop.cache", "DEBUG", 15, os.getpid()) == (
+    assert (10, "queue_full", "shop.cache", "DEBUG", 15, os.getpid()) == (
         gap.after_id, gap.cause, gap.logger, gap.level, gap.count, gap.process,
     )  # fmt: skip
     assert [microseconds(BEGIN) + 1_000_000, microseconds(BEGIN) + 2_400_000] == [gap.since_us, gap.until_us]
@@ -39,8 +39,8 @@ def test_gaps(overflowed, reading):
         ({"until": BEGIN}, 0),
         ({"process": 99_999_999}, 0),
         ({"run": 0}, 1),
-        ({"after_id": 12}, 0),
-        ({"after_id": 11}, 1),
+        ({"after_id": 11}, 0),
+        ({"after_id": 10}, 1),
         ({"text": "whatever"}, 1),
     ],
 )

@@ -717,7 +717,7 @@ def test_refused_before_it_is_formatted(make_handler, logger, lock, monkeypatch)
     A record that finds the queue full is counted and forgotten; its message is never built.
     """
     monkeypatch.setattr(Unformatted, "formatted", 0)
-    handler = make_handler(capacity=3, reserve=0, close_timeout=0)
+    handler = make_handler(capacity=3, reserve=0, fair_share=1, close_timeout=0)
     logger.addHandler(handler)
     lock()
     for _ in range(10):
@@ -740,7 +740,7 @@ def test_overflow_is_counted_everywhere(make_handler, logger, lock, query, clock
 
     logging.getLogger(OWN_LOGGER).addHandler(Console())
     logging.getLogger(OWN_LOGGER).propagate = False
-    handler = make_handler(capacity=100, reserve=0.1)
+    handler = make_handler(capacity=100, reserve=0.1, fair_share=1)
     handler.listener._clock = clock
     logger.addHandler(handler)
     lock()
@@ -774,7 +774,7 @@ def test_the_gap_stands_where_it_is(make_handler, logger, lock, query, unattende
     Whoever reads the log in order finds the warning between the last row before the drops and the first after them.
     """
     logging.getLogger(OWN_LOGGER).propagate = False
-    handler = make_handler(capacity=3, reserve=0)
+    handler = make_handler(capacity=3, reserve=0, fair_share=1)
     logger.addHandler(handler)
     lock()
     for number in range(5):
@@ -795,7 +795,7 @@ def test_the_reserve_is_for_warnings(make_handler, logger, lock, query):
     """
     When INFO has filled its share, WARNING and above still get in.
     """
-    handler = make_handler(capacity=10, reserve=0.2)
+    handler = make_handler(capacity=10, reserve=0.2, fair_share=1)
     logger.addHandler(handler)
     lock()
     for _ in range(20):
@@ -850,7 +850,7 @@ def test_a_bounded_number_of_bytes(make_handler, logger, lock):
     """
     Records of 260 kB stay within `capacity_bytes`, in the books and in the memory of the process.
     """
-    handler = make_handler(capacity_bytes=4 * 1024 * 1024, max_record_bytes=256 * 1024, close_timeout=0)
+    handler = make_handler(capacity_bytes=4 * 1024 * 1024, max_record_bytes=256 * 1024, fair_share=1, close_timeout=0)
     logger.addHandler(handler)
     logger.info("started")
     handler.flush()

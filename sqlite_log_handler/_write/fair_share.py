@@ -1,0 +1,71 @@
+"""
+How much of a queue under pressure each logger holds.
+
+From the moment that the pressure begins, each logger may hold as many rows as there is room left, and as many bytes.
+These are the dynamic thresholds of Choudhury and Hahne (1998), with alpha = 1, by which switches share one buffer: a
+flood takes half of what is free and stops, and a newcomer finds the other half. docs/design.md has the promise and its
+proof. No clock and no rate are needed, and the queue is never searched: there is a number per logger, counted up when a
+row comes, and down when it leaves.
+
+Rows at or above `reserve_level` are counted apart from the others, because they have the reserve besides: a logger that
+floods at INFO keeps its share for errors.
+
+MAX_KEYS numbers are kept at most. Loggers beyond that hold one share together, and as long as they hold anything, a
+logger that has no number of its own stays with them. So a row is always taken from the number that it was added to.
+"""
+
+from typing import TypeAlias
+
+from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
+from sqlite_log_handler._write.books import MAX_KEYS, NAME_LENGTH
+
+# (logger, whether at or above `reserve_level`)
+Holder: TypeAlias = tuple[str, bool]
+
+
+class Shares:
+    """
+    What is held, as [rows, size]. Used under the queue's mutex; `begin` starts from nothing.
+    """
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """
+        Forget all: what is queued already is nobody's.
+        """
+        self._held: dict[Holder, list[int]] = {}
+
+    def _holder(self, logger: str, *, reserved: bool) -> Holder:
+        held = self._held
+        key, others = (logger[:NAME_LENGTH], reserved), (OTHER_LOGGERS, reserved)
+        return others if key not in held and (others in held or len(held) >= MAX_KEYS) else key
+
+    def is_spent(self, logger: str, rows: int, size: int, *, reserved: bool) -> bool:
+        """
+        Tell whether a logger holds as many rows as are left, or as many bytes.
+        """
+        held = self._held.get(self._holder(logger, reserved=reserved))
+        return held is not None and (held[0] >= rows or held[1] >= size)
+
+    def add(self, logger: str, size: int, *, reserved: bool) -> None:
+        """
+        Count a row that comes.
+        """
+        held = self._held.setdefault(self._holder(logger, reserved=reserved), [0, 0])
+        held[0], held[1] = held[0] + 1, held[1] + size
+
+    def remove(self, logger: str, size: int, *, reserved: bool) -> None:
+        """
+        Count a row that leaves.
+        """
+        key = self._holder(logger, reserved=reserved)
+        held = self._held.get(key)
+        if held is not None:
+            held[0], held[1] = held[0] - 1, held[1] - size
+            if held[0] <= 0:
+                del self._held[key]
+
+    def __len__(self) -> int:
+        return len(self._held)
