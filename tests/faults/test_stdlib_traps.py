@@ -791,7 +791,9 @@ def test_an_exception_from_a_signal_handler_writes_nothing_twice(
             return done
 
     connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Interrupted, **options))
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *args, **options: connect(*args, **{**options, "factory": Interrupted})
+    )
     handler = make_handler()
     logger.addHandler(handler)
     for number in range(3):
