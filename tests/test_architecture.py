@@ -28,6 +28,7 @@ FACE = {"__init__", "__main__"}
 # Which folder may import which.
 ARROWS = {
     "_logfile": set(),
+    "_pyinstaller": set(),
     "_write": {"_logfile"},
     "_read": {"_logfile"},
     "_forward": {"_logfile"},

@@ -56,7 +56,7 @@ for number in range(10_000):
 """
 
 # Seconds that nothing here takes, on no machine.
-PATIENCE = 60
+PATIENCE = 180
 
 # This Python's commands come first.
 PATH = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
