@@ -22,6 +22,7 @@ BENCHMARKS = {
     "commit": "commit",
     "memory": "memory",
     "disk": "disk",
+    "writes": "writes",
     "idle": "idle",
     "import": "import_time",
     "overload": "overload",

@@ -4,6 +4,7 @@ Volume is exact at every moment: rows are folded into its table now and then, an
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from sqlite_log_handler._write.volume import FOLD_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from sqlite_log_handler._write.writer import Writer
 
@@ -65,6 +67,21 @@ def test_a_commit_of_few_rows_leaves_the_table_alone(writer: Writer) -> None:
 
     writer.write(Commit(numbered(0, FOLD_ROWS)))
     assert (FOLD_ROWS + 3, True) == (folded(writer), is_exact(writer))
+
+
+def test_a_commit_of_one_row_writes_two_pages(writer: Writer, path: Path) -> None:
+    """
+    A commit of one record appends two frames to the WAL, of the rows and of the index, unless a page is full.
+
+    It appended four: one more of `volume`, and one of the table in which AUTOINCREMENT keeps the last id.
+    """
+    frames = []
+    for number in range(30):
+        before = os.stat(f"{path}-wal").st_size if number else 0
+        write(writer, f"{number}")
+        frames.append((os.stat(f"{path}-wal").st_size - before) // (4_096 + 24))
+
+    assert 27 <= frames.count(2)
 
 
 def test_volume_is_exact_after_each_commit(make_writer: Callable[[], Writer], few: int) -> None:
