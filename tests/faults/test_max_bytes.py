@@ -219,6 +219,19 @@ def test_what_is_written_in_any_case_finds_room(writers, path):
     assert taken(path) <= 1.1 * MIB
 
 
+def test_a_wal_that_another_process_has_filled_is_noticed(writers, path):
+    """A process looks at the size of the WAL before each commit, because another one may have filled it since."""
+    (strict,), (other,) = writers(1, MIB), writers(1, None)
+    strict.write(Commit([make_row(record())], [], 0))
+    with contextlib.closing(connect_read_only(str(path))) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM records").fetchone()
+        other.write(Commit([make_row(record("x" * 1_500)) for _ in range(600)], [], 0))
+
+        with pytest.raises(NoRoom, match="a reader holds a snapshot"):
+            strict.write(Commit([make_row(record())], [], 0))
+
+
 def test_a_process_that_logs_nothing_keeps_no_limit(writers, path):
     """
     A process keeps its limits when it commits: what others add meanwhile stays until then, and goes without a drop.

@@ -205,7 +205,7 @@ class Limits:
         """
         What the lines of `drops`, and of `volume`, may take when rows have to go for them, with `max_bytes`.
         """
-        return (self.max_bytes or 0) // 16
+        return (self.max_bytes or 0) // 32
 
     def checkpoint_pages(self, page_size: int) -> int:
         """

@@ -50,7 +50,7 @@ from sqlite_log_handler._write.retention.wal import RETRY, Wal, size_of
 _CHUNKS = 4
 
 # Chunks that `make_room` deletes at most to make room for one commit.
-_CHUNKS_FOR_ROOM = 64
+_CHUNKS_FOR_ROOM = 256
 
 # Rows after which retention has a turn though many wait: every other full batch, with fewer than a chunk deletes.
 _ROWS_PER_STEP = 15_000

@@ -314,5 +314,5 @@ def test_other_tables_are_kept_in_proportion(max_bytes, lines):
 
 
 def test_lines_that_push_out_rows_are_kept_by_their_bytes_too():
-    """With long names the least number of lines is more than the least budget: a sixteenth of it is for each table."""
-    assert LEAST_BYTES // 16 == Limits(max_bytes=LEAST_BYTES).text_bytes
+    """With long names the least number of lines is more than the least budget: a 32nd of it is for each table."""
+    assert LEAST_BYTES // 32 == Limits(max_bytes=LEAST_BYTES).text_bytes
