@@ -28,6 +28,8 @@ _INTO = "INSERT INTO volume_folded (hour, logger, levelno, records, bytes)"
 _ADDED = "ON CONFLICT DO UPDATE SET records = records + excluded.records, bytes = bytes + excluded.bytes"
 _FOLD = f"{_INTO} {UNFOLDED} {_ADDED}"
 _ADD = f"{_INTO} VALUES (?, ?, ?, ?, ?) {_ADDED}"
+_UNFOLDED_UP_TO = UNFOLDED.replace("LIMIT -1", "AND id <= :last_id LIMIT -1")
+_MOVE_TO = "UPDATE marks SET folded_id = max(folded_id, :last_id)"
 _MOVE = "UPDATE marks SET folded_id = max(folded_id, ifnull((SELECT max(id) FROM records), 0))"
 _DROPPED = """
 INSERT INTO volume_folded (hour, logger, levelno, dropped)
@@ -57,19 +59,18 @@ def fold(connection: sqlite3.Connection) -> None:
 
 def unfolded_up_to(connection: sqlite3.Connection, last_id: int) -> list[tuple[object, ...]]:
     """
-    Count the rows behind the mark, if those up to `last_id`, which are about to be deleted, are among them.
+    Count the rows behind the mark up to `last_id`, which are about to be deleted.
     """
-    ((behind,),) = connection.execute("SELECT folded_id < ? FROM marks", (last_id,))
-    return connection.execute(UNFOLDED).fetchall() if behind else []
+    return connection.execute(_UNFOLDED_UP_TO, {"last_id": last_id}).fetchall()
 
 
-def add(connection: sqlite3.Connection, counted: list[tuple[object, ...]]) -> None:
+def add(connection: sqlite3.Connection, counted: list[tuple[object, ...]], last_id: int) -> None:
     """
-    Fold what `unfolded_up_to` has counted, in the same transaction. The newest row is still there.
+    Fold what `unfolded_up_to` has counted, in the same transaction.
     """
     if counted:
         connection.executemany(_ADD, counted)
-        connection.execute(_MOVE)
+        connection.execute(_MOVE_TO, {"last_id": last_id})
 
 
 def add_drops(connection: sqlite3.Connection, **drops: object) -> None:

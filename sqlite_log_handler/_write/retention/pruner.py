@@ -164,6 +164,7 @@ class Pruner:
             Seconds until there is more to do, if nothing is written meanwhile; 0 when there is more now, None when
             there is nothing to come.
         """
+        self.lift_cap(connection)
         state = self._look(connection)
         if not self.wal.is_free(connection):
             return RETRY
@@ -201,18 +202,18 @@ class Pruner:
         """
         if self.limits.max_bytes is None:
             return
-        if not self._capped:
-            self._cap(connection)
         self._room -= 1
-        self._looked = self._room <= 0 or self.wal.size > self.limits.wal_bytes
+        self._looked = not self._capped or self._room <= 0 or self.wal.size > self.limits.wal_bytes
         if not self._looked:
             return
+        self.lift_cap(connection)  # to delete rows may take pages for what is written down of them
         trimmed = False
         for _ in range(_CHUNKS_FOR_ROOM):
             free = self.wal.is_free(connection)
             state = self._look(connection)
             self._room = self.limits.room(state)
             if self._room:
+                self._cap(connection)
                 return
             if not free:
                 break
@@ -294,7 +295,7 @@ class Pruner:
             counted = volume.unfolded_up_to(connection, cut.last_id)
             # Before the rest: in a full file the pages of the rows are the only ones for it.
             count = connection.execute("DELETE FROM records WHERE id <= ?", (cut.last_id,)).rowcount
-            volume.add(connection, counted)
+            volume.add(connection, counted, cut.last_id)
             connection.execute(_NOTE, {**note, "count": count})
         self.deleted[cut.cause] = self.deleted.get(cut.cause, 0) + count
         self.tables.deleted_rows += count
@@ -348,7 +349,6 @@ class Pruner:
                 break
             # Not `execute`, which steps once, and once frees one page.
             connection.executescript(f"PRAGMA incremental_vacuum({min(piece, pages - done)})")
-            self._capped = False  # at the size that the file had
         return pages > 0
 
     def _look_at_vacuum(self, connection: sqlite3.Connection) -> bool:
