@@ -188,8 +188,9 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--where",
         action="append",
-        metavar="KEY=VALUE",
-        help="with this attribute, given as extra by the program; repeatable",
+        metavar="CONDITION",
+        help="with this attribute, which the program gave as extra: KEY=VALUE, !=, <, <=, >, >=, KEY~REGEX, KEY (is "
+        "there), !KEY; repeatable",
     )
 
 
@@ -222,7 +223,7 @@ def filters_of(options: argparse.Namespace) -> Filters:
         "thread": given.get("thread"),
         "task": given.get("task"),
         "exception": given.get("exception"),
-        "attributes": _attributes(given.get("where") or []),
+        "where": given.get("where"),
         "run": given.get("started"),
         "after_id": given.get("after_id"),
         "up_to_id": given.get("up_to_id"),
@@ -253,23 +254,6 @@ def _time(text: str, now: datetime) -> datetime:
             parse_duration(text)
             message = f"{text!r} is a length of time, and no point in time: did you mean {shlex.quote(f'-{text}')}?"
         raise FilterError(message) from error
-
-
-def _attributes(pairs: Iterable[str]) -> dict[str, str] | None:
-    attributes: dict[str, str] = {}
-    for key, value in map(_pair, pairs):
-        if attributes.setdefault(key, value) != value:
-            message = f"--where has two values for {key!r}, and all of those given must hold: give one of them"
-            raise FilterError(message)
-    return attributes or None
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        message = f"--where {text!r} has no =: write KEY=VALUE"
-        raise FilterError(message)
-    return key, value
 
 
 def join_times(arguments: Iterable[str]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._logfile.times import HELP, from_microseconds, microseconds, parse_time
+from sqlite_log_handler._read.conditions import condition_terms
 from sqlite_log_handler._read.search import Term, attribute_terms, pattern_terms, text_terms
 
 Names: TypeAlias = str | Collection[str]
@@ -50,6 +51,7 @@ class Filters(TypedDict, total=False):
     exception: str | None
     source: str | None
     attributes: Mapping[str, Scalar] | None
+    where: Names | None
     run: int | None
     without: Mapping[str, Any] | None
     after_id: int | None
@@ -161,6 +163,7 @@ _ALLOWED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
         "a call site as 'orders.py:42'",
     ),
     "attributes": (_is_attributes, "a dict of str to str, int, float, bool or None"),
+    "where": (_is_names, "a condition as 'status>=500', or several in a list"),
     "run": _INTEGER,
     "without": (lambda value: isinstance(value, Mapping), "a dict of filters, as {'thread': 'worker-1'}"),
     "after_id": _INTEGER,
@@ -432,6 +435,14 @@ def _attributes(_: Ask, attributes: Mapping[str, Scalar]) -> list[Term]:
     return [term for key, value in attributes.items() for term in attribute_terms(key, value)]
 
 
+def _conditions(_: Ask, conditions: Names) -> list[Term]:
+    texts = [conditions] if isinstance(conditions, str) else conditions
+    try:
+        return [term for text in texts for term in condition_terms(text)]
+    except ValueError as error:
+        raise FilterError(str(error)) from error
+
+
 def _text(_: Ask, text: str) -> list[Term]:
     return text_terms(text)
 
@@ -459,6 +470,7 @@ _TERMS: Final[Mapping[str, Callable[[Ask, Any], list[Term]]]] = {
     "text": _text,
     "pattern": _pattern,
     "attributes": _attributes,
+    "where": _conditions,
 }
 
 _WITHOUT: Final = frozenset(_TERMS) - {"logger", "exclude", "without"}

@@ -109,6 +109,8 @@ class LogReader:
     - `thread`: A thread's name or identifier; `task`: the name of an asyncio task.
     - `exception`: The class of an exception, with its module or without.
     - `attributes`: A dict of what was given as `extra`, compared as text, and numbers as numbers.
+    - `where`: Conditions on attributes, one or several: `status>=500`, `status!=200`, `user.plan=pro`, `path~^/api`,
+      `key` (is there), `!key`.
     - `after_id`, `up_to_id`: Bounds of `id`.
 
     A reader may be handed from thread to thread, and is for one of them at a time.

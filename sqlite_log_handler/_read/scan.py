@@ -21,12 +21,14 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from operator import lt
 from typing import Any, Final, TypeVar
 
 from sqlite_log_handler._logfile.connect import primary_code, schema, tables
 from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
 from sqlite_log_handler._logfile.forks import Connection
+from sqlite_log_handler._read.conditions import HOLDS, holds
 from sqlite_log_handler._read.filters import HIGHEST, LOWEST, Where
 from sqlite_log_handler._read.opening import named_errors, open_log
 from sqlite_log_handler._read.search import HAS_ATTRIBUTE, SEARCH, has_attribute, search
@@ -64,8 +66,12 @@ class Scan:
         self._connection, self.budget, self.notice, immutable = open_log(path, timeout=timeout)
         self._seen = seen if immutable else None
         self._raised: BaseException | None = None
-        for name, function in ((SEARCH, self._search), (HAS_ATTRIBUTE, has_attribute)):
-            self._connection.create_function(name, 3, function, deterministic=True)
+        for name, arity, function in (
+            (SEARCH, 3, partial(self._call, search)),
+            (HOLDS, 2, partial(self._call, holds)),
+            (HAS_ATTRIBUTE, 3, has_attribute),
+        ):
+            self._connection.create_function(name, arity, function, deterministic=True)
 
     @property
     def connection(self) -> Connection:
@@ -114,13 +120,13 @@ class Scan:
             with contextlib.suppress(sqlite3.ProgrammingError):  # closed since
                 connection.interrupt()
 
-    def _search(self, pattern: str, ignore_case: bool, text: object) -> bool:  # noqa: FBT001 - as SQL hands it over
+    def _call(self, function: Callable[..., bool], *arguments: object) -> bool:
         """
         Be called by SQLite. The time is the user's, who has chosen the expression; Ctrl-C ends it.
         """
         begin = time.perf_counter()
         try:
-            return search(pattern, ignore_case, text)
+            return function(*arguments)
         except BaseException as error:
             self._raised = error
             raise

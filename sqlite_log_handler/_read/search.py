@@ -214,7 +214,13 @@ def has_attribute(attributes: object, key: str, text: str) -> bool:
         return False
     if not isinstance(members, dict) or key not in members:
         return False
-    value = members[key]
+    return equals(members[key], text)
+
+
+def equals(value: object, text: str) -> bool:
+    """
+    Tell whether a value of JSON is this text, or the number in it.
+    """
     if isinstance(value, str):
         return value == text
     if isinstance(value, int | float) and not isinstance(value, bool) and value == number(text):

@@ -49,9 +49,8 @@ ERRORS = {
     "show no-such.db": "show: '{folder}/no-such.db' does not exist: name the file of a SQLiteHandler",
     "-p LOUD": "show: 'LOUD' is no level of this log: write one of DEBUG, INFO, WARNING, ERROR, CRITICAL, a number, "
     "or a range as INFO..ERROR",
-    "top --where x": "top: --where 'x' has no =: write KEY=VALUE",
-    "--where a=1 --where b=1 --where a=2": "show: --where has two values for 'a', and all of those given must hold: "
-    "give one of them",
+    "top --where =x": "top: '=x' is not a condition: write KEY=VALUE, KEY!=VALUE, KEY>=NUMBER (or <, <=, >), "
+    "KEY~REGEX, KEY if it is there, or !KEY if not",
     "-f -r": "show: -f has no end, so it goes neither with -r nor with -o json; -o jsonl has an object on each line",
     "no-such.db -f -U -1h": "show: -f shows what is still to come, which -U would leave out: give one of them",
     "--cursor-file c -U now": "show: --cursor-file keeps how far the log was read, and -U would leave out what is "

@@ -1,0 +1,120 @@
+"""
+Conditions on attributes, as `status>=500`: read once, and asked of each row that may hold them.
+
+SQLite leaves out the rows in whose JSON the key does not stand; Python asks the others, because SQLite knows neither
+regular expressions nor integers beyond 64 bits.
+"""
+
+import json
+import operator
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+from sqlite_log_handler._read.search import Term, compiled, equals, ignores_case, number
+
+HOLDS: Final = "log_holds"
+
+_CONDITION: Final = re.compile(r"(!?)([^=!<>~]+)(?:(!=|<=|>=|=|<|>|~)(.*))?", re.DOTALL)
+_COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+HELP: Final = "write KEY=VALUE, KEY!=VALUE, KEY>=NUMBER (or <, <=, >), KEY~REGEX, KEY if it is there, or !KEY if not"
+
+
+class Condition(NamedTuple):
+    """
+    What an attribute has to be. An empty operator asks only whether it is there, and `!` whether it is not.
+    """
+
+    key: str
+    operator: str = ""
+    value: str = ""
+
+
+@lru_cache(maxsize=64)
+def parse_condition(text: str) -> Condition:
+    """
+    Read a condition.
+
+    >>> parse_condition("status!=200")
+    Condition(key='status', operator='!=', value='200')
+
+    Raises:
+        ValueError: It is none, or its regular expression is not one; says what can be written.
+    """
+    found = _CONDITION.fullmatch(text)
+    key = found[2].strip() if found is not None else ""
+    if found is None or not key or (found[1] and found[3]):
+        message = f"{text!r} is not a condition: {HELP}"
+        raise ValueError(message)
+    if found[3] == "~":
+        try:
+            compiled(found[4], ignores_case(found[4]))
+        except (re.error, OverflowError, RecursionError) as error:
+            message = f"{text!r}: {found[4]!r} is not a regular expression: {error}"
+            raise ValueError(message) from error
+    return Condition(key, found[1] or found[3] or "", found[4] or "")
+
+
+def condition_terms(text: str) -> list[Term]:
+    """
+    Return the conditions in SQL that a condition comes to.
+    """
+    condition = parse_condition(text)
+    if condition.operator == "!":
+        return [(f"NOT coalesce({HOLDS}(attributes, ?), 0)", (condition.key,))]
+    # The whole key, or the last part of a nested one. With an escape in the JSON, it may stand there in another way.
+    names = {json.dumps(key, ensure_ascii=False) for key in (condition.key, condition.key.rpartition(".")[2])}
+    there = " OR ".join(["instr(attributes, ?)"] * len(names))
+    return [(rf"({there} OR instr(attributes, '\'))", tuple(names)), (f"{HOLDS}(attributes, ?)", (text,))]
+
+
+def holds(attributes: object, text: str) -> bool:
+    """
+    Tell whether a condition holds for a JSON object. This is the function `log_holds` in SQL.
+    """
+    key, sign, expected = parse_condition(text)
+    try:
+        members = json.loads(attributes, parse_int=number) if isinstance(attributes, str) else None
+    except (ValueError, RecursionError):
+        return False
+    for value in _values(members, key):
+        if not sign:
+            return True
+        if sign in {"=", "!="}:
+            return equals(value, expected) == (sign == "=")
+        if sign == "~":
+            return compiled(expected, ignores_case(expected)).search(_text(value)) is not None
+        return _compares(value, sign, expected)
+    return False
+
+
+def _values(members: object, key: str) -> list[Any]:
+    """
+    Return the value of a key in a list, which is empty without one: `a.b` is a key, or the key `b` in the object `a`.
+    """
+    if not isinstance(members, dict):
+        return []
+    if key in members:
+        return [members[key]]
+    head, dot, rest = key.partition(".")
+    return _values(members.get(head), rest) if dot else []
+
+
+def _compares(value: object, sign: str, expected: str) -> bool:
+    """
+    Compare numbers as numbers and texts as texts; a number is neither above nor below a text.
+    """
+    limit = number(expected)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return limit is not None and _COMPARISONS[sign](value, limit)
+    return limit is None and isinstance(value, str) and _COMPARISONS[sign](value, expected)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
