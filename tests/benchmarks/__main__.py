@@ -26,6 +26,7 @@ BENCHMARKS = {
     "idle": "idle",
     "import": "import_time",
     "overload": "overload",
+    "fairness": "fairness",
     "growth": "growth",
     "stall": "stall",
     "retention": "retention",

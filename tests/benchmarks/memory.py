@@ -89,7 +89,7 @@ def full(kind: str) -> dict[str, Any]:
     Fill a queue to the last row, which the reserve's level may take; nobody consumes.
     """
     with folder() as path:
-        handler = SQLiteHandler(os.path.join(path, "app-log.db"), capacity=COUNT)
+        handler = SQLiteHandler(os.path.join(path, "app-log.db"), capacity=COUNT, fair_share=1)
         logger = logger_with(handler)
         handler.queue.open()
         for _ in range(100):
@@ -123,6 +123,7 @@ def any_size(letters: str, size: int) -> dict[str, Any]:
         handler = SQLiteHandler(
             os.path.join(path, "app-log.db"),
             capacity=10_000_000,
+            fair_share=1,
             batch_size=10_000_000,
             max_record_bytes=4 * MIB,
             flush_interval=3600,

@@ -1,0 +1,323 @@
+"""
+The quick ways under profilers, tracers and coverage, which run Python code between any two steps.
+
+`self.queued += 1` and `self.queue.append(item)` were one piece to the interpreter, but not to them: other threads
+committed in between, and a row was written twice, another one not at all, and the books balanced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections import Counter
+from functools import partial
+
+import pytest
+
+from sqlite_log_handler._write import books as books_module
+from sqlite_log_handler._write import fair_share as fair_share_module
+from sqlite_log_handler._write import queue as queue_module
+from sqlite_log_handler._write.queue import ANY, RecordQueue
+from sqlite_log_handler._write.row import SIZE_UNIT
+
+INFO, WARNING = 20, 30
+
+pytestmark = pytest.mark.skipif(not queue_module._GIL, reason="the quick ways need a GIL")
+
+
+def row(number, *, levelno=INFO, size=1):
+    """
+    Make what the queue knows of a row.
+    """
+    return (levelno, float(number), ("a", "file.py", 1, "func"), size, 0)
+
+
+def make_queue(capacity=1_000, size=100_000, **options):
+    """
+    Make an open queue, as if a listener had started.
+    """
+    made = RecordQueue(capacity, size * SIZE_UNIT, **options)
+    made.open()
+    return made
+
+
+@contextlib.contextmanager
+def before_append(queue, action):
+    """
+    Do `action` once, as a profiler does, when the next row has its permit and is not appended yet.
+    """
+    done = []
+
+    def profile(frame, event, arg):
+        if (
+            event == "c_call"
+            and arg.__name__ == "append"
+            and frame.f_code is RecordQueue.put_nowait.__code__
+            and not done
+        ):
+            done.append(True)
+            action()
+
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+    assert done
+
+
+def commit(queue):
+    """
+    Commit a batch, and return the numbers of its rows.
+    """
+    batch = queue.begin_commit(10**9)
+    queue.end_commit(batch)
+    return [item[1] for item in batch.rows]
+
+
+def test_commits_between_a_permit_and_its_row():
+    """
+    Rows that are committed meanwhile are written once, the late row too, and no wake-up is needed for it.
+    """
+    queue, written = make_queue(), []
+    for number in range(5):
+        queue.put_nowait(row(number))
+
+    def action():
+        written.extend(commit(queue) + commit(queue))
+        assert queue.pending  # so the listener does not fall asleep before the row is there
+
+    with before_append(queue, action):
+        queue.put_nowait(row(5))
+    written += commit(queue)
+
+    assert list(range(6)) == written
+    assert (6, 6, 0) == (queue.books()["seen"], queue.written, queue.queued)
+    assert not queue.pending
+
+
+@pytest.mark.parametrize(("capacity", "size"), [(20, 100_000), (1_000, 1_500)])
+def test_the_bounds_hold_beside_a_row_that_is_late(capacity, size):
+    """
+    Others fill the queue while a row has its permit only; its room is kept, in rows and in bytes.
+    """
+    queue = make_queue(capacity, size)
+    for number in range(5):
+        queue.put_nowait(row(number))
+
+    def action():
+        for number in range(2_000):
+            queue.put_nowait(row(number, size=50))
+
+    with before_append(queue, action):
+        queue.put_nowait(row(5, size=64))
+
+    assert queue.queued <= capacity
+    assert queue.queued_size <= size
+    assert 2_006 == queue.books()["seen"]
+    assert 5.0 == queue.queue[-1][1]
+
+
+def test_a_refusal_that_is_late_is_counted():
+    """
+    A refusal that comes when its tally was reported already counts in the next report.
+    """
+    queue = make_queue(1)
+    queue.put_nowait(row(0))
+    queue.refuse(INFO, 1.0, "a")
+    tally = queue._refusals[INFO, "a"]
+    queue.take_drops()
+    commit(queue)
+
+    assert True in tally.ticks
+
+    assert queue.unreported
+    assert 2 == queue.dropped_total == queue.books()["dropped_total"]
+    assert 1 == queue.take_drops().count
+
+
+def test_an_exception_between_a_permit_and_its_row():
+    """
+    What a signal handler raises out of a profiler, just there, costs the room of one row, and no count.
+    """
+    queue = make_queue(20)
+    for number in range(5):
+        queue.put_nowait(row(number))
+
+    def action():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), before_append(queue, action):
+        queue.put_nowait(row(5))
+    for number in range(100):
+        queue.put_nowait(row(number))
+
+    assert 19 == queue.queued
+    assert 105 == queue.books()["seen"]
+
+
+@pytest.mark.parametrize("fair_share", [0.5, 1.0])
+@pytest.mark.parametrize("every", [1, 7])
+def test_nested_calls_at_every_line(fair_share, every):
+    """
+    What logs, refuses and looks at the books at each line of the queue, as from a tracer, leaves them true.
+    """
+    queue = make_queue(60, 400, reserve=0.1, batch_size=20, fair_share=fair_share)
+    files = {module.__file__ for module in (queue_module, books_module, fair_share_module)}
+    calls, lines = [0], [0]
+
+    def log(levelno, size=1):
+        calls[0] += 1
+        if queue.admits is ANY or levelno >= queue.admits or not queue.refuse(levelno, 1.0, "a"):
+            queue.put_nowait(row(calls[0], levelno=levelno, size=size))
+
+    def trace(frame, event, _):
+        if frame.f_code.co_filename not in files:
+            return None
+        if event == "line":
+            lines[0] += 1
+            if not lines[0] % every:
+                log(WARNING if lines[0] % 5 else INFO, 1 + lines[0] % 9)
+                queue.books()
+                assert queue.queued <= 60
+        return trace
+
+    before = sys.gettrace()
+    committed = 0
+    sys.settrace(trace)
+    try:
+        for number in range(300):
+            log(INFO)
+            if number % 30 == 29:
+                queue.take_drops()
+                batch = queue.begin_commit(10**9)
+                queue.end_commit(batch)
+                committed += len(batch.rows)
+    finally:
+        sys.settrace(before)
+
+    books = queue.books()
+    assert lines[0] > 1_000
+    assert (calls[0], committed, len(queue.queue)) == (books["seen"], books["written"], books["queued"])
+    assert queue.queued_size == sum(item[3] for item in queue.queue) <= 400
+
+
+# The books against the file -------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def profiled():
+    """
+    Run the threads that start under a Python profile function.
+    """
+    threading.setprofile(lambda *_: None)
+    try:
+        yield
+    finally:
+        threading.setprofile(None)
+
+
+@contextlib.contextmanager
+def traced():
+    """
+    Run the threads that start under a Python trace function.
+    """
+
+    def trace(*_):
+        return trace
+
+    before = threading.gettrace()
+    threading.settrace(trace)
+    try:
+        yield
+    finally:
+        threading.settrace(before)
+
+
+@contextlib.contextmanager
+def monitored():
+    """
+    Have a callback at each line and call.
+    """
+    monitoring = sys.monitoring
+    monitoring.use_tool_id(4, "test")
+    events = monitoring.events.LINE | monitoring.events.CALL | monitoring.events.PY_START
+    for event in (monitoring.events.LINE, monitoring.events.CALL, monitoring.events.PY_START):
+        monitoring.register_callback(4, event, lambda *_: None)
+    monitoring.set_events(4, events)
+    try:
+        yield
+    finally:
+        monitoring.set_events(4, 0)
+        monitoring.free_tool_id(4)
+
+
+@contextlib.contextmanager
+def covered():
+    """
+    Measure the coverage, by Python's tracer.
+    """
+    coverage = pytest.importorskip("coverage")
+    measured = coverage.Coverage(data_file=None)
+    measured.set_option("run:core", "pytrace")
+    measured.start()
+    try:
+        yield
+    finally:
+        measured.stop()
+
+
+@contextlib.contextmanager
+def sampled():
+    """
+    Nothing here: each thread starts its own pyinstrument.
+    """
+    pytest.importorskip("pyinstrument")
+    yield
+
+
+WAYS = [
+    profiled,
+    traced,
+    pytest.param(monitored, marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="new in Python 3.12")),
+    covered,
+    sampled,
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_books_agree_with_the_file(way, make_handler, logger, query, request):
+    """
+    Each record of several threads is in the file once or counted as dropped, under whatever looks at the program.
+    """
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(1e-5)
+    handler = make_handler(capacity=5_000, batch_size=50, flush_interval=0.001)
+    logger.addHandler(handler)
+
+    def work(thread):
+        profiler = None
+        if way is sampled:
+            from pyinstrument import Profiler  # noqa: PLC0415 - it is an extra
+
+            profiler = Profiler(interval=0.0001, async_mode="disabled")
+            profiler.start()
+        for number in range(600):
+            logger.info("%d-%d", thread, number)
+        if profiler is not None:
+            profiler.stop()
+
+    with way():
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    handler.close()
+
+    stats = handler.stats()
+    stored = Counter(message for (message,) in query("SELECT message FROM logs WHERE logger != 'sqlite_log_handler'"))
+    assert (1_800, 0) == (stats.seen, stats.queued)
+    assert stats.written == len(stored) == stored.total()
+    assert 1_800 == stored.total() + stats.dropped_total
