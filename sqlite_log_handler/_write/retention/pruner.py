@@ -1,20 +1,22 @@
 """
-Retention at work: rows are deleted in chunks, pages given back in steps, and the WAL is kept small.
+Retention at work: it deletes rows in chunks, gives pages back in steps, and makes room for commits.
 
 Theory of operation
 ===================
 
-A `Pruner` is handed the writer's connection, under the commit lock, between two commits. What to do is decided in
-`_write.retention.limits`; here it is done, each piece in a short transaction of its own, never in that of an insert.
+The writer hands its connection to a `Pruner` under the commit lock, between two commits. `limits` decides what to
+delete. Here it is deleted, each piece in a short transaction of its own, never in that of an insert. `Wal` knows
+whether the WAL can be written back, and `SideTables` cuts the tables beside `records`.
 
-- `step` does what is due: look at the WAL, delete a chunk of rows, cut the tables beside them, give back some pages. It
-  has its turn when few rows wait to be written.
-- `step_before` does so before every other full batch, and then only what cannot wait.
-- `make_room` comes before each commit when there is `max_bytes`, and raises `NoRoom` when there is none.
+- `step` does a piece of what is due: a chunk of rows, lines of the side tables, some free pages. It has its turn when
+  few rows wait to be written.
+- `step_before` does the same before every other full batch, but only what cannot wait.
+- `make_room` comes before each commit if there is `max_bytes`, and raises `NoRoom` when there is none. It sets SQLite's
+  `max_page_count`, so that a commit cannot make the file longer than its share, whatever other processes have written.
 
-Deleting writes to the WAL as well. So while a reader holds a snapshot, which keeps the WAL from being written back,
-nothing is deleted: it would only add to the WAL. When file and WAL have then come to `max_bytes`, `NoRoom` is raised,
-and the rows that wait are dropped.
+Deleting writes to the WAL as well, so nothing is deleted while a reader holds a snapshot: it would only add to a WAL
+that cannot be written back. When file and WAL have come to `max_bytes` then, `NoRoom` is raised, and the rows that wait
+are dropped.
 
 Guarantees
 ==========
@@ -22,14 +24,14 @@ Guarantees
 - Rows go from the low end of `records`, up to one cut id, so what is left has no hole. The newest row always stays, so
   that SQLite never gives its id again.
 - No row younger than `max_age` is deleted because of its age, wherever the clock has jumped to and back. Rows go in the
-  order of their ids: one with a time before that of its elders goes with them.
+  order of their ids: a row with an earlier time than the rows before it goes with them.
 - After an exception no transaction is open, and `prunes` says what was deleted.
-- The lines of `drops` whose place is still in the file stay. Of each other table beside `records`, and of the older
-  lines of `drops`, `Limits.lines` are kept. They are cut at the first deletion, and when ten times as many rows have
-  been deleted as lines are kept.
-- The tables beside `records` do not push out its rows. When `max_bytes` has cost as many rows as are left, these tables
-  are cut before more rows go, by what their lines take as well; and so they are before `NoRoom` is raised.
-- The id of a source or of a process that was deleted is never given again.
+- The lines of `drops` whose place is still in the file stay. Of each other side table, and of the older lines of
+  `drops`, `Limits.lines` are kept. They are cut at the first deletion, and again when ten times as many rows have been
+  deleted as lines are kept.
+- The side tables do not push out the rows. When `max_bytes` has cost as many rows as are left, these tables are cut
+  before more rows go, by the bytes of their lines as well; and so they are before `NoRoom` is raised.
+- The id of a deleted source or process is never given again.
 """
 
 import sqlite3
@@ -52,7 +54,7 @@ _CHUNKS = 4
 # Chunks that `make_room` deletes at most to make room for one commit.
 _CHUNKS_FOR_ROOM = 256
 
-# Rows after which retention has a turn though many wait: every other full batch, with fewer than a chunk deletes.
+# Rows after which retention has a turn though many wait: every other full batch, fewer than a chunk deletes.
 _ROWS_PER_STEP = 15_000
 
 # How soon to try again when pruning failed, in seconds.
@@ -106,7 +108,7 @@ class Pruner:
     Keep the log at `path` within `limits`.
 
     Args:
-        path: Of the database, without links: its -wal and its -shm are beside it.
+        path: Path of the database, without links.
         limits: What is kept at most.
         say: Called with a line for the operator: a reader that holds the WAL, a file that cannot become smaller.
         now: Seconds since 1970, against which the age of rows is measured.
@@ -259,13 +261,13 @@ class Pruner:
 
     def failed(self, error: Exception) -> float:
         """
-        Take note that `step` failed; say it, once, when that lasts. Returns when to try again, in seconds.
+        Note that `step` failed, and say so once if that lasts. Return when to try again, in seconds.
         """
         now = self._clock()
         self.tables.failed()
         if self._failing_since is None:
             self._failing_since = now
-        # One failure is somebody who has the file locked.
+        # A single failure is a process that has the file locked.
         elif self._failing_since < now:
             self._say(f"cannot prune ({type(error).__name__}: {error}): the log is written all the same; trying again")
             self._failing_since = float("inf")
