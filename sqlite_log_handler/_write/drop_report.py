@@ -108,7 +108,7 @@ class DropReport:
                 reporter.join(timeout)
         with self._queue.mutex:
             gaps = [gap for gap in (self._sending, self._waiting) if gap is not None]
-            if not gaps or gaps[-1].dropped_total == self._said:
+            if not gaps or gaps[-1].dropped_total == self._said or not self._is_wanted():
                 return  # all are sent, or the last `close` has said it
             self._said = gaps[-1].dropped_total
             count = sum(gap.count for gap in gaps)
@@ -144,7 +144,7 @@ class DropReport:
     def _streams(self) -> Iterator[Any]:
         for handler in self._handlers():
             if isinstance(handler, logging.StreamHandler) and handler.level <= logging.WARNING:
-                yield handler.stream
+                yield getattr(handler, "stream", None)
 
     def let_exit(self) -> None:
         """
@@ -159,13 +159,21 @@ class DropReport:
                 else:
                     handler.createLock()
 
+    def _is_wanted(self) -> bool:
+        # As `isEnabledFor`, which may take logging's lock.
+        logger = self._logger
+        if logger.manager.disable >= logging.WARNING or logger.getEffectiveLevel() > logging.WARNING:
+            return False
+        handlers = list(self._handlers())
+        # Without a handler, `logging.lastResort` writes the warning to stderr.
+        return not handlers or not all(isinstance(handler, logging.NullHandler) for handler in handlers)
+
     def _send(self, gap: PendingGap) -> None:
         logger = self._logger
         # By default `dictConfig` disables every logger that it does not name. This one is silenced by its level, not
         # by accident.
         logger.disabled = False
-        # As `isEnabledFor`, which may take logging's lock.
-        if logger.manager.disable < logging.WARNING and logger.getEffectiveLevel() <= logging.WARNING:
+        if self._is_wanted():
             record = logger.makeRecord(
                 OWN_LOGGER, logging.WARNING, __file__, 0, gap.warning, (), None, "report", self._extra(gap)
             )

@@ -68,6 +68,8 @@ _forks: list[None] = []
 
 
 def _before_fork() -> None:
+    if row.is_new_process():
+        return  # the fork is over, see `_run_hooks`
     # First of all what logging takes after us: `dictConfig` holds it while it closes handlers, each of which waits for
     # its commit lock.
     LOGGING_LOCK.acquire()
@@ -106,6 +108,7 @@ def retire(listener: RecordListener) -> None:
 
 
 _beginning = threading.Lock()
+_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def begin_anew() -> None:
@@ -129,15 +132,16 @@ def _run_hooks() -> bool:
     """
     Have Python do what it does after a fork, and run all hooks; return whether ours has run.
 
-    Python's documentation asks whoever forks to do this (https://docs.python.org/3/c-api/sys.html). If a thread of the
-    parent was waiting for the GIL, then without it the first two threads here would wait for that one for ever. It
-    deletes the state of all other threads, so it is for a process that has none.
+    C code that forks has to do this (https://docs.python.org/3/c-api/sys.html). If a thread of the parent was waiting
+    for the GIL, then without it the first two threads here would wait for that one for ever. It deletes the state of
+    all other threads, so it is for a process that has none. Without a GIL it would wait for those of the parent.
     """
     try:
         import ctypes  # noqa: PLC0415 - only such a child needs it
 
-        if len(os.listdir("/proc/self/task")) > 1:
+        if not _GIL or len(os.listdir("/proc/self/task")) > 1:
             return False
+        ctypes.pythonapi.PyOS_BeforeFork()
         ctypes.pythonapi.PyOS_AfterFork_Child()
     except (ImportError, OSError):  # a system without /proc
         return False

@@ -150,6 +150,26 @@ def test_at_exit_the_operator_is_told_instead(report, own, said, monkeypatch):
     assert [3] == [record.dropped for record in gate.records]
 
 
+@pytest.mark.parametrize("how", ["level", "handler"])
+def test_warnings_that_nobody_wants_are_no_lines(report, own, said, monkeypatch, how):
+    """
+    A program that silences the warnings, by their level or by a NullHandler, gets no line instead.
+    """
+
+    def refused(self):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    if how == "level":
+        own.setLevel(logging.ERROR)
+    else:
+        monkeypatch.setattr(own, "handlers", [logging.NullHandler()])  # without those of pytest
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    drop(report, 2)
+    report.wait(60)
+
+    assert [] == said
+
+
 def test_an_interrupted_start_is_made_again(report, own, monkeypatch):
     """
     What a signal handler raises into the start of the thread comes out, and the next warning starts one.
