@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.errors import ForeignFileError
 from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._write import log_file as log_file_module
@@ -134,12 +135,14 @@ def test_a_child_never_closes_the_connection_of_its_parent(
         pass
 
     connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Connection, **options))
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *args, **options: connect(*args, **{**options, "factory": Connection})
+    )
     writer = make_writer()
     write(writer, "one")
     assert writer.file.connection is not None
     inherited = weakref.ref(writer.file.connection)
-    monkeypatch.setattr(log_file_module, "_lost", set())
+    monkeypatch.setattr(forks, "lost", set())
     writer.forget(lost=True, interrupted=False)
     gc.collect()
 
