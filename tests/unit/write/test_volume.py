@@ -84,6 +84,23 @@ def test_a_commit_of_one_row_writes_two_pages(writer: Writer, path: Path) -> Non
     assert 27 <= frames.count(2)
 
 
+@pytest.mark.parametrize(("rows", "expected"), [(1, 4), (FOLD_ROWS, 7)])
+def test_a_commit_is_few_statements(writer: Writer, rows: int, expected: int) -> None:
+    """
+    BEGIN, a look at the marks, an INSERT and COMMIT; a full batch has one more INSERT, and the two of its fold.
+
+    After each statement a busy program may wait for the interpreter lock.
+    """
+    writer.write(Commit(numbered(0, FOLD_ROWS)))
+    assert writer.file.connection is not None
+    statements: list[str] = []
+    writer.file.connection.set_trace_callback(statements.append)
+    writer.write(Commit(numbered(0, rows)))
+    writer.file.connection.set_trace_callback(None)
+
+    assert expected == len(statements)
+
+
 def test_volume_is_exact_after_each_commit(make_writer: Callable[[], Writer], few: int) -> None:
     """
     Volume is that of the rows after each commit of two writers, and few rows stand behind the mark.
