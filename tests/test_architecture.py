@@ -45,7 +45,7 @@ EXTRAS = {
     "serve": set(),  # a program imports it for what `serve.app` has
     "serve.app": {"anyio", "starlette"},
     "serve.server": {"uvicorn"},
-    "_forward.receiver": {"google", "opentelemetry", "requests"},
+    "_forward.receiver": {"google", "opentelemetry"},
 }
 
 # Modules of the standard library that one system or another lacks.

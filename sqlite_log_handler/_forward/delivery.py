@@ -19,18 +19,19 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
-from sqlite_log_handler._forward.spool import Batch, SpoolRow
+from sqlite_log_handler._forward.spool import OutgoingBatch, Spool, SpoolRow
 
 # OpenTelemetry's SDKs begin with 1 s and the Collector ends with 30 s.
 _FIRST_DELAY = 1.0
 _LAST_DELAY = 30.0
-# Retry-After may name any time; longer than this is taken for a mistake.
+
+# Retry-After may name any time; a longer one is taken for a mistake.
 _LONGEST_DELAY = 3600.0
 
-# Half a second each. A program that logs as fast as it can holds the write lock nearly all the time.
-_LOCK_ATTEMPTS = 10
+# A quarter of a second each. A program that logs as fast as it can holds the write lock nearly all the time.
+_LOCK_ATTEMPTS = 20
 
 # So many rows refused one after the other, and none taken: it is the receiver that is wrong, and not the rows.
 _REFUSED_AT_FIRST = 10
@@ -69,34 +70,11 @@ class Answer:
     retry_after: float | None = None
 
 
-class Readable(Protocol):
-    """
-    What rows come from; see `_spool.Spool`.
-    """
-
-    path: str
-
-    def read(self, count: int, max_bytes: int) -> Batch:
-        """
-        Read the next rows.
-        """
-
-    def has_news(self) -> bool:
-        """
-        Tell whether there may be more.
-        """
-
-    def save(self, after_id: int) -> None:
-        """
-        Move the cursor.
-        """
-
-
 # What is known before it is sent.
 _TOO_LONG = Answer(Verdict.REFUSED, "longer than a request may be")
 
 T = TypeVar("T")
-Encode: TypeAlias = Callable[[Batch, Sequence[SpoolRow]], bytes]
+Encode: TypeAlias = Callable[[OutgoingBatch, Sequence[SpoolRow]], bytes]
 Send: TypeAlias = Callable[[bytes], Answer]
 
 
@@ -146,7 +124,7 @@ class Delivery:
         jitter: Gives a number from 0 to 1, so that a fleet does not come back in one moment.
     """
 
-    spools: Sequence[Readable]
+    spools: Sequence[Spool]
     encode: Encode
     send: Send
     clock: Callable[[], float]
@@ -230,7 +208,7 @@ class Delivery:
                 self.wait(0)
         return call()
 
-    def _deliver(self, batch: Batch) -> Iterator[int]:
+    def _deliver(self, batch: OutgoingBatch) -> Iterator[int]:
         """
         Send a batch, in pieces if need be, and yield how far the receiver has answered for it.
         """
@@ -269,9 +247,11 @@ class Delivery:
     def _count(self, rows: Sequence[SpoolRow], answer: Answer) -> None:
         self.counts.requests += 1
         self.counts.sent += len(rows)
-        self.counts.rejected += answer.rejected
-        if answer.rejected:
-            self._tell("rejected by the receiver", f"{answer.rejected} of {len(rows)} rows: {answer.message}")
+        # Some receivers count what they rejected of other requests too.
+        rejected = min(answer.rejected, len(rows))
+        self.counts.rejected += rejected
+        if rejected:
+            self._tell("rejected by the receiver", f"{rejected} of {len(rows)} rows: {answer.message}")
         elif answer.message:
             self._tell("the receiver took all rows, and says", answer.message)
 
@@ -298,7 +278,7 @@ class _Turn:
     A spool, and what stands between it and its next batch.
     """
 
-    spool: Readable
+    spool: Spool
     outage: "_Outage"
     owed: int | None = None  # the cursor that could not be saved
 

@@ -20,7 +20,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 
-from sqlite_log_handler._forward.spool import Batch, Drop, Process, SpoolRow
+from sqlite_log_handler._forward.spool import Drop, OutgoingBatch, Process, SpoolRow
 
 Attributes: TypeAlias = Any  # a repeated KeyValue, for which protobuf has no public type
 
@@ -92,10 +92,11 @@ def pairs(option: str, text: str) -> dict[str, str]:
         ValueError: An entry has no name, or no equals sign.
     """
     found = {}
-    for entry in filter(str.strip, text.split(",")):
+    for number, entry in enumerate(filter(str.strip, text.split(",")), 1):
         name, equals, value = entry.partition("=")
         if not equals or not name.strip():
-            message = f"{option} is a list of name=value with commas in between, and {entry.strip()!r} is none"
+            # It is not written out, because it may be a secret.
+            message = f"{option} is a list of name=value with commas in between, and its entry {number} is not one"
             raise ValueError(message)
         found[unquote(name.strip())] = unquote(value.strip())
     return found
@@ -112,14 +113,14 @@ class Encoder:
     def __init__(self, attributes: Mapping[str, str]) -> None:
         self._attributes = attributes
 
-    def __call__(self, batch: Batch, rows: Sequence[SpoolRow]) -> bytes:
+    def __call__(self, batch: OutgoingBatch, rows: Sequence[SpoolRow]) -> bytes:
         """
         Encode some rows of `batch`.
         """
         body: bytes = self.request(batch, rows).SerializeToString()
         return body
 
-    def request(self, batch: Batch, rows: Sequence[SpoolRow]) -> ExportLogsServiceRequest:
+    def request(self, batch: OutgoingBatch, rows: Sequence[SpoolRow]) -> ExportLogsServiceRequest:
         """
         Build the message of some rows of `batch`.
         """
@@ -181,7 +182,7 @@ class Encoder:
 _NOTHING_MORE = (None, None, None, None)
 
 
-def _template(batch: Batch, source_id: int, levelno: int) -> LogRecord:
+def _template(batch: OutgoingBatch, source_id: int, levelno: int) -> LogRecord:
     """
     Fill in what all rows of a call site and a level have in common.
     """

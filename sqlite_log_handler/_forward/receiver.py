@@ -5,24 +5,27 @@ https://opentelemetry.io/docs/specs/otlp/#otlphttp has the protocol, and
 https://opentelemetry.io/docs/specs/otel/protocol/exporter/ the environment variables. The official exporter is not
 used: it takes records of OpenTelemetry's SDK and gives back success or failure, without the wait that the receiver asks
 for and without the records that it rejected.
+
+The receiver is not trusted: what it says is cut, made printable, and rid of our own secrets before anybody sees it.
 """
 
 import email.utils
 import gzip
 import os
+import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
-import requests
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
+from sqlite_log_handler._forward.connection import Connection
 from sqlite_log_handler._forward.delivery import Answer, Verdict
 from sqlite_log_handler._forward.otlp import pairs
+from sqlite_log_handler._logfile.printable import printable
 
 _DEFAULT_ENDPOINT = "http://localhost:4318"
 _DEFAULT_TIMEOUT_MS = "10000"
@@ -35,6 +38,9 @@ _GZIP_LEVEL = 1
 # A message of refusal, not a page.
 _LONGEST_ANSWER = 64 * 1024
 _LONGEST_MESSAGE = 500
+
+# A shorter word of a header stands in ordinary text too.
+_SHORTEST_SECRET = 6
 
 # The request, or something in it; the rest of 4xx says that nothing from here is wanted.
 _REFUSED = frozenset({400, 413, 422})
@@ -50,7 +56,7 @@ class Endpoint:
     Attributes:
         url: Of the logs, in full.
         headers: Sent with each request.
-        timeout: Seconds for the connection, and for each wait for the answer.
+        timeout: Seconds from the beginning of a request to the end of its answer.
         gzip: Compress requests.
         certificate: File of the authorities to trust instead of the system's.
         client_certificate, client_key: Files that say who we are.
@@ -118,13 +124,21 @@ def _logs_url(environment: Mapping[str, str], url: str | None) -> str:
     whole = url or logs_url or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT") or _DEFAULT_ENDPOINT
     try:
         parts = urlsplit(whole)
-        found = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        found = (
+            parts.scheme in {"http", "https"}
+            and parts.hostname
+            and parts.port != 0
+            and "@" not in parts.path
+            and whole.isprintable()
+            and " " not in whole
+        )
     except ValueError:  # a port that is no number, brackets that are not closed
         found = False
     if not found:
+        # It is not written out, because it may hold a password.
         message = (
-            f"{whole!r} is no address of a receiver: it begins with http:// or https://, and a host follows, and maybe "
-            "a port"
+            "this is no address of a receiver (--otlp, OTEL_EXPORTER_OTLP_ENDPOINT): it begins with http:// or "
+            "https://, and a host follows, and maybe a port; in a user or a password, percent-encode / and @"
         )
         raise ValueError(message)
     path = parts.path.rstrip("/")
@@ -167,50 +181,84 @@ def _seconds(milliseconds: str) -> float:
 
 class Receiver:
     """
-    A connection to the receiver, which is kept between requests. Call it with a body to send; it raises nothing.
+    The receiver at an endpoint. Call it with a body to send; it raises nothing.
 
     Args:
         endpoint: Where it is.
         user_agent: What we call ourselves.
+
+    Raises:
+        ValueError, OSError: A certificate or the proxy of the environment cannot be used.
     """
 
     def __init__(self, endpoint: Endpoint, user_agent: str) -> None:
         self._endpoint = endpoint
-        self._session = requests.Session()
-        self._session.headers.update({"User-Agent": user_agent, "Content-Type": "application/x-protobuf"})
+        self._headers = {"User-Agent": user_agent, "Content-Type": "application/x-protobuf"}
         if endpoint.gzip:
-            self._session.headers["Content-Encoding"] = "gzip"
-        self._session.headers.update(endpoint.headers)
-        self._verify: str | bool = endpoint.certificate or True
-        self._certificate: Any = endpoint.client_certificate
-        if endpoint.client_certificate and endpoint.client_key:
-            self._certificate = (endpoint.client_certificate, endpoint.client_key)
+            self._headers["Content-Encoding"] = "gzip"
+        self._headers.update(endpoint.headers)
+        self._connection = Connection(endpoint.url, endpoint.timeout, _tls(endpoint))
+        self._secrets = _secrets(endpoint)
 
     def __call__(self, body: bytes) -> Answer:
         """
         Send a body, and say what came of it.
         """
-        if self._endpoint.gzip:
-            body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
-        try:
-            with self._session.post(
-                self._endpoint.url,
-                data=body,
-                timeout=self._endpoint.timeout,
-                allow_redirects=False,
-                stream=True,
-                verify=self._verify,
-                cert=self._certificate,
-            ) as response:
-                content = response.raw.read(_LONGEST_ANSWER, decode_content=True)
-        except requests.exceptions.SSLError as error:
-            return Answer(Verdict.DENIED, _reason(error))
-        except Exception as error:  # noqa: BLE001 - of requests, urllib3, http.client or the system: no answer came
-            return Answer(Verdict.LATER, _reason(error))
-        answer = read_answer(response.status_code, response.headers, content)
+        answer = self._ask(gzip.compress(body, _GZIP_LEVEL, mtime=0) if self._endpoint.gzip else body)
+        message = _readable(answer.message, self._secrets)
         if self._endpoint.gzip and answer.verdict in {Verdict.REFUSED, Verdict.DENIED}:
-            return replace(answer, message=f"{answer.message} (for a receiver without gzip: --compression none)")
-        return answer
+            message += " (for a receiver without gzip: --compression none)"
+        return replace(answer, message=message)
+
+    def give_up(self) -> Answer:
+        """
+        Break off the request that another thread waits for, because its time is over.
+        """
+        self._connection.break_off()
+        return Answer(Verdict.LATER, f"no whole answer within {self._endpoint.timeout:g} s")
+
+    def close(self) -> None:
+        """
+        Close the connection.
+        """
+        self._connection.close()
+
+    def _ask(self, body: bytes) -> Answer:
+        try:
+            status, headers, content = self._connection.post(body, self._headers, _LONGEST_ANSWER)
+        except ssl.SSLCertVerificationError as error:
+            return Answer(Verdict.DENIED, _reason(error))
+        except Exception as error:  # noqa: BLE001 - of http.client, ssl or the system: no answer came
+            return Answer(Verdict.LATER, _reason(error))
+        return read_answer(status, headers, content)
+
+
+def _tls(endpoint: Endpoint) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=endpoint.certificate)
+    if endpoint.client_certificate:
+        context.load_cert_chain(endpoint.client_certificate, endpoint.client_key)
+    return context
+
+
+def _secrets(endpoint: Endpoint) -> list[str]:
+    """
+    List what a receiver may repeat and nobody may read: the words of the headers, the password, the query.
+    """
+    parts = urlsplit(endpoint.url)
+    texts = [*endpoint.headers.values(), unquote(parts.password or ""), parts.query]
+    words = {word for text in texts for word in (text, *text.split())}
+    return sorted((word for word in words if len(word) >= _SHORTEST_SECRET), key=len, reverse=True)
+
+
+def _readable(text: str, secrets: Sequence[str] = ()) -> str:
+    """
+    Return what a receiver says as one line for a person, without the secrets that it may repeat.
+    """
+    text = text[:_LONGEST_ANSWER]
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    text = printable(" ".join(text.split()))
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
 
 
 def read_answer(
@@ -225,12 +273,13 @@ def read_answer(
         content: Its body.
         now: Tells seconds since 1970, for a `Retry-After` that names a moment.
     """
+    headers = {name.title(): value for name, value in headers.items()}
     if 200 <= status < 300:  # noqa: PLR2004 - the range of success
         return _success(status, headers.get("Content-Type", ""), content)
     message = f"HTTP status {status}"
     words = content.decode(errors="replace").strip()
     if words and words.isprintable():
-        message = f"{message}: {words[:_LONGEST_MESSAGE]}"
+        message = f"{message}: {words}"
     if status in _REFUSED:
         return Answer(Verdict.REFUSED, message)
     # OTLP names 429, 502, 503 and 504. The other 5xx and 408 cost nothing but time: the rows are safe in their file.
@@ -275,9 +324,4 @@ def _retry_after(text: str, now: Callable[[], float]) -> float | None:
 
 
 def _reason(error: BaseException) -> str:
-    """
-    Name what lies below the layers of the library.
-    """
-    while error.__context__ is not None:
-        error = error.__context__
     return f"{type(error).__name__}: {error}"

@@ -71,7 +71,7 @@ _ROW_BYTES = 400
 
 # SQLite's own wait cannot be broken off, and the end of a command may not take long.
 _BUSY_SECONDS = 0.1
-_LOCK_SECONDS = 0.5
+_LOCK_SECONDS = 0.25
 
 # Names the logger of the handler's own warnings, as `_write.listener` does, in the half that writes.
 
@@ -83,7 +83,7 @@ class TakenCursorError(LogFileError):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class OutgoingBatch:
     """
     Rows that follow one another, and what they refer to.
 
@@ -137,7 +137,7 @@ class Spool:
         self._position = 0
         self._saved: int | None = None
 
-    def read(self, count: int, max_bytes: int) -> Batch:
+    def read(self, count: int, max_bytes: int) -> OutgoingBatch:
         """
         Read the rows behind the last one that was read: `count` at most, and of `max_bytes` of text together or one.
 
@@ -147,7 +147,7 @@ class Spool:
         """
         connection = self._open()
         if connection is None:
-            return Batch(0, 0)
+            return OutgoingBatch(0, 0)
         self._version = _one(connection, "PRAGMA data_version")
         connection.execute("BEGIN")
         try:
@@ -156,7 +156,7 @@ class Spool:
             connection.execute("ROLLBACK")
         return batch
 
-    def _read(self, connection: sqlite3.Connection, count: int, max_bytes: int) -> Batch:
+    def _read(self, connection: sqlite3.Connection, count: int, max_bytes: int) -> OutgoingBatch:
         rows: list[SpoolRow] = []
         more = False
         with contextlib.closing(connection.execute(_ROWS, (self._position, count + 1))) as found:
@@ -171,7 +171,7 @@ class Spool:
         last_id = rows[-1][0] if rows else max(after_id, self._last_id(connection))
         missing = last_id - after_id - len(rows)
         causes = self._causes(connection, after_id, last_id) if missing else []
-        batch = Batch(after_id, last_id, rows, missing, causes, more)
+        batch = OutgoingBatch(after_id, last_id, rows, missing, causes, more)
         if rows:
             _fill(connection, batch)
         self._position = last_id
@@ -224,13 +224,15 @@ class Spool:
             )
             raise TakenCursorError(message)
 
-    def close(self) -> None:
+    def close(self, timeout: float = _LOCK_SECONDS) -> None:
         """
-        Close the file. Whoever closes it last writes its WAL back, which is done under the write lock as well.
+        Close the file, after `timeout` seconds without the write lock: then another process has the file open.
+
+        The last connection that closes writes the WAL back, and that is done under the write lock.
         """
         connection, self._connection = self._connection, None
         if connection is not None:
-            with self._lock.hold_if_free(_LOCK_SECONDS):
+            with self._lock.hold_if_free(timeout):
                 connection.close()
         self._lock.close()
 
@@ -290,7 +292,7 @@ class Spool:
         return _one(connection, "SELECT max(id) FROM records") or 0
 
 
-def _fill(connection: sqlite3.Connection, batch: Batch) -> None:
+def _fill(connection: sqlite3.Connection, batch: OutgoingBatch) -> None:
     """
     Look up what the rows refer to. Every time anew: retention may delete a source, and its id be given again.
     """

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("opentelemetry.proto", reason="needs the extra: pip install 'sqlite-log-handler[test-forward]'")
-pytest.importorskip("requests", reason="needs the extra: pip install 'sqlite-log-handler[test-forward]'")
 
 from receivers import ENVIRONMENT, WATCHDOG, eventually, rows_in
 

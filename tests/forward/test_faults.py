@@ -19,7 +19,6 @@ from collections import Counter
 import pytest
 
 pytest.importorskip("opentelemetry.proto", reason="needs the extra: pip install 'sqlite-log-handler[test-forward]'")
-pytest.importorskip("requests", reason="needs the extra: pip install 'sqlite-log-handler[test-forward]'")
 
 from receivers import WATCHDOG, errors_of, eventually, free_port, partial, rows_in, serving
 
@@ -320,8 +319,8 @@ def test_rows_that_were_pruned_are_reported(server, filled, run_forward, path, q
     [
         (["no-such.db"], "'no-such.db' is no file: name the file of a SQLiteHandler, or wait for it with -f"),
         (["app-log.db", "--otlp", "collector:4318"], "begins with http"),
-        (["app-log.db", "--batch-rows", "0"], "0 is less than 1"),
-        (["app-log.db", "--batch-bytes", "many"], "'many' is no whole number"),
+        (["app-log.db", "--batch-rows", "0"], "'0' is below 1"),
+        (["app-log.db", "--batch-bytes", "many"], "'many' is not a whole number"),
         (["other.db"], "another program"),
     ],
 )
@@ -338,7 +337,7 @@ def test_wrong_arguments(filled, run_forward, tmp_path, arguments, words):
 def test_the_extra_is_missing(filled, start):
     """Without the packages of the extra the error names the line that installs them, and the exit status is 2."""
     program = (
-        "import sys; sys.modules['requests'] = None; from sqlite_log_handler.__main__ import main; "
+        "import sys; sys.modules['google.protobuf'] = None; from sqlite_log_handler.__main__ import main; "
         "sys.exit(main(['forward', 'app-log.db']))"
     )
 

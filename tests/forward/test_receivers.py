@@ -11,7 +11,6 @@ import sqlite3
 import pytest
 
 pytest.importorskip("opentelemetry.proto", reason="needs the extra: pip install 'sqlite-log-handler[test-forward]'")
-pytest.importorskip("requests", reason="needs the extra: pip install 'sqlite-log-handler[test-forward]'")
 
 from receivers import WATCHDOG, errors_of, eventually, rows_in
 

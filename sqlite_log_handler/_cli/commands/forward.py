@@ -1,22 +1,14 @@
 """
 The command `forward`: options and environment in, rows out to a receiver, until there are no more or a signal comes.
 
-What needs the packages of the extra `otlp` is imported when the command runs.
-
-A signal is answered at once while this waits for something outside, the receiver or the clock, and otherwise when the
-cursor has been saved. The request that is under way runs on a thread of its own, because nothing else ends the look-up
-of a name when the network is down.
+Modules that need the packages of the extra `otlp` are imported when the command runs.
 """
 
 import argparse
-import contextlib
 import os
-import queue
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final, Self
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from sqlite_log_handler._cli.arguments import at_least
 from sqlite_log_handler._cli.command import Command
@@ -24,11 +16,14 @@ from sqlite_log_handler._cli.terminal import say
 
 if TYPE_CHECKING:
     from sqlite_log_handler._forward.delivery import Answer, Counts
+    from sqlite_log_handler._forward.receiver import Receiver
+    from sqlite_log_handler._forward.signals import Signals
+    from sqlite_log_handler._forward.spool import Spool
 
 _MISSING = "forward needs more packages ({error}): pip install 'sqlite-log-handler[otlp]'"
 
-# After a signal, for the answer to what was sent: it saves the next run to send it again.
-_GRACE_SECONDS = 0.5
+# For all files together: a signal ends the command within a second.
+_CLOSE_SECONDS = 0.25
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,14 +71,15 @@ def run(options: argparse.Namespace) -> int:
     """
     try:
         from sqlite_log_handler._forward import otlp  # noqa: PLC0415 - only this command needs what they need
-        from sqlite_log_handler._forward.receiver import Receiver, endpoint_from  # noqa: PLC0415
+        from sqlite_log_handler._forward.receiver import Receiver, endpoint_from  # noqa: PLC0415 - the same
     except ModuleNotFoundError as error:
         say(_MISSING.format(error=error))
         return 2
-    from importlib.metadata import version  # noqa: PLC0415 - nor this: it takes as long as all the others
+    from importlib.metadata import version  # noqa: PLC0415 - slow to import
 
-    from sqlite_log_handler._forward.delivery import Delivery, GivenUpError  # noqa: PLC0415 - nor does another need this
-    from sqlite_log_handler._forward.spool import Spool  # noqa: PLC0415
+    from sqlite_log_handler._forward.delivery import Delivery, GivenUpError  # noqa: PLC0415 - only this command needs it
+    from sqlite_log_handler._forward.signals import Signals, Stopped  # noqa: PLC0415 - the same
+    from sqlite_log_handler._forward.spool import Spool  # noqa: PLC0415 - the same
 
     endpoint = endpoint_from(os.environ, url=options.otlp, compression=options.compression)
     attributes = otlp.environment_attributes(os.environ, options.service)
@@ -97,11 +93,11 @@ def run(options: argparse.Namespace) -> int:
     paths = dict.fromkeys(map(os.path.abspath, options.files))
     spools = [Spool(path, options.name or endpoint.name, say=say) for path in paths]
     status = 0
-    with _Signals() as signals:
+    with Signals() as signals:
         delivery = Delivery(
             spools=spools,
             encode=otlp.Encoder(attributes),
-            send=lambda body: signals.aside(receiver, body),
+            send=lambda body: _send(signals, receiver, body, endpoint.timeout),
             clock=time.monotonic,
             wait=signals.wait,
             say=say,
@@ -119,12 +115,25 @@ def run(options: argparse.Namespace) -> int:
             say(str(error))
             status = 1
         finally:
-            for spool in spools:
-                spool.close()
+            _close(spools, time.monotonic)
+            receiver.close()
             say(_summary(delivery.counts, endpoint.name))
     if status == 0 and (delivery.counts.rejected or delivery.counts.refused):
         status = 1
     return status
+
+
+def _close(spools: "Sequence[Spool]", clock: Callable[[], float]) -> None:
+    deadline = clock() + _CLOSE_SECONDS
+    for spool in spools:
+        spool.close(max(0, deadline - clock()))
+
+
+def _send(signals: "Signals", receiver: "Receiver", body: bytes, timeout: float) -> "Answer":
+    try:
+        return signals.aside(lambda: receiver(body), timeout)
+    except TimeoutError:
+        return receiver.give_up()
 
 
 def _summary(counts: "Counts", name: str) -> str:
@@ -137,81 +146,6 @@ def _summary(counts: "Counts", name: str) -> str:
         if number:
             line += f"; {number} {what}"
     return line
-
-
-class Stopped(BaseException):
-    """
-    A signal asks for the end.
-    """
-
-
-class _Signals:
-    """
-    Turn SIGINT and SIGTERM into `Stopped`, raised where nothing is half done.
-    """
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._outside = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, _number: int, _frame: object) -> None:
-        self._asked = True
-        if self._outside:
-            raise Stopped
-
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        self._outside = True
-        try:
-            if self._asked:
-                raise Stopped
-            yield
-        finally:
-            self._outside = False
-
-    def wait(self, seconds: float) -> None:
-        """
-        Wait, or raise Stopped.
-        """
-        with self._interruptible():
-            time.sleep(seconds)
-
-    def aside(self, send: "Callable[[bytes], Answer]", body: bytes) -> "Answer":
-        """
-        Call `send` on a thread of its own, and leave it there when a signal comes and no answer does soon.
-        """
-        if self._asked:
-            raise Stopped
-        answers: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
-
-        def ask() -> None:
-            try:
-                answers.put(send(body))
-            except BaseException as error:  # noqa: BLE001 - for who waits, and would wait for ever
-                answers.put(error)
-
-        threading.Thread(target=ask, daemon=True).start()
-        try:
-            with self._interruptible():
-                answer = answers.get()
-        except Stopped:
-            try:
-                answer = answers.get(timeout=_GRACE_SECONDS)
-            except queue.Empty:
-                raise Stopped from None
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
 
 
 COMMAND: Final = Command(

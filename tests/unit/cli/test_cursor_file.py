@@ -29,9 +29,9 @@ def test_the_cursor_file_keeps_how_far_one_has_read(run, tmp_path, make_handler,
     logger.info("three")
     handler.flush()
     assert (0, ["three"]) == run(*show)
-    assert re.fullmatch(r"3 \d+\n", (tmp_path / "cursor").read_text())
+    assert re.fullmatch(r"sqlite-log-cursor 3 \d+\n", (tmp_path / "cursor").read_text())
 
-    (tmp_path / "cursor").write_text("99\n")
+    (tmp_path / "cursor").write_text("sqlite-log-cursor 99\n")
     note = f"sqlite-log: another log is there since {cursor!r} was written: it is read from its beginning\n"
     assert (0, ["one", "two", "three"]) == run(*show, stderr=note)
     assert ["logger"] != handler  # the handler lives as long as the test
@@ -79,7 +79,7 @@ def test_an_empty_cursor_file_is_the_beginning(run, tmp_path):
     (tmp_path / "cursor").write_text("")
 
     assert (0, ["stock is low"]) == run("-o", "cat", "-n", "1", "--cursor-file", str(tmp_path / "cursor"))
-    assert f"15 {int(BEGIN.timestamp()) + 9}000000\n" == (tmp_path / "cursor").read_text()
+    assert f"sqlite-log-cursor 15 {int(BEGIN.timestamp()) + 9}000000\n" == (tmp_path / "cursor").read_text()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a socket that is a file")
@@ -115,9 +115,39 @@ def test_a_cursor_that_cannot_be_kept_is_said_before_anything_is_shown(run, tmp_
 def test_nothing_new_is_told_as_such(shop, tmp_path):
     """On a terminal it is told behind which id nothing came, or nothing that matches."""
     cursor = tmp_path / "cursor"
-    cursor.write_text("15\n")
+    cursor.write_text("sqlite-log-cursor 15\n")
     assert "sqlite-log: nothing new since id 15\r\n" == in_terminal([str(shop), "--cursor-file", str(cursor)], status=1)
 
-    cursor.write_text("14\n")
+    cursor.write_text("sqlite-log-cursor 14\n")
     words = [str(shop), "-p", "ERROR", "--cursor-file", str(cursor)]
     assert "sqlite-log: nothing new since id 14 matches\r\n" == in_terminal(words, status=1)
+
+
+@pytest.mark.parametrize("text", ["17\n", "17 1700000000\n", "root:x:0:0\n", "sqlite-log-cursor x", "\xff"])
+@pytest.mark.parametrize("words", [[], ["--after-id", "3"]])
+def test_a_file_of_something_else_is_not_overwritten(run, tmp_path, text, words):
+    """A file that `show` has not written is refused, and left as it is: the pid of a server looked like a cursor."""
+    file = tmp_path / "server.pid"
+    file.write_text(text, encoding="latin-1")
+    told = f"'{file}' is not a cursor file: name one that does not exist yet, or the one that `show` wrote"
+
+    assert (2, []) == run("--cursor-file", str(file), *words, stderr=f"sqlite-log show: {told}\n")
+    assert text == file.read_text(encoding="latin-1")
+
+
+@pytest.mark.parametrize("target", ["there", "not there"])
+def test_no_link_is_followed(run, tmp_path, target):
+    """A link in the place of the cursor, or where the new file is made, is neither read nor written through."""
+    cursor, victim = tmp_path / "cursor", tmp_path / "victim"
+    if target == "there":
+        victim.write_text("precious")
+    os.symlink(victim, f"{cursor}.new")
+    assert 0 == run("-o", "cat", "-n", "1", "--cursor-file", str(cursor))[0]
+    assert target == "not there" or "precious" == victim.read_text()
+    cursor.unlink()
+    os.symlink(victim, cursor)
+    told = f"sqlite-log show: '{cursor}' is not a regular file: name one that does not exist yet\n"
+    assert (2, []) == run("--cursor-file", str(cursor), stderr=told)
+
+    assert (target == "there") == victim.exists()
+    assert ["cursor", "cursor.new"] == sorted(file.name for file in tmp_path.iterdir() if "cursor" in file.name)

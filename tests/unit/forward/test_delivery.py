@@ -11,7 +11,7 @@ from dataclasses import asdict
 import pytest
 
 from sqlite_log_handler._forward.delivery import Answer, Delivery, GivenUpError, Verdict
-from sqlite_log_handler._forward.spool import Batch
+from sqlite_log_handler._forward.spool import OutgoingBatch
 from sqlite_log_handler._logfile.errors import LogFileError
 
 TAKEN = Answer(Verdict.TAKEN)
@@ -37,7 +37,7 @@ class Spool:
         rows: list = [(row_id,) for row_id in self.ids if row_id > self.position][:count]
         after_id, self.position = self.position, rows[-1][0] if rows else self.position
         missing = self.position - after_id - len(rows)
-        return Batch(after_id, self.position, rows, missing, ["max_rows"], more=self.has_news())
+        return OutgoingBatch(after_id, self.position, rows, missing, ["max_rows"], more=self.has_news())
 
     def has_news(self):
         return any(row_id > self.position for row_id in self.ids)
@@ -175,7 +175,7 @@ def test_an_outage_is_told_with_the_address(deliver, lines):
 def test_waits_are_spread(deliver, waits, clock, lines):
     """A wait is between half and all of what it may be, so that a fleet does not come back in one moment."""
     delivery = Delivery(
-        spools=[Spool([1])],
+        spools=[Spool([1])],  # type: ignore[list-item]  # as much of one as is used
         encode=lambda *_: b"",
         send=Receiver(AWAY),
         clock=clock,
@@ -358,9 +358,9 @@ def test_a_cursor_that_cannot_be_saved_is_saved_before_more_is_read(deliver, lin
 
 
 def test_a_busy_writer_is_waited_for(deliver, lines):
-    """The write lock of a program that logs without a pause is tried ten times before anybody hears of it."""
+    """The write lock of a program that logs without a pause is tried twenty times before anybody hears of it."""
     spool = Spool([1])
-    spool.save_errors = [TimeoutError("locked")] * 9
+    spool.save_errors = [TimeoutError("locked")] * 19
 
     deliver(Receiver(), spool)
 
@@ -368,7 +368,7 @@ def test_a_busy_writer_is_waited_for(deliver, lines):
     assert [] == lines
 
     spool = Spool([1])
-    spool.save_errors = [TimeoutError("locked")] * 10
+    spool.save_errors = [TimeoutError("locked")] * 20
     deliver(Receiver(), spool)
 
     assert [1] == spool.saves

@@ -9,11 +9,9 @@ import json
 import pytest
 
 pytest.importorskip("opentelemetry.proto", reason="needs the extra: pip install 'sqlite-log-handler[otlp]'")
-pytest.importorskip("requests", reason="needs the extra: pip install 'sqlite-log-handler[otlp]'")
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
-from sqlite_log_handler._cli.commands.forward import _Signals
 from sqlite_log_handler._forward.delivery import Answer, Verdict
 from sqlite_log_handler._forward.receiver import Endpoint, endpoint_from, read_answer
 
@@ -94,7 +92,7 @@ def test_what_nobody_says():
     [
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4317"}, "begins with http"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://"}, "a host follows"),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:99999"}, "no address of a receiver: .* maybe a port"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:99999"}, "no address of a receiver .* maybe a port"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:x"}, "no address of a receiver"),
         ({"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://[::1"}, "no address of a receiver"),
         ({"OTEL_EXPORTER_OTLP_HEADERS": "authorization=a%0A"}, "HEADERS: 'authorization' cannot be sent"),
@@ -102,7 +100,7 @@ def test_what_nobody_says():
         ({"OTEL_EXPORTER_OTLP_TIMEOUT": "10"}, "milliseconds"),
         ({"OTEL_EXPORTER_OTLP_TIMEOUT": "1.5"}, "milliseconds"),
         ({"OTEL_EXPORTER_OTLP_COMPRESSION": "zstd"}, "'gzip' and 'none'"),
-        ({"OTEL_EXPORTER_OTLP_HEADERS": "secret"}, "a list of name=value"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "secret"}, "a list of name=value .* entry 1 "),
         ({"OTEL_EXPORTER_OTLP_CLIENT_KEY": "/no/such/file"}, "no file '/no/such/file'"),
     ],
 )
@@ -189,14 +187,3 @@ def test_a_success_that_is_not_otlp_is_none(headers, content):
 
     assert Verdict.LATER is answer.verdict
     assert "not OTLP" in answer.message
-
-
-def test_what_sending_raises_is_raised_where_it_is_waited_for():
-    """Something in the answer that nobody has thought of ends the command, which would else wait for ever."""
-
-    def send(_):
-        message = "an answer that nobody has thought of"
-        raise ValueError(message)
-
-    with pytest.raises(ValueError, match="nobody has thought of"):
-        _Signals().aside(send, b"")

@@ -1,0 +1,208 @@
+"""
+An HTTP connection to the receiver, which is kept between requests and can be broken off by another thread.
+
+It is the standard library's, because that does what it is told and no more: it follows no redirect, reads no `~/.netrc`
+and keeps no cookie. So what the user set is what is sent, and it is sent to the address that the user named.
+"""
+
+import base64
+import http.client
+import select
+import socket
+import ssl
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+# As browsers write an address; what is percent-encoded already stays so.
+_SAFE = "/?%:@!$&'()*+,;=~[]-._"
+
+
+class Response(NamedTuple):
+    """
+    What came back: the status, the headers, and the beginning of the body.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+class Connection:
+    """
+    Posts to one address, through the proxy that the environment names, if any.
+
+    Args:
+        url: The address; a user and a password in it are sent, unless the headers have an `authorization`.
+        timeout: Seconds for each step: to connect, to send, and each wait for the answer.
+        context: Which certificates to trust, and whose to show.
+    """
+
+    def __init__(self, url: str, timeout: float, context: ssl.SSLContext) -> None:
+        self._address = urlsplit(url)
+        self._timeout = timeout
+        self._context = context
+        self._proxy = _proxy_of(self._address)
+        self._connection: http.client.HTTPConnection | None = None
+
+    def post(self, body: bytes, headers: Mapping[str, str], longest: int) -> Response:
+        """
+        Send a body, and return the answer with at most `longest` bytes of its content.
+
+        Raises:
+            OSError, http.client.HTTPException: No whole answer came.
+        """
+        connection = self._connection
+        if connection is None or _was_closed(connection):
+            self.close()
+            self._connection = connection = self._made()
+        try:
+            if connection.sock is None:
+                connection.connect()
+            if self._connection is not connection:
+                raise ConnectionAbortedError  # noqa: TRY301 - by `break_off`, while the name was looked up
+            connection.request("POST", self._target, body, {**self._credentials(headers), **headers})
+            response = connection.getresponse()
+            content = response.read(longest)
+            # For a read of so many bytes, an answer that ends in the middle is no error to http.client.
+            if response.length and len(content) < longest:
+                raise http.client.IncompleteRead(content, response.length)  # noqa: TRY301 - as its other reads do
+            if response.length != 0 or response.will_close:
+                self.close()
+        except BaseException:
+            connection.close()
+            if self._connection is connection:
+                self._connection = None
+            raise
+        return Response(response.status, dict(response.headers), content)
+
+    def break_off(self) -> None:
+        """
+        End what another thread waits for here.
+        """
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.sock is not None:
+            with suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """
+        Close the connection; the next request makes a new one.
+        """
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    @property
+    def _target(self) -> str:
+        path = quote(self._address.path or "/", safe=_SAFE)
+        if self._address.query:
+            path += "?" + quote(self._address.query, safe=_SAFE)
+        if self._proxy is not None and self._address.scheme == "http":
+            return f"http://{self._address.netloc.rpartition('@')[2]}{path}"
+        return path
+
+    def _credentials(self, headers: Mapping[str, str]) -> dict[str, str]:
+        found = {}
+        if "authorization" not in {name.lower() for name in headers}:
+            found.update(_basic("Authorization", self._address))
+        if self._proxy is not None and self._address.scheme == "http":
+            found.update(_basic("Proxy-Authorization", self._proxy))
+        return found
+
+    def _made(self) -> http.client.HTTPConnection:
+        address, proxy = self._address, self._proxy
+        host, port = str(address.hostname), address.port
+        nearest = proxy or address
+        nearest_port = nearest.port or (http.client.HTTP_PORT if proxy is not None else None)
+        if address.scheme == "http":
+            return _Http(str(nearest.hostname), nearest_port, timeout=self._timeout)
+        made = _Https(str(nearest.hostname), nearest_port, timeout=self._timeout, context=self._context)
+        made.name = host
+        if proxy is not None:
+            made.set_tunnel(host, port or http.client.HTTPS_PORT, _basic("Proxy-Authorization", proxy))
+        return made
+
+
+class _Head:
+    """
+    The file of an answer, which remembers the last line that was read: an empty one ends the headers.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.last = b""
+
+    def readline(self, limit: int = -1) -> bytes:
+        self.last = self.file.readline(limit)
+        return self.last
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+class _Answer(http.client.HTTPResponse):
+    """
+    An answer whose headers came to their end: http.client takes the end of the connection for that.
+    """
+
+    def begin(self) -> None:
+        head: Any = _Head(self.fp)
+        self.fp = head
+        super().begin()
+        if head.last not in {b"\r\n", b"\n"}:
+            raise http.client.IncompleteRead(head.last)
+        if self.fp is not None:
+            self.fp = head.file
+
+
+class _Http(http.client.HTTPConnection):
+    response_class = _Answer
+
+
+class _Https(http.client.HTTPSConnection):
+    """
+    One whose handshake can be broken off: the class it inherits from shows the socket only afterwards.
+    """
+
+    response_class = _Answer
+    name: str  # of the receiver, which its certificate has to have
+
+    def connect(self) -> None:
+        """
+        Connect, through the proxy if there is one, and shake hands.
+        """
+        http.client.HTTPConnection.connect(self)
+        context: ssl.SSLContext = self._context  # type: ignore[attr-defined]  # of the class it inherits from
+        self.sock = context.wrap_socket(self.sock, server_hostname=self.name, do_handshake_on_connect=False)
+        self.sock.do_handshake()
+
+
+def _was_closed(connection: http.client.HTTPConnection) -> bool:
+    """
+    Tell whether the other side has closed a connection that was kept: it sends nothing else without a request.
+    """
+    if connection.sock is None:
+        return True
+    readable, _, _ = select.select([connection.sock], [], [], 0)
+    return bool(readable)
+
+
+def _proxy_of(address: SplitResult) -> SplitResult | None:
+    proxy = getproxies().get(address.scheme)
+    if not proxy or proxy_bypass(str(address.hostname)):
+        return None
+    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    if parts.scheme != "http" or not parts.hostname:
+        message = f"{address.scheme.upper()}_PROXY is not the address of a proxy that begins with http://"
+        raise ValueError(message)
+    return parts
+
+
+def _basic(name: str, address: SplitResult) -> dict[str, str]:
+    if address.username is None:
+        return {}
+    pair = f"{unquote(address.username)}:{unquote(address.password or '')}"
+    return {name: "Basic " + base64.b64encode(pair.encode()).decode()}

@@ -1,0 +1,352 @@
+"""
+The connection to a receiver that is hostile, and to one behind a proxy: sockets on this machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from contextlib import closing, contextmanager
+from itertools import takewhile
+
+import pytest
+
+pytest.importorskip("opentelemetry.proto", reason="needs the extra: pip install 'sqlite-log-handler[otlp]'")
+
+from sqlite_log_handler._forward.connection import Connection
+from sqlite_log_handler._forward.delivery import Verdict
+from sqlite_log_handler._forward.receiver import Endpoint, Receiver, endpoint_from
+
+TAKEN = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch):
+    """
+    Leave out the proxies of the machine.
+    """
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@contextmanager
+def serving(answer, context=None):
+    """
+    Answer each request on a connection with these bytes, or with what a function does; yield the port and what came.
+    """
+    came: list[bytes] = []
+    threads: list[threading.Thread] = []
+    open_: list[socket.socket] = []
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def talk(connection):
+        with contextlib.suppress(OSError), connection:
+            secured = context.wrap_socket(connection, server_side=True) if context else connection
+            open_.append(secured)
+            with secured, secured.makefile("rb") as file:
+                while head := b"".join(takewhile(lambda line: line.strip(), file)):
+                    length = [line for line in head.splitlines() if line.lower().startswith(b"content-length:")]
+                    came.append(head + file.read(int(length[0].split(b":")[1]) if length else 0))
+                    if callable(answer):
+                        answer(secured)
+                        return
+                    secured.sendall(answer)
+                    if b"Connection: close" in answer:
+                        return
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                thread = threading.Thread(target=talk, args=(connection,))
+                threads.append(thread)
+                thread.start()
+
+    accepting = threading.Thread(target=accept)
+    accepting.start()
+    try:
+        yield listening.getsockname()[1], came
+    finally:
+        for each in (listening, *open_):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        accepting.join()
+        listening.close()
+        for thread in threads:
+            thread.join()
+
+
+def ask(port, *, url="http://127.0.0.1:{}/v1/logs", **options):
+    """
+    Send one request, and return the answer.
+    """
+    endpoint = Endpoint(url.format(port), timeout=20, gzip=False, **options)
+    with closing(Receiver(endpoint, "test")) as receiver:
+        return receiver(b"body")
+
+
+def test_a_connection_is_kept():
+    """Requests that follow one another take one connection; one that was closed meanwhile is made anew."""
+    with serving(TAKEN) as (port, came):
+        connection = Connection(f"http://127.0.0.1:{port}/v1/logs?key=a b", 20, ssl.create_default_context())
+        for _ in range(3):
+            assert 200 == connection.post(b"body", {"X": "y"}, 100).status
+        kept = connection._connection
+        assert kept is not None
+        kept.sock.shutdown(socket.SHUT_RDWR)
+        assert 200 == connection.post(b"body", {}, 100).status
+        connection.close()
+
+    assert 4 == len(came)
+    assert came[0].startswith(b"POST /v1/logs?key=a%20b HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nContent-Type: application/x-protobuf\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nContent-Type: application/x-protobuf\r\n\r\n\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: application/x-protobuf\r\n\r\n5\r\nab",
+        b"\x1b[2J\x1b]0;title\x07\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1_000 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 1_000_000,
+    ],
+    ids=range(9),
+)
+def test_an_answer_that_ends_in_the_middle(answer):
+    """
+    An answer that is cut, or is none, is no success, and what is said of it is one short line that prints.
+
+    One that was cut in its headers was taken for a success without a word, and its rows were passed over.
+    """
+    with serving(lambda connection: connection.sendall(answer)) as (port, _):
+        said = ask(port)
+
+    assert Verdict.LATER is said.verdict
+    assert said.message.isprintable()
+    assert len(said.message) < 600
+
+
+def test_a_page_without_end():
+    """Of an answer that does not end, as much is read as a message of refusal has."""
+
+    def talk(connection):
+        connection.sendall(b"HTTP/1.1 401 No\r\n\r\n")
+        while True:
+            connection.sendall(b"x" * 65_536)
+
+    with serving(talk) as (port, _):
+        said = ask(port)
+
+    assert Verdict.DENIED is said.verdict
+    assert len(said.message) < 600
+
+
+@pytest.mark.parametrize("part", [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"])
+def test_a_request_can_be_broken_off(part):
+    """
+    Another thread ends the wait for an answer that drips, wherever it is, and is told which time is over.
+    """
+    asked, over = threading.Event(), threading.Event()
+
+    def talk(connection):
+        connection.sendall(part)
+        asked.set()
+        over.wait()
+
+    with serving(talk) as (port, _):
+        receiver = Receiver(Endpoint(f"http://127.0.0.1:{port}", timeout=60), "test")
+        answers = []
+        thread = threading.Thread(target=lambda: answers.append(receiver(b"body")))
+        thread.start()
+        asked.wait()
+        said = receiver.give_up()
+        thread.join()
+        over.set()
+
+    assert (Verdict.LATER, "no whole answer within 60 s") == (said.verdict, said.message)
+    assert [Verdict.LATER] == [answer.verdict for answer in answers]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(status):
+    """What a receiver names as another address is sent nothing: the headers hold a key."""
+    with serving(TAKEN) as (other, came):
+        answer = f"HTTP/1.1 {status} Gone\r\nLocation: http://127.0.0.1:{other}/\r\nContent-Length: 0\r\n\r\n".encode()
+        with serving(answer) as (port, _):
+            said = ask(port, headers={"authorization": "Bearer secret-token"})
+
+    assert (Verdict.DENIED, f"HTTP status {status}", []) == (said.verdict, said.message, came)
+
+
+def certificate(folder, name):
+    """
+    Make a key and a certificate for a name that no authority has signed.
+    """
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here")
+    key, file = str(folder / "key.pem"), str(folder / "certificate.pem")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tea"),
+            *("-addext", f"subjectAltName={name}", "-keyout", key, "-out", file),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file, key)
+    return file, context
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "words"),
+    [
+        ("IP:127.0.0.1", Verdict.TAKEN, ""),
+        ("IP:127.0.0.2", Verdict.DENIED, "IP address mismatch"),
+        ("DNS:collector.example", Verdict.DENIED, "mismatch"),
+    ],
+)
+def test_a_certificate_of_a_wrong_name(tmp_path, name, verdict, words):
+    """A receiver whose certificate is trusted, but is for another name, is sent nothing."""
+    file, context = certificate(tmp_path, name)
+    with serving(TAKEN, context) as (port, came):
+        said = ask(port, url="https://127.0.0.1:{}", certificate=file, headers={"authorization": "secret-token"})
+
+    assert verdict is said.verdict
+    assert words in said.message
+    assert (verdict is Verdict.TAKEN) == bool(came)
+
+
+def test_a_proxy_for_http(monkeypatch):
+    """HTTP_PROXY is asked for the whole address, with the password of the proxy; NO_PROXY goes past it."""
+    with serving(TAKEN) as (proxy, came), serving(TAKEN) as (port, direct):
+        monkeypatch.setenv("http_proxy", f"http://us%40er:pass@127.0.0.1:{proxy}")
+        assert Verdict.TAKEN is ask(port).verdict
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert Verdict.TAKEN is ask(port).verdict
+
+    (head,) = came
+    assert head.startswith(f"POST http://127.0.0.1:{port}/v1/logs HTTP/1.1\r\n".encode())
+    assert b"Proxy-Authorization: Basic " + base64.b64encode(b"us@er:pass") in head
+    assert 1 == len(direct)
+    assert b"Proxy-Authorization" not in direct[0]
+
+
+def test_a_proxy_for_https(monkeypatch, tmp_path):
+    """HTTPS_PROXY makes a tunnel, and sees neither the headers nor the rows."""
+    file, context = certificate(tmp_path, "IP:127.0.0.1")
+    heads = []
+
+    def tunnel(connection):
+        heads.append(came[0])
+        connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+
+        def pump(source, sink):
+            with contextlib.suppress(OSError):
+                while data := source.recv(65_536):
+                    sink.sendall(data)
+                sink.shutdown(socket.SHUT_WR)
+
+        with socket.create_connection(("127.0.0.1", port)) as target:
+            back = threading.Thread(target=pump, args=(target, connection))
+            back.start()
+            pump(connection, target)
+            back.join()
+
+    with serving(TAKEN, context) as (port, direct), serving(tunnel) as (proxy, came):
+        monkeypatch.setenv("https_proxy", f"user:pass@127.0.0.1:{proxy}")
+        said = ask(port, url="https://127.0.0.1:{}", certificate=file, headers={"authorization": "secret-token"})
+
+    assert Verdict.TAKEN is said.verdict
+    assert heads[0].startswith(f"CONNECT 127.0.0.1:{port} HTTP/".encode())
+    assert b"secret-token" not in heads[0]
+    assert b"secret-token" in direct[0]
+    assert b"Proxy-Authorization" not in direct[0]
+
+
+def test_a_proxy_that_refuses(monkeypatch):
+    """A proxy that wants a password is away, as a receiver is; its password is not printed."""
+    refusal = b"HTTP/1.1 407 No pass\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with serving(refusal) as (proxy, _):
+        monkeypatch.setenv("https_proxy", f"http://user:pass-word@127.0.0.1:{proxy}")
+        said = ask(1, url="https://127.0.0.1:{}")
+
+    assert Verdict.LATER is said.verdict
+    assert "407" in said.message
+    assert "pass-word" not in said.message
+
+
+def test_what_the_user_set_wins(monkeypatch, tmp_path):
+    """
+    A line of ~/.netrc takes no part: it took the place of the authorization that OTEL_EXPORTER_OTLP_HEADERS sets, and
+    sent a password that was meant for something else.
+    """
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login joe password other-secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(netrc))
+    with serving(TAKEN) as (port, came):
+        ask(port, headers={"authorization": "Bearer token"})
+        ask(port)
+        ask(port, url="http://us%40er:p%2Fw@127.0.0.1:{}")
+        ask(port, url="http://us%40er:p%2Fw@127.0.0.1:{}", headers={"Authorization": "Bearer token"})
+
+    found = [[line for line in head.splitlines() if line.lower().startswith(b"authorization")] for head in came]
+    basic = b"Authorization: Basic " + base64.b64encode(b"us@er:p/w")
+    assert [[b"authorization: Bearer token"], [], [basic], [b"Authorization: Bearer token"]] == found
+
+
+def test_a_secret_that_comes_back_is_hidden():
+    """A receiver that repeats the key it was sent does not get it printed."""
+    words = b"no user s3cr3t-token with p4ssw0rd and k3y-of-query"
+    answer = b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n%s" % (len(words), words)
+    with serving(answer) as (port, _):
+        url = "http://user:p4ssw0rd@127.0.0.1:{}/?k3y-of-query"
+        said = ask(port, url=url, headers={"authorization": "Bearer s3cr3t-token"})
+
+    assert "HTTP status 401: no user *** with *** and ***" == said.message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HEADERS", "Bearer s3cr3t"),
+        ("HEADERS", "authorization=Basic abc,s3cr3t"),
+        ("HEADERS", "s3cr3t"),
+        ("HEADERS", "authorization=s3cr3t%0A"),
+        ("ENDPOINT", "https://user:p/s3cr3t@host:4318"),
+        ("ENDPOINT", "https://user:443/s3cr3t@host:4318"),
+        ("ENDPOINT", "https://user:s3cr3t@host:port"),
+        ("ENDPOINT", "ftp://user:s3cr3t@host"),
+        ("ENDPOINT", "https://host/?key=s3cr3t with blanks"),
+        ("ENDPOINT", "https://host/?key=s3cr3t\n"),
+        ("LOGS_ENDPOINT", "s3cr3t"),
+    ],
+)
+def test_no_secret_in_an_error(name, value):
+    """A setting that is refused is not written out: somebody reads the journal of the service."""
+    with pytest.raises(ValueError, match="OTEL_EXPORTER_OTLP") as caught:
+        endpoint_from({f"OTEL_EXPORTER_OTLP_{name}": value})
+
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_wrong_proxy_is_an_error(monkeypatch):
+    """An address of a proxy that cannot be used is refused without its password."""
+    monkeypatch.setenv("https_proxy", "socks5://user:s3cr3t@host:1080")
+    with pytest.raises(ValueError, match="HTTPS_PROXY") as caught:
+        Receiver(Endpoint("https://host"), "test")
+
+    assert "s3cr3t" not in str(caught.value)

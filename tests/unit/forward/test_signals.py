@@ -1,0 +1,70 @@
+"""
+Signals and deadlines of what is waited for.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from sqlite_log_handler._forward.signals import Signals, Stopped
+
+
+def test_what_a_call_raises_is_raised_where_it_is_waited_for():
+    """Something in the answer that nobody has thought of ends the command, which would else wait for ever."""
+
+    def call():
+        message = "an answer that nobody has thought of"
+        raise ValueError(message)
+
+    with pytest.raises(ValueError, match="nobody has thought of"):
+        Signals().aside(call, 60)
+
+
+def test_a_call_has_a_deadline():
+    """
+    A call that does not come to an end is left after its time.
+
+    A receiver that sent a byte now and then held the command for ever: each wait for a byte was a short one.
+    """
+    over = threading.Event()
+    with pytest.raises(TimeoutError):
+        Signals().aside(over.wait, 0.001)
+    over.set()
+
+
+def test_a_signal_ends_the_wait_for_a_call():
+    """SIGTERM while a call is waited for raises Stopped, and the handlers of before come back."""
+    before = signal.getsignal(signal.SIGTERM)
+    over = threading.Event()
+
+    def call():
+        os.kill(os.getpid(), signal.SIGTERM)
+        over.wait()
+
+    with Signals() as signals:
+        with pytest.raises(Stopped):
+            signals.aside(call, 60)
+        with pytest.raises(Stopped):
+            signals.wait(60)
+        with pytest.raises(Stopped):
+            signals.aside(call, 60)
+    over.set()
+
+    assert before is signal.getsignal(signal.SIGTERM)
+
+
+def test_an_answer_just_after_the_signal_counts():
+    """What is answered within the grace of a signal is returned, so that the cursor moves; the next wait stops."""
+
+    def call():
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "taken"
+
+    with Signals() as signals:
+        assert "taken" == signals.aside(call, 60)
+        with pytest.raises(Stopped):
+            signals.wait(0)
