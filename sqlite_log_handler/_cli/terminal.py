@@ -9,14 +9,18 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from sqlite_log_handler._logfile.printable import printable, without_joiners
 
 # Gives a text the colour of its level.
 Paint: TypeAlias = Callable[[str, int], str]
 
+# What is in memory at a time: so many lines, or so many characters.
 LINES_AT_ONCE: Final = 1_000
+_TEXT_AT_ONCE: Final = 256 * 1024
+
+_Item = TypeVar("_Item")
 
 _RESET: Final = "\x1b[0m"
 # By the lowest level that has it. Those that journalctl and most loggers use: grey, plain, yellow, red, bold red.
@@ -37,17 +41,40 @@ def write_lines(lines: Iterable[str]) -> None:
 
     Nothing is kept back: what came before an error, or before the lines ran out, is printed.
     """
-    waiting: list[str] = []
     try:
-        for line in lines:
-            waiting.append(line)
-            if len(waiting) == LINES_AT_ONCE:
-                sys.stdout.write("\n".join(waiting) + "\n")
-                waiting.clear()
+        for some in batches(lines, len):
+            sys.stdout.write("\n".join(some) + "\n")
     finally:
-        if waiting:
-            sys.stdout.write("\n".join(waiting) + "\n")
         sys.stdout.flush()
+
+
+def batches(
+    items: Iterable[_Item], length: Callable[[_Item], int], most: int = LINES_AT_ONCE, text: int = _TEXT_AT_ONCE
+) -> Iterator[list[_Item]]:
+    """
+    Yield items in lists of a bounded size, and what there is when an error comes.
+
+    Args:
+        items: Lines or rows.
+        length: Tells how many characters one has.
+        most: Items in a list at most.
+        text: Characters after which a list ends.
+    """
+    some: list[_Item] = []
+    left = text
+    try:
+        for item in items:
+            some.append(item)
+            left -= length(item)
+            if len(some) == most or left <= 0:
+                yield some
+                some, left = [], text
+    except Exception:
+        if some:
+            yield some
+        raise
+    if some:
+        yield some
 
 
 def say(text: str) -> None:

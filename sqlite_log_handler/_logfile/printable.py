@@ -7,6 +7,8 @@ from typing import Final
 _NON_JOINER: Final = "\u200c"  # zero width, both
 _JOINER: Final = "\u200d"
 
+_PIECE: Final = 65_536
+
 
 def is_printable(text: str) -> bool:
     """
@@ -35,7 +37,9 @@ def printable(text: str) -> str:
     """
     if is_printable(text):
         return text
-    return "".join(
-        character if is_printable(character) else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
+    # Piece by piece, because a text for each character takes many times as much memory as the text.
+    return "".join("".join(map(_shown, text[at : at + _PIECE])) for at in range(0, len(text), _PIECE))
+
+
+def _shown(character: str) -> str:
+    return character if is_printable(character) else character.encode("unicode_escape").decode("ascii")

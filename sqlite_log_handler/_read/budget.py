@@ -12,9 +12,8 @@ A tree of damaged pages can lead back into itself, and then a table has no end. 
 question is counted together. It is CPU time of the thread, which neither a slow disk nor a busy machine uses up, and
 grows with the file, so that no sensible question on a log of any size comes near it.
 
-Most rows are short, and looking at each of them costs. A connection begins with a limit that no record of the
-handler's default exceeds, and with few looks at the clock. The first longer value moves it to the higher limit for
-good, with many looks.
+Most rows are short, and looking at each of them costs. A question begins with a limit that few rows exceed, and with
+few looks at the clock. The first longer row moves it to the higher limit, with many looks.
 """
 
 import sqlite3
@@ -30,7 +29,7 @@ _SECONDS_PER_MB: Final = 0.5
 
 # Bytes of a value or a row, and steps between two looks at the clock. The handler keeps 64 KiB of a record by default,
 # and 4 MiB at most with its default `capacity_bytes`.
-_USUAL: Final = (96 * 1024, 200_000)
+_USUAL: Final = (32 * 1024, 200_000)
 _LARGE: Final = (4 * 1024 * 1024, 2_000)
 
 # What SQLite allows by default is made for programs that bring their own SQL.
@@ -75,6 +74,8 @@ class Budget:
         Begin to count anew.
         """
         self._left = self._seconds
+        self.is_large = False
+        self._set(*_USUAL)
 
     def extend(self, seconds: float) -> None:
         """
@@ -84,7 +85,7 @@ class Budget:
 
     def allow_large(self) -> None:
         """
-        Allow large values from now on.
+        Allow large values until the next question.
         """
         self.is_large = True
         self._set(*_LARGE)

@@ -33,7 +33,7 @@ from sqlite_log_handler._read.filters import HIGHEST, LOWEST, Where
 from sqlite_log_handler._read.opening import named_errors, open_log
 from sqlite_log_handler._read.search import HAS_ATTRIBUTE, SEARCH, has_attribute, search
 
-# Rows that a statement hands out at most, and characters where rows are large. At 96 KiB each the rows take 12 MiB, and
+# Rows that a statement hands out at most, and characters where rows are large. At 32 KiB each the rows take 4 MiB, and
 # four times as much where a character takes four bytes.
 BATCH: Final = 128
 _BATCH_TEXT: Final = 1024 * 1024

@@ -9,13 +9,12 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import IO, Any, Final
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.formats import json_safe
-from sqlite_log_handler._cli.terminal import is_terminal
+from sqlite_log_handler._cli.terminal import batches, is_terminal
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._read.filters import FilterError
 from sqlite_log_handler._read.rows import Row
@@ -23,8 +22,8 @@ from sqlite_log_handler._read.rows import Row
 FORMATS: Final = ("jsonl", "csv", "parquet")
 
 # Rows that are in memory at a time. Those of Parquet are a row group, which has a head of its own.
-_AT_ONCE: Final = 1_000
 _ROW_GROUP: Final = 5_000
+_ROW_GROUP_TEXT: Final = 4 * 1024 * 1024
 
 # A cell of CSV with one of these, or with a comma, stands in quotes.
 _QUOTE: Final = '"'
@@ -98,10 +97,8 @@ def _output(path: str | None, *, binary: bool) -> Iterator[IO[Any]]:
             yield file
 
 
-def _batches(rows: Iterable[Any], length: int = _AT_ONCE) -> Iterator[list[Any]]:
-    rows = iter(rows)
-    while batch := list(islice(rows, length)):
-        yield batch
+def _length(row: Row) -> int:
+    return len(row.message) + sum(map(len, filter(None, (row.exc_text, row.stack_info, row.attributes))))
 
 
 def write_jsonl(lines: Iterable[str], file: IO[str]) -> int:
@@ -109,7 +106,7 @@ def write_jsonl(lines: Iterable[str], file: IO[str]) -> int:
     Write a JSON object on each line, and return how many.
     """
     count = 0
-    for batch in _batches(lines):
+    for batch in batches(lines, len):
         file.write("\n".join(map(json_safe, batch)) + "\n")
         count += len(batch)
     return count
@@ -129,7 +126,7 @@ def write_csv(rows: Iterable[Row], file: IO[str], *, safe: bool = False) -> int:
     file.write(",".join(Row._fields) + "\n")
     commas = len(Row._fields) - 1
     count = 0
-    for batch in _batches(rows):
+    for batch in batches(rows, _length):
         lines = []
         for row in batch:
             cells = ["" if cell is None else cell if isinstance(cell, str) else str(cell) for cell in row]
@@ -160,7 +157,7 @@ def write_parquet(rows: Iterable[Row], file: IO[bytes]) -> int:
     time, created = Row._fields.index("time"), Row._fields.index("created_us")
     count = 0
     with pq.ParquetWriter(file, schema) as writer:
-        for batch in _batches(rows, _ROW_GROUP):
+        for batch in batches(rows, _length, _ROW_GROUP, _ROW_GROUP_TEXT):
             columns = list(zip(*batch, strict=True))
             columns[time] = columns[created]
             arrays = [pa.array(column, kind) for column, kind in zip(columns, types.values(), strict=True)]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -12,8 +13,14 @@ import sys
 
 import pytest
 from command_line import BEGIN
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sqlite_log_handler import Row
+from sqlite_log_handler._cli.commands.export import write_csv, write_jsonl, write_parquet
+from sqlite_log_handler._cli.terminal import batches
+
+ROW = Row(1, 0, None, 20, "INFO", "shop", "m", "/p", 1, "f", 1, "M", "h", *[None] * 7)
 
 
 def test_export_writes_the_same_rows_in_each_format(run, tmp_path):
@@ -79,3 +86,77 @@ def test_parquet_needs_pyarrow(run, monkeypatch):
 
     note = "sqlite-log export: --format parquet needs pyarrow: pip install 'sqlite-log-handler[parquet]'\n"
     assert (2, []) == run("export", "--format", "parquet", stderr=note)
+
+
+# What ends a cell, a row or a file somewhere, and what Unicode or a terminal make of a line's end.
+TEXTS = st.text(st.sampled_from("ab ,;\"'\r\n\t\x1a\x0b\x0c\x85\u2028\ufeff=+-@|\\é😀"), max_size=12)
+
+
+def readers(path):
+    """
+    Read a file of CSV with each reader that is installed: Python's, pyarrow's, DuckDB's.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        yield "csv", [(row["message"], row["exc_text"], row["logger"]) for row in csv.DictReader(file)]
+    with contextlib.suppress(ImportError):
+        from pyarrow import csv as arrow  # noqa: PLC0415 - where there is one
+
+        options = arrow.ParseOptions(newlines_in_values=True)
+        kinds = arrow.ConvertOptions(column_types=dict.fromkeys(("message", "exc_text", "logger"), "string"))
+        table = arrow.read_csv(path, parse_options=options, convert_options=kinds).to_pylist()
+        yield "pyarrow", [(row["message"], row["exc_text"], row["logger"]) for row in table]
+    with contextlib.suppress(ImportError):
+        import duckdb  # noqa: PLC0415 - same
+
+        sql = (
+            "SELECT message, exc_text, logger FROM read_csv(?, header=true, all_varchar=true, quote='\"', escape='\"')"
+        )
+        rows = duckdb.connect().execute(sql, [str(path)]).fetchall()
+        yield "DuckDB", [tuple(cell or "" for cell in row) for row in rows]
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS), min_size=1, max_size=6))
+def test_every_reader_reads_the_csv(tmp_path_factory, cells):
+    """
+    CSV is what RFC 4180 says: each reader finds the cells that were logged. A lone CR once made three rows of one.
+    """
+    folder = tmp_path_factory.mktemp("csv")
+    rows = [ROW._replace(id=number, message=m, exc_text=e, logger=of) for number, (m, e, of) in enumerate(cells)]
+    with open(folder / "x.csv", "x", encoding="utf-8", newline="") as file:
+        assert len(rows) == write_csv(rows, file)
+
+    for name, found in readers(folder / "x.csv"):
+        assert cells == found, name
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(TEXTS, st.none() | TEXTS, st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=6))
+def test_json_lines_and_parquet_hold_what_was_logged(tmp_path_factory, cells):
+    """JSON lines and Parquet give back each cell as it was, with what is missing missing."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra `parquet` is not installed")
+    folder = tmp_path_factory.mktemp("parquet")
+    rows = [ROW._replace(id=number, message=m, exc_text=e, thread=n) for number, (m, e, n) in enumerate(cells)]
+    with open(folder / "x.parquet", "xb") as binary, open(folder / "x.jsonl", "x", encoding="utf-8") as file:
+        assert len(rows) == write_parquet(rows, binary) == write_jsonl((row.to_json() for row in rows), file)
+
+    assert cells == [
+        (r["message"], r["exc_text"], r["thread"]) for r in parquet.read_table(folder / "x.parquet").to_pylist()
+    ]
+    lines = (folder / "x.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    assert cells == [(r["message"], r["exc_text"], r["thread"]) for r in map(json.loads, lines)]
+
+
+def test_batches_are_bounded_by_their_text():
+    """What is written at a time is bounded in characters as well as in number, and nothing is kept back by an error."""
+
+    def broken():
+        yield from ("a" * 60, "b" * 60, "c", "d")
+        message = "broken"
+        raise ValueError(message)
+
+    found = []
+    with pytest.raises(ValueError, match="broken"):
+        found.extend(batches(broken(), len, most=2, text=100))
+    assert [["a" * 60, "b" * 60], ["c", "d"]] == found
+    assert [["a" * 100], ["b"]] == list(batches(["a" * 100, "b"], len, most=5, text=100))
