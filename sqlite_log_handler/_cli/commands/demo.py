@@ -1,8 +1,9 @@
 """
-The demo: real work, logged by several threads, while another process locks the database.
+The demo: real work, logged by several threads, while another process locks the database and one logger floods.
 
-It shows what one would otherwise have to believe: callers go on, the queue stays small, the overflow is dropped and
-counted, the warnings say so, and in the end calls, counters and the file itself tell the same numbers.
+It shows what you would otherwise have to believe: callers go on, the queue stays small, the flood is dropped and
+counted while the others lose nothing, the warnings say so, and in the end calls, counters and the file itself tell the
+same numbers.
 """
 
 import argparse
@@ -39,11 +40,13 @@ from sqlite_log_handler._write.handler import SQLiteHandler
 Job = Callable[[], int]
 Write = Callable[[str], None]
 
-CAPACITY = 2_000
+CAPACITY = 10_000
 THREADS = 4
-# Records per second of all threads: a quarter of the queue per flush tick, so only the lock makes it overflow,
-# and a pace that a slow machine with two cores keeps up with.
-PACE = 5_000
+# Records per second of all threads: while the database is locked they fill a tenth of the queue, and only the flood
+# makes it overflow.
+PACE = 1_000
+FLOOD = "flood"
+FLOOD_BURST = 100  # records, and then a pause of a millisecond
 SECONDS_BEFORE, SECONDS_LOCKED, SECONDS_AFTER = 1.2, 0.9, 1.2
 MOST_SECONDS_LOCKED = 3.0  # a machine so slow that the queue is not full by then goes on without an overflow
 SHORTEST_SLEEP = 0.005
@@ -290,17 +293,30 @@ def do_jobs(jobs: Sequence[Job], seconds_each: float, stop: threading.Event) -> 
     return calls
 
 
+def flood(stop: threading.Event) -> int:
+    """
+    Log as no program should until `stop` is set, and return how many calls to a logger were made.
+    """
+    logger = logging.getLogger(FLOOD)
+    calls = 0
+    while not stop.wait(0.001):
+        for _ in range(FLOOD_BURST):
+            logger.info("here I am again, %d", calls)
+            calls += 1
+    return calls
+
+
 def work_and_lock(handler: SQLiteHandler, jobs: Sequence[Job], path: str, write: Write) -> int:
     """
-    Let the threads work, lock the database in the middle, and return how many calls to a logger were made.
+    Let the threads work, lock the database and flood in the middle, and return how many calls to a logger were made.
     """
     start = time.monotonic()
 
     def tell(text: str) -> None:
         show_lines(fold(f"{time.monotonic() - start:4.1f} s  ", text), write)
 
-    stop = threading.Event()
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="worker") as threads:
+    stop, dry = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(THREADS + 1, thread_name_prefix="worker") as threads:
         try:
             # A list shorter than the number of threads is done by each of them.
             parts = [jobs[number::THREADS] if len(jobs) >= THREADS else jobs for number in range(THREADS)]
@@ -308,16 +324,21 @@ def work_and_lock(handler: SQLiteHandler, jobs: Sequence[Job], path: str, write:
             time.sleep(SECONDS_BEFORE)
             tell(books_of(handler))
             with locked(path) as process_id:
-                tell(f"another process ({process_id}) locks the database; the threads do not wait")
+                tell(
+                    f"another process ({process_id}) locks the database, and one logger floods; the threads do not wait"
+                )
+                counts.append(threads.submit(flood, dry))
                 locked_at = time.monotonic()
                 while (seconds := time.monotonic() - locked_at) < MOST_SECONDS_LOCKED:
                     if seconds >= SECONDS_LOCKED and handler.dropped_total >= CAPACITY // 2:
                         break
                     time.sleep(0.05)
+                dry.set()
                 tell(f"still locked: {books_of(handler)}")
             tell("the lock is gone: what waits in the queue is written")
             time.sleep(SECONDS_AFTER)
         finally:
+            dry.set()
             stop.set()
         calls = sum(count.result() for count in counts)
     # The last word is an error with its traceback, as any program has them.
@@ -380,6 +401,12 @@ def show_books(handler: SQLiteHandler, path: str, calls: int, write: Write) -> b
         show_lines(fold("  ", f"The drop warnings are rows as well: `sqlite-log stats` counts {rows:,}."), write)
     if not stats.dropped_total:
         write("  This machine was too slow to make the queue overflow: nothing was dropped.")
+    else:
+        flooded = stats.dropped_by_logger.get(FLOOD, 0)
+        others = stats.dropped_total - flooded
+        write(
+            f"  The flood lost {flooded:,} records, and the others lost {others:,}.".replace("lost 0.", "lost nothing.")
+        )
     write("")
     for key, counts in [
         ("cause", stats.dropped_by_cause),

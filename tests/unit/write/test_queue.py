@@ -586,6 +586,54 @@ def test_rows_that_come_before_a_put_has_ended():
     assert 992 == books.queued_size
 
 
+def test_a_commit_before_a_put_has_ended():
+    """
+    Rows that are committed when the last one was appended, and its put not yet ended, are not counted once more.
+    """
+
+    class Interrupted(deque):
+        """A deque whose rows a signal handler commits."""
+
+        def append(self, item):
+            super().append(item)
+            if item[4] == queue_module.MALFORMED:
+                books.put_nowait(row(size=2))
+                commit_all(books)
+
+    books = make_queue()
+    books.queue = Interrupted()
+    for marks in (0, queue_module.MALFORMED, 0):
+        books.put_nowait(row(marks=marks, size=3))
+
+    assert (1, 3, 3) == (books.queued, books.queued_size, books.written)
+    check(books)
+
+
+def test_a_put_that_is_interrupted_keeps_its_room(gil):
+    """
+    A large row that was found to fit, and is not yet appended, keeps its room from the rows that come in between.
+    """
+
+    class Interrupted(RecordQueue):
+        """A queue into which others put when a large row was found to fit."""
+
+        def _lack(self, levelno):
+            cause = super()._lack(levelno)
+            if self._arriving_size == 950:
+                for _ in range(40):
+                    self.put_nowait(row(size=10))
+            return cause
+
+    books = Interrupted(10_000, 1_000 * SIZE_UNIT)
+    books.open()
+    for size in (1, 1, 1, 950):
+        books.put_nowait(row(size=size))
+
+    assert books.queued_size <= 1_000
+    assert gil is (8 == books.queued)
+    check(books)
+
+
 def test_nothing_is_refused_when_there_is_room_again():
     """
     After a commit, and after the queue was closed, a refusal that was known before is decided anew.

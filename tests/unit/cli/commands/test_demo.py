@@ -37,3 +37,16 @@ def test_the_books_of_the_demo_say_how_many_rows_there_are(run, make_handler, pa
     assert "  The drop warnings are rows as well: `sqlite-log stats` counts 11." in printed
     assert "rows     11, id 1 to 11" in str(run("stats", str(path)))
     assert "drop warnings and pruned rows, and the volume: 11 and 11" in str(run("check", str(path)))
+
+
+def test_the_demo_says_what_the_flood_lost(make_handler, path):
+    """The books of the demo tell the flood from the others, which lose nothing."""
+    handler = make_handler(capacity=20, reserve=0, flush_interval=3_600)
+    for number in range(30):
+        handler.handle(record(f"here I am again, {number}", logging.INFO, demo_module.FLOOD))
+    handler.handle(record("all is well", logging.INFO))
+    handler.close()
+    printed = []
+
+    assert demo_module.show_books(handler, str(path), 31, printed.append)
+    assert "  The flood lost 15 records, and the others lost nothing." in printed
