@@ -220,7 +220,7 @@ def test_what_another_handler_raises_is_noted(report, own, error):
     )
 
 
-def test_another_handler_may_close_this_one(report, own):
+def test_another_handler_may_close_this_one(report, own, said):
     """
     A handler that waits for the reporter while it is given the warning would wait for itself.
     """
@@ -236,7 +236,7 @@ def test_another_handler_may_close_this_one(report, own):
     done.wait()
     report.wait(60)
 
-    assert not report._reporting
+    assert (False, []) == (report._reporting, said)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell whether a pipe is full")

@@ -995,9 +995,9 @@ def test_a_new_process_is_noticed(make_handler, logger, query, monkeypatch, unat
     end it wrote what its parent had written already.
     """
     monkeypatch.setattr(process, "_run_hooks", lambda: False)
-    handler = make_handler(capacity=2, reserve=0)
+    handler = make_handler(capacity=100, reserve=0)
     logger.addHandler(handler)
-    for full in (1, 3):
+    for full in (1, 101):
         for _ in range(full):
             logger.info("parent")
         child = os.getpid() + 1
