@@ -4,11 +4,14 @@ Every way in which a process can end: what is kept. The table in docs/reliabilit
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from pathlib import Path
 
 import pytest
+
+from sqlite_log_handler._write import process
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 
@@ -152,6 +155,30 @@ def test_a_daemon_thread_at_exit(run, contents, long):
         holes = sum(numbers[-1] + 1 - len(numbers) for numbers in found.numbers.values())
         assert holes <= found.dropped
         assert 100 <= min(map(len, found.numbers.values()))
+
+
+def test_the_exit_of_several_handlers_adds_up(make_handler, tmp_path, clock, unattended, monkeypatch, warnings):
+    """
+    Handlers whose files cannot be written are closed one after the other, and each takes its `close_timeout`.
+    """
+
+    def fails(*_, **__):
+        raise OSError("disk")
+
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    monkeypatch.setattr(process.at_exit, "begun", False)
+    handlers = [make_handler(tmp_path / name, close_timeout=3) for name in ("a.db", "b.db")]
+    monkeypatch.setattr(process, "all_listeners", lambda: [handler.listener for handler in handlers])
+    for handler in handlers:
+        monkeypatch.setattr(handler.listener.writer, "write", fails)
+        handler.listener._clock, handler.listener._sleep = clock, clock.advance
+        handler.listener.queue.open()
+        handler.handle(logging.makeLogRecord({"msg": "x", "levelno": 20}))
+    begun = clock()
+    process.at_exit()
+
+    assert 6.0 == pytest.approx(clock() - begun)
+    assert [{"close_timeout": 1}] * 2 == [handler.stats().dropped_by_cause for handler in handlers]
 
 
 def test_the_page_has_the_same_lines():
