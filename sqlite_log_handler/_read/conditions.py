@@ -9,7 +9,8 @@ import json
 import operator
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from contextlib import suppress
+from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple
 
 from sqlite_log_handler._read.search import Term, compiled, equals, ignores_case, number
@@ -23,6 +24,9 @@ _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+# Beyond it floats leave integers out.
+_EXACT: Final = 2**53
+
 HELP: Final = "write KEY=VALUE, KEY!=VALUE, KEY>=NUMBER (or <, <=, >), KEY~REGEX, KEY if it is there, or !KEY if not"
 
 
@@ -71,7 +75,25 @@ def condition_terms(text: str) -> list[Term]:
     # The whole key, or the last part of a nested one. With an escape in the JSON, it may stand there in another way.
     names = {json.dumps(key, ensure_ascii=False) for key in (condition.key, condition.key.rpartition(".")[2])}
     there = " OR ".join(["instr(attributes, ?)"] * len(names))
-    return [(rf"({there} OR instr(attributes, '\'))", tuple(names)), (f"{HOLDS}(attributes, ?)", (text,))]
+    return [(rf"({there} OR instr(attributes, '\'))", tuple(names)), _compared(condition, text)]
+
+
+def _compared(condition: Condition, text: str) -> Term:
+    """
+    Return the condition that is asked of rows in which the key stands somewhere.
+
+    SQLite compares numbers by itself, in a third of the time, where there is no doubt which: with a plain key, no escape
+    in the JSON, and a limit that floats have exactly.
+    """
+    member, limit = json.dumps(condition.key, ensure_ascii=False), number(condition.value)
+    if condition.operator not in _COMPARISONS or limit is None or not abs(limit) < _EXACT or set(".\\") & set(member):
+        return f"{HOLDS}(attributes, ?)", (text,)
+    sql = rf"""
+    CASE WHEN instr(attributes, '\') OR NOT json_valid(attributes) THEN {HOLDS}(attributes, ?)
+        WHEN json_type(attributes, ?) IN ('integer', 'real') THEN json_extract(attributes, ?) {condition.operator} ?
+    END
+    """
+    return sql, (text, f"$.{member}", f"$.{member}", limit)
 
 
 def holds(attributes: object, text: str) -> bool:
@@ -79,11 +101,7 @@ def holds(attributes: object, text: str) -> bool:
     Tell whether a condition holds for a JSON object. This is the function `log_holds` in SQL.
     """
     key, sign, expected = parse_condition(text)
-    try:
-        members = json.loads(attributes, parse_int=number) if isinstance(attributes, str) else None
-    except (ValueError, RecursionError):
-        return False
-    for value in _values(members, key):
+    for value in _values(_members(attributes), key):
         if not sign:
             return True
         if sign in {"=", "!="}:
@@ -92,6 +110,16 @@ def holds(attributes: object, text: str) -> bool:
             return compiled(expected, ignores_case(expected)).search(_text(value)) is not None
         return _compares(value, sign, expected)
     return False
+
+
+def _members(attributes: object) -> object:
+    if not isinstance(attributes, str):
+        return None
+    # Python refuses integers of thousands of digits; to call `number` for each takes twice as long.
+    for read in (json.loads, partial(json.loads, parse_int=number)):
+        with suppress(ValueError, RecursionError):
+            return read(attributes)
+    return None
 
 
 def _values(members: object, key: str) -> list[Any]:

@@ -116,6 +116,11 @@ def test_a_condition_chooses_rows(make_handler, logger, path, text, expected):
         assert chosen == [row.message for row in reader.rows(where=[text, text])]
 
 
+def test_a_number_of_thousands_of_digits_is_read():
+    """Beside a number that Python refuses to read, the other attributes have their values."""
+    assert holds('{"a": 1, "b": ' + "9" * 5_000 + "}", "a=1")
+
+
 @pytest.mark.parametrize("attributes", [None, 5, "", "[]", "{", "5", '{"a": ' * 9999])
 def test_what_has_no_attributes_has_none(attributes):
     """A row whose attributes are not a JSON object holds no condition."""
