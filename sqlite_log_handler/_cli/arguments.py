@@ -201,6 +201,33 @@ def add_utc(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--utc", action="store_true", help="read and show times in UTC instead of local time")
 
 
+def add_color(parser: argparse.ArgumentParser) -> None:
+    """
+    Add the flag for colours.
+    """
+    parser.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        metavar="WHEN",
+        help="auto (on a terminal, or as NO_COLOR and FORCE_COLOR say), always or never (default: auto)",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """
+    Add the flag for numbers as JSON.
+    """
+    parser.add_argument(
+        "-o",
+        "--output",
+        choices=("text", "json"),
+        default="text",
+        metavar="FORMAT",
+        help="text, or json for programs (default: text)",
+    )
+
+
 def filters_of(options: argparse.Namespace) -> Filters:
     """
     Return the filters that are given, with times read against one present.

@@ -4,6 +4,7 @@ Rows and gaps as lines of text, in the formats of `sqlite-log show`.
 Pure: a row in, lines out, all of them safe for a terminal.
 """
 
+import dataclasses
 import json
 import re
 from collections import deque
@@ -308,6 +309,18 @@ def json_safe(line: str) -> str:
     if is_printable(line):
         return line
     return "".join(character if is_printable(character) else json.dumps(character)[1:-1] for character in line)
+
+
+def json_document(value: object) -> Iterator[str]:
+    """
+    Yield the lines of a JSON document; a dataclass is an object of its fields.
+    """
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=_fields_as_dict)
+    yield from map(json_safe, text.split("\n"))
+
+
+def _fields_as_dict(value: Any) -> dict[str, Any]:
+    return dataclasses.asdict(value)
 
 
 def indented(text: str) -> Iterator[str]:

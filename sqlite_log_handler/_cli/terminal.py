@@ -91,11 +91,19 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def has_colours() -> bool:
+def has_colours(when: str) -> bool:
     """
-    Tell whether to use colours: on a terminal, unless the user says no (https://no-color.org).
+    Tell whether to use colours.
+
+    Args:
+        when: `always`, `never`, or `auto`: as NO_COLOR and FORCE_COLOR say (https://no-color.org,
+            https://force-color.org), and without them on a terminal.
     """
-    return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    if when != "auto":
+        return when == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (is_terminal() and os.environ.get("TERM") != "dumb")
 
 
 def fit(line: str) -> str:
@@ -138,11 +146,11 @@ def coloured(text: str, levelno: int) -> str:
     return f"{colour}{text}{_RESET}" if colour else text
 
 
-def painter() -> Paint:
+def painter(when: str) -> Paint:
     """
-    Return what gives a text the colour of its level: `coloured`, or `plain` where no colours are wanted.
+    Return the function that gives a text the colour of its level: `coloured`, or `plain`; see `has_colours`.
     """
-    return coloured if has_colours() else plain
+    return coloured if has_colours(when) else plain
 
 
 def terminal_width(least: int = 40, most: int = 1_000) -> int:

@@ -137,6 +137,6 @@ def format_of(options: argparse.Namespace) -> Format | None:
     iso = Clock("%Y-%m-%dT%H:%M:%S%z", digits=6, utc=options.utc)
     if name in CLOCKS:
         fields = [field for field in options.fields.split(",") if field]
-        return Short(CLOCKS[name](options.utc), painter(), fields=fields, has_id=options.id)
-    others: dict[str, Format] = {"verbose": Verbose(iso, painter()), "logfmt": Logfmt(iso), "cat": Cat()}
+        return Short(CLOCKS[name](options.utc), painter(options.color), fields=fields, has_id=options.id)
+    others: dict[str, Format] = {"verbose": Verbose(iso, painter(options.color)), "logfmt": Logfmt(iso), "cat": Cat()}
     return others.get(name)

@@ -82,8 +82,8 @@ def _compared(condition: Condition, text: str) -> Term:
     """
     Return the condition that is asked of rows in which the key stands somewhere.
 
-    SQLite compares numbers by itself, in a third of the time, where there is no doubt which: with a plain key, no escape
-    in the JSON, and a limit that floats have exactly.
+    SQLite compares numbers by itself, in a third of the time, where there is no doubt: with a plain key, no escape in
+    the JSON, and a limit that floats have exactly.
     """
     member, limit = json.dumps(condition.key, ensure_ascii=False), number(condition.value)
     if condition.operator not in _COMPARISONS or limit is None or not abs(limit) < _EXACT or set(".\\") & set(member):

@@ -4,10 +4,11 @@
 
 import argparse
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.formats import json_document
 from sqlite_log_handler._cli.terminal import write_lines
 from sqlite_log_handler._logfile.errors import CorruptFileError
 from sqlite_log_handler._logfile.printable import printable
@@ -18,43 +19,65 @@ from sqlite_log_handler._read.statistics import Books
 _MOST: Final = 10
 
 
+class Verdict(NamedTuple):
+    """
+    What was checked: `ok`, `WRONG`, or `-` where it cannot be told.
+    """
+
+    verdict: str
+    text: str
+
+
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
+    arguments.add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """
-    Check, and say so. Returns 1 when something does not hold.
+    Check, and say so. Returns 1 when something is wrong.
     """
-    wrong = 0
+    seen: list[Verdict] = []
+    found = _kept(verdicts(options), seen)
+    if options.output == "json":
+        document = [verdict._asdict() for verdict in found]
+        write_lines(json_document({"ok": not _is_wrong(seen), "verdicts": document}))
+    else:
+        # Each line at once: to check a large file takes a while.
+        write_lines(f"{verdict.verdict:<5}  {printable(verdict.text)}" for verdict in found)
+    return 1 if _is_wrong(seen) else 0
 
-    def lines() -> Iterator[str]:
-        nonlocal wrong
-        with arguments.open_reader(options) as reader:
-            yield f"ok     a log of sqlite-log-handler, schema {reader.schema} of {USER_VERSION}"
-            faults = findings(reader.check())
-            wrong += len(faults)
-            if faults:
-                yield from (f"WRONG  {printable(fault)}" for fault in faults[:_MOST])
-                if len(faults) > _MOST:
-                    yield f"WRONG  and {len(faults) - _MOST:,} more"
-                yield "-      the books cannot be compared in a damaged file"
-                return
-            yield "ok     SQLite's integrity check"
-            for verdict, text in compare(reader.books()):
-                wrong += verdict == "WRONG"
-                yield f"{verdict:<5}  {text}"
 
+def _is_wrong(seen: Iterable[Verdict]) -> bool:
+    return any(verdict.verdict == "WRONG" for verdict in seen)
+
+
+def _kept(found: Iterable[Verdict], seen: list[Verdict]) -> Iterator[Verdict]:
+    for verdict in found:
+        seen.append(verdict)
+        yield verdict
+
+
+def verdicts(options: argparse.Namespace) -> Iterator[Verdict]:
+    """
+    Check the file, then its books.
+    """
     try:
-        write_lines(lines())
+        with arguments.open_reader(options) as reader:
+            yield Verdict("ok", f"a log of sqlite-log-handler, schema {reader.schema} of {USER_VERSION}")
+            faults = findings(reader.check())
+            yield from (Verdict("WRONG", fault) for fault in faults[:_MOST])
+            if len(faults) > _MOST:
+                yield Verdict("WRONG", f"and {len(faults) - _MOST:,} more")
+            if faults:
+                yield Verdict("-", "the books cannot be compared in a damaged file")
+                return
+            yield Verdict("ok", "SQLite's integrity check")
+            yield from compare(reader.books())
     except CorruptFileError as error:
         # Its own text names this command. SQLite's is the cause.
-        cause = printable(str(error.__cause__ or error))
-        write_lines(
-            [f"WRONG  {cause}", "-      it cannot be read through: `.recover` of the sqlite3 shell saves what it can"]
-        )
-        return 1
-    return 1 if wrong else 0
+        yield Verdict("WRONG", str(error.__cause__ or error))
+        yield Verdict("-", "it cannot be read through: `.recover` of the sqlite3 shell saves what it can")
 
 
 def findings(faults: Iterable[str]) -> list[str]:
@@ -65,7 +88,7 @@ def findings(faults: Iterable[str]) -> list[str]:
     return [line for line in lines if not line.startswith("*** in database")] or lines
 
 
-def compare(books: Books) -> Iterator[tuple[str, str]]:
+def compare(books: Books) -> Iterator[Verdict]:
     """
     Yield `ok` or `WRONG`, and what was compared. After pruning, what was pruned too is not compared: `-`.
     """
@@ -82,7 +105,7 @@ def compare(books: Books) -> Iterator[tuple[str, str]]:
     for text, one, other in pairs:
         verdict = "ok" if one == other else "-" if books.pruned else "WRONG"
         note = " (what was pruned cannot be compared)" if verdict == "-" else ""
-        yield verdict, f"{text}: {one:,} and {other:,}{note}"
+        yield Verdict(verdict, f"{text}: {one:,} and {other:,}{note}")
 
 
 COMMAND: Final = Command(

@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
-from sqlite_log_handler._cli.formats import Clock
+from sqlite_log_handler._cli.formats import Clock, json_document
 from sqlite_log_handler._cli.terminal import columns, fit, is_terminal, terminal_width, width_of, write_lines
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.units import loudest
@@ -18,6 +18,7 @@ from sqlite_log_handler._read.statistics import Gap
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
+    arguments.add_json(parser)
     arguments.add_utc(parser)
     arguments.add_ledger_filters(parser)
 
@@ -29,6 +30,9 @@ def run(options: argparse.Namespace) -> int:
     filters = arguments.filters_of(options)
     with arguments.open_reader(options) as reader:
         gaps = reader.gaps(**filters)
+    if options.output == "json":
+        write_lines(json_document(gaps))
+        return 0 if gaps else 1
     write_lines(table(gaps, Clock("%b %d %H:%M:%S", utc=options.utc)))
     return arguments.status_of(gaps, "no gap: of what was asked for, nothing is missing")
 

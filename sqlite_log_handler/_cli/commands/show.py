@@ -60,6 +60,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FORMAT",
         help=f"{', '.join(FORMATS)} (default: short)",
     )
+    arguments.add_color(parser)
     arguments.add_utc(parser)
     parser.add_argument(
         "--cursor-file",

@@ -4,11 +4,12 @@
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Final
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
-from sqlite_log_handler._cli.formats import Clock
+from sqlite_log_handler._cli.formats import Clock, json_document
 from sqlite_log_handler._cli.terminal import Paint, painter, terminal_width, write_lines
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.units import format_duration, format_size, loudest
@@ -20,6 +21,8 @@ _LOUD: Final = 30
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
     parser.add_argument("--bucket", metavar="TIME", help="length of time of a bar, as 10min, 1h (default: a round one)")
+    arguments.add_json(parser)
+    arguments.add_color(parser)
     arguments.add_utc(parser)
     arguments.add_filters(parser)
 
@@ -32,10 +35,16 @@ def run(options: argparse.Namespace) -> int:
     with arguments.open_reader(options) as reader:
         stats = reader.stats()
         buckets = reader.histogram(options.bucket, **filters)
-    write_lines(numbers(reader.path, stats, utc=options.utc))
     found = any(bucket.records or bucket.dropped for bucket in buckets)
+    if options.output == "json":
+        write_lines(json_document({"path": reader.path, **asdict(stats), "histogram": buckets}))
+        return 0 if found else 1
+    write_lines(numbers(reader.path, stats, utc=options.utc))
     if found:
-        write_lines(["", *histogram(buckets, stats.level_names, utc=options.utc)])
+        write_lines([""])
+        if any(value is not None for value in filters.values()):
+            write_lines(["The numbers above are of the whole log. The records that match:"])
+        write_lines(histogram(buckets, stats.level_names, utc=options.utc, paint=painter(options.color)))
     return arguments.status_of(found, "no record matches, so there is no histogram")
 
 
@@ -80,7 +89,7 @@ def level_name(names: Mapping[int, str], levelno: int) -> str:
     return names.get(levelno, f"Level {levelno}")
 
 
-def histogram(buckets: Sequence[Bucket], names: Mapping[int, str], *, utc: bool) -> Iterator[str]:
+def histogram(buckets: Sequence[Bucket], names: Mapping[int, str], *, utc: bool, paint: Paint) -> Iterator[str]:
     """
     Yield the bars, one for each bucket, to fit the terminal.
     """
@@ -90,7 +99,6 @@ def histogram(buckets: Sequence[Bucket], names: Mapping[int, str], *, utc: bool)
     number = max(len(f"{bucket.records:,}") for bucket in buckets)
     room = max(terminal_width() - label - number - 3, 10)
     highest = max(bucket.records + bucket.dropped for bucket in buckets)
-    paint = painter()
     for bucket in buckets:
         drawn = bar(bucket, highest, room, names, paint)
         yield f"{clock(bucket.since_us)} {bucket.records:>{number},} {drawn}".rstrip()

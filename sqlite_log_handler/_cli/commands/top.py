@@ -9,6 +9,7 @@ from typing import Final
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.formats import json_document
 from sqlite_log_handler._cli.terminal import columns, is_terminal, shows, terminal_width, write_lines
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.units import format_size
@@ -38,6 +39,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n", "--lines", type=arguments.count, default=10, metavar="N", help="so many, or all (default: 10)"
     )
+    arguments.add_json(parser)
     arguments.add_utc(parser)
     arguments.add_filters(parser)
 
@@ -49,6 +51,9 @@ def run(options: argparse.Namespace) -> int:
     filters = arguments.filters_of(options)
     with arguments.open_reader(options) as reader:
         talkers = reader.top(options.by, **filters)
+        if options.output == "json":
+            write_lines(json_document(talkers[: options.lines]))
+            return 0 if talkers else 1
         write_lines(table(talkers, options.by, options.lines))
         # With a level asked for, what a higher one would leave out is not what the table counts.
         if options.by == "logger" and talkers and options.lines and options.level is None:

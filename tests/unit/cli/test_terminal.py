@@ -68,6 +68,29 @@ def test_levels_have_colours_on_a_terminal(shop):
     assert "\x1b" not in in_terminal(words, TERM="dumb")
 
 
+@pytest.mark.parametrize(
+    ("words", "environment", "expected"),
+    [
+        ([], {}, False),
+        (["--color", "always"], {}, True),
+        (["--color=always"], {"NO_COLOR": "1"}, True),
+        ([], {"FORCE_COLOR": "1"}, True),
+        ([], {"FORCE_COLOR": "1", "TERM": "dumb"}, True),
+        ([], {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        (["--color", "never"], {"FORCE_COLOR": "1"}, False),
+    ],
+)
+def test_colours_into_a_pipe(run, monkeypatch, words, environment, expected):
+    """`sqlite-log FILE --color always | less -R` has colours; the flag beats NO_COLOR, and that beats FORCE_COLOR."""
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    assert expected == ("\x1b[31mERROR" in str(run(*words)[1]).replace("\\x1b", "\x1b"))
+    assert expected == ("\x1b[31m" in str(run("stats", *words)[1]).replace("\\x1b", "\x1b"))
+
+
 def test_there_are_no_colours_without_a_terminal(run):
     """What is piped has no colours."""
     assert "\x1b" not in str(run())

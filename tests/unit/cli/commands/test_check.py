@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import sqlite3
 
@@ -76,3 +77,17 @@ def test_check_of_a_file_that_cannot_be_opened(run, shop, tmp_path):
     assert 1 == status
     assert "WRONG  database disk image is malformed" == lines[-2]
     assert "-" == lines[-1].split()[0]
+
+
+def test_check_says_the_same_in_json(run, shop, path):
+    """For a program, `check` is one object: whether all is well, and each verdict with its text."""
+    status, lines = run("check", "-o", "json")
+    found = json.loads("\n".join(lines))
+    assert (0, True) == (status, found["ok"])
+    assert [line.split(maxsplit=1) for line in run("check")[1]] == [[*one.values()] for one in found["verdicts"]]
+
+    path.write_bytes(shop.read_bytes())
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM drops")
+    status, lines = run("check", "-o", "json", str(path))
+    assert (1, False) == (status, json.loads("\n".join(lines))["ok"])

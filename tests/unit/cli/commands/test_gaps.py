@@ -4,7 +4,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 from command_line import in_terminal
+
+from sqlite_log_handler import Gap
 
 
 def test_gaps_are_a_table(run):
@@ -32,3 +37,16 @@ def test_gaps_works_beside_a_live_writer(run, busy_log):
     status, lines = run("gaps", str(busy_log))
 
     assert (0 if lines else 1) == status
+
+
+def test_gaps_in_json(run):
+    """For a program, `gaps` is an array of the lines of the ledger, with the fields of `Gap`."""
+    status, lines = run("gaps", "-o", "json")
+    (found,) = json.loads("\n".join(lines))
+
+    assert 0 == status
+    assert {field.name for field in dataclasses.fields(Gap)} == set(found)
+    assert (13, "queue_full", "shop.cache", 15) == tuple(
+        found[name] for name in ("after_id", "cause", "logger", "count")
+    )
+    assert (1, ["[]"]) == run("gaps", "-o", "json", "-p", "ERROR")

@@ -5,10 +5,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import sqlite3
 
 import pytest
 from command_line import BEGIN
+
+from sqlite_log_handler import LogStats
 
 
 def test_stats_have_a_histogram(run):
@@ -66,3 +70,27 @@ def test_what_retention_and_forwarding_leave_is_shown(run, shop, path):
     assert ["pruned   3, 2 of them not forwarded", "cursor   done at id 15, at the end"] == lines[7:9]
     assert lines[9].startswith("cursor   loki at id 13, 2 rows and ")
     assert [] == [line for line in run("check", str(path))[1] if line.startswith("WRONG")]
+
+
+def test_stats_in_json(run):
+    """For a program, `stats` is an object with the fields of `LogStats`, the path, and the buckets of the histogram."""
+    status, lines = run("stats", "-o", "json", "--bucket", "1s", "-p", "ERROR")
+    found = json.loads("\n".join(lines))
+
+    assert 0 == status
+    assert {"path", "histogram", *(field.name for field in dataclasses.fields(LogStats))} == set(found)
+    assert (15, 15, {"queue_full": 15}) == (found["rows"], found["dropped"], found["dropped_by_cause"])
+    assert [1] == [count for bucket in found["histogram"] for count in bucket["levels"].values()]
+    assert 1 == run("stats", "-o", "json", "-l", "nobody")[0]
+
+
+def test_stats_say_what_the_filters_are_for(run):
+    """
+    The numbers are of the whole log, whatever the filters, and with filters the histogram says so.
+
+    With `-p ERROR` the head was once taken for the errors'.
+    """
+    note = "The numbers above are of the whole log. The records that match:"
+
+    assert note in run("stats", "-p", "ERROR")[1]
+    assert note not in run("stats")[1]

@@ -4,10 +4,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 
 import pytest
 from command_line import record
+
+from sqlite_log_handler import Talker
 
 
 def test_top_says_who_and_what_to_do(run):
@@ -66,3 +70,15 @@ def test_top_by_source_draws_the_trend(run):
 def test_top_does_not_advise_to_lose_warnings(run):
     """When the loudest logger logs errors for the most part, no line is offered that would leave them out."""
     assert "setLevel" not in str(run("top", "-l", "shop.stock"))
+
+
+def test_top_in_json(run):
+    """For a program, `top` is an array of objects with the fields of `Talker`, without advice."""
+    status, lines = run("top", "-n", "2", "-o", "json")
+    found = json.loads("\n".join(lines))
+
+    assert 0 == status
+    assert {field.name for field in dataclasses.fields(Talker)} == set(found[0])
+    assert ("shop.cache", 10, 15) == (found[0]["name"], found[0]["records"], found[0]["dropped"])
+    assert 2 == len(found)
+    assert (1, ["[]"]) == run("top", "-o", "json", "-l", "nobody")
