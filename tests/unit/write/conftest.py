@@ -1,5 +1,5 @@
 """
-Writers that do not wait for locks.
+Writers that do not wait for locks, and queues with and without quick ways.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sqlite_log_handler._write import queue as queue_module
 from sqlite_log_handler._write import row as row_module
 from sqlite_log_handler._write.retention.limits import Limits
 from sqlite_log_handler._write.writer import Writer
@@ -61,3 +62,14 @@ def nothing_interned(monkeypatch: pytest.MonkeyPatch) -> None:
     for cache in ("_sources", "_threads", "_known", "_keys"):
         monkeypatch.setattr(row_module, cache, {})
     monkeypatch.setattr(row_module, "process_id", row_module.process_id)  # a test may change it
+
+
+@pytest.fixture(params=[True, False], ids=["GIL", "no GIL"])
+def gil(request, monkeypatch):
+    """
+    Do everything twice: with the quick ways, and with everything under the mutex, as without a GIL.
+    """
+    if request.param and not queue_module._GIL:
+        pytest.skip("the quick ways need the GIL that this Python does not have")
+    monkeypatch.setattr(queue_module, "_GIL", request.param)
+    return request.param

@@ -1,0 +1,280 @@
+"""
+The ledger of a queue: drops, reports, gaps.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import pytest
+from queues import INFO, WARNING, check, commit_all, make_queue, row
+
+from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
+from sqlite_log_handler._write import books as books_module
+from sqlite_log_handler._write import queue as queue_module
+from sqlite_log_handler._write.queue import SIZE_UNIT, RecordQueue
+
+pytestmark = pytest.mark.usefixtures("gil")
+
+
+def test_refusals_go_with_the_report_that_comes_next():
+    """
+    What is refused after a report counts in the next one, under the cause that it has by then.
+    """
+    books = make_queue(3, 100, reserve=0.4, reserve_levelno=WARNING)
+    books.put_nowait(row(size=60))
+    books.put_nowait(row(size=2))  # does not fit, so INFO is refused for want of bytes
+    for number in range(3):
+        assert books.refuse(INFO, float(number), "a")
+    first = books.take_drops()
+    assert books.refuse(INFO, 3.0, "a")
+    books.put_nowait(row(WARNING))
+    books.put_nowait(row(WARNING))  # now there is none in rows either
+    assert books.refuse(INFO, 4.0, "a")
+    second = books.take_drops()
+
+    assert {("bytes_full", INFO, "a"): [4, 0.0, 2.0]} == first.drops
+    assert {("bytes_full", INFO, "a"): [1, 3.0, 3.0], ("queue_full", INFO, "a"): [1, 4.0, 4.0]} == second.drops
+    assert (4, 6) == (first.dropped_total, second.dropped_total)
+    check(books)
+
+
+def test_a_report_in_the_middle_of_a_refusal():
+    """
+    A refusal that is interrupted by a report counts in the next one, and one inside a report counts in either.
+    """
+
+    class Interrupted(RecordQueue):
+        """A queue in which a record is refused in the middle of a report."""
+
+        def _review(self):
+            super()._review()
+            if self.ledger.unreported:
+                self.refuse(INFO, 2.0, "a")
+
+    class Name(str):
+        """A name whose hash is looked at when the report comes."""
+
+        __slots__ = ()
+
+        def __hash__(self):
+            gaps.append(books.take_drops())
+            return super().__hash__()
+
+    books = Interrupted(1, 1_000 * SIZE_UNIT)
+    books.open()
+    books.put_nowait(row())
+    gaps = []
+
+    assert books.refuse(INFO, 1.0, "a")
+    assert books.refuse(INFO, 3.0, Name("a"))
+    gaps.append(books.take_drops())
+    assert books.refuse(INFO, 4.0, "a")
+    gaps.append(books.take_drops())
+
+    key = ("queue_full", INFO, "a")
+    assert [[2, 1.0, 2.0], [2, 2.0, 3.0], [2, 2.0, 4.0]] == [[gap.count, *sorted(gap.drops[key][1:])] for gap in gaps]
+    assert [2, 4, 6] == [gap.dropped_total for gap in gaps]
+    check(books)
+
+
+def test_a_snapshot_is_consistent_while_others_refuse(monkeypatch, gil):
+    """
+    A record that another thread refuses while the books are added up counts in the next snapshot.
+    """
+
+    class Interrupted(dict):
+        """A ledger that another thread wants to change while it is read."""
+
+        def items(self):
+            entries = [(key, list(entry)) for key, entry in super().items()]
+            thread = threading.Thread(target=books.refuse, args=(INFO, 2.0, "a"))
+            thread.start()
+            thread.join()
+            return entries
+
+    monkeypatch.setattr(queue_module, "MUTEX_TIMEOUT", 0.001)
+    books = make_queue(1)
+    books.put_nowait(row())
+    books.ledger._drops = Interrupted()
+    books.refuse(INFO, 1.0, "a")
+
+    found = books.books()
+
+    assert (1, {("queue_full", INFO, "a"): 1}) == (found["dropped_total"], found["drops"])
+    assert [0 if gil else 1, 2] == [len(books.ledger.contended), books.dropped_total]
+
+
+def test_a_snapshot_is_consistent_while_signal_handlers_log():
+    """
+    Records that a signal handler logs, or has refused, in the middle of a snapshot make it neither fail nor disagree.
+    """
+    books = make_queue(1_000, reserve=0.5, reserve_levelno=WARNING)
+    for _ in range(510):
+        books.put_nowait(row())
+    names = iter(range(1_000))
+
+    def trace(frame, event, _):
+        if frame.f_code is not RecordQueue.books.__code__:
+            return None
+        if event == "line":
+            assert books.refuse(INFO, 1.0, f"name {next(names)}")
+            books.put_nowait(row(WARNING))
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        found = books.books()
+    finally:
+        sys.settrace(before)
+
+    assert next(names) > 10
+    assert found["dropped_total"] == sum(found["drops"].values())
+    assert found["seen"] == found["written"] + found["dropped_total"] + found["queued"]
+    check(books)
+
+
+def test_a_long_name_is_not_kept_for_refusals():
+    """
+    Made-up names do not stay in memory because their records were refused.
+    """
+    books = make_queue(1)
+    books.put_nowait(row())
+    for number in range(2 * books_module.MAX_KEYS):
+        books.refuse(INFO, 0.0, f"{number}")
+    assert books_module.MAX_KEYS >= len(books._refusals)
+
+    books.take_drops()
+    books.refuse(INFO, 0.0, "x" * 1_000_000)
+    assert not books._refusals
+
+
+def test_reports_each_drop_once():
+    """
+    `take_drops` hands over what was dropped since the last call; the totals go on.
+    """
+    books = make_queue(1)
+    for number in range(3):
+        books.put_nowait(row(created=float(number)))
+    first = books.take_drops()
+    books.put_nowait(row(created=9.0, logger="b"))
+    second = books.take_drops()
+
+    assert first is not None
+    assert second is not None
+    assert (2, 2, {("queue_full", INFO, "a"): [2, 1.0, 2.0]}) == (first.count, first.dropped_total, first.drops)
+    assert (1, 3, {("queue_full", INFO, "b"): [1, 9.0, 9.0]}) == (second.count, second.dropped_total, second.drops)
+    assert books.take_drops() is None
+    check(books)
+
+
+def test_a_gap_is_where_the_first_drop_was():
+    """
+    A gap stands after the last row that was queued before its first drop, however many have left since.
+    """
+    books = make_queue(2)
+    for _ in range(2):
+        books.put_nowait(row())
+    commit_all(books)
+    for _ in range(3):
+        books.put_nowait(row())
+    commit_all(books)
+    books.put_nowait(row())
+
+    gap = books.take_drops()
+
+    assert gap is not None
+    assert 4 == gap.position
+
+
+def test_a_gap_goes_with_the_commit_that_reaches_it():
+    """
+    A gap waits until the rows before it are written, and for its own transaction to succeed.
+    """
+    books = make_queue(4, batch_size=2)
+    for _ in range(5):
+        books.put_nowait(row())
+    gap = books.take_drops()
+    assert gap is not None
+    books.add_gap(gap)
+
+    first = commit_all(books)
+    second = books.begin_commit(10**9)
+    books.abort_commit()
+    third = commit_all(books)
+
+    assert [[], [gap], [gap]] == [list(batch.gaps) for batch in (first, second, third)]
+    assert not books.ledger.gaps
+    assert not books.pending
+
+
+def test_waiting_gaps_are_bounded(monkeypatch):
+    """
+    In a long outage later gaps are added to the last one that waits, and no count gets out of the sum.
+    """
+    monkeypatch.setattr(books_module, "MAX_GAPS", 3)
+    books = make_queue(1)
+    books.put_nowait(row())
+    for number in range(10):
+        books.put_nowait(row(created=float(number)))
+        gap = books.take_drops()
+        assert gap is not None
+        gap.warning = number
+        books.add_gap(gap)
+
+    assert [1, 1, 8] == [gap.count for gap in books.ledger.gaps]
+    assert (9, 10) == (books.ledger.gaps[-1].warning, books.ledger.gaps[-1].dropped_total)
+    assert [8, 2.0, 9.0] == books.ledger.gaps[-1].drops["queue_full", INFO, "a"]
+
+
+def test_a_gap_being_written_is_left_alone(monkeypatch):
+    """
+    What a commit holds does not change under it: the next gap stands for itself.
+    """
+    monkeypatch.setattr(books_module, "MAX_GAPS", 1)
+    books = make_queue(1)
+    books.put_nowait(row())
+    for _ in range(2):
+        books.put_nowait(row())
+        gap = books.take_drops()
+        assert gap is not None
+        books.add_gap(gap)
+        books.begin_commit(10**9)
+
+    assert [1, 1] == [gap.count for gap in books.ledger.gaps]
+
+
+def test_the_books_are_bounded(monkeypatch):
+    """
+    Made-up logger names and levels do not make the ledger grow: the rest counts under "(other)".
+    """
+    monkeypatch.setattr(books_module, "MAX_KEYS", 10)
+    books = make_queue(1)
+    books.put_nowait(row())
+    for round_ in range(3):
+        for number in range(1_000):
+            books.put_nowait(row(number, logger=f"name {round_} {number}"))
+        gap = books.take_drops()
+        assert gap is not None
+        assert len(gap.drops) <= 10 + 6
+        assert 1_000 == gap.count
+
+    drops = books.books()["drops"]
+    assert len(drops) <= 10 + 6
+    assert 3_000 == sum(drops.values())
+    assert {OTHER_LOGGERS} == {logger for _, _, logger in drops if not logger.startswith("name")}
+
+
+def test_long_names_are_cut_in_the_books():
+    """
+    A logger's name of a megabyte does not stay in memory because its record was dropped.
+    """
+    books = make_queue(1)
+    books.put_nowait(row())
+
+    books.refuse(INFO, 0.0, "x" * 1_000_000)
+
+    ((_, _, name),) = books.books()["drops"]
+    assert 200 == len(name)
