@@ -340,7 +340,7 @@ def test_reference_has_every_option(option):
 @pytest.mark.parametrize(
     "word",
     [
-        *(field.name for field in dataclasses.fields(Stats)),
+        *Stats._fields,
         *CAUSES,
         *(name for name in sqlite_log_handler.__all__ if name.endswith("Error")),
     ],

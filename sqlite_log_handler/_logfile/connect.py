@@ -7,7 +7,6 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from functools import cache, partial
-from pathlib import Path
 from typing import Final, cast
 
 from sqlite_log_handler._logfile import forks
@@ -27,6 +26,27 @@ def identity_of(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return stat.st_dev, stat.st_ino
+
+
+# Of a URI, what stands for itself.
+_UNQUOTED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~/:")
+
+
+def uri_of(path: str) -> str:
+    """
+    Return a path as a URI, in which nothing is a parameter to SQLite (https://sqlite.org/uri.html).
+
+    `Path.as_uri` does the same, but `pathlib` takes as long to import as all that logs.
+
+    >>> uri_of("/var/log/100%?.db")
+    'file:///var/log/100%25%3F.db'
+    """
+    path = os.path.abspath(path)
+    if os.name == "nt":
+        path = path.replace("\\", "/")
+        if path[1:2] == ":":  # a drive, and not the name of a host
+            path = f"/{path}"
+    return "file://" + "".join(chr(byte) if byte in _UNQUOTED else f"%{byte:02X}" for byte in os.fsencode(path))
 
 
 def primary_code(error: BaseException) -> int:
@@ -67,8 +87,7 @@ def connect_read_write(path: str, *, timeout: float) -> forks.Connection:
 
 def _connect(path: str, parameters: str, timeout: float) -> forks.Connection:
     forks.settle()
-    # `as_uri` quotes what SQLite would take for a parameter (https://sqlite.org/uri.html).
-    uri = f"{Path(path).absolute().as_uri()}?{parameters}"
+    uri = f"{uri_of(path)}?{parameters}"
     make = cast("type[forks.Connection]", partial(forks.Connection, file=identity_of(path)))
     connection = sqlite3.connect(
         uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False, factory=make

@@ -22,7 +22,6 @@ OTHER_LOGGERS.
 import sys
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import repeat, starmap
 from operator import length_hint
 from typing import Any, TypeAlias
@@ -44,17 +43,19 @@ COUNT, SINCE, UNTIL = range(3)
 Drop: TypeAlias = tuple[str, int, float, str]
 
 
-@dataclass(slots=True)
 class PendingGap:
     """
     Drops that were reported together. They happened after the row at `position`, counted from the first one ever
     queued.
     """
 
-    position: int
-    drops: dict[Key, Entry]
-    dropped_total: int
-    warning: Any = None  # the LogRecord that reports it
+    __slots__ = ("dropped_total", "drops", "position", "warning")
+
+    def __init__(self, position: int, drops: dict[Key, Entry], dropped_total: int, warning: Any = None) -> None:
+        self.position = position
+        self.drops = drops
+        self.dropped_total = dropped_total
+        self.warning = warning  # the LogRecord that reports it
 
     @property
     def count(self) -> int:

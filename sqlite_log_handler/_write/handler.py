@@ -17,8 +17,7 @@ import logging
 import os
 import time
 import weakref
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._write import options, process
@@ -35,8 +34,7 @@ from sqlite_log_handler._write.writer import Writer
 _EXIT_COMMIT_TIMEOUT = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(NamedTuple):
     """
     One consistent look at a handler's books: `seen == written + dropped_total + queued`.
 

@@ -51,10 +51,9 @@ import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import accumulate, islice, repeat, starmap
 from operator import itemgetter, length_hint
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlite_log_handler._write.books import Books, PendingGap, Tally
 from sqlite_log_handler._write.fair_share import Shares
@@ -90,8 +89,7 @@ class Closed(Exception):  # noqa: N818 - a state, as queue.Full is
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """
     The content of one transaction: rows copied from the head of the queue, and the gaps among them.
     """

@@ -26,7 +26,6 @@ of them share, and its `max_page_count` counts their pages as well.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from sqlite_log_handler._logfile.units import parse_seconds, parse_size
@@ -129,8 +128,7 @@ class State(NamedTuple):
         return (self.last_id or 0) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """
     What is kept at most; None where there is no limit.
 

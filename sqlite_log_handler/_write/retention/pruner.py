@@ -37,7 +37,6 @@ Guarantees
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from sqlite_log_handler._logfile.connect import primary_code
 from sqlite_log_handler._logfile.schema import ROW_BYTES
@@ -241,7 +240,7 @@ class Pruner:
         if self._looked:
             if self.limits.free_units >= _MOST_FREE_UNITS:
                 return False
-            self.limits = replace(self.limits, free_units=2 * self.limits.free_units)
+            self.limits = self.limits._replace(free_units=2 * self.limits.free_units)
         self._room = 0
         return True
 

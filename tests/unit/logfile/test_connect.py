@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sqlite_log_handler import SQLiteHandler
-from sqlite_log_handler._logfile.connect import connect_read_only, is_ours
+from sqlite_log_handler._logfile.connect import connect_read_only, is_ours, uri_of
 from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError, NewerSchemaError
 from sqlite_log_handler._logfile.schema import USER_VERSION
 from sqlite_log_handler._write.writer import Writer
@@ -275,3 +275,16 @@ def test_read_only_connection_makes_no_file(path: Path) -> None:
         connect_read_only(str(path))
 
     assert [] == os.listdir(path.parent)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.db", "100%.db", "a?mode=rwc", "a#b", "größe 日.db", "a\udcff.db", "a;b&c=d", "a\nb"]
+)
+def test_the_uri_of_a_path(tmp_path, name):
+    """A name can hold nothing that SQLite takes for a parameter, and every name is found again."""
+    path = str(tmp_path / name)
+
+    assert Path(path).as_uri() == uri_of(path)
+    with contextlib.closing(sqlite3.connect(f"{uri_of(path)}?mode=rwc", uri=True)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    assert [os.fsencode(name)] == [os.fsencode(file) for file in os.listdir(tmp_path)]

@@ -251,3 +251,20 @@ def test_a_host_whose_name_is_not_utf8(run, query):
     run("logger.info('hello')", first=r"import socket; socket.gethostname = lambda: 'b\udcfcro'")
 
     assert [(r"b\udcfcro", "hello")] == query("SELECT host, message FROM logs")
+
+
+def test_logging_imports_no_slow_module(tmp_path):
+    """
+    A program that logs a line, a cron job say, does not wait for modules that only the reader needs.
+    """
+    program = (
+        "import sys, logging; from sqlite_log_handler import SQLiteHandler; "
+        "handler = SQLiteHandler(sys.argv[1], max_age='7d', max_rows=100, max_bytes='1GB'); "
+        "logging.getLogger().addHandler(handler); logging.warning('%s', 1, extra={'a': [object()]}); "
+        "handler.stats(); handler.close(); print(*sys.modules)"
+    )
+    slow = {"inspect", "dataclasses", "pathlib", "json", "urllib.parse", "ast", "argparse", "importlib.metadata"}
+
+    done = finished([sys.executable, "-c", program, str(tmp_path / "app-log.db")])
+
+    assert (0, set()) == (done.returncode, slow & set(done.stdout.split())), done.stderr

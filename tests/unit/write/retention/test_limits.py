@@ -5,7 +5,6 @@ What the limits of retention call for: numbers in, numbers out.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -243,7 +242,7 @@ def test_a_file_on_disk_counts_until_the_wal_has_made_it_smaller():
 
 def test_a_program_whose_commits_need_more_pages_gets_them():
     """With more free units, rows go sooner, and there is no room until they are free."""
-    more = replace(BUDGET, free_units=6)
+    more = BUDGET._replace(free_units=6)
 
     assert None is BUDGET.cut(state(live=23 * MB))
     assert "max_bytes" == more.cut(state(live=23 * MB)).cause
