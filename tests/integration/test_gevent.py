@@ -1,0 +1,54 @@
+"""
+gevent, whose monkey patching makes a greenlet of the listener's thread.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.needs("gevent")
+
+PROGRAM = """
+from gevent import monkey
+
+monkey.patch_all()
+
+import logging
+
+import gevent
+
+from sqlite_log_handler import SQLiteHandler
+
+handler = SQLiteHandler("app-log.db", close_timeout=60)
+logger = logging.getLogger("shop")
+logger.setLevel("INFO")
+logger.addHandler(handler)
+
+
+def work(number):
+    for index in range(100):
+        logger.info("%d %d", number, index)
+        gevent.sleep(0)
+
+
+gevent.joinall([gevent.spawn(work, number) for number in range(10)])
+while handler.stats().queued:
+    gevent.sleep(0.01)
+stats = handler.stats()
+assert (1000, 1000, 0) == (stats.seen, stats.written, stats.dropped_total), stats
+handler.close()
+logger.info("10 0")
+"""
+
+
+def test_greenlets(project):
+    """
+    Each record of each greenlet is written while the program runs, in order, and what is logged last at the exit.
+    """
+    (project.folder / "program.py").write_text(PROGRAM, encoding="utf-8")
+    assert "" == project.run("python program.py")
+
+    stored = [tuple(map(int, message.split())) for (message,) in project.query("SELECT message FROM logs ORDER BY id")]
+    for number in range(10):
+        assert list(range(100)) == [index for worker, index in stored if worker == number]
+    assert 1001 == len(stored)
