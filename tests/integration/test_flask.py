@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.needs("flask")
+pytestmark = pytest.mark.needs("flask.cli")
 
 
 def test_page(project):

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-pytestmark = pytest.mark.needs("huey")
+pytestmark = pytest.mark.needs("huey.consumer")
 
 
 def test_page(project):

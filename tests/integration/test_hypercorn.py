@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.needs("hypercorn")
+pytestmark = pytest.mark.needs("hypercorn.run")
 
 
 def test_page(project):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.needs("joblib")
+pytestmark = pytest.mark.needs("joblib.externals")
 
 
 def test_page(project):

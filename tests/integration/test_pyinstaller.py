@@ -9,7 +9,7 @@ import sys
 import pytest
 
 pytestmark = [
-    pytest.mark.needs("pyinstaller"),
+    pytest.mark.needs("PyInstaller"),
     pytest.mark.skipif(sys.version_info >= (3, 15), reason="PyInstaller is late for new interpreters"),
 ]
 

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-pytestmark = pytest.mark.needs("rq", "redis-server")
+pytestmark = pytest.mark.needs("rq.cli", "redis-server")
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.needs("scrapy")
+pytestmark = pytest.mark.needs("scrapy.cmdline")
 
 
 def test_page(project):
