@@ -187,7 +187,7 @@ def tests(session: nox.Session) -> None:
         session.error(f"alone, the package says: {said}")
     # Rather an older release than one that has to be compiled: not every package has wheels for every interpreter.
     session.install("--prefer-binary", f"{wheel}[otlp,test]")
-    run_suite(session, "--slow", "-m", "not forward", *session.posargs)
+    run_suite(session, "--slow", "-m", "not forward and not browser", *session.posargs)
 
 
 @nox.session(tags=["ci"], requires=["dist"])
@@ -198,6 +198,15 @@ def integration(session: nox.Session) -> None:
     """
     session.install(f"{built('.whl')}[integration]")
     run_suite(session, *(session.posargs or ["tests/integration"]))
+
+
+@nox.session(tags=["ci"], requires=["dist"])
+def browser(session: nox.Session) -> None:
+    """
+    Use the page of `sqlite-log serve` in a real Chromium.
+    """
+    session.install(f"{built('.whl')}[test]")
+    run_suite(session, "--slow", *(session.posargs or ["tests/browser"]))
 
 
 @nox.session(tags=["ci"], requires=["dist"])

@@ -42,6 +42,7 @@ ARGUMENTS = [
 PATIENCE = 60_000
 
 
+@pytest.hookimpl(tryfirst=True)  # before the suite skips what is slow
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     Skip these tests, with the reason, where something is missing.
@@ -58,6 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if str(item.path).startswith(here):
             item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.slow)
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
