@@ -8,6 +8,7 @@ a bounded number of rows, of which a list shows the beginning of the message onl
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
@@ -23,6 +24,8 @@ _SHOWN_CHARACTERS: Final = 500
 _MOST_ROWS: Final = 2_000
 _MOST_BUCKETS: Final = 500
 _MOST_GROUPS: Final = 1_000
+# Runs that are told by their number; for each one the row is asked once.
+_RUNS: Final = 20
 # Whole numbers up to which JavaScript is exact.
 _EXACT: Final = 2**53
 
@@ -114,8 +117,19 @@ def row(log: LogReader, query: Query) -> Answer:
         raise UnknownRowError(message)
     values = found._asdict()
     values["extra"] = found.extra or None
-    values["run"] = None
+    values["run"] = _run_of(log, found.id)
     return {**values, "text": "\n".join(_text_of(found))}
+
+
+def _run_of(log: LogReader, id_: int) -> int | None:
+    """
+    Return which run the row is of, as `--run` counts: 0 the last, -1 the one before; None when it is further back.
+    """
+    with suppress(FilterError):  # there are fewer runs
+        for run in range(0, -_RUNS, -1):
+            if log.count(run=run, after_id=id_ - 1, up_to_id=id_):
+                return run
+    return None
 
 
 def _text_of(found: Row) -> Iterator[str]:

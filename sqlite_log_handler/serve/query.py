@@ -20,7 +20,7 @@ _TEXTS: Final = {
     "source": "source",
 }
 _NUMBERS: Final = {"pid": "process", "run": "run", "after-id": "after_id", "up-to-id": "up_to_id"}
-_LISTS: Final = {"logger": "logger", "exclude": "exclude", "where": "attributes", "without": "without"}
+_LISTS: Final = {"logger": "logger", "exclude": "exclude", "where": "where", "without": "without"}
 FILTERS: Final = frozenset({*_TEXTS, *_NUMBERS, *_LISTS})
 
 
@@ -68,7 +68,6 @@ class Query:
         found: dict[str, Any] = {filter_: self.text(name) for name, filter_ in _TEXTS.items()}
         found |= {filter_: self.number(name) for name, filter_ in _NUMBERS.items()}
         found |= {filter_: self._values.pop(name, None) for name, filter_ in _LISTS.items()}
-        found["attributes"] = dict(text.partition("=")[::2] for text in found["attributes"] or []) or None
         found["without"] = _without(found["without"])
         given: Mapping[str, Any] = {name: value for name, value in found.items() if value is not None}
         return cast("Filters", given)
@@ -94,7 +93,6 @@ def _without(texts: list[str] | None) -> dict[str, list[Any]] | None:
         if not equals or name not in {*_TEXTS, "pid", "run", "where"}:
             message = f"without={text!r}: write FILTER=VALUE, as thread=worker-1"
             raise FilterError(message)
-        inner = Query([(name, value)]).filters()
-        filter_, read = next(iter(inner.items()))
-        found.setdefault(filter_, []).append(read)
+        for filter_, read in Query([(name, value)]).filters().items():
+            found.setdefault(filter_, []).append(value if name in _LISTS else read)
     return found

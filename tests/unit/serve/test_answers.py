@@ -57,6 +57,7 @@ def test_counting_instead_of_reading(get):
 def test_filters(get, logger):
     """A question takes the filters of the command line, and their opposites."""
     assert [3, 6] == ids(get("rows", where="customer=c-2"))
+    assert [2, 5, 8] == ids(get("rows", where=["customer!=c-0", "customer!=c-2"]))
     assert [12] == ids(get("rows", exception="KeyError"))
     assert [9, 10, 11] == ids(get("rows", logger=f"{logger.name}.cart"))
     assert [*range(1, 9), 12] == ids(get("rows", without="level=30..30"))
@@ -81,6 +82,21 @@ def test_one_row_whole(get):
     assert ("order 8 has no price", "KeyError", None) == (row["message"], row["exc_type"], row["extra"])
     assert row["exc_text"] in row["text"]
     assert {"customer": "c-0"} == get("rows/1")["extra"]
+
+
+def test_the_run_of_a_row(get, shop, make_handler, logger):
+    """A row says which start of the program it is of, as `--run` counts: a filter for it finds the row."""
+    assert 0 == get("rows/1")["run"]
+    with sqlite3.connect(shop) as connection:
+        connection.execute("UPDATE processes SET started_us = started_us - 1000000, pid = pid + 1")
+    connection.close()
+    handler = make_handler(shop)
+    logger.addHandler(handler)
+    logger.info("later")
+    assert handler.flush()
+
+    assert (-1, 0) == (get("rows/1")["run"], get("rows/13")["run"])
+    assert [13] == ids(get("rows", run=0))
 
 
 def test_a_row_that_is_gone(get):

@@ -46,10 +46,16 @@ def test_parameters_are_the_long_flags():
 def test_what_must_not_hold():
     """`without=FILTER=VALUE` repeats; a value may have an equals sign in it."""
     query = Query(
-        [("without", "thread=a"), ("without", "thread=b"), ("without", "exception=E=F"), ("without", "pid=3")]
+        [
+            ("without", "thread=a"),
+            ("without", "thread=b"),
+            ("without", "exception=E=F"),
+            ("without", "pid=3"),
+            ("without", "where=k=v"),
+        ]
     )
 
-    assert {"thread": ["a", "b"], "exception": ["E=F"], "process": [3]} == query.filters()["without"]
+    assert {"thread": ["a", "b"], "exception": ["E=F"], "process": [3], "where": ["k=v"]} == query.filters()["without"]
 
 
 @pytest.mark.parametrize(
