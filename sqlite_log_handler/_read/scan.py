@@ -272,7 +272,7 @@ class Scan:
             ((low, high),) = self.all(
                 "SELECT min(id), max(id) FROM records WHERE created_us BETWEEN ? AND ?", (since, until)
             )
-        if low is None:
+        if low is None or high is None:  # one of them alone in a damaged file
             return 1, 0
         return max(low, min(where.after_id, HIGHEST - 1) + 1), min(high, where.up_to_id)
 
@@ -289,7 +289,7 @@ class Scan:
         Return the times of the first and the last record, as far as they are within the bounds of time.
         """
         first, last = self._ends_of("created_us")
-        if first is None:
+        if first is None or last is None:
             return 1, 0
         return (
             first if where.since_us is None else max(first, where.since_us),

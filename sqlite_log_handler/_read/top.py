@@ -174,7 +174,7 @@ def _add_volume(scan: Scan, sums: _Groups, column: str, chosen: Where, filters: 
     ((first, last),) = scan.all(
         f"SELECT CAST(min(hour) AS INTEGER), CAST(max(hour) AS INTEGER) {source}", tuple(parameters)
     )
-    if first is None:
+    if first is None or last is None:
         return False
     hours = (last - first) // 3600 + 1
     part = whole(f"(hour - ?) / 3600 * {TREND} / ?")
@@ -194,7 +194,7 @@ def _add_records(scan: Scan, sums: _Groups, by: str, chosen: Where, parts: tuple
     since, width = parts
     # LIMIT -1 keeps the inner query apart, so that what is sorted for the GROUP BY are numbers, and not the messages.
     sql = (
-        f"SELECT who, count(*), sum(size) FROM (SELECT {column} AS who, {ROW_BYTES} AS size FROM records "  # noqa: S608 - no value in it
+        f"SELECT who, count(*), ifnull(sum(size), 0) FROM (SELECT {column} AS who, {ROW_BYTES} AS size FROM records "  # noqa: S608 - no value in it
         f"WHERE id BETWEEN ? AND ? AND {column} IS NOT NULL AND {chosen.sql} LIMIT -1) GROUP BY who"
     )
     low, high = scan.bounds(chosen)

@@ -5,6 +5,7 @@ Walking over a log, in short statements.
 from __future__ import annotations
 
 import contextlib
+import signal
 import logging
 import sqlite3
 from datetime import timedelta
@@ -144,3 +145,21 @@ def test_ctrl_c_in_a_long_query(log, path, monkeypatch, question):
         reader._scan.connection.set_progress_handler(interrupted, 1)
         with pytest.raises(KeyboardInterrupt):
             question(reader)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
+def test_ctrl_c_in_a_regular_expression_without_end(log, reading):
+    """An expression that would take hours on one row is ended by a signal at once, in the middle of that row."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    log(record("a" * 60 + "!"))
+    before = signal.signal(signal.SIGALRM, interrupted)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(reading().rows(pattern="(a+)+$"))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
