@@ -5,8 +5,8 @@ Walking over a log, in short statements.
 from __future__ import annotations
 
 import contextlib
-import signal
 import logging
+import signal
 import sqlite3
 from datetime import timedelta
 
@@ -136,13 +136,14 @@ def test_what_is_raised_inside_of_a_query_comes_out_of_it(log, reading, monkeypa
 def test_ctrl_c_in_a_long_query(log, path, monkeypatch, question):
     """Ctrl-C while SQLite works on something long is not taken for the end of the budget."""
 
-    def interrupted():
+    def interrupted(budget):
         raise KeyboardInterrupt
 
     log(record())
 
     with LogReader(path) as reader:
-        reader._scan.connection.set_progress_handler(interrupted, 1)
+        monkeypatch.setattr("sqlite_log_handler._read.budget.Budget._tick", interrupted)
+        monkeypatch.setattr("sqlite_log_handler._read.budget._USUAL", (32 * 1024, 1))
         with pytest.raises(KeyboardInterrupt):
             question(reader)
 
