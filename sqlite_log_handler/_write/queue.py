@@ -10,9 +10,10 @@ The queue knows these five and no other.
 Rows go in at the tail (`put_nowait`), are copied from the head for a commit (`begin_commit`), and leave when the commit
 has succeeded (`end_commit`). Until then they count against both bounds, so nothing is in flight and unaccounted.
 
-`admits` is the lowest level that the queue takes at this moment: ANY, `reserve_level` when only the reserve is left,
-NONE when it is full or closed. A caller reads this one attribute, without the mutex, to know that it need not format
-its message. The decision itself is made under the mutex.
+`admits` is the lowest level that the queue takes at this moment without asking: ANY, `reserve_level` when only the
+reserve is left, NONE when it is full or closed. A caller reads this one attribute, without the mutex, and asks `refuse`
+below it, so that it formats no message for nothing. It is NONE under pressure too: then each logger has a share of what
+is left (see `_write.fair_share`). The decision itself is made under the mutex.
 
 Nearly all rows change nothing but numbers: they are not the first one, fill no batch, and have room. They go the quick
 way, without the mutex, in two steps: take a permit, append the row. A permit is the right to append one row of up to
