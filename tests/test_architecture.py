@@ -25,6 +25,20 @@ MODULES = {
 }
 FACE = {"__init__", "__main__"}
 
+# Tested only by the tests of the modules that use them, and to become fewer; PyInstaller's, by tests/integration.
+WITHOUT_TESTS = {
+    "_cli.arguments",
+    "_cli.command",
+    "_cli.commands.serve",
+    "_cli.view",
+    "_logfile.errors",
+    "_pyinstaller.hook-logging.config",
+    "_pyinstaller.hook-sqlite_log_handler",
+    "_read.budget",
+    "_write.options",
+    "serve.server",
+}
+
 # Which folder may import which.
 ARROWS = {
     "_logfile": set(),
@@ -222,3 +236,15 @@ def test_every_class_that_one_calls_shows_an_example():
 
     assert [] == [name for name, item in called if not re.search(">>>|::", item.__doc__ or "")]
     assert "SQLiteHandler" in dict(called)
+
+
+def test_every_module_has_its_tests():
+    """The tests of `_write/queue.py` are in tests/unit/write/test_queue.py, so that nobody has to search for them."""
+    without = set()
+    for module, file in MODULES.items():
+        *folders, name = [part.removeprefix("_") for part in module.split(".")]
+        tests = Path(__file__).parent.joinpath("unit", *folders, f"test_{name}.py")
+        if file.name not in {"__init__.py", "__main__.py"} and not tests.is_file():
+            without.add(module)
+
+    assert set() == without - WITHOUT_TESTS
