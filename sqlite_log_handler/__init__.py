@@ -7,7 +7,6 @@ A `logging.Handler` that keeps a program's log in an SQLite file: bounded, count
 See `SQLiteHandler`, and `LogReader` for reading the log back.
 """
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from sqlite_log_handler._logfile.errors import (
@@ -67,7 +66,9 @@ _READING = {
 
 def __getattr__(name: str) -> Any:
     if name in _READING:
-        return getattr(importlib.import_module(f"{__name__}._read.{_READING[name]}"), name)
+        from importlib import import_module  # noqa: PLC0415 - most programs only log
+
+        return getattr(import_module(f"{__name__}._read.{_READING[name]}"), name)
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)
 

@@ -23,9 +23,9 @@ _BYTES |= {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _BYTES_OF: Final = {name.lower(): count for name, count in _BYTES.items()}
 
 _NUMBER: Final = r"\s*([0-9]+(?:\.[0-9]+)?)\s*"
-_DURATION_PART: Final = re.compile(_NUMBER + r"([a-z]+)")
-_PLAIN: Final = re.compile(_NUMBER)
-_SIZE: Final = re.compile(_NUMBER + r"([a-z]*)\s*", re.IGNORECASE)
+# Compiled when they are used, because that takes as long as to import this and two modules more.
+_DURATION_PART: Final = _NUMBER + r"([a-z]+)"
+_SIZE: Final = _NUMBER + r"([a-z]*)\s*"
 
 # As far as the calendar of Python goes: to subtract more from a time would raise another error.
 _LONGEST: Final = 10_000 * 365.25 * 86_400
@@ -46,7 +46,7 @@ def parse_duration(text: str) -> float:
     """
     end, total, lower = 0, 0.0, text.strip().lower()
     hint = ""
-    while (part := _DURATION_PART.match(lower, end)) is not None:
+    while (part := re.compile(_DURATION_PART).match(lower, end)) is not None:
         if part[2] not in _SECONDS_OF:
             hint = f"; {part[2]!r} is not one of the units {', '.join(names[0] for names in _SECONDS)}"
             break
@@ -67,7 +67,7 @@ def parse_seconds(value: object) -> float:
         ValueError: The text is not a length of time.
     """
     if isinstance(value, str):
-        return float(value) if _PLAIN.fullmatch(value) else parse_duration(value)
+        return float(value) if re.fullmatch(_NUMBER, value) else parse_duration(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     message = f"{value!r} is not a length of time: write seconds, or a text as 90s, 10min, '1h 30min', 7d or '2 weeks'"
@@ -91,7 +91,7 @@ def parse_size(value: object) -> int:
     message = f"{value!r} is not a size: {allowed}"
     if not isinstance(value, str):
         raise TypeError(message)
-    found = _SIZE.fullmatch(value)
+    found = re.fullmatch(_SIZE, value, re.IGNORECASE)
     if found is None:
         raise ValueError(message)
     unit = found[2].lower() or "b"
