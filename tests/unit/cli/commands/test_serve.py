@@ -1,0 +1,75 @@
+"""
+`sqlite-log serve`: what reaches the server, and what is said without it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from sqlite_log_handler.__main__ import main
+
+pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+
+from sqlite_log_handler.serve import server
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """
+    Return what the server is asked to do, without doing it.
+    """
+    found = {}
+    monkeypatch.setattr(server, "run", lambda paths, **options: found.update(paths=paths, **options))
+    return found
+
+
+def test_the_defaults(asked, path):
+    """Without flags it listens on loopback, at port 8710, and asks for a token."""
+    assert 0 == main(["serve", str(path)])
+
+    assert ([str(path)], "127.0.0.1", 8710, "", [], True) == tuple(
+        asked[name] for name in ("paths", "host", "port", "base_path", "allowed_hosts", "with_token")
+    )
+
+
+def test_the_flags(asked, path, tmp_path, monkeypatch):
+    """Each flag reaches the server; `--open` opens the address in a browser."""
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    flags = ["--host", "::1", "--port", "0", "--base-path", "/logs", "--allowed-host", "a", "--allowed-host", "b"]
+
+    assert 0 == main(["serve", str(path), str(tmp_path), *flags, "--no-token", "--open"])
+    asked["opened"]("http://[::1]:1/")
+
+    assert ([str(path), str(tmp_path)], "::1", 0, "/logs", ["a", "b"], False) == tuple(
+        asked[name] for name in ("paths", "host", "port", "base_path", "allowed_hosts", "with_token")
+    )
+    assert ["http://[::1]:1/"] == opened
+
+
+def test_the_log_of_the_environment(asked, path, monkeypatch):
+    """Without a file, the log that the environment names is served."""
+    monkeypatch.setenv("SQLITE_LOG_DB", str(path))
+
+    assert 0 == main(["serve"])
+    assert [str(path)] == asked["paths"]
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "http"])
+def test_a_port_that_is_none(port, path, capsys):
+    """A port that cannot be is refused in one line."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["serve", str(path), f"--port={port}"])
+
+    assert 1 == capsys.readouterr().err.count("\n")
+
+
+def test_without_the_extra(path, capsys, monkeypatch):
+    """Without Starlette or uvicorn, one line says what to install, and nothing is a traceback."""
+    monkeypatch.setitem(sys.modules, "sqlite_log_handler.serve", None)
+    monkeypatch.setitem(sys.modules, "sqlite_log_handler.serve.server", None)
+
+    assert 2 == main(["serve", str(path)])
+    assert "pip install 'sqlite-log-handler[serve]'" in capsys.readouterr().err

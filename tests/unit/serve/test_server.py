@@ -1,0 +1,109 @@
+"""
+The server by itself: which port, which address, and what it refuses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+import socket
+from typing import Any
+
+import pytest
+
+pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+
+from sqlite_log_handler.serve import server
+
+
+@pytest.fixture
+def started(monkeypatch, logging_tree):  # uvicorn sets levels
+    """
+    Run the server without serving, and return what it said, the address, and the configuration that it made.
+    """
+
+    def run(path, **options: Any) -> tuple[list[str], str, Any]:
+        said: list[str] = []
+        opened: list[str] = []
+        configurations = []
+
+        def pretend(self, sockets):
+            configurations.append(self.config)
+            assert 1 == len(sockets)
+
+        monkeypatch.setattr(server.uvicorn.Server, "run", pretend)
+        defaults: dict[str, Any] = {
+            "host": "127.0.0.1",
+            "port": 0,
+            "base_path": "",
+            "allowed_hosts": [],
+            "with_token": True,
+        }
+        server.run([str(path)], **{**defaults, **options}, say=said.append, opened=opened.append)
+        (address,), (configuration,) = opened, configurations
+        return said, address, configuration
+
+    return run
+
+
+def test_the_address_is_said(started, path):
+    """The address is said with its token, which is another one at each start, and handed on to open a browser."""
+    first, address, _ = started(path)
+    second, _, _ = started(path)
+
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{43}", address)
+    assert [f"{address}  (Ctrl-C ends it)"] == first
+    assert first != second
+
+
+def test_a_port_that_is_taken(started, path):
+    """When the port is taken, the next free one is used, and that is said."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = other.getsockname()[1]
+        said, address, _ = started(path, port=port)
+
+    assert f":{port}/" not in address
+    assert said[0].startswith(f"port {port} is taken, so this uses ")
+
+
+def test_no_port_is_free(started, path, monkeypatch):
+    """When no port is free, the error names those that were tried and the flag to use."""
+    monkeypatch.setattr(server, "_PORTS", 1)
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(OSError, match="--port") as caught:
+            started(path, port=port)
+
+    assert errno.EADDRINUSE == caught.value.errno
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_no_token_for_the_network(started, path, host):
+    """A server that a network reaches asks for a token, or is refused before it listens."""
+    with pytest.raises(ValueError, match="leave --no-token out"):
+        started(path, host=host, with_token=False)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost"])
+def test_no_token_on_loopback(started, path, host):
+    """On loopback the token may be left out."""
+    _, address, _ = started(path, host=host, with_token=False)
+
+    assert re.fullmatch(rf"http://{host}:\d+/", address)
+
+
+def test_behind_a_proxy(started, path):
+    """The address has the path at which a proxy serves it, and so does what the application is told."""
+    _, address, configuration = started(path, base_path="/logs")
+
+    assert "/logs/?token=" in address
+    assert "/logs" == configuration.root_path
+
+
+def test_all_addresses_are_not_a_name(started, path):
+    """Listening on all addresses allows no `Host` of that name, and the address that is said can be opened."""
+    _, address, configuration = started(path, host="0.0.0.0")
+
+    assert address.startswith("http://127.0.0.1:")
+    assert "0.0.0.0" not in configuration.app._hosts
