@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from sqlite_log_handler._cli.terminal import Paint
 from sqlite_log_handler._logfile.printable import is_printable, printable
 from sqlite_log_handler._logfile.times import from_microseconds
-from sqlite_log_handler._logfile.units import loudest
+from sqlite_log_handler._logfile.units import format_duration, loudest
 from sqlite_log_handler._read.rows import Row, extra_of
 from sqlite_log_handler._read.statistics import Gap
 
@@ -344,7 +344,7 @@ def describe(gaps: Sequence[Gap]) -> str:
     count = sum(gap.count for gap in gaps)
     seconds = (max(gap.until_us for gap in gaps) - min(gap.since_us for gap in gaps)) / 1e6
     what = "dropped" if loggers else "pruned"
-    text = f"{count:,} record{'s' if count != 1 else ''} {what} in {seconds:,.2f} s: {loudest(causes)}"
+    text = f"{count:,} record{'s' if count != 1 else ''} {what} in {format_duration(seconds)}: {loudest(causes)}"
     return f"{text}; {loudest(loggers)}" if loggers else text
 
 

@@ -125,6 +125,8 @@ def format_duration(seconds: float) -> str:
     >>> format_duration(5400)
     '90.0 min'
     """
+    if seconds < 1:
+        return f"{seconds * 1_000:.0f} ms"
     for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:,.1f} {unit}"

@@ -5,6 +5,7 @@ Every condition is on the columns of `records` alone, so that it can stand in an
 other tables or not. Every value is a parameter, and so is every name that a user gives.
 """
 
+import json
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -245,7 +246,7 @@ def _process(_: Ask, pid: int) -> list[Term]:
 
 
 def _run(ask: Ask, number: int) -> list[Term]:
-    return [(f"process_id IN ({_SAME_RUN})", (run_id(ask, number),))]
+    return [("process_id IN (SELECT value FROM json_each(?))", (json.dumps(run_processes(ask, number)),))]
 
 
 def _thread(_: Ask, thread: int | str) -> list[Term]:
@@ -408,24 +409,52 @@ def _levelno(ask: Ask, name: str) -> int:
     raise FilterError(message)
 
 
-# A process that has been given another name, as multiprocessing does, has a line for each.
-_SAME_RUN: Final = """
-SELECT other.id FROM processes AS one JOIN processes AS other USING (host, pid, started_us) WHERE one.id = ?
-"""
+# The names that multiprocessing gives to children: their start is none of the program's.
+_CHILD: Final = re.compile(r"\w*(?:Process|Worker)-[0-9:]+")
+# The workers of a server are started within seconds of each other, and log before it does, or without it.
+_TOGETHER_US: Final = 10_000_000
 
 
-def run_id(ask: Ask, number: int) -> int:
+def runs(ask: Ask) -> list[list[int]]:
     """
-    Find the process that run `number` is: 0 the last that was started, -1 the one before, 1 the first.
+    Return the starts of the program, the first one first, each with the ids of its processes.
+
+    A start is all processes of one program and host that began within ten seconds, and the children that
+    multiprocessing starts for them later.
     """
     # Where the start is not known (0), the records came from another process, and it is no run of its own.
-    sql = "SELECT min(id) FROM processes WHERE started_us > 0 GROUP BY host, pid, started_us ORDER BY started_us, 1"
-    ids = [id_ for (id_,) in ask(sql)]
-    index = number - 1 if number > 0 else len(ids) - 1 + number
-    if not 0 <= index < len(ids):
-        message = f"there is no run {number}: the log has {len(ids)}; 0 is the last, -1 the one before, 1 the first"
+    processes = ask(
+        "SELECT CAST(id AS INTEGER), CAST(started_us AS INTEGER), CAST(host AS TEXT), CAST(program AS TEXT), pid, "
+        "CAST(name AS TEXT) FROM processes WHERE started_us > 0 ORDER BY started_us, id"
+    )
+    found: list[list[int]] = []
+    current: dict[tuple[str, str], tuple[int, list[int]]] = {}
+    same: dict[tuple[object, ...], list[int]] = {}
+    for id_, started_us, host, program, pid, name in processes:
+        begun_us, run = current.get((host, program), (None, None))
+        # A process that has been given another name has a line for each.
+        run = same.get((host, pid, started_us), run)
+        if run is None or not (
+            (host, pid, started_us) in same or _CHILD.fullmatch(name) or started_us - begun_us <= _TOGETHER_US
+        ):
+            run = []
+            found.append(run)
+            current[host, program] = started_us, run
+        run.append(id_)
+        same[host, pid, started_us] = run
+    return found
+
+
+def run_processes(ask: Ask, number: int) -> list[int]:
+    """
+    Return the ids of the processes of run `number`: 0 the last that was started, -1 the one before, 1 the first.
+    """
+    found = runs(ask)
+    index = number - 1 if number > 0 else len(found) - 1 + number
+    if not 0 <= index < len(found):
+        message = f"there is no run {number}: the log has {len(found)}; 0 is the last, -1 the one before, 1 the first"
         raise FilterError(message)
-    return int(ids[index])
+    return found[index]
 
 
 # Attributes and text --------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ class LogReader:
     - `logger`, `exclude`: Names of loggers, one or several; those below them in the hierarchy are meant as well.
     - `text`: Text in the message or in the traceback; `pattern`: a regular expression instead. Without a capital letter
       both mean either case.
-    - `process`: A process id; `run`: the process that was started last (0), the one before (-1), or first (1).
+    - `process`: A process id; `run`: one start of the program: the last (0), the one before (-1), or the first (1).
     - `thread`: A thread's name or identifier; `task`: the name of an asyncio task.
     - `exception`: The class of an exception, with its module or without.
     - `attributes`: A dict of what was given as `extra`, compared as text, and numbers as numbers.

@@ -12,7 +12,7 @@ from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.formats import Clock, json_document
 from sqlite_log_handler._cli.terminal import columns, fit, is_terminal, terminal_width, width_of, write_lines
 from sqlite_log_handler._logfile.printable import printable
-from sqlite_log_handler._logfile.units import loudest
+from sqlite_log_handler._logfile.units import format_duration, loudest
 from sqlite_log_handler._read.statistics import Gap
 
 
@@ -43,7 +43,7 @@ def table(gaps: Sequence[Gap], clock: Clock) -> Iterator[str]:
     """
     if not gaps:
         return
-    rows = [("since", "seconds", "records", "after id", "cause")]
+    rows = [("since", "lasted", "records", "after id", "cause")]
     whose = [""]
     for (after_id, cause), group in groupby(gaps, lambda gap: (gap.after_id, gap.cause)):
         parts = list(group)
@@ -51,7 +51,7 @@ def table(gaps: Sequence[Gap], clock: Clock) -> Iterator[str]:
         records = sum(gap.count for gap in parts)
         # SQLite keeps a text in a column of numbers, if somebody puts one there.
         place = printable(str(after_id))
-        rows.append((clock(since), f"{(until - since) / 1e6:,.2f}", f"{records:,}", place, printable(cause)))
+        rows.append((clock(since), format_duration((until - since) / 1e6), f"{records:,}", place, printable(cause)))
         who: dict[str, int] = {}
         for gap in parts:
             if gap.logger:

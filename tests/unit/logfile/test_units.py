@@ -77,7 +77,7 @@ def test_sizes(count, expected):
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(0.25, "0.2 s"), (119, "119.0 s"), (5_400, "90.0 min"), (86_400, "24.0 h"), (864_000, "10.0 days")],
+    [(0, "0 ms"), (0.25, "250 ms"), (119, "119.0 s"), (5_400, "90.0 min"), (86_400, "24.0 h"), (864_000, "10.0 days")],
 )
 def test_lengths_of_time_in_words(seconds, expected):
     """A length of time is written in a unit of which there are two or more."""

@@ -94,10 +94,12 @@ def connection():
         connection.execute("CREATE TABLE levels (levelno INTEGER PRIMARY KEY, name TEXT)")
         connection.execute("INSERT INTO levels VALUES (5, 'TRACE'), (10, 'DEBUG'), (20, 'INFO'), (30, 'WARNING')")
         connection.execute(
-            "CREATE TABLE processes (id INTEGER PRIMARY KEY, started_us INTEGER, host TEXT, pid INTEGER)"
+            "CREATE TABLE processes (id INTEGER PRIMARY KEY, started_us INTEGER, host TEXT, pid INTEGER, "
+            "program TEXT, name TEXT)"
         )
         connection.execute(
-            "INSERT INTO processes VALUES (1, 100, 'a', 7), (2, 0, 'a', 7), (3, 300, 'a', 9), (4, 200, 'a', 8)"
+            "INSERT INTO processes SELECT column1, column2 * 1000000, 'a', column3, 'p', 'MainProcess' "
+            "FROM (VALUES (1, 100, 7), (2, 0, 7), (3, 300, 9), (4, 200, 8))"
         )
         yield connection
 
@@ -250,8 +252,8 @@ def test_a_filter_that_does_not_exist(connection):
 
 @pytest.mark.parametrize(("run", "expected"), [(0, 3), (-1, 4), (-2, 1), (1, 1), (3, 3)])
 def test_runs_are_counted_by_their_start(connection, run, expected):
-    """Run 0 is the process that was started last, -1 the one before, 1 the first; a sender in between is none."""
-    assert (expected,) == where(asking(connection), {"run": run}).parameters
+    """Run 0 is the start that was the last, -1 the one before, 1 the first; a sender in between is none."""
+    assert (f"[{expected}]",) == where(asking(connection), {"run": run}).parameters
 
 
 def test_no_value_stands_in_the_sql(connection):

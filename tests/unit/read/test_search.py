@@ -138,6 +138,40 @@ def test_a_run_is_one_whatever_its_process_is_called(make_handler, messages):
         messages(run=-1)
 
 
+def test_a_run_is_one_start_of_the_program(make_handler, path, messages):
+    """
+    Workers that begin together are one run, and so are children that come later; the same program elsewhere is another.
+
+    With `uvicorn --workers 2` each worker was a run, so that the last run had half of the log.
+    """
+    make_handler().close()
+    second = 1_000_000
+    processes = [
+        ("vm", 10, "MainProcess", 100 * second, "uvicorn"),
+        ("vm", 11, "SpawnProcess-1", 101 * second, "uvicorn"),
+        ("vm", 12, "SpawnProcess-2", 102 * second, "uvicorn"),
+        ("vm", 13, "MainProcess", 103 * second, "cron"),
+        ("vm", 11, "renamed", 101 * second, "uvicorn"),
+        ("vm", 14, "SpawnProcess-3", 500 * second, "uvicorn"),
+        ("elsewhere", 10, "MainProcess", 501 * second, "uvicorn"),
+        ("vm", 20, "MainProcess", 600 * second, "uvicorn"),
+        ("vm", 21, "MainProcess", 605 * second, "uvicorn"),
+        ("vm", 30, "MainProcess", 611 * second, "uvicorn"),
+    ]
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("INSERT INTO sources VALUES (1, 'app', 'app.py', 1, 'work')")
+        for number, process in enumerate(processes, 1):
+            connection.execute("INSERT INTO processes VALUES (?, ?, ?, ?, ?, ?)", (number, *process))
+            sql = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (0, 20, 1, ?, ?)"
+            connection.execute(sql, (number, f"{process[1]} {process[2]}"))
+        connection.commit()
+
+    first = ["10 MainProcess", "11 SpawnProcess-1", "12 SpawnProcess-2", "11 renamed", "14 SpawnProcess-3"]
+    runs = [first, ["13 MainProcess"], ["10 MainProcess"], ["20 MainProcess", "21 MainProcess"], ["30 MainProcess"]]
+    assert runs == [messages(run=number) for number in range(1, 6)]
+    assert runs == [messages(run=number) for number in range(-4, 1)]
+
+
 def test_a_date_is_its_midnight(log, messages):
     """A date is the midnight at which it begins here, as a datetime without a zone is a local time."""
     midnight = datetime(2025, 7, 1).astimezone()

@@ -17,7 +17,7 @@ def test_gaps_are_a_table(run):
     status, lines = run("gaps", "--utc")
 
     assert 0 == status
-    assert "Jun 30 12:00:04     1.40       15        13  queue_full: shop.cache DEBUG 15" == lines[1]
+    assert "Jun 30 12:00:04   1.4 s       15        13  queue_full: shop.cache DEBUG 15" == lines[1]
     assert lines[2].split() == ["15", "in", "1", "gap"]
     assert (1, []) == run("gaps", "-p", "ERROR")
 

@@ -61,9 +61,9 @@ def test_what_retention_and_forwarding_leave_is_shown(run, shop, path):
             """
         )
 
-    gap = "Jun 30 12:00:00 GAP      ~~~ 2 records pruned in 0.50 s: max_rows (not forwarded) 2 ~~~"
+    gap = "Jun 30 12:00:00 GAP      ~~~ 2 records pruned in 500 ms: max_rows (not forwarded) 2 ~~~"
     assert gap == run("--utc", str(path))[1][0]
-    assert ["Jun", "30", "12:00:00", "0.50", "2", "3", "max_rows", "(not", "forwarded)"] == run(
+    assert ["Jun", "30", "12:00:00", "500", "ms", "2", "3", "max_rows", "(not", "forwarded)"] == run(
         "gaps", "--utc", str(path)
     )[1][1].split()
     lines = run("stats", "--utc", str(path))[1]
