@@ -188,6 +188,7 @@ def test_the_time_of_a_regular_expression_is_the_user_s(path, monkeypatch):
 WIDE = "CAST(replace(hex(zeroblob(:size / 2)), '00', 'ab') || char(128512) AS TEXT)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", ["rows", "rows, newest first", "JSON", "rows of a logger"])
 @pytest.mark.parametrize(("rows", "size"), [(400, 90_000), (30, 2_000_000)])
 def test_memory_is_bounded_by_bytes(path, question, rows, size):

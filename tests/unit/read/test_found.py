@@ -10,7 +10,7 @@ import sqlite3
 from datetime import UTC, datetime, timedelta
 
 import hostile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sqlite_log_handler import LogReader
@@ -137,6 +137,8 @@ def wanted(connection, filters):  # noqa: C901 - a branch for each filter
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ROWS, min_size=1, max_size=9), FILTERS | OF_VOLUME)
+@example([(BEGIN + HOUR, 20, 0, "m", None, None, None)], {"until": BEGIN + HOUR})
+@example([(BEGIN, 20, 0, "m", None, None, ("plain", 1e30))], {"attributes": {"plain": 1e30}})
 def test_every_question_finds_what_plain_sql_finds(tmp_path_factory, rows, filters):
     """
     Rows, JSON, the newest, counts, `top` and the histogram are those of plain SQL, over logs with edges.
