@@ -500,3 +500,19 @@ def test_stack_info() -> None:
     row = row_of(make_record(stack_info="Stack (most recent call last):"))
 
     assert ("m", "Stack (most recent call last):") == (row[MESSAGE], row[STACK_INFO])
+
+
+def test_traceback_without_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A traceback whose rendering has to import a module, and cannot, is kept without the lines of source.
+    """
+
+    def no_import(*_: object) -> str:
+        raise ImportError("ast")
+
+    monkeypatch.setattr(logging.Formatter, "formatException", no_import)
+    row = row_of(make_record(exc_info=raised(ValueError("oops"))))
+    first, place, last = (row[EXC_TEXT] or "").splitlines()
+
+    assert ("Traceback (most recent call last):", "ValueError: oops", 0) == (first, last, row[MARKS])
+    assert place.endswith(", in raised")
