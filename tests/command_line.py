@@ -18,6 +18,9 @@ import sqlite_log_handler
 BEGIN = datetime(2025, 6, 30, 12, tzinfo=UTC)
 
 
+# What is said of `-l nobody`.
+NOBODY = "sqlite-log: no logger 'nobody' in this log\n"
+
 # What a stranger may write: colours, a cleared screen, C1, text that runs backwards, a line of its own, NUL, a tab.
 NAUGHTY = "a\x1b[31m\x1b[2J\x07\x9b1m\u202eevil\u2066\nERROR root: forged\r\x00\tb\x7f\u2028\ud800z"
 

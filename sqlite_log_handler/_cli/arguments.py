@@ -16,7 +16,7 @@ from sqlite_log_handler._cli.terminal import is_terminal, say
 from sqlite_log_handler._logfile.times import parse_time
 from sqlite_log_handler._logfile.units import parse_duration
 from sqlite_log_handler._read.filters import FilterError, Filters
-from sqlite_log_handler._read.reader import LogReader
+from sqlite_log_handler._read.reader import LogReader, nearest_loggers
 
 VARIABLE: Final = "SQLITE_LOG_DB"
 
@@ -91,6 +91,10 @@ def open_reader(options: argparse.Namespace) -> LogReader:
     reader = LogReader(file_of(options))
     if reader.notice:
         say(reader.notice)
+    for name in getattr(options, "logger", None) or ():
+        near = nearest_loggers(reader, name)
+        if near is not None:
+            say(f"no logger {name!r}" + (f"; there is {', '.join(near)}" if near else " in this log"))
     level = getattr(options, "level", None)
     if level in _SYSLOG:
         _explain_level(reader, level)

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, TypeAlias, Unpack
 from sqlite_log_handler._logfile.connect import identity_of
 from sqlite_log_handler._logfile.errors import EmptyFileError, MissingFileError
 from sqlite_log_handler._read import statistics, top
-from sqlite_log_handler._read.filters import Filters, integer, settled, where
+from sqlite_log_handler._read.filters import Filters, below, integer, settled, where
 from sqlite_log_handler._read.rows import SELECT_JSON, SELECT_ROW, Row, select
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.statistics import Books, Bucket, Gap, LogStats
@@ -24,6 +24,9 @@ By: TypeAlias = Literal["logger", "source", "level", "exception", "thread", "pro
 # Seconds between two looks at a log that is followed. With the handler's tick of 0.1 s a row is seen 0.15 s after it
 # was logged; a look at a log to which nothing was added takes some ten microseconds.
 POLL_SECONDS = 0.05
+
+# Names of loggers that are looked at for the nearest ones.
+_MOST_NAMES = 10_000
 
 
 def followed(reader: "LogReader", filters: Filters) -> Filters:
@@ -45,6 +48,21 @@ def columns_of(
     Yield some columns of each row that `LogReader.rows` would yield, the id first.
     """
     return reader._select(select(names), newest, filters, reverse=reverse)  # noqa: SLF001 - of this module
+
+
+def nearest_loggers(reader: "LogReader", name: str) -> list[str] | None:
+    """
+    Return the names that are nearest to `name`; None if there is a logger of this name or below it.
+    """
+    sql, parameters = below("logger", name)
+    ask = reader._scan.all  # noqa: SLF001 - of this module
+    if any(ask(f"SELECT 1 FROM {table} WHERE {sql} LIMIT 1", parameters) for table in ("sources", "drops")):  # noqa: S608 - no value in it
+        return None
+    # difflib takes 2 ms to import, and nobody needs it whose names are right.
+    from difflib import get_close_matches  # noqa: PLC0415 - see above
+
+    names = ask(f"SELECT DISTINCT CAST(logger AS TEXT) FROM sources LIMIT {_MOST_NAMES}")  # noqa: S608 - our own number
+    return get_close_matches(name, [found for (found,) in names], 3)
 
 
 def windows(

@@ -156,6 +156,15 @@ def test_help_is_a_word(run, words, expected):
     assert run(*words)[1]
 
 
+@pytest.mark.parametrize("command", ["show", "top", "stats", "export"])
+def test_a_logger_that_is_not_there_is_named(run, command):
+    """A misspelt logger is told with the nearest ones; one that has others below it, or only drops, is there."""
+    note = re.compile(r"^sqlite-log: no logger 'shop.stocks'; there is shop.stock\b")
+
+    assert 1 == run(command, "-l", "shop.stocks", stderr=note)[0]
+    assert 0 == run(command, "-l", "shop")[0]
+
+
 @pytest.mark.parametrize(
     ("number", "meant"), [("3", "ERROR is 40"), ("4", "WARNING is 30"), ("6", "INFO is 20"), ("7", "DEBUG is 10")]
 )

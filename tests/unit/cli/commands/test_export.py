@@ -13,7 +13,7 @@ import re
 import sys
 
 import pytest
-from command_line import BEGIN
+from command_line import BEGIN, NOBODY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +34,7 @@ def test_export_writes_the_same_rows_in_each_format(run, tmp_path):
     assert [str(json.loads(line)["id"]) for line in lines] == [row["id"] for row in rows]
     assert [json.loads(line)["exc_text"] or "" for line in lines] == [row["exc_text"] for row in rows]
     assert list(Row._fields) == list(rows[0])
-    assert (1, []) == run("export", "-l", "nobody")
+    assert (1, []) == run("export", "-l", "nobody", stderr=NOBODY)
     assert 0 == run("export", "--output", str(tmp_path / "x.jsonl"))[0]
     assert lines == (tmp_path / "x.jsonl").read_text(encoding="utf-8").splitlines()
 
@@ -60,7 +60,7 @@ def test_an_export_without_a_record_leaves_no_file(run, tmp_path, form):
         pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
     words = ["export", "--format", form, "--output", str(tmp_path / "x")]
 
-    assert (1, []) == run(*words, "-l", "nothere")
+    assert (1, []) == run(*words, "-l", "nobody", stderr=NOBODY)
     assert [] == list(tmp_path.iterdir())
     assert (0, []) == run(*words, "-l", "shop.orders")
 
@@ -77,7 +77,7 @@ def test_an_export_to_a_dash_is_one_to_standard_output(run, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
 
     assert run("export") == run("export", "--output", "-")
-    assert (1, []) == run("export", "--output", "-", "-l", "nothere")
+    assert (1, []) == run("export", "--output", "-", "-l", "nobody", stderr=NOBODY)
     assert [] == list(tmp_path.iterdir())
 
 

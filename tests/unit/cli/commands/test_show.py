@@ -13,7 +13,7 @@ import sqlite3
 from datetime import timedelta
 
 import pytest
-from command_line import BEGIN, record
+from command_line import BEGIN, NOBODY, record
 from freezegun import freeze_time
 
 from sqlite_log_handler import Row
@@ -127,7 +127,7 @@ def test_json_is_a_document_and_jsonl_lines(run):
     assert document == lines
     assert set(Row._fields) == set(document[0])
     assert {"order": 7, "customer": "c 17"} == document[1]["attributes"]
-    assert (1, ["[]"]) == run("-o", "json", "-l", "nobody")
+    assert (1, ["[]"]) == run("-o", "json", "-l", "nobody", stderr=NOBODY)
 
 
 @pytest.mark.parametrize(

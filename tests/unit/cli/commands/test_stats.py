@@ -10,7 +10,7 @@ import json
 import sqlite3
 
 import pytest
-from command_line import BEGIN
+from command_line import BEGIN, NOBODY
 
 from sqlite_log_handler import LogStats
 
@@ -81,7 +81,7 @@ def test_stats_in_json(run):
     assert {"path", "histogram", *(field.name for field in dataclasses.fields(LogStats))} == set(found)
     assert (15, 15, {"queue_full": 15}) == (found["rows"], found["dropped"], found["dropped_by_cause"])
     assert [1] == [count for bucket in found["histogram"] for count in bucket["levels"].values()]
-    assert 1 == run("stats", "-o", "json", "-l", "nobody")[0]
+    assert 1 == run("stats", "-o", "json", "-l", "nobody", stderr=NOBODY)[0]
 
 
 def test_stats_say_what_the_filters_are_for(run):

@@ -9,7 +9,7 @@ import json
 import logging
 
 import pytest
-from command_line import record
+from command_line import NOBODY, record
 
 from sqlite_log_handler import Talker
 
@@ -81,4 +81,4 @@ def test_top_in_json(run):
     assert {field.name for field in dataclasses.fields(Talker)} == set(found[0])
     assert ("shop.cache", 10, 15) == (found[0]["name"], found[0]["records"], found[0]["dropped"])
     assert 2 == len(found)
-    assert (1, ["[]"]) == run("top", "-o", "json", "-l", "nobody")
+    assert (1, ["[]"]) == run("top", "-o", "json", "-l", "nobody", stderr=NOBODY)
