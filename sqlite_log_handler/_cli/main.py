@@ -29,6 +29,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "gaps": "show which records are missing: when, how many, and why",
     "stats": "show how much there is, and a histogram of it",
     "check": "check the file, its schema and its books",
+    "health": "say in one line whether all is well, for probes",
     "export": "write records as JSON lines, CSV or Parquet",
     "serve": "show logs in a browser, live",
     "prune": "delete the oldest rows, and give back the space",

@@ -1,0 +1,96 @@
+"""
+`sqlite-log health`: one line and an exit status for probes, as monitoring plugins have them.
+"""
+
+import argparse
+import sqlite3
+import time
+from typing import Final
+
+from sqlite_log_handler._cli import arguments
+from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.terminal import write_line
+from sqlite_log_handler._logfile.errors import LogFileError
+from sqlite_log_handler._logfile.units import format_duration, loudest, parse_seconds
+from sqlite_log_handler._read.reader import LogReader, columns_of
+
+# The exit statuses of monitoring plugins (https://www.monitoring-plugins.org/doc/guidelines.html).
+_STATES: Final = ("OK", "WARNING", "CRITICAL")
+_OK, _WARNING, _CRITICAL = range(3)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    arguments.add_file(parser)
+    parser.add_argument(
+        "--max-age", type=_seconds, metavar="TIME", help="critical when the newest record is older, as 90s or 10min"
+    )
+    parser.add_argument(
+        "--max-drops",
+        type=arguments.at_least(0),
+        default=0,
+        metavar="N",
+        help="a warning when more records were dropped (default: 0)",
+    )
+    parser.add_argument(
+        "-S",
+        "--since",
+        metavar="TIME",
+        default="-1h",
+        help="count drops from this time on, written as for `show` (default: -1h)",
+    )
+    arguments.add_utc(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """
+    Say in one line how the log is. Returns 0 for OK, 1 for a warning and 2 for a critical state.
+
+    Raises:
+        FilterError: No log is named, or a time cannot be understood.
+    """
+    since = arguments.moment(options.since, utc=options.utc)
+    path = arguments.file_of(options)
+    try:
+        with LogReader(path) as reader:
+            newest_us = next((created_us for _, created_us in columns_of(reader, ["id", "created_us"], newest=1)), None)
+            causes: dict[str, int] = {}
+            for gap in reader.gaps(since=since):
+                # A gap without a logger is of retention, which was asked to delete.
+                if gap.logger:
+                    causes[gap.cause] = causes.get(gap.cause, 0) + gap.count
+    except (LogFileError, OSError, sqlite3.Error) as error:
+        return _say(_CRITICAL, str(error))
+    age = None if newest_us is None else max(time.time_ns() // 1_000 - newest_us, 0) / 1e6
+    dropped = sum(causes.values())
+    is_old = options.max_age is not None and (age is None or age > options.max_age)
+    state = _CRITICAL if is_old else _WARNING if dropped > options.max_drops else _OK
+    newest = "no record" if age is None else f"newest record {format_duration(age)} old"
+    drops = f"{dropped:,} dropped since {options.since}" + (f" ({loudest(causes)})" if dropped else "")
+    numbers = f"{'' if age is None else f'age={age:.3f}s '}dropped={dropped}"
+    return _say(state, f"{newest}, {drops} | {numbers}")
+
+
+def _say(state: int, text: str) -> int:
+    write_line(f"{_STATES[state]}: {text}")
+    return state
+
+
+COMMAND: Final = Command(
+    name="health",
+    description="Say in one line whether a program still logs and whether records were dropped. The exit status is 0 "
+    "for OK, 1 for a warning and 2 for a critical state, as monitoring plugins have it. A log that cannot be read is "
+    "critical.",
+    examples=[
+        ("sqlite-log health app-log.db --max-age 10min", "critical when nothing was logged for ten minutes"),
+        ("sqlite-log health app-log.db --max-drops 100 -S -1d", "a warning when more were dropped in a day"),
+    ],
+    add_arguments=_add_arguments,
+    run=run,
+)
