@@ -9,7 +9,7 @@ author = "The sqlite-log-handler authors"
 copyright = author  # noqa: A001 - Sphinx calls it so
 release = version = sqlite_log_handler.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 default_role = "code"
 smartquotes_action = "De"  # dashes and ellipses: quotes stay as they were typed
 python_maximum_signature_line_length = 80
@@ -28,6 +28,10 @@ html_theme = "furo"
 html_title = f"{project} {release}"
 html_show_copyright = False
 html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+copybutton_prompt_text = "$ "  # copied without it, and without the output below
+copybutton_only_copy_prompt_lines = True
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
