@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ROWS = """
-INSERT INTO sources VALUES (1, 'shop', '/srv/app.py', 1, 'work');
+INSERT INTO sources VALUES (1, 'shop', '/srv/app.py', 1, 'work', '');
 INSERT INTO processes VALUES (1, 'host', 1, 'MainProcess', 1, 'app');
 INSERT INTO records (id, created_us, levelno, source_id, process_id, message) VALUES (1, 1, 20, 1, 1, 'm');
 INSERT INTO drops VALUES (1, 0, 1, 2, 1, 'queue_full', 'shop', 20, 3);

@@ -50,7 +50,13 @@ def forget() -> None:
     """
     Let every call site and every thread be new.
     """
-    for cache in (row_module._sources, row_module._threads, row_module._known):
+    for cache in (
+        row_module._sources,
+        row_module._threads,
+        row_module._known,
+        row_module._templates,
+        row_module._template_counts,
+    ):
         cache.clear()
 
 
@@ -70,7 +76,7 @@ def check_contract(row: PackedRow) -> None:
     See that a row holds exact plain types only, which SQLite takes.
     """
     levelno, created, source, size, marks, thread, *texts = row
-    logger, pathname, lineno, func = source
+    logger, pathname, lineno, func, template = source
     process, process_name, thread_id, thread_name = thread
 
     assert [tuple] * 3 == [type(row), type(source), type(thread)]
@@ -80,7 +86,7 @@ def check_contract(row: PackedRow) -> None:
         assert int is type(number)
         assert -(2**63) <= number < 2**63
     assert str is type(row[MESSAGE])
-    for text in (logger, pathname, func, process_name, thread_name, *texts):
+    for text in (logger, pathname, func, template, process_name, thread_name, *texts):
         if text is not None:
             assert str is type(text)
             assert "\0" not in text

@@ -76,11 +76,14 @@ GROUP BY 1, 2, 3
 # id twice, and a reader can follow by id.
 # `sources` and `processes` hold once what would otherwise stand in every row. Thread and task names stay in the row:
 # a server that starts a thread per request would make a side table grow as fast as the log.
+# `template` is what was given before its arguments were put in, '' where it is not known. `record_totals` has what was
+# cut off `volume_folded`, so that totals never fall.
 SCHEMA = f"""
 CREATE TABLE sources (
     id INTEGER PRIMARY KEY,
     logger TEXT NOT NULL, pathname TEXT NOT NULL, lineno INTEGER NOT NULL, func TEXT NOT NULL,
-    UNIQUE (logger, pathname, lineno, func)
+    template TEXT NOT NULL,
+    UNIQUE (logger, pathname, lineno, func, template)
 );
 CREATE TABLE processes (
     id INTEGER PRIMARY KEY,
@@ -139,6 +142,11 @@ CREATE TABLE drop_totals (
     count INTEGER NOT NULL,
     PRIMARY KEY (cause, levelno)
 ) WITHOUT ROWID;
+CREATE TABLE record_totals (
+    levelno INTEGER PRIMARY KEY,
+    records INTEGER NOT NULL,
+    bytes INTEGER NOT NULL
+);
 CREATE TABLE prunes (
     id INTEGER PRIMARY KEY,
     first_id INTEGER NOT NULL, last_id INTEGER NOT NULL,

@@ -311,10 +311,12 @@ class Inserter:
         """
         for source in sources:
             self.connection.execute(
-                "INSERT OR IGNORE INTO sources (logger, pathname, lineno, func) VALUES (?, ?, ?, ?)", source
+                "INSERT OR IGNORE INTO sources (logger, pathname, lineno, func, template) VALUES (?, ?, ?, ?, ?)",
+                source,
             )
             self._sources[source] = self.connection.execute(
-                "SELECT id FROM sources WHERE logger = ? AND pathname = ? AND lineno = ? AND func = ?", source
+                "SELECT id FROM sources WHERE logger = ? AND pathname = ? AND lineno = ? AND func = ? AND template = ?",
+                source,
             ).fetchone()[0]
 
     def _learn_ids(self, rows: Sequence[PackedRow]) -> None:

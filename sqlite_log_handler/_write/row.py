@@ -37,8 +37,8 @@ from sqlite_log_handler._write.plain import (
     write_json,
 )
 
-# (logger, pathname, lineno, func)
-Source: TypeAlias = tuple[str, str, int, str]
+# (logger, pathname, lineno, func, template)
+Source: TypeAlias = tuple[str, str, int, str, str]
 # (process, process_name, thread, thread_name)
 Thread: TypeAlias = tuple[int, str, int | None, str | None]
 PackedRow: TypeAlias = tuple[
@@ -94,6 +94,13 @@ _SHORT_NAME = 128
 # A program has some thousand call sites at most; made-up logger names must not make the process grow.
 _INTERNED = 4_096
 _sources: dict[object, Source] = {}
+
+# A call site has one template, and one that logs for others (a helper without `stacklevel`) some tens. Where a program
+# makes up more, the call site alone is kept, because each template is a line in the file: no more than this many of a
+# call site, and `_INTERNED` of a process.
+_TEMPLATES_OF_A_SITE = 100
+_templates: set[object] = set()
+_template_counts: dict[object, int] = {}
 _threads: dict[object, Thread] = {}
 
 # Who logs at which level from where: what a row of the same call site and the same thread holds again.
@@ -155,12 +162,15 @@ def make_row(
             and LogRecord.getMessage is _get_message
             and type(record.msg) is str
         ):
-            # LogRecord.getMessage(), without the call.
-            message = record.msg % record.args if record.args else record.msg
+            # LogRecord.getMessage(), without the call. A text without arguments may be made up, and is no template.
+            message, template = record.msg, ""
+            if record.args:
+                template = message
+                message = template % record.args
             known = _known.get((
-                record.levelno, record.name, record.pathname, record.lineno, record.funcName,
+                record.levelno, record.name, record.pathname, record.lineno, record.funcName, template,
                 record.process, record.processName, record.thread, record.threadName,
-            )) or _remember_call_site(record)  # fmt: skip
+            )) or _remember_call_site(record, template)  # fmt: skip
             created = record.created
             if (
                 known is not None
@@ -307,7 +317,7 @@ def marker_row(record: logging.LogRecord, error: BaseException) -> PackedRow:
     return (
         integer(levelno) if type(levelno) is int else 0,
         _created(created)[0] if type(created) is float else 0.0,
-        (escape(name[:NAME_LENGTH]) if type(name) is str else "?", "?", 0, "?"),
+        (escape(name[:NAME_LENGTH]) if type(name) is str else "?", "?", 0, "?", ""),
         (_ROW_BYTES + 4 * NAME_LENGTH) // SIZE_UNIT,
         MALFORMED,
         (os.getpid(), "?", None, None),
@@ -333,11 +343,13 @@ def _build_slowly(  # noqa: C901 - a list of fields, one after the other
         record = complete
     extra = _extra(record)
     marks = 0
+    template: Any = None
     try:
+        template = record.msg if record.args else None
         if isinstance(record.msg, dict):
             # structlog: the event is the message, the rest of the dict its context, and what was raised.
             extra = {**_context(record.msg), **extra}
-            message = extra.pop("event", None)
+            message = template = extra.pop("event", None)
         if formatter is not None:
             message = formatter.format(_without_traceback(record))
         elif message is None or "getMessage" in vars(record):
@@ -367,7 +379,7 @@ def _build_slowly(  # noqa: C901 - a list of fields, one after the other
             attributes, _ = write_json(extra, limits[-1])
     message, exc_text, stack_info = texts
 
-    source, source_bytes = _source(record)
+    source, source_bytes = _source(record, template if type(template) is str else "")
     thread, thread_bytes = _thread(record)
     task_name = getattr(record, "taskName", None)
     task_name = None if task_name is None else clean(task_name)
@@ -518,14 +530,32 @@ def _created(value: object) -> tuple[float, int]:
     return 0.0, MALFORMED
 
 
-def _source(record: logging.LogRecord) -> tuple[Source, int]:
-    key = (record.name, record.pathname, record.lineno, record.funcName)
-    return _interned(_sources, key, _clean_source)
+def _source(record: logging.LogRecord, template: str) -> tuple[Source, int]:
+    site = (record.name, record.pathname, record.lineno, record.funcName)
+    template = _kept(site, template) if template and _is_plain(site) else ""
+    return _interned(_sources, (*site, template), _clean_source)
 
 
 def _clean_source(key: tuple[Any, ...]) -> Source:
-    name, pathname, lineno, func = key
-    return (clean(name), clean(pathname), integer(lineno), clean(func or ""))
+    name, pathname, lineno, func, template = key
+    return (clean(name), clean(pathname), integer(lineno), clean(func or ""), clean(template))
+
+
+def _kept(site: tuple[Any, ...], template: str) -> str:
+    """
+    Return the template that stands for a record in the file: cut, or "" where the program makes up templates.
+    """
+    template = template[:NAME_LENGTH]
+    if (*site, template) not in _templates:
+        if _has_enough_templates(site):
+            return ""
+        _templates.add((*site, template))
+        _template_counts[site] = _template_counts.get(site, 0) + 1
+    return template
+
+
+def _has_enough_templates(site: tuple[Any, ...]) -> bool:
+    return len(_templates) >= _INTERNED or _template_counts.get(site, 0) >= _TEMPLATES_OF_A_SITE
 
 
 def _thread(record: logging.LogRecord) -> tuple[Thread, int]:
@@ -550,13 +580,16 @@ def _clean_thread(key: tuple[Any, ...]) -> Thread:
     )
 
 
-def _remember_call_site(record: logging.LogRecord) -> tuple[int, Source, Thread] | None:
+def _remember_call_site(record: logging.LogRecord, template: str) -> tuple[int, Source, Thread] | None:
     """
     Remember that a call site logs from a thread, if both are interned; what is None has to go the long way.
     """
-    source_key = (record.name, record.pathname, record.lineno, record.funcName)
+    site = (record.name, record.pathname, record.lineno, record.funcName)
     thread_key = (record.process, record.processName, record.thread, record.threadName)
+    source_key = (*site, template[:NAME_LENGTH])
     source, thread, levelno = _sources.get(source_key), _threads.get(thread_key), record.levelno
+    if source is None and template and source_key not in _templates and _has_enough_templates(site):
+        source = _sources.get((*site, ""))
     if (
         source is None
         or thread is None
@@ -566,10 +599,11 @@ def _remember_call_site(record: logging.LogRecord) -> tuple[int, Source, Thread]
     ):
         return None
     known = (levelno, source, thread)
-    if all(type(part) in _PLAIN_TYPES for part in (*source_key, *thread_key)):
+    # Made-up and very long templates would push the others out.
+    if source[4] == template and all(type(part) in _PLAIN_TYPES for part in (*site, *thread_key)):
         if len(_known) >= _INTERNED:
             _known.clear()
-        _known[(levelno, *source_key, *thread_key)] = known
+        _known[(levelno, *site, template, *thread_key)] = known
     return known
 
 
@@ -596,12 +630,18 @@ def begin_anew() -> None:
     process_id = os.getpid()
 
 
+def _is_plain(key: tuple[Any, ...]) -> bool:
+    """
+    Tell whether a key is short and of exact types: others may have a __hash__ of their own, and would stay alive.
+    """
+    return all(type(part) in _PLAIN_TYPES and (type(part) is not str or len(part) <= NAME_LENGTH) for part in key)
+
+
 def _interned(known: dict[Any, Any], key: tuple[Any, ...], make: Callable[[tuple[Any, ...]], Any]) -> tuple[Any, int]:
     """
     Return the one tuple for `key`, and what it adds to the memory of this row: nothing, unless it is new.
     """
-    # Only short keys of exact types are kept: others may have a __hash__ of their own, and would stay alive.
-    plain = all(type(part) in _PLAIN_TYPES and (type(part) is not str or len(part) <= NAME_LENGTH) for part in key)
+    plain = _is_plain(key)
     value = known.get(key) if plain else None  # one lookup: another thread may clear it
     if value is not None:
         return value, 0

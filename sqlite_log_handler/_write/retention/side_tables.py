@@ -24,13 +24,23 @@ _SWEEP_CHUNKS = 64
 _OLD_DROPS = "drops WHERE after_id < ifnull((SELECT min(id) FROM records), 1 << 62)"
 _HOUR = "hour, logger, levelno"
 
-# How many lines there are to choose from, and how to delete some of the oldest.
+# How many lines there are to choose from, and how to delete some of the oldest. What `volume` loses is kept in totals,
+# because a counter that a monitoring system reads must not fall. Levels are bounded as in `_write.volume`.
 _TRIM_DROPS = (
     f"SELECT count(*) FROM {_OLD_DROPS}",  # noqa: S608 - our own name
     f"DELETE FROM drops WHERE id IN (SELECT id FROM {_OLD_DROPS} ORDER BY id LIMIT ?)",  # noqa: S608 - our own name
 )
 _TRIM_VOLUME = (
     "SELECT count(*) FROM volume_folded",
+    """
+    INSERT INTO record_totals
+    SELECT
+        iif((SELECT count(*) FROM record_totals) < 1000 OR levelno IN (SELECT levelno FROM record_totals), levelno, 0),
+        sum(records), sum(bytes)
+    FROM (SELECT levelno, records, bytes FROM volume_folded ORDER BY hour, logger, levelno LIMIT ?)
+    GROUP BY 1
+    ON CONFLICT DO UPDATE SET records = records + excluded.records, bytes = bytes + excluded.bytes
+    """,
     f"DELETE FROM volume_folded WHERE ({_HOUR}) IN (SELECT {_HOUR} FROM volume_folded ORDER BY {_HOUR} LIMIT ?)",  # noqa: S608 - names
 )
 _TRIM_PRUNES = (
@@ -42,7 +52,8 @@ _TRIM_PRUNES = (
 _SIZE = "SELECT ifnull(sum(length(CAST(logger AS BLOB)) + 50), 0) FROM "
 _SOURCES_SIZE = """
 SELECT ifnull(sum(
-    length(CAST(logger AS BLOB)) + length(CAST(pathname AS BLOB)) + length(CAST(func AS BLOB)) + 50
+    length(CAST(logger AS BLOB)) + length(CAST(pathname AS BLOB)) + length(CAST(func AS BLOB))
+    + length(CAST(template AS BLOB)) + 50
 ), 0) FROM sources
 """
 
@@ -120,15 +131,16 @@ class SideTables:
         if self._sweep is None and count > max(lines, 2 * self._swept_lines):
             self._sweep = _Sweep()
 
-    def _keep(self, connection: sqlite3.Connection, trim: tuple[str, str], lines: int) -> None:
+    def _keep(self, connection: sqlite3.Connection, trim: tuple[str, ...], lines: int) -> None:
         """
         Keep this many of the newest lines. One transaction adds no more to the WAL than one that deletes rows.
         """
-        count, delete = trim
+        count, *statements = trim
         going = connection.execute(count).fetchone()[0] - lines
         while going > 0 and self._wal.is_free(connection):
             with transaction(connection):
-                connection.execute(delete, (min(going, self._limits.chunk_lines),))
+                for statement in statements:
+                    connection.execute(statement, (min(going, self._limits.chunk_lines),))
             going -= self._limits.chunk_lines
 
     def _go_on(self, connection: sqlite3.Connection, sweep: "_Sweep") -> None:

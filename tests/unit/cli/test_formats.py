@@ -126,7 +126,7 @@ def test_a_line_is_the_same_from_a_few_columns(tmp_path_factory, rows):
         connection.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN; {SCHEMA}")
         connection.execute("INSERT INTO processes VALUES (1, 'host', 42, 'Main', 0, 'program')")
         for number, (message, logger, exc_text, stack_info, level) in enumerate(rows):
-            connection.execute("INSERT INTO sources VALUES (?, ?, 'app.py', ?, 'work')", (number, logger, number))
+            connection.execute("INSERT INTO sources VALUES (?, ?, 'app.py', ?, 'work', '')", (number, logger, number))
             connection.execute(
                 "INSERT INTO records (created_us, levelno, source_id, process_id, message, exc_text, stack_info) "
                 "VALUES (?, ?, ?, 1, ?, ?, ?)",

@@ -28,7 +28,7 @@ def database() -> Iterator[sqlite3.Connection]:
     """
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.executescript(SCHEMA)
-        connection.execute("INSERT INTO sources VALUES (1, 'app', '/src/app.py', 7, 'main')")
+        connection.execute("INSERT INTO sources VALUES (1, 'app', '/src/app.py', 7, 'main', '')")
         connection.execute("INSERT INTO processes VALUES (1, 'host', 42, 'MainProcess', 0, 'prog')")
         yield connection
 

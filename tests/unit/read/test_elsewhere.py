@@ -231,7 +231,7 @@ def test_groups_without_number(path, monkeypatch, by):
     hostile.make(path)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for id_ in range(2, 100):
-            connection.execute("INSERT INTO sources VALUES (?, ?, '/p', 1, 'f')", (id_, str(id_)))
+            connection.execute("INSERT INTO sources VALUES (?, ?, '/p', 1, 'f', '')", (id_, str(id_)))
             connection.execute(
                 "INSERT INTO records (id, created_us, levelno, source_id, process_id, message, exc_type, thread_name) "
                 "VALUES (?, 1, ?, ?, 1, 'm', ?, ?)",

@@ -151,7 +151,7 @@ def test_every_question_finds_what_plain_sql_finds(tmp_path_factory, rows, filte
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("INSERT INTO processes VALUES (1, 'host', 1, 'MainProcess', 1, 'app')")
         for id_, logger in enumerate(LOGGERS):
-            connection.execute("INSERT INTO sources VALUES (?, ?, '/app.py', 1, 'work')", (id_, logger))
+            connection.execute("INSERT INTO sources VALUES (?, ?, '/app.py', 1, 'work', '')", (id_, logger))
         for us, level, source, message, exception, thread, attribute in rows:
             attributes = attribute and json.dumps(dict([attribute]), ensure_ascii=False)
             connection.execute(

@@ -59,8 +59,9 @@ def nothing_interned(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Let a test begin with the caches of a fresh process.
     """
-    for cache in ("_sources", "_threads", "_known", "_keys"):
+    for cache in ("_sources", "_threads", "_known", "_keys", "_template_counts"):
         monkeypatch.setattr(row_module, cache, {})
+    monkeypatch.setattr(row_module, "_templates", set())
     monkeypatch.setattr(row_module, "process_id", row_module.process_id)  # a test may change it
 
 

@@ -348,7 +348,7 @@ def test_names_have_a_length() -> None:
     record.name = record.pathname = record.funcName = "n" * 5_000
     row = row_of(record)
 
-    assert ("n" * 1_000, "n" * 1_000, 7, "n" * 1_000) == row[SOURCE]
+    assert ("n" * 1_000, "n" * 1_000, 7, "n" * 1_000, "") == row[SOURCE]
     assert ("p" * 1_000, "t" * 1_000, "k" * 1_000) == (row[THREAD][1], row[THREAD][3], row[TASK_NAME])
 
 

@@ -52,7 +52,7 @@ def test_plain_record() -> None:
     record = make_record("hello")
     row = row_of(record)
 
-    assert (20, record.created, ("app", "/src/app.py", 7, "main")) == row[:SIZE]
+    assert (20, record.created, ("app", "/src/app.py", 7, "main", "")) == row[:SIZE]
     assert (os.getpid(), "MainProcess", record.thread, "MainThread") == row[THREAD]
     assert (0, None, "hello", None, None, None, None) == (row[MARKS], *row[TASK_NAME:])
 
@@ -136,7 +136,7 @@ def test_text_that_sqlite_cannot_keep(text: str) -> None:
     row = row_of(record)
 
     assert expected == row[MESSAGE] == row[EXC_TEXT] == row[STACK_INFO] == row[TASK_NAME]
-    assert (expected, expected, 7, expected) == row[SOURCE]
+    assert (expected, expected, 7, expected, "") == row[SOURCE]
     assert (expected, expected) == (row[THREAD][1], row[THREAD][3])
     assert {f"k{expected}": expected} == attributes_of(row)
 

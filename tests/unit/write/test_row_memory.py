@@ -38,7 +38,7 @@ def test_call_site_is_shared() -> None:
     Rows of one call site and one thread hold the same source and the same thread, not equal ones.
     """
     rows = [make_row(make_record(f"{number}")) for number in range(3)]
-    rows.append(make_row(make_record("%d", "x", order=1)))
+    rows.append(make_row(make_record("last", order=1)))
 
     assert 1 == len({id(row[SOURCE]) for row in rows})
     assert 1 == len({id(row[THREAD]) for row in rows})

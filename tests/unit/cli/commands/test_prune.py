@@ -49,7 +49,7 @@ def log(path):
     def log(count, *, auto_vacuum=True):
         SQLiteHandler(path).close()
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            connection.execute("INSERT INTO sources VALUES (1, 'app', '/app.py', 1, 'main')")
+            connection.execute("INSERT INTO sources VALUES (1, 'app', '/app.py', 1, 'main', '')")
             connection.execute("INSERT INTO processes VALUES (1, 'host', 1, 'MainProcess', 0, 'app')")
             connection.execute(FILL, {"count": count, "now": round(NOW)})
             if not auto_vacuum:

@@ -46,7 +46,7 @@ class Log:
         self.connection: Any = self.writer.file.connection
         # Volume counts none of the rows that are filled in, so a test may fill in volume.
         self.connection.execute("UPDATE marks SET folded_id = 1 << 62")
-        self.connection.execute("INSERT INTO sources VALUES (1, 'app', '/app.py', 1, 'main')")
+        self.connection.execute("INSERT INTO sources VALUES (1, 'app', '/app.py', 1, 'main', '')")
         self.connection.execute("INSERT INTO processes VALUES (1, 'host', 1, 'MainProcess', 0, 'app')")
 
     def fill(self, count: int, *, age: float = 0, step: float = 0, width: int = 1, source: int = 1) -> None:

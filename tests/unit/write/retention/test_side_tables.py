@@ -97,6 +97,26 @@ def test_a_log_within_its_limits_keeps_all_lines(log, few_lines):
     assert [(99,)] == log.ask("SELECT count(*) FROM volume")
 
 
+def test_totals_outlive_the_lines_of_volume(log, few_lines):
+    """
+    What is cut off `volume` is kept in `record_totals`, by level, so the total of a level never falls.
+
+    A counter that falls is a restart to a monitoring system, which then counts everything again.
+    """
+    lines = [(n, f"app.{n % 3}", 20 + 10 * (n % 2), n, 2 * n) for n in range(500)]
+    log.connection.executemany(
+        "INSERT INTO volume_folded (hour, logger, levelno, records, bytes) VALUES (?, ?, ?, ?, ?)", lines
+    )
+    log.fill(50)
+    both = "SELECT levelno, records, bytes FROM volume UNION ALL SELECT levelno, records, bytes FROM record_totals"
+    totals = f"SELECT levelno, sum(records), sum(bytes) FROM ({both}) GROUP BY 1 ORDER BY 1"
+    before = log.ask(totals)
+    log.prune(log.pruner(max_rows=1))
+
+    assert 100 > log.ask("SELECT count(*) FROM volume_folded")[0][0]
+    assert before == log.ask(totals)
+
+
 def test_the_newest_prunes_are_kept(log, few_lines):
     """Of `prunes` the newest lines are kept."""
     pruner = log.pruner(max_rows=1)
@@ -115,7 +135,7 @@ def sources(log, count: int) -> None:
     Make sources 2, 3, ...
     """
     log.connection.executemany(
-        "INSERT INTO sources VALUES (?, ?, '/app.py', 1, 'main')", [(n, f"app.{n}") for n in range(2, count + 1)]
+        "INSERT INTO sources VALUES (?, ?, '/app.py', 1, 'main', '')", [(n, f"app.{n}") for n in range(2, count + 1)]
     )
 
 
@@ -197,7 +217,7 @@ def overflow(log, start: int, count: int, width: int = 60) -> None:
     names = [f"{number:0{width}}" for number in numbers]
     log.connection.execute("BEGIN")
     log.connection.executemany(
-        "INSERT INTO sources VALUES (?, ?, '/app.py', 1, 'main')", zip(numbers, names, strict=True)
+        "INSERT INTO sources VALUES (?, ?, '/app.py', 1, 'main', '')", zip(numbers, names, strict=True)
     )
     log.connection.executemany(
         "INSERT INTO volume_folded (hour, logger, levelno) VALUES (1, ?, 20)", [(n,) for n in names]
