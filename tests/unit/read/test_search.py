@@ -159,7 +159,7 @@ def test_a_run_is_one_start_of_the_program(make_handler, path, messages):
         ("vm", 30, "MainProcess", 611 * second, "uvicorn"),
     ]
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("INSERT INTO sources VALUES (1, 'app', 'app.py', 1, 'work')")
+        connection.execute("INSERT INTO sources VALUES (1, 'app', 'app.py', 1, 'work', '')")
         for number, process in enumerate(processes, 1):
             connection.execute("INSERT INTO processes VALUES (?, ?, ?, ?, ?, ?)", (number, *process))
             sql = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (0, 20, 1, ?, ?)"
