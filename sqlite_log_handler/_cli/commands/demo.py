@@ -438,7 +438,7 @@ def show_file(path: str, write: Write) -> None:
     commands = [
         (f"{quoted} -n 20", "its newest records"),
         (f"{quoted} -p ERROR", "its errors, with their tracebacks"),
-        (f"gaps {quoted}", "what is missing, why and whose"),
+        (f"gaps {quoted}", "which records are missing, and why"),
         (f"stats {quoted}", "how much there is, and when it came"),
     ]
     longest = max(len(command) for command, _ in commands)
