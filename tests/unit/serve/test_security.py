@@ -97,6 +97,7 @@ def test_reading_only(shop, method):
 
     assert 405 == response.status_code
     assert [] == [name for name in response.headers if name.startswith("access-control")]
+    assert 405 == client(shop, token=TOKEN).request(method, f"/?token={TOKEN}").status_code
 
 
 @pytest.mark.parametrize(
