@@ -6,6 +6,7 @@ Plain `nox` runs what is worth running before each commit; `.ci/run` runs every 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -161,6 +162,35 @@ names = zipfile.ZipFile(sys.argv[1]).namelist()
 strays = [name for name in names if not re.match(r"sqlite_log_handler(/|-[^/]+\.dist-info/)", name)]
 sys.exit(f"the wheel holds more than the package: {strays}" if strays else 0)
 """
+
+
+@nox.session(requires=["dist"])
+def release(session: nox.Session) -> None:
+    """
+    Say what a release would be: nothing is changed or uploaded without `-- --upload`, after the checks of `dist`.
+    """
+    version = Path(built(".tar.gz")).name.removesuffix(".tar.gz").rpartition("-")[2]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    dated = re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", changelog, re.MULTILINE)
+    changed = session.run("git", "status", "--porcelain", external=True, silent=True, log=False)
+    session.install(".[release]")
+    for file in sorted(DIST.iterdir()):
+        session.log(f"{file.name}  sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}")
+    (ROOT / "build").mkdir(exist_ok=True)
+    session.run("python", "-m", "readme_renderer", "README.md", "-o", "build/readme.html")
+    relative = re.search(r'href="(?!https?:|#)', (ROOT / "build" / "readme.html").read_text(encoding="utf-8"))
+    missing = [
+        *([] if dated else [f"CHANGELOG.md has no line `## [{version}] - YEAR-MONTH-DAY`"]),
+        *(["README.md has links that lead nowhere on a package index: build/readme.html"] if relative else []),
+        *(["the checkout has changes that are not committed"] if changed else []),
+    ]
+    for line in missing:
+        session.log(f"not yet: {line}")
+    if "--upload" in session.posargs:
+        if missing:
+            session.error("not released")
+        session.run("git", "tag", f"v{version}", external=True)
+        session.run("twine", "upload", built(".whl"), built(".tar.gz"))
 
 
 @nox.session(tags=["ci"])
