@@ -23,7 +23,7 @@ VARIABLE: Final = "SQLITE_LOG_DB"
 # Lines without a limit.
 ALL: Final = sys.maxsize
 
-# What these numbers are to syslog and journalctl (syslog(3)), as levels of `logging`: notice is nearest to INFO.
+# The levels of syslog and journalctl (syslog(3)) as levels of `logging`: notice is nearest to INFO.
 _SYSLOG: Final = {"1": 50, "2": 50, "3": 40, "4": 30, "5": 20, "6": 20, "7": 10}
 
 # Their values may begin with a minus: -S -1h.
@@ -72,10 +72,10 @@ def add_file(parser: argparse.ArgumentParser) -> None:
 
 def file_of(options: argparse.Namespace) -> str:
     """
-    Return the log that is meant.
+    Return the path of the log.
 
     Raises:
-        FilterError: None is.
+        FilterError: Neither the command line nor the environment names one.
     """
     file: str | None = options.file or os.environ.get(VARIABLE)
     if not file:
@@ -86,7 +86,7 @@ def file_of(options: argparse.Namespace) -> str:
 
 def open_reader(options: argparse.Namespace) -> LogReader:
     """
-    Open the log that is meant, and tell what has to be known about it.
+    Open the log, and tell the operator what may surprise about it and about the filters.
     """
     reader = LogReader(file_of(options))
     if reader.notice:
@@ -103,7 +103,7 @@ def open_reader(options: argparse.Namespace) -> LogReader:
 
 def _explain_level(reader: LogReader, level: str) -> None:
     """
-    Tell those who know journalctl that a number means something else here, unless this log has a name for it.
+    Say that a number of journalctl is another level here, unless this log has a name for it.
     """
     named = any(found.name != f"Level {level}" for found in reader.top("level", level=f"{level}..{level}"))
     if not named:
@@ -130,7 +130,7 @@ def status_of(found: object, nothing: str) -> int:
 
     Args:
         found: Whether something was.
-        nothing: What somebody at a terminal is told when nothing was. A pipe or a job has the status.
+        nothing: Printed on a terminal if nothing was found. Pipes and jobs have the status.
     """
     if not found and is_terminal():
         say(nothing)
@@ -139,9 +139,9 @@ def status_of(found: object, nothing: str) -> int:
 
 def add_ledger_filters(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """
-    Add the filters that are for records that were dropped as well: those have no text.
+    Add the filters that the ledger of drops knows too: a dropped record has no text.
     """
-    group = parser.add_argument_group("which records", "All of those given must hold.")
+    group = parser.add_argument_group("which records", "A record must match all that you give.")
     group.add_argument(
         "-p", "--level", metavar="LEVEL", help="this level and above, by name or number, or a range as INFO..WARNING"
     )
@@ -181,9 +181,9 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         "-g",
         "--grep",
         metavar="REGEX",
-        help="with a match in the message or the traceback; without a capital letter in it, of either case",
+        help="with a match in the message or the traceback; a pattern without capital letters ignores case",
     )
-    group.add_argument("-F", "--text", metavar="TEXT", help="the same, with a text as it is")
+    group.add_argument("-F", "--text", metavar="TEXT", help="the same for plain text")
     group.add_argument("--thread", metavar="THREAD", help="of this thread, by name or identifier")
     group.add_argument("--task", metavar="NAME", help="of this asyncio task")
     group.add_argument(
@@ -234,7 +234,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def filters_of(options: argparse.Namespace) -> Filters:
     """
-    Return the filters that are given, with times read against one present.
+    Return the given filters. All times are relative to one present.
 
     Raises:
         FilterError: One of them cannot be understood.
@@ -283,7 +283,7 @@ def _time(text: str, now: datetime) -> datetime:
         message = str(error)
         with contextlib.suppress(ValueError):
             parse_duration(text)
-            message = f"{text!r} is a length of time, and no point in time: did you mean {shlex.quote(f'-{text}')}?"
+            message = f"{text!r} is a length of time, not a point in time: did you mean {shlex.quote(f'-{text}')}?"
         raise FilterError(message) from error
 
 

@@ -214,7 +214,7 @@ class Short(Drawn):
 
 class Verbose(Drawn):
     """
-    All there is to a row, a line each.
+    Everything in a row, a line each.
     """
 
     def row(self, row: Row) -> Iterator[str]:
@@ -224,7 +224,7 @@ class Verbose(Drawn):
         first, _, more = row.message.partition("\n")
         head = printable(f"{row.level} {row.logger}: {first}")
         yield f"{self._clock(row.created_us)} [id {row.id}] {self._paint(head, row.levelno)}"
-        # Farther to the right than the fields, which a message shall not forge.
+        # Farther to the right than the fields, so that a message cannot forge one.
         yield from (_INDENT + line for line in (indented(more) if more else ()))
         source = f"{row.pathname}:{row.lineno} in {row.func}"
         thread = " ".join(str(part) for part in (row.thread_name, row.thread) if part is not None)
@@ -286,7 +286,7 @@ class Logfmt(Format):
         """
         fields: dict[str, object] = {"time": self._clock(row.created_us), "level": row.level, "logger": row.logger}
         fields |= {"message": row.message, **{name: getattr(row, name) for name in _LOGFMT_NAMES}}
-        # As `forward` has it: an attribute that has the name of what a row has by itself is none the less shown.
+        # An attribute with the name of a column is shown as well, under the name that `forward` gives it.
         fields |= {f"extra.{key}" if key in fields else key: value for key, value in row.extra.items()}
         yield " ".join(_pair(key, value) for key, value in fields.items() if value is not None)
 
@@ -304,7 +304,7 @@ def _text(value: object) -> str:
 
 def json_safe(line: str) -> str:
     r"""
-    Escape in JSON what a terminal would obey, as \u and four digits: the value stays the same.
+    Escape as \u and four digits what a terminal would obey; in JSON the value stays the same.
     """
     if is_printable(line):
         return line
@@ -333,7 +333,7 @@ def indented(text: str) -> Iterator[str]:
 
 def describe(gaps: Sequence[Gap]) -> str:
     """
-    Say what is missing in a gap: how many records, since when, why and whose.
+    Say how many records are missing in a gap, for how long, why, and from which loggers.
     """
     causes: dict[str, int] = {}
     loggers: dict[str, int] = {}

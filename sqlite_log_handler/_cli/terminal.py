@@ -1,7 +1,7 @@
 """
-Text for a terminal: what strangers wrote made safe, colours where they are wanted, and the width there is.
+Text for a terminal: made safe, in colours where users want them, and as wide as the terminal.
 
-Whatever a command prints goes through `printable`.
+Commands print through `printable`, because strangers write into logs.
 """
 
 import io
@@ -16,7 +16,7 @@ from sqlite_log_handler._logfile.printable import printable, without_joiners
 # Gives a text the colour of its level.
 Paint: TypeAlias = Callable[[str, int], str]
 
-# What is in memory at a time: so many lines, or so many characters.
+# Lines, and characters, in memory at a time.
 LINES_AT_ONCE: Final = 1_000
 _TEXT_AT_ONCE: Final = 256 * 1024
 
@@ -79,14 +79,14 @@ def batches(
 
 def say(text: str) -> None:
     """
-    Tell the operator something that is no part of the output.
+    Tell the operator something that is not part of the output.
     """
     sys.stderr.write(f"sqlite-log: {printable(text)}\n")
 
 
 def is_terminal() -> bool:
     """
-    Tell whether somebody looks at what is printed.
+    Tell whether standard output is a terminal.
     """
     return sys.stdout.isatty()
 
@@ -108,7 +108,7 @@ def has_colours(when: str) -> bool:
 
 def fit(line: str) -> str:
     """
-    Cut a line of a table to the width of the terminal; what is not printed on one stays whole.
+    Cut a line of a table to the width of the terminal; elsewhere lines stay whole.
     """
     width = terminal_width()
     return line if width_of(line) <= width or not is_terminal() else f"{line[: width - 3]}..."
@@ -133,7 +133,7 @@ def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def plain(text: str, levelno: int) -> str:  # noqa: ARG001 - takes what `coloured` takes
     """
-    Return `text` as it is.
+    Return `text` unchanged.
     """
     return text
 
@@ -155,14 +155,14 @@ def painter(when: str) -> Paint:
 
 def terminal_width(least: int = 40, most: int = 1_000) -> int:
     """
-    Return how many columns to fill: those of the terminal, 100 without one.
+    Return how many columns to fill: the width of the terminal, or 100 without one.
     """
     return min(max(shutil.get_terminal_size(fallback=(100, 24)).columns, least), most)
 
 
 def shows(characters: str) -> bool:
     """
-    Tell whether the output can hold these characters, whatever the terminal's font.
+    Tell whether the encoding of the output has these characters; the font is another matter.
     """
     try:
         characters.encode(sys.stdout.encoding or "ascii")

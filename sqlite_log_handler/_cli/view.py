@@ -41,7 +41,7 @@ class View:
     def __init__(self, options: argparse.Namespace) -> None:
         self.found = False
         self._reverse: bool = options.reverse
-        # What is shown now is all; otherwise a gap behind the last row goes before the row that comes next.
+        # Nothing follows. Otherwise a gap after the last row is drawn before the row that comes next.
         self._ends: bool = not options.follow and options.cursor_file is None
         self._is_document: bool = options.output == "json"
         self._asks_for_gaps: bool = options.gaps

@@ -5,7 +5,7 @@ Why a file cannot be written as a log, or read as one: one error for each condit
 
 class LogFileError(Exception):
     """
-    The file at the path cannot be used as a log. If there is one, it was left as it is.
+    The file at the path cannot be used as a log. An existing file was left alone.
 
     Base of the errors that name the condition, for those who want to catch all of them.
     """

@@ -1,7 +1,7 @@
 """
 Points in time as people write them: `yesterday`, `-1h`, `10 min ago`, `@1700000000`, ISO 8601.
 
-Pure: the present is handed in. What is understood is what systemd.time(7) says, as far as the past is concerned.
+Pure: the caller hands in the present. The forms are those of systemd.time(7), as far as they are about the past.
 """
 
 import re
@@ -44,7 +44,7 @@ def parse_time(text: str, now: datetime) -> datetime:
                 return _aware(read(word, now), now)
         return _aware(datetime.fromisoformat(text.strip()), now)
     except (ValueError, OverflowError) as error:
-        message = f"{text!r} is no point in time: {HELP}"
+        message = f"{text!r} is not a point in time: {HELP}"
         raise ValueError(message) from error
 
 

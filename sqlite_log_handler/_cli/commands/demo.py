@@ -207,7 +207,7 @@ def jobs_from_standard_library() -> list[Job]:
 
 def hash_file(logger: logging.Logger, path: Path, top: Path) -> int:
     """
-    Hash one file and log it; what is odd about it is logged at another level.
+    Hash one file and log it, an odd one at another level.
     """
     name = path.relative_to(top).as_posix()
     try:
@@ -231,12 +231,12 @@ def jobs_from_logs(files: Sequence[str]) -> list[Job]:
     Return one job for each line of the text logs `files`.
 
     Raises:
-        DemoError: a file cannot be read, or there is no line in any of them.
+        DemoError: a file cannot be read, or none has a line.
     """
     jobs: list[Job] = []
     size = 0
     for name in files:
-        # The name of a file may hold anything; the name of a logger is printed by whoever prints records.
+        # A file may have any name, but other handlers print the name of a logger.
         logger = logging.getLogger("replay." + re.sub(r"[^\w-]", "_", Path(name).stem))
         try:
             # surrogateescape: bytes that are not UTF-8 stand in real logs, and the handler has to take them.

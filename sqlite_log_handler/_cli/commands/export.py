@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
             else:
                 count = write_parquet(found, file)
     if not count and options.output not in _STANDARD:
-        # What is left of it, as a head of CSV, would be in the way of the next run.
+        # The file may have a head of CSV, and would be in the way of the next run.
         os.remove(options.output)
     return arguments.status_of(count, "no record matches; `sqlite-log stats` shows what there is")
 
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _output(path: str | None, *, binary: bool) -> Iterator[IO[Any]]:
     """
-    Open what is written to. A file that exists stays as it is.
+    Open the output. A file that exists is left alone.
     """
     if path in _STANDARD:
         file: IO[Any] = sys.stdout.buffer if binary else sys.stdout
@@ -121,7 +121,7 @@ def write_csv(rows: Iterable[Row], file: IO[str], *, safe: bool = False) -> int:
     Args:
         rows: Rows to write.
         file: Takes the text.
-        safe: Escape what a terminal would obey; a file gets the text as it is.
+        safe: Escape what a terminal would obey; a file gets the text unchanged.
     """
     file.write(",".join(Row._fields) + "\n")
     commas = len(Row._fields) - 1

@@ -1,5 +1,5 @@
 """
-The command `forward`: options and environment in, rows out to a receiver, until there are no more or a signal comes.
+`sqlite-log forward`: sends rows to a receiver, until there are no more or a signal comes.
 
 Modules that need the packages of the extra `otlp` are imported when the command runs.
 """
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     attributes = otlp.environment_attributes(os.environ, options.service)
     missing = [file for file in options.files if not os.path.isfile(file)]
     if missing and not options.follow:
-        raise FileNotFoundError(f"{missing[0]!r} is no file: name the file of a SQLiteHandler, or wait for it with -f")
+        raise FileNotFoundError(f"{missing[0]!r} is not a file: name one of a SQLiteHandler, or wait for it with -f")
     if hasattr(os, "nice") and os.nice(0) == 0:
         # The program that logs comes first: on two busy cores it keeps 0.93 of its rate beside this, and 0.76 without.
         os.nice(10)

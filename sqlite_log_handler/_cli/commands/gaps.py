@@ -39,12 +39,12 @@ def run(options: argparse.Namespace) -> int:
 
 def table(gaps: Sequence[Gap], clock: Clock) -> Iterator[str]:
     """
-    Yield the table: for each place and cause a line, and on a terminal that is too narrow a second one for whose.
+    Yield a line for each place and cause; on a narrow terminal the loggers stand on a second one.
     """
     if not gaps:
         return
     rows = [("since", "lasted", "records", "after id", "cause")]
-    whose = [""]
+    losers = [""]
     for (after_id, cause), group in groupby(gaps, lambda gap: (gap.after_id, gap.cause)):
         parts = list(group)
         since, until = min(gap.since_us for gap in parts), max(gap.until_us for gap in parts)
@@ -57,11 +57,11 @@ def table(gaps: Sequence[Gap], clock: Clock) -> Iterator[str]:
             if gap.logger:
                 name = f"{gap.logger} {gap.level}"
                 who[name] = who.get(name, 0) + gap.count
-        whose.append(printable(loudest(who)) if who else "")
+        losers.append(printable(loudest(who)) if who else "")
     count = len(rows) - 1
     rows.append(("", "", f"{sum(gap.count for gap in gaps):,}", "", f"in {count:,} gap{'s' if count != 1 else ''}"))
-    whose.append("")
-    lines = list(zip(columns(rows), whose, strict=True))
+    losers.append("")
+    lines = list(zip(columns(rows), losers, strict=True))
     if is_terminal() and max(width_of(line) + 2 + width_of(names) for line, names in lines) > terminal_width():
         for line, names in lines:
             yield line

@@ -21,11 +21,11 @@ from sqlite_log_handler._read.opening import named_errors, open_log
 from sqlite_log_handler._write.retention.limits import VACUUM_PAGES, Cut, Limits, State, count, seconds, size
 from sqlite_log_handler._write.retention.pruner import INCREMENTAL, Pruner, look, plan
 
-# How long to wait for whoever is writing, and for a reader that is in the way.
+# Seconds to wait for a process that writes, and for a reader that is in the way.
 _LOCK_TIMEOUT = 10.0
 _READER_TIMEOUT = 10.0
 
-# How long SQLite waits for a lock of its own: who waits holds the lock beside the file, and a writer waits for that.
+# Seconds that SQLite waits for its own locks: meanwhile we hold the lock beside the file, for which writers wait.
 _BUSY_TIMEOUT = 0.1
 
 # Between two pieces a writer may have its turn: as long as a piece took, but no longer.
@@ -69,7 +69,7 @@ def run(
 
     Raises:
         ValueError: A limit is out of range, or there is nothing to do.
-        LogFileError, OSError, sqlite3.Error: The file is no log, or cannot be written now.
+        LogFileError, OSError, sqlite3.Error: The file is not a log, or cannot be written now.
     """
     limits = Limits(
         None if options.max_age is None else seconds("--max-age", options.max_age),
@@ -77,7 +77,7 @@ def run(
         None if options.max_bytes is None else size("--max-bytes", options.max_bytes),
     )
     if not limits and not options.vacuum:
-        message = "what is to be kept? Give --max-age, --max-rows or --max-bytes, or --vacuum to give back free pages"
+        message = "nothing to do: give --max-age, --max-rows or --max-bytes, or --vacuum to give back free pages"
         raise ValueError(message)
     path = os.path.abspath(arguments.file_of(options))
     real = os.path.realpath(path)
@@ -106,7 +106,7 @@ def _named_errors(path: str) -> Iterator[None]:
         try:
             yield
         except sqlite3.OperationalError as error:
-            # To those who only read, these mean something else.
+            # `named_errors` explains these to readers.
             if primary_code(error) in _MAY_NOT_WRITE:
                 raise _may_not_write(path) from error
             raise
@@ -217,7 +217,7 @@ class _Work:
         """
         Give back all free pages. Returns whether that was possible.
         """
-        # What is given back stands in the WAL until that is written back: with a reader in the way, it would only grow.
+        # Pages given back stand in the WAL until SQLite writes it back: with a reader in the way, it would only grow.
         if not self._write_back(connection):
             return False
         if connection.execute("PRAGMA auto_vacuum").fetchone() != (INCREMENTAL,):
@@ -292,8 +292,8 @@ COMMAND: Final = Command(
     description="Delete the oldest rows of a log until it is within the given limits. Rows go in small chunks, so "
     "that a program that logs into the file is not held up. The table `prunes` records each deletion.",
     examples=[
-        ("sqlite-log prune app-log.db --max-age 30d", "delete what is older than 30 days"),
-        ("sqlite-log prune app-log.db --max-bytes 500MB --dry-run", "say what would have to go"),
+        ("sqlite-log prune app-log.db --max-age 30d", "delete rows older than 30 days"),
+        ("sqlite-log prune app-log.db --max-bytes 500MB --dry-run", "say which rows would have to go"),
         ("sqlite-log prune app-log.db --vacuum", "give free pages back to the file system"),
     ],
     add_arguments=_add_arguments,

@@ -19,7 +19,7 @@ _AROUND: Final = 10
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with each record that comes, until Ctrl-C")
+    parser.add_argument("-f", "--follow", action="store_true", help="show each new record, until Ctrl-C")
     parser.add_argument(
         "-n",
         "--lines",
@@ -65,7 +65,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cursor-file",
         metavar="PATH",
-        help="go on behind what was read the last time, and keep there how far that was",
+        help="resume after the last record read, and store the position in this file",
     )
     arguments.add_filters(parser)
 
@@ -107,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
     return arguments.status_of(view.found, nothing)
 
 
-# Flags that contradict each other: when that is so, and what is said.
+# When flags contradict each other, and what is wrong with them.
 _CONTRADICTIONS: Final[tuple[tuple[Callable[[argparse.Namespace], object], str], ...]] = (
     (
         lambda given: given.follow and (given.reverse or given.output == "json"),
@@ -115,15 +115,15 @@ _CONTRADICTIONS: Final[tuple[tuple[Callable[[argparse.Namespace], object], str],
     ),
     (
         lambda given: given.follow and given.until,
-        "-f shows what is still to come, which -U would leave out: give one of them",
+        "-f shows new records, which -U would leave out: give one of them",
     ),
     (
         lambda given: given.follow and (any(_context(given)) or given.around),
-        "-f shows what is still to come, so what follows it is not known yet: leave out -A, -B, -C and --around",
+        "-f shows new records, and the rows after them are not known yet: leave out -A, -B, -C and --around",
     ),
     (
         lambda given: given.cursor_file is not None and given.until,
-        "--cursor-file keeps how far the log was read, and -U would leave out what is never read again",
+        "--cursor-file stores how far the log was read, so the records that -U leaves out would never be shown",
     ),
     (
         lambda given: given.around and (given.lines is not None or given.reverse or given.cursor_file is not None),
@@ -163,11 +163,11 @@ COMMAND: Final = Command(
     description="Show the records of a log, the oldest first, and each gap where it is.",
     examples=[
         ("sqlite-log show app-log.db -n 20", "the newest 20"),
-        ("sqlite-log show app-log.db -f", "the newest 10, and each one that comes"),
+        ("sqlite-log show app-log.db -f", "the newest 10, and each new one"),
         ("sqlite-log app-log.db -p WARNING -S -1h", "warnings and above of the last hour"),
         ("sqlite-log app-log.db -l shop --exclude shop.cache", "a part of the hierarchy"),
         ("sqlite-log app-log.db -g 'timed? out|refused'", "by regular expression"),
-        ("sqlite-log app-log.db --where customer=c-17 -o verbose", "by attribute, with all there is to them"),
+        ("sqlite-log app-log.db --where 'status>=500' -C 3", "by attribute, with three rows before and after each"),
         ("sqlite-log app-log.db --run -1 -r -n 50", "the end of the last run but one, the newest first"),
     ],
     add_arguments=_add_arguments,

@@ -1,5 +1,5 @@
 """
-`sqlite-log top`: who produces the volume, and the line that makes it less.
+`sqlite-log top`: who logs most, and the line of code that makes it less.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(BY)} (default: logger)",
     )
     parser.add_argument(
-        "-n", "--lines", type=arguments.count, default=10, metavar="N", help="so many, or all (default: 10)"
+        "-n", "--lines", type=arguments.count, default=10, metavar="N", help="at most N lines, or all (default: 10)"
     )
     arguments.add_json(parser)
     arguments.add_utc(parser)
@@ -46,7 +46,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """
-    Show the loudest. Returns 1 when there is nobody.
+    Show who logs most. Returns 1 when nothing matched.
     """
     filters = arguments.filters_of(options)
     with arguments.open_reader(options) as reader:
@@ -87,7 +87,7 @@ def table(talkers: Sequence[Talker], by: str, most: int) -> Iterator[str]:
 
 def sparkline(parts: Sequence[int], highest: int) -> str:
     """
-    Draw numbers as a line of bars, all lines to one scale; nothing at all is a blank.
+    Draw numbers as bars, all lines to one scale; zero is a blank.
     """
     bars = _BARS if shows(_BARS) else _ASCII_BARS
     return "".join(bars[(part * len(bars) - 1) // highest] if part else " " for part in parts)
@@ -95,7 +95,7 @@ def sparkline(parts: Sequence[int], highest: int) -> str:
 
 def advice(reader: LogReader, talker: Talker, filters: Filters) -> Iterator[str]:
     """
-    Yield the line that makes the loudest logger log less, if that costs neither warnings nor errors.
+    Yield the line of code that makes the loudest logger log less, if that leaves out no warnings.
     """
     name = "" if talker.name == "root" else repr(talker.name)
     attempted = talker.records + (talker.dropped or 0)

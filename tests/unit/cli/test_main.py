@@ -52,9 +52,9 @@ ERRORS = {
     "top --where =x": "top: '=x' is not a condition: write KEY=VALUE, KEY!=VALUE, KEY>=NUMBER (or <, <=, >), "
     "KEY~REGEX, KEY if it is there, or !KEY if not",
     "-f -r": "show: -f has no end, so it goes neither with -r nor with -o json; -o jsonl has an object on each line",
-    "no-such.db -f -U -1h": "show: -f shows what is still to come, which -U would leave out: give one of them",
-    "--cursor-file c -U now": "show: --cursor-file keeps how far the log was read, and -U would leave out what is "
-    "never read again",
+    "no-such.db -f -U -1h": "show: -f shows new records, which -U would leave out: give one of them",
+    "--cursor-file c -U now": "show: --cursor-file stores how far the log was read, so the records that -U leaves out "
+    "would never be shown",
     "--cursor-file {folder}/text": "show: '{folder}/text' is not a cursor file: name one that does not exist yet, or "
     "the one that `show` wrote",
     "export --output {folder}/text": "export: '{folder}/text' exists: name a file that does not exist yet",
@@ -73,8 +73,8 @@ ERRORS = {
     "--help` says more",
     "forward a.db --batch-rows x": "forward: argument --batch-rows: 'x' is not a whole number; `sqlite-log forward "
     "--help` says more",
-    "-S 1h": "show: '1h' is a length of time, and no point in time: did you mean -1h?",
-    "-S 99999999999999d": "show: '99999999999999d' is no point in time: write ISO 8601 (2025-06-30, "
+    "-S 1h": "show: '1h' is a length of time, not a point in time: did you mean -1h?",
+    "-S 99999999999999d": "show: '99999999999999d' is not a point in time: write ISO 8601 (2025-06-30, "
     "'2025-06-30 12:00', 2025-06-30T12:00:00Z), a time of today (12:00), now, today, yesterday, -1h, '10 min ago', or "
     "@seconds since 1970",
     "-g a{99999999999}": "show: 'a{99999999999}' is no regular expression: the repetition number is too large; a text "

@@ -49,8 +49,8 @@ def test_what_is_understood(text, expected):
     "text", ["", "soon", "ago", "-", "-1", "-1 fortnight", "@", "@x", "25:00", "2025-13-01", "1h ago ago", "@1e999"]
 )
 def test_what_is_not_understood(text):
-    """What is no point in time is refused, and the error says what can be written."""
-    with pytest.raises(ValueError, match=f"^{re.escape(repr(text))} is no point in time: write ISO 8601"):
+    """What is not a point in time is refused, and the error says what can be written."""
+    with pytest.raises(ValueError, match=f"^{re.escape(repr(text))} is not a point in time: write ISO 8601"):
         parse_time(text, NOW)
 
 

@@ -142,7 +142,7 @@ def test_levels_of_python_keep_their_names(connection):
     [
         ({"level": "LOUD"}, "'LOUD' is no level of this log: write one of TRACE, DEBUG, INFO, WARNING, a number"),
         ({"level": 2**70}, "level .* is beyond 64 bits"),
-        ({"since": "soon"}, "'soon' is no point in time"),
+        ({"since": "soon"}, "'soon' is not a point in time"),
         ({"pattern": "(unclosed"}, "'.unclosed' is no regular expression: .*; a text as it is goes with -F"),
         ({"run": 4}, "there is no run 4: the log has 3; 0 is the last"),
         ({"run": -3}, "there is no run -3"),

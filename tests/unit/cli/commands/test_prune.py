@@ -174,8 +174,8 @@ def test_the_log_may_be_named_by_the_environment(prune, log, path, query, monkey
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "Give --max-age, --max-rows or --max-bytes, or --vacuum"),
-        (["--dry-run"], "Give --max-age"),
+        ([], "give --max-age, --max-rows or --max-bytes, or --vacuum"),
+        (["--dry-run"], "give --max-age"),
         (["--max-age", "yesterday"], "--max-age: 'yesterday' is not a length of time: write 90s"),
         (["--max-rows", "0"], "--max-rows=0: must be 1 or more"),
         (["--max-bytes", "5"], "--max-bytes='5': must be 1,048,576 bytes or more, and is 5 bytes"),
@@ -184,7 +184,7 @@ def test_the_log_may_be_named_by_the_environment(prune, log, path, query, monkey
 def test_a_wrong_limit_is_named(prune, log, arguments, told):
     """What cannot be done is said with the flag, its value, and what is allowed."""
     log(1)
-    with pytest.raises(ValueError, match=r"must be|not a length of time|Give") as raised:
+    with pytest.raises(ValueError, match=r"must be|not a length of time|give") as raised:
         prune(*arguments)
 
     assert told in str(raised.value)

@@ -182,7 +182,7 @@ def test_a_pattern_is_looked_for_without_a_word_about_it(start, shop):
 
 def test_a_length_of_time_is_not_taken_for_a_point(run):
     """Who writes `-S '1 hour'` is told what was meant, as one has to write it in a shell."""
-    note = "sqlite-log show: '1 hour' is a length of time, and no point in time: did you mean '-1 hour'?\n"
+    note = "sqlite-log show: '1 hour' is a length of time, not a point in time: did you mean '-1 hour'?\n"
 
     assert (2, []) == run("-S", "1 hour", stderr=note)
 
