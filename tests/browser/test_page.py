@@ -247,6 +247,14 @@ def test_who_logs_most(shop, serve, open_tab):
     tab.page.locator(".meter", has_text="shop.cart").click()
     tab.wait_until("document.querySelector('.chip')?.textContent.includes('shop.cart')")
     tab.wait_for_line("order 2990")
+    for by, kind in (("call site", "call site"), ("level", "level"), ("thread", "thread"), ("process", "process")):
+        tab.page.goto(re.sub(r"\?.*", "", tab.page.url))
+        tab.page.click("#show-top")
+        tab.page.get_by_role("button", name=by, exact=True).click()
+        tab.page.locator(".actions button[aria-pressed=true]", has_text=by).wait_for()
+        tab.page.locator(".meter").first.click()
+        tab.wait_until(f"document.querySelector('.chip b')?.textContent === '{kind}'")
+        tab.wait_until("document.querySelectorAll('#rows .row').length > 0")
 
 
 def test_zooming_into_time(shop, serve, open_tab):

@@ -103,7 +103,7 @@ async function near(row, asked, utc, signal, onContext) {
   return element("div", { className: "near" }, ...lines, element("div", { className: "actions" }, button("Show in the whole log", () => onContext(row.id))));
 }
 
-const BY = { logger: "logger", source: "source", level: "level", exception: "exception", thread: "thread" };
+const BY = { logger: "logger", source: "source", level: "level", exception: "exception", thread: "thread", process: "pid" };
 let by = "logger";
 
 export async function showTop(body, { signal, again }) {
@@ -127,6 +127,7 @@ export async function showTop(body, { signal, again }) {
 // The names of groups are written for people; a filter takes the part that it knows.
 function choose({ name }) {
   if (by === "source") state.only("source", name.split(" ").find((part) => /:\d+$/.test(part)) ?? name);
+  else if (by === "process") state.only("pid", name.split(" ", 1)[0]);
   else state.only(BY[by], by === "level" && name.startsWith("Level ") ? name.slice(6) : name);
 }
 
