@@ -25,7 +25,7 @@ import orders
 from everything import logger
 from sqlite_log_handler import SQLiteHandler
 
-small = SQLiteHandler("small-log.db", capacity=20, reserve=0, flush_interval=0.01)
+small = SQLiteHandler("small-log.db", capacity=20, reserve=0, fair_share=1, flush_interval=0.01)
 told = []
 logger.remove()
 logger.add(small, format=lambda record: "{message}", filter={"sqlite_log_handler": False})

@@ -15,7 +15,8 @@ import nbformat
 
 notebook = nbformat.read("analysis.ipynb", as_version=4)
 configures, logs = notebook.cells
-counts = "len(logging.getLogger().handlers), sum('_monitor' in thread.name for thread in threading.enumerate())"
+threads = "[thread.name for thread in threading.enumerate()]"
+counts = f"len(logging.getLogger().handlers), {threads}.count('sqlite_log_handler')"
 notebook.cells.append(nbformat.v4.new_code_cell(f"import threading\\nprint({counts})"))
 client = nbclient.NotebookClient(notebook, timeout=60)
 with client.setup_kernel():
