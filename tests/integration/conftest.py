@@ -40,7 +40,7 @@ import logging
 
 from sqlite_log_handler import SQLiteHandler
 
-handler = SQLiteHandler("app-log.db", capacity=200)
+handler = SQLiteHandler("app-log.db", capacity=200, fair_share=1)
 logging.getLogger().addHandler(handler)
 logging.getLogger().setLevel("DEBUG")
 orders = logging.getLogger("shop.orders")
