@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 
 from sqlite_log_handler import LogReader, Row, SQLiteHandler
 from sqlite_log_handler._logfile.times import from_microseconds
+from sqlite_log_handler._read.reader import windows
 from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.row import make_row
 from sqlite_log_handler._write.writer import Writer
@@ -104,6 +105,8 @@ def _queries(report: Report, options: Options, file: str, count: int) -> None:
             "pattern with a literal": (500, 0, lambda: len(list(reader.rows(pattern=r"no such text \d+")))),
             "pattern without a literal": (None, 0, lambda: len(list(reader.rows(pattern=r"\d{12}")))),
             "attribute": (None, None, lambda: len(list(reader.rows(attributes={"request_id": "r-5"})))),
+            "condition": (600, None, lambda: len(list(reader.rows(where="seconds>=140")))),
+            "context of a rare text": (300, None, lambda: _in_context(reader, text="order 9999")),
             "histogram": (None, None, lambda: len(reader.histogram())),
             "stats": (None, count, lambda: reader.stats().rows),
         }
@@ -125,6 +128,14 @@ def _queries(report: Report, options: Options, file: str, count: int) -> None:
     for name, (limit, _, _) in cases.items():
         if limit is not None:
             report.bound(name, "<=", limit, middle(samples[name]), min(samples[name]), unit=" ms")
+
+
+def _in_context(reader: LogReader, **filters: Any) -> int:
+    """
+    Count the rows that `show -C 3` shows.
+    """
+    pieces = windows(reader, filters, None, 3, 3)  # type: ignore[arg-type]
+    return sum(1 for low, high in pieces for _ in reader.rows(after_id=low - 1, up_to_id=high))
 
 
 def _count(reader: LogReader, **filters: Any) -> int:

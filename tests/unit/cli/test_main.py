@@ -79,6 +79,8 @@ ERRORS = {
     "@seconds since 1970",
     "-g a{99999999999}": "show: 'a{99999999999}' is no regular expression: the repetition number is too large; a text "
     "as it is goes with -F or `text=`",
+    "--rever": "show: unrecognized arguments: --rever; `sqlite-log show --help` says more",
+    "forward a.db --retry 5": "forward: unrecognized arguments: --retry 5; `sqlite-log forward --help` says more",
     "--colour": "show: unrecognized arguments: --colour; `sqlite-log show --help` says more",
     "gaps a.db -g x": "gaps: unrecognized arguments: -g x; `sqlite-log gaps --help` says more",
     "top a.db b.db": "top: one log at a time: 'b.db' is one too many; `sqlite-log top --help` says more",
