@@ -24,6 +24,7 @@ from sqlite_log_handler._write.handler import SQLiteHandler, Stats
 
 if TYPE_CHECKING:
     from sqlite_log_handler._read.filters import FilterError
+    from sqlite_log_handler._read.patterns import Pattern
     from sqlite_log_handler._read.reader import LogReader
     from sqlite_log_handler._read.rows import Row
     from sqlite_log_handler._read.statistics import Books, Bucket, Cursor, Gap, LogStats
@@ -47,6 +48,7 @@ __all__ = [
     "LogStats",
     "MissingFileError",
     "NewerSchemaError",
+    "Pattern",
     "Row",
     "SQLiteHandler",
     "Stats",
@@ -60,6 +62,7 @@ _READING = {
     "FilterError": "filters",
     "LogReader": "reader",
     "Row": "rows",
+    "Pattern": "patterns",
     "Talker": "top",
 }
 

@@ -29,7 +29,7 @@ import yaml
 from pages import DOCS, README, ROOT, Block, blocks_of, commands_of
 
 import sqlite_log_handler
-from sqlite_log_handler import Books, Bucket, Cursor, Gap, LogReader, LogStats, SQLiteHandler, Stats, Talker
+from sqlite_log_handler import Books, Bucket, Cursor, Gap, LogReader, LogStats, Pattern, SQLiteHandler, Stats, Talker
 from sqlite_log_handler._cli.main import COMMANDS, command_of
 from sqlite_log_handler._read.filters import Filters
 
@@ -393,7 +393,9 @@ def test_every_method_and_filter_of_the_reader_has_its_place(name):
     assert re.search(rf"`(\w+\.)?{name}\b", (DOCS / "reader.md").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("kind", [Books, Bucket, Cursor, Gap, LogStats, Talker], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [Books, Bucket, Cursor, Gap, LogStats, Pattern, Talker], ids=lambda kind: kind.__name__
+)
 def test_every_number_of_the_reader_has_its_place(kind):
     """docs/reader.md names every field of what LogReader returns."""
     text = (DOCS / "reader.md").read_text("utf-8")

@@ -27,7 +27,7 @@ ALL: Final = sys.maxsize
 _SYSLOG: Final = {"1": 50, "2": 50, "3": 40, "4": 30, "5": 20, "6": 20, "7": 10}
 
 # Their values may begin with a minus: -S -1h.
-_TIMES: Final = ("-S", "--since", "-U", "--until", "--around")
+_TIMES: Final = ("-S", "--since", "-U", "--until", "--around", "--new-since")
 
 
 def whole_number(text: str) -> int:
@@ -190,6 +190,12 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         "--exception", metavar="CLASS", help="with an exception of this class, with or without its module"
     )
     group.add_argument(
+        "--pattern-of",
+        type=whole_number,
+        metavar="ID",
+        help="that say the same as the row with this id, as `sqlite-log patterns` counts them",
+    )
+    group.add_argument(
         "--where",
         action="append",
         metavar="CONDITION",
@@ -256,6 +262,7 @@ def filters_of(options: argparse.Namespace) -> Filters:
         "exception": given.get("exception"),
         "where": given.get("where"),
         "run": given.get("started"),
+        "pattern_of": given.get("pattern_of"),
         "after_id": given.get("after_id"),
         "up_to_id": given.get("up_to_id"),
     }

@@ -16,6 +16,7 @@ from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._logfile.times import HELP, from_microseconds, microseconds, parse_time
 from sqlite_log_handler._read.conditions import condition_terms
 from sqlite_log_handler._read.search import Term, attribute_terms, pattern_terms, text_terms
+from sqlite_log_handler._read.templates import says_something
 
 Names: TypeAlias = str | Collection[str]
 Scalar: TypeAlias = str | int | float | bool | None
@@ -54,6 +55,7 @@ class Filters(TypedDict, total=False):
     attributes: Mapping[str, Scalar] | None
     where: Names | None
     run: int | None
+    pattern_of: int | None
     without: Mapping[str, Any] | None
     after_id: int | None
     up_to_id: int | None
@@ -166,6 +168,7 @@ _ALLOWED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "attributes": (_is_attributes, "a dict of str to str, int, float, bool or None"),
     "where": (_is_names, "a condition as 'status>=500', or several in a list"),
     "run": _INTEGER,
+    "pattern_of": _INTEGER,
     "without": (lambda value: isinstance(value, Mapping), "a dict of filters, as {'thread': 'worker-1'}"),
     "after_id": _INTEGER,
     "up_to_id": _INTEGER,
@@ -247,6 +250,25 @@ def _process(_: Ask, pid: int) -> list[Term]:
 
 def _run(ask: Ask, number: int) -> list[Term]:
     return [("process_id IN (SELECT value FROM json_each(?))", (json.dumps(run_processes(ask, number)),))]
+
+
+def _pattern_of(ask: Ask, id_: int) -> list[Term]:
+    row = f"SELECT source_id FROM records WHERE id = {integer('pattern_of', id_)}"  # noqa: S608 - a number
+    same = f"""
+    SELECT other.id, CAST(one.template AS TEXT), CAST(other.template AS TEXT),
+        one.lineno = other.lineno AND one.func = other.func
+    FROM sources AS one JOIN sources AS other USING (logger, pathname) WHERE one.id = ({row})
+    """  # noqa: S608 - same
+    found = ask(same)
+    if not found:
+        message = f"there is no row {id_}, so it has no pattern: `sqlite-log patterns` lists them, each with an id"
+        raise FilterError(message)
+    ids = [
+        other
+        for other, template, others, is_same_line in found
+        if (template == others if says_something(template) else is_same_line and not says_something(others))
+    ]
+    return [("source_id IN (SELECT value FROM json_each(?))", (json.dumps(ids),))]
 
 
 def _thread(_: Ask, thread: int | str) -> list[Term]:
@@ -489,6 +511,7 @@ _TERMS: Final[Mapping[str, Callable[[Ask, Any], list[Term]]]] = {
     "level": _level,
     "run": _run,
     "process": _process,
+    "pattern_of": _pattern_of,
     "logger": _logger,
     "exclude": _exclude,
     "thread": _thread,

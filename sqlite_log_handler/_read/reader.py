@@ -12,8 +12,9 @@ from typing import Any, Literal, Self, TypeAlias, Unpack
 
 from sqlite_log_handler._logfile.connect import identity_of
 from sqlite_log_handler._logfile.errors import EmptyFileError, MissingFileError
-from sqlite_log_handler._read import statistics, top
+from sqlite_log_handler._read import patterns, statistics, top
 from sqlite_log_handler._read.filters import Filters, below, integer, settled, where
+from sqlite_log_handler._read.patterns import Moment, Pattern
 from sqlite_log_handler._read.rows import SELECT_JSON, SELECT_ROW, Row, select
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.statistics import Books, Bucket, Gap, LogStats
@@ -129,6 +130,7 @@ class LogReader:
     - `attributes`: A dict of what was given as `extra`, compared as text, and numbers as numbers.
     - `where`: Conditions on attributes, one or several: `status>=500`, `status!=200`, `user.plan=pro`, `path~^/api`,
       `key` (is there), `!key`.
+    - `pattern_of`: The id of a row, for all rows of its pattern; see `patterns`.
     - `after_id`, `up_to_id`: Bounds of `id`.
 
     A reader may be handed from thread to thread, and is for one of them at a time.
@@ -190,6 +192,12 @@ class LogReader:
         End the statement that another thread runs with this reader, which raises there. Nothing happens between two.
         """
         self._scan.interrupt()
+
+    def level_names(self) -> dict[int, str]:
+        """
+        Return the names of levels by their numbers.
+        """
+        return statistics.level_names(self._question())
 
     def last_id(self) -> int:
         """
@@ -335,6 +343,17 @@ class LogReader:
             filters: See the class.
         """
         return top.top(self._question(), by, filters)
+
+    def patterns(self, *, new_since: Moment | None = None, **filters: Unpack[Filters]) -> list[Pattern]:
+        """
+        Count the rows that match by pattern: those of one template, or of one call site where there is no template.
+
+        Args:
+            new_since: Only patterns that no row before has: a time as for `since`, or an integer, which is a run as for
+                `run`.
+            filters: See the class.
+        """
+        return patterns.patterns(self._question(), new_since, filters)
 
     def gaps(self, **filters: Unpack[Filters]) -> list[Gap]:
         """

@@ -257,7 +257,7 @@ def stats(scan: Scan, now_us: int) -> LogStats:
         first_us=first_us,
         last_us=last_us,
         levels=dict(sorted(levels.items())),
-        level_names=dict(scan.all(f"SELECT {whole('levelno')}, {text('name')} FROM levels ORDER BY 1")),  # noqa: S608 - our own names
+        level_names=level_names(scan),
         loggers=scan.one("SELECT count(DISTINCT logger) FROM sources"),
         sources=scan.one("SELECT count(id) FROM sources"),
         processes=scan.one("SELECT count(id) FROM processes"),
@@ -272,6 +272,13 @@ def stats(scan: Scan, now_us: int) -> LogStats:
         auto_vacuum=_VACUUM[scan.one("PRAGMA auto_vacuum")],
         cursors=tuple(_cursors(scan, now_us)),
     )
+
+
+def level_names(scan: Scan) -> dict[int, str]:
+    """
+    Read the names of levels.
+    """
+    return dict(scan.all(f"SELECT {whole('levelno')}, {text('name')} FROM levels ORDER BY 1"))  # noqa: S608 - our own names
 
 
 def _cursors(scan: Scan, now_us: int) -> Iterator[Cursor]:

@@ -1,0 +1,121 @@
+"""
+`sqlite-log patterns`: which records say the same, how often, and which have never been seen before.
+"""
+
+import argparse
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import zip_longest
+from typing import Final
+
+from sqlite_log_handler._cli import arguments
+from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.formats import Clock, json_document
+from sqlite_log_handler._cli.terminal import columns, fit, write_lines
+from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._read.patterns import Pattern
+
+_RUN: Final = re.compile(r"-?\d{1,9}")
+GUESSED: Final = " (guessed)"
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    arguments.add_file(parser)
+    parser.add_argument(
+        "--new-since",
+        metavar="TIME|RUN",
+        help="only patterns that no record before has; a run is a number as for --run, 0 for the last",
+    )
+    parser.add_argument(
+        "-n", "--lines", type=arguments.count, default=20, metavar="N", help="so many, or all (default: 20)"
+    )
+    arguments.add_json(parser)
+    arguments.add_utc(parser)
+    arguments.add_filters(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """
+    Show the patterns. Returns 1 when there is none.
+    """
+    filters = arguments.filters_of(options)
+    new_since = moment_or_run(options.new_since, utc=options.utc)
+    with arguments.open_reader(options) as reader:
+        found = reader.patterns(new_since=new_since, **filters)
+        names = reader.level_names()
+    if options.output == "json":
+        write_lines(json_document(found[: options.lines]))
+        return 0 if found else 1
+    write_lines(table(found, names, options.lines, utc=options.utc))
+    return arguments.status_of(found, "no pattern matches; `sqlite-log stats` shows what there is")
+
+
+def moment_or_run(text: str | None, *, utc: bool) -> datetime | int | None:
+    """
+    Read what `--new-since` is given.
+    """
+    if text is None:
+        return None
+    return int(text) if _RUN.fullmatch(text) else arguments.moment(text, utc=utc)
+
+
+def table(found: Sequence[Pattern], names: Mapping[int, str], most: int, *, utc: bool) -> Iterator[str]:
+    """
+    Yield the table: for each pattern its numbers, its text, and the newest record of it.
+    """
+    if not found:
+        return
+    clock = Clock("%Y-%m-%d %H:%M:%S", utc=utc)
+    rows = [("records", "share", "first seen", "last seen", "id", "levels")]
+    rows += (
+        (
+            f"{pattern.records:,}", f"{pattern.share:.1%}", clock(pattern.first_us), clock(pattern.last_us),
+            str(pattern.last_id), printable(levels_of(pattern.levels, names)),
+        )
+        for pattern in found[:most]
+    )  # fmt: skip
+    rest = found[most:]
+    if rest:
+        records, share = sum(pattern.records for pattern in rest), sum(pattern.share for pattern in rest)
+        rows.append((f"{records:,}", f"{share:.1%}", "", "", "", f"{len(rest):,} more; -n all shows them"))
+    head, *lines = columns(rows)
+    yield head
+    for line, pattern in zip_longest(lines, found[:most]):
+        yield line
+        if pattern is not None:
+            yield fit(f"  {one_line(f'{pattern.logger}: {pattern.text}')}{GUESSED if pattern.is_guessed else ''}")
+            if pattern.sample and not pattern.is_guessed:
+                yield fit(f"    {one_line(pattern.sample)}")
+
+
+def levels_of(levels: Mapping[int, int], names: Mapping[int, str]) -> str:
+    """
+    Name the levels of a pattern, with their numbers where there is more than one.
+    """
+    named = {names.get(level, f"Level {level}"): count for level, count in levels.items()}
+    if len(named) == 1:
+        return next(iter(named))
+    return ", ".join(f"{name} {count:,}" for name, count in named.items())
+
+
+def one_line(text: str) -> str:
+    """
+    Make a text of several lines one that a terminal shows.
+    """
+    return printable(" ".join(text.split()))
+
+
+COMMAND: Final = Command(
+    name="patterns",
+    description="Show which records say the same: those of one template, as 'order %d paid', counted exactly. Where a "
+    "program puts its values into the message by itself, as an f-string does, those of one call site, with a message "
+    "in which values are masked, marked as guessed.",
+    examples=[
+        ("sqlite-log patterns app-log.db", "the most frequent, with a record of each"),
+        ("sqlite-log patterns app-log.db --new-since 0 -p WARNING", "warnings that no earlier run has logged"),
+        ("sqlite-log show app-log.db --pattern-of 1234", "the records of one of them, by its id"),
+    ],
+    add_arguments=_add_arguments,
+    run=run,
+)

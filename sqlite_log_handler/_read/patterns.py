@@ -1,0 +1,219 @@
+"""
+Patterns: which records say the same, but for the values in them.
+
+`logging` is handed the template and the values apart, so a pattern is a template of a file and a logger, exactly. Where
+the file has no template, because the program put its values in by itself, a pattern is a call site. Its text is then
+the newest message with numbers and identifiers masked, and it is marked as guessed.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Final, TypeAlias
+
+from sqlite_log_handler._read.filters import LOWEST, Filters, Where, run_processes, where
+from sqlite_log_handler._read.rows import text, whole
+from sqlite_log_handler._read.scan import Scan
+from sqlite_log_handler._read.templates import masked, says_something
+
+Moment: TypeAlias = datetime | date | str | int
+
+# Patterns that get a sample, the most frequent ones; characters of each, and how many are read at once.
+_SAMPLES: Final = 1_000
+_SAMPLE_LENGTH: Final = 300
+_SAMPLES_AT_ONCE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """
+    What records that say the same have in common; times in microseconds since 1970.
+
+    `text` is the template, or a masked message where `is_guessed`. `source` is the call site of the newest record, of
+    which `last_id` is the id and `sample` the message. `share` is that of all records counted, 0 to 1; `levels` has the
+    records by the number of their level. Only the thousand most frequent patterns have a `sample`.
+    """
+
+    text: str
+    is_guessed: bool
+    logger: str
+    source: str
+    records: int
+    share: float
+    levels: dict[int, int]
+    first_us: int
+    last_us: int
+    last_id: int
+    sample: str
+
+
+# (logger, pathname, lineno, func, template)
+_Source: TypeAlias = tuple[str, str, int, str, str]
+# Of a template the line does not matter: it moves with each change of the file.
+_Key: TypeAlias = tuple[str, str, int, str, str]
+
+
+class _Sums:
+    """
+    What one pattern has logged, added up.
+    """
+
+    __slots__ = ("first_us", "last_id", "last_us", "levels", "source")
+
+    def __init__(self) -> None:
+        self.levels: dict[int, int] = defaultdict(int)
+        self.first_us, self.last_us, self.last_id = 1 << 63, LOWEST, LOWEST
+        self.source: _Source = ("?", "?", 0, "?", "")
+
+    def add(self, source: _Source, levelno: int, found: tuple[int, int, int, int]) -> None:
+        """
+        Add what one call site has logged in one span of ids: records, the first time, the last, and the last id.
+        """
+        records, first_us, last_us, last_id = found
+        self.levels[levelno] += records
+        self.first_us = min(self.first_us, first_us)
+        self.last_us = max(self.last_us, last_us)
+        if last_id > self.last_id:
+            self.last_id, self.source = last_id, source
+
+
+def patterns(scan: Scan, new_since: Moment | None, filters: Filters, now: datetime | None = None) -> list[Pattern]:
+    """
+    Count records by pattern; see `LogReader.patterns`.
+    """
+    chosen = where(scan.all, filters, now)
+    if new_since is None:
+        found = _counted(scan, _sources(scan), chosen)
+        return _described(found, _samples(scan, found.values()))
+    later, new = compared(scan, chosen, begin_of(scan, new_since, now))
+    return [pattern for pattern in later if pattern.last_id in new]
+
+
+def compared(scan: Scan, chosen: Where, begin_us: int) -> tuple[list[Pattern], set[int]]:
+    """
+    Count the records from `begin_us` on by pattern, and return which of them no older row has, by their `last_id`.
+    """
+    sources = _sources(scan)
+    # What an older row has said is not new, whatever the filters leave of the older rows.
+    older = _counted(scan, sources, Where("+created_us < ?", (begin_us,), until_us=begin_us))
+    since_us = begin_us if chosen.since_us is None else max(begin_us, chosen.since_us)
+    later = chosen._replace(
+        sql=f"{chosen.sql} AND +created_us >= ?", parameters=(*chosen.parameters, begin_us), since_us=since_us
+    )
+    found = _counted(scan, sources, later)
+    guessed = [sums for key, sums in older.items() if not key[4]]
+    texts = {**_samples(scan, guessed), **_samples(scan, found.values())}
+    said = {_moved(sums, texts) for sums in guessed}
+    described = _described(found, texts)
+    new = {
+        sums.last_id for key, sums in found.items() if key not in older and (key[4] or _moved(sums, texts) not in said)
+    }
+    return described, new
+
+
+def begin_of(scan: Scan, new_since: Moment, now: datetime | None = None) -> int:
+    """
+    Return when a time or a run begins, in microseconds.
+    """
+    if isinstance(new_since, int):
+        ids = ",".join(map(str, run_processes(scan.all, new_since)))
+        return int(scan.one(f"SELECT {whole('min(started_us)')} FROM processes WHERE id IN ({ids})"))  # noqa: S608 - numbers
+    since_us = where(scan.all, {"since": new_since}, now).since_us
+    return LOWEST if since_us is None else since_us
+
+
+def _sources(scan: Scan) -> dict[int, _Source]:
+    columns = ", ".join([*map(text, ("logger", "pathname")), whole("lineno"), *map(text, ("func", "template"))])
+    return {id_: tuple(source) for id_, *source in scan.all(f"SELECT id, {columns} FROM sources")}  # noqa: S608 - our own names
+
+
+def _key(source: _Source) -> _Key:
+    logger, pathname, lineno, func, template = source
+    return (logger, pathname, 0, "", template) if says_something(template) else (logger, pathname, lineno, func, "")
+
+
+# Packed into one number, what is sorted for the GROUP BY is a fifth less. A level above 255 is counted by itself.
+_PACKED: Final = """
+SELECT who >> 8, who & 255, count(*), min(created_us), max(created_us), max(id) FROM (
+    SELECT CASE WHEN levelno BETWEEN 0 AND 255 AND source_id BETWEEN 0 AND 1 << 50 THEN source_id << 8 | levelno
+        ELSE -1 END AS who, created_us, id
+    FROM records WHERE id BETWEEN ? AND ? AND {0} LIMIT -1
+) GROUP BY who
+"""
+_UNPACKED: Final = f"""
+SELECT {whole("source_id")} AS source, {whole("levelno")} AS level, count(*), {whole("min(created_us)")},
+    {whole("max(created_us)")}, max(id)
+FROM records WHERE id BETWEEN ? AND ? AND {{0}} AND NOT coalesce(
+    levelno BETWEEN 0 AND 255 AND source_id BETWEEN 0 AND 1 << 50, 0
+) GROUP BY 1, 2
+"""  # noqa: S608 - our own names
+
+
+def _counted(scan: Scan, sources: dict[int, _Source], chosen: Where) -> dict[_Key, _Sums]:
+    found: dict[_Key, _Sums] = defaultdict(_Sums)
+    keys = {id_: _key(source) for id_, source in sources.items()}
+    unknown: _Source = ("?", "?", 0, "?", "")
+    for span in scan.spans(chosen):
+        parameters = (*span, *chosen.parameters)
+        groups = scan.all(_PACKED.format(chosen.sql), parameters)
+        if groups and groups[0][0] < 0:
+            groups[:1] = scan.all(_UNPACKED.format(chosen.sql), parameters)
+        for source_id, levelno, records, first_us, last_us, last_id in groups:
+            source = sources.get(source_id, unknown)
+            sums = found[keys.get(source_id, unknown)]
+            sums.add(source, levelno, (records, _number(first_us), _number(last_us), last_id))
+        scan.require_few(sum(len(sums.levels) for sums in found.values()) if len(groups) > _SAMPLES else len(found))
+    return found
+
+
+def _number(value: object) -> int:
+    # In a file from elsewhere any value may stand in any column.
+    return value if isinstance(value, int) else 0
+
+
+def _samples(scan: Scan, sums: Iterable[_Sums]) -> dict[int, str]:
+    """
+    Return the newest message of each pattern by its id, as far as there are not too many.
+    """
+    frequent = sorted(sums, key=lambda one: -sum(one.levels.values()))[:_SAMPLES]
+    ids = [one.last_id for one in frequent]
+    message = text(f"substr(message, 1, {_SAMPLE_LENGTH})")
+    texts: dict[int, str] = {}
+    for begin in range(0, len(ids), _SAMPLES_AT_ONCE):
+        some = ",".join(map(str, ids[begin : begin + _SAMPLES_AT_ONCE]))
+        texts.update(scan.all(f"SELECT id, {message} FROM records WHERE id IN ({some})"))  # noqa: S608 - numbers
+    return texts
+
+
+def _moved(sums: _Sums, texts: dict[int, str]) -> tuple[str, str, str, str]:
+    """
+    Return what tells a guessed pattern from the others when its line has moved: the function, and what it says.
+    """
+    logger, pathname, _, func, _ = sums.source
+    return logger, pathname, func, masked(texts.get(sums.last_id, ""))
+
+
+def _described(found: dict[_Key, _Sums], texts: dict[int, str]) -> list[Pattern]:
+    everything = sum(sum(sums.levels.values()) for sums in found.values())
+    described = []
+    for (*_, template), sums in found.items():
+        logger, pathname, lineno, func, _ = sums.source
+        records, sample = sum(sums.levels.values()), texts.get(sums.last_id, "")
+        source = f"{pathname}:{lineno} {func}"
+        described.append(
+            Pattern(
+                text=template or masked(sample) or source,
+                is_guessed=not template,
+                logger=logger,
+                source=source,
+                records=records,
+                share=records / everything,
+                levels=dict(sorted(sums.levels.items())),
+                first_us=sums.first_us,
+                last_us=sums.last_us,
+                last_id=sums.last_id,
+                sample=sample,
+            )
+        )
+    return sorted(described, key=lambda pattern: (-pattern.records, pattern.logger, pattern.text, pattern.last_id))

@@ -1,0 +1,34 @@
+"""
+What a message was made of, where the file says so, and a guess where it does not.
+"""
+
+import re
+from typing import Final
+
+_CONVERSION: Final = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(?:\d+|\*)?(?:\.(?:\d+|\*))?[hlL]?[a-zA-Z%]")
+_VALUE: Final = re.compile(
+    r"""
+    (?P<id>\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b)
+    | (?P<hex>\b0[xX][0-9a-fA-F]+\b | \b(?=[a-fA-F]*\d)(?=\d*[a-fA-F])[0-9a-fA-F]{8,64}\b)
+    | (?P<n>(?<![\w.])[-+]?\d+(?:[.,]\d+)*(?=[a-zA-Z%]{0,2}(?!\w)))
+    | (?P<name>\b(?=[^\W\d]*\d)\w{2,128}\b)
+    """,
+    re.VERBOSE | re.ASCII,
+)
+
+
+def says_something(template: str) -> bool:
+    """
+    Tell whether a template has a letter besides its conversions: `%s` tells no message from another.
+    """
+    return any(map(str.isalpha, _CONVERSION.sub("", template)))
+
+
+def masked(message: str) -> str:
+    """
+    Put a mark in the place of each number, hexadecimal number and identifier.
+
+    >>> masked("order 42 of u-7f3a2b91 took 3.5ms at 0x7ffe")
+    'order <n> of u-<hex> took <n>ms at <hex>'
+    """
+    return _VALUE.sub(lambda value: "<id>" if value.lastgroup == "name" else f"<{value.lastgroup}>", message)
