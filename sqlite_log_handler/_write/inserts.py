@@ -30,6 +30,7 @@ from sqlite_log_handler._write import volume
 from sqlite_log_handler._write.books import PendingGap
 from sqlite_log_handler._write.plain import clean
 from sqlite_log_handler._write.queue import Commit
+from sqlite_log_handler._write.retention.limits import Limits
 from sqlite_log_handler._write.row import PackedRow
 
 _COLUMNS = (
@@ -76,9 +77,6 @@ _ROWS_PER_CONTEXT = 10
 _STATEMENT_SIZE = 1024 * 1024 // _row.SIZE_UNIT
 _WITHOUT_TEXT = 240 // _row.SIZE_UNIT
 
-# What a line of `drops` takes besides the name of its logger, roughly.
-_LINE_BYTES = 50
-
 _CACHED_IDS = 10_000
 
 # What a row can be refused for, by sqlite3 when it binds, and by SQLite when it steps.
@@ -109,15 +107,18 @@ class Inserter:
     Args:
         connection: A new connection takes a new `Inserter`.
         origin: Who writes.
-        gap_bytes: What the lines of one gap may take in `drops`; the rest is counted under "(other)".
+        limits: They bound what the gaps of a batch name; the rest is counted under "(other)".
 
     Attributes:
         last_id: The id of the last row of this transaction, 0 before the first.
+        unfolded: Rows behind the mark of `volume` after the last batch.
+        gap_bytes: What the gaps of the batch that is written may still add to `drops`, and to `volume`.
     """
 
-    def __init__(self, connection: sqlite3.Connection, origin: Origin, gap_bytes: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, origin: Origin, limits: Limits) -> None:
         self.connection = connection
-        self._gap_bytes = gap_bytes
+        self._limits = limits
+        self.unfolded = self.gap_bytes = 0
         self._origin = origin
         self.last_id = self._inserted = 0
         self._sweeps = 0  # those of the file when the ids were learned
@@ -145,13 +146,15 @@ class Inserter:
         if unknown:
             self._name_levels(unknown)
         start = 0
+        self.gap_bytes, self._gap_lines = self._limits.commit_bytes, self._limits.volume_lines
         for gap in batch.gaps:
             end = min(max(gap.position - batch.first, start), len(batch.rows))
             insert(batch.rows, start, end)
             self._insert_gap(gap)
             start = end
         insert(batch.rows, start, len(batch.rows))
-        if self.last_id - folded_id >= volume.FOLD_ROWS:
+        self.unfolded = self.last_id - folded_id
+        if self.unfolded >= volume.FOLD_ROWS and self._limits.max_bytes is None:
             volume.fold(self.connection)
 
     def _insert_rows(self, rows: Sequence[PackedRow], start: int, end: int) -> None:
@@ -211,13 +214,15 @@ class Inserter:
         Return the lines of a gap by cause, level and logger, as many loggers as there is room for.
         """
         lines: dict[tuple[str, int, str], list[int]] = {}
-        left = self._gap_bytes
         for (cause, levelno, name), (count, since, until) in gap.drops.items():
             # Of a record that was refused nothing has been cleaned yet.
             logger, level = clean(name), _row.integer(levelno)
             since_us, until_us = _row.microseconds(since), _row.microseconds(until)
-            left -= len(logger.encode()) + _LINE_BYTES
-            line = lines.setdefault((cause, level, logger if left >= 0 else OTHER_LOGGERS), [0, since_us, until_us])
+            self.gap_bytes -= len(logger.encode()) + volume.LINE_BYTES
+            self._gap_lines -= 1
+            if min(self.gap_bytes, self._gap_lines) < 0:
+                logger = OTHER_LOGGERS
+            line = lines.setdefault((cause, level, logger), [0, since_us, until_us])
             line[:] = line[0] + count, min(line[1], since_us), max(line[2], until_us)
         return lines.items()
 
@@ -299,15 +304,18 @@ class Inserter:
         self._processes: dict[_row.Thread, int] = {}
         self._levels: set[int] = set()
 
-    def new_sources(self, rows: Sequence[PackedRow]) -> list[_row.Source]:
+    def sources_of(self, rows: Sequence[PackedRow]) -> tuple[set[int], list[_row.Source]]:
         """
-        Return the call sites of `rows` whose id is not known yet.
+        Return the ids of the call sites of `rows`, and the call sites whose id is not known yet.
         """
-        return list({row[_row.SOURCE] for row in rows} - self._sources.keys())
+        sources = {row[_row.SOURCE] for row in rows}
+        return {self._sources[source] for source in sources & self._sources.keys()}, list(
+            sources - self._sources.keys()
+        )
 
-    def add_sources(self, sources: Sequence[_row.Source]) -> None:
+    def add_sources(self, sources: Sequence[_row.Source]) -> list[int]:
         """
-        Give each call site an id, unless it has one.
+        Give each call site an id, unless it has one, and return the ids.
         """
         for source in sources:
             self.connection.execute(
@@ -318,6 +326,7 @@ class Inserter:
                 "SELECT id FROM sources WHERE logger = ? AND pathname = ? AND lineno = ? AND func = ? AND template = ?",
                 source,
             ).fetchone()[0]
+        return [self._sources[source] for source in sources]
 
     def _learn_ids(self, rows: Sequence[PackedRow]) -> None:
         if len(self._sources) + len(self._processes) > _CACHED_IDS:

@@ -6,7 +6,8 @@ Theory of operation
 
 `volume` is a view. It adds up the table `volume_folded` and the rows behind a mark in the file, `marks.folded_id`. So
 it is exact at every moment, and a commit of few rows writes no page for it. A commit folds the rows behind the mark
-into the table when there are FOLD_ROWS of them. Retention folds rows before it deletes them.
+into the table when there are FOLD_ROWS of them. Retention folds rows before it deletes them. With `max_bytes` a fold
+changes few lines at a time, because each logger's line may be on a page of its own.
 
 Guarantees
 ==========
@@ -17,18 +18,22 @@ Guarantees
 """
 
 import sqlite3
-from typing import Final
+from typing import Any, Final
 
 from sqlite_log_handler._logfile.schema import UNFOLDED
 
 # Rows behind the mark that are folded: a full batch. To add them up takes a look at the view some 10 ms.
 FOLD_ROWS: Final = 10_000
 
+# What a line takes besides the name of its logger, roughly.
+LINE_BYTES: Final = 50
+
 _INTO = "INSERT INTO volume_folded (hour, logger, levelno, records, bytes)"
 _ADDED = "ON CONFLICT DO UPDATE SET records = records + excluded.records, bytes = bytes + excluded.bytes"
 _FOLD = f"{_INTO} {UNFOLDED} {_ADDED}"
 _ADD = f"{_INTO} VALUES (?, ?, ?, ?, ?) {_ADDED}"
 _UNFOLDED_UP_TO = UNFOLDED.replace("LIMIT -1", "AND id <= :last_id LIMIT -1")
+_FIRST_UNFOLDED = "SELECT min(id) FROM records WHERE id > (SELECT folded_id FROM marks)"
 _MOVE_TO = "UPDATE marks SET folded_id = max(folded_id, :last_id)"
 _MOVE = "UPDATE marks SET folded_id = max(folded_id, ifnull((SELECT max(id) FROM records), 0))"
 _DROPPED = """
@@ -57,20 +62,30 @@ def fold(connection: sqlite3.Connection) -> None:
     connection.execute(_MOVE)
 
 
-def unfolded_up_to(connection: sqlite3.Connection, last_id: int) -> list[tuple[object, ...]]:
+def unfolded_up_to(connection: sqlite3.Connection, last_id: int, most_lines: int) -> tuple[list[tuple[Any, ...]], int]:
     """
-    Count the rows behind the mark up to `last_id`, which are about to be deleted.
+    Count the rows behind the mark up to `last_id`, or up to an earlier one if they would change more lines than that.
+
+    Returns:
+        The lines, and the id of the last row in them.
     """
-    return connection.execute(_UNFOLDED_UP_TO, {"last_id": last_id}).fetchall()
+    (first_id,) = connection.execute(_FIRST_UNFOLDED).fetchone()
+    while True:
+        counted = connection.execute(_UNFOLDED_UP_TO, {"last_id": last_id}).fetchall()
+        rows = last_id - (first_id or 0) + 1
+        if len(counted) <= most_lines or rows <= most_lines:
+            return counted, last_id
+        last_id -= rows - max(most_lines, rows // 2)
 
 
-def add(connection: sqlite3.Connection, counted: list[tuple[object, ...]], last_id: int) -> None:
+def add(connection: sqlite3.Connection, counted: list[tuple[Any, ...]], last_id: int) -> int:
     """
-    Fold what `unfolded_up_to` has counted, in the same transaction.
+    Fold what `unfolded_up_to` has counted; return how many bytes longer the table may be.
     """
     if counted:
         connection.executemany(_ADD, counted)
         connection.execute(_MOVE_TO, {"last_id": last_id})
+    return sum(len(logger.encode()) + LINE_BYTES for _, logger, *_ in counted)
 
 
 def add_drops(connection: sqlite3.Connection, **drops: object) -> None:

@@ -25,6 +25,7 @@ from typing import TypeVar
 
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.transaction import transaction
+from sqlite_log_handler._write import volume
 from sqlite_log_handler._write.inserts import DATA_ERRORS, Inserter, Origin
 from sqlite_log_handler._write.log_file import LogFile
 from sqlite_log_handler._write.plain import clean
@@ -95,7 +96,7 @@ class Writer:
     def _open(self) -> Inserter:
         connection = self.file.open()
         if self._inserter is None or self._inserter.connection is not connection:
-            self._inserter = Inserter(connection, self._origin, self.pruner.limits.commit_bytes)
+            self._inserter = Inserter(connection, self._origin, self.pruner.limits)
             self.pruner.opened(self.file.real)
         return self._inserter
 
@@ -133,7 +134,7 @@ class Writer:
         outcome.refused.clear()
         try:
             if self.pruner.limits.max_bytes is not None and not in_any_case:
-                self._add_sources(inserter, batch.rows)
+                self._make_way(inserter, batch.rows)
             connection.execute("BEGIN IMMEDIATE")
             try:
                 inserter.write(batch)
@@ -144,6 +145,7 @@ class Writer:
                 inserter.write_each(batch, outcome.refused)
             connection.execute("COMMIT")
             outcome.written = True
+            self.pruner.tables.volume_grew(self.pruner.limits.commit_bytes - inserter.gap_bytes)
         except BaseException as error:
             inserter.forget_ids()
             outcome.written = outcome.written or _stands(inserter)
@@ -185,16 +187,20 @@ class Writer:
                 raise
         self._work_on(inserter, self.pruner.make_room)
 
-    def _add_sources(self, inserter: Inserter, rows: Sequence[PackedRow]) -> None:
+    def _make_way(self, inserter: Inserter, rows: Sequence[PackedRow]) -> None:
         """
-        Add most of the new call sites in transactions of their own: each changes pages all over their index, and all
-        those pages go into the WAL.
+        Do in transactions of their own what changes pages all over a table, which then all go into the WAL: fold the
+        rows behind the mark, and add most of the new call sites.
         """
+        while inserter.unfolded >= volume.FOLD_ROWS:
+            inserter.unfolded = self.pruner.fold(inserter.connection)
+            self.pruner.make_room(inserter.connection)
         most = self.pruner.limits.chunk_lines
-        new = inserter.new_sources(rows)
-        while len(new) > most:
+        known, new = inserter.sources_of(rows)
+        self.pruner.tables.needed = known
+        while len(new) > most // 2:
             with transaction(inserter.connection):
-                inserter.add_sources(new[:most])
+                known.update(inserter.add_sources(new[:most]))
             del new[:most]
             self.pruner.make_room(inserter.connection)
 

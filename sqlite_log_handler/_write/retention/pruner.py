@@ -34,6 +34,7 @@ Guarantees
 - The id of a deleted source or process is never given again.
 """
 
+import math
 import sqlite3
 import time
 from collections.abc import Callable
@@ -136,6 +137,7 @@ class Pruner:
         self._room = 0  # commits that need no look at the pages before
         self._looked = False  # at the pages before the last commit
         self._capped = False  # SQLite keeps the file from growing beyond its share
+        self._live: float = math.inf  # bytes, before the last chunk of this run: to delete it may have freed nothing
         self._rows_since_step = 0
         self._chunk_rows = 64
         self._next_look = 0.0  # at the age of rows, by `clock`
@@ -166,6 +168,7 @@ class Pruner:
             there is nothing to come.
         """
         self.lift_cap(connection)
+        self._live = math.inf
         state = self._look(connection)
         if not self.wal.is_free(connection):
             return RETRY
@@ -208,6 +211,7 @@ class Pruner:
         if not self._looked:
             return
         self.lift_cap(connection)  # to delete rows may take pages for what is written down of them
+        self._live = math.inf
         trimmed = False
         for _ in range(_CHUNKS_FOR_ROOM):
             free = self.wal.is_free(connection)
@@ -287,20 +291,37 @@ class Pruner:
         cut = self.limits.cut(state, aged=aged, crowded=crowded)
         if cut is None:
             return None
-        if cut.cause == "max_bytes" and self.tables.deleted_rows >= state.rows:
+        if cut.cause == "max_bytes" and (self.tables.deleted_rows >= state.rows or state.live >= self._live):
             # The tables beside the rows may be what takes too much: they go first.
             self.tables.trim_all(connection)
+            self._live = math.inf
             return cut
-        note = {"now": round(self._now() * 1e6), "cause": cut.cause, "first_id": state.first_id, "last_id": cut.last_id}
+        self.tables.trim_volume(connection)
+        note = {"now": round(self._now() * 1e6), "cause": cut.cause, "first_id": state.first_id}
         with transaction(connection):
-            counted = volume.unfolded_up_to(connection, cut.last_id)
+            counted, last_id = volume.unfolded_up_to(connection, cut.last_id, self.limits.volume_lines)
+            if last_id < cut.last_id:
+                cut = cut._replace(last_id=last_id, partial=True)
             # Before the rest: in a full file the pages of the rows are the only ones for it.
             count = connection.execute("DELETE FROM records WHERE id <= ?", (cut.last_id,)).rowcount
-            volume.add(connection, counted, cut.last_id)
-            connection.execute(_NOTE, {**note, "count": count})
+            grown = volume.add(connection, counted, cut.last_id)
+            connection.execute(_NOTE, {**note, "last_id": cut.last_id, "count": count})
         self.deleted[cut.cause] = self.deleted.get(cut.cause, 0) + count
         self.tables.deleted_rows += count
+        self.tables.volume_grew(grown)
+        self._live = state.live
         return cut
+
+    def fold(self, connection: sqlite3.Connection) -> int:
+        """
+        Fold rows behind the mark of `volume`, as many as one transaction may; return how many are left.
+        """
+        with transaction(connection):
+            (last_id,) = connection.execute("SELECT ifnull(max(id), 0) FROM records").fetchone()
+            counted, folded_id = volume.unfolded_up_to(connection, last_id, self.limits.volume_lines)
+            grown = volume.add(connection, counted, folded_id)
+        self.tables.volume_grew(grown)
+        return int(last_id - folded_id)
 
     def _cut_by_age(self, connection: sqlite3.Connection, state: State) -> Cut | None:
         """

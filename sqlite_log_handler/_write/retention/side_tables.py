@@ -6,6 +6,7 @@ To find those, a sweep reads all rows, a slice in each step, and then deletes th
 """
 
 import sqlite3
+from collections.abc import Collection
 
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._write.retention.limits import Limits
@@ -30,8 +31,9 @@ _TRIM_DROPS = (
     f"SELECT count(*) FROM {_OLD_DROPS}",  # noqa: S608 - our own name
     f"DELETE FROM drops WHERE id IN (SELECT id FROM {_OLD_DROPS} ORDER BY id LIMIT ?)",  # noqa: S608 - our own name
 )
+_VOLUME = "volume_folded"
 _TRIM_VOLUME = (
-    "SELECT count(*) FROM volume_folded",
+    f"SELECT count(*) FROM {_VOLUME}",  # noqa: S608 - our own name
     """
     INSERT INTO record_totals
     SELECT
@@ -69,6 +71,7 @@ class SideTables:
     Attributes:
         deleted_rows: Rows deleted since the tables were last cut. What was deleted before this process is not known,
             so the first deletion is enough for a cut.
+        needed: Sources of the rows that are about to be written, which a sweep leaves.
     """
 
     def __init__(self, limits: Limits, wal: Wal) -> None:
@@ -76,7 +79,9 @@ class SideTables:
         self._wal = wal
         self._enough_rows = _ROWS_PER_LINE * limits.lines
         self.deleted_rows = self._enough_rows - 1
+        self.needed: Collection[int] = ()
         self._sweep: _Sweep | None = None  # the one that has begun
+        self._volume_grown = limits.text_bytes  # since it was last measured: what was there before counts too
         self._swept_lines = 0  # what the last one left in the longer table
 
     def reopened(self) -> None:
@@ -107,17 +112,36 @@ class SideTables:
         Cut the tables by the bytes of their lines as well, because with long names few lines take much.
         """
         self._trim(connection)
-        for trim, lines_of in ((_TRIM_DROPS, _OLD_DROPS), (_TRIM_VOLUME, "volume_folded")):
-            lines = self._limits.lines
-            while lines and connection.execute(_SIZE + lines_of).fetchone()[0] > self._limits.text_bytes:
-                lines //= 2
-                self._keep(connection, trim, lines)
+        self._shorten(connection, _TRIM_DROPS, _OLD_DROPS)
+        self._shorten(connection, _TRIM_VOLUME, _VOLUME)
         (size,) = connection.execute(_SOURCES_SIZE).fetchone()
         if self._sweep is None and size > self._limits.text_bytes:
             self._sweep = _Sweep()
         if self._sweep is not None:
             # Of more rows than a slice, the rest is left to the next steps.
             self._go_on(connection, self._sweep)
+
+    def volume_grew(self, size: int) -> None:
+        """
+        Note that `volume` may have become so many bytes longer.
+        """
+        self._volume_grown += size
+
+    def trim_volume(self, connection: sqlite3.Connection) -> None:
+        """
+        Cut `volume` if it takes too much: to delete a row of a logger with a long name can add more than is freed.
+        """
+        most = self._limits.text_bytes
+        if most and self._volume_grown > most:
+            self._volume_grown = 0
+            if _size(connection, _VOLUME) > 2 * most:
+                self._shorten(connection, _TRIM_VOLUME, _VOLUME)
+
+    def _shorten(self, connection: sqlite3.Connection, trim: tuple[str, str], lines_of: str) -> None:
+        lines = self._limits.lines
+        while lines and _size(connection, lines_of) > self._limits.text_bytes:
+            lines //= 2
+            self._keep(connection, trim, lines)
 
     def _trim(self, connection: sqlite3.Connection) -> None:
         lines = self._limits.lines
@@ -148,11 +172,15 @@ class SideTables:
             return
         for _ in range(_SWEEP_CHUNKS):
             with transaction(connection):
-                ended = sweep.delete(connection, self._limits.chunk_lines)
+                ended = sweep.delete(connection, self._limits.chunk_lines, self.needed)
             if ended:
                 self._swept_lines, self._sweep = sweep.left, None
             if ended or not self._wal.is_free(connection):
                 break
+
+
+def _size(connection: sqlite3.Connection, lines_of: str) -> int:
+    return int(connection.execute(_SIZE + lines_of).fetchone()[0])
 
 
 class _Sweep:
@@ -188,10 +216,11 @@ class _Sweep:
             self._processes.add(process)
         self._next_id = end
 
-    def delete(self, connection: sqlite3.Connection, lines: int) -> bool:
+    def delete(self, connection: sqlite3.Connection, lines: int, needed: Collection[int] = ()) -> bool:
         """
-        Delete this many unused lines, in the transaction that is open; tell whether none is left.
+        Delete this many unused lines, but no needed source, in the open transaction; tell whether none is left.
         """
+        self._sources.update(needed)
         (last_id,) = connection.execute("SELECT ifnull(max(id), 0) FROM records").fetchone()
         self._look(connection, self._next_id, last_id + 1)
         self._processes.update(process for (process,) in connection.execute("SELECT DISTINCT process_id FROM drops"))
