@@ -334,7 +334,8 @@ def test_the_disk_is_frozen(run, contents, shim):
         """
         import ctypes
         shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
-        handler = SQLiteHandler(path, flush_interval=0.001, batch_size=10, capacity=50, reserve=0, close_timeout=0.2)
+        options = {"batch_size": 10, "capacity": 50, "reserve": 0, "fair_share": 1, "close_timeout": 0.2}
+        handler = SQLiteHandler(path, flush_interval=0.001, **options)
         logger.addHandler(handler)
         logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
         logger.info("n 0")

@@ -137,7 +137,7 @@ class SideTables:
             if _size(connection, _VOLUME) > 2 * most:
                 self._shorten(connection, _TRIM_VOLUME, _VOLUME)
 
-    def _shorten(self, connection: sqlite3.Connection, trim: tuple[str, str], lines_of: str) -> None:
+    def _shorten(self, connection: sqlite3.Connection, trim: tuple[str, ...], lines_of: str) -> None:
         lines = self._limits.lines
         while lines and _size(connection, lines_of) > self._limits.text_bytes:
             lines //= 2
