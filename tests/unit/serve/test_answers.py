@@ -88,7 +88,7 @@ def test_the_run_of_a_row(get, shop, make_handler, logger):
     """A row says which start of the program it is of, as `--run` counts: a filter for it finds the row."""
     assert 0 == get("rows/1")["run"]
     with sqlite3.connect(shop) as connection:
-        connection.execute("UPDATE processes SET started_us = started_us - 1000000, pid = pid + 1")
+        connection.execute("UPDATE processes SET started_us = started_us - 60000000, pid = pid + 1")
     connection.close()
     handler = make_handler(shop)
     logger.addHandler(handler)
