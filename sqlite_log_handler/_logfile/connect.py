@@ -28,6 +28,19 @@ def identity_of(path: str) -> tuple[int, int] | None:
     return stat.st_dev, stat.st_ino
 
 
+def refuse_lost(path: str) -> None:
+    """
+    Refuse a file that this process must not open, because of what its parent was doing at the fork.
+
+    Raises:
+        LostFileError: It is one.
+    """
+    forks.settle()
+    if forks.stuck or (forks.lost and identity_of(path) in forks.lost):
+        message = "this process was forked while its parent wrote to the file, so it must not: start it by spawn"
+        raise forks.LostFileError(message)
+
+
 # Of a URI, what stands for itself.
 _UNQUOTED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~/:")
 
@@ -69,6 +82,7 @@ def connect_read_only(path: str, *, timeout: float = 5.0, immutable: bool = Fals
 
     Raises:
         sqlite3.OperationalError: There is no such file, or we may not read it.
+        LostFileError: See `refuse_lost`.
     """
     connection = _connect(path, "mode=ro&immutable=1" if immutable else "mode=ro", timeout)
     connection.execute("PRAGMA query_only = ON")
@@ -81,12 +95,13 @@ def connect_read_write(path: str, *, timeout: float) -> forks.Connection:
 
     Raises:
         sqlite3.OperationalError: There is no such file, or we may not write to it.
+        LostFileError: See `refuse_lost`.
     """
     return _connect(path, "mode=rw", timeout)
 
 
 def _connect(path: str, parameters: str, timeout: float) -> forks.Connection:
-    forks.settle()
+    refuse_lost(path)
     uri = f"{uri_of(path)}?{parameters}"
     make = cast("type[forks.Connection]", partial(forks.Connection, file=identity_of(path)))
     connection = sqlite3.connect(

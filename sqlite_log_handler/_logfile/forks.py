@@ -13,14 +13,17 @@ cannot get the exclusive lock that it needs to write back or delete the WAL, so 
 the file. It happens when a file is opened, and not in the fork, because the program may have forked in the middle of
 an SQLite call of its own, and a child that never opens a log is not to wait for that.
 
-A connection that some thread of the parent was using at the moment of the fork cannot be closed, because SQLite's own
-locks stand as that thread left them. `os.fork` therefore waits until no thread is inside, for `_FORK_SECONDS` at most.
-If that was not long enough, or the fork went past Python, the child never opens the file: it is lost to it.
+`os.fork` waits until no thread is inside SQLite with a connection of this package, for `_FORK_SECONDS` at most. If
+that was not long enough, or the fork went past Python, SQLite's mutexes stand in the child as that thread left them.
+Some, such as that of the allocator, are the same for all files. A child that calls SQLite at all may then wait for
+ever, so `stuck` forbids it every file. The thread that forks is not inside SQLite itself. What it has left unfinished,
+a transaction or a query, costs the child that one file, which is in `lost`.
 
 Guarantees
 ==========
 
 - `active` is above 0 exactly while a thread may be inside SQLite with the connection.
+- A process that is `stuck` does not call SQLite.
 - The lock of a connection is held for one statement. Nothing that runs under it takes another lock of this package.
 """
 
@@ -37,6 +40,15 @@ _FORK_SECONDS: Final = 5.0
 
 # (device, inode) of files that this process must never open.
 lost: set[object] = set()
+
+# Whether a thread of the parent was inside SQLite at the fork: then this process must open no file.
+stuck = False
+
+
+class LostFileError(OSError):
+    """
+    This process was forked while its parent was writing to the file, or reading it.
+    """
 
 
 class Connection(sqlite3.Connection):
@@ -82,7 +94,7 @@ class Connection(sqlite3.Connection):
         Close it, unless SQLite is in the middle of something that only the parent can end.
         """
         _connections.discard(self)
-        if self.is_inherited and (self.active or self.in_transaction):
+        if self.is_inherited and (stuck or self.active or self.in_transaction):
             lost.add(self.file)
             keep_open(self)
         else:
@@ -99,9 +111,24 @@ def settle() -> None:
     """
     Close all connections that this process has inherited: call it before a connection is opened.
     """
+    inherited = [connection for connection in _all() if connection.is_inherited]
+    for connection in inherited:
+        if connection.lock.acquire(blocking=False):
+            connection.lock.release()
+        else:  # by a thread that this process does not have
+            get_stuck()
+    for connection in inherited:
+        connection.close()
+
+
+def get_stuck() -> None:
+    """
+    Never call SQLite in this process again, see above.
+    """
+    global stuck  # noqa: PLW0603 - it is of the process
+    stuck = True
     for connection in _all():
-        if connection.is_inherited:
-            connection.close()
+        connection.close()
 
 
 def keep_open(connection: sqlite3.Connection) -> None:

@@ -23,7 +23,7 @@ from sqlite_log_handler._logfile.errors import (
     MissingFileError,
     UnreadableFileError,
 )
-from sqlite_log_handler._logfile.forks import Connection, lost
+from sqlite_log_handler._logfile.forks import Connection, LostFileError
 from sqlite_log_handler._read.budget import VALUE_MIB, Budget
 
 _CACHE_KIB: Final = 8 * 1024
@@ -148,7 +148,11 @@ def _may_be_immutable(path: str) -> bool:
 
 
 def _connect(path: str, timeout: float, *, immutable: bool = False) -> tuple[Connection, Budget]:
-    connection = connect_read_only(path, timeout=timeout, immutable=immutable)
+    try:
+        connection = connect_read_only(path, timeout=timeout, immutable=immutable)
+    except LostFileError as error:
+        message = f"{path!r}: this process was forked in the middle of a query on it: start the process by spawn"
+        raise UnreadableFileError(message) from error
     try:
         budget = Budget(connection, path, os.stat(path).st_size)
         _check(connection, budget, path)
@@ -159,9 +163,6 @@ def _connect(path: str, timeout: float, *, immutable: bool = False) -> tuple[Con
 
 
 def _check(connection: Connection, budget: Budget, path: str) -> None:
-    if connection.file in lost:
-        message = f"{path!r}: this process was forked in the middle of a query on it: start the process by spawn"
-        raise UnreadableFileError(message)
     with connection.in_use(), budget:
         if not is_ours(connection, path, advice=ADVICE):
             message = f"{path!r} is an empty database: no log was written to it yet"

@@ -574,11 +574,23 @@ class RecordListener(QueueListener):
         Begin anew: no thread, no connection, an empty queue, books at zero. The rows queued are the parent's to
         write.
         """
-        thread = threading.get_ident()
-        lost = self._commit_lock.locked() and self._forking_thread != thread
         self.queue.reset()
-        self.writer.forget(lost=lost, interrupted=self._committing_thread == thread)
+        self.writer.forget(lost=self._is_cut_off, interrupted=self._committing_thread == threading.get_ident())
         self._reset()
+
+    @property
+    def _is_cut_off(self) -> bool:
+        """
+        Whether this process was forked while a commit went on.
+        """
+        return self._commit_lock.locked() and self._forking_thread != threading.get_ident()
+
+    @property
+    def leaves_sqlite_stuck(self) -> bool:
+        """
+        Whether another thread, which this process does not have, may have been inside SQLite at the fork.
+        """
+        return self._is_cut_off and self._committing_thread != threading.get_ident()
 
 
 _listeners: "weakref.WeakSet[RecordListener]" = weakref.WeakSet()

@@ -30,8 +30,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from sqlite_log_handler._logfile import forks
-from sqlite_log_handler._logfile.connect import connect_read_only, identity_of, is_ours, primary_code
+from sqlite_log_handler._logfile.connect import connect_read_only, identity_of, is_ours, primary_code, refuse_lost
 from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError
+from sqlite_log_handler._logfile.forks import LostFileError
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA
 from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._write.retention.limits import Limits
@@ -60,12 +61,6 @@ _LASTING_CODES = {
     sqlite3.SQLITE_IOERR_SHMLOCK,
     sqlite3.SQLITE_IOERR_SHMMAP,
 }
-
-
-class LostFileError(OSError):
-    """
-    This process was forked while its parent was writing to the file.
-    """
 
 
 class LogFile:
@@ -111,19 +106,15 @@ class LogFile:
         self._lock.close()
         if lost:
             forks.lost.update({identity_of(self.path), *self._files[:1]} - {None})
-            if self.connection is not None:
-                if interrupted:
-                    self.connection.set_authorizer(_deny)
+        if self.connection is not None:
+            if interrupted:
+                self.connection.set_authorizer(_deny)
+            if lost or forks.stuck:
                 forks.keep_open(self.connection)
-        elif self.connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self.connection.close()
+            else:
+                with contextlib.suppress(sqlite3.Error):
+                    self.connection.close()
         self._reset()
-
-    def _refuse_lost(self) -> None:
-        if forks.lost and identity_of(self.path) in forks.lost:
-            message = "this process was forked while its parent wrote to the file, so it must not: start it by spawn"
-            raise LostFileError(message)
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
@@ -135,7 +126,7 @@ class LogFile:
             TimeoutError: Another process, or another handler of this one, is writing.
             OSError: The lock's file cannot be opened.
         """
-        self._refuse_lost()
+        refuse_lost(self.path)
         with self._lock.hold(self._busy_timeout):
             yield
 
@@ -147,7 +138,7 @@ class LogFile:
             LogFileError: The file is foreign, too new, or may not be written.
         """
         try:
-            self._refuse_lost()
+            refuse_lost(self.path)
             # Without the lock, because nothing may be made beside a file that is refused.
             self._refuse_read_only()
             self._look()
@@ -213,7 +204,7 @@ class LogFile:
             self._move_aside(error)
             return self.open()
         try:
-            self._refuse_lost()
+            refuse_lost(self.path)
         except LostFileError:  # since this call began: a signal handler has forked
             forks.keep_open(connection)
             raise

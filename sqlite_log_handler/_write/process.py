@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 
+from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._write import row
 from sqlite_log_handler._write.listener import LOGGING_LOCK, RecordListener, all_listeners
 from sqlite_log_handler._write.locks import acquire
@@ -94,6 +95,8 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     at_exit.forget()
     _forks.clear()
+    if any(listener.leaves_sqlite_stuck for listener in all_listeners()):
+        forks.get_stuck()  # before any file is closed
     for listener in all_listeners():
         listener.after_fork_in_child()
     row.begin_anew()

@@ -205,6 +205,9 @@ class Machine(RuleBasedStateMachine):
         record.threadName = "child"
         self.logged -= 1  # not in the books of this process
         writable = self.error is None and self.locked is None
+        # A commit that is stuck is waited for a moment only. That of a handler which the garbage collector finds is
+        # waited for to its end, or the child may not call SQLite.
+        process.FORK_TIMEOUT = 60 if self.stuck is None else 0.001
         pid = os.fork()
         if not pid:
             code = 1
@@ -270,7 +273,7 @@ def test_the_model(unattended, long, logging_tree, monkeypatch):
     own = logging.getLogger(OWN_LOGGER)
     own.addHandler(logging.NullHandler())
     own.propagate = False
-    monkeypatch.setattr(process, "FORK_TIMEOUT", 0.001)  # how long a fork waits for a commit that is stuck
+    monkeypatch.setattr(process, "FORK_TIMEOUT", process.FORK_TIMEOUT)  # each fork sets it
     settings = hypothesis.settings(
         max_examples=500 if long else 20,
         stateful_step_count=50 if long else 20,

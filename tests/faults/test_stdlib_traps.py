@@ -555,6 +555,65 @@ def test_a_fork_in_the_middle_of_a_commit(run, contents):
     assert {"parent": [*range(1, 101)]} == contents().numbers
 
 
+@pytest.mark.parametrize("fork", ["os.fork", "C code"])
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_in_the_middle_of_a_commit_to_another_file(run, contents, tmp_path, fork):
+    """
+    A child that was forked while a thread was inside SQLite never calls SQLite, for no file, and counts.
+
+    Some mutexes of SQLite, as that of its allocator, are of the process. The child left alone only the file to which
+    its parent was writing. It opened another one, and waited there for a thread that it did not have, for ever.
+    """
+    run(
+        """
+        import ctypes
+        _process.FORK_TIMEOUT = 0.01
+        busy = logging.getLogger("busy")
+        busy.addHandler(SQLiteHandler(arguments[0], flush_interval=3600, close_timeout=0.01))
+        handler = SQLiteHandler(path, flush_interval=3600, close_timeout=0.01)
+        logger.addHandler(handler)
+        logger.info("parent %d", 1)
+        assert handler.flush(60)
+        inside, leave = threading.Event(), threading.Event()
+        from sqlite_log_handler._write.inserts import Inserter
+        insert = Inserter.write
+        def slow(*arguments):
+            insert(*arguments)
+            inside.set()
+            leave.wait()
+        Inserter.write = slow
+        busy.error("busy %d", 1)
+        inside.wait()
+        inherited = handler.listener.writer.file.connection
+        pid = os.fork() if arguments[1] == "os.fork" else ctypes.PyDLL(None).fork()
+        if not pid:
+            # As SQLite does that waits for a mutex of a thread of the parent.
+            sys.addaudithook(lambda event, _: event == "sqlite3.connect" and os._exit(7))
+            logger.handlers.append(SQLiteHandler(arguments[2], flush_interval=3600, close_timeout=0.01))
+            logger.info("child %d", 1)
+            for handler in logger.handlers:
+                assert not handler.flush(0)
+                handler.close()
+                stats = handler.stats()
+                assert (1, 1) == (stats.seen, stats.dropped_total)
+                assert "LostFileError" in stats.last_error
+            if arguments[1] == "C code": inherited.total_changes  # which raises if it was closed
+            os._exit(0)
+        status = os.waitpid(pid, 0)[1]
+        leave.set()
+        assert 0 == status, status
+        """,
+        tmp_path / "busy.db",
+        fork,
+        tmp_path / "third.db",
+        options=("-W", "error", "-W", "ignore::DeprecationWarning"),
+        stderr=".*closed with 1 records dropped .*LostFileError.*",
+    )
+
+    assert {"parent": [1]} == contents().numbers
+    assert {"busy": [1]} == contents(tmp_path / "busy.db").numbers
+
+
 @pytest.mark.parametrize("where", ["write", "end_commit"])
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_fork_by_the_thread_that_commits(run, contents, where):

@@ -171,7 +171,6 @@ class Announced:
 def test_a_file_whose_query_a_fork_cut_off_is_lost(log, monkeypatch):
     """Where a thread was inside SQLite at the fork, the child neither closes that connection nor opens the file."""
     monkeypatch.setattr(forks, "lost", set())
-    monkeypatch.setattr("sqlite_log_handler._read.opening.lost", forks.lost)
     kept = []
     monkeypatch.setattr(forks, "keep_open", kept.append)
     with LogReader(log) as reader:

@@ -16,6 +16,7 @@ from freezegun import freeze_time
 
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError
+from sqlite_log_handler._logfile.forks import LostFileError
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, USER_VERSION
 from sqlite_log_handler._write import log_file as log_file_module
 from sqlite_log_handler._write.queue import Commit
@@ -462,7 +463,7 @@ def test_forgotten_connection_is_not_closed(writer: Writer, monkeypatch: pytest.
     assert None is writer.file.connection
     assert [(1,)] == connection.execute("SELECT count(*) FROM records").fetchall()
     connection.close()
-    with pytest.raises(log_file_module.LostFileError):
+    with pytest.raises(LostFileError):
         write(writer, "child")
 
 
