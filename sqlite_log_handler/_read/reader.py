@@ -12,13 +12,14 @@ from typing import Any, Literal, Self, TypeAlias, Unpack
 
 from sqlite_log_handler._logfile.connect import identity_of
 from sqlite_log_handler._logfile.errors import EmptyFileError, MissingFileError
-from sqlite_log_handler._read import patterns, statistics, top
+from sqlite_log_handler._read import patterns, statistics, top, totals
 from sqlite_log_handler._read.filters import Filters, below, integer, settled, where
 from sqlite_log_handler._read.patterns import Moment, Pattern
 from sqlite_log_handler._read.rows import SELECT_JSON, SELECT_ROW, Row, select
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.statistics import Books, Bucket, Gap, LogStats
 from sqlite_log_handler._read.top import Talker
+from sqlite_log_handler._read.totals import Totals
 
 By: TypeAlias = Literal["logger", "source", "level", "exception", "thread", "process"]
 
@@ -368,6 +369,12 @@ class LogReader:
         Count what there is in the log.
         """
         return statistics.stats(self._question(), time.time_ns() // 1000)
+
+    def totals(self) -> Totals:
+        """
+        Return what was written and dropped since the file was made, in numbers that never fall, and its state now.
+        """
+        return totals.totals(self._question(), time.time_ns() // 1000)
 
     def histogram(
         self, bucket: str | float | None = None, *, most: int = 24, **filters: Unpack[Filters]

@@ -21,6 +21,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from sqlite_log_handler._logfile.errors import LogFileError
+from sqlite_log_handler._read.openmetrics import CONTENT_TYPE, openmetrics
 from sqlite_log_handler._read.reader import LogReader
 from sqlite_log_handler.serve.answers import ANSWERS, Answer, UnknownRowError, exact
 from sqlite_log_handler.serve.logs import Logs, UnknownLogError
@@ -84,6 +85,7 @@ def create_app(
     routes = [
         Route("/", _page),
         Route("/api/files", partial(_files, logs)),
+        Route("/metrics", partial(_metrics, logs)),
         *(Route(f"/api/{name}", partial(_ask, logs, name)) for name in ANSWERS if name != "row"),
         Route("/api/rows/{id}", partial(_ask, logs, "row")),
         Route("/{name}", _page),
@@ -103,6 +105,11 @@ async def _page(request: Request) -> Response:
 
 async def _files(logs: Logs, _: Request) -> Response:
     return _json(200, {"files": list(logs.by_name())})
+
+
+async def _metrics(logs: Logs, _: Request) -> Response:
+    text, _errors = await anyio.to_thread.run_sync(openmetrics, logs.by_name())
+    return Response(text, headers={"content-type": CONTENT_TYPE})
 
 
 async def _ask(logs: Logs, name: str, request: Request) -> Response:

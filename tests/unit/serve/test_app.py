@@ -5,6 +5,7 @@ The application: the page's files, logs that changed or cannot be read, question
 from __future__ import annotations
 
 import gzip
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from starlette.applications import Starlette  # noqa: E402
 from starlette.routing import Mount  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
+from sqlite_log_handler._read.openmetrics import openmetrics  # noqa: E402
 from sqlite_log_handler.serve import app as app_module  # noqa: E402
 from sqlite_log_handler.serve import create_app  # noqa: E402
 
@@ -52,6 +54,17 @@ def test_the_files_of_the_page(shop, wanted, media_type):
         response = client.get(wanted)
 
     assert (200, media_type) == (response.status_code, response.headers["content-type"].partition(";")[0])
+
+
+def test_metrics_are_behind_the_guard(shop):
+    """`/metrics` is what `sqlite-log metrics` prints, for those who may see the page."""
+    with TestClient(create_app(shop), base_url=BASE) as client:
+        response = client.get("/metrics")
+    with TestClient(create_app(shop, token="t"), base_url=BASE) as client:
+        assert 403 == client.get("/metrics").status_code
+
+    assert response.headers["content-type"].startswith("application/openmetrics-text")
+    assert openmetrics({os.path.basename(shop): str(shop)})[0] == response.text
 
 
 def test_a_log_that_did_not_change_is_not_opened(shop, monkeypatch):

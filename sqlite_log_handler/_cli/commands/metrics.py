@@ -1,0 +1,47 @@
+"""
+`sqlite-log metrics`: logs as OpenMetrics text.
+"""
+
+import argparse
+from typing import Final
+
+from sqlite_log_handler._cli import arguments
+from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.terminal import say, write_lines
+from sqlite_log_handler._read.openmetrics import openmetrics
+from sqlite_log_handler.serve.logs import Logs
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", help=f"logs, or folders of them (default: ${arguments.VARIABLE})"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """
+    Print the metrics. Returns 1 when a log cannot be read: it is said so in the metrics as well.
+    """
+    options.file = None
+    text, errors = openmetrics(Logs(options.files or [arguments.file_of(options)]).by_name())
+    write_lines(text.splitlines())
+    for error in errors:
+        say(error)
+    return 1 if errors else 0
+
+
+COMMAND: Final = Command(
+    name="metrics",
+    description="Print records and drops by level and cause, the size of file and WAL, the time of the last record and "
+    "the lag of forwarders, as OpenMetrics. All processes that write to a log are counted together. The counters never "
+    "fall: retention leaves them as they are.",
+    examples=[
+        ("sqlite-log metrics app-log.db", "for one log"),
+        (
+            "sqlite-log metrics /var/log/app | sponge /var/lib/node_exporter/app.prom",
+            "for all logs in a folder, from cron, for the textfile collector of node_exporter",
+        ),
+    ],
+    add_arguments=_add_arguments,
+    run=run,
+)

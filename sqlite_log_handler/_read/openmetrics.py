@@ -1,0 +1,111 @@
+"""
+Logs as OpenMetrics text (https://prometheus.io/docs/specs/om/open_metrics_spec/), for Prometheus and those who read
+the same.
+
+All processes that write to a log are counted together, which no library inside one of them can do.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final, TypeAlias
+
+from sqlite_log_handler._logfile.errors import LogFileError
+from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._read.reader import LogReader
+from sqlite_log_handler._read.totals import Totals
+
+CONTENT_TYPE: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+_PREFIX: Final = "sqlite_log_"
+# Labels and a value.
+_Sample: TypeAlias = tuple[dict[str, str], float]
+
+
+def openmetrics(paths: Mapping[str, str]) -> tuple[str, list[str]]:
+    """
+    Return the text for the logs at `paths`, by the name that each is to have, and what is wrong with those that cannot
+    be read: these have `sqlite_log_up 0`, and nothing else.
+    """
+    found: dict[str, Totals | None] = {}
+    errors: list[str] = []
+    for name, path in paths.items():
+        try:
+            with LogReader(path) as reader:
+                found[name] = reader.totals()
+        except (LogFileError, OSError) as error:
+            found[name] = None
+            errors.append(str(error))
+    return "".join(f"{line}\n" for line in _lines(found)), errors
+
+
+# Name, kind, help, and the samples of one log.
+_FAMILIES: Final[tuple[tuple[str, str, str, Callable[[Totals], Iterable[_Sample]]], ...]] = (
+    (
+        "records",
+        "counter",
+        "Records written since the file was made.",
+        lambda totals: [({"level": level}, count) for level, count in totals.records.items()],
+    ),
+    (
+        "record_bytes",
+        "counter",
+        "Bytes of their text.",
+        lambda totals: [({"level": level}, size) for level, size in totals.bytes.items()],
+    ),
+    (
+        "drops",
+        "counter",
+        "Records dropped since the file was made.",
+        lambda totals: [({"cause": cause, "level": level}, n) for (cause, level), n in totals.drops.items()],
+    ),
+    ("file_bytes", "gauge", "Size of the file.", lambda totals: [({}, totals.file_bytes)]),
+    ("wal_bytes", "gauge", "Size of the WAL beside the file.", lambda totals: [({}, totals.wal_bytes)]),
+    (
+        "last_record_timestamp_seconds",
+        "gauge",
+        "When the last record was logged, in seconds since 1970.",
+        lambda totals: [] if totals.last_us is None else [({}, totals.last_us / 1e6)],
+    ),
+    (
+        "cursor_lag_records",
+        "gauge",
+        "Records that a cursor has not passed yet.",
+        lambda totals: [({"cursor": lag.name}, lag.rows) for lag in totals.lags],
+    ),
+    (
+        "cursor_lag_seconds",
+        "gauge",
+        "How long the first of these records has waited.",
+        lambda totals: [({"cursor": lag.name}, lag.seconds) for lag in totals.lags],
+    ),
+)
+
+
+def _lines(found: Mapping[str, Totals | None]) -> Iterator[str]:
+    up: list[_Sample] = [({"log": name}, int(totals is not None)) for name, totals in found.items()]
+    yield from _family("up", "gauge", "Whether the log can be read.", up)
+    for name, kind, text, samples_of in _FAMILIES:
+        samples: list[_Sample] = [
+            ({"log": log, **labels}, value)
+            for log, totals in found.items()
+            if totals is not None
+            for labels, value in samples_of(totals)
+        ]
+        yield from _family(name, kind, text, samples)
+    yield "# EOF"
+
+
+def _family(name: str, kind: str, text: str, samples: Iterable[_Sample]) -> Iterator[str]:
+    yield f"# HELP {_PREFIX}{name} {text}"
+    yield f"# TYPE {_PREFIX}{name} {kind}"
+    suffix = "_total" if kind == "counter" else ""
+    # Two names may become one when they are made printable, and a sample may stand only once.
+    summed: dict[str, float] = {}
+    for labels, value in samples:
+        key = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+        summed[key] = summed.get(key, 0) + value
+    for key, value in summed.items():
+        yield f"{_PREFIX}{name}{suffix}{{{key}}} {value!r}"
+
+
+def _escaped(text: str) -> str:
+    return printable(text).replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

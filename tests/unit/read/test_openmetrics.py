@@ -1,0 +1,68 @@
+"""
+OpenMetrics text, read by the parsers of Prometheus' own client.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from logged import record
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
+from prometheus_client.parser import text_string_to_metric_families as prometheus_families
+
+from sqlite_log_handler._read.openmetrics import openmetrics
+
+NAUGHTY = 'a"b\\c\nd\x00\x1b[31m é'
+
+
+@pytest.fixture
+def text(log, path, change):
+    """
+    The metrics of a log with naughty names, and of one that is not there.
+    """
+    log(record("a"), record("b", logging.ERROR), record("c", 17))
+    change("INSERT INTO drop_totals VALUES ('queue_full', 20, 7), (?, 40, 2)", NAUGHTY)
+    change("INSERT INTO cursors VALUES (?, 1, 0)", NAUGHTY)
+    text, errors = openmetrics({"shop": str(path), NAUGHTY: str(path.with_name("none.db"))})
+    assert 1 == len(errors)
+    assert "does not exist" in errors[0]
+    return text
+
+
+@pytest.mark.parametrize("families_of", [openmetrics_families, prometheus_families])
+def test_parsers_read_it(text, families_of):
+    """
+    The parser of OpenMetrics reads it, and the one of the older format, which node_exporter has, reads the same.
+    """
+    samples = {
+        (sample.name, sample.labels.get("level") or sample.labels.get("cause")): sample.value
+        for family in families_of(text)
+        for sample in family.samples
+        if sample.labels["log"] == "shop"
+    }
+
+    assert 1 == samples["sqlite_log_up", None]
+    assert 1 == samples["sqlite_log_records_total", "ERROR"]
+    assert 1 == samples["sqlite_log_records_total", "Level 17"]
+    assert 7 == samples["sqlite_log_drops_total", "INFO"]
+    assert 2 == samples["sqlite_log_cursor_lag_records", None]
+    assert 0 < samples["sqlite_log_file_bytes", None]
+
+
+def test_counters_are_counters(text):
+    """What never falls is a counter, the rest are gauges; each has its help."""
+    kinds = {family.name: family.type for family in openmetrics_families(text)}
+
+    assert {"records", "record_bytes", "drops"} == {
+        name.removeprefix("sqlite_log_") for name, kind in kinds.items() if kind == "counter"
+    }
+    assert {"counter", "gauge"} == set(kinds.values())
+    assert all(family.documentation for family in openmetrics_families(text))
+
+
+def test_a_log_that_cannot_be_read_is_down(text):
+    """A log that cannot be read has `up 0`, and nothing else; the others have all they have."""
+    others = [line for line in text.splitlines() if line[0] != "#" and '{log="shop"' not in line]
+
+    assert [True] == [line.startswith("sqlite_log_up{") and line.endswith(" 0") for line in others]
