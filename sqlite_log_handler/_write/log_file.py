@@ -89,6 +89,7 @@ class LogFile:
         self.connection: sqlite3.Connection | None = None
         self._files: tuple[object, ...] = ()
         self._wal = False
+        self._looked_at: tuple[int, ...] | None = None  # the log that the last look found: unchanged, it is one still
 
     def forget(self, *, lost: bool, interrupted: bool) -> None:
         """
@@ -252,9 +253,14 @@ class LogFile:
         Raises:
             LogFileError: It is foreign, or too new.
         """
-        if not os.path.exists(self.real) or not os.stat(self.real).st_size:
+        try:
+            stat = os.stat(self.real)
+        except OSError:
             return None
-        if os.stat(self.real).st_size < _SMALLEST_PAGE:
+        state = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+        if not stat.st_size or state == self._looked_at:
+            return None
+        if stat.st_size < _SMALLEST_PAGE:
             # SQLite takes it for an empty database, and writes over it.
             message = f"{self.path!r} is not an SQLite database: choose another filename, or move that file away"
             raise ForeignFileError(message)
@@ -273,6 +279,7 @@ class LogFile:
                 # An empty file becomes a log at one stroke, see `_prepare`. In this WAL are the tables of others.
                 message = f"{self.path!r} is an SQLite database of another program: choose another filename, or move it"
                 raise ForeignFileError(message)
+            self._looked_at = state if found else None
             return None
         return self._look_under_locks()
 
@@ -329,10 +336,11 @@ class LogFile:
         Close the connection, if it is open; the last one to close writes the WAL back.
         """
         try:
-            with self._lock.hold_if_free(self._busy_timeout) as held:
-                if held and _FREE_THREADED:
-                    self._write_back()
-                self._close()
+            if self.connection is not None:
+                with self._lock.hold_if_free(self._busy_timeout) as held:
+                    if held and _FREE_THREADED:
+                        self._write_back()
+                    self._close()
         finally:
             self._lock.close()
 

@@ -123,6 +123,42 @@ def test_a_commit_looks_at_each_file_once(
     assert [descriptor, *names, descriptor] == looks
 
 
+def test_a_file_is_looked_at_once(make_writer: Callable[[], Writer], path: Path, monkeypatch: Any) -> None:
+    """
+    A file is looked at before it is opened for writing: once, and again only if it has changed since.
+
+    A new handler looked twice, without the lock and with it. A program that logs one line feels each look.
+    """
+    with contextlib.closing(make_writer()) as first:
+        write(first, "before")
+    looks: list[str] = []
+    connect = log_file_module.connect_read_only
+    monkeypatch.setattr(log_file_module, "connect_read_only", lambda *a, **k: (looks.append(a[0]), connect(*a, **k))[1])
+    writer = make_writer()
+    writer.file.open_first()
+    writer.close()
+    assert 1 == len(looks)
+
+    path.write_bytes(b"of another program, since then" * 100)
+    with pytest.raises(ForeignFileError):
+        writer.file.open_first()
+
+
+def test_a_closed_file_is_closed_again_without_a_look(writer: Writer, monkeypatch: Any) -> None:
+    """
+    At exit a handler is closed by `logging.shutdown` and once more by the package: the second time opens nothing.
+
+    The lock's file was opened each time, only to be closed.
+    """
+    write(writer, "one")
+    writer.close()
+    opened: list[Any] = []
+    monkeypatch.setattr(os, "open", lambda *arguments, **_: opened.append(arguments))
+    writer.close()
+
+    assert [] == opened
+
+
 def test_close_closes_what_another_thread_has_prepared(writer: Writer, path: Path) -> None:
     """
     The file is closed when `close` returns, though the thread that wrote to it still runs.
