@@ -1,8 +1,8 @@
 """
-An HTTP connection to the receiver, which is kept between requests and can be broken off by another thread.
+An HTTP connection to the receiver. It is kept between requests, and another thread can break it off.
 
-It is the standard library's, because that does what it is told and no more: it follows no redirect, reads no `~/.netrc`
-and keeps no cookie. So what the user set is what is sent, and it is sent to the address that the user named.
+It uses `http.client`, which follows no redirect, reads no `~/.netrc` and keeps no cookie. So the receiver gets only the
+headers that the user set, and only the address that the user named gets them.
 """
 
 import base64
@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-# As browsers write an address; what is percent-encoded already stays so.
+# Browsers leave these characters of an address alone. `%` is one of them, so percent-encoded text stays as it is.
 _SAFE = "/?%:@!$&'()*+,;=~[]-._"
 
 
 class Response(NamedTuple):
     """
-    What came back: the status, the headers, and the beginning of the body.
+    The answer to a request: the status, the headers, and the beginning of the body.
     """
 
     status: int
@@ -57,7 +57,7 @@ class Connection:
         connection = self._connection
         if connection is None or _was_closed(connection):
             self.close()
-            self._connection = connection = self._made()
+            self._connection = connection = self._new_connection()
         try:
             if connection.sock is None:
                 connection.connect()
@@ -66,7 +66,7 @@ class Connection:
             connection.request("POST", self._target, body, {**self._credentials(headers), **headers})
             response = connection.getresponse()
             content = response.read(longest)
-            # For a read of so many bytes, an answer that ends in the middle is no error to http.client.
+            # When it is asked for a number of bytes, http.client does not notice that an answer ended early.
             if response.length and len(content) < longest:
                 raise http.client.IncompleteRead(content, response.length)  # noqa: TRY301 - as its other reads do
             if response.length != 0 or response.will_close:
@@ -80,7 +80,7 @@ class Connection:
 
     def break_off(self) -> None:
         """
-        End what another thread waits for here.
+        End the request that another thread waits for.
         """
         connection, self._connection = self._connection, None
         if connection is not None and connection.sock is not None:
@@ -112,7 +112,7 @@ class Connection:
             found.update(_basic("Proxy-Authorization", self._proxy))
         return found
 
-    def _made(self) -> http.client.HTTPConnection:
+    def _new_connection(self) -> http.client.HTTPConnection:
         address, proxy = self._address, self._proxy
         host, port = str(address.hostname), address.port
         nearest = proxy or address
@@ -128,7 +128,7 @@ class Connection:
 
 class _Head:
     """
-    The file of an answer, which remembers the last line that was read: an empty one ends the headers.
+    The file of an answer. It remembers the last line that was read: an empty one ends the headers.
     """
 
     def __init__(self, file: Any) -> None:
@@ -145,7 +145,7 @@ class _Head:
 
 class _Answer(http.client.HTTPResponse):
     """
-    An answer whose headers came to their end: http.client takes the end of the connection for that.
+    Refuse an answer that ends within its headers, which http.client takes for a complete one.
     """
 
     def begin(self) -> None:
@@ -164,11 +164,11 @@ class _Http(http.client.HTTPConnection):
 
 class _Https(http.client.HTTPSConnection):
     """
-    One whose handshake can be broken off: the class it inherits from shows the socket only afterwards.
+    A connection whose handshake another thread can break off: its base class sets `sock` only after the handshake.
     """
 
     response_class = _Answer
-    name: str  # of the receiver, which its certificate has to have
+    name: str  # that the receiver's certificate must have
 
     def connect(self) -> None:
         """
@@ -182,7 +182,7 @@ class _Https(http.client.HTTPSConnection):
 
 def _was_closed(connection: http.client.HTTPConnection) -> bool:
     """
-    Tell whether the other side has closed a connection that was kept: it sends nothing else without a request.
+    Tell whether the other side has closed a kept connection: without a request, it sends nothing else.
     """
     if connection.sock is None:
         return True

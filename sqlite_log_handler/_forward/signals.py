@@ -1,9 +1,9 @@
 """
-SIGINT and SIGTERM for a program that waits for others: they end it soon, and where nothing is half done.
+End a program that waits for others soon after SIGINT or SIGTERM, and never while something is half done.
 
-A signal is answered at once while the program waits for something outside, the receiver or the clock, and otherwise at
-the next such wait. A request runs on a thread of its own, because nothing else ends the look-up of a name when the
-network is down, and nothing else gives it a deadline: a receiver can send a byte now and then for ever.
+While the program waits for the receiver or the clock, a signal ends it at once, and otherwise at the next such wait.
+Each request runs on a thread of its own: only so can the program leave a look-up of a name while the network is down,
+and give a deadline to a receiver that sends a byte now and then for ever.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Self, TypeVar
 
-# After a signal, for the answer to what was sent: it saves the next run to send it again.
+# How long to wait after a signal for the answer to the last request. With it, the next run need not send that again.
 _GRACE_SECONDS = 0.25
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 class Stopped(BaseException):
     """
-    A signal asks for the end.
+    A signal asked the program to end.
     """
 
 
@@ -32,8 +32,8 @@ class Signals:
     """
 
     def __init__(self) -> None:
-        self._asked = False
-        self._outside = False
+        self._asked = False  # a signal came
+        self._waiting = False  # for the receiver or the clock
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -47,18 +47,18 @@ class Signals:
 
     def _handle(self, _number: int, _frame: object) -> None:
         self._asked = True
-        if self._outside:
+        if self._waiting:
             raise Stopped
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:
-        self._outside = True
+        self._waiting = True
         try:
             if self._asked:
                 raise Stopped
             yield
         finally:
-            self._outside = False
+            self._waiting = False
 
     def wait(self, seconds: float) -> None:
         """
@@ -67,13 +67,13 @@ class Signals:
         with self._interruptible():
             time.sleep(seconds)
 
-    def aside(self, call: Callable[[], T], timeout: float) -> T:
+    def run_in_thread(self, call: Callable[[], T], timeout: float) -> T:
         """
-        Call on a thread of its own, which is left there when a signal comes and no result does soon.
+        Call on another thread and return its result. After a signal, leave the thread behind unless that comes soon.
 
         Raises:
             Stopped: A signal came.
-            TimeoutError: There was no result within `timeout` seconds.
+            TimeoutError: No result came within `timeout` seconds.
         """
         if self._asked:
             raise Stopped
@@ -82,7 +82,7 @@ class Signals:
         def run() -> None:
             try:
                 results.put((call(), None))
-            except BaseException as error:  # noqa: BLE001 - for the thread that waits, and would wait for ever
+            except BaseException as error:  # noqa: BLE001 - the waiting thread raises it, and would wait for ever
                 results.put((None, error))
 
         threading.Thread(target=run, daemon=True).start()

@@ -1,8 +1,8 @@
 """
-Which rows one wants, as a condition in SQL.
+Turn filters into a condition in SQL.
 
-Every condition is on the columns of `records` alone, so that it can stand in any query on them, whether that joins the
-other tables or not. Every value is a parameter, and so is every name that a user gives.
+A condition uses the columns of `records` alone, so it fits any query on them, with or without joins to the other
+tables. Every value is a parameter, and so is every name that a user gives.
 """
 
 import json
@@ -24,20 +24,20 @@ Scalar: TypeAlias = str | int | float | bool | None
 Ask: TypeAlias = Callable[[str], list[Any]]
 
 
-# What SQLite can keep as an integer.
+# The integers that SQLite can store.
 LOWEST: Final = -(2**63)
 HIGHEST: Final = 2**63 - 1
 
 
 class FilterError(ValueError):
     """
-    A filter that cannot be understood; the text says what can.
+    A filter makes no sense; the text says what is allowed.
     """
 
 
 class Filters(TypedDict, total=False):
     """
-    What rows can be chosen by; all of it must hold. See docs/reader.md.
+    The filters for rows; a row must match all of them. See docs/reader.md.
     """
 
     since: datetime | date | str | None
@@ -65,7 +65,7 @@ class Where(NamedTuple):
     """
     Filters, resolved against one file: a condition on `records`, its parameters, and bounds.
 
-    The bounds of time stand in `sql` as well; those of id do not.
+    `sql` includes the bounds of time, but not those of id.
     """
 
     sql: str = "1"
@@ -78,7 +78,7 @@ class Where(NamedTuple):
 
 _SOURCE: Final = re.compile(r"(.+):(\d{1,18})", re.DOTALL)
 _RANGE: Final = re.compile(r"\s*(.*?)\s*\.\.\s*(.*?)\s*")
-# Names that journalctl knows, and the file may not; and those of Python, which a program may have given colours.
+# Names that journalctl knows and the file may not, and those of Python, to which a program may have added colours.
 _PYTHON: Final = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 _LEVEL_NAMES: Final = {**_PYTHON, "ERR": logging.ERROR, "CRIT": logging.CRITICAL, "WARN": logging.WARNING, "FATAL": 50}
 
@@ -88,19 +88,19 @@ def where(ask: Ask, filters: Filters, now: datetime | None = None) -> Where:
     Resolve `filters` against the file that is open.
 
     Args:
-        ask: Runs a statement on the file: levels have names in it, and runs are counted in it.
-        filters: What is wanted.
-        now: What `yesterday` and `-1h` are counted from, as `parse_time` takes it; the local present by default.
+        ask: Runs a statement on the file, which has the names of levels and the runs of the program.
+        filters: The filters to resolve.
+        now: The time that `yesterday` and `-1h` refer to, as `parse_time` takes it; the local present by default.
 
     Raises:
-        FilterError: One of them cannot be understood.
-        TypeError: There is no filter of that name.
+        FilterError: A filter makes no sense.
+        TypeError: A filter of that name does not exist.
     """
     check(filters)
     now = now or _local_now()
     since_us, until_us = _span(filters, now)
     terms: list[Term] = []
-    # The unary plus keeps SQLite from the index: ids are read in order, and the index has given their bounds.
+    # The unary plus keeps SQLite from using the index, which has given the bounds of the ids: rows are read by id.
     if since_us is not None:
         terms.append(("+created_us >= ?", (since_us,)))
     if until_us is not None:
@@ -119,7 +119,7 @@ def where(ask: Ask, filters: Filters, now: datetime | None = None) -> Where:
     )
 
 
-# What a filter may be -------------------------------------------------------------------------------------------------
+# Types of filters -----------------------------------------------------------------------------------------------------
 
 
 def _is_text(value: object) -> bool:
@@ -147,7 +147,7 @@ def _is_attributes(value: object) -> bool:
 _MOMENT: Final = (_is_moment, f"a datetime, a date or a text: {HELP}")
 _INTEGER: Final = (_is_integer, "an integer")
 _NAMES: Final = (_is_names, "the name of a logger (str), or several in a list")
-# In UTF-8, which SQLite keeps, there is none.
+# SQLite stores UTF-8, which has no lone surrogates.
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _ALLOWED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "since": _MOMENT,
@@ -177,11 +177,11 @@ _ALLOWED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
 
 def check(filters: Filters) -> None:
     """
-    Refuse what is of a wrong kind, before anything is read.
+    Refuse a value of a wrong kind, before anything is read.
 
     Raises:
-        FilterError: The value of a filter is of a wrong kind; says what it may be.
-        TypeError: There is no filter of that name.
+        FilterError: The value of a filter has a wrong kind; the text says which kinds it may have.
+        TypeError: A filter of that name does not exist.
     """
     unknown = sorted(set(filters) - Filters.__annotations__.keys())
     if unknown:
@@ -211,7 +211,7 @@ def _texts(value: object) -> Iterator[str]:
 
 def integer(name: str, value: int, least: int = LOWEST) -> int:
     """
-    Return `value`, and refuse what is no integer of 64 bits or is below `least`.
+    Return `value`; refuse anything but an integer of 64 bits that is at least `least`.
     """
     allowed = "an integer" if least == LOWEST else f"an integer, {least} or more"
     if not _is_integer(value):
@@ -300,7 +300,7 @@ def _source(_: Ask, source: str) -> list[Term]:
 
 def _without(ask: Ask, without: Mapping[str, Any]) -> list[Term]:
     """
-    Return a condition for each value that must not be there; a row that has nothing in the place has not that value.
+    Return a condition for each value that a row must not have. A row without any value in that place passes.
     """
     terms: list[Term] = []
     for name, values in without.items():
@@ -315,13 +315,13 @@ def _without(ask: Ask, without: Mapping[str, Any]) -> list[Term]:
     return terms
 
 
-# What the ledger can be asked for: a record that was dropped has no text.
+# The filters that the ledger can answer: of a dropped record it has no text.
 IN_LEDGER: Final = frozenset({"since", "until", "level", "logger", "exclude", "process", "run"})
 
 
 def drops_where(ask: Ask, filters: Filters, now: datetime | None = None) -> Term:
     """
-    Return the condition on `drops` that these filters come to; those that the ledger knows nothing of let all pass.
+    Return these filters as a condition on `drops`. Filters that the ledger cannot answer let every gap pass.
     """
     check(filters)
     now = now or _local_now()
@@ -355,7 +355,7 @@ def _moment(name: str, value: datetime | date | str | None, now: datetime) -> in
 
 def _span(filters: Filters, now: datetime) -> tuple[int | None, int | None]:
     """
-    Return both bounds of time, in microseconds, and refuse those between which nothing can be.
+    Return both bounds of time, in microseconds; refuse a `since` after `until`.
     """
     since, until = filters.get("since"), filters.get("until")
     since_us, until_us = _moment("since", since, now), _moment("until", until, now)
@@ -379,7 +379,7 @@ def below(column: str, names: Names, others: Sequence[str] = ()) -> tuple[str, t
 
 def level_range(ask: Ask, level: int | str) -> tuple[int, int]:
     """
-    Read `WARNING`, `30`, `INFO..WARNING`, `..INFO`: the lowest and the highest level that are meant.
+    Read `WARNING`, `30`, `INFO..WARNING` or `..INFO`, and return the lowest and the highest level.
     """
     both = _RANGE.fullmatch(str(level))
     if both is None:
@@ -395,7 +395,7 @@ def level_range(ask: Ask, level: int | str) -> tuple[int, int]:
 
 def settled(ask: Ask, filters: Filters) -> Filters:
     """
-    Return `filters` as they hold from now on, with the level and the bounds of time in numbers.
+    Return `filters` with the level and the bounds of time fixed, so that they mean the same later.
 
     `12:00` is another time tomorrow, and another file of the same program may not know the name of a level yet.
     """
@@ -431,9 +431,9 @@ def _levelno(ask: Ask, name: str) -> int:
     raise FilterError(message)
 
 
-# The names that multiprocessing gives to children: their start is none of the program's.
+# The names that multiprocessing gives to children: the start of a child is not a start of the program.
 _CHILD: Final = re.compile(r"\w*(?:Process|Worker)-[0-9:]+")
-# The workers of a server are started within seconds of each other, and log before it does, or without it.
+# A server starts its workers within seconds of each other. They may log before the server does, or it may never log.
 _TOGETHER_US: Final = 10_000_000
 
 
@@ -444,7 +444,7 @@ def runs(ask: Ask) -> list[list[int]]:
     A start is all processes of one program and host that began within ten seconds, and the children that
     multiprocessing starts for them later.
     """
-    # Where the start is not known (0), the records came from another process, and it is no run of its own.
+    # A start of 0 is unknown: the records came from another process, which does not count as a run.
     processes = ask(
         "SELECT CAST(id AS INTEGER), CAST(started_us AS INTEGER), CAST(host AS TEXT), CAST(program AS TEXT), pid, "
         "CAST(name AS TEXT) FROM processes WHERE started_us > 0 ORDER BY started_us, id"
@@ -506,7 +506,7 @@ def _pattern(_: Ask, pattern: str) -> list[Term]:
         raise FilterError(message) from error
 
 
-# In this order in the condition: what costs most last, because SQLite looks at its terms from left to right.
+# The terms of a condition come in this order, the most expensive last, because SQLite evaluates them left to right.
 _TERMS: Final[Mapping[str, Callable[[Ask, Any], list[Term]]]] = {
     "level": _level,
     "run": _run,
@@ -527,8 +527,8 @@ _TERMS: Final[Mapping[str, Callable[[Ask, Any], list[Term]]]] = {
 
 _WITHOUT: Final = frozenset(_TERMS) - {"logger", "exclude", "without"}
 
-# The same for the ledger. A gap behind the last row that is not wanted belongs to what is.
-# Of loggers beyond the first thousand of a tick it is not known whose records were dropped.
+# The same filters for `drops`. A gap right before the first wanted row is included. Loggers beyond the first thousand
+# of a tick are one name in the ledger, so their gaps pass each filter on loggers.
 _LEDGER_TERMS: Final[Mapping[str, Callable[[Ask, Any, datetime], list[Term]]]] = {
     "since": lambda _, value, now: [("until_us >= ?", (_moment("since", value, now),))],
     "until": lambda _, value, now: [("since_us <= ?", (_moment("until", value, now),))],

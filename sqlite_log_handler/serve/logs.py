@@ -1,5 +1,5 @@
 """
-Which logs are served, and under which names. A request names a log; only this module turns that name into a path.
+The logs that the server shows, and their names. A request names a log; only this module turns that name into a path.
 """
 
 import os
@@ -11,18 +11,18 @@ _SUFFIX: Final = ".db"
 
 class UnknownLogError(LookupError):
     """
-    No log that is served has the name that a request asks for.
+    A request names a log that the server does not show.
     """
 
 
 class Logs:
     """
-    The logs at `paths`: files, and folders, whose files ending in .db are looked up anew each time.
+    The logs at `paths`, which are files and folders. Of a folder, the files that end in .db are listed anew each time.
 
-    Two files of one name in two folders are told apart by as much of their paths as that takes.
+    When two files have the same name, the names of their folders go in front, as many as it takes to tell them apart.
 
     Raises:
-        ValueError: There is no path.
+        ValueError: `paths` is empty.
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
@@ -48,10 +48,10 @@ class Logs:
 
     def path_of(self, name: str | None) -> str:
         """
-        Return the path of the log with this name; of the first one when no name is given.
+        Return the path of the log with this name, or of the first log without a name.
 
         Raises:
-            UnknownLogError: There is no such log.
+            UnknownLogError: No log has this name.
         """
         by_name = self.by_name()
         if name is None and by_name:

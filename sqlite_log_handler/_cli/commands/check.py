@@ -1,5 +1,5 @@
 """
-`sqlite-log check`: is it ours, is it sound, and do its books agree.
+`sqlite-log check`: say whether a file is a log, whether it is sound, and whether its books agree.
 """
 
 import argparse
@@ -15,13 +15,13 @@ from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import USER_VERSION
 from sqlite_log_handler._read.statistics import Books
 
-# Findings that are printed: more say nothing new, and SQLite itself ends after a hundred.
+# The most findings to print: more say nothing new, and SQLite itself ends after a hundred.
 _MOST: Final = 10
 
 
 class Verdict(NamedTuple):
     """
-    What was checked: `ok`, `WRONG`, or `-` where it cannot be told.
+    One line of the result: `ok`, `WRONG`, or `-` for what cannot be checked, and the text beside it.
     """
 
     verdict: str
@@ -35,7 +35,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """
-    Check, and say so. Returns 1 when something is wrong.
+    Print all verdicts. Return 1 when one of them is WRONG.
     """
     seen: list[Verdict] = []
     found = _kept(verdicts(options), seen)
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         document = [verdict._asdict() for verdict in found]
         write_lines(json_document({"ok": not _is_wrong(seen), "verdicts": document}))
     else:
-        # Each line at once: to check a large file takes a while.
+        # Print each line at once, because checking a large file takes a while.
         write_lines(f"{verdict.verdict:<5}  {printable(verdict.text)}" for verdict in found)
     return 1 if _is_wrong(seen) else 0
 
@@ -82,7 +82,7 @@ def verdicts(options: argparse.Namespace) -> Iterator[Verdict]:
 
 def findings(faults: Iterable[str]) -> list[str]:
     """
-    Return each finding of SQLite by itself: it puts up to a hundred into one text, below a line for the database.
+    Return the findings of SQLite one by one: it puts up to a hundred into one text, below a line for the database.
     """
     lines = [line for fault in faults for line in fault.splitlines() if line]
     return [line for line in lines if not line.startswith("*** in database")] or lines
@@ -90,7 +90,7 @@ def findings(faults: Iterable[str]) -> list[str]:
 
 def compare(books: Books) -> Iterator[Verdict]:
     """
-    Yield `ok` or `WRONG`, and what was compared. After pruning, what was pruned too is not compared: `-`.
+    Compare the counts of different places. Where they differ and rows were pruned, nothing can be told: `-`.
     """
     ledger = books.dropped_in_ledger
     pairs = (

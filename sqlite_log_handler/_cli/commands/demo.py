@@ -81,7 +81,7 @@ LEVEL_WORD = re.compile(r"\b(?:" + "|".join(LEVEL_WORDS) + ")", re.IGNORECASE)
 
 class DemoError(OSError):
     """
-    The demo cannot begin: a file cannot be read or made. The text says what to do.
+    The demo cannot begin, because a file cannot be read or made. The text says what to do.
     """
 
 
@@ -148,7 +148,7 @@ def show_all(files: Sequence[str], database: str | None, write: Write) -> int:
 
 def choose_database(database: str | None) -> str:
     """
-    Return the path of a file that does not exist yet: the books are to be of this run alone.
+    Return the path of a file that does not exist yet, so that its books are those of this run alone.
     """
     if database is not None:
         if os.path.lexists(database):
@@ -161,7 +161,7 @@ def choose_database(database: str | None) -> str:
 
 def configuration(path: str) -> dict[str, Any]:
     """
-    Return what dictConfig is given: the handler on the root logger, and its own warnings on the console too.
+    Return the configuration: the handler on the root logger, and its own warnings on the console too.
     """
     return {
         "version": 1,
@@ -207,7 +207,7 @@ def jobs_from_standard_library() -> list[Job]:
 
 def hash_file(logger: logging.Logger, path: Path, top: Path) -> int:
     """
-    Hash one file and log it, an odd one at another level.
+    Hash one file and log it, at another level if it is large, empty or unreadable.
     """
     name = path.relative_to(top).as_posix()
     try:
@@ -239,7 +239,7 @@ def jobs_from_logs(files: Sequence[str]) -> list[Job]:
         # A file may have any name, but other handlers print the name of a logger.
         logger = logging.getLogger("replay." + re.sub(r"[^\w-]", "_", Path(name).stem))
         try:
-            # surrogateescape: bytes that are not UTF-8 stand in real logs, and the handler has to take them.
+            # surrogateescape: real logs have bytes that are not UTF-8, and the handler has to take them.
             with Path(name).open(encoding="utf-8", errors="surrogateescape") as lines:
                 for number in itertools.count(1):
                     line = lines.readline(LONGEST_LINE)
@@ -268,7 +268,7 @@ def replay_line(logger: logging.Logger, level: int, text: str, number: int) -> i
 
 def guess_level(text: str) -> int:
     """
-    Guess the level of a line from the first word in it that names one; INFO when there is none.
+    Guess the level of a line from the first word in it that names one; INFO without such a word.
     """
     word = LEVEL_WORD.search(text)
     return LEVEL_WORDS[word[0].lower()] if word else logging.INFO
@@ -318,7 +318,7 @@ def work_and_lock(handler: SQLiteHandler, jobs: Sequence[Job], path: str, write:
     stop, dry = threading.Event(), threading.Event()
     with ThreadPoolExecutor(THREADS + 1, thread_name_prefix="worker") as threads:
         try:
-            # A list shorter than the number of threads is done by each of them.
+            # Each thread does the whole list if it is shorter than the number of threads.
             parts = [jobs[number::THREADS] if len(jobs) >= THREADS else jobs for number in range(THREADS)]
             counts = [threads.submit(do_jobs, part, THREADS / PACE, stop) for part in parts]
             time.sleep(SECONDS_BEFORE)
@@ -341,7 +341,7 @@ def work_and_lock(handler: SQLiteHandler, jobs: Sequence[Job], path: str, write:
             dry.set()
             stop.set()
         calls = sum(count.result() for count in counts)
-    # The last word is an error with its traceback, as any program has them.
+    # End with an error and its traceback, as any program logs them.
     top = Path(sysconfig.get_path("stdlib"))
     calls += hash_file(logging.getLogger("demo"), top / "no_such_module.py", top)
     tell(f"done, with {calls:,} calls to a logger")
@@ -374,7 +374,7 @@ def books_of(handler: SQLiteHandler) -> str:
 
 def show_books(handler: SQLiteHandler, path: str, calls: int, write: Write) -> bool:
     """
-    Print what the handler counted beside what was counted elsewhere, and return whether all of it agrees.
+    Print the handler's counts beside the same counts from elsewhere, and return whether all of them agree.
     """
     stats = handler.stats()
     with LogReader(path) as reader:
@@ -419,7 +419,7 @@ def show_books(handler: SQLiteHandler, path: str, calls: int, write: Write) -> b
 
 def show_file(path: str, write: Write) -> None:
     """
-    Print what stands in the file as the commands show it, and the commands to see more.
+    Print some of the file as the commands show it, and the commands that show more.
     """
     short = Short(Clock("%b %d %H:%M:%S"), plain)
     with LogReader(path) as reader:

@@ -1,7 +1,7 @@
 """
-`sqlite-log forward`: sends rows to a receiver, until there are no more or a signal comes.
+`sqlite-log forward`: send rows to a receiver until none are left or a signal comes.
 
-Modules that need the packages of the extra `otlp` are imported when the command runs.
+`run` imports the modules that need the packages of the extra `otlp`, so that other commands do not.
 """
 
 import argparse
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _MISSING = "forward needs more packages ({error}): pip install 'sqlite-log-handler[otlp]'"
 
-# For all files together: a signal ends the command within a second.
+# For all files together, because a signal has to end the command within a second.
 _CLOSE_SECONDS = 0.25
 
 
@@ -63,14 +63,14 @@ def run(options: argparse.Namespace) -> int:
     """
     Run the command, and return its exit status.
 
-    0: everything was sent, or a signal has ended it. 1: it was given up, or the receiver did not take every row. 2: a
+    0: everything was sent, or a signal ended the command. 1: it gave up, or the receiver did not take every row. 2: a
     package is missing.
 
     Raises:
         LogFileError, OSError, ValueError: An argument or a setting is wrong, or a file cannot be used.
     """
     try:
-        from sqlite_log_handler._forward import otlp  # noqa: PLC0415 - only this command needs what they need
+        from sqlite_log_handler._forward import otlp  # noqa: PLC0415 - only this command needs their packages
         from sqlite_log_handler._forward.receiver import Receiver, endpoint_from  # noqa: PLC0415 - the same
     except ModuleNotFoundError as error:
         say(_MISSING.format(error=error))
@@ -131,7 +131,7 @@ def _close(spools: "Sequence[Spool]", clock: Callable[[], float]) -> None:
 
 def _send(signals: "Signals", receiver: "Receiver", body: bytes, timeout: float) -> "Answer":
     try:
-        return signals.aside(lambda: receiver(body), timeout)
+        return signals.run_in_thread(lambda: receiver(body), timeout)
     except TimeoutError:
         return receiver.give_up()
 

@@ -21,7 +21,7 @@ def test_what_a_call_raises_is_raised_where_it_is_waited_for():
         raise ValueError(message)
 
     with pytest.raises(ValueError, match="nobody has thought of"):
-        Signals().aside(call, 60)
+        Signals().run_in_thread(call, 60)
 
 
 def test_a_call_has_a_deadline():
@@ -32,7 +32,7 @@ def test_a_call_has_a_deadline():
     """
     over = threading.Event()
     with pytest.raises(TimeoutError):
-        Signals().aside(over.wait, 0.001)
+        Signals().run_in_thread(over.wait, 0.001)
     over.set()
 
 
@@ -47,11 +47,11 @@ def test_a_signal_ends_the_wait_for_a_call():
 
     with Signals() as signals:
         with pytest.raises(Stopped):
-            signals.aside(call, 60)
+            signals.run_in_thread(call, 60)
         with pytest.raises(Stopped):
             signals.wait(60)
         with pytest.raises(Stopped):
-            signals.aside(call, 60)
+            signals.run_in_thread(call, 60)
     over.set()
 
     assert before is signal.getsignal(signal.SIGTERM)
@@ -65,6 +65,6 @@ def test_an_answer_just_after_the_signal_counts():
         return "taken"
 
     with Signals() as signals:
-        assert "taken" == signals.aside(call, 60)
+        assert "taken" == signals.run_in_thread(call, 60)
         with pytest.raises(Stopped):
             signals.wait(0)
