@@ -204,3 +204,84 @@ def test_a_disk_that_lies(start, path, strace):
             numbers = [int(text.split()[1]) for (text,) in texts]
             assert sorted(set(numbers)) == numbers
             assert set(numbers) <= set(range(100))
+
+
+FOLDS = """
+    from sqlite_log_handler._write import volume
+    volume.FOLD_ROWS = 10
+    handler = SQLiteHandler(path, capacity=8, reserve=0, fair_share=1, flush_interval=3600, max_rows=60)
+    logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
+    loggers = [logging.getLogger(f"program.{number}") for number in range(5)]
+    for one in loggers:
+        one.setLevel(1)
+        one.addHandler(handler)
+    for number in range(int(arguments[0])):
+        with handler.listener._commit_lock:  # so that the queue has no room for the last two
+            for one in loggers * 2: one.info("%s", "n" * (number % 7))
+        handler.listener.drop_report.make(handler.listener.now())  # as at a tick
+        handler.flush(60)
+    handler.close()
+"""
+
+
+def check_volume(path):
+    """
+    Check that `volume` has each row once, those that retention has deleted as well, and each drop.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        counts = {
+            "rows": "SELECT (SELECT count(*) FROM records) + (SELECT ifnull(sum(count), 0) FROM prunes)",
+            "drops": "SELECT ifnull(sum(count), 0) FROM drops",
+            "totals": "SELECT ifnull(sum(count), 0) FROM drop_totals",
+        }
+        found = {name: connection.execute(sql).fetchone()[0] for name, sql in counts.items()}
+        records, dropped = connection.execute(
+            "SELECT ifnull(sum(records), 0), ifnull(sum(dropped), 0) FROM volume"
+        ).fetchone()
+        assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
+    assert (found["rows"], found["drops"], found["totals"]) == (records, dropped, dropped)
+    return records, dropped
+
+
+@pytest.mark.slow
+@pytest.mark.privileged
+def test_killed_at_the_nth_write_of_a_fold(start, path, strace, long):
+    """
+    Killed at whichever of its writes while rows are folded, deleted and dropped, a program leaves a `volume` that has
+    each row and each drop once.
+
+    The rows go into the table behind the view in the transaction that moves the mark.
+    """
+    nth, most = 0, (0, 0)
+    while True:
+        nth += 1 if long else 17
+        inject = f"inject=pwrite64:signal=SIGKILL:when={nth}"
+        wrap = (strace, "-f", "-qq", "-o", "/dev/null", "-P", str(path), "-P", f"{path}-wal", "-e", inject)
+        process = start(FOLDS, 30, wrap=wrap)
+        process.communicate()
+        if process.returncode == 0:
+            break
+        follow_up = start("SQLiteHandler(path).close()")
+        assert 0 == follow_up.wait()
+        most = max(most, check_volume(path))
+        for end in ("", "-wal", "-shm", "-journal"):
+            path.with_name(path.name + end).unlink(missing_ok=True)
+
+    assert 100 < most[0] < check_volume(path)[0]
+    assert 30 < most[1]
+
+
+def test_processes_fold_together(start, path):
+    """
+    Several processes that fold, delete and drop leave a `volume` that has each row and each drop once.
+    """
+    processes = [start(FOLDS, 60) for _ in range(4)]
+    for process in processes:
+        assert 0 == process.wait()
+
+    records, dropped = check_volume(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (reports,) = connection.execute(
+            "SELECT sum(records) FROM volume WHERE logger = 'sqlite_log_handler'"
+        ).fetchone()
+    assert 4 * 60 * 10 == records - reports + dropped
