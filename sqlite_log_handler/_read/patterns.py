@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
+from logging import ERROR
 from typing import Final, TypeAlias
 
 from sqlite_log_handler._read.filters import LOWEST, Filters, Where, run_processes, where
@@ -31,8 +32,9 @@ class Pattern:
     What records that say the same have in common; times in microseconds since 1970.
 
     `text` is the template, or a masked message where `is_guessed`. `source` is the call site of the newest record, of
-    which `last_id` is the id and `sample` the message. `share` is that of all records counted, 0 to 1; `levels` has the
-    records by the number of their level. Only the thousand most frequent patterns have a `sample`.
+    which `last_id` is the id and `sample` the message. `last_error_id` is the id of the newest at ERROR or above, if
+    there is one. `share` is that of all records counted, 0 to 1; `levels` has the records by the number of their level.
+    Only the thousand most frequent patterns have a `sample`.
     """
 
     text: str
@@ -45,6 +47,7 @@ class Pattern:
     first_us: int
     last_us: int
     last_id: int
+    last_error_id: int | None
     sample: str
 
 
@@ -59,11 +62,12 @@ class _Sums:
     What one pattern has logged, added up.
     """
 
-    __slots__ = ("first_us", "last_id", "last_us", "levels", "source")
+    __slots__ = ("first_us", "last_error_id", "last_id", "last_us", "levels", "source")
 
     def __init__(self) -> None:
         self.levels: dict[int, int] = defaultdict(int)
         self.first_us, self.last_us, self.last_id = 1 << 63, LOWEST, LOWEST
+        self.last_error_id: int | None = None
         self.source: _Source = ("?", "?", 0, "?", "")
 
     def add(self, source: _Source, levelno: int, found: tuple[int, int, int, int]) -> None:
@@ -74,6 +78,8 @@ class _Sums:
         self.levels[levelno] += records
         self.first_us = min(self.first_us, first_us)
         self.last_us = max(self.last_us, last_us)
+        if levelno >= ERROR:
+            self.last_error_id = max(last_id, self.last_error_id or last_id)
         if last_id > self.last_id:
             self.last_id, self.source = last_id, source
 
@@ -90,13 +96,17 @@ def patterns(scan: Scan, new_since: Moment | None, filters: Filters, now: dateti
     return [pattern for pattern in later if pattern.last_id in new]
 
 
-def compared(scan: Scan, chosen: Where, begin_us: int) -> tuple[list[Pattern], set[int]]:
+def compared(
+    scan: Scan, chosen: Where, begin_us: int, *, older_than_all: int = LOWEST
+) -> tuple[list[Pattern], set[int]]:
     """
     Count the records from `begin_us` on by pattern, and return which of them no older row has, by their `last_id`.
+
+    Rows up to the id `older_than_all` are too old to be compared with.
     """
     sources = _sources(scan)
     # What an older row has said is not new, whatever the filters leave of the older rows.
-    older = _counted(scan, sources, Where("+created_us < ?", (begin_us,), until_us=begin_us))
+    older = _counted(scan, sources, Where("+created_us < ?", (begin_us,), None, begin_us, older_than_all))
     since_us = begin_us if chosen.since_us is None else max(begin_us, chosen.since_us)
     later = chosen._replace(
         sql=f"{chosen.sql} AND +created_us >= ?", parameters=(*chosen.parameters, begin_us), since_us=since_us
@@ -213,6 +223,7 @@ def _described(found: dict[_Key, _Sums], texts: dict[int, str]) -> list[Pattern]
                 first_us=sums.first_us,
                 last_us=sums.last_us,
                 last_id=sums.last_id,
+                last_error_id=sums.last_error_id,
                 sample=sample,
             )
         )

@@ -12,7 +12,8 @@ from typing import Any, Literal, Self, TypeAlias, Unpack
 
 from sqlite_log_handler._logfile.connect import identity_of
 from sqlite_log_handler._logfile.errors import EmptyFileError, MissingFileError
-from sqlite_log_handler._read import patterns, statistics, top, totals
+from sqlite_log_handler._read import brief, patterns, statistics, top, totals
+from sqlite_log_handler._read.brief import Brief
 from sqlite_log_handler._read.filters import Filters, below, integer, settled, where
 from sqlite_log_handler._read.patterns import Moment, Pattern
 from sqlite_log_handler._read.rows import SELECT_JSON, SELECT_ROW, Row, select
@@ -355,6 +356,16 @@ class LogReader:
             filters: See the class.
         """
         return patterns.patterns(self._question(), new_since, filters)
+
+    def brief(self, since: Moment | None = None) -> Brief:
+        """
+        Read what somebody needs first: what failed, what is new, who is loud, what is missing.
+
+        Args:
+            since: A time as for `since`, or a run as an integer, as for `run`; by default the last run, or all of a log
+                that has one run only.
+        """
+        return brief.brief(self._question(), since, time.time_ns() // 1000)
 
     def gaps(self, **filters: Unpack[Filters]) -> list[Gap]:
         """

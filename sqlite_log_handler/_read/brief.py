@@ -1,0 +1,116 @@
+"""
+What somebody needs first of a log: how much, what failed, what is new, who is loud, what is missing.
+
+Theory of operation
+===================
+
+All but the patterns is read from tables of few lines. The patterns are counted in one pass over the newest million
+rows at most, so a brief takes no longer for a larger log. What a hostile or a very odd log makes impossible stands in
+`left_out`, with its reason, and the rest is told.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from logging import ERROR
+from typing import Final, TypeVar
+
+from sqlite_log_handler._logfile.errors import LimitError
+from sqlite_log_handler._read.filters import LOWEST, Filters, runs, where
+from sqlite_log_handler._read.patterns import Moment, Pattern, begin_of, compared
+from sqlite_log_handler._read.rows import text
+from sqlite_log_handler._read.scan import Scan
+from sqlite_log_handler._read.statistics import Gap, gaps, level_names
+from sqlite_log_handler._read.totals import Totals, totals
+
+_T = TypeVar("_T")
+
+_MOST_ROWS: Final = 1_000_000
+# Patterns of errors that get their newest error, and the characters of its end.
+_ERRORS: Final = 20
+_TRACEBACK_LENGTH: Final = 1_500
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """
+    What a log holds since `since_us`, microseconds since 1970: None stands for all of it.
+
+    `runs` is the number of starts of the program that the log has, `is_last_run` whether only the last one is told. Of
+    `records`, `patterns` count those behind the id `after_id`. `new` has the `last_id` of each pattern that no older
+    record has; None where there is nothing older to compare with. `errors` has a message and the end of its
+    traceback by the `last_error_id` of a pattern.
+    """
+
+    since_us: int | None
+    is_last_run: bool
+    runs: int
+    after_id: int
+    records: int
+    first_us: int | None
+    last_us: int | None
+    patterns: tuple[Pattern, ...]
+    new: frozenset[int] | None
+    errors: dict[int, tuple[str, str]]
+    gaps: tuple[Gap, ...]
+    level_names: dict[int, str]
+    totals: Totals
+    left_out: tuple[str, ...]
+
+
+def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:
+    """
+    Read what somebody needs first; see `LogReader.brief`.
+    """
+    left_out: list[str] = []
+    starts = _attempt(left_out, "runs", lambda: runs(scan.all), list[list[int]]())
+    is_last_run = since is None and len(starts) > 1
+    since_us = None if since is None and not is_last_run else begin_of(scan, 0 if since is None else since)
+    last_id = scan.last_id()
+    after_id = last_id - _MOST_ROWS if last_id > _MOST_ROWS else LOWEST
+    chosen = where(scan.all, {"after_id": after_id})
+    begin_us = LOWEST if since_us is None else since_us
+    found, new = _attempt(
+        left_out,
+        "patterns",
+        lambda: compared(scan, chosen, begin_us, older_than_all=after_id),
+        (list[Pattern](), set[int]()),
+    )
+    bounds: Filters = {} if since_us is None else {"since": f"@{since_us / 1e6:.6f}"}
+    return Brief(
+        since_us=since_us,
+        is_last_run=is_last_run,
+        runs=len(starts),
+        after_id=max(after_id, 0),
+        records=sum(pattern.records for pattern in found),
+        first_us=min((pattern.first_us for pattern in found), default=None),
+        last_us=max((pattern.last_us for pattern in found), default=None),
+        patterns=tuple(found),
+        new=None if since_us is None else frozenset(new),
+        errors=_attempt(left_out, "errors", lambda: _errors(scan, found), {}),
+        gaps=tuple(_attempt(left_out, "gaps", lambda: gaps(scan, bounds), [])),
+        level_names=_attempt(left_out, "names of levels", lambda: level_names(scan), {}),
+        totals=totals(scan, now_us),
+        left_out=tuple(left_out),
+    )
+
+
+def _attempt(left_out: list[str], what: str, read: Callable[[], _T], otherwise: _T) -> _T:
+    """
+    Read one part, and say what is left out where the log has too much for that.
+    """
+    try:
+        return read()
+    except LimitError as error:
+        left_out.append(f"{what}: {error}")
+        return otherwise
+
+
+def _errors(scan: Scan, found: list[Pattern]) -> dict[int, tuple[str, str]]:
+    """
+    Return the newest error of the patterns with most errors.
+    """
+    failed = sorted(found, key=lambda pattern: -sum(n for level, n in pattern.levels.items() if level >= ERROR))
+    ids = [pattern.last_error_id for pattern in failed if pattern.last_error_id is not None][:_ERRORS]
+    columns = text("substr(message, 1, 300)"), text(f"substr(exc_text, -{_TRACEBACK_LENGTH})")
+    ask = f"SELECT id, {', '.join(columns)} FROM records WHERE id IN ({','.join(map(str, ids))})"  # noqa: S608 - numbers
+    return {id_: (message, traceback) for id_, message, traceback in scan.all(ask)}

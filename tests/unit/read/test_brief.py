@@ -1,0 +1,57 @@
+"""
+What a brief reads, and how little.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from logged import BEGIN, record
+
+from sqlite_log_handler import LogReader
+from sqlite_log_handler._read import brief as brief_module
+
+
+def test_the_whole_log_of_one_run(log, path):
+    """With one run there is nothing older, so the whole log is told, and nothing is called new."""
+    log(record("a"), record("b", logging.ERROR, exc_text="Traceback\nKeyError: 1"))
+    with LogReader(path) as reader:
+        found = reader.brief()
+
+    assert (None, False, 1, 2, None) == (found.since_us, found.is_last_run, found.runs, found.records, found.new)
+    assert {2: ("b", "Traceback\nKeyError: 1")} == found.errors
+
+
+def test_what_is_new_since_a_time(log, path):
+    """Since a time, the records since then are told, and which of their patterns no older row has."""
+    log(record("old 1"), record("old 2", seconds=8), record("new", seconds=9, lineno=99))
+    with LogReader(path) as reader:
+        found = reader.brief(f"@{BEGIN.timestamp() + 5}")
+
+    assert 2 == found.records
+    assert frozenset({3}) == found.new
+
+
+def test_only_the_newest_rows_are_counted(log, path, monkeypatch):
+    """
+    A brief looks at the newest million rows and no more, whatever the size of the log, and says from which id on.
+    """
+    monkeypatch.setattr(brief_module, "_MOST_ROWS", 10)
+    log(*(record(f"{number}", seconds=number) for number in range(30)))
+    with LogReader(path) as reader:
+        found = reader.brief()
+        later = reader.brief(f"@{BEGIN.timestamp() + 25}")
+
+    assert (20, 10) == (found.after_id, found.records)
+    assert (5, frozenset()) == (later.records, later.new)
+
+
+def test_what_is_too_much_is_left_out(log, path, monkeypatch):
+    """A log with more call sites than any program has is told without its patterns, and with the reason."""
+    log(*(record("x", lineno=number) for number in range(30)))
+    with LogReader(path) as reader:
+        monkeypatch.setattr("sqlite_log_handler._read.scan.MOST", 10)
+        found = reader.brief()
+
+    assert ["patterns"] == [reason.partition(":")[0] for reason in found.left_out]
+    assert (0, {"INFO": 30}) == (found.records, found.totals.records)
