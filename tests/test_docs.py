@@ -31,6 +31,7 @@ from pages import DOCS, README, ROOT, Block, blocks_of, commands_of
 import sqlite_log_handler
 from sqlite_log_handler import Books, Bucket, Cursor, Gap, LogReader, LogStats, Pattern, SQLiteHandler, Stats, Talker
 from sqlite_log_handler._cli.main import COMMANDS, command_of
+from sqlite_log_handler._logfile.schema import SCHEMA
 from sqlite_log_handler._read.filters import Filters
 
 if TYPE_CHECKING:
@@ -349,6 +350,23 @@ def test_reference_has_every_option(option):
 def test_reference_has_every_name(word):
     """Every field of Stats, every cause of a drop and every error of the package stands in the reference."""
     assert re.search(rf"`[\w.]*\b{word}\b[^`\n]*`", REFERENCE.read_text(encoding="utf-8"))
+
+
+def test_reference_has_every_table_and_column():
+    """The reference names every table and view of a log, and every column of each."""
+    text = REFERENCE.read_text(encoding="utf-8")
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(SCHEMA)
+        tables = [
+            name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")
+        ]
+        columns = {
+            f"{table}.{column}"
+            for table in tables
+            for (column,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))
+        }
+
+    assert [] == [name for name in [*tables, *columns] if f"`{name.rpartition('.')[2]}`" not in text]
 
 
 @pytest.mark.parametrize("name", sqlite_log_handler.__all__)
