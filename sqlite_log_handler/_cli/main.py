@@ -25,8 +25,8 @@ from sqlite_log_handler._logfile.printable import printable
 # All commands by name, with the line that `sqlite-log --help` has for each.
 COMMANDS: Final[Mapping[str, str]] = {
     "show": "show records; this is what happens without a command",
-    "brief": "show what matters first: errors, what is new, who is loud, what is missing",
-    "patterns": "show which records say the same: how often, since when, and what is new",
+    "brief": "show what matters first: errors, what is new, and what is missing",
+    "patterns": "count records that say the same, and show what is new",
     "top": "show who logs most, and the setLevel line to paste",
     "gaps": "show which records are missing: when, how many, and why",
     "stats": "show how much there is, and a histogram of it",

@@ -249,7 +249,8 @@ def _process(_: Ask, pid: int) -> list[Term]:
 
 
 def _run(ask: Ask, number: int) -> list[Term]:
-    return [("process_id IN (SELECT value FROM json_each(?))", (json.dumps(run_processes(ask, number)),))]
+    # Numbers of ours, and not a table of them: in a file from elsewhere, `json_each` may be another.
+    return [(f"process_id IN ({', '.join(str(int(id_)) for id_ in run_processes(ask, number))})", ())]
 
 
 def _pattern_of(ask: Ask, id_: int) -> list[Term]:

@@ -163,6 +163,7 @@ class LogReader:
         """
         Return the scan, with a new budget for one question.
         """
+        self._scan.require_open()
         self._scan.budget.renew()
         return self._scan
 

@@ -81,6 +81,15 @@ class Scan:
         Raises:
             ValueError: It was closed, or belongs to the process from which this one was forked.
         """
+        return self.require_open()
+
+    def require_open(self) -> Connection:
+        """
+        Return the connection.
+
+        Raises:
+            ValueError: It was closed, or belongs to the process from which this one was forked.
+        """
         if self._connection is None:
             message = f"the reader of {self.path!r} is closed: make a new LogReader"
             raise ValueError(message)

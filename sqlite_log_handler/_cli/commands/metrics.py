@@ -39,7 +39,7 @@ COMMAND: Final = Command(
         ("sqlite-log metrics app-log.db", "for one log"),
         (
             "sqlite-log metrics /var/log/app | sponge /var/lib/node_exporter/app.prom",
-            "for all logs in a folder, from cron, for the textfile collector of node_exporter",
+            "for all logs in a folder, for the textfile collector of node_exporter",
         ),
     ],
     add_arguments=_add_arguments,
