@@ -710,6 +710,7 @@ def test_nobody_logs_under_a_lock(make):
 
     logging.getLogger(OWN_LOGGER).addHandler(Look())
     listener.handle(None)
+    listener.drop_report.wait(60)
 
     assert [True] == free
 
