@@ -33,7 +33,6 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator
 from typing import Any, Final
 
 _FORK_SECONDS: Final = 5.0
@@ -70,17 +69,11 @@ class Connection(sqlite3.Connection):
         with self.in_use():
             super().__init__(*arguments, **options)
 
-    @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
+    def in_use(self) -> "_InUse":
         """
-        Mark the connection as used inside the `with` block; a fork in another thread waits for its end.
+        Mark the connection as used inside a `with` block; a fork in another thread waits for its end.
         """
-        with self.lock:
-            self.active += 1
-            try:
-                yield
-            finally:
-                self.active -= 1
+        return _InUse(self)
 
     @property
     def is_inherited(self) -> bool:
@@ -99,6 +92,22 @@ class Connection(sqlite3.Connection):
             keep_open(self)
         else:
             super().close()
+
+
+class _InUse:
+    # A class, because a generator takes a fifth of the time of a short statement.
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.lock.acquire()
+        self._connection.active += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.active -= 1
+        self._connection.lock.release()
 
 
 _connections: "weakref.WeakSet[Connection]" = weakref.WeakSet()

@@ -10,7 +10,9 @@ longer than the limits below, so a step takes some milliseconds at most.
 
 A tree of damaged pages can lead back into itself, and then a table has no end. So the time of all statements of a
 question is counted together. It is CPU time of the thread, which neither a slow disk nor a busy machine uses up, and
-grows with the file, so that no sensible question on a log of any size comes near it.
+grows with the file, so that no sensible question on a log of any size comes near it. To read that clock costs as much
+as a short statement, so the budget is spent by the wall clock first, which is never behind it, and then once more by
+the clock of the thread.
 
 Most rows are short, and looking at each of them costs. A question begins with a limit that few rows exceed, and with
 few looks at the clock. The first longer row moves it to the higher limit, with many looks.
@@ -29,7 +31,7 @@ _SECONDS_PER_MB: Final = 0.5
 
 # Bytes of a value or a row, and steps between two looks at the clock. The handler keeps 64 KiB of a record by default,
 # and 4 MiB at most with its default `capacity_bytes`.
-_USUAL: Final = (32 * 1024, 200_000)
+_USUAL: Final = (16 * 1024, 200_000)
 _LARGE: Final = (4 * 1024 * 1024, 2_000)
 
 # What SQLite allows by default is made for programs that bring their own SQL.
@@ -52,15 +54,23 @@ class Budget:
         connection: What runs them.
         path: The file, for the error.
         size: Its size in bytes.
+        wall: Tells seconds, and costs little.
         clock: Tells the CPU seconds of this thread.
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, path: str, size: int, *, clock: Callable[[], float] = time.thread_time
+        self,
+        connection: sqlite3.Connection,
+        path: str,
+        size: int,
+        *,
+        wall: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.thread_time,
     ) -> None:
         self._connection = connection
         self._path = path
-        self._clock = clock
+        self._clocks = (wall, clock)
+        self._clock = wall
         self._seconds = self._left = _SECONDS + size / 1e6 * _SECONDS_PER_MB
         self._since = 0.0
         self.is_large = False
@@ -73,6 +83,7 @@ class Budget:
         """
         Begin to count anew.
         """
+        self._clock, _ = self._clocks
         self._left = self._seconds
         self.is_large = False
         self._set(*_USUAL)
@@ -91,10 +102,10 @@ class Budget:
         self._set(*_LARGE)
 
     def __enter__(self) -> Self:
-        self.spent = self._left <= 0
-        if self.spent:
+        if self._left <= 0 and self._is_last():
             message = f"{self._path!r}: it asks for more work than any log does: it was not made by this package"
             raise LimitError(message)
+        self.spent = False
         self._since = self._clock()
         return self
 
@@ -106,5 +117,14 @@ class Budget:
         self._connection.set_progress_handler(self._tick, steps)
 
     def _tick(self) -> bool:
-        self.spent = self._clock() - self._since > self._left
+        return self._clock() - self._since > self._left and self._is_last()
+
+    def _is_last(self) -> bool:
+        """
+        Go over to the clock of the thread, or tell that it has been spent as well.
+        """
+        wall, clock = self._clocks
+        self.spent = self._clock is not wall
+        if not self.spent:
+            self._clock, self._left, self._since = clock, self._seconds, clock()
         return self.spent

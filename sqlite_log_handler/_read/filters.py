@@ -5,7 +5,6 @@ A condition uses the columns of `records` alone, so it fits any query on them, w
 tables. Every value is a parameter, and so is every name that a user gives.
 """
 
-import json
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -227,6 +226,11 @@ def integer(name: str, value: int, least: int = LOWEST) -> int:
     return value
 
 
+def _one_of(column: str, ids: list[int]) -> Term:
+    # Not by `json_each`: a table of the file may have that name, and hides the function.
+    return f"{column} IN ({', '.join(map(str, ids))})", ()
+
+
 # Each filter ----------------------------------------------------------------------------------------------------------
 
 
@@ -249,8 +253,7 @@ def _process(_: Ask, pid: int) -> list[Term]:
 
 
 def _run(ask: Ask, number: int) -> list[Term]:
-    # Numbers of ours, and not a table of them: in a file from elsewhere, `json_each` may be another.
-    return [(f"process_id IN ({', '.join(str(int(id_)) for id_ in run_processes(ask, number))})", ())]
+    return [_one_of("process_id", run_processes(ask, number))]
 
 
 def _pattern_of(ask: Ask, id_: int) -> list[Term]:
@@ -269,7 +272,7 @@ def _pattern_of(ask: Ask, id_: int) -> list[Term]:
         for other, template, others, is_same_line in found
         if (template == others if says_something(template) else is_same_line and not says_something(others))
     ]
-    return [("source_id IN (SELECT value FROM json_each(?))", (json.dumps(ids),))]
+    return [_one_of("source_id", ids)]
 
 
 def _thread(_: Ask, thread: int | str) -> list[Term]:

@@ -11,7 +11,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 from sqlite_log_handler._logfile.connect import connect_read_only, is_ours, primary_code, require_schema
 from sqlite_log_handler._logfile.errors import (
@@ -67,12 +67,19 @@ def named_errors(path: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        code = primary_code(error)
-        if not code:
-            raise
-        kind, advice = _NAMED.get(code, (LogFileError, "it cannot be read"))
-        message = f"{path!r}: {advice} ({error})"
-        raise kind(message) from error
+        raise_named(path, error)
+
+
+def raise_named(path: str, error: sqlite3.Error) -> NoReturn:
+    """
+    Raise the error of the condition's own name; an error of the `sqlite3` module, which has no code, as it came.
+    """
+    code = primary_code(error)
+    if not code:
+        raise error
+    kind, advice = _NAMED.get(code, (LogFileError, "it cannot be read"))
+    message = f"{path!r}: {advice} ({error})"
+    raise kind(message) from error
 
 
 def require_file(path: str) -> None:

@@ -50,7 +50,13 @@ _KINDS: Final[dict[str, Callable[[str], str]]] = {
     "thread": "CAST({} AS INTEGER)".format,
     "id": str,
 }
-_COLUMNS: Final = {name: _KINDS[name](expression) for name, expression in LOG_COLUMNS.items()}
+# As in the view, but in four fifths of the time for what is a time of this calendar and not before 1970.
+_TIME: Final = """
+CASE WHEN created_us BETWEEN 1000000 AND 253402300799999999 THEN date(created_us / 1000000, 'unixepoch') || 'T'
+    || time(created_us / 1000000, 'unixepoch') || '.' || substr(CAST(created_us AS INTEGER) || 'Z', -7)
+ELSE {} END
+""".format(_text_or_none(LOG_COLUMNS["time"]))
+_COLUMNS: Final = {name: _KINDS[name](expression) for name, expression in LOG_COLUMNS.items()} | {"time": _TIME}
 
 
 def select(names: Iterable[str]) -> str:
@@ -63,7 +69,10 @@ def select(names: Iterable[str]) -> str:
 SELECT_ROW: Final = select(LOG_COLUMNS)
 
 # `attributes` is JSON already; what is none is a text. Numbers and escapes in it stay as they were written.
-_ATTRIBUTES: Final = "CASE WHEN json_valid(attributes) THEN json(attributes) ELSE CAST(attributes AS TEXT) END"
+_ATTRIBUTES: Final = (
+    "CASE WHEN attributes IS NULL THEN NULL WHEN json_valid(attributes) THEN json(attributes) "
+    "ELSE CAST(attributes AS TEXT) END"
+)
 _MEMBERS: Final = ", ".join(
     f"'{name}', {_ATTRIBUTES if name == 'attributes' else expression}" for name, expression in _COLUMNS.items()
 )

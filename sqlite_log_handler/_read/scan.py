@@ -22,7 +22,9 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from operator import lt
+from itertools import chain, islice
+from operator import itemgetter, lt
+from sys import getsizeof
 from typing import Any, Final, TypeVar
 
 from sqlite_log_handler._logfile.connect import primary_code, schema, tables
@@ -30,17 +32,16 @@ from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
 from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._read.conditions import HOLDS, holds
 from sqlite_log_handler._read.filters import HIGHEST, LOWEST, Where
-from sqlite_log_handler._read.opening import named_errors, open_log
+from sqlite_log_handler._read.opening import open_log, raise_named
 from sqlite_log_handler._read.search import HAS_ATTRIBUTE, SEARCH, has_attribute, search
 
-# Rows that a statement hands out at most, and characters where rows are large. At 32 KiB each the rows take 4 MiB, and
-# four times as much where a character takes four bytes.
-BATCH: Final = 128
-_BATCH_TEXT: Final = 1024 * 1024
+# Rows that a statement hands out at most, and bytes of memory where rows are large.
+BATCH: Final = 256
+_BATCH_BYTES: Final = 4 * 1024 * 1024
 
-# Lines and characters that are in memory at a time, where they are counted or sorted.
+# Lines, and bytes of memory that they take, at a time, where they are counted or sorted.
 MOST: Final = 100_000
-_MOST_TEXT: Final = 8 * 1024 * 1024
+_MOST_BYTES: Final = 32 * 1024 * 1024
 
 # Ids that a statement looks at: few at first, so that the first rows come at once; 50,000 take 2 to 50 ms.
 _FIRST_SPAN: Final = 1_000
@@ -149,10 +150,13 @@ class Scan:
         while True:
             connection = self.connection
             self._raised = None
-            with named_errors(self.path), connection.in_use(), self.budget:
+            with connection.in_use(), self.budget:
                 try:
-                    with contextlib.closing(connection.execute(sql, parameters)) as cursor:
+                    cursor = connection.execute(sql, parameters)
+                    try:
                         return fetch(cursor)
+                    finally:
+                        cursor.close()
                 except sqlite3.Error as error:
                     self._mend(connection, error)
 
@@ -172,7 +176,7 @@ class Scan:
         elif "user-defined function" in str(error):
             raise (self._raised or KeyboardInterrupt()) from error
         else:
-            raise error
+            raise_named(self.path, error)
 
     def all(self, sql: str, parameters: Values = ()) -> list[Any]:
         """
@@ -185,23 +189,26 @@ class Scan:
 
     def _fetch_all(self, cursor: sqlite3.Cursor) -> list[Any]:
         rows: list[Any] = []
-        text = 0
-        while some := cursor.fetchmany(1 if self.budget.is_large else BATCH):
+        size = 0
+        most = 1 if self.budget.is_large else BATCH
+        while True:
+            some = cursor.fetchmany(most)
             rows += some
-            text += sum(map(_length, some))
-            self.require_few(len(rows), text)
-        return rows
+            size += sum(map(getsizeof, chain.from_iterable(some)))
+            self.require_few(len(rows), size)
+            if len(some) < most:
+                return rows
 
-    def require_few(self, lines: int, text: int = 0) -> None:
+    def require_few(self, lines: int, size: int = 0) -> None:
         """
-        Refuse to keep more lines and characters in memory than any log asks for.
+        Refuse to keep more lines and bytes in memory than any log asks for.
 
         Raises:
             LimitError: There are more.
         """
-        if lines > MOST or text > _MOST_TEXT:
+        if lines > MOST or size > _MOST_BYTES:
             message = (
-                f"{self.path!r}: more than {MOST:,} lines or {_MOST_TEXT >> 20} MiB would have to be kept in memory: "
+                f"{self.path!r}: more than {MOST:,} lines or {_MOST_BYTES >> 20} MiB would have to be kept in memory: "
                 "ask for less, by `since` or another filter"
             )
             raise LimitError(message)
@@ -221,21 +228,21 @@ class Scan:
             CorruptFileError: The ids do not rise or fall one by one, so that there would be no end.
         """
         rows, cut = self._run(sql, parameters, self._fetch_batch)
-        ids = [parameters[0] - 1, *(row[0] for row in rows), parameters[1] + 1]
+        ids = [parameters[0] - 1, *map(itemgetter(0), rows), parameters[1] + 1]
         if len(ids) > 3 and ids[1] > ids[2]:  # noqa: PLR2004 - two rows between the bounds
             ids[1:-1] = ids[-2:0:-1]
-        self._require_order(all(map(lt, ids, ids[1:])))
+        self._require_order(all(map(lt, ids, islice(ids, 1, None))))
         return rows, not cut and len(rows) < BATCH
 
     def _fetch_batch(self, cursor: sqlite3.Cursor) -> tuple[list[Any], bool]:
         if not self.budget.is_large:
             return cursor.fetchall(), False
         rows: list[Any] = []
-        text = 0
+        size = 0
         for row in cursor:
             rows.append(row)
-            text += _length(row)
-            if text > _BATCH_TEXT:
+            size += sum(map(getsizeof, row))
+            if size > _BATCH_BYTES:
                 return rows, True
         return rows, False
 
@@ -385,7 +392,3 @@ def _seen(path: str) -> list[tuple[int, int]]:
 
 def _lenient(text: bytes) -> str:
     return text.decode(errors="replace")
-
-
-def _length(row: Values) -> int:
-    return sum(len(value) for value in row if isinstance(value, str | bytes))

@@ -80,7 +80,7 @@ def pattern_terms(pattern: str) -> list[Term]:
 
 def _searched(pattern: str, *, ignore_case: bool) -> Term:
     both = (pattern, ignore_case)
-    return f"({SEARCH}(?, ?, message) OR {SEARCH}(?, ?, exc_text))", (*both, *both)
+    return f"({SEARCH}(?, ?, message) OR exc_text IS NOT NULL AND {SEARCH}(?, ?, exc_text))", (*both, *both)
 
 
 @lru_cache(maxsize=64)

@@ -19,6 +19,8 @@ _MOST_BUCKETS: Final = 100_000
 # Seconds: a unit of the file, and as long as Python's calendar, which is far from 64 bits of these units.
 _SHORTEST_BUCKET: Final = 1e-6
 _LONGEST_BUCKET: Final = 10_000 * 365.25 * 86_400
+# Microseconds; the difference of two times within it, and one bucket more, has 64 bits.
+_FAR_US: Final = 2**60
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,27 +178,31 @@ def histogram(
         message = f"bucket={bucket!r} makes {count:,} buckets of this log: take a longer one"
         raise FilterError(message)
     levels: list[dict[int, int]] = [{} for _ in range(count)]
-    us = whole("created_us")
-    # SQLite's division cuts towards zero, and Python's down.
+    # SQLite's division cuts towards zero, and Python's down: from one bucket before the first on, both are the same.
+    part, numbers, offset = "(created_us - ?) / ?", ((begin - 1) * width, width), 1
+    if not -_FAR_US < first <= last < _FAR_US:
+        part, numbers, offset = "created_us / ? - (created_us % ? < 0)", (width, width), begin
+    # Cells are read as numbers once for each group.
     sql = (
-        f"SELECT {us} / ? - ({us} % ? < 0) AS part, {whole('levelno')} AS levelno, count(*) FROM "  # noqa: S608 - same
-        f"(SELECT created_us, levelno FROM records WHERE id BETWEEN ? AND ? AND {chosen.sql} LIMIT -1) GROUP BY 1, 2"
+        f"SELECT {whole('part')}, {whole('levelno')}, count(*) FROM (SELECT {part} AS part, levelno FROM records "  # noqa: S608 - same
+        f"WHERE id BETWEEN ? AND ? AND {chosen.sql} LIMIT -1) GROUP BY part, levelno"
     )
     cells = 0
     for span in scan.spans(chosen):
-        for part, levelno, records in scan.all(sql, (width, width, *span, *chosen.parameters)):
-            if 0 <= part - begin < count:  # what a writer has added meanwhile may be later
-                found = levels[part - begin]
+        for part, levelno, records in scan.all(sql, (*numbers, *span, *chosen.parameters)):
+            if 0 <= part - offset < count:  # what a writer has added meanwhile may be later
+                found = levels[part - offset]
                 cells += levelno not in found
                 found[levelno] = found.get(levelno, 0) + records
         scan.require_few(cells)
     dropped = [0] * count
     for gap in gaps(scan, filters, now):
-        part = gap.since_us // width - begin
-        if gap.logger and 0 <= part < count:
-            dropped[part] += gap.count
+        place = gap.since_us // width - begin
+        if gap.logger and 0 <= place < count:
+            dropped[place] += gap.count
     return [
-        Bucket((begin + part) * width, (begin + part + 1) * width, levels[part], dropped[part]) for part in range(count)
+        Bucket((begin + place) * width, (begin + place + 1) * width, levels[place], dropped[place])
+        for place in range(count)
     ]
 
 
@@ -235,7 +241,7 @@ def stats(scan: Scan, now_us: int) -> LogStats:
     levels: dict[int, int] = defaultdict(int)
     sql = (
         f"SELECT {whole('levelno')}, count(*) FROM "  # noqa: S608 - same
-        "(SELECT levelno FROM records WHERE id BETWEEN ? AND ? LIMIT -1) GROUP BY 1"
+        "(SELECT levelno FROM records WHERE id BETWEEN ? AND ? LIMIT -1) GROUP BY levelno"
     )
     for span in scan.spans(Where()):
         for levelno, count in scan.all(sql, span):
@@ -298,18 +304,16 @@ def books(scan: Scan) -> Books:
     return Books(rows - warnings, warnings, *others)
 
 
-# `count(*)` is one step to SQLite, however long it takes; `count(id)` is not.
+# `count(*)` of a table is one step to SQLite, however long it takes; of a query with a LIMIT it is not.
 _BOOKS: Final = f"""
-WITH warnings AS (
-    SELECT json_extract(attributes, '$.dropped') AS dropped FROM records
-    WHERE source_id IN (SELECT id FROM sources WHERE logger = '{OWN_LOGGER}') AND json_valid(attributes)
-)
-SELECT
-    (SELECT count(id) FROM records),
-    (SELECT count(dropped) FROM warnings),
-    (SELECT {total("count")} FROM prunes),
-    (SELECT {total("records")} FROM volume),
-    (SELECT {total("count")} FROM drops),
-    (SELECT {total("dropped")} FROM volume),
-    (SELECT {total("dropped")} FROM warnings)
+WITH own AS (SELECT id FROM sources WHERE logger = '{OWN_LOGGER}')
+SELECT rows, warnings, pruned, records, in_ledger, in_volume, in_warnings FROM
+    (SELECT count(*) AS rows FROM (SELECT 1 FROM records LIMIT -1)),
+    (SELECT count(dropped) AS warnings, {total("dropped")} AS in_warnings FROM
+        (SELECT json_extract(attributes, '$.dropped') AS dropped FROM records
+        WHERE source_id BETWEEN (SELECT min(id) FROM own) AND (SELECT max(id) FROM own)
+            AND source_id IN own AND json_valid(attributes))),
+    (SELECT {total("count")} AS pruned FROM prunes),
+    (SELECT {total("records")} AS records, {total("dropped")} AS in_volume FROM volume),
+    (SELECT {total("count")} AS in_ledger FROM drops)
 """  # noqa: S608 - our own name

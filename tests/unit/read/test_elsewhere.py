@@ -162,10 +162,11 @@ def test_ids_that_do_not_rise(path):
 
 def test_the_budget_is_that_of_a_question(path):
     """Statements share one budget of time, and the next question has a new one."""
-    times = iter([0.0, 0.4, 1.0, 1.2, 2.0, 2.4, 3.0])
+    wall = iter([0.0, 0.4, 1.0, 1.2, 2.0, 2.4])
+    thread = iter([7.0, 7.0, 7.6])
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
-        budget = Budget(connection, "app-log.db", 0, clock=lambda: next(times))
-        for _ in range(2):
+        budget = Budget(connection, "app-log.db", 0, wall=lambda: next(wall), clock=lambda: next(thread))
+        for _ in range(3):
             with budget:
                 connection.execute("SELECT 1")
         with pytest.raises(LimitError, match=r"'app-log\.db': it asks for more work than any log does"), budget:
@@ -173,6 +174,17 @@ def test_the_budget_is_that_of_a_question(path):
         budget.renew()
         with budget:
             connection.execute("SELECT 1")
+
+
+def test_a_busy_machine_uses_up_no_budget(path):
+    """What a slow disk or another process takes is not counted: when the wall clock is through, the thread's counts."""
+    wall = iter([0.0, 60.0])
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        budget = Budget(connection, "app-log.db", 0, wall=lambda: next(wall), clock=lambda: 0.1)
+        for _ in range(9):
+            with budget:
+                connection.execute("SELECT 1")
+        assert not budget.spent
 
 
 def test_the_time_of_a_regular_expression_is_the_user_s(path, monkeypatch):
