@@ -35,6 +35,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "health": "say in one line whether all is well, for probes",
     "export": "write records as JSON lines, CSV or Parquet",
     "serve": "show logs in a browser, live",
+    "mcp": "answer the questions of an agent about a log",
     "prune": "delete the oldest rows, and give back the space",
     "forward": "send a log to a receiver of OTLP, each row at least once",
     "demo": "log real work, overflow a small queue, and show the books",

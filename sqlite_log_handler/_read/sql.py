@@ -1,0 +1,115 @@
+"""
+SQL that somebody else has written, as a language model does: read-only, and bounded in steps, time, rows and bytes.
+
+A look between two steps of a statement cannot end one function, as `printf('%.*c', 900000000, 'x')`. So SQLite's own
+limits of length bound what one step may make, and with it how long the step takes.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from sqlite_log_handler._read.opening import open_log
+
+# Bytes of a value or a row, and of the statement.
+_VALUE_BYTES: Final = 100_000
+_STATEMENT_BYTES: Final = 10_000
+_STEPS_AT_ONCE: Final = 1_000
+_STEPS: Final = 50_000_000
+_SECONDS: Final = 5.0
+
+_ALLOWED: Final = frozenset((sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE))
+_REFUSED_FUNCTIONS: Final = frozenset(("load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"))
+
+
+class QueryError(ValueError):
+    """
+    A statement that is refused, fails, or asks for too much; the text says what can be done.
+    """
+
+
+class Found(NamedTuple):
+    """
+    Columns and rows, and whether there are more.
+    """
+
+    columns: list[str]
+    rows: list[tuple[Any, ...]]
+    is_cut: bool
+
+
+def query(
+    path: str, sql: str, *, most_rows: int, most_bytes: int, clock: Callable[[], float] = time.monotonic
+) -> Found:
+    """
+    Run one SELECT on a log.
+
+    Args:
+        path: The log.
+        sql: The statement.
+        most_rows: Rows that are returned at most.
+        most_bytes: Characters of all values after which no further row is returned.
+        clock: Tells the seconds.
+
+    Raises:
+        LogFileError: The log cannot be read.
+        QueryError: The statement cannot be run, or not within the bounds.
+    """
+    opened = open_log(path)
+    connection = opened.connection
+    end = clock() + _SECONDS
+    steps = 0
+    spent = False
+
+    def look() -> bool:
+        nonlocal steps, spent
+        steps += _STEPS_AT_ONCE
+        spent = steps > _STEPS or clock() > end
+        return spent
+
+    try:
+        for category, limit in (
+            (sqlite3.SQLITE_LIMIT_LENGTH, _VALUE_BYTES),
+            (sqlite3.SQLITE_LIMIT_SQL_LENGTH, _STATEMENT_BYTES),
+            (sqlite3.SQLITE_LIMIT_COMPOUND_SELECT, 50),
+            (sqlite3.SQLITE_LIMIT_EXPR_DEPTH, 100),
+            (sqlite3.SQLITE_LIMIT_VDBE_OP, 100_000),
+        ):
+            connection.setlimit(category, limit)
+        connection.set_authorizer(_authorize)
+        connection.set_progress_handler(look, _STEPS_AT_ONCE)
+        with connection.in_use():
+            cursor = connection.execute(sql)
+            columns = [column[0] for column in cursor.description or ()]
+            rows, left = list[tuple[Any, ...]](), most_bytes
+            for row in cursor:
+                if len(rows) == most_rows or left <= 0:
+                    return Found(columns, rows, is_cut=True)
+                rows.append(row)
+                left -= sum(len(value) if isinstance(value, str | bytes) else 8 for value in row)
+            return Found(columns, rows, is_cut=False)
+    except (sqlite3.Error, sqlite3.Warning, UnicodeError) as error:
+        raise QueryError(_advice(error, spent=spent)) from error
+    finally:
+        connection.set_progress_handler(None, 0)
+        connection.close()
+
+
+def _advice(error: BaseException, *, spent: bool) -> str:
+    if spent:
+        return (
+            f"the statement takes more than {_SECONDS:.0f} s or {_STEPS:,} steps: ask for fewer rows, by bounds of id "
+            "or of created_us, which has an index"
+        )
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_TOOBIG or "too big" in str(error):
+        return f"a value or a row has more than {_VALUE_BYTES:,} bytes: take a part of it, by substr(message, 1, 1000)"
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_AUTH or "prohibited" in str(error):
+        return f"only SELECT is allowed ({error})"
+    return str(error)
+
+
+def _authorize(action: int, _: str | None, second: str | None, *__: object) -> int:
+    if action in _ALLOWED or (action == sqlite3.SQLITE_FUNCTION and (second or "").lower() not in _REFUSED_FUNCTIONS):
+        return sqlite3.SQLITE_OK
+    return sqlite3.SQLITE_DENY

@@ -1,0 +1,117 @@
+"""
+SQL of somebody else: read-only, and bounded in steps, time, rows and bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+
+import pytest
+from logged import record
+
+from sqlite_log_handler import MissingFileError
+from sqlite_log_handler._read import sql as sql_module
+from sqlite_log_handler._read.sql import Found, QueryError, query
+
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+
+
+def ask(path, sql, *, most_rows=100, most_bytes=10_000, **options):
+    """
+    Run a statement within usual bounds.
+    """
+    return query(str(path), sql, most_rows=most_rows, most_bytes=most_bytes, **options)
+
+
+def test_a_select_is_answered(log, path):
+    """A SELECT on the view and on the tables gives its columns and rows."""
+    log(record("a"), record("b"))
+
+    assert Found(["id", "message"], [(1, "a"), (2, "b")], False) == ask(
+        path, "SELECT id, message FROM logs ORDER BY id"
+    )
+    assert [(2,)] == ask(path, "SELECT sum(records) FROM volume").rows
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM records",
+        "INSERT INTO levels VALUES (1, 'x')",
+        "CREATE TEMP TABLE t (x)",
+        "DROP TABLE records",
+        "PRAGMA query_only = OFF",
+        "ATTACH '/tmp/other.db' AS other",
+        "VACUUM INTO '/tmp/other.db'",
+        "BEGIN IMMEDIATE",
+        "SELECT load_extension('x')",
+        "SELECT 1; SELECT 2",
+        "SELECT * FROM nothing",
+        "",
+        "SELECT '" + "x" * 20_000 + "'",
+    ],
+)
+def test_anything_but_a_select_is_refused(log, path, statement):
+    """Whatever is not one SELECT of a bounded length is refused, and the log is as it was."""
+    log(record("a"))
+    before = path.read_bytes()
+    if not statement:
+        assert Found([], [], False) == ask(path, statement)
+        return
+    with pytest.raises(QueryError):
+        ask(path, statement)
+
+    assert before == path.read_bytes()
+
+
+def test_steps_are_bounded(log, path, monkeypatch):
+    """A statement without end is ended after a number of steps, and the advice says what to do."""
+    monkeypatch.setattr(sql_module, "_STEPS", 100_000)
+    log(record("a"))
+    with pytest.raises(QueryError, match="ask for fewer rows"):
+        ask(path, ENDLESS, clock=lambda: 0.0)
+
+
+def test_time_is_bounded(log, path):
+    """However few its steps, a statement is ended after some seconds."""
+    log(record("a"))
+    ticks = itertools.count()
+    with pytest.raises(QueryError, match="ask for fewer rows"):
+        ask(path, ENDLESS, clock=lambda: float(next(ticks)))
+
+
+@pytest.mark.parametrize(
+    "expression", ["zeroblob(900000000)", "hex(randomblob(90000000))", "replace(hex(zeroblob(50000)), '0', 'xxxx')"]
+)
+def test_one_function_is_bounded(log, path, expression):
+    """
+    A single function cannot make a value that takes long, or memory: no look between two steps would end it.
+    """
+    log(record("a"))
+    with pytest.raises(QueryError, match="substr"):
+        ask(path, f"SELECT length({expression})")
+
+
+def test_printf_is_bounded(log, path):
+    """
+    `printf` made 900 MB in one step; within the limit of length, it makes nothing or fails, by the version of SQLite.
+    """
+    log(record("a"))
+    with contextlib.suppress(QueryError):
+        assert [(None,)] == ask(path, "SELECT printf('%.*c', 900000000, 'x')").rows
+
+
+@pytest.mark.parametrize(("most_rows", "most_bytes", "expected"), [(3, 10_000, 3), (100, 10, 2), (100, 10_000, 9)])
+def test_rows_and_bytes_are_bounded(log, path, most_rows, most_bytes, expected):
+    """After so many rows or bytes no further row is read, and the answer says that there are more."""
+    log(*(record("12345678") for _ in range(9)))
+    found = ask(path, "SELECT message FROM logs", most_rows=most_rows, most_bytes=most_bytes)
+
+    assert (expected, expected < 9) == (len(found.rows), found.is_cut)
+
+
+def test_a_log_that_is_not_there(path):
+    """A missing log has its own error, as everywhere."""
+    with pytest.raises(MissingFileError):
+        ask(path, "SELECT 1")
