@@ -259,7 +259,7 @@ def _run(ask: Ask, number: int) -> list[Term]:
 def _pattern_of(ask: Ask, id_: int) -> list[Term]:
     row = f"SELECT source_id FROM records WHERE id = {integer('pattern_of', id_)}"  # noqa: S608 - a number
     same = f"""
-    SELECT other.id, CAST(one.template AS TEXT), CAST(other.template AS TEXT),
+    SELECT other.id, ifnull(CAST(one.template AS TEXT), ''), ifnull(CAST(other.template AS TEXT), ''),
         one.lineno = other.lineno AND one.func = other.func
     FROM sources AS one JOIN sources AS other USING (logger, pathname) WHERE one.id = ({row})
     """  # noqa: S608 - same

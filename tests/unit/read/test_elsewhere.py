@@ -25,6 +25,7 @@ QUESTIONS: dict[str, Any] = {
     "rows, newest first": lambda reader: list(reader.rows(reverse=True)),
     "newest rows": lambda reader: list(reader.rows(newest=3)),
     "rows of a run": lambda reader: list(reader.rows(run=0)),
+    "rows of a pattern": lambda reader: list(reader.rows(pattern_of=1)),
     "rows of a level": lambda reader: list(reader.rows(level="INFO")),
     "rows with an attribute": lambda reader: list(reader.rows(attributes={"a": 1})),
     "rows of a logger": lambda reader: list(reader.rows(logger="shop")),
