@@ -18,10 +18,15 @@ nitpick_ignore = [
     # Of the standard library, whose index would have to be fetched.
     ("py:class", "collections.abc.Callable"),
     ("py:class", "collections.abc.Iterator"),
+    ("py:class", "datetime.date"),
+    ("py:class", "datetime.datetime"),
     ("py:class", "logging.LogRecord"),
     ("py:class", "os.PathLike"),
-    # What may be given by name, which the class that takes it tells.
+    # The keyword arguments of methods, which docs/reader.md lists.
     ("py:class", "sqlite_log_handler._read.filters.Filters"),
+    # Results of methods that no program makes by itself.
+    ("py:class", "sqlite_log_handler._read.brief.Brief"),
+    ("py:class", "sqlite_log_handler._read.totals.Totals"),
 ]
 
 html_theme = "furo"

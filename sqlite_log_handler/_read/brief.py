@@ -1,12 +1,12 @@
 """
-What somebody needs first of a log: how much, what failed, what is new, who is loud, what is missing.
+The facts of a log that you need first: how much, what failed, what is new, which logger is loud, what is missing.
 
 Theory of operation
 ===================
 
-All but the patterns is read from tables of few lines. The patterns are counted in one pass over the newest million
-rows at most, so a brief takes no longer for a larger log. What a hostile or a very odd log makes impossible stands in
-`left_out`, with its reason, and the rest is told.
+All but the patterns comes from tables of few lines. One pass over the newest million rows at most counts the patterns,
+so a brief takes no longer for a larger log. A hostile or very odd log may make a part impossible: `left_out` has that
+part with its reason, and the brief has the others.
 """
 
 from collections.abc import Callable

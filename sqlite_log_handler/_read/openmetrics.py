@@ -1,8 +1,7 @@
 """
-Logs as OpenMetrics text (https://prometheus.io/docs/specs/om/open_metrics_spec/), for Prometheus and those who read
-the same.
+Logs as OpenMetrics text (https://prometheus.io/docs/specs/om/open_metrics_spec/), for Prometheus and other readers.
 
-All processes that write to a log are counted together, which no library inside one of them can do.
+It counts all processes that write to a log together, which no library inside one of them can do.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,8 +21,9 @@ _Sample: TypeAlias = tuple[dict[str, str], float]
 
 def openmetrics(paths: Mapping[str, str]) -> tuple[str, list[str]]:
     """
-    Return the text for the logs at `paths`, by the name that each is to have, and what is wrong with those that cannot
-    be read: these have `sqlite_log_up 0`, and nothing else.
+    Return the text for the logs at `paths`, and an error for each log that cannot be read.
+
+    Such a log has `sqlite_log_up 0` and nothing else. The keys of `paths` are the names that the logs have in the text.
     """
     found: dict[str, Totals | None] = {}
     errors: list[str] = []
@@ -98,7 +98,7 @@ def _family(name: str, kind: str, text: str, samples: Iterable[_Sample]) -> Iter
     yield f"# HELP {_PREFIX}{name} {text}"
     yield f"# TYPE {_PREFIX}{name} {kind}"
     suffix = "_total" if kind == "counter" else ""
-    # Two names may become one when they are made printable, and a sample may stand only once.
+    # Two names may become one when they are made printable, and a sample may occur only once.
     summed: dict[str, float] = {}
     for labels, value in samples:
         key = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())

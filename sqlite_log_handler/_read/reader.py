@@ -360,7 +360,7 @@ class LogReader:
 
     def brief(self, since: Moment | None = None) -> Brief:
         """
-        Read what somebody needs first: what failed, what is new, who is loud, what is missing.
+        Read the facts that you need first: what failed, what is new, which logger is loud, what is missing.
 
         Args:
             since: A time as for `since`, or a run as an integer, as for `run`; by default the last run, or all of a log
