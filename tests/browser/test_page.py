@@ -237,6 +237,34 @@ def test_gaps_are_drawn(shop, serve, open_tab):
     tab.page.get_by_text("4,321 records are missing at 1 places.").wait_for()
 
 
+def test_a_place_is_shown_however_long_it_takes(shop, serve, open_tab):
+    """
+    A gap is shown at its place, also when the answer takes longer than the page waits between two looks.
+
+    Such a look found no rows and loaded the newest, so the list stayed at the end of the log.
+    """
+    with sqlite3.connect(shop) as connection:
+        connection.execute(
+            "INSERT INTO drops (after_id, since_us, until_us, process_id, cause, logger, levelno, count) "
+            "VALUES (1000, 1, 2, 1, 'queue_full', 'shop.cart', 20, 4321)"
+        )
+    connection.close()
+    tab = open_tab(serve(shop))
+    tab.wait_for_line("order 3000")
+
+    def late(route):
+        tab.page.wait_for_timeout(1_000)
+        route.continue_()
+
+    tab.page.route(re.compile("up-to-id=1000"), late)
+    tab.page.click("#show-gaps")
+    tab.page.get_by_role("button", name="Behind row 1000").click()
+    tab.wait_for_line("4,321 records dropped")
+    tab.page.wait_for_timeout(1_000)
+
+    assert "order 1001 paid" in tab.lines()
+
+
 def test_who_logs_most(shop, serve, open_tab):
     """The loudest logger leads the panel, and a click on a bar shows its rows only."""
     tab = open_tab(serve(shop))

@@ -22,6 +22,7 @@ export class List {
     this.pool = [];
     this.following = true;
     this.pattern = null;
+    this.opening = 0;  // pieces of the log that are being opened: nobody else may begin another
     this.clear();
     box.addEventListener("scroll", () => this.scrolled(), { passive: true });
     box.addEventListener("click", (event) => {
@@ -51,7 +52,13 @@ export class List {
   // Loading ------------------------------------------------------------------------------------------------------
 
   // Show the newest rows; or those around the row `at`, or from the time `since` on.
-  async load({ at = null, from = null } = {}) {
+  async load(place = {}) {
+    this.opening += 1;
+    try { await this.open(place); } finally { this.opening -= 1; }
+  }
+
+  async open({ at = null, from = null, oldest = false }) {
+    if (oldest) return this.openFirst();
     this.clear();
     const mine = this.generation;
     if (at == null && from == null) {
@@ -229,7 +236,9 @@ export class List {
     this.draw();
   }
 
-  async first() {
+  first() { return this.load({ oldest: true }); }
+
+  async openFirst() {
     this.clear();
     const mine = this.generation;
     const page = await ask("rows", [...parameters(), ["order", "oldest"], ["lines", PAGE]]);

@@ -83,19 +83,15 @@ const histogram = new Histogram(by("histogram"), by("tip"), (since, until) => {
   address.change({ filters: [...others, ["since", `@${since / 1e6}`], ["until", `@${until / 1e6}`]], row: null });
 });
 
-let reloading = 0;
 async function reload() {
-  reloading += 1;
-  try {
-    stale = true;
-    list.pattern = patternOf();
-    if (state.row) {
-      await list.load({ at: state.row });
-      open("row", state.row, { focus: false });
-    } else await list.load();
-    recovered();
-    by("follow").setAttribute("aria-pressed", String(list.following));
-  } finally { reloading -= 1; }
+  stale = true;
+  list.pattern = patternOf();
+  if (state.row) {
+    await list.load({ at: state.row });
+    open("row", state.row, { focus: false });
+  } else await list.load();
+  recovered();
+  by("follow").setAttribute("aria-pressed", String(list.following));
 }
 
 function patternOf() {
@@ -114,7 +110,7 @@ async function tick() {
   let pause = resting > RESTED ? RESTING_TICK : TICK;
   try {
     if (!document.hidden) {
-      if (!list.loaded && !reloading) await reload();
+      if (!list.loaded && !list.opening) await reload();
       const changed = list.loaded && await list.poll();
       recovered();
       resting = changed ? 0 : resting + 1;
