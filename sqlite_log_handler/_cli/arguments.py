@@ -297,11 +297,14 @@ def _time(text: str, now: datetime) -> datetime:
 def join_times(arguments: Iterable[str]) -> list[str]:
     """
     Join `-S -1h` to `-S-1h`, and `--since -1h` to `--since=-1h`: argparse would take -1h for a flag.
+    And `--by attribute KEY` to `--by=attribute KEY`, one argument.
     """
     joined: list[str] = []
     for argument in arguments:
         if joined and joined[-1] in _TIMES and argument.startswith("-"):
             joined[-1] += argument if len(joined[-1]) == 2 else f"={argument}"  # noqa: PLR2004 - a dash and a letter
+        elif joined[-2:] == ["--by", "attribute"]:
+            joined[-2:] = [f"--by=attribute {argument}"]
         else:
             joined.append(argument)
     return joined

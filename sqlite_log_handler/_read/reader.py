@@ -22,7 +22,7 @@ from sqlite_log_handler._read.statistics import Books, Bucket, Gap, LogStats
 from sqlite_log_handler._read.top import Talker
 from sqlite_log_handler._read.totals import Totals
 
-By: TypeAlias = Literal["logger", "source", "level", "exception", "thread", "process"]
+By: TypeAlias = Literal["logger", "source", "template", "level", "exception", "thread", "process", "attribute"]
 
 # Seconds between two looks at a log that is followed. With the handler's tick of 0.1 s a row is seen 0.15 s after it
 # was logged; a look at a log to which nothing was added takes some ten microseconds.
@@ -334,7 +334,7 @@ class LogReader:
         self._scan.close()
         self._scan, self._file = scan, file
 
-    def top(self, by: By = "logger", **filters: Unpack[Filters]) -> list[Talker]:
+    def top(self, by: By = "logger", *, key: str | None = None, **filters: Unpack[Filters]) -> list[Talker]:
         """
         Say who logs most: the loudest first.
 
@@ -342,10 +342,11 @@ class LogReader:
         from the view `volume`, which also counts what was pruned since. Anything else is counted row by row.
 
         Args:
-            by: `logger`, `source` (a call site), `level`, `exception`, `thread` or `process`.
+            by: `logger`, `source` (a call site), `template`, `level`, `exception`, `thread`, `process` or `attribute`.
+            key: The name of the attribute, as `status` or `user.plan`, by whose values to group.
             filters: See the class.
         """
-        return top.top(self._question(), by, filters)
+        return top.top(self._question(), by, filters, key=key)
 
     def patterns(self, *, new_since: Moment | None = None, **filters: Unpack[Filters]) -> list[Pattern]:
         """

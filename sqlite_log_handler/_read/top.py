@@ -2,6 +2,7 @@
 Who logs most: from the view `volume` where that can tell, else row by row.
 """
 
+import json
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,7 +31,7 @@ _SPAN: Final = 10_000
 @dataclass(frozen=True, slots=True)
 class Talker:
     """
-    What one logger, call site, level, exception, thread or process logged.
+    What one logger, call site, template, level, exception, thread, process or value of an attribute logged.
 
     `records` and `bytes` are what was written, `dropped` what was not; None where the ledger does not tell. The shares,
     0 to 1, are those of all: `share` of the records written and dropped, `bytes_share` of the bytes, `dropped_share` of
@@ -49,15 +50,32 @@ class Talker:
 
 _CALL_SITE: Final = "logger || ' ' || pathname || ':' || lineno || ' ' || func"
 _PROCESS: Final = "pid || ' ' || name || ' ' || program || ' on ' || host"
+_TEMPLATE: Final = f"""
+CASE WHEN {text("template")} = '' THEN {text(_CALL_SITE)} ELSE {text("logger")} || ': ' || {text("template")} END
+"""
+_ATTRIBUTE: Final = r"""
+CASE WHEN (instr(attributes, ?) OR instr(attributes, '\')) AND json_valid(attributes)
+    THEN CAST(coalesce(json_extract(attributes, ?), json_extract(attributes, ?)) AS TEXT) END
+"""
 # What makes a group of records, how its value `who` is read, once for each group, and a query for the names of groups
 # where that is a number.
 _GROUPS: Final[dict[str, tuple[str, str, str]]] = {
     "logger": ("source_id", "who", f"SELECT id, {text('logger')} FROM sources"),  # noqa: S608 - our own names
     "source": ("source_id", "who", f"SELECT id, {text(_CALL_SITE)} FROM sources"),  # noqa: S608 - our own names
+    "template": (
+        "source_id",
+        "who",
+        f"SELECT id, {_TEMPLATE} FROM sources",  # noqa: S608 - our own names
+    ),
     "level": ("levelno", whole("who"), f"SELECT levelno, {text('name')} FROM levels"),  # noqa: S608 - our own names
     "exception": ("exc_type", text("who"), ""),
     "thread": ("coalesce(thread_name, thread)", text("who"), ""),
     "process": ("process_id", "who", f"SELECT id, {text(_PROCESS)} FROM processes"),  # noqa: S608 - our own names
+    "attribute": (
+        _ATTRIBUTE,
+        text("who"),
+        "",
+    ),
 }
 # The column of `drops` and of `volume` with the same, where they have it.
 _LEDGER: Final = {"logger": text("logger"), "level": whole("levelno"), "process": "process_id"}
@@ -91,12 +109,15 @@ class _Sums:
 _Groups: TypeAlias = defaultdict[Any, _Sums]
 
 
-def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None) -> list[Talker]:
+def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None, *, key: str | None = None) -> list[Talker]:
     """
     Say who logs most; see `LogReader.top`.
     """
     if not isinstance(by, str) or by not in _GROUPS:
         message = f"by={by!r} is nothing to group by: use one of {', '.join(_GROUPS)}"
+        raise FilterError(message)
+    if (by == "attribute") != isinstance(key, str):
+        message = f"key={key!r}: must be the name of an attribute with by='attribute', and None with another"
         raise FilterError(message)
     chosen = where(scan.all, filters, now)
     given = {name for name, value in filters.items() if value is not None}
@@ -110,7 +131,7 @@ def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None) -> l
         # The hour that begins at `until` is not wanted, but for its first microsecond.
         rest, drops, values = _only_at(chosen), f"{drops} AND since_us = ?", (*values, chosen.until_us)
     if rest is chosen or chosen.until_us is not None:
-        _add_records(scan, sums, by, rest, parts)
+        _add_records(scan, sums, (by, _places(key)), rest, parts)
         _add_drops(scan, sums, by, (drops, values), parts)
     names = dict(scan.all(_GROUPS["level"][2])) if by == "level" else {}
     everything = _Sums()
@@ -186,7 +207,20 @@ def _add_volume(scan: Scan, sums: _Groups, column: str, chosen: Where, filters: 
     return bool(hours >= TREND)
 
 
-def _add_records(scan: Scan, sums: _Groups, by: str, chosen: Where, parts: tuple[int, int]) -> None:
+def _places(key: str | None) -> tuple[str, ...]:
+    """
+    Return where an attribute is: its last name as JSON has it, and both paths to it, as one key and as nested ones.
+    """
+    if key is None:
+        return ()
+    names = [json.dumps(name, ensure_ascii=False) for name in (key, *key.split("."))]
+    return names[-1][1:], f"$.{names[0]}", f"$.{'.'.join(names[1:])}"
+
+
+def _add_records(
+    scan: Scan, sums: _Groups, group: tuple[str, tuple[str, ...]], chosen: Where, parts: tuple[int, int]
+) -> None:
+    by, places = group
     column, who, naming = _GROUPS[by]
     # Levels keep their numbers, which the ledger has too.
     names = dict(scan.all(naming)) if naming and by != "level" else {}
@@ -195,7 +229,7 @@ def _add_records(scan: Scan, sums: _Groups, by: str, chosen: Where, parts: tuple
     sql = (
         f"SELECT {who}, count(*), ifnull(sum(size), 0) "  # noqa: S608 - no value in it
         f"FROM (SELECT {column} AS who, {ROW_BYTES} AS size FROM records "
-        f"WHERE id BETWEEN ? AND ? AND {column} IS NOT NULL AND {chosen.sql} LIMIT -1) GROUP BY who"
+        f"WHERE id BETWEEN ? AND ? AND {chosen.sql} LIMIT -1) WHERE who IS NOT NULL GROUP BY who"
     )
     low, high = scan.bounds(chosen)
     # A span is short enough to lie in one part of the time, but for one row in some hundred.
@@ -206,7 +240,7 @@ def _add_records(scan: Scan, sums: _Groups, by: str, chosen: Where, parts: tuple
         if not found:
             break  # all that was left has been pruned
         ((created_us,),) = found
-        for key, records, size in scan.all(sql, (low, high, *chosen.parameters)):
+        for key, records, size in scan.all(sql, (*places, low, high, *chosen.parameters)):
             sums[names.get(key, key)].add((created_us - since) // width, records, size, 0)
         scan.require_few(len(sums))
 

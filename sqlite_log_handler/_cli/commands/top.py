@@ -14,10 +14,11 @@ from sqlite_log_handler._cli.terminal import columns, is_terminal, shows, termin
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.units import format_size
 from sqlite_log_handler._read.filters import Filters
-from sqlite_log_handler._read.reader import LogReader
+from sqlite_log_handler._read.reader import By, LogReader
 from sqlite_log_handler._read.top import Talker
 
-BY: Final = ("logger", "source", "level", "exception", "thread", "process")
+BY: Final[Sequence[By]] = ("logger", "source", "template", "level", "exception", "thread", "process")
+ATTRIBUTE: Final = "attribute"
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _ASCII_BARS: Final = ".:-=+*%#"
@@ -31,10 +32,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
     parser.add_argument(
         "--by",
-        choices=BY,
+        type=_by,
         default="logger",
         metavar="WHAT",
-        help=f"{', '.join(BY)} (default: logger)",
+        help=f"{', '.join(BY)}, or {ATTRIBUTE} KEY for the values of one (default: logger)",
     )
     parser.add_argument(
         "-n", "--lines", type=arguments.count, default=10, metavar="N", help="at most N lines, or all (default: 10)"
@@ -44,17 +45,29 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_filters(parser)
 
 
+def _by(text: str) -> str:
+    """
+    Read what to group by; `attribute` stands with its key, see `arguments.join_times`.
+    """
+    if text in BY or text.startswith(f"{ATTRIBUTE} "):
+        return text
+    hint = "name the attribute behind it" if text == ATTRIBUTE else f"choose from {', '.join(BY)}, {ATTRIBUTE} KEY"
+    message = f"{text!r}: {hint}"
+    raise argparse.ArgumentTypeError(message)
+
+
 def run(options: argparse.Namespace) -> int:
     """
     Show who logs most. Returns 1 when nothing matched.
     """
     filters = arguments.filters_of(options)
     with arguments.open_reader(options) as reader:
-        talkers = reader.top(options.by, **filters)
+        by, _, key = options.by.partition(" ")
+        talkers = reader.top(by, key=key or None, **filters)
         if options.output == "json":
             write_lines(json_document(talkers[: options.lines]))
             return 0 if talkers else 1
-        write_lines(table(talkers, options.by, options.lines))
+        write_lines(table(talkers, key or by, options.lines))
         # With a level asked for, what a higher one would leave out is not what the table counts.
         if options.by == "logger" and talkers and options.lines and options.level is None:
             write_lines(advice(reader, talkers[0], filters))

@@ -82,3 +82,14 @@ def test_top_in_json(run):
     assert ("shop.cache", 10, 15) == (found[0]["name"], found[0]["records"], found[0]["dropped"])
     assert 2 == len(found)
     assert (1, ["[]"]) == run("top", "-o", "json", "-l", "nobody", stderr=NOBODY)
+
+
+def test_top_by_attribute(run):
+    """`--by attribute KEY` groups by the values of an attribute, and asks for the key where it is missing."""
+    status, lines = run("top", "--by", "attribute", "order")
+
+    assert (0, "order") == (status, lines[0].split()[-1])
+    assert "7" == lines[1].split()[-1]
+    error = "sqlite-log top: argument --by: 'attribute': name the attribute behind it; "
+    error += "`sqlite-log top --help` says more\n"
+    assert (2, []) == run("top", "--by", "attribute", stderr=error)
