@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
@@ -29,24 +30,44 @@ ROWS = st.tuples(
     st.sampled_from([None, "KeyError", "json.JSONDecodeError"]),
     st.sampled_from([None, "MainThread", "7"]),
     st.sampled_from(["plain", 'odd "key', "ké"]).flatmap(lambda key: st.none() | st.tuples(st.just(key), ATTRIBUTES)),
+    st.sampled_from([1, 2, 3]),
+    st.sampled_from([None, "Task-1", "task"]),
 )
-FILTERS = st.fixed_dictionaries(
-    {},
-    optional={
-        "level": st.sampled_from([10, 20, 30, "10..20", "..10"]),
-        "logger": st.sampled_from([*LOGGERS, ["a.b", "b"]]),
-        "exclude": st.sampled_from(LOGGERS),
-        "since": st.sampled_from(MOMENTS),
-        "until": st.sampled_from(MOMENTS),
-        "text": st.sampled_from(["timed", "Timed", "%_", "\\", "GRÖSSE", "m"]),
-        "exception": st.sampled_from(["KeyError", "JSONDecodeError", "Error"]),
-        "thread": st.sampled_from(["MainThread", "7"]),
-        "after_id": st.integers(0, 5),
-        "up_to_id": st.integers(0, 9),
-        "attributes": st.tuples(
-            st.sampled_from(["plain", 'odd "key', "ké"]), ATTRIBUTES.filter(lambda value: not isinstance(value, list))
-        ).map(lambda pair: dict([pair])),
-    },
+# A line of the ledger: after which row, since when, until so much later, of which process, logger and level, how many.
+DROPS = st.tuples(
+    st.integers(0, 9),
+    st.sampled_from(MOMENTS),
+    st.sampled_from([0, 1, HOUR]),
+    st.sampled_from([1, 2, 3]),
+    st.sampled_from([*LOGGERS, "(other)"]),
+    st.sampled_from([10, 20, 30]),
+    st.integers(1, 9),
+)
+# Two processes of the first start, a child's that came later, and one of the second start.
+PROCESSES = [(1, 41, "MainProcess", 1_000_000), (2, 42, "Process-1", 90_000_000), (3, 43, "MainProcess", 500_000_000)]
+RUNS = {1: {1, 2}, 0: {3}, -1: {1, 2}}
+VALUES = {
+    "level": st.sampled_from([10, 20, 30, "10..20", "..10"]),
+    "logger": st.sampled_from([*LOGGERS, ["a.b", "b"]]),
+    "exclude": st.sampled_from(LOGGERS),
+    "since": st.sampled_from(MOMENTS),
+    "until": st.sampled_from(MOMENTS),
+    "text": st.sampled_from(["timed", "Timed", "%_", "\\", "GRÖSSE", "m"]),
+    "exception": st.sampled_from(["KeyError", "JSONDecodeError", "Error"]),
+    "pattern": st.sampled_from(["timed", "T.med", r"[0-9]+%", r"\\", "gr(ö|oe)ße", "m|b", "^$"]),
+    "thread": st.sampled_from(["MainThread", "7"]),
+    "task": st.sampled_from(["Task-1", "none"]),
+    "process": st.sampled_from([41, 42, 99]),
+    "run": st.sampled_from([*RUNS]),
+    "after_id": st.integers(0, 5),
+    "up_to_id": st.integers(0, 9),
+    "attributes": st.tuples(
+        st.sampled_from(["plain", 'odd "key', "ké"]), ATTRIBUTES.filter(lambda value: not isinstance(value, list))
+    ).map(lambda pair: dict([pair])),
+}
+# A few of them: with all of them nothing is left to find.
+FILTERS = st.lists(st.sampled_from(sorted(VALUES)), max_size=3, unique=True).flatmap(
+    lambda names: st.fixed_dictionaries({name: VALUES[name] for name in names})
 )
 # Those that `top` answers from the table `volume`.
 FULL_HOURS = st.sampled_from([BEGIN, BEGIN + HOUR, BEGIN + 13 * HOUR])
@@ -94,6 +115,15 @@ def same(stored, wanted):
     return json.dumps(stored) == text
 
 
+SIMPLE = {
+    "thread": "thread_name = ?",
+    "task": "task_name = ?",
+    "process": "process = ?",
+    "after_id": "id > ?",
+    "up_to_id": "id <= ?",
+}
+
+
 def wanted(connection, filters):  # noqa: C901 - a branch for each filter
     """
     Ask plain SQL for the ids that match, one filter after the other.
@@ -122,12 +152,14 @@ def wanted(connection, filters):  # noqa: C901 - a branch for each filter
             found &= {i for i, m in messages if value in (m if value != value.lower() else m.lower())}
         elif name == "exception":
             keep("exc_type = ? OR exc_type GLOB '*.' || ?", value, value)
-        elif name == "thread":
-            keep("thread_name = ?", value)
-        elif name == "after_id":
-            keep("id > ?", value)
-        elif name == "up_to_id":
-            keep("id <= ?", value)
+        elif name == "pattern":
+            flags = 0 if value != value.lower() else re.IGNORECASE
+            messages = connection.execute("SELECT id, message FROM logs").fetchall()
+            found &= {i for i, m in messages if re.search(value, m, flags)}
+        elif name in SIMPLE:
+            keep(SIMPLE[name], value)
+        elif name == "run":
+            keep(f"process IN ({', '.join(str(40 + id_) for id_ in RUNS[value])})")
         else:
             ((key, one),) = value.items()
             stored = connection.execute("SELECT id, attributes FROM logs WHERE attributes IS NOT NULL")
@@ -135,13 +167,41 @@ def wanted(connection, filters):  # noqa: C901 - a branch for each filter
     return sorted(found)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(ROWS, min_size=1, max_size=9), FILTERS | OF_VOLUME)
-@example([(BEGIN + HOUR, 20, 0, "m", None, None, None)], {"until": BEGIN + HOUR})
-@example([(BEGIN, 20, 0, "m", None, None, ("plain", 1e30))], {"attributes": {"plain": 1e30}})
-def test_every_question_finds_what_plain_sql_finds(tmp_path_factory, rows, filters):
+def wanted_gaps(drops, filters):
     """
-    Rows, JSON, the newest, counts, `top` and the histogram are those of plain SQL, over logs with edges.
+    Choose lines of the ledger in Python: those that a wanted record may have been among.
+    """
+
+    def is_of(logger, names):
+        return any(
+            logger == name or logger.startswith(f"{name}.") for name in ([names] if isinstance(names, str) else names)
+        )
+
+    def may_be(drop):
+        after_id, since, longer, process, logger, level, _ = drop
+        low, _, high = str(filters.get("level", "..")).partition("..")
+        high = high if ".." in str(filters.get("level", "..")) else ""
+        return (
+            int(low or -99) <= level <= int(high or 99)
+            and ("logger" not in filters or logger == "(other)" or is_of(logger, filters["logger"]))
+            and ("exclude" not in filters or not is_of(logger, filters["exclude"]))
+            and filters.get("since", 0) <= since + longer
+            and since <= filters.get("until", since)
+            and filters.get("process", 40 + process) == 40 + process
+            and ("run" not in filters or process in RUNS[filters["run"]])
+            and filters.get("after_id", 0) <= after_id < filters.get("up_to_id", 99)
+        )
+
+    return sorted((after_id, since, count) for after_id, since, *_, count in filter(may_be, drops))
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ROWS, min_size=1, max_size=9), st.lists(DROPS, max_size=4), FILTERS | OF_VOLUME)
+@example([(BEGIN + HOUR, 20, 0, "m", None, None, None, 1, None)], [], {"until": BEGIN + HOUR})
+@example([(BEGIN, 20, 0, "m", None, None, ("plain", 1e30), 1, None)], [], {"attributes": {"plain": 1e30}})
+def test_every_question_finds_what_plain_sql_finds(tmp_path_factory, rows, drops, filters):
+    """
+    Rows, JSON, the newest, counts, `top`, the histogram and the gaps are those of plain SQL, over logs with edges.
 
     Floats of 2**53 and more matched nothing, and `top` left out a record at exactly a full hour.
     """
@@ -149,20 +209,21 @@ def test_every_question_finds_what_plain_sql_finds(tmp_path_factory, rows, filte
         del filters["since"]
     path = hostile.make(tmp_path_factory.mktemp("found") / "app-log.db", rows="")
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("INSERT INTO processes VALUES (1, 'host', 1, 'MainProcess', 1, 'app')")
+        connection.executemany("INSERT INTO processes VALUES (?, 'host', ?, ?, ?, 'app')", PROCESSES)
+        for after_id, since, longer, process, logger, level, count in drops:
+            connection.execute(
+                "INSERT INTO drops (after_id, since_us, until_us, process_id, cause, logger, levelno, count) "
+                "VALUES (?, ?, ?, ?, 'queue_full', ?, ?, ?)",
+                (after_id, since, since + longer, process, logger, level, count),
+            )
         for id_, logger in enumerate(LOGGERS):
             connection.execute("INSERT INTO sources VALUES (?, ?, '/app.py', 1, 'work', '')", (id_, logger))
-        for us, level, source, message, exception, thread, attribute in rows:
+        for us, level, source, message, exception, thread, attribute, process, task in rows:
             attributes = attribute and json.dumps(dict([attribute]), ensure_ascii=False)
             connection.execute(
                 "INSERT INTO records (created_us, levelno, source_id, process_id, message, exc_type, thread_name, "
-                "attributes) VALUES (?, ?, ?, 1, ?, ?, ?, ?)",
-                (us, level, source, message, exception, thread, attributes),
-            )
-        if ("table",) == connection.execute("SELECT type FROM sqlite_master WHERE name = 'volume'").fetchone():
-            connection.execute(
-                "INSERT INTO volume SELECT created_us / 3600000000 * 3600, logger, levelno, count(*), "
-                "sum(length(message)), 0 FROM logs GROUP BY 1, 2, 3"
+                "attributes, task_name) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (us, level, source, process, message, exception, thread, attributes, task),
             )
         expected = wanted(connection, filters)
         by_level = dict(connection.execute(
@@ -179,6 +240,8 @@ def test_every_question_finds_what_plain_sql_finds(tmp_path_factory, rows, filte
         assert expected == [json.loads(line)["id"] for line in reader.json_lines(**asked)]
         assert expected[-2:] == [row.id for row in reader.rows(**asked, newest=2)]
         assert len(expected) == reader.count(**asked)
+        gaps = sorted((gap.after_id, gap.since_us, gap.count) for gap in reader.gaps(**asked))
+        assert wanted_gaps(drops, filters) == gaps
         levels: dict[int, int] = {}
         for bucket in reader.histogram("30min", **asked):
             for level, count in bucket.levels.items():
