@@ -163,10 +163,8 @@ def make_row(
             and type(record.msg) is str
         ):
             # LogRecord.getMessage(), without the call. A text without arguments may be made up, and is no template.
-            message, template = record.msg, ""
-            if record.args:
-                template = message
-                message = template % record.args
+            template = record.msg if record.args else ""
+            message = record.msg % record.args if record.args else record.msg
             known = _known.get((
                 record.levelno, record.name, record.pathname, record.lineno, record.funcName, template,
                 record.process, record.processName, record.thread, record.threadName,
