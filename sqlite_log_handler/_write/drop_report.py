@@ -10,8 +10,8 @@ when there is one to send, and ends when there is none. While a handler holds th
 the one warning that waits. So the deltas of all warnings still add up to `dropped_total`.
 
 A thread that blocks in a write holds the lock of the handler and that of the stream, and the interpreter needs both to
-end. So the reporter waits outside of them until each stream takes more, as far as the system can tell. What blocks all
-the same, as a socket may, is left behind at exit: `let_exit` gives the handler a new lock.
+end. So the reporter waits outside of them until each stream takes more, as far as the system can tell. A handler that
+blocks all the same, as one of a socket may, is left behind at exit: `let_exit` gives it a new lock.
 
 `_waiting`, `_sending` and `_reporting` belong to the queue's mutex. No foreign code runs under it.
 """
@@ -58,7 +58,7 @@ class DropReport:
         self._sending: PendingGap | None = None
         self._reporting = False
         self._reporter: threading.Thread | None = None
-        self._said = 0  # `dropped_total` of the last warning that the operator was told instead
+        self._said = 0  # `dropped_total` of the last warning that went to the operator instead
 
     def make(self, now: float) -> bool:
         """
@@ -180,8 +180,8 @@ class DropReport:
             logger.handle(record)
 
     def _plain_record(self, gap: PendingGap) -> logging.LogRecord:
-        # Made without the program's record factory, and kept from other handlers, which put things into the record that
-        # they are given.
+        # Made without the program's record factory, and kept from other handlers, because these put attributes into the
+        # records they get.
         record = logging.LogRecord(OWN_LOGGER, logging.WARNING, __file__, 0, gap.warning, (), None, "report")
         vars(record).update(self._extra(gap))
         return record
@@ -218,7 +218,7 @@ class DropReport:
 
 def _most_from(spent: dict[str, int], others: dict[str, int]) -> Iterator[str]:
     """
-    Name those who lost most: first who had spent their share, then who met a full queue or a lasting error.
+    Name the loggers that lost most: first those that had spent their share, then the others.
     """
     if spent:
         yield f"most from {loudest(spent, 3)}: more than {'its' if len(spent) == 1 else 'their'} share"

@@ -85,7 +85,7 @@ _TICK: Final = object()
 
 class RecordListener(QueueListener):
     """
-    Commit what is in `queue` by `writer`.
+    Commit the rows of `queue` through `writer`.
 
     Args:
         queue: The listener opens it when it starts and closes it when it stops.
@@ -130,7 +130,7 @@ class RecordListener(QueueListener):
         self.outage = Outage(self.flush_interval)
         self.drop_report = DropReport(self.queue, self.outage, self.operator)
         self._thread: threading.Thread | None = None
-        self._retired = False  # nobody has the handler any more
+        self._retired = False  # the program has dropped the handler
         self._was_closed = False
         self._commit_lock = threading.Lock()
         self._committing_thread: int | None = None  # that holds it
@@ -141,7 +141,7 @@ class RecordListener(QueueListener):
         self._no_room = False  # for the last commit
         self._prune_due: float | None = None
         self._pruned = float("-inf")
-        self._given_up = -1  # position below which nothing waits any more: `close` had no more time
+        self._given_up = -1  # `close` had no more time for the rows before this position
 
     # The thread -------------------------------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class RecordListener(QueueListener):
 
     def stop(self, timeout: float | None = None) -> bool | None:  # type: ignore[override]
         """
-        End the thread once it has written what is queued. Safe to call twice, and from any thread.
+        End the thread once it has written the queued rows. Safe to call twice, and from any thread.
 
         Args:
             timeout: Seconds to wait for it; by default `close_timeout`.
@@ -207,7 +207,7 @@ class RecordListener(QueueListener):
 
     def retire(self) -> None:
         """
-        Have the thread write what there is, and end: nobody has the handler any more. Waits for nothing.
+        Let the thread write the queued rows and end, because the program has dropped the handler. Do not wait for it.
         """
         self._retired = True
         if self._thread is None:
@@ -308,7 +308,7 @@ class RecordListener(QueueListener):
             if not self.retains or batch.rows or not queue.closed:
                 self.writer.write(batch, outcome)
             else:
-                # What `close` has to report of drops is small, and there is no later.
+                # At `close` the report of drops may be left. It is small, and this is its last chance.
                 self.writer.write(batch, outcome, in_any_case=True)
             queue.end_commit(batch, outcome.refused)
         except NoRoom as error:
@@ -369,7 +369,7 @@ class RecordListener(QueueListener):
 
     def prune(self, timeout: float = -1) -> float | None:
         """
-        Do a piece of what retention asks for, on this thread.
+        Do a piece of retention's work, on this thread.
 
         Args:
             timeout: Seconds to wait for a commit of another thread; without limit by default.
@@ -392,7 +392,7 @@ class RecordListener(QueueListener):
 
     def flush(self, timeout: float | None = None) -> bool:
         """
-        Commit, on this thread, all that is queued now. Returns whether it was written within `timeout` seconds.
+        Commit, on this thread, all rows that are queued now. Return whether that took at most `timeout` seconds.
         """
         if timeout is None:
             timeout = self._patience
@@ -402,7 +402,7 @@ class RecordListener(QueueListener):
     @property
     def _patience(self) -> float:
         """
-        Seconds that a caller waits for another thread. That may need the lock which the caller of `dictConfig` holds.
+        Seconds that a caller waits for another thread, which may need the lock that the caller of `dictConfig` holds.
         """
         locked = LOGGING_LOCK._is_owned()  # noqa: SLF001 - as threading.Condition asks
         return min(self.close_timeout, LOCKED_PATIENCE) if locked else self.close_timeout
@@ -420,8 +420,8 @@ class RecordListener(QueueListener):
         """
         queue = self.queue
         if end <= self._given_up and deadline is not None:
-            # `close` has given it up, and nothing has come since: try, but do not wait for it once more. At exit a
-            # handler is closed, flushed and closed again.
+            # `close` has given these rows up, and no others came since: try, but do not wait for them once more. At
+            # exit a handler is closed, flushed and closed again.
             deadline = self._clock()
         pause = min(self.flush_interval, 0.05)
         last_gap = queue.last_gap  # not those that come meanwhile: there may be no end to them
@@ -442,7 +442,7 @@ class RecordListener(QueueListener):
 
     def close(self) -> None:
         """
-        Stop, write what is queued, send the last report, and close the file, all within `close_timeout` seconds.
+        Stop, write the queued rows, send the last report, and close the file, all within `close_timeout` seconds.
         """
         self._was_closed = True
         if self._committing_thread == threading.get_ident():
@@ -464,7 +464,7 @@ class RecordListener(QueueListener):
 
     def _run_out(self) -> None:
         """
-        Write what is queued and close the file, on a thread that was stopped. What fails is for `close` to try again.
+        Write the queued rows and close the file, on a thread that was stopped. If that fails, `close` tries again.
         """
         try:
             self.drop_report.make(self._clock())
@@ -476,7 +476,7 @@ class RecordListener(QueueListener):
 
     def _finish(self, deadline: float, *, prune: bool = True) -> None:
         """
-        Write what is queued, or drop it at the deadline; report the drops; close the file.
+        Write the queued rows, or drop them at the deadline; report the drops; close the file.
         """
         queue, end = self.queue, self._end()
         if not self._drain(end, deadline):
