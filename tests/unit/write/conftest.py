@@ -4,13 +4,19 @@ Writers that do not wait for locks, and queues with and without quick ways.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._write import queue as queue_module
 from sqlite_log_handler._write import row as row_module
+from sqlite_log_handler._write.listener import RecordListener
+from sqlite_log_handler._write.operator import Operator
+from sqlite_log_handler._write.queue import RecordQueue
 from sqlite_log_handler._write.retention.limits import Limits
+from sqlite_log_handler._write.row import SIZE_UNIT
 from sqlite_log_handler._write.writer import Writer
 
 if TYPE_CHECKING:
@@ -18,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 from batches import Said
+from listeners import FakeWriter, Warnings
 
 
 @pytest.fixture
@@ -74,3 +81,52 @@ def gil(request, monkeypatch):
         pytest.skip("the quick ways need the GIL that this Python does not have")
     monkeypatch.setattr(queue_module, "_GIL", request.param)
     return request.param
+
+
+@pytest.fixture
+def warnings(logging_tree):
+    """
+    The records that the own logger is given.
+    """
+    handler = Warnings()
+    logger = logging.getLogger(OWN_LOGGER)
+    logger.addHandler(handler)
+    logger.propagate = False
+    return handler.records
+
+
+@pytest.fixture
+def make(clock, said, warnings, monkeypatch):
+    """
+    Make a listener with a fake writer on a small queue; no thread runs unless a test starts it.
+    """
+    made = []
+
+    def make(capacity=10, batch_size=4, retention=None, **options):
+        books = RecordQueue(capacity, 10_000 * SIZE_UNIT, batch_size=batch_size)
+        operator = Operator("app-log.db")
+        operator.say = said.append  # type: ignore[method-assign]
+        writer: Any = FakeWriter()
+        if retention is not None:
+            writer.prune = lambda: retention.prune()  # noqa: PLW0108 - a test may replace it
+        listener = RecordListener(
+            books,
+            writer,
+            operator,
+            retains=retention is not None,
+            clock=clock,
+            sleep=clock.advance,
+            **{"flush_interval": 0.1, **options},
+        )
+        books.open()
+        made.append(listener)
+        return listener
+
+    yield make
+
+    for listener in made:
+        writer = listener.writer
+        if writer.gate is not None:
+            writer.gate.set()
+        writer.error = None
+        listener.close()

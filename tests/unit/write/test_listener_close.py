@@ -1,0 +1,363 @@
+"""
+`flush` and `close` of a listener that is driven by hand.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from listeners import INFO, Impatient, numbers, put
+
+
+def test_flush_writes_what_is_queued(make):
+    """
+    `flush` commits on the caller's thread, as many batches as it takes, and says that it did.
+    """
+    listener = make(batch_size=3)
+    put(listener, 8)
+
+    assert listener.flush()
+
+    assert (list(range(8)), 3) == (numbers(listener), listener.writer.commits)
+
+
+@pytest.mark.parametrize("timeout", [1e10, float("inf")])
+def test_flush_takes_any_timeout(make, timeout):
+    """
+    Whoever wants to wait for ever may say so: no lock takes a timeout of more than some hundred years.
+    """
+    listener = make()
+    put(listener, 3)
+
+    assert listener.flush(timeout=timeout)
+
+    assert [0, 1, 2] == numbers(listener)
+
+
+def test_flush_gives_up_in_time(make, clock):
+    """
+    `flush` returns False when its time is over, and what it could not write is still queued.
+    """
+    listener = make()
+    put(listener, 3)
+    listener.writer.error = OSError("disk")
+    began = clock()
+
+    assert not listener.flush(timeout=2.0)
+
+    assert pytest.approx(2.0) == clock() - began
+    assert 3 == listener.queue.queued
+
+
+def test_flush_does_not_wait_for_room(make, clock):
+    """
+    While a reader pinned the WAL, `flush` waited all its time for the gap of what had no room, and said that it had
+    failed, with nothing queued. There may be no room for days: the gap is written when there is.
+    """
+    listener = make()
+    listener.writer.full = "full"
+    put(listener, 3)
+    began = clock()
+
+    assert listener.flush(timeout=2.0)
+    assert listener.flush(timeout=2.0)
+    listener.drop_report.make(listener.now())
+    assert listener.flush(timeout=2.0)
+
+    assert (began, 0, 0) == (clock(), listener.queue.queued, len(listener.writer.gaps))
+    listener.writer.full, listener.writer.error = None, OSError("disk")
+    assert not listener.flush(timeout=2.0)
+    listener.writer.error = None
+    assert listener.flush(timeout=2.0)
+    assert [3] == [gap.count for gap in listener.writer.gaps]
+
+
+def test_flush_waits_for_rows_where_gaps_have_no_room(make):
+    """While another thread is in a commit, rows wait, and `flush` says so: only gaps are not waited for."""
+    listener = make()
+    listener.writer.full = "full"
+    put(listener, 3)
+    assert listener.flush(timeout=2.0)
+    put(listener, 1)
+
+    with listener._commit_lock:
+        assert not listener.flush(0)
+
+
+def test_flush_tries_once_without_time(make):
+    """
+    `flush(0)` makes one attempt.
+    """
+    listener = make()
+    put(listener, 3)
+
+    assert listener.flush(0)
+    assert 0 == listener.queue.queued
+
+
+def test_flush_ends_in_time_though_every_commit_succeeds(make, clock):
+    """
+    On a disk that is slow, and never fails, `flush` returns when its time is over: the rest is still queued.
+    """
+    listener = make(batch_size=2)
+    put(listener, 8)
+    write = listener.writer.write
+
+    def slowly(batch, outcome):
+        clock.advance(1)
+        return write(batch, outcome)
+
+    listener.writer.write = slowly
+
+    assert not listener.flush(timeout=2.0)
+    assert ([0, 1, 2, 3], 4) == (numbers(listener), listener.queue.queued)
+
+
+def test_flush_does_not_wait_for_later_rows(make):
+    """
+    What is logged during a flush is not its business: a busy program cannot keep it for ever.
+    """
+    listener = make(batch_size=2)
+    put(listener, 2)
+    write = listener.writer.write
+
+    def log_more(batch, outcome):
+        put(listener, 1)
+        return write(batch, outcome)
+
+    listener.writer.write = log_more
+
+    assert listener.flush()
+    assert 1 == listener.writer.commits
+    listener.writer.write = write
+
+
+def test_flush_waits_for_a_commit_of_another_thread(make):
+    """
+    Rows that another thread is writing are written when `flush` returns.
+    """
+    listener = make()
+    listener.writer.gate = threading.Event()
+    put(listener, 2)
+    other = threading.Thread(target=listener.commit)
+    other.start()
+    listener.writer.entered.wait()
+    threading.Timer(0, listener.writer.gate.set).start()
+
+    assert listener.flush()
+    other.join()
+
+    assert [0, 1] == numbers(listener)
+
+
+def test_close_writes_everything_and_reports(make, warnings):
+    """
+    `close` writes the queue, sends the last warning, stores it, and closes the file.
+    """
+    listener = make(capacity=3)
+    put(listener, 5)
+
+    listener.close()
+
+    assert ([0, 1, 2], 1) == (numbers(listener), listener.writer.closed)
+    assert [2] == [record.dropped for record in warnings]
+    assert 1 == len(listener.writer.gaps)
+    assert not listener.queue.pending
+
+
+def test_close_tries_again_for_the_last_gap(make, warnings):
+    """
+    When the commit of the last gap fails, `close` tries again as long as it has time: the ledger is to be complete.
+
+    Processes that share a file wait for each other now and then, so a single attempt left drops out of the ledger.
+    """
+    listener = make(capacity=3)
+    put(listener, 5)
+    write, failures = listener.writer.write, [OSError("busy")]
+
+    def busy_once(batch, outcome):
+        if not batch.rows and failures:
+            raise failures.pop()
+        return write(batch, outcome)
+
+    listener.writer.write = busy_once
+    listener.close()
+
+    assert ([2], []) == ([gap.count for gap in listener.writer.gaps], failures)
+
+
+def test_flush_ends_although_there_are_always_new_gaps(make):
+    """
+    `flush` writes the gaps that it finds, and not those that come while it writes: there may be no end to them.
+    """
+    listener = make(capacity=3)
+    put(listener, 5)
+    listener.drop_report.make(listener.now())
+    write = listener.writer.write
+
+    def overflows(batch, outcome):
+        put(listener, 5)
+        listener.drop_report.make(listener.now())
+        return write(batch, outcome)
+
+    listener.writer.write = overflows
+    assert listener.flush()
+    assert 1 == listener.writer.commits
+    listener.writer.write = write
+
+
+def test_the_own_thread_closes_by_itself(make, clock):
+    """
+    When it is the listener's own thread that closes, for a handler that nobody has any more, it waits for nobody.
+    """
+    listener = make()
+    put(listener, 1)
+    listener._thread = threading.current_thread()
+    began = clock()
+    listener.close()
+
+    assert ([0], began) == (numbers(listener), clock())
+
+
+def test_close_says_what_it_gave_up(make, clock, said, warnings):
+    """
+    What cannot be written within `close_timeout` is dropped with that cause, counted, reported and said.
+    """
+    listener = make(close_timeout=3.0)
+    put(listener, 5)
+    listener.writer.error = OSError("disk")
+    began = clock()
+
+    listener.close()
+
+    assert pytest.approx(3.0) == clock() - began
+    assert {("close_timeout", INFO, "a"): 5} == listener.queue.books()["drops"]
+    assert [5] == [record.dropped for record in warnings]
+    assert "5 records dropped (close_timeout)" in said[-1]
+
+
+def test_close_leaves_a_stuck_commit_its_rows(make, said):
+    """
+    Rows that a commit holds which does not end are neither dropped nor forgotten: they count when it ends.
+    """
+    listener = make(batch_size=2, close_timeout=0.0)
+    listener.writer.gate = threading.Event()
+    put(listener, 5)
+    other = threading.Thread(target=listener.commit)
+    other.start()
+    listener.writer.entered.wait()
+
+    listener.close()
+    assert (2, 3) == (listener.queue.queued, listener.queue.dropped_total)
+
+    listener.writer.gate.set()
+    other.join()
+    assert ([0, 1], 2, 3, 0) == (
+        numbers(listener),
+        listener.queue.written,
+        listener.queue.dropped_total,
+        listener.queue.queued,
+    )
+
+
+def test_nobody_waits_twice_for_a_stuck_commit(make, clock, said):
+    """
+    At exit a handler is closed, flushed and closed again: a stuck commit costs `close_timeout` once, and one line.
+    """
+    listener = make(close_timeout=3.0)
+    listener.writer.gate = threading.Event()
+    put(listener, 1)
+    other = threading.Thread(target=listener.commit)
+    other.start()
+    listener.writer.entered.wait()
+    listener._commit_lock = Impatient(listener._commit_lock, clock)
+    began = clock()
+    listener.close()
+    waited = clock() - began
+
+    assert not listener.flush()
+    listener.close()
+    assert (waited, 1) == (clock() - began, len(said))
+    assert 3.0 <= waited
+
+    listener.writer.gate.set()
+    other.join()
+    assert (1, 0) == (listener.queue.written, listener.queue.queued)
+
+
+def test_nobody_waits_twice_for_a_locked_database(make, clock, said, warnings):
+    """
+    At exit a handler is closed, flushed and closed again: a database that stays locked costs `close_timeout` once, and
+    one line. What is left by then is the report of the drops, which each of them tries to write once more.
+
+    It took three times as long: longer than the ten seconds after which a container is killed.
+    """
+    listener = make(close_timeout=3.0)
+    put(listener, 5)
+    listener.writer.error = OSError("disk")
+    began = clock()
+    listener.close()
+    waited = clock() - began
+
+    assert not listener.flush()
+    listener.close()
+    assert (pytest.approx(3.0), waited) == (waited, clock() - began)
+    assert ["closed with 5 records dropped"] == [line[:29] for line in said if line.startswith("closed")]
+
+    listener.writer.error = None
+    assert listener.flush()
+    assert [5] == [gap.count for gap in listener.writer.gaps] == [record.dropped for record in warnings]
+
+
+def test_a_close_after_one_in_vain_waits_for_new_rows(make, clock, said):
+    """
+    What is logged after a close that gave up is waited for like anything else.
+    """
+    listener = make(close_timeout=3.0)
+    put(listener, 5)
+    listener.writer.error = OSError("disk")
+    listener.close()
+    listener.queue.open()
+    put(listener, 1)
+    began = clock()
+
+    listener.close()
+
+    assert pytest.approx(3.0) == clock() - began
+    assert ["closed with 5", "closed with 1"] == [line[:13] for line in said if line.startswith("closed")]
+
+
+def test_a_first_close_waits_for_drops_without_rows(make, clock, warnings):
+    """
+    A report is waited for though no row was ever queued: nothing has been given up yet.
+    """
+    listener = make(capacity=1, close_timeout=3.0)
+    listener.queue.contend((INFO, 1.0, ("a",)))
+    listener.drop_report.make(listener.now())
+    listener.writer.error = OSError("disk")
+    began = clock()
+
+    listener.close()
+
+    assert pytest.approx(3.0) == clock() - began
+
+
+def test_a_stuck_commit_that_fails_after_close_is_counted(make):
+    """
+    When the commit fails in the end, its rows are dropped as `close_timeout`: nobody is left to try again.
+    """
+    listener = make(batch_size=2, close_timeout=0.0)
+    listener.writer.gate = threading.Event()
+    listener.writer.error = OSError("disk")
+    put(listener, 5)
+    other = threading.Thread(target=listener.commit)
+    other.start()
+    listener.writer.entered.wait()
+    listener.close()
+
+    listener.writer.gate.set()
+    other.join()
+
+    assert {("close_timeout", INFO, "a"): 5} == listener.queue.books()["drops"]
+    assert 0 == listener.queue.queued

@@ -1,0 +1,537 @@
+"""
+The listener's thread: its start, its end, and forks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+import pytest
+from listeners import INFO, Impatient, numbers, put
+
+from sqlite_log_handler._write import listener as listener_module
+from sqlite_log_handler._write import queue as queue_module
+from sqlite_log_handler._write.listener import RecordListener
+
+
+def test_start_and_stop_are_idempotent(make):
+    """
+    Starting twice is one thread, stopping twice is no error, and no thread is left.
+    """
+    listener = make()
+    threads = threading.active_count()
+
+    listener.start()
+    listener.start()
+    assert threads + 1 == threading.active_count()
+
+    listener.stop(timeout=threading.TIMEOUT_MAX)
+    listener.stop()
+    assert threads == threading.active_count()
+
+
+def test_a_start_that_fails_can_be_made_again(make, monkeypatch):
+    """
+    When no thread can be started the queue is closed, so that whoever logs next tries again.
+    """
+    listener = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            listener.start()
+    assert (True, None) == (listener.queue.closed, listener._thread)
+
+    listener.start()
+
+    assert listener._thread.is_alive()
+
+
+def test_a_start_that_is_interrupted_can_be_made_again(make, monkeypatch):
+    """
+    What a signal handler raises into a start comes out, and the next start makes a thread.
+
+    "Somebody is starting one" was never taken back: whatever was logged from there on waited for nobody.
+    """
+    listener = make()
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(listener.queue, "renew_wakeup", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            listener.start()
+    listener.start()
+
+    assert listener._thread is not None
+    assert listener._thread.is_alive()
+
+
+def test_nothing_is_said_under_the_commit_lock(make, monkeypatch):
+    """
+    What the writer has to say waits until the lock is free: standard error may be a pipe that nobody reads.
+    """
+    listener = make()
+    put(listener, 1)
+    write, locked = listener.writer.write, []
+
+    def says(batch, outcome):
+        listener.operator.say_later("a new file is begun")
+        write(batch, outcome)
+
+    monkeypatch.setattr(listener.writer, "write", says)
+    monkeypatch.setattr(listener.operator, "say", lambda line: locked.append(listener._commit_lock.locked()))
+
+    assert listener.commit()
+    assert [False] == locked
+
+
+def test_two_threads_may_have_the_same_line_to_say(make):
+    """
+    Whoever finds that another thread has just said the last line has no error of it.
+    """
+
+    class Raced(deque[str]):
+        def __bool__(self):
+            return True
+
+    listener = make()
+    listener.operator._waiting = Raced()
+    put(listener, 1)
+
+    assert listener.flush()
+    assert [0] == numbers(listener)
+
+
+def test_nobody_waits_for_himself(make, clock, monkeypatch):
+    """
+    A signal handler that flushes, forks or closes while its own thread is in a commit does not wait for its end.
+    """
+    listener = make(close_timeout=5)
+    listener._commit_lock = Impatient(listener._commit_lock, clock)
+    put(listener, 2)
+    began = clock()
+    write = listener.writer.write
+    told = []
+
+    def interrupted(batch, outcome):
+        told.append(listener.commit(1.0))
+        told.append(listener.flush())
+        listener.before_fork(5.0)
+        listener.after_fork_in_parent()
+        listener.close()
+        write(batch, outcome)
+
+    monkeypatch.setattr(listener.writer, "write", interrupted)
+
+    assert listener.commit()
+    assert ([False, False], [0, 1], began) == (told, numbers(listener), clock())
+    assert listener._committing_thread is None
+
+
+def close_in_a_commit(listener, monkeypatch, count):
+    """
+    Commit, and in the middle of it log so many records and close, as a signal handler may.
+    """
+    write = listener.writer.write
+
+    def interrupted(batch, outcome):
+        monkeypatch.undo()
+        put(listener, count)
+        listener.close()
+        write(batch, outcome)
+
+    monkeypatch.setattr(listener.writer, "write", interrupted)
+    listener.commit()
+
+
+def test_what_a_signal_handler_could_not_write_is_left_to_the_next_close(make, monkeypatch, said):
+    """
+    A signal handler that closes while its own thread is in a commit drops nothing that the exit can still write.
+    """
+    listener = make()
+    put(listener, 2)
+    close_in_a_commit(listener, monkeypatch, 3)
+    assert (3, 0, True) == (listener.queue.queued, listener.queue.dropped_total, listener.queue.closed)
+    listener.close()
+
+    assert (list(range(5)), 0, []) == (numbers(listener), listener.queue.dropped_total, said)
+    assert 1 == listener.writer.closed
+
+
+def test_what_a_signal_handler_could_not_write_is_written_when_the_handler_goes(make, monkeypatch):
+    """
+    Nothing is lost when the handler is forgotten after that `close`, as by a signal handler that configures anew.
+    """
+    listener = make()
+    put(listener, 2)
+    close_in_a_commit(listener, monkeypatch, 7)
+    listener.retire()
+
+    assert (list(range(9)), 1) == (numbers(listener), listener.writer.closed)
+
+
+def test_who_lets_go_late_closes_the_file(make):
+    """
+    When a stuck commit ends in the instant in which `close` gives up waiting for it, its thread closes the file.
+    """
+    listener = make()
+
+    class Late:
+        """A commit lock that is let go just when nobody waits any more."""
+
+        def __init__(self, lock):
+            self.lock, self.waiting = lock, True
+
+        def acquire(self, *arguments):
+            if not self.waiting:
+                return self.lock.acquire(*arguments)
+            self.waiting = False
+            # A thread that is none of the listener's: for it, it was stopped.
+            other = threading.Thread(target=listener.dequeue, args=(True,))
+            other.start()
+            other.join()
+            return False
+
+        def release(self):
+            self.lock.release()
+
+    listener._commit_lock = Late(listener._commit_lock)
+    listener._close_writer(0)
+
+    assert 1 == listener.writer.closed
+
+
+def test_a_stop_during_a_start(make, monkeypatch):
+    """
+    A thread that was stopped before it was there ends when it is.
+    """
+    listener = make()
+    start, started = RecordListener._start_thread, []
+
+    def interleaved(self, thread):
+        self.stop()
+        start(self, thread)
+        started.append(thread)
+
+    monkeypatch.setattr(RecordListener, "_start_thread", interleaved)
+    listener.start()
+    started[0].join()
+
+    assert (True, None) == (listener.queue.closed, listener._thread)
+
+
+def test_a_stop_and_a_record_during_a_start(make, monkeypatch):
+    """
+    What is logged after a stop that came in the middle of a start has a thread to commit it.
+
+    The one that is being started finds that it was stopped, and ends; and the next record found the queue open, because
+    somebody was about to start: nobody committed, until the queue was full and after.
+    """
+    listener = make()
+    start = RecordListener._start_thread
+
+    def interleaved(self, thread):
+        monkeypatch.undo()
+        self.stop()
+        self.start()  # as a handler does when it is logged to and finds the queue closed
+        start(self, thread)
+        thread.join()
+
+    monkeypatch.setattr(RecordListener, "_start_thread", interleaved)
+    listener.start()
+
+    assert (False, True) == (listener.queue.closed, listener._thread is not None and listener._thread.is_alive())
+
+
+def test_stop_does_not_need_room_in_the_queue(make):
+    """
+    A full queue can be stopped: `QueueListener` would put a sentinel, and raise `queue.Full`.
+    """
+    listener = make(capacity=1)
+    listener.writer.error = OSError("disk")
+    put(listener, 2)
+    listener.start()
+
+    listener.stop()
+
+    assert listener._thread is None
+
+
+def test_the_thread_commits(make, warnings):
+    """
+    A started listener writes what comes without anybody calling it.
+    """
+    listener = make(batch_size=1)
+    listener.start()
+
+    put(listener, 1)
+    listener.writer.entered.wait()
+    listener.stop(timeout=threading.TIMEOUT_MAX)
+
+    assert [0] == numbers(listener)
+
+
+def test_an_idle_listener_does_not_wake_up(make):
+    """
+    With nothing queued the thread waits on its lock without a timeout, however long.
+    """
+    listener = make()
+    waits = []
+    wait = listener.wait
+    waiting = threading.Event()
+
+    def spy(now):
+        waits.append(wait(now))
+        waiting.set()
+        return waits[-1]
+
+    listener.wait = spy
+    listener.start()
+    waiting.wait()
+
+    assert [None] == waits
+    listener.stop()
+
+
+def test_a_replaced_thread_takes_no_wake_up(make):
+    """
+    Each thread has a lock of its own, so that one on its way out cannot take the wake-up of the next.
+    """
+    listener = make()
+    listener.start()
+    first = listener.queue.wakeup
+    listener.stop()
+    listener.start()
+
+    assert first is not listener.queue.wakeup
+    listener.stop()
+
+
+def test_a_thread_that_dies_is_replaced(make):
+    """
+    The next record finds the queue closed, as before the first one, and starts another thread.
+
+    A MemoryError between two hooks, or an exception that another thread sets, ended the thread. The log was dead from
+    there on, and nobody said so.
+    """
+    listener = make()
+
+    def dies():
+        raise MemoryError
+
+    listener._monitor, threading.excepthook, hook = dies, lambda _: None, threading.excepthook
+    try:
+        listener.start()
+        while not listener.queue.closed:
+            pass
+    finally:
+        threading.excepthook = hook
+    del listener._monitor
+    assert (True, None) == (listener.queue.closed, listener._thread)
+    listener.start()
+
+    assert listener._thread.is_alive()
+
+
+def test_close_under_logging_lock_leaves_the_rest_to_the_thread(make, said):
+    """
+    A `__del__` that logs may run in the middle of a commit, and need the lock that the caller of `close` holds.
+
+    `dictConfig` waited for that commit for five seconds, and then dropped what was queued, on a healthy disk.
+    """
+    listener = make(batch_size=1, close_timeout=60)
+    listener.writer.gate = threading.Event()
+    listener.start()
+    thread = listener._thread
+    put(listener, 5)
+    listener.writer.entered.wait()
+    with listener_module.LOGGING_LOCK, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listener_module, "LOCKED_PATIENCE", 0.001)
+        assert not listener.flush()
+        listener.close()
+    assert (5, 0) == (listener.queue.queued, listener.queue.dropped_total)
+    listener.writer.gate.set()
+    thread.join()
+
+    assert (list(range(5)), 1, []) == (numbers(listener), listener.writer.closed, said)
+
+
+def test_what_fails_after_close_under_logging_lock_is_counted(make):
+    """
+    When that commit fails, nobody tries again: its rows are dropped as `close_timeout`.
+    """
+    listener = make(batch_size=5, close_timeout=60)
+    listener.writer.gate = threading.Event()
+    listener.writer.error = OSError("disk")
+    listener.start()
+    thread = listener._thread
+    put(listener, 5)
+    listener.writer.entered.wait()
+    with listener_module.LOGGING_LOCK, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listener_module, "LOCKED_PATIENCE", 0.001)
+        listener.close()
+    listener.writer.gate.set()
+    thread.join()
+
+    assert {("close_timeout", INFO, "a"): 5} == listener.queue.books()["drops"]
+
+
+def test_a_revived_listener_ends_when_it_is_idle(make, clock):
+    """
+    After `close`, a listener that has had nothing to do for ten seconds closes its file and ends.
+
+    A handler that `dictConfig` replaces while threads log at it comes back to life for the last of them. 8 of 17 such
+    threads were still there, each with its connection, because the configuration's dict is in a cycle.
+    """
+    listener = make()
+    assert None is listener.wait(clock())
+    listener.close()
+    listener.queue.open()
+    listener._thread = threading.current_thread()
+    put(listener, 1)
+    assert 0.1 == pytest.approx(listener.wait(clock()))
+    listener.handle(None)
+    closed = listener.writer.closed
+    assert listener_module.REVIVED_IDLE == listener.wait(clock())
+    clock.advance(5)
+    put(listener, 1)
+    listener.wait(clock())
+    listener.handle(None)
+    assert listener_module.REVIVED_IDLE == listener.wait(clock())
+    assert (closed, False) == (listener.writer.closed, listener.queue.closed)
+
+    clock.advance(10)
+    assert listener._sentinel is listener.dequeue(True)
+    assert (closed + 1, True, None) == (listener.writer.closed, listener.queue.closed, listener._thread)
+
+
+def test_a_fork_waits_for_a_file_to_be_closed_with_a_limit(make):
+    """
+    A disk that does not answer holds the thread that closes the file, and not the fork.
+
+    The fork held logging's lock meanwhile: for 15 seconds no other thread could make a logger.
+    """
+    listener = make()
+    listener.start()
+    inside, leave = threading.Event(), threading.Event()
+
+    def frozen():
+        inside.set()
+        leave.wait()
+
+    listener.writer.close, close = frozen, listener.writer.close
+    listener.before_fork(0.01)
+    inside.wait()
+    assert (True, None) == (listener._commit_lock.locked(), listener._forking_thread)
+    listener.after_fork_in_parent()
+    assert listener._commit_lock.locked()
+    leave.set()
+    assert listener._commit_lock.acquire(timeout=60)
+    listener._commit_lock.release()
+
+    listener.writer.close = close
+    listener.before_fork(60)
+    assert (1, threading.get_ident()) == (listener.writer.closed, listener._forking_thread)
+    listener.after_fork_in_parent()
+    assert not listener._commit_lock.locked()
+
+
+def test_a_fork_at_exit_closes_the_file_itself(make, monkeypatch):
+    """
+    Where no thread can be started any more, the thread that forks closes the file.
+    """
+
+    def refused(*_):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    listener = make()
+    listener._thread = threading.current_thread()
+    monkeypatch.setattr("_thread.start_new_thread", refused)
+    listener.before_fork(60)
+    assert 1 == listener.writer.closed
+    listener.after_fork_in_parent()
+    listener._thread = None
+
+    assert not listener._commit_lock.locked()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_child_without_hooks_begins_anew(make, lost):
+    """
+    A process that C code has forked has no thread; the file is lost to it only if a commit was going on.
+    """
+    listener = make()
+    put(listener, 3)
+    if lost:
+        listener._commit_lock.acquire()
+    listener.after_fork_in_child()
+
+    assert (lost, 0, True) == (listener.writer.lost, listener.queue.queued, listener.queue.closed)
+
+
+def test_a_retired_listener_writes_and_goes(make):
+    """
+    When nobody has the handler any more, its thread writes what there is, closes the file and ends.
+    """
+    listener = make()
+    listener.start()
+    thread = listener._thread
+    put(listener, 3)
+
+    listener.retire()
+    thread.join()
+
+    assert ([0, 1, 2], 1) == (numbers(listener), listener.writer.closed)
+
+
+def test_a_forked_child_begins_anew(make):
+    """
+    In the child there is no thread, no connection, nothing queued and nothing counted, whoever held which lock.
+    """
+    listener = make(capacity=2)
+    put(listener, 3)
+    listener.outage.last_error = "of the parent"
+
+    listener.before_fork(5.0)
+    assert listener._commit_lock.locked()
+    listener.after_fork_in_child()
+
+    assert not listener._commit_lock.locked()
+    assert (0, 0, 1) == (listener.queue.books()["seen"], listener.queue.queued, listener.writer.forgotten)
+    assert (None, None, True) == (listener._thread, listener.outage.last_error, listener.queue.closed)
+
+
+def test_a_fork_waits_for_a_commit_with_a_limit(make):
+    """
+    A fork waits for the commit lock, so that SQLite is not copied in the middle of one, but never for ever.
+    """
+    listener = make()
+    with listener._commit_lock:
+        listener.before_fork(0.001)
+        listener.after_fork_in_parent()
+        assert listener._commit_lock.locked()
+
+    listener.before_fork(0.001)
+    listener.after_fork_in_parent()
+
+    assert not listener._commit_lock.locked()
+
+
+def test_contended_drops_are_reported(make, monkeypatch, warnings, clock):
+    """
+    A drop that could not wait for the mutex is reported at the next tick like any other.
+    """
+    monkeypatch.setattr(queue_module, "MUTEX_TIMEOUT", 0)
+    listener = make()
+    with listener.queue.mutex:
+        thread = threading.Thread(target=put, args=(listener, 1))
+        thread.start()
+        thread.join()
+
+    assert 0.1 == pytest.approx(listener.wait(clock()))
+    listener.handle(None)
+
+    assert ["contended"] == [cause for (cause, *_) in listener.queue.books()["drops"]]
+    assert [1] == [record.dropped for record in warnings]
