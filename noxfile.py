@@ -84,16 +84,12 @@ DEFAULT = next(version for version, executable in INTERPRETERS.items() if execut
 
 
 def on(*versions: str) -> Callable[..., Any]:
-    """
-    Run a session on these interpreters.
-    """
+    """Run a session on these interpreters."""
     return nox.parametrize("python", [nox.param(INTERPRETERS[version], id=version) for version in versions])
 
 
 def run_suite(session: nox.Session, *arguments: str) -> None:
-    """
-    Test the installed wheel, in a folder that has the tests and not the package.
-    """
+    """Test the installed wheel, in a folder that has the tests and not the package."""
     with TemporaryDirectory() as folder, session.chdir(folder):
         for name in SUITE:
             session.run("cp", "-R", str(ROOT / name), folder, external=True, log=False)
@@ -102,18 +98,14 @@ def run_suite(session: nox.Session, *arguments: str) -> None:
 
 
 def built(ending: str) -> str:
-    """
-    Find what the session `dist` has built.
-    """
+    """Find what the session `dist` has built."""
     [file] = DIST.glob(f"*{ending}")
     return str(file)
 
 
 @nox.session(tags=["ci"])
 def lint(session: nox.Session) -> None:
-    """
-    Check style, layout and types.
-    """
+    """Check style, layout and types."""
     session.install("--editable", ".[dev]")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -122,9 +114,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def unit(session: nox.Session) -> None:
-    """
-    Run the quick tests of the modules, in half a minute.
-    """
+    """Run the quick tests of the modules, in half a minute."""
     session.install("--editable", ".[test]")
     session.run("python", "-m", "pytest", "-n", "2", "tests/unit", *session.posargs)
 
@@ -132,9 +122,7 @@ def unit(session: nox.Session) -> None:
 @nox.session(tags=["ci"])
 @nox.parametrize("command", [nox.param(command, id=name) for name, command in README_COMMANDS.items()])
 def readme(session: nox.Session, command: str) -> None:
-    """
-    Type each of the README's two commands into a copy of the checkout.
-    """
+    """Type each of the README's two commands into a copy of the checkout."""
     if command not in (ROOT / "README.md").read_text(encoding="utf-8").splitlines():
         session.error(f"README.md has no line that reads exactly: {command}")
     with TemporaryDirectory() as folder, session.chdir(folder):
@@ -145,9 +133,7 @@ def readme(session: nox.Session, command: str) -> None:
 
 @nox.session(tags=["ci"])
 def dist(session: nox.Session) -> None:
-    """
-    Build the sdist, and the wheel from it, and check them as a package index would.
-    """
+    """Build the sdist, and the wheel from it, and check them as a package index would."""
     session.install(".[release]")
     shutil.rmtree(DIST, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(DIST), silent=True)
@@ -166,9 +152,7 @@ sys.exit(f"the wheel holds more than the package: {strays}" if strays else 0)
 
 @nox.session(requires=["dist"])
 def release(session: nox.Session) -> None:
-    """
-    Say what a release would be: nothing is changed or uploaded without `-- --upload`, after the checks of `dist`.
-    """
+    """Say what a release would be: nothing is changed or uploaded without `-- --upload`, after the checks of `dist`."""
     version = Path(built(".tar.gz")).name.removesuffix(".tar.gz").rpartition("-")[2]
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     dated = re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", changelog, re.MULTILINE)
@@ -195,9 +179,7 @@ def release(session: nox.Session) -> None:
 
 @nox.session(tags=["ci"])
 def docs(session: nox.Session) -> None:
-    """
-    Build the site into build/site; a warning is an error.
-    """
+    """Build the site into build/site; a warning is an error."""
     session.install(".[docs]")
     options = ["--quiet", "--fail-on-warning", "--keep-going", "--nitpicky", "--fresh-env"]
     session.run("sphinx-build", *options, "-b", "html", "docs", "build/site")
@@ -206,9 +188,7 @@ def docs(session: nox.Session) -> None:
 @nox.session(tags=["ci"], requires=["dist"])
 @on(*INTERPRETERS)
 def tests(session: nox.Session) -> None:
-    """
-    Test the wheel on each interpreter: alone, then with every test that needs no other program.
-    """
+    """Test the wheel on each interpreter: alone, then with every test that needs no other program."""
     wheel = built(".whl")
     session.install(wheel)
     with TemporaryDirectory() as folder, session.chdir(folder):
@@ -223,26 +203,20 @@ def tests(session: nox.Session) -> None:
 @nox.session(tags=["ci"], requires=["dist"])
 @on(*dict.fromkeys([DEFAULT, NEWEST]))
 def integration(session: nox.Session) -> None:
-    """
-    Use the wheel in the programs of docs/integrations.
-    """
+    """Use the wheel in the programs of docs/integrations."""
     session.install(f"{built('.whl')}[integration]")
     run_suite(session, *(session.posargs or ["tests/integration"]))
 
 
 @nox.session(tags=["ci"], requires=["dist"])
 def browser(session: nox.Session) -> None:
-    """
-    Use the page of `sqlite-log serve` in a real Chromium.
-    """
+    """Use the page of `sqlite-log serve` in a real Chromium."""
     session.install(f"{built('.whl')}[test]")
     run_suite(session, "--slow", *(session.posargs or ["tests/browser"]))
 
 
 @nox.session(tags=["ci"], requires=["dist"])
 def forward(session: nox.Session) -> None:
-    """
-    Forward logs to real receivers and engines.
-    """
+    """Forward logs to real receivers and engines."""
     session.install(f"{built('.whl')}[test-forward]")
     run_suite(session, *(session.posargs or ["tests/forward"]))

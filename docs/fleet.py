@@ -30,9 +30,7 @@ FIGURES = (
 
 
 def lines(figures: dict[str, float], hosts: Sequence[int]) -> list[str]:
-    """
-    Do the arithmetic, and lay it out: first one host, then each fleet.
-    """
+    """Do the arithmetic, and lay it out: first one host, then each fleet."""
     rows, peak = figures["rows"], figures["rows"] * figures["peak"]
     # One request a second, or as many as the rows need.
     requests = max(1.0, rows / figures["batch"])
@@ -60,9 +58,7 @@ def lines(figures: dict[str, float], hosts: Sequence[int]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """
-    Read the figures, and print what follows from them.
-    """
+    """Read the figures, and print what follows from them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip().splitlines()[0])
     for name, default, meaning in FIGURES:
         parser.add_argument(f"--{name}", type=float, default=default, help=f"{meaning} (default: {default:g})")

@@ -27,36 +27,28 @@ POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows does not move an ope
 
 
 class Said(list):  # type: ignore[type-arg]
-    """
-    What the operator was told.
-    """
+    """What the operator was told."""
 
     def __call__(self, text: str) -> None:
         self.append(text)
 
 
 def row(message: Any = "m", **values: Any) -> PackedRow:
-    """
-    Make a row.
-    """
+    """Make a row."""
     record = logging.LogRecord("app", logging.INFO, "/src/app.py", 7, message, (), None, "main")
     record.__dict__.update({"created": 1_000.0, **values})
     return make_row(record)
 
 
 def numbered(start: int, end: int, **values: Any) -> list[PackedRow]:
-    """
-    Make rows whose messages count.
-    """
+    """Make rows whose messages count."""
     return [row(f"{number}", **values) for number in range(start, end)]
 
 
 def gap(
     position: int, count: int = 1, *, since: float = 1_000.0, key: tuple[Any, ...] = ("queue_full", 20, "app")
 ) -> PendingGap:
-    """
-    Make a gap with its warning.
-    """
+    """Make a gap with its warning."""
     warning = logging.LogRecord(
         "sqlite_log_handler", logging.WARNING, "", 0, f"dropped at {position}", (), None, "report"
     )
@@ -65,38 +57,28 @@ def gap(
 
 
 def write(writer: Writer, *messages: Any) -> None:
-    """
-    Write messages that SQLite takes.
-    """
+    """Write messages that SQLite takes."""
     assert not writer.write(Commit([row(message) for message in messages])).refused
 
 
 def read(writer: Writer, sql: str, *parameters: object) -> list[Any]:
-    """
-    Read through the writer's connection.
-    """
+    """Read through the writer's connection."""
     assert writer.file.connection is not None
     return writer.file.connection.execute(sql, parameters).fetchall()
 
 
 def messages(writer: Writer) -> list[str]:
-    """
-    Read the messages, in order.
-    """
+    """Read the messages, in order."""
     return [message for (message,) in read(writer, "SELECT message FROM logs ORDER BY id")]
 
 
 def pragma(writer: Writer, name: str) -> Any:
-    """
-    Read a pragma.
-    """
+    """Read a pragma."""
     return read(writer, f"PRAGMA {name}")[0][0]
 
 
 def switch(path: Path, target: Path) -> str:
-    """
-    Have the link beside `path` lead to `target`, and return its name.
-    """
+    """Have the link beside `path` lead to `target`, and return its name."""
     link = path.with_name("link.db")
     new = path.with_name("new link")
     try:
@@ -107,18 +89,14 @@ def switch(path: Path, target: Path) -> str:
 
 
 def fill(path: Path) -> None:
-    """
-    Make a log with something on every page.
-    """
+    """Make a log with something on every page."""
     with contextlib.closing(Writer(str(path))) as writer:
         rows = [row(f"{number}" * 50, name=f"app.{number}", levelno=number % 3) for number in range(500)]
         writer.write(Commit(rows, [gap(500)]))
 
 
 def overwrite(path: Path, pages: Sequence[int]) -> bytes:
-    """
-    Overwrite pages, counted from 1, and return what the file is now.
-    """
+    """Overwrite pages, counted from 1, and return what the file is now."""
     with path.open("r+b") as file:
         for page in pages:
             file.seek((page - 1) * 4096)
@@ -127,9 +105,7 @@ def overwrite(path: Path, pages: Sequence[int]) -> bytes:
 
 
 def refuse(writer: Writer) -> None:
-    """
-    Have SQLite refuse any row whose message is "bad".
-    """
+    """Have SQLite refuse any row whose message is "bad"."""
     writer.file.open()
     read(
         writer,
@@ -139,9 +115,7 @@ def refuse(writer: Writer) -> None:
 
 
 def write_at_last(writer: Writer) -> None:
-    """
-    Write as the listener does, which tries again at the next tick.
-    """
+    """Write as the listener does, which tries again at the next tick."""
     for _ in range(2):
         with contextlib.suppress(sqlite3.DatabaseError):
             writer.write(Commit([row("after", levelno=0)], [gap(1)]))
@@ -150,9 +124,7 @@ def write_at_last(writer: Writer) -> None:
 
 
 def corrupt_files(path: Path) -> list[bytes]:
-    """
-    Read what was moved aside.
-    """
+    """Read what was moved aside."""
     return [
         (path.parent / name).read_bytes()
         for name in sorted(os.listdir(path.parent))

@@ -26,9 +26,7 @@ NAUGHTY = "a\x1b[31m\x1b[2J\x07\x9b1m\u202eevil\u2066\nERROR root: forged\r\x00\
 
 
 def record(message="hello", level=logging.INFO, name="shop", *, seconds=0.0, **attributes):
-    """
-    Make a record as if it had been logged `seconds` after BEGIN.
-    """
+    """Make a record as if it had been logged `seconds` after BEGIN."""
     made = logging.LogRecord(name, level, "/srv/shop/app.py", 7, message, (), None, func="work")
     made.created = (BEGIN + timedelta(seconds=seconds)).timestamp()
     made.thread, made.threadName, made.process, made.processName = 77, "worker", 4711, "Main"
@@ -37,9 +35,7 @@ def record(message="hello", level=logging.INFO, name="shop", *, seconds=0.0, **a
 
 
 def failed():
-    """
-    Give the exc_info of an error.
-    """
+    """Give the exc_info of an error."""
     try:
         dict[str, int]()["price"]
     except KeyError:
@@ -47,9 +43,7 @@ def failed():
 
 
 def in_terminal(words, status=0, **environment):
-    """
-    Run a command with a terminal for its output, and return what it prints there.
-    """
+    """Run a command with a terminal for its output, and return what it prints there."""
     pty = pytest.importorskip("pty", reason="no terminals on this system")
     ours, theirs = pty.openpty()
     package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))

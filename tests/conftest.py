@@ -39,24 +39,18 @@ LONG_WATCHDOG = 7_200
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """
-    Run the whole suite in two processes; a part of it that is named runs in one, where a debugger and `-s` work.
-    """
+    """Run the whole suite in two processes; a part of it that is named runs in one, where a debugger and `-s` work."""
     return 0 if config.args_source is pytest.Config.ArgsSource.ARGS else 2
 
 
 def pytest_configure() -> None:
-    """
-    Have programs end by SIGINT, which a shell's background jobs ignore, and all that they start with them.
-    """
+    """Have programs end by SIGINT, which a shell's background jobs ignore, and all that they start with them."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """
-    Add the options that choose how much is run.
-    """
+    """Add the options that choose how much is run."""
     parser.addoption("--slow", action="store_true", help="run the slow tests as well, as .ci/run does")
     parser.addoption(
         "--long", action="store_true", help="run the fault suite at its full numbers (some minutes) instead of briefly"
@@ -64,9 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """
-    Skip the slow tests, unless they are asked for.
-    """
+    """Skip the slow tests, unless they are asked for."""
     if not config.getoption("--slow"):
         for item in items:
             if "slow" in item.keywords:
@@ -78,9 +70,7 @@ HANDLERS_BY_NAME: MutableMapping[str, logging.Handler] = logging._handlers  # ty
 
 
 class LoggerState(NamedTuple):
-    """
-    What a configuration can change in one logger.
-    """
+    """What a configuration can change in one logger."""
 
     level: int = logging.NOTSET
     propagate: bool = True
@@ -90,25 +80,19 @@ class LoggerState(NamedTuple):
 
 
 def is_of_pytest(handler: logging.Handler) -> bool:
-    """
-    Tell whether pytest put this handler there: they come and go with the phases of a test.
-    """
+    """Tell whether pytest put this handler there: they come and go with the phases of a test."""
     return type(handler).__module__.startswith("_pytest.")
 
 
 class LoggingTree:
-    """
-    What is global in `logging`, as it was when this was made.
-    """
+    """What is global in `logging`, as it was when this was made."""
 
     def __init__(self) -> None:
         self.state = self._globals()
         self.loggers = {logger: self._state_of(logger) for logger in self._all_loggers()}
 
     def changes(self) -> list[str]:
-        """
-        Say what differs now, one line each.
-        """
+        """Say what differs now, one line each."""
         now = self._globals()
         lines = [f"{name}: {was!r} became {now[name]!r}" for name, was in self.state.items() if was != now[name]]
         for logger in self._all_loggers():
@@ -121,9 +105,7 @@ class LoggingTree:
         return lines
 
     def restore(self) -> None:
-        """
-        Put everything back, and close the handlers that came since.
-        """
+        """Put everything back, and close the handlers that came since."""
         known = {handler for state in self.loggers.values() for handler in state.handlers}
         known.update(self.state["handler names"].values())
         came = {handler for logger in self._all_loggers() for handler in self._state_of(logger).handlers}
@@ -183,16 +165,12 @@ class Clock:
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """
-        Let *seconds* pass.
-        """
+        """Let *seconds* pass."""
         self.now += seconds
 
 
 def _open_below(folder: Path) -> list[str]:
-    """
-    Name the files below *folder* that this process has open, as far as the system tells.
-    """
+    """Name the files below *folder* that this process has open, as far as the system tells."""
     found = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for descriptor in os.listdir("/proc/self/fd"):
@@ -205,9 +183,7 @@ def _open_below(folder: Path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _watchdog(request: pytest.FixtureRequest) -> Iterator[None]:
-    """
-    Turn a deadlock into a failure that shows where every thread stands.
-    """
+    """Turn a deadlock into a failure that shows where every thread stands."""
     seconds = LONG_WATCHDOG if request.config.getoption("--long") else WATCHDOG
     faulthandler.dump_traceback_later(seconds, exit=True)
 
@@ -248,9 +224,7 @@ def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def logging_tree() -> Iterator[LoggingTree]:
-    """
-    Put the logging tree back after a test that configures it, and close the handlers that came with it.
-    """
+    """Put the logging tree back after a test that configures it, and close the handlers that came with it."""
     tree = LoggingTree()
 
     yield tree
@@ -260,9 +234,7 @@ def logging_tree() -> Iterator[LoggingTree]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """
-    Where the test keeps its log.
-    """
+    """Where the test keeps its log."""
     return tmp_path / "app-log.db"
 
 
@@ -311,9 +283,7 @@ def logger(request: pytest.FixtureRequest) -> Iterator[logging.Logger]:
 
 @pytest.fixture
 def query(path: Path) -> Callable[..., list[Any]]:
-    """
-    Read the log as another program would: `query(sql, *parameters)` gives the rows.
-    """
+    """Read the log as another program would: `query(sql, *parameters)` gives the rows."""
 
     def rows(sql: str, *parameters: object) -> list[Any]:
         # mode=rw: a wrong path is an error here, not a new and empty database.
@@ -326,7 +296,5 @@ def query(path: Path) -> Callable[..., list[Any]]:
 
 @pytest.fixture
 def clock() -> Clock:
-    """
-    A fake clock: `clock()` and `clock.now` tell the time, `clock.advance(seconds)` moves it.
-    """
+    """A fake clock: `clock()` and `clock.now` tell the time, `clock.advance(seconds)` moves it."""
     return Clock()

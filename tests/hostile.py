@@ -29,9 +29,7 @@ ONE_STEP = "SELECT instr(zeroblob(16000000), CAST(zeroblob(8000000) || x'01' AS 
 
 
 def make(path: Path, script: str = "", *, schema: str = SCHEMA, rows: str = ROWS) -> Path:
-    """
-    Make a log, and run a script on it.
-    """
+    """Make a log, and run a script on it."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.executescript("PRAGMA writable_schema = OFF;" + schema + rows + script)
     return path
@@ -62,9 +60,7 @@ def without_end(path: Path, *, table: str = "records", levels: int = 18, width: 
 
 
 def _interior(size: int, child: int, width: int) -> bytes:
-    """
-    Make an interior page of a table's tree (https://sqlite.org/fileformat.html#b_tree_pages).
-    """
+    """Make an interior page of a table's tree (https://sqlite.org/fileformat.html#b_tree_pages)."""
     cell = child.to_bytes(4, "big") + b"\x01"  # its key is 1
     begin = size - width * len(cell)
     head = b"\x05\0\0" + width.to_bytes(2, "big") + begin.to_bytes(2, "big") + b"\0" + child.to_bytes(4, "big")

@@ -14,9 +14,7 @@ INFO, ERROR = 20, 40
 
 
 class FakeWriter:
-    """
-    A writer that keeps what it is given, fails when told to, and waits at a gate when there is one.
-    """
+    """A writer that keeps what it is given, fails when told to, and waits at a gate when there is one."""
 
     def __init__(self):
         self.rows = []
@@ -54,9 +52,7 @@ class FakeWriter:
 
 
 class Impatient:
-    """
-    A lock on which nobody waits: the clock moves instead.
-    """
+    """A lock on which nobody waits: the clock moves instead."""
 
     def __init__(self, lock, clock):
         self._lock, self._clock = lock, clock
@@ -72,9 +68,7 @@ class Impatient:
 
 
 class Warnings(logging.Handler):
-    """
-    Keep what the own logger is told.
-    """
+    """Keep what the own logger is told."""
 
     def __init__(self):
         super().__init__()
@@ -85,22 +79,16 @@ class Warnings(logging.Handler):
 
 
 def row(number=0, levelno=INFO):
-    """
-    Make a row, as far as listener and queue look.
-    """
+    """Make a row, as far as listener and queue look."""
     return (levelno, float(number), ("a", "file.py", 1, "func"), 1, 0)
 
 
 def put(listener, count, levelno=INFO):
-    """
-    Log so many rows, numbered as they come.
-    """
+    """Log so many rows, numbered as they come."""
     for _ in range(count):
         listener.queue.put_nowait(row(listener.queue.removed + listener.queue.queued, levelno))
 
 
 def numbers(listener):
-    """
-    Return the numbers of the rows that were written.
-    """
+    """Return the numbers of the rows that were written."""
     return [item[1] for item in listener.writer.rows]

@@ -11,9 +11,7 @@ BEGIN = datetime(2025, 6, 30, 12, tzinfo=UTC)
 
 
 def record(message="hello", level=logging.INFO, name="shop", *, seconds=0.0, **attributes):
-    """
-    Make a record as if it had been logged `seconds` after BEGIN.
-    """
+    """Make a record as if it had been logged `seconds` after BEGIN."""
     made = logging.LogRecord(name, level, "/srv/shop/app.py", 7, message, (), None, func="work")
     made.created = (BEGIN + timedelta(seconds=seconds)).timestamp()
     made.msecs = made.created * 1000 // 1 % 1000

@@ -34,9 +34,7 @@ class Block(NamedTuple):
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """
-    Read the fenced code blocks of a page.
-    """
+    """Read the fenced code blocks of a page."""
     text = page.read_text(encoding="utf-8")
     found = []
     end = 0
@@ -50,9 +48,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def commands_of(block: Block) -> list[str]:
-    """
-    List the commands of a shell block: the lines behind a prompt where there is one, else all of them.
-    """
+    """List the commands of a shell block: the lines behind a prompt where there is one, else all of them."""
     lines = block.code.splitlines()
     prompted = any(line.startswith("$ ") for line in lines)
     commands = []

@@ -10,25 +10,19 @@ INFO, WARNING, ERROR = 20, 30, 40
 
 
 def row(levelno=INFO, *, size=1, logger="a", created=0.0, marks=0):
-    """
-    Make what the queue knows of a row.
-    """
+    """Make what the queue knows of a row."""
     return (levelno, created, (logger, "file.py", 1, "func"), size, marks)
 
 
 def make_queue(capacity=10, size=1_000, **options):
-    """
-    Make an open queue, as if a listener had started.
-    """
+    """Make an open queue, as if a listener had started."""
     made = RecordQueue(capacity, size * SIZE_UNIT, **options)
     made.open()
     return made
 
 
 def check(books):
-    """
-    Check what holds at every instant, against counts that were kept apart.
-    """
+    """Check what holds at every instant, against counts that were kept apart."""
     found = books.books()
     assert len(books.queue) == books.queued == found["queued"]
     assert sum(item[3] for item in books.queue) == books.queued_size
@@ -37,16 +31,12 @@ def check(books):
 
 
 def commit_all(books, *, unwritable=()):
-    """
-    Commit what one transaction takes.
-    """
+    """Commit what one transaction takes."""
     batch = books.begin_commit(10**9)
     books.end_commit(batch, unwritable)
     return batch
 
 
 def awake(books):
-    """
-    Tell whether the listener was woken, and take the wake-up as it would.
-    """
+    """Tell whether the listener was woken, and take the wake-up as it would."""
     return books.wakeup.acquire(blocking=False)

@@ -27,18 +27,14 @@ MAX = 1024
 
 
 def make_record(msg: Any = "m", *args: Any, **values: Any) -> logging.LogRecord:
-    """
-    Make a record, and set *values* on it as `extra` would.
-    """
+    """Make a record, and set *values* on it as `extra` would."""
     record = logging.LogRecord("app", logging.INFO, "/src/app.py", 7, msg, args, None, "main")
     record.__dict__.update(values)
     return record
 
 
 def rows_of(record: logging.LogRecord, **options: Any) -> tuple[PackedRow, PackedRow]:
-    """
-    Make the row twice: of a call site that is new, and of one that is known, which goes a shorter way.
-    """
+    """Make the row twice: of a call site that is new, and of one that is known, which goes a shorter way."""
     forget()
     make_row(record, **options)
     known = make_row(record, **options)
@@ -47,9 +43,7 @@ def rows_of(record: logging.LogRecord, **options: Any) -> tuple[PackedRow, Packe
 
 
 def forget() -> None:
-    """
-    Let every call site and every thread be new.
-    """
+    """Let every call site and every thread be new."""
     for cache in (
         row_module._sources,
         row_module._threads,
@@ -61,9 +55,7 @@ def forget() -> None:
 
 
 def row_of(record: logging.LogRecord, **options: Any) -> PackedRow:
-    """
-    Make the row, and see that it does not depend on whether the call site is known, but for what that costs.
-    """
+    """Make the row, and see that it does not depend on whether the call site is known, but for what that costs."""
     new, known = rows_of(record, **options)
     assert new[:SIZE] + new[SIZE + 1 :] == known[:SIZE] + known[SIZE + 1 :]
     check_contract(new)
@@ -72,9 +64,7 @@ def row_of(record: logging.LogRecord, **options: Any) -> PackedRow:
 
 
 def check_contract(row: PackedRow) -> None:
-    """
-    See that a row holds exact plain types only, which SQLite takes.
-    """
+    """See that a row holds exact plain types only, which SQLite takes."""
     levelno, created, source, size, marks, thread, *texts = row
     logger, pathname, lineno, func, template = source
     process, process_name, thread_id, thread_name = thread
@@ -95,9 +85,7 @@ def check_contract(row: PackedRow) -> None:
 
 
 def attributes_of(row: PackedRow) -> dict[str, Any]:
-    """
-    Read the attributes as SQLite and as Python do, which must agree that they are an object.
-    """
+    """Read the attributes as SQLite and as Python do, which must agree that they are an object."""
     text = row[ATTRIBUTES]
     assert text is not None
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
@@ -108,24 +96,18 @@ def attributes_of(row: PackedRow) -> dict[str, Any]:
 
 
 def extract(row: PackedRow, path: str) -> Any:
-    """
-    Have SQLite read one attribute.
-    """
+    """Have SQLite read one attribute."""
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         return connection.execute("SELECT json_extract(?, ?)", (row[ATTRIBUTES], path)).fetchone()[0]
 
 
 def utf8(row: PackedRow) -> int:
-    """
-    Add up what `max_bytes` bounds.
-    """
+    """Add up what `max_bytes` bounds."""
     return sum(len((row[field] or "").encode()) for field in (MESSAGE, EXC_TEXT, STACK_INFO, ATTRIBUTES))
 
 
 def raised(error: BaseException) -> Any:
-    """
-    Return the exc_info of *error*, raised.
-    """
+    """Return the exc_info of *error*, raised."""
     try:
         raise error
     except BaseException:  # noqa: BLE001 - any kind is asked for
@@ -133,9 +115,7 @@ def raised(error: BaseException) -> Any:
 
 
 class Hostile:
-    """
-    Raises whatever is asked of it.
-    """
+    """Raises whatever is asked of it."""
 
     def __str__(self) -> str:
         raise ValueError("no str")
@@ -145,8 +125,6 @@ class Hostile:
 
 
 class Text(str):
-    """
-    A str that is none of SQLite's business.
-    """
+    """A str that is none of SQLite's business."""
 
     __slots__ = ("__weakref__",)

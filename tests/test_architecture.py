@@ -71,9 +71,7 @@ ONE_SYSTEM_ONLY = {
 
 
 def tree_of(module: str) -> ast.Module:
-    """
-    Parse one module of the package.
-    """
+    """Parse one module of the package."""
     return ast.parse(MODULES[module].read_text(encoding="utf-8"), str(MODULES[module]))
 
 
@@ -93,24 +91,18 @@ def imported(node: ast.AST) -> list[str]:
 
 
 def ours(name: str) -> str | None:
-    """
-    Give the module of the package that an imported name stands for, or None for a name of somebody else.
-    """
+    """Give the module of the package that an imported name stands for, or None for a name of somebody else."""
     top, _, rest = name.partition(".")
     return (rest or "__init__") if top == PACKAGE else None
 
 
 def imports_of(module: str) -> set[str]:
-    """
-    Name the modules of the package that one of them imports, also inside a function or for a type.
-    """
+    """Name the modules of the package that one of them imports, also inside a function or for a type."""
     return {target for node in ast.walk(tree_of(module)) for name in imported(node) if (target := ours(name))}
 
 
 def unguarded(nodes: list[ast.stmt]) -> list[ast.stmt]:
-    """
-    Give the imports that run whenever the module is imported, and whose failure is the module's.
-    """
+    """Give the imports that run whenever the module is imported, and whose failure is the module's."""
     found: list[ast.stmt] = []
     for node in nodes:
         match node:
@@ -126,17 +118,13 @@ def unguarded(nodes: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def catches_import_error(handler: ast.ExceptHandler) -> bool:
-    """
-    Tell whether an except clause is there for an import that fails.
-    """
+    """Tell whether an except clause is there for an import that fails."""
     names = {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)} if handler.type else set()
     return bool(names & {"ImportError", "ModuleNotFoundError"})
 
 
 def public() -> list[tuple[str, object]]:
-    """
-    List what the package exports, but the names that begin with an underscore: those are plain values.
-    """
+    """List what the package exports, but the names that begin with an underscore: those are plain values."""
     return [(name, getattr(sqlite_log_handler, name)) for name in sqlite_log_handler.__all__ if name[0] != "_"]
 
 

@@ -16,9 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def python(*arguments: str, **environment: str) -> str:
-    """
-    Run this Python in the repository.
-    """
+    """Run this Python in the repository."""
     run = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -34,9 +32,7 @@ def python(*arguments: str, **environment: str) -> str:
 
 @pytest.mark.slow
 def test_the_command_runs(tmp_path):
-    """
-    The command runs what it is told to, prints each bound with what was measured, and writes it as JSON.
-    """
+    """The command runs what it is told to, prints each bound with what was measured, and writes it as JSON."""
     names = ["import", "idle"]
 
     printed = python("-m", "tests.benchmarks", "--quick", "--rounds", "1", "--json", str(tmp_path / "out.json"), *names)
@@ -52,17 +48,13 @@ def test_the_command_runs(tmp_path):
 
 
 def test_a_name_that_is_none():
-    """
-    A name that is no benchmark is refused, with those that there are.
-    """
+    """A name that is no benchmark is refused, with those that there are."""
     with pytest.raises(AssertionError, match="no benchmark speed; there are call, durable"):
         python("-m", "tests.benchmarks", "speed")
 
 
 def test_a_package_that_is_not_installed(tmp_path):
-    """
-    A package that cannot be imported is a line of the table; the others are measured.
-    """
+    """A package that cannot be imported is a line of the table; the others are measured."""
     (tmp_path / "loguru.py").write_text("raise ImportError('not for this machine')\n", encoding="utf-8")
     script = """
 from tests.benchmarks import durable
@@ -81,9 +73,7 @@ assert not report.failures, report.failures
 
 
 def test_what_is_not_found_again_is_a_failure():
-    """
-    A rate whose records cannot be found again fails the run.
-    """
+    """A rate whose records cannot be found again fails the run."""
     script = """
 from tests.benchmarks.core import Report
 report = Report("durable")

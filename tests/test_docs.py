@@ -79,17 +79,13 @@ NOT_RUN_LINES = {
 
 
 def each_block(*languages: str) -> pytest.MarkDecorator:
-    """
-    Run a test once for every block in one of *languages*.
-    """
+    """Run a test once for every block in one of *languages*."""
     chosen = [block for block in RUN_HERE if block.language in languages]
     return pytest.mark.parametrize("block", chosen, ids=[f"{block.page.name}:{block.line}" for block in chosen])
 
 
 def name_of(page: Path) -> str:
-    """
-    Name a page in the output of pytest.
-    """
+    """Name a page in the output of pytest."""
     return page.name
 
 
@@ -98,18 +94,14 @@ RUN_HERE = [block for block in BLOCKS if block.page not in INTEGRATIONS]
 
 
 def write_configurations(page: Path, folder: Path) -> None:
-    """
-    Put the configurations that a page shows where its code looks for them.
-    """
+    """Put the configurations that a page shows where its code looks for them."""
     for block in BLOCKS:
         if block.page == page and block.language in CONFIGURATIONS:
             (folder / (block.name or f"logging.{block.language}")).write_text(block.code, encoding="utf-8")
 
 
 def script_of(page: Path) -> str:
-    """
-    Join the Python blocks of a page to one script whose line numbers are those of the page.
-    """
+    """Join the Python blocks of a page to one script whose line numbers are those of the page."""
     lines: list[str] = []
     for block in BLOCKS:
         if block.page == page and block.language == "python":
@@ -119,17 +111,13 @@ def script_of(page: Path) -> str:
 
 
 def is_left_out(command: str) -> bool:
-    """
-    Tell whether a command is one of those that no test runs.
-    """
+    """Tell whether a command is one of those that no test runs."""
     return any(command.startswith(beginning) for beginning in NOT_RUN_LINES)
 
 
 @pytest.fixture(scope="module")
 def demo_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """
-    A closed log with several loggers and levels, a traceback, attributes, and a gap.
-    """
+    """A closed log with several loggers and levels, a traceback, attributes, and a gap."""
     path = tmp_path_factory.mktemp("docs") / "app-log.db"
     handler = SQLiteHandler(path, capacity=100, close_timeout=60)
     logger = logging.getLogger("test_docs")
@@ -312,9 +300,7 @@ def sqlite_log(folder: Path) -> dict[str, str]:
 
 
 def renderings(value: object) -> list[str]:
-    """
-    List the ways in which a default may be written.
-    """
+    """List the ways in which a default may be written."""
     if isinstance(value, str):
         return [f'"{value}"', f"`{value}`"]
     if value == logging.NOTSET:
@@ -380,9 +366,7 @@ def test_docstring_examples(name, tmp_path, monkeypatch, logging_tree):
 
 
 def section_of(page: Path, title: str) -> str:
-    """
-    Return what stands under a heading of the second level.
-    """
+    """Return what stands under a heading of the second level."""
     found = re.search(rf"^## {re.escape(title)}$(.*?)(?=^## |\Z)", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert found, f"{page.name} has no heading ## {title}"
     return found[1]
@@ -440,9 +424,7 @@ def test_commands_are_found_as_a_reader_sees_them(tmp_path):
 
 
 def test_every_trap_has_its_test() -> None:
-    """
-    Each test that the reliability page names is there.
-    """
+    """Each test that the reliability page names is there."""
     named = re.findall(r"\| `(test_\w+)` \|$", (ROOT / "docs" / "reliability.md").read_text("utf-8"), re.MULTILINE)
     tests = "\n".join(file.read_text("utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
     known = set(re.findall(r"^def (test_\w+)", tests, re.MULTILINE))

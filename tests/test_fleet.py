@@ -14,9 +14,7 @@ SCRIPT = DOCS / "fleet.py"
 
 
 def printed(*arguments):
-    """
-    Run the script, and give what it prints.
-    """
+    """Run the script, and give what it prints."""
     return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=True).stdout
 
 

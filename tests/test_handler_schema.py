@@ -26,9 +26,7 @@ BOUNDS = [
 
 
 def section(**options):
-    """
-    Write the handler's section of a configuration.
-    """
+    """Write the handler's section of a configuration."""
     return {"class": "sqlite_log_handler.SQLiteHandler", "filename": "app-log.db", **options}
 
 

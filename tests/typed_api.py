@@ -12,9 +12,7 @@ from sqlite_log_handler import ForeignFileError, LogFileError, NewerSchemaError,
 
 
 def make() -> logging.Handler:
-    """
-    Every option has its type, and the handler is a `logging.Handler`.
-    """
+    """Every option has its type, and the handler is a `logging.Handler`."""
     handler = SQLiteHandler(
         Path("app-log.db"),
         "INFO",
@@ -33,9 +31,7 @@ def make() -> logging.Handler:
 
 
 def use(handler: SQLiteHandler) -> None:
-    """
-    What is read off a handler has a type.
-    """
+    """What is read off a handler has a type."""
     assert_type(handler.filename, str)
     assert_type(handler.dropped_total, int)
     assert_type(handler.flush(), bool)
@@ -44,9 +40,7 @@ def use(handler: SQLiteHandler) -> None:
 
 
 def read(stats: Stats) -> None:
-    """
-    So has what stands in the books, and they cannot be changed.
-    """
+    """So has what stands in the books, and they cannot be changed."""
     assert_type(stats.seen, int)
     assert_type(stats.written, int)
     assert_type(stats.dropped_total, int)
@@ -64,9 +58,7 @@ def read(stats: Stats) -> None:
 
 
 def fail() -> LogFileError | None:
-    """
-    The errors are a family, and mistakes in a call are found before the program runs.
-    """
+    """The errors are a family, and mistakes in a call are found before the program runs."""
     try:
         SQLiteHandler("app-log.db", capacty=1)  # type: ignore[call-arg]
         SQLiteHandler("app-log.db", logging.INFO, 1_000)  # type: ignore[call-arg]

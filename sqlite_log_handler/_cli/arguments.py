@@ -31,9 +31,7 @@ _TIMES: Final = ("-S", "--since", "-U", "--until", "--around", "--new-since")
 
 
 def whole_number(text: str) -> int:
-    """
-    Read a whole number.
-    """
+    """Read a whole number."""
     try:
         return int(text)
     except ValueError as error:
@@ -42,9 +40,7 @@ def whole_number(text: str) -> int:
 
 
 def at_least(lowest: int) -> Callable[[str], int]:
-    """
-    Return a function that reads a whole number, and refuses those below `lowest`.
-    """
+    """Return a function that reads a whole number, and refuses those below `lowest`."""
 
     def read(text: str) -> int:
         number = whole_number(text)
@@ -57,16 +53,12 @@ def at_least(lowest: int) -> Callable[[str], int]:
 
 
 def count(text: str) -> int:
-    """
-    Read a number of lines, or `all`.
-    """
+    """Read a number of lines, or `all`."""
     return ALL if text == "all" else at_least(0)(text)
 
 
 def add_file(parser: argparse.ArgumentParser) -> None:
-    """
-    Add the argument for the log.
-    """
+    """Add the argument for the log."""
     parser.add_argument("file", nargs="?", metavar="FILE", help=f"the log (default: ${VARIABLE})")
 
 
@@ -85,9 +77,7 @@ def file_of(options: argparse.Namespace) -> str:
 
 
 def open_reader(options: argparse.Namespace) -> LogReader:
-    """
-    Open the log, and tell the operator what may surprise about it and about the filters.
-    """
+    """Open the log, and tell the operator what may surprise about it and about the filters."""
     reader = LogReader(file_of(options))
     if reader.notice:
         say(reader.notice)
@@ -102,9 +92,7 @@ def open_reader(options: argparse.Namespace) -> LogReader:
 
 
 def _explain_level(reader: LogReader, level: str) -> None:
-    """
-    Say that a number of journalctl is another level here, unless this log has a name for it.
-    """
+    """Say that a number of journalctl is another level here, unless this log has a name for it."""
     named = any(found.name != f"Level {level}" for found in reader.top("level", level=f"{level}..{level}"))
     if not named:
         meant = _SYSLOG[level]
@@ -112,9 +100,7 @@ def _explain_level(reader: LogReader, level: str) -> None:
 
 
 def require_folder(path: str) -> None:
-    """
-    Raise an error if no file can be made at `path`: its folder is missing, or read only.
-    """
+    """Raise an error if no file can be made at `path`: its folder is missing, or read only."""
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
         message = f"{path!r}: there is no folder {folder!r}: create it first"
@@ -138,9 +124,7 @@ def status_of(found: object, nothing: str) -> int:
 
 
 def add_ledger_filters(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """
-    Add the filters that the ledger of drops knows too: a dropped record has no text.
-    """
+    """Add the filters that the ledger of drops knows too: a dropped record has no text."""
     group = parser.add_argument_group("which records", "A record must match all that you give.")
     group.add_argument(
         "-p", "--level", metavar="LEVEL", help="this level and above, by name or number, or a range as INFO..WARNING"
@@ -173,9 +157,7 @@ def add_ledger_filters(parser: argparse.ArgumentParser) -> argparse._ArgumentGro
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
-    """
-    Add all filters on rows.
-    """
+    """Add all filters on rows."""
     group = add_ledger_filters(parser)
     group.add_argument(
         "-g",
@@ -205,16 +187,12 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
 
 
 def add_utc(parser: argparse.ArgumentParser) -> None:
-    """
-    Add the flag for times in UTC.
-    """
+    """Add the flag for times in UTC."""
     parser.add_argument("--utc", action="store_true", help="read and show times in UTC instead of local time")
 
 
 def add_color(parser: argparse.ArgumentParser) -> None:
-    """
-    Add the flag for colours.
-    """
+    """Add the flag for colours."""
     parser.add_argument(
         "--color",
         choices=("auto", "always", "never"),
@@ -225,9 +203,7 @@ def add_color(parser: argparse.ArgumentParser) -> None:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """
-    Add the flag for numbers as JSON.
-    """
+    """Add the flag for numbers as JSON."""
     parser.add_argument(
         "-o",
         "--output",

@@ -31,16 +31,12 @@ _LONGEST_PATH: Final = 100
 
 
 def text_of(found: Brief, path: str, *, utc: bool, now_us: int) -> str:
-    """
-    Return the brief as text, which is safe for a terminal.
-    """
+    """Return the brief as text, which is safe for a terminal."""
     return "\n".join(_Text(found, path, utc=utc, now_us=now_us).lines())
 
 
 class _Text:
-    """
-    Lines for the parts of one brief.
-    """
+    """Lines for the parts of one brief."""
 
     def __init__(self, found: Brief, path: str, *, utc: bool, now_us: int) -> None:
         self._found = found
@@ -54,9 +50,7 @@ class _Text:
         self._scope = " --run 0" if found.is_last_run else "" if since_us is None else f" -S @{since_us // 1_000_000}"
 
     def lines(self) -> Iterator[str]:
-        """
-        Yield all lines.
-        """
+        """Yield all lines."""
         errors = [pattern for pattern in self._found.patterns if pattern.last_error_id is not None]
         errors.sort(key=lambda pattern: -_errors(pattern))
         yield from _fitting(([line] for line in self._head(errors)), _HEAD)
@@ -191,9 +185,7 @@ def _named(pattern: Pattern) -> str:
 
 
 def _fitting(items: Iterable[list[str]], most: int) -> Iterator[str]:
-    """
-    Yield the lines of the first items that come to at most this many bytes.
-    """
+    """Yield the lines of the first items that come to at most this many bytes."""
     left = most
     for item in items:
         left -= _size(item)
@@ -207,9 +199,7 @@ def _size(lines: Iterable[str]) -> int:
 
 
 def _line(text: str, most: int = _LINE) -> str:
-    """
-    Make one line of a text, of so many bytes at most.
-    """
+    """Make one line of a text, of so many bytes at most."""
     line = printable(" ".join(text.splitlines()))
     if len(line.encode()) <= most:
         return line

@@ -32,9 +32,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """
-        Say what is wrong, and where to read on.
-        """
+        """Say what is wrong, and where to read on."""
         self.exit(2, f"{self.prog}: {printable(message)}; `{self.prog} --help` says more\n")
 
 
@@ -58,9 +56,7 @@ class Command(NamedTuple):
     run: Callable[[argparse.Namespace], int]
 
     def parser(self) -> Parser:
-        """
-        Make the parser of its arguments.
-        """
+        """Make the parser of its arguments."""
         lines = [f"  {line}\n      {what}" for line, what in self.examples]
         parser = Parser(
             f"{PROGRAM} {self.name}",

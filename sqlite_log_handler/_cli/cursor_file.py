@@ -18,9 +18,7 @@ _WORD = "sqlite-log-cursor"
 
 
 def require_cursor_file(path: str) -> None:
-    """
-    Raise an error if the cursor cannot be kept at `path`: after the records were shown, it would be too late.
-    """
+    """Raise an error if the cursor cannot be kept at `path`: after the records were shown, it would be too late."""
     if not path:
         message = "--cursor-file has no name: name a file"
         raise FilterError(message)
@@ -36,9 +34,7 @@ def require_cursor_file(path: str) -> None:
 
 
 def _kept(path: str) -> list[int]:
-    """
-    Return what the file holds: nothing if there is no file, or an empty one, as mktemp makes it.
-    """
+    """Return what the file holds: nothing if there is no file, or an empty one, as mktemp makes it."""
     try:
         with open(path, encoding="ascii") as file:
             words = file.read(100).split()
@@ -53,9 +49,7 @@ def _kept(path: str) -> list[int]:
 
 
 def read_cursor(path: str, reader: LogReader, last_id: int) -> int | None:
-    """
-    Return the id that was kept, or None if there is none yet.
-    """
+    """Return the id that was kept, or None if there is none yet."""
     kept = _kept(path)
     if not kept:
         return None
@@ -69,9 +63,7 @@ def read_cursor(path: str, reader: LogReader, last_id: int) -> int | None:
 
 
 def _created(reader: LogReader, id_: int) -> list[int]:
-    """
-    Return the time of the row with this id in a list, which is empty if there is no such row.
-    """
+    """Return the time of the row with this id in a list, which is empty if there is no such row."""
     return [row.created_us for row in reader.rows(after_id=id_ - 1, up_to_id=id_)]
 
 

@@ -46,9 +46,7 @@ class Clock:
         self._written: tuple[str, str] | None = None
 
     def __call__(self, created_us: int) -> str:
-        """
-        Write one time.
-        """
+        """Write one time."""
         minute, micros = divmod(created_us, 60_000_000)
         if minute != self._minute:
             self._minute, self._written = minute, self._write(minute * 60)
@@ -61,18 +59,14 @@ class Clock:
         return f"{begin}{_TWO_DIGITS[second]}{self._fraction(micros)}{end}"
 
     def _write(self, second: int) -> tuple[str, str] | None:
-        """
-        Return what stands before and behind the seconds of this minute; None if they are not those of UTC.
-        """
+        """Return what stands before and behind the seconds of this minute; None if they are not those of UTC."""
         local = self._local(second)
         if local is None or local.second:
             return None
         return local.strftime(self._head), local.isoformat()[19:] if self._zone else ""
 
     def _write_alone(self, created_us: int) -> str:
-        """
-        Write a time that no calendar has, or one of a zone that was half a minute away, as some were long ago.
-        """
+        """Write a time that no calendar has, or one of a zone that was half a minute away, as some were long ago."""
         second, micros = divmod(created_us, 1_000_000)
         local = self._local(second)
         if local is None:
@@ -113,9 +107,7 @@ class Format:
     draws_gaps = False
 
     def lines(self, entries: Iterable[Values | list[Gap]]) -> Iterator[str]:
-        """
-        Yield the lines of rows, and of the gaps between them, as `with_gaps` puts them together.
-        """
+        """Yield the lines of rows, and of the gaps between them, as `with_gaps` puts them together."""
         for entry in entries:
             if isinstance(entry, list):
                 yield self.gap(entry)
@@ -123,9 +115,7 @@ class Format:
                 yield from self.row(Row._make(entry))
 
     def row(self, row: Row) -> Iterator[str]:
-        """
-        Yield the lines of one row.
-        """
+        """Yield the lines of one row."""
         raise NotImplementedError
 
     def gap(self, _gaps: Sequence[Gap]) -> str:
@@ -152,9 +142,7 @@ class Drawn(Format):
         self._paint = paint
 
     def gap(self, gaps: Sequence[Gap]) -> str:
-        """
-        Return the line of gaps between two rows, or of rows that were left out.
-        """
+        """Return the line of gaps between two rows, or of rows that were left out."""
         if not gaps:
             return super().gap(gaps)
         text = self._paint(printable(f"{self.gap_head} ~~~ {describe(gaps)} ~~~"), _GAP_LEVEL)
@@ -186,9 +174,7 @@ class Short(Drawn):
         )
 
     def lines(self, entries: Iterable[Values | list[Gap]]) -> Iterator[str]:
-        """
-        Yield the lines of rows, and of the gaps between them, as `with_gaps` puts them together.
-        """
+        """Yield the lines of rows, and of the gaps between them, as `with_gaps` puts them together."""
         clock, paint = self._clock, self._paint
         for entry in entries:
             if isinstance(entry, list):
@@ -213,14 +199,10 @@ class Short(Drawn):
 
 
 class Verbose(Drawn):
-    """
-    Everything in a row, a line each.
-    """
+    """Everything in a row, a line each."""
 
     def row(self, row: Row) -> Iterator[str]:
-        """
-        Yield the lines of one row.
-        """
+        """Yield the lines of one row."""
         first, _, more = row.message.partition("\n")
         head = printable(f"{row.level} {row.logger}: {first}")
         yield f"{self._clock(row.created_us)} [id {row.id}] {self._paint(head, row.levelno)}"
@@ -240,16 +222,12 @@ class Verbose(Drawn):
 
 
 class Cat(Format):
-    """
-    The message alone.
-    """
+    """The message alone."""
 
     columns = ("id", "message")
 
     def lines(self, entries: Iterable[Values | list[Gap]]) -> Iterator[str]:
-        """
-        Yield the lines of each message.
-        """
+        """Yield the lines of each message."""
         for entry in entries:
             if isinstance(entry, list):
                 yield self.gap(entry)
@@ -273,17 +251,13 @@ _LOGFMT_NAMES: Final = (
 
 
 class Logfmt(Format):
-    """
-    `key=value` pairs on one line, as https://brandur.org/logfmt has them; attributes behind the row's own.
-    """
+    """`key=value` pairs on one line, as https://brandur.org/logfmt has them; attributes behind the row's own."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
     def row(self, row: Row) -> Iterator[str]:
-        """
-        Yield the line of one row.
-        """
+        """Yield the line of one row."""
         fields: dict[str, object] = {"time": self._clock(row.created_us), "level": row.level, "logger": row.logger}
         fields |= {"message": row.message, **{name: getattr(row, name) for name in _LOGFMT_NAMES}}
         # An attribute with the name of a column is shown as well, under the name that `forward` gives it.
@@ -303,18 +277,14 @@ def _text(value: object) -> str:
 
 
 def json_safe(line: str) -> str:
-    r"""
-    Escape as \u and four digits what a terminal would obey; in JSON the value stays the same.
-    """
+    r"""Escape as \u and four digits what a terminal would obey; in JSON the value stays the same."""
     if is_printable(line):
         return line
     return "".join(character if is_printable(character) else json.dumps(character)[1:-1] for character in line)
 
 
 def json_document(value: object) -> Iterator[str]:
-    """
-    Yield the lines of a JSON document; a dataclass is an object of its fields.
-    """
+    """Yield the lines of a JSON document; a dataclass is an object of its fields."""
     text = json.dumps(value, ensure_ascii=False, indent=2, default=_fields_as_dict)
     yield from map(json_safe, text.split("\n"))
 
@@ -324,17 +294,13 @@ def _fields_as_dict(value: Any) -> dict[str, Any]:
 
 
 def indented(text: str) -> Iterator[str]:
-    """
-    Yield the lines of a traceback, to stand below the line of its row.
-    """
+    """Yield the lines of a traceback, to stand below the line of its row."""
     for line in text.rstrip("\n").split("\n"):
         yield _INDENT + printable(line)
 
 
 def describe(gaps: Sequence[Gap]) -> str:
-    """
-    Say how many records are missing in a gap, for how long, why, and from which loggers.
-    """
+    """Say how many records are missing in a gap, for how long, why, and from which loggers."""
     causes: dict[str, int] = {}
     loggers: dict[str, int] = {}
     for gap in gaps:

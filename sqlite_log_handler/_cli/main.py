@@ -43,17 +43,13 @@ COMMANDS: Final[Mapping[str, str]] = {
 
 
 def command_of(name: str) -> Command:
-    """
-    Import the command with this name.
-    """
+    """Import the command with this name."""
     command: Command = importlib.import_module(f"{__package__}.commands.{name}").COMMAND
     return command
 
 
 def main_parser() -> Parser:
-    """
-    Make the parser of what stands before a command.
-    """
+    """Make the parser of what stands before a command."""
     longest = max(map(len, COMMANDS))
     lines = [f"    {name:<{longest}}  {summary}" for name, summary in COMMANDS.items()]
     parser = Parser(
@@ -68,9 +64,7 @@ def main_parser() -> Parser:
 
 
 def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
-    """
-    Read a command line. Without a command, it is one of `show`.
-    """
+    """Read a command line. Without a command, it is one of `show`."""
     words = join_times(arguments)
     if words[:1] == ["help"] and not os.path.exists("help"):
         words = [*words[1:2], "--help"]
@@ -93,9 +87,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
 
 
 def _refuse_late_command(words: Sequence[str], files: Iterable[str]) -> None:
-    """
-    Show the line that was meant, and exit, when the name of a command stands in the place of a file.
-    """
+    """Show the line that was meant, and exit, when the name of a command stands in the place of a file."""
     for command in files:
         if command in COMMANDS and not os.path.exists(command):
             others = list(words)

@@ -28,9 +28,7 @@ _COLOURS: Final = ((50, "\x1b[1;31m"), (40, "\x1b[31m"), (30, "\x1b[33m"), (20, 
 
 
 def write_line(line: str = "") -> None:
-    """
-    Print one line, safe for a terminal, at once.
-    """
+    """Print one line, safe for a terminal, at once."""
     sys.stdout.write(f"{printable(line)}\n")
     sys.stdout.flush()
 
@@ -78,16 +76,12 @@ def batches(
 
 
 def say(text: str) -> None:
-    """
-    Tell the operator something that is not part of the output.
-    """
+    """Tell the operator something that is not part of the output."""
     sys.stderr.write(f"sqlite-log: {printable(text)}\n")
 
 
 def is_terminal() -> bool:
-    """
-    Tell whether standard output is a terminal.
-    """
+    """Tell whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
@@ -107,24 +101,18 @@ def has_colours(when: str) -> bool:
 
 
 def fit(line: str) -> str:
-    """
-    Cut a line of a table to the width of the terminal; elsewhere lines stay whole.
-    """
+    """Cut a line of a table to the width of the terminal; elsewhere lines stay whole."""
     width = terminal_width()
     return line if width_of(line) <= width or not is_terminal() else f"{line[: width - 3]}..."
 
 
 def width_of(text: str) -> int:
-    """
-    Return how many columns a text takes, a character in each; joiners have no width.
-    """
+    """Return how many columns a text takes, a character in each; joiners have no width."""
     return len(without_joiners(text))
 
 
 def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """
-    Lay out a table: every column as wide as its widest cell, and to the right, but for the last one.
-    """
+    """Lay out a table: every column as wide as its widest cell, and to the right, but for the last one."""
     widths = [max(map(width_of, cells)) for cells in zip(*rows, strict=True)][:-1]
     for *cells, last in rows:
         line = "  ".join(" " * (width - width_of(cell)) + cell for cell, width in zip(cells, widths, strict=True))
@@ -139,31 +127,23 @@ def plain(text: str, levelno: int) -> str:  # noqa: ARG001 - takes what `coloure
 
 
 def coloured(text: str, levelno: int) -> str:
-    """
-    Return `text` in the colour of a level.
-    """
+    """Return `text` in the colour of a level."""
     colour = next((colour for lowest, colour in _COLOURS if levelno >= lowest), "")
     return f"{colour}{text}{_RESET}" if colour else text
 
 
 def painter(when: str) -> Paint:
-    """
-    Return the function that gives a text the colour of its level: `coloured`, or `plain`; see `has_colours`.
-    """
+    """Return the function that gives a text the colour of its level: `coloured`, or `plain`; see `has_colours`."""
     return coloured if has_colours(when) else plain
 
 
 def terminal_width(least: int = 40, most: int = 1_000) -> int:
-    """
-    Return how many columns to fill: the width of the terminal, or 100 without one.
-    """
+    """Return how many columns to fill: the width of the terminal, or 100 without one."""
     return min(max(shutil.get_terminal_size(fallback=(100, 24)).columns, least), most)
 
 
 def shows(characters: str) -> bool:
-    """
-    Tell whether the encoding of the output has these characters; the font is another matter.
-    """
+    """Tell whether the encoding of the output has these characters; the font is another matter."""
     try:
         characters.encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):

@@ -34,9 +34,7 @@ class Query(NamedTuple):
 
 
 class View:
-    """
-    Rows in the format that is asked for. `found` tells whether there were any.
-    """
+    """Rows in the format that is asked for. `found` tells whether there were any."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.found = False
@@ -48,9 +46,7 @@ class View:
         self._format = format_of(options)
 
     def document(self, reader: LogReader, query: Query) -> Iterator[str]:
-        """
-        Yield all there is, as the format wants it: JSON as one array.
-        """
+        """Yield all there is, as the format wants it: JSON as one array."""
         lines = self.lines(reader, query)
         if not self._is_document:
             yield from lines
@@ -62,9 +58,7 @@ class View:
         yield f"{before[:-1]}\n]" if self.found else "[]"
 
     def lines(self, reader: LogReader, query: Query) -> Iterator[str]:
-        """
-        Yield the text of each row that is asked for, and of each gap.
-        """
+        """Yield the text of each row that is asked for, and of each gap."""
         if query.around is not None:
             return self._around(reader, query, query.around)
         if query.before or query.after:
@@ -91,9 +85,7 @@ class View:
         return with_gaps(rows, reader.gaps(**ledger), reverse=self._reverse, whole=whole)
 
     def _with_context(self, reader: LogReader, query: Query) -> Iterator[str]:
-        """
-        Yield the rows around each match, a line between those that do not follow one another.
-        """
+        """Yield the rows around each match, a line between those that do not follow one another."""
         last_id = query.filters.get("up_to_id") or HIGHEST
         is_first = True
         for low, high in windows(reader, query.filters, query.newest, query.before, query.after, reverse=self._reverse):
@@ -111,17 +103,13 @@ class View:
             is_first = False
 
     def _around(self, reader: LogReader, query: Query, place: int) -> Iterator[str]:
-        """
-        Yield the rows that match on both sides of a place, and the row at the place.
-        """
+        """Yield the rows that match on both sides of a place, and the row at the place."""
         low, high = around(reader, query.filters, place, query.before, query.after)
         bounds: Filters = {**query.filters, "after_id": low - 1, "up_to_id": high}
         return self._part(reader, bounds, None, whole=False)
 
     def _noticed(self, rows: Iterable[_Entry]) -> Iterator[_Entry]:
-        """
-        Yield the rows, and remember whether there were any.
-        """
+        """Yield the rows, and remember whether there were any."""
         for row in rows:
             self.found = True
             yield row
@@ -130,9 +118,7 @@ class View:
 
 
 def format_of(options: argparse.Namespace) -> Format | None:
-    """
-    Return the format that is asked for; None for JSON, which SQLite makes.
-    """
+    """Return the format that is asked for; None for JSON, which SQLite makes."""
     name: str = options.output
     iso = Clock("%Y-%m-%dT%H:%M:%S%z", digits=6, utc=options.utc)
     if name in CLOCKS:

@@ -21,9 +21,7 @@ _SAFE = "/?%:@!$&'()*+,;=~[]-._"
 
 
 class Response(NamedTuple):
-    """
-    The answer to a request: the status, the headers, and the beginning of the body.
-    """
+    """The answer to a request: the status, the headers, and the beginning of the body."""
 
     status: int
     headers: Mapping[str, str]
@@ -79,18 +77,14 @@ class Connection:
         return Response(response.status, dict(response.headers), content)
 
     def break_off(self) -> None:
-        """
-        End the request that another thread waits for.
-        """
+        """End the request that another thread waits for."""
         connection, self._connection = self._connection, None
         if connection is not None and connection.sock is not None:
             with suppress(OSError):
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """
-        Close the connection; the next request makes a new one.
-        """
+        """Close the connection; the next request makes a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -127,9 +121,7 @@ class Connection:
 
 
 class _Head:
-    """
-    The file of an answer. It remembers the last line that was read: an empty one ends the headers.
-    """
+    """The file of an answer. It remembers the last line that was read: an empty one ends the headers."""
 
     def __init__(self, file: Any) -> None:
         self.file = file
@@ -144,9 +136,7 @@ class _Head:
 
 
 class _Answer(http.client.HTTPResponse):
-    """
-    Refuse an answer that ends within its headers, which http.client takes for a complete one.
-    """
+    """Refuse an answer that ends within its headers, which http.client takes for a complete one."""
 
     def begin(self) -> None:
         head: Any = _Head(self.fp)
@@ -171,9 +161,7 @@ class _Https(http.client.HTTPSConnection):
     name: str  # that the receiver's certificate must have
 
     def connect(self) -> None:
-        """
-        Connect, through the proxy if there is one, and shake hands.
-        """
+        """Connect, through the proxy if there is one, and shake hands."""
         http.client.HTTPConnection.connect(self)
         context: ssl.SSLContext = self._context  # type: ignore[attr-defined]  # of the class it inherits from
         self.sock = context.wrap_socket(self.sock, server_hostname=self.name, do_handshake_on_connect=False)
@@ -181,9 +169,7 @@ class _Https(http.client.HTTPSConnection):
 
 
 def _was_closed(connection: http.client.HTTPConnection) -> bool:
-    """
-    Tell whether the other side has closed a kept connection: without a request, it sends nothing else.
-    """
+    """Tell whether the other side has closed a kept connection: without a request, it sends nothing else."""
     if connection.sock is None:
         return True
     readable, _, _ = select.select([connection.sock], [], [], 0)

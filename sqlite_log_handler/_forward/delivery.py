@@ -42,9 +42,7 @@ INTERVAL_SECONDS = 1.0
 
 
 class Verdict(enum.Enum):
-    """
-    What an answer means for the rows of its request.
-    """
+    """What an answer means for the rows of its request."""
 
     TAKEN = "taken"
     LATER = "later"  # the receiver is away or busy: the same rows, after a while
@@ -99,9 +97,7 @@ class Counts:
 
 
 class GivenUpError(Exception):
-    """
-    The receiver, or a file, was not to be had for as long as was asked for.
-    """
+    """The receiver, or a file, was not to be had for as long as was asked for."""
 
 
 @dataclass(slots=True)
@@ -157,9 +153,7 @@ class Delivery:
             self.wait(INTERVAL_SECONDS)
 
     def _serve(self, turn: "_Turn") -> bool:
-        """
-        Take the next batch of a spool, and tell whether there is another one behind it.
-        """
+        """Take the next batch of a spool, and tell whether there is another one behind it."""
         if not self._save(turn, turn.owed):
             return False
         try:
@@ -183,9 +177,7 @@ class Delivery:
         return batch.more
 
     def _save(self, turn: "_Turn", after_id: int | None) -> bool:
-        """
-        Move the cursor; if the file does not let us, before anything more is read from it.
-        """
+        """Move the cursor; if the file does not let us, before anything more is read from it."""
         turn.owed = after_id
         if after_id is None:
             return True
@@ -198,9 +190,7 @@ class Delivery:
         return True
 
     def _patiently(self, call: Callable[[], T]) -> T:
-        """
-        Call what needs the write lock, which a program that logs without a pause leaves to others by chance only.
-        """
+        """Call what needs the write lock, which a program that logs without a pause leaves to others by chance only."""
         for _ in range(_LOCK_ATTEMPTS - 1):
             try:
                 return call()
@@ -209,9 +199,7 @@ class Delivery:
         return call()
 
     def _deliver(self, batch: OutgoingBatch) -> Iterator[int]:
-        """
-        Send a batch, in pieces if need be, and yield how far the receiver has answered for it.
-        """
+        """Send a batch, in pieces if need be, and yield how far the receiver has answered for it."""
         pieces: list[Sequence[SpoolRow]] = [batch.rows]
         while pieces:
             rows = pieces.pop()
@@ -231,9 +219,7 @@ class Delivery:
                     yield rows[0][0]
 
     def _insist(self, body: bytes) -> Answer:
-        """
-        Send a body until there is an answer that lasts.
-        """
+        """Send a body until there is an answer that lasts."""
         outage = _Outage(self, self.receiver)
         while True:
             answer = self.send(body)
@@ -263,9 +249,7 @@ class Delivery:
         self._tell("refused by the receiver", f"row {row[0]}: {answer.message}")
 
     def _tell(self, what: str, line: str) -> None:
-        """
-        Tell of something that may happen a million times: the first time, the second, the fourth, the eighth.
-        """
+        """Tell of something that may happen a million times: the first time, the second, the fourth, the eighth."""
         self._told[what] += 1
         times = self._told[what]
         if times & (times - 1) == 0:
@@ -274,9 +258,7 @@ class Delivery:
 
 @dataclass(slots=True)
 class _Turn:
-    """
-    A spool, and what stands between it and its next batch.
-    """
+    """A spool, and what stands between it and its next batch."""
 
     spool: Spool
     outage: "_Outage"
@@ -287,9 +269,7 @@ class _Turn:
 
 
 class _Outage:
-    """
-    The time for which something is away: one line when it begins, one when it ends, longer waits in between.
-    """
+    """The time for which something is away: one line when it begins, one when it ends, longer waits in between."""
 
     def __init__(self, delivery: Delivery, name: str) -> None:
         self._delivery = delivery
@@ -300,9 +280,7 @@ class _Outage:
         self.until = 0.0
 
     def failed(self, message: str, retry_after: float | None = None) -> float:
-        """
-        Give the seconds until the next attempt: exponential back-off with jitter, or what the receiver asks for.
-        """
+        """Give the seconds until the next attempt: exponential back-off with jitter, or what the receiver asks for."""
         delivery, now = self._delivery, self._delivery.clock()
         if not self.lasts:
             self.lasts = True
@@ -324,9 +302,7 @@ class _Outage:
         return delay
 
     def end(self) -> None:
-        """
-        Say that it is over, if it was.
-        """
+        """Say that it is over, if it was."""
         if self.lasts:
             self.lasts = False
             self._delivery.say(f"{self._name}: back after {self._delivery.clock() - self._since:.0f} s")

@@ -114,16 +114,12 @@ class Encoder:
         self._attributes = attributes
 
     def __call__(self, batch: OutgoingBatch, rows: Sequence[SpoolRow]) -> bytes:
-        """
-        Encode some rows of `batch`.
-        """
+        """Encode some rows of `batch`."""
         body: bytes = self.request(batch, rows).SerializeToString()
         return body
 
     def request(self, batch: OutgoingBatch, rows: Sequence[SpoolRow]) -> ExportLogsServiceRequest:
-        """
-        Build the message of some rows of `batch`.
-        """
+        """Build the message of some rows of `batch`."""
         request = ExportLogsServiceRequest()
         resources: dict[int, tuple[ResourceLogs, str]] = {}
         scopes: dict[tuple[int, str], ScopeLogs] = {}
@@ -157,9 +153,7 @@ class Encoder:
         return request
 
     def _resource(self, resource: ResourceLogs, process: Process) -> tuple[ResourceLogs, str]:
-        """
-        Fill in a resource, and give what tells its process from all others.
-        """
+        """Fill in a resource, and give what tells its process from all others."""
         host, pid, name, started_us, program = process
         attributes: dict[str, str | int] = {
             # Of a process whose records were sent here from another one, the program is not known.
@@ -183,9 +177,7 @@ _NOTHING_MORE = (None, None, None, None)
 
 
 def _template(batch: OutgoingBatch, source_id: int, levelno: int) -> LogRecord:
-    """
-    Fill in what all rows of a call site and a level have in common.
-    """
+    """Fill in what all rows of a call site and a level have in common."""
     _, pathname, lineno, func = batch.sources[source_id]
     record = LogRecord(
         severity_number=severity_number(levelno),  # type: ignore[arg-type]  # an int is what the enum is
@@ -203,9 +195,7 @@ def _template(batch: OutgoingBatch, source_id: int, levelno: int) -> LogRecord:
 def _add_details(
     record: LogRecord, exc_type: str | None, exc_text: str | None, stack_info: str | None, extra: str | None
 ) -> None:
-    """
-    Add what most rows have not: the exception, the stack, and what was given as `extra`.
-    """
+    """Add what most rows have not: the exception, the stack, and what was given as `extra`."""
     attributes = record.attributes
     if exc_type is not None:
         _add(attributes, "exception.type", exc_type)
@@ -244,9 +234,7 @@ def exception_message(exc_type: str, exc_text: str) -> str | None:
 
 
 def _take_trace(record: LogRecord, values: dict[str, Any]) -> None:
-    """
-    Move trace and span out of the attributes, where the record carries them.
-    """
+    """Move trace and span out of the attributes, where the record carries them."""
     record.trace_id = _take_id(values, _TRACE_IDS, 16)
     record.span_id = _take_id(values, _SPAN_IDS, 8)
     if record.trace_id:
@@ -278,9 +266,7 @@ def _bytes(text: str) -> bytes | None:
 
 
 def _add_drops(attributes: Attributes, drops: Sequence[Drop]) -> None:
-    """
-    Add the ledger of a gap to its warning, under the names that `Stats` has.
-    """
+    """Add the ledger of a gap to its warning, under the names that `Stats` has."""
     for index, name in ((2, "dropped_by_cause"), (3, "dropped_by_logger"), (4, "dropped_by_level")):
         counts: Counter[str] = Counter()
         for drop in drops:
@@ -329,9 +315,7 @@ def _set(target: AnyValue, value: Any, depth: int) -> None:  # noqa: C901 - one 
 
 
 def _time(microseconds: int) -> str:
-    """
-    Write a time as the view `logs` does.
-    """
+    """Write a time as the view `logs` does."""
     try:
         time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
     except OverflowError:

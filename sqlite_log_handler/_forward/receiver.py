@@ -72,9 +72,7 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        """
-        The address without what may be a secret: user, password and query.
-        """
+        """The address without what may be a secret: user, password and query."""
         parts = urlsplit(self.url)
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
@@ -148,9 +146,7 @@ def _logs_url(environment: Mapping[str, str], url: str | None) -> str:
 
 
 def _headers(text: str) -> dict[str, str]:
-    """
-    Read the headers, and refuse what cannot be sent without writing it out: it may be a secret.
-    """
+    """Read the headers, and refuse what cannot be sent without writing it out: it may be a secret."""
     headers = pairs("OTEL_EXPORTER_OTLP_HEADERS", text)
     for name, value in headers.items():
         # http.client writes values in Latin-1.
@@ -201,9 +197,7 @@ class Receiver:
         self._secrets = _secrets(endpoint)
 
     def __call__(self, body: bytes) -> Answer:
-        """
-        Send a body, and say what came of it.
-        """
+        """Send a body, and say what came of it."""
         answer = self._ask(gzip.compress(body, _GZIP_LEVEL, mtime=0) if self._endpoint.gzip else body)
         message = _readable(answer.message, self._secrets)
         if self._endpoint.gzip and answer.verdict in {Verdict.REFUSED, Verdict.DENIED}:
@@ -211,16 +205,12 @@ class Receiver:
         return replace(answer, message=message)
 
     def give_up(self) -> Answer:
-        """
-        Break off the request that another thread waits for, because its time is over.
-        """
+        """Break off the request that another thread waits for, because its time is over."""
         self._connection.break_off()
         return Answer(Verdict.LATER, f"no whole answer within {self._endpoint.timeout:g} s")
 
     def close(self) -> None:
-        """
-        Close the connection.
-        """
+        """Close the connection."""
         self._connection.close()
 
     def _ask(self, body: bytes) -> Answer:
@@ -241,9 +231,7 @@ def _tls(endpoint: Endpoint) -> ssl.SSLContext:
 
 
 def _secrets(endpoint: Endpoint) -> list[str]:
-    """
-    List what a receiver may repeat and nobody may read: the words of the headers, the password, the query.
-    """
+    """List what a receiver may repeat and nobody may read: the words of the headers, the password, the query."""
     parts = urlsplit(endpoint.url)
     texts = [*endpoint.headers.values(), unquote(parts.password or ""), parts.query]
     words = {word for text in texts for word in (text, *text.split())}
@@ -251,9 +239,7 @@ def _secrets(endpoint: Endpoint) -> list[str]:
 
 
 def _readable(text: str, secrets: Sequence[str] = ()) -> str:
-    """
-    Return what a receiver says as one line for a person, without the secrets that it may repeat.
-    """
+    """Return what a receiver says as one line for a person, without the secrets that it may repeat."""
     text = text[:_LONGEST_ANSWER]
     for secret in secrets:
         text = text.replace(secret, "***")
@@ -289,9 +275,7 @@ def read_answer(
 
 
 def _success(status: int, content_type: str, content: bytes) -> Answer:
-    """
-    Read what a receiver says to a request that it took. A proxy that says 200 to everything has taken nothing.
-    """
+    """Read what a receiver says to a request that it took. A proxy that says 200 to everything has taken nothing."""
     answer = ExportLogsServiceResponse()
     try:
         if content and content_type.startswith("application/json"):
@@ -311,9 +295,7 @@ def _success(status: int, content_type: str, content: bytes) -> Answer:
 
 
 def _retry_after(text: str, now: Callable[[], float]) -> float | None:
-    """
-    Read a `Retry-After`: seconds, or a moment (RFC 9110, section 10.2.3). None if it is neither.
-    """
+    """Read a `Retry-After`: seconds, or a moment (RFC 9110, section 10.2.3). None if it is neither."""
     text = text.strip()
     if text.isdecimal() and text.isascii():
         return float(text)

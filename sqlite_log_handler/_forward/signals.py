@@ -21,15 +21,11 @@ T = TypeVar("T")
 
 
 class Stopped(BaseException):
-    """
-    A signal asked the program to end.
-    """
+    """A signal asked the program to end."""
 
 
 class Signals:
-    """
-    Turns SIGINT and SIGTERM into `Stopped` for the time of a `with` block.
-    """
+    """Turns SIGINT and SIGTERM into `Stopped` for the time of a `with` block."""
 
     def __init__(self) -> None:
         self._asked = False  # a signal came
@@ -61,9 +57,7 @@ class Signals:
             self._waiting = False
 
     def wait(self, seconds: float) -> None:
-        """
-        Wait, or raise Stopped.
-        """
+        """Wait, or raise Stopped."""
         with self._interruptible():
             time.sleep(seconds)
 

@@ -77,9 +77,7 @@ _LOCK_SECONDS = 0.25
 
 
 class TakenCursorError(LogFileError):
-    """
-    The cursor was moved by somebody else: two forwarders use one name on one file.
-    """
+    """The cursor was moved by somebody else: two forwarders use one name on one file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +183,7 @@ class Spool:
         return [cause for (cause,) in found]
 
     def has_news(self) -> bool:
-        """
-        Tell, at the cost of two system calls, whether a `read` may find something that the last one did not.
-        """
+        """Tell, at the cost of two system calls, whether a `read` may find something that the last one did not."""
         if not self._at_end or self._connection is None or self._identity != _identity(self.path):
             return True
         return self._version != _one(self._connection, "PRAGMA data_version")
@@ -237,9 +233,7 @@ class Spool:
         self._lock.close()
 
     def _open(self) -> sqlite3.Connection | None:
-        """
-        Give the connection to the file at the path, and None as long as there is no log in it.
-        """
+        """Give the connection to the file at the path, and None as long as there is no log in it."""
         identity = _identity(self.path)
         if self._connection is not None:
             if identity == self._identity:
@@ -286,16 +280,12 @@ class Spool:
 
     @staticmethod
     def _last_id(connection: sqlite3.Connection) -> int:
-        """
-        Give the highest id that was ever given.
-        """
+        """Give the highest id that was ever given."""
         return _one(connection, "SELECT max(id) FROM records") or 0
 
 
 def _fill(connection: sqlite3.Connection, batch: OutgoingBatch) -> None:
-    """
-    Look up what the rows refer to. Every time anew: retention may delete a source, and its id be given again.
-    """
+    """Look up what the rows refer to. Every time anew: retention may delete a source, and its id be given again."""
     source_ids, process_ids = {row[3] for row in batch.rows}, {row[4] for row in batch.rows}
     # In a file that was mended, or cut by hand, a row may refer to nothing. It is sent with what it has.
     batch.sources.update(dict.fromkeys(source_ids, ("", "", 0, "")))

@@ -18,9 +18,7 @@ _ROWID: Final = -1
 
 
 def identity_of(path: str) -> tuple[int, int] | None:
-    """
-    Return (device, inode), or None if the file cannot be seen.
-    """
+    """Return (device, inode), or None if the file cannot be seen."""
     try:
         stat = os.stat(path)
     except OSError:
@@ -198,9 +196,7 @@ _NOT_READ: Final = {"logs", "sqlite_sequence"}
 
 
 def tables() -> dict[str, str]:
-    """
-    Return the text of each table of a log, and of the view `volume`, by name.
-    """
+    """Return the text of each table of a log, and of the view `volume`, by name."""
     return {
         name: sql
         for name, sql in schema().items()
@@ -210,9 +206,7 @@ def tables() -> dict[str, str]:
 
 @cache
 def schema() -> dict[str, str | None]:
-    """
-    Return the text of each object of a log, by name; SQLite's own indexes have none.
-    """
+    """Return the text of each object of a log, by name; SQLite's own indexes have none."""
     with contextlib.closing(sqlite3.connect(":memory:")) as model:
         model.executescript(SCHEMA)
         return dict(model.execute("SELECT name, sql FROM sqlite_master"))

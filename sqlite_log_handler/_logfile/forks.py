@@ -45,9 +45,7 @@ stuck = False
 
 
 class LostFileError(OSError):
-    """
-    This process was forked while its parent was writing to the file, or reading it.
-    """
+    """This process was forked while its parent was writing to the file, or reading it."""
 
 
 class Connection(sqlite3.Connection):
@@ -70,22 +68,16 @@ class Connection(sqlite3.Connection):
             super().__init__(*arguments, **options)
 
     def in_use(self) -> "_InUse":
-        """
-        Mark the connection as used inside a `with` block; a fork in another thread waits for its end.
-        """
+        """Mark the connection as used inside a `with` block; a fork in another thread waits for its end."""
         return _InUse(self)
 
     @property
     def is_inherited(self) -> bool:
-        """
-        Whether another process opened it, from which this one was forked.
-        """
+        """Whether another process opened it, from which this one was forked."""
         return self.process != os.getpid()
 
     def close(self) -> None:
-        """
-        Close it, unless SQLite is in the middle of something that only the parent can end.
-        """
+        """Close it, unless SQLite is in the middle of something that only the parent can end."""
         _connections.discard(self)
         if self.is_inherited and (stuck or self.active or self.in_transaction):
             lost.add(self.file)
@@ -117,9 +109,7 @@ _held: list[list[Connection]] = []
 
 
 def settle() -> None:
-    """
-    Close all connections that this process has inherited: call it before a connection is opened.
-    """
+    """Close all connections that this process has inherited: call it before a connection is opened."""
     inherited = [connection for connection in _all() if connection.is_inherited]
     for connection in inherited:
         if connection.lock.acquire(blocking=False):
@@ -131,9 +121,7 @@ def settle() -> None:
 
 
 def get_stuck() -> None:
-    """
-    Never call SQLite in this process again, see above.
-    """
+    """Never call SQLite in this process again, see above."""
     global stuck  # noqa: PLW0603 - it is of the process
     stuck = True
     for connection in _all():

@@ -11,16 +11,12 @@ _PIECE: Final = 65_536
 
 
 def is_printable(text: str) -> bool:
-    """
-    Tell whether `text` is safe for one line of a terminal.
-    """
+    """Tell whether `text` is safe for one line of a terminal."""
     return text.isprintable() or without_joiners(text).isprintable()
 
 
 def without_joiners(text: str) -> str:
-    """
-    Return `text` without the characters that print and have no width: its length is the columns it takes.
-    """
+    """Return `text` without the characters that print and have no width: its length is the columns it takes."""
     return text.replace(_NON_JOINER, "").replace(_JOINER, "")
 
 

@@ -80,16 +80,12 @@ def _aware(moment: datetime, now: datetime) -> datetime:
 
 
 def microseconds(moment: datetime) -> int:
-    """
-    Return a time as the file has it: microseconds since 1970, UTC. Without a zone it is a local one.
-    """
+    """Return a time as the file has it: microseconds since 1970, UTC. Without a zone it is a local one."""
     return (moment.astimezone(UTC) - _EPOCH) // _MICROSECOND
 
 
 def from_microseconds(created_us: int) -> datetime | None:
-    """
-    Return the time that the file has, in UTC; None for one that no calendar has.
-    """
+    """Return the time that the file has, in UTC; None for one that no calendar has."""
     try:
         return _EPOCH + timedelta(microseconds=created_us)
     except OverflowError:

@@ -131,17 +131,13 @@ class WriteLock:
         return real
 
     def close(self) -> None:
-        """
-        Close the file; the next `hold` opens it again. In a forked child, this leaves the parent's lock alone.
-        """
+        """Close the file; the next `hold` opens it again. In a forked child, this leaves the parent's lock alone."""
         descriptor, self._descriptor = self._checked(), None
         if descriptor is not None:
             os.close(descriptor)
 
     def _checked(self) -> int | None:
-        """
-        Return the descriptor; None if it is not open, or has become that of another file.
-        """
+        """Return the descriptor; None if it is not open, or has become that of another file."""
         with contextlib.suppress(OSError):
             if self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), self._opened):
                 return self._descriptor
@@ -200,9 +196,7 @@ class WriteLock:
     # The line of the processes that wait
 
     def _leave_line(self) -> None:
-        """
-        Let others go first, because we have the lock now, or have given up.
-        """
+        """Let others go first, because we have the lock now, or have given up."""
         if self._waiting_since is not None and self._read()[1:3] == (os.getpid(), self._waiting_since):
             self._write(_AFTER_HOLDER, _LINE % (0, 0, 0))
 

@@ -6,7 +6,5 @@ import os
 
 
 def get_hook_dirs() -> list[str]:
-    """
-    Name the folder of the hooks.
-    """
+    """Name the folder of the hooks."""
     return [os.path.dirname(__file__)]

@@ -58,9 +58,7 @@ class Brief:
 
 
 def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:
-    """
-    Read what somebody needs first; see `LogReader.brief`.
-    """
+    """Read what somebody needs first; see `LogReader.brief`."""
     left_out: list[str] = []
     starts = _attempt(left_out, "runs", lambda: runs(scan.all), list[list[int]]())
     is_last_run = since is None and len(starts) > 1
@@ -95,9 +93,7 @@ def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:
 
 
 def _attempt(left_out: list[str], what: str, read: Callable[[], _T], otherwise: _T) -> _T:
-    """
-    Read one part, and say what is left out where the log has too much for that.
-    """
+    """Read one part, and say what is left out where the log has too much for that."""
     try:
         return read()
     except LimitError as error:
@@ -106,9 +102,7 @@ def _attempt(left_out: list[str], what: str, read: Callable[[], _T], otherwise: 
 
 
 def _errors(scan: Scan, found: list[Pattern]) -> dict[int, tuple[str, str]]:
-    """
-    Return the newest error of the patterns with most errors.
-    """
+    """Return the newest error of the patterns with most errors."""
     failed = sorted(found, key=lambda pattern: -sum(n for level, n in pattern.levels.items() if level >= ERROR))
     ids = [pattern.last_error_id for pattern in failed if pattern.last_error_id is not None][:_ERRORS]
     columns = text("substr(message, 1, 300)"), text(f"substr(exc_text, -{_TRACEBACK_LENGTH})")

@@ -80,24 +80,18 @@ class Budget:
         self._set(*_USUAL)
 
     def renew(self) -> None:
-        """
-        Begin to count anew.
-        """
+        """Begin to count anew."""
         self._clock, _ = self._clocks
         self._left = self._seconds
         self.is_large = False
         self._set(*_USUAL)
 
     def extend(self, seconds: float) -> None:
-        """
-        Leave out seconds that were the user's: those of a regular expression.
-        """
+        """Leave out seconds that were the user's: those of a regular expression."""
         self._left += seconds
 
     def allow_large(self) -> None:
-        """
-        Allow large values until the next question.
-        """
+        """Allow large values until the next question."""
         self.is_large = True
         self._set(*_LARGE)
 
@@ -120,9 +114,7 @@ class Budget:
         return self._clock() - self._since > self._left and self._is_last()
 
     def _is_last(self) -> bool:
-        """
-        Go over to the clock of the thread, or tell that it has been spent as well.
-        """
+        """Go over to the clock of the thread, or tell that it has been spent as well."""
         wall, clock = self._clocks
         self.spent = self._clock is not wall
         if not self.spent:

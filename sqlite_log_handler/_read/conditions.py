@@ -31,9 +31,7 @@ HELP: Final = "write KEY=VALUE, KEY!=VALUE, KEY>=NUMBER (or <, <=, >), KEY~REGEX
 
 
 class Condition(NamedTuple):
-    """
-    What an attribute has to be. An empty operator asks only whether it is there, and `!` whether it is not.
-    """
+    """What an attribute has to be. An empty operator asks only whether it is there, and `!` whether it is not."""
 
     key: str
     operator: str = ""
@@ -66,9 +64,7 @@ def parse_condition(text: str) -> Condition:
 
 
 def condition_terms(text: str) -> list[Term]:
-    """
-    Return the conditions in SQL that a condition comes to.
-    """
+    """Return the conditions in SQL that a condition comes to."""
     condition = parse_condition(text)
     if condition.operator == "!":
         return [(f"NOT coalesce({HOLDS}(attributes, ?), 0)", (condition.key,))]
@@ -97,9 +93,7 @@ def _compared(condition: Condition, text: str) -> Term:
 
 
 def holds(attributes: object, text: str) -> bool:
-    """
-    Tell whether a condition holds for a JSON object. This is the function `log_holds` in SQL.
-    """
+    """Tell whether a condition holds for a JSON object. This is the function `log_holds` in SQL."""
     key, sign, expected = parse_condition(text)
     for value in _values(_members(attributes), key):
         if not sign:
@@ -135,9 +129,7 @@ def _values(members: object, key: str) -> list[Any]:
 
 
 def _compares(value: object, sign: str, expected: str) -> bool:
-    """
-    Compare numbers as numbers and texts as texts; a number is neither above nor below a text.
-    """
+    """Compare numbers as numbers and texts as texts; a number is neither above nor below a text."""
     limit = number(expected)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return limit is not None and _COMPARISONS[sign](value, limit)

@@ -29,15 +29,11 @@ HIGHEST: Final = 2**63 - 1
 
 
 class FilterError(ValueError):
-    """
-    A filter makes no sense; the text says what is allowed.
-    """
+    """A filter makes no sense; the text says what is allowed."""
 
 
 class Filters(TypedDict, total=False):
-    """
-    The filters for rows; a row must match all of them. See docs/reader.md.
-    """
+    """The filters for rows; a row must match all of them. See docs/reader.md."""
 
     since: datetime | date | str | None
     until: datetime | date | str | None
@@ -197,9 +193,7 @@ def check(filters: Filters) -> None:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """
-    Yield all texts in the value of a filter.
-    """
+    """Yield all texts in the value of a filter."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -209,9 +203,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def integer(name: str, value: int, least: int = LOWEST) -> int:
-    """
-    Return `value`; refuse anything but an integer of 64 bits that is at least `least`.
-    """
+    """Return `value`; refuse anything but an integer of 64 bits that is at least `least`."""
     allowed = "an integer" if least == LOWEST else f"an integer, {least} or more"
     if not _is_integer(value):
         message = f"{name}={value!r}: must be {allowed}"
@@ -303,9 +295,7 @@ def _source(_: Ask, source: str) -> list[Term]:
 
 
 def _without(ask: Ask, without: Mapping[str, Any]) -> list[Term]:
-    """
-    Return a condition for each value that a row must not have. A row without any value in that place passes.
-    """
+    """Return a condition for each value that a row must not have. A row without any value in that place passes."""
     terms: list[Term] = []
     for name, values in without.items():
         for value in [values] if isinstance(values, str) or not isinstance(values, Collection) else values:
@@ -324,9 +314,7 @@ IN_LEDGER: Final = frozenset({"since", "until", "level", "logger", "exclude", "p
 
 
 def drops_where(ask: Ask, filters: Filters, now: datetime | None = None) -> Term:
-    """
-    Return these filters as a condition on `drops`. Filters that the ledger cannot answer let every gap pass.
-    """
+    """Return these filters as a condition on `drops`. Filters that the ledger cannot answer let every gap pass."""
     check(filters)
     now = now or _local_now()
     _span(filters, now)
@@ -358,9 +346,7 @@ def _moment(name: str, value: datetime | date | str | None, now: datetime) -> in
 
 
 def _span(filters: Filters, now: datetime) -> tuple[int | None, int | None]:
-    """
-    Return both bounds of time, in microseconds; refuse a `since` after `until`.
-    """
+    """Return both bounds of time, in microseconds; refuse a `since` after `until`."""
     since, until = filters.get("since"), filters.get("until")
     since_us, until_us = _moment("since", since, now), _moment("until", until, now)
     if since_us is not None and until_us is not None and since_us > until_us:
@@ -382,9 +368,7 @@ def below(column: str, names: Names, others: Sequence[str] = ()) -> tuple[str, t
 
 
 def level_range(ask: Ask, level: int | str) -> tuple[int, int]:
-    """
-    Read `WARNING`, `30`, `INFO..WARNING` or `..INFO`, and return the lowest and the highest level.
-    """
+    """Read `WARNING`, `30`, `INFO..WARNING` or `..INFO`, and return the lowest and the highest level."""
     both = _RANGE.fullmatch(str(level))
     if both is None:
         return _levelno(ask, str(level)), HIGHEST
@@ -472,9 +456,7 @@ def runs(ask: Ask) -> list[list[int]]:
 
 
 def run_processes(ask: Ask, number: int) -> list[int]:
-    """
-    Return the ids of the processes of run `number`: 0 the last that was started, -1 the one before, 1 the first.
-    """
+    """Return the ids of the processes of run `number`: 0 the last that was started, -1 the one before, 1 the first."""
     found = runs(ask)
     index = number - 1 if number > 0 else len(found) - 1 + number
     if not 0 <= index < len(found):

@@ -61,9 +61,7 @@ _NAMED: Final[dict[int, tuple[type[LogFileError], str]]] = {
 
 @contextmanager
 def named_errors(path: str) -> Iterator[None]:
-    """
-    Turn what SQLite raises inside the `with` block into the error of the condition's own name.
-    """
+    """Turn what SQLite raises inside the `with` block into the error of the condition's own name."""
     try:
         yield
     except sqlite3.Error as error:
@@ -71,9 +69,7 @@ def named_errors(path: str) -> Iterator[None]:
 
 
 def raise_named(path: str, error: sqlite3.Error) -> NoReturn:
-    """
-    Raise the error of the condition's own name; an error of the `sqlite3` module, which has no code, as it came.
-    """
+    """Raise the error of the condition's own name; an error of the `sqlite3` module, which has no code, as it came."""
     code = primary_code(error)
     if not code:
         raise error
@@ -148,9 +144,7 @@ def open_log(path: str, *, timeout: float = 5.0) -> Opened:
 
 
 def _may_be_immutable(path: str) -> bool:
-    """
-    Tell whether the main file is sound by itself: with a journal to be rolled back, it is not.
-    """
+    """Tell whether the main file is sound by itself: with a journal to be rolled back, it is not."""
     return os.access(path, os.R_OK) and not os.path.exists(path + "-journal")
 
 

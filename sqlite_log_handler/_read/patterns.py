@@ -58,9 +58,7 @@ _Key: TypeAlias = tuple[str, str, int, str, str]
 
 
 class _Sums:
-    """
-    What one pattern has logged, added up.
-    """
+    """What one pattern has logged, added up."""
 
     __slots__ = ("first_us", "last_error_id", "last_id", "last_us", "levels", "source")
 
@@ -71,9 +69,7 @@ class _Sums:
         self.source: _Source = ("?", "?", 0, "?", "")
 
     def add(self, source: _Source, levelno: int, found: tuple[int, int, int, int]) -> None:
-        """
-        Add what one call site has logged in one span of ids: records, the first time, the last, and the last id.
-        """
+        """Add what one call site has logged in one span of ids: records, the first time, the last, and the last id."""
         records, first_us, last_us, last_id = found
         self.levels[levelno] += records
         self.first_us = min(self.first_us, first_us)
@@ -85,9 +81,7 @@ class _Sums:
 
 
 def patterns(scan: Scan, new_since: Moment | None, filters: Filters, now: datetime | None = None) -> list[Pattern]:
-    """
-    Count records by pattern; see `LogReader.patterns`.
-    """
+    """Count records by pattern; see `LogReader.patterns`."""
     chosen = where(scan.all, filters, now)
     if new_since is None:
         found = _counted(scan, _sources(scan), chosen)
@@ -123,9 +117,7 @@ def compared(
 
 
 def begin_of(scan: Scan, new_since: Moment, now: datetime | None = None) -> int:
-    """
-    Return when a time or a run begins, in microseconds.
-    """
+    """Return when a time or a run begins, in microseconds."""
     if isinstance(new_since, int):
         ids = ",".join(map(str, run_processes(scan.all, new_since)))
         return int(scan.one(f"SELECT {whole('min(started_us)')} FROM processes WHERE id IN ({ids})"))  # noqa: S608 - numbers
@@ -183,9 +175,7 @@ def _number(value: object) -> int:
 
 
 def _samples(scan: Scan, sums: Iterable[_Sums]) -> dict[int, str]:
-    """
-    Return the newest message of each pattern by its id, as far as there are not too many.
-    """
+    """Return the newest message of each pattern by its id, as far as there are not too many."""
     frequent = sorted(sums, key=lambda one: -sum(one.levels.values()))[:_SAMPLES]
     ids = [one.last_id for one in frequent]
     message = text(f"substr(message, 1, {_SAMPLE_LENGTH})")
@@ -197,9 +187,7 @@ def _samples(scan: Scan, sums: Iterable[_Sums]) -> dict[int, str]:
 
 
 def _moved(sums: _Sums, texts: dict[int, str]) -> tuple[str, str, str, str]:
-    """
-    Return what tells a guessed pattern from the others when its line has moved: the function, and what it says.
-    """
+    """Return what tells a guessed pattern from the others when its line has moved: the function, and what it says."""
     logger, pathname, _, func, _ = sums.source
     return logger, pathname, func, masked(texts.get(sums.last_id, ""))
 

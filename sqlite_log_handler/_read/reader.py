@@ -33,9 +33,7 @@ _MOST_NAMES = 10_000
 
 
 def followed(reader: "LogReader", filters: Filters) -> Filters:
-    """
-    Return `filters` as they hold for whatever file comes in the place of the one that is read now.
-    """
+    """Return `filters` as they hold for whatever file comes in the place of the one that is read now."""
     return settled(reader._scan.all, filters)  # noqa: SLF001 - of this module
 
 
@@ -47,16 +45,12 @@ def columns_of(
     reverse: bool = False,
     **filters: Unpack[Filters],
 ) -> Iterator[tuple[Any, ...]]:
-    """
-    Yield some columns of each row that `LogReader.rows` would yield, the id first.
-    """
+    """Yield some columns of each row that `LogReader.rows` would yield, the id first."""
     return reader._select(select(names), newest, filters, reverse=reverse)  # noqa: SLF001 - of this module
 
 
 def nearest_loggers(reader: "LogReader", name: str) -> list[str] | None:
-    """
-    Return the names that are nearest to `name`; None if there is a logger of this name or below it.
-    """
+    """Return the names that are nearest to `name`; None if there is a logger of this name or below it."""
     sql, parameters = below("logger", name)
     ask = reader._scan.all  # noqa: SLF001 - of this module
     if any(ask(f"SELECT 1 FROM {table} WHERE {sql} LIMIT 1", parameters) for table in ("sources", "drops")):  # noqa: S608 - no value in it
@@ -91,9 +85,7 @@ def windows(
 
 
 def around(reader: "LogReader", filters: Filters, place: int, before: int, after: int) -> tuple[int, int]:
-    """
-    Return bounds of ids, both included: the row `place` and, of the rows that match, `before` and `after` it.
-    """
+    """Return bounds of ids, both included: the row `place` and, of the rows that match, `before` and `after` it."""
     first = (filters.get("after_id") or 0) + 1
     last_id = filters.get("up_to_id")
     last = reader.last_id() if last_id is None else last_id
@@ -160,9 +152,7 @@ class LogReader:
         self._scan = Scan(self.path, timeout=timeout)
 
     def _question(self) -> Scan:
-        """
-        Return the scan, with a new budget for one question.
-        """
+        """Return the scan, with a new budget for one question."""
         self._scan.require_open()
         self._scan.budget.renew()
         return self._scan
@@ -179,9 +169,7 @@ class LogReader:
 
     @property
     def schema(self) -> int:
-        """
-        The version of the file's schema.
-        """
+        """The version of the file's schema."""
         return int(self._question().one("PRAGMA user_version"))
 
     def close(self) -> None:
@@ -197,15 +185,11 @@ class LogReader:
         self._scan.interrupt()
 
     def level_names(self) -> dict[int, str]:
-        """
-        Return the names of levels by their numbers.
-        """
+        """Return the names of levels by their numbers."""
         return statistics.level_names(self._question())
 
     def last_id(self) -> int:
-        """
-        Return the id of the last row there is now, 0 when there is none.
-        """
+        """Return the id of the last row there is now, 0 when there is none."""
         return self._question().last_id()
 
     def __enter__(self) -> Self:
@@ -232,17 +216,13 @@ class LogReader:
         return map(partial(tuple.__new__, Row), self._select(SELECT_ROW, newest, filters, reverse=reverse))
 
     def count(self, **filters: Unpack[Filters]) -> int:
-        """
-        Count the rows that match.
-        """
+        """Count the rows that match."""
         return self._question().count(where(self._scan.all, filters))
 
     def json_lines(
         self, *, newest: int | None = None, reverse: bool = False, **filters: Unpack[Filters]
     ) -> Iterator[str]:
-        """
-        Yield each row as `Row.to_json` has it, as a line of JSON, but made by SQLite and several times as fast.
-        """
+        """Yield each row as `Row.to_json` has it, as a line of JSON, but made by SQLite and several times as fast."""
         return (str(line) for _, line in self._select(SELECT_JSON, newest, filters, reverse=reverse))
 
     def _select(self, query: str, newest: int | None, filters: Filters, *, reverse: bool) -> Iterator[tuple[Any, ...]]:
@@ -316,9 +296,7 @@ class LogReader:
                 return
 
     def _reopen(self) -> None:
-        """
-        Open what stands at the path now, if that is a log already; the same file anew, if one is read.
-        """
+        """Open what stands at the path now, if that is a log already; the same file anew, if one is read."""
         self._scan.one("SELECT 1")  # not when `wait` has closed the reader
         file = identity_of(self.path)
         if self._file is not None and self._file != file:
@@ -378,9 +356,7 @@ class LogReader:
         return statistics.gaps(self._question(), filters)
 
     def stats(self) -> LogStats:
-        """
-        Count what there is in the log.
-        """
+        """Count what there is in the log."""
         return statistics.stats(self._question(), time.time_ns() // 1000)
 
     def totals(self) -> Totals:
@@ -403,13 +379,9 @@ class LogReader:
         return statistics.histogram(self._question(), bucket, filters, most)
 
     def books(self) -> Books:
-        """
-        Count rows and drops in all the places that have to agree.
-        """
+        """Count rows and drops in all the places that have to agree."""
         return statistics.books(self._question())
 
     def check(self) -> list[str]:
-        """
-        Have SQLite check the file, and return what is wrong with it.
-        """
+        """Have SQLite check the file, and return what is wrong with it."""
         return self._question().check()

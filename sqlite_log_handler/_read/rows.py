@@ -24,16 +24,12 @@ def whole(expression: str) -> str:
 
 
 def text(expression: str) -> str:
-    """
-    Return the SQL of a value that is a text whatever stands in the cell.
-    """
+    """Return the SQL of a value that is a text whatever stands in the cell."""
     return f"ifnull(CAST({expression} AS TEXT), '')"
 
 
 def total(expression: str) -> str:
-    """
-    Return the SQL of a sum, which numbers at the ends of 64 bits do not overflow.
-    """
+    """Return the SQL of a sum, which numbers at the ends of 64 bits do not overflow."""
     return f"CAST(total({whole(expression)}) AS INTEGER)"
 
 
@@ -60,9 +56,7 @@ _COLUMNS: Final = {name: _KINDS[name](expression) for name, expression in LOG_CO
 
 
 def select(names: Iterable[str]) -> str:
-    """
-    Return a query for some columns of the view `logs`; a name that is none of them stands for itself, as `NULL`.
-    """
+    """Return a query for some columns of the view `logs`; a name that is none of them stands for itself, as `NULL`."""
     return f"SELECT {', '.join(_COLUMNS.get(name, name) for name in names)} FROM {_FROM}"  # noqa: S608 - no value in it
 
 
@@ -82,9 +76,7 @@ _STANDARD: Final = {*dir(logging.LogRecord), *vars(logging.makeLogRecord({})), "
 
 
 def extra_of(attributes: str | None) -> dict[str, Any]:
-    """
-    Read the column `attributes`; what is no JSON object is empty.
-    """
+    """Read the column `attributes`; what is no JSON object is empty."""
     try:
         extra = json.loads(attributes or "{}")
     except (ValueError, RecursionError):
@@ -126,9 +118,7 @@ class Row(NamedTuple):
 
     @property
     def extra(self) -> dict[str, Any]:
-        """
-        What was given as `extra`; empty when there was none.
-        """
+        """What was given as `extra`; empty when there was none."""
         return extra_of(self.attributes)
 
     def to_record(self) -> logging.LogRecord:
@@ -167,9 +157,7 @@ class Row(NamedTuple):
         return record
 
     def to_json(self) -> str:
-        """
-        Return the row as one line of JSON, with `attributes` as an object in it.
-        """
+        """Return the row as one line of JSON, with `attributes` as an object in it."""
         values = self._asdict()
         attributes = values.pop("attributes")
         text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))

@@ -101,9 +101,7 @@ class Scan:
 
     @property
     def closed(self) -> bool:
-        """
-        Whether it was closed.
-        """
+        """Whether it was closed."""
         return self._connection is None
 
     @property
@@ -114,26 +112,20 @@ class Scan:
         return self._seen is not None and self._seen != _seen(self.path)
 
     def close(self) -> None:
-        """
-        Close it.
-        """
+        """Close it."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
     def interrupt(self) -> None:
-        """
-        End the statement that runs in another thread, if one does.
-        """
+        """End the statement that runs in another thread, if one does."""
         connection = self._connection
         if connection is not None:
             with contextlib.suppress(sqlite3.ProgrammingError):  # closed since
                 connection.interrupt()
 
     def _call(self, function: Callable[..., bool], *arguments: object) -> bool:
-        """
-        Be called by SQLite. The time is the user's, who has chosen the expression; Ctrl-C ends it.
-        """
+        """Be called by SQLite. The time is the user's, who has chosen the expression; Ctrl-C ends it."""
         begin = time.perf_counter()
         try:
             return function(*arguments)
@@ -144,9 +136,7 @@ class Scan:
             self.budget.extend(time.perf_counter() - begin)
 
     def _run(self, sql: str, parameters: Values, fetch: Callable[[sqlite3.Cursor], _Fetched]) -> _Fetched:
-        """
-        Run one statement, here and nowhere else, so that each error of SQLite gets its name.
-        """
+        """Run one statement, here and nowhere else, so that each error of SQLite gets its name."""
         while True:
             connection = self.connection
             self._raised = None
@@ -161,9 +151,7 @@ class Scan:
                     self._mend(connection, error)
 
     def _mend(self, connection: Connection, error: sqlite3.Error) -> None:
-        """
-        Return if the statement is to be run again, and raise what it is that went wrong if not.
-        """
+        """Return if the statement is to be run again, and raise what it is that went wrong if not."""
         code = primary_code(error)
         if not code and connection.text_factory is str and "UTF-8" in str(error):
             # Not written by the handler, and no reason to show nothing.
@@ -247,9 +235,7 @@ class Scan:
         return rows, False
 
     def one(self, sql: str, parameters: Values = ()) -> Any:
-        """
-        Run one statement and return the first value of its first row.
-        """
+        """Run one statement and return the first value of its first row."""
         return self.all(sql, parameters)[0][0]
 
     def check(self) -> list[str]:
@@ -271,15 +257,11 @@ class Scan:
         return faults
 
     def last_id(self) -> int:
-        """
-        Return the highest id there is now, 0 when there is no row.
-        """
+        """Return the highest id there is now, 0 when there is no row."""
         return self.one("SELECT max(id) FROM records") or 0
 
     def bounds(self, where: Where) -> tuple[int, int]:
-        """
-        Return the lowest and the highest id that can match; the first above the second when none can.
-        """
+        """Return the lowest and the highest id that can match; the first above the second when none can."""
         if where.since_us is None and where.until_us is None:
             low, high = self._ends_of("id")
         else:
@@ -301,9 +283,7 @@ class Scan:
         return lowest, highest
 
     def ends(self, where: Where) -> tuple[int, int]:
-        """
-        Return the times of the first and the last record, as far as they are within the bounds of time.
-        """
+        """Return the times of the first and the last record, as far as they are within the bounds of time."""
         first, last = self._ends_of("created_us")
         if first is None or last is None:
             return 1, 0
@@ -315,9 +295,7 @@ class Scan:
     def spans(
         self, where: Where, *, backward: bool = False, span: int = _FIRST_SPAN, widest: int = _SPAN
     ) -> Iterator[tuple[int, int]]:
-        """
-        Yield the spans of ids in which rows can match, each for one statement.
-        """
+        """Yield the spans of ids in which rows can match, each for one statement."""
         low, high = self.bounds(where)
         while low <= high:
             if backward:
@@ -336,9 +314,7 @@ class Scan:
             span = min(span * 4, widest)
 
     def rows(self, select: str, where: Where, *, backward: bool = False) -> Iterator[Values]:
-        """
-        Yield what `select` selects of each row that matches; its first column is the id.
-        """
+        """Yield what `select` selects of each row that matches; its first column is the id."""
         order = "DESC" if backward else "ASC"
         sql = f"{select} WHERE records.id BETWEEN ? AND ? AND {where.sql} ORDER BY records.id {order} LIMIT {BATCH}"
         for span in self.spans(where, backward=backward):
@@ -355,16 +331,12 @@ class Scan:
                 batch.clear()  # or two of them would be in memory while the next one is read
 
     def count(self, where: Where) -> int:
-        """
-        Count the rows that match.
-        """
+        """Count the rows that match."""
         sql = f"SELECT count(*) FROM records WHERE id BETWEEN ? AND ? AND {where.sql}"  # noqa: S608 - no value in it
         return sum(self.one(sql, (*span, *where.parameters)) for span in self.spans(where))
 
     def newest(self, where: Where, count: int) -> Where:
-        """
-        Narrow `where` down to the newest `count` rows that match now.
-        """
+        """Narrow `where` down to the newest `count` rows that match now."""
         low, high = self.bounds(where)
         sql = f"SELECT id FROM records WHERE id BETWEEN ? AND ? AND {where.sql} ORDER BY id DESC LIMIT ?"  # noqa: S608 - our own names
         for span in self.spans(where, backward=True):
@@ -377,9 +349,7 @@ class Scan:
 
 
 def _seen(path: str) -> list[tuple[int, int]]:
-    """
-    Return what changes with the log, as one sees who may not open its -wal.
-    """
+    """Return what changes with the log, as one sees who may not open its -wal."""
     found = []
     for name in (os.path.realpath(path), os.path.realpath(path) + "-wal"):
         try:

@@ -25,23 +25,17 @@ _LONGEST: Final = 200
 
 
 def escape_like(text: str) -> str:
-    """
-    Escape what LIKE takes for a placeholder.
-    """
+    """Escape what LIKE takes for a placeholder."""
     return _LIKE_SPECIAL.sub(r"\\\1", text)
 
 
 def ignores_case(text: str) -> bool:
-    """
-    Tell whether a text to look for stands for both cases: when it has no capital letter ("smart case").
-    """
+    """Tell whether a text to look for stands for both cases: when it has no capital letter ("smart case")."""
     return text == text.lower()
 
 
 def _contains(text: str, *, ignore_case: bool) -> Term:
-    """
-    Return the condition that message or traceback contain `text`. LIKE ignores the case of ASCII letters only.
-    """
+    """Return the condition that message or traceback contain `text`. LIKE ignores the case of ASCII letters only."""
     if ignore_case:
         like = f"%{escape_like(text)}%"
         return r"(message LIKE ? ESCAPE '\' OR exc_text LIKE ? ESCAPE '\')", (like, like)
@@ -49,9 +43,7 @@ def _contains(text: str, *, ignore_case: bool) -> Term:
 
 
 def text_terms(text: str) -> list[Term]:
-    """
-    Return the conditions that a text as it is comes to.
-    """
+    """Return the conditions that a text as it is comes to."""
     ignore_case = ignores_case(text)
     if len(text) > _LONGEST or (ignore_case and not text.isascii()):
         return [_searched(re.escape(text), ignore_case=ignore_case)]
@@ -143,9 +135,7 @@ def required_literals(pattern: str, *, ignore_case: bool) -> list[str]:
 
 
 def _literal_of(piece: re.Match[str]) -> str:
-    """
-    Return the one character that a piece stands for, or nothing.
-    """
+    """Return the one character that a piece stands for, or nothing."""
     if piece["escape"]:
         character = piece["escape"][1]
         return "" if character.isalnum() else character
@@ -181,9 +171,7 @@ END
 
 
 def attribute_terms(key: str, value: str | float | None) -> list[Term]:
-    """
-    Return the conditions that an attribute comes to. A value is compared as text, and a number as a number.
-    """
+    """Return the conditions that an attribute comes to. A value is compared as text, and a number as a number."""
     text = value if isinstance(value, str) else json.dumps(value)
     member = json.dumps(key, ensure_ascii=False)
     if "\\" in member:  # no path can be made of it, in which quotes cannot be escaped
@@ -205,9 +193,7 @@ def _as_float(text: str) -> float | None:
 
 
 def has_attribute(attributes: object, key: str, text: str) -> bool:
-    """
-    Tell whether a JSON object has a member of this value. This is the function `log_has_attribute` in SQL.
-    """
+    """Tell whether a JSON object has a member of this value. This is the function `log_has_attribute` in SQL."""
     try:
         members = json.loads(attributes, parse_int=number) if isinstance(attributes, str) else None
     except (ValueError, RecursionError):
@@ -218,9 +204,7 @@ def has_attribute(attributes: object, key: str, text: str) -> bool:
 
 
 def equals(value: object, text: str) -> bool:
-    """
-    Tell whether a value of JSON is this text, or the number in it.
-    """
+    """Tell whether a value of JSON is this text, or the number in it."""
     if isinstance(value, str):
         return value == text
     if isinstance(value, int | float) and not isinstance(value, bool) and value == number(text):
@@ -230,9 +214,7 @@ def equals(value: object, text: str) -> bool:
 
 @lru_cache(maxsize=64)
 def number(text: str) -> float | None:
-    """
-    Read a number, an integer exactly; None for what is none. Python refuses integers of thousands of digits.
-    """
+    """Read a number, an integer exactly; None for what is none. Python refuses integers of thousands of digits."""
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             return kind(text)

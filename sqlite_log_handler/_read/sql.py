@@ -24,15 +24,11 @@ _REFUSED_FUNCTIONS: Final = frozenset(("load_extension", "fts3_tokenizer", "read
 
 
 class QueryError(ValueError):
-    """
-    A statement that is refused, fails, or asks for too much; the text says what can be done.
-    """
+    """A statement that is refused, fails, or asks for too much; the text says what can be done."""
 
 
 class Found(NamedTuple):
-    """
-    Columns and rows, and whether there are more.
-    """
+    """Columns and rows, and whether there are more."""
 
     columns: list[str]
     rows: list[tuple[Any, ...]]

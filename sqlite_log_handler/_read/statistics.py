@@ -59,9 +59,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """
-    What was logged from `since_us` until before `until_us`: records by the number of their level, and drops.
-    """
+    """What was logged from `since_us` until before `until_us`: records by the number of their level, and drops."""
 
     since_us: int
     until_us: int
@@ -70,9 +68,7 @@ class Bucket:
 
     @property
     def records(self) -> int:
-        """
-        Records of all levels.
-        """
+        """Records of all levels."""
         return sum(self.levels.values())
 
 
@@ -147,9 +143,7 @@ FROM (
 
 
 def gaps(scan: Scan, filters: Filters, now: datetime | None = None) -> list[Gap]:
-    """
-    Read the ledger; see `LogReader.gaps`.
-    """
+    """Read the ledger; see `LogReader.gaps`."""
     condition, parameters = drops_where(scan.all, filters, now)
     found = [Gap(*row) for row in scan.all(_GAPS.format(condition), parameters)]
     # Whose rows were pruned is not known any more, so filters on that let them pass.
@@ -165,9 +159,7 @@ def gaps(scan: Scan, filters: Filters, now: datetime | None = None) -> list[Gap]
 def histogram(
     scan: Scan, bucket: str | float | None, filters: Filters, most: int, now: datetime | None = None
 ) -> list[Bucket]:
-    """
-    Count records over time; see `LogReader.histogram`.
-    """
+    """Count records over time; see `LogReader.histogram`."""
     chosen = where(scan.all, filters, now)
     first, last = scan.ends(chosen)
     if first > last:
@@ -214,9 +206,7 @@ _NICE_SECONDS: Final = (
 
 
 def _width(bucket: str | float | None, span_us: int, most: int) -> int:
-    """
-    Return the length of a bucket in microseconds: the one asked for, or a round one of which `most` are enough.
-    """
+    """Return the length of a bucket in microseconds: the one asked for, or a round one of which `most` are enough."""
     integer("most", most, 2)
     if bucket is None:
         return next((round(s * 1e6) for s in _NICE_SECONDS if span_us / (s * 1e6) < most - 1), min(span_us, HIGHEST))
@@ -235,9 +225,7 @@ _VACUUM: Final = ("none", "full", "incremental")
 
 
 def stats(scan: Scan, now_us: int) -> LogStats:
-    """
-    Count what there is; see `LogReader.stats`.
-    """
+    """Count what there is; see `LogReader.stats`."""
     levels: dict[int, int] = defaultdict(int)
     sql = (
         f"SELECT {whole('levelno')}, count(*) FROM "  # noqa: S608 - same
@@ -281,9 +269,7 @@ def stats(scan: Scan, now_us: int) -> LogStats:
 
 
 def level_names(scan: Scan) -> dict[int, str]:
-    """
-    Read the names of levels.
-    """
+    """Read the names of levels."""
     return dict(scan.all(f"SELECT {whole('levelno')}, {text('name')} FROM levels ORDER BY 1"))  # noqa: S608 - our own names
 
 
@@ -296,9 +282,7 @@ def _cursors(scan: Scan, now_us: int) -> Iterator[Cursor]:
 
 
 def books(scan: Scan) -> Books:
-    """
-    Count everything twice; see `LogReader.books`.
-    """
+    """Count everything twice; see `LogReader.books`."""
     # One statement, and so one moment, beside a program that logs.
     ((rows, warnings, *others),) = scan.all(_BOOKS)
     return Books(rows - warnings, warnings, *others)

@@ -18,9 +18,7 @@ _VALUE: Final = re.compile(
 
 
 def says_something(template: str) -> bool:
-    """
-    Tell whether a template has a letter besides its conversions: `%s` tells no message from another.
-    """
+    """Tell whether a template has a letter besides its conversions: `%s` tells no message from another."""
     return any(map(str.isalpha, _CONVERSION.sub("", template)))
 
 

@@ -84,9 +84,7 @@ _VOLUME_FILTERS: Final = frozenset({"since", "until", "level", "logger", "exclud
 
 
 class _Sums:
-    """
-    What one group has logged, added up.
-    """
+    """What one group has logged, added up."""
 
     __slots__ = ("bytes", "dropped", "records", "trend")
 
@@ -95,9 +93,7 @@ class _Sums:
         self.trend = [0] * TREND
 
     def add(self, part: int, records: int, size: int, dropped: int) -> None:
-        """
-        Add what was logged in one part of the time.
-        """
+        """Add what was logged in one part of the time."""
         # In a file from elsewhere they may be below zero, which no bar can show.
         records, size, dropped = max(records, 0), max(size, 0), max(dropped, 0)
         self.records += records
@@ -110,9 +106,7 @@ _Groups: TypeAlias = defaultdict[Any, _Sums]
 
 
 def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None, *, key: str | None = None) -> list[Talker]:
-    """
-    Say who logs most; see `LogReader.top`.
-    """
+    """Say who logs most; see `LogReader.top`."""
     if not isinstance(by, str) or by not in _GROUPS:
         message = f"by={by!r} is nothing to group by: use one of {', '.join(_GROUPS)}"
         raise FilterError(message)
@@ -169,9 +163,7 @@ def _only_at(chosen: Where) -> Where:
 
 
 def _add_volume(scan: Scan, sums: _Groups, column: str, chosen: Where, filters: Filters) -> bool:
-    """
-    Add up what `volume` says, and return whether it is of hours enough to tell a trend.
-    """
+    """Add up what `volume` says, and return whether it is of hours enough to tell a trend."""
     terms, parameters = ["1"], list[object]()
     for sql, moment in (("hour >= ?", chosen.since_us), ("hour < ?", chosen.until_us)):
         if moment is not None:
@@ -260,8 +252,6 @@ def _add_drops(scan: Scan, sums: _Groups, by: str, ledger: Term, parts: tuple[in
 
 
 def _parts(scan: Scan, chosen: Where) -> tuple[int, int]:
-    """
-    Return when the first of the equal parts of the time begins, and how long each is, in microseconds.
-    """
+    """Return when the first of the equal parts of the time begins, and how long each is, in microseconds."""
     since, until = scan.ends(chosen)
     return since, max((until - since) // TREND + 1, 1)

@@ -14,9 +14,7 @@ from sqlite_log_handler._read.scan import Scan
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """
-    How far a cursor is behind the last row: in rows, and in seconds since the first of them was logged.
-    """
+    """How far a cursor is behind the last row: in rows, and in seconds since the first of them was logged."""
 
     name: str
     rows: int
@@ -53,9 +51,7 @@ FROM drop_totals AS totals LEFT JOIN levels ON levels.levelno = totals.levelno G
 
 
 def totals(scan: Scan, now_us: int) -> Totals:
-    """
-    Read the totals; see `LogReader.totals`.
-    """
+    """Read the totals; see `LogReader.totals`."""
     written = scan.all(_WRITTEN)
     ((first_id, last_id, last_us),) = scan.all(
         f"SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records), "  # noqa: S608 - our own name

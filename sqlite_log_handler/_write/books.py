@@ -59,15 +59,11 @@ class PendingGap:
 
     @property
     def count(self) -> int:
-        """
-        Number of records dropped here.
-        """
+        """Number of records dropped here."""
         return sum(entry[COUNT] for entry in self.drops.values())
 
     def add(self, later: "PendingGap") -> None:
-        """
-        Take in a later gap; the latest warning stays, with the sum.
-        """
+        """Take in a later gap; the latest warning stays, with the sum."""
         for key, (count, since, until) in later.drops.items():
             entry = self.drops.setdefault(bounded(self.drops, key), [0, since, until])
             entry[COUNT] += count
@@ -77,9 +73,7 @@ class PendingGap:
 
 
 class Tally:
-    """
-    Counts refusals without the mutex: `True in tally.ticks` is one step and counts one.
-    """
+    """Counts refusals without the mutex: `True in tally.ticks` is one step and counts one."""
 
     __slots__ = ("counted", "key", "ticks", "until")
 
@@ -91,16 +85,12 @@ class Tally:
 
     @property
     def total(self) -> int:
-        """
-        Number of refusals counted here, ever.
-        """
+        """Number of refusals counted here, ever."""
         return sys.maxsize - length_hint(self.ticks)
 
 
 class Books:
-    """
-    The drops of one queue. All of it but `contended` and the tallies' ticks is used under the queue's mutex.
-    """
+    """The drops of one queue. All of it but `contended` and the tallies' ticks is used under the queue's mutex."""
 
     def __init__(self) -> None:
         self.contended: deque[Drop] = deque()
@@ -116,17 +106,13 @@ class Books:
 
     @property
     def dropped_total(self) -> int:
-        """
-        Records dropped since the queue was made. Needs no mutex.
-        """
+        """Records dropped since the queue was made. Needs no mutex."""
         ticks = sum(tally.total for tally in list(self._tallies.values()))
         return self._entered + ticks + len(self.waiting) - self._next + len(self.contended)
 
     @property
     def unreported(self) -> bool:
-        """
-        Whether there were drops since `take_drops`.
-        """
+        """Whether there were drops since `take_drops`."""
         return bool(
             self._drops
             or self.waiting
@@ -135,9 +121,7 @@ class Books:
         )
 
     def drop(self, drops: Iterable[Drop], position: int) -> None:
-        """
-        Count records that were dropped after the row at `position`.
-        """
+        """Count records that were dropped after the row at `position`."""
         self.waiting += drops
         self._enter(position)
 
@@ -163,9 +147,7 @@ class Books:
         return entry
 
     def tally(self, cause: str, levelno: int, created: float, logger: str) -> Tally | None:
-        """
-        Return what counts the next refusals of this kind without the mutex; None when there are too many kinds.
-        """
+        """Return what counts the next refusals of this kind without the mutex; None when there are too many kinds."""
         key = (cause, levelno, logger)
         tally = self._tallies.get(key)
         if tally is None and len(self._tallies) < MAX_KEYS and len(logger) <= NAME_LENGTH:
@@ -173,9 +155,7 @@ class Books:
         return tally
 
     def collect(self, position: int) -> None:
-        """
-        Take what was counted without the mutex into the entries.
-        """
+        """Take what was counted without the mutex into the entries."""
         self.waiting.extend(starmap(self.contended.popleft, repeat((), len(self.contended))))
         self._enter(position)
         for tally in list(self._tallies.values()):
@@ -190,9 +170,7 @@ class Books:
                     entry[UNTIL] = tally.until
 
     def take_drops(self, position: int) -> PendingGap | None:
-        """
-        Hand over the drops since the last call, to be reported and then given to `add_gap`.
-        """
+        """Hand over the drops since the last call, to be reported and then given to `add_gap`."""
         self.collect(position)
         if not self._drops:
             return None
@@ -204,18 +182,14 @@ class Books:
         return PendingGap(self._position, drops, sum(self._reported.values()))
 
     def drops(self) -> dict[Key, int]:
-        """
-        Return all drops that are in the entries, reported or not.
-        """
+        """Return all drops that are in the entries, reported or not."""
         drops = dict(self._reported)
         for key, (count, *_) in list(self._drops.items()):
             drops[key] = drops.get(key, 0) + count
         return drops
 
     def add_gap(self, gap: PendingGap) -> None:
-        """
-        Have a reported gap written with the next commit.
-        """
+        """Have a reported gap written with the next commit."""
         waiting = self.gaps[self.gaps_in_commit :]
         if len(waiting) >= MAX_GAPS or sum(len(known.drops) for known in waiting) > MAX_KEYS:
             waiting[-1].add(gap)
@@ -223,24 +197,18 @@ class Books:
             self.gaps.append(gap)
 
     def begin_commit(self, end: int | None) -> list[PendingGap]:
-        """
-        Return the gaps up to position `end`, or all of them; a later gap no longer changes these.
-        """
+        """Return the gaps up to position `end`, or all of them; a later gap no longer changes these."""
         self.gaps_in_commit = sum(1 for gap in self.gaps if end is None or gap.position <= end)
         return self.gaps[: self.gaps_in_commit]
 
     def end_commit(self) -> None:
-        """
-        Let go of the gaps that were written.
-        """
+        """Let go of the gaps that were written."""
         del self.gaps[: self.gaps_in_commit]
         self.gaps_in_commit = 0
 
 
 def bounded(books: dict[Key, Any], key: Key) -> Key:
-    """
-    Return the key to count under: when there are too many, one without the name, and by the level's class.
-    """
+    """Return the key to count under: when there are too many, one without the name, and by the level's class."""
     if key in books or len(books) < MAX_KEYS:
         return key
     cause, levelno, _ = key

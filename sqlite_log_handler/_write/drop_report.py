@@ -61,9 +61,7 @@ class DropReport:
         self._said = 0  # `dropped_total` of the last warning that went to the operator instead
 
     def make(self, now: float) -> bool:
-        """
-        Warn of the drops since the last call; return whether there were any.
-        """
+        """Warn of the drops since the last call; return whether there were any."""
         queue = self._queue
         gap = queue.take_drops() if queue.unreported else None
         if gap is None:
@@ -97,9 +95,7 @@ class DropReport:
         self._reporter.start()
 
     def wait(self, timeout: float) -> None:
-        """
-        Wait until the warnings are sent, and tell the operator if they cannot be.
-        """
+        """Wait until the warnings are sent, and tell the operator if they cannot be."""
         reporter = self._reporter
         if reporter is threading.current_thread():
             return  # another handler closes this one
@@ -116,9 +112,7 @@ class DropReport:
         self._operator.say(f"{count:,} drops not reported to other handlers: {why}; {gaps[-1].warning}")
 
     def _report(self) -> None:
-        """
-        Send what waits, on the reporter's thread, until nothing does.
-        """
+        """Send what waits, on the reporter's thread, until nothing does."""
         while True:
             with self._queue.mutex:
                 self._sending = None
@@ -217,9 +211,7 @@ class DropReport:
 
 
 def _most_from(spent: dict[str, int], others: dict[str, int]) -> Iterator[str]:
-    """
-    Name the loggers that lost most: first those that had spent their share, then the others.
-    """
+    """Name the loggers that lost most: first those that had spent their share, then the others."""
     if spent:
         yield f"most from {loudest(spent, 3)}: more than {'its' if len(spent) == 1 else 'their'} share"
     if others:

@@ -24,17 +24,13 @@ Holder: TypeAlias = tuple[str, bool]
 
 
 class Shares:
-    """
-    What is held, as [rows, size]. Used under the queue's mutex; `begin` starts from nothing.
-    """
+    """What is held, as [rows, size]. Used under the queue's mutex; `begin` starts from nothing."""
 
     def __init__(self) -> None:
         self.begin()
 
     def begin(self) -> None:
-        """
-        Forget all: what is queued already is nobody's.
-        """
+        """Forget all: what is queued already is nobody's."""
         self._held: dict[Holder, list[int]] = {}
 
     def _holder(self, logger: str, *, reserved: bool) -> Holder:
@@ -43,23 +39,17 @@ class Shares:
         return others if key not in held and (others in held or len(held) >= MAX_KEYS) else key
 
     def is_spent(self, logger: str, rows: int, size: int, *, reserved: bool) -> bool:
-        """
-        Tell whether a logger holds as many rows as are left, or as many bytes.
-        """
+        """Tell whether a logger holds as many rows as are left, or as many bytes."""
         held = self._held.get(self._holder(logger, reserved=reserved))
         return held is not None and (held[0] >= rows or held[1] >= size)
 
     def add(self, logger: str, size: int, *, reserved: bool) -> None:
-        """
-        Count a row that comes.
-        """
+        """Count a row that comes."""
         held = self._held.setdefault(self._holder(logger, reserved=reserved), [0, 0])
         held[0], held[1] = held[0] + 1, held[1] + size
 
     def remove(self, logger: str, size: int, *, reserved: bool) -> None:
-        """
-        Count a row that leaves.
-        """
+        """Count a row that leaves."""
         key = self._holder(logger, reserved=reserved)
         held = self._held.get(key)
         if held is not None:

@@ -188,9 +188,7 @@ class SQLiteHandler(logging.Handler):
     # Logging ----------------------------------------------------------------------------------------------------------
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """
-        Emit `record` if the filters let it pass. Takes no lock.
-        """
+        """Emit `record` if the filters let it pass. Takes no lock."""
         if self.filters:
             try:
                 passed: Any = self.filter(record)
@@ -237,9 +235,7 @@ class SQLiteHandler(logging.Handler):
             raise
 
     def _put(self, record: logging.LogRecord, row: Any) -> None:
-        """
-        Queue a row that is not queued yet, and start the listener if there is none.
-        """
+        """Queue a row that is not queued yet, and start the listener if there is none."""
         try:
             self._put_and_start(row)
         except BaseException as error:  # a signal handler's
@@ -258,9 +254,7 @@ class SQLiteHandler(logging.Handler):
                 return
 
     def _start(self) -> bool:
-        """
-        Start the listener, and say whether it could be.
-        """
+        """Start the listener, and say whether it could be."""
         if process.at_exit.begun:
             return False
         process.at_exit.register_in_child()
@@ -271,9 +265,7 @@ class SQLiteHandler(logging.Handler):
         return True
 
     def _put_without_listener(self, row: PackedRow) -> None:
-        """
-        Queue a row though no thread can be started; at exit there will be none, so commit it here.
-        """
+        """Queue a row though no thread can be started; at exit there will be none, so commit it here."""
         queue = self.queue
         queue.open()
         queue.put_nowait(row)
@@ -347,15 +339,11 @@ class SQLiteHandler(logging.Handler):
 
     @property
     def dropped_total(self) -> int:
-        """
-        Records dropped until now, for whatever cause.
-        """
+        """Records dropped until now, for whatever cause."""
         return self.queue.dropped_total
 
     def stats(self) -> Stats:
-        """
-        Return one consistent snapshot of the books; see `Stats`.
-        """
+        """Return one consistent snapshot of the books; see `Stats`."""
         process.begin_anew()
         created = self.queue.oldest_created
         books = self.queue.books()

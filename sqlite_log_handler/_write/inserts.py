@@ -91,9 +91,7 @@ DATA_ERRORS = (
 
 
 class Origin(NamedTuple):
-    """
-    Who writes: what `processes` holds of this process besides its id and its name.
-    """
+    """Who writes: what `processes` holds of this process besides its id and its name."""
 
     host: str
     program: str
@@ -125,15 +123,11 @@ class Inserter:
         self.forget_ids()
 
     def write(self, batch: Commit) -> None:
-        """
-        Insert a batch: the rows, and each gap where it is.
-        """
+        """Insert a batch: the rows, and each gap where it is."""
         self._write(batch, self._insert_rows)
 
     def write_each(self, batch: Commit, refused: set[int]) -> None:
-        """
-        Insert a batch row by row, and put the indexes of the rows that SQLite does not take into `refused`.
-        """
+        """Insert a batch row by row, and put the indexes of the rows that SQLite does not take into `refused`."""
         self._write(batch, partial(self._insert_each, refused))
 
     def _write(self, batch: Commit, insert: Callable[[Sequence[PackedRow], int, int], None]) -> None:
@@ -191,9 +185,7 @@ class Inserter:
         self._inserted += len(rows)
 
     def _insert_gap(self, gap: PendingGap) -> None:
-        """
-        Write a gap where it is: its drops into the ledger, its warning as a row.
-        """
+        """Write a gap where it is: its drops into the ledger, its warning as a row."""
         after_id = self.last_id
         if not self._inserted:
             (after_id,) = self.connection.execute("SELECT ifnull(max(id), 0) FROM records").fetchone()
@@ -210,9 +202,7 @@ class Inserter:
             volume.add_drops(self.connection, cause=cause, logger=logger, level=level, count=count, since_us=since_us)
 
     def _lines_of(self, gap: PendingGap) -> Iterable[tuple[tuple[str, int, str], list[int]]]:
-        """
-        Return the lines of a gap by cause, level and logger, as many loggers as there is room for.
-        """
+        """Return the lines of a gap by cause, level and logger, as many loggers as there is room for."""
         lines: dict[tuple[str, int, str], list[int]] = {}
         for (cause, levelno, name), (count, since, until) in gap.drops.items():
             # Of a record that was refused nothing has been cleaned yet.
@@ -297,26 +287,20 @@ class Inserter:
     # Ids of what many rows share --------------------------------------------------------------------------------------
 
     def forget_ids(self) -> None:
-        """
-        Look up all ids anew: a rollback has taken some back, or a sweep has deleted some.
-        """
+        """Look up all ids anew: a rollback has taken some back, or a sweep has deleted some."""
         self._sources: dict[_row.Source, int] = {}
         self._processes: dict[_row.Thread, int] = {}
         self._levels: set[int] = set()
 
     def sources_of(self, rows: Sequence[PackedRow]) -> tuple[set[int], list[_row.Source]]:
-        """
-        Return the ids of the call sites of `rows`, and the call sites whose id is not known yet.
-        """
+        """Return the ids of the call sites of `rows`, and the call sites whose id is not known yet."""
         sources = {row[_row.SOURCE] for row in rows}
         return {self._sources[source] for source in sources & self._sources.keys()}, list(
             sources - self._sources.keys()
         )
 
     def add_sources(self, sources: Sequence[_row.Source]) -> list[int]:
-        """
-        Give each call site an id, unless it has one, and return the ids.
-        """
+        """Give each call site an id, unless it has one, and return the ids."""
         for source in sources:
             self.connection.execute(
                 "INSERT OR IGNORE INTO sources (logger, pathname, lineno, func, template) VALUES (?, ?, ?, ?, ?)",
@@ -339,9 +323,7 @@ class Inserter:
                 self._processes[thread] = self._process_id(*thread[:2])
 
     def _name_levels(self, levels: Collection[int]) -> None:
-        """
-        Keep the names that `logging.addLevelName` gave: a reader's process may not know them.
-        """
+        """Keep the names that `logging.addLevelName` gave: a reader's process may not know them."""
         if len(self._levels) > _CACHED_IDS:
             self._levels.clear()
         for levelno in levels:
@@ -377,9 +359,7 @@ def _shared_statement(length: int) -> str:
 
 
 def _statement_rows(rows: Sequence[PackedRow], start: int, end: int) -> int:
-    """
-    Return how many rows the next INSERT takes.
-    """
+    """Return how many rows the next INSERT takes."""
     count = min(end - start, _STATEMENT_ROWS[-1])
     while count > 1 and _size(rows[start : start + count]) > _STATEMENT_SIZE:
         count //= 2

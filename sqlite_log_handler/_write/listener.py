@@ -177,9 +177,7 @@ class RecordListener(QueueListener):
             self._abandon(threading.current_thread())
 
     def _abandon(self, thread: threading.Thread | None) -> None:
-        """
-        Let the next record start another thread, if this is the one in charge: it has died, or was never started.
-        """
+        """Let the next record start another thread, if this is the one in charge: it has died, or was never started."""
         with self.queue.mutex:
             if thread is not None and self._thread is thread:
                 self._thread = None
@@ -278,9 +276,7 @@ class RecordListener(QueueListener):
             self.outage.note(error)
 
     def now(self) -> float:
-        """
-        Return the time of the listener's clock.
-        """
+        """Return the time of the listener's clock."""
         return self._clock()
 
     # Commit -----------------------------------------------------------------------------------------------------------
@@ -391,9 +387,7 @@ class RecordListener(QueueListener):
     # Flush and close --------------------------------------------------------------------------------------------------
 
     def flush(self, timeout: float | None = None) -> bool:
-        """
-        Commit, on this thread, all rows that are queued now. Return whether that took at most `timeout` seconds.
-        """
+        """Commit, on this thread, all rows that are queued now. Return whether that took at most `timeout` seconds."""
         if timeout is None:
             timeout = self._patience
         deadline = self._clock() + timeout
@@ -408,16 +402,12 @@ class RecordListener(QueueListener):
         return min(self.close_timeout, LOCKED_PATIENCE) if locked else self.close_timeout
 
     def _end(self) -> int:
-        """
-        Return the position behind the last row that is queued now.
-        """
+        """Return the position behind the last row that is queued now."""
         with self.queue.mutex:
             return self.queue.removed + self.queue.queued
 
     def _drain(self, end: int, deadline: float | None) -> bool:
-        """
-        Commit the rows before `end` and the gaps that wait now. Without a deadline, give up at the first failure.
-        """
+        """Commit the rows before `end` and the gaps that wait now. Without a deadline, give up at the first failure."""
         queue = self.queue
         if end <= self._given_up and deadline is not None:
             # `close` has given these rows up, and no others came since: try, but do not wait for them once more. At
@@ -441,9 +431,7 @@ class RecordListener(QueueListener):
         return True
 
     def close(self) -> None:
-        """
-        Stop, write the queued rows, send the last report, and close the file, all within `close_timeout` seconds.
-        """
+        """Stop, write the queued rows, send the last report, and close the file, all within `close_timeout` seconds."""
         self._was_closed = True
         if self._committing_thread == threading.get_ident():
             # A signal handler closes while its own thread commits, which cannot end before it returns. What is queued
@@ -475,9 +463,7 @@ class RecordListener(QueueListener):
             self.outage.note(error)
 
     def _finish(self, deadline: float, *, prune: bool = True) -> None:
-        """
-        Write the queued rows, or drop them at the deadline; report the drops; close the file.
-        """
+        """Write the queued rows, or drop them at the deadline; report the drops; close the file."""
         queue, end = self.queue, self._end()
         if not self._drain(end, deadline):
             said = end <= self._given_up
@@ -562,9 +548,7 @@ class RecordListener(QueueListener):
                 self._forking_thread = None
 
     def after_fork_in_parent(self) -> None:
-        """
-        Go on.
-        """
+        """Go on."""
         if self._forking_thread == threading.get_ident():
             self._forking_thread = None
             self._commit_lock.release()
@@ -580,16 +564,12 @@ class RecordListener(QueueListener):
 
     @property
     def _is_cut_off(self) -> bool:
-        """
-        Whether this process was forked while a commit went on.
-        """
+        """Whether this process was forked while a commit went on."""
         return self._commit_lock.locked() and self._forking_thread != threading.get_ident()
 
     @property
     def leaves_sqlite_stuck(self) -> bool:
-        """
-        Whether another thread, which this process does not have, may have been inside SQLite at the fork.
-        """
+        """Whether another thread, which this process does not have, may have been inside SQLite at the fork."""
         return self._is_cut_off and self._committing_thread != threading.get_ident()
 
 
@@ -597,9 +577,7 @@ _listeners: "weakref.WeakSet[RecordListener]" = weakref.WeakSet()
 
 
 def all_listeners() -> list[RecordListener]:
-    """
-    Return every listener that is alive: a fork and the exit of the interpreter concern them all.
-    """
+    """Return every listener that is alive: a fork and the exit of the interpreter concern them all."""
     while True:
         with contextlib.suppress(RuntimeError):  # one was made in another thread meanwhile
             return list(_listeners)

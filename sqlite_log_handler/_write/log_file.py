@@ -284,9 +284,7 @@ class LogFile:
         return self._look_under_locks()
 
     def _look_under_locks(self) -> sqlite3.DatabaseError | None:
-        """
-        Look again: it is corrupt, or another process is writing its first pages, or was killed while it did.
-        """
+        """Look again: it is corrupt, or another process is writing its first pages, or was killed while it did."""
         with contextlib.closing(connect_read_only(self.real, timeout=self._busy_timeout)) as reading:
             try:
                 is_ours(reading, self.path)
@@ -332,9 +330,7 @@ class LogFile:
         """)
 
     def close(self) -> None:
-        """
-        Close the connection, if it is open; the last one to close writes the WAL back.
-        """
+        """Close the connection, if it is open; the last one to close writes the WAL back."""
         try:
             if self.connection is not None:
                 with self._lock.hold_if_free(self._busy_timeout) as held:
@@ -345,17 +341,13 @@ class LogFile:
             self._lock.close()
 
     def _write_back(self) -> None:
-        """
-        Write the WAL back on this thread: another one may come to close the file, and a disk must not hold it up.
-        """
+        """Write the WAL back on this thread: another one may come to close the file, and a disk must not hold it up."""
         if self.connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def _has_lost_shm(self) -> bool:
-        """
-        Tell whether another -shm, or none, is beside the file and the -wal that the connection has open.
-        """
+        """Tell whether another -shm, or none, is beside the file and the -wal that the connection has open."""
         if not self._wal or not self._files:
             return False
         *files, shm, wal = self._files
@@ -388,9 +380,7 @@ class LogFile:
             forks.keep_open(connection)
 
     def roll_back(self, error: BaseException) -> None:
-        """
-        End a transaction that failed with `error`, and let go of a connection or a file that is of no more use.
-        """
+        """End a transaction that failed with `error`, and let go of a connection or a file that is of no more use."""
         connection = self.connection
         try:
             if connection is not None and connection.in_transaction:
@@ -409,9 +399,7 @@ class LogFile:
                 self._close()
 
     def _move_aside(self, why: object) -> None:
-        """
-        Keep a corrupt file for whoever can mend it, and start anew at the next commit.
-        """
+        """Keep a corrupt file for whoever can mend it, and start anew at the next commit."""
         self._close()
         suffix = time.strftime(".corrupt-%Y%m%dT%H%M%SZ", time.gmtime())
         while os.path.exists(self.real + suffix):
@@ -460,9 +448,7 @@ def _finalize_all() -> None:
 
 
 def _passes(error: BaseException) -> bool:
-    """
-    Tell whether what keeps the file from being opened may be over soon.
-    """
+    """Tell whether what keeps the file from being opened may be over soon."""
     code, number = getattr(error, "sqlite_errorcode", 0), getattr(error, "errno", None)
     if primary_code(error) == sqlite3.SQLITE_CANTOPEN:
         return not _has_descriptors()
@@ -470,9 +456,7 @@ def _passes(error: BaseException) -> bool:
 
 
 def _has_descriptors() -> bool:
-    """
-    Tell whether this process may open as many files as SQLite does: of the lack of one it says CANTOPEN only.
-    """
+    """Tell whether this process may open as many files as SQLite does: of the lack of one it says CANTOPEN only."""
     descriptors: list[int] = []
     try:
         while len(descriptors) < _DESCRIPTORS:
@@ -486,9 +470,7 @@ def _has_descriptors() -> bool:
 
 
 def _may_only_be_read(path: str) -> bool:
-    """
-    Tell whether there is a file that this process may not write to.
-    """
+    """Tell whether there is a file that this process may not write to."""
     there = partial(os.path.exists, path)
     # Asked again, because another process may have moved it aside in between.
     return there() and not os.access(path, os.W_OK, effective_ids=_EFFECTIVE) and there()
@@ -510,9 +492,7 @@ def _create(path: str) -> None:
 
 
 def _statements(script: str) -> list[str]:
-    """
-    Split a script: `executescript` would commit the transaction that the script is to run in.
-    """
+    """Split a script: `executescript` would commit the transaction that the script is to run in."""
     statements, current = [], ""
     for line in script.splitlines():
         current += line + "\n"

@@ -24,9 +24,7 @@ class Operator:
         self._waiting: deque[str] = deque()
 
     def say(self, text: str) -> None:
-        """
-        Write a line now. Not for a thread that holds a lock.
-        """
+        """Write a line now. Not for a thread that holds a lock."""
         line = printable(f"sqlite_log_handler: {self.path}: {text}")
         if logging.raiseExceptions and sys.stderr:
             with contextlib.suppress(Exception):
@@ -34,15 +32,11 @@ class Operator:
                     sys.stderr.write(line + "\n")
 
     def say_later(self, text: str) -> None:
-        """
-        Keep a line until `say_waiting`: the thread that has it holds the commit lock.
-        """
+        """Keep a line until `say_waiting`: the thread that has it holds the commit lock."""
         self._waiting.append(text)
 
     def say_waiting(self) -> None:
-        """
-        Write the lines that wait.
-        """
+        """Write the lines that wait."""
         with contextlib.suppress(IndexError):  # another thread has said the last one
             while self._waiting:
                 self.say(self._waiting.popleft())

@@ -7,9 +7,7 @@ import os
 
 
 def integer(option: str, value: object, minimum: int) -> int:
-    """
-    Return `value` if it is an integer of at least `minimum`.
-    """
+    """Return `value` if it is an integer of at least `minimum`."""
     if not isinstance(value, int) or isinstance(value, bool):
         message = f"{option}={value!r}: must be an integer, {minimum:,} or more"
         raise TypeError(message)
@@ -20,9 +18,7 @@ def integer(option: str, value: object, minimum: int) -> int:
 
 
 def number(option: str, value: object, minimum: float, maximum: float, *, below: bool = False) -> float:
-    """
-    Return `value` as a float if it is in range; `below` leaves out the maximum itself.
-    """
+    """Return `value` as a float if it is in range; `below` leaves out the maximum itself."""
     allowed = f"from {minimum:,} to {'below ' if below else ''}{maximum:,}"
     if not isinstance(value, int | float) or isinstance(value, bool):
         message = f"{option}={value!r}: must be a number {allowed}"
@@ -35,9 +31,7 @@ def number(option: str, value: object, minimum: float, maximum: float, *, below:
 
 
 def level(option: str, value: object) -> int:
-    """
-    Return the number of a level that is given by number or by name.
-    """
+    """Return the number of a level that is given by number or by name."""
     if isinstance(value, int) and not isinstance(value, bool):
         return int(value)
     names = logging.getLevelNamesMapping()
@@ -48,9 +42,7 @@ def level(option: str, value: object) -> int:
 
 
 def path(filename: object) -> str:
-    """
-    Return the absolute path of a database; refuse a name that SQLite would not take for a path.
-    """
+    """Return the absolute path of a database; refuse a name that SQLite would not take for a path."""
     if not isinstance(filename, str | os.PathLike):
         message = f"filename={filename!r}: must be a path (str or os.PathLike)"
         raise TypeError(message)

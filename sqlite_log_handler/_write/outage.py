@@ -33,9 +33,7 @@ class Outage:
         self.last_error: str | None = None
 
     def failed(self, error: BaseException, now: float) -> str | None:
-        """
-        Note a commit that failed; return a line for the operator when that has become an outage.
-        """
+        """Note a commit that failed; return a line for the operator when that has become an outage."""
         self.failures += 1
         self.note(error)
         # A process that waits for its turn keeps trying. With attempts further and further apart, the one that has
@@ -65,22 +63,16 @@ class Outage:
         return f"writing again; {dropped:,} records were dropped since the last commit" if said else None
 
     def note(self, error: BaseException) -> None:
-        """
-        Keep an error that is not of a commit.
-        """
+        """Keep an error that is not of a commit."""
         self.last_error = _shown(error)
 
     def last_commit_age(self, now: float) -> float | None:
-        """
-        Return the seconds since the last commit that succeeded.
-        """
+        """Return the seconds since the last commit that succeeded."""
         return None if self.last_commit is None else now - self.last_commit
 
 
 def _shown(error: BaseException) -> str:
-    """
-    Describe an error. A foreign one may raise when it is shown, and that would end the thread.
-    """
+    """Describe an error. A foreign one may raise when it is shown, and that would end the thread."""
     name = type(error).__name__
     try:
         return f"{name}: {error}"

@@ -46,17 +46,13 @@ _NO_NUMBERS = frozenset(("nan", "inf", "-inf"))
 
 
 def exact(value: object) -> str:
-    """
-    Return `str(value)` as an exact str: an instance of a subclass would take the program's code to the listener.
-    """
+    """Return `str(value)` as an exact str: an instance of a subclass would take the program's code to the listener."""
     text = str(value)
     return text if type(text) is str else str.__str__(text)
 
 
 def shown(render: Callable[[Any], str], value: object) -> str:
-    """
-    Return what `render` makes of a value, or a marker if it raises.
-    """
+    """Return what `render` makes of a value, or a marker if it raises."""
     try:
         return exact(render(value))
     except Exception as error:  # noqa: BLE001 - hostile __str__ and __repr__
@@ -68,16 +64,12 @@ def _not_shown(value: object, error: Exception) -> str:
 
 
 def clean(value: object) -> str:
-    """
-    Return a name as SQLite can keep it, at a length that names have.
-    """
+    """Return a name as SQLite can keep it, at a length that names have."""
     return escape(shown(str, value)[:NAME_LENGTH])
 
 
 def escape(text: str) -> str:
-    r"""
-    Return `text` as SQLite can keep it: NUL and lone surrogates as \x00 and \udc80.
-    """
+    r"""Return `text` as SQLite can keep it: NUL and lone surrogates as \x00 and \udc80."""
     if "\0" in text:
         # SQLite stores it, but length(), LIKE and the shell stop there, so it hides what follows.
         text = text.replace("\0", r"\x00")
@@ -85,9 +77,7 @@ def escape(text: str) -> str:
 
 
 def is_utf8(text: str) -> bool:
-    """
-    Tell whether `text` has no lone surrogates.
-    """
+    """Tell whether `text` has no lone surrogates."""
     if text.isascii():
         return True
     try:
@@ -98,16 +88,12 @@ def is_utf8(text: str) -> bool:
 
 
 def utf8_length(text: str) -> int:
-    """
-    Return the bytes of `text` in UTF-8.
-    """
+    """Return the bytes of `text` in UTF-8."""
     return len(text) if text.isascii() else len(text.encode())
 
 
 class _Short(reprlib.Repr):
-    """
-    Show the arguments of a message that cannot be formatted, and no more of each than a name may have.
-    """
+    """Show the arguments of a message that cannot be formatted, and no more of each than a name may have."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,9 +107,7 @@ short_repr = _Short().repr
 
 
 def shares(sizes: Sequence[int], total: int) -> list[int]:
-    """
-    Share `total` among texts: the short ones get what they need, the long ones the rest in equal parts.
-    """
+    """Share `total` among texts: the short ones get what they need, the long ones the rest in equal parts."""
     limits = [0] * len(sizes)
     for rank, index in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
         limits[index] = total // (len(sizes) - rank)
@@ -132,9 +116,7 @@ def shares(sizes: Sequence[int], total: int) -> list[int]:
 
 
 def cut(text: str, limit: int, length: int) -> str:
-    """
-    Cut to `limit` bytes of UTF-8, the marker included; `length` is the whole text's, in characters.
-    """
+    """Cut to `limit` bytes of UTF-8, the marker included; `length` is the whole text's, in characters."""
     marker = f" <cut: {length} characters>"
     return text.encode()[: max(0, limit - len(marker))].decode(errors="ignore") + marker
 
@@ -183,9 +165,7 @@ def _length(value: object) -> int:
 def _members(
     attributes: dict[str, Any], names: Sequence[str], room: int, *, fairly: bool
 ) -> tuple[dict[str, str], int]:
-    """
-    Write the attributes called `names`, in that order; each may take what is left, or its fair share of that.
-    """
+    """Write the attributes called `names`, in that order; each may take what is left, or its fair share of that."""
     json = _Json()
     parts: dict[str, str] = {}
     left = room - _MARKER
@@ -241,9 +221,7 @@ class _Json:
             return self._text(_not_shown(value, error))
 
     def _text(self, text: str, hidden: int = 0) -> str:
-        """
-        Write as much of a text as there is room for; `hidden` characters more were not even looked at.
-        """
+        """Write as much of a text as there is room for; `hidden` characters more were not even looked at."""
         kept = escape(text[: self.room])
         written = json_text(kept)
         size = utf8_length(written)
@@ -260,9 +238,7 @@ class _Json:
         return written
 
     def _digits(self, value: float) -> str:
-        """
-        Write a number; of a subclass as the number that it is, as JSON does.
-        """
+        """Write a number; of a subclass as the number that it is, as JSON does."""
         if isinstance(value, int):
             if value.bit_length() > _INTEGER_BITS:
                 raise OverflowError
@@ -279,9 +255,7 @@ class _Json:
         return digits
 
     def _within(self, value: Any) -> str:
-        """
-        Write a list or a dict, unless it stands in itself, or too deep.
-        """
+        """Write a list or a dict, unless it stands in itself, or too deep."""
         if id(value) in self._around or len(self._around) == _DEEPEST:
             raise RecursionError
         self._around.add(id(value))
@@ -321,9 +295,7 @@ class _Json:
         return "{" + ", ".join(written) + "}"
 
     def key(self, name: object) -> str:
-        """
-        Write the name of a member, as JSON writes the keys of a dict.
-        """
+        """Write the name of a member, as JSON writes the keys of a dict."""
         if isinstance(name, str):
             if len(name) > NAME_LENGTH:
                 self.marks |= TRUNCATED

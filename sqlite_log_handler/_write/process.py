@@ -33,9 +33,7 @@ class _Exit:
         self.forget()
 
     def forget(self) -> None:
-        """
-        Begin anew: for `__init__`, and for a forked child.
-        """
+        """Begin anew: for `__init__`, and for a forked child."""
         self.begun = False
         self._registered_in_child = False
 
@@ -48,9 +46,7 @@ class _Exit:
                 listener.drop_report.let_exit()
 
     def register_in_child(self) -> None:
-        """
-        Be called at the end of a multiprocessing child: up to Python 3.12 it runs no atexit callback.
-        """
+        """Be called at the end of a multiprocessing child: up to Python 3.12 it runs no atexit callback."""
         # A child of multiprocessing has both. Nothing is imported here: a program may be unable to, after a chroot.
         process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
         if self._registered_in_child or process is None or util is None:
@@ -103,9 +99,7 @@ def _after_fork_in_child() -> None:
 
 
 def retire(listener: RecordListener) -> None:
-    """
-    End a listener whose handler nobody has any more.
-    """
+    """End a listener whose handler nobody has any more."""
     begin_anew()
     listener.retire()
 
@@ -115,9 +109,7 @@ _GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def begin_anew() -> None:
-    """
-    Do what the hook of a child does, if this process is one and no hook has run.
-    """
+    """Do what the hook of a child does, if this process is one and no hook has run."""
     if not row.is_new_process():
         return
     held = False

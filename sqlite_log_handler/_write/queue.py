@@ -91,9 +91,7 @@ class Closed(Exception):  # noqa: N818 - a state, as queue.Full is
 
 
 class Commit(NamedTuple):
-    """
-    The content of one transaction: rows copied from the head of the queue, and the gaps among them.
-    """
+    """The content of one transaction: rows copied from the head of the queue, and the gaps among them."""
 
     rows: Sequence[Any]
     gaps: Sequence[PendingGap] = ()
@@ -178,25 +176,19 @@ class RecordQueue(queue.Queue[Any]):
 
     @property
     def queued(self) -> int:
-        """
-        Rows that wait for their commit.
-        """
+        """Rows that wait for their commit."""
         return len(self.queue) + len(self._leaving)
 
     @property
     def queued_size(self) -> int:
-        """
-        Their size in SIZE_UNITs.
-        """
+        """Their size in SIZE_UNITs."""
         with self.mutex:
             self._count_rows()
             return self._size()
 
     @property
     def removed(self) -> int:
-        """
-        Rows that left the queue, written or dropped: the position of the head.
-        """
+        """Rows that left the queue, written or dropped: the position of the head."""
         return self._gone[0]
 
     # The side of those who log ----------------------------------------------------------------------------------------
@@ -259,9 +251,7 @@ class RecordQueue(queue.Queue[Any]):
         self.wake()
 
     def _admit(self, item: Any, levelno: int, size: int) -> bool:
-        """
-        Queue a row or drop it, whatever is on its way; the mutex is held.
-        """
+        """Queue a row or drop it, whatever is on its way; the mutex is held."""
         if self.closed:
             raise Closed
         self._count_rows()
@@ -319,16 +309,12 @@ class RecordQueue(queue.Queue[Any]):
                 mutex.release()
 
     def contend(self, row: Sequence[Any]) -> None:
-        """
-        Count a row as dropped for which nobody could be asked: in one step, and without the mutex.
-        """
+        """Count a row as dropped for which nobody could be asked: in one step, and without the mutex."""
         self.ledger.contended.append(("contended", row[LEVELNO], row[CREATED], row[SOURCE][0]))
         self.wake()
 
     def holds(self, item: Any) -> bool:
-        """
-        Tell whether this very row is queued. Looks at the last ones first.
-        """
+        """Tell whether this very row is queued. Looks at the last ones first."""
         with self.mutex:
             self._put_back()
             while True:
@@ -336,16 +322,12 @@ class RecordQueue(queue.Queue[Any]):
                     return any(row is item for row in reversed(self.queue))
 
     def renew_wakeup(self) -> None:
-        """
-        Make the lock that a listener waits on; it is held except from a wake-up until the listener takes it.
-        """
+        """Make the lock that a listener waits on; it is held except from a wake-up until the listener takes it."""
         self.wakeup = threading.Lock()
         self.wakeup.acquire()
 
     def wake(self) -> None:
-        """
-        Wake the listener. Safe from anywhere: a signal handler, a `__del__`, with or without the mutex.
-        """
+        """Wake the listener. Safe from anywhere: a signal handler, a `__del__`, with or without the mutex."""
         if self.wakeup.locked():
             with suppress(RuntimeError):  # somebody else was faster: it is awake
                 self.wakeup.release()
@@ -353,9 +335,7 @@ class RecordQueue(queue.Queue[Any]):
     # Admission, with the mutex held -----------------------------------------------------------------------------------
 
     def _count_rows(self) -> None:
-        """
-        Count the rows that came the quick way since the last time, which uses up their permits.
-        """
+        """Count the rows that came the quick way since the last time, which uses up their permits."""
         while True:
             settled = self._settled
             came = self._gone[0] + len(self._leaving) + len(self.queue)
@@ -373,9 +353,7 @@ class RecordQueue(queue.Queue[Any]):
         return self._settled[1] - self._gone[1]
 
     def _refusal(self, levelno: int, logger: str) -> str | None:
-        """
-        Return the cause for which records of this level and logger are refused unseen, if they are.
-        """
+        """Return the cause for which records of this level and logger are refused unseen, if they are."""
         if self._level is not ANY and levelno < self._level:
             return self._full
         if self._pressed:
@@ -386,9 +364,7 @@ class RecordQueue(queue.Queue[Any]):
         return None
 
     def _lack(self, levelno: int) -> str | None:
-        """
-        Return what the arriving row lacks room in, if it does; then `admits` is narrowed.
-        """
+        """Return what the arriving row lacks room in, if it does; then `admits` is narrowed."""
         reserved = levelno >= self._reserve_levelno
         rows, size = self._room(reserved=reserved)
         if rows < 0 or size < 0:
@@ -401,24 +377,18 @@ class RecordQueue(queue.Queue[Any]):
         return full if self._has_shares else self._narrow_admission(reserved=reserved, full=full)
 
     def _left(self, *, reserved: bool) -> tuple[int, int]:
-        """
-        Return the rows, and their size, for which there is room beside those queued and those that have a permit.
-        """
+        """Return the rows, and their size, for which there is room beside those queued and those that have a permit."""
         permits = self._granted - self._settled[0]
         rows, size = (self.capacity, self.capacity_size) if reserved else (self._open_capacity, self._open_size)
         return rows - self.queued - permits, size - self._size() - permits * _QUICK_SIZE
 
     def _room(self, *, reserved: bool) -> tuple[int, int]:
-        """
-        Return the same without what those take that arrive: below 0 if these do not fit.
-        """
+        """Return the same without what those take that arrive: below 0 if these do not fit."""
         rows, size = self._left(reserved=reserved)
         return rows - self._arriving, size - self._arriving_size
 
     def _narrow_admission(self, *, reserved: bool, full: str) -> str:
-        """
-        Take no more rows of this kind because one did not fit: else smaller ones would be let in behind it.
-        """
+        """Take no more rows of this kind because one did not fit: else smaller ones would be let in behind it."""
         self._full = full
         self._refusals = {}
         self._revoke(self._permits)
@@ -431,9 +401,7 @@ class RecordQueue(queue.Queue[Any]):
         return full
 
     def _narrow(self) -> None:
-        """
-        Take only as much as there is room for by the numbers, and under pressure as each logger has a share in.
-        """
+        """Take only as much as there is room for by the numbers, and under pressure as each logger has a share in."""
         if self.queued < self._calm_capacity and self._size() < self._calm_size:
             return
         self._revoke(self._permits)
@@ -449,9 +417,7 @@ class RecordQueue(queue.Queue[Any]):
             self.admits, self._level, self._full, self._refusals = NONE if self._pressed else level, level, full, {}
 
     def _review(self) -> None:
-        """
-        Decide anew what is admitted, from the numbers alone.
-        """
+        """Decide anew what is admitted, from the numbers alone."""
         self._count_rows()
         if self.queued < self._calm_capacity and self._size() < self._calm_size:
             self._pressed = False
@@ -461,9 +427,7 @@ class RecordQueue(queue.Queue[Any]):
         self._grant()
 
     def _grant(self) -> None:
-        """
-        Hand out the next permits, in place of those that are left.
-        """
+        """Hand out the next permits, in place of those that are left."""
         left = self._permits
         self._revoke(left)
         count = 0
@@ -482,9 +446,7 @@ class RecordQueue(queue.Queue[Any]):
             self._permits, self._granted = permits, self._granted + count
 
     def _revoke(self, permits: Iterable[bool]) -> None:
-        """
-        Take back the permits that nobody has taken; those that somebody has are still good.
-        """
+        """Take back the permits that nobody has taken; those that somebody has are still good."""
         # Unpacked, because no signal handler comes between that and the store.
         (left,) = map(sum, (permits,))
         self._granted -= left
@@ -497,68 +459,50 @@ class RecordQueue(queue.Queue[Any]):
 
     @property
     def pending(self) -> bool:
-        """
-        Whether there is anything to commit or to report, or a row about to come that wakes nobody.
-        """
+        """Whether there is anything to commit or to report, or a row about to come that wakes nobody."""
         return bool(self.queued or self.ledger.gaps or self.unreported or self._granted > self._settled[0])
 
     @property
     def oldest_created(self) -> float | None:
-        """
-        When the record at the head was made, in seconds since 1970; None when nothing waits.
-        """
+        """When the record at the head was made, in seconds since 1970; None when nothing waits."""
         with self.mutex:
             head = self._head(1)
         return head[0][CREATED] if head else None
 
     @property
     def unreported(self) -> bool:
-        """
-        Whether there were drops since `take_drops`.
-        """
+        """Whether there were drops since `take_drops`."""
         return self.ledger.unreported
 
     @property
     def commit_due(self) -> bool:
-        """
-        Whether a commit is due before the oldest row has reached its age.
-        """
+        """Whether a commit is due before the oldest row has reached its age."""
         return self.urgent or self.queued >= self._batch_size
 
     @property
     def nearly_empty(self) -> bool:
-        """
-        Whether there is time for other things than commits.
-        """
+        """Whether there is time for other things than commits."""
         return self.queued <= self.capacity // 10
 
     def open(self) -> None:
-        """
-        Admit rows: there is somebody to commit them.
-        """
+        """Admit rows: there is somebody to commit them."""
         with self.mutex:
             self.closed = False
             self._review()
 
     def close(self) -> None:
-        """
-        Admit nothing, so that the next caller who logs asks for a listener.
-        """
+        """Admit nothing, so that the next caller who logs asks for a listener."""
         with self.mutex:
             self.closed = True
             self._review()
 
     def settle(self) -> None:
-        """
-        Look anew at what is admitted: a row that found no room may have narrowed it.
-        """
+        """Look anew at what is admitted: a row that found no room may have narrowed it."""
         with self.mutex:
             self._review()
 
     def begin_commit(self, max_size: int) -> Commit:
-        """
-        Copy a batch from the head: `batch_size` rows at most, and `max_size` SIZE_UNITs, but one row at least.
-        """
+        """Copy a batch from the head: `batch_size` rows at most, and `max_size` SIZE_UNITs, but one row at least."""
         with self.mutex:
             self.urgent = False
             rows = self._head(self._batch_size)
@@ -590,9 +534,7 @@ class RecordQueue(queue.Queue[Any]):
             self.ledger.end_commit()
 
     def abort_commit(self) -> None:
-        """
-        The transaction failed: its rows and gaps are still here, in order, and nothing has changed.
-        """
+        """The transaction failed: its rows and gaps are still here, in order, and nothing has changed."""
         with self.mutex:
             self._rows_in_commit = self.ledger.gaps_in_commit = 0
 
@@ -615,9 +557,7 @@ class RecordQueue(queue.Queue[Any]):
             dropped += len(rows)
 
     def _head(self, count: int) -> list[Any]:
-        """
-        Copy the first rows, all of them counted; the mutex is held.
-        """
+        """Copy the first rows, all of them counted; the mutex is held."""
         self._put_back()
         while True:
             self._count_rows()
@@ -661,55 +601,41 @@ class RecordQueue(queue.Queue[Any]):
             self._review()
 
     def _put_back(self) -> None:
-        """
-        Put back what was taken off the head by a removal that did not come to its end.
-        """
+        """Put back what was taken off the head by a removal that did not come to its end."""
         if self._leaving:
             self.queue.extendleft(starmap(self._leaving.pop, repeat((), len(self._leaving))))
 
     # Reports ----------------------------------------------------------------------------------------------------------
 
     def take_drops(self) -> PendingGap | None:
-        """
-        Hand over the drops since the last call, to be reported and then given to `add_gap`.
-        """
+        """Hand over the drops since the last call, to be reported and then given to `add_gap`."""
         with self.mutex:
             self._review()
             return self.ledger.take_drops(self.removed + self.queued)
 
     def add_gap(self, gap: PendingGap) -> None:
-        """
-        Have a reported gap written with the next commit.
-        """
+        """Have a reported gap written with the next commit."""
         with self.mutex:
             self.ledger.add_gap(gap)
 
     @property
     def last_gap(self) -> PendingGap | None:
-        """
-        The latest of the gaps that wait for the database.
-        """
+        """The latest of the gaps that wait for the database."""
         with self.mutex:
             return self.ledger.gaps[-1] if self.ledger.gaps else None
 
     def holds_gap(self, gap: PendingGap | None) -> bool:
-        """
-        Tell whether this very gap waits for the database.
-        """
+        """Tell whether this very gap waits for the database."""
         with self.mutex:
             return any(waiting is gap for waiting in self.ledger.gaps)
 
     @property
     def dropped_total(self) -> int:
-        """
-        Records dropped since the queue is there, those included that no report has counted yet.
-        """
+        """Records dropped since the queue is there, those included that no report has counted yet."""
         return self.ledger.dropped_total
 
     def books(self) -> dict[str, Any]:
-        """
-        Return one consistent snapshot.
-        """
+        """Return one consistent snapshot."""
         with self.mutex:
             self._count_rows()
             self.ledger.collect(self.removed + self.queued)
@@ -743,9 +669,7 @@ class RecordQueue(queue.Queue[Any]):
         raise NotImplementedError(message)
 
     def task_done(self) -> None:
-        """
-        Do nothing: a row is done when its commit is.
-        """
+        """Do nothing: a row is done when its commit is."""
 
     def _qsize(self) -> int:
         return self.queued

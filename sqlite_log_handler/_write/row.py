@@ -126,9 +126,7 @@ _default_formatter = logging.Formatter()
 
 
 def _standard_get_message() -> Any:
-    """
-    Return what `LogRecord.getMessage` is in the standard library; None if a program has replaced it already.
-    """
+    """Return what `LogRecord.getMessage` is in the standard library; None if a program has replaced it already."""
     function = LogRecord.getMessage
     code = getattr(function, "__code__", None)
     return function if code and code.co_filename == logging.getLogger.__code__.co_filename else None
@@ -292,9 +290,7 @@ def _flat_attributes(values: dict[str, Any], max_bytes: int) -> str | None:
 
 
 def _learn_key(name: object) -> str | None:
-    """
-    Remember a name of an attribute; None for one that has to be looked at each time.
-    """
+    """Remember a name of an attribute; None for one that has to be looked at each time."""
     if type(name) is not str or len(name) > _SHORT_NAME or not name.isascii() or name in _SPECIAL:
         return None
     if len(_keys) >= _INTERNED:
@@ -304,9 +300,7 @@ def _learn_key(name: object) -> str | None:
 
 
 def marker_row(record: logging.LogRecord, error: BaseException) -> PackedRow:
-    """
-    Build the row of a record that could not be kept. Calls no code but ours.
-    """
+    """Build the row of a record that could not be kept. Calls no code but ours."""
     try:
         values = object.__getattribute__(record, "__dict__")
     except AttributeError:
@@ -402,9 +396,7 @@ def _build_slowly(  # noqa: C901 - a list of fields, one after the other
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
-    """
-    Return what was given as `extra`, or set on the record by a filter or a factory; without private names.
-    """
+    """Return what was given as `extra`, or set on the record by a filter or a factory; without private names."""
     values = record.__dict__
     names: Iterator[str] = islice(values, _PLAIN_LENGTH - 1, None)
     if next(names, None) is not _LAST_PLAIN or type(record) is not LogRecord:
@@ -437,17 +429,13 @@ def _context(event: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _raised(event: dict[Any, Any]) -> Any:
-    """
-    Return what structlog was given as `exc_info`: it stays in the dict, for a processor that renders it.
-    """
+    """Return what structlog was given as `exc_info`: it stays in the dict, for a processor that renders it."""
     exc_info = event.get("exc_info")
     return exc_info if exc_info is True or isinstance(exc_info, BaseException | tuple) else None
 
 
 def _without_traceback(record: logging.LogRecord) -> logging.LogRecord:
-    """
-    Return what a formatter shall see: it would put the traceback into the message.
-    """
+    """Return what a formatter shall see: it would put the traceback into the message."""
     if record.exc_info or record.exc_text or record.stack_info:
         record = copy.copy(record)
         record.exc_info = record.exc_text = record.stack_info = None
@@ -497,9 +485,7 @@ def _bare_traceback(name: str, exc_info: Any) -> str:
 
 
 def _memory(text: str | None) -> int:
-    """
-    Return the bytes that a queued text takes: SQLite makes CPython keep the UTF-8 of a text that is not ASCII.
-    """
+    """Return the bytes that a queued text takes: SQLite makes CPython keep the UTF-8 of a text that is not ASCII."""
     if text is None:
         return 0
     return _TEXT_BYTES + (len(text) if text.isascii() else text.__sizeof__() + utf8_length(text))
@@ -509,16 +495,12 @@ def _memory(text: str | None) -> int:
 
 
 def integer(value: object, default: int = 0) -> int:
-    """
-    Return `value` if SQLite can keep it as an integer, else `default`.
-    """
+    """Return `value` if SQLite can keep it as an integer, else `default`."""
     return int(value) if isinstance(value, int) and -(2**63) <= value < 2**63 else default
 
 
 def microseconds(created: object) -> int:
-    """
-    Return a time as the file has it; 0 for one that is none.
-    """
+    """Return a time as the file has it; 0 for one that is none."""
     return round(_created(created)[0] * 1e6)
 
 
@@ -540,9 +522,7 @@ def _clean_source(key: tuple[Any, ...]) -> Source:
 
 
 def _kept(site: tuple[Any, ...], template: str) -> str:
-    """
-    Return the template that stands for a record in the file: cut, or "" where the program makes up templates.
-    """
+    """Return the template that stands for a record in the file: cut, or "" where the program makes up templates."""
     template = template[:NAME_LENGTH]
     if (*site, template) not in _templates:
         if _has_enough_templates(site):
@@ -579,9 +559,7 @@ def _clean_thread(key: tuple[Any, ...]) -> Thread:
 
 
 def _remember_call_site(record: logging.LogRecord, template: str) -> tuple[int, Source, Thread] | None:
-    """
-    Remember that a call site logs from a thread, if both are interned; what is None has to go the long way.
-    """
+    """Remember that a call site logs from a thread, if both are interned; what is None has to go the long way."""
     site = (record.name, record.pathname, record.lineno, record.funcName)
     thread_key = (record.process, record.processName, record.thread, record.threadName)
     source_key = (*site, template[:NAME_LENGTH])
@@ -612,16 +590,12 @@ class NewProcess(BaseException):  # not an Exception, which `make_row` would tur
 
 
 def is_new_process() -> bool:
-    """
-    Tell whether this process was forked since `begin_anew`.
-    """
+    """Tell whether this process was forked since `begin_anew`."""
     return os.getpid() != process_id
 
 
 def begin_anew() -> None:
-    """
-    Begin anew in a forked child: a record without a process (`logging.logProcesses = False`) is of this one now.
-    """
+    """Begin anew in a forked child: a record without a process (`logging.logProcesses = False`) is of this one now."""
     global process_id  # noqa: PLW0603 - there is one process
     _threads.clear()
     _known.clear()
@@ -629,16 +603,12 @@ def begin_anew() -> None:
 
 
 def _is_plain(key: tuple[Any, ...]) -> bool:
-    """
-    Tell whether a key is short and of exact types: others may have a __hash__ of their own, and would stay alive.
-    """
+    """Tell whether a key is short and of exact types: others may have a __hash__ of their own, and would stay alive."""
     return all(type(part) in _PLAIN_TYPES and (type(part) is not str or len(part) <= NAME_LENGTH) for part in key)
 
 
 def _interned(known: dict[Any, Any], key: tuple[Any, ...], make: Callable[[tuple[Any, ...]], Any]) -> tuple[Any, int]:
-    """
-    Return the one tuple for `key`, and what it adds to the memory of this row: nothing, unless it is new.
-    """
+    """Return the one tuple for `key`, and what it adds to the memory of this row: nothing, unless it is new."""
     plain = _is_plain(key)
     value = known.get(key) if plain else None  # one lookup: another thread may clear it
     if value is not None:

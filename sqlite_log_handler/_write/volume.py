@@ -55,9 +55,7 @@ ON CONFLICT DO UPDATE SET count = count + excluded.count
 
 
 def fold(connection: sqlite3.Connection) -> None:
-    """
-    Fold all rows behind the mark, in the transaction that is open.
-    """
+    """Fold all rows behind the mark, in the transaction that is open."""
     connection.execute(_FOLD)
     connection.execute(_MOVE)
 
@@ -79,9 +77,7 @@ def unfolded_up_to(connection: sqlite3.Connection, last_id: int, most_lines: int
 
 
 def add(connection: sqlite3.Connection, counted: list[tuple[Any, ...]], last_id: int) -> int:
-    """
-    Fold what `unfolded_up_to` has counted; return how many bytes longer the table may be.
-    """
+    """Fold what `unfolded_up_to` has counted; return how many bytes longer the table may be."""
     if counted:
         connection.executemany(_ADD, counted)
         connection.execute(_MOVE_TO, {"last_id": last_id})
@@ -89,8 +85,6 @@ def add(connection: sqlite3.Connection, counted: list[tuple[Any, ...]], last_id:
 
 
 def add_drops(connection: sqlite3.Connection, **drops: object) -> None:
-    """
-    Count dropped records, in the transaction that is open: their cause, logger, level, count, and since_us.
-    """
+    """Count dropped records, in the transaction that is open: their cause, logger, level, count, and since_us."""
     connection.execute(_DROPPED, drops)
     connection.execute(_DROP_TOTAL, drops)

@@ -80,16 +80,12 @@ class Writer:
         self._inserter: Inserter | None = None
 
     def forget(self, *, lost: bool, interrupted: bool) -> None:
-        """
-        Start anew in a forked child, see `LogFile.forget`.
-        """
+        """Start anew in a forked child, see `LogFile.forget`."""
         self.file.forget(lost=lost, interrupted=interrupted)
         self._begin()
 
     def close(self) -> None:
-        """
-        Close the file.
-        """
+        """Close the file."""
         self._inserter = None
         self.file.close()
 
@@ -215,9 +211,7 @@ class Writer:
 
 
 def _stands(inserter: Inserter) -> bool:
-    """
-    Tell whether the interrupted transaction is in the file: COMMIT may have returned already.
-    """
+    """Tell whether the interrupted transaction is in the file: COMMIT may have returned already."""
     connection, last_id = inserter.connection, inserter.last_id
     if connection.in_transaction or not last_id:
         return False

@@ -31,9 +31,7 @@ _EXACT: Final = 2**53
 
 
 class UnknownRowError(LookupError):
-    """
-    The log has no row with the id that a request asks for: it was pruned, or was never there.
-    """
+    """The log has no row with the id that a request asks for: it was pruned, or was never there."""
 
 
 def rows(log: LogReader, query: Query) -> Answer:
@@ -67,9 +65,7 @@ def rows(log: LogReader, query: Query) -> Answer:
 def _gaps_beside(
     log: LogReader, filters: Filters, found: list[Row], *, order: str, complete: bool
 ) -> list[dict[str, Any]]:
-    """
-    Return the gaps that stand before, between and behind the rows of a page; each gap is on one page only.
-    """
+    """Return the gaps that stand before, between and behind the rows of a page; each gap is on one page only."""
     bounds: Filters = {**filters}
     if found and not complete:
         if order == "newest":
@@ -85,9 +81,7 @@ def _gaps_beside(
 
 
 def _line(row: Row) -> dict[str, Any]:
-    """
-    Return what a list shows of a row.
-    """
+    """Return what a list shows of a row."""
     message = str(row.message)
     return {
         "id": row.id,
@@ -103,9 +97,7 @@ def _line(row: Row) -> dict[str, Any]:
 
 
 def row(log: LogReader, query: Query) -> Answer:
-    """
-    Answer one row whole, and which run of the program it is of.
-    """
+    """Answer one row whole, and which run of the program it is of."""
     id_ = query.number("id")
     query.finish()
     if id_ is None:
@@ -138,9 +130,7 @@ def _text_of(found: Row) -> Iterator[str]:
 
 
 def histogram(log: LogReader, query: Query) -> Answer:
-    """
-    Answer how much was logged over time, by level, and how much was dropped.
-    """
+    """Answer how much was logged over time, by level, and how much was dropped."""
     filters = query.filters()
     bucket = query.text("bucket")
     most = query.number("most", least=2, most=_MOST_BUCKETS) or 120
@@ -149,9 +139,7 @@ def histogram(log: LogReader, query: Query) -> Answer:
 
 
 def top(log: LogReader, query: Query) -> Answer:
-    """
-    Answer who logs most.
-    """
+    """Answer who logs most."""
     filters = query.filters()
     by: Any = query.text("by") or "logger"
     lines = query.number("lines", least=1, most=_MOST_GROUPS) or 10
@@ -161,9 +149,7 @@ def top(log: LogReader, query: Query) -> Answer:
 
 
 def gaps(log: LogReader, query: Query) -> Answer:
-    """
-    Answer what is missing from the log, the latest last.
-    """
+    """Answer what is missing from the log, the latest last."""
     filters = query.filters()
     lines = query.number("lines", least=1, most=_MOST_ROWS) or _MOST_ROWS
     query.finish()
@@ -172,9 +158,7 @@ def gaps(log: LogReader, query: Query) -> Answer:
 
 
 def stats(log: LogReader, query: Query) -> Answer:
-    """
-    Answer what there is in the log, and the time of this machine.
-    """
+    """Answer what there is in the log, and the time of this machine."""
     query.finish()
     return {**dataclasses.asdict(log.stats()), "schema": log.schema, "notice": log.notice, "now_us": _now_us()}
 
@@ -194,9 +178,7 @@ ANSWERS: Final[Mapping[str, Callable[[LogReader, Query], Answer]]] = {
 
 
 def exact(value: Any) -> Any:
-    """
-    Return `value` with each whole number that JavaScript would round as a text.
-    """
+    """Return `value` with each whole number that JavaScript would round as a text."""
     if isinstance(value, dict):
         return {str(key): exact(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -113,9 +113,7 @@ async def _metrics(logs: Logs, _: Request) -> Response:
 
 
 async def _ask(logs: Logs, name: str, request: Request) -> Response:
-    """
-    Answer one question of the page.
-    """
+    """Answer one question of the page."""
     query = Query([*request.query_params.multi_items(), *request.path_params.items()])
     try:
         path = logs.path_of(query.text("file"))
@@ -138,9 +136,7 @@ def _read(path: str, question: Callable[[LogReader, Query], Answer], query: Quer
 
 
 async def _until_gone(request: Request, ask: Callable[[list[LogReader]], Answer]) -> Answer | None:
-    """
-    Run `ask` on a thread, and interrupt it when the browser has gone; then there is no answer.
-    """
+    """Run `ask` on a thread, and interrupt it when the browser has gone; then there is no answer."""
     opened: list[LogReader] = []
     answers: list[Answer] = []
     errors: list[BaseException] = []
@@ -174,9 +170,7 @@ async def _until_gone(request: Request, ask: Callable[[list[LogReader]], Answer]
 
 
 def _tag_of(path: str) -> str | None:
-    """
-    Return a tag that is another after each change of the log; None when it cannot be told.
-    """
+    """Return a tag that is another after each change of the log; None when it cannot be told."""
     path = os.path.realpath(path)
     parts: list[int] = []
     for name in (path, path + "-wal"):

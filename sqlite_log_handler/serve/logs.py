@@ -10,9 +10,7 @@ _SUFFIX: Final = ".db"
 
 
 class UnknownLogError(LookupError):
-    """
-    A request names a log that the server does not show.
-    """
+    """A request names a log that the server does not show."""
 
 
 class Logs:
@@ -32,9 +30,7 @@ class Logs:
         self._paths = [os.path.abspath(os.fsdecode(path)) for path in paths]
 
     def by_name(self) -> dict[str, str]:
-        """
-        Return the path of each log by its name, in the order in which they were given.
-        """
+        """Return the path of each log by its name, in the order in which they were given."""
         files = list(dict.fromkeys(file for path in self._paths for file in _files_at(path)))
         names = [os.path.basename(file) for file in files]
         parts = 1

@@ -35,9 +35,7 @@ class Query:
             self._values.setdefault(name, []).append(value)
 
     def text(self, name: str) -> str | None:
-        """
-        Take a parameter that is given once at most.
-        """
+        """Take a parameter that is given once at most."""
         values = self._values.pop(name, [])
         if len(values) > 1:
             message = f"{name} is given {len(values)} times: give it once"
@@ -45,9 +43,7 @@ class Query:
         return values[0] if values else None
 
     def number(self, name: str, *, least: int | None = None, most: int | None = None) -> int | None:
-        """
-        Take a whole number.
-        """
+        """Take a whole number."""
         text = self.text(name)
         if text is None:
             return None
@@ -62,9 +58,7 @@ class Query:
         return number
 
     def filters(self) -> Filters:
-        """
-        Take all filters.
-        """
+        """Take all filters."""
         found: dict[str, Any] = {filter_: self.text(name) for name, filter_ in _TEXTS.items()}
         found |= {filter_: self.number(name) for name, filter_ in _NUMBERS.items()}
         found |= {filter_: self._values.pop(name, None) for name, filter_ in _LISTS.items()}
@@ -73,18 +67,14 @@ class Query:
         return cast("Filters", given)
 
     def finish(self) -> None:
-        """
-        Refuse what nobody took.
-        """
+        """Refuse what nobody took."""
         if self._values:
             message = f"there is no parameter {min(self._values)!r}"
             raise FilterError(message)
 
 
 def _without(texts: list[str] | None) -> dict[str, list[Any]] | None:
-    """
-    Read `thread=worker-1` and the like: what must not hold.
-    """
+    """Read `thread=worker-1` and the like: what must not hold."""
     if not texts:
         return None
     found: dict[str, list[Any]] = {}

@@ -38,9 +38,7 @@ BENCHMARKS = {
 
 
 def main() -> int:
-    """
-    Run what the command line names. Returns 0, or 1 when something that was logged could not be found again.
-    """
+    """Run what the command line names. Returns 0, or 1 when something that was logged could not be found again."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all by default")
     parser.add_argument("--rounds", type=int, help="rounds of each comparison")

@@ -46,9 +46,7 @@ FLOOR, OURS, REFUSED, STDLIB = "floor", "accepted", "refused", "QueueHandler, Qu
 
 
 def run(report: Report, options: Options) -> None:
-    """
-    Measure calls in all shapes, from several threads, one by one, and while the database is locked.
-    """
+    """Measure calls in all shapes, from several threads, one by one, and while the database is locked."""
     with folder() as path:
         pure = Pure(path, report)
         try:
@@ -61,9 +59,7 @@ def run(report: Report, options: Options) -> None:
 
 
 class Pure:
-    """
-    Handlers that nobody consumes from, each made fresh for a burst, and asked afterwards how many records it has.
-    """
+    """Handlers that nobody consumes from, each made fresh for a burst, and asked afterwards how many records it has."""
 
     def __init__(self, path: str, report: Report) -> None:
         self._report = report
@@ -81,9 +77,7 @@ class Pure:
         }
 
     def burst(self, case: str, shape: Callable[[Any, int], None], count: int, threads: int = 1) -> float:
-        """
-        Log so often from each thread; return nanoseconds per call.
-        """
+        """Log so often from each thread; return nanoseconds per call."""
         handler, found = self.cases[case]()
         logger = logger_with(handler)
         seconds = in_threads(threads, lambda _: shape(logger, count))
@@ -129,9 +123,7 @@ class Pure:
         return handler, found
 
     def close(self) -> None:
-        """
-        Close what was opened; the rows of the bursts are not to be written.
-        """
+        """Close what was opened; the rows of the bursts are not to be written."""
         for handler in (self._ours, self._full):
             handler.queue.reset()
             handler.close()
@@ -238,9 +230,7 @@ def _running(report: Report, options: Options, path: str) -> None:
 
 
 def _timed(logger: Any, count: int, pace: float, stop: Callable[[], bool] = lambda: False) -> list[float]:
-    """
-    Time each call, in microseconds. `pace` is the seconds slept after every 5 calls; 0 is none.
-    """
+    """Time each call, in microseconds. `pace` is the seconds slept after every 5 calls; 0 is none."""
     now, info, times = time.perf_counter_ns, logger.info, []
     for number in range(count):
         begin = now()
@@ -292,9 +282,7 @@ def _latencies(report: Report, options: Options, path: str) -> None:
 
 
 def _locked_and_not(report: Report, options: Options, path: str) -> list[tuple[list[float], list[float]]]:
-    """
-    Log at 2,000 to 5,000 calls a second, by turns while another process locks the database and while it does not.
-    """
+    """Log at 2,000 to 5,000 calls a second, by turns while another process locks the database and while it does not."""
     seconds = options.pick(10.0, 2.0)
     pairs = []
     p999: dict[str, list[float]] = {"locked": [], "unlocked": []}

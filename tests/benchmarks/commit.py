@@ -30,9 +30,7 @@ _SQL = (
 
 
 def run(report: Report, options: Options) -> None:
-    """
-    Commit beside no, one and four threads that burn CPU.
-    """
+    """Commit beside no, one and four threads that burn CPU."""
     records = list(realistic(COUNT))
     for threads in (0, 1, 4):
         samples = _compare(report, records, threads, options.times(15 if threads == 0 else 7, 2))

@@ -27,9 +27,7 @@ Samples = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Options:
-    """
-    What the command line says.
-    """
+    """What the command line says."""
 
     rounds: int | None = None
     quick: bool = False
@@ -37,23 +35,17 @@ class Options:
     images: str = str(ROOT / "docs" / "images")
 
     def times(self, full: int, quick: int) -> int:
-        """
-        Return how many rounds to do.
-        """
+        """Return how many rounds to do."""
         return self.rounds or (quick if self.quick else full)
 
     def pick(self, full: Any, quick: Any) -> Any:
-        """
-        Return the first, or with --quick the second.
-        """
+        """Return the first, or with --quick the second."""
         return quick if self.quick else full
 
 
 @dataclass(frozen=True)
 class Bound:
-    """
-    A bound, and what was measured. The median decides.
-    """
+    """A bound, and what was measured. The median decides."""
 
     benchmark: str
     what: str
@@ -65,24 +57,18 @@ class Bound:
     note: str = ""
 
     def allows(self, value: float) -> bool:
-        """
-        Tell whether a value is within the bound.
-        """
+        """Tell whether a value is within the bound."""
         return value <= self.limit if self.relation == "<=" else value >= self.limit
 
     @property
     def verdict(self) -> str:
-        """
-        Say whether it holds.
-        """
+        """Say whether it holds."""
         if self.allows(self.median):
             return "holds"
         return "best only" if self.allows(self.best) else "NO"
 
     def row(self) -> list[str]:
-        """
-        Return a line of the table of all bounds.
-        """
+        """Return a line of the table of all bounds."""
         values = [f"{number(value)}{self.unit}" for value in (self.median, self.best)]
         what = f"{self.what}; {self.note}" if self.note else self.what
         return [self.benchmark, what, f"{self.relation} {self.limit:g}{self.unit}", *values, self.verdict]
@@ -90,9 +76,7 @@ class Bound:
 
 @dataclass
 class Report:
-    """
-    What one benchmark has to say; it is printed as it comes.
-    """
+    """What one benchmark has to say; it is printed as it comes."""
 
     name: str
     bounds: list[Bound] = field(default_factory=list)
@@ -101,33 +85,25 @@ class Report:
     plots: list[str] = field(default_factory=list)
 
     def say(self, text: str) -> None:
-        """
-        Print a line.
-        """
+        """Print a line."""
         print(text, flush=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """
-        Print a table and keep it for the JSON.
-        """
+        """Print a table and keep it for the JSON."""
         self.data[title] = [dict(zip(columns, row, strict=True)) for row in rows]
         print(f"\n{title}\n{layout(columns, rows)}", flush=True)
 
     def bound(
         self, what: str, relation: str, limit: float, median: float, best: float, *, unit: str = "x", note: str = ""
     ) -> None:
-        """
-        Print whether a bound holds, and keep it for the table at the end.
-        """
+        """Print whether a bound holds, and keep it for the table at the end."""
         bound = Bound(self.name, what, relation, limit, unit, median, best, note)
         self.bounds.append(bound)
         _, what, limits, median_text, best_text, verdict = bound.row()
         print(f"bound: {what} {limits}: median {median_text}, best {best_text}: {verdict}", flush=True)
 
     def verify(self, what: str, expected: object, actual: object) -> bool:
-        """
-        Compare what was logged with what was found; a difference fails the run.
-        """
+        """Compare what was logged with what was found; a difference fails the run."""
         if expected != actual:
             self.failures.append(f"{self.name}: {what}: {expected!r} logged, {actual!r} found")
             print(f"NOT DELIVERED: {self.failures[-1]}", flush=True)
@@ -136,9 +112,7 @@ class Report:
     def plot(
         self, options: Options, file: str, draw: Callable[[Any], None], size: tuple[float, float] = (8, 4)
     ) -> None:
-        """
-        Draw a PNG by matplotlib, when it is there. A quick run leaves the pictures of the last full one.
-        """
+        """Draw a PNG by matplotlib, when it is there. A quick run leaves the pictures of the last full one."""
         if options.quick:
             return
         try:
@@ -159,17 +133,13 @@ class Report:
         self.say(f"plot: {path}")
 
     def as_json(self) -> dict[str, Any]:
-        """
-        Return all of it.
-        """
+        """Return all of it."""
         bounds = [{**asdict(bound), "verdict": bound.verdict} for bound in self.bounds]
         return {"bounds": bounds, "tables": self.data, "failures": self.failures, "plots": self.plots}
 
 
 def alternate(cases: Mapping[str, Callable[[], float]], rounds: int) -> Samples:
-    """
-    Measure each case once a round; every round begins with another one, so that none is always first.
-    """
+    """Measure each case once a round; every round begins with another one, so that none is always first."""
     samples: Samples = {name: [] for name in cases}
     names = list(cases)
     for number_of_round in range(rounds):
@@ -181,16 +151,12 @@ def alternate(cases: Mapping[str, Callable[[], float]], rounds: int) -> Samples:
 
 
 def middle(samples: Sequence[float]) -> float:
-    """
-    Return the median.
-    """
+    """Return the median."""
     return statistics.median(samples)
 
 
 def over_floor(samples: Samples, case: str, against: str, floor: str) -> tuple[float, float]:
-    """
-    Return what `case` adds to the floor as a share of what `against` adds: of the medians, and of the best times.
-    """
+    """Return what `case` adds to the floor as a share of what `against` adds: of the medians, and of the best times."""
     ratios = []
     for pick in (middle, min):
         base = pick(samples[floor])
@@ -199,25 +165,19 @@ def over_floor(samples: Samples, case: str, against: str, floor: str) -> tuple[f
 
 
 def ratio(samples: Samples, case: str, against: str, best: Callable[[Sequence[float]], float]) -> tuple[float, float]:
-    """
-    Return `case` over `against`: of the medians, and of the best, which is `min` for times and `max` for rates.
-    """
+    """Return `case` over `against`: of the medians, and of the best, which is `min` for times and `max` for rates."""
     return middle(samples[case]) / middle(samples[against]), best(samples[case]) / best(samples[against])
 
 
 def number(value: float) -> str:
-    """
-    Write a number with as many digits as it deserves.
-    """
+    """Write a number with as many digits as it deserves."""
     if value != value or abs(value) >= 100:  # noqa: PLR0124 - NaN
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def layout(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """
-    Lay out a table: the first column and texts to the left, numbers to the right.
-    """
+    """Lay out a table: the first column and texts to the left, numbers to the right."""
     texts = [[number(cell) if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
     right = [all(isinstance(row[at], int | float) for row in rows) for at in range(len(columns))]
@@ -232,17 +192,13 @@ def layout(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """
-    Return the value that `share` of them do not exceed.
-    """
+    """Return the value that `share` of them do not exceed."""
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 @contextlib.contextmanager
 def folder() -> Iterator[str]:
-    """
-    Make a folder for one measurement, on the disk where temporary files are.
-    """
+    """Make a folder for one measurement, on the disk where temporary files are."""
     path = tempfile.mkdtemp(prefix="sqlite-log-bench-")
     try:
         yield path
@@ -251,25 +207,19 @@ def folder() -> Iterator[str]:
 
 
 def count_rows(path: str, table: str = "records") -> int:
-    """
-    Count what is in a database, as somebody else would see it.
-    """
+    """Count what is in a database, as somebody else would see it."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
 def count_lines(path: str) -> int:
-    """
-    Count the lines of a text file.
-    """
+    """Count the lines of a text file."""
     with open(path, "rb") as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
 def python(*arguments: str, timeout: float = 600, **environment: str) -> str:
-    """
-    Run this Python on `arguments` in the repository, with these environment variables, and return what it prints.
-    """
+    """Run this Python on `arguments` in the repository, with these environment variables, and return what it prints."""
     run = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -285,9 +235,7 @@ def python(*arguments: str, timeout: float = 600, **environment: str) -> str:
 
 
 def status(name: str, task: str = "self") -> int:
-    """
-    Read a number from /proc/self/status, or from that of another process or thread (`self/task/123`).
-    """
+    """Read a number from /proc/self/status, or from that of another process or thread (`self/task/123`)."""
     with open(f"/proc/{task}/status", encoding="ascii") as file:
         for line in file:
             if line.startswith(name + ":"):
@@ -296,16 +244,12 @@ def status(name: str, task: str = "self") -> int:
 
 
 def rss(pid: int | str = "self") -> int:
-    """
-    Return the resident memory of a process in bytes.
-    """
+    """Return the resident memory of a process in bytes."""
     return status("VmRSS", str(pid)) * 1024
 
 
 def machine() -> dict[str, str]:
-    """
-    Describe what this runs on.
-    """
+    """Describe what this runs on."""
     model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
         model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), model)

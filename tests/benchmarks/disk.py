@@ -19,9 +19,7 @@ COUNT = 100_000
 
 
 def run(report: Report, options: Options) -> None:
-    """
-    Keep the same lines as text and in SQLite: in one go, and as they come, a few thousand a second.
-    """
+    """Keep the same lines as text and in SQLite: in one go, and as they come, a few thousand a second."""
     count = options.pick(COUNT, 20_000)
     ways = {
         "text": ("text", 0),
@@ -65,9 +63,7 @@ def _io() -> dict[str, int]:
 
 
 def keep(kind: str, count: int, pace: int, files: tuple[str, ...]) -> dict[str, Any]:
-    """
-    Keep so many records, `pace` a second if it is not 0.
-    """
+    """Keep so many records, `pace` a second if it is not 0."""
     with folder() as path:
         file = os.path.join(path, "app-log")
         handler: Any

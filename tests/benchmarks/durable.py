@@ -30,9 +30,7 @@ class Hung(Exception):  # noqa: N818 - what happened
 
 
 class Worker:
-    """
-    A process that keeps one log again and again, one round each time it is told to; the others sleep meanwhile.
-    """
+    """A process that keeps one log again and again, one round each time it is told to; the others sleep meanwhile."""
 
     def __init__(self, name: str, count: int, threads: int) -> None:
         self._process = subprocess.Popen(
@@ -45,9 +43,7 @@ class Worker:
         )
 
     def round(self) -> dict[str, Any]:
-        """
-        Keep the log once; return what came of it.
-        """
+        """Keep the log once; return what came of it."""
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -65,17 +61,13 @@ class Worker:
         return result
 
     def end(self) -> None:
-        """
-        End the process, hung or not.
-        """
+        """End the process, hung or not."""
         self._process.kill()
         self._process.communicate()
 
 
 def run(report: Report, options: Options) -> None:
-    """
-    Let everybody keep the same log, from 1 and from 4 threads.
-    """
+    """Let everybody keep the same log, from 1 and from 4 threads."""
     count = options.pick(50_000, 5_000)
     pictured = {}
     for threads in (1, 4):
@@ -176,9 +168,7 @@ def _work(name: str, count: int, threads: int) -> dict[str, Any]:
 
 
 def main(name: str, count: str, threads: str) -> None:
-    """
-    Be a `Worker`'s process.
-    """
+    """Be a `Worker`'s process."""
     warnings.simplefilter("ignore")
     for _ in sys.stdin:
         try:

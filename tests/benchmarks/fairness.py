@@ -32,9 +32,7 @@ NAMES = 1_000_000
 
 
 def run(report: Report, options: Options) -> None:
-    """
-    Run the model over all strengths of the flood, then at full strength over many seeds, then for real.
-    """
+    """Run the model over all strengths of the flood, then at full strength over many seeds, then for real."""
     seeds = options.pick(1_000, 5)
     strengths = options.pick(STRENGTHS, (1, 10))
     lost: dict[str, list[float]] = {}
@@ -76,9 +74,7 @@ def run(report: Report, options: Options) -> None:
 
 
 def _model(seed: int, times: float, share: float, report: Report) -> tuple[float, float]:
-    """
-    Return the shares of their records that the quiet loggers and the flood lost.
-    """
+    """Return the shares of their records that the quiet loggers and the flood lost."""
     draw = random.Random(seed)
     queue = RecordQueue(100_000, (64 << 20), reserve=0.1, fair_share=share)
     queue.open()
@@ -154,9 +150,7 @@ def _real(report: Report, options: Options, share: float) -> tuple[float, float]
 
 
 def _names(report: Report, options: Options) -> None:
-    """
-    Log under names that are made up without end, into a queue under pressure.
-    """
+    """Log under names that are made up without end, into a queue under pressure."""
     names = options.pick(NAMES, 20_000)
     queue = RecordQueue(10_000, 64 << 20, reserve=0.1, fair_share=0.5)
     queue.open()

@@ -30,9 +30,7 @@ Fault = Callable[[SQLiteHandler], contextlib.AbstractContextManager[None]]
 
 
 def run(report: Report, options: Options) -> None:
-    """
-    Measure the calls under each fault, then eight processes that share a file.
-    """
+    """Measure the calls under each fault, then eight processes that share a file."""
     seconds = options.pick(5.0, 0.5)
     rows = []
     slowest = []
@@ -166,9 +164,7 @@ FAULTS: dict[str, Fault] = {
 
 
 def _call(handler: SQLiteHandler, seconds: float) -> tuple[list[float], list[float]]:
-    """
-    Call from four threads; return the microseconds of each call of ours and of the floor, in order of size.
-    """
+    """Call from four threads; return the microseconds of each call of ours and of the floor, in order of size."""
     loggers = logger_with(handler), logging.Logger("floor")  # noqa: LOG001 - of no tree
     loggers[1].addHandler(Floor())
     times: tuple[list[float], list[float]] = ([], [])
@@ -196,9 +192,7 @@ def _call(handler: SQLiteHandler, seconds: float) -> tuple[list[float], list[flo
 
 
 def _processes(report: Report, options: Options) -> None:
-    """
-    Let eight processes write to one file, first at a pace, then all at once.
-    """
+    """Let eight processes write to one file, first at a pace, then all at once."""
     rows = []
     for title, pace, count in (
         ("each 1,600 a second", 16, options.pick(48_000, 1_600)),
@@ -225,9 +219,7 @@ def _processes(report: Report, options: Options) -> None:
 
 
 def main(file: str, pace: str, count: str) -> None:
-    """
-    Be one of eight processes: log so many rows, and note how long rows were there and none was committed.
-    """
+    """Be one of eight processes: log so many rows, and note how long rows were there and none was committed."""
     logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
     handler = SQLiteHandler(file, capacity=200_000, close_timeout=60)
     logger = logger_with(handler)

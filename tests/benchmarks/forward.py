@@ -28,9 +28,7 @@ COUNT = 300_000
 
 
 def run(report: Report, options: Options) -> None:
-    """
-    Forward a backlog to Rotel, which throws it away; then forward beside a program that logs as fast as it can.
-    """
+    """Forward a backlog to Rotel, which throws it away; then forward beside a program that logs as fast as it can."""
     found = importlib.util.find_spec("rotel")
     if found is None or found.origin is None:
         report.say("needs Rotel: pip install 'sqlite-log-handler[test-forward]'")
@@ -96,9 +94,7 @@ def _beside(report: Report, options: Options, path: str, url: str, count: int) -
 
 @contextlib.contextmanager
 def _receiver(binary: str, path: str) -> Iterator[str]:
-    """
-    Run Rotel with the exporter that throws everything away.
-    """
+    """Run Rotel with the exporter that throws everything away."""
     ports = []
     for _ in range(2):
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -141,9 +137,7 @@ def _fill(file: str, count: int) -> None:
 
 
 def _wire(file: str) -> dict[str, float]:
-    """
-    Encode a batch as the command does, and give the bytes for a row, as they are and compressed.
-    """
+    """Encode a batch as the command does, and give the bytes for a row, as they are and compressed."""
     from sqlite_log_handler._forward.otlp import Encoder  # noqa: PLC0415 - only here is the extra needed
     from sqlite_log_handler._forward.receiver import _GZIP_LEVEL  # noqa: PLC0415
     from sqlite_log_handler._forward.spool import Spool  # noqa: PLC0415
@@ -160,9 +154,7 @@ def _wire(file: str) -> dict[str, float]:
 
 
 def _log(file: str, count: int) -> float:
-    """
-    Log as fast as one thread can, and give the rows per second until the last one was committed.
-    """
+    """Log as fast as one thread can, and give the rows per second until the last one was committed."""
     handler = SQLiteHandler(file, capacity=2 * count, capacity_bytes=1 << 30)
     logger = logging.getLogger("shop.orders")
     logger.setLevel(logging.DEBUG)
@@ -180,9 +172,7 @@ def _log(file: str, count: int) -> float:
 
 
 def _forward(file: str, url: str, name: str) -> dict[str, Any]:
-    """
-    Run the command on one core of this process, and say what it took.
-    """
+    """Run the command on one core of this process, and say what it took."""
     from sqlite_log_handler.__main__ import main  # noqa: PLC0415 - this process is the command's
 
     if hasattr(os, "sched_setaffinity"):

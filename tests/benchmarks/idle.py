@@ -14,9 +14,7 @@ from tests.benchmarks.load import logger_with
 
 
 def run(report: Report, options: Options) -> None:
-    """
-    Log one record, wait until it is written, then count the switches of the listener's thread.
-    """
+    """Log one record, wait until it is written, then count the switches of the listener's thread."""
     if not os.path.exists("/proc/self/task"):
         report.say("not measured: no /proc/self/task on this system")
         return

@@ -19,9 +19,7 @@ OURS, STDLIB = "sqlite_log_handler, over those two", "logging.handlers and sqlit
 
 
 def run(report: Report, options: Options) -> None:
-    """
-    Import in fresh processes.
-    """
+    """Import in fresh processes."""
     with folder() as bytecode:
 
         def fresh(first: str, then: str) -> float:

@@ -22,38 +22,28 @@ SHORT_TEXT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 class Floor(logging.Handler):
-    """
-    Do nothing: what a call costs with it is what the logging module takes for itself.
-    """
+    """Do nothing: what a call costs with it is what the logging module takes for itself."""
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """
-        Take the record, and leave it.
-        """
+        """Take the record, and leave it."""
         return True
 
 
 class Nothing(logging.Handler):
-    """
-    Do nothing, at the far end of a queue; only count.
-    """
+    """Do nothing, at the far end of a queue; only count."""
 
     def __init__(self) -> None:
         super().__init__()
         self.handled = 0
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """
-        Count the record.
-        """
+        """Count the record."""
         self.handled += 1
         return True
 
 
 def logger_with(handler: Any) -> logging.Logger:
-    """
-    Return the logger that every benchmark logs to, with this handler only.
-    """
+    """Return the logger that every benchmark logs to, with this handler only."""
     logger = logging.getLogger("shop.orders")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -62,36 +52,28 @@ def logger_with(handler: Any) -> logging.Logger:
 
 
 def no_args(logger: Any, count: int) -> None:
-    """
-    Log a constant.
-    """
+    """Log a constant."""
     info = logger.info
     for _ in repeat(None, count):
         info("order paid, the customer was told, nothing is left to do")
 
 
 def args(logger: Any, count: int) -> None:
-    """
-    Log with two arguments.
-    """
+    """Log with two arguments."""
     info = logger.info
     for number in range(count):
         info("order %d paid by %s, nothing is left to do", number, "c-17")
 
 
 def extra(logger: Any, count: int) -> None:
-    """
-    Log with two attributes.
-    """
+    """Log with two attributes."""
     info = logger.info
     for number in range(count):
         info("order %d paid", number, extra={"amount": 19.9, "customer": "c-17"})
 
 
 def traceback(logger: Any, count: int) -> None:
-    """
-    Log an exception, each time a new one.
-    """
+    """Log an exception, each time a new one."""
     for number in range(count):
         try:
             {"price": 1}["tea"]
@@ -133,9 +115,7 @@ def in_threads(threads: int, work: Callable[[int], Any]) -> float:
 
 @contextlib.contextmanager
 def busy(threads: int) -> Iterator[None]:
-    """
-    Have threads of this process burn CPU in Python code.
-    """
+    """Have threads of this process burn CPU in Python code."""
     stop = threading.Event()
 
     def burn() -> None:
@@ -184,9 +164,7 @@ class Locker:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """
-        Hold the lock.
-        """
+        """Hold the lock."""
         self._tell("lock")
         try:
             yield
@@ -194,9 +172,7 @@ class Locker:
             self._tell("unlock")
 
     def end(self) -> None:
-        """
-        End the process.
-        """
+        """End the process."""
         self._process.communicate()
 
 
@@ -217,9 +193,7 @@ _TEMPLATES = (
 
 
 def realistic(count: int, files: tuple[str, ...] = ()) -> Iterator[logging.LogRecord]:
-    """
-    Make records as a web shop logs them, the same at each call; or with the lines of text files as messages.
-    """
+    """Make records as a web shop logs them, the same at each call; or with the lines of text files as messages."""
     chance = random.Random(4)
     lines = cycle([line for file in files for line in _lines(file)] or [""])
     for _ in range(count):

@@ -26,9 +26,7 @@ LETTERS = {"ASCII": "x", "Latin-1": "\xe4", "Greek": "\u03bb", "emoji": "\U0001f
 
 
 def run(report: Report, options: Options) -> None:
-    """
-    Measure in fresh processes.
-    """
+    """Measure in fresh processes."""
     if not os.path.exists("/proc/self/status"):
         report.say("not measured: no /proc/self/status on this system")
         return
@@ -85,9 +83,7 @@ def _any_size(report: Report, options: Options) -> None:
 
 
 def full(kind: str) -> dict[str, Any]:
-    """
-    Fill a queue to the last row, which the reserve's level may take; nobody consumes.
-    """
+    """Fill a queue to the last row, which the reserve's level may take; nobody consumes."""
     with folder() as path:
         handler = SQLiteHandler(os.path.join(path, "app-log.db"), capacity=COUNT, fair_share=1)
         logger = logger_with(handler)
@@ -115,9 +111,7 @@ def full(kind: str) -> dict[str, Any]:
 
 
 def any_size(letters: str, size: int) -> dict[str, Any]:
-    """
-    Fill the bytes of a queue, then write it all.
-    """
+    """Fill the bytes of a queue, then write it all."""
     with folder() as path:
         # A flush interval that never comes, so that the queue is full before anything is written.
         handler = SQLiteHandler(

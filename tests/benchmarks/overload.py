@@ -22,9 +22,7 @@ SLICE = 0.01
 
 
 def run(report: Report, options: Options) -> None:
-    """
-    Offer one, two, five and ten times the rate.
-    """
+    """Offer one, two, five and ten times the rate."""
     seconds = options.pick(5.0, 2.0)
     alone, _, _ = _program(None, 0, seconds)
     rows = []

@@ -45,9 +45,7 @@ _COMMANDS: dict[str, list[str]] = {
 
 
 def run(report: Report, options: Options) -> None:
-    """
-    Write the rows, read them in every way, follow, and look at the memory of each command.
-    """
+    """Write the rows, read them in every way, follow, and look at the memory of each command."""
     count = options.pick(1_000_000, 50_000)
     with folder() as path:
         file = os.path.join(path, "app-log.db")
@@ -62,9 +60,7 @@ def run(report: Report, options: Options) -> None:
 
 
 def _fill(file: str, count: int) -> None:
-    """
-    Write realistic rows of two days, with attributes in every tenth and tracebacks in one of a hundred.
-    """
+    """Write realistic rows of two days, with attributes in every tenth and tracebacks in one of a hundred."""
     writer = Writer(file)
     rows: list[Any] = []
     first, begin = 0, time.time() - _SPAN
@@ -131,9 +127,7 @@ def _queries(report: Report, options: Options, file: str, count: int) -> None:
 
 
 def _in_context(reader: LogReader, **filters: Any) -> int:
-    """
-    Count the rows that `show -C 3` shows.
-    """
+    """Count the rows that `show -C 3` shows."""
     pieces = windows(reader, filters, None, 3, 3)  # type: ignore[arg-type]
     return sum(1 for low, high in pieces for _ in reader.rows(after_id=low - 1, up_to_id=high))
 
@@ -153,9 +147,7 @@ with open("/proc/self/status") as file:
 
 
 def _commands(report: Report, options: Options, file: str, count: int) -> None:
-    """
-    Run commands as they are run, with their output into a pipe that somebody reads.
-    """
+    """Run commands as they are run, with their output into a pipe that somebody reads."""
     memory: dict[str, int] = {}
 
     def command(name: str) -> float:
@@ -218,9 +210,7 @@ for text, in sqlite3.connect(file).execute(f"SELECT {line} FROM logs ORDER BY id
 
 
 def _against_sql(report: Report, options: Options, file: str) -> None:
-    """
-    Compare the CPU of commands with that of a program that has SQLite make the same lines.
-    """
+    """Compare the CPU of commands with that of a program that has SQLite make the same lines."""
     count = options.pick(200_000, 5_000)
     _fill(file, count)
 
@@ -252,9 +242,7 @@ def _against_sql(report: Report, options: Options, file: str) -> None:
 
 
 def _follow(report: Report, options: Options, file: str) -> None:
-    """
-    Follow a log: how long until a record is shown, and how much of a core it takes when nothing comes.
-    """
+    """Follow a log: how long until a record is shown, and how much of a core it takes when nothing comes."""
     seconds = options.pick(10, 2)
     handler = SQLiteHandler(file)
     logger = logger_with(handler)

@@ -24,9 +24,7 @@ RECORDS_PER_LOOK = 1_000
 
 
 class Soak:
-    """
-    A handler on a file of its own, and the most that file and WAL took.
-    """
+    """A handler on a file of its own, and the most that file and WAL took."""
 
     def __init__(self, file: str, max_bytes: int | None) -> None:
         self.handler = SQLiteHandler(file, max_bytes=max_bytes)
@@ -34,9 +32,7 @@ class Soak:
         self.logged = self.peak = 0
 
     def turn(self) -> float:
-        """
-        Log at full speed for one turn, and return how many rows a second were written.
-        """
+        """Log at full speed for one turn, and return how many rows a second were written."""
         info = logger_with(self.handler).info
         before = self.handler.stats().written
         begin = time.perf_counter()
@@ -51,18 +47,14 @@ class Soak:
         return (self.handler.stats().written - before) / taken
 
     def look(self) -> None:
-        """
-        Look at the files.
-        """
+        """Look at the files."""
         taken = os.stat(self.file).st_size
         with contextlib.suppress(FileNotFoundError):
             taken += os.stat(self.file + "-wal").st_size
         self.peak = max(self.peak, taken)
 
     def close(self, report: Report) -> None:
-        """
-        Close it, and check that every record is accounted for.
-        """
+        """Close it, and check that every record is accounted for."""
         self.handler.close()
         stats = self.handler.stats()
         report.verify("seen", self.logged, stats.seen)
@@ -78,9 +70,7 @@ class Soak:
 
 
 def run(report: Report, options: Options) -> None:
-    """
-    Fill the budget, and then take turns.
-    """
+    """Fill the budget, and then take turns."""
     rounds = options.times(30, 5)
     with folder() as path:
         soaks = {

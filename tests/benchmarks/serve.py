@@ -57,9 +57,7 @@ new PerformanceObserver((list) => { for (const one of list.getEntries()) longTas
 
 @contextmanager
 def served(path: str) -> Iterator[tuple[str, int]]:
-    """
-    Run `sqlite-log serve`, and give the address and the process id.
-    """
+    """Run `sqlite-log serve`, and give the address and the process id."""
     command = [sys.executable, "-m", "sqlite_log_handler", "serve", path, "--port", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -72,9 +70,7 @@ def served(path: str) -> Iterator[tuple[str, int]]:
 
 
 def cpu_of(pids: list[int]) -> float:
-    """
-    Return the seconds of CPU that processes have taken.
-    """
+    """Return the seconds of CPU that processes have taken."""
     ticks = 0
     for pid in pids:
         with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
@@ -84,9 +80,7 @@ def cpu_of(pids: list[int]) -> float:
 
 
 def renderers() -> list[int]:
-    """
-    Return the processes that draw tabs.
-    """
+    """Return the processes that draw tabs."""
     found = []
     for name in filter(str.isdecimal, os.listdir("/proc")):
         try:
@@ -99,18 +93,14 @@ def renderers() -> list[int]:
 
 
 def memory_of(pid: int) -> float:
-    """
-    Return the resident memory of a process in MB.
-    """
+    """Return the resident memory of a process in MB."""
     with open(f"/proc/{pid}/status", encoding="utf-8") as file:
         (line,) = [line for line in file if line.startswith("VmRSS")]
     return int(line.split()[1]) / 1000
 
 
 def fill(path: str, rows: int) -> None:
-    """
-    Make a log of so many rows.
-    """
+    """Make a log of so many rows."""
     handler = SQLiteHandler(path, capacity=1_000_000, capacity_bytes=1 << 30)
     logger = logger_with(handler)
     for number in range(rows):
@@ -123,9 +113,7 @@ def fill(path: str, rows: int) -> None:
 
 
 def wait(page: Any, expression: str) -> None:
-    """
-    Wait until an expression is true in the page.
-    """
+    """Wait until an expression is true in the page."""
     while not page.evaluate(expression):
         time.sleep(0.005)
 
@@ -137,9 +125,7 @@ PAINTED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimat
 
 
 def run(report: Report, options: Options) -> None:
-    """
-    Open the page on large logs, filter, follow a writer, and let it rest.
-    """
+    """Open the page on large logs, filter, follow a writer, and let it rest."""
     executable = shutil.which("chromium") or shutil.which("chromium-browser")
     try:
         from playwright.sync_api import sync_playwright  # noqa: PLC0415 - may be missing
@@ -166,9 +152,7 @@ def run(report: Report, options: Options) -> None:
 
 
 def open_and_filter(report: Report, options: Options, browser: Any, path: str, rows: int, limit: float) -> None:
-    """
-    Measure from opening the address to painted rows, and from a filter to painted rows.
-    """
+    """Measure from opening the address to painted rows, and from a filter to painted rows."""
     opened, filtered = [], {}
     filters = {"level=ERROR": 1, "text=order+77+of": 1, "where=amount%3D7": 1, "text=nowhere": 0}
     with served(path) as (address, _):

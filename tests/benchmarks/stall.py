@@ -32,9 +32,7 @@ STDLIB, OURS = "QueueHandler, unbounded Queue, SQLite", "sqlite-log-handler"
 
 
 def run(report: Report, options: Options) -> None:
-    """
-    Lock the database in the middle of both.
-    """
+    """Lock the database in the middle of both."""
     if not os.path.exists("/proc/self/status"):
         report.say("not measured: no /proc/self/status on this system")
         return
@@ -110,9 +108,7 @@ def _run(name: str, locked: float) -> tuple[list[tuple[float, float]], dict[str,
 
 
 def chat(name: str, path: str, seconds: float) -> dict[str, int]:
-    """
-    Be the process that logs.
-    """
+    """Be the process that logs."""
     begin = time.monotonic()
     if name == OURS:
         ours = SQLiteHandler(path, close_timeout=60)

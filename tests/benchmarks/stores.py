@@ -38,9 +38,7 @@ _INSERT = (
 
 
 class Store:
-    """
-    Somewhere to log to: `logger` is to be called, `finish` returns when all is written, `count` is what is there.
-    """
+    """Somewhere to log to: `logger` is to be called, `finish` returns when all is written, `count` is what is there."""
 
     # Whether it is one of those that the bound "against every other handler that stores all rows in SQLite" means.
     in_sqlite = True
@@ -48,101 +46,71 @@ class Store:
     share = 1
 
     def __init__(self, path: str, count: int) -> None:
-        """
-        Open it in the folder `path`, for `count` records.
-        """
+        """Open it in the folder `path`, for `count` records."""
         self.path = os.path.join(path, "log")
         self.expected = count
         self.logger: Any = None
         self.open()
 
     def open(self) -> None:
-        """
-        Set `logger`.
-        """
+        """Set `logger`."""
         raise NotImplementedError
 
     def finish(self) -> None:
-        """
-        Return when everything is written.
-        """
+        """Return when everything is written."""
         raise NotImplementedError
 
     def count(self) -> int:
-        """
-        Count what is there.
-        """
+        """Count what is there."""
         return count_rows(self.path)
 
     def close(self) -> None:
-        """
-        Let go of everything.
-        """
+        """Let go of everything."""
 
 
 class Ours(Store):
-    """
-    The handler as it comes.
-    """
+    """The handler as it comes."""
 
     def open(self) -> None:
-        """
-        Set `logger`.
-        """
+        """Set `logger`."""
         self.handler = SQLiteHandler(self.path)
         self.logger = logger_with(self.handler)
 
     def finish(self) -> None:
-        """
-        Flush.
-        """
+        """Flush."""
         self.handler.flush(60)
 
     def close(self) -> None:
-        """
-        Close.
-        """
+        """Close."""
         self.handler.close()
 
 
 class TextFile(Store):
-    """
-    `logging.FileHandler`, with the shortest line that has a time.
-    """
+    """`logging.FileHandler`, with the shortest line that has a time."""
 
     in_sqlite = False
 
     def open(self) -> None:
-        """
-        Set `logger`.
-        """
+        """Set `logger`."""
         self.handler = logging.FileHandler(self.path)
         self.handler.setFormatter(logging.Formatter(SHORT_TEXT))
         self.logger = logger_with(self.handler)
 
     def finish(self) -> None:
-        """
-        Flush.
-        """
+        """Flush."""
         self.handler.flush()
 
     def count(self) -> int:
-        """
-        Count the lines.
-        """
+        """Count the lines."""
         return count_lines(self.path)
 
     def close(self) -> None:
-        """
-        Close.
-        """
+        """Close."""
         self.handler.close()
 
 
 class Table:
-    """
-    A table, and what puts records into it.
-    """
+    """A table, and what puts records into it."""
 
     def __init__(self, path: str, timeout: float = 60) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=timeout)
@@ -152,24 +120,18 @@ class Table:
         self._connection.execute("CREATE INDEX records_created ON records (created)")
 
     def insert(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        """
-        Insert rows in one transaction.
-        """
+        """Insert rows in one transaction."""
         self._connection.execute("BEGIN")
         self._connection.executemany(_INSERT, rows)
         self._connection.execute("COMMIT")
 
     def close(self) -> None:
-        """
-        Close the connection.
-        """
+        """Close the connection."""
         self._connection.close()
 
 
 def row_of(record: Any) -> tuple[Any, ...]:
-    """
-    Return the row of a LogRecord.
-    """
+    """Return the row of a LogRecord."""
     return (
         record.created,
         record.levelno,
@@ -186,9 +148,7 @@ def row_of(record: Any) -> tuple[Any, ...]:
 
 
 class TableHandler(logging.Handler):
-    """
-    Insert so many records a commit, in the thread that hands them over.
-    """
+    """Insert so many records a commit, in the thread that hands them over."""
 
     def __init__(self, path: str, batch: int, timeout: float = 60) -> None:
         super().__init__()
@@ -197,42 +157,32 @@ class TableHandler(logging.Handler):
         self._rows: list[tuple[Any, ...]] = []
 
     def emit(self, record: Any) -> None:
-        """
-        Keep the row, or insert all that were kept.
-        """
+        """Keep the row, or insert all that were kept."""
         self._rows.append(row_of(record))
         if len(self._rows) >= self._batch:
             self.flush()
 
     def flush(self) -> None:
-        """
-        Insert what was kept.
-        """
+        """Insert what was kept."""
         rows, self._rows = self._rows, []
         if rows:
             self._table.insert(rows)
 
     def close(self) -> None:
-        """
-        Close the table.
-        """
+        """Close the table."""
         self.flush()
         self._table.close()
         super().close()
 
 
 class OneCommitEach(Store):
-    """
-    QueueListener in front of the handler that everybody writes first: INSERT, commit.
-    """
+    """QueueListener in front of the handler that everybody writes first: INSERT, commit."""
 
     share = 10
     batch = 1
 
     def open(self) -> None:
-        """
-        Set `logger`.
-        """
+        """Set `logger`."""
         self.handler = TableHandler(self.path, self.batch)
         waiting: queue.Queue[Any] = queue.Queue()
         self.listener = QueueListener(waiting, self.handler)
@@ -240,23 +190,17 @@ class OneCommitEach(Store):
         self.logger = logger_with(QueueHandler(waiting))
 
     def finish(self) -> None:
-        """
-        Stop the listener, which handles what waits.
-        """
+        """Stop the listener, which handles what waits."""
         self.listener.stop()
         self.handler.flush()
 
     def close(self) -> None:
-        """
-        Close.
-        """
+        """Close."""
         self.handler.close()
 
 
 class BatchedQueue(OneCommitEach):
-    """
-    QueueListener in front of a handler that somebody has made fast: `executemany` of 10,000.
-    """
+    """QueueListener in front of a handler that somebody has made fast: `executemany` of 10,000."""
 
     in_sqlite = False  # nobody's handler: what one could write who knows what matters
     share = 1
@@ -264,27 +208,19 @@ class BatchedQueue(OneCommitEach):
 
 
 class InTheCaller(Store):
-    """
-    No queue: MemoryHandler keeps 10,000 records, then their caller inserts all of them.
-    """
+    """No queue: MemoryHandler keeps 10,000 records, then their caller inserts all of them."""
 
     in_sqlite = False  # the limit of what can be had without a queue, not a choice
 
     def open(self) -> None:
-        """
-        Set `logger`.
-        """
+        """Set `logger`."""
         store = self
 
         class Target(MemoryHandler):
-            """
-            Flush by `executemany`.
-            """
+            """Flush by `executemany`."""
 
             def flush(self) -> None:
-                """
-                Insert what is buffered.
-                """
+                """Insert what is buffered."""
                 begin = time.perf_counter()
                 with self.lock or contextlib.nullcontext():
                     records, self.buffer = self.buffer, []
@@ -298,67 +234,47 @@ class InTheCaller(Store):
         self.logger = logger_with(self.handler)
 
     def finish(self) -> None:
-        """
-        Flush.
-        """
+        """Flush."""
         self.handler.flush()
 
     def close(self) -> None:
-        """
-        Close.
-        """
+        """Close."""
         self.handler.close()
         self.table.close()
 
 
 class PythonSqliteLogHandler(Store):
-    """
-    python-sqlite-log-handler, as it comes.
-    """
+    """python-sqlite-log-handler, as it comes."""
 
     def open(self) -> None:
-        """
-        Set `logger`.
-        """
+        """Set `logger`."""
         package = importlib.import_module("python_sqlite_log_handler")
         self.handler = package.SQLiteLogHandler(self.path)
         self.logger = logger_with(self.handler)
 
     def finish(self) -> None:
-        """
-        Flush.
-        """
+        """Flush."""
         self.handler.flush()
 
     def count(self) -> int:
-        """
-        Count the rows.
-        """
+        """Count the rows."""
         return count_rows(self.path, "logs")
 
     def close(self) -> None:
-        """
-        Close.
-        """
+        """Close."""
         self.handler.close()
 
 
 class Loguru(Store):
-    """
-    loguru with `enqueue=True`, and a sink that inserts 10,000 at once.
-    """
+    """loguru with `enqueue=True`, and a sink that inserts 10,000 at once."""
 
     def open(self) -> None:
-        """
-        Set `logger`.
-        """
+        """Set `logger`."""
         loguru = importlib.import_module("loguru")
         table = self.table = Table(self.path)
 
         class Sink:
-            """
-            What loguru hands its messages to, from its own thread.
-            """
+            """What loguru hands its messages to, from its own thread."""
 
             rows: list[tuple[Any, ...]]
 
@@ -366,9 +282,7 @@ class Loguru(Store):
                 self.rows = []
 
             def write(self, message: Any) -> None:
-                """
-                Keep the row, or insert all that were kept.
-                """
+                """Keep the row, or insert all that were kept."""
                 record = message.record
                 self.rows.append((
                     record["time"].timestamp(), record["level"].no, record["name"], record["file"].path, record["line"],
@@ -379,9 +293,7 @@ class Loguru(Store):
                     self.flush()
 
             def flush(self) -> None:
-                """
-                Insert what was kept.
-                """
+                """Insert what was kept."""
                 rows, self.rows = self.rows, []
                 if rows:
                     table.insert(rows)
@@ -394,16 +306,12 @@ class Loguru(Store):
         self.logger = _PercentLogger(self.logger.info)
 
     def finish(self) -> None:
-        """
-        Wait for its thread.
-        """
+        """Wait for its thread."""
         importlib.import_module("loguru").logger.complete()
         self.sink.flush()
 
     def close(self) -> None:
-        """
-        Let its thread end.
-        """
+        """Let its thread end."""
         importlib.import_module("loguru").logger.remove()
         self.table.close()
 
@@ -413,21 +321,15 @@ class _PercentLogger:
         self._info = info
 
     def info(self, message: str, *args: object) -> None:
-        """
-        Format as the logging module does.
-        """
+        """Format as the logging module does."""
         self._info(message % args)
 
 
 class Picologging(Store):
-    """
-    picologging's logger, QueueHandler and QueueListener, in front of `executemany` of 10,000.
-    """
+    """picologging's logger, QueueHandler and QueueListener, in front of `executemany` of 10,000."""
 
     def open(self) -> None:
-        """
-        Set `logger`.
-        """
+        """Set `logger`."""
         picologging = importlib.import_module("picologging")
         handlers = importlib.import_module("picologging.handlers")
         store = self
@@ -438,17 +340,13 @@ class Picologging(Store):
             """
 
             def emit(self, record: Any) -> None:
-                """
-                Take the record.
-                """
+                """Take the record."""
                 store.rows.append(row_of(record))
                 if len(store.rows) >= BATCH:
                     store.flush()
 
             def handle(self, record: Any) -> None:
-                """
-                Take the record.
-                """
+                """Take the record."""
                 self.emit(record)
 
         self.rows: list[tuple[Any, ...]] = []
@@ -460,36 +358,26 @@ class Picologging(Store):
         self.logger.addHandler(handlers.QueueHandler(waiting))
 
     def flush(self) -> None:
-        """
-        Insert what was kept.
-        """
+        """Insert what was kept."""
         rows, self.rows = self.rows, []
         if rows:
             self.table.insert(rows)
 
     def finish(self) -> None:
-        """
-        Stop the listener, which handles what waits.
-        """
+        """Stop the listener, which handles what waits."""
         self.listener.stop()
         self.flush()
 
     def close(self) -> None:
-        """
-        Close.
-        """
+        """Close."""
         self.table.close()
 
 
 class OpenTelemetry(Store):
-    """
-    OpenTelemetry's handler and BatchLogRecordProcessor, with an exporter into SQLite, 10,000 at once.
-    """
+    """OpenTelemetry's handler and BatchLogRecordProcessor, with an exporter into SQLite, 10,000 at once."""
 
     def open(self) -> None:
-        """
-        Set `logger`.
-        """
+        """Set `logger`."""
         sdk = importlib.import_module("opentelemetry.sdk._logs")
         export = importlib.import_module("opentelemetry.sdk._logs.export")
         table = self.table = Table(self.path)
@@ -500,9 +388,7 @@ class OpenTelemetry(Store):
             """
 
             def export(self, batch: Any) -> Any:
-                """
-                Insert it.
-                """
+                """Insert it."""
                 rows = []
                 for data in batch:
                     record, attributes = data.log_record, data.log_record.attributes
@@ -515,15 +401,11 @@ class OpenTelemetry(Store):
                 return export.LogRecordExportResult.SUCCESS
 
             def force_flush(self, timeout_millis: int = 0) -> bool:
-                """
-                Nothing to do.
-                """
+                """Nothing to do."""
                 return True
 
             def shutdown(self) -> None:
-                """
-                Nothing to do.
-                """
+                """Nothing to do."""
 
         self.provider = sdk.LoggerProvider(shutdown_on_exit=False)
         processor = export.BatchLogRecordProcessor(
@@ -535,15 +417,11 @@ class OpenTelemetry(Store):
             self.logger = logger_with(sdk.LoggingHandler(logger_provider=self.provider))
 
     def finish(self) -> None:
-        """
-        Flush.
-        """
+        """Flush."""
         self.provider.force_flush()
 
     def close(self) -> None:
-        """
-        Shut down.
-        """
+        """Shut down."""
         self.provider.shutdown()
         self.table.close()
 

@@ -30,9 +30,7 @@ BOUNDS = {(10, 0.1): 4_600, (100, 0.1): 1_100, (10, 1.0): 1_100, (10_000, 0.1): 
 
 
 def run(report: Report, options: Options) -> None:
-    """
-    Write the same records in commits of as many rows as each rate and flush interval makes, and count the bytes.
-    """
+    """Write the same records in commits of as many rows as each rate and flush interval makes, and count the bytes."""
     commits, most = options.pick(1_000, 100), options.pick(50_000, 2_000)
     if _written() is None:
         report.say("writes: this system does not tell what a process has written")

@@ -44,9 +44,7 @@ PATIENCE = 60_000
 
 @pytest.hookimpl(tryfirst=True)  # before the suite skips what is slow
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """
-    Skip these tests, with the reason, where something is missing.
-    """
+    """Skip these tests, with the reason, where something is missing."""
     here = os.path.dirname(__file__)
     reason = None
     if shutil.which("chromium") is None and shutil.which("chromium-browser") is None:
@@ -66,9 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    """
-    One Chromium for all tests.
-    """
+    """One Chromium for all tests."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - may be missing
 
     with sync_playwright() as playwright:
@@ -80,9 +76,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """
-    Return a function that runs `sqlite-log serve` and returns the address that it prints.
-    """
+    """Return a function that runs `sqlite-log serve` and returns the address that it prints."""
     running: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str | Path) -> str:
@@ -111,9 +105,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
 
 @pytest.fixture
 def write() -> Iterator[Callable[..., logging.Logger]]:
-    """
-    Return a function that makes a log at a path, and gives a logger that writes to it at once.
-    """
+    """Return a function that makes a log at a path, and gives a logger that writes to it at once."""
     made: list[tuple[logging.Logger, SQLiteHandler]] = []
 
     def start(path: Path, name: str = "shop", **options: Any) -> logging.Logger:
@@ -130,9 +122,7 @@ def write() -> Iterator[Callable[..., logging.Logger]]:
 
 
 class Tab:
-    """
-    A tab with the page in it, and all that it complained about.
-    """
+    """A tab with the page in it, and all that it complained about."""
 
     def __init__(self, page: Any) -> None:
         self.page = page
@@ -150,9 +140,7 @@ class Tab:
             self.complaints.append(f"{kind}: {text}")
 
     def lines(self) -> list[str]:
-        """
-        Return what the list shows, from the top down.
-        """
+        """Return what the list shows, from the top down."""
         # Two frames: in the first one a scroll is told, by the second one it is drawn.
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         found: list[str] = self.page.evaluate(
@@ -165,15 +153,11 @@ class Tab:
         return found
 
     def wait_for_line(self, text: str) -> None:
-        """
-        Wait until the list shows a line with this text.
-        """
+        """Wait until the list shows a line with this text."""
         self.page.locator("#rows .row", has_text=text).first.wait_for(state="attached")
 
     def wait_until(self, expression: str) -> None:
-        """
-        Wait until a JavaScript expression is true.
-        """
+        """Wait until a JavaScript expression is true."""
         # Not by Playwright's `wait_for_function`, which the page's Content-Security-Policy forbids.
         deadline = time.monotonic() + PATIENCE / 1000
         while not self.page.evaluate(expression):
@@ -183,9 +167,7 @@ class Tab:
 
 @pytest.fixture
 def open_tab(chromium: Any) -> Iterator[Callable[..., Tab]]:
-    """
-    Return a function that opens a tab; at the end no tab may have complained, or asked anybody but the server.
-    """
+    """Return a function that opens a tab; at the end no tab may have complained, or asked anybody but the server."""
     contexts = []
     tabs: list[tuple[Tab, str]] = []
 

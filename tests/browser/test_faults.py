@@ -38,9 +38,7 @@ HOSTILE = [
 
 
 def one_row(path: Path, write: Callable[..., Any], text: str) -> Any:
-    """
-    Make a log with one row, and return its logger.
-    """
+    """Make a log with one row, and return its logger."""
     logger = write(path)
     logger.info(text)
     assert logger.handlers[0].flush()

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def shop(tmp_path: Path, write: Callable[..., Any]) -> Path:
-    """
-    A log of 3,000 rows of two loggers, every hundredth a warning, and an error with a traceback at the end.
-    """
+    """A log of 3,000 rows of two loggers, every hundredth a warning, and an error with a traceback at the end."""
     path = tmp_path / "shop.db"
     logger = write(path, "shop.orders")
     other = logging.Logger("shop.cart", 1)  # noqa: LOG001 - nobody else shall get it
@@ -42,9 +40,7 @@ def shop(tmp_path: Path, write: Callable[..., Any]) -> Path:
 
 
 def top_line(tab: Tab) -> float:
-    """
-    Return where on the screen the first whole line of the list stands, and which it is.
-    """
+    """Return where on the screen the first whole line of the list stands, and which it is."""
     position: float = tab.page.evaluate("document.getElementById('list').scrollTop")
     return position
 

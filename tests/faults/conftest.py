@@ -116,9 +116,7 @@ OPEN(open64)
 
 
 class Contents(NamedTuple):
-    """
-    What is in a log: by the first word of a message the numbers behind it, in order; and what the ledger counts.
-    """
+    """What is in a log: by the first word of a message the numbers behind it, in order; and what the ledger counts."""
 
     numbers: dict[str, list[int]]
     dropped: int
@@ -126,9 +124,7 @@ class Contents(NamedTuple):
 
 
 def judge(path: str | os.PathLike[str]) -> Contents:
-    """
-    Read a log whose messages are "WHO NUMBER", and check what must be true of any.
-    """
+    """Read a log whose messages are "WHO NUMBER", and check what must be true of any."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
         assert [] == connection.execute("PRAGMA foreign_key_check").fetchall()
@@ -158,17 +154,13 @@ def judge(path: str | os.PathLike[str]) -> Contents:
 
 @pytest.fixture
 def long(request: pytest.FixtureRequest) -> bool:
-    """
-    Whether the full numbers were asked for.
-    """
+    """Whether the full numbers were asked for."""
     return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture
 def contents(path: Path) -> Callable[..., Contents]:
-    """
-    Return what is in the log of the test, once it was judged; or in another: `contents(path)`.
-    """
+    """Return what is in the log of the test, once it was judged; or in another: `contents(path)`."""
     return lambda other=path: judge(other)
 
 
@@ -213,9 +205,7 @@ def start(path: Path, tmp_path: Path, long: bool) -> Iterator[Callable[..., subp
 
 @pytest.fixture
 def run(start: Callable[..., subprocess.Popen[str]], long: bool) -> Callable[..., str]:
-    """
-    Run a program to its end, which must come with `code`, and with nothing but `stderr` (a pattern) on stderr.
-    """
+    """Run a program to its end, which must come with `code`, and with nothing but `stderr` (a pattern) on stderr."""
 
     def run(program: str, *arguments: object, code: int = 0, stderr: str = "", **options: Any) -> str:
         process = start(program, *arguments, **options)
@@ -234,17 +224,13 @@ def run(start: Callable[..., subprocess.Popen[str]], long: bool) -> Callable[...
 
 @pytest.fixture
 def unattended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Handlers whose listener starts no thread: ticks come when the test calls `handler.listener.handle(None)`.
-    """
+    """Handlers whose listener starts no thread: ticks come when the test calls `handler.listener.handle(None)`."""
     monkeypatch.setattr(RecordListener, "_start_thread", lambda self, thread: None)
 
 
 @pytest.fixture
 def warnings(logging_tree: object) -> list[logging.LogRecord]:
-    """
-    The drop warnings; they go nowhere else.
-    """
+    """The drop warnings; they go nowhere else."""
     records: list[logging.LogRecord] = []
 
     class Keep(logging.Handler):
@@ -259,9 +245,7 @@ def warnings(logging_tree: object) -> list[logging.LogRecord]:
 
 @pytest.fixture
 def said() -> list[str]:
-    """
-    The lines for the operator.
-    """
+    """The lines for the operator."""
     return []
 
 
@@ -274,9 +258,7 @@ def make(
     warnings: list[logging.LogRecord],
     said: list[str],
 ) -> Callable[..., SQLiteHandler]:
-    """
-    Make a handler that is driven by hand, on a clock that is moved by hand, attached to the test's logger.
-    """
+    """Make a handler that is driven by hand, on a clock that is moved by hand, attached to the test's logger."""
 
     def make(**options: Any) -> SQLiteHandler:
         handler = make_handler(**{"flush_interval": 0.1, "close_timeout": 0, **options})
@@ -293,9 +275,7 @@ def make(
 
 @pytest.fixture
 def log(logger: logging.Logger) -> Callable[..., None]:
-    """
-    Log `count` records, numbered on: `log(count)`; `log.logged` has the numbers.
-    """
+    """Log `count` records, numbered on: `log(count)`; `log.logged` has the numbers."""
     logged: list[int] = []
 
     def log(count: int, text: str = "") -> None:
@@ -309,9 +289,7 @@ def log(logger: logging.Logger) -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """
-    A library that makes system calls fail, to be preloaded.
-    """
+    """A library that makes system calls fail, to be preloaded."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or not sys.platform.startswith("linux"):
         pytest.skip("no C compiler here, or no Linux")
@@ -326,9 +304,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def strace() -> str:
-    """
-    The path of an strace that may trace and inject faults.
-    """
+    """The path of an strace that may trace and inject faults."""
     found = shutil.which("strace")
     if found is None:
         pytest.skip("no strace here")

@@ -93,9 +93,7 @@ MORE = {
 @pytest.mark.skipif(sys.platform == "win32", reason="signals and forks of Unix")
 @pytest.mark.parametrize("way", EXITS)
 def test_what_is_kept(run, contents, way):
-    """
-    However a process ends, what was committed is kept; and what was queued too, if Python gets to run at all.
-    """
+    """However a process ends, what was committed is kept; and what was queued too, if Python gets to run at all."""
     kept, code, stderr, program = EXITS[way]
     lines = "\n".join(f"        {line.removeprefix('        ')}" for line in program.splitlines())
     run(
@@ -132,9 +130,7 @@ def test_callbacks_at_exit(run, contents):
 
 
 def test_a_daemon_thread_at_exit(run, contents, long):
-    """
-    A daemon thread that goes on logging while the interpreter ends keeps nobody up, and its records have no hole.
-    """
+    """A daemon thread that goes on logging while the interpreter ends keeps nobody up, and its records have no hole."""
     for _ in range(50 if long else 3):
         run(
             """
@@ -158,9 +154,7 @@ def test_a_daemon_thread_at_exit(run, contents, long):
 
 
 def test_the_exit_of_several_handlers_adds_up(make_handler, tmp_path, clock, unattended, monkeypatch, warnings):
-    """
-    Handlers whose files cannot be written are closed one after the other, and each takes its `close_timeout`.
-    """
+    """Handlers whose files cannot be written are closed one after the other, and each takes its `close_timeout`."""
 
     def fails(*_, **__):
         raise OSError("disk")
@@ -182,9 +176,7 @@ def test_the_exit_of_several_handlers_adds_up(make_handler, tmp_path, clock, una
 
 
 def test_the_page_has_the_same_lines():
-    """
-    The table of the reliability page has a line for each way that is tested, with what is kept.
-    """
+    """The table of the reliability page has a line for each way that is tested, with what is kept."""
     table = re.findall(r"^\| ([^|]+?) \| ([^|]+?) \| [^|]+ \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     expected = {way: kept for way, (kept, *_) in EXITS.items()}
     expected |= {"an atexit callback that logs": ALL, "a daemon thread that logs to the last": COMMITTED}

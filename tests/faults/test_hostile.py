@@ -33,9 +33,7 @@ TEXTS = {
 
 
 class Subclass(str):
-    """
-    A text that has something to say to whoever touches it.
-    """
+    """A text that has something to say to whoever touches it."""
 
     __slots__ = ("__weakref__",)
     threads: set[int] = set()  # noqa: RUF012 - shared on purpose
@@ -51,9 +49,7 @@ class Subclass(str):
 
 
 def raising(error):
-    """
-    Make an object all of whose ways to be shown raise.
-    """
+    """Make an object all of whose ways to be shown raise."""
 
     class Raises:
         def __str__(self):
@@ -65,9 +61,7 @@ def raising(error):
 
 
 def objects(logger):
-    """
-    Make the objects, by name.
-    """
+    """Make the objects, by name."""
 
     class Logs:
         def __str__(self):
@@ -123,9 +117,7 @@ def objects(logger):
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_texts(make_handler, logger, query, text):
-    """
-    Any text is a row, as message, argument, name and attribute; it is plain, and JSON where JSON is promised.
-    """
+    """Any text is a row, as message, argument, name and attribute; it is plain, and JSON where JSON is promised."""
     handler = make_handler()
     logger.addHandler(handler)
     hostile = TEXTS[text]
@@ -149,9 +141,7 @@ NAMES = list(objects(logging.getLogger("none")))
 
 @pytest.mark.parametrize("name", NAMES)
 def test_objects(make_handler, logger, query, name):
-    """
-    An object that does whatever it likes when it is shown costs its own record at most.
-    """
+    """An object that does whatever it likes when it is shown costs its own record at most."""
     Subclass.threads.clear()
     handler = make_handler(flush_interval=0.001)
     logger.addHandler(handler)
@@ -195,9 +185,7 @@ def test_what_waits_is_plain(make_handler, logger, unattended):
 
 
 def test_a_refused_record_calls_nothing_under_the_mutex(make_handler, logger, unattended):
-    """
-    What a logger's name of the program's own kind does when it is hashed or compared is not done under the mutex.
-    """
+    """What a logger's name of the program's own kind does when it is hashed or compared is not done under the mutex."""
     handler = make_handler(capacity=1, reserve=0, fair_share=1)
     held = []
 
@@ -220,9 +208,7 @@ def test_a_refused_record_calls_nothing_under_the_mutex(make_handler, logger, un
 
 
 def test_nothing_is_kept_alive(make_handler, logger, unattended):
-    """
-    While a record waits, what it was made of can go: arguments, exceptions with their frames, and `extra`.
-    """
+    """While a record waits, what it was made of can go: arguments, exceptions with their frames, and `extra`."""
     handler = make_handler()
     logger.addHandler(handler)
 
@@ -245,9 +231,7 @@ def test_nothing_is_kept_alive(make_handler, logger, unattended):
 
 
 def test_an_object_that_blocks_blocks_its_own_thread(make_handler, logger, query):
-    """
-    An argument whose `__str__` blocks holds up the call it is in, and no other call, commit or close.
-    """
+    """An argument whose `__str__` blocks holds up the call it is in, and no other call, commit or close."""
     handler = make_handler()
     logger.addHandler(handler)
     inside, leave = threading.Event(), threading.Event()
@@ -274,9 +258,7 @@ def test_an_object_that_blocks_blocks_its_own_thread(make_handler, logger, query
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
 def test_an_object_that_exits(make_handler, logger, query, error):
-    """
-    An argument that exits does exit, and its record is a row all the same.
-    """
+    """An argument that exits does exit, and its record is a row all the same."""
     handler = make_handler()
     logger.addHandler(handler)
     with pytest.raises(error):
@@ -288,9 +270,7 @@ def test_an_object_that_exits(make_handler, logger, query, error):
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_lines_for_the_terminal_are_safe(capsys, text):
-    """
-    What goes to stderr is one line that moves no cursor and turns no text around, whatever path and error hold.
-    """
+    """What goes to stderr is one line that moves no cursor and turns no text around, whatever path and error hold."""
     if not text.startswith("long"):
         Operator(f"/tmp/{TEXTS[text]}").say(f"cannot write ({TEXTS[text]})")
         said = capsys.readouterr().err

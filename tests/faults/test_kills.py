@@ -101,9 +101,7 @@ def test_killed_while_the_file_is_made(run, contents, shim, path):
 
 
 def test_a_wal_cut_anywhere(start, contents, path, tmp_path, long):
-    """
-    After a power cut that leaves a part of the WAL the file is whole, and what it has is a beginning.
-    """
+    """After a power cut that leaves a part of the WAL the file is whole, and what it has is a beginning."""
     process = start(BUSY, 1_000_000)
     assert "flushed\n" == process.stdout.readline()
     process.send_signal(signal.SIGKILL)
@@ -125,9 +123,7 @@ def test_a_wal_cut_anywhere(start, contents, path, tmp_path, long):
 @pytest.mark.slow
 @pytest.mark.privileged
 def test_killed_at_the_nth_write(start, contents, path, strace, long):
-    """
-    Killed by the system at whichever of its writes, a program leaves a file that is whole.
-    """
+    """Killed by the system at whichever of its writes, a program leaves a file that is whole."""
     nth = 0
     while True:
         nth += 1 if long else 7
@@ -171,9 +167,7 @@ INJECTED = """
 @pytest.mark.privileged
 @pytest.mark.parametrize("fault", ["error=EINTR", "delay_exit=3000"], ids=["interrupted", "slow"])
 def test_a_disk_that_is_interrupted_or_slow(start, contents, path, strace, fault):
-    """
-    Writes that are interrupted or slow are only late: nothing is missing.
-    """
+    """Writes that are interrupted or slow are only late: nothing is missing."""
     inject = f"inject=pwrite64:{fault}:when=3+5"
     wrap = (strace, "-f", "-qq", "-o", "/dev/null", "-P", str(path), "-P", f"{path}-wal", "-e", inject)
     process = start(INJECTED, wrap=wrap)
@@ -225,9 +219,7 @@ FOLDS = """
 
 
 def check_volume(path):
-    """
-    Check that `volume` has each row once, those that retention has deleted as well, and each drop.
-    """
+    """Check that `volume` has each row once, those that retention has deleted as well, and each drop."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         counts = {
             "rows": "SELECT (SELECT count(*) FROM records) + (SELECT ifnull(sum(count), 0) FROM prunes)",
@@ -272,9 +264,7 @@ def test_killed_at_the_nth_write_of_a_fold(start, path, strace, long):
 
 
 def test_processes_fold_together(start, path):
-    """
-    Several processes that fold, delete and drop leave a `volume` that has each row and each drop once.
-    """
+    """Several processes that fold, delete and drop leave a `volume` that has each row and each drop once."""
     processes = [start(FOLDS, 60) for _ in range(4)]
     for process in processes:
         assert 0 == process.wait()

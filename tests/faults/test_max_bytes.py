@@ -31,16 +31,12 @@ MIB = 1 << 20
 
 
 def taken(path: Path) -> int:
-    """
-    Bytes of file and WAL.
-    """
+    """Bytes of file and WAL."""
     return sum(os.stat(f"{path}{end}").st_size for end in ("", "-wal") if os.path.exists(f"{path}{end}"))
 
 
 def record(message: str = "n", name: str = "shop", exc_text: str | None = None) -> logging.LogRecord:
-    """
-    Make a record.
-    """
+    """Make a record."""
     made = logging.LogRecord(name, 20, "/app.py", 1, message, (), None, "main")
     made.exc_text = exc_text
     return made
@@ -48,9 +44,7 @@ def record(message: str = "n", name: str = "shop", exc_text: str | None = None) 
 
 @pytest.fixture
 def writers(path: Path) -> Iterator[Callable[..., list[Writer]]]:
-    """
-    Make writers of one file, as in several processes: `writers(count, max_bytes)`.
-    """
+    """Make writers of one file, as in several processes: `writers(count, max_bytes)`."""
     made: list[Writer] = []
 
     def make(count: int, max_bytes: int | None) -> list[Writer]:
@@ -65,9 +59,7 @@ def writers(path: Path) -> Iterator[Callable[..., list[Writer]]]:
 
 
 def commits(writer: Writer, records: Iterable[logging.LogRecord], gap: PendingGap | None = None) -> Iterator[Commit]:
-    """
-    Cut records into batches as the queue does: as many as fit into one commit, and one at least.
-    """
+    """Cut records into batches as the queue does: as many as fit into one commit, and one at least."""
     rows: list[Any] = []
     size = 0
     for row in map(make_row, records):
@@ -277,9 +269,7 @@ def test_a_process_that_logs_nothing_keeps_no_limit(writers, path):
 
 
 def test_a_full_queue_and_a_small_budget_at_close(make, clock, log, monkeypatch, said):
-    """
-    A small budget means small commits, so a full queue may take longer than `close_timeout`: the rest is counted.
-    """
+    """A small budget means small commits, so a full queue may take longer than `close_timeout`: the rest is counted."""
     handler = make(max_bytes=MIB, close_timeout=5)
     write = handler.listener.writer.write
 

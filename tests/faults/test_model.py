@@ -75,9 +75,7 @@ class Machine(RuleBasedStateMachine):
         self.now += seconds
 
     def rows(self):
-        """
-        Count the rows at the path, without the warnings.
-        """
+        """Count the rows at the path, without the warnings."""
         with contextlib.closing(sqlite3.connect(self.path, timeout=0)) as connection:
             assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
             ((count,),) = connection.execute("SELECT count(*) FROM logs WHERE logger <> ?", (OWN_LOGGER,)).fetchall()
@@ -87,9 +85,7 @@ class Machine(RuleBasedStateMachine):
             return count
 
     def ledger(self):
-        """
-        Sum up the drops in the file at the path.
-        """
+        """Sum up the drops in the file at the path."""
         with contextlib.closing(sqlite3.connect(self.path, timeout=0)) as connection:
             return connection.execute("SELECT coalesce(sum(count), 0) FROM drops").fetchone()[0]
 

@@ -27,9 +27,7 @@ CODES = {
 
 
 def ticks(handler, clock, count=1):
-    """
-    Let so many ticks pass, with books that balance after each.
-    """
+    """Let so many ticks pass, with books that balance after each."""
     for _ in range(count):
         handler.listener.handle(None)
         clock.advance(handler.listener.flush_interval)
@@ -38,9 +36,7 @@ def ticks(handler, clock, count=1):
 
 
 def check_recovery(handler, clock, log, contents, said):
-    """
-    Let at most 5 seconds pass, and then check that all is there but what was dropped, and that two lines say so.
-    """
+    """Let at most 5 seconds pass, and then check that all is there but what was dropped, and that two lines say so."""
     ticks(handler, clock, 52)
     stats = handler.stats()
     assert (len(log.logged), 0) == (stats.seen, stats.queued)
@@ -206,9 +202,7 @@ def test_the_nth_system_call_fails(run, shim, error, lasting, long):
 
 
 def test_locked_by_another_process(make, clock, log, contents, start, said):
-    """
-    While another process holds the database, records wait; then they are written in order, with what was dropped.
-    """
+    """While another process holds the database, records wait; then they are written in order, with what was dropped."""
     handler = make(capacity=30, reserve=0, fair_share=1)
     log(5)
     ticks(handler, clock)
@@ -257,9 +251,7 @@ def test_the_database_may_not_grow(make, clock, log, contents, said):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no RLIMIT_FSIZE on Windows")
 def test_the_disk_is_full(run, contents):
-    """
-    When the system takes no more bytes (RLIMIT_FSIZE), the program goes on, and so does its log when it can.
-    """
+    """When the system takes no more bytes (RLIMIT_FSIZE), the program goes on, and so does its log when it can."""
     run(
         """
         import resource
@@ -399,9 +391,7 @@ def test_the_disk_is_frozen_when_nobody_looks(run, contents, shim, queued):
 
 
 def test_a_process_ends_beside_a_frozen_disk(run, contents, shim):
-    """
-    A process whose disk does not answer comes to its end, after `close_timeout`, and says what it gave up.
-    """
+    """A process whose disk does not answer comes to its end, after `close_timeout`, and says what it gave up."""
     run(
         """
         import ctypes
@@ -425,9 +415,7 @@ def test_a_process_ends_beside_a_frozen_disk(run, contents, shim):
 
 @pytest.fixture
 def mounted(tmp_path):
-    """
-    Mount a file system of its own below the test's folder: `mounted(*arguments of mount)`; returns its folder.
-    """
+    """Mount a file system of its own below the test's folder: `mounted(*arguments of mount)`; returns its folder."""
     folder = tmp_path / "mounted"
     folder.mkdir()
     mounted = []
@@ -470,9 +458,7 @@ def test_a_disk_without_room(make, mounted, clock, log, contents, said):
 
 @pytest.mark.privileged
 def test_a_file_system_that_is_frozen(run, contents, mounted, tmp_path):
-    """
-    On an ext4 that was frozen (as a snapshot does it) the same holds as on a disk that does not answer.
-    """
+    """On an ext4 that was frozen (as a snapshot does it) the same holds as on a disk that does not answer."""
     if shutil.which("mkfs.ext4") is None or shutil.which("fsfreeze") is None:
         pytest.skip("no mkfs.ext4 or no fsfreeze here")
     image = tmp_path / "image"
@@ -567,9 +553,7 @@ def test_the_file_changes_under_us(make, clock, log, contents, path, tmp_path, f
 
 
 def test_the_folder_is_removed(make, clock, log, contents, tmp_path, said):
-    """
-    Without its folder the log waits; when the folder is there again, so is the log.
-    """
+    """Without its folder the log waits; when the folder is there again, so is the log."""
     folder = tmp_path / "logs"
     folder.mkdir()
     handler = make(filename=folder / "app-log.db", capacity=100, reserve=0, fair_share=1)
@@ -633,9 +617,7 @@ def test_a_log_that_was_cut_short(make, clock, log, contents, path):
 
 
 def test_a_file_that_cannot_be_made_is_said_at_once(make_handler, monkeypatch):
-    """
-    What will never work is for the one who configures: an error with the path and what to do.
-    """
+    """What will never work is for the one who configures: an error with the path and what to do."""
 
     def refuses(*_):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))

@@ -101,9 +101,7 @@ def test_a_child_holds_the_locks_of_its_connection(run, contents):
 
 
 def test_a_prefork_server(run, contents):
-    """
-    The master configures and logs, the workers log and `sys.exit`: every row is there, once.
-    """
+    """The master configures and logs, the workers log and `sys.exit`: every row is there, once."""
     run(
         """
         logging.config.dictConfig({
@@ -130,9 +128,7 @@ def test_a_prefork_server(run, contents):
 
 
 def test_a_child_that_ends_at_once(run, contents):
-    """
-    `os._exit` in a child loses what the child had queued, and nothing of its parent's.
-    """
+    """`os._exit` in a child loses what the child had queued, and nothing of its parent's."""
     run(
         """
         logger.addHandler(SQLiteHandler(path, flush_interval=60))
@@ -152,9 +148,7 @@ def test_a_child_that_ends_at_once(run, contents):
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_children_of_multiprocessing(run, contents, method):
-    """
-    Whichever way multiprocessing starts its children, each keeps its log.
-    """
+    """Whichever way multiprocessing starts its children, each keeps its log."""
     run(
         """
         import multiprocessing

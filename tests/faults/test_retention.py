@@ -27,9 +27,7 @@ MB = 1_000_000
 
 
 def ticks(handler, clock, count=1):
-    """
-    Let so many ticks pass, with books that balance after each.
-    """
+    """Let so many ticks pass, with books that balance after each."""
     for _ in range(count):
         handler.listener.handle(None)
         clock.advance(0.2)
@@ -38,16 +36,12 @@ def ticks(handler, clock, count=1):
 
 
 def taken(path):
-    """
-    Bytes of file and WAL.
-    """
+    """Bytes of file and WAL."""
     return sum(os.stat(f"{path}{end}").st_size for end in ("", "-wal") if os.path.exists(f"{path}{end}"))
 
 
 def check_prunes(path):
-    """
-    Check that `prunes` tells how many rows are gone, and that those left have no hole. Returns how many are gone.
-    """
+    """Check that `prunes` tells how many rows are gone, and that those left have no hole. Returns how many are gone."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         first, last, count = connection.execute("SELECT min(id), max(id), count(*) FROM records").fetchone()
         (gone,) = connection.execute("SELECT coalesce(sum(count), 0) FROM prunes").fetchone()

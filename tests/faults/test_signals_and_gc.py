@@ -14,9 +14,7 @@ import pytest
 
 @pytest.fixture
 def repeat(long):
-    """
-    Run something as often as was asked for.
-    """
+    """Run something as often as was asked for."""
     return range(200 if long else 2)
 
 
@@ -83,9 +81,7 @@ def test_signals_that_log(run, repeat):
 
 
 def test_collections_that_log(run, repeat):
-    """
-    Objects whose `__del__` logs, collected at every allocation and on every thread, hold nobody up.
-    """
+    """Objects whose `__del__` logs, collected at every allocation and on every thread, hold nobody up."""
     for _ in repeat:
         run(
             """

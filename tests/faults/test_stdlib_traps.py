@@ -25,17 +25,13 @@ from sqlite_log_handler._write import queue as queue_module
 
 
 def messages(query):
-    """
-    Return the messages in the file, in order, without the drop warnings.
-    """
+    """Return the messages in the file, in order, without the drop warnings."""
     return [text for (text,) in query("SELECT message FROM logs WHERE logger <> ? ORDER BY id", OWN_LOGGER)]
 
 
 @pytest.fixture
 def lock(path):
-    """
-    Another connection that locks the database: `lock()`, and again to let go.
-    """
+    """Another connection that locks the database: `lock()`, and again to let go."""
     connection = sqlite3.connect(path, isolation_level=None)
 
     def toggle():

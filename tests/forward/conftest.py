@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """
-    Mark what is in this folder.
-    """
+    """Mark what is in this folder."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.forward)
@@ -34,26 +32,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def long(request: pytest.FixtureRequest) -> bool:
-    """
-    Whether the full numbers were asked for.
-    """
+    """Whether the full numbers were asked for."""
     return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture
 def server() -> Iterator[FaultServer]:
-    """
-    A receiver that can be told to fail.
-    """
+    """A receiver that can be told to fail."""
     with serving() as server:
         yield server
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """
-    Start a command whose output goes to files, and end it with the test.
-    """
+    """Start a command whose output goes to files, and end it with the test."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*command: object, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
@@ -82,9 +74,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 @pytest.fixture
 def forward(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., subprocess.Popen[str]]:
-    """
-    Start `sqlite-log forward` with arguments.
-    """
+    """Start `sqlite-log forward` with arguments."""
     return lambda *arguments, **options: start(
         sys.executable, "-W", "error", "-m", "sqlite_log_handler", "forward", *arguments, **options
     )
@@ -92,9 +82,7 @@ def forward(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., subpro
 
 @pytest.fixture
 def run_forward(forward: Callable[..., subprocess.Popen[str]]) -> Callable[..., str]:
-    """
-    Run `sqlite-log forward` to its end, which comes with the status `code`, and give what it said.
-    """
+    """Run `sqlite-log forward` to its end, which comes with the status `code`, and give what it said."""
 
     def run(*arguments: object, code: int = 0, env: dict[str, str] | None = None) -> str:
         process = forward(*arguments, env=env)
@@ -126,9 +114,7 @@ WRITER = """
 
 @pytest.fixture
 def write(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """
-    Start a program that logs bursts of records: `write(path, name, bursts, count, pause)`.
-    """
+    """Start a program that logs bursts of records: `write(path, name, bursts, count, pause)`."""
     file = tmp_path / "writer.py"
     file.write_text(textwrap.dedent(WRITER))
     return lambda *arguments: start(sys.executable, file, *arguments)
@@ -136,9 +122,7 @@ def write(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> Callab
 
 @pytest.fixture
 def filled(path: Path, write: Callable[..., subprocess.Popen[str]]) -> Callable[..., Path]:
-    """
-    Fill a log with so many rows, and give its path.
-    """
+    """Fill a log with so many rows, and give its path."""
 
     def fill(count: int, file: Path = path) -> Path:
         assert 0 == write(file, "shop.orders", 1, count, 0).wait(WATCHDOG)
@@ -149,9 +133,7 @@ def filled(path: Path, write: Callable[..., subprocess.Popen[str]]) -> Callable[
 
 @pytest.fixture
 def rotel(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> Callable[..., Rotel]:
-    """
-    Start Rotel: `rotel("--exporter", "blackhole")`.
-    """
+    """Start Rotel: `rotel("--exporter", "blackhole")`."""
 
     def make(*exporter: str) -> Rotel:
         made = Rotel(start, tmp_path, *exporter)
@@ -163,9 +145,7 @@ def rotel(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> Callab
 
 @pytest.fixture
 def oteltap(start: Callable[..., subprocess.Popen[str]]) -> OtelTap:
-    """
-    A running OtelTap.
-    """
+    """A running OtelTap."""
     tap = OtelTap(start)
     tap.start()
     return tap
@@ -173,9 +153,7 @@ def oteltap(start: Callable[..., subprocess.Popen[str]]) -> OtelTap:
 
 @pytest.fixture
 def litestream() -> str:
-    """
-    The binary of Litestream.
-    """
+    """The binary of Litestream."""
     beside = shutil.which("litestream", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if beside is None:
         pytest.skip("needs Litestream: pip install 'sqlite-log-handler[test-forward]'")

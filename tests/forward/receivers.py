@@ -52,9 +52,7 @@ ENVIRONMENT = {
 
 
 def eventually(condition: Callable[[], object], what: str) -> None:
-    """
-    Wait until something is true that happens in another process.
-    """
+    """Wait until something is true that happens in another process."""
     deadline = time.monotonic() + WATCHDOG
     while not condition():
         assert time.monotonic() < deadline, f"never: {what}"
@@ -62,27 +60,21 @@ def eventually(condition: Callable[[], object], what: str) -> None:
 
 
 def free_port() -> int:
-    """
-    Find a port that nobody listens at.
-    """
+    """Find a port that nobody listens at."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
 
 
 def is_listening(port: int) -> bool:
-    """
-    Tell whether somebody answers at a port.
-    """
+    """Tell whether somebody answers at a port."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
 
 
 def uids_in(body: bytes) -> list[str]:
-    """
-    Give the uid of each record of a request.
-    """
+    """Give the uid of each record of a request."""
     return [
         attribute.value.string_value
         for resource in ExportLogsServiceRequest.FromString(body).resource_logs
@@ -94,9 +86,7 @@ def uids_in(body: bytes) -> list[str]:
 
 
 def rows_in(path: Path) -> int:
-    """
-    Count the rows of a log.
-    """
+    """Count the rows of a log."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         count: int = connection.execute("SELECT count(*) FROM records").fetchone()[0]
         return count
@@ -124,17 +114,13 @@ class FaultServer(ThreadingHTTPServer):
         self._connections: list[socket.socket] = []
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """
-        Take a connection, and remember it.
-        """
+        """Take a connection, and remember it."""
         connection, address = super().get_request()
         self._connections.append(connection)
         return connection, address
 
     def end(self) -> None:
-        """
-        End as a process does: nobody listens any more, and what was open is cut.
-        """
+        """End as a process does: nobody listens any more, and what was open is cut."""
         self.ended.set()
         self.shutdown()
         for connection in self._connections:
@@ -144,29 +130,21 @@ class FaultServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """
-        The address.
-        """
+        """The address."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, *_: object) -> None:
-        """
-        Say nothing when a forwarder is killed in the middle of a request.
-        """
+        """Say nothing when a forwarder is killed in the middle of a request."""
 
 
 class FaultHandler(BaseHTTPRequestHandler):
-    """
-    One connection to a FaultServer.
-    """
+    """One connection to a FaultServer."""
 
     protocol_version = "HTTP/1.1"
     server: FaultServer
 
     def do_POST(self) -> None:
-        """
-        Serve a request by the plan.
-        """
+        """Serve a request by the plan."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         size = len(body)
         if self.headers.get("Content-Encoding") == "gzip":
@@ -196,15 +174,11 @@ class FaultHandler(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, *_: object) -> None:
-        """
-        Say nothing.
-        """
+        """Say nothing."""
 
 
 def partial(rejected: int, message: str) -> bytes:
-    """
-    Make the answer of a receiver that took a request in part.
-    """
+    """Make the answer of a receiver that took a request in part."""
     answer = ExportLogsServiceResponse()
     answer.partial_success.rejected_log_records = rejected
     answer.partial_success.error_message = message
@@ -214,9 +188,7 @@ def partial(rejected: int, message: str) -> bytes:
 
 @contextlib.contextmanager
 def serving(context: ssl.SSLContext | None = None, port: int = 0) -> Iterator[FaultServer]:
-    """
-    Run a FaultServer on a thread, at a port of its own or at one that another has left.
-    """
+    """Run a FaultServer on a thread, at a port of its own or at one that another has left."""
     server = FaultServer(port)
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True)
@@ -230,9 +202,7 @@ def serving(context: ssl.SSLContext | None = None, port: int = 0) -> Iterator[Fa
 
 
 def errors_of(process: subprocess.Popen[str]) -> str:
-    """
-    Read what a process said on standard error so far.
-    """
+    """Read what a process said on standard error so far."""
     return Path(f"{process.base}.err").read_text()  # type: ignore[attr-defined]
 
 
@@ -262,25 +232,19 @@ class Rotel:
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """
-        Start it, and wait until it listens.
-        """
+        """Start it, and wait until it listens."""
         self.process = self._start(*self._command)
         eventually(lambda: is_listening(self.port), "Rotel listens")
 
     def stop(self) -> None:
-        """
-        Ask it to end, which it does when it has passed on what it has.
-        """
+        """Ask it to end, which it does when it has passed on what it has."""
         assert self.process is not None
         self.process.terminate()
         self.process.wait(WATCHDOG)
 
 
 def rotel_binary() -> str:
-    """
-    Find the binary that the package brings.
-    """
+    """Find the binary that the package brings."""
     spec = importlib.util.find_spec("rotel")
     if spec is None or spec.origin is None:
         pytest.skip("needs Rotel: pip install 'sqlite-log-handler[test-forward]'")
@@ -293,9 +257,7 @@ def rotel_binary() -> str:
 
 
 class OtelTap:
-    """
-    OtelTap, which prints what it gets as lines of JSON; without gzip.
-    """
+    """OtelTap, which prints what it gets as lines of JSON; without gzip."""
 
     def __init__(self, start: Callable[..., subprocess.Popen[str]]) -> None:
         if importlib.util.find_spec("oteltap") is None:
@@ -306,23 +268,17 @@ class OtelTap:
         self._processes: list[subprocess.Popen[str]] = []
 
     def start(self) -> None:
-        """
-        Start it, and wait until it listens.
-        """
+        """Start it, and wait until it listens."""
         self._processes.append(self._start(sys.executable, "-m", "oteltap", "--port", self.port))
         eventually(lambda: is_listening(self.port), "OtelTap listens")
 
     def stop(self) -> None:
-        """
-        Interrupt it, as one does.
-        """
+        """Interrupt it, as one does."""
         self._processes[-1].send_signal(signal.SIGINT)
         self._processes[-1].wait(WATCHDOG)
 
     def records(self) -> list[dict[str, Any]]:
-        """
-        Read what it has printed in all its lives.
-        """
+        """Read what it has printed in all its lives."""
         found = []
         for process in self._processes:
             with open(f"{process.base}.out") as lines:  # type: ignore[attr-defined]
@@ -330,9 +286,7 @@ class OtelTap:
         return found
 
     def uids(self) -> set[str]:
-        """
-        Give the uids of the records that it got.
-        """
+        """Give the uids of the records that it got."""
         return {
             attribute["value"]["stringValue"]
             for record in self.records()

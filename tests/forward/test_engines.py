@@ -24,18 +24,14 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "forward.md"
 
 
 def commands(beginning):
-    """
-    Give the commands of the page that begin so.
-    """
+    """Give the commands of the page that begin so."""
     found = re.findall(rf"^{re.escape(beginning)}.*(?:\\\n.*)*", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert found, f"{PAGE.name} has no command that begins with {beginning}"
     return found
 
 
 def shell(command, folder, code=0):
-    """
-    Run a command of the page in a folder, with the programs of this environment, and give its output.
-    """
+    """Run a command of the page in a folder, with the programs of this environment, and give its output."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{ENVIRONMENT['PATH']}"
     done = subprocess.run(
         command,
@@ -52,9 +48,7 @@ def shell(command, folder, code=0):
 
 
 def contents(path):
-    """
-    Read all rows of a log, which has to be sound.
-    """
+    """Read all rows of a log, which has to be sound."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
         return connection.execute("SELECT * FROM logs ORDER BY id").fetchall()

@@ -24,9 +24,7 @@ from receivers import WATCHDOG, errors_of, eventually, free_port, partial, rows_
 
 
 def is_whole(server, path):
-    """
-    Tell whether every row of the log has arrived.
-    """
+    """Tell whether every row of the log has arrived."""
     return len(server.uids) == rows_in(path)
 
 
@@ -136,9 +134,7 @@ def test_the_environment_is_used(server, filled, run_forward):
 
 @pytest.fixture
 def certificate(tmp_path):
-    """
-    A key and a certificate for 127.0.0.1 that no authority has signed.
-    """
+    """A key and a certificate for 127.0.0.1 that no authority has signed."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl here")
     key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
@@ -221,9 +217,7 @@ def test_a_signal_ends_it_at_once(server, filled, forward, number, plan):
 
 @pytest.mark.parametrize("follow", [[], ["-f"]])
 def test_killed_at_random(server, forward, run_forward, make_handler, logger, write, path, long, follow):
-    """
-    Whatever moment a kill -9 comes at, every row arrives, and each kill costs one batch of duplicates at most.
-    """
+    """Whatever moment a kill -9 comes at, every row arrives, and each kill costs one batch of duplicates at most."""
     seed = random.SystemRandom().randrange(1 << 32)
     chance = random.Random(seed)
     kills, batch = 50 if long else 5, 50

@@ -109,9 +109,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def is_there(name: str) -> bool:
-    """
-    Tell whether there is a module or a command of this name.
-    """
+    """Tell whether there is a module or a command of this name."""
     with contextlib.suppress(ModuleNotFoundError):  # of the package that the module would be in
         if find_spec(name):
             return True
@@ -119,9 +117,7 @@ def is_there(name: str) -> bool:
 
 
 def wait_until(condition: Callable[[], Any]) -> Any:
-    """
-    Wait for what another program does, as long as `PATIENCE` lasts, and give what the condition gave at last.
-    """
+    """Wait for what another program does, as long as `PATIENCE` lasts, and give what the condition gave at last."""
     deadline = time.monotonic() + PATIENCE
     while not (result := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -129,18 +125,14 @@ def wait_until(condition: Callable[[], Any]) -> Any:
 
 
 def free_port() -> int:
-    """
-    Find a port of the loopback that nobody uses.
-    """
+    """Find a port of the loopback that nobody uses."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
 
 
 def fetch(url: str) -> tuple[int, str]:
-    """
-    Get a page, error pages too: its status and its text.
-    """
+    """Get a page, error pages too: its status and its text."""
     try:
         with urllib.request.urlopen(url, timeout=PATIENCE) as response:
             return response.status, response.read().decode()
@@ -150,17 +142,13 @@ def fetch(url: str) -> tuple[int, str]:
 
 
 def query(path: Path, sql: str, *parameters: object) -> list[Any]:
-    """
-    Read a log as another program would.
-    """
+    """Read a log as another program would."""
     with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as connection:
         return connection.execute(sql, parameters).fetchall()
 
 
 def still_running(folder: Path) -> list[int]:
-    """
-    List the processes whose folder this is, as far as the system tells: those in a session of their own, too.
-    """
+    """List the processes whose folder this is, as far as the system tells: those in a session of their own, too."""
     found = []
     for link in Path("/proc").glob("[0-9]*/cwd"):
         with contextlib.suppress(OSError):  # it has ended, or is somebody else's
@@ -170,9 +158,7 @@ def still_running(folder: Path) -> list[int]:
 
 
 class Program:
-    """
-    A program as a user starts it: a line in a shell, in a folder, with this Python first on the path.
-    """
+    """A program as a user starts it: a line in a shell, in a folder, with this Python first on the path."""
 
     def __init__(self, command: str, folder: Path, port: int, **environment: str) -> None:
         self.command = command
@@ -199,23 +185,17 @@ class Program:
 
     @property
     def printed(self) -> str:
-        """
-        What it has printed until now.
-        """
+        """What it has printed until now."""
         return self._printed.read_text(encoding="utf-8", errors="backslashreplace")
 
     @property
     def is_listening(self) -> bool:
-        """
-        Whether it answers on its port.
-        """
+        """Whether it answers on its port."""
         with socket.socket() as client:
             return client.connect_ex(("127.0.0.1", self.port)) == 0
 
     def wait_for(self, text: str) -> None:
-        """
-        Wait until it has printed `text`; without one, until it answers on its port.
-        """
+        """Wait until it has printed `text`; without one, until it answers on its port."""
         ready = wait_until(
             lambda: self.process.poll() is not None or (text in self.printed if text else self.is_listening)
         )
@@ -223,9 +203,7 @@ class Program:
         assert self.process.poll() is None, f"{self.command} ended:\n{self.printed}"
 
     def end(self, with_signal: int | None = None) -> int:
-        """
-        Wait for its end, after a signal if there is one, and give its exit status.
-        """
+        """Wait for its end, after a signal if there is one, and give its exit status."""
         if with_signal is not None and self.process.poll() is None:
             self.process.send_signal(with_signal)
         try:
@@ -236,18 +214,14 @@ class Program:
             self.kill()
 
     def kill(self) -> None:
-        """
-        End it with all its children.
-        """
+        """End it with all its children."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(PATIENCE)
 
 
 class Project:
-    """
-    An empty folder in which a page is followed, and programs are run.
-    """
+    """An empty folder in which a page is followed, and programs are run."""
 
     def __init__(self, page: Path, folder: Path) -> None:
         self.page = page
@@ -261,15 +235,11 @@ class Project:
 
     @property
     def url(self) -> str:
-        """
-        Where its server listens.
-        """
+        """Where its server listens."""
         return f"http://127.0.0.1:{self.port}"
 
     def write(self, *names: str) -> None:
-        """
-        Write the files of the page, or those with these names. One that is there is gone on with.
-        """
+        """Write the files of the page, or those with these names. One that is there is gone on with."""
         for block in blocks_of(self.page):
             if block.name and (not names or block.name in names):
                 code = block.code
@@ -293,9 +263,7 @@ class Project:
         notebook.write_text(json.dumps({**made, "nbformat": 4, "nbformat_minor": 5}), encoding="utf-8")
 
     def start(self, command: str, ready: str | None = None, **environment: str) -> Program:
-        """
-        Start a program, and wait until it is ready if it says so in any way.
-        """
+        """Start a program, and wait until it is ready if it says so in any way."""
         if command.startswith("datasette "):
             command = f"{command} {DATASETTE_LIMITS}"
         program = Program(command.replace(PORT, str(self.port)), self.folder, self.port, **environment)
@@ -305,24 +273,18 @@ class Project:
         return program
 
     def run(self, command: str, status: int = 0, **environment: str) -> str:
-        """
-        Run a program to its end, and give what it printed.
-        """
+        """Run a program to its end, and give what it printed."""
         program = self.start(command, **environment)
         assert program.end() == status, f"{program.command} printed:\n{program.printed}"
         return program.printed
 
     def python(self, code: str, status: int = 0, name: str = "program.py", **environment: str) -> str:
-        """
-        Run a Python program, in which every warning is an error.
-        """
+        """Run a Python program, in which every warning is an error."""
         (self.folder / name).write_text(code, encoding="utf-8")
         return self.run(f"python -W error {name}", status, **environment)
 
     def log(self) -> None:
-        """
-        Make the log that the page is about.
-        """
+        """Make the log that the page is about."""
         self.python(MAKE_LOG, name="make_log.py")
 
     def follow(self) -> None:
@@ -360,9 +322,7 @@ class Project:
             self.printed.append(self.run(INTERACTIVE.get(command, command)))
 
     def end_servers(self) -> None:
-        """
-        End what still runs, as Ctrl-C does.
-        """
+        """End what still runs, as Ctrl-C does."""
         for program in self.programs:
             if program.process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -370,30 +330,22 @@ class Project:
                 program.end()
 
     def fetch(self, path: str) -> tuple[int, str]:
-        """
-        Ask its server for a page: status and text.
-        """
+        """Ask its server for a page: status and text."""
         return fetch(self.url + path)
 
     def query(self, sql: str, *parameters: object, name: str = "app-log.db") -> list[Any]:
-        """
-        Read its log.
-        """
+        """Read its log."""
         return query(self.folder / name, sql, *parameters)
 
     def attributes(self, where: str, *parameters: object) -> dict[str, Any]:
-        """
-        Read the attributes of the one row that is meant.
-        """
+        """Read the attributes of the one row that is meant."""
         [(text,)] = self.query(f"SELECT attributes FROM logs WHERE {where}", *parameters)
         return dict(json.loads(text or "{}"))
 
 
 @pytest.fixture
 def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
-    """
-    An empty folder for the page that the module is about: test_django.py for docs/integrations/django.md.
-    """
+    """An empty folder for the page that the module is about: test_django.py for docs/integrations/django.md."""
     name = re.sub("_", "-", request.module.__name__.rpartition(".")[2].removeprefix("test_"))
     made = Project(INTEGRATIONS / f"{name}.md", tmp_path)
 

@@ -28,9 +28,7 @@ def wait_for_the_other(**options):
 
 
 def call(project, *numbers):
-    """
-    Call the task of the page, once for each number, and wait until the worker says that it is done.
-    """
+    """Call the task of the page, once for each number, and wait until the worker says that it is done."""
     worker = project.programs[0]
     calls = f"from tasks import add\nfor number in {numbers}:\n    add.delay(number, 1)\n"
     project.run(f"python -c '{calls}'")

@@ -60,9 +60,7 @@ def test_page(project):
 
 @pytest.fixture
 def shop(project):
-    """
-    The project of the page with views of its own, and its server.
-    """
+    """The project of the page with views of its own, and its server."""
     project.run("django-admin startproject shop .")
     project.write()
     (project.folder / "shop" / "urls.py").write_text(URLS, encoding="utf-8")

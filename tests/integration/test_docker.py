@@ -18,9 +18,7 @@ NAMESPACE = "unshare --pid --fork --kill-child --mount-proc"
 
 
 def has_namespaces():
-    """
-    Tell whether this system lets the test make name spaces of processes and of mounts.
-    """
+    """Tell whether this system lets the test make name spaces of processes and of mounts."""
     if not shutil.which("unshare"):
         return False
     return subprocess.run([*NAMESPACE.split(), "true"], check=False, capture_output=True).returncode == 0

@@ -42,9 +42,7 @@ logger.info("10 0")
 
 
 def test_greenlets(project):
-    """
-    Each record of each greenlet is written while the program runs, in order, and what is logged last at the exit.
-    """
+    """Each record of each greenlet is written while the program runs, in order, and what is logged last at the exit."""
     (project.folder / "program.py").write_text(PROGRAM, encoding="utf-8")
     assert "" == project.run("python program.py")
 

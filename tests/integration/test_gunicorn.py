@@ -55,9 +55,7 @@ WAYS = [
 
 @pytest.fixture
 def server(project):
-    """
-    Start the server of the page with an app that logs more, by `server(arguments)`.
-    """
+    """Start the server of the page with an app that logs more, by `server(arguments)`."""
 
     def start(arguments, flush_interval=None):
         project.write("gunicorn.conf.py")
@@ -76,9 +74,7 @@ def server(project):
 
 
 def load(project, begin=0):
-    """
-    Ask from several threads at once; gives which worker answered which number, as far as one did.
-    """
+    """Ask from several threads at once; gives which worker answered which number, as far as one did."""
 
     def ask(number):
         try:
@@ -91,9 +87,7 @@ def load(project, begin=0):
 
 
 def lines_of(project):
-    """
-    Read what the workers logged: how many lines for each path, and by which process.
-    """
+    """Read what the workers logged: how many lines for each path, and by which process."""
     rows = project.query(
         "SELECT json_extract(attributes, '$.path') AS path, process, count(*) FROM logs WHERE logger = 'shop'"
         " GROUP BY path, process"

@@ -94,9 +94,7 @@ with ThreadPoolExecutor(4, thread_name_prefix="squares") as pool:
 
 
 def squared(project):
-    """
-    Read which numbers were logged, in their order.
-    """
+    """Read which numbers were logged, in their order."""
     rows = project.query("SELECT message FROM logs WHERE message LIKE 'squaring %'")
     return sorted(int(message.removeprefix("squaring ")) for (message,) in rows)
 

@@ -13,9 +13,7 @@ pytestmark = pytest.mark.needs("rq.cli", "redis-server")
 
 @pytest.fixture(autouse=True)
 def redis(project, monkeypatch):
-    """
-    Start a Redis that keeps nothing, and name it to RQ.
-    """
+    """Start a Redis that keeps nothing, and name it to RQ."""
     monkeypatch.setenv("RQ_REDIS_URL", f"redis://127.0.0.1:{project.port}")
     server = project.start(f"redis-server --bind 127.0.0.1 --port {project.port} --save '' --appendonly no", "")
 
@@ -25,9 +23,7 @@ def redis(project, monkeypatch):
 
 
 def run_jobs(project, worker):
-    """
-    Run 40 short jobs, with no tick near, and return what they left in the file.
-    """
+    """Run 40 short jobs, with no tick near, and return what they left in the file."""
     project.write("jobs.py")
     jobs = project.folder / "jobs.py"
     jobs.write_text(jobs.read_text(encoding="utf-8").replace('"filename"', '"flush_interval": 3600, "filename"'))

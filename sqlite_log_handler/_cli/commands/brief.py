@@ -32,9 +32,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """
-    Show the brief. Returns 0, also for an empty log.
-    """
+    """Show the brief. Returns 0, also for an empty log."""
     path = arguments.file_of(options)
     with arguments.open_reader(options) as reader:
         found = reader.brief(moment_or_run(options.since, utc=options.utc))
@@ -46,9 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def document(found: Brief) -> dict[str, object]:
-    """
-    Return the brief for `json_document`, with the first patterns and the last gaps, and how many there are.
-    """
+    """Return the brief for `json_document`, with the first patterns and the last gaps, and how many there are."""
     counts = {"pattern_count": len(found.patterns), "gap_count": len(found.gaps)}
     drops = [{"cause": cause, "level": level, "count": n} for (cause, level), n in found.totals.drops.items()]
     return {

@@ -20,9 +20,7 @@ _MOST: Final = 10
 
 
 class Verdict(NamedTuple):
-    """
-    One line of the result: `ok`, `WRONG`, or `-` for what cannot be checked, and the text beside it.
-    """
+    """One line of the result: `ok`, `WRONG`, or `-` for what cannot be checked, and the text beside it."""
 
     verdict: str
     text: str
@@ -34,9 +32,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """
-    Print all verdicts. Return 1 when one of them is WRONG.
-    """
+    """Print all verdicts. Return 1 when one of them is WRONG."""
     seen: list[Verdict] = []
     found = _kept(verdicts(options), seen)
     if options.output == "json":
@@ -59,9 +55,7 @@ def _kept(found: Iterable[Verdict], seen: list[Verdict]) -> Iterator[Verdict]:
 
 
 def verdicts(options: argparse.Namespace) -> Iterator[Verdict]:
-    """
-    Check the file, then its books.
-    """
+    """Check the file, then its books."""
     try:
         with arguments.open_reader(options) as reader:
             yield Verdict("ok", f"a log of sqlite-log-handler, schema {reader.schema} of {USER_VERSION}")
@@ -89,9 +83,7 @@ def findings(faults: Iterable[str]) -> list[str]:
 
 
 def compare(books: Books) -> Iterator[Verdict]:
-    """
-    Compare the counts of different places. Where they differ and rows were pruned, nothing can be told: `-`.
-    """
+    """Compare the counts of different places. Where they differ and rows were pruned, nothing can be told: `-`."""
     ledger = books.dropped_in_ledger
     pairs = (
         ("dropped: the ledger, and the volume", ledger, books.dropped_in_volume),

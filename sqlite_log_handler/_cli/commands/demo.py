@@ -80,9 +80,7 @@ LEVEL_WORD = re.compile(r"\b(?:" + "|".join(LEVEL_WORDS) + ")", re.IGNORECASE)
 
 
 class DemoError(OSError):
-    """
-    The demo cannot begin, because a file cannot be read or made. The text says what to do.
-    """
+    """The demo cannot begin, because a file cannot be read or made. The text says what to do."""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,9 +98,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """
-    Run the command, and return its exit status; see `show_all`.
-    """
+    """Run the command, and return its exit status; see `show_all`."""
     return show_all(options.files, options.database, write_line)
 
 
@@ -147,9 +143,7 @@ def show_all(files: Sequence[str], database: str | None, write: Write) -> int:
 
 
 def choose_database(database: str | None) -> str:
-    """
-    Return the path of a file that does not exist yet, so that its books are those of this run alone.
-    """
+    """Return the path of a file that does not exist yet, so that its books are those of this run alone."""
     if database is not None:
         if os.path.lexists(database):
             message = f"{database} exists: name a file that does not exist yet"
@@ -160,9 +154,7 @@ def choose_database(database: str | None) -> str:
 
 
 def configuration(path: str) -> dict[str, Any]:
-    """
-    Return the configuration: the handler on the root logger, and its own warnings on the console too.
-    """
+    """Return the configuration: the handler on the root logger, and its own warnings on the console too."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -177,21 +169,15 @@ def configuration(path: str) -> dict[str, Any]:
 
 
 class FoldingFormatter(logging.Formatter):
-    """
-    Fold long messages to the width of the terminal.
-    """
+    """Fold long messages to the width of the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """
-        Return the record as lines of text.
-        """
+        """Return the record as lines of text."""
         return fold(f"       {record.levelname} ", record.getMessage())
 
 
 def jobs_from_standard_library() -> list[Job]:
-    """
-    Return one job for each file of the installed standard library.
-    """
+    """Return one job for each file of the installed standard library."""
     top = Path(sysconfig.get_path("stdlib"))
     jobs: list[Job] = []
     for folder, folders, names in os.walk(top):
@@ -206,9 +192,7 @@ def jobs_from_standard_library() -> list[Job]:
 
 
 def hash_file(logger: logging.Logger, path: Path, top: Path) -> int:
-    """
-    Hash one file and log it, at another level if it is large, empty or unreadable.
-    """
+    """Hash one file and log it, at another level if it is large, empty or unreadable."""
     name = path.relative_to(top).as_posix()
     try:
         size = path.stat().st_size
@@ -259,25 +243,19 @@ def jobs_from_logs(files: Sequence[str]) -> list[Job]:
 
 
 def replay_line(logger: logging.Logger, level: int, text: str, number: int) -> int:
-    """
-    Log one line of a text log.
-    """
+    """Log one line of a text log."""
     logger.log(level, "%s", text, extra={"line": number})
     return 1
 
 
 def guess_level(text: str) -> int:
-    """
-    Guess the level of a line from the first word in it that names one; INFO without such a word.
-    """
+    """Guess the level of a line from the first word in it that names one; INFO without such a word."""
     word = LEVEL_WORD.search(text)
     return LEVEL_WORDS[word[0].lower()] if word else logging.INFO
 
 
 def do_jobs(jobs: Sequence[Job], seconds_each: float, stop: threading.Event) -> int:
-    """
-    Do `jobs` over and over at an even pace until `stop` is set, and return how many calls to a logger were made.
-    """
+    """Do `jobs` over and over at an even pace until `stop` is set, and return how many calls to a logger were made."""
     calls = 0
     due = time.monotonic()
     for job in itertools.cycle(jobs):
@@ -294,9 +272,7 @@ def do_jobs(jobs: Sequence[Job], seconds_each: float, stop: threading.Event) -> 
 
 
 def flood(stop: threading.Event) -> int:
-    """
-    Log as no program should until `stop` is set, and return how many calls to a logger were made.
-    """
+    """Log as no program should until `stop` is set, and return how many calls to a logger were made."""
     logger = logging.getLogger(FLOOD)
     calls = 0
     while not stop.wait(0.001):
@@ -350,9 +326,7 @@ def work_and_lock(handler: SQLiteHandler, jobs: Sequence[Job], path: str, write:
 
 @contextmanager
 def locked(path: str) -> Iterator[int]:
-    """
-    Have another process hold the database's write lock during the `with` block, which is given its process id.
-    """
+    """Have another process hold the database's write lock during the `with` block, which is given its process id."""
     command = [sys.executable, "-I", "-c", LOCKER, path]
     # Leaving Popen's own `with` block closes the pipes, which ends the process, and waits for it.
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603 - LOCKER is ours
@@ -363,9 +337,7 @@ def locked(path: str) -> Iterator[int]:
 
 
 def books_of(handler: SQLiteHandler) -> str:
-    """
-    Say the books in one line.
-    """
+    """Say the books in one line."""
     stats = handler.stats()
     return (
         f"{stats.seen:,} seen = {stats.written:,} written + {stats.dropped_total:,} dropped + {stats.queued:,} queued"
@@ -373,9 +345,7 @@ def books_of(handler: SQLiteHandler) -> str:
 
 
 def show_books(handler: SQLiteHandler, path: str, calls: int, write: Write) -> bool:
-    """
-    Print the handler's counts beside the same counts from elsewhere, and return whether all of them agree.
-    """
+    """Print the handler's counts beside the same counts from elsewhere, and return whether all of them agree."""
     stats = handler.stats()
     with LogReader(path) as reader:
         books = reader.books()
@@ -418,9 +388,7 @@ def show_books(handler: SQLiteHandler, path: str, calls: int, write: Write) -> b
 
 
 def show_file(path: str, write: Write) -> None:
-    """
-    Print some of the file as the commands show it, and the commands that show more.
-    """
+    """Print some of the file as the commands show it, and the commands that show more."""
     short = Short(Clock("%b %d %H:%M:%S"), plain)
     with LogReader(path) as reader:
         gaps = reader.gaps()
@@ -447,42 +415,32 @@ def show_file(path: str, write: Write) -> None:
 
 
 def show_title(text: str, write: Write) -> None:
-    """
-    Print a heading.
-    """
+    """Print a heading."""
     write("")
     write(text)
     write("")
 
 
 def fold(label: str, text: str) -> str:
-    """
-    Put `text` behind `label`, in lines as wide as the terminal.
-    """
+    """Put `text` behind `label`, in lines as wide as the terminal."""
     return textwrap.fill(
         text, width(), initial_indent=label, subsequent_indent=" " * len(label), break_on_hyphens=False
     )
 
 
 def show_lines(text: str, write: Write) -> None:
-    """
-    Print each line of `text`.
-    """
+    """Print each line of `text`."""
     for line in text.splitlines():
         write(line)
 
 
 def width() -> int:
-    """
-    Return how many columns to fill.
-    """
+    """Return how many columns to fill."""
     return terminal_width(most=100)
 
 
 def cut(line: str) -> str:
-    """
-    Cut a line that stands two columns in to the width of the terminal.
-    """
+    """Cut a line that stands two columns in to the width of the terminal."""
     room = width() - 2
     return line if len(line) <= room else f"{line[: room - 3]}..."
 

@@ -77,9 +77,7 @@ def run(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _output(path: str | None, *, binary: bool) -> Iterator[IO[Any]]:
-    """
-    Open the output. A file that exists is left alone.
-    """
+    """Open the output. A file that exists is left alone."""
     if path in _STANDARD:
         file: IO[Any] = sys.stdout.buffer if binary else sys.stdout
         yield file
@@ -102,9 +100,7 @@ def _length(row: Row) -> int:
 
 
 def write_jsonl(lines: Iterable[str], file: IO[str]) -> int:
-    """
-    Write a JSON object on each line, and return how many.
-    """
+    """Write a JSON object on each line, and return how many."""
     count = 0
     for batch in batches(lines, len):
         file.write("\n".join(map(json_safe, batch)) + "\n")
@@ -146,9 +142,7 @@ def write_csv(rows: Iterable[Row], file: IO[str], *, safe: bool = False) -> int:
 
 
 def write_parquet(rows: Iterable[Row], file: IO[bytes]) -> int:
-    """
-    Write Parquet, with `time` as a timestamp, and return how many rows.
-    """
+    """Write Parquet, with `time` as a timestamp, and return how many rows."""
     pa, pq = _pyarrow()
     integers = {"id", "created_us", "levelno", "lineno", "process", "thread"}
     types = {name: pa.int64() if name in integers else pa.string() for name in Row._fields}

@@ -24,9 +24,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """
-    Show the gaps. Returns 1 when there is none.
-    """
+    """Show the gaps. Returns 1 when there is none."""
     filters = arguments.filters_of(options)
     with arguments.open_reader(options) as reader:
         gaps = reader.gaps(**filters)
@@ -38,9 +36,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def table(gaps: Sequence[Gap], clock: Clock) -> Iterator[str]:
-    """
-    Yield a line for each place and cause; on a narrow terminal the loggers stand on a second one.
-    """
+    """Yield a line for each place and cause; on a narrow terminal the loggers stand on a second one."""
     if not gaps:
         return
     rows = [("since", "lasted", "records", "after id", "cause")]

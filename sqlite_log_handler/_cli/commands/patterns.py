@@ -36,9 +36,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """
-    Show the patterns. Returns 1 when there is none.
-    """
+    """Show the patterns. Returns 1 when there is none."""
     filters = arguments.filters_of(options)
     new_since = moment_or_run(options.new_since, utc=options.utc)
     with arguments.open_reader(options) as reader:
@@ -52,18 +50,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def moment_or_run(text: str | None, *, utc: bool) -> datetime | int | None:
-    """
-    Read what `--new-since` is given.
-    """
+    """Read what `--new-since` is given."""
     if text is None:
         return None
     return int(text) if _RUN.fullmatch(text) else arguments.moment(text, utc=utc)
 
 
 def table(found: Sequence[Pattern], names: Mapping[int, str], most: int, *, utc: bool) -> Iterator[str]:
-    """
-    Yield the table: for each pattern its numbers, its text, and the newest record of it.
-    """
+    """Yield the table: for each pattern its numbers, its text, and the newest record of it."""
     if not found:
         return
     clock = Clock("%Y-%m-%d %H:%M:%S", utc=utc)
@@ -90,9 +84,7 @@ def table(found: Sequence[Pattern], names: Mapping[int, str], most: int, *, utc:
 
 
 def levels_of(levels: Mapping[int, int], names: Mapping[int, str]) -> str:
-    """
-    Name the levels of a pattern, with their numbers where there is more than one.
-    """
+    """Name the levels of a pattern, with their numbers where there is more than one."""
     named = {names.get(level, f"Level {level}"): count for level, count in levels.items()}
     if len(named) == 1:
         return next(iter(named))
@@ -100,9 +92,7 @@ def levels_of(levels: Mapping[int, int], names: Mapping[int, str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """
-    Make a text of several lines one that a terminal shows.
-    """
+    """Make a text of several lines one that a terminal shows."""
     return printable(" ".join(text.split()))
 
 

@@ -99,9 +99,7 @@ def run(
 
 @contextlib.contextmanager
 def _named_errors(path: str) -> Iterator[None]:
-    """
-    Name the file, and what to do, in whatever SQLite raises inside the `with` block.
-    """
+    """Name the file, and what to do, in whatever SQLite raises inside the `with` block."""
     with named_errors(path):
         try:
             yield
@@ -113,9 +111,7 @@ def _named_errors(path: str) -> Iterator[None]:
 
 
 def _require_writable(path: str) -> None:
-    """
-    Raise an error when the log may not be written to.
-    """
+    """Raise an error when the log may not be written to."""
     if not (os.access(path, os.W_OK) and os.access(os.path.dirname(os.path.realpath(path)), os.W_OK)):
         raise _may_not_write(path)
 
@@ -141,9 +137,7 @@ def _say_plan(connection: sqlite3.Connection, state: State, cut: Cut | None, *, 
 
 
 class _Work:
-    """
-    Prune one file, piece by piece. The lock is held for each piece, and let go in between.
-    """
+    """Prune one file, piece by piece. The lock is held for each piece, and let go in between."""
 
     def __init__(
         self,
@@ -191,9 +185,7 @@ class _Work:
                 connection.close()
 
     def _prune(self, connection: sqlite3.Connection, before: State, cut: Cut | None) -> bool:
-        """
-        Delete what the limits ask for. Returns whether all of it was.
-        """
+        """Delete what the limits ask for. Returns whether all of it was."""
         goal = 0 if cut is None else cut.last_id - (before.first_id or 0) + 1
         pinned_until: float | None = None
         while self._pruner.limits:
@@ -214,9 +206,7 @@ class _Work:
         return True
 
     def _vacuum(self, connection: sqlite3.Connection) -> bool:
-        """
-        Give back all free pages. Returns whether that was possible.
-        """
+        """Give back all free pages. Returns whether that was possible."""
         # Pages given back stand in the WAL until SQLite writes it back: with a reader in the way, it would only grow.
         if not self._write_back(connection):
             return False
@@ -256,9 +246,7 @@ class _Work:
 
 
 class _Bar:
-    """
-    Show on a terminal how far long work has come; nothing elsewhere, and nothing for short work.
-    """
+    """Show on a terminal how far long work has come; nothing elsewhere, and nothing for short work."""
 
     def __init__(self, file: TextIO | None, clock: Callable[[], float]) -> None:
         self._file = file if file is not None and file.isatty() else None
@@ -275,9 +263,7 @@ class _Bar:
             self._file.flush()
 
     def show(self, what: str, done: int, goal: int) -> None:
-        """
-        Show that `done` of `goal` pieces of work are done.
-        """
+        """Show that `done` of `goal` pieces of work are done."""
         if self._file is None or not goal or self._clock() - self._begin < _BAR_AFTER:
             return
         share = min(1.0, done / goal)

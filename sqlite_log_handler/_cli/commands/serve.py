@@ -51,9 +51,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """
-    Serve until Ctrl-C. Returns 2 when a package is missing.
-    """
+    """Serve until Ctrl-C. Returns 2 when a package is missing."""
     try:
         from sqlite_log_handler.serve import server  # noqa: PLC0415 - only this command needs what it needs
     except ModuleNotFoundError as error:

@@ -139,18 +139,14 @@ def _require_sense(options: argparse.Namespace) -> None:
 
 
 def _context(options: argparse.Namespace) -> tuple[int, int]:
-    """
-    Return how many rows to show before and after each match; what says more about a side counts.
-    """
+    """Return how many rows to show before and after each match; what says more about a side counts."""
     both = options.context if options.context is not None else _AROUND if options.around else 0
     before, after = options.before_context, options.after_context
     return both if before is None else before, both if after is None else after
 
 
 def _place(reader: LogReader, options: argparse.Namespace, last_id: int) -> int:
-    """
-    Return the id that `--around` means: for a time, that of the first row at it or later.
-    """
+    """Return the id that `--around` means: for a time, that of the first row at it or later."""
     text: str = options.around
     if text.isdecimal():
         return int(text)

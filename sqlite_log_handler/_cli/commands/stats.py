@@ -28,9 +28,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """
-    Show the numbers. Returns 1 when nothing matched the filters.
-    """
+    """Show the numbers. Returns 1 when nothing matched the filters."""
     filters = arguments.filters_of(options)
     with arguments.open_reader(options) as reader:
         stats = reader.stats()
@@ -49,9 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def numbers(path: str, stats: LogStats, *, utc: bool) -> Iterator[str]:
-    """
-    Yield what there is, a line each.
-    """
+    """Yield what there is, a line each."""
     yield f"file     {printable(path)}"
     taken, free, wal = map(format_size, (stats.file_bytes, stats.free_bytes, stats.wal_bytes))
     yield f"bytes    {taken}, {free} of it free; WAL {wal}"
@@ -83,16 +79,12 @@ def _many(count: int, one: str, many: str | None = None) -> str:
 
 
 def level_name(names: Mapping[int, str], levelno: int) -> str:
-    """
-    Return the name of a level, as the view `logs` has it.
-    """
+    """Return the name of a level, as the view `logs` has it."""
     return names.get(levelno, f"Level {levelno}")
 
 
 def histogram(buckets: Sequence[Bucket], names: Mapping[int, str], *, utc: bool, paint: Paint) -> Iterator[str]:
-    """
-    Yield the bars, one for each bucket, to fit the terminal.
-    """
+    """Yield the bars, one for each bucket, to fit the terminal."""
     width_us = buckets[0].until_us - buckets[0].since_us
     clock = Clock("%b %d %H:%M:%S", digits=3 if width_us % 1_000_000 else 0, utc=utc)
     label = len(clock(buckets[0].since_us))
@@ -108,9 +100,7 @@ def histogram(buckets: Sequence[Bucket], names: Mapping[int, str], *, utc: bool,
 
 
 def bar(bucket: Bucket, highest: int, room: int, names: Mapping[int, str], paint: Paint) -> str:
-    """
-    Draw one bar: letters in proportion, one at least for each level from WARNING up and for drops.
-    """
+    """Draw one bar: letters in proportion, one at least for each level from WARNING up and for drops."""
     parts = []
     for level, count in sorted(bucket.levels.items()):
         length = round(count * room / highest)

@@ -46,9 +46,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _by(text: str) -> str:
-    """
-    Read what to group by; `attribute` stands with its key, see `arguments.join_times`.
-    """
+    """Read what to group by; `attribute` stands with its key, see `arguments.join_times`."""
     if text in BY or text.startswith(f"{ATTRIBUTE} "):
         return text
     hint = "name the attribute behind it" if text == ATTRIBUTE else f"choose from {', '.join(BY)}, {ATTRIBUTE} KEY"
@@ -57,9 +55,7 @@ def _by(text: str) -> str:
 
 
 def run(options: argparse.Namespace) -> int:
-    """
-    Show who logs most. Returns 1 when nothing matched.
-    """
+    """Show who logs most. Returns 1 when nothing matched."""
     filters = arguments.filters_of(options)
     with arguments.open_reader(options) as reader:
         by, _, key = options.by.partition(" ")
@@ -75,9 +71,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def table(talkers: Sequence[Talker], by: str, most: int) -> Iterator[str]:
-    """
-    Yield the table, a line for each of the loudest.
-    """
+    """Yield the table, a line for each of the loudest."""
     if not talkers:
         return
     room = not is_terminal() or terminal_width() >= _TREND_COLUMNS
@@ -99,17 +93,13 @@ def table(talkers: Sequence[Talker], by: str, most: int) -> Iterator[str]:
 
 
 def sparkline(parts: Sequence[int], highest: int) -> str:
-    """
-    Draw numbers as bars, all lines to one scale; zero is a blank.
-    """
+    """Draw numbers as bars, all lines to one scale; zero is a blank."""
     bars = _BARS if shows(_BARS) else _ASCII_BARS
     return "".join(bars[(part * len(bars) - 1) // highest] if part else " " for part in parts)
 
 
 def advice(reader: LogReader, talker: Talker, filters: Filters) -> Iterator[str]:
-    """
-    Yield the line of code that makes the loudest logger log less, if that leaves out no warnings.
-    """
+    """Yield the line of code that makes the loudest logger log less, if that leaves out no warnings."""
     name = "" if talker.name == "root" else repr(talker.name)
     attempted = talker.records + (talker.dropped or 0)
     for level, below in (("INFO", 19), ("WARNING", 29)):

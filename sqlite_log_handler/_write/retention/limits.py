@@ -93,9 +93,7 @@ class Cut(NamedTuple):
 
 
 class State(NamedTuple):
-    """
-    What a log holds and takes: pages and rows as the last commit left them, and bytes.
-    """
+    """What a log holds and takes: pages and rows as the last commit left them, and bytes."""
 
     page_size: int
     pages: int
@@ -109,16 +107,12 @@ class State(NamedTuple):
 
     @property
     def live(self) -> int:
-        """
-        Bytes of the pages in use.
-        """
+        """Bytes of the pages in use."""
         return (self.pages - self.free_pages) * self.page_size
 
     @property
     def rows(self) -> int:
-        """
-        Number of rows; there are no holes, see `_write.retention.pruner`.
-        """
+        """Number of rows; there are no holes, see `_write.retention.pruner`."""
         return 0 if self.first_id is None or self.last_id is None else self.last_id - self.first_id + 1
 
     @property
@@ -151,66 +145,48 @@ class Limits(NamedTuple):
 
     @property
     def commit_bytes(self) -> int:
-        """
-        What one commit writes at most, by the size of its rows in memory.
-        """
+        """What one commit writes at most, by the size of its rows in memory."""
         return COMMIT_BYTES if self.max_bytes is None else min(COMMIT_BYTES, self.max_bytes // 32)
 
     @property
     def record_bytes(self) -> int:
-        """
-        What one record may take: a commit has one at least.
-        """
+        """What one record may take: a commit has one at least."""
         return 2 * self.commit_bytes
 
     @property
     def wal_bytes(self) -> int:
-        """
-        What the WAL may take before a transaction; a larger one is written back first.
-        """
+        """What the WAL may take before a transaction; a larger one is written back first."""
         return WAL_BYTES if self.max_bytes is None else _WAL_UNITS * self.commit_bytes
 
     @property
     def most_bytes(self) -> int:
-        """
-        What file and WAL may take together at any moment, with `max_bytes`: 110 %.
-        """
+        """What file and WAL may take together at any moment, with `max_bytes`: 110 %."""
         return (self.max_bytes or 0) * 11 // 10
 
     @property
     def file_bytes(self) -> int:
-        """
-        What the file may take, with `max_bytes`.
-        """
+        """What the file may take, with `max_bytes`."""
         rest = self.most_bytes - (_WAL_UNITS + _TRANSACTION_UNITS) * self.commit_bytes
         return min((self.max_bytes or 0) - self.wal_bytes, rest)
 
     @property
     def free_bytes(self) -> int:
-        """
-        What free pages, and pages that the file may still get, are to take before a commit.
-        """
+        """What free pages, and pages that the file may still get, are to take before a commit."""
         return self.free_units * self.commit_bytes
 
     @property
     def lines(self) -> int:
-        """
-        How many lines of a table beside `records` are kept.
-        """
+        """How many lines of a table beside `records` are kept."""
         least, most = _LINES
         return most if self.max_bytes is None else min(max(self.max_bytes // _BYTES_PER_LINE, least), most)
 
     @property
     def text_bytes(self) -> int:
-        """
-        What the lines of `drops`, and of `volume`, may take when rows have to go for them, with `max_bytes`.
-        """
+        """What the lines of `drops`, and of `volume`, may take when rows have to go for them, with `max_bytes`."""
         return (self.max_bytes or 0) // 32
 
     def checkpoint_pages(self, page_size: int) -> int:
-        """
-        Return after how many pages SQLite is to write the WAL back.
-        """
+        """Return after how many pages SQLite is to write the WAL back."""
         if self.max_bytes is None:
             return _CHECKPOINT_PAGES
         return max(1, min(_CHECKPOINT_PAGES, self.wal_bytes // page_size))
@@ -234,16 +210,12 @@ class Limits(NamedTuple):
 
     @property
     def chunk_bytes(self) -> int:
-        """
-        How many bytes of rows one transaction may delete.
-        """
+        """How many bytes of rows one transaction may delete."""
         return _CHUNK_BYTES if self.max_bytes is None else min(_CHUNK_BYTES, self.commit_bytes)
 
     @property
     def chunk_lines(self) -> int:
-        """
-        How many lines of a table beside the rows one transaction may delete, if each has a page of its own.
-        """
+        """How many lines of a table beside the rows one transaction may delete, if each has a page of its own."""
         return self.chunk_bytes // _PAGE_BYTES
 
     @property
@@ -255,9 +227,7 @@ class Limits(NamedTuple):
         return _ALL_LINES if self.max_bytes is None else self.commit_bytes // _PAGE_BYTES
 
     def chunk_rows(self, state: State) -> int:
-        """
-        Return how many rows one transaction deletes, if they are as large as those of the whole log.
-        """
+        """Return how many rows one transaction deletes, if they are as large as those of the whole log."""
         return self._rows_of(max(1, state.live / max(1, state.rows)))
 
     def chunk_end(self, state: State) -> int:
@@ -286,9 +256,7 @@ class Limits(NamedTuple):
         return cut and cut._replace(last_id=min(cut.last_id, end), partial=cut.last_id > end)
 
     def whole_cut(self, state: State, *, aged: Cut | None = None, crowded: bool = False) -> Cut | None:
-        """
-        Reduce all limits to one cut, however many rows it is.
-        """
+        """Reduce all limits to one cut, however many rows it is."""
         cuts = [aged, self._cut_by_rows(state), self._cut_by_bytes(state)] if state.rows > 1 else []
         cut = max((cut for cut in cuts if cut and (cut.urgent or not crowded)), default=None)
         return cut and cut._replace(last_id=min(cut.last_id, state.last_but_one_id))
@@ -311,9 +279,7 @@ class Limits(NamedTuple):
         return Cut((state.first_id or 0) - 1 + rows, "max_bytes", urgent=True)
 
     def vacuum_pages(self, state: State, *, crowded: bool = False) -> int:
-        """
-        Return how many free pages to give back in one step: none, as a rule, because the next rows go there.
-        """
+        """Return how many free pages to give back in one step: none, as a rule, because the next rows go there."""
         spare = 0 if crowded else state.free_pages - max(state.pages // 4, VACUUM_PAGES)
         if self.max_bytes is not None:
             reserve = self.free_bytes // state.page_size
@@ -323,9 +289,7 @@ class Limits(NamedTuple):
 
 
 def seconds(option: str, value: object) -> float:
-    """
-    Read an age: a number of seconds, or a text like "7d", "1h 30min", "2 weeks".
-    """
+    """Read an age: a number of seconds, or a text like "7d", "1h 30min", "2 weeks"."""
     age = _named(option, value, parse_seconds)
     if not 1 <= age <= 100 * _YEAR:
         message = f"{option}={value!r}: must be from 1 second to 100 years, and is {age:,.15g} seconds"
@@ -334,9 +298,7 @@ def seconds(option: str, value: object) -> float:
 
 
 def count(option: str, value: object) -> int:
-    """
-    Read a number of rows.
-    """
+    """Read a number of rows."""
     if not isinstance(value, int) or isinstance(value, bool):
         message = f"{option}={value!r}: must be an integer, 1 or more"
         raise TypeError(message)
@@ -347,9 +309,7 @@ def count(option: str, value: object) -> int:
 
 
 def size(option: str, value: object) -> int:
-    """
-    Read a size: a number of bytes, or a text like "500MB", "2GB", "64MiB".
-    """
+    """Read a size: a number of bytes, or a text like "500MB", "2GB", "64MiB"."""
     found = _named(option, value, parse_size)
     if not LEAST_BYTES <= found < 1 << 62:
         allowed = f"must be {LEAST_BYTES:,} bytes or more" if found < LEAST_BYTES else "must be below 2**62 bytes"
@@ -359,9 +319,7 @@ def size(option: str, value: object) -> int:
 
 
 def _named(option: str, value: object, parse: Callable[[object], _Number]) -> _Number:
-    """
-    Call `parse`, and name the option in the error that it raises.
-    """
+    """Call `parse`, and name the option in the error that it raises."""
     try:
         return parse(value)
     except (TypeError, ValueError, OverflowError) as error:

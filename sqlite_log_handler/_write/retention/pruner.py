@@ -146,9 +146,7 @@ class Pruner:
     # What the writer calls --------------------------------------------------------------------------------------------
 
     def opened(self, path: str) -> None:
-        """
-        Forget what is known of the file: it was opened, and may be another one.
-        """
+        """Forget what is known of the file: it was opened, and may be another one."""
         self.wal.path = path
         self.tables.reopened()
         self._can_vacuum = None
@@ -189,9 +187,7 @@ class Pruner:
         return None if self._aged_at is None else max(0, self._aged_at - self._clock())
 
     def step_before(self, connection: sqlite3.Connection, rows: int) -> None:
-        """
-        Do what is urgent, if it is time to, before `rows` rows are written.
-        """
+        """Do what is urgent, if it is time to, before `rows` rows are written."""
         self._rows_since_step += rows
         if self._rows_since_step >= _ROWS_PER_STEP:
             self._rows_since_step = 0
@@ -249,9 +245,7 @@ class Pruner:
         return True
 
     def lift_cap(self, connection: sqlite3.Connection) -> None:
-        """
-        Let the file grow beyond its share, for what is to be written in any case.
-        """
+        """Let the file grow beyond its share, for what is to be written in any case."""
         if self._capped:
             self._capped = False
             connection.execute(f"PRAGMA max_page_count = {_MOST_PAGES}")
@@ -263,9 +257,7 @@ class Pruner:
         self._capped = True
 
     def failed(self, error: Exception) -> float:
-        """
-        Note that `step` failed, and say so once if that lasts. Return when to try again, in seconds.
-        """
+        """Note that `step` failed, and say so once if that lasts. Return when to try again, in seconds."""
         now = self._clock()
         self.tables.failed()
         if self._failing_since is None:
@@ -284,9 +276,7 @@ class Pruner:
     # Rows -------------------------------------------------------------------------------------------------------------
 
     def _delete(self, connection: sqlite3.Connection, state: State, *, crowded: bool) -> Cut | None:
-        """
-        Delete a chunk, if one is due. When the tables beside the rows went first, the cut is still to be made.
-        """
+        """Delete a chunk, if one is due. When the tables beside the rows went first, the cut is still to be made."""
         aged = self._cut_by_age(connection, state)
         cut = self.limits.cut(state, aged=aged, crowded=crowded)
         if cut is None:
@@ -313,9 +303,7 @@ class Pruner:
         return cut
 
     def fold(self, connection: sqlite3.Connection) -> int:
-        """
-        Fold rows behind the mark of `volume`, as many as one transaction may; return how many are left.
-        """
+        """Fold rows behind the mark of `volume`, as many as one transaction may; return how many are left."""
         with transaction(connection):
             (last_id,) = connection.execute("SELECT ifnull(max(id), 0) FROM records").fetchone()
             counted, folded_id = volume.unfolded_up_to(connection, last_id, self.limits.volume_lines)
@@ -324,9 +312,7 @@ class Pruner:
         return int(last_id - folded_id)
 
     def _cut_by_age(self, connection: sqlite3.Connection, state: State) -> Cut | None:
-        """
-        Return what is too old in the next chunk.
-        """
+        """Return what is too old in the next chunk."""
         max_age = self.limits.max_age
         if state.rows <= 1:
             self._next_look, self._aged_at = 0.0, None
@@ -359,9 +345,7 @@ class Pruner:
         return state
 
     def _give_back(self, connection: sqlite3.Connection, state: State, *, crowded: bool) -> bool:
-        """
-        Give free pages back to the file system, if there are too many. Returns whether there may be more.
-        """
+        """Give free pages back to the file system, if there are too many. Returns whether there may be more."""
         if self._can_vacuum is None:
             self._can_vacuum = self._look_at_vacuum(connection)
         pages = self.limits.vacuum_pages(state, crowded=crowded) if self._can_vacuum else 0
@@ -387,9 +371,7 @@ class Pruner:
 
 
 def plan(connection: sqlite3.Connection, path: str, limits: Limits, now: float) -> tuple[State, Cut | None]:
-    """
-    Tell what pruning would do, and to what.
-    """
+    """Tell what pruning would do, and to what."""
     state = look(connection, path)
     last_old = None
     if limits.max_age is not None:

@@ -85,22 +85,16 @@ class SideTables:
         self._swept_lines = 0  # what the last one left in the longer table
 
     def reopened(self) -> None:
-        """
-        Begin a sweep again, because the file was opened and may be another one.
-        """
+        """Begin a sweep again, because the file was opened and may be another one."""
         if self._sweep is not None:
             self._sweep = _Sweep()
 
     def failed(self) -> None:
-        """
-        Forget a sweep, because retention failed.
-        """
+        """Forget a sweep, because retention failed."""
         self._sweep = None
 
     def step(self, connection: sqlite3.Connection) -> bool:
-        """
-        Cut the tables if enough rows were deleted, and go on with a sweep; tell whether there is more to do.
-        """
+        """Cut the tables if enough rows were deleted, and go on with a sweep; tell whether there is more to do."""
         if self.deleted_rows >= self._enough_rows:
             self._trim(connection)
         if self._sweep is not None:
@@ -108,9 +102,7 @@ class SideTables:
         return self._sweep is not None
 
     def trim_all(self, connection: sqlite3.Connection) -> None:
-        """
-        Cut the tables by the bytes of their lines as well, because with long names few lines take much.
-        """
+        """Cut the tables by the bytes of their lines as well, because with long names few lines take much."""
         self._trim(connection)
         self._shorten(connection, _TRIM_DROPS, _OLD_DROPS)
         self._shorten(connection, _TRIM_VOLUME, _VOLUME)
@@ -122,9 +114,7 @@ class SideTables:
             self._go_on(connection, self._sweep)
 
     def volume_grew(self, size: int) -> None:
-        """
-        Note that `volume` may have become so many bytes longer.
-        """
+        """Note that `volume` may have become so many bytes longer."""
         self._volume_grown += size
 
     def trim_volume(self, connection: sqlite3.Connection) -> None:
@@ -156,9 +146,7 @@ class SideTables:
             self._sweep = _Sweep()
 
     def _keep(self, connection: sqlite3.Connection, trim: tuple[str, ...], lines: int) -> None:
-        """
-        Keep this many of the newest lines. One transaction adds no more to the WAL than one that deletes rows.
-        """
+        """Keep this many of the newest lines. One transaction adds no more to the WAL than one that deletes rows."""
         count, *statements = trim
         going = connection.execute(count).fetchone()[0] - lines
         while going > 0 and self._wal.is_free(connection):
@@ -184,9 +172,7 @@ def _size(connection: sqlite3.Connection, lines_of: str) -> int:
 
 
 class _Sweep:
-    """
-    Find the sources and processes that no row refers to, a slice of the rows at a time, and delete them.
-    """
+    """Find the sources and processes that no row refers to, a slice of the rows at a time, and delete them."""
 
     def __init__(self) -> None:
         self.left = 0  # lines in the longer table, at the end
@@ -196,9 +182,7 @@ class _Sweep:
         self._processes: set[int] = set()
 
     def look(self, connection: sqlite3.Connection) -> bool:
-        """
-        Look through a slice; tell whether so few rows are left that `delete` can look through them.
-        """
+        """Look through a slice; tell whether so few rows are left that `delete` can look through them."""
         first_id, last_id = connection.execute(
             "SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records)"
         ).fetchone()
@@ -217,9 +201,7 @@ class _Sweep:
         self._next_id = end
 
     def delete(self, connection: sqlite3.Connection, lines: int, needed: Collection[int] = ()) -> bool:
-        """
-        Delete this many unused lines, but no needed source, in the open transaction; tell whether none is left.
-        """
+        """Delete this many unused lines, but no needed source, in the open transaction; tell whether none is left."""
         self._sources.update(needed)
         (last_id,) = connection.execute("SELECT ifnull(max(id), 0) FROM records").fetchone()
         self._look(connection, self._next_id, last_id + 1)

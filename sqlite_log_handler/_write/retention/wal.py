@@ -53,22 +53,16 @@ class Wal:
 
     @property
     def size(self) -> int:
-        """
-        Bytes of the -wal. By `os.stat` only: opening and closing one of the files drops SQLite's locks.
-        """
+        """Bytes of the -wal. By `os.stat` only: opening and closing one of the files drops SQLite's locks."""
         return size_of(self.path + "-wal")
 
     @property
     def pinned(self) -> str | None:
-        """
-        A clause that names the reader who keeps the WAL from being written back; None if there is no such reader.
-        """
+        """A clause that names the reader who keeps the WAL from being written back; None if there is no such reader."""
         return None if self._pinned_since is None else self._pinned_by
 
     def is_free(self, connection: sqlite3.Connection) -> bool:
-        """
-        Tell whether the WAL has a normal size. A larger one is written back first, unless a reader prevents it.
-        """
+        """Tell whether the WAL has a normal size. A larger one is written back first, unless a reader prevents it."""
         size = self.size
         if size <= self._limits.wal_bytes:
             return self._let_go()
@@ -84,9 +78,7 @@ class Wal:
         return False
 
     def write_back(self, connection: sqlite3.Connection) -> bool:
-        """
-        Write all of the WAL back and empty it; tell whether that succeeded. It is tried once a second at most.
-        """
+        """Write all of the WAL back and empty it; tell whether that succeeded. It is tried once a second at most."""
         now = self._clock()
         if now < self._next_attempt:
             return False
@@ -110,9 +102,7 @@ class Wal:
 
 
 def size_of(path: str) -> int:
-    """
-    Return the size of a file, 0 if it can't be seen.
-    """
+    """Return the size of a file, 0 if it can't be seen."""
     try:
         return os.stat(path).st_size
     except OSError:
@@ -120,9 +110,7 @@ def size_of(path: str) -> int:
 
 
 def _readers(path: str) -> str:
-    """
-    Name the processes that hold a snapshot, where the system tells (Linux does).
-    """
+    """Name the processes that hold a snapshot, where the system tells (Linux does)."""
     try:
         stat = os.stat(path + "-shm")
         with open("/proc/locks", encoding="ascii", errors="replace") as locks:

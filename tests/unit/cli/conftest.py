@@ -21,9 +21,7 @@ from sqlite_log_handler.__main__ import main
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    """
-    A log of a shop, with levels, a traceback, attributes and a gap.
-    """
+    """A log of a shop, with levels, a traceback, attributes and a gap."""
     path = tmp_path_factory.mktemp("shop") / "app-log.db"
     handler = SQLiteHandler(
         path, capacity=20, reserve=0.5, flush_interval=3_600, flush_level=logging.CRITICAL, close_timeout=60
@@ -48,9 +46,7 @@ def shop(tmp_path_factory):
 
 @pytest.fixture
 def run(capsys, monkeypatch, shop):
-    """
-    Run a command on the log of the shop, or on another, and return its exit status and the lines that it prints.
-    """
+    """Run a command on the log of the shop, or on another, and return its exit status and the lines that it prints."""
     monkeypatch.setenv("SQLITE_LOG_DB", str(shop))
     monkeypatch.setenv("COLUMNS", "80")
 
@@ -68,9 +64,7 @@ def run(capsys, monkeypatch, shop):
 
 @pytest.fixture
 def naughty(make_handler, tmp_path):
-    """
-    A log in which every text that a stranger can write is naughty.
-    """
+    """A log in which every text that a stranger can write is naughty."""
     path = tmp_path / "naughty.db"
     handler = make_handler(path, capacity=2, flush_interval=3_600, flush_level=logging.CRITICAL)
     one = record(NAUGHTY, logging.ERROR, NAUGHTY, exc_info=failed(), stack_info=NAUGHTY, pathname=NAUGHTY)
@@ -98,9 +92,7 @@ sys.exit(main())
 
 @pytest.fixture
 def start():
-    """
-    Start a command as a process of its own; with `closed`, nobody reads what it prints, from the start on.
-    """
+    """Start a command as a process of its own; with `closed`, nobody reads what it prints, from the start on."""
     with contextlib.ExitStack() as stack:
 
         def start(*words, closed=False):
@@ -127,9 +119,7 @@ def start():
 
 @pytest.fixture
 def busy_log(path):
-    """
-    A log that another process is filling, until the test is over.
-    """
+    """A log that another process is filling, until the test is over."""
     program = """
 import itertools, logging, sys
 from sqlite_log_handler import SQLiteHandler

@@ -21,9 +21,7 @@ NAUGHTY = 'a\nb\x1b[31m\u202e\ud7ff"' * 50
 
 
 def written(path, texts, *, patterns=60, runs=2):
-    """
-    Write a log in which every text is one of these, and there is much of everything.
-    """
+    """Write a log in which every text is one of these, and there is much of everything."""
     us = int(BEGIN.timestamp()) * 1_000_000
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(SCHEMA)
@@ -49,9 +47,7 @@ def written(path, texts, *, patterns=60, runs=2):
 
 
 def brief_of(path, since=None, name=None):
-    """
-    Return the text of a brief.
-    """
+    """Return the text of a brief."""
     with LogReader(path) as reader:
         found = reader.brief(since)
     return text_of(found, name or str(path), utc=True, now_us=time.time_ns() // 1000)

@@ -64,9 +64,7 @@ def test_joiners_pass(text):
 
 @pytest.fixture(params=["UTC", "CET-1CEST,M3.5.0,M10.5.0/3", "<+0545>-5:45", "<-004430>+0:44:30"])
 def zone(request, monkeypatch):
-    """
-    Be in one time zone after the other; the last one was Liberia's until 1972.
-    """
+    """Be in one time zone after the other; the last one was Liberia's until 1972."""
     if not hasattr(time, "tzset"):
         pytest.skip("the zone cannot be set on this system")
     monkeypatch.setenv("TZ", request.param)
@@ -102,9 +100,7 @@ def test_a_minute_is_written_once_and_right(zone, pattern, digits, times):
 
 
 def whole(row, clock):
-    """
-    Return the lines of a row, made of all of its columns and in the plainest way.
-    """
+    """Return the lines of a row, made of all of its columns and in the plainest way."""
     first, *more = row.message.split("\n")
     lines = [f"{clock(row.created_us)} {printable(f'{row.level:<8} {row.logger}: {first}')}"]
     for text in ("\n".join(more), row.exc_text, row.stack_info):

@@ -22,9 +22,7 @@ from sqlite_log_handler._cli.main import COMMANDS, parse
 
 
 def test_version(capsys):
-    """
-    `sqlite-log --version` prints the name and the version of the package.
-    """
+    """`sqlite-log --version` prints the name and the version of the package."""
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
 
@@ -242,9 +240,7 @@ def test_help_shows_examples(run, name):
 
 
 def argparse_words(example):
-    """
-    Split an example as a shell does, up to a pipe or the next command.
-    """
+    """Split an example as a shell does, up to a pipe or the next command."""
     words = shlex.split(example)[1:]
     for end in ("|", "&&"):
         if end in words:

@@ -28,9 +28,7 @@ PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch):
-    """
-    Leave out the proxies of the machine.
-    """
+    """Leave out the proxies of the machine."""
     for name in PROXIES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -84,9 +82,7 @@ def serving(answer, context=None):
 
 
 def ask(port, *, url="http://127.0.0.1:{}/v1/logs", **options):
-    """
-    Send one request, and return the answer.
-    """
+    """Send one request, and return the answer."""
     endpoint = Endpoint(url.format(port), timeout=20, gzip=False, **options)
     with closing(Receiver(endpoint, "test")) as receiver:
         return receiver(b"body")
@@ -154,9 +150,7 @@ def test_a_page_without_end():
 
 @pytest.mark.parametrize("part", [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"])
 def test_a_request_can_be_broken_off(part):
-    """
-    Another thread ends the wait for an answer that drips, wherever it is, and is told which time is over.
-    """
+    """Another thread ends the wait for an answer that drips, wherever it is, and is told which time is over."""
     asked, over = threading.Event(), threading.Event()
 
     def talk(connection):
@@ -190,9 +184,7 @@ def test_a_redirect_is_not_followed(status):
 
 
 def certificate(folder, name):
-    """
-    Make a key and a certificate for a name that no authority has signed.
-    """
+    """Make a key and a certificate for a name that no authority has signed."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl here")
     key, file = str(folder / "key.pem"), str(folder / "certificate.pem")

@@ -19,9 +19,7 @@ AWAY = Answer(Verdict.LATER, "connection refused")
 
 
 class Spool:
-    """
-    A file of rows that have an id and nothing else.
-    """
+    """A file of rows that have an id and nothing else."""
 
     def __init__(self, ids, after_id=0):
         self.path = "app-log.db"
@@ -49,9 +47,7 @@ class Spool:
 
 
 class Receiver:
-    """
-    Gives the answers that it is told to, then takes everything. A body is the ids of its rows, one byte each.
-    """
+    """Gives the answers that it is told to, then takes everything. A body is the ids of its rows, one byte each."""
 
     def __init__(self, *answers):
         self.answers = list(answers)
@@ -70,24 +66,18 @@ class Receiver:
 
 
 class EnoughError(Exception):
-    """
-    Ends a delivery that goes on for ever.
-    """
+    """Ends a delivery that goes on for ever."""
 
 
 @pytest.fixture
 def lines():
-    """
-    What the operator was told.
-    """
+    """What the operator was told."""
     return []
 
 
 @pytest.fixture
 def waits():
-    """
-    For how long it waited, each time.
-    """
+    """For how long it waited, each time."""
     return []
 
 

@@ -25,9 +25,7 @@ LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 
 
 def value_of(any_value):
-    """
-    Give the Python value of an AnyValue.
-    """
+    """Give the Python value of an AnyValue."""
     kind = any_value.WhichOneof("value")
     if kind is None:
         return UNSET
@@ -39,33 +37,25 @@ def value_of(any_value):
 
 
 def attributes_of(message):
-    """
-    Give the attributes of a resource or a record, each of which has to be there once.
-    """
+    """Give the attributes of a resource or a record, each of which has to be there once."""
     names = [attribute.key for attribute in message.attributes]
     assert len(set(names)) == len(names)
     return {attribute.key: value_of(attribute.value) for attribute in message.attributes}
 
 
 def encoded(batch, **attributes):
-    """
-    Encode a batch, and parse what came of it.
-    """
+    """Encode a batch, and parse what came of it."""
     return ExportLogsServiceRequest.FromString(Encoder(attributes)(batch, batch.rows))
 
 
 def row_of(row_id=1, created_us=1_700_000_000_123_456, levelno=20, source_id=1, process_id=1, **fields):
-    """
-    Make a row as a spool reads it.
-    """
+    """Make a row as a spool reads it."""
     names = ("thread", "thread_name", "task_name", "message", "exc_type", "exc_text", "stack_info", "attributes")
     return (row_id, created_us, levelno, source_id, process_id, *({"message": "", **fields}.get(n) for n in names))
 
 
 def record_of(drops=None, **fields):
-    """
-    Send one row, and give the record that arrives.
-    """
+    """Send one row, and give the record that arrives."""
     row = row_of(**fields)
     batch = OutgoingBatch(0, row[0], [row], sources=SOURCES, processes=PROCESSES, levels=LEVELS, drops=drops or {})
     return encoded(batch).resource_logs[0].scope_logs[0].log_records[0]

@@ -23,9 +23,7 @@ NOON = 1_795_608_000.0
 
 
 def partial(rejected, message):
-    """
-    Make the answer of a receiver that took a request in part.
-    """
+    """Make the answer of a receiver that took a request in part."""
     answer = ExportLogsServiceResponse()
     answer.partial_success.rejected_log_records = rejected
     answer.partial_success.error_message = message

@@ -19,9 +19,7 @@ ALL = 10_000, 1 << 30
 
 @pytest.fixture
 def log(make_handler, logger):
-    """
-    Log so many messages, and see them in the file: `log(3)` logs "0", "1", "2".
-    """
+    """Log so many messages, and see them in the file: `log(3)` logs "0", "1", "2"."""
     handler = make_handler()
     logger.addHandler(handler)
 
@@ -35,17 +33,13 @@ def log(make_handler, logger):
 
 @pytest.fixture
 def lines():
-    """
-    What the operator was told.
-    """
+    """What the operator was told."""
     return []
 
 
 @pytest.fixture
 def make_spool(path, lines):
-    """
-    Open the log with a cursor: `make_spool(name="x")`.
-    """
+    """Open the log with a cursor: `make_spool(name="x")`."""
     with contextlib.ExitStack() as stack:
 
         def make(name="x", file=path):
@@ -57,9 +51,7 @@ def make_spool(path, lines):
 
 
 def ids(batch):
-    """
-    Give the ids of the rows of a batch.
-    """
+    """Give the ids of the rows of a batch."""
     return [row[0] for row in batch.rows]
 
 

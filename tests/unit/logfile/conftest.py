@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def make_lock(path: Path) -> Iterator[Callable[..., WriteLock]]:
-    """
-    Make locks of the test's log, as handlers in several processes would.
-    """
+    """Make locks of the test's log, as handlers in several processes would."""
     made: list[WriteLock] = []
 
     def make(say: Callable[[str], None] = pytest.fail, path: Path = path) -> WriteLock:
@@ -35,9 +33,7 @@ def make_lock(path: Path) -> Iterator[Callable[..., WriteLock]]:
 
 @pytest.fixture
 def pauses(monkeypatch, clock) -> list[float]:
-    """
-    How long the lock slept each time; it sleeps on the fake clock.
-    """
+    """How long the lock slept each time; it sleeps on the fake clock."""
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:

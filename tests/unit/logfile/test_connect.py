@@ -29,44 +29,34 @@ if TYPE_CHECKING:
 
 
 def make_ours(path: Path) -> None:
-    """
-    Make a log.
-    """
+    """Make a log."""
     writer = Writer(str(path))
     writer.file.open()
     writer.close()
 
 
 def make_newer(path: Path) -> None:
-    """
-    Make a log of a version to come.
-    """
+    """Make a log of a version to come."""
     make_ours(path)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {USER_VERSION + 1}")
 
 
 def make_foreign(path: Path) -> None:
-    """
-    Make another program's database.
-    """
+    """Make another program's database."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE precious (x)")
 
 
 def make_foreign_wal(path: Path) -> None:
-    """
-    Make another program's database, in WAL mode.
-    """
+    """Make another program's database, in WAL mode."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("CREATE TABLE precious (x)")
 
 
 def make_interrupted(path: Path) -> None:
-    """
-    Make another program's database that it was killed over: what is beside it has to be rolled back first.
-    """
+    """Make another program's database that it was killed over: what is beside it has to be rolled back first."""
     other = path.with_name("other.db")
     with contextlib.closing(sqlite3.connect(other, isolation_level=None)) as connection:
         connection.execute("CREATE TABLE precious (x)")
@@ -78,38 +68,28 @@ def make_interrupted(path: Path) -> None:
 
 
 def make_marked(path: Path) -> None:
-    """
-    Make another program's database that has a mark and no table yet.
-    """
+    """Make another program's database that has a mark and no table yet."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA application_id = 7")
 
 
 def make_text(path: Path) -> None:
-    """
-    Make a text log, which somebody has given by mistake.
-    """
+    """Make a text log, which somebody has given by mistake."""
     path.write_text("2025-11-23 10:00:00 INFO hello\n" * 100)
 
 
 def make_short(path: Path) -> None:
-    """
-    Make a file of one letter, which SQLite takes for an empty one, and writes over.
-    """
+    """Make a file of one letter, which SQLite takes for an empty one, and writes over."""
     path.write_text("x")
 
 
 def make_random(path: Path) -> None:
-    """
-    Make a file of no kind at all.
-    """
+    """Make a file of no kind at all."""
     path.write_bytes(random.Random(7).randbytes(10_000))
 
 
 def make_nearly(path: Path) -> None:
-    """
-    Make a file that begins as a database does, and is none.
-    """
+    """Make a file that begins as a database does, and is none."""
     path.write_bytes(b"SQLite format 3\0" + b"\xff" * 10_000)
 
 
@@ -127,16 +107,12 @@ REFUSED = [
 
 
 def open_writer(path: Path) -> None:
-    """
-    Open as the listener does.
-    """
+    """Open as the listener does."""
     Writer(str(path)).file.open()
 
 
 def open_handler(path: Path) -> None:
-    """
-    Open as a program does.
-    """
+    """Open as a program does."""
     SQLiteHandler(path)
 
 
@@ -145,9 +121,7 @@ def open_handler(path: Path) -> None:
 def test_refused_file_is_untouched(
     path: Path, make: Callable[[Path], None], error: type[LogFileError], use: Callable[[Path], None]
 ) -> None:
-    """
-    A file that is not ours is refused by name, and left as it is to the byte and the nanosecond.
-    """
+    """A file that is not ours is refused by name, and left as it is to the byte and the nanosecond."""
     make(path)
     os.utime(path, ns=(10**18, 10**18))
     before = path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_mode
@@ -160,9 +134,7 @@ def test_refused_file_is_untouched(
 
 @pytest.mark.parametrize(("make", "error"), REFUSED)
 def test_refusal_says_what_to_do(path: Path, make: Callable[[Path], None], error: type[LogFileError]) -> None:
-    """
-    A refusal says what is wrong and what to do about it.
-    """
+    """A refusal says what is wrong and what to do about it."""
     make(path)
 
     with pytest.raises(error, match=r": (upgrade|choose another filename)"):
@@ -171,18 +143,14 @@ def test_refusal_says_what_to_do(path: Path, make: Callable[[Path], None], error
 
 @pytest.mark.parametrize(("make", "ours"), [(lambda path: None, False), (Path.touch, False), (make_ours, True)])
 def test_is_ours(path: Path, make: Callable[[Path], Any], ours: bool) -> None:
-    """
-    A log of ours is told from a database that is still empty.
-    """
+    """A log of ours is told from a database that is still empty."""
     make(path)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert ours is is_ours(connection, str(path))
 
 
 def test_older_version_is_ours(path: Path) -> None:
-    """
-    A log of an older version is ours.
-    """
+    """A log of an older version is ours."""
     make_ours(path)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 0")
@@ -221,9 +189,7 @@ NAMES = ["a?mode=rwc.db", "a#b.db", "100%.db", "%41.db", "a b.db", "a&b=c;d.db",
 @pytest.mark.skipif(os.name == "nt", reason="names that Windows does not have")
 @pytest.mark.parametrize("name", NAMES)
 def test_read_only_connection_finds_any_name(tmp_path: Path, name: str) -> None:
-    """
-    A name that holds what URIs give a meaning to is the name of that very file.
-    """
+    """A name that holds what URIs give a meaning to is the name of that very file."""
     make_ours(tmp_path / name)
     with contextlib.closing(connect_read_only(str(tmp_path / name))) as connection:
         assert True is is_ours(connection, name)
@@ -242,9 +208,7 @@ def test_read_only_connection_finds_any_name(tmp_path: Path, name: str) -> None:
     ],
 )
 def test_read_only_connection_writes_nothing(path: Path, sql: str) -> None:
-    """
-    Nothing can be written through a connection that is for reading, not even when query_only is off again.
-    """
+    """Nothing can be written through a connection that is for reading, not even when query_only is off again."""
     make_ours(path)
     before = path.read_bytes()
     with contextlib.closing(connect_read_only(str(path))) as connection:
@@ -258,9 +222,7 @@ def test_read_only_connection_writes_nothing(path: Path, sql: str) -> None:
 
 
 def test_read_only_connection_is_guarded(path: Path) -> None:
-    """
-    What stands in the schema of a file is not trusted with functions, and the file cannot be changed.
-    """
+    """What stands in the schema of a file is not trusted with functions, and the file cannot be changed."""
     make_ours(path)
     with contextlib.closing(connect_read_only(str(path))) as connection:
         assert (1,) == connection.execute("PRAGMA query_only").fetchone()
@@ -268,9 +230,7 @@ def test_read_only_connection_is_guarded(path: Path) -> None:
 
 
 def test_read_only_connection_makes_no_file(path: Path) -> None:
-    """
-    A file that is not there is an error, and is not made.
-    """
+    """A file that is not there is an error, and is not made."""
     with pytest.raises(sqlite3.OperationalError, match="unable to open"):
         connect_read_only(str(path))
 

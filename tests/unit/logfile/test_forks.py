@@ -44,18 +44,14 @@ def in_child(request):
 
 
 def locks():
-    """
-    Count the POSIX locks of this process.
-    """
+    """Count the POSIX locks of this process."""
     with open("/proc/locks", encoding="ascii") as file:
         return sum(line.split()[1] == "POSIX" and line.split()[4] == str(os.getpid()) for line in file)
 
 
 @pytest.fixture
 def log(make_handler, logger):
-    """
-    A log with one row, whose handler is closed.
-    """
+    """A log with one row, whose handler is closed."""
     handler = make_handler()
     logger.addHandler(handler)
     logger.info("first")
@@ -147,24 +143,18 @@ def test_a_fork_waits_for_the_end_of_a_statement(log, in_child):
 
 
 class Announced:
-    """
-    A lock that says when somebody asks for it.
-    """
+    """A lock that says when somebody asks for it."""
 
     def __init__(self, lock, announce):
         self.lock, self.announce = lock, announce
 
     def acquire(self, **options):
-        """
-        Say so, and wait for the lock.
-        """
+        """Say so, and wait for the lock."""
         self.announce()
         return self.lock.acquire(**options)
 
     def release(self):
-        """
-        Let go of it.
-        """
+        """Let go of it."""
         self.lock.release()
 
 

@@ -22,9 +22,7 @@ pytestmark = pytest.mark.skipif(write_lock_module.fcntl is None, reason="no floc
 
 
 def is_held(lock: WriteLock) -> bool:
-    """
-    Tell whether somebody else holds it.
-    """
+    """Tell whether somebody else holds it."""
     try:
         with lock.hold(0):
             return False
@@ -33,9 +31,7 @@ def is_held(lock: WriteLock) -> bool:
 
 
 def test_one_at_a_time(make_lock, path):
-    """
-    While one holds the lock nobody else gets it, and the error names the database.
-    """
+    """While one holds the lock nobody else gets it, and the error names the database."""
     first, second = make_lock(), make_lock()
     with first.hold(0), pytest.raises(TimeoutError, match=path.name), second.hold(0):
         pass
@@ -44,9 +40,7 @@ def test_one_at_a_time(make_lock, path):
 
 
 def test_an_exception_lets_go(make_lock):
-    """
-    What is raised while the lock is held comes out, and the lock is free.
-    """
+    """What is raised while the lock is held comes out, and the lock is free."""
     first, second = make_lock(), make_lock()
     with pytest.raises(KeyError), first.hold(0):
         raise KeyError
@@ -77,9 +71,7 @@ def test_an_exception_from_a_signal_handler_lets_go(make_lock, monkeypatch):
 
 
 def test_a_database_is_closed_under_the_lock_or_without_it(make_lock):
-    """
-    `hold_if_free` holds the lock if nobody else does; if another process has it, the block runs without it.
-    """
+    """`hold_if_free` holds the lock if nobody else does; if another process has it, the block runs without it."""
     first, second = make_lock(), make_lock()
     with first.hold_if_free(0) as held:
         assert (True, True) == (held, is_held(second))
@@ -91,9 +83,7 @@ def test_a_database_is_closed_under_the_lock_or_without_it(make_lock):
 
 
 def test_what_is_raised_while_closing_comes_out(make_lock):
-    """
-    An error of the block is not taken for one of the lock, and the block runs once.
-    """
+    """An error of the block is not taken for one of the lock, and the block runs once."""
     runs = []
     with pytest.raises(OSError, match="disk"), make_lock().hold_if_free(0):
         runs.append(1)
@@ -151,9 +141,7 @@ def test_nobody_waits_for_who_waits_no_more(make_lock, pauses, clock):
 
 
 def test_a_line_that_nobody_can_read(make_lock, path):
-    """
-    What somebody else wrote into the lock's file costs nobody the lock.
-    """
+    """What somebody else wrote into the lock's file costs nobody the lock."""
     lock = make_lock()
     with lock.hold(0):
         pass
@@ -163,18 +151,14 @@ def test_a_line_that_nobody_can_read(make_lock, path):
 
 
 def test_who_is_writing(make_lock, pauses):
-    """
-    Who waited in vain is told which process holds the lock.
-    """
+    """Who waited in vain is told which process holds the lock."""
     first, second = make_lock(), make_lock()
     with first.hold(0), pytest.raises(TimeoutError, match=f"process {os.getpid()} is writing to"), second.hold(0):
         pass
 
 
 def test_the_holder_is_written_when_it_changes(make_lock, monkeypatch, pauses):
-    """
-    Who has the lock again and again writes its name once, and again after somebody else had it.
-    """
+    """Who has the lock again and again writes its name once, and again after somebody else had it."""
     first, second = make_lock(), make_lock()
     written = []
     real = os.pwrite
@@ -190,9 +174,7 @@ def test_the_holder_is_written_when_it_changes(make_lock, monkeypatch, pauses):
 
 
 def test_a_full_disk_does_not_keep_anybody_from_the_lock(make_lock, monkeypatch):
-    """
-    That nothing can be written into the lock's file is no reason not to have the lock.
-    """
+    """That nothing can be written into the lock's file is no reason not to have the lock."""
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -206,9 +188,7 @@ def test_a_full_disk_does_not_keep_anybody_from_the_lock(make_lock, monkeypatch)
 
 
 def test_it_goes_with_the_process_that_held_it(make_lock, path):
-    """
-    A process that is killed while it holds the lock leaves it free.
-    """
+    """A process that is killed while it holds the lock leaves it free."""
     program = (
         "import sys; from sqlite_log_handler._logfile.write_lock import WriteLock\n"
         "with WriteLock(sys.argv[1]).hold(0): print('held', flush=True); sys.stdin.read()"
@@ -245,9 +225,7 @@ def test_a_child_does_not_let_go_of_its_parents_lock(make_lock):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_letting_go_counts_for_a_child_too(make_lock):
-    """
-    When its holder lets go, the lock is free, although a child that was just forked still has it open.
-    """
+    """When its holder lets go, the lock is free, although a child that was just forked still has it open."""
     lock, other = make_lock(), make_lock()
     reading, writing = os.pipe()
     with lock.hold(0):

@@ -23,9 +23,7 @@ pytestmark = pytest.mark.skipif(write_lock_module.fcntl is None, reason="no floc
 
 
 def is_held(lock: WriteLock) -> bool:
-    """
-    Tell whether somebody else holds it.
-    """
+    """Tell whether somebody else holds it."""
     try:
         with lock.hold(0):
             return False
@@ -58,9 +56,7 @@ def test_a_number_that_another_file_has_now(make_lock, path):
 
 
 def test_a_descriptor_that_was_closed(make_lock):
-    """
-    A lock whose descriptor was closed behind our back is opened again; closing it is no error either.
-    """
+    """A lock whose descriptor was closed behind our back is opened again; closing it is no error either."""
     lock, other = make_lock(), make_lock()
     with lock.hold(0):
         pass
@@ -75,9 +71,7 @@ def test_a_descriptor_that_was_closed(make_lock):
 
 @pytest.mark.parametrize("change", ["unlinked", "moved"])
 def test_a_lock_that_was_taken_away(make_lock, path, change):
-    """
-    When its file was deleted, or moved along with the database, everybody agrees on the one that is made next.
-    """
+    """When its file was deleted, or moved along with the database, everybody agrees on the one that is made next."""
     first, second = make_lock(), make_lock()
     with first.hold(0):
         pass
@@ -93,9 +87,7 @@ def test_a_lock_that_was_taken_away(make_lock, path, change):
 
 @pytest.mark.parametrize(("mode", "expected"), [(None, 0o600), (0o600, 0o600), (0o660, 0o660), (0o640, 0o640)])
 def test_mode(make_lock, path, mode, expected):
-    """
-    Who may write to the database may lock it, whatever the umask, and nobody else.
-    """
+    """Who may write to the database may lock it, whatever the umask, and nobody else."""
     if mode is not None:
         path.touch()
         path.chmod(mode)
@@ -111,9 +103,7 @@ def test_mode(make_lock, path, mode, expected):
 
 
 def test_owner(make_lock, path, monkeypatch):
-    """
-    The lock belongs to whom the database belongs to: when root comes first, the program can lock it all the same.
-    """
+    """The lock belongs to whom the database belongs to: when root comes first, the program can lock it all the same."""
     path.touch()
     owners = []
     monkeypatch.setattr(write_lock_module.os, "fchown", lambda _, *owner: owners.append(owner))
@@ -125,9 +115,7 @@ def test_owner(make_lock, path, monkeypatch):
 
 
 def test_who_may_not_give_it_away_has_it(make_lock, path, monkeypatch):
-    """
-    That the owner cannot be changed is no reason not to have the lock.
-    """
+    """That the owner cannot be changed is no reason not to have the lock."""
 
     def refused(*_: object) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
@@ -141,9 +129,7 @@ def test_who_may_not_give_it_away_has_it(make_lock, path, monkeypatch):
 
 
 def test_a_link_to_the_database(make_lock, path):
-    """
-    Who comes by a link takes the same lock as who comes by the name of the file.
-    """
+    """Who comes by a link takes the same lock as who comes by the name of the file."""
     link = path.with_name("link.db")
     link.symlink_to(path)
     lock = WriteLock(str(link))
@@ -156,9 +142,7 @@ def test_a_link_to_the_database(make_lock, path):
 
 @pytest.fixture
 def link(path):
-    """
-    A link to the database `path`; `link.lead_to(other)` switches it.
-    """
+    """A link to the database `path`; `link.lead_to(other)` switches it."""
 
     class Link(type(path)):
         def lead_to(self, other: Path) -> None:
@@ -173,9 +157,7 @@ def link(path):
 
 @pytest.fixture
 def by_link(link):
-    """
-    The lock of who comes by the link.
-    """
+    """The lock of who comes by the link."""
     with contextlib.closing(WriteLock(str(link), say=pytest.fail)) as lock:
         yield lock
 
@@ -199,9 +181,7 @@ def test_the_lock_behind_a_switched_link(make_lock, path, link, by_link):
 
 
 def test_a_switched_link_beside_a_writer(make_lock, path, link, by_link):
-    """
-    Who does not get the lock to which the link leads now has none, and asks for that one the next time.
-    """
+    """Who does not get the lock to which the link leads now has none, and asks for that one the next time."""
     first, second = make_lock(), make_lock(path=path.with_name("second.db"))
     with second.hold(0):
         with by_link.hold(0):
@@ -216,9 +196,7 @@ def test_a_switched_link_beside_a_writer(make_lock, path, link, by_link):
 
 
 def test_a_link_that_is_switched_meanwhile(make_lock, path, link, by_link, monkeypatch):
-    """
-    A link that is switched again while its lock is waited for is followed again.
-    """
+    """A link that is switched again while its lock is waited for is followed again."""
     real, last = write_lock_module.fcntl.flock, path.with_name("last.db")
 
     def switched(descriptor: int, operation: int) -> None:
@@ -235,9 +213,7 @@ def test_a_link_that_is_switched_meanwhile(make_lock, path, link, by_link, monke
 
 
 def test_a_link_out_of_a_folder_that_is_gone(make_lock, path, link, by_link, pauses):
-    """
-    When the folder to which a link has led is gone, the lock is looked for where it leads now.
-    """
+    """When the folder to which a link has led is gone, the lock is looked for where it leads now."""
     folder = path.with_name("folder")
     folder.mkdir()
     link.lead_to(folder / "log.db")
@@ -252,9 +228,7 @@ def test_a_link_out_of_a_folder_that_is_gone(make_lock, path, link, by_link, pau
 
 
 def test_a_switched_link_without_flock(path, link, by_link):
-    """
-    Where there are no locks, it is told all the same where the link leads.
-    """
+    """Where there are no locks, it is told all the same where the link leads."""
     by_link._missing = True
     with by_link.hold(0):
         link.lead_to(path.with_name("second.db"))
@@ -262,9 +236,7 @@ def test_a_switched_link_without_flock(path, link, by_link):
 
 
 def test_no_link_is_followed(make_lock, path):
-    """
-    A link that somebody has put in the place of the lock is an error, and what it leads to is left alone.
-    """
+    """A link that somebody has put in the place of the lock is an error, and what it leads to is left alone."""
     other = path.with_name("other")
     other.write_text("precious")
     path.with_name(path.name + "-lock").symlink_to(other)
@@ -275,9 +247,7 @@ def test_no_link_is_followed(make_lock, path):
 
 
 def test_what_is_printed_does_not_go_into_the_file(path):
-    """
-    In a daemon that has closed its standard descriptors the lock takes none of their numbers.
-    """
+    """In a daemon that has closed its standard descriptors the lock takes none of their numbers."""
     program = (
         "import os, sys; from sqlite_log_handler._logfile.write_lock import WriteLock\n"
         "for number in range(3): os.close(number)\n"
@@ -290,9 +260,7 @@ def test_what_is_printed_does_not_go_into_the_file(path):
 
 @pytest.mark.parametrize("error", [errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL])
 def test_a_file_system_without_locks(make_lock, monkeypatch, error):
-    """
-    Where there are no locks it goes without, and says so once.
-    """
+    """Where there are no locks it goes without, and says so once."""
 
     def flock(*_: object) -> None:
         raise OSError(error, os.strerror(error))
@@ -309,9 +277,7 @@ def test_a_file_system_without_locks(make_lock, monkeypatch, error):
 
 
 def test_no_locks_left(make_lock, monkeypatch):
-    """
-    What may pass (the system has no more locks, no more descriptors) is an error, to be tried again.
-    """
+    """What may pass (the system has no more locks, no more descriptors) is an error, to be tried again."""
     real = write_lock_module.fcntl.flock
     failing = [True]
 
@@ -330,9 +296,7 @@ def test_no_locks_left(make_lock, monkeypatch):
 
 
 def test_a_system_without_flock(make_lock, monkeypatch, path):
-    """
-    Where Python has no `fcntl` (Windows) nothing is made and nothing is said.
-    """
+    """Where Python has no `fcntl` (Windows) nothing is made and nothing is said."""
     monkeypatch.setattr(write_lock_module, "fcntl", None)
     with make_lock(say=pytest.fail).hold(0):
         pass

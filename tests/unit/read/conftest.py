@@ -20,9 +20,7 @@ from sqlite_log_handler._write.volume import fold
 
 @pytest.fixture
 def log(make_handler):
-    """
-    Put records into the log at `path`, at once.
-    """
+    """Put records into the log at `path`, at once."""
 
     def log(*records):
         handler = make_handler()
@@ -36,9 +34,7 @@ def log(make_handler):
 
 @pytest.fixture
 def prune(path):
-    """
-    Delete all rows, once volume has counted them, as retention does.
-    """
+    """Delete all rows, once volume has counted them, as retention does."""
 
     def prune():
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection, transaction(connection):
@@ -50,9 +46,7 @@ def prune(path):
 
 @pytest.fixture
 def change(path):
-    """
-    Change a file behind everybody's back.
-    """
+    """Change a file behind everybody's back."""
 
     def change(script, *parameters):
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -66,26 +60,20 @@ def change(path):
 
 @pytest.fixture
 def reading(path):
-    """
-    Open the log at `path` for reading.
-    """
+    """Open the log at `path` for reading."""
     with contextlib.ExitStack() as stack:
         yield lambda file=path: stack.enter_context(LogReader(file))
 
 
 @pytest.fixture
 def messages(reading):
-    """
-    Return the messages that match some filters.
-    """
+    """Return the messages that match some filters."""
     return lambda **filters: [row.message for row in reading().rows(**filters)]
 
 
 @pytest.fixture
 def overflowed(make_handler, path):
-    """
-    A log with a gap: 10 of 25 DEBUG records are kept and the ERROR record, 15 are dropped.
-    """
+    """A log with a gap: 10 of 25 DEBUG records are kept and the ERROR record, 15 are dropped."""
     handler = make_handler(capacity=20, reserve=0.5, fair_share=1, flush_interval=3_600, flush_level=logging.CRITICAL)
     for number in range(25):
         handler.handle(record(f"burst {number}", logging.DEBUG, "shop.cache", seconds=number / 10))

@@ -262,9 +262,7 @@ CELLS = ["x'00ff61'", "'text'", "''", "1.5e300", "-9223372036854775808", "922337
 
 
 def columns_of(path):
-    """
-    List every column of every table, as (table, column).
-    """
+    """List every column of every table, as (table, column)."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return [
             (table, column)

@@ -79,17 +79,13 @@ def test_smart_case(text, expected):
 
 
 def asking(connection):
-    """
-    Make the function that filters run their statements by.
-    """
+    """Make the function that filters run their statements by."""
     return lambda sql: connection.execute(sql).fetchall()
 
 
 @pytest.fixture
 def connection():
-    """
-    A database with the tables that filters are resolved against.
-    """
+    """A database with the tables that filters are resolved against."""
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("CREATE TABLE levels (levelno INTEGER PRIMARY KEY, name TEXT)")
         connection.execute("INSERT INTO levels VALUES (5, 'TRACE'), (10, 'DEBUG'), (20, 'INFO'), (30, 'WARNING')")

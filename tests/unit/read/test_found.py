@@ -83,16 +83,12 @@ OF_VOLUME = st.fixed_dictionaries(
 
 
 def moment(us):
-    """
-    Make the time that so many microseconds are.
-    """
+    """Make the time that so many microseconds are."""
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
 
 
 def number_of(value):
-    """
-    Read a number as the reader's page says.
-    """
+    """Read a number as the reader's page says."""
     if isinstance(value, bool) or value is None:
         return None
     for kind in (int, float):
@@ -102,9 +98,7 @@ def number_of(value):
 
 
 def same(stored, wanted):
-    """
-    Tell whether two attributes are the same: as text, or as numbers.
-    """
+    """Tell whether two attributes are the same: as text, or as numbers."""
     text = wanted if isinstance(wanted, str) else json.dumps(wanted)
     if isinstance(stored, str):
         return stored == text
@@ -168,9 +162,7 @@ def wanted(connection, filters):  # noqa: C901 - a branch for each filter
 
 
 def wanted_gaps(drops, filters):
-    """
-    Choose lines of the ledger in Python: those that a wanted record may have been among.
-    """
+    """Choose lines of the ledger in Python: those that a wanted record may have been among."""
 
     def is_of(logger, names):
         return any(

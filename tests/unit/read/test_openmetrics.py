@@ -18,9 +18,7 @@ NAUGHTY = 'a"b\\c\nd\x00\x1b[31m é'
 
 @pytest.fixture
 def text(log, path, change):
-    """
-    The metrics of a log with naughty names, and of one that is not there.
-    """
+    """The metrics of a log with naughty names, and of one that is not there."""
     log(record("a"), record("b", logging.ERROR), record("c", 17))
     change("INSERT INTO drop_totals VALUES ('queue_full', 20, 7), (?, 40, 2)", NAUGHTY)
     change("INSERT INTO cursors VALUES (?, 1, 0)", NAUGHTY)
@@ -32,9 +30,7 @@ def text(log, path, change):
 
 @pytest.mark.parametrize("families_of", [openmetrics_families, prometheus_families])
 def test_parsers_read_it(text, families_of):
-    """
-    The parser of OpenMetrics reads it, and the one of the older format, which node_exporter has, reads the same.
-    """
+    """The parser of OpenMetrics reads it, and the one of the older format, which node_exporter has, reads the same."""
     samples = {
         (sample.name, sample.labels.get("level") or sample.labels.get("cause")): sample.value
         for family in families_of(text)

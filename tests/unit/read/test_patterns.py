@@ -13,9 +13,7 @@ from sqlite_log_handler import FilterError, LogReader
 
 
 def said(msg, *args, lineno=7, seconds=0.0, level=logging.INFO, name="shop"):
-    """
-    Make a record of a template and its arguments.
-    """
+    """Make a record of a template and its arguments."""
     made = record(msg, level, name, seconds=seconds, lineno=lineno)
     made.args = args
     return made
@@ -23,9 +21,7 @@ def said(msg, *args, lineno=7, seconds=0.0, level=logging.INFO, name="shop"):
 
 @pytest.fixture
 def shop(log, path):
-    """
-    A log with two templates, one of which has moved, and two call sites without.
-    """
+    """A log with two templates, one of which has moved, and two call sites without."""
     log(
         said("order %d paid", 1),
         said("order %d paid", 2, seconds=1),

@@ -76,9 +76,7 @@ def test_a_reader_is_closed_under_way(log, path):
 
 
 class Script:
-    """
-    What happens between two looks at a log: one step each, and then the end.
-    """
+    """What happens between two looks at a log: one step each, and then the end."""
 
     def __init__(self, *steps):
         self.steps = list(steps)

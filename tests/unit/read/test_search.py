@@ -79,9 +79,7 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.fixture(scope="module")
 def varied(tmp_path_factory):
-    """
-    A log of eight rows, a to h, that differ in everything that can be filtered by.
-    """
+    """A log of eight rows, a to h, that differ in everything that can be filtered by."""
 
     def error(make):
         try:

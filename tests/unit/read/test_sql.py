@@ -18,9 +18,7 @@ ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELEC
 
 
 def ask(path, sql, *, most_rows=100, most_bytes=10_000, **options):
-    """
-    Run a statement within usual bounds.
-    """
+    """Run a statement within usual bounds."""
     return query(str(path), sql, most_rows=most_rows, most_bytes=most_bytes, **options)
 
 
@@ -85,9 +83,7 @@ def test_time_is_bounded(log, path):
     "expression", ["zeroblob(900000000)", "hex(randomblob(90000000))", "replace(hex(zeroblob(50000)), '0', 'xxxx')"]
 )
 def test_one_function_is_bounded(log, path, expression):
-    """
-    A single function cannot make a value that takes long, or memory: no look between two steps would end it.
-    """
+    """A single function cannot make a value that takes long, or memory: no look between two steps would end it."""
     log(record("a"))
     with pytest.raises(QueryError, match="substr"):
         ask(path, f"SELECT length({expression})")

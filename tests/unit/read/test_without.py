@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def shop(path: Path, make_handler: Callable[..., Any]) -> Path:
-    """
-    A log of four rows: two threads, two files, one exception.
-    """
+    """A log of four rows: two threads, two files, one exception."""
     handler = make_handler()
     for thread, pathname, exception in (
         ("one", "/srv/app/orders.py", None),
@@ -39,9 +37,7 @@ def shop(path: Path, make_handler: Callable[..., Any]) -> Path:
 
 
 def ids(path: Path, **filters: Any) -> list[int]:
-    """
-    Return the ids of the rows that match, and see that `count` counts them.
-    """
+    """Return the ids of the rows that match, and see that `count` counts them."""
     with LogReader(path) as log:
         found = [row.id for row in log.rows(**filters)]
         assert len(found) == log.count(**filters)

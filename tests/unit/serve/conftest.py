@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def shop(path: Path, make_handler: Callable[..., SQLiteHandler], logger: logging.Logger) -> Path:
-    """
-    A log of twelve rows: eight of the shop, one with a traceback, and others of the cart.
-    """
+    """A log of twelve rows: eight of the shop, one with a traceback, and others of the cart."""
     handler = make_handler()
     logger.addHandler(handler)
     for number in range(8):
@@ -47,9 +45,7 @@ def shop(path: Path, make_handler: Callable[..., SQLiteHandler], logger: logging
 
 @pytest.fixture
 def get(shop: Path) -> Iterator[Callable[..., Any]]:
-    """
-    Return a function that asks the application a question, and returns the answer's JSON.
-    """
+    """Return a function that asks the application a question, and returns the answer's JSON."""
     with TestClient(create_app(shop), base_url="http://localhost:8710") as client:
 
         def ask(question: str, status: int = 200, **parameters: Any) -> Any:

@@ -12,9 +12,7 @@ import pytest
 
 
 def ids(answer: dict[str, Any]) -> list[int]:
-    """
-    Return the ids of the rows of a page.
-    """
+    """Return the ids of the rows of a page."""
     return [row["id"] for row in answer["rows"]]
 
 

@@ -22,9 +22,7 @@ TOKEN = "a-token-of-256-bits"
 
 
 def client(path: Path, base_url: str = "http://localhost:8710", **options: Any) -> TestClient:
-    """
-    Make a client of an application that serves `path`.
-    """
+    """Make a client of an application that serves `path`."""
     return TestClient(create_app(path, **options), base_url=base_url, follow_redirects=False)
 
 

@@ -29,17 +29,13 @@ from listeners import FakeWriter, Warnings
 
 @pytest.fixture
 def said() -> Said:
-    """
-    What the operator was told.
-    """
+    """What the operator was told."""
     return Said()
 
 
 @pytest.fixture
 def make_writer(path: Path, said: Said) -> Iterator[Callable[[], Writer]]:
-    """
-    Make writers that do not wait for locks.
-    """
+    """Make writers that do not wait for locks."""
     made = []
 
     def make(path: object = path, limits: Limits = Limits()) -> Writer:  # noqa: B008 - frozen
@@ -55,17 +51,13 @@ def make_writer(path: Path, said: Said) -> Iterator[Callable[[], Writer]]:
 
 @pytest.fixture
 def writer(make_writer: Callable[[], Writer]) -> Writer:
-    """
-    The writer of the test.
-    """
+    """The writer of the test."""
     return make_writer()
 
 
 @pytest.fixture
 def nothing_interned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Let a test begin with the caches of a fresh process.
-    """
+    """Let a test begin with the caches of a fresh process."""
     for cache in ("_sources", "_threads", "_known", "_keys", "_template_counts"):
         monkeypatch.setattr(row_module, cache, {})
     monkeypatch.setattr(row_module, "_templates", set())
@@ -74,9 +66,7 @@ def nothing_interned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=[True, False], ids=["GIL", "no GIL"])
 def gil(request, monkeypatch):
-    """
-    Do everything twice: with the quick ways, and with everything under the mutex, as without a GIL.
-    """
+    """Do everything twice: with the quick ways, and with everything under the mutex, as without a GIL."""
     if request.param and not queue_module._GIL:
         pytest.skip("the quick ways need the GIL that this Python does not have")
     monkeypatch.setattr(queue_module, "_GIL", request.param)
@@ -85,9 +75,7 @@ def gil(request, monkeypatch):
 
 @pytest.fixture
 def warnings(logging_tree):
-    """
-    The records that the own logger is given.
-    """
+    """The records that the own logger is given."""
     handler = Warnings()
     logger = logging.getLogger(OWN_LOGGER)
     logger.addHandler(handler)
@@ -97,9 +85,7 @@ def warnings(logging_tree):
 
 @pytest.fixture
 def make(clock, said, warnings, monkeypatch):
-    """
-    Make a listener with a fake writer on a small queue; no thread runs unless a test starts it.
-    """
+    """Make a listener with a fake writer on a small queue; no thread runs unless a test starts it."""
     made = []
 
     def make(capacity=10, batch_size=4, retention=None, **options):

@@ -21,9 +21,7 @@ pytestmark = pytest.mark.usefixtures("gil")
 
 @pytest.fixture
 def held(monkeypatch):
-    """
-    Have another thread hold the mutex of a queue, for as long as the `with` lasts.
-    """
+    """Have another thread hold the mutex of a queue, for as long as the `with` lasts."""
     monkeypatch.setattr(queue_module, "MUTEX_TIMEOUT", 0.001)
 
     @contextmanager
@@ -48,9 +46,7 @@ def held(monkeypatch):
 
 
 def test_nearly_all_rows_need_no_mutex(held, gil):
-    """
-    With a GIL, a row that is not one of the first two, nor the last to fit nor a full batch's, needs no mutex.
-    """
+    """With a GIL, a row that is not one of the first two, nor the last to fit nor a full batch's, needs no mutex."""
     books = make_queue(100, 200, batch_size=5)
     books.put_nowait(row())
     books.put_nowait(row())
@@ -70,9 +66,7 @@ def test_nearly_all_rows_need_no_mutex(held, gil):
 
 
 def test_a_refusal_like_the_last_one_needs_no_mutex(held, gil):
-    """
-    With a GIL, a refusal of a level and a logger that were refused before is counted without the mutex.
-    """
+    """With a GIL, a refusal of a level and a logger that were refused before is counted without the mutex."""
     books = make_queue(1)
     books.put_nowait(row())
     assert books.refuse(INFO, 1.0, "a")
@@ -90,9 +84,7 @@ def test_a_refusal_like_the_last_one_needs_no_mutex(held, gil):
 
 
 def test_what_does_not_fit_closes_the_quick_way():
-    """
-    When a row did not fit, none of its level is let in behind it, and refusals have its cause.
-    """
+    """When a row did not fit, none of its level is let in behind it, and refusals have its cause."""
     books = make_queue(4, 1_000, reserve=0.5, reserve_levelno=WARNING, batch_size=1)
     books.put_nowait(row())
     books.put_nowait(row())
@@ -110,9 +102,7 @@ def test_what_does_not_fit_closes_the_quick_way():
 
 
 def test_rows_that_come_before_a_put_has_ended():
-    """
-    Rows that are logged when a large one was queued, and its put not yet ended, are kept within the bounds.
-    """
+    """Rows that are logged when a large one was queued, and its put not yet ended, are kept within the bounds."""
 
     class Interrupted(deque):
         """A deque to which others append when a large row was appended and not yet counted."""
@@ -133,9 +123,7 @@ def test_rows_that_come_before_a_put_has_ended():
 
 
 def test_a_commit_before_a_put_has_ended():
-    """
-    Rows that are committed when the last one was appended, and its put not yet ended, are not counted once more.
-    """
+    """Rows that are committed when the last one was appended, and its put not yet ended, are not counted once more."""
 
     class Interrupted(deque):
         """A deque whose rows a signal handler commits."""
@@ -156,9 +144,7 @@ def test_a_commit_before_a_put_has_ended():
 
 
 def test_a_put_that_is_interrupted_keeps_its_room(gil):
-    """
-    A large row that was found to fit, and is not yet appended, keeps its room from the rows that come in between.
-    """
+    """A large row that was found to fit, and is not yet appended, keeps its room from the rows that come in between."""
 
     class Interrupted(RecordQueue):
         """A queue into which others put when a large row was found to fit."""
@@ -181,9 +167,7 @@ def test_a_put_that_is_interrupted_keeps_its_room(gil):
 
 
 def test_nothing_is_refused_when_there_is_room_again():
-    """
-    After a commit, and after the queue was closed, a refusal that was known before is decided anew.
-    """
+    """After a commit, and after the queue was closed, a refusal that was known before is decided anew."""
     books = make_queue(1)
     books.put_nowait(row())
     assert books.refuse(INFO, 1.0, "a")
@@ -199,9 +183,7 @@ def test_nothing_is_refused_when_there_is_room_again():
 
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_is_filled_to_the_last_byte(size):
-    """
-    Rows of one size fill the bytes of the queue exactly, whatever came before them.
-    """
+    """Rows of one size fill the bytes of the queue exactly, whatever came before them."""
     books = make_queue(10_000, 1_000)
     books.put_nowait(row(size=1))
     books.put_nowait(row(size=1))
@@ -264,9 +246,7 @@ def test_waits_for_the_mutex_with_a_limit(held):
 
 @pytest.mark.parametrize("capacity", [(500, 900), (100_000, 100_000)])
 def test_threads_cannot_exceed_the_bounds(capacity, request):
-    """
-    Many threads that put and refuse at the same time never get more in than fits, and nothing is uncounted.
-    """
+    """Many threads that put and refuse at the same time never get more in than fits, and nothing is uncounted."""
     request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
     sys.setswitchinterval(1e-6)
     books = make_queue(*capacity, reserve=0.1, batch_size=500)

@@ -19,9 +19,7 @@ pytestmark = pytest.mark.usefixtures("gil")
 
 
 def test_refusals_go_with_the_report_that_comes_next():
-    """
-    What is refused after a report counts in the next one, under the cause that it has by then.
-    """
+    """What is refused after a report counts in the next one, under the cause that it has by then."""
     books = make_queue(3, 100, reserve=0.4, reserve_levelno=WARNING)
     books.put_nowait(row(size=60))
     books.put_nowait(row(size=2))  # does not fit, so INFO is refused for want of bytes
@@ -41,9 +39,7 @@ def test_refusals_go_with_the_report_that_comes_next():
 
 
 def test_a_report_in_the_middle_of_a_refusal():
-    """
-    A refusal that is interrupted by a report counts in the next one, and one inside a report counts in either.
-    """
+    """A refusal that is interrupted by a report counts in the next one, and one inside a report counts in either."""
 
     class Interrupted(RecordQueue):
         """A queue in which a record is refused in the middle of a report."""
@@ -80,9 +76,7 @@ def test_a_report_in_the_middle_of_a_refusal():
 
 
 def test_a_snapshot_is_consistent_while_others_refuse(monkeypatch, gil):
-    """
-    A record that another thread refuses while the books are added up counts in the next snapshot.
-    """
+    """A record that another thread refuses while the books are added up counts in the next snapshot."""
 
     class Interrupted(dict):
         """A ledger that another thread wants to change while it is read."""
@@ -137,9 +131,7 @@ def test_a_snapshot_is_consistent_while_signal_handlers_log():
 
 
 def test_a_long_name_is_not_kept_for_refusals():
-    """
-    Made-up names do not stay in memory because their records were refused.
-    """
+    """Made-up names do not stay in memory because their records were refused."""
     books = make_queue(1)
     books.put_nowait(row())
     for number in range(2 * books_module.MAX_KEYS):
@@ -152,9 +144,7 @@ def test_a_long_name_is_not_kept_for_refusals():
 
 
 def test_reports_each_drop_once():
-    """
-    `take_drops` hands over what was dropped since the last call; the totals go on.
-    """
+    """`take_drops` hands over what was dropped since the last call; the totals go on."""
     books = make_queue(1)
     for number in range(3):
         books.put_nowait(row(created=float(number)))
@@ -171,9 +161,7 @@ def test_reports_each_drop_once():
 
 
 def test_a_gap_is_where_the_first_drop_was():
-    """
-    A gap stands after the last row that was queued before its first drop, however many have left since.
-    """
+    """A gap stands after the last row that was queued before its first drop, however many have left since."""
     books = make_queue(2)
     for _ in range(2):
         books.put_nowait(row())
@@ -190,9 +178,7 @@ def test_a_gap_is_where_the_first_drop_was():
 
 
 def test_a_gap_goes_with_the_commit_that_reaches_it():
-    """
-    A gap waits until the rows before it are written, and for its own transaction to succeed.
-    """
+    """A gap waits until the rows before it are written, and for its own transaction to succeed."""
     books = make_queue(4, batch_size=2)
     for _ in range(5):
         books.put_nowait(row())
@@ -211,9 +197,7 @@ def test_a_gap_goes_with_the_commit_that_reaches_it():
 
 
 def test_waiting_gaps_are_bounded(monkeypatch):
-    """
-    In a long outage later gaps are added to the last one that waits, and no count gets out of the sum.
-    """
+    """In a long outage later gaps are added to the last one that waits, and no count gets out of the sum."""
     monkeypatch.setattr(books_module, "MAX_GAPS", 3)
     books = make_queue(1)
     books.put_nowait(row())
@@ -230,9 +214,7 @@ def test_waiting_gaps_are_bounded(monkeypatch):
 
 
 def test_a_gap_being_written_is_left_alone(monkeypatch):
-    """
-    What a commit holds does not change under it: the next gap stands for itself.
-    """
+    """What a commit holds does not change under it: the next gap stands for itself."""
     monkeypatch.setattr(books_module, "MAX_GAPS", 1)
     books = make_queue(1)
     books.put_nowait(row())
@@ -247,9 +229,7 @@ def test_a_gap_being_written_is_left_alone(monkeypatch):
 
 
 def test_the_books_are_bounded(monkeypatch):
-    """
-    Made-up logger names and levels do not make the ledger grow: the rest counts under "(other)".
-    """
+    """Made-up logger names and levels do not make the ledger grow: the rest counts under "(other)"."""
     monkeypatch.setattr(books_module, "MAX_KEYS", 10)
     books = make_queue(1)
     books.put_nowait(row())
@@ -268,9 +248,7 @@ def test_the_books_are_bounded(monkeypatch):
 
 
 def test_long_names_are_cut_in_the_books():
-    """
-    A logger's name of a megabyte does not stay in memory because its record was dropped.
-    """
+    """A logger's name of a megabyte does not stay in memory because its record was dropped."""
     books = make_queue(1)
     books.put_nowait(row())
 

@@ -22,9 +22,7 @@ from sqlite_log_handler._write.row import SIZE_UNIT
 
 
 class Gate(logging.Handler):
-    """
-    Keep what comes, each record when it is let through.
-    """
+    """Keep what comes, each record when it is let through."""
 
     def __init__(self):
         super().__init__()
@@ -39,9 +37,7 @@ class Gate(logging.Handler):
 
 @pytest.fixture
 def own(logging_tree):
-    """
-    The logger of the warnings, without handlers above it.
-    """
+    """The logger of the warnings, without handlers above it."""
     logger = logging.getLogger(OWN_LOGGER)
     logger.propagate = False
     return logger
@@ -49,17 +45,13 @@ def own(logging_tree):
 
 @pytest.fixture
 def said():
-    """
-    The lines for the operator.
-    """
+    """The lines for the operator."""
     return []
 
 
 @pytest.fixture
 def report(own, said):
-    """
-    A report on a queue that has room for one row.
-    """
+    """A report on a queue that has room for one row."""
     queue = RecordQueue(1, 10_000 * SIZE_UNIT)
     queue.open()
     operator = Operator("app-log.db")
@@ -68,9 +60,7 @@ def report(own, said):
 
 
 def drop(report, count):
-    """
-    Have so many rows dropped, and the report made.
-    """
+    """Have so many rows dropped, and the report made."""
     for _ in range(count + (not report._queue.queued)):
         report._queue.put_nowait((20, 1.0, ("a", "file.py", 1, "func"), 1, 0))
     assert report.make(100.0)
@@ -99,9 +89,7 @@ def test_what_waits_is_added_up(report, own):
 
 
 def test_the_reporter_goes_when_there_is_nothing_to_send(report, own):
-    """
-    The thread is there while there is something to send, and comes back for the next warning.
-    """
+    """The thread is there while there is something to send, and comes back for the next warning."""
     own.addHandler(logging.NullHandler())
     threads = threading.active_count()
     for _ in range(2):
@@ -111,9 +99,7 @@ def test_the_reporter_goes_when_there_is_nothing_to_send(report, own):
 
 
 def test_close_says_what_was_not_sent(report, own, said):
-    """
-    What another handler does not take in time is said, once, with the number of drops.
-    """
+    """What another handler does not take in time is said, once, with the number of drops."""
     gate = Gate()
     own.addHandler(gate)
     drop(report, 1)
@@ -152,9 +138,7 @@ def test_at_exit_the_operator_is_told_instead(report, own, said, monkeypatch):
 
 @pytest.mark.parametrize("how", ["level", "handler"])
 def test_warnings_that_nobody_wants_are_no_lines(report, own, said, monkeypatch, how):
-    """
-    A program that silences the warnings, by their level or by a NullHandler, gets no line instead.
-    """
+    """A program that silences the warnings, by their level or by a NullHandler, gets no line instead."""
 
     def refused(self):
         raise RuntimeError("can't create new thread at interpreter shutdown")
@@ -171,9 +155,7 @@ def test_warnings_that_nobody_wants_are_no_lines(report, own, said, monkeypatch,
 
 
 def test_an_interrupted_start_is_made_again(report, own, monkeypatch):
-    """
-    What a signal handler raises into the start of the thread comes out, and the next warning starts one.
-    """
+    """What a signal handler raises into the start of the thread comes out, and the next warning starts one."""
 
     def interrupted(self):
         raise KeyboardInterrupt
@@ -193,9 +175,7 @@ def test_an_interrupted_start_is_made_again(report, own, monkeypatch):
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit])
 def test_what_another_handler_raises_is_noted(report, own, error):
-    """
-    A filter that raises costs its warning, and neither the reporter nor the next one.
-    """
+    """A filter that raises costs its warning, and neither the reporter nor the next one."""
     fails = [error]
 
     def once(record):
@@ -221,9 +201,7 @@ def test_what_another_handler_raises_is_noted(report, own, error):
 
 
 def test_another_handler_may_close_this_one(report, own, said):
-    """
-    A handler that waits for the reporter while it is given the warning would wait for itself.
-    """
+    """A handler that waits for the reporter while it is given the warning would wait for itself."""
 
     class Closes(logging.Handler):
         def emit(self, record):
@@ -276,9 +254,7 @@ def test_the_reporter_holds_no_lock_of_a_stream_that_blocks(report, own):
 
 
 def test_a_handler_that_blocks_at_exit_gets_a_new_lock(report, own):
-    """
-    `logging.shutdown` takes the lock of each handler. The one that the reporter is in would keep it for ever.
-    """
+    """`logging.shutdown` takes the lock of each handler. The one that the reporter is in would keep it for ever."""
     gate, other = Gate(), logging.NullHandler()
     own.addHandler(gate)
     own.addHandler(other)
@@ -298,9 +274,7 @@ def test_a_handler_that_blocks_at_exit_gets_a_new_lock(report, own):
 
 
 def test_logging_lock_is_not_needed(report, own):
-    """
-    `dictConfig` holds logging's module lock while it closes handlers; the warning goes out all the same.
-    """
+    """`dictConfig` holds logging's module lock while it closes handlers; the warning goes out all the same."""
     gate = Gate()
     gate.gate.release()
     own.addHandler(gate)

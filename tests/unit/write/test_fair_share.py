@@ -18,25 +18,19 @@ INFO, WARNING, ERROR = 20, 30, 40
 
 
 def row(logger="a", levelno=INFO, *, size=1):
-    """
-    Make what the queue knows of a row.
-    """
+    """Make what the queue knows of a row."""
     return (levelno, 1.0, (logger, "file.py", 1, "func"), size, 0)
 
 
 def make_queue(capacity=100, size=10_000, **options):
-    """
-    Make an open queue, as if a listener had started.
-    """
+    """Make an open queue, as if a listener had started."""
     made = RecordQueue(capacity, size * SIZE_UNIT, **{"fair_share": 0.5, **options})
     made.open()
     return made
 
 
 def log(queue, logger="a", levelno=INFO, *, size=1):
-    """
-    Log as the handler does: ask before the row is made. Return whether the row is queued.
-    """
+    """Log as the handler does: ask before the row is made. Return whether the row is queued."""
     before = queue.queued
     if queue.admits is ANY or levelno >= queue.admits or not queue.refuse(levelno, 1.0, logger):
         queue.put_nowait(row(logger, levelno, size=size))
@@ -44,16 +38,12 @@ def log(queue, logger="a", levelno=INFO, *, size=1):
 
 
 def commit(queue):
-    """
-    Commit one batch.
-    """
+    """Commit one batch."""
     queue.end_commit(queue.begin_commit(10**9))
 
 
 def test_one_flood_takes_half_of_what_is_free_and_stops():
-    """
-    Half of the room is anybody's. Of the other half the flood gets half, and a newcomer finds the rest.
-    """
+    """Half of the room is anybody's. Of the other half the flood gets half, and a newcomer finds the rest."""
     queue = make_queue(100)
 
     for _ in range(1_000):
@@ -65,9 +55,7 @@ def test_one_flood_takes_half_of_what_is_free_and_stops():
 
 
 def test_two_floods_share():
-    """
-    A second flood gets half of what the first has left.
-    """
+    """A second flood gets half of what the first has left."""
     queue = make_queue(1_000)
 
     for logger in ("first", "second"):
@@ -79,9 +67,7 @@ def test_two_floods_share():
 
 
 def test_shares_in_bytes():
-    """
-    A logger that holds as many bytes as are left is refused, however few its rows are.
-    """
+    """A logger that holds as many bytes as are left is refused, however few its rows are."""
     queue = make_queue(1_000_000, 1_000)
 
     for _ in range(100):
@@ -93,9 +79,7 @@ def test_shares_in_bytes():
 
 
 def test_the_reserve_is_shared():
-    """
-    A flood of errors by one logger does not push out the errors of another.
-    """
+    """A flood of errors by one logger does not push out the errors of another."""
     queue = make_queue(100, reserve=0.2)
 
     for _ in range(1_000):
@@ -105,9 +89,7 @@ def test_the_reserve_is_shared():
 
 
 def test_a_flood_keeps_its_share_for_errors():
-    """
-    Warnings and errors are counted apart, so a logger that floods at INFO is not refused its errors.
-    """
+    """Warnings and errors are counted apart, so a logger that floods at INFO is not refused its errors."""
     queue = make_queue(100, reserve=0.2)
     for logger in ("flood", "other", "third"):
         for _ in range(100):
@@ -118,9 +100,7 @@ def test_a_flood_keeps_its_share_for_errors():
 
 
 def test_a_share_comes_back_when_rows_leave():
-    """
-    A commit takes back what the flood holds; without pressure everybody is admitted again.
-    """
+    """A commit takes back what the flood holds; without pressure everybody is admitted again."""
     queue = make_queue(100, batch_size=10)
     for _ in range(100):
         log(queue, "flood")
@@ -136,9 +116,7 @@ def test_a_share_comes_back_when_rows_leave():
 
 
 def test_only_rows_that_came_under_pressure_count():
-    """
-    What was queued before is nobody's, and leaves nobody's number.
-    """
+    """What was queued before is nobody's, and leaves nobody's number."""
     queue = make_queue(100, batch_size=10)
     for _ in range(50):
         log(queue, "early")
@@ -155,9 +133,7 @@ def test_only_rows_that_came_under_pressure_count():
 
 
 def test_what_close_gives_up_is_taken_back():
-    """
-    Rows that are dropped from the middle, behind a commit that does not end, count for their logger no more.
-    """
+    """Rows that are dropped from the middle, behind a commit that does not end, count for their logger no more."""
     queue = make_queue(100, batch_size=10, fair_share=0.2)
     for _ in range(20):
         log(queue, "early")
@@ -173,9 +149,7 @@ def test_what_close_gives_up_is_taken_back():
 
 
 def test_it_can_be_turned_off():
-    """
-    With `fair_share=1` the queue is filled by whoever comes.
-    """
+    """With `fair_share=1` the queue is filled by whoever comes."""
     queue = make_queue(100, fair_share=1.0)
     for _ in range(200):
         log(queue, "flood")
@@ -184,9 +158,7 @@ def test_it_can_be_turned_off():
 
 
 def test_without_pressure_nothing_is_asked():
-    """
-    Below the fill a record is admitted by one attribute, and at the fill `refuse` is asked.
-    """
+    """Below the fill a record is admitted by one attribute, and at the fill `refuse` is asked."""
     queue = make_queue(100)
     for _ in range(49):
         assert queue.admits is ANY
@@ -198,9 +170,7 @@ def test_without_pressure_nothing_is_asked():
 
 
 def test_the_holders_are_bounded(monkeypatch):
-    """
-    Made-up logger names share one number beyond MAX_KEYS, and each row leaves the number that it was added to.
-    """
+    """Made-up logger names share one number beyond MAX_KEYS, and each row leaves the number that it was added to."""
     monkeypatch.setattr(fair_share_module, "MAX_KEYS", 3)
     shares = Shares()
     for name in "abcde":
@@ -221,9 +191,7 @@ def test_the_holders_are_bounded(monkeypatch):
 
 
 def test_names_without_end_under_pressure():
-    """
-    A hundred thousand logger names take a bounded memory, and the books stay exact.
-    """
+    """A hundred thousand logger names take a bounded memory, and the books stay exact."""
     queue = make_queue(3_000)
     for number in range(100_000):
         log(queue, f"name {number}")
@@ -237,9 +205,7 @@ def test_names_without_end_under_pressure():
 
 
 def test_the_warning_says_who_spent_its_share(make_handler, logger, query):
-    """
-    The drop warning tells a logger that was refused for its share from one that met a full queue.
-    """
+    """The drop warning tells a logger that was refused for its share from one that met a full queue."""
     handler = make_handler(capacity=20, reserve=0, flush_interval=3_600)
     logger.addHandler(handler)
     for number in range(30):
@@ -255,9 +221,7 @@ def test_the_warning_says_who_spent_its_share(make_handler, logger, query):
 
 
 class Model:
-    """
-    A queue, and what each logger holds by a count of its own.
-    """
+    """A queue, and what each logger holds by a count of its own."""
 
     def __init__(self, seed):
         self.random = draw = random.Random(seed)
@@ -273,9 +237,7 @@ class Model:
         self.seen = 0
 
     def held(self, logger, *, reserved):
-        """
-        Return the rows and the size that a logger has queued, of those that have the reserve or of the others.
-        """
+        """Return the rows and the size that a logger has queued, of those that have the reserve or of the others."""
         sizes = [
             item[SIZE]
             for item in self.queue.queue
@@ -284,17 +246,13 @@ class Model:
         return len(sizes), sum(sizes)
 
     def left(self, *, reserved):
-        """
-        Return the rows and the size that there is room for.
-        """
+        """Return the rows and the size that there is room for."""
         share = 0 if reserved else self.reserve
         rows, size = self.capacity - int(self.capacity * share), self.size - int(self.size * share)
         return rows - len(self.queue.queue), size - sum(item[SIZE] for item in self.queue.queue)
 
     def log(self):
-        """
-        Log one record, and check the promise.
-        """
+        """Log one record, and check the promise."""
         logger = self.random.choices(self.loggers, self.weights)[0]
         levelno, size = self.random.choice([INFO, INFO, INFO, WARNING, ERROR]), self.random.choice([1, 3, 80])
         reserved = levelno >= WARNING
@@ -312,9 +270,7 @@ class Model:
             assert spent if cause == "fair_share" else left[0] <= 0 or left[1] < size, (cause, held, left, size)
 
     def step(self):
-        """
-        Do something, and check the books and the bounds.
-        """
+        """Do something, and check the books and the bounds."""
         queue = self.queue
         match self.random.choice(["log"] * 30 + ["commit", "abort", "report", "give up", "reopen"]):
             case "log":

@@ -35,25 +35,19 @@ from sqlite_log_handler._write.listener import RecordListener
 
 
 def handler_list():
-    """
-    Return what logging will flush and close at exit: the handlers, which stay as long as somebody has this list.
-    """
+    """Return what logging will flush and close at exit: the handlers, which stay as long as somebody has this list."""
     references = list(logging._handlerList)  # type: ignore[attr-defined]
     return [handler for reference in references if (handler := reference()) is not None]
 
 
 def messages(query):
-    """
-    Return the messages in the file, in order.
-    """
+    """Return the messages in the file, in order."""
     return [message for (message,) in query("SELECT message FROM logs ORDER BY id")]
 
 
 @pytest.fixture
 def lock(path):
-    """
-    Another connection that locks the database: `lock()`, and again to let go.
-    """
+    """Another connection that locks the database: `lock()`, and again to let go."""
     connection = sqlite3.connect(path, isolation_level=None)
 
     def toggle():
@@ -66,9 +60,7 @@ def lock(path):
 
 @pytest.fixture
 def unattended(monkeypatch):
-    """
-    Handlers whose listener starts no thread: ticks come when the test calls `handler.listener.handle(None)`.
-    """
+    """Handlers whose listener starts no thread: ticks come when the test calls `handler.listener.handle(None)`."""
     monkeypatch.setattr(RecordListener, "_start_thread", lambda self, thread: None)
 
 
@@ -109,9 +101,7 @@ def unattended(monkeypatch):
     ],
 )
 def test_wrong_options_are_refused(path, option, value, error):
-    """
-    A wrong option raises with its name and value, before anything is on disk or known to logging.
-    """
+    """A wrong option raises with its name and value, before anything is on disk or known to logging."""
     known = handler_list()
 
     with pytest.raises(error, match=option) as caught:
@@ -123,18 +113,14 @@ def test_wrong_options_are_refused(path, option, value, error):
 
 
 def test_unknown_options_are_refused(path):
-    """
-    A misspelt option is a TypeError, as with any function.
-    """
+    """A misspelt option is a TypeError, as with any function."""
     with pytest.raises(TypeError, match="capasity"):
         SQLiteHandler(path, capasity=1)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("name", ["", ":memory:", "file:app-log.db", "file:x?mode=memory", "app\0log.db"])
 def test_names_that_are_no_path_are_refused(name, tmp_path, monkeypatch):
-    """
-    What SQLite takes for something else than a file would not be kept: the error says so.
-    """
+    """What SQLite takes for something else than a file would not be kept: the error says so."""
     monkeypatch.chdir(tmp_path)
 
     with pytest.raises(ValueError, match="must be the path of a file"):
@@ -144,17 +130,13 @@ def test_names_that_are_no_path_are_refused(name, tmp_path, monkeypatch):
 
 
 def test_a_filename_is_a_path():
-    """
-    Anything but str and PathLike is a TypeError that names the option.
-    """
+    """Anything but str and PathLike is a TypeError that names the option."""
     with pytest.raises(TypeError, match="filename=3"):
         SQLiteHandler(3)  # type: ignore[arg-type]
 
 
 def test_a_missing_folder_is_said(tmp_path):
-    """
-    The error names the folder to create.
-    """
+    """The error names the folder to create."""
     with pytest.raises(FileNotFoundError, match="create it first"):
         SQLiteHandler(tmp_path / "logs" / "app-log.db")
 
@@ -175,9 +157,7 @@ def test_a_tilde_is_not_expanded(name, tmp_path, monkeypatch):
 
 
 def test_a_directory_is_refused(tmp_path):
-    """
-    A directory is no file.
-    """
+    """A directory is no file."""
     with pytest.raises(IsADirectoryError, match="add the name of a file"):
         SQLiteHandler(tmp_path)
 
@@ -208,17 +188,13 @@ def test_what_is_no_regular_file_is_refused(path, kind, monkeypatch):
 
 
 def beside(path):
-    """
-    Name what is, or is called, after `path`: in /dev, others come and go.
-    """
+    """Name what is, or is called, after `path`: in /dev, others come and go."""
     return sorted(name for name in os.listdir(path.parent) if path.name in name)
 
 
 @pytest.mark.parametrize("kind", ["text", "foreign", "newer"])
 def test_files_that_are_no_log_are_left_alone(path, kind):
-    """
-    A text file, another program's database and a newer log are refused by name, and not a byte of them changes.
-    """
+    """A text file, another program's database and a newer log are refused by name, and not a byte of them changes."""
     if kind == "text":
         path.write_text("user=admin\n" * 200)
     elif kind == "newer":
@@ -241,9 +217,7 @@ def test_files_that_are_no_log_are_left_alone(path, kind):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no mode bits for others")
 def test_the_file_is_its_owners(make_handler, logger, path):
-    """
-    Logs hold secrets: file, -wal and -shm are created with mode 0600, whatever the umask.
-    """
+    """Logs hold secrets: file, -wal and -shm are created with mode 0600, whatever the umask."""
     umask = os.umask(0)
     try:
         handler = make_handler()
@@ -257,9 +231,7 @@ def test_the_file_is_its_owners(make_handler, logger, path):
 
 
 def test_the_path_is_made_absolute(make_handler, logger, tmp_path, monkeypatch):
-    """
-    A daemon changes its folder after it has configured logging; its log stays where it was.
-    """
+    """A daemon changes its folder after it has configured logging; its log stays where it was."""
     monkeypatch.chdir(tmp_path)
     handler = make_handler("relative.db")
     logger.addHandler(handler)
@@ -273,9 +245,7 @@ def test_the_path_is_made_absolute(make_handler, logger, tmp_path, monkeypatch):
 
 
 def test_a_locked_file_is_no_reason_to_fail(make_handler, logger, path, query):
-    """
-    A database that is locked when the program starts is opened later; what is logged until then waits.
-    """
+    """A database that is locked when the program starts is opened later; what is logged until then waits."""
     SQLiteHandler(path).close()
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -352,9 +322,7 @@ def test_configured_by(form, path, query, logging_tree):
 
 
 def test_configured_by_reference(path, query, logging_tree, monkeypatch):
-    """
-    `()`, `cfg://`, `ext://` and a Path in the dict work, as dictConfig promises for any handler.
-    """
+    """`()`, `cfg://`, `ext://` and a Path in the dict work, as dictConfig promises for any handler."""
     monkeypatch.setattr(handler_module, "LEVEL_FOR_THIS_TEST", "ERROR", raising=False)
     logging.config.dictConfig(
         {
@@ -384,9 +352,7 @@ def test_configured_by_reference(path, query, logging_tree, monkeypatch):
 
 
 def test_configured_by_file(path, query, logging_tree):
-    """
-    The handler is configured by fileConfig too.
-    """
+    """The handler is configured by fileConfig too."""
     config = f"""
         [loggers]
         keys = root,configured
@@ -419,9 +385,7 @@ def test_configured_by_file(path, query, logging_tree):
 
 
 def test_a_wrong_option_in_a_configuration_is_named(path, logging_tree):
-    """
-    A configuration that fails says which handler by dictConfig's error, and which option by ours, its cause.
-    """
+    """A configuration that fails says which handler by dictConfig's error, and which option by ours, its cause."""
     config = {
         "version": 1,
         "disable_existing_loggers": False,
@@ -435,9 +399,7 @@ def test_a_wrong_option_in_a_configuration_is_named(path, logging_tree):
 
 
 def test_an_unknown_option_in_a_configuration_is_named(path, logging_tree):
-    """
-    Of an option that does not exist, the cause is what Python says, as the how-to guide has it.
-    """
+    """Of an option that does not exist, the cause is what Python says, as the how-to guide has it."""
     config = {
         "version": 1,
         "disable_existing_loggers": False,
@@ -452,9 +414,7 @@ def test_an_unknown_option_in_a_configuration_is_named(path, logging_tree):
 
 
 def test_a_second_configuration_closes_the_first(path, query, logging_tree):
-    """
-    Configuring again writes and closes the old handler; the new one goes on in the same file.
-    """
+    """Configuring again writes and closes the old handler; the new one goes on in the same file."""
     config = {
         "version": 1,
         "disable_existing_loggers": False,
@@ -473,9 +433,7 @@ def test_a_second_configuration_closes_the_first(path, query, logging_tree):
 
 
 def test_a_record_is_a_row(make_handler, logger, query):
-    """
-    Everything that a record says stands in the view, under the names that logging has for it.
-    """
+    """Everything that a record says stands in the view, under the names that logging has for it."""
     handler = make_handler()
     logger.addHandler(handler)
     with freeze_time("2024-02-29 12:34:56.789012"):
@@ -500,9 +458,7 @@ def test_a_record_is_a_row(make_handler, logger, query):
 
 
 def test_rows_have_the_time_of_their_call(make_handler, logger, query, unattended):
-    """
-    A row has the time at which it was logged, not the one at which it was committed.
-    """
+    """A row has the time at which it was logged, not the one at which it was committed."""
     handler = make_handler()
     logger.addHandler(handler)
     with freeze_time("2024-01-01 00:00:00") as frozen:
@@ -517,9 +473,7 @@ def test_rows_have_the_time_of_their_call(make_handler, logger, query, unattende
 
 
 def test_the_formatter_gives_the_message(make_handler, logger, query):
-    """
-    With a formatter, `message` is what it gives, without the traceback, which has a column of its own.
-    """
+    """With a formatter, `message` is what it gives, without the traceback, which has a column of its own."""
     handler = make_handler()
     handler.setFormatter(logging.Formatter("[%(levelname)s] %(message)s"))
     logger.addHandler(handler)
@@ -536,9 +490,7 @@ def test_the_formatter_gives_the_message(make_handler, logger, query):
 
 
 def test_filters_are_honoured(make_handler, logger, query):
-    """
-    A filter of the handler keeps records out.
-    """
+    """A filter of the handler keeps records out."""
     handler = make_handler()
     handler.addFilter(lambda record: "secret" not in record.getMessage())
     logger.addHandler(handler)
@@ -553,9 +505,7 @@ def test_filters_are_honoured(make_handler, logger, query):
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="filters return records from Python 3.12 on")
 def test_a_filter_may_replace_the_record(make_handler, logger, query):
-    """
-    From Python 3.12 on a filter may return another record, which is then the one that is stored.
-    """
+    """From Python 3.12 on a filter may return another record, which is then the one that is stored."""
 
     def redact(record):
         record = copy.copy(record)
@@ -590,9 +540,7 @@ def test_a_filter_that_raises_keeps_the_content_out(make_handler, logger, query)
 
 
 def test_a_bad_record_is_a_row(make_handler, logger, query):
-    """
-    A message that cannot be formatted is kept as it is, with its args and a marker, and the caller never knows.
-    """
+    """A message that cannot be formatted is kept as it is, with its args and a marker, and the caller never knows."""
     handler = make_handler()
     logger.addHandler(handler)
     logger.info("%d items", "x")
@@ -604,9 +552,7 @@ def test_a_bad_record_is_a_row(make_handler, logger, query):
 
 
 def test_something_that_is_no_record_is_counted(make_handler, logger, query):
-    """
-    Even what is no LogRecord at all ends as a row with a marker, not as an exception.
-    """
+    """Even what is no LogRecord at all ends as a row with a marker, not as an exception."""
 
     class Broken(logging.LogRecord):
         def __init__(self):
@@ -627,9 +573,7 @@ def test_something_that_is_no_record_is_counted(make_handler, logger, query):
 
 
 def test_an_exit_comes_through(make_handler, logger, query):
-    """
-    KeyboardInterrupt and SystemExit belong to the program: they come out of the call, and the record is kept.
-    """
+    """KeyboardInterrupt and SystemExit belong to the program: they come out of the call, and the record is kept."""
 
     class Exits:
         def __str__(self):
@@ -645,9 +589,7 @@ def test_an_exit_comes_through(make_handler, logger, query):
 
 
 def test_long_records_are_cut_and_counted(make_handler, logger, query):
-    """
-    A record longer than `max_record_bytes` is cut at its end, marked and counted.
-    """
+    """A record longer than `max_record_bytes` is cut at its end, marked and counted."""
     handler = make_handler(max_record_bytes=2_000)
     logger.addHandler(handler)
     logger.info("x" * 260_000)
@@ -661,9 +603,7 @@ def test_long_records_are_cut_and_counted(make_handler, logger, query):
 
 
 def test_a_batch_may_be_as_large_as_one_likes(make_handler, logger, query):
-    """
-    A `batch_size` that no machine can count to is one that is never reached, and not one that is never written.
-    """
+    """A `batch_size` that no machine can count to is one that is never reached, and not one that is never written."""
     handler = make_handler(batch_size=1 << 70)
     logger.addHandler(handler)
     logger.info("x")
@@ -673,9 +613,7 @@ def test_a_batch_may_be_as_large_as_one_likes(make_handler, logger, query):
 
 
 def test_readable_at_every_moment(make_handler, logger, query):
-    """
-    Another connection reads the file while the handler has it open, and sees all that was committed.
-    """
+    """Another connection reads the file while the handler has it open, and sees all that was committed."""
     handler = make_handler()
     logger.addHandler(handler)
     assert [] == messages(query)
@@ -686,9 +624,7 @@ def test_readable_at_every_moment(make_handler, logger, query):
 
 
 def test_records_of_another_process(make_handler, logger, query):
-    """
-    A record that was sent here by another process keeps its process, as far as the record knows it.
-    """
+    """A record that was sent here by another process keeps its process, as far as the record knows it."""
     handler = make_handler()
     record = logging.makeLogRecord({"name": "child", "msg": "x", "process": 99_999_999, "processName": "Worker-7"})
     handler.handle(record)
@@ -701,9 +637,7 @@ def test_records_of_another_process(make_handler, logger, query):
 
 
 class Unformatted:
-    """
-    An argument that must not be looked at.
-    """
+    """An argument that must not be looked at."""
 
     formatted = 0
 
@@ -713,9 +647,7 @@ class Unformatted:
 
 
 def test_refused_before_it_is_formatted(make_handler, logger, lock, monkeypatch):
-    """
-    A record that finds the queue full is counted and forgotten; its message is never built.
-    """
+    """A record that finds the queue full is counted and forgotten; its message is never built."""
     monkeypatch.setattr(Unformatted, "formatted", 0)
     handler = make_handler(capacity=3, reserve=0, fair_share=1, close_timeout=0)
     logger.addHandler(handler)
@@ -729,9 +661,7 @@ def test_refused_before_it_is_formatted(make_handler, logger, lock, monkeypatch)
 
 
 def test_overflow_is_counted_everywhere(make_handler, logger, lock, query, clock, logging_tree, unattended):
-    """
-    Under a locked database: one warning per tick with drops, and books, warnings, ledger and volume agree.
-    """
+    """Under a locked database: one warning per tick with drops, and books, warnings, ledger and volume agree."""
     warned = []
 
     class Console(logging.Handler):
@@ -792,9 +722,7 @@ def test_the_gap_stands_where_it_is(make_handler, logger, lock, query, unattende
 
 
 def test_the_reserve_is_for_warnings(make_handler, logger, lock, query):
-    """
-    When INFO has filled its share, WARNING and above still get in.
-    """
+    """When INFO has filled its share, WARNING and above still get in."""
     handler = make_handler(capacity=10, reserve=0.2, fair_share=1)
     logger.addHandler(handler)
     lock()
@@ -809,9 +737,7 @@ def test_the_reserve_is_for_warnings(make_handler, logger, lock, query):
 
 
 def test_own_warnings_do_not_feed_themselves(make_handler, lock, query, logging_tree, unattended):
-    """
-    The warning of a handler on the root logger reaches that handler too, which ignores it: no drop for a drop.
-    """
+    """The warning of a handler on the root logger reaches that handler too, which ignores it: no drop for a drop."""
     handler = make_handler(capacity=1, reserve=0)
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)
@@ -830,9 +756,7 @@ def test_own_warnings_do_not_feed_themselves(make_handler, lock, query, logging_
 def test_warnings_of_another_handler_are_records(
     make_handler, tmp_path, path, logger, lock, query, logging_tree, unattended
 ):
-    """
-    Two handlers on one logger: the drops of one are an ordinary record for the other.
-    """
+    """Two handlers on one logger: the drops of one are an ordinary record for the other."""
     other = make_handler(tmp_path / "other.db")
     handler = make_handler(capacity=1, reserve=0)
     logger.addHandler(handler)
@@ -847,9 +771,7 @@ def test_warnings_of_another_handler_are_records(
 
 
 def test_a_bounded_number_of_bytes(make_handler, logger, lock):
-    """
-    Records of 260 kB stay within `capacity_bytes`, in the books and in the memory of the process.
-    """
+    """Records of 260 kB stay within `capacity_bytes`, in the books and in the memory of the process."""
     handler = make_handler(capacity_bytes=4 * 1024 * 1024, max_record_bytes=256 * 1024, fair_share=1, close_timeout=0)
     logger.addHandler(handler)
     logger.info("started")
@@ -873,9 +795,7 @@ def test_a_bounded_number_of_bytes(make_handler, logger, lock):
 
 
 def test_emit_takes_no_lock_of_the_handler(make_handler, logger):
-    """
-    `logging.shutdown` holds a handler's lock while it flushes and closes it; nobody who logs waits for that.
-    """
+    """`logging.shutdown` holds a handler's lock while it flushes and closes it; nobody who logs waits for that."""
     handler = make_handler()
     logger.addHandler(handler)
     handler.acquire()
@@ -890,9 +810,7 @@ def test_emit_takes_no_lock_of_the_handler(make_handler, logger):
 
 
 def test_emit_does_not_wait_for_a_commit(make_handler, logger, monkeypatch):
-    """
-    While a commit stands still, logging goes on.
-    """
+    """While a commit stands still, logging goes on."""
     handler = make_handler()
     logger.addHandler(handler)
     inside, leave = threading.Event(), threading.Event()
@@ -917,9 +835,7 @@ def test_emit_does_not_wait_for_a_commit(make_handler, logger, monkeypatch):
 
 
 def test_a_closed_handler_comes_back(make_handler, logger, query):
-    """
-    A handler that was closed and is used again works again: dictConfig closes handlers that stay attached.
-    """
+    """A handler that was closed and is used again works again: dictConfig closes handlers that stay attached."""
     handler = make_handler()
     logger.addHandler(handler)
     logger.info("before")
@@ -932,9 +848,7 @@ def test_a_closed_handler_comes_back(make_handler, logger, query):
 
 
 def test_no_thread_until_something_is_logged(make_handler, logger):
-    """
-    A handler that is only configured, as in the master of a prefork server, has no thread.
-    """
+    """A handler that is only configured, as in the master of a prefork server, has no thread."""
     threads = threading.active_count()
     handler = make_handler()
     logger.addHandler(handler)
@@ -969,9 +883,7 @@ def test_a_filter_that_raises_costs_no_look_at_the_queue(make_handler, logger, m
 
 
 def test_the_age_of_the_oldest_queued_record(make_handler, logger, unattended):
-    """
-    `oldest_queued_age` grows while a record waits, and is None when none does.
-    """
+    """`oldest_queued_age` grows while a record waits, and is None when none does."""
     handler = make_handler()
     logger.addHandler(handler)
     assert None is handler.stats().oldest_queued_age
@@ -1013,9 +925,7 @@ def test_a_new_process_is_noticed(make_handler, logger, query, monkeypatch, unat
 
 
 def test_without_a_thread_records_wait(make_handler, logger, query, monkeypatch):
-    """
-    When no thread can be started the record is queued, nobody sees an exception, and `flush` still writes it.
-    """
+    """When no thread can be started the record is queued, nobody sees an exception, and `flush` still writes it."""
 
     def no_thread(self, thread):
         raise RuntimeError("can't start new thread")
@@ -1033,9 +943,7 @@ def test_without_a_thread_records_wait(make_handler, logger, query, monkeypatch)
 
 
 def test_at_exit_records_are_committed_by_their_caller(make_handler, logger, query, monkeypatch):
-    """
-    Once the interpreter exits there is no thread to commit later, so what is logged then is written at once.
-    """
+    """Once the interpreter exits there is no thread to commit later, so what is logged then is written at once."""
     handler = make_handler()
     logger.addHandler(handler)
     logger.info("before")
@@ -1047,9 +955,7 @@ def test_at_exit_records_are_committed_by_their_caller(make_handler, logger, que
 
 
 class OverdueError(TimeoutError):
-    """
-    What a signal handler raises, to put an end to what takes too long.
-    """
+    """What a signal handler raises, to put an end to what takes too long."""
 
 
 def test_a_signal_after_the_row_was_queued(make_handler, logger, query, monkeypatch, unattended):
@@ -1075,9 +981,7 @@ def test_a_signal_after_the_row_was_queued(make_handler, logger, query, monkeypa
 
 
 def test_a_signal_while_the_listener_starts(make_handler, logger, query, monkeypatch):
-    """
-    A time limit that ends the start of the thread does not cost the record: a second try is made.
-    """
+    """A time limit that ends the start of the thread does not cost the record: a second try is made."""
     handler = make_handler()
     logger.addHandler(handler)
     start = handler.listener.start
@@ -1095,9 +999,7 @@ def test_a_signal_while_the_listener_starts(make_handler, logger, query, monkeyp
 
 @pytest.mark.parametrize("error", [OverdueError, RecursionError, MemoryError, KeyboardInterrupt])
 def test_what_cannot_be_queued_at_all_is_counted(make_handler, logger, capsys, monkeypatch, error):
-    """
-    When nothing helps, because no frame is left on the stack, say, the call is counted as a drop all the same.
-    """
+    """When nothing helps, because no frame is left on the stack, say, the call is counted as a drop all the same."""
 
     def fails(row):
         raise error
@@ -1116,9 +1018,7 @@ def test_what_cannot_be_queued_at_all_is_counted(make_handler, logger, capsys, m
 
 
 def test_a_handler_that_nobody_has_goes(path, logger, query):
-    """
-    A handler that was removed and forgotten without close writes what it has, and its thread ends.
-    """
+    """A handler that was removed and forgotten without close writes what it has, and its thread ends."""
     threads = set(threading.enumerate())
     handler = SQLiteHandler(path)
     logger.addHandler(handler)
@@ -1150,9 +1050,7 @@ def test_close_raises_nothing(make_handler, logger, monkeypatch):
 
 
 def test_close_raises_nothing_of_other_handlers(make_handler, logger, logging_tree, monkeypatch):
-    """
-    The last drop warning goes to other handlers, and what one of them raises does not come out of `close` either.
-    """
+    """The last drop warning goes to other handlers, and what one of them raises does not come out of `close` either."""
 
     class Raises(logging.Handler):
         def handle(self, record):
@@ -1172,9 +1070,7 @@ def test_close_raises_nothing_of_other_handlers(make_handler, logger, logging_tr
 
 
 def test_shutdown_under_load(make_handler, logger, query):
-    """
-    Whatever was logged before `logging.shutdown` was called is in the file when it returns.
-    """
+    """Whatever was logged before `logging.shutdown` was called is in the file when it returns."""
     handler = make_handler()
     logger.addHandler(handler)
     for number in range(5_000):
@@ -1186,9 +1082,7 @@ def test_shutdown_under_load(make_handler, logger, query):
 
 
 def test_a_queue_handler_may_stand_in_front(make_handler, logger, query):
-    """
-    Records that come through the standard library's own queue are stored as any other.
-    """
+    """Records that come through the standard library's own queue are stored as any other."""
     handler = make_handler()
     pipe: queue.Queue[logging.LogRecord] = queue.Queue()
     front = logging.handlers.QueueHandler(pipe)
@@ -1208,9 +1102,7 @@ def test_a_queue_handler_may_stand_in_front(make_handler, logger, query):
 
 
 def test_stats_are_one_snapshot(make_handler, logger):
-    """
-    Whoever asks while others log gets numbers that belong together.
-    """
+    """Whoever asks while others log gets numbers that belong together."""
     handler = make_handler(capacity=50, reserve=0)
     logger.addHandler(handler)
     stop = threading.Event()
@@ -1235,9 +1127,7 @@ def test_stats_are_one_snapshot(make_handler, logger):
 
 
 def test_the_books_count_every_call(make_handler, logger, query):
-    """
-    Calls counted by those who made them are what the books say they saw, and what the file and the ledger hold.
-    """
+    """Calls counted by those who made them are what the books say they saw, and what the file and the ledger hold."""
     handler = make_handler(capacity=200, reserve=0)
     logger.addHandler(handler)
     start = threading.Barrier(4)
@@ -1261,16 +1151,12 @@ def test_the_books_count_every_call(make_handler, logger, query):
 
 
 def test_a_handler_shows_itself(make_handler, path):
-    """
-    The repr names file and level, as FileHandler's does.
-    """
+    """The repr names file and level, as FileHandler's does."""
     assert f"<SQLiteHandler {path} (INFO)>" == repr(make_handler(level="INFO"))
 
 
 def test_the_clock_of_ticks_does_not_jump(make_handler, logger, query):
-    """
-    Ticks run on monotonic time: a wall clock that is set back does not keep rows in memory.
-    """
+    """Ticks run on monotonic time: a wall clock that is set back does not keep rows in memory."""
     handler = make_handler()
     assert time.monotonic is handler.listener._clock
 
@@ -1279,9 +1165,7 @@ def test_the_clock_of_ticks_does_not_jump(make_handler, logger, query):
 
 
 def test_without_limits_nothing_is_pruned(make_handler):
-    """
-    Retention is off by default: the listener never asks for it, and transactions have their usual size.
-    """
+    """Retention is off by default: the listener never asks for it, and transactions have their usual size."""
     handler = make_handler()
 
     assert not handler.listener.retains
@@ -1297,9 +1181,7 @@ def prune_at_close(monkeypatch):
 
 
 def test_limits_reach_the_file(make_handler, logger, query, prune_at_close):
-    """
-    With `max_rows` the oldest records go, by a listener that runs as ever, and `close` does what is left.
-    """
+    """With `max_rows` the oldest records go, by a listener that runs as ever, and `close` does what is left."""
     handler = make_handler(max_rows=50, flush_interval=0.01)
     logger.addHandler(handler)
     for number in range(500):
@@ -1314,9 +1196,7 @@ def test_limits_reach_the_file(make_handler, logger, query, prune_at_close):
 
 
 def test_a_program_that_runs_for_a_moment_prunes_too(make_handler, logger, query, prune_at_close):
-    """
-    A program that ends before the first tick prunes in `close`, so that one that is run by cron keeps its limits.
-    """
+    """A program that ends before the first tick prunes in `close`, so that one that is run by cron keeps its limits."""
     for run in range(3):
         handler = make_handler(max_rows=10, flush_interval=60)
         logger.addHandler(handler)
@@ -1329,9 +1209,7 @@ def test_a_program_that_runs_for_a_moment_prunes_too(make_handler, logger, query
 
 
 def test_a_record_fits_into_a_small_budget(make_handler):
-    """
-    With a small `max_bytes` a record is cut to a sixteenth of it, because a commit takes no more.
-    """
+    """With a small `max_bytes` a record is cut to a sixteenth of it, because a commit takes no more."""
     assert 65_536 == make_handler(max_bytes="1MiB").max_record_bytes
     assert 131_072 == make_handler(max_bytes="2MiB", max_record_bytes=1 << 20).max_record_bytes
 

@@ -33,9 +33,7 @@ from batches import HOUR, gap, messages, numbered, read, refuse, row, write
     "count", [0, 1, 2, 3, 4, 8, 9, 25, 63, 64, 65, 160, 400, 1_000, 1_001, 2_499, 2_500, 2_501, 2_731, 5_001, 10_000]
 )
 def test_every_row_once_and_in_order(writer: Writer, count: int) -> None:
-    """
-    Batches of any length are written whole, each row once, in order, with rising ids without a hole.
-    """
+    """Batches of any length are written whole, each row once, in order, with rising ids without a hole."""
     outcome = writer.write(Commit(numbered(0, count)))
     assert not outcome.refused
 
@@ -46,9 +44,7 @@ def test_every_row_once_and_in_order(writer: Writer, count: int) -> None:
 
 @pytest.mark.parametrize("sizes", [[60_000] * 70, [10, 60_000, 10] * 20, [900_000, 10, 10], [2_000_000], [500_000] * 5])
 def test_large_rows(writer: Writer, sizes: list[int]) -> None:
-    """
-    Rows of any size are written whole, each once, in order.
-    """
+    """Rows of any size are written whole, each once, in order."""
     rows = [row(f"{number}:" + "x" * size) for number, size in enumerate(sizes)]
     writer.write(Commit(rows))
 
@@ -56,9 +52,7 @@ def test_large_rows(writer: Writer, sizes: list[int]) -> None:
 
 
 def test_statements_are_few_and_bounded(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A full batch is two statements, with `extra` in each row too; what is bound to a statement is 1 MiB at most.
-    """
+    """A full batch is two statements, with `extra` in each row too; what is bound to a statement is 1 MiB at most."""
     bound: list[int] = []
     insert = Inserter._insert
 
@@ -81,9 +75,7 @@ def test_statements_are_few_and_bounded(writer: Writer, monkeypatch: pytest.Monk
 
 
 def test_statement_fits_sqlite() -> None:
-    """
-    No statement has more parameters than SQLite takes.
-    """
+    """No statement has more parameters than SQLite takes."""
     assert 1 == min(inserts_module._STATEMENT_ROWS)
     assert sorted(inserts_module._STATEMENT_ROWS) == list(inserts_module._STATEMENT_ROWS)
     for length in inserts_module._STATEMENT_ROWS:
@@ -94,9 +86,7 @@ def test_statement_fits_sqlite() -> None:
 
 
 def rows_of(contexts: int, count: int) -> list[PackedRow]:
-    """
-    Make rows of so many contexts, which differ in one field each, and take turns without order.
-    """
+    """Make rows of so many contexts, which differ in one field each, and take turns without order."""
     rows = []
     for number in range(count):
         context = number if number < contexts else number * 7 % contexts
@@ -115,9 +105,7 @@ def rows_of(contexts: int, count: int) -> list[PackedRow]:
 def test_rows_that_share_are_written_like_others(
     make_writer: Callable[[], Writer], monkeypatch: pytest.MonkeyPatch, contexts: int, count: int, gaps: list[int]
 ) -> None:
-    """
-    Whatever many rows share, and however many do, each row is written with its own fields, in order.
-    """
+    """Whatever many rows share, and however many do, each row is written with its own fields, in order."""
     batch = Commit(rows_of(contexts, count), [gap(position) for position in gaps if position < count])
     monkeypatch.delattr(Inserter, "write_each")  # the way of those that are refused would hide what goes wrong
     found = []
@@ -174,9 +162,7 @@ def test_long_texts_are_not_shared(
 
 @pytest.mark.parametrize("field", [row_module.CREATED, MESSAGE, row_module.EXC_TEXT, row_module.ATTRIBUTES])
 def test_one_row_that_sqlite_refuses_among_many_that_share(writer: Writer, field: int) -> None:
-    """
-    A row that SQLite does not take costs that row only, among many rows that share a statement too.
-    """
+    """A row that SQLite does not take costs that row only, among many rows that share a statement too."""
     bad = list(row("bad"))
     bad[field] = None if field == row_module.CREATED else "\ud800"
     rows = numbered(0, 400)
@@ -192,9 +178,7 @@ HOSTILE = ["'); DROP TABLE records;--", '"', "`", "?1", ":name", "%s", "\\", "]]
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
 def test_values_are_bound(writer: Writer, text: str) -> None:
-    """
-    No text is ever taken for SQL, wherever it stands, in rows and in gaps.
-    """
+    """No text is ever taken for SQL, wherever it stands, in rows and in gaps."""
     texts = dict.fromkeys(
         ["processName", "threadName", "taskName", "exc_text", "stack_info", "name", "pathname", "funcName"], text
     )
@@ -212,9 +196,7 @@ def test_values_are_bound(writer: Writer, text: str) -> None:
 
 
 def test_time_to_the_microsecond(writer: Writer) -> None:
-    """
-    Times are kept to the microsecond, rounded, and before 1970 too.
-    """
+    """Times are kept to the microsecond, rounded, and before 1970 too."""
     times = [0.0, 1_763_891_000.123456, 1_763_891_000.9999996, -1.5, -0.000001, 0.1, 8.9e12]
     writer.write(Commit([row(created=time) for time in times]))
 
@@ -225,9 +207,7 @@ def test_time_to_the_microsecond(writer: Writer) -> None:
 
 
 def test_sources_and_processes_stand_once(make_writer: Callable[[], Writer]) -> None:
-    """
-    A call site and a process stand in the file once, over batches and writers.
-    """
+    """A call site and a process stand in the file once, over batches and writers."""
     for _ in range(2):
         with contextlib.closing(make_writer()) as writer:
             for _ in range(2):
@@ -240,17 +220,13 @@ def test_sources_and_processes_stand_once(make_writer: Callable[[], Writer]) -> 
 
 
 def inserter_of(writer: Writer) -> Inserter:
-    """
-    Return the one that writes by the open connection.
-    """
+    """Return the one that writes by the open connection."""
     assert writer._inserter is not None
     return writer._inserter
 
 
 def test_more_sources_in_a_statement_than_are_remembered(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Ids that were forgotten in the middle of a statement are found again, and every row has its own source.
-    """
+    """Ids that were forgotten in the middle of a statement are found again, and every row has its own source."""
     monkeypatch.setattr(inserts_module, "_CACHED_IDS", 5)
     names = [f"app.{number % 10}" for number in range(200)]
     for _ in range(2):
@@ -260,9 +236,7 @@ def test_more_sources_in_a_statement_than_are_remembered(writer: Writer, monkeyp
 
 
 def test_process_of_ours(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Of this process the start and the program are kept, and never its arguments, which hold secrets.
-    """
+    """Of this process the start and the program are kept, and never its arguments, which hold secrets."""
     monkeypatch.setattr(sys, "argv", ["/usr/bin/shop", "--password=hunter2"])
     with freeze_time("2025-11-23T10:00:00Z"):
         fresh = Writer(writer.file.path)
@@ -274,9 +248,7 @@ def test_process_of_ours(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_levels_that_a_program_named(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    The name that a program gave a level is kept once; a level without one has none.
-    """
+    """The name that a program gave a level is kept once; a level without one has none."""
     monkeypatch.setitem(logging._levelToName, 25, "NOTICE\0")
     for _ in range(2):
         writer.write(Commit([row(levelno=level) for level in (25, 26, 25, -1)]))
@@ -286,9 +258,7 @@ def test_levels_that_a_program_named(writer: Writer, monkeypatch: pytest.MonkeyP
 
 
 def test_more_levels_than_are_remembered(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A program that makes up levels does not make the writer grow.
-    """
+    """A program that makes up levels does not make the writer grow."""
     monkeypatch.setattr(inserts_module, "_CACHED_IDS", 5)
     for start in range(0, 50, 5):
         writer.write(Commit([row(levelno=start + number) for number in range(5)]))
@@ -297,9 +267,7 @@ def test_more_levels_than_are_remembered(writer: Writer, monkeypatch: pytest.Mon
 
 
 def test_more_sources_than_are_remembered(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Made-up logger names do not make the writer grow, and every row has its own name.
-    """
+    """Made-up logger names do not make the writer grow, and every row has its own name."""
     monkeypatch.setattr(inserts_module, "_CACHED_IDS", 100)
     rows = [row(f"{number}", name=f"app.{number}") for number in range(1_000)]
     for start in range(0, 1_000, 10):
@@ -327,9 +295,7 @@ def test_more_sources_than_are_remembered(writer: Writer, monkeypatch: pytest.Mo
     ],
 )
 def test_gaps_stand_where_they_are(writer: Writer, positions: list[int], expected: str) -> None:
-    """
-    The warning of a gap is the record after the last row before the gap.
-    """
+    """The warning of a gap is the record after the last row before the gap."""
     writer.write(Commit(numbered(0, 5), [gap(position) for position in positions], first=100))
     found = "".join("G" if message.startswith("dropped") else message for message in messages(writer))
 
@@ -338,9 +304,7 @@ def test_gaps_stand_where_they_are(writer: Writer, positions: list[int], expecte
 
 @pytest.mark.parametrize("before", [0, 3])
 def test_gap_without_rows(writer: Writer, before: int) -> None:
-    """
-    A gap is written without any row too, after whatever the file ends with.
-    """
+    """A gap is written without any row too, after whatever the file ends with."""
     writer.write(Commit(numbered(0, before)))
     writer.write(Commit([], [gap(before), gap(before)], first=before))
 
@@ -349,9 +313,7 @@ def test_gap_without_rows(writer: Writer, before: int) -> None:
 
 
 def test_gap_in_a_pruned_file(writer: Writer) -> None:
-    """
-    After all rows but the newest were pruned, a gap stands after the last id that was given.
-    """
+    """After all rows but the newest were pruned, a gap stands after the last id that was given."""
     writer.write(Commit(numbered(0, 5)))
     read(writer, "DELETE FROM records WHERE id < 5")
     writer.write(Commit([], [gap(5)], first=5))
@@ -360,9 +322,7 @@ def test_gap_in_a_pruned_file(writer: Writer) -> None:
 
 
 def test_ledger(writer: Writer) -> None:
-    """
-    The ledger says after which record, since and until when, why, from which logger and level, and how many.
-    """
+    """The ledger says after which record, since and until when, why, from which logger and level, and how many."""
     first = gap(2, 5, since=100.5)
     first.drops["bytes_full", 40, "db"] = [7, 101.25, 102.0]
     writer.write(Commit(numbered(0, 3), [first]))
@@ -378,9 +338,7 @@ def test_ledger(writer: Writer) -> None:
 @pytest.mark.parametrize("levelno", [2**63, -(2**70), 20])
 @pytest.mark.parametrize("logger", ["a\0b", "\ud800", "x" * 5_000])
 def test_gap_of_a_record_that_was_never_cleaned(writer: Writer, since: Any, levelno: int, logger: str) -> None:
-    """
-    A refused record was never made a row; what it says about itself cannot stop the log, as it once did for ever.
-    """
+    """A refused record was never made a row; what it says about itself cannot stop the log, as it once did for ever."""
     bad = gap(1, key=("queue_full", levelno, logger))
     bad.drops["queue_full", levelno, logger] = [3, since, since]
     writer.write(Commit(numbered(0, 2), [bad]))
@@ -390,9 +348,7 @@ def test_gap_of_a_record_that_was_never_cleaned(writer: Writer, since: Any, leve
 
 
 def test_warning_has_the_sum(writer: Writer) -> None:
-    """
-    The warning of several reports put together has the sum of their drops.
-    """
+    """The warning of several reports put together has the sum of their drops."""
     first, second = gap(1, 5), gap(1, 7)
     first.add(second)
     writer.write(Commit(numbered(0, 1), [first]))
@@ -405,9 +361,7 @@ def test_warning_has_the_sum(writer: Writer) -> None:
 
 
 def test_volume(writer: Writer) -> None:
-    """
-    Volume adds up what was written and what was dropped, by hour, logger and level, over batches.
-    """
+    """Volume adds up what was written and what was dropped, by hour, logger and level, over batches."""
     for _ in range(2):
         rows = [
             *numbered(0, 10, created=HOUR - 0.000001),
@@ -433,9 +387,7 @@ def test_volume(writer: Writer) -> None:
 
 
 def test_volume_counts_bytes(writer: Writer) -> None:
-    """
-    The bytes of volume are those of UTF-8 in message, traceback, stack and attributes.
-    """
+    """The bytes of volume are those of UTF-8 in message, traceback, stack and attributes."""
     rows = [row("é日😀", exc_text="é", stack_info="日", k="😀"), row("x" * 100), row("")]
     writer.write(Commit(rows))
     texts = [text for item in rows for text in (item[MESSAGE], *item[row_module.EXC_TEXT :]) if text]
@@ -445,9 +397,7 @@ def test_volume_counts_bytes(writer: Writer) -> None:
 
 @pytest.mark.parametrize("bad", [0, 2, 4])
 def test_volume_of_what_was_written_only(writer: Writer, bad: int) -> None:
-    """
-    Volume counts what stands in the file: not the row that was refused.
-    """
+    """Volume counts what stands in the file: not the row that was refused."""
     refuse(writer)
     rows = numbered(0, 5)
     rows[bad] = row("bad")

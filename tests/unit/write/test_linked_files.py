@@ -27,16 +27,12 @@ from batches import POSIX, Said, corrupt_files, fill, messages, overwrite, switc
 
 
 def names_in(folder: Path) -> list[str]:
-    """
-    Name the files of a folder.
-    """
+    """Name the files of a folder."""
     return sorted(os.listdir(folder))
 
 
 def stored(path: Path) -> list[str]:
-    """
-    Read the messages of a file that is whole, as another program would.
-    """
+    """Read the messages of a file that is whole, as another program would."""
     with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as connection:
         assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
         return [message for (message,) in connection.execute("SELECT message FROM logs ORDER BY id")]
@@ -44,9 +40,7 @@ def stored(path: Path) -> list[str]:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """
-    Hold a snapshot, so that the WAL cannot be written back.
-    """
+    """Hold a snapshot, so that the WAL cannot be written back."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM records").fetchone()
@@ -55,9 +49,7 @@ def reading(path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def folders(path: Path) -> tuple[Path, Path]:
-    """
-    Two folders for the files to which a link leads.
-    """
+    """Two folders for the files to which a link leads."""
     for name in ("1", "2"):
         path.with_name(name).mkdir()
     return path.with_name("1"), path.with_name("2")
@@ -113,9 +105,7 @@ def test_a_link_that_is_switched(
 def test_a_switched_link_and_the_lock(
     make_writer: Callable[..., Writer], path: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    Each of two files to which a link leads in turn is opened, written and closed under its own lock.
-    """
+    """Each of two files to which a link leads in turn is opened, written and closed under its own lock."""
     first, second = (folder / "log.db" for folder in folders)
     locks = {str(file): WriteLock(str(file)) for file in (first, second)}
     free = []
@@ -160,9 +150,7 @@ def test_a_switched_link_and_the_lock(
 def test_a_switched_link_waits_for_its_turn(
     make_writer: Callable[..., Writer], path: Path, folders: tuple[Path, Path]
 ) -> None:
-    """
-    While somebody else writes to the file to which the link leads now, nothing is written, to neither.
-    """
+    """While somebody else writes to the file to which the link leads now, nothing is written, to neither."""
     first, second = (folder / "log.db" for folder in folders)
     writer = make_writer(switch(path, first))
     write(writer, "one")
@@ -179,9 +167,7 @@ def test_a_switched_link_waits_for_its_turn(
 def test_a_link_that_is_switched_while_the_file_is_opened(
     make_writer: Callable[..., Writer], path: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    A link that is switched just when its file was opened is followed one commit later.
-    """
+    """A link that is switched just when its file was opened is followed one commit later."""
     first, second = (folder / "log.db" for folder in folders)
     other = make_writer(second)
     write(other, "other")
@@ -298,9 +284,7 @@ def test_the_budget_behind_a_link(make_writer: Callable[..., Writer], path: Path
 def test_a_corrupt_file_behind_a_link_that_is_being_read(
     make_writer: Callable[..., Writer], path: Path, folders: tuple[Path, Path]
 ) -> None:
-    """
-    With a target that is moved aside go its -wal and its -shm, or SQLite would apply that WAL to the new file.
-    """
+    """With a target that is moved aside go its -wal and its -shm, or SQLite would apply that WAL to the new file."""
     target = folders[0] / "log.db"
     writer = make_writer(switch(path, target))
     write(writer, "0")
@@ -315,9 +299,7 @@ def test_a_corrupt_file_behind_a_link_that_is_being_read(
 def test_a_corrupt_file_behind_a_link(
     make_writer: Callable[..., Writer], path: Path, folders: tuple[Path, Path], said: Said
 ) -> None:
-    """
-    A corrupt target is moved aside where it is, and the link stays and leads to the new file.
-    """
+    """A corrupt target is moved aside where it is, and the link stays and leads to the new file."""
     target = folders[0] / "log.db"
     link = switch(path, target)
     fill(target)

@@ -17,18 +17,14 @@ from sqlite_log_handler._logfile.schema import OWN_LOGGER
 
 
 def test_nothing_logged_is_nothing_to_wait_for(make, clock):
-    """
-    With an empty queue the listener waits without a timeout: no wake-ups at all.
-    """
+    """With an empty queue the listener waits without a timeout: no wake-ups at all."""
     listener = make()
 
     assert listener.wait(clock()) is None
 
 
 def test_a_commit_is_due_when_the_oldest_row_is_old_enough(make, clock):
-    """
-    A row waits `flush_interval` at most, counted from the first of its batch.
-    """
+    """A row waits `flush_interval` at most, counted from the first of its batch."""
     listener = make()
     put(listener, 1)
 
@@ -41,9 +37,7 @@ def test_a_commit_is_due_when_the_oldest_row_is_old_enough(make, clock):
 
 
 def test_a_full_batch_is_due_at_once(make, clock):
-    """
-    `batch_size` rows do not wait for the flush interval.
-    """
+    """`batch_size` rows do not wait for the flush interval."""
     listener = make(batch_size=4)
     put(listener, 3)
     assert 0 < listener.wait(clock())
@@ -54,9 +48,7 @@ def test_a_full_batch_is_due_at_once(make, clock):
 
 
 def test_an_error_is_due_at_once(make, clock):
-    """
-    A row at `flush_level` does not wait either, and is waited for only once.
-    """
+    """A row at `flush_level` does not wait either, and is waited for only once."""
     listener = make()
     put(listener, 1, ERROR)
     assert 0 == listener.wait(clock())
@@ -68,9 +60,7 @@ def test_an_error_is_due_at_once(make, clock):
 
 
 def test_ticks_keep_their_pace(make, clock):
-    """
-    A commit that leaves rows behind is followed by the next tick one flush interval after its own.
-    """
+    """A commit that leaves rows behind is followed by the next tick one flush interval after its own."""
     listener = make(batch_size=4)
     put(listener, 2)
     listener.wait(clock())
@@ -83,9 +73,7 @@ def test_ticks_keep_their_pace(make, clock):
 
 
 def test_an_outage_does_not_make_the_listener_spin(make, clock):
-    """
-    While commits fail, a full batch and an error wait for the tick like everything else.
-    """
+    """While commits fail, a full batch and an error wait for the tick like everything else."""
     listener = make(batch_size=2)
     listener.writer.error = OSError("disk")
     put(listener, 4, ERROR)
@@ -99,9 +87,7 @@ def test_an_outage_does_not_make_the_listener_spin(make, clock):
 
 
 def test_one_transaction_per_batch(make):
-    """
-    A tick writes one batch of `batch_size` rows at most, in order.
-    """
+    """A tick writes one batch of `batch_size` rows at most, in order."""
     listener = make(batch_size=4)
     put(listener, 6)
 
@@ -112,9 +98,7 @@ def test_one_transaction_per_batch(make):
 
 
 def test_a_commit_that_fails_is_tried_again(make, clock):
-    """
-    Rows of a failed commit stay queued and counted, and the next attempt writes them in order.
-    """
+    """Rows of a failed commit stay queued and counted, and the next attempt writes them in order."""
     listener = make()
     put(listener, 3)
     listener.writer.error = OSError("disk")
@@ -130,9 +114,7 @@ def test_a_commit_that_fails_is_tried_again(make, clock):
 
 
 def test_back_off_grows_and_falls(make, clock):
-    """
-    Attempts come after 1, 2, 4, ... flush intervals, 5 seconds at most, and at each tick again after a success.
-    """
+    """Attempts come after 1, 2, 4, ... flush intervals, 5 seconds at most, and at each tick again after a success."""
     listener = make()
     put(listener, 1)
     listener.writer.error = OSError("disk")
@@ -196,9 +178,7 @@ def test_no_back_off_from_those_who_share_the_file(make, clock):
 
 
 def test_a_turn_is_waited_for_before_it_is_an_outage(make, clock, said):
-    """
-    That others who share the file are writing is an outage after five seconds, and anything else after one.
-    """
+    """That others who share the file are writing is an outage after five seconds, and anything else after one."""
     listener = make()
     put(listener, 1)
     listener.writer.error = TimeoutError("process 1 is writing")
@@ -213,9 +193,7 @@ def test_a_turn_is_waited_for_before_it_is_an_outage(make, clock, said):
 
 
 def test_nothing_escapes_from_handle(make):
-    """
-    Whatever a commit raises, the thread lives: `QueueListener` would end it, and every later record with it.
-    """
+    """Whatever a commit raises, the thread lives: `QueueListener` would end it, and every later record with it."""
     listener = make()
     put(listener, 1)
     for error in (MemoryError(), RecursionError(), ValueError("x"), AssertionError()):
@@ -256,9 +234,7 @@ def test_an_error_that_cannot_be_shown_does_not_end_the_listener(make, warnings)
 
 
 def test_rows_that_sqlite_refuses_are_dropped(make):
-    """
-    A row that cannot be written costs that row, counted as `unwritable`.
-    """
+    """A row that cannot be written costs that row, counted as `unwritable`."""
     listener = make()
     put(listener, 3)
     listener.writer.refused = {1}
@@ -295,9 +271,7 @@ def test_an_outage_is_two_lines(make, clock, said, warnings):
 
 
 def test_a_moment_of_contention_is_no_outage(make, clock, said):
-    """
-    Two processes on one file wait for each other now and then; nobody needs to hear of that.
-    """
+    """Two processes on one file wait for each other now and then; nobody needs to hear of that."""
     listener = make()
     put(listener, 1)
     listener.writer.error = OSError("busy")

@@ -11,9 +11,7 @@ from listeners import INFO, Impatient, numbers, put
 
 
 def test_flush_writes_what_is_queued(make):
-    """
-    `flush` commits on the caller's thread, as many batches as it takes, and says that it did.
-    """
+    """`flush` commits on the caller's thread, as many batches as it takes, and says that it did."""
     listener = make(batch_size=3)
     put(listener, 8)
 
@@ -24,9 +22,7 @@ def test_flush_writes_what_is_queued(make):
 
 @pytest.mark.parametrize("timeout", [1e10, float("inf")])
 def test_flush_takes_any_timeout(make, timeout):
-    """
-    Whoever wants to wait for ever may say so: no lock takes a timeout of more than some hundred years.
-    """
+    """Whoever wants to wait for ever may say so: no lock takes a timeout of more than some hundred years."""
     listener = make()
     put(listener, 3)
 
@@ -36,9 +32,7 @@ def test_flush_takes_any_timeout(make, timeout):
 
 
 def test_flush_gives_up_in_time(make, clock):
-    """
-    `flush` returns False when its time is over, and what it could not write is still queued.
-    """
+    """`flush` returns False when its time is over, and what it could not write is still queued."""
     listener = make()
     put(listener, 3)
     listener.writer.error = OSError("disk")
@@ -86,9 +80,7 @@ def test_flush_waits_for_rows_where_gaps_have_no_room(make):
 
 
 def test_flush_tries_once_without_time(make):
-    """
-    `flush(0)` makes one attempt.
-    """
+    """`flush(0)` makes one attempt."""
     listener = make()
     put(listener, 3)
 
@@ -97,9 +89,7 @@ def test_flush_tries_once_without_time(make):
 
 
 def test_flush_ends_in_time_though_every_commit_succeeds(make, clock):
-    """
-    On a disk that is slow, and never fails, `flush` returns when its time is over: the rest is still queued.
-    """
+    """On a disk that is slow, and never fails, `flush` returns when its time is over: the rest is still queued."""
     listener = make(batch_size=2)
     put(listener, 8)
     write = listener.writer.write
@@ -115,9 +105,7 @@ def test_flush_ends_in_time_though_every_commit_succeeds(make, clock):
 
 
 def test_flush_does_not_wait_for_later_rows(make):
-    """
-    What is logged during a flush is not its business: a busy program cannot keep it for ever.
-    """
+    """What is logged during a flush is not its business: a busy program cannot keep it for ever."""
     listener = make(batch_size=2)
     put(listener, 2)
     write = listener.writer.write
@@ -134,9 +122,7 @@ def test_flush_does_not_wait_for_later_rows(make):
 
 
 def test_flush_waits_for_a_commit_of_another_thread(make):
-    """
-    Rows that another thread is writing are written when `flush` returns.
-    """
+    """Rows that another thread is writing are written when `flush` returns."""
     listener = make()
     listener.writer.gate = threading.Event()
     put(listener, 2)
@@ -152,9 +138,7 @@ def test_flush_waits_for_a_commit_of_another_thread(make):
 
 
 def test_close_writes_everything_and_reports(make, warnings):
-    """
-    `close` writes the queue, sends the last warning, stores it, and closes the file.
-    """
+    """`close` writes the queue, sends the last warning, stores it, and closes the file."""
     listener = make(capacity=3)
     put(listener, 5)
 
@@ -188,9 +172,7 @@ def test_close_tries_again_for_the_last_gap(make, warnings):
 
 
 def test_flush_ends_although_there_are_always_new_gaps(make):
-    """
-    `flush` writes the gaps that it finds, and not those that come while it writes: there may be no end to them.
-    """
+    """`flush` writes the gaps that it finds, and not those that come while it writes: there may be no end to them."""
     listener = make(capacity=3)
     put(listener, 5)
     listener.drop_report.make(listener.now())
@@ -208,9 +190,7 @@ def test_flush_ends_although_there_are_always_new_gaps(make):
 
 
 def test_the_own_thread_closes_by_itself(make, clock):
-    """
-    When it is the listener's own thread that closes, for a handler that nobody has any more, it waits for nobody.
-    """
+    """When it is the listener's own thread that closes, for a handler that nobody has any more, it waits for nobody."""
     listener = make()
     put(listener, 1)
     listener._thread = threading.current_thread()
@@ -221,9 +201,7 @@ def test_the_own_thread_closes_by_itself(make, clock):
 
 
 def test_close_says_what_it_gave_up(make, clock, said, warnings):
-    """
-    What cannot be written within `close_timeout` is dropped with that cause, counted, reported and said.
-    """
+    """What cannot be written within `close_timeout` is dropped with that cause, counted, reported and said."""
     listener = make(close_timeout=3.0)
     put(listener, 5)
     listener.writer.error = OSError("disk")
@@ -238,9 +216,7 @@ def test_close_says_what_it_gave_up(make, clock, said, warnings):
 
 
 def test_close_leaves_a_stuck_commit_its_rows(make, said):
-    """
-    Rows that a commit holds which does not end are neither dropped nor forgotten: they count when it ends.
-    """
+    """Rows that a commit holds which does not end are neither dropped nor forgotten: they count when it ends."""
     listener = make(batch_size=2, close_timeout=0.0)
     listener.writer.gate = threading.Event()
     put(listener, 5)
@@ -311,9 +287,7 @@ def test_nobody_waits_twice_for_a_locked_database(make, clock, said, warnings):
 
 
 def test_a_close_after_one_in_vain_waits_for_new_rows(make, clock, said):
-    """
-    What is logged after a close that gave up is waited for like anything else.
-    """
+    """What is logged after a close that gave up is waited for like anything else."""
     listener = make(close_timeout=3.0)
     put(listener, 5)
     listener.writer.error = OSError("disk")
@@ -329,9 +303,7 @@ def test_a_close_after_one_in_vain_waits_for_new_rows(make, clock, said):
 
 
 def test_a_first_close_waits_for_drops_without_rows(make, clock, warnings):
-    """
-    A report is waited for though no row was ever queued: nothing has been given up yet.
-    """
+    """A report is waited for though no row was ever queued: nothing has been given up yet."""
     listener = make(capacity=1, close_timeout=3.0)
     listener.queue.contend((INFO, 1.0, ("a",)))
     listener.drop_report.make(listener.now())
@@ -344,9 +316,7 @@ def test_a_first_close_waits_for_drops_without_rows(make, clock, warnings):
 
 
 def test_a_stuck_commit_that_fails_after_close_is_counted(make):
-    """
-    When the commit fails in the end, its rows are dropped as `close_timeout`: nobody is left to try again.
-    """
+    """When the commit fails in the end, its rows are dropped as `close_timeout`: nobody is left to try again."""
     listener = make(batch_size=2, close_timeout=0.0)
     listener.writer.gate = threading.Event()
     listener.writer.error = OSError("disk")

@@ -16,9 +16,7 @@ from sqlite_log_handler._logfile.schema import OWN_LOGGER
 
 
 def test_one_warning_per_tick_with_drops(make, clock, warnings):
-    """
-    A tick with drops sends exactly one warning with their number, a tick without sends none, and all add up.
-    """
+    """A tick with drops sends exactly one warning with their number, a tick without sends none, and all add up."""
     listener = make(capacity=2)
     expected = []
     for drops in (3, 0, 1, 0, 0, 5):
@@ -33,9 +31,7 @@ def test_one_warning_per_tick_with_drops(make, clock, warnings):
 
 
 def test_warnings_go_out_while_nothing_can_be_written(make, clock, warnings):
-    """
-    During an outage drops are reported at every tick, not at the pace of the attempts.
-    """
+    """During an outage drops are reported at every tick, not at the pace of the attempts."""
     listener = make(capacity=1)
     put(listener, 1)
     listener.writer.error = OSError("disk")
@@ -92,9 +88,7 @@ def test_a_report_that_raises_keeps_no_commit_from_being_made(make, warnings, wh
 
 
 def test_what_is_admitted_is_looked_at_each_tick(make, clock, warnings):
-    """
-    A row that found no room in the queue narrows what is admitted until the next tick, not until the next report.
-    """
+    """A row that found no room in the queue narrows what is admitted until the next tick, not until the next report."""
     listener = make(capacity=2)
     put(listener, 3)
     listener.handle(None)
@@ -107,9 +101,7 @@ def test_what_is_admitted_is_looked_at_each_tick(make, clock, warnings):
 
 
 def test_a_report_that_was_given_up_long_ago(make, clock, warnings):
-    """
-    One close that gave up does not make the next one try its last report only once.
-    """
+    """One close that gave up does not make the next one try its last report only once."""
     listener = make(capacity=2, close_timeout=3.0)
     put(listener, 1)
     listener.writer.error = OSError("disk")
@@ -132,9 +124,7 @@ def test_a_report_that_was_given_up_long_ago(make, clock, warnings):
 
 
 def test_a_warning_says_why(make, clock, warnings):
-    """
-    The text says how many and why: causes, fill, who, since when, and what the writer says.
-    """
+    """The text says how many and why: causes, fill, who, since when, and what the writer says."""
     listener = make(capacity=2)
     put(listener, 2)
     listener.commit()
@@ -160,9 +150,7 @@ def test_a_warning_says_why(make, clock, warnings):
 
 
 def test_a_warning_is_an_ordinary_record(make, warnings):
-    """
-    The warning is a WARNING of its own logger, with numbers as attributes.
-    """
+    """The warning is a WARNING of its own logger, with numbers as attributes."""
     listener = make(capacity=1)
     put(listener, 4)
     listener.handle(None)
@@ -172,9 +160,7 @@ def test_a_warning_is_an_ordinary_record(make, warnings):
 
 
 def test_warnings_reach_the_database_without_the_queue(make, warnings):
-    """
-    A warning is given to the writer with the next commit, in its place, and takes no room in the queue.
-    """
+    """A warning is given to the writer with the next commit, in its place, and takes no room in the queue."""
     listener = make(capacity=1)
     put(listener, 3)
 
@@ -186,9 +172,7 @@ def test_warnings_reach_the_database_without_the_queue(make, warnings):
 
 
 def test_other_handlers_cannot_change_what_is_stored(make, warnings):
-    """
-    The database gets its own copy of the warning: what other handlers put into the record stays theirs.
-    """
+    """The database gets its own copy of the warning: what other handlers put into the record stays theirs."""
     listener = make(capacity=1)
     put(listener, 2)
 
@@ -204,9 +188,7 @@ def test_other_handlers_cannot_change_what_is_stored(make, warnings):
 
 
 def test_a_second_configuration_does_not_silence_the_warnings(make, warnings):
-    """
-    `dictConfig` disables every logger that it does not name; drops are reported all the same.
-    """
+    """`dictConfig` disables every logger that it does not name; drops are reported all the same."""
     listener = make(capacity=1)
     logging.getLogger(OWN_LOGGER).disabled = True
     put(listener, 2)
@@ -217,9 +199,7 @@ def test_a_second_configuration_does_not_silence_the_warnings(make, warnings):
 
 
 def test_the_warnings_can_be_silenced_by_their_level(make, warnings):
-    """
-    Who does not want them on the console raises the level of the logger; the database has them all the same.
-    """
+    """Who does not want them on the console raises the level of the logger; the database has them all the same."""
     listener = make(capacity=1)
     logging.getLogger(OWN_LOGGER).setLevel(logging.ERROR)
     put(listener, 2)
@@ -230,9 +210,7 @@ def test_the_warnings_can_be_silenced_by_their_level(make, warnings):
 
 
 def test_nobody_logs_under_a_lock(make):
-    """
-    The thread that handles the warning holds neither the commit lock nor the queue's mutex.
-    """
+    """The thread that handles the warning holds neither the commit lock nor the queue's mutex."""
     listener = make(capacity=1)
     put(listener, 2)
     held = []
@@ -249,9 +227,7 @@ def test_nobody_logs_under_a_lock(make):
 
 
 def test_a_handler_that_raises_does_not_lose_the_warning(make):
-    """
-    Another handler that fails on the warning costs neither the thread nor the copy for the database.
-    """
+    """Another handler that fails on the warning costs neither the thread nor the copy for the database."""
     listener = make(capacity=1)
     put(listener, 2)
 

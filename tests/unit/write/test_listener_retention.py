@@ -11,9 +11,7 @@ from sqlite_log_handler._write.row import SIZE_UNIT
 
 
 class FakeRetention:
-    """
-    A retention that answers as it is told, and counts its turns.
-    """
+    """A retention that answers as it is told, and counts its turns."""
 
     def __init__(self):
         self.due = None
@@ -26,9 +24,7 @@ class FakeRetention:
 
 @pytest.fixture
 def retention():
-    """
-    The retention of the test.
-    """
+    """The retention of the test."""
     return FakeRetention()
 
 

@@ -16,9 +16,7 @@ from sqlite_log_handler._write.listener import RecordListener
 
 
 def test_start_and_stop_are_idempotent(make):
-    """
-    Starting twice is one thread, stopping twice is no error, and no thread is left.
-    """
+    """Starting twice is one thread, stopping twice is no error, and no thread is left."""
     listener = make()
     threads = threading.active_count()
 
@@ -32,9 +30,7 @@ def test_start_and_stop_are_idempotent(make):
 
 
 def test_a_start_that_fails_can_be_made_again(make, monkeypatch):
-    """
-    When no thread can be started the queue is closed, so that whoever logs next tries again.
-    """
+    """When no thread can be started the queue is closed, so that whoever logs next tries again."""
     listener = make()
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", lambda _: 1 / 0)
@@ -69,9 +65,7 @@ def test_a_start_that_is_interrupted_can_be_made_again(make, monkeypatch):
 
 
 def test_nothing_is_said_under_the_commit_lock(make, monkeypatch):
-    """
-    What the writer has to say waits until the lock is free: standard error may be a pipe that nobody reads.
-    """
+    """What the writer has to say waits until the lock is free: standard error may be a pipe that nobody reads."""
     listener = make()
     put(listener, 1)
     write, locked = listener.writer.write, []
@@ -88,9 +82,7 @@ def test_nothing_is_said_under_the_commit_lock(make, monkeypatch):
 
 
 def test_two_threads_may_have_the_same_line_to_say(make):
-    """
-    Whoever finds that another thread has just said the last line has no error of it.
-    """
+    """Whoever finds that another thread has just said the last line has no error of it."""
 
     class Raced(deque[str]):
         def __bool__(self):
@@ -105,9 +97,7 @@ def test_two_threads_may_have_the_same_line_to_say(make):
 
 
 def test_nobody_waits_for_himself(make, clock, monkeypatch):
-    """
-    A signal handler that flushes, forks or closes while its own thread is in a commit does not wait for its end.
-    """
+    """A signal handler that flushes, forks or closes while its own thread is in a commit does not wait for its end."""
     listener = make(close_timeout=5)
     listener._commit_lock = Impatient(listener._commit_lock, clock)
     put(listener, 2)
@@ -131,9 +121,7 @@ def test_nobody_waits_for_himself(make, clock, monkeypatch):
 
 
 def close_in_a_commit(listener, monkeypatch, count):
-    """
-    Commit, and in the middle of it log so many records and close, as a signal handler may.
-    """
+    """Commit, and in the middle of it log so many records and close, as a signal handler may."""
     write = listener.writer.write
 
     def interrupted(batch, outcome):
@@ -147,9 +135,7 @@ def close_in_a_commit(listener, monkeypatch, count):
 
 
 def test_what_a_signal_handler_could_not_write_is_left_to_the_next_close(make, monkeypatch, said):
-    """
-    A signal handler that closes while its own thread is in a commit drops nothing that the exit can still write.
-    """
+    """A signal handler that closes while its own thread is in a commit drops nothing that the exit can still write."""
     listener = make()
     put(listener, 2)
     close_in_a_commit(listener, monkeypatch, 3)
@@ -161,9 +147,7 @@ def test_what_a_signal_handler_could_not_write_is_left_to_the_next_close(make, m
 
 
 def test_what_a_signal_handler_could_not_write_is_written_when_the_handler_goes(make, monkeypatch):
-    """
-    Nothing is lost when the handler is forgotten after that `close`, as by a signal handler that configures anew.
-    """
+    """Nothing is lost when the handler is forgotten after that `close`, as by a signal handler that configures anew."""
     listener = make()
     put(listener, 2)
     close_in_a_commit(listener, monkeypatch, 7)
@@ -173,9 +157,7 @@ def test_what_a_signal_handler_could_not_write_is_written_when_the_handler_goes(
 
 
 def test_who_lets_go_late_closes_the_file(make):
-    """
-    When a stuck commit ends in the instant in which `close` gives up waiting for it, its thread closes the file.
-    """
+    """When a stuck commit ends in the instant in which `close` gives up waiting for it, its thread closes the file."""
     listener = make()
 
     class Late:
@@ -204,9 +186,7 @@ def test_who_lets_go_late_closes_the_file(make):
 
 
 def test_a_stop_during_a_start(make, monkeypatch):
-    """
-    A thread that was stopped before it was there ends when it is.
-    """
+    """A thread that was stopped before it was there ends when it is."""
     listener = make()
     start, started = RecordListener._start_thread, []
 
@@ -246,9 +226,7 @@ def test_a_stop_and_a_record_during_a_start(make, monkeypatch):
 
 
 def test_stop_does_not_need_room_in_the_queue(make):
-    """
-    A full queue can be stopped: `QueueListener` would put a sentinel, and raise `queue.Full`.
-    """
+    """A full queue can be stopped: `QueueListener` would put a sentinel, and raise `queue.Full`."""
     listener = make(capacity=1)
     listener.writer.error = OSError("disk")
     put(listener, 2)
@@ -260,9 +238,7 @@ def test_stop_does_not_need_room_in_the_queue(make):
 
 
 def test_the_thread_commits(make, warnings):
-    """
-    A started listener writes what comes without anybody calling it.
-    """
+    """A started listener writes what comes without anybody calling it."""
     listener = make(batch_size=1)
     listener.start()
 
@@ -274,9 +250,7 @@ def test_the_thread_commits(make, warnings):
 
 
 def test_an_idle_listener_does_not_wake_up(make):
-    """
-    With nothing queued the thread waits on its lock without a timeout, however long.
-    """
+    """With nothing queued the thread waits on its lock without a timeout, however long."""
     listener = make()
     waits = []
     wait = listener.wait
@@ -296,9 +270,7 @@ def test_an_idle_listener_does_not_wake_up(make):
 
 
 def test_a_replaced_thread_takes_no_wake_up(make):
-    """
-    Each thread has a lock of its own, so that one on its way out cannot take the wake-up of the next.
-    """
+    """Each thread has a lock of its own, so that one on its way out cannot take the wake-up of the next."""
     listener = make()
     listener.start()
     first = listener.queue.wakeup
@@ -359,9 +331,7 @@ def test_close_under_logging_lock_leaves_the_rest_to_the_thread(make, said):
 
 
 def test_what_fails_after_close_under_logging_lock_is_counted(make):
-    """
-    When that commit fails, nobody tries again: its rows are dropped as `close_timeout`.
-    """
+    """When that commit fails, nobody tries again: its rows are dropped as `close_timeout`."""
     listener = make(batch_size=5, close_timeout=60)
     listener.writer.gate = threading.Event()
     listener.writer.error = OSError("disk")
@@ -439,9 +409,7 @@ def test_a_fork_waits_for_a_file_to_be_closed_with_a_limit(make):
 
 
 def test_a_fork_at_exit_closes_the_file_itself(make, monkeypatch):
-    """
-    Where no thread can be started any more, the thread that forks closes the file.
-    """
+    """Where no thread can be started any more, the thread that forks closes the file."""
 
     def refused(*_):
         raise RuntimeError("can't create new thread at interpreter shutdown")
@@ -459,9 +427,7 @@ def test_a_fork_at_exit_closes_the_file_itself(make, monkeypatch):
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_child_without_hooks_begins_anew(make, lost):
-    """
-    A process that C code has forked has no thread; the file is lost to it only if a commit was going on.
-    """
+    """A process that C code has forked has no thread; the file is lost to it only if a commit was going on."""
     listener = make()
     put(listener, 3)
     if lost:
@@ -472,9 +438,7 @@ def test_a_child_without_hooks_begins_anew(make, lost):
 
 
 def test_a_retired_listener_writes_and_goes(make):
-    """
-    When nobody has the handler any more, its thread writes what there is, closes the file and ends.
-    """
+    """When nobody has the handler any more, its thread writes what there is, closes the file and ends."""
     listener = make()
     listener.start()
     thread = listener._thread
@@ -487,9 +451,7 @@ def test_a_retired_listener_writes_and_goes(make):
 
 
 def test_a_forked_child_begins_anew(make):
-    """
-    In the child there is no thread, no connection, nothing queued and nothing counted, whoever held which lock.
-    """
+    """In the child there is no thread, no connection, nothing queued and nothing counted, whoever held which lock."""
     listener = make(capacity=2)
     put(listener, 3)
     listener.outage.last_error = "of the parent"
@@ -504,9 +466,7 @@ def test_a_forked_child_begins_anew(make):
 
 
 def test_a_fork_waits_for_a_commit_with_a_limit(make):
-    """
-    A fork waits for the commit lock, so that SQLite is not copied in the middle of one, but never for ever.
-    """
+    """A fork waits for the commit lock, so that SQLite is not copied in the middle of one, but never for ever."""
     listener = make()
     with listener._commit_lock:
         listener.before_fork(0.001)
@@ -520,9 +480,7 @@ def test_a_fork_waits_for_a_commit_with_a_limit(make):
 
 
 def test_contended_drops_are_reported(make, monkeypatch, warnings, clock):
-    """
-    A drop that could not wait for the mutex is reported at the next tick like any other.
-    """
+    """A drop that could not wait for the mutex is reported at the next tick like any other."""
     monkeypatch.setattr(queue_module, "MUTEX_TIMEOUT", 0)
     listener = make()
     with listener.queue.mutex:

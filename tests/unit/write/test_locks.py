@@ -18,17 +18,13 @@ HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 @pytest.fixture(params=[threading.Lock, threading.RLock])
 def lock(request):
-    """
-    Make a lock of each kind.
-    """
+    """Make a lock of each kind."""
     return request.param()
 
 
 @pytest.fixture
 def sigint():
-    """
-    Have SIGINT raise KeyboardInterrupt, and the GIL change hands only when a thread waits.
-    """
+    """Have SIGINT raise KeyboardInterrupt, and the GIL change hands only when a thread waits."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler), sys.getswitchinterval()
     sys.setswitchinterval(100)
     yield
@@ -37,9 +33,7 @@ def sigint():
 
 
 class Holder:
-    """
-    Another thread that holds a lock. When this one waits for the lock, it sends a signal and lets go.
-    """
+    """Another thread that holds a lock. When this one waits for the lock, it sends a signal and lets go."""
 
     def __init__(self, lock):
         taken, self._waited = threading.Event(), threading.Event()
@@ -56,22 +50,16 @@ class Holder:
         taken.wait()
 
     def let_go(self):
-        """
-        Let the thread go on, as soon as this one waits.
-        """
+        """Let the thread go on, as soon as this one waits."""
         self._waited.set()
 
     def join(self):
-        """
-        Wait for the end of the thread.
-        """
+        """Wait for the end of the thread."""
         self._thread.join()
 
 
 def is_free(lock):
-    """
-    Tell whether another thread could take the lock.
-    """
+    """Tell whether another thread could take the lock."""
     found = []
 
     def look():
@@ -111,9 +99,7 @@ def test_a_signal_when_the_lock_was_just_taken(lock):
 
 
 def test_waits_with_a_limit(lock):
-    """
-    A lock that another thread holds is not taken, and no limit is too long for the system.
-    """
+    """A lock that another thread holds is not taken, and no limit is too long for the system."""
     with lock:
         found = []
 
@@ -132,9 +118,7 @@ def test_waits_with_a_limit(lock):
 
 
 def test_takes_the_lock_only_when_it_is_unpacked(lock):
-    """
-    What is raised before the result is unpacked finds the lock free.
-    """
+    """What is raised before the result is unpacked finds the lock free."""
     acquire(lock, 0)
 
     assert is_free(lock)

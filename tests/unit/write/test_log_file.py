@@ -34,9 +34,7 @@ from batches import POSIX, Said, corrupt_files, fill, messages, overwrite, pragm
 
 @pytest.mark.parametrize("reopened", [False, True])
 def test_pragmas(make_writer: Callable[[], Writer], reopened: bool) -> None:
-    """
-    The file is in WAL mode, can be shrunk, and is written as the design says, when it is new and ever after.
-    """
+    """The file is in WAL mode, can be shrunk, and is written as the design says, when it is new and ever after."""
     if reopened:
         with contextlib.closing(make_writer()) as first:
             write(first, "before")
@@ -58,9 +56,7 @@ def test_pragmas(make_writer: Callable[[], Writer], reopened: bool) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o277])
 def test_mode(writer: Writer, path: Path, umask: int) -> None:
-    """
-    Only its owner can read a log, its -wal and its -shm, under any umask.
-    """
+    """Only its owner can read a log, its -wal and its -shm, under any umask."""
     before = os.umask(umask)
     try:
         write(writer, "secret")
@@ -75,9 +71,7 @@ def test_mode(writer: Writer, path: Path, umask: int) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
 @pytest.mark.parametrize("mode", [0o640, 0o666])
 def test_mode_of_an_existing_file(writer: Writer, path: Path, mode: int) -> None:
-    """
-    The mode of a file that is there is its owner's decision.
-    """
+    """The mode of a file that is there is its owner's decision."""
     path.touch()
     path.chmod(mode)
     write(writer, "shared")
@@ -86,9 +80,7 @@ def test_mode_of_an_existing_file(writer: Writer, path: Path, mode: int) -> None
 
 
 def test_nothing_is_opened_twice(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A file that is where it was is not opened again.
-    """
+    """A file that is where it was is not opened again."""
     write(writer, "one")
     connection = writer.file.connection
     write(writer, "two")
@@ -188,9 +180,7 @@ def test_close_closes_what_another_thread_has_prepared(writer: Writer, path: Pat
 
 
 def test_close_writes_the_wal_back(writer: Writer, path: Path) -> None:
-    """
-    After close there is one file, with everything in it, beside its lock; a second close does nothing.
-    """
+    """After close there is one file, with everything in it, beside its lock; a second close does nothing."""
     write(writer, "one")
     writer.close()
     writer.close()
@@ -204,9 +194,7 @@ def test_close_writes_the_wal_back(writer: Writer, path: Path) -> None:
     "make", [lambda path: path.mkdir(), lambda path: path.symlink_to(path.parent / "no" / "where")]
 )
 def test_open_first_says_what_will_not_work(writer: Writer, path: Path, make: Callable[[Path], None]) -> None:
-    """
-    What will never work is an error at the first open, with the path and what to do.
-    """
+    """What will never work is an error at the first open, with the path and what to do."""
     try:
         make(path)
     except OSError:
@@ -251,9 +239,7 @@ def test_a_file_that_is_moved_aside_while_it_is_looked_at_is_not_refused(
 
 
 def test_a_file_that_is_refused_late_leaves_no_lock_open(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    When it is found out under the lock that the file is not ours, the lock is closed.
-    """
+    """When it is found out under the lock that the file is not ours, the lock is closed."""
 
     def refuses() -> None:
         raise ForeignFileError
@@ -266,9 +252,7 @@ def test_a_file_that_is_refused_late_leaves_no_lock_open(writer: Writer, monkeyp
 
 
 def test_open_first_lets_pass_what_may_pass(writer: Writer, path: Path) -> None:
-    """
-    A lock of another process is no reason not to start: the file is opened with the first commit.
-    """
+    """A lock of another process is no reason not to start: the file is opened with the first commit."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         writer.file.open_first()
@@ -281,9 +265,7 @@ def test_open_first_lets_pass_what_may_pass(writer: Writer, path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE])
 def test_open_first_lets_a_full_disk_pass(writer: Writer, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """
-    What the system has no room for now, it may have room for later: that is no reason not to start either.
-    """
+    """What the system has no room for now, it may have room for later: that is no reason not to start either."""
     real = os.open
 
     def fails(path: str, flags: int, mode: int = 0o777) -> int:
@@ -334,9 +316,7 @@ def test_open_first_lets_pass_that_no_descriptor_is_left(writer: Writer, free: i
 
 @pytest.mark.parametrize("name", ["LOCK", "RDLOCK", "CHECKRESERVEDLOCK", "SHMLOCK", "SHMMAP"])
 def test_a_file_system_without_locks_is_refused(writer: Writer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """
-    To SQLite that is an error of the disk, but no write will ever succeed there.
-    """
+    """To SQLite that is an error of the disk, but no write will ever succeed there."""
 
     def fails(_: object) -> None:
         error = sqlite3.OperationalError("disk I/O error")
@@ -350,9 +330,7 @@ def test_a_file_system_without_locks_is_refused(writer: Writer, monkeypatch: pyt
 
 @pytest.mark.parametrize("mode", ["delete", "off"])
 def test_no_wal(writer: Writer, said: Said, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
-    """
-    Where there is no WAL, the log is kept in the mode there is, and the operator is told once.
-    """
+    """Where there is no WAL, the log is kept in the mode there is, and the operator is told once."""
 
     class NoWal(sqlite3.Connection):
         def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
@@ -374,9 +352,7 @@ def test_no_wal(writer: Writer, said: Said, monkeypatch: pytest.MonkeyPatch, mod
 
 
 def rootpage(path: Path, name: str) -> int:
-    """
-    Find the first page of a table or an index.
-    """
+    """Find the first page of a table or an index."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()
     return int(page)
@@ -411,9 +387,7 @@ def test_corrupt_file_is_moved_aside(writer: Writer, path: Path, said: Said) -> 
     ],
 )
 def test_corrupt_page(writer: Writer, path: Path, said: Said, name: str) -> None:
-    """
-    Whichever page is found corrupt, when opening or when writing, the log goes on, and nothing is deleted.
-    """
+    """Whichever page is found corrupt, when opening or when writing, the log goes on, and nothing is deleted."""
     fill(path)
     page = rootpage(path, name)
     overwrite(path, [page])
@@ -426,9 +400,7 @@ def test_corrupt_page(writer: Writer, path: Path, said: Said, name: str) -> None
 
 
 def test_handler_starts_on_a_corrupt_file(writer: Writer, path: Path) -> None:
-    """
-    A program whose log is corrupt starts all the same.
-    """
+    """A program whose log is corrupt starts all the same."""
     fill(path)
     overwrite(path, range(2, path.stat().st_size // 4096 + 1))
     writer.file.open_first()
@@ -439,9 +411,7 @@ def test_handler_starts_on_a_corrupt_file(writer: Writer, path: Path) -> None:
 
 @freeze_time("2025-11-23T10:00:00Z")
 def test_two_corrupt_files_of_one_second(writer: Writer, path: Path) -> None:
-    """
-    A second file that is moved aside within the same second does not replace the first.
-    """
+    """A second file that is moved aside within the same second does not replace the first."""
     corrupt = []
     for _ in range(2):
         fill(path)

@@ -33,9 +33,7 @@ from batches import POSIX, messages, read, row, write
 
 
 def test_two_writers_of_a_new_file(path: Path) -> None:
-    """
-    Writers that begin one file at the same moment both write to it, and neither takes it for a foreign one.
-    """
+    """Writers that begin one file at the same moment both write to it, and neither takes it for a foreign one."""
     for attempt in range(10):
         target = path.with_name(f"{attempt}.db")
         barrier = threading.Barrier(4)
@@ -77,9 +75,7 @@ def test_two_writers_of_a_new_file(path: Path) -> None:
 def test_schema_that_another_process_made_meanwhile(
     make_writer: Callable[[], Writer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    Between the look at an empty file and the lock another process may make the schema: then it is used.
-    """
+    """Between the look at an empty file and the lock another process may make the schema: then it is used."""
     first, second = make_writer(), make_writer()
     real = log_file_module.is_ours
     calls = 0
@@ -178,9 +174,7 @@ def test_a_child_does_not_share_the_lock(writer: Writer, path: Path) -> None:
 def test_the_lock_is_held_from_open_to_close(
     make_writer: Callable[[], Writer], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    Every statement that writes to the file, and the checkpoint of `close`, come while the lock is held.
-    """
+    """Every statement that writes to the file, and the checkpoint of `close`, come while the lock is held."""
     lock, free = WriteLock(str(path)), []
 
     def look() -> None:
@@ -210,9 +204,7 @@ def test_the_lock_is_held_from_open_to_close(
 
 
 def test_nothing_is_made_beside_a_file_that_is_refused(writer: Writer, path: Path) -> None:
-    """
-    A file that is not ours is left as it is, and so is its folder.
-    """
+    """A file that is not ours is left as it is, and so is its folder."""
     path.write_text("a text of more than nothing")
     with pytest.raises(ForeignFileError):
         writer.file.open_first()
@@ -261,9 +253,7 @@ def test_an_empty_database_in_wal_mode_becomes_a_log(make_writer: Callable[[], W
 
 
 def test_writers_take_turns(make_writer: Callable[[], Writer]) -> None:
-    """
-    Two writers on one file share its sources, and the ids of both rise together.
-    """
+    """Two writers on one file share its sources, and the ids of both rise together."""
     first, second = make_writer(), make_writer()
     for number in range(3):
         write(first, f"first {number}")
@@ -276,9 +266,7 @@ def test_writers_take_turns(make_writer: Callable[[], Writer]) -> None:
 @POSIX
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_file_that_was_renamed(writer: Writer, path: Path, checkpointed: bool) -> None:
-    """
-    After logrotate the old file has all of its rows, those in the WAL too, and a new file is begun.
-    """
+    """After logrotate the old file has all of its rows, those in the WAL too, and a new file is begun."""
     write(writer, "0", "1")
     if checkpointed:
         read(writer, "PRAGMA wal_checkpoint(PASSIVE)")
@@ -296,9 +284,7 @@ def test_file_that_was_renamed(writer: Writer, path: Path, checkpointed: bool) -
 @POSIX
 @pytest.mark.parametrize("ends", [[""], ["", "-wal", "-shm"], ["-wal"], ["-wal", "-shm"]], ids="+".join)
 def test_file_that_was_unlinked(writer: Writer, path: Path, ends: list[str]) -> None:
-    """
-    After an unlink of the file or of its -wal, what is written stands in a file that can be found.
-    """
+    """After an unlink of the file or of its -wal, what is written stands in a file that can be found."""
     write(writer, "before")
     for end in ends:
         os.unlink(f"{path}{end}")
@@ -313,9 +299,7 @@ def test_file_that_was_unlinked(writer: Writer, path: Path, ends: list[str]) -> 
 
 
 def make_database(path: Path, mode: str) -> None:
-    """
-    Make another program's database.
-    """
+    """Make another program's database."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA journal_mode = {mode}")
         connection.execute("CREATE TABLE precious (x)")
@@ -327,9 +311,7 @@ def make_database(path: Path, mode: str) -> None:
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
 @pytest.mark.parametrize("read_meanwhile", [False, True])
 def test_file_that_was_replaced_by_a_foreign_one(writer: Writer, path: Path, mode: str, read_meanwhile: bool) -> None:
-    """
-    A foreign file that comes in place of the log is refused and untouched: SQLite would apply the old WAL to it.
-    """
+    """A foreign file that comes in place of the log is refused and untouched: SQLite would apply the old WAL to it."""
     write(writer, *map(str, range(100)))
     foreign = path.with_name("foreign.db")
     make_database(foreign, mode)
@@ -352,9 +334,7 @@ def test_file_that_was_replaced_by_a_foreign_one(writer: Writer, path: Path, mod
 
 @POSIX
 def test_file_that_was_replaced_by_a_text(writer: Writer, path: Path) -> None:
-    """
-    A text file that comes in place of the log is refused and untouched.
-    """
+    """A text file that comes in place of the log is refused and untouched."""
     write(writer, *map(str, range(100)))
     text = path.with_name("text")
     text.write_text("precious\n" * 1_000)
@@ -368,9 +348,7 @@ def test_file_that_was_replaced_by_a_text(writer: Writer, path: Path) -> None:
 
 @POSIX
 def test_file_that_was_replaced_by_another_log(writer: Writer, path: Path) -> None:
-    """
-    A log that comes in place of the log, as when a backup is put back, keeps its rows and gets the new ones.
-    """
+    """A log that comes in place of the log, as when a backup is put back, keeps its rows and gets the new ones."""
     other = Writer(f"{path}.other")
     write(other, "other")
     other.close()
@@ -399,9 +377,7 @@ def test_a_file_that_may_only_be_read_for_a_moment(writer: Writer, path: Path, m
 
 
 def test_a_connection_that_may_only_read_is_opened_anew(writer: Writer) -> None:
-    """
-    The file may become writable between the look at it and the opening. One commit fails, and the next succeeds.
-    """
+    """The file may become writable between the look at it and the opening. One commit fails, and the next succeeds."""
     write(writer, "before")
     read(writer, "PRAGMA query_only = ON")
     with pytest.raises(sqlite3.OperationalError, match="readonly"):

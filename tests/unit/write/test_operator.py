@@ -16,9 +16,7 @@ from sqlite_log_handler._write.operator import Operator
 
 
 class Broken:
-    """
-    A stream that cannot be written to.
-    """
+    """A stream that cannot be written to."""
 
     def write(self, text):
         raise OSError(text)
@@ -70,9 +68,7 @@ def test_a_line_for_the_operator_costs_nobody_anything(path, monkeypatch, capsys
 
 
 def test_lines_wait_for_the_lock_to_be_free(capsys):
-    """
-    What is said later is said once, in order.
-    """
+    """What is said later is said once, in order."""
     operator = Operator("app-log.db")
     operator.say_later("one")
     operator.say_later("two")

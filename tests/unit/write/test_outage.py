@@ -10,9 +10,7 @@ DISK, TURN = OSError("disk"), TimeoutError("process 1 is writing")
 
 
 def test_the_next_attempt_is_later_each_time():
-    """
-    After a failure the next attempt is one flush interval away, then two, four, and five seconds at most.
-    """
+    """After a failure the next attempt is one flush interval away, then two, four, and five seconds at most."""
     outage = Outage(0.1)
     delays = []
     for _ in range(40):
@@ -24,9 +22,7 @@ def test_the_next_attempt_is_later_each_time():
 
 
 def test_a_turn_is_waited_for_without_a_pause():
-    """
-    While another process writes, the next attempt is due at the next tick.
-    """
+    """While another process writes, the next attempt is due at the next tick."""
     outage = Outage(0.1)
     outage.failed(DISK, 100.0)
     outage.failed(TURN, 100.0)
@@ -35,9 +31,7 @@ def test_a_turn_is_waited_for_without_a_pause():
 
 
 def test_an_outage_is_said_once():
-    """
-    A failure is an outage after a second, and a turn that does not come after five; each is one line.
-    """
+    """A failure is an outage after a second, and a turn that does not come after five; each is one line."""
     for error, limit in ((DISK, OUTAGE_AFTER), (TURN, TURN_OUTAGE_AFTER)):
         outage = Outage(0.1)
         lines = [outage.failed(error, now) for now in (100.0, 100.0 + limit - 0.01, 100.0 + limit, 100.0 + 2 * limit)]
@@ -60,9 +54,7 @@ def test_the_end_of_an_outage_counts_all_drops_since_the_last_commit():
 
 
 def test_the_age_of_the_last_commit():
-    """
-    There is none before the first commit, and failures do not make it younger.
-    """
+    """There is none before the first commit, and failures do not make it younger."""
     outage = Outage(0.1)
     assert outage.last_commit_age(100.0) is None
     outage.succeeded(100.0, 0)
@@ -72,9 +64,7 @@ def test_the_age_of_the_last_commit():
 
 
 def test_an_error_that_cannot_be_shown():
-    """
-    An error that raises when it is shown is known by its type.
-    """
+    """An error that raises when it is shown is known by its type."""
 
     class Unshowable(Exception):  # noqa: N818 - a test's
         def __str__(self):

@@ -50,9 +50,7 @@ pytestmark = pytest.mark.usefixtures("nothing_interned")
 
 
 def test_extra() -> None:
-    """
-    What is given as `extra` becomes the attributes, as JSON that SQLite can look into.
-    """
+    """What is given as `extra` becomes the attributes, as JSON that SQLite can look into."""
     row = row_of(make_record(order=17, user={"name": "bob", "tags": ["a", "b"]}, ok=True, nothing=None))
 
     assert {"order": 17, "user": {"name": "bob", "tags": ["a", "b"]}, "ok": True, "nothing": None} == attributes_of(row)
@@ -60,27 +58,21 @@ def test_extra() -> None:
 
 
 def test_standard_and_private_names_are_no_attributes() -> None:
-    """
-    What other formatters leave on a record, and names that begin with `_`, are left out.
-    """
+    """What other formatters leave on a record, and names that begin with `_`, are left out."""
     row = row_of(make_record(message="m", asctime="now", taskName=None, _secret=1, __very=2))
 
     assert None is row[ATTRIBUTES]
 
 
 class Point(NamedTuple):
-    """
-    A tuple with names.
-    """
+    """A tuple with names."""
 
     x: int
     y: int
 
 
 class Color(enum.Enum):
-    """
-    An enum that JSON does not know.
-    """
+    """An enum that JSON does not know."""
 
     RED = "red"
 
@@ -114,9 +106,7 @@ class Color(enum.Enum):
     ids=ascii,
 )
 def test_extra_of_other_kinds(value: Any, kept: Any) -> None:
-    """
-    What JSON does not know becomes what it looks like, and that is not a fault.
-    """
+    """What JSON does not know becomes what it looks like, and that is not a fault."""
     row = row_of(make_record(value=value, other="there"))
 
     assert {"value": kept, "other": "there"} == attributes_of(row)
@@ -125,18 +115,14 @@ def test_extra_of_other_kinds(value: Any, kept: Any) -> None:
 
 
 def circular() -> dict[str, Any]:
-    """
-    Make a dict that holds itself.
-    """
+    """Make a dict that holds itself."""
     value: dict[str, Any] = {}
     value["me"] = value
     return value
 
 
 def nested(depth: int) -> list[Any]:
-    """
-    Make a list *depth* deep.
-    """
+    """Make a list *depth* deep."""
     value: list[Any] = []
     for _ in range(depth):
         value = [value]
@@ -144,9 +130,7 @@ def nested(depth: int) -> list[Any]:
 
 
 class BrokenDict(dict):  # type: ignore[type-arg]
-    """
-    A dict that does not show what is in it.
-    """
+    """A dict that does not show what is in it."""
 
     def items(self) -> Any:
         raise RuntimeError("broken")
@@ -174,9 +158,7 @@ class BrokenDict(dict):  # type: ignore[type-arg]
     ids=lambda value: type(value).__name__,
 )
 def test_extra_that_json_cannot_hold(value: Any, kept: Any) -> None:
-    """
-    What JSON cannot hold becomes a text in its place, is marked, and leaves all around it alone.
-    """
+    """What JSON cannot hold becomes a text in its place, is marked, and leaves all around it alone."""
     row = row_of(make_record("hello", value=value, other="there"))
 
     assert ("hello", MALFORMED) == (row[MESSAGE], row[MARKS])
@@ -186,9 +168,7 @@ def test_extra_that_json_cannot_hold(value: Any, kept: Any) -> None:
 
 @pytest.mark.parametrize("depth", [99, 100, 1_000, 100_000])
 def test_extra_that_is_deep(depth: int) -> None:
-    """
-    Lists within lists are kept to a depth of 100, which every reader of JSON takes; then comes a marker.
-    """
+    """Lists within lists are kept to a depth of 100, which every reader of JSON takes; then comes a marker."""
     row = row_of(make_record("hello", value=nested(depth), other="there"))
     value, levels = attributes_of(row)["value"], 0
     while isinstance(value, list) and value:
@@ -203,9 +183,7 @@ def test_extra_that_is_deep(depth: int) -> None:
 
 
 def test_extra_where_the_stack_ends() -> None:
-    """
-    A value for which no frames are left becomes a marker, as far down as there were some.
-    """
+    """A value for which no frames are left becomes a marker, as far down as there were some."""
     record = make_record("hello", value=nested(90), other="there")
     rows = []
 
@@ -238,9 +216,7 @@ def test_extra_where_the_stack_ends() -> None:
     ids=["brackets", "json", "cut", "two lists", "wide", "many"],
 )
 def test_extra_with_many_brackets(extra: dict[str, Any]) -> None:
-    """
-    Brackets that do not nest make nothing deep: a logged JSON body of 901 of them cost the whole record.
-    """
+    """Brackets that do not nest make nothing deep: a logged JSON body of 901 of them cost the whole record."""
     row = row_of(make_record("hello", **extra))
 
     assert "hello" == row[MESSAGE]
@@ -248,9 +224,7 @@ def test_extra_with_many_brackets(extra: dict[str, Any]) -> None:
 
 
 def test_extra_that_changes_while_it_is_read() -> None:
-    """
-    A dict that another thread fills meanwhile costs its own value at most.
-    """
+    """A dict that another thread fills meanwhile costs its own value at most."""
     shared: dict[str, Any] = {}
 
     class Filler:
@@ -266,9 +240,7 @@ def test_extra_that_changes_while_it_is_read() -> None:
 
 
 def test_keys_that_are_no_str() -> None:
-    """
-    Attributes whose names are no str are left out.
-    """
+    """Attributes whose names are no str are left out."""
     record = make_record("hello", order=1)
     vars(record)[7] = "seven"  # type: ignore[index]
 
@@ -282,9 +254,7 @@ def test_keys_that_are_no_str() -> None:
 @pytest.mark.parametrize("max_bytes", [1_024, 4_096, pytest.param(65_536, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("field", ["message", "exc_text", "stack_info", "attribute", "attributes", "key", "all"])
 def test_cut(letter: str, max_bytes: int, field: str) -> None:
-    """
-    What is too long is cut to `max_bytes` of UTF-8 in all, marked, and stays JSON; what is short stays whole.
-    """
+    """What is too long is cut to `max_bytes` of UTF-8 in all, marked, and stays JSON; what is short stays whole."""
     long = letter * (max_bytes * 2)
     values: dict[str, Any] = {
         "message": {},
@@ -309,9 +279,7 @@ def test_cut(letter: str, max_bytes: int, field: str) -> None:
 
 @pytest.mark.parametrize("length", [MAX - 1, MAX, MAX + 1])
 def test_cut_begins_at_the_bound(length: int) -> None:
-    """
-    A message of exactly `max_bytes` is whole; one byte more is cut, and says how long it was.
-    """
+    """A message of exactly `max_bytes` is whole; one byte more is cut, and says how long it was."""
     row = row_of(make_record("x" * length), max_bytes=MAX)
 
     if length <= MAX:
@@ -322,18 +290,14 @@ def test_cut_begins_at_the_bound(length: int) -> None:
 
 
 def test_cut_keeps_characters_whole() -> None:
-    """
-    The cut falls between characters, never within the bytes of one.
-    """
+    """The cut falls between characters, never within the bytes of one."""
     row = row_of(make_record("😀" * MAX), max_bytes=MAX)
 
     assert {"😀"} == set(row[MESSAGE].removesuffix(f" <cut: {MAX} characters>"))
 
 
 def test_cut_takes_from_the_longest() -> None:
-    """
-    The long field is cut, the short ones beside it are not.
-    """
+    """The long field is cut, the short ones beside it are not."""
     row = row_of(make_record("hello", stack_info="s" * 10 * MAX, order=17), max_bytes=MAX)
 
     assert ("hello", {"order": 17}) == (row[MESSAGE], attributes_of(row))
@@ -341,9 +305,7 @@ def test_cut_takes_from_the_longest() -> None:
 
 
 def test_names_have_a_length() -> None:
-    """
-    Names of any length are cut to 1,000 characters.
-    """
+    """Names of any length are cut to 1,000 characters."""
     record = make_record(processName="p" * 5_000, threadName="t" * 5_000, taskName="k" * 5_000)
     record.name = record.pathname = record.funcName = "n" * 5_000
     row = row_of(record)
@@ -356,9 +318,7 @@ def test_names_have_a_length() -> None:
 
 
 def peak_of(call: Any) -> int:
-    """
-    Return the most memory that a call took at one moment.
-    """
+    """Return the most memory that a call took at one moment."""
     call()  # what is made once
     gc.collect()
     tracemalloc.start()
@@ -422,9 +382,7 @@ def test_a_large_text_costs_what_is_kept(part: str, where: str) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_a_large_value_costs_what_is_kept(value: Any) -> None:
-    """
-    Of a million items those are looked at that there is room for, and the rest is counted.
-    """
+    """Of a million items those are looked at that there is room for, and the rest is counted."""
     record = make_record("hello", value=value, other="there")
     peak = peak_of(lambda: make_row(record, max_bytes=MAX))
     row = row_of(record, max_bytes=MAX)
@@ -435,9 +393,7 @@ def test_a_large_value_costs_what_is_kept(value: Any) -> None:
 
 
 def test_many_attributes_cost_what_is_kept() -> None:
-    """
-    Of 100,000 attributes the first ones are kept, and the rest is counted.
-    """
+    """Of 100,000 attributes the first ones are kept, and the rest is counted."""
     record = make_record("hello", **{f"k{number}": str(number) for number in range(100_000)})
     row = row_of(record, max_bytes=MAX)
     attributes = attributes_of(row)
@@ -448,9 +404,7 @@ def test_many_attributes_cost_what_is_kept() -> None:
 
 
 class CountsLooks(list):  # type: ignore[type-arg]
-    """
-    A list that counts how many of its items were looked at.
-    """
+    """A list that counts how many of its items were looked at."""
 
     looks = 0
 
@@ -461,9 +415,7 @@ class CountsLooks(list):  # type: ignore[type-arg]
 
 
 def test_no_item_is_looked_at_that_is_not_kept() -> None:
-    """
-    The time that a list takes depends on the room that there is, and not on its length.
-    """
+    """The time that a list takes depends on the room that there is, and not on its length."""
     value = CountsLooks(range(1_000_000))
     make_row(make_record(value=value), max_bytes=MAX)
 
@@ -471,9 +423,7 @@ def test_no_item_is_looked_at_that_is_not_kept() -> None:
 
 
 def test_what_is_cut_stays_json() -> None:
-    """
-    A list and a dict are cut between their members, so that SQLite still finds those that were kept.
-    """
+    """A list and a dict are cut between their members, so that SQLite still finds those that were kept."""
     row = row_of(make_record(items=[{"id": number} for number in range(1_000)], user={"name": "bob"}), max_bytes=MAX)
     items = attributes_of(row)["items"]
 
@@ -485,9 +435,7 @@ def test_what_is_cut_stays_json() -> None:
 
 
 def test_short_attributes_stay_whole() -> None:
-    """
-    The long ones share what the short ones leave, whatever their order.
-    """
+    """The long ones share what the short ones leave, whatever their order."""
     row = row_of(make_record(a="x" * 5_000, b=[1] * 5_000, c="short", d={"e": 7}, f="y" * 200), max_bytes=MAX)
     attributes = attributes_of(row)
 
@@ -516,9 +464,7 @@ json_value = st.recursive(
 
 @given(st.dictionaries(st.text(st.characters(codec=None)), json_value), st.integers(100, 2_000))
 def test_no_more_is_taken_than_there_is_room_for(attributes: dict[str, Any], room: int) -> None:
-    """
-    Attributes fit into their room to the byte, are JSON, and what fits is what `json.dumps` writes.
-    """
+    """Attributes fit into their room to the byte, are JSON, and what fits is what `json.dumps` writes."""
     text, marks = write_json(attributes, room)
 
     assert len(text.encode()) <= room
@@ -534,9 +480,7 @@ def test_no_more_is_taken_than_there_is_room_for(attributes: dict[str, Any], roo
 
 @given(st.dictionaries(st.sampled_from(["a", "user", "_private", 'a"b']), json_value))
 def test_the_quick_way_writes_the_same(attributes: dict[str, Any]) -> None:
-    """
-    Attributes that are texts and numbers are written by a shorter way, and to the same text.
-    """
+    """Attributes that are texts and numbers are written by a shorter way, and to the same text."""
     record = make_record("hello", **attributes)
     kept = {name: value for name, value in attributes.items() if name[0] != "_"}
     text, marks = write_json(kept, 65_536) if kept else (None, 0)

@@ -37,9 +37,7 @@ handler = logging.getLogger().handlers[0]
 
 
 def finished(command):
-    """
-    Run a command to its end.
-    """
+    """Run a command to its end."""
     return subprocess.run(
         command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120, check=False, env=ENVIRONMENT
     )
@@ -66,25 +64,19 @@ def run(path):
 
 @pytest.fixture
 def stored(query):
-    """
-    Return the messages in the file, in order.
-    """
+    """Return the messages in the file, in order."""
     return lambda: [message for (message,) in query("SELECT message FROM logs ORDER BY id")]
 
 
 def test_a_program_that_ends_keeps_its_log(run, stored):
-    """
-    A program need not close anything: what is queued when it ends is written.
-    """
+    """A program need not close anything: what is queued when it ends is written."""
     run("for number in range(500): logger.info('%d', number)")
 
     assert [str(number) for number in range(500)] == stored()
 
 
 def test_a_handler_that_logging_has_forgotten_is_written_too(run, stored):
-    """
-    A second configuration closes handlers that may stay attached; what they are given later is written at exit.
-    """
+    """A second configuration closes handlers that may stay attached; what they are given later is written at exit."""
     run(
         """
         forgotten = logging.getLogger("kept")
@@ -99,9 +91,7 @@ def test_a_handler_that_logging_has_forgotten_is_written_too(run, stored):
 
 
 def test_callbacks_at_exit_are_heard(run, stored):
-    """
-    What atexit callbacks log is kept, whether they were registered before the handler was imported or after it.
-    """
+    """What atexit callbacks log is kept, whether they were registered before the handler was imported or after it."""
     run(
         """
         atexit.register(logger.info, "registered later")
@@ -116,9 +106,7 @@ def test_callbacks_at_exit_are_heard(run, stored):
 
 
 def test_a_forked_child_logs_for_itself(run, stored):
-    """
-    In a forked child the books are at zero and a new listener starts; no row is lost and none is there twice.
-    """
+    """In a forked child the books are at zero and a new listener starts; no row is lost and none is there twice."""
     if not hasattr(os, "fork"):
         pytest.skip("no fork on this system")
 
@@ -141,9 +129,7 @@ def test_a_forked_child_logs_for_itself(run, stored):
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_children_of_multiprocessing_keep_their_log(tmp_path, path, stored, method):
-    """
-    A multiprocessing child runs no atexit callback up to Python 3.12; its log is kept all the same.
-    """
+    """A multiprocessing child runs no atexit callback up to Python 3.12; its log is kept all the same."""
     import multiprocessing  # noqa: PLC0415 - its resource tracker is this test's alone
 
     if method not in multiprocessing.get_all_start_methods():
@@ -182,9 +168,7 @@ def test_children_of_multiprocessing_keep_their_log(tmp_path, path, stored, meth
 
 
 def test_a_program_without_stderr_does_not_notice(run, stored):
-    """
-    With `sys.stderr` None, as in a program without a console, nothing raises.
-    """
+    """With `sys.stderr` None, as in a program without a console, nothing raises."""
     run(
         """
         sys.stderr = None
@@ -197,9 +181,7 @@ def test_a_program_without_stderr_does_not_notice(run, stored):
 
 
 def test_import_is_quiet(run):
-    """
-    Importing and configuring says nothing and starts no thread.
-    """
+    """Importing and configuring says nothing and starts no thread."""
     assert "1\n" == run("print(threading.active_count())")
 
 
@@ -245,18 +227,14 @@ def test_nothing_is_imported_by_a_record(run, query):
 
 
 def test_a_host_whose_name_is_not_utf8(run, query):
-    """
-    A host may have any bytes for a name. With some that are not UTF-8, every record was dropped as `unwritable`.
-    """
+    """A host may have any bytes for a name. With some that are not UTF-8, every record was dropped as `unwritable`."""
     run("logger.info('hello')", first=r"import socket; socket.gethostname = lambda: 'b\udcfcro'")
 
     assert [(r"b\udcfcro", "hello")] == query("SELECT host, message FROM logs")
 
 
 def test_logging_imports_no_slow_module(tmp_path):
-    """
-    A program that logs a line, a cron job say, does not wait for modules that only the reader needs.
-    """
+    """A program that logs a line, a cron job say, does not wait for modules that only the reader needs."""
     program = (
         "import sys, logging; from sqlite_log_handler import SQLiteHandler; "
         "handler = SQLiteHandler(sys.argv[1], max_age='7d', max_rows=100, max_bytes='1GB'); "

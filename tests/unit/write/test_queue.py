@@ -16,9 +16,7 @@ pytestmark = pytest.mark.usefixtures("gil")
 
 
 def test_is_a_bounded_queue():
-    """
-    It is a queue.Queue that is full at `capacity` and says so in the words of queue.Queue.
-    """
+    """It is a queue.Queue that is full at `capacity` and says so in the words of queue.Queue."""
     books = make_queue(2)
 
     assert isinstance(books, queue.Queue)
@@ -31,17 +29,13 @@ def test_is_a_bounded_queue():
 
 
 def test_rows_cannot_be_taken_one_by_one():
-    """
-    `get` says what to use instead: a row must stay until its commit.
-    """
+    """`get` says what to use instead: a row must stay until its commit."""
     with pytest.raises(NotImplementedError, match="begin_commit"):
         make_queue().get()
 
 
 def test_drops_the_newest():
-    """
-    A full queue keeps what it has and counts what comes.
-    """
+    """A full queue keeps what it has and counts what comes."""
     books = make_queue(3)
     rows = [row(created=float(number)) for number in range(5)]
 
@@ -54,9 +48,7 @@ def test_drops_the_newest():
 
 
 def test_admits_nothing_when_full():
-    """
-    `admits` is at its bound before the next record comes, so that one is refused before it is formatted.
-    """
+    """`admits` is at its bound before the next record comes, so that one is refused before it is formatted."""
     books = make_queue(2)
 
     assert ANY == books.admits
@@ -67,9 +59,7 @@ def test_admits_nothing_when_full():
 
 
 def test_keeps_a_reserve():
-    """
-    Below the reserve only `reserve_level` and above is admitted, up to the whole capacity.
-    """
+    """Below the reserve only `reserve_level` and above is admitted, up to the whole capacity."""
     books = make_queue(10, reserve=0.2, reserve_levelno=WARNING)
 
     for _ in range(9):
@@ -84,9 +74,7 @@ def test_keeps_a_reserve():
 
 
 def test_keeps_a_reserve_of_bytes():
-    """
-    The reserve is a share of both capacities.
-    """
+    """The reserve is a share of both capacities."""
     books = make_queue(1_000, 100, reserve=0.1, reserve_levelno=WARNING)
 
     books.put_nowait(row(INFO, size=60))
@@ -101,9 +89,7 @@ def test_keeps_a_reserve_of_bytes():
 
 
 def test_is_bounded_in_bytes():
-    """
-    A row that does not fit is dropped as `bytes_full`, and the next one is refused before it is formatted.
-    """
+    """A row that does not fit is dropped as `bytes_full`, and the next one is refused before it is formatted."""
     books = make_queue(1_000, 100)
 
     books.put_nowait(row(size=90))
@@ -117,9 +103,7 @@ def test_is_bounded_in_bytes():
 
 
 def test_opens_again_after_a_row_that_did_not_fit():
-    """
-    With nothing queued no commit will open the queue again: the drop wakes the listener, and its report does.
-    """
+    """With nothing queued no commit will open the queue again: the drop wakes the listener, and its report does."""
     books = make_queue(1_000, 10)
 
     books.put_nowait(row(size=11))
@@ -131,9 +115,7 @@ def test_opens_again_after_a_row_that_did_not_fit():
 
 
 def test_refuses_only_what_has_no_room():
-    """
-    A refusal decides again under the mutex, and counts nothing when there is room by then.
-    """
+    """A refusal decides again under the mutex, and counts nothing when there is room by then."""
     books = make_queue(1)
 
     assert not books.refuse(INFO, 0.0, "a")
@@ -144,9 +126,7 @@ def test_refuses_only_what_has_no_room():
 
 
 def test_rows_count_until_their_commit():
-    """
-    Rows copied for a commit stay queued and count against the bounds until it has succeeded.
-    """
+    """Rows copied for a commit stay queued and count against the bounds until it has succeeded."""
     books = make_queue(2)
     books.put_nowait(row())
     books.put_nowait(row())
@@ -163,9 +143,7 @@ def test_rows_count_until_their_commit():
 
 
 def test_a_commit_that_fails_changes_nothing():
-    """
-    After a failed transaction the same rows come again, in order.
-    """
+    """After a failed transaction the same rows come again, in order."""
     books = make_queue()
     for number in range(3):
         books.put_nowait(row(created=float(number)))
@@ -179,9 +157,7 @@ def test_a_commit_that_fails_changes_nothing():
 
 
 def test_a_commit_is_bounded():
-    """
-    A commit takes `batch_size` rows and a number of bytes at most, but always one row.
-    """
+    """A commit takes `batch_size` rows and a number of bytes at most, but always one row."""
     books = make_queue(10, batch_size=3)
     for size in (1, 2, 3, 50, 1):
         books.put_nowait(row(size=size))
@@ -200,9 +176,7 @@ def test_a_commit_is_bounded():
 
 
 def test_rows_go_in_turns(monkeypatch):
-    """
-    A large batch leaves the queue in turns of the mutex, and the books are right after each.
-    """
+    """A large batch leaves the queue in turns of the mutex, and the books are right after each."""
     monkeypatch.setattr(queue_module, "_REMOVED_AT_ONCE", 4)
     books = make_queue(10)
     for _ in range(10):
@@ -216,9 +190,7 @@ def test_rows_go_in_turns(monkeypatch):
 
 
 def test_tells_the_peak():
-    """
-    `peak_queued` is the most that ever waited.
-    """
+    """`peak_queued` is the most that ever waited."""
     books = make_queue(10)
     for _ in range(7):
         books.put_nowait(row())
@@ -229,9 +201,7 @@ def test_tells_the_peak():
 
 
 def test_counts_marks():
-    """
-    Rows that were cut and rows with a marker are counted as they come.
-    """
+    """Rows that were cut and rows with a marker are counted as they come."""
     books = make_queue()
     for marks in (0, queue_module.TRUNCATED, queue_module.MALFORMED, queue_module.TRUNCATED | queue_module.MALFORMED):
         books.put_nowait(row(marks=marks))
@@ -240,9 +210,7 @@ def test_counts_marks():
 
 
 def test_wakes_the_listener_when_there_is_reason():
-    """
-    The first row, a full batch and a row at `flush_level` wake the listener; no other row does.
-    """
+    """The first row, a full batch and a row at `flush_level` wake the listener; no other row does."""
     books = make_queue(100, batch_size=4, flush_levelno=ERROR)
 
     woken = []
@@ -254,9 +222,7 @@ def test_wakes_the_listener_when_there_is_reason():
 
 
 def test_a_wake_up_is_kept_until_it_is_taken():
-    """
-    Waking twice is waking once, and a wake-up that came before the listener waits is not missed.
-    """
+    """Waking twice is waking once, and a wake-up that came before the listener waits is not missed."""
     books = make_queue()
 
     books.wake()
@@ -267,9 +233,7 @@ def test_a_wake_up_is_kept_until_it_is_taken():
 
 
 def test_closed_it_takes_nothing_and_counts_nothing():
-    """
-    A closed queue has no listener: the row is for its caller to put again when there is one.
-    """
+    """A closed queue has no listener: the row is for its caller to put again when there is one."""
     books = RecordQueue(10, 1_000 * SIZE_UNIT)
 
     with pytest.raises(Closed):
@@ -280,9 +244,7 @@ def test_closed_it_takes_nothing_and_counts_nothing():
 
 
 def test_gives_up_the_rows_before_a_position():
-    """
-    What close has no more time for is dropped with its cause, up to the position it was called at.
-    """
+    """What close has no more time for is dropped with its cause, up to the position it was called at."""
     books = make_queue()
     for _ in range(5):
         books.put_nowait(row())
@@ -294,9 +256,7 @@ def test_gives_up_the_rows_before_a_position():
 
 
 def test_does_not_give_up_what_a_commit_holds():
-    """
-    A commit that does not end may yet succeed: its rows stay queued, and are written or given up when it ends.
-    """
+    """A commit that does not end may yet succeed: its rows stay queued, and are written or given up when it ends."""
     books = make_queue(10, batch_size=2)
     for number in range(5):
         books.put_nowait(row(created=float(number)))
@@ -312,9 +272,7 @@ def test_does_not_give_up_what_a_commit_holds():
 
 
 def test_a_reset_queue_is_new():
-    """
-    A forked child starts with an empty queue, books at zero and a mutex that nobody holds.
-    """
+    """A forked child starts with an empty queue, books at zero and a mutex that nobody holds."""
     books = make_queue(1)
     books.put_nowait(row())
     books.put_nowait(row())

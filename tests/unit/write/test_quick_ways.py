@@ -27,16 +27,12 @@ pytestmark = pytest.mark.skipif(not queue_module._GIL, reason="the quick ways ne
 
 
 def row(number, *, levelno=INFO, size=1):
-    """
-    Make what the queue knows of a row.
-    """
+    """Make what the queue knows of a row."""
     return (levelno, float(number), ("a", "file.py", 1, "func"), size, 0)
 
 
 def make_queue(capacity=1_000, size=100_000, **options):
-    """
-    Make an open queue, as if a listener had started.
-    """
+    """Make an open queue, as if a listener had started."""
     made = RecordQueue(capacity, size * SIZE_UNIT, **options)
     made.open()
     return made
@@ -44,9 +40,7 @@ def make_queue(capacity=1_000, size=100_000, **options):
 
 @contextlib.contextmanager
 def before_append(queue, action):
-    """
-    Do `action` once, as a profiler does, when the next row has its permit and is not appended yet.
-    """
+    """Do `action` once, as a profiler does, when the next row has its permit and is not appended yet."""
     done = []
 
     def profile(frame, event, arg):
@@ -68,18 +62,14 @@ def before_append(queue, action):
 
 
 def commit(queue):
-    """
-    Commit a batch, and return the numbers of its rows.
-    """
+    """Commit a batch, and return the numbers of its rows."""
     batch = queue.begin_commit(10**9)
     queue.end_commit(batch)
     return [item[1] for item in batch.rows]
 
 
 def test_commits_between_a_permit_and_its_row():
-    """
-    Rows that are committed meanwhile are written once, the late row too, and no wake-up is needed for it.
-    """
+    """Rows that are committed meanwhile are written once, the late row too, and no wake-up is needed for it."""
     queue, written = make_queue(), []
     for number in range(5):
         queue.put_nowait(row(number))
@@ -99,9 +89,7 @@ def test_commits_between_a_permit_and_its_row():
 
 @pytest.mark.parametrize(("capacity", "size"), [(20, 100_000), (1_000, 1_500)])
 def test_the_bounds_hold_beside_a_row_that_is_late(capacity, size):
-    """
-    Others fill the queue while a row has its permit only; its room is kept, in rows and in bytes.
-    """
+    """Others fill the queue while a row has its permit only; its room is kept, in rows and in bytes."""
     queue = make_queue(capacity, size)
     for number in range(5):
         queue.put_nowait(row(number))
@@ -120,9 +108,7 @@ def test_the_bounds_hold_beside_a_row_that_is_late(capacity, size):
 
 
 def test_a_refusal_that_is_late_is_counted():
-    """
-    A refusal that comes when its tally was reported already counts in the next report.
-    """
+    """A refusal that comes when its tally was reported already counts in the next report."""
     queue = make_queue(1)
     queue.put_nowait(row(0))
     queue.refuse(INFO, 1.0, "a")
@@ -138,9 +124,7 @@ def test_a_refusal_that_is_late_is_counted():
 
 
 def test_an_exception_between_a_permit_and_its_row():
-    """
-    What a signal handler raises out of a profiler, just there, costs the room of one row, and no count.
-    """
+    """What a signal handler raises out of a profiler, just there, costs the room of one row, and no count."""
     queue = make_queue(20)
     for number in range(5):
         queue.put_nowait(row(number))
@@ -160,9 +144,7 @@ def test_an_exception_between_a_permit_and_its_row():
 @pytest.mark.parametrize("fair_share", [0.5, 1.0])
 @pytest.mark.parametrize("every", [1, 7])
 def test_nested_calls_at_every_line(fair_share, every):
-    """
-    What logs, refuses and looks at the books at each line of the queue, as from a tracer, leaves them true.
-    """
+    """What logs, refuses and looks at the books at each line of the queue, as from a tracer, leaves them true."""
     queue = make_queue(60, 400, reserve=0.1, batch_size=20, fair_share=fair_share)
     files = {module.__file__ for module in (queue_module, books_module, fair_share_module)}
     calls, lines = [0], [0]
@@ -208,9 +190,7 @@ def test_nested_calls_at_every_line(fair_share, every):
 
 @contextlib.contextmanager
 def profiled():
-    """
-    Run the threads that start under a Python profile function.
-    """
+    """Run the threads that start under a Python profile function."""
     threading.setprofile(lambda *_: None)
     try:
         yield
@@ -220,9 +200,7 @@ def profiled():
 
 @contextlib.contextmanager
 def traced():
-    """
-    Run the threads that start under a Python trace function.
-    """
+    """Run the threads that start under a Python trace function."""
 
     def trace(*_):
         return trace
@@ -237,9 +215,7 @@ def traced():
 
 @contextlib.contextmanager
 def monitored():
-    """
-    Have a callback at each line and call.
-    """
+    """Have a callback at each line and call."""
     monitoring = sys.monitoring
     monitoring.use_tool_id(4, "test")
     events = monitoring.events.LINE | monitoring.events.CALL | monitoring.events.PY_START
@@ -255,9 +231,7 @@ def monitored():
 
 @contextlib.contextmanager
 def covered():
-    """
-    Measure the coverage, by Python's tracer.
-    """
+    """Measure the coverage, by Python's tracer."""
     coverage = pytest.importorskip("coverage")
     measured = coverage.Coverage(data_file=None)
     measured.set_option("run:core", "pytrace")
@@ -270,9 +244,7 @@ def covered():
 
 @contextlib.contextmanager
 def sampled():
-    """
-    Nothing here: each thread starts its own pyinstrument.
-    """
+    """Nothing here: each thread starts its own pyinstrument."""
     pytest.importorskip("pyinstrument")
     yield
 
@@ -288,9 +260,7 @@ WAYS = [
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_books_agree_with_the_file(way, make_handler, logger, query, request):
-    """
-    Each record of several threads is in the file once or counted as dropped, under whatever looks at the program.
-    """
+    """Each record of several threads is in the file once or counted as dropped, under whatever looks at the program."""
     request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
     sys.setswitchinterval(1e-5)
     handler = make_handler(capacity=5_000, batch_size=50, flush_interval=0.001)

@@ -46,9 +46,7 @@ pytestmark = pytest.mark.usefixtures("nothing_interned")
 
 
 def test_plain_record() -> None:
-    """
-    A plain record keeps its level, time, source, process, thread and message, and nothing is added.
-    """
+    """A plain record keeps its level, time, source, process, thread and message, and nothing is added."""
     record = make_record("hello")
     row = row_of(record)
 
@@ -58,9 +56,7 @@ def test_plain_record() -> None:
 
 
 def test_field_names() -> None:
-    """
-    The names of a row's fields count them all, in order.
-    """
+    """The names of a row's fields count them all, in order."""
     names = (LEVELNO, CREATED, SOURCE, SIZE, MARKS, THREAD, TASK_NAME, MESSAGE, EXC_TYPE, EXC_TEXT, STACK_INFO)
 
     assert tuple(range(12)) == (*names, ATTRIBUTES)
@@ -68,9 +64,7 @@ def test_field_names() -> None:
 
 
 def test_contract_with_the_queue() -> None:
-    """
-    The queue works by the same five fields, the same marks and the same unit as the row, without importing it.
-    """
+    """The queue works by the same five fields, the same marks and the same unit as the row, without importing it."""
     names = ("LEVELNO", "CREATED", "SOURCE", "SIZE", "MARKS", "SIZE_UNIT", "TRUNCATED", "MALFORMED")
 
     assert {name: getattr(row_module, name) for name in names} == {name: getattr(queue_module, name) for name in names}
@@ -93,9 +87,7 @@ def test_contract_with_the_queue() -> None:
     ],
 )
 def test_message(msg: Any, args: tuple[Any, ...], message: str) -> None:
-    """
-    The message is what `getMessage` gives, whatever `msg` is.
-    """
+    """The message is what `getMessage` gives, whatever `msg` is."""
     row = row_of(make_record(msg, *args))
 
     assert (message, 0) == (row[MESSAGE], row[MARKS])
@@ -114,9 +106,7 @@ def test_message(msg: Any, args: tuple[Any, ...], message: str) -> None:
     ],
 )
 def test_message_that_cannot_be_formatted(msg: Any, args: tuple[Any, ...], parts: list[str]) -> None:
-    """
-    A message whose formatting fails is kept unformatted, with its args and the reason, and marked.
-    """
+    """A message whose formatting fails is kept unformatted, with its args and the reason, and marked."""
     row = row_of(make_record(msg, *args))
 
     assert [] == [part for part in parts if part not in row[MESSAGE]]
@@ -125,9 +115,7 @@ def test_message_that_cannot_be_formatted(msg: Any, args: tuple[Any, ...], parts
 
 @pytest.mark.parametrize("text", ["a\0b", "a\ud800b", "\udc80", "\0\0", "é\0"])
 def test_text_that_sqlite_cannot_keep(text: str) -> None:
-    """
-    NUL and lone surrogates are written as escapes, everywhere in the row.
-    """
+    """NUL and lone surrogates are written as escapes, everywhere in the row."""
     record = make_record(text, **{f"k{text}": text})
     record.name = record.pathname = record.funcName = record.threadName = record.processName = text
     record.stack_info = record.exc_text = text
@@ -143,9 +131,7 @@ def test_text_that_sqlite_cannot_keep(text: str) -> None:
 
 @pytest.mark.parametrize("form", ["%s", "a%s", "%s%s"])
 def test_str_subclass_becomes_str(form: str) -> None:
-    """
-    A `__str__` that returns an instance of a str subclass leaves an exact str: "%s" hands that instance through.
-    """
+    """A `__str__` that returns an instance of a str subclass leaves an exact str: "%s" hands that instance through."""
 
     class Shown:
         def __str__(self) -> str:
@@ -157,9 +143,7 @@ def test_str_subclass_becomes_str(form: str) -> None:
 
 
 def test_str_subclass_that_slices_itself() -> None:
-    """
-    No method of a str subclass is called: what it gives for its first characters may be of its own kind again.
-    """
+    """No method of a str subclass is called: what it gives for its first characters may be of its own kind again."""
 
     class Sly(str):
         __slots__ = ()
@@ -180,9 +164,7 @@ def test_str_subclass_that_slices_itself() -> None:
 
 
 def test_level_that_is_an_enum() -> None:
-    """
-    An IntEnum level becomes a plain int.
-    """
+    """An IntEnum level becomes a plain int."""
 
     class Level(enum.IntEnum):
         NOTICE = 25
@@ -194,9 +176,7 @@ def test_level_that_is_an_enum() -> None:
 
 @pytest.mark.parametrize("levelno", [2**63, 2**70, -(2**70), "INFO", None, 1.5])
 def test_level_that_is_none(levelno: Any) -> None:
-    """
-    A level that SQLite cannot keep as an integer becomes 0: one such record stopped the log for ever.
-    """
+    """A level that SQLite cannot keep as an integer becomes 0: one such record stopped the log for ever."""
     row = row_of(make_record("hello", levelno=levelno))
 
     assert (0, "hello") == (row[LEVELNO], row[MESSAGE])
@@ -204,9 +184,7 @@ def test_level_that_is_none(levelno: Any) -> None:
 
 @pytest.mark.parametrize("created", [math.nan, math.inf, -math.inf, 1e300, 9e12, "2025-01-01", None])
 def test_time_that_is_none(created: Any) -> None:
-    """
-    A time that is none becomes 0 and is marked: one such record stopped the log for ever.
-    """
+    """A time that is none becomes 0 and is marked: one such record stopped the log for ever."""
     row = row_of(make_record("hello", created=created))
 
     assert (0.0, MALFORMED, "hello") == (row[CREATED], row[MARKS], row[MESSAGE])
@@ -214,18 +192,14 @@ def test_time_that_is_none(created: Any) -> None:
 
 @pytest.mark.parametrize("created", [0, 0.0, -1.5, 1763891000, 1763891000.123456])
 def test_time(created: float) -> None:
-    """
-    Any other time is kept, as a float.
-    """
+    """Any other time is kept, as a float."""
     row = row_of(make_record(created=created))
 
     assert (created, 0) == (row[CREATED], row[MARKS])
 
 
 def test_record_of_nothing() -> None:
-    """
-    A record made of nothing has a row.
-    """
+    """A record made of nothing has a row."""
     row = row_of(logging.makeLogRecord({}))
 
     assert (0, "", 0) == (row[LEVELNO], row[MESSAGE], row[MARKS])
@@ -233,9 +207,7 @@ def test_record_of_nothing() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(vars(make_record())) - {"msg"}))
 def test_record_without_an_attribute(name: str) -> None:
-    """
-    A record that lacks any one attribute keeps its message.
-    """
+    """A record that lacks any one attribute keeps its message."""
     record = make_record("hello")
     delattr(record, name)
 
@@ -243,9 +215,7 @@ def test_record_without_an_attribute(name: str) -> None:
 
 
 class Redacted(logging.LogRecord):
-    """
-    A record that hides a password.
-    """
+    """A record that hides a password."""
 
     def getMessage(self) -> str:  # noqa: N802 - as in logging
         return super().getMessage().replace("hunter2", "***")
@@ -298,9 +268,7 @@ def test_attribute_in_the_place_of_a_standard_one(name: str) -> None:
 
 
 def test_record_without_anything() -> None:
-    """
-    A record without a single attribute has a row with a marker.
-    """
+    """A record without a single attribute has a row with a marker."""
     record = make_record()
     vars(record).clear()
     row = row_of(record)
@@ -310,9 +278,7 @@ def test_record_without_anything() -> None:
 
 
 def test_extra_of_a_record_that_lacks_an_attribute() -> None:
-    """
-    A filter that deletes an attribute and sets two loses none of those it set.
-    """
+    """A filter that deletes an attribute and sets two loses none of those it set."""
     record = make_record()
     del record.module
     record.user, record.order = "bob", 7
@@ -321,27 +287,21 @@ def test_extra_of_a_record_that_lacks_an_attribute() -> None:
 
 
 def test_record_of_another_process() -> None:
-    """
-    A record that was sent here keeps the process and the thread it was made in.
-    """
+    """A record that was sent here keeps the process and the thread it was made in."""
     record = make_record(process=os.getpid() + 1, processName="worker-3", thread=77, threadName="pool")
 
     assert (os.getpid() + 1, "worker-3", 77, "pool") == row_of(record)[THREAD]
 
 
 def test_record_without_process_and_thread() -> None:
-    """
-    With `logging.logProcesses` and `logThreads` off, the process is this one and the thread is none.
-    """
+    """With `logging.logProcesses` and `logThreads` off, the process is this one and the thread is none."""
     record = make_record(process=None, processName=None, thread=None, threadName=None)
 
     assert (os.getpid(), "", None, None) == row_of(record)[THREAD]
 
 
 def test_forked_child_without_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    With `logging.logProcesses` off, a forked child's records are not taken for its parent's.
-    """
+    """With `logging.logProcesses` off, a forked child's records are not taken for its parent's."""
     record = make_record(process=None)
     for _ in range(3):
         make_row(record)
@@ -353,17 +313,13 @@ def test_forked_child_without_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_task_name() -> None:
-    """
-    The name of the asyncio task is kept.
-    """
+    """The name of the asyncio task is kept."""
     assert "Task-1" == row_of(make_record(taskName="Task-1"))[TASK_NAME]
 
 
 @pytest.mark.parametrize("with_extra", [False, True])
 def test_record_is_not_changed(with_extra: bool) -> None:
-    """
-    A record is left as it was, because other handlers are given the same one.
-    """
+    """A record is left as it was, because other handlers are given the same one."""
     record = make_record("%s", "x", exc_info=raised(ValueError("oops")), stack_info="Stack:")
     if with_extra:
         record.order = {"id": 1}
@@ -375,9 +331,7 @@ def test_record_is_not_changed(with_extra: bool) -> None:
 
 
 def test_no_reference_is_kept() -> None:
-    """
-    Nothing of the caller's stays alive for a row: not in the row, nor in what rows share.
-    """
+    """Nothing of the caller's stays alive for a row: not in the row, nor in what rows share."""
 
     class Thing:
         def __str__(self) -> str:
@@ -400,9 +354,7 @@ def test_no_reference_is_kept() -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("where", ["args", "extra", "formatter"])
 def test_what_is_no_exception_comes_out(error: type[BaseException], where: str) -> None:
-    """
-    KeyboardInterrupt and SystemExit belong to the program and come out.
-    """
+    """KeyboardInterrupt and SystemExit belong to the program and come out."""
 
     class Stop:
         def __str__(self) -> str:
@@ -424,16 +376,12 @@ def test_what_is_no_exception_comes_out(error: type[BaseException], where: str) 
 
 
 class AppError(Exception):
-    """
-    An exception of the program's own.
-    """
+    """An exception of the program's own."""
 
 
 @pytest.mark.parametrize("as_instance", [False, True])
 def test_exception(as_instance: bool) -> None:
-    """
-    The type's full name and the traceback are kept, of a tuple and of an instance.
-    """
+    """The type's full name and the traceback are kept, of a tuple and of an instance."""
     exc_info = raised(AppError("oops"))
     row = row_of(make_record(exc_info=exc_info[1] if as_instance else exc_info))
 
@@ -444,17 +392,13 @@ def test_exception(as_instance: bool) -> None:
 
 
 def test_built_in_exception() -> None:
-    """
-    The name of a built-in exception stands without its module.
-    """
+    """The name of a built-in exception stands without its module."""
     assert "KeyError" == row_of(make_record(exc_info=raised(KeyError("k"))))[EXC_TYPE]
 
 
 @pytest.mark.parametrize("exc_info", [None, False, (None, None, None)])
 def test_no_exception(exc_info: Any) -> None:
-    """
-    No exception, in all the ways that logging has to say so, is none.
-    """
+    """No exception, in all the ways that logging has to say so, is none."""
     row = row_of(make_record(exc_info=exc_info))
 
     assert (None, None, 0) == (row[EXC_TYPE], row[EXC_TEXT], row[MARKS])
@@ -462,25 +406,19 @@ def test_no_exception(exc_info: Any) -> None:
 
 @pytest.mark.parametrize("exc_info", [(), (1,), (1, 2, 3), (ValueError, "text", "no traceback")])
 def test_exc_info_that_is_none(exc_info: Any) -> None:
-    """
-    An exc_info that is none costs neither the message nor the record.
-    """
+    """An exc_info that is none costs neither the message nor the record."""
     assert "m" == row_of(make_record(exc_info=exc_info))[MESSAGE]
 
 
 def test_traceback_of_another_process() -> None:
-    """
-    A traceback that was rendered before the record was sent here is kept, though its type is not known.
-    """
+    """A traceback that was rendered before the record was sent here is kept, though its type is not known."""
     row = row_of(make_record(exc_text="Traceback: ..."))
 
     assert (None, "Traceback: ...") == (row[EXC_TYPE], row[EXC_TEXT])
 
 
 def test_exception_that_cannot_be_shown() -> None:
-    """
-    An exception whose `__str__` raises keeps its type and its traceback.
-    """
+    """An exception whose `__str__` raises keeps its type and its traceback."""
 
     class HostileError(Exception):
         def __str__(self) -> str:
@@ -494,18 +432,14 @@ def test_exception_that_cannot_be_shown() -> None:
 
 
 def test_stack_info() -> None:
-    """
-    The stack is kept in a field of its own.
-    """
+    """The stack is kept in a field of its own."""
     row = row_of(make_record(stack_info="Stack (most recent call last):"))
 
     assert ("m", "Stack (most recent call last):") == (row[MESSAGE], row[STACK_INFO])
 
 
 def test_traceback_without_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A traceback whose rendering has to import a module, and cannot, is kept without the lines of source.
-    """
+    """A traceback whose rendering has to import a module, and cannot, is kept without the lines of source."""
 
     def no_import(*_: object) -> str:
         raise ImportError("ast")

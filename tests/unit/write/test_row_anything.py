@@ -91,9 +91,7 @@ any_record = st.builds(
 
 @given(st.lists(any_record, min_size=1, max_size=5), st.sampled_from([1_024, 65_536]))
 def test_anything_becomes_a_row_and_reads_back(records: list[logging.LogRecord], max_bytes: int) -> None:
-    """
-    Whatever a record holds, its row keeps the contract, SQLite takes it, and gives it back as it was.
-    """
+    """Whatever a record holds, its row keeps the contract, SQLite takes it, and gives it back as it was."""
     rows = [row for record in records for row in rows_of(record, max_bytes=max_bytes)]
     for row in rows:
         check_contract(row)
@@ -123,9 +121,7 @@ def test_anything_becomes_a_row_and_reads_back(records: list[logging.LogRecord],
 
 
 def test_nothing_is_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A bad record is marked in its row, and nowhere else.
-    """
+    """A bad record is marked in its row, and nowhere else."""
     stderr = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stderr)
     make_row(make_record("%d", Hostile(), x=Hostile(), exc_info=(1,)))

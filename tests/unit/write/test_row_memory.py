@@ -34,9 +34,7 @@ pytestmark = pytest.mark.usefixtures("nothing_interned")
 
 
 def test_call_site_is_shared() -> None:
-    """
-    Rows of one call site and one thread hold the same source and the same thread, not equal ones.
-    """
+    """Rows of one call site and one thread hold the same source and the same thread, not equal ones."""
     rows = [make_row(make_record(f"{number}")) for number in range(3)]
     rows.append(make_row(make_record("last", order=1)))
 
@@ -47,9 +45,7 @@ def test_call_site_is_shared() -> None:
 @pytest.mark.parametrize("attribute", ["name", "pathname", "funcName", "threadName", "processName"])
 @pytest.mark.parametrize("length", [0, 900])
 def test_interning_is_bounded(monkeypatch: pytest.MonkeyPatch, attribute: str, length: int) -> None:
-    """
-    Made-up names do not make the process grow: what is shared is bounded.
-    """
+    """Made-up names do not make the process grow: what is shared is bounded."""
     monkeypatch.setattr(row_module, "_INTERNED", 100)
     for number in range(3 * row_module._INTERNED):
         for _ in range(2):
@@ -59,9 +55,7 @@ def test_interning_is_bounded(monkeypatch: pytest.MonkeyPatch, attribute: str, l
 
 
 def test_pairs_of_call_site_and_thread_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A program with many call sites and many threads makes what is shared grow by neither of them.
-    """
+    """A program with many call sites and many threads makes what is shared grow by neither of them."""
     monkeypatch.setattr(row_module, "_INTERNED", 100)
     for number in range(900):
         make_row(make_record(lineno=number % 30, thread=number // 30))
@@ -70,9 +64,7 @@ def test_pairs_of_call_site_and_thread_are_bounded(monkeypatch: pytest.MonkeyPat
 
 
 def test_only_plain_names_are_kept() -> None:
-    """
-    A name of a class of the program's, though equal to one that is known, does not stay alive for it.
-    """
+    """A name of a class of the program's, though equal to one that is known, does not stay alive for it."""
 
     class Name(str):
         __slots__ = ()
@@ -85,9 +77,7 @@ def test_only_plain_names_are_kept() -> None:
 
 
 def test_a_message_that_is_no_str() -> None:
-    """
-    A message is `str(msg) % args`, as the logging module has it, whatever `msg` makes of a `%` itself.
-    """
+    """A message is `str(msg) % args`, as the logging module has it, whatever `msg` makes of a `%` itself."""
 
     class Message:
         def __mod__(self, args: object) -> str:
@@ -100,9 +90,7 @@ def test_a_message_that_is_no_str() -> None:
 
 
 def test_interning_is_bounded_in_bytes() -> None:
-    """
-    Made-up names of 50 kB do not stay either: 2,000 of them took 100 MB.
-    """
+    """Made-up names of 50 kB do not stay either: 2,000 of them took 100 MB."""
     gc.collect()
     tracemalloc.start()
     try:
@@ -116,9 +104,7 @@ def test_interning_is_bounded_in_bytes() -> None:
 
 
 def test_names_of_other_types() -> None:
-    """
-    A name that has a `__hash__` or an `__eq__` of its own costs nothing but its sharing.
-    """
+    """A name that has a `__hash__` or an `__eq__` of its own costs nothing but its sharing."""
 
     class Name(str):
         __slots__ = ()
@@ -131,9 +117,7 @@ def test_names_of_other_types() -> None:
 
 
 def queued(texts: Any, **values: Any) -> tuple[int, int]:
-    """
-    Log *texts*, made and forgotten one by one, into a queue; return what it says it takes, and what it takes.
-    """
+    """Log *texts*, made and forgotten one by one, into a queue; return what it says it takes, and what it takes."""
     logger = logging.getLogger("test_row")
     # What a program has anyway: the interned source and thread.
     make_row(logger.makeRecord("app", 20, "/src/app.py", 7, "", (), None, "main"))
@@ -162,9 +146,7 @@ def queued(texts: Any, **values: Any) -> tuple[int, int]:
 
 @pytest.mark.slow
 def test_full_queue_takes_33_megabytes() -> None:
-    """
-    100,000 rows of 50 characters take 33 MB at most, and the queue says no less than it takes.
-    """
+    """100,000 rows of 50 characters take 33 MB at most, and the queue says no less than it takes."""
     estimate, truth = queued(f"{number:050d}" for number in range(100_000))
 
     assert 33_000_000 >= truth
@@ -175,9 +157,7 @@ def test_full_queue_takes_33_megabytes() -> None:
 @pytest.mark.parametrize("length", [0, 8, 50, 1_000, 15_000, 100_000])
 @pytest.mark.parametrize("letter", ["x", "é", "日", "😀"])
 def test_estimate_is_not_below_the_truth(letter: str, length: int) -> None:
-    """
-    Rows of any text take no more memory than the queue says, so `capacity_bytes` is a bound.
-    """
+    """Rows of any text take no more memory than the queue says, so `capacity_bytes` is a bound."""
     count = 200 if length > 1_000 else 2_000
     measured = [queued(f"{letter * length}{number}" for number in range(count)) for _ in range(2)]
 
@@ -189,9 +169,7 @@ def test_estimate_is_not_below_the_truth(letter: str, length: int) -> None:
 @pytest.mark.parametrize("name", ["name", "threadName", "taskName", "order"])
 @pytest.mark.parametrize("letter", ["x", "é", "日", "😀"])
 def test_estimate_counts_names(name: str, letter: str) -> None:
-    """
-    Names that are made up for each record count too.
-    """
+    """Names that are made up for each record count too."""
     estimate, truth = queued((f"{number:06d}{letter}" for number in range(1_000)), **{name: letter * 900})
 
     # What is interned is not the queue's; it is bounded by itself.

@@ -35,9 +35,7 @@ pytestmark = pytest.mark.usefixtures("nothing_interned")
 
 
 def test_dict_message() -> None:
-    """
-    Of a dict, `event` is the message and the rest the attributes, without private names.
-    """
+    """Of a dict, `event` is the message and the rest the attributes, without private names."""
     row = row_of(make_record({"event": "order %s", "order": 17, "_record": object()}, user="bob"))
 
     assert ("order %s", 0) == (row[MESSAGE], row[MARKS])
@@ -45,18 +43,14 @@ def test_dict_message() -> None:
 
 
 def test_dict_message_without_event() -> None:
-    """
-    A dict without `event` is shown as it is, and is the attributes all the same.
-    """
+    """A dict without `event` is shown as it is, and is the attributes all the same."""
     row = row_of(make_record({"order": 17}))
 
     assert ("{'order': 17}", {"order": 17}) == (row[MESSAGE], attributes_of(row))
 
 
 def test_dict_message_is_not_changed() -> None:
-    """
-    The program's dict is left as it was.
-    """
+    """The program's dict is left as it was."""
     event = {"event": "hello", "order": 17}
     row_of(make_record(event))
 
@@ -64,9 +58,7 @@ def test_dict_message_is_not_changed() -> None:
 
 
 def test_dict_message_with_other_keys() -> None:
-    """
-    Keys of a dict that are no str become one.
-    """
+    """Keys of a dict that are no str become one."""
     row = row_of(make_record({"event": "hello", 7: "seven", None: "none", "a\0": 1}))
 
     assert ("hello", {"7": "seven", "None": "none", r"a\x00": 1}) == (row[MESSAGE], attributes_of(row))
@@ -74,9 +66,7 @@ def test_dict_message_with_other_keys() -> None:
 
 @pytest.mark.parametrize("where", ["msg", "extra"])
 def test_hostile_key(where: str) -> None:
-    """
-    A key that cannot be shown costs that key at most.
-    """
+    """A key that cannot be shown costs that key at most."""
     values = {Hostile(): 1, "order": 17}
     record = make_record({**values, "event": "hello"}) if where == "msg" else make_record("hello", extra=values)
     row = row_of(record)
@@ -85,9 +75,7 @@ def test_hostile_key(where: str) -> None:
 
 
 def test_structlog(logger: logging.Logger) -> None:
-    """
-    Events of structlog, through the wrapper it documents for the standard library, keep their context.
-    """
+    """Events of structlog, through the wrapper it documents for the standard library, keep their context."""
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign]
@@ -106,9 +94,7 @@ def test_structlog(logger: logging.Logger) -> None:
 
 @pytest.mark.parametrize("form", [lambda _: True, lambda error: error, lambda _: sys.exc_info()])
 def test_structlog_with_an_exception(form: Any) -> None:
-    """
-    What structlog was given as `exc_info` becomes the traceback: it stands in the dict, and not on the record.
-    """
+    """What structlog was given as `exc_info` becomes the traceback: it stands in the dict, and not on the record."""
     try:
         1 / 0  # noqa: B018
     except ZeroDivisionError as error:
@@ -129,9 +115,7 @@ def test_structlog_with_a_formatter() -> None:
 
 
 def test_opentelemetry_outside_of_a_span() -> None:
-    """
-    The zeros that OpenTelemetry puts into a record without a span are no trace, so they are not kept.
-    """
+    """The zeros that OpenTelemetry puts into a record without a span are no trace, so they are not kept."""
     zeros = {"otelTraceID": "0", "otelSpanID": "0", "otelTraceSampled": False, "otelServiceName": "shop"}
     ids = {"otelTraceID": "4bf92f35", "otelSpanID": "0", "otelTraceSampled": False}
 
@@ -140,9 +124,7 @@ def test_opentelemetry_outside_of_a_span() -> None:
 
 
 def test_loguru() -> None:
-    """
-    Records of loguru, given to a standard handler, keep what was bound.
-    """
+    """Records of loguru, given to a standard handler, keep what was bound."""
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign]
@@ -157,18 +139,14 @@ def test_loguru() -> None:
 
 
 def test_nested_extra_does_not_hide_attributes() -> None:
-    """
-    A nested `extra` is flattened, and what stands on the record itself goes before it.
-    """
+    """A nested `extra` is flattened, and what stands on the record itself goes before it."""
     row = row_of(make_record(extra={"user": "inner", "order": 17}, user="outer"))
 
     assert {"user": "outer", "order": 17} == attributes_of(row)
 
 
 def test_extra_that_is_no_dict() -> None:
-    """
-    An attribute named `extra` that is no dict is an attribute.
-    """
+    """An attribute named `extra` that is no dict is an attribute."""
     assert {"extra": 5} == attributes_of(row_of(make_record(extra=5)))
 
 
@@ -176,9 +154,7 @@ def test_extra_that_is_no_dict() -> None:
 
 
 def test_formatter() -> None:
-    """
-    With a formatter, the message is what it gives, without the traceback and the stack, which have their fields.
-    """
+    """With a formatter, the message is what it gives, without the traceback and the stack, which have their fields."""
     record = make_record("hello", exc_info=raised(ValueError("oops")), stack_info="Stack:")
     row = row_of(record, formatter=logging.Formatter("%(levelname)s|%(name)s|%(message)s"))
 
@@ -188,9 +164,7 @@ def test_formatter() -> None:
 
 
 def test_formatter_gives_the_traceback() -> None:
-    """
-    A formatter's `formatException` makes the traceback's text.
-    """
+    """A formatter's `formatException` makes the traceback's text."""
 
     class Short(logging.Formatter):
         def formatException(self, ei: Any) -> str:  # noqa: N802 - as in logging
@@ -203,9 +177,7 @@ def test_formatter_gives_the_traceback() -> None:
 
 @pytest.mark.parametrize("template", ["%(user)s", "%(created)q", "%(levelno)d %(message)d"])
 def test_formatter_that_raises(template: str) -> None:
-    """
-    When the formatter fails, the message is kept unformatted with the reason.
-    """
+    """When the formatter fails, the message is kept unformatted with the reason."""
     row = row_of(make_record("hello"), formatter=logging.Formatter(template, validate=False))
 
     assert row[MESSAGE].startswith("hello <not formatted: ")
@@ -214,9 +186,7 @@ def test_formatter_that_raises(template: str) -> None:
 
 @pytest.mark.parametrize("result", [Text("sub\0"), None, 5])
 def test_traceback_formatter_that_returns_no_str(result: Any) -> None:
-    """
-    What a formatter returns for a traceback becomes a str that SQLite can keep.
-    """
+    """What a formatter returns for a traceback becomes a str that SQLite can keep."""
 
     class Odd(logging.Formatter):
         def formatException(self, ei: Any) -> str:  # noqa: N802 - as in logging
@@ -229,9 +199,7 @@ def test_traceback_formatter_that_returns_no_str(result: Any) -> None:
 
 @pytest.mark.parametrize("module", ["a\0b", "\ud800", "m" * 5_000, None, 5])
 def test_exception_of_an_odd_module(module: Any) -> None:
-    """
-    The name of an exception's type is kept as SQLite can keep it, and as long as names are.
-    """
+    """The name of an exception's type is kept as SQLite can keep it, and as long as names are."""
     kind = type("OddError", (Exception,), {"__module__": module})
     row = row_of(make_record("hello", exc_info=raised(kind())))
 
@@ -242,9 +210,7 @@ def test_exception_of_an_odd_module(module: Any) -> None:
 
 @pytest.mark.parametrize("result", [None, 5, Text("sub"), b"raw"])
 def test_formatter_that_returns_no_str(result: Any) -> None:
-    """
-    What a formatter returns becomes a str.
-    """
+    """What a formatter returns becomes a str."""
 
     class Odd(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
@@ -254,9 +220,7 @@ def test_formatter_that_returns_no_str(result: Any) -> None:
 
 
 def test_traceback_formatter_that_raises() -> None:
-    """
-    A `formatException` that fails costs the traceback only, and the record is marked.
-    """
+    """A `formatException` that fails costs the traceback only, and the record is marked."""
 
     class Broken(logging.Formatter):
         def formatException(self, ei: Any) -> str:  # noqa: N802 - as in logging

@@ -50,27 +50,21 @@ class Unhashable(str):  # noqa: SLOT000 - an odd one
     ],
 )
 def test_template(msg: Any, args: tuple[Any, ...], expected: str) -> None:
-    """
-    The template is the text before its arguments, or structlog's event; whatever else was logged has none.
-    """
+    """The template is the text before its arguments, or structlog's event; whatever else was logged has none."""
     row = row_of(make_record(msg, *args))
 
     assert expected == row[SOURCE][TEMPLATE]
 
 
 def test_a_template_with_a_formatter() -> None:
-    """
-    A formatter changes what the message is, and not what it was made of.
-    """
+    """A formatter changes what the message is, and not what it was made of."""
     row = row_of(make_record("order %d paid", 7), formatter=logging.Formatter("[%(message)s]"))
 
     assert ("[order 7 paid]", "order %d paid") == (row[MESSAGE], row[SOURCE][TEMPLATE])
 
 
 def test_the_rows_of_one_template_share_their_source() -> None:
-    """
-    However different the arguments, the source is one tuple; another template of the same line has another.
-    """
+    """However different the arguments, the source is one tuple; another template of the same line has another."""
     rows = [make_row(make_record(msg, number)) for msg in ("first %d", "second %d") for number in range(3)]
 
     assert [3, 3] == [sum(row[SOURCE] is one for row in rows) for one in (rows[0][SOURCE], rows[-1][SOURCE])]
@@ -78,9 +72,7 @@ def test_the_rows_of_one_template_share_their_source() -> None:
 
 @pytest.mark.parametrize("length", [1_000, 1_001, 50_000])
 def test_a_long_template_is_cut(length: int) -> None:
-    """
-    A template takes 1,000 characters at most, and a longer one is not remembered whole.
-    """
+    """A template takes 1,000 characters at most, and a longer one is not remembered whole."""
     msg = "x" * length + "%s"
     row = row_of(make_record(msg, 1))
 
@@ -104,9 +96,7 @@ def test_made_up_templates_of_a_call_site() -> None:
 
 
 def test_the_templates_of_a_process_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Call sites that are made up cannot bring more templates than a process may have.
-    """
+    """Call sites that are made up cannot bring more templates than a process may have."""
     monkeypatch.setattr(row_module, "_INTERNED", 50)
     rows = [make_row(make_record(f"{n} %s", 1, name=f"app.{n}", lineno=n)) for n in range(500) for _ in range(2)]
 
@@ -115,9 +105,7 @@ def test_the_templates_of_a_process_are_bounded(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_template_stands_in_the_file_once(tmp_path) -> None:
-    """
-    The file has each template once, with its call site, and structlog's event among them.
-    """
+    """The file has each template once, with its call site, and structlog's event among them."""
     path = tmp_path / "app-log.db"
     logger = logging.Logger("shop")  # noqa: LOG001 - of this test alone
     logger.addHandler(handler := SQLiteHandler(path))

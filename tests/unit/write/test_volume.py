@@ -26,9 +26,7 @@ from batches import gap, numbered, read, row, write
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> int:
-    """
-    Fold as soon as this many rows stand behind the mark.
-    """
+    """Fold as soon as this many rows stand behind the mark."""
     monkeypatch.setattr(volume, "FOLD_ROWS", 7)
     return 7
 
@@ -44,16 +42,12 @@ SELECT hour, logger, levelno, records, bytes FROM volume WHERE records ORDER BY 
 
 
 def folded(writer: Writer) -> int:
-    """
-    Return how many rows the table behind the view has.
-    """
+    """Return how many rows the table behind the view has."""
     return int(read(writer, "SELECT ifnull(sum(records), 0) FROM volume_folded")[0][0])
 
 
 def is_exact(writer: Writer) -> bool:
-    """
-    Tell whether the view has what the rows add up to.
-    """
+    """Tell whether the view has what the rows add up to."""
     return read(writer, COUNTED_BY_ROW) == read(writer, COUNTED_BY_VOLUME)
 
 
@@ -102,9 +96,7 @@ def test_a_commit_is_few_statements(writer: Writer, rows: int, expected: int) ->
 
 
 def test_volume_is_exact_after_each_commit(make_writer: Callable[[], Writer], few: int) -> None:
-    """
-    Volume is that of the rows after each commit of two writers, and few rows stand behind the mark.
-    """
+    """Volume is that of the rows after each commit of two writers, and few rows stand behind the mark."""
     writers = [make_writer(), make_writer()]
     for writer in writers:
         write(writer, "first")
@@ -120,9 +112,7 @@ def test_volume_is_exact_after_each_commit(make_writer: Callable[[], Writer], fe
 
 
 def fail_at(writer: Writer, start: str) -> None:
-    """
-    Have the statement that begins with this fail, until `None` is set.
-    """
+    """Have the statement that begins with this fail, until `None` is set."""
     assert writer.file.connection is not None
 
     def authorize(action: int, table: str | None, *_: Any) -> int:
@@ -135,9 +125,7 @@ def fail_at(writer: Writer, start: str) -> None:
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("table", ["volume_folded", "marks"])
 def test_a_fold_that_fails_counts_nothing_twice(writer: Writer, table: str) -> None:
-    """
-    When the table was written and the mark could not be moved, neither is in the file, nor are the rows.
-    """
+    """When the table was written and the mark could not be moved, neither is in the file, nor are the rows."""
     writer.write(Commit(numbered(0, 6)))
     fail_at(writer, table)
     with pytest.raises(sqlite3.DatabaseError):
@@ -151,9 +139,7 @@ def test_a_fold_that_fails_counts_nothing_twice(writer: Writer, table: str) -> N
 
 
 def test_rows_are_folded_before_they_are_deleted(make_writer: Callable[..., Writer]) -> None:
-    """
-    What retention deletes stays in volume, though no commit had folded it.
-    """
+    """What retention deletes stays in volume, though no commit had folded it."""
     writer = make_writer(limits=Limits(max_rows=10))
     writer.write(Commit(numbered(0, 100)))
     before = read(writer, COUNTED_BY_VOLUME)
@@ -167,9 +153,7 @@ def test_rows_are_folded_before_they_are_deleted(make_writer: Callable[..., Writ
 
 @pytest.mark.usefixtures("few")
 def test_a_row_whose_source_is_gone_is_counted(writer: Writer) -> None:
-    """
-    In a file that was changed by hand a row may refer to no source. It stops no fold, and so no commit.
-    """
+    """In a file that was changed by hand a row may refer to no source. It stops no fold, and so no commit."""
     write(writer, "one")
     read(writer, "DELETE FROM sources")
     writer.write(Commit(numbered(0, 10)))
@@ -178,9 +162,7 @@ def test_a_row_whose_source_is_gone_is_counted(writer: Writer) -> None:
 
 
 def test_totals_of_drops(writer: Writer) -> None:
-    """
-    Totals by cause and level add up over gaps, and never fall: counters that a program exports are made of them.
-    """
+    """Totals by cause and level add up over gaps, and never fall: counters that a program exports are made of them."""
     for count in (1, 2):
         writer.write(Commit([row("m")], [gap(1, count), gap(1, 5, key=("bytes_full", 10, "db"))]))
     read(writer, "DELETE FROM drops")
@@ -190,9 +172,7 @@ def test_totals_of_drops(writer: Writer) -> None:
 
 
 def test_totals_of_made_up_levels_are_bounded(writer: Writer) -> None:
-    """
-    After 1,000 lines the drops of further levels count under level 0.
-    """
+    """After 1,000 lines the drops of further levels count under level 0."""
     for number in range(1, 1_003):
         writer.write(Commit([], [gap(0, key=("queue_full", number, "app"))]))
     writer.write(Commit([], [gap(0, key=("queue_full", 7, "app"))]))

@@ -30,9 +30,7 @@ TABLES = ["records", "sources", "processes", "drops", "volume_folded", "marks", 
 
 
 def everything(path: Path) -> dict[str, list[Any]]:
-    """
-    Read all tables, as another program would.
-    """
+    """Read all tables, as another program would."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in TABLES}
 
@@ -83,9 +81,7 @@ def test_full_disk(writer: Writer, path: Path) -> None:
 
 
 def test_ids_of_a_failed_transaction_are_none(writer: Writer) -> None:
-    """
-    Ids that were learnt in a transaction that failed are forgotten: they may be another source's by now.
-    """
+    """Ids that were learnt in a transaction that failed are forgotten: they may be another source's by now."""
     writer.file.open()
     read(writer, f"PRAGMA max_page_count = {pragma(writer, 'page_count')}")
     large = [row("x" * 50_000, name="lost", threadName="lost")]
@@ -102,9 +98,7 @@ def test_ids_of_a_failed_transaction_are_none(writer: Writer) -> None:
 def test_interrupted_commit(
     writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    """
-    Whatever comes in between, nothing of the batch is written and no transaction stays open.
-    """
+    """Whatever comes in between, nothing of the batch is written and no transaction stays open."""
     write(writer, "before")
     before = everything(path)
 
@@ -150,9 +144,7 @@ def test_lock_is_taken_at_the_beginning(writer: Writer, path: Path, monkeypatch:
 
 @pytest.mark.parametrize("bad", [[0], [2], [4], [0, 4], [1, 2, 3], [0, 1, 2, 3, 4]])
 def test_bad_row_costs_that_row_only(writer: Writer, bad: list[int]) -> None:
-    """
-    Rows that SQLite refuses are named, and the rest is written in order, gaps where they are.
-    """
+    """Rows that SQLite refuses are named, and the rest is written in order, gaps where they are."""
     refuse(writer)
     rows = [row("bad" if number in bad else f"{number}") for number in range(5)]
 
@@ -179,9 +171,7 @@ def test_bad_row_costs_that_row_only(writer: Writer, bad: list[int]) -> None:
     ids=["integer", "surrogate", "null", "time", "object"],
 )
 def test_row_that_breaks_the_contract(writer: Writer, field: int, value: Any) -> None:
-    """
-    A row that should not exist costs itself, should a defect of ours make one.
-    """
+    """A row that should not exist costs itself, should a defect of ours make one."""
     broken: list[Any] = list(row())
     broken[field] = value
 
@@ -191,9 +181,7 @@ def test_row_that_breaks_the_contract(writer: Writer, field: int, value: Any) ->
 
 
 def test_rows_of_a_thread_that_is_not_the_writers(writer: Writer) -> None:
-    """
-    Which thread commits may change from call to call.
-    """
+    """Which thread commits may change from call to call."""
     write(writer, "main")
     thread = threading.Thread(target=write, args=(writer, "other"))
     thread.start()

@@ -94,9 +94,7 @@ TEXTS = st.text(st.sampled_from("ab ,;\"'\r\n\t\x1a\x0b\x0c\x85\u2028\ufeff=+-@|
 
 
 def readers(path):
-    """
-    Read a file of CSV with each reader that is installed: Python's, pyarrow's, DuckDB's.
-    """
+    """Read a file of CSV with each reader that is installed: Python's, pyarrow's, DuckDB's."""
     with open(path, encoding="utf-8", newline="") as file:
         yield "csv", [(row["message"], row["exc_text"], row["logger"]) for row in csv.DictReader(file)]
     with contextlib.suppress(ImportError):

@@ -28,9 +28,7 @@ SELECT (:now - :count + n) * 1000000, 20, 1, 1, printf('%500d', n) FROM numbers
 
 @pytest.fixture
 def prune(path, clock, monkeypatch):
-    """
-    Run the command: `prune("--max-rows", "5")`. Time passes only when it sleeps.
-    """
+    """Run the command: `prune("--max-rows", "5")`. Time passes only when it sleeps."""
     monkeypatch.delenv("SQLITE_LOG_DB", raising=False)
 
     def prune(*arguments, file=path):
@@ -42,9 +40,7 @@ def prune(path, clock, monkeypatch):
 
 @pytest.fixture
 def log(path):
-    """
-    A log of so many rows, the newest of now, a second apart: `log(count)`.
-    """
+    """A log of so many rows, the newest of now, a second apart: `log(count)`."""
 
     def log(count, *, auto_vacuum=True):
         SQLiteHandler(path).close()
@@ -61,9 +57,7 @@ def log(path):
 
 @pytest.fixture
 def held_wal(path):
-    """
-    A reader that holds a snapshot over the `with` block, and something in the WAL behind it.
-    """
+    """A reader that holds a snapshot over the `with` block, and something in the WAL behind it."""
 
     @contextlib.contextmanager
     def held_wal():
@@ -418,9 +412,7 @@ def test_a_reader_keeps_a_file_from_being_written_anew(prune, log, path, held_wa
 
 
 class Terminal:
-    """
-    A stream that says it is a terminal, or that it is none.
-    """
+    """A stream that says it is a terminal, or that it is none."""
 
     def __init__(self, *, terminal):
         self.terminal = terminal

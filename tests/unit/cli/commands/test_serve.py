@@ -17,9 +17,7 @@ from sqlite_log_handler.serve import server
 
 @pytest.fixture
 def asked(monkeypatch):
-    """
-    Return what the server is asked to do, without doing it.
-    """
+    """Return what the server is asked to do, without doing it."""
     found = {}
     monkeypatch.setattr(server, "run", lambda paths, **options: found.update(paths=paths, **options))
     return found

@@ -13,9 +13,7 @@ from command_line import record
 
 @pytest.fixture
 def hundred(make_handler, path):
-    """
-    A log of 100 rows, `0` to `99`, in which every tenth is an error.
-    """
+    """A log of 100 rows, `0` to `99`, in which every tenth is an error."""
     handler = make_handler()
     for number in range(100):
         handler.handle(record(str(number), 40 if number % 10 == 0 else 20, f"shop.{number % 3}", seconds=number))
@@ -24,9 +22,7 @@ def hundred(make_handler, path):
 
 
 def numbers(*ranges):
-    """
-    Return the lines of these ranges, with a line between two of them.
-    """
+    """Return the lines of these ranges, with a line between two of them."""
     lines = []
     for begin, end in ranges:
         lines += [*(["--"] if lines else []), *map(str, range(begin, end + 1))]

@@ -32,9 +32,7 @@ SELECT :created + n * :step, 20, :source, 1, printf('%' || :width || 'd', n) FRO
 
 
 class Log:
-    """
-    A log that is filled by SQL, with a pruner on a clock moved by hand.
-    """
+    """A log that is filled by SQL, with a pruner on a clock moved by hand."""
 
     def __init__(self, path: Path, clock: Clock, said: list[str]) -> None:
         self.path = str(path)
@@ -50,22 +48,16 @@ class Log:
         self.connection.execute("INSERT INTO processes VALUES (1, 'host', 1, 'MainProcess', 0, 'app')")
 
     def fill(self, count: int, *, age: float = 0, step: float = 0, width: int = 1, source: int = 1) -> None:
-        """
-        Add rows, the first of that age in seconds, each `step` seconds younger than the one before.
-        """
+        """Add rows, the first of that age in seconds, each `step` seconds younger than the one before."""
         values = {"created": round((NOW - age - step) * 1e6), "step": round(step * 1e6)}
         self.connection.execute(INSERT, {"count": count, "width": width, "source": source, **values})
 
     def pruner(self, **limits: Any) -> Pruner:
-        """
-        Make a pruner.
-        """
+        """Make a pruner."""
         return Pruner(self.path, Limits(**limits), say=self.said.append, now=lambda: self.wall, clock=self.clock)
 
     def prune(self, pruner: Pruner, **options: Any) -> int:
-        """
-        Prune until there is nothing more to do; return the number of steps.
-        """
+        """Prune until there is nothing more to do; return the number of steps."""
         steps = 1
         while pruner.step(self.connection, **options) == 0:
             steps += 1
@@ -73,9 +65,7 @@ class Log:
         return steps
 
     def no_room(self, pruner: Pruner) -> str | None:
-        """
-        Make room for a commit; return why there is none.
-        """
+        """Make room for a commit; return why there is none."""
         try:
             pruner.make_room(self.connection)
         except NoRoom as error:
@@ -83,46 +73,34 @@ class Log:
         return None
 
     def ask(self, sql: str, *parameters: object) -> list[Any]:
-        """
-        Query the log.
-        """
+        """Query the log."""
         return self.connection.execute(sql, parameters).fetchall()
 
     @property
     def ids(self) -> list[int]:
-        """
-        The ids that are left.
-        """
+        """The ids that are left."""
         return [row for (row,) in self.ask("SELECT id FROM records ORDER BY id")]
 
     @property
     def rows(self) -> tuple[int, int, int]:
-        """
-        First id, last id, count.
-        """
+        """First id, last id, count."""
         return self.ask("SELECT min(id), max(id), count(*) FROM records")[0]
 
     @property
     def taken(self) -> int:
-        """
-        Bytes of file and WAL.
-        """
+        """Bytes of file and WAL."""
         return sum(os.stat(self.path + end).st_size for end in ("", "-wal"))
 
 
 @pytest.fixture
 def said() -> list[str]:
-    """
-    What the operator was told.
-    """
+    """What the operator was told."""
     return []
 
 
 @pytest.fixture
 def log(path: Path, clock: Clock, said: list[str]) -> Iterator[Log]:
-    """
-    The log of the test.
-    """
+    """The log of the test."""
     log = Log(path, clock, said)
 
     yield log
@@ -133,9 +111,7 @@ def log(path: Path, clock: Clock, said: list[str]) -> Iterator[Log]:
 
 @pytest.fixture
 def reader(path: Path) -> Iterator[Callable[[], sqlite3.Connection]]:
-    """
-    Hold a snapshot: `reader()`; closing what it returns lets go of it.
-    """
+    """Hold a snapshot: `reader()`; closing what it returns lets go of it."""
     with contextlib.ExitStack() as stack:
 
         def hold() -> sqlite3.Connection:

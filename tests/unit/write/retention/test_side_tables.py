@@ -15,9 +15,7 @@ from sqlite_log_handler._write.writer import Writer
 
 @pytest.fixture
 def few_lines(monkeypatch):
-    """
-    Keep 10 lines only.
-    """
+    """Keep 10 lines only."""
     monkeypatch.setattr("sqlite_log_handler._write.retention.limits._LINES", (10, 10))
     monkeypatch.setattr(side_tables, "_ROWS_PER_LINE", 1)
 
@@ -131,9 +129,7 @@ def test_the_newest_prunes_are_kept(log, few_lines):
 
 
 def sources(log, count: int) -> None:
-    """
-    Make sources 2, 3, ...
-    """
+    """Make sources 2, 3, ..."""
     log.connection.executemany(
         "INSERT INTO sources VALUES (?, ?, '/app.py', 1, 'main', '')", [(n, f"app.{n}") for n in range(2, count + 1)]
     )
@@ -210,9 +206,7 @@ def test_what_was_found_in_use_in_another_file_is_forgotten(log, few_lines, monk
 
 
 def overflow(log, start: int, count: int, width: int = 60) -> None:
-    """
-    Log a row of each of so many loggers, whose names are so long; half of them also drop one.
-    """
+    """Log a row of each of so many loggers, whose names are so long; half of them also drop one."""
     numbers = range(start, start + count)
     names = [f"{number:0{width}}" for number in numbers]
     log.connection.execute("BEGIN")
@@ -259,9 +253,7 @@ def test_many_loggers_do_not_push_out_the_rows(log, width, count, rows, most, li
 
 
 def without_rows(log, count: int, width: int) -> None:
-    """
-    Take the place of all rows, as such a program once did.
-    """
+    """Take the place of all rows, as such a program once did."""
     overflow(log, 2, count, width)
     log.connection.execute("DELETE FROM records")
     log.connection.execute("VACUUM")
