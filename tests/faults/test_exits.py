@@ -27,12 +27,12 @@ BEGIN = """
         log(10)
 """
 
-ALL, COMMITTED = "everything", "what was committed"
+ALL, COMMITTED = "everything", "the committed records"
 
 # The line of the table: what is kept, the exit status, what is on stderr, and the program.
 EXITS = {
     "the program comes to its end": (ALL, 0, "", "pass"),
-    "an exception that nobody catches": (ALL, 1, ".*ValueError: over\n", "raise ValueError('over')"),
+    "an exception that the program does not catch": (ALL, 1, ".*ValueError: over\n", "raise ValueError('over')"),
     "`sys.exit()`": (ALL, 3, "", "sys.exit(3)"),
     "`sys.exit()` in a thread": (ALL, 0, "", "t = threading.Thread(target=sys.exit); t.start(); t.join()"),
     # Started in the background by a shell, a program ignores SIGINT, and inherits that to its children.

@@ -132,7 +132,8 @@ def test_a_look_that_fails_leaves_no_connection(path, make_handler, monkeypatch)
 
 SYSTEM_CALLS = """
     import ctypes, errno
-    logging.handlers.QueueListener.start = lambda self: None
+    from sqlite_log_handler._write.listener import RecordListener
+    RecordListener._start_thread = lambda self, thread: None  # this thread commits
     shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
     code, lasting = getattr(errno, arguments[0]), int(arguments[1])
     now = [1000.0]
@@ -257,7 +258,8 @@ def test_the_disk_is_full(run, contents):
         import resource
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         handler = SQLiteHandler(path, capacity=1000, reserve=0, fair_share=1)
-        logging.handlers.QueueListener.start = lambda self: None
+        from sqlite_log_handler._write.listener import RecordListener
+        RecordListener._start_thread = lambda self, thread: None  # this thread commits
         now = [0.0]
         handler.listener._clock = lambda: now[0]
         logger.addHandler(handler)

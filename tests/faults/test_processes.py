@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -258,7 +260,9 @@ def test_a_child_that_gives_up_its_rights(run, tmp_path):
 
     What the child logs waits, the reason stands in `last_error`, and at the end it is dropped and counted.
     """
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder == Path(tempfile.gettempdir()):
+            break
         folder.chmod(0o755)
     run(
         """
