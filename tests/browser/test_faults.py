@@ -4,6 +4,7 @@ The page on a bad day: files that change under it, hostile text, narrow and wide
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -120,6 +121,24 @@ def test_a_log_that_is_damaged_and_mended(tmp_path, write, serve, open_tab):
     path.write_bytes(sound)
     one_row(path, write, "mended")
     tab.wait_for_line("mended")
+    tab.page.locator("#notice.bad").wait_for(state="detached")
+
+
+def test_a_log_that_is_locked(tmp_path, write, serve, open_tab):
+    """While another process keeps everybody out of the log, the page says so; then it goes on by itself."""
+    path = tmp_path / "app.db"
+    logger = one_row(path, write, "before")
+    logger.handlers[0].close()
+    tab = open_tab(serve(path))
+    tab.wait_for_line("before")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as other:
+        assert ("delete",) == other.execute("PRAGMA journal_mode = DELETE").fetchone()  # a WAL holds up no reader
+        other.execute("BEGIN EXCLUSIVE")
+        tab.page.locator("#notice.bad", has_text="another process keeps everybody out").wait_for()
+        assert ["before"] == tab.lines()
+
+    one_row(path, write, "after")
+    tab.wait_for_line("after")
     tab.page.locator("#notice.bad").wait_for(state="detached")
 
 

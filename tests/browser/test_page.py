@@ -154,7 +154,28 @@ def test_filters_are_chips_and_stand_in_the_address(shop, serve, open_tab):
     tab.page.go_back()
     tab.wait_until("document.querySelectorAll('.chip').length === 1")
     tab.page.locator(".chip button").click()
+    tab.wait_until("document.querySelectorAll('.chip').length === 0")
+    tab.page.keyboard.press("Escape")
+    tab.page.keyboard.press("End")
     tab.wait_for_line("order 3000")
+
+
+def test_an_open_row_stays_open(shop, serve, open_tab, write):
+    """A row that is open and selected stays so while rows come and filters change; its loggers above filter too."""
+    tab = open_tab(serve(shop))
+    tab.wait_for_line("order 3000")
+    tab.page.locator("#rows .row", has_text="order 2990 ").click()
+    tab.page.locator("#side .message", has_text="order 2990 ").wait_for()
+    write(shop).info("new")
+    tab.page.get_by_label("Only below shop", exact=True).click()
+    tab.wait_until("document.querySelectorAll('.chip').length === 1")
+    tab.page.select_option("#level", "WARNING")
+    tab.wait_until("location.search.includes('level=WARNING')")
+    tab.wait_for_line("order 2900")
+
+    assert "order 2990 paid" == tab.page.locator("#side .message").text_content()
+    tab.page.select_option("#level", "")
+    tab.page.locator("#rows .row[aria-selected=true]", has_text="order 2990 ").wait_for()
 
 
 @pytest.mark.parametrize(

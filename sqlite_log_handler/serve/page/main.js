@@ -217,7 +217,7 @@ function search() {
   const wanted = by("regex").getAttribute("aria-pressed") === "true" ? "grep" : "text";
   if (text === address.valueOf(wanted)) return;
   const others = state.filters.filter(([name]) => !["text", "grep"].includes(name));
-  address.change({ filters: text ? [...others, [wanted, text]] : others, row: null });
+  address.change({ filters: text ? [...others, [wanted, text]] : others });
 }
 by("query").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(search, 300); });
 by("search").addEventListener("submit", (event) => { event.preventDefault(); search(); });
@@ -226,7 +226,7 @@ by("regex").addEventListener("click", () => {
   by("regex").setAttribute("aria-pressed", String(regexWanted));
   const text = by("query").value;
   const others = state.filters.filter(([name]) => !["text", "grep"].includes(name));
-  if (text) address.change({ filters: [...others, [regexWanted ? "grep" : "text", text]], row: null });
+  if (text) address.change({ filters: [...others, [regexWanted ? "grep" : "text", text]] });
 });
 by("level").addEventListener("change", () => address.set("level", by("level").value));
 by("zone").addEventListener("click", () => {

@@ -33,6 +33,12 @@ function fact(label, shown, name, value) {
     element("td", {}, name ? choices(name, value ?? shown, label) : null));
 }
 
+// The loggers above one, the nearest first: a filter for one of them is for all below it.
+function ancestors(logger) {
+  const parts = logger.split(".");
+  return parts.slice(1).map((_, at) => parts.slice(0, parts.length - 1 - at).join(".")).slice(0, 4);
+}
+
 // A traceback, each frame but the last folded to its first line.
 function traceback(text) {
   const box = element("div");
@@ -73,6 +79,7 @@ export async function showRow(body, id, { utc, pattern, say, onContext, signal }
       fact("time", moment(row.created_us, utc)),
       fact("level", `${row.level}${row.level.startsWith("Level") ? "" : ` (${row.levelno})`}`, "level", row.levelno),
       fact("logger", row.logger, "logger"),
+      ...ancestors(row.logger).map((name) => fact("below", name, "logger")),
       fact("call site", `${source} ${row.func}`, "source", source),
       fact("exception", row.exc_type, "exception"),
       fact("thread", row.thread_name ?? row.thread, "thread"),

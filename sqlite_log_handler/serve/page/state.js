@@ -58,19 +58,20 @@ read();
 
 export function valueOf(name) { return state.filters.find(([known]) => known === name)?.[1] ?? ""; }
 
+// An open row stays open over a change of filters, and the list stays beside it.
 export function set(name, value) {
   const others = state.filters.filter(([known]) => known !== name);
-  change({ filters: value === "" || value == null ? others : [...others, [name, String(value)]], row: null });
+  change({ filters: value === "" || value == null ? others : [...others, [name, String(value)]] });
 }
 
 export function add(name, value) {
   value = String(value);
   if (!REPEATED.has(name)) return set(name, value);
   if (state.filters.some(([known, other]) => known === name && other === value)) return;
-  change({ filters: [...state.filters, [name, value]], row: null });
+  change({ filters: [...state.filters, [name, value]] });
 }
 
-export function remove(index) { change({ filters: state.filters.filter((_, at) => at !== index), row: null }); }
+export function remove(index) { change({ filters: state.filters.filter((_, at) => at !== index) }); }
 
 export function only(name, value) { add(name, name === "level" ? `${value}..${value}` : value); }
 
