@@ -24,6 +24,7 @@ _SHOWN_CHARACTERS: Final = 500
 _MOST_ROWS: Final = 2_000
 _MOST_BUCKETS: Final = 500
 _MOST_GROUPS: Final = 1_000
+_DEEPEST: Final = 110
 # Runs that are told by their number; for each one the row is asked once.
 _RUNS: Final = 20
 # Whole numbers up to which JavaScript is exact.
@@ -108,9 +109,17 @@ def row(log: LogReader, query: Query) -> Answer:
         message = f"there is no row {id_}: retention deleted it, or it was never there"
         raise UnknownRowError(message)
     values = found._asdict()
-    values["extra"] = found.extra or None
+    extra = found.extra
+    # Deeper than any that a handler writes: the page shows its text.
+    values["extra"] = extra if extra and _is_within(extra, _DEEPEST) else None
     values["run"] = _run_of(log, found.id)
     return {**values, "text": "\n".join(_text_of(found))}
+
+
+def _is_within(value: Any, depth: int) -> bool:
+    """Tell whether lists and dicts are nested no deeper than that."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth > 0 and all(_is_within(one, depth - 1) for one in inner)
 
 
 def _run_of(log: LogReader, id_: int) -> int | None:

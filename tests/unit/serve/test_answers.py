@@ -172,6 +172,19 @@ def test_what_cannot_be_understood(get, question, parameters, message):
     assert message in get(question, status=400, **parameters)["error"]
 
 
+@pytest.mark.parametrize(("depth", "kept"), [(100, True), (400, False), (100_000, False)])
+def test_attributes_that_are_nested_deep(get, shop, depth, kept):
+    """What a handler writes is an object; what is nested deeper, in a file from elsewhere, is its text."""
+    text = '{"a":' * depth + "1" + "}" * depth
+    with sqlite3.connect(shop) as connection:
+        connection.execute("UPDATE records SET attributes = ? WHERE id = 3", (text,))
+    connection.close()
+
+    row = get("rows/3")
+
+    assert (text, kept) == (row["attributes"], row["extra"] is not None)
+
+
 def test_numbers_that_a_browser_would_round(get, shop):
     """Whole numbers beyond 2**53 reach the browser as text: it would round them."""
     with sqlite3.connect(shop) as connection:
