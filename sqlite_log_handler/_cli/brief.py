@@ -199,7 +199,7 @@ def _size(lines: Iterable[str]) -> int:
 
 
 def _line(text: str, most: int = _LINE) -> str:
-    """Make one line of a text, of so many bytes at most."""
+    """Make one line of a text, of at most that many bytes."""
     line = printable(" ".join(text.splitlines()))
     if len(line.encode()) <= most:
         return line

@@ -6,8 +6,8 @@ Nothing here knows HTTP, OTLP or the time: the spools, what encodes, what sends,
 Guarantees
 ==========
 
-- A cursor moves only after the receiver has answered for all rows up to it. Whoever is killed in between sends one
-  batch again.
+- A cursor moves only after the receiver has answered for all rows up to it. A process that is killed in between
+  sends one batch again.
 - One request is under way at a time, and one batch is in memory.
 - While the receiver is away nothing is read but the batch that it did not take, and nothing is written.
 - A row that the receiver refuses for itself costs that row only, and only when the receiver takes others.
@@ -33,7 +33,7 @@ _LONGEST_DELAY = 3600.0
 # A quarter of a second each. A program that logs as fast as it can holds the write lock nearly all the time.
 _LOCK_ATTEMPTS = 20
 
-# So many rows refused one after the other, and none taken: it is the receiver that is wrong, and not the rows.
+# After this many rows refused one after the other, and none taken, the receiver is wrong and not the rows.
 _REFUSED_AT_FIRST = 10
 
 # Rows of one request are collected for so long when they come one by one, as by OpenTelemetry's SDK: a fleet whose
@@ -110,7 +110,7 @@ class Delivery:
         encode: Makes the body of a request from rows of a batch.
         send: Sends a body, and gives the answer; raises nothing.
         clock: Tells seconds, from any beginning.
-        wait: Waits so many seconds.
+        wait: Waits this number of seconds.
         say: Called with a line for the operator.
         follow: Go on for ever, and give up never.
         batch_rows: Rows in a request at most.

@@ -247,7 +247,7 @@ class Spool:
         if identity is None:
             return None
         with self._lock.hold(_LOCK_SECONDS):
-            # Whoever opens a file first rolls back what a killed process has left.
+            # The first process that opens a file rolls back what a killed one has left.
             return self._connect(self._lock.follow(_LOCK_SECONDS), identity)
 
     def _connect(self, real: str, identity: tuple[int, int]) -> sqlite3.Connection | None:

@@ -170,7 +170,7 @@ def _header_of(connection: sqlite3.Connection) -> tuple[int, int, int]:
 
 def require_schema(connection: sqlite3.Connection, path: str) -> None:
     """
-    Refuse a file in which something else stands in the place of a table of ours: what SQLite would run in a view, a
+    Refuse a file in which something else stands in the place of a table of a log: what SQLite would run in a view, a
     virtual table, a generated column or an index, the file could choose.
 
     It looks at the text of each object, because SQLite makes the object of nothing else.

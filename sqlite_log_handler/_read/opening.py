@@ -1,5 +1,5 @@
 """
-Open a log for reading, whoever made the file and whatever is in it.
+Open a log for reading: one of this package, or a file from elsewhere that may be hostile.
 
 - Nothing is written: the file is opened read-only, and no query can change it.
 - Nothing in the file is run: its tables have to be those of a log, word for word, before a row is read.
@@ -118,7 +118,7 @@ def open_log(path: str, *, timeout: float = 5.0) -> Opened:
     Raises:
         MissingFileError: There is no such file.
         EmptyFileError: No log was written to it yet.
-        ForeignFileError: It is no log of ours.
+        ForeignFileError: It is not a log of this package.
         NewerSchemaError: It is ours, but made by a newer version.
         LogFileError: It cannot be read; the class says why.
     """

@@ -208,7 +208,7 @@ class LogReader:
         Yield the rows that match, in the order in which they were committed, as far as there are any now.
 
         Args:
-            newest: So many of the newest ones only; 0 or more.
+            newest: At most this number of rows, the newest ones; 0 or more.
             reverse: The newest one first.
             filters: See the class.
         """

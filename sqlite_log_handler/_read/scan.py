@@ -6,8 +6,8 @@ Theory of operation
 
 A statement that is not finished holds a snapshot, and while it is held the writer's WAL cannot be written back: it
 grows for as long as somebody reads. So nothing here leaves a statement open. Ids are walked in spans, each statement
-reads one span at most, and its rows are all fetched before the first is handed out, `BATCH` of them at most. Whoever
-takes an hour over a log, or pipes it into a pager and goes home, holds up nobody.
+reads one span at most, and its rows are all fetched before the first is handed out, `BATCH` of them at most. So a
+reader that takes an hour over a log, or pipes it into a pager and goes home, holds up no writer.
 
 Between two statements the writer commits and retention deletes. Ids only rise, and are never given twice, so walking
 by id neither skips a row nor returns one twice; what is pruned meanwhile is not returned.

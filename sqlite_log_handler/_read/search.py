@@ -94,7 +94,8 @@ _SHORTEST_LITERAL: Final = 2
 # Letters that have a third form beside capital and small one in Unicode: a dotless i, a long s, the Kelvin sign. Python
 # takes them for the same when it ignores case, LIKE does not.
 _OTHER_CASES: Final = re.compile("[iksIKS]|[^\x00-\x7f]")
-# One piece of a pattern: what is not understood, an escape, a class, any other character. And what repeats a piece.
+# One piece of a pattern: a construct that this does not read, an escape, a class, any other character. And then what
+# repeats a piece.
 _PIECE: Final = re.compile(
     r"(?P<unknown>[()]|\\[xuUN0-9])|(?P<escape>\\.)|(?P<class>\[\^?\]?(?:\\.|[^\]\\])*\])|(?P<other>.)", re.DOTALL
 )

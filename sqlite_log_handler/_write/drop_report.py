@@ -4,7 +4,7 @@ The warning about drops: written for the database at each tick, and sent to the 
 Theory of operation
 ===================
 
-Other handlers are foreign code: a paused terminal or a dead log host can hold whoever calls them for ever. So the
+Other handlers are foreign code: a paused terminal or a dead log host can hold its caller for ever. So the
 thread that commits never calls them. `make` leaves the warning for a thread of its own, the reporter, which is started
 when there is one to send, and ends when there is none. While a handler holds the reporter, later drops are added to
 the one warning that waits. So the deltas of all warnings still add up to `dropped_total`.

@@ -116,7 +116,7 @@ class SQLiteHandler(logging.Handler):
     Raises:
         TypeError, ValueError: An option is of the wrong kind, or out of range.
         FileNotFoundError, IsADirectoryError: `filename` leads nowhere, or to a directory.
-        ForeignFileError, NewerSchemaError: The file is not a log of ours, or too new. It was left as it is.
+        ForeignFileError, NewerSchemaError: The file is not a log of this package, or too new. It was left as it is.
     """
 
     # Post-mortem of an unbounded channel that grew to 26 GB: 100,000 entries, 100 ms or 10,000 entries a transaction.

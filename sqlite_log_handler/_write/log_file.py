@@ -306,7 +306,7 @@ class LogFile:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         if not is_ours(connection, self.path):
-            # Whoever looks at the file finds in its first page that it is a log, and need not read a WAL.
+            # A process that looks at the file finds in its first page that it is a log, and need not read a WAL.
             connection.execute("PRAGMA journal_mode = DELETE").fetchone()
             # Before the first table, and before WAL: afterwards it is ignored (https://sqlite.org/pragma.html).
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -399,7 +399,7 @@ class LogFile:
                 self._close()
 
     def _move_aside(self, why: object) -> None:
-        """Keep a corrupt file for whoever can mend it, and start anew at the next commit."""
+        """Keep a corrupt file, which a person may be able to mend, and start anew at the next commit."""
         self._close()
         suffix = time.strftime(".corrupt-%Y%m%dT%H%M%SZ", time.gmtime())
         while os.path.exists(self.real + suffix):

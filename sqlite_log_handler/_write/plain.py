@@ -4,7 +4,7 @@ Plain values: what SQLite and JSON take, made of anything that a program logs.
 A text is an exact `str` that encodes to UTF-8 and has no NUL in it. An attribute is what JSON knows. A value that JSON
 does not know becomes the text that shows it, and one that cannot be shown becomes a marker.
 
-A value costs what is kept of it, in time and in memory. Whoever asks says how many bytes there is room for, and nothing
+A value costs what is kept of it, in time and in memory. The caller says how many bytes there is room for, and nothing
 here looks at more of a text, a list or a dict than fits. What the program's own code makes, such as the result of a
 `__str__`, is as large as that code makes it.
 """

@@ -87,8 +87,8 @@ MAX_RECORD_BYTES = 64 * 1024
 _MAX_SECONDS = 9e12
 _MAX_SQUARE = _MAX_SECONDS * _MAX_SECONDS
 
-# The name of a thread stands in each row of the file, though only once in memory. One of so many bytes takes no more in
-# the file than what is counted for a row in any case; a longer one is counted in each row.
+# The name of a thread stands in each row of the file, though only once in memory. Up to this many bytes are
+# within what is counted for every row; a longer name is counted in each row.
 _SHORT_NAME = 128
 
 # A program has some thousand call sites at most; made-up logger names must not make the process grow.
@@ -152,8 +152,8 @@ def make_row(
     """
     message = None
     try:
-        # The common record, in as few steps as can be (docs/performance.md has what each costs). What is not there, or
-        # is something else than this expects, goes the long way.
+        # The common record, in as few steps as can be (docs/performance.md has what each costs). A record with a part
+        # that is missing, or is not what this expects, goes the long way.
         if (
             formatter is None
             and type(record) is LogRecord

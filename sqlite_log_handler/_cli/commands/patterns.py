@@ -28,7 +28,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only patterns that no record before has; a run is a number as for --run, 0 for the last",
     )
     parser.add_argument(
-        "-n", "--lines", type=arguments.count, default=20, metavar="N", help="so many, or all (default: 20)"
+        "-n", "--lines", type=arguments.count, default=20, metavar="N", help="how many, or all (default: 20)"
     )
     arguments.add_json(parser)
     arguments.add_utc(parser)

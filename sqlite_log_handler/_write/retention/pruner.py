@@ -393,7 +393,7 @@ def _last_old(connection: sqlite3.Connection, now: float, max_age: float, end: i
 
 def look(connection: sqlite3.Connection, path: str, chunk_rows: int = 64) -> State:
     """
-    Look at a log, by SQLite and `os.stat` only: whoever opens and closes its files drops SQLite's locks.
+    Look at a log, by SQLite and `os.stat` only: to open and close its files would drop SQLite's locks.
 
     Args:
         connection: Of the log.

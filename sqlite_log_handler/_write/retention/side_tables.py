@@ -114,7 +114,7 @@ class SideTables:
             self._go_on(connection, self._sweep)
 
     def volume_grew(self, size: int) -> None:
-        """Note that `volume` may have become so many bytes longer."""
+        """Note that `volume` may have grown by up to this number of bytes."""
         self._volume_grown += size
 
     def trim_volume(self, connection: sqlite3.Connection) -> None:
