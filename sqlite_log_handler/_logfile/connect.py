@@ -82,9 +82,7 @@ def connect_read_only(path: str, *, timeout: float = 5.0, immutable: bool = Fals
         sqlite3.OperationalError: There is no such file, or we may not read it.
         LostFileError: See `refuse_lost`.
     """
-    connection = _connect(path, "mode=ro&immutable=1" if immutable else "mode=ro", timeout)
-    connection.execute("PRAGMA query_only = ON")
-    return connection
+    return _connect(path, "mode=ro&immutable=1" if immutable else "mode=ro", timeout, "PRAGMA query_only = ON")
 
 
 def connect_read_write(path: str, *, timeout: float) -> forks.Connection:
@@ -98,7 +96,7 @@ def connect_read_write(path: str, *, timeout: float) -> forks.Connection:
     return _connect(path, "mode=rw", timeout)
 
 
-def _connect(path: str, parameters: str, timeout: float) -> forks.Connection:
+def _connect(path: str, parameters: str, timeout: float, *pragmas: str) -> forks.Connection:
     refuse_lost(path)
     uri = f"{uri_of(path)}?{parameters}"
     make = cast("type[forks.Connection]", partial(forks.Connection, file=identity_of(path)))
@@ -107,7 +105,8 @@ def _connect(path: str, parameters: str, timeout: float) -> forks.Connection:
     )
     try:
         # Views that somebody else wrote get no functions (https://sqlite.org/pragma.html#pragma_trusted_schema).
-        connection.execute("PRAGMA trusted_schema = OFF")
+        for pragma in ("PRAGMA trusted_schema = OFF", *pragmas):
+            connection.execute(pragma)
     except BaseException:
         connection.close()
         raise

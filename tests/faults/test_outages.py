@@ -96,7 +96,8 @@ def test_the_nth_statement_fails(make, clock, log, contents, monkeypatch, path, 
     assert list(range(total)) == sorted(stored)
 
 
-def test_a_look_that_fails_leaves_no_connection(path, make_handler, monkeypatch):
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_look_that_fails_leaves_no_connection(path, make_handler, monkeypatch, step):
     """
     When the look at an existing file fails in its first steps, its connection is closed.
 
@@ -104,11 +105,14 @@ def test_a_look_that_fails_leaves_no_connection(path, make_handler, monkeypatch)
     believes to have on the file; from Python 3.13 on there is a ResourceWarning too.
     """
     make_handler().close()
-    closed = []
+    closed, left = [], [step]
 
     class Faulty(sqlite3.Connection):
         def execute(self, *arguments):
-            raise sqlite3.OperationalError("injected")
+            left[0] -= 1
+            if left[0] == 0:
+                raise sqlite3.OperationalError("injected")
+            return super().execute(*arguments)
 
         def close(self):
             closed.append(True)
