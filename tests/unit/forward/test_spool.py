@@ -350,6 +350,17 @@ def test_drops_come_with_their_warning(path, make_spool, make_handler, logger):
     assert 3 == sum(drop[5] for drops in batch.drops.values() for drop in drops)
 
 
+def test_a_table_in_the_file_hides_no_function(log, make_spool, path, logger):
+    """A table of the file that has the name of one of SQLite's functions takes no logger from the rows."""
+    log(1)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE json_each (value)")
+
+    (source,) = make_spool().read(*ALL).sources.values()
+
+    assert logger.name == source[0]
+
+
 def test_text_that_is_no_utf8_is_read_nevertheless(log, make_spool, path):
     """A row that somebody has damaged does not stop those behind it."""
     log()
