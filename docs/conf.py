@@ -24,9 +24,6 @@ nitpick_ignore = [
     ("py:class", "os.PathLike"),
     # The keyword arguments of methods, which docs/reader.md lists.
     ("py:class", "sqlite_log_handler._read.filters.Filters"),
-    # Results of methods that no program makes by itself.
-    ("py:class", "sqlite_log_handler._read.brief.Brief"),
-    ("py:class", "sqlite_log_handler._read.totals.Totals"),
 ]
 
 html_theme = "furo"

@@ -23,17 +23,20 @@ from sqlite_log_handler._logfile.errors import (
 from sqlite_log_handler._write.handler import SQLiteHandler, Stats
 
 if TYPE_CHECKING:
+    from sqlite_log_handler._read.brief import Brief
     from sqlite_log_handler._read.filters import FilterError
     from sqlite_log_handler._read.patterns import Pattern
     from sqlite_log_handler._read.reader import LogReader
     from sqlite_log_handler._read.rows import Row
     from sqlite_log_handler._read.statistics import Books, Bucket, Cursor, Gap, LogStats
     from sqlite_log_handler._read.top import Talker
+    from sqlite_log_handler._read.totals import Lag, Totals
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Books",
+    "Brief",
     "Bucket",
     "BusyFileError",
     "CorruptFileError",
@@ -42,6 +45,7 @@ __all__ = [
     "FilterError",
     "ForeignFileError",
     "Gap",
+    "Lag",
     "LimitError",
     "LogFileError",
     "LogReader",
@@ -53,17 +57,21 @@ __all__ = [
     "SQLiteHandler",
     "Stats",
     "Talker",
+    "Totals",
     "UnreadableFileError",
 ]
 
 # Of the half that reads, imported when it is asked for: most programs only log.
 _READING = {
     **dict.fromkeys(("Books", "Bucket", "Cursor", "Gap", "LogStats"), "statistics"),
+    "Brief": "brief",
     "FilterError": "filters",
+    "Lag": "totals",
     "LogReader": "reader",
     "Row": "rows",
     "Pattern": "patterns",
     "Talker": "top",
+    "Totals": "totals",
 }
 
 
