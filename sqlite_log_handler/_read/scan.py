@@ -337,15 +337,17 @@ class Scan:
 
     def newest(self, where: Where, count: int) -> Where:
         """Narrow `where` down to the newest `count` rows that match now."""
-        low, high = self.bounds(where)
+        _, high = self.bounds(where)
+        lowest = high + 1  # until one is found, so that nothing is searched twice
         sql = f"SELECT id FROM records WHERE id BETWEEN ? AND ? AND {where.sql} ORDER BY id DESC LIMIT ?"  # noqa: S608 - our own names
         for span in self.spans(where, backward=True):
             ids = self.all(sql, (*span, *where.parameters, count))
+            if ids:
+                lowest = ids[-1][0]
             count -= len(ids)
             if count <= 0:
-                low = ids[-1][0] if ids else high + 1
                 break
-        return where._replace(after_id=low - 1, up_to_id=high)
+        return where._replace(after_id=lowest - 1, up_to_id=high)
 
 
 def _seen(path: str) -> list[tuple[int, int]]:

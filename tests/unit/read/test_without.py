@@ -94,6 +94,18 @@ def test_what_cannot_be_understood(shop, filters, message):
         log.count(**filters)
 
 
+@pytest.mark.parametrize(("text", "expected"), [("nowhere", 1), ("text", 2)])
+def test_the_newest_rows_are_searched_once(shop, text, expected):
+    """Where fewer rows match than are asked for, the log is not searched again: a text that is nowhere took twice."""
+    statements = []
+    with LogReader(shop) as log:
+        log._scan.connection.set_trace_callback(statements.append)
+        found = list(log.rows(newest=10, text=text))
+
+    assert (4 if text == "text" else 0) == len(found)
+    assert expected == len([statement for statement in statements if text in statement and " records" in statement])
+
+
 def test_a_statement_is_ended_from_another_thread(shop):
     """`interrupt` ends the statement that runs in another thread, which raises there; the reader can be used again."""
     running, errors = threading.Event(), []
