@@ -51,40 +51,55 @@ export class List {
 
   // Loading ------------------------------------------------------------------------------------------------------
 
-  // Show the newest rows; or those around the row `at`, or from the time `since` on.
-  async load(place = {}) {
+  // Show the newest rows, those around the row `at`, or the `oldest`.
+  async load({ at = null, oldest = false } = {}) {
     this.opening += 1;
-    try { await this.open(place); } finally { this.opening -= 1; }
+    try { await (oldest ? this.openOldest() : at == null ? this.openNewest() : this.openAt(at)); } finally { this.opening -= 1; }
   }
 
-  async open({ at = null, from = null, oldest = false }) {
-    if (oldest) return this.openFirst();
+  // Ask for pages of the log as it is now; null when another place was asked for meanwhile.
+  async pages(...questions) {
     this.clear();
     const mine = this.generation;
-    if (at == null && from == null) {
-      const page = await ask("rows", [...parameters(), ["lines", PAGE]]);
-      if (mine !== this.generation) return;
-      this.place(page, { start: page.complete, end: true });
-      this.following = true;
-      this.toEnd();
-    } else {
-      const before = at == null ? null : await ask("rows", [...between(null, at), ["lines", PAGE / 2]]);
-      const start = at == null ? [...parameters(["since"]), ["since", `@${from / 1e6}`]] : between(at, null);
-      const behind = await ask("rows", [...start, ["order", "oldest"], ["lines", PAGE / 2]]);
-      if (mine !== this.generation) return;
-      const rows = [...(before?.rows ?? []), ...behind.rows];
-      const gaps = new Map([...(before?.gaps ?? []), ...behind.gaps].map((gap) => [JSON.stringify(gap), gap]));
-      const lines = merge({ rows, gaps: [...gaps.values()] });
-      this.lines = lines;
-      this.seen = behind.last_id;
-      this.atStart = before?.complete ?? false;
-      this.atEnd = behind.complete;
-      this.following = false;
-      this.draw(true);
-      const wanted = lines.find((line) => line.id === at) ?? lines.find((line) => line.id > (at ?? 0)) ?? lines.at(-1);
-      if (wanted) this.show(this.lines.indexOf(wanted), "middle");
-      if (at != null && wanted?.id === at) this.select(wanted);
-    }
+    const pages = await Promise.all(questions.map((question) => ask("rows", question)));
+    return mine === this.generation ? pages : null;
+  }
+
+  async openNewest() {
+    const pages = await this.pages([...parameters(), ["lines", PAGE]]);
+    if (!pages) return;
+    this.place(pages[0], { start: pages[0].complete, end: true });
+    this.following = true;
+    this.toEnd();
+    this.opened();
+  }
+
+  async openOldest() {
+    const pages = await this.pages([...parameters(), ["order", "oldest"], ["lines", PAGE]]);
+    if (!pages) return;
+    this.place(pages[0], { start: true, end: pages[0].complete });
+    this.following = false;
+    this.box.scrollTop = 0;
+    this.opened();
+    if (this.lines.length) this.select(this.lines[0]);
+  }
+
+  async openAt(at) {
+    const half = ["lines", PAGE / 2];
+    const pages = await this.pages([...between(null, at), half], [...between(at, null), ["order", "oldest"], half]);
+    if (!pages) return;
+    const [before, behind] = pages;
+    const gaps = new Map([...before.gaps, ...behind.gaps].map((gap) => [JSON.stringify(gap), gap]));
+    const both = { rows: [...before.rows, ...behind.rows], gaps: [...gaps.values()], last_id: behind.last_id };
+    this.place(both, { start: before.complete, end: behind.complete });
+    this.following = false;
+    const wanted = this.lines.find((line) => line.id === at) ?? this.lines.find((line) => line.id > at) ?? this.lines.at(-1);
+    if (wanted) this.show(this.lines.indexOf(wanted), "middle");
+    this.opened();
+    if (wanted?.id === at) this.select(wanted);
+  }
+
+  opened() {
     this.loaded = true;
     this.on.onNew(0);
     this.tellEmpty();
@@ -237,18 +252,6 @@ export class List {
   }
 
   first() { return this.load({ oldest: true }); }
-
-  async openFirst() {
-    this.clear();
-    const mine = this.generation;
-    const page = await ask("rows", [...parameters(), ["order", "oldest"], ["lines", PAGE]]);
-    if (mine !== this.generation) return;
-    this.place(page, { start: true, end: page.complete });
-    this.loaded = true;
-    this.follow(false);
-    this.box.scrollTop = 0;
-    if (this.lines.length) this.select(this.lines[0]);
-  }
 
   step(by) {
     const rows = this.lines;
