@@ -77,7 +77,7 @@ GROUP BY 1, 2, 3
 # `sources` and `processes` hold once what would otherwise stand in every row. Thread and task names stay in the row:
 # a server that starts a thread per request would make a side table grow as fast as the log.
 # `template` is what was given before its arguments were put in, '' where it is not known. `record_totals` has what was
-# cut off `volume_folded`, so that totals never fall.
+# cut off `volume_folded`, so that totals never fall. `archives` has a line for each part of the archive, see `archive`.
 SCHEMA = f"""
 CREATE TABLE sources (
     id INTEGER PRIMARY KEY,
@@ -133,9 +133,13 @@ CREATE TABLE volume_folded (
 ) WITHOUT ROWID;
 CREATE TABLE marks (
     folded_id INTEGER NOT NULL,
-    sweeps INTEGER NOT NULL
+    sweeps INTEGER NOT NULL,
+    log_id TEXT NOT NULL,
+    archived_id INTEGER NOT NULL,
+    unarchived INTEGER NOT NULL,
+    expired INTEGER NOT NULL
 );
-INSERT INTO marks VALUES (0, 0);
+INSERT INTO marks VALUES (0, 0, lower(hex(randomblob(8))), 0, 0, 0);
 CREATE TABLE drop_totals (
     cause TEXT NOT NULL,
     levelno INTEGER NOT NULL,
@@ -153,7 +157,17 @@ CREATE TABLE prunes (
     since_us INTEGER NOT NULL, until_us INTEGER NOT NULL,
     cause TEXT NOT NULL,
     count INTEGER NOT NULL,
-    unsent INTEGER NOT NULL DEFAULT 0
+    unsent INTEGER NOT NULL DEFAULT 0,
+    archived INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE archives (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    first_id INTEGER NOT NULL, last_id INTEGER NOT NULL,
+    since_us INTEGER NOT NULL, until_us INTEGER NOT NULL,
+    max_levelno INTEGER NOT NULL,
+    drops INTEGER NOT NULL, dropped INTEGER NOT NULL,
+    bytes INTEGER NOT NULL, crc32 INTEGER NOT NULL
 );
 CREATE TABLE cursors (
     name TEXT PRIMARY KEY,

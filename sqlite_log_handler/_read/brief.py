@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from logging import ERROR
 from typing import Final, TypeVar
 
+from sqlite_log_handler._logfile.columns import text
 from sqlite_log_handler._logfile.errors import LimitError
 from sqlite_log_handler._read.filters import LOWEST, Filters, runs, where
 from sqlite_log_handler._read.patterns import Moment, Pattern, begin_of, compared
-from sqlite_log_handler._read.rows import text
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.statistics import Gap, gaps, level_names
 from sqlite_log_handler._read.totals import Totals, totals

@@ -13,8 +13,8 @@ from datetime import date, datetime
 from logging import ERROR
 from typing import Final, TypeAlias
 
+from sqlite_log_handler._logfile.columns import text, whole
 from sqlite_log_handler._read.filters import LOWEST, Filters, Where, run_processes, where
-from sqlite_log_handler._read.rows import text, whole
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.templates import masked, says_something
 

@@ -5,72 +5,21 @@ A row of the view `logs`, as Python sees it, and the way back to a `logging.LogR
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from sqlite_log_handler._logfile.schema import LOG_COLUMNS, LOG_TABLES
-
-_FROM: Final = LOG_TABLES.replace("JOIN", "CROSS JOIN", 2)  # in this order: records first
-
-
-def whole(expression: str) -> str:
-    """
-    Return the SQL of a value that is an integer whatever stands in the cell.
-
-    SQLite keeps any value in any column: in a file from elsewhere a text may stand where a number belongs, and NULL
-    where none may be.
-    """
-    return f"ifnull(CAST({expression} AS INTEGER), 0)"
-
-
-def text(expression: str) -> str:
-    """Return the SQL of a value that is a text whatever stands in the cell."""
-    return f"ifnull(CAST({expression} AS TEXT), '')"
-
-
-def total(expression: str) -> str:
-    """Return the SQL of a sum, which numbers at the ends of 64 bits do not overflow."""
-    return f"CAST(total({whole(expression)}) AS INTEGER)"
-
-
-def _text_or_none(expression: str) -> str:
-    return f"CAST({expression} AS TEXT)"
-
-
-_KINDS: Final[dict[str, Callable[[str], str]]] = {
-    **dict.fromkeys(("created_us", "levelno", "lineno", "process"), whole),
-    **dict.fromkeys(("level", "logger", "message", "pathname", "func", "process_name", "host"), text),
-    **dict.fromkeys(
-        ("time", "thread_name", "task_name", "exc_type", "exc_text", "stack_info", "attributes"), _text_or_none
-    ),
-    "thread": "CAST({} AS INTEGER)".format,
-    "id": str,
-}
-# As in the view, but in four fifths of the time for what is a time of this calendar and not before 1970.
-_TIME: Final = """
-CASE WHEN created_us BETWEEN 1000000 AND 253402300799999999 THEN date(created_us / 1000000, 'unixepoch') || 'T'
-    || time(created_us / 1000000, 'unixepoch') || '.' || substr(CAST(created_us AS INTEGER) || 'Z', -7)
-ELSE {} END
-""".format(_text_or_none(LOG_COLUMNS["time"]))
-_COLUMNS: Final = {name: _KINDS[name](expression) for name, expression in LOG_COLUMNS.items()} | {"time": _TIME}
+from sqlite_log_handler._logfile.columns import COLUMNS, FROM, MEMBERS
+from sqlite_log_handler._logfile.schema import LOG_COLUMNS
 
 
 def select(names: Iterable[str]) -> str:
     """Return a query for some columns of the view `logs`; a name that is none of them stands for itself, as `NULL`."""
-    return f"SELECT {', '.join(_COLUMNS.get(name, name) for name in names)} FROM {_FROM}"  # noqa: S608 - no value in it
+    return f"SELECT {', '.join(COLUMNS.get(name, name) for name in names)} FROM {FROM}"  # noqa: S608 - no value in it
 
 
 SELECT_ROW: Final = select(LOG_COLUMNS)
 
-# `attributes` is JSON already; what is none is a text. Numbers and escapes in it stay as they were written.
-_ATTRIBUTES: Final = (
-    "CASE WHEN attributes IS NULL THEN NULL WHEN json_valid(attributes) THEN json(attributes) "
-    "ELSE CAST(attributes AS TEXT) END"
-)
-_MEMBERS: Final = ", ".join(
-    f"'{name}', {_ATTRIBUTES if name == 'attributes' else expression}" for name, expression in _COLUMNS.items()
-)
-SELECT_JSON: Final = f"SELECT records.id, json_object({_MEMBERS}) FROM {_FROM}"  # noqa: S608 - same
+SELECT_JSON: Final = f"SELECT records.id, json_object({MEMBERS}) FROM {FROM}"  # noqa: S608 - same
 
 _STANDARD: Final = {*dir(logging.LogRecord), *vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 

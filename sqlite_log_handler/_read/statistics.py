@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from sqlite_log_handler._logfile.columns import text, total, whole
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._logfile.units import parse_seconds
 from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters, Where, drops_where, integer, where
-from sqlite_log_handler._read.rows import text, total, whole
 from sqlite_log_handler._read.scan import Scan
 
 _MOST_BUCKETS: Final = 100_000

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
+from sqlite_log_handler._logfile.columns import text, total, whole
 from sqlite_log_handler._logfile.schema import ROW_BYTES, UNFOLDED
 from sqlite_log_handler._read.filters import (
     IN_LEDGER,
@@ -19,7 +20,6 @@ from sqlite_log_handler._read.filters import (
     level_range,
     where,
 )
-from sqlite_log_handler._read.rows import text, total, whole
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.search import Term
 

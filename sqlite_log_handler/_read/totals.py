@@ -8,7 +8,7 @@ milliseconds at any size of the log.
 import os
 from dataclasses import dataclass
 
-from sqlite_log_handler._read.rows import text, total, whole
+from sqlite_log_handler._logfile.columns import text, total, whole
 from sqlite_log_handler._read.scan import Scan
 
 

@@ -1,0 +1,206 @@
+"""
+The archive of a log: a folder of compressed parts, which `_write.retention.archive` fills and readers read.
+
+A part holds the rows of one range of ids, none missing, and the gaps among them. Ranges of different parts do not
+overlap. It is named after the log and the day (UTC) of its first row, and goes on until a row of a later day comes. So
+rows of an earlier day, which a clock that went back leaves, stand among the others, and only its head says which times
+it has.
+
+A part of JSON lines, compressed by gzip, has its head on the first line, then each gap as an object with the one key
+`drop`, then the rows in the order of their ids. A part of Parquet has the rows in its columns, and the head and the
+gaps in the metadata of the file. A part that is being written is called `.partial`, and is begun anew after a crash.
+
+The table `archives` in the log's file has a line for each part that was read back after it was written. Only then may
+its rows be deleted.
+"""
+
+import gzip
+import importlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from sqlite_log_handler._logfile.columns import COLUMNS, FROM, MEMBERS, text, whole
+
+JSON_LINES: Final = "jsonl.gz"
+PARQUET: Final = "parquet"
+PARTIAL: Final = ".partial"
+
+# The keys of Parquet's metadata.
+HEAD_KEY: Final = b"sqlite_log_handler.head"
+DROPS_KEY: Final = b"sqlite_log_handler.drops"
+
+# What the view `logs` has not, and readers ask for: the message before its arguments were put in, and the run.
+MORE_COLUMNS: Final = {
+    "template": text("sources.template"),
+    "started_us": whole("processes.started_us"),
+    "program": text("processes.program"),
+}
+PART_COLUMNS: Final = {**COLUMNS, **MORE_COLUMNS}
+
+# A row as it stands in a part; one JSON object, to be continued by WHERE.
+_MORE_MEMBERS: Final = ", ".join(f"'{name}', {expression}" for name, expression in MORE_COLUMNS.items())
+SELECT_LINE: Final = f"SELECT json_object({MEMBERS}, {_MORE_MEMBERS}) AS line FROM {FROM}"  # noqa: S608 - our own names
+
+# A process as it stands in heads, and beside each gap.
+_PROCESS: Final = (
+    f"'process', {whole('pid')}, 'process_name', {text('name')}, 'host', {text('host')}, "
+    f"'started_us', {whole('started_us')}, 'program', {text('program')}"
+)
+SELECT_PROCESS: Final = f"SELECT json_object({_PROCESS}) FROM processes"  # noqa: S608 - same
+SELECT_DROP: Final = f"""
+SELECT json_object('drop', json_object(
+    'id', drops.id, 'after_id', {whole("after_id")}, 'since_us', {whole("since_us")}, 'until_us', {whole("until_us")},
+    'cause', {text("cause")}, 'logger', {text("logger")}, 'levelno', {whole("levelno")}, 'count', {whole("count")},
+    {_PROCESS}
+)) FROM drops LEFT JOIN processes ON processes.id = process_id
+"""  # noqa: S608 - same
+
+_NAME: Final = re.compile(r"(.+)\.(\d{4}-\d\d-\d\d)(?:\.([2-9]|[1-9]\d+))?\.(jsonl\.gz|parquet)", re.DOTALL)
+
+# A head has a line for each process, and a program may start many.
+_LONGEST_HEAD: Final = 64 * 1024 * 1024
+
+
+class PartName(NamedTuple):
+    """What the name of a part says: the log's stem, the day of its first row, its number on that day, its format."""
+
+    stem: str
+    day: str
+    number: int
+    kind: str
+
+    def __str__(self) -> str:
+        number = "" if self.number == 1 else f".{self.number}"
+        return f"{self.stem}.{self.day}{number}.{self.kind}"
+
+    @classmethod
+    def parse(cls, name: str) -> "PartName | None":
+        """
+        Read the name of a file; None for what is no part.
+
+        >>> PartName.parse("app-log.2026-11-28.2.jsonl.gz")
+        PartName(stem='app-log', day='2026-11-28', number=2, kind='jsonl.gz')
+        """
+        found = _NAME.fullmatch(name)
+        return found and cls(found[1], found[2], int(found[3] or 1), found[4])
+
+
+class Head(NamedTuple):
+    """
+    What a part says of itself.
+
+    Attributes:
+        log: The stem of the log's file.
+        log_id: Of that very file: another one that takes its place later counts its rows from 1 again.
+        first_id: Of the first row.
+        last_id: Of the last row. None is missing in between.
+        since_us: The earliest time of a row, in microseconds since 1970.
+        until_us: The latest time of a row.
+        max_levelno: The highest level of a row.
+        drops: How many gaps it has: those before its first row, and between its rows.
+        dropped: How many records they stand for.
+        levels: The names of its levels, by number.
+        processes: Those that wrote its rows and lost its records, each as `SELECT_PROCESS` has it.
+    """
+
+    log: str
+    log_id: str
+    first_id: int
+    last_id: int
+    since_us: int
+    until_us: int
+    max_levelno: int
+    drops: int
+    dropped: int
+    levels: dict[str, str]
+    processes: list[dict[str, Any]]
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return self.last_id - self.first_id + 1
+
+    def to_json(self) -> str:
+        """Return it as the first line of a part."""
+        return json.dumps({"archive": 1, "rows": self.rows, **self._asdict()}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> "Head":
+        """
+        Read the first line of a part.
+
+        Raises:
+            ValueError: It is none, or one of a version that we do not know.
+        """
+        try:
+            found = json.loads(line)
+        except RecursionError:
+            found = None
+        if isinstance(found, dict) and found.get("archive") == 1:
+            values = [found.get(name) for name in cls._fields]
+            head = cls(*values)  # type: ignore[arg-type]  # the next line looks at them
+            if [*map(type, values)] == _HEAD_TYPES and found.get("rows") == head.rows:
+                return head
+        message = "not the head of a part"
+        raise ValueError(message)
+
+
+_HEAD_TYPES: Final = [str, str, *[int] * 7, dict, list]
+
+
+def stem_of(path: str) -> str:
+    """
+    Return what the parts of the log at `path` are named after.
+
+    >>> stem_of("/var/log/app-log.db")
+    'app-log'
+    """
+    return os.path.basename(path).removesuffix(".db")
+
+
+def part_names(folder: str, stem: str | None = None) -> Iterator[PartName]:
+    """
+    Yield the names of the parts in a folder, of one log or of all, by log, day and number.
+
+    Raises:
+        OSError: The folder cannot be read.
+    """
+    found = filter(None, map(PartName.parse, os.listdir(folder)))
+    yield from sorted(name for name in found if stem in {None, name.stem})
+
+
+def read_head(path: str) -> Head:
+    """
+    Read the head of a part.
+
+    Raises:
+        ValueError: It is no part, or was cut.
+        ImportError: It is of Parquet, for which the extra `parquet` is needed.
+        OSError: It cannot be read.
+    """
+    if path.endswith("." + PARQUET):
+        pyarrow, parquet = import_pyarrow()
+        try:
+            metadata = parquet.read_metadata(path).metadata or {}
+        except pyarrow.ArrowInvalid as error:
+            raise ValueError(str(error)) from error
+        return Head.from_json(metadata.get(HEAD_KEY, b"null"))
+    try:
+        with gzip.open(path) as file:
+            return Head.from_json(file.readline(_LONGEST_HEAD))
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(str(error)) from error
+
+
+def import_pyarrow() -> tuple[Any, Any]:
+    """
+    Import pyarrow, and its module for Parquet.
+
+    Raises:
+        ImportError: The extra `parquet` is not installed.
+    """
+    return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
