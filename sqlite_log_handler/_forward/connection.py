@@ -1,8 +1,8 @@
 """
-An HTTP connection to the receiver. It is kept between requests, and another thread can break it off.
+An HTTP connection to the receiver, which stays open between requests and which another thread can abort.
 
-It uses `http.client`, which follows no redirect, reads no `~/.netrc` and keeps no cookie. So the receiver gets only the
-headers that the user set, and only the address that the user named gets them.
+It uses `http.client`, which follows no redirect, reads no `~/.netrc` and keeps no cookie. So only the address that the
+user named gets the headers that the user set, and no others.
 """
 
 import base64
@@ -35,7 +35,7 @@ class Connection:
     Args:
         url: The address; a user and a password in it are sent, unless the headers have an `authorization`.
         timeout: Seconds for each step: to connect, to send, and each wait for the answer.
-        context: Which certificates to trust, and whose to show.
+        context: The certificates to trust, and our own.
     """
 
     def __init__(self, url: str, timeout: float, context: ssl.SSLContext) -> None:
@@ -50,7 +50,7 @@ class Connection:
         Send a body, and return the answer with at most `longest` bytes of its content.
 
         Raises:
-            OSError, http.client.HTTPException: No whole answer came.
+            OSError, http.client.HTTPException: No answer came, or a part of one.
         """
         connection = self._connection
         if connection is None or _was_closed(connection):
@@ -64,7 +64,7 @@ class Connection:
             connection.request("POST", self._target, body, {**self._credentials(headers), **headers})
             response = connection.getresponse()
             content = response.read(longest)
-            # When it is asked for a number of bytes, http.client does not notice that an answer ended early.
+            # A read with a length does not notice that an answer ended early.
             if response.length and len(content) < longest:
                 raise http.client.IncompleteRead(content, response.length)  # noqa: TRY301 - as its other reads do
             if response.length != 0 or response.will_close:
@@ -169,7 +169,7 @@ class _Https(http.client.HTTPSConnection):
 
 
 def _was_closed(connection: http.client.HTTPConnection) -> bool:
-    """Tell whether the other side has closed a kept connection: without a request, it sends nothing else."""
+    """Tell whether the other side has closed the connection: between requests, it sends nothing else."""
     if connection.sock is None:
         return True
     readable, _, _ = select.select([connection.sock], [], [], 0)

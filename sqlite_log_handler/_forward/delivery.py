@@ -1,16 +1,17 @@
 """
-Take rows from logs to a receiver, at least once: what is read, sent, tried again and counted, and when.
+Deliver the rows of logs to a receiver, each at least once.
 
-Nothing here knows HTTP, OTLP or the time: the spools, what encodes, what sends, the clock and the wait are handed in.
+This decides what to read, send, retry and count, and when. It knows neither HTTP nor OTLP nor the time: its caller
+hands in the spools, the encoder, the sender, the clock and the wait.
 
 Guarantees
 ==========
 
-- A cursor moves only after the receiver has answered for all rows up to it. A process that is killed in between
-  sends one batch again.
+- A cursor moves only after the receiver has answered for all rows up to it. If the process is killed before that, the
+  next one sends one batch again.
 - One request is under way at a time, and one batch is in memory.
-- While the receiver is away nothing is read but the batch that it did not take, and nothing is written.
-- A row that the receiver refuses for itself costs that row only, and only when the receiver takes others.
+- While the receiver is away, nothing is written, and no further batch is read.
+- If the receiver refuses one row and takes others, only that row is lost.
 """
 
 import enum
@@ -27,17 +28,16 @@ from sqlite_log_handler._forward.spool import OutgoingBatch, Spool, SpoolRow
 _FIRST_DELAY = 1.0
 _LAST_DELAY = 30.0
 
-# Retry-After may name any time; a longer one is taken for a mistake.
+# We take a longer Retry-After for a mistake.
 _LONGEST_DELAY = 3600.0
 
-# A quarter of a second each. A program that logs as fast as it can holds the write lock nearly all the time.
+# Of a quarter of a second each: a program that logs at full speed holds the write lock nearly all the time.
 _LOCK_ATTEMPTS = 20
 
-# After this many rows refused one after the other, and none taken, the receiver is wrong and not the rows.
+# If the receiver refuses this many rows and takes none, the fault is with the receiver and not with the rows.
 _REFUSED_AT_FIRST = 10
 
-# Rows of one request are collected for so long when they come one by one, as by OpenTelemetry's SDK: a fleet whose
-# hosts ask five times a second makes five times the requests of one whose hosts ask once.
+# Between two looks for new rows, as in OpenTelemetry's SDK: five looks a second would make five times the requests.
 INTERVAL_SECONDS = 1.0
 
 
@@ -45,21 +45,21 @@ class Verdict(enum.Enum):
     """What an answer means for the rows of its request."""
 
     TAKEN = "taken"
-    LATER = "later"  # the receiver is away or busy: the same rows, after a while
-    REFUSED = "refused"  # something in them is not for this receiver
-    DENIED = "denied"  # nothing from here is: an address or a key is wrong
+    LATER = "later"  # the receiver is away or busy: send the same rows again after a while
+    REFUSED = "refused"  # the receiver does not want some of these rows
+    DENIED = "denied"  # the receiver wants nothing from us: the address or a key is wrong
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """
-    What the receiver said to one request.
+    The receiver's answer to one request.
 
     Attributes:
         verdict: What it means.
-        message: In the receiver's words, or in those of the error.
-        rejected: Rows that it took the request without (partial success); they are not sent again.
-        retry_after: Seconds that it asks to be left alone.
+        message: The words of the receiver, or of the error.
+        rejected: Rows of the request that it did not take (partial success); they are not sent again.
+        retry_after: Seconds for which it wants no request.
     """
 
     verdict: Verdict
@@ -68,7 +68,7 @@ class Answer:
     retry_after: float | None = None
 
 
-# What is known before it is sent.
+# We answer this ourselves, without sending the request.
 _TOO_LONG = Answer(Verdict.REFUSED, "longer than a request may be")
 
 T = TypeVar("T")
@@ -79,13 +79,13 @@ Send: TypeAlias = Callable[[bytes], Answer]
 @dataclass(slots=True)
 class Counts:
     """
-    What was done.
+    How many rows met which fate.
 
     Attributes:
-        sent: Rows that the receiver has answered for, the rejected ones included.
-        requests: Requests that it has taken.
-        rejected: Rows that it took a request without.
-        refused: Rows that it did not take at all.
+        sent: Rows of the requests that the receiver took, the rejected ones included.
+        requests: Those requests.
+        rejected: Rows of those requests that the receiver did not take.
+        refused: Rows whose requests the receiver refused.
         pruned: Rows that were pruned before they were sent.
     """
 
@@ -97,27 +97,27 @@ class Counts:
 
 
 class GivenUpError(Exception):
-    """The receiver, or a file, was not to be had for as long as was asked for."""
+    """The receiver refuses everything, or the receiver or a file was away for longer than allowed."""
 
 
 @dataclass(slots=True)
 class Delivery:
     """
-    Take the rows of `spools` to a receiver.
+    Deliver the rows of `spools` to a receiver.
 
     Args:
-        spools: Served in turn, a batch each.
+        spools: The logs. Each in turn gets one batch delivered.
         encode: Makes the body of a request from rows of a batch.
-        send: Sends a body, and gives the answer; raises nothing.
-        clock: Tells seconds, from any beginning.
+        send: Sends a body and returns the answer; raises nothing.
+        clock: Returns seconds since any moment.
         wait: Waits this number of seconds.
         say: Called with a line for the operator.
-        follow: Go on for ever, and give up never.
-        batch_rows: Rows in a request at most.
-        batch_bytes: Bytes in a request at most, before compression; a single row may be longer.
-        retry_seconds: How long the receiver or a file may be away when `follow` is not set.
-        receiver: What it is called in the lines for the operator.
-        jitter: Gives a number from 0 to 1, so that a fleet does not come back in one moment.
+        follow: Never end, and never give up.
+        batch_rows: Most rows in a request.
+        batch_bytes: Most bytes in a request, before compression; a single row may be longer.
+        retry_seconds: How long the receiver or a file may be away without `follow`.
+        receiver: Its name in lines for the operator.
+        jitter: Returns a number from 0 to 1, so that not all hosts of a fleet try again at one moment.
     """
 
     spools: Sequence[Spool]
@@ -137,11 +137,11 @@ class Delivery:
 
     def run(self) -> None:
         """
-        Send all there is; with `follow`, and all that comes.
+        Send all rows; with `follow`, also those that come later.
 
         Raises:
-            GivenUpError: The receiver refuses every row; without `follow`, something was away for too long.
-            LogFileError: A file is no log, or somebody else moves its cursor.
+            GivenUpError: The receiver refuses every row; or without `follow`, something was away for too long.
+            LogFileError: A file is not a log, or another forwarder moves its cursor.
         """
         turns = [_Turn(spool, _Outage(self, spool.path)) for spool in self.spools]
         while True:
@@ -153,7 +153,7 @@ class Delivery:
             self.wait(INTERVAL_SECONDS)
 
     def _serve(self, turn: "_Turn") -> bool:
-        """Take the next batch of a spool, and tell whether there is another one behind it."""
+        """Deliver the next batch of a spool, and tell whether another one follows."""
         if not self._save(turn, turn.owed):
             return False
         try:
@@ -166,7 +166,7 @@ class Delivery:
         turn.outage.end()
         if batch.last_id == batch.after_id:
             return False
-        # The first time this makes the cursor known, so that retention counts what was not sent.
+        # At first, this makes the cursor known to retention, which then counts the rows that were not sent.
         self._save(turn, batch.after_id)
         if batch.missing:
             self.counts.pruned += batch.missing
@@ -177,7 +177,7 @@ class Delivery:
         return batch.more
 
     def _save(self, turn: "_Turn", after_id: int | None) -> bool:
-        """Move the cursor; if the file does not let us, before anything more is read from it."""
+        """Move the cursor, and tell whether that worked. If not, `owed` keeps it until the next turn."""
         turn.owed = after_id
         if after_id is None:
             return True
@@ -190,7 +190,7 @@ class Delivery:
         return True
 
     def _patiently(self, call: Callable[[], T]) -> T:
-        """Call what needs the write lock, which a program that logs without a pause leaves to others by chance only."""
+        """Retry: a busy writer holds the write lock almost continuously."""
         for _ in range(_LOCK_ATTEMPTS - 1):
             try:
                 return call()
@@ -199,7 +199,7 @@ class Delivery:
         return call()
 
     def _deliver(self, batch: OutgoingBatch) -> Iterator[int]:
-        """Send a batch, in pieces if need be, and yield how far the receiver has answered for it."""
+        """Send a batch, in pieces if necessary, and yield each id up to which the receiver has answered."""
         pieces: list[Sequence[SpoolRow]] = [batch.rows]
         while pieces:
             rows = pieces.pop()
@@ -214,12 +214,12 @@ class Delivery:
                 pieces += [rows[half:], rows[:half]]
             else:
                 self._refuse(rows[0], answer)
-                # As long as it has taken nothing, it may be the receiver that is wrong, and the cursor stays.
+                # As long as the receiver has taken nothing, the fault may be its own, so the cursor stays.
                 if self.counts.requests:
                     yield rows[0][0]
 
     def _insist(self, body: bytes) -> Answer:
-        """Send a body until there is an answer that lasts."""
+        """Send a body until the receiver takes or refuses it."""
         outage = _Outage(self, self.receiver)
         while True:
             answer = self.send(body)
@@ -233,7 +233,7 @@ class Delivery:
     def _count(self, rows: Sequence[SpoolRow], answer: Answer) -> None:
         self.counts.requests += 1
         self.counts.sent += len(rows)
-        # Some receivers count what they rejected of other requests too.
+        # Some receivers also count rows that they rejected earlier.
         rejected = min(answer.rejected, len(rows))
         self.counts.rejected += rejected
         if rejected:
@@ -244,12 +244,12 @@ class Delivery:
     def _refuse(self, row: SpoolRow, answer: Answer) -> None:
         self.counts.refused += 1
         if not self.counts.requests and self.counts.refused == _REFUSED_AT_FIRST:
-            message = f"the receiver refuses every row, and so none was passed over: {answer.message}"
+            message = f"the receiver refuses every row, so none was skipped: {answer.message}"
             raise GivenUpError(message)
         self._tell("refused by the receiver", f"row {row[0]}: {answer.message}")
 
     def _tell(self, what: str, line: str) -> None:
-        """Tell of something that may happen a million times: the first time, the second, the fourth, the eighth."""
+        """Tell the operator the first, second, fourth, eighth ... time, because it may happen a million times."""
         self._told[what] += 1
         times = self._told[what]
         if times & (times - 1) == 0:
@@ -258,7 +258,7 @@ class Delivery:
 
 @dataclass(slots=True)
 class _Turn:
-    """A spool, and what stands between it and its next batch."""
+    """A spool, and why its next batch may have to wait."""
 
     spool: Spool
     outage: "_Outage"
@@ -269,7 +269,7 @@ class _Turn:
 
 
 class _Outage:
-    """The time for which something is away: one line when it begins, one when it ends, longer waits in between."""
+    """While something is away: one line when that begins, one when it ends, and ever longer waits in between."""
 
     def __init__(self, delivery: Delivery, name: str) -> None:
         self._delivery = delivery
@@ -280,7 +280,12 @@ class _Outage:
         self.until = 0.0
 
     def failed(self, message: str, retry_after: float | None = None) -> float:
-        """Give the seconds until the next attempt: exponential back-off with jitter, or what the receiver asks for."""
+        """
+        Return the seconds until the next attempt: exponential back-off with jitter, or as the receiver asks.
+
+        Raises:
+            GivenUpError: That would be too late.
+        """
         delivery, now = self._delivery, self._delivery.clock()
         if not self.lasts:
             self.lasts = True
@@ -290,19 +295,19 @@ class _Outage:
         if retry_after is None:
             delay = self._delay * (1 + delivery.jitter()) / 2
         else:
-            # Never sooner than it asks, and not all of a fleet at once.
+            # Never earlier than it asks.
             delay = min(retry_after, _LONGEST_DELAY) + delivery.jitter() * _FIRST_DELAY
         self._delay = min(2 * self._delay, _LAST_DELAY)
         if not delivery.follow and now + delay - self._since > delivery.retry_seconds:
             message = (
-                f"{self._name}: {message}; given up after {now - self._since:.0f} s, and the next run goes on from here"
+                f"{self._name}: {message}; gave up after {now - self._since:.0f} s; the next run goes on from here"
             )
             raise GivenUpError(message)
         self.until = now + delay
         return delay
 
     def end(self) -> None:
-        """Say that it is over, if it was."""
+        """Say that the outage is over, if there was one."""
         if self.lasts:
             self.lasts = False
             self._delivery.say(f"{self._name}: back after {self._delivery.clock() - self._since:.0f} s")

@@ -1,17 +1,16 @@
 """
-From rows to OTLP: the official protobuf messages, filled.
+From rows to the protobuf messages of OTLP.
 
-docs/forward.md has the mapping as a table. Names are those of OpenTelemetry's semantic conventions where they have one
-(https://opentelemetry.io/docs/specs/semconv/), and those of the view `logs` where they have none.
+docs/forward.md has the mapping as a table. Names come from OpenTelemetry's semantic conventions
+(https://opentelemetry.io/docs/specs/semconv/), and from the view `logs` where the conventions have none.
 
-A message costs some microseconds a row: what rows of one call site share is filled once and copied in C, and rows of
-one process and logger share a resource and a scope.
+A row costs some microseconds: the fields that the rows of a call site share are filled in once and copied in C, and the
+rows of one process and logger share a resource and a scope.
 """
 
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any, TypeAlias
 from urllib.parse import unquote
@@ -21,46 +20,39 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 
 from sqlite_log_handler._forward.spool import Drop, OutgoingBatch, Process, SpoolRow
+from sqlite_log_handler._logfile.times import from_microseconds
 
 Attributes: TypeAlias = Any  # a repeated KeyValue, for which protobuf has no public type
 
-# Attributes that a row has by itself; one of these names in `extra` is sent as "extra.NAME", for names are unique.
+# Attributes that we set. Names must be unique, so one of these in `extra` is sent as "extra.NAME".
 _OWN_NAMES = frozenset(
     {
-        "code.file.path",
-        "code.function.name",
-        "code.line.number",
-        "code.stacktrace",
-        "exception.message",
-        "exception.stacktrace",
-        "exception.type",
-        "log.record.uid",
-        "task_name",
-        "thread.id",
-        "thread.name",
+        "code.file.path", "code.function.name", "code.line.number", "code.stacktrace",
+        "exception.message", "exception.stacktrace", "exception.type",
+        "log.record.uid", "task_name", "thread.id", "thread.name",
     }
-)
+)  # fmt: skip
 
-# Each level of JSON is three of protobuf, and parsers stop at 100 (https://protobuf.dev/programming-guides/proto-limits/).
+# Each level of JSON takes three of protobuf, and parsers stop at 100 (https://protobuf.dev/programming-guides/proto-limits/).
 _DEEPEST = 20
 
 _LARGEST_TIME_US = (2**64 - 1) // 1000
 
-# The first one that is there and well formed is taken (https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/);
-# the second one is what OpenTelemetry's instrumentation of `logging` sets.
+# We take the first one that is well formed (https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/);
+# OpenTelemetry's instrumentation of `logging` sets the second.
 _TRACE_IDS = ("trace_id", "otelTraceID")
 _SPAN_IDS = ("span_id", "otelSpanID")
 
 
 def severity_number(levelno: int) -> int:
     """
-    Give OpenTelemetry's number for a level of `logging`.
+    Return OpenTelemetry's number for a level of `logging`.
 
         >>> [severity_number(level) for level in (10, 20, 30, 40, 50)]
         [5, 9, 13, 17, 21]
 
-    Numbers in between take the places in between, as in OpenTelemetry's SDK: 25 is INFO4, one step below WARN. Below
-    DEBUG it has none; we take TRACE, except for 0, which says nothing.
+    Levels in between take the numbers in between, as in OpenTelemetry's SDK: 25 is INFO4, one step below WARN. The SDK
+    has no number below DEBUG; we take TRACE, and none for 0, which stands for no level.
     """
     if levelno <= 0:
         return 0
@@ -70,7 +62,7 @@ def severity_number(levelno: int) -> int:
 
 def environment_attributes(environment: Mapping[str, str], service: str | None = None) -> dict[str, str]:
     """
-    Give the attributes of every resource, from `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`.
+    Return the attributes of every resource, from `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`.
 
     Args:
         environment: As `os.environ`.
@@ -86,7 +78,7 @@ def environment_attributes(environment: Mapping[str, str], service: str | None =
 
 def pairs(option: str, text: str) -> dict[str, str]:
     """
-    Read a list as the environment variables have it: `name=value,name=value`, with values percent-encoded.
+    Read `name=value,name=value`, with percent-encoded values, as the environment variables have it.
 
     Raises:
         ValueError: An entry has no name, or no equals sign.
@@ -95,8 +87,8 @@ def pairs(option: str, text: str) -> dict[str, str]:
     for number, entry in enumerate(filter(str.strip, text.split(",")), 1):
         name, equals, value = entry.partition("=")
         if not equals or not name.strip():
-            # It is not written out, because it may be a secret.
-            message = f"{option} is a list of name=value with commas in between, and its entry {number} is not one"
+            # The message leaves it out, because it may be a secret.
+            message = f"{option}: entry {number} is not name=value; write name=value,name=value"
             raise ValueError(message)
         found[unquote(name.strip())] = unquote(value.strip())
     return found
@@ -104,10 +96,10 @@ def pairs(option: str, text: str) -> dict[str, str]:
 
 class Encoder:
     """
-    Make the body of a request from rows.
+    Makes the body of a request from rows.
 
     Args:
-        attributes: Of every resource, see `environment_attributes`.
+        attributes: Those of every resource, see `environment_attributes`.
     """
 
     def __init__(self, attributes: Mapping[str, str]) -> None:
@@ -115,11 +107,6 @@ class Encoder:
 
     def __call__(self, batch: OutgoingBatch, rows: Sequence[SpoolRow]) -> bytes:
         """Encode some rows of `batch`."""
-        body: bytes = self.request(batch, rows).SerializeToString()
-        return body
-
-    def request(self, batch: OutgoingBatch, rows: Sequence[SpoolRow]) -> ExportLogsServiceRequest:
-        """Build the message of some rows of `batch`."""
         request = ExportLogsServiceRequest()
         resources: dict[int, tuple[ResourceLogs, str]] = {}
         scopes: dict[tuple[int, str], ScopeLogs] = {}
@@ -150,13 +137,13 @@ class Encoder:
                 _add_details(record, *row[9:])
             if row_id - 1 in batch.drops:
                 _add_drops(attributes, batch.drops[row_id - 1])
-        return request
+        return bytes(request.SerializeToString())
 
     def _resource(self, resource: ResourceLogs, process: Process) -> tuple[ResourceLogs, str]:
-        """Fill in a resource, and give what tells its process from all others."""
+        """Fill in a resource, and return a key that no other process has."""
         host, pid, name, started_us, program = process
         attributes: dict[str, str | int] = {
-            # Of a process whose records were sent here from another one, the program is not known.
+            # Unknown for a process that sent its records to another one, which wrote them.
             "service.name": program or "unknown_service",
             "host.name": host,
             "process.pid": pid,
@@ -172,12 +159,12 @@ class Encoder:
         return resource, blake2b(repr(process[:4]).encode(), digest_size=6).hexdigest()
 
 
-# exc_type, exc_text, stack_info, attributes of most rows
+# exc_type, exc_text, stack_info and attributes of most rows.
 _NOTHING_MORE = (None, None, None, None)
 
 
 def _template(batch: OutgoingBatch, source_id: int, levelno: int) -> LogRecord:
-    """Fill in what all rows of a call site and a level have in common."""
+    """Fill in what all rows of a call site and a level share."""
     _, pathname, lineno, func = batch.sources[source_id]
     record = LogRecord(
         severity_number=severity_number(levelno),  # type: ignore[arg-type]  # an int is what the enum is
@@ -195,7 +182,7 @@ def _template(batch: OutgoingBatch, source_id: int, levelno: int) -> LogRecord:
 def _add_details(
     record: LogRecord, exc_type: str | None, exc_text: str | None, stack_info: str | None, extra: str | None
 ) -> None:
-    """Add what most rows have not: the exception, the stack, and what was given as `extra`."""
+    """Add what most rows do not have: the exception, the stack and `extra`."""
     attributes = record.attributes
     if exc_type is not None:
         _add(attributes, "exception.type", exc_type)
@@ -215,14 +202,14 @@ def _add_details(
             for name, value in values.items():
                 _add(attributes, name if name and name not in _OWN_NAMES else f"extra.{name}", value)
         except (AttributeError, RecursionError, TypeError, ValueError):
-            # Not what the handler writes: send it as it is.
+            # The handler did not write this: send the text unchanged.
             del attributes[before:]
             _add(attributes, "attributes", extra)
 
 
 def exception_message(exc_type: str, exc_text: str) -> str | None:
     r"""
-    Find the message of an exception in its traceback, where it stands last; None if it is not there.
+    Return the message of an exception, which is the end of its traceback; None if it is not there.
 
         >>> exception_message("ValueError", "Traceback (most recent call last):\n  ...\nValueError: no tea")
         'no tea'
@@ -234,7 +221,7 @@ def exception_message(exc_type: str, exc_text: str) -> str | None:
 
 
 def _take_trace(record: LogRecord, values: dict[str, Any]) -> None:
-    """Move trace and span out of the attributes, where the record carries them."""
+    """Move trace and span from the attributes to the fields that the record has for them."""
     record.trace_id = _take_id(values, _TRACE_IDS, 16)
     record.span_id = _take_id(values, _SPAN_IDS, 8)
     if record.trace_id:
@@ -248,11 +235,11 @@ def _take_trace(record: LogRecord, values: dict[str, Any]) -> None:
 def _take_id(values: dict[str, Any], names: Sequence[str], length: int) -> bytes:
     for name in names:
         value = values.get(name)
-        if value == "0":  # what the instrumentation of `logging` writes where there is no span
+        if value == "0":  # the instrumentation of `logging` found no span
             del values[name]
         elif isinstance(value, str) and len(value) == 2 * length:
             found = _bytes(value)
-            if found and len(found) == length and any(found):  # `fromhex` takes blanks
+            if found and len(found) == length and any(found):  # `fromhex` accepts blanks
                 del values[name]
                 return found
     return b""
@@ -266,7 +253,7 @@ def _bytes(text: str) -> bytes | None:
 
 
 def _add_drops(attributes: Attributes, drops: Sequence[Drop]) -> None:
-    """Add the ledger of a gap to its warning, under the names that `Stats` has."""
+    """Add the ledger of a gap to its warning, under the names of `Stats`."""
     for index, name in ((2, "dropped_by_cause"), (3, "dropped_by_logger"), (4, "dropped_by_level")):
         counts: Counter[str] = Counter()
         for drop in drops:
@@ -283,9 +270,7 @@ def _add(attributes: Attributes, key: str, value: object) -> None:
 
 
 def _set(target: AnyValue, value: Any, depth: int) -> None:  # noqa: C901 - one line for each kind
-    """
-    Set a value as JSON knows it.
-    """
+    """Set a value of JSON."""
     kind = type(value)
     if kind is str:
         target.string_value = value
@@ -316,8 +301,5 @@ def _set(target: AnyValue, value: Any, depth: int) -> None:  # noqa: C901 - one 
 
 def _time(microseconds: int) -> str:
     """Write a time as the view `logs` does."""
-    try:
-        time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
-    except OverflowError:
-        return str(microseconds)
-    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    time = from_microseconds(microseconds)
+    return str(microseconds) if time is None else time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

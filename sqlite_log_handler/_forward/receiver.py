@@ -1,12 +1,12 @@
 """
-The receiver of OTLP/HTTP: where it is, how it is asked, and what its answers mean.
+The receiver of OTLP/HTTP: its address, the requests, and what its answers mean.
 
 https://opentelemetry.io/docs/specs/otlp/#otlphttp has the protocol, and
-https://opentelemetry.io/docs/specs/otel/protocol/exporter/ the environment variables. The official exporter is not
-used: it takes records of OpenTelemetry's SDK and gives back success or failure, without the wait that the receiver asks
-for and without the records that it rejected.
+https://opentelemetry.io/docs/specs/otel/protocol/exporter/ the environment variables. We do not use the official
+exporter: it takes records of OpenTelemetry's SDK and returns success or failure only, not how long the receiver wants
+to be left alone, nor how many records it rejected.
 
-The receiver is not trusted: what it says is cut, made printable, and rid of our own secrets before anybody sees it.
+We do not trust the receiver: before anybody sees its words, they are cut, made printable, and rid of our secrets.
 """
 
 import email.utils
@@ -29,20 +29,20 @@ from sqlite_log_handler._logfile.printable import printable
 
 _DEFAULT_ENDPOINT = "http://localhost:4318"
 _DEFAULT_TIMEOUT_MS = "10000"
-# A tenth of a second answers nobody; who sets less has seconds in mind, as Python's SDK has.
+# A smaller number is meant in seconds, as Python's SDK takes it: no receiver answers within a tenth of one.
 _SHORTEST_TIMEOUT_MS = 100
 
-# Log lines shrink to a tenth, and a higher level takes thrice the time for a tenth of that.
+# It shrinks log lines to a tenth; a higher level takes three times as long to save a tenth of that.
 _GZIP_LEVEL = 1
 
-# A message of refusal, not a page.
+# Enough for the reason of a refusal.
 _LONGEST_ANSWER = 64 * 1024
 _LONGEST_MESSAGE = 500
 
-# A shorter word of a header stands in ordinary text too.
+# Shorter words of a header also occur in ordinary text.
 _SHORTEST_SECRET = 6
 
-# The request, or something in it; the rest of 4xx says that nothing from here is wanted.
+# These refuse one request; the other 4xx refuse everything from us.
 _REFUSED = frozenset({400, 413, 422})
 _REQUEST_TIMEOUT = 408
 _TOO_MANY = 429
@@ -54,12 +54,12 @@ class Endpoint:
     Where and how to send.
 
     Attributes:
-        url: Of the logs, in full.
+        url: The whole address for logs.
         headers: Sent with each request.
         timeout: Seconds from the beginning of a request to the end of its answer.
         gzip: Compress requests.
-        certificate: File of the authorities to trust instead of the system's.
-        client_certificate, client_key: Files that say who we are.
+        certificate: File with the authorities to trust instead of the system's.
+        client_certificate, client_key: Files by which the receiver knows us.
     """
 
     url: str
@@ -72,7 +72,7 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        """The address without what may be a secret: user, password and query."""
+        """The address without user, password and query, which may be secret."""
         parts = urlsplit(self.url)
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
@@ -81,7 +81,9 @@ def endpoint_from(
     environment: Mapping[str, str], *, url: str | None = None, compression: str | None = None
 ) -> Endpoint:
     """
-    Put together what the options and the standard environment variables say; for each, what is for logs wins.
+    Return the endpoint that the options and the standard environment variables name.
+
+    An option wins over a variable for logs, and that over a variable for all signals.
 
     Args:
         environment: As `os.environ`.
@@ -89,7 +91,7 @@ def endpoint_from(
         compression: "gzip" or "none".
 
     Raises:
-        ValueError: A setting is out of its range, or names a file that is not there.
+        ValueError: A setting is out of range, or names a file that does not exist.
     """
 
     def setting(name: str, default: str | None = None) -> str | None:
@@ -104,7 +106,7 @@ def endpoint_from(
             raise ValueError(message)
     compression = compression or setting("COMPRESSION") or "gzip"
     if compression not in {"gzip", "none"}:
-        message = f"the compression is {compression!r}, and not one of 'gzip' and 'none'"
+        message = f"compression {compression!r} is unknown: choose gzip or none"
         raise ValueError(message)
     return Endpoint(
         url=_logs_url(environment, url),
@@ -130,26 +132,26 @@ def _logs_url(environment: Mapping[str, str], url: str | None) -> str:
             and whole.isprintable()
             and " " not in whole
         )
-    except ValueError:  # a port that is no number, brackets that are not closed
+    except ValueError:  # the port is not a number, or a bracket is not closed
         found = False
     if not found:
-        # It is not written out, because it may hold a password.
+        # The message leaves it out, because it may hold a password.
         message = (
-            "this is no address of a receiver (--otlp, OTEL_EXPORTER_OTLP_ENDPOINT): it begins with http:// or "
-            "https://, and a host follows, and maybe a port; in a user or a password, percent-encode / and @"
+            "the address of the receiver (--otlp, OTEL_EXPORTER_OTLP_ENDPOINT) is wrong: write http:// or https://, a "
+            "host, and a port if it has one; in a user or a password, percent-encode / and @"
         )
         raise ValueError(message)
     path = parts.path.rstrip("/")
-    # What was given is the address for logs, or that of a receiver, which has one for each kind of thing.
+    # This is the address for logs, or the receiver's, below which each signal has its own.
     is_for_logs = bool(path) if url else bool(logs_url)
     return whole if is_for_logs else urlunsplit(parts._replace(path=f"{path}/v1/logs"))
 
 
 def _headers(text: str) -> dict[str, str]:
-    """Read the headers, and refuse what cannot be sent without writing it out: it may be a secret."""
+    """Read the headers, and refuse those that cannot be sent. The message leaves out the value, which may be secret."""
     headers = pairs("OTEL_EXPORTER_OTLP_HEADERS", text)
     for name, value in headers.items():
-        # http.client writes values in Latin-1.
+        # `http.client` encodes values in Latin-1.
         if not (
             f"{name}{value}".isprintable()
             and name.isascii()
@@ -158,8 +160,8 @@ def _headers(text: str) -> dict[str, str]:
             and value == value.encode("latin-1", "ignore").decode("latin-1")
         ):
             message = (
-                f"OTEL_EXPORTER_OTLP_HEADERS: {name!r} cannot be sent: a name is ASCII without a colon, and a value "
-                "Latin-1, and neither has a line end or another control character in it"
+                f"OTEL_EXPORTER_OTLP_HEADERS: {name!r} cannot be sent: write names in ASCII without a colon, values in "
+                "Latin-1, and both without control characters"
             )
             raise ValueError(message)
     return headers
@@ -168,8 +170,8 @@ def _headers(text: str) -> dict[str, str]:
 def _seconds(milliseconds: str) -> float:
     if not milliseconds.strip().isdecimal() or int(milliseconds) < _SHORTEST_TIMEOUT_MS:
         message = (
-            f"OTEL_EXPORTER_OTLP_TIMEOUT is {milliseconds!r}: it is a number of milliseconds, as the specification has "
-            f"it, and {_SHORTEST_TIMEOUT_MS} or more"
+            f"OTEL_EXPORTER_OTLP_TIMEOUT is {milliseconds!r}: it must be a number of milliseconds, "
+            f"{_SHORTEST_TIMEOUT_MS} or more"
         )
         raise ValueError(message)
     return int(milliseconds) / 1000
@@ -181,7 +183,7 @@ class Receiver:
 
     Args:
         endpoint: Where it is.
-        user_agent: What we call ourselves.
+        user_agent: The name of this program for the receiver.
 
     Raises:
         ValueError, OSError: A certificate or the proxy of the environment cannot be used.
@@ -197,7 +199,7 @@ class Receiver:
         self._secrets = _secrets(endpoint)
 
     def __call__(self, body: bytes) -> Answer:
-        """Send a body, and say what came of it."""
+        """Send a body and return the answer."""
         answer = self._ask(gzip.compress(body, _GZIP_LEVEL, mtime=0) if self._endpoint.gzip else body)
         message = _readable(answer.message, self._secrets)
         if self._endpoint.gzip and answer.verdict in {Verdict.REFUSED, Verdict.DENIED}:
@@ -205,7 +207,7 @@ class Receiver:
         return replace(answer, message=message)
 
     def give_up(self) -> Answer:
-        """Break off the request that another thread waits for, because its time is over."""
+        """Abort the request that another thread waits for, because its time is over."""
         self._connection.break_off()
         return Answer(Verdict.LATER, f"no whole answer within {self._endpoint.timeout:g} s")
 
@@ -218,7 +220,7 @@ class Receiver:
             status, headers, content = self._connection.post(body, self._headers, _LONGEST_ANSWER)
         except ssl.SSLCertVerificationError as error:
             return Answer(Verdict.DENIED, _reason(error))
-        except Exception as error:  # noqa: BLE001 - of http.client, ssl or the system: no answer came
+        except Exception as error:  # noqa: BLE001 - whatever http.client, ssl or the system raises, no answer came
             return Answer(Verdict.LATER, _reason(error))
         return read_answer(status, headers, content)
 
@@ -231,7 +233,7 @@ def _tls(endpoint: Endpoint) -> ssl.SSLContext:
 
 
 def _secrets(endpoint: Endpoint) -> list[str]:
-    """List what a receiver may repeat and nobody may read: the words of the headers, the password, the query."""
+    """Return the secrets that a receiver may repeat: the words of the headers, the password, the query."""
     parts = urlsplit(endpoint.url)
     texts = [*endpoint.headers.values(), unquote(parts.password or ""), parts.query]
     words = {word for text in texts for word in (text, *text.split())}
@@ -239,7 +241,7 @@ def _secrets(endpoint: Endpoint) -> list[str]:
 
 
 def _readable(text: str, secrets: Sequence[str] = ()) -> str:
-    """Return what a receiver says as one line for a person, without the secrets that it may repeat."""
+    """Make one line of a receiver's words, without our secrets."""
     text = text[:_LONGEST_ANSWER]
     for secret in secrets:
         text = text.replace(secret, "***")
@@ -251,13 +253,13 @@ def read_answer(
     status: int, headers: Mapping[str, str], content: bytes, *, now: Callable[[], float] = time.time
 ) -> Answer:
     """
-    Say what an answer means.
+    Return what an answer means.
 
     Args:
-        status: Of HTTP.
-        headers: Of the answer; names in any case.
+        status: The status of HTTP.
+        headers: Its headers; names in any case.
         content: Its body.
-        now: Tells seconds since 1970, for a `Retry-After` that names a moment.
+        now: Returns the seconds since 1970, for a `Retry-After` that names a moment.
     """
     headers = {name.title(): value for name, value in headers.items()}
     if 200 <= status < 300:  # noqa: PLR2004 - the range of success
@@ -268,14 +270,14 @@ def read_answer(
         message = f"{message}: {words}"
     if status in _REFUSED:
         return Answer(Verdict.REFUSED, message)
-    # OTLP names 429, 502, 503 and 504. The other 5xx and 408 cost nothing but time: the rows are safe in their file.
+    # OTLP names 429, 502, 503 and 504. To retry after 408 and other 5xx costs time only: the rows are in their file.
     if status in {_REQUEST_TIMEOUT, _TOO_MANY} or status >= 500:  # noqa: PLR2004 - the range of a server's faults
         return Answer(Verdict.LATER, message, retry_after=_retry_after(headers.get("Retry-After", ""), now))
     return Answer(Verdict.DENIED, message)
 
 
 def _success(status: int, content_type: str, content: bytes) -> Answer:
-    """Read what a receiver says to a request that it took. A proxy that says 200 to everything has taken nothing."""
+    """Read an answer of success. If it is not OTLP, it came from a proxy, and no receiver took the request."""
     answer = ExportLogsServiceResponse()
     try:
         if content and content_type.startswith("application/json"):

@@ -1,9 +1,9 @@
 """
-End a program that waits for others soon after SIGINT or SIGTERM, and never while something is half done.
+End the program soon after SIGINT or SIGTERM, but never in the middle of its own work.
 
-While the program waits for the receiver or the clock, a signal ends it at once, and otherwise at the next such wait.
-Each request runs on a thread of its own: only so can the program leave a look-up of a name while the network is down,
-and give a deadline to a receiver that sends a byte now and then for ever.
+A signal ends the program at once while it waits for the receiver or the clock, and at the next such wait otherwise.
+Each request runs on a thread of its own. Only so can the program leave a look-up of a name while the network is down,
+and give a deadline to a receiver that sends one byte now and then.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Self, TypeVar
 
-# How long to wait after a signal for the answer to the last request. With it, the next run need not send that again.
+# How long to wait after a signal for the answer to the last request, which the next run need then not send again.
 _GRACE_SECONDS = 0.25
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ class Stopped(BaseException):
 
 
 class Signals:
-    """Turns SIGINT and SIGTERM into `Stopped` for the time of a `with` block."""
+    """Turns SIGINT and SIGTERM into `Stopped` inside a `with` block."""
 
     def __init__(self) -> None:
         self._asked = False  # a signal came
@@ -57,13 +57,13 @@ class Signals:
             self._waiting = False
 
     def wait(self, seconds: float) -> None:
-        """Wait, or raise Stopped."""
+        """Wait; raise `Stopped` if a signal comes."""
         with self._interruptible():
             time.sleep(seconds)
 
     def run_in_thread(self, call: Callable[[], T], timeout: float) -> T:
         """
-        Call on another thread and return its result. After a signal, leave the thread behind unless that comes soon.
+        Make a call on another thread and return its result. After a signal, abandon the thread unless it ends soon.
 
         Raises:
             Stopped: A signal came.
@@ -76,7 +76,7 @@ class Signals:
         def run() -> None:
             try:
                 results.put((call(), None))
-            except BaseException as error:  # noqa: BLE001 - the waiting thread raises it, and would wait for ever
+            except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
                 results.put((None, error))
 
         threading.Thread(target=run, daemon=True).start()

@@ -1,18 +1,18 @@
 """
-A log as somebody reads it who takes it elsewhere: the rows behind a cursor, and the cursor itself.
+The log that is forwarded: the rows after a cursor, and the cursor itself.
 
-The cursor is the id of the last row that was answered for. It lives in the table `cursors` of the log, so it is as
-durable as the rows are and can never be ahead of them: after a power cut the file ends at an earlier commit, cursor and
-rows alike. `synchronous=NORMAL` is enough, because an older cursor costs duplicates and no row.
+The cursor is the id of the last row for which the receiver has answered. The table `cursors` of the log holds it, so it
+is as durable as the rows and never ahead of them: after a power failure, rows and cursor come from the same commit.
+`synchronous=NORMAL` is enough, because an older cursor costs duplicates but no row.
 
 Guarantees
 ==========
 
 - No read transaction is open between two calls, so a slow receiver pins no WAL.
-- The file is written to under the write lock of the log only, and by nothing but `save` and `close`.
-- A cursor is saved into the file that its rows were read from: a file that was moved or replaced takes its cursor
-  along, and whatever has come in its place is read from its own cursor, which is none.
-- Two that use one name at the same time are told so: `save` moves the cursor only from where this one has put it.
+- Only `save` and `close` write to the file, and they hold the write lock of the log.
+- `save` writes into the file from which the rows came. A file that was moved takes its cursor along, and the file at
+  its old path has a cursor of its own.
+- `save` moves the cursor only from where this spool has put it, so two forwarders with one name notice each other.
 """
 
 import contextlib
@@ -24,29 +24,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
 
-from sqlite_log_handler._logfile.connect import connect_read_write, is_ours
+from sqlite_log_handler._logfile.connect import connect_read_write, identity_of, is_ours
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.write_lock import WriteLock
 
-# id, created_us, levelno, source_id, process_id, thread, thread_name, task_name, message, exc_type, exc_text,
-# stack_info, attributes
+# The columns of `_ROWS`.
 SpoolRow: TypeAlias = tuple[
-    int,
-    int,
-    int,
-    int,
-    int,
-    int | None,
-    str | None,
-    str | None,
-    str,
-    str | None,
-    str | None,
-    str | None,
-    str | None,
-]
+    int, int, int, int, int, int | None, str | None, str | None, str, str | None, str | None, str | None, str | None
+]  # fmt: skip
 # logger, pathname, lineno, func
 Source: TypeAlias = tuple[str, str, int, str]
 # host, pid, name, started_us, program
@@ -63,36 +50,35 @@ _DROPS = """
 SELECT after_id, since_us, until_us, cause, logger, coalesce(levels.name, 'Level ' || drops.levelno), count
 FROM drops LEFT JOIN levels ON levels.levelno = drops.levelno WHERE after_id BETWEEN ? AND ? ORDER BY drops.id
 """
+_CAUSES = "SELECT DISTINCT cause FROM prunes WHERE last_id > ? AND first_id <= ? ORDER BY cause"
 _SAVE = "UPDATE cursors SET after_id = ?, updated_us = ? WHERE name = ? AND after_id = ?"
 
-# What a row takes besides its texts, roughly: times, numbers, names.
+# The times, numbers and names of a row, roughly.
 _ROW_BYTES = 400
 
-# SQLite's own wait cannot be broken off, and the end of a command may not take long.
+# Short, because a signal cannot end SQLite's wait, and should end the command soon.
 _BUSY_SECONDS = 0.1
 _LOCK_SECONDS = 0.25
 
-# Names the logger of the handler's own warnings, as `_write.listener` does, in the half that writes.
-
 
 class TakenCursorError(LogFileError):
-    """The cursor was moved by somebody else: two forwarders use one name on one file."""
+    """Another forwarder moved the cursor: two of them use one name on one file."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingBatch:
     """
-    Rows that follow one another, and what they refer to.
+    Consecutive rows, and what they refer to.
 
     Attributes:
-        after_id: The row that was read last before them.
-        last_id: The last of them, or of those that are missing.
+        after_id: The id that was read last before them.
+        last_id: The id up to which this batch goes, missing rows included.
         rows: In the order of their ids.
-        missing: Rows between the cursor and the last of these that are not in the file any more.
-        causes: Why they were pruned, as far as the file knows.
-        more: Whether there are more rows behind these.
+        missing: How many ids between `after_id` and `last_id` have no row any more.
+        causes: Why those rows were pruned, as far as the file knows.
+        more: Whether more rows follow.
         sources, processes, levels: By the ids and the numbers that the rows hold.
-        drops: Lines of the ledger, by the id of the row behind which the records are missing.
+        drops: Lines of the ledger, by the id of the row after which the records are missing.
     """
 
     after_id: int
@@ -109,13 +95,13 @@ class OutgoingBatch:
 
 class Spool:
     """
-    The log at `path`, read by somebody whose cursor has the name `name`.
+    The log at `path`, with the cursor `name`.
 
     Args:
         path: Path of the log.
         name: Name of the cursor.
-        say: Called with a line for the operator: the file was replaced.
-        time: Tells seconds since 1970, for `cursors.updated_us`.
+        say: Called with a line for the operator when the file was replaced.
+        time: Returns the seconds since 1970, for `cursors.updated_us`.
     """
 
     def __init__(
@@ -130,16 +116,16 @@ class Spool:
         self._identity: tuple[int, int] | None = None
         self._version: int | None = None
         self._at_end = False
-        # The id that was read last, and the one that the file knows of; None when it knows of none.
+        # The id that was read last, and the one that the file holds, if it holds one.
         self._position = 0
         self._saved: int | None = None
 
     def read(self, count: int, max_bytes: int) -> OutgoingBatch:
         """
-        Read the rows behind the last one that was read: `count` at most, and of `max_bytes` of text together or one.
+        Read the next rows: at most `count`, with at most `max_bytes` of text. The first one may be longer.
 
         Raises:
-            LogFileError: The file is no log, or too new.
+            LogFileError: The file is not a log, or of a newer version.
             OSError, sqlite3.Error: It cannot be read now; a later call may succeed.
         """
         connection = self._open()
@@ -164,44 +150,37 @@ class Spool:
                     break
                 rows.append(row)
         after_id = self._position
-        # With no row left, all up to the last id that was given are gone.
-        last_id = rows[-1][0] if rows else max(after_id, self._last_id(connection))
-        missing = last_id - after_id - len(rows)
-        causes = self._causes(connection, after_id, last_id) if missing else []
-        batch = OutgoingBatch(after_id, last_id, rows, missing, causes, more)
+        # Without a row, all up to the highest id that was ever given are gone.
+        last_id = rows[-1][0] if rows else max(after_id, _last_id(connection))
+        batch = OutgoingBatch(after_id, last_id, rows, last_id - after_id - len(rows), more=more)
+        if batch.missing:
+            batch.causes.extend(cause for (cause,) in connection.execute(_CAUSES, (after_id, last_id)))
         if rows:
             _fill(connection, batch)
         self._position = last_id
         self._at_end = not more
         return batch
 
-    def _causes(self, connection: sqlite3.Connection, after_id: int, last_id: int) -> list[str]:
-        found = connection.execute(
-            "SELECT DISTINCT cause FROM prunes WHERE last_id > ? AND first_id <= ? ORDER BY cause", (after_id, last_id)
-        )
-        return [cause for (cause,) in found]
-
     def has_news(self) -> bool:
-        """Tell, at the cost of two system calls, whether a `read` may find something that the last one did not."""
-        if not self._at_end or self._connection is None or self._identity != _identity(self.path):
+        """Tell, at the cost of two system calls, whether `read` may find something new."""
+        if not self._at_end or self._connection is None or self._identity != self._find():
             return True
         return self._version != _one(self._connection, "PRAGMA data_version")
 
     def save(self, after_id: int) -> None:
         """
-        Move the cursor: all rows up to `after_id` were answered for.
+        Move the cursor to `after_id`, because the receiver has answered for all rows up to it.
 
         Raises:
-            TakenCursorError: Somebody else has moved it.
+            TakenCursorError: Another forwarder has moved it.
             OSError, sqlite3.Error: It cannot be written now; a later call may succeed.
         """
         connection = self._connection
         if connection is None or after_id == self._saved:
             return
         with self._lock.hold(_LOCK_SECONDS):
-            if self._identity != _identity(self.path):
-                # What has come in its place has rows of its own under these ids.
-                return
+            if self._identity != self._find():
+                return  # the file at the path is another one, with rows of its own under these ids
             with transaction(connection):
                 self._save(connection, after_id)
         self._saved = after_id
@@ -214,16 +193,17 @@ class Spool:
             added = connection.execute(_SAVE, (after_id, now_us, self.name, self._saved))
         if added.rowcount != 1:
             message = (
-                f"the cursor {self.name!r} of {self.path!r} was moved by somebody else: end the other forwarder, or "
-                "give each a name of its own by --name"
+                f"another forwarder moved the cursor {self.name!r} of {self.path!r}: end it, or give each forwarder a "
+                "cursor of its own with --name"
             )
             raise TakenCursorError(message)
 
     def close(self, timeout: float = _LOCK_SECONDS) -> None:
         """
-        Close the file, after `timeout` seconds without the write lock: then another process has the file open.
+        Close the file.
 
-        The last connection that closes writes the WAL back, and that is done under the write lock.
+        The last connection to close writes the WAL back, which takes the write lock. If we cannot get the lock within
+        `timeout` seconds, another process has the file open, so our close does not write back.
         """
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -232,32 +212,32 @@ class Spool:
         self._lock.close()
 
     def _open(self) -> sqlite3.Connection | None:
-        """Give the connection to the file at the path, and None as long as there is no log in it."""
-        identity = _identity(self.path)
+        """Return the connection to the file at the path; None as long as there is no log in it."""
+        identity = self._find()
         if self._connection is not None:
             if identity == self._identity:
                 return self._connection
-            # It shares -wal and -shm with whatever stands at the path now, so it may not even be read any more.
+            # The file at the path now has the same -wal and -shm, so the old one must not even be read.
             self.close()
             self._say(
-                f"{self.path!r} was moved or replaced; what had not been sent is in the old file, with its cursor: "
-                "forward that one as well"
+                f"{self.path!r} was moved or replaced: forward the old file as well, which has the rows that were not "
+                "sent, and the cursor"
             )
         if identity is None:
             return None
         with self._lock.hold(_LOCK_SECONDS):
-            # The first process that opens a file rolls back what a killed one has left.
+            # The first process to open a file rolls back what a killed one has left.
             return self._connect(self._lock.follow(_LOCK_SECONDS), identity)
 
     def _connect(self, real: str, identity: tuple[int, int]) -> sqlite3.Connection | None:
         connection = connect_read_write(real, timeout=_BUSY_SECONDS)
         try:
-            # A file that somebody has damaged is sent as far as it can be.
+            # Send a damaged file as far as possible.
             connection.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
             if not is_ours(connection, self.path, advice="name the file of a SQLiteHandler"):
                 connection.close()
                 return None
-            # Those who write the log checkpoint it.
+            # The programs that log checkpoint it.
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute("PRAGMA synchronous = NORMAL")
             self._begin(connection)
@@ -272,21 +252,24 @@ class Spool:
         if found is not None:
             self._saved = self._position = found[0]
         else:
-            # What was pruned before anybody asked for it was not to be sent.
+            # Rows that were pruned before this cursor existed do not count as missing.
             self._saved = None
             first_id = _one(connection, "SELECT min(id) FROM records")
-            self._position = self._last_id(connection) if first_id is None else first_id - 1
+            self._position = _last_id(connection) if first_id is None else first_id - 1
 
-    @staticmethod
-    def _last_id(connection: sqlite3.Connection) -> int:
-        """Give the highest id that was ever given."""
-        return _one(connection, "SELECT max(id) FROM records") or 0
+    def _find(self) -> tuple[int, int] | None:
+        """Return the identity of the file at the path; None if there is none, but raise if that cannot be seen."""
+        return identity_of(self.path, FileNotFoundError)
+
+
+def _last_id(connection: sqlite3.Connection) -> int:
+    return _one(connection, "SELECT max(id) FROM records") or 0
 
 
 def _fill(connection: sqlite3.Connection, batch: OutgoingBatch) -> None:
-    """Look up what the rows refer to. Every time anew: retention may delete a source, and its id be given again."""
+    """Look up what the rows refer to. Nothing is cached: retention may delete a source and reuse its id."""
     source_ids, process_ids = {row[3] for row in batch.rows}, {row[4] for row in batch.rows}
-    # In a file that was mended, or cut by hand, a row may refer to nothing. It is sent with what it has.
+    # In a repaired file, a row may refer to nothing. It is sent with what it has.
     batch.sources.update(dict.fromkeys(source_ids, ("", "", 0, "")))
     batch.processes.update(dict.fromkeys(process_ids, ("", 0, "", 0, "")))
     for source_id, *source in _lookup(connection, "sources", "logger, pathname, lineno, func", source_ids):
@@ -300,7 +283,7 @@ def _fill(connection: sqlite3.Connection, batch: OutgoingBatch) -> None:
 
 
 def _lookup(connection: sqlite3.Connection, table: str, columns: str, ids: set[int]) -> sqlite3.Cursor:
-    # Not by `json_each`: a table of the file may have that name, and hides the function.
+    # Not by `json_each`: a table of that name in the file would hide the function.
     known = ", ".join(str(id_) for id_ in sorted(id_ for id_ in ids if isinstance(id_, int)))
     return connection.execute(f"SELECT id, {columns} FROM {table} WHERE id IN ({known})")  # noqa: S608 - numbers
 
@@ -308,11 +291,3 @@ def _lookup(connection: sqlite3.Connection, table: str, columns: str, ids: set[i
 def _one(connection: sqlite3.Connection, sql: str) -> int | None:
     value: int | None = connection.execute(sql).fetchone()[0]
     return value
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        stat = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return stat.st_dev, stat.st_ino

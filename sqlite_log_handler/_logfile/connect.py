@@ -17,11 +17,11 @@ from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA, USER_VERS
 _ROWID: Final = -1
 
 
-def identity_of(path: str) -> tuple[int, int] | None:
-    """Return (device, inode), or None if the file cannot be seen."""
+def identity_of(path: str, unseen: type[OSError] = OSError) -> tuple[int, int] | None:
+    """Return (device, inode), or None if the file cannot be seen, as the error `unseen` says."""
     try:
         stat = os.stat(path)
-    except OSError:
+    except unseen:
         return None
     return stat.st_dev, stat.st_ino
 
@@ -35,7 +35,9 @@ def refuse_lost(path: str) -> None:
     """
     forks.settle()
     if forks.stuck or (forks.lost and identity_of(path) in forks.lost):
-        message = "this process was forked while its parent wrote to the file, so it must not: start it by spawn"
+        message = (
+            "this process was forked while its parent wrote to the file, so it must not open it: start it with spawn"
+        )
         raise forks.LostFileError(message)
 
 
@@ -184,7 +186,7 @@ def require_schema(connection: sqlite3.Connection, path: str) -> None:
         odd = [index for table in expected for index in _odd_indexes(connection, table)]
     if odd:
         message = (
-            f"{path!r}: its {odd[0]!r} is not as a log has it: it was cut, or was not made by this package; "
+            f"{path!r}: its {odd[0]!r} is not that of a log: the file was cut, or was not made by this package; "
             "`.recover` of the sqlite3 shell saves what can be saved"
         )
         raise CorruptFileError(message)

@@ -99,7 +99,7 @@ def test_a_receiver_that_is_not_there(filled, run_forward, query):
     said = run_forward(path, "--otlp", f"http://127.0.0.1:{port}", "--retry-seconds", 1, code=1)
 
     assert "Connection refused" in said
-    assert "given up after" in said
+    assert "gave up after" in said
     assert [(0,)] == query("SELECT after_id FROM cursors")
 
 
