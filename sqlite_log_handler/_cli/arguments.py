@@ -84,7 +84,7 @@ def open_reader(options: argparse.Namespace) -> LogReader:
     for name in getattr(options, "logger", None) or ():
         near = nearest_loggers(reader, name)
         if near is not None:
-            say(f"no logger {name!r}" + (f"; there is {', '.join(near)}" if near else " in this log"))
+            say(f"no logger {name!r} in this log" + (f": did you mean {', '.join(near)}?" if near else ""))
     level = getattr(options, "level", None)
     if level in _SYSLOG:
         _explain_level(reader, level)
@@ -95,8 +95,8 @@ def _explain_level(reader: LogReader, level: str) -> None:
     """Say that a number of journalctl is another level here, unless this log has a name for it."""
     named = any(found.name != f"Level {level}" for found in reader.top("level", level=f"{level}..{level}"))
     if not named:
-        meant = _SYSLOG[level]
-        say(f"{level} is a level of Python's logging, below DEBUG (10); {logging.getLevelName(meant)} is {meant}")
+        meant = f"{logging.getLevelName(_SYSLOG[level])} is {_SYSLOG[level]}"
+        say(f"levels are those of Python's logging: {level} is below DEBUG (10), {meant}")
 
 
 def require_folder(path: str) -> None:
@@ -127,7 +127,10 @@ def add_ledger_filters(parser: argparse.ArgumentParser) -> argparse._ArgumentGro
     """Add the filters that the ledger of drops knows too: a dropped record has no text."""
     group = parser.add_argument_group("which records", "A record must match all that you give.")
     group.add_argument(
-        "-p", "--level", metavar="LEVEL", help="this level and above, by name or number, or a range as INFO..WARNING"
+        "-p",
+        "--level",
+        metavar="LEVEL",
+        help="this level and above, by name or number, or a range such as INFO..WARNING",
     )
     group.add_argument(
         "-S",

@@ -57,7 +57,7 @@ def read_cursor(path: str, reader: LogReader, last_id: int) -> int | None:
     # A log without rows tells nothing: the rows that were read may have been pruned.
     there = _created(reader, cursor) if created else []
     if last_id and (cursor > last_id or (there and there != created)):
-        say(f"another log is there since {path!r} was written: it is read from its beginning")
+        say(f"the log was replaced since {path!r} was written: it is read from its beginning")
         return None
     return cursor
 

@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after the program's name; those of this process by default.
     """
     if not terminal.prepare():
-        terminal.say("standard output is closed, so nothing can be shown: send it to /dev/null if nobody is to see it")
+        terminal.say("standard output is closed, so nothing can be shown: send it to /dev/null if nobody should see it")
         return 2
     command, options = parse(sys.argv[1:] if arguments is None else arguments)
     try:

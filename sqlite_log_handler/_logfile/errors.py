@@ -32,7 +32,7 @@ class UnreadableFileError(LogFileError):
 
 
 class BusyFileError(LogFileError):
-    """Another process keeps everybody out of the file: try again when it has finished."""
+    """Another process keeps the file locked: try again when it has finished."""
 
 
 class CorruptFileError(LogFileError):

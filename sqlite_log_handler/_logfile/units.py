@@ -70,7 +70,9 @@ def parse_seconds(value: object) -> float:
         return float(value) if re.fullmatch(_NUMBER, value) else parse_duration(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    message = f"{value!r} is not a length of time: write seconds, or a text as 90s, 10min, '1h 30min', 7d or '2 weeks'"
+    message = (
+        f"{value!r} is not a length of time: write seconds, or a text such as 90s, 10min, '1h 30min', 7d or '2 weeks'"
+    )
     raise TypeError(message)
 
 
@@ -87,7 +89,7 @@ def parse_size(value: object) -> int:
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    allowed = "write bytes (an integer), or a text as 500MB, 2GB or 64MiB"
+    allowed = "write bytes (an integer), or a text such as 500MB, 2GB or 64MiB"
     message = f"{value!r} is not a size: {allowed}"
     if not isinstance(value, str):
         raise TypeError(message)

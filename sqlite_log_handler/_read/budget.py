@@ -97,7 +97,7 @@ class Budget:
 
     def __enter__(self) -> Self:
         if self._left <= 0 and self._is_last():
-            message = f"{self._path!r}: it asks for more work than any log does: it was not made by this package"
+            message = f"{self._path!r}: it takes more work to read than any log: it was not made by this package"
             raise LimitError(message)
         self.spent = False
         self._since = self._clock()

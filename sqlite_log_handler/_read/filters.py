@@ -147,7 +147,10 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _ALLOWED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "since": _MOMENT,
     "until": _MOMENT,
-    "level": (lambda value: _is_text(value) or _is_integer(value), "a number, a name, or a range as 'INFO..WARNING'"),
+    "level": (
+        lambda value: _is_text(value) or _is_integer(value),
+        "a number, a name, or a range such as 'INFO..WARNING'",
+    ),
     "logger": _NAMES,
     "exclude": _NAMES,
     "text": (_is_text, "a str"),
@@ -158,13 +161,13 @@ _ALLOWED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "exception": (_is_text, "the name of a class (str)"),
     "source": (
         lambda value: _is_text(value) and _SOURCE.fullmatch(str(value)) is not None,
-        "a call site as 'orders.py:42'",
+        "a call site such as 'orders.py:42'",
     ),
     "attributes": (_is_attributes, "a dict of str to str, int, float, bool or None"),
-    "where": (_is_names, "a condition as 'status>=500', or several in a list"),
+    "where": (_is_names, "a condition such as 'status>=500', or several in a list"),
     "run": _INTEGER,
     "pattern_of": _INTEGER,
-    "without": (lambda value: isinstance(value, Mapping), "a dict of filters, as {'thread': 'worker-1'}"),
+    "without": (lambda value: isinstance(value, Mapping), "a dict of filters such as {'thread': 'worker-1'}"),
     "after_id": _INTEGER,
     "up_to_id": _INTEGER,
 }
@@ -180,7 +183,7 @@ def check(filters: Filters) -> None:
     """
     unknown = sorted(set(filters) - Filters.__annotations__.keys())
     if unknown:
-        message = f"there is no filter {unknown[0]!r}; there are {', '.join(Filters.__annotations__)}"
+        message = f"there is no filter {unknown[0]!r}: choose from {', '.join(Filters.__annotations__)}"
         raise TypeError(message)
     for name, value in filters.items():
         is_allowed, allowed = _ALLOWED[name]
@@ -376,7 +379,7 @@ def level_range(ask: Ask, level: int | str) -> tuple[int, int]:
     lowest = _levelno(ask, low) if low else LOWEST
     highest = _levelno(ask, high) if high else HIGHEST
     if lowest > highest:
-        message = f"{level!r} has no level in it: write the lower one first, {high}..{low}"
+        message = f"{level!r} is empty: write the lower level first, {high}..{low}"
         raise FilterError(message)
     return lowest, highest
 
@@ -415,7 +418,7 @@ def _levelno(ask: Ask, name: str) -> int:
     if name.strip().upper() in known:
         return known[name.strip().upper()]
     names = ", ".join(sorted(named, key=named.__getitem__))
-    message = f"{name!r} is no level of this log: write one of {names}, a number, or a range as INFO..ERROR"
+    message = f"{name!r} is not a level of this log: write one of {names}, a number, or a range such as INFO..ERROR"
     raise FilterError(message)
 
 
@@ -488,7 +491,7 @@ def _pattern(_: Ask, pattern: str) -> list[Term]:
     try:
         return pattern_terms(pattern)
     except (re.error, OverflowError, RecursionError) as error:  # the others for what is too large or too deep
-        message = f"{pattern!r} is no regular expression: {error}; a text as it is goes with -F or `text=`"
+        message = f"{pattern!r} is not a regular expression: {error}; to search for plain text, use -F or `text=`"
         raise FilterError(message) from error
 
 

@@ -35,13 +35,13 @@ ADVICE: Final = "name the file of a SQLiteHandler"
 _READ_ONLY_FAILED: Final = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 
 _NAMED: Final[dict[int, tuple[type[LogFileError], str]]] = {
-    sqlite3.SQLITE_BUSY: (BusyFileError, "another process keeps everybody out of it: try again when it is done"),
-    sqlite3.SQLITE_LOCKED: (BusyFileError, "another process keeps everybody out of it: try again when it is done"),
+    sqlite3.SQLITE_BUSY: (BusyFileError, "another process keeps it locked: try again when that process is done"),
+    sqlite3.SQLITE_LOCKED: (BusyFileError, "another process keeps it locked: try again when that process is done"),
     sqlite3.SQLITE_CORRUPT: (
         CorruptFileError,
         "it is damaged: `sqlite-log check` says where, and `.recover` of the sqlite3 shell saves what can be saved",
     ),
-    sqlite3.SQLITE_NOTADB: (CorruptFileError, "it is damaged: its header is no SQLite header any more"),
+    sqlite3.SQLITE_NOTADB: (CorruptFileError, "it is damaged: it does not begin as an SQLite file"),
     sqlite3.SQLITE_CANTOPEN: (UnreadableFileError, "make the file and its folder readable"),
     sqlite3.SQLITE_READONLY: (
         UnreadableFileError,
@@ -49,13 +49,13 @@ _NAMED: Final[dict[int, tuple[type[LogFileError], str]]] = {
     ),
     sqlite3.SQLITE_PERM: (UnreadableFileError, "make the file and its folder readable"),
     sqlite3.SQLITE_AUTH: (UnreadableFileError, "make the file and its folder readable"),
-    sqlite3.SQLITE_IOERR: (UnreadableFileError, "the disk does not answer as it should"),
-    sqlite3.SQLITE_INTERRUPT: (LimitError, "it asks for more work than any log does: it was not made by this package"),
+    sqlite3.SQLITE_IOERR: (UnreadableFileError, "the disk reports an error"),
+    sqlite3.SQLITE_INTERRUPT: (LimitError, "it takes more work to read than any log: it was not made by this package"),
     sqlite3.SQLITE_TOOBIG: (
         LimitError,
-        f"it holds a row of more than {VALUE_MIB} MiB: read on behind that row with `after_id`",
+        f"it holds a row of more than {VALUE_MIB} MiB: read on after that row with `after_id`",
     ),
-    sqlite3.SQLITE_ERROR: (CorruptFileError, "it holds what no log holds"),
+    sqlite3.SQLITE_ERROR: (CorruptFileError, "it holds something that no log holds"),
 }
 
 
@@ -137,8 +137,8 @@ def open_log(path: str, *, timeout: float = 5.0) -> Opened:
             connection, budget = _connect(path, timeout, immutable=True)
             if os.path.exists(real + "-wal") and os.stat(real + "-wal").st_size:
                 notice = (
-                    f"{path!r} is read without its -wal, whose rows are left out: that takes the right to write to its "
-                    "folder. Copy both files to a folder of your own to see them"
+                    f"{path!r} is read without its -wal, so the newest rows are left out: to read a -wal, you must be "
+                    "allowed to write to its folder. Copy both files to a folder of your own to see these rows"
                 )
     return Opened(connection, budget, notice, immutable)
 
@@ -152,7 +152,7 @@ def _connect(path: str, timeout: float, *, immutable: bool = False) -> tuple[Con
     try:
         connection = connect_read_only(path, timeout=timeout, immutable=immutable)
     except LostFileError as error:
-        message = f"{path!r}: this process was forked in the middle of a query on it: start the process by spawn"
+        message = f"{path!r}: this process was forked in the middle of a query on it: start the process with spawn"
         raise UnreadableFileError(message) from error
     try:
         budget = Budget(connection, path, os.stat(path).st_size)

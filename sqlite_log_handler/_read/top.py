@@ -108,7 +108,7 @@ _Groups: TypeAlias = defaultdict[Any, _Sums]
 def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None, *, key: str | None = None) -> list[Talker]:
     """Say who logs most; see `LogReader.top`."""
     if not isinstance(by, str) or by not in _GROUPS:
-        message = f"by={by!r} is nothing to group by: use one of {', '.join(_GROUPS)}"
+        message = f"by={by!r} is unknown: choose from {', '.join(_GROUPS)}"
         raise FilterError(message)
     if (by == "attribute") != isinstance(key, str):
         message = f"key={key!r}: must be the name of an attribute with by='attribute', and None with another"

@@ -48,7 +48,7 @@ def rows(log: LogReader, query: Query) -> Answer:
     order = query.text("order") or "newest"
     query.finish()
     if order not in {"newest", "oldest"}:
-        message = f"order={order!r} is unknown: it is newest or oldest"
+        message = f"order={order!r} is unknown: choose newest or oldest"
         raise FilterError(message)
     last_id = log.last_id()
     asked = filters.get("up_to_id")

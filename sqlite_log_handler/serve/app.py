@@ -79,7 +79,7 @@ def create_app(
     """
     base_path = base_path.rstrip("/")
     if base_path and not base_path.startswith("/"):
-        message = f"base_path={base_path!r} must begin with a slash, as /logs"
+        message = f"base_path={base_path!r} must begin with a slash, such as /logs"
         raise ValueError(message)
     logs = Logs(paths)
     routes = [

@@ -50,13 +50,13 @@ class Logs:
             UnknownLogError: No log has this name.
         """
         by_name = self.by_name()
-        if name is None and by_name:
-            return next(iter(by_name.values()))
-        if name not in by_name:
-            known = ", ".join(by_name) or "none yet"
-            message = f"no log is served as {name!r}; there are: {known}"
+        if not by_name:
+            raise UnknownLogError("there is no log here yet")
+        found = by_name.get(next(iter(by_name)) if name is None else name)
+        if found is None:
+            message = f"no log here is called {name!r}: choose from {', '.join(by_name)}"
             raise UnknownLogError(message)
-        return by_name[name]
+        return found
 
 
 def _files_at(path: str) -> list[str]:

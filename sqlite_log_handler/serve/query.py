@@ -81,7 +81,7 @@ def _without(texts: list[str] | None) -> dict[str, list[Any]] | None:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or name not in {*_TEXTS, "pid", "run", "where"}:
-            message = f"without={text!r}: write FILTER=VALUE, as thread=worker-1"
+            message = f"without={text!r}: write FILTER=VALUE, such as thread=worker-1"
             raise FilterError(message)
         for filter_, read in Query([(name, value)]).filters().items():
             found.setdefault(filter_, []).append(value if name in _LISTS else read)

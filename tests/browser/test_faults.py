@@ -134,7 +134,7 @@ def test_a_log_that_is_locked(tmp_path, write, serve, open_tab):
     with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as other:
         assert ("delete",) == other.execute("PRAGMA journal_mode = DELETE").fetchone()  # a WAL holds up no reader
         other.execute("BEGIN EXCLUSIVE")
-        tab.page.locator("#notice.bad", has_text="another process keeps everybody out").wait_for()
+        tab.page.locator("#notice.bad", has_text="another process keeps it locked").wait_for()
         assert ["before"] == tab.lines()
 
     one_row(path, write, "after")

@@ -71,7 +71,7 @@ def verdicts(options: argparse.Namespace) -> Iterator[Verdict]:
     except CorruptFileError as error:
         # Its own text names this command. SQLite's is the cause.
         yield Verdict("WRONG", str(error.__cause__ or error))
-        yield Verdict("-", "it cannot be read through: `.recover` of the sqlite3 shell saves what it can")
+        yield Verdict("-", "not all of it can be read: `.recover` of the sqlite3 shell saves what it can")
 
 
 def findings(faults: Iterable[str]) -> list[str]:

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     if options.format == "parquet":
         _pyarrow()
         if options.output in _STANDARD and is_terminal():
-            message = "Parquet is nothing for a terminal: name a file with --output"
+            message = "a terminal cannot show Parquet: name a file with --output"
             raise FilterError(message)
     with arguments.open_reader(options) as reader:
         # Before the file is made: a filter that is refused would leave it behind.

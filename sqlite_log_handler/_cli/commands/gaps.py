@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
         write_lines(json_document(gaps))
         return 0 if gaps else 1
     write_lines(table(gaps, Clock("%b %d %H:%M:%S", utc=options.utc)))
-    return arguments.status_of(gaps, "no gap: of what was asked for, nothing is missing")
+    return arguments.status_of(gaps, "no gap: none of the records that you asked for is missing")
 
 
 def table(gaps: Sequence[Gap], clock: Clock) -> Iterator[str]:

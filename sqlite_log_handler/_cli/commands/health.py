@@ -29,7 +29,10 @@ def _seconds(text: str) -> float:
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
     parser.add_argument(
-        "--max-age", type=_seconds, metavar="TIME", help="critical when the newest record is older, as 90s or 10min"
+        "--max-age",
+        type=_seconds,
+        metavar="TIME",
+        help="critical when the newest record is older than this: 90s, 10min",
     )
     parser.add_argument(
         "--max-drops",

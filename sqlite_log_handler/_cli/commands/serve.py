@@ -36,14 +36,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.add_argument(
-        "--base-path", default="", metavar="PATH", help="the path at which a proxy serves this, as /logs"
+        "--base-path", default="", metavar="PATH", help="the path at which a proxy serves this, such as /logs"
     )
     parser.add_argument(
         "--allowed-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="a name by which a browser may call this server, beside those of loopback; repeatable",
+        help="a name by which a browser may call this server, besides those of loopback; repeatable",
     )
     parser.add_argument(
         "--no-token", action="store_true", help="ask for no token: everybody on this machine can read the log"

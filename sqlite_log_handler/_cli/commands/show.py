@@ -49,7 +49,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--id", action="store_true", help="in the short formats, show the id of each row")
     parser.add_argument(
-        "--gaps", action="store_true", help="draw gaps although nobody knows whether their records would have matched"
+        "--gaps", action="store_true", help="draw gaps even with filters that cannot be asked of dropped records"
     )
     parser.add_argument("-r", "--reverse", action="store_true", help="the newest first")
     parser.add_argument(
@@ -65,7 +65,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cursor-file",
         metavar="PATH",
-        help="resume after the last record read, and store the position in this file",
+        help="show only what came since the last run with this file, which keeps the position",
     )
     arguments.add_filters(parser)
 

@@ -20,7 +20,9 @@ _LOUD: Final = 30
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
-    parser.add_argument("--bucket", metavar="TIME", help="length of time of a bar, as 10min, 1h (default: a round one)")
+    parser.add_argument(
+        "--bucket", metavar="TIME", help="length of time of a bar, such as 10min or 1h (default: a round one)"
+    )
     arguments.add_json(parser)
     arguments.add_color(parser)
     arguments.add_utc(parser)

@@ -2,7 +2,7 @@
 
 // Filters, in the order in which chips stand; named as the long flags of `sqlite-log show`.
 export const FILTERS = {
-  level: ["level", "WARNING, or a range as INFO..WARNING"],
+  level: ["level", "WARNING, or a range such as INFO..WARNING"],
   logger: ["logger", "shop.orders: this logger and those below it"],
   exclude: ["not logger", "shop.cart"],
   grep: ["regex", "a regular expression"],

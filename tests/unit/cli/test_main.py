@@ -45,8 +45,8 @@ def test_a_time_may_begin_with_a_minus():
 
 ERRORS = {
     "show no-such.db": "show: '{folder}/no-such.db' does not exist: name the file of a SQLiteHandler",
-    "-p LOUD": "show: 'LOUD' is no level of this log: write one of DEBUG, INFO, WARNING, ERROR, CRITICAL, a number, "
-    "or a range as INFO..ERROR",
+    "-p LOUD": "show: 'LOUD' is not a level of this log: write one of DEBUG, INFO, WARNING, ERROR, CRITICAL, a number, "
+    "or a range such as INFO..ERROR",
     "top --where =x": "top: '=x' is not a condition: write KEY=VALUE, KEY!=VALUE, KEY>=NUMBER (or <, <=, >), "
     "KEY~REGEX, KEY if it is there, or !KEY if not",
     "-f -r": "show: -f has no end, so it goes neither with -r nor with -o json; -o jsonl has an object on each line",
@@ -59,7 +59,7 @@ ERRORS = {
     "export --output {folder}/no/x": "export: '{folder}/no/x': there is no folder '{folder}/no': create it first",
     "{folder}/text": "show: '{folder}/text' is not an SQLite database: name the file of a SQLiteHandler",
     "{folder}": "show: '{folder}' is a folder: name a file in it",
-    "-p ERROR..INFO": "show: 'ERROR..INFO' has no level in it: write the lower one first, INFO..ERROR",
+    "-p ERROR..INFO": "show: 'ERROR..INFO' is empty: write the lower level first, INFO..ERROR",
     "gaps -S 2025-02-01T00:00Z -U 2025-01-01T00:00Z": "gaps: since (2025-02-01 00:00:00+00:00) is after until "
     "(2025-01-01 00:00:00+00:00), so nothing is between them: swap them",
     "--run x": "show: argument --run: 'x' is not a whole number; `sqlite-log show --help` says more",
@@ -75,8 +75,8 @@ ERRORS = {
     "-S 99999999999999d": "show: '99999999999999d' is not a point in time: write ISO 8601 (2025-06-30, "
     "'2025-06-30 12:00', 2025-06-30T12:00:00Z), a time of today (12:00), now, today, yesterday, -1h, '10 min ago', or "
     "@seconds since 1970",
-    "-g a{99999999999}": "show: 'a{99999999999}' is no regular expression: the repetition number is too large; a text "
-    "as it is goes with -F or `text=`",
+    "-g a{99999999999}": "show: 'a{99999999999}' is not a regular expression: the repetition number is too large; to "
+    "search for plain text, use -F or `text=`",
     "--rever": "show: unrecognized arguments: --rever; `sqlite-log show --help` says more",
     "forward a.db --retry 5": "forward: unrecognized arguments: --retry 5; `sqlite-log forward --help` says more",
     "--colour": "show: unrecognized arguments: --colour; `sqlite-log show --help` says more",
@@ -157,7 +157,7 @@ def test_help_is_a_word(run, words, expected):
 @pytest.mark.parametrize("command", ["show", "top", "stats", "export"])
 def test_a_logger_that_is_not_there_is_named(run, command):
     """A misspelt logger is told with the nearest ones; one that has others below it, or only drops, is there."""
-    note = re.compile(r"^sqlite-log: no logger 'shop.stocks'; there is shop.stock\b")
+    note = re.compile(r"^sqlite-log: no logger 'shop.stocks' in this log: did you mean shop.stock\b")
 
     assert 1 == run(command, "-l", "shop.stocks", stderr=note)[0]
     assert 0 == run(command, "-l", "shop")[0]
@@ -169,7 +169,7 @@ def test_a_logger_that_is_not_there_is_named(run, command):
 @pytest.mark.parametrize("command", ["show", "top", "gaps", "stats", "export"])
 def test_who_means_a_level_of_journalctl_is_told(run, command, number, meant):
     """`-p 3` is `err` to journalctl; here it is a level below DEBUG, so that all is shown, and a note says so."""
-    note = f"sqlite-log: {number} is a level of Python's logging, below DEBUG (10); {meant}\n"
+    note = f"sqlite-log: levels are those of Python's logging: {number} is below DEBUG (10), {meant}\n"
 
     assert run(command, "-p", "0") == run(command, "-p", number, stderr=note)
 

@@ -84,7 +84,7 @@ def test_mistakes_are_told(shop):
     )
 
     assert [True] * 4 == [failed for failed, _ in answers]
-    for part, (_, text) in zip(["no level", "only SELECT", "substr", "point in time"], answers, strict=True):
+    for part, (_, text) in zip(["not a level", "only SELECT", "substr", "point in time"], answers, strict=True):
         assert part in text
 
 

@@ -101,7 +101,7 @@ def test_there_are_no_colours_without_a_terminal(run):
     [
         ("show", "no record matches; `sqlite-log stats` shows what there is"),
         ("top", "no record matches; `sqlite-log stats` shows what there is"),
-        ("gaps", "no gap: of what was asked for, nothing is missing"),
+        ("gaps", "no gap: none of the records that you asked for is missing"),
         ("stats", "no record matches, so there is no histogram"),
         ("export", "no record matches; `sqlite-log stats` shows what there is"),
     ],
@@ -163,7 +163,7 @@ def test_a_closed_output_is_one_line(shop, monkeypatch, capsys, words):
         closed.setattr(sys, "stdout", None)
         assert 2 == main(words)
 
-    note = "standard output is closed, so nothing can be shown: send it to /dev/null if nobody is to see it"
+    note = "standard output is closed, so nothing can be shown: send it to /dev/null if nobody should see it"
     assert f"sqlite-log: {note}\n" == capsys.readouterr().err
 
 

@@ -133,7 +133,7 @@ def test_conditions_are_refused_before_anything_is_read(make_handler, path):
     with LogReader(path) as reader:
         with pytest.raises(FilterError, match="is not a condition"):
             list(reader.rows(where="=5"))
-        with pytest.raises(FilterError, match="must be a condition as 'status>=500'"):
+        with pytest.raises(FilterError, match="must be a condition such as 'status>=500'"):
             list(reader.rows(where=5))  # type: ignore[arg-type]
 
 

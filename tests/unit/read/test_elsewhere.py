@@ -57,7 +57,7 @@ def test_a_view_in_the_place_of_a_table(path, table, endless):
     away = "DROP VIEW volume" if table == "volume" else f"ALTER TABLE {table} RENAME TO other"
     hostile.make(path, f"{away}; CREATE VIEW {table} AS {endless};")
 
-    with pytest.raises(CorruptFileError, match=f"its '{table}' is not as a log has it"):
+    with pytest.raises(CorruptFileError, match=f"its '{table}' is not that of a log"):
         LogReader(path)
 
 
@@ -75,7 +75,7 @@ def test_another_table_in_the_place_of_a_table(path, other):
     """A table with other columns than those of a log is refused, whatever its name is."""
     hostile.make(path, schema=SCHEMA.replace(*OTHERS[other]), rows="")
 
-    with pytest.raises(CorruptFileError, match="is not as a log has it"):
+    with pytest.raises(CorruptFileError, match="is not that of a log"):
         LogReader(path)
 
 
@@ -83,7 +83,7 @@ def test_a_virtual_table_in_the_place_of_a_table(path):
     """A virtual table is refused: what its module does with what the file holds is not for a log to try out."""
     hostile.make(path, "DROP TABLE levels; CREATE VIRTUAL TABLE levels USING fts5 (levelno, name)")
 
-    with pytest.raises(CorruptFileError, match="its 'levels' is not as a log has it"):
+    with pytest.raises(CorruptFileError, match="its 'levels' is not that of a log"):
         LogReader(path)
 
 
@@ -99,7 +99,7 @@ def test_an_odd_index(path, index):
     """An index that runs an expression when it is checked or written is refused; one of columns is for its owner."""
     hostile.make(path, index)
 
-    with pytest.raises(CorruptFileError, match=r"its 'odd' is not as a log has it"):
+    with pytest.raises(CorruptFileError, match=r"its 'odd' is not that of a log"):
         LogReader(path)
 
 
@@ -170,7 +170,7 @@ def test_the_budget_is_that_of_a_question(path):
         for _ in range(3):
             with budget:
                 connection.execute("SELECT 1")
-        with pytest.raises(LimitError, match=r"'app-log\.db': it asks for more work than any log does"), budget:
+        with pytest.raises(LimitError, match=r"'app-log\.db': it takes more work to read than any log"), budget:
             pass
         budget.renew()
         with budget:
@@ -332,5 +332,5 @@ def test_no_error_of_sqlite_reaches_a_user(path):
             connection.execute("DROP TABLE processes")
             connection.execute("DROP TABLE levels")
         for filters in ({"run": 0}, {"level": "x"}):
-            with pytest.raises(CorruptFileError, match="it holds what no log holds"):
+            with pytest.raises(CorruptFileError, match="it holds something that no log holds"):
                 reader.rows(**filters)

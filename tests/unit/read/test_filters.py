@@ -136,10 +136,10 @@ def test_levels_of_python_keep_their_names(connection):
 @pytest.mark.parametrize(
     ("filters", "message"),
     [
-        ({"level": "LOUD"}, "'LOUD' is no level of this log: write one of TRACE, DEBUG, INFO, WARNING, a number"),
+        ({"level": "LOUD"}, "'LOUD' is not a level of this log: write one of TRACE, DEBUG, INFO, WARNING, a number"),
         ({"level": 2**70}, "level .* is beyond 64 bits"),
         ({"since": "soon"}, "'soon' is not a point in time"),
-        ({"pattern": "(unclosed"}, "'.unclosed' is no regular expression: .*; a text as it is goes with -F"),
+        ({"pattern": "(unclosed"}, "'.unclosed' is not a regular expression: .*; to search for plain text, use -F"),
         ({"run": 4}, "there is no run 4: the log has 3; 0 is the last"),
         ({"run": -3}, "there is no run -3"),
         ({"after_id": 2**63}, "after_id .* is beyond 64 bits"),
@@ -191,7 +191,7 @@ NO_ATTRIBUTES = "must be a dict of str to str, int, float, bool or None"
     [
         ("since", 1.5, "must be a datetime, a date or a text: write ISO 8601"),
         ("until", time(12), "must be a datetime, a date or a text: write ISO 8601"),
-        ("level", 1.5, r"must be a number, a name, or a range as 'INFO\.\.WARNING'"),
+        ("level", 1.5, r"must be a number, a name, or a range such as 'INFO\.\.WARNING'"),
         ("level", True, "must be a number, a name, or a range"),
         ("logger", 5, NO_LOGGER),
         ("logger", ["shop", 5], NO_LOGGER),
@@ -242,7 +242,7 @@ def test_a_filter_that_does_not_exist(connection):
     """A misspelt filter is a TypeError, as a misspelt argument is."""
     misspelt: Any = {"levels": "INFO"}
 
-    with pytest.raises(TypeError, match="there is no filter 'levels'; there are since, until, level"):
+    with pytest.raises(TypeError, match="there is no filter 'levels': choose from since, until, level"):
         where(asking(connection), misspelt)
 
 

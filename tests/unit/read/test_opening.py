@@ -97,7 +97,7 @@ def test_a_huge_value(log, change, path):
     change("UPDATE records SET message = CAST(zeroblob(5 * 1024 * 1024) AS TEXT) WHERE id = 1")
 
     with LogReader(path) as reader:
-        with pytest.raises(LimitError, match="a row of more than 4 MiB: read on behind that row"):
+        with pytest.raises(LimitError, match="a row of more than 4 MiB: read on after that row"):
             list(reader.rows())
         assert ["two"] == [row.message for row in reader.rows(after_id=1)]
 
@@ -128,7 +128,7 @@ def test_a_file_without_its_tables(log, change, reading):
     change("DROP VIEW logs; DROP TABLE records")
 
     with pytest.raises(
-        CorruptFileError, match="its 'records' is not as a log has it: it was cut, or was not made by this package"
+        CorruptFileError, match="its 'records' is not that of a log: the file was cut, or was not made by this package"
     ):
         list(reading())
 
@@ -139,7 +139,7 @@ def test_a_file_that_somebody_keeps_for_himself(log, change, path):
     change("PRAGMA journal_mode = DELETE")
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(BusyFileError, match="try again when it is done"):
+        with pytest.raises(BusyFileError, match="try again when that process is done"):
             LogReader(path, timeout=0.01)
 
 
@@ -211,7 +211,7 @@ def test_a_dead_wal_without_the_right_to_write(log, path, tmp_path, as_nobody, l
     (tmp_path / "app-log.db-wal").write_bytes(wal)
 
     said = as_nobody(path, linked=linked)
-    assert "is read without its -wal, whose rows are left out" in said
+    assert "is read without its -wal, so the newest rows are left out" in said
     assert said.endswith(" ['in the file']\n")
 
 

@@ -81,7 +81,7 @@ def test_without(shop, without, expected):
 @pytest.mark.parametrize(
     ("filters", "message"),
     [
-        ({"source": "orders.py"}, "a call site as 'orders.py:42'"),
+        ({"source": "orders.py"}, "a call site such as 'orders.py:42'"),
         ({"without": {"logger": "shop"}}, "for loggers there is `exclude`"),
         ({"without": {"since": "-1h"}}, "choose from"),
         ({"without": {"exception": 7}}, "the name of a class"),

@@ -162,7 +162,7 @@ def test_numbers(get):
         ("rows", {"order": "random"}, "newest or oldest"),
         ("rows", {"lines": "100000"}, "out of range"),
         ("rows/one", {}, "whole number"),
-        ("top", {"by": "moon"}, "group by"),
+        ("top", {"by": "moon"}, "choose from logger"),
         ("histogram", {"bucket": "long"}, "length of time"),
         ("rows", {"sort": "up"}, "no parameter"),
     ],

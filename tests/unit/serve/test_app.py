@@ -103,7 +103,7 @@ def test_logs_that_cannot_be_read(tmp_path, shop):
         assert (503, True) == (ask("missing.db")[0], "does not exist" in ask("missing.db")[1])
         assert (503, True) == (ask("foreign.db")[0], "not an SQLite database" in ask("foreign.db")[1])
         assert 503 == ask("damaged.db")[0]
-        assert (404, True) == (ask("other.db")[0], "no log is served as" in ask("other.db")[1])
+        assert (404, True) == (ask("other.db")[0], "no log here is called" in ask("other.db")[1])
         assert (200, "") == ask(shop.name)
 
 

@@ -52,7 +52,7 @@ def test_a_name_is_never_a_path(tmp_path, name):
     """What a request names is looked up among the logs that are served; it never becomes a path on the disk."""
     logs = Logs([tmp_path / "app.db"])
 
-    with pytest.raises(UnknownLogError, match=r"there are: app\.db"):
+    with pytest.raises(UnknownLogError, match=r"choose from app\.db"):
         logs.path_of(name)
 
 
@@ -60,7 +60,7 @@ def test_nothing_to_serve(tmp_path):
     """Without a path there is nothing to serve, and an empty folder has no log yet."""
     with pytest.raises(ValueError, match="nothing to serve"):
         Logs([])
-    with pytest.raises(UnknownLogError, match="none yet"):
+    with pytest.raises(UnknownLogError, match="no log here yet"):
         Logs([tmp_path]).path_of(None)
 
 

@@ -244,7 +244,7 @@ def test_a_log_without_its_ledger_is_left_alone(prune, log, path, query):
     """
     log(100)
     query("DROP TABLE drops")
-    with pytest.raises(CorruptFileError, match="its 'drops' is not as a log has it: it was cut"):
+    with pytest.raises(CorruptFileError, match="its 'drops' is not that of a log: the file was cut"):
         prune("--max-rows", "1")
 
     assert [(100,)] == query("SELECT count(*) FROM records")
