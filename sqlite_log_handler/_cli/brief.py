@@ -6,8 +6,8 @@ the rest.
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from logging import ERROR
+from collections.abc import Callable, Iterable, Iterator
+from logging import ERROR, WARNING
 from typing import Final
 
 from sqlite_log_handler._cli.formats import Clock
@@ -19,13 +19,14 @@ from sqlite_log_handler._read.patterns import Pattern
 # Bytes of UTF-8. The parts come to less than the whole, so nothing is cut twice.
 MOST_BYTES: Final = 8_000
 _ERRORS: Final = 3_000
-_NEW: Final = 1_100
+_CHANGED: Final = 1_400
 _LOUD: Final = 700
 _GAPS: Final = 900
 _STATE: Final = 700
 _HEAD: Final = 800
 
 _LINE: Final = 160
+_OFTEN: Final = 3  # times as often as before is worth a line
 _TRACEBACK_LINES: Final = 4
 _LONGEST_PATH: Final = 100
 
@@ -54,12 +55,8 @@ class _Text:
         errors = [pattern for pattern in self._found.patterns if pattern.last_error_id is not None]
         errors.sort(key=lambda pattern: -_errors(pattern))
         yield from _fitting(([line] for line in self._head(errors)), _HEAD)
-        yield from self._part("errors", map(self._error, errors), _ERRORS, errors, f"patterns {self._file} -p ERROR")
-        new = [pattern for pattern in self._found.patterns if pattern.last_id in (self._found.new or ())]
-        if self._found.new is not None:
-            since = "0" if self._found.is_last_run else f"@{(self._found.since_us or 0) // 1_000_000}"
-            rest = f"patterns {self._file} --new-since {since}"
-            yield from self._part("never seen before", map(self._pattern, new), _NEW, new, rest)
+        yield from self._part("errors", errors, self._error, _ERRORS, f"patterns {self._file} -p ERROR{self._scope}")
+        yield from self._changed()
         yield from self._loud()
         yield from self._gaps()
         yield ""
@@ -84,28 +81,58 @@ class _Text:
         if not errors and not found.left_out:
             yield "No record is at ERROR or above."
 
+    def _changed(self) -> Iterator[str]:
+        """Say in order of time what began: the first thing in a row of failures is often their cause."""
+        found = self._found
+        new = found.new or frozenset()
+        warned = [
+            pattern
+            for pattern in found.patterns
+            if max(pattern.levels) >= WARNING
+            and (pattern.last_id in new or found.grown.get(pattern.last_id, 0) >= _OFTEN)
+        ]
+        quiet = [pattern for pattern in found.patterns if pattern.last_id in new and max(pattern.levels) < WARNING]
+        since = "0" if found.is_last_run else f"@{(found.since_us or 0) // 1_000_000}"
+        rest = f"patterns {self._file} --new-since {since}"
+        title = "what changed, by when it began"
+        yield from self._part(title, warned + quiet, self._change, _CHANGED, rest, by_time=True)
+
     def _part(
-        self, title: str, items: Iterable[list[str]], most: int, found: list[Pattern], rest: str
+        self,
+        title: str,
+        found: list[Pattern],
+        lines_of: Callable[[Pattern], list[str]],
+        most: int,
+        rest: str,
+        *,
+        by_time: bool = False,
     ) -> Iterator[str]:
         if not found:
             return
         yield ""
         yield f"{title}:"
-        shown, left = 0, most
-        for item in items:
-            left -= _size(item)
-            if left < 0:
+        shown: list[tuple[int, list[str]]] = []
+        for pattern in found:
+            lines = lines_of(pattern)
+            most -= _size(lines)
+            if most < 0:
                 break
-            yield from item
-            shown += 1
-        if shown < len(found):
-            records = sum(pattern.records for pattern in found[shown:])
-            scope = "" if "--new-since" in rest else self._scope
-            yield f"  and {len(found) - shown:,} more patterns, {records:,} records: `sqlite-log {rest}{scope}`"
+            shown.append((pattern.first_us, lines))
+        for _, lines in sorted(shown) if by_time else shown:
+            yield from lines
+        if len(shown) < len(found):
+            records = sum(pattern.records for pattern in found[len(shown) :])
+            yield f"  and {len(found) - len(shown):,} more patterns, {records:,} records: `sqlite-log {rest}`"
 
-    def _pattern(self, pattern: Pattern) -> list[str]:
+    def _change(self, pattern: Pattern) -> list[str]:
         levels = ", ".join(f"{self._level(level)} {count:,}" for level, count in [*pattern.levels.items()][-4:])
-        return [_line(f"  {levels}  id {pattern.last_id}  {_named(pattern)}")]
+        what = (
+            "new"
+            if pattern.last_id in (self._found.new or ())
+            else f"{self._found.grown[pattern.last_id]:,.0f} times as often"
+        )
+        begun = self._clock(pattern.first_us)
+        return [_line(f"  {begun}  {what}: {levels}  id {pattern.last_id}  {_named(pattern)}")]
 
     def _error(self, pattern: Pattern) -> list[str]:
         times = f"{self._clock(pattern.first_us)} to {self._clock(pattern.last_us)}"
@@ -144,7 +171,7 @@ class _Text:
             places.setdefault(gap.after_id, []).append(index)
         total = sum(max(gap.count, 0) for gap in gaps)
         yield ""
-        yield f"missing: {total:,} records in {len(places):,} gaps"
+        yield f"missing: {total:,} records in {len(places):,} gap{'s' if len(places) > 1 else ''}"
         lines = []
         for place in sorted(places.values(), key=lambda some: -sum(gaps[index].count for index in some)):
             lost = [gaps[index] for index in place]

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 from sqlite_log_handler._logfile.columns import text
 from sqlite_log_handler._logfile.errors import LimitError
 from sqlite_log_handler._read.filters import LOWEST, Filters, runs, where
-from sqlite_log_handler._read.patterns import Moment, Pattern, begin_of, compared
+from sqlite_log_handler._read.patterns import Compared, Moment, Pattern, begin_of, compared
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.statistics import Gap, gaps, level_names
 from sqlite_log_handler._read.totals import Totals, totals
@@ -37,8 +37,9 @@ class Brief:
 
     `runs` is the number of starts of the program that the log has, `is_last_run` whether only the last one is told. Of
     `records`, `patterns` count those behind the id `after_id`. `new` has the `last_id` of each pattern that no older
-    record has; None where there is nothing older to compare with. `errors` has a message and the end of its
-    traceback by the `last_error_id` of a pattern.
+    record has; None where there is nothing older to compare with. `grown` has how many times as often as before each
+    other pattern was logged, by its `last_id`. `errors` has a message and the end of its traceback by the
+    `last_error_id` of a pattern.
     """
 
     since_us: int | None
@@ -50,6 +51,7 @@ class Brief:
     last_us: int | None
     patterns: tuple[Pattern, ...]
     new: frozenset[int] | None
+    grown: dict[int, float]
     errors: dict[int, tuple[str, str]]
     gaps: tuple[Gap, ...]
     level_names: dict[int, str]
@@ -67,11 +69,11 @@ def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:
     after_id = last_id - _MOST_ROWS if last_id > _MOST_ROWS else LOWEST
     chosen = where(scan.all, {"after_id": after_id})
     begin_us = LOWEST if since_us is None else since_us
-    found, new = _attempt(
+    found, new, grown = _attempt(
         left_out,
         "patterns",
         lambda: compared(scan, chosen, begin_us, older_than_all=after_id),
-        (list[Pattern](), set[int]()),
+        Compared([], set(), {}),
     )
     bounds: Filters = {} if since_us is None else {"since": f"@{since_us / 1e6:.6f}"}
     return Brief(
@@ -84,6 +86,7 @@ def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:
         last_us=max((pattern.last_us for pattern in found), default=None),
         patterns=tuple(found),
         new=None if since_us is None else frozenset(new),
+        grown=grown,
         errors=_attempt(left_out, "errors", lambda: _errors(scan, found), {}),
         gaps=tuple(_attempt(left_out, "gaps", lambda: gaps(scan, bounds), [])),
         level_names=_attempt(left_out, "names of levels", lambda: level_names(scan), {}),

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from logging import ERROR
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from sqlite_log_handler._logfile.columns import text, whole
 from sqlite_log_handler._read.filters import LOWEST, Filters, Where, run_processes, where
@@ -86,15 +86,25 @@ def patterns(scan: Scan, new_since: Moment | None, filters: Filters, now: dateti
     if new_since is None:
         found = _counted(scan, _sources(scan), chosen)
         return _described(found, _samples(scan, found.values()))
-    later, new = compared(scan, chosen, begin_of(scan, new_since, now))
-    return [pattern for pattern in later if pattern.last_id in new]
+    later = compared(scan, chosen, begin_of(scan, new_since, now))
+    return [pattern for pattern in later.patterns if pattern.last_id in later.new]
 
 
-def compared(
-    scan: Scan, chosen: Where, begin_us: int, *, older_than_all: int = LOWEST
-) -> tuple[list[Pattern], set[int]]:
+class Compared(NamedTuple):
     """
-    Count the records from `begin_us` on by pattern, and return which of them no older row has, by their `last_id`.
+    Patterns, and how they differ from those of older rows, both by their `last_id`.
+
+    `new` has those that no older row has, `grown` how many times as often as before each of the others was logged.
+    """
+
+    patterns: list[Pattern]
+    new: set[int]
+    grown: dict[int, float]
+
+
+def compared(scan: Scan, chosen: Where, begin_us: int, *, older_than_all: int = LOWEST) -> Compared:
+    """
+    Count the records from `begin_us` on by pattern, and compare them with the older rows.
 
     Rows up to the id `older_than_all` are too old to be compared with.
     """
@@ -109,11 +119,23 @@ def compared(
     guessed = [sums for key, sums in older.items() if not key[4]]
     texts = {**_samples(scan, guessed), **_samples(scan, found.values())}
     said = {_moved(sums, texts) for sums in guessed}
-    described = _described(found, texts)
     new = {
         sums.last_id for key, sums in found.items() if key not in older and (key[4] or _moved(sums, texts) not in said)
     }
-    return described, new
+    return Compared(_described(found, texts), new, _grown(found, older, begin_us))
+
+
+def _grown(found: dict[_Key, _Sums], older: dict[_Key, _Sums], begin_us: int) -> dict[int, float]:
+    if not found or not older:
+        return {}
+    # No span is shorter than a second: one record in a microsecond is no rate.
+    span_us = max(max(sums.last_us for sums in found.values()) - begin_us, 1_000_000)
+    older_us = max(begin_us - min(sums.first_us for sums in older.values()), 1_000_000)
+    return {
+        sums.last_id: sum(sums.levels.values()) / sum(older[key].levels.values()) * older_us / span_us
+        for key, sums in found.items()
+        if key in older
+    }
 
 
 def begin_of(scan: Scan, new_since: Moment, now: datetime | None = None) -> int:

@@ -24,10 +24,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from sqlite_log_handler._cli import incident
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.commands.top import table
 from sqlite_log_handler._cli.formats import Clock, Short, with_gaps
@@ -95,11 +97,47 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="the file to make, which must not exist yet (default: demo-log.db, or the next free name)",
     )
+    parser.add_argument(
+        "--incident",
+        action="store_true",
+        help="make the log of a shop whose pages fail, to look for the cause; it is always the same, and ends now",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command, and return its exit status; see `show_all`."""
-    return show_all(options.files, options.database, write_line)
+    if not options.incident:
+        return show_all(options.files, options.database, write_line)
+    if options.files:
+        message = "--incident makes up its records: leave out the FILE"
+        raise DemoError(message)
+    return show_incident(options.database, write_line)
+
+
+def show_incident(database: str | None, write: Write) -> int:
+    """
+    Make the log of an incident, and say how to look for its cause.
+
+    Raises:
+        DemoError: `database` cannot be made.
+    """
+    path = choose_database(database)
+    now = datetime.now(UTC)
+    calls = incident.make(path, now.replace(microsecond=0).timestamp())
+    text = (
+        f"{path} is the log of a small web shop: {calls:,} records of the last 90 minutes. In the end its pages fail."
+    )
+    show_lines(fold("", f"{text} Find out why:"), write)
+    write("")
+    show_commands(
+        [
+            (f"brief {shlex.quote(path)}", "what matters first"),
+            (f"patterns {shlex.quote(path)} --new-since 0", "what only the last release says"),
+            (f"serve {shlex.quote(path)}", "the log in a browser"),
+        ],
+        write,
+    )
+    return 0
 
 
 def show_all(files: Sequence[str], database: str | None, write: Write) -> int:
@@ -409,6 +447,11 @@ def show_file(path: str, write: Write) -> None:
         (f"gaps {quoted}", "which records are missing, and why"),
         (f"stats {quoted}", "how much there is, and when it came"),
     ]
+    show_commands(commands, write)
+
+
+def show_commands(commands: Sequence[tuple[str, str]], write: Write) -> None:
+    """Print commands, each with what it does."""
     longest = max(len(command) for command, _ in commands)
     for command, what in commands:
         write(f"  sqlite-log {command:<{longest}}  {what}")
@@ -452,6 +495,7 @@ COMMAND: Final = Command(
     examples=[
         ("sqlite-log demo", "hash the files of Python's standard library, and log it"),
         ("sqlite-log demo /var/log/syslog --database syslog.db", "replay a text log"),
+        ("sqlite-log demo --incident --database shop-log.db", "make the log of a shop whose pages fail"),
     ],
     add_arguments=_add_arguments,
     run=run,

@@ -74,7 +74,7 @@ def test_each_cut_is_said(tmp_path):
     for command in ("patterns", "top", "gaps"):
         assert f"`sqlite-log {command} {path}" in text
     assert " more patterns, " in text
-    assert "never seen before:" in text
+    assert "what changed, by when it began:" in text
 
 
 def test_an_empty_log(tmp_path):
@@ -92,4 +92,4 @@ def test_an_error_stands_with_the_end_of_its_traceback(shop):
     assert "order 8 failed" in text
     assert "    | " in text
     assert f"{logging.getLevelName(40)} 1" in text
-    assert "missing: 15 records in 1 gaps" in text
+    assert "missing: 15 records in 1 gap" in text

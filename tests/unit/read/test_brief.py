@@ -53,3 +53,14 @@ def test_what_is_too_much_is_left_out(log, path, monkeypatch):
 
     assert ["patterns"] == [reason.partition(":")[0] for reason in found.left_out]
     assert (0, {"INFO": 30}) == (found.records, found.totals.records)
+
+
+def test_what_is_more_frequent_than_before(log, path):
+    """A warning that was rare before is not new, but it is told how many times as often it comes now."""
+    log(record("slow", seconds=0), record("steady", seconds=2, lineno=99))
+    log(*[record("slow", seconds=10 + number) for number in range(5)], record("steady", seconds=15, lineno=99))
+    with LogReader(path) as reader:
+        found = reader.brief(f"@{BEGIN.timestamp() + 10}")
+
+    assert frozenset() == found.new
+    assert {"slow": 10.0, "steady": 2.0} == {one.sample: found.grown[one.last_id] for one in found.patterns}

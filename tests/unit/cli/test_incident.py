@@ -1,0 +1,70 @@
+"""
+The incident of the demo: always the same log, with sound books, whose brief tells what led to what.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+
+import pytest
+
+from sqlite_log_handler._cli import incident
+from sqlite_log_handler._cli.commands.demo import DemoError, show_incident
+
+END = 1_795_921_934.0
+
+
+def stories(path):
+    """Return all that a log tells, but for what the machine gave: threads and the path of this package."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        columns = "id, created_us, levelno, logger, message, func, process, host, thread_name, exc_type, exc_text"
+        rows = connection.execute(f"SELECT {columns}, attributes FROM logs ORDER BY id").fetchall()
+        return rows, connection.execute("SELECT * FROM drops").fetchall()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The path of the incident's log, and how many calls of a logger it has."""
+    path = tmp_path_factory.mktemp("incident") / "shop-log.db"
+    return path, incident.make(str(path), END)
+
+
+def test_each_run_makes_the_same_log(made, tmp_path):
+    """The pages that show its ids and counts stay true."""
+    incident.make(str(tmp_path / "other.db"), END)
+
+    assert stories(made[0]) == stories(tmp_path / "other.db")
+
+
+def test_its_books_are_sound(run, made):
+    """Every call of a logger is a row or a counted drop."""
+    path, calls = made
+    rows, drops = stories(path)
+
+    assert 0 == run("check", str(path))[0]
+    assert calls == len(rows) - 1 + sum(drop[-1] for drop in drops)
+    assert {"shop.db"} == {drop[6] for drop in drops}
+
+
+def test_its_brief_tells_what_led_to_what(run, made):
+    """The release, the slow provider, the pool and the failing pages stand in that order, which names the cause."""
+    _, lines = run("brief", str(made[0]))
+
+    begin = lines.index("what changed, by when it began:") + 1
+    loggers = [re.sub(r".* id \d+  ([\w.]+): .*", r"\1", line) for line in lines[begin : begin + 5]]
+    assert ["shop.checkout", "shop.payments", "shop.db", "shop.web", "shop.checkout"] == loggers
+    assert any("in its transaction" in line for line in lines)
+
+
+def test_the_demo_makes_it(run, tmp_path):
+    """`demo --incident` makes the log, and names the commands to begin with."""
+    printed = []
+    assert 0 == show_incident(str(tmp_path / "shop.db"), printed.append)
+    assert any("sqlite-log brief " in line for line in printed)
+
+    with pytest.raises(DemoError, match="exists: name a file that does not exist yet"):
+        show_incident(str(tmp_path / "shop.db"), printed.append)
+    status, _ = run("demo", "--incident", "app.log", stderr=re.compile("--incident makes up its records"))
+    assert 2 == status
