@@ -1,5 +1,5 @@
 """
-Arguments that commands share: the file, the filters, and examples in the help.
+What commands share: arguments for the file, the filters and the output, and the exit status.
 """
 
 import argparse
@@ -12,13 +12,16 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlite_log_handler._cli.terminal import is_terminal, say
+from sqlite_log_handler._cli.formats import json_document
+from sqlite_log_handler._cli.terminal import is_terminal, say, write_lines
 from sqlite_log_handler._logfile.times import parse_time
 from sqlite_log_handler._logfile.units import parse_duration
 from sqlite_log_handler._read.filters import FilterError, Filters
 from sqlite_log_handler._read.reader import LogReader, nearest_loggers
 
 VARIABLE: Final = "SQLITE_LOG_DB"
+
+NO_RECORD: Final = "no record matches; `sqlite-log stats` shows what there is"
 
 # Lines without a limit.
 ALL: Final = sys.maxsize
@@ -39,13 +42,13 @@ def whole_number(text: str) -> int:
         raise argparse.ArgumentTypeError(message) from error
 
 
-def at_least(lowest: int) -> Callable[[str], int]:
-    """Return a function that reads a whole number, and refuses those below `lowest`."""
+def at_least(lowest: int, highest: int = sys.maxsize) -> Callable[[str], int]:
+    """Return a function that reads a whole number from `lowest` to `highest`."""
 
     def read(text: str) -> int:
         number = whole_number(text)
-        if number < lowest:
-            message = f"{text!r} is below {lowest:,}"
+        if not lowest <= number <= highest:
+            message = f"{text!r} is " + (f"below {lowest:,}" if number < lowest else f"above {highest:,}")
             raise argparse.ArgumentTypeError(message)
         return number
 
@@ -77,7 +80,7 @@ def file_of(options: argparse.Namespace) -> str:
 
 
 def open_reader(options: argparse.Namespace) -> LogReader:
-    """Open the log, and tell the operator what may surprise about it and about the filters."""
+    """Open the log, and tell the operator what may surprise in it and in the filters."""
     reader = LogReader(file_of(options))
     if reader.notice:
         say(reader.notice)
@@ -110,21 +113,38 @@ def require_folder(path: str) -> None:
         raise PermissionError(message)
 
 
-def status_of(found: object, nothing: str) -> int:
+def status_of(found: object, nothing: str = NO_RECORD) -> int:
     """
     Return the exit status: 0 when something was found, else 1.
 
     Args:
-        found: Whether something was.
-        nothing: Printed on a terminal if nothing was found. Pipes and jobs have the status.
+        found: Whether something was found.
+        nothing: Printed on a terminal if not; pipes and jobs have the status.
     """
     if not found and is_terminal():
         say(nothing)
     return 0 if found else 1
 
 
+def answer(
+    options: argparse.Namespace, document: object, lines: Iterable[str], found: object, nothing: str = NO_RECORD
+) -> int:
+    """
+    Print an answer as the flag of `add_json` asks, and return the exit status.
+
+    Args:
+        options: The arguments.
+        document: The answer for programs.
+        lines: The answer for people.
+        found: Whether something was found.
+        nothing: See `status_of`.
+    """
+    write_lines(json_document(document) if options.output == "json" else lines)
+    return status_of(found, nothing)
+
+
 def add_ledger_filters(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Add the filters that the ledger of drops knows too: a dropped record has no text."""
+    """Add the filters that apply to dropped records too, which have no text."""
     group = parser.add_argument_group("which records", "A record must match all that you give.")
     group.add_argument(
         "-p",
@@ -206,7 +226,7 @@ def add_color(parser: argparse.ArgumentParser) -> None:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Add the flag for numbers as JSON."""
+    """Add the flag that chooses between text and JSON."""
     parser.add_argument(
         "-o",
         "--output",
@@ -219,10 +239,10 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def filters_of(options: argparse.Namespace) -> Filters:
     """
-    Return the given filters. All times are relative to one present.
+    Return the filters that the user gave, with all times relative to one present.
 
     Raises:
-        FilterError: One of them cannot be understood.
+        FilterError: We cannot read one of them.
     """
     now = _now(utc=getattr(options, "utc", False))
     since, until = (text and _time(text, now) for text in (options.since, options.until))
@@ -257,7 +277,7 @@ def moment(text: str, *, utc: bool) -> datetime:
     Read a point in time.
 
     Raises:
-        FilterError: It is none.
+        FilterError: It is not one.
     """
     return _time(text, _now(utc=utc))
 
@@ -275,8 +295,8 @@ def _time(text: str, now: datetime) -> datetime:
 
 def join_times(arguments: Iterable[str]) -> list[str]:
     """
-    Join `-S -1h` to `-S-1h`, and `--since -1h` to `--since=-1h`: argparse would take -1h for a flag.
-    And `--by attribute KEY` to `--by=attribute KEY`, one argument.
+    Join `-S -1h` to `-S-1h` and `--since -1h` to `--since=-1h`, because argparse would take -1h for a flag; and
+    `--by attribute KEY` to `--by=attribute KEY`, because argparse wants one argument.
     """
     joined: list[str] = []
     for argument in arguments:

@@ -1,5 +1,5 @@
 """
-What a command is: each module of `commands` describes one as a `Command`.
+`Command`, by which each module of `commands` describes itself, and the parser of its arguments.
 """
 
 import argparse
@@ -16,9 +16,9 @@ _HELP_WIDTH: Final = 78
 
 class Parser(argparse.ArgumentParser):
     """
-    A parser that says in one line what is wrong. The usage would be a screen of flags in front of it.
+    A parser whose errors are one line, without a screen of usage before it.
 
-    Flags cannot be abbreviated: what works today would become ambiguous with the next flag.
+    Flags cannot be abbreviated: the next flag might make an abbreviation ambiguous.
     """
 
     def __init__(self, name: str, description: str, *, usage: str | None = None, epilog: str = "") -> None:
@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong, and where to read on."""
+        """Print the error and where to read on, and exit."""
         self.exit(2, f"{self.prog}: {printable(message)}; `{self.prog} --help` says more\n")
 
 
@@ -41,9 +41,9 @@ class Command(NamedTuple):
     One command of `sqlite-log`.
 
     Attributes:
-        name: Its name, which is that of its module.
-        description: What it does, for its help.
-        examples: Command lines, and what each does.
+        name: Its name, which is also that of its module.
+        description: For its help.
+        examples: Command lines, and what each of them does.
         add_arguments: Adds its arguments to a parser.
         run: Does the work and returns the exit status: 0 for done or found, 1 for nothing found or something wrong, 2
             for wrong arguments.

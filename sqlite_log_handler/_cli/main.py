@@ -1,8 +1,8 @@
 """
 The command line: the list of commands, and the exit status of each error.
 
-A command is one module of `commands`, which has a `Command` named COMMAND. Only the module of the command that runs is
-imported: `show` needs neither the threads of the demo nor the packages of `forward`.
+Each module of `commands` has a `Command` named COMMAND. We import only the module of the command to run: `show` needs
+neither the threads of the demo nor the packages of `forward`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from sqlite_log_handler._cli.command import PROGRAM, Command, Parser
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.printable import printable
 
-# All commands by name, with the line that `sqlite-log --help` has for each.
+# All commands by name, with their lines in `sqlite-log --help`.
 COMMANDS: Final[Mapping[str, str]] = {
     "show": "show records; this is what happens without a command",
     "brief": "show what matters first: errors, what is new, and what is missing",
@@ -49,7 +49,7 @@ def command_of(name: str) -> Command:
 
 
 def main_parser() -> Parser:
-    """Make the parser of what stands before a command."""
+    """Make the parser of the flags that stand before a command."""
     longest = max(map(len, COMMANDS))
     lines = [f"    {name:<{longest}}  {summary}" for name, summary in COMMANDS.items()]
     parser = Parser(
@@ -87,7 +87,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
 
 
 def _refuse_late_command(words: Sequence[str], files: Iterable[str]) -> None:
-    """Show the line that was meant, and exit, when the name of a command stands in the place of a file."""
+    """If a command stands in the place of a file, show the line that the user meant, and exit."""
     for command in files:
         if command in COMMANDS and not os.path.exists(command):
             others = list(words)
@@ -99,8 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     Run one command and return its exit status.
 
-    0: done, or found. 1: nothing matched, or something that was checked is wrong. 2: the arguments are wrong, or a file
-    cannot be used.
+    0: done, or found. 1: nothing matched, or a check found something wrong. 2: the arguments are wrong, or we cannot
+    use a file.
 
     Args:
         arguments: The words after the program's name; those of this process by default.
@@ -111,13 +111,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
         with warnings.catch_warnings():
-            # `re` warns of patterns whose meaning may change: that is for programmers.
+            # `re` warns programmers of patterns whose meaning may change.
             warnings.simplefilter("ignore", FutureWarning)
             return command.run(options)
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as shells count
     except BrokenPipeError:
-        # The reader of our output went away, as `head` does. Python would complain once more at exit.
+        # The reader of our output, such as `head`, has gone. Without this, Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # 128 + SIGPIPE
     except (LogFileError, OSError, ValueError, sqlite3.Error) as error:

@@ -1,5 +1,5 @@
 """
-Rows of a log as lines: in a format, with gaps, and with the rows around them.
+The lines of `show`: rows in a format, the gaps between them, and the rows around a match.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from sqlite_log_handler._read.reader import LogReader, around, columns_of, windo
 
 FORMATS: Final = ("short", "short-iso", "short-precise", "verbose", "json", "jsonl", "cat", "logfmt")
 
-# A gap may have records that match these filters; with another one, nobody knows.
+# The filters that a gap can answer.
 _OF_GAPS: Final = IN_LEDGER | {"after_id", "up_to_id"}
 
 _Entry = TypeVar("_Entry")
@@ -22,8 +22,8 @@ _Entry = TypeVar("_Entry")
 
 class Query(NamedTuple):
     """
-    Which rows to show: those that match, or their newest; with the rows before and after each, whatever the filters; or
-    those that match before and after one place.
+    The rows to show: those that match, or the newest of them. With `before` and `after`, also the rows around each
+    match; with `around`, only the matches before and after that id.
     """
 
     filters: Filters
@@ -34,19 +34,19 @@ class Query(NamedTuple):
 
 
 class View:
-    """Rows in the format that is asked for. `found` tells whether there were any."""
+    """Writes rows in the format of `-o`. `found` tells whether there were any."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.found = False
         self._reverse: bool = options.reverse
-        # Nothing follows. Otherwise a gap after the last row is drawn before the row that comes next.
+        # Whether no row can follow. If one can, a gap after the last row is drawn before that row.
         self._ends: bool = not options.follow and options.cursor_file is None
         self._is_document: bool = options.output == "json"
         self._asks_for_gaps: bool = options.gaps
         self._format = format_of(options)
 
     def document(self, reader: LogReader, query: Query) -> Iterator[str]:
-        """Yield all there is, as the format wants it: JSON as one array."""
+        """Yield all lines; with `-o json`, as one array."""
         lines = self.lines(reader, query)
         if not self._is_document:
             yield from lines
@@ -58,7 +58,7 @@ class View:
         yield f"{before[:-1]}\n]" if self.found else "[]"
 
     def lines(self, reader: LogReader, query: Query) -> Iterator[str]:
-        """Yield the text of each row that is asked for, and of each gap."""
+        """Yield the lines of each row and of each gap."""
         if query.around is not None:
             return self._around(reader, query, query.around)
         if query.before or query.after:
@@ -85,7 +85,7 @@ class View:
         return with_gaps(rows, reader.gaps(**ledger), reverse=self._reverse, whole=whole)
 
     def _with_context(self, reader: LogReader, query: Query) -> Iterator[str]:
-        """Yield the rows around each match, a line between those that do not follow one another."""
+        """Yield the rows around each match, with a line between those that are not consecutive."""
         last_id = query.filters.get("up_to_id") or HIGHEST
         is_first = True
         for low, high in windows(reader, query.filters, query.newest, query.before, query.after, reverse=self._reverse):
@@ -103,7 +103,7 @@ class View:
             is_first = False
 
     def _around(self, reader: LogReader, query: Query, place: int) -> Iterator[str]:
-        """Yield the rows that match on both sides of a place, and the row at the place."""
+        """Yield the row at a place, and the rows that match on both sides of it."""
         low, high = around(reader, query.filters, place, query.before, query.after)
         bounds: Filters = {**query.filters, "after_id": low - 1, "up_to_id": high}
         return self._part(reader, bounds, None, whole=False)
@@ -113,12 +113,12 @@ class View:
         for row in rows:
             self.found = True
             yield row
-            # The others at the speed of C.
+            # The rest at the speed of C.
             yield from rows
 
 
 def format_of(options: argparse.Namespace) -> Format | None:
-    """Return the format that is asked for; None for JSON, which SQLite makes."""
+    """Return the format of `-o`; None for JSON, which SQLite writes."""
     name: str = options.output
     iso = Clock("%Y-%m-%dT%H:%M:%S%z", digits=6, utc=options.utc)
     if name in CLOCKS:

@@ -1,19 +1,18 @@
 """
-Conditions on attributes, as `status>=500`: read once, and asked of each row that may hold them.
+Conditions on attributes, such as `status>=500`.
 
-SQLite leaves out the rows in whose JSON the key does not stand; Python asks the others, because SQLite knows neither
-regular expressions nor integers beyond 64 bits.
+SQLite skips the rows whose JSON does not contain the key. Python tests the others, because SQLite knows neither regular
+expressions nor integers beyond 64 bits.
 """
 
 import json
 import operator
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from sqlite_log_handler._read.search import Term, compiled, equals, ignores_case, number
+from sqlite_log_handler._read.search import Term, compiled, equals, ignores_case, members_of, number
 
 HOLDS: Final = "log_holds"
 
@@ -24,14 +23,14 @@ _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-# Beyond it floats leave integers out.
+# Floats are exact for integers below this.
 _EXACT: Final = 2**53
 
 HELP: Final = "write KEY=VALUE, KEY!=VALUE, KEY>=NUMBER (or <, <=, >), KEY~REGEX, KEY if it is there, or !KEY if not"
 
 
 class Condition(NamedTuple):
-    """What an attribute has to be. An empty operator asks only whether it is there, and `!` whether it is not."""
+    """A condition on one attribute. An empty operator stands for "is there", and `!` for "is not there"."""
 
     key: str
     operator: str = ""
@@ -47,7 +46,7 @@ def parse_condition(text: str) -> Condition:
     Condition(key='status', operator='!=', value='200')
 
     Raises:
-        ValueError: It is none, or its regular expression is not one; says what can be written.
+        ValueError: It is not a condition, or its regular expression is wrong; the text says what to write.
     """
     found = _CONDITION.fullmatch(text)
     key = found[2].strip() if found is not None else ""
@@ -64,11 +63,11 @@ def parse_condition(text: str) -> Condition:
 
 
 def condition_terms(text: str) -> list[Term]:
-    """Return the conditions in SQL that a condition comes to."""
+    """Turn a condition into terms of SQL."""
     condition = parse_condition(text)
     if condition.operator == "!":
         return [(f"NOT coalesce({HOLDS}(attributes, ?), 0)", (condition.key,))]
-    # The whole key, or the last part of a nested one. With an escape in the JSON, it may stand there in another way.
+    # The whole key, or the last part of a nested one. JSON with an escape may spell the key in another way.
     names = {json.dumps(key, ensure_ascii=False) for key in (condition.key, condition.key.rpartition(".")[2])}
     there = " OR ".join(["instr(attributes, ?)"] * len(names))
     return [(rf"({there} OR instr(attributes, '\'))", tuple(names)), _compared(condition, text)]
@@ -76,10 +75,10 @@ def condition_terms(text: str) -> list[Term]:
 
 def _compared(condition: Condition, text: str) -> Term:
     """
-    Return the condition that is asked of rows in which the key stands somewhere.
+    Return the term that tests the rows whose JSON contains the key.
 
-    SQLite compares numbers by itself, in a third of the time, where there is no doubt: with a plain key, no escape in
-    the JSON, and a limit that floats have exactly.
+    SQLite compares numbers in a third of the time of Python, and does so where both agree: for a plain key, JSON
+    without an escape, and a limit for which floats are exact.
     """
     member, limit = json.dumps(condition.key, ensure_ascii=False), number(condition.value)
     if condition.operator not in _COMPARISONS or limit is None or not abs(limit) < _EXACT or set(".\\") & set(member):
@@ -93,9 +92,9 @@ def _compared(condition: Condition, text: str) -> Term:
 
 
 def holds(attributes: object, text: str) -> bool:
-    """Tell whether a condition holds for a JSON object. This is the function `log_holds` in SQL."""
+    """Tell whether a JSON object fulfils a condition. SQL calls this as `log_holds`."""
     key, sign, expected = parse_condition(text)
-    for value in _values(_members(attributes), key):
+    for value in _values(members_of(attributes), key):
         if not sign:
             return True
         if sign in {"=", "!="}:
@@ -106,20 +105,8 @@ def holds(attributes: object, text: str) -> bool:
     return False
 
 
-def _members(attributes: object) -> object:
-    if not isinstance(attributes, str):
-        return None
-    # Python refuses integers of thousands of digits; to call `number` for each takes twice as long.
-    for read in (json.loads, partial(json.loads, parse_int=number)):
-        with suppress(ValueError, RecursionError):
-            return read(attributes)
-    return None
-
-
 def _values(members: object, key: str) -> list[Any]:
-    """
-    Return the value of a key in a list, which is empty without one: `a.b` is a key, or the key `b` in the object `a`.
-    """
+    """Return a list with the value of a key, or without any: `a.b` is a key, or the key `b` in the object `a`."""
     if not isinstance(members, dict):
         return []
     if key in members:

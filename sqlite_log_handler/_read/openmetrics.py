@@ -1,7 +1,7 @@
 """
-Logs as OpenMetrics text (https://prometheus.io/docs/specs/om/open_metrics_spec/), for Prometheus and other readers.
+Logs as OpenMetrics text (https://prometheus.io/docs/specs/om/open_metrics_spec/), for Prometheus and others.
 
-It counts all processes that write to a log together, which no library inside one of them can do.
+The numbers are of all processes that write to a log, which no library inside one of them could count.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,9 +21,9 @@ _Sample: TypeAlias = tuple[dict[str, str], float]
 
 def openmetrics(paths: Mapping[str, str]) -> tuple[str, list[str]]:
     """
-    Return the text for the logs at `paths`, and an error for each log that cannot be read.
+    Return the text for the logs at `paths`, and an error for each log that we cannot read.
 
-    Such a log has `sqlite_log_up 0` and nothing else. The keys of `paths` are the names that the logs have in the text.
+    The text has only `sqlite_log_up 0` for such a log. The keys of `paths` are the names of the logs in the text.
     """
     found: dict[str, Totals | None] = {}
     errors: list[str] = []
@@ -98,7 +98,7 @@ def _family(name: str, kind: str, text: str, samples: Iterable[_Sample]) -> Iter
     yield f"# HELP {_PREFIX}{name} {text}"
     yield f"# TYPE {_PREFIX}{name} {kind}"
     suffix = "_total" if kind == "counter" else ""
-    # Two names may become one when they are made printable, and a sample may occur only once.
+    # Two names may become one when we make them printable, and a sample may occur only once.
     summed: dict[str, float] = {}
     for labels, value in samples:
         key = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())

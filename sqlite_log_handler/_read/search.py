@@ -1,8 +1,8 @@
 """
-Text and regular expressions, as conditions in SQL.
+Text, regular expressions and attributes as conditions in SQL.
 
-SQLite looks for text by itself, in C. A regular expression it does not know, so Python is asked, row by row; but only
-about those rows that contain what every match of the expression must contain, where that can be told.
+SQLite searches for text by itself, in C. It knows no regular expressions, so it calls Python for each row, but only for
+rows that contain the text which every match must contain, if we can find such a text.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, TypeAlias
 
 # A condition, and its parameters.
@@ -20,22 +20,22 @@ SEARCH: Final = "log_search"
 HAS_ATTRIBUTE: Final = "log_has_attribute"
 
 _LIKE_SPECIAL: Final = re.compile(r"([%_\\])")
-# SQLite compares each character of a value with the whole text, in one step that nothing can end.
+# SQLite searches a value for a text in one step, which nothing can interrupt.
 _LONGEST: Final = 200
 
 
 def escape_like(text: str) -> str:
-    """Escape what LIKE takes for a placeholder."""
+    """Escape the placeholders of LIKE."""
     return _LIKE_SPECIAL.sub(r"\\\1", text)
 
 
 def ignores_case(text: str) -> bool:
-    """Tell whether a text to look for stands for both cases: when it has no capital letter ("smart case")."""
+    """Tell whether a search ignores case: it does if its text has no capital letter ("smart case")."""
     return text == text.lower()
 
 
 def _contains(text: str, *, ignore_case: bool) -> Term:
-    """Return the condition that message or traceback contain `text`. LIKE ignores the case of ASCII letters only."""
+    """Return the term that message or traceback contain `text`. LIKE ignores the case of ASCII letters only."""
     if ignore_case:
         like = f"%{escape_like(text)}%"
         return r"(message LIKE ? ESCAPE '\' OR exc_text LIKE ? ESCAPE '\')", (like, like)
@@ -43,7 +43,7 @@ def _contains(text: str, *, ignore_case: bool) -> Term:
 
 
 def text_terms(text: str) -> list[Term]:
-    """Return the conditions that a text as it is comes to."""
+    """Turn a search for plain text into terms of SQL."""
     ignore_case = ignores_case(text)
     if len(text) > _LONGEST or (ignore_case and not text.isascii()):
         return [_searched(re.escape(text), ignore_case=ignore_case)]
@@ -52,15 +52,15 @@ def text_terms(text: str) -> list[Term]:
 
 def pattern_terms(pattern: str) -> list[Term]:
     """
-    Return the conditions that a regular expression comes to.
+    Turn a search for a regular expression into terms of SQL.
 
     Raises:
-        re.error: It is none.
+        re.error: It is not a regular expression.
     """
     ignore_case = ignores_case(re.sub(r"\\.", "", pattern, flags=re.DOTALL))
     compiled(pattern, ignore_case)
     terms: list[Term] = []
-    # In C first: Python looks only at rows that contain the text which every match contains.
+    # SQLite skips the rows that have none of these texts, before it calls Python.
     literals = required_literals(pattern, ignore_case=ignore_case)
     if literals:
         parts = [_contains(literal, ignore_case=ignore_case) for literal in literals]
@@ -77,25 +77,20 @@ def _searched(pattern: str, *, ignore_case: bool) -> Term:
 
 @lru_cache(maxsize=64)
 def compiled(pattern: str, ignore_case: bool) -> re.Pattern[str]:  # noqa: FBT001 - as SQL hands it over
-    """
-    Compile a pattern once.
-    """
+    """Compile a pattern, and remember it."""
     return re.compile(pattern, re.IGNORECASE if ignore_case else 0)
 
 
 def search(pattern: str, ignore_case: bool, text: object) -> bool:  # noqa: FBT001 - same
-    """
-    Tell whether a pattern is found in a text. This is the function `log_search` in SQL.
-    """
+    """Tell whether a pattern matches in a text. SQL calls this as `log_search`."""
     return isinstance(text, str) and compiled(pattern, bool(ignore_case)).search(text) is not None
 
 
 _SHORTEST_LITERAL: Final = 2
-# Letters that have a third form beside capital and small one in Unicode: a dotless i, a long s, the Kelvin sign. Python
-# takes them for the same when it ignores case, LIKE does not.
+# In Unicode, these letters have a third form: the dotless i, the Kelvin sign, the long s. If Python ignores case, it
+# takes all three for one letter, and LIKE does not.
 _OTHER_CASES: Final = re.compile("[iksIKS]|[^\x00-\x7f]")
-# One piece of a pattern: a construct that this does not read, an escape, a class, any other character. And then what
-# repeats a piece.
+# One piece of a pattern: a construct that we do not read, an escape, a class, or another character; and a repetition.
 _PIECE: Final = re.compile(
     r"(?P<unknown>[()]|\\[xuUN0-9])|(?P<escape>\\.)|(?P<class>\[\^?\]?(?:\\.|[^\]\\])*\])|(?P<other>.)", re.DOTALL
 )
@@ -104,9 +99,9 @@ _REPEAT: Final = re.compile(r"[*+?]|\{[^}]*\}")
 
 def required_literals(pattern: str, *, ignore_case: bool) -> list[str]:
     r"""
-    Return texts of which every match contains one, or an empty list where that cannot be told.
+    Return texts of which every match contains at least one, or an empty list if we cannot find them.
 
-    Only what is plain is understood: letters, escapes, classes, repetitions and alternatives without groups.
+    We read plain patterns only: letters, escapes, classes, repetitions, and alternatives without groups.
 
     >>> required_literals(r"timed? out after \d+|refused", ignore_case=False)
     [' out after ', 'refused']
@@ -136,7 +131,7 @@ def required_literals(pattern: str, *, ignore_case: bool) -> list[str]:
 
 
 def _literal_of(piece: re.Match[str]) -> str:
-    """Return the one character that a piece stands for, or nothing."""
+    """Return the character for which a piece stands, or "" if it stands for several."""
     if piece["escape"]:
         character = piece["escape"][1]
         return "" if character.isalnum() else character
@@ -153,8 +148,8 @@ def _longest(runs: Iterable[str], *, ignore_case: bool) -> str:
 # Attributes -----------------------------------------------------------------------------------------------------------
 
 
-# SQLite looks by itself where that is sure: in JSON without an escape. Numbers that are nearly the same are left to
-# Python, because SQLite rounds them otherwise, and makes a float of a long integer.
+# SQLite compares if the JSON has no escape. It leaves numbers that are nearly equal to Python, because it rounds in
+# another way, and makes a float of a long integer.
 _ATTRIBUTE: Final = f"""
 CASE WHEN instr(attributes, '\\') THEN {HAS_ATTRIBUTE}(attributes, ?, ?)
 ELSE CASE json_type(attributes, ?)
@@ -172,10 +167,10 @@ END
 
 
 def attribute_terms(key: str, value: str | float | None) -> list[Term]:
-    """Return the conditions that an attribute comes to. A value is compared as text, and a number as a number."""
+    """Turn the value of an attribute into terms of SQL. Numbers are compared as numbers, all else as text."""
     text = value if isinstance(value, str) else json.dumps(value)
     member = json.dumps(key, ensure_ascii=False)
-    if "\\" in member:  # no path can be made of it, in which quotes cannot be escaped
+    if "\\" in member:  # a path cannot contain it, because SQLite has no escape for quotes there
         return [("instr(attributes, ?)", (member,)), (f"{HAS_ATTRIBUTE}(attributes, ?, ?)", (key, text))]
     path, near = f"$.{member}", _as_float(text)
     compared = (*(path, text) * 3, *(text,) * 3, *(path, near) * 2, near and abs(near) * 1e-9)
@@ -194,18 +189,24 @@ def _as_float(text: str) -> float | None:
 
 
 def has_attribute(attributes: object, key: str, text: str) -> bool:
-    """Tell whether a JSON object has a member of this value. This is the function `log_has_attribute` in SQL."""
-    try:
-        members = json.loads(attributes, parse_int=number) if isinstance(attributes, str) else None
-    except (ValueError, RecursionError):
-        return False
-    if not isinstance(members, dict) or key not in members:
-        return False
-    return equals(members[key], text)
+    """Tell whether a JSON object has a member of this value. SQL calls this as `log_has_attribute`."""
+    members = members_of(attributes)
+    return isinstance(members, dict) and key in members and equals(members[key], text)
+
+
+def members_of(attributes: object) -> object:
+    """Read the column `attributes`; return None if it is not JSON."""
+    if not isinstance(attributes, str):
+        return None
+    # Python refuses integers of thousands of digits; to call `number` for each takes twice as long.
+    for read in (json.loads, partial(json.loads, parse_int=number)):
+        with contextlib.suppress(ValueError, RecursionError):
+            return read(attributes)
+    return None
 
 
 def equals(value: object, text: str) -> bool:
-    """Tell whether a value of JSON is this text, or the number in it."""
+    """Tell whether a value of JSON equals this text, or the number that the text stands for."""
     if isinstance(value, str):
         return value == text
     if isinstance(value, int | float) and not isinstance(value, bool) and value == number(text):
@@ -215,7 +216,7 @@ def equals(value: object, text: str) -> bool:
 
 @lru_cache(maxsize=64)
 def number(text: str) -> float | None:
-    """Read a number, an integer exactly; None for what is none. Python refuses integers of thousands of digits."""
+    """Return a number, an integer exactly, or None if the text is not one."""
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             return kind(text)

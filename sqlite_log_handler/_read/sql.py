@@ -1,8 +1,8 @@
 """
-SQL that somebody else has written, as a language model does: read-only, and bounded in steps, time, rows and bytes.
+Run SQL from elsewhere, such as from a language model: read-only, and bounded in steps, time, rows and bytes.
 
-A look between two steps of a statement cannot end one function, as `printf('%.*c', 900000000, 'x')`. So SQLite's own
-limits of length bound what one step may make, and with it how long the step takes.
+A progress handler runs between two steps of a statement, so it cannot interrupt a single function such as
+`printf('%.*c', 900000000, 'x')`. Therefore SQLite's own limits of length bound each step.
 """
 
 import sqlite3
@@ -24,7 +24,7 @@ _REFUSED_FUNCTIONS: Final = frozenset(("load_extension", "fts3_tokenizer", "read
 
 
 class QueryError(ValueError):
-    """A statement that is refused, fails, or asks for too much; the text says what can be done."""
+    """A statement is refused, fails, or takes too much; the text says what to do."""
 
 
 class Found(NamedTuple):
@@ -44,13 +44,13 @@ def query(
     Args:
         path: The log.
         sql: The statement.
-        most_rows: Rows that are returned at most.
+        most_rows: Most rows to return.
         most_bytes: Characters of all values after which no further row is returned.
-        clock: Tells the seconds.
+        clock: Returns seconds.
 
     Raises:
-        LogFileError: The log cannot be read.
-        QueryError: The statement cannot be run, or not within the bounds.
+        LogFileError: We cannot read the log.
+        QueryError: We cannot run the statement, or not within the bounds.
     """
     opened = open_log(path)
     connection = opened.connection

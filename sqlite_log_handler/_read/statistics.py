@@ -1,5 +1,5 @@
 """
-What a log says in numbers: what is missing, how much there is, and whether the books agree.
+A log in numbers: gaps, statistics, a histogram, and whether the books agree.
 """
 
 import os
@@ -16,10 +16,10 @@ from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters, Wher
 from sqlite_log_handler._read.scan import Scan
 
 _MOST_BUCKETS: Final = 100_000
-# Seconds: a unit of the file, and as long as Python's calendar, which is far from 64 bits of these units.
+# Seconds: from the unit of the file to the length of Python's calendar, which in these units has far below 64 bits.
 _SHORTEST_BUCKET: Final = 1e-6
 _LONGEST_BUCKET: Final = 10_000 * 365.25 * 86_400
-# Microseconds; the difference of two times within it, and one bucket more, has 64 bits.
+# Microseconds. The difference of two times within this, and one bucket more, fit into 64 bits.
 _FAR_US: Final = 2**60
 
 
@@ -28,8 +28,8 @@ class Gap:
     """
     Records that are missing after row `after_id`, of one cause, logger and level; times in microseconds since 1970.
 
-    Where retention deleted rows that nobody had taken elsewhere yet, `cause` is `max_age (not forwarded)` or the like,
-    `after_id` the last of the deleted rows, and `logger` and `level` are empty.
+    If retention deleted rows before they were forwarded, `cause` is `max_age (not forwarded)` or the like, `after_id`
+    is the last of the deleted rows, and `logger` and `level` are empty.
     """
 
     after_id: int
@@ -45,9 +45,9 @@ class Gap:
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """
-    How far somebody has come who takes the log elsewhere, and how far behind the last row that is.
+    How far a forwarder has come, and how far it is behind the last row.
 
-    `lag_rows` are the rows behind `after_id`; `lag_seconds` is the age of the first of them, 0 when there is none.
+    `lag_rows` counts the rows after `after_id`; `lag_seconds` is the age of the first of them, 0 if there is none.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """What was logged from `since_us` until before `until_us`: records by the number of their level, and drops."""
+    """The records logged from `since_us` to before `until_us`, by the number of their level, and the drops."""
 
     since_us: int
     until_us: int
@@ -75,10 +75,10 @@ class Bucket:
 @dataclass(frozen=True, slots=True)
 class LogStats:
     """
-    What there is in a log, in rows and in bytes; times in microseconds since 1970.
+    The contents of a log in rows and bytes; times in microseconds since 1970.
 
-    `wal_bytes` is the size of the -wal beside the file, `free_bytes` what pruning left free inside of it. `pruned` are
-    the rows that retention deleted, `unsent` those among them that nobody had taken elsewhere.
+    `wal_bytes` is the size of the -wal beside the file; pruning left `free_bytes` free inside the file. `pruned` counts
+    the rows that retention deleted, `unsent` those of them that were not forwarded yet.
     """
 
     rows: int
@@ -106,10 +106,10 @@ class LogStats:
 @dataclass(frozen=True, slots=True)
 class Books:
     """
-    What the file says of itself, counted in different places that have to agree.
+    Counts from different places of the file, which have to agree.
 
-    `rows` are the program's, without the `warnings` about drops. Those say how many records were dropped, and so do the
-    ledger (table `drops`) and the view `volume`, which counts the rows that were written as well.
+    `rows` are those of the program, without the `warnings` about drops. The warnings say how many records were dropped,
+    and so do the ledger (table `drops`) and the view `volume`, which also counts the rows that were written.
     """
 
     rows: int
@@ -121,7 +121,7 @@ class Books:
     dropped_in_warnings: int
 
 
-# What is missing ------------------------------------------------------------------------------------------------------
+# Gaps -----------------------------------------------------------------------------------------------------------------
 
 
 _GAPS: Final = f"""
@@ -146,14 +146,14 @@ def gaps(scan: Scan, filters: Filters, now: datetime | None = None) -> list[Gap]
     """Read the ledger; see `LogReader.gaps`."""
     condition, parameters = drops_where(scan.all, filters, now)
     found = [Gap(*row) for row in scan.all(_GAPS.format(condition), parameters)]
-    # Whose rows were pruned is not known any more, so filters on that let them pass.
+    # Pruned rows have lost their logger, level and process, so those filters do not apply.
     kept: Filters = {**filters, "level": None, "logger": None, "exclude": None, "process": None, "run": None}
     condition, parameters = drops_where(scan.all, kept, now)
     found += [Gap(*row) for row in scan.all(_PRUNED.format(condition), parameters)]
     return sorted(found, key=lambda gap: (gap.after_id, gap.since_us))
 
 
-# How much there is ----------------------------------------------------------------------------------------------------
+# Histogram ------------------------------------------------------------------------------------------------------------
 
 
 def histogram(
@@ -170,11 +170,11 @@ def histogram(
         message = f"bucket={bucket!r} makes {count:,} buckets of this log: take a longer one"
         raise FilterError(message)
     levels: list[dict[int, int]] = [{} for _ in range(count)]
-    # SQLite's division cuts towards zero, and Python's down: from one bucket before the first on, both are the same.
+    # SQLite divides towards zero, and Python down. From one bucket before the first on, both agree.
     part, numbers, offset = "(created_us - ?) / ?", ((begin - 1) * width, width), 1
     if not -_FAR_US < first <= last < _FAR_US:
         part, numbers, offset = "created_us / ? - (created_us % ? < 0)", (width, width), begin
-    # Cells are read as numbers once for each group.
+    # A cell is cast to a number once for each group.
     sql = (
         f"SELECT {whole('part')}, {whole('levelno')}, count(*) FROM (SELECT {part} AS part, levelno FROM records "  # noqa: S608 - same
         f"WHERE id BETWEEN ? AND ? AND {chosen.sql} LIMIT -1) GROUP BY part, levelno"
@@ -182,7 +182,7 @@ def histogram(
     cells = 0
     for span in scan.spans(chosen):
         for part, levelno, records in scan.all(sql, (*numbers, *span, *chosen.parameters)):
-            if 0 <= part - offset < count:  # what a writer has added meanwhile may be later
+            if 0 <= part - offset < count:  # rows that a writer has added meanwhile may be later
                 found = levels[part - offset]
                 cells += levelno not in found
                 found[levelno] = found.get(levelno, 0) + records
@@ -206,7 +206,7 @@ _NICE_SECONDS: Final = (
 
 
 def _width(bucket: str | float | None, span_us: int, most: int) -> int:
-    """Return the length of a bucket in microseconds: the one asked for, or a round one of which `most` are enough."""
+    """Return the length of a bucket in microseconds: `bucket`, or a round one of which `most` cover the span."""
     integer("most", most, 2)
     if bucket is None:
         return next((round(s * 1e6) for s in _NICE_SECONDS if span_us / (s * 1e6) < most - 1), min(span_us, HIGHEST))
@@ -225,7 +225,7 @@ _VACUUM: Final = ("none", "full", "incremental")
 
 
 def stats(scan: Scan, now_us: int) -> LogStats:
-    """Count what there is; see `LogReader.stats`."""
+    """Count rows, bytes and drops; see `LogReader.stats`."""
     levels: dict[int, int] = defaultdict(int)
     sql = (
         f"SELECT {whole('levelno')}, count(*) FROM "  # noqa: S608 - same
@@ -237,13 +237,13 @@ def stats(scan: Scan, now_us: int) -> LogStats:
         scan.require_few(len(levels))
     causes = dict(scan.all(f"SELECT {text('cause')}, {total('count')} FROM drops GROUP BY 1 ORDER BY 2 DESC, 1"))  # noqa: S608 - our own names
     ((pruned, unsent),) = scan.all(f"SELECT {total('count')}, {total('unsent')} FROM prunes")  # noqa: S608 - our own names
-    # Each by itself, because then it is one look.
+    # Each apart, because then SQLite looks at one row of an index.
     (ends,) = scan.all(
         "SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records), "
         "CAST((SELECT min(created_us) FROM records) AS INTEGER), CAST((SELECT max(created_us) FROM records) AS INTEGER)"
     )
-    wal = os.path.realpath(scan.path) + "-wal"
     first_id, last_id, first_us, last_us = ends
+    file_bytes, wal_bytes = sizes(scan.path)
     return LogStats(
         rows=sum(levels.values()),
         first_id=first_id,
@@ -259,12 +259,12 @@ def stats(scan: Scan, now_us: int) -> LogStats:
         dropped_by_cause=causes,
         pruned=pruned,
         unsent=unsent,
-        file_bytes=os.stat(scan.path).st_size,
-        wal_bytes=os.stat(wal).st_size if os.path.exists(wal) else 0,
+        file_bytes=file_bytes,
+        wal_bytes=wal_bytes,
         free_bytes=scan.one("PRAGMA freelist_count") * scan.one("PRAGMA page_size"),
         journal_mode=scan.one("PRAGMA journal_mode"),
         auto_vacuum=_VACUUM[scan.one("PRAGMA auto_vacuum")],
-        cursors=tuple(_cursors(scan, now_us)),
+        cursors=tuple(cursors(scan, now_us)),
     )
 
 
@@ -273,22 +273,34 @@ def level_names(scan: Scan) -> dict[int, str]:
     return dict(scan.all(f"SELECT {whole('levelno')}, {text('name')} FROM levels ORDER BY 1"))  # noqa: S608 - our own names
 
 
-def _cursors(scan: Scan, now_us: int) -> Iterator[Cursor]:
+def sizes(path: str) -> tuple[int, int]:
+    """Return the bytes of a file and of its WAL."""
+    try:
+        wal_bytes = os.stat(os.path.realpath(path) + "-wal").st_size
+    except FileNotFoundError:
+        wal_bytes = 0
+    return os.stat(path).st_size, wal_bytes
+
+
+def cursors(scan: Scan, now_us: int) -> Iterator[Cursor]:
+    """Yield how far each forwarder has come."""
+    ((first_id, last_id),) = scan.all("SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records)")
     sql = f"SELECT {text('name')}, {whole('after_id')}, {whole('updated_us')} FROM cursors ORDER BY 1"  # noqa: S608 - our own names
     for name, after_id, updated_us in scan.all(sql):
-        lag = scan.one("SELECT count(id) FROM records WHERE id > ?", (after_id,))
+        # Ids have no holes, so no row is counted.
+        lag = max((last_id or 0) - max(after_id, (first_id or 1) - 1), 0)
         oldest = scan.all(f"SELECT {whole('created_us')} FROM records WHERE id > ? ORDER BY id LIMIT 1", (after_id,))  # noqa: S608 - our own names
         yield Cursor(name, after_id, updated_us, lag, max(now_us - oldest[0][0], 0) / 1e6 if oldest else 0.0)
 
 
 def books(scan: Scan) -> Books:
-    """Count everything twice; see `LogReader.books`."""
-    # One statement, and so one moment, beside a program that logs.
+    """Count in all places that have to agree; see `LogReader.books`."""
+    # In one statement, because a program may log at this moment.
     ((rows, warnings, *others),) = scan.all(_BOOKS)
     return Books(rows - warnings, warnings, *others)
 
 
-# `count(*)` of a table is one step to SQLite, however long it takes; of a query with a LIMIT it is not.
+# SQLite counts a table in one step, which nothing can interrupt, however long it takes; but not a query with a LIMIT.
 _BOOKS: Final = f"""
 WITH own AS (SELECT id FROM sources WHERE logger = '{OWN_LOGGER}')
 SELECT rows, warnings, pruned, records, in_ledger, in_volume, in_warnings FROM

@@ -1,5 +1,5 @@
 """
-What a message was made of, where the file says so, and a guess where it does not.
+Templates of messages: whether one tells messages apart, and a guess for messages without one.
 """
 
 import re
@@ -18,13 +18,13 @@ _VALUE: Final = re.compile(
 
 
 def says_something(template: str) -> bool:
-    """Tell whether a template has a letter besides its conversions: `%s` tells no message from another."""
+    """Tell whether a template has letters besides its conversions: without, as in `%s`, it stands for any message."""
     return any(map(str.isalpha, _CONVERSION.sub("", template)))
 
 
 def masked(message: str) -> str:
     """
-    Put a mark in the place of each number, hexadecimal number and identifier.
+    Replace each number, hexadecimal number and identifier by a mark.
 
     >>> masked("order 42 of u-7f3a2b91 took 3.5ms at 0x7ffe")
     'order <n> of u-<hex> took <n>ms at <hex>'

@@ -1,20 +1,20 @@
 """
-What a log has counted since its file was made: totals that never fall, for monitoring.
+Totals since the file was made, for monitoring: they never fall, because retention leaves them alone.
 
-Everything is read from tables of few lines, and from the rows that are not yet added up there, so it takes some
+They come from tables of few lines, and from the newest rows, which are not added up there yet. So reading them takes
 milliseconds at any size of the log.
 """
 
-import os
 from dataclasses import dataclass
 
 from sqlite_log_handler._logfile.columns import text, total, whole
 from sqlite_log_handler._read.scan import Scan
+from sqlite_log_handler._read.statistics import cursors, sizes
 
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far a cursor is behind the last row: in rows, and in seconds since the first of them was logged."""
+    """How far a cursor is behind the last row, in rows, and in seconds since the first of them was logged."""
 
     name: str
     rows: int
@@ -24,10 +24,10 @@ class Lag:
 @dataclass(frozen=True, slots=True)
 class Totals:
     """
-    Records by level, drops by cause and level, all processes together, since the file was made; and its state now.
+    Records and bytes by level and drops by cause and level, of all processes since the file was made; its state now.
 
-    `wal_bytes` is the size of the -wal beside the file. `last_us` is the time of the last row, in microseconds since
-    1970; None without a row.
+    `wal_bytes` is the size of the -wal beside the file. `last_us` is the time of the last row in microseconds since
+    1970, None without a row.
     """
 
     records: dict[str, int]
@@ -53,29 +53,14 @@ FROM drop_totals AS totals LEFT JOIN levels ON levels.levelno = totals.levelno G
 def totals(scan: Scan, now_us: int) -> Totals:
     """Read the totals; see `LogReader.totals`."""
     written = scan.all(_WRITTEN)
-    ((first_id, last_id, last_us),) = scan.all(
-        f"SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records), "  # noqa: S608 - our own name
-        f"(SELECT {whole('created_us')} FROM records ORDER BY id DESC LIMIT 1)"
-    )
-    ids = (first_id or 1, last_id or 0)
-    wal = os.path.realpath(scan.path) + "-wal"
+    newest = scan.all(f"SELECT {whole('created_us')} FROM records ORDER BY id DESC LIMIT 1")  # noqa: S608 - our own name
+    file_bytes, wal_bytes = sizes(scan.path)
     return Totals(
         records={level: max(records, 0) for level, records, _ in written},
         bytes={level: max(size, 0) for level, _, size in written},
         drops={(cause, level): max(count, 0) for cause, level, count in scan.all(_DROPPED)},
-        last_us=last_us,
-        file_bytes=os.stat(scan.path).st_size,
-        wal_bytes=os.stat(wal).st_size if os.path.exists(wal) else 0,
-        lags=tuple(_lag(scan, name, after_id, ids, now_us) for name, after_id in scan.all(_CURSORS)),
+        last_us=newest[0][0] if newest else None,
+        file_bytes=file_bytes,
+        wal_bytes=wal_bytes,
+        lags=tuple(Lag(cursor.name, cursor.lag_rows, cursor.lag_seconds) for cursor in cursors(scan, now_us)),
     )
-
-
-_CURSORS = f"SELECT {text('name')}, {whole('after_id')} FROM cursors ORDER BY 1"  # noqa: S608 - our own names
-
-
-def _lag(scan: Scan, name: str, after_id: int, ids: tuple[int, int], now_us: int) -> Lag:
-    # Ids have no holes, so the rows are counted without a look at them.
-    first_id, last_id = ids
-    rows = max(last_id - max(after_id, first_id - 1), 0)
-    oldest = scan.all(f"SELECT {whole('created_us')} FROM records WHERE id > ? ORDER BY id LIMIT 1", (after_id,))  # noqa: S608 - our own name
-    return Lag(name, rows, max(now_us - oldest[0][0], 0) / 1e6 if oldest else 0.0)

@@ -1,5 +1,5 @@
 """
-The log in a browser: an ASGI application for Starlette's world, which `sqlite-log serve` runs by itself.
+The log in a browser: an ASGI application, which `sqlite-log serve` runs by itself.
 
     >>> from sqlite_log_handler.serve import create_app
     >>> app = create_app("app-log.db")  # uvicorn.run(app), or app.mount("/logs", app) in a program of your own

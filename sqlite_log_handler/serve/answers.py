@@ -1,8 +1,8 @@
 """
-What the page asks for, answered by a `LogReader`: plain data, which `app` sends as JSON.
+Answers to the questions of the page: plain data, which `app` sends as JSON.
 
-Nothing here knows HTTP. Each function takes an open reader and the query of a request, and reads what the answer needs:
-a bounded number of rows, of which a list shows the beginning of the message only.
+Nothing here knows HTTP. Each function takes an open reader and the query of a request, and reads a bounded number of
+rows, of which a list shows the beginning of the message only.
 """
 
 import dataclasses
@@ -25,23 +25,23 @@ _MOST_ROWS: Final = 2_000
 _MOST_BUCKETS: Final = 500
 _MOST_GROUPS: Final = 1_000
 _DEEPEST: Final = 110
-# Runs that are told by their number; for each one the row is asked once.
+# Runs that we try, one after the other, to tell of which run a row is.
 _RUNS: Final = 20
 # Whole numbers up to which JavaScript is exact.
 _EXACT: Final = 2**53
 
 
 class UnknownRowError(LookupError):
-    """The log has no row with the id that a request asks for: it was pruned, or was never there."""
+    """The log has no row with this id: it was pruned, or was never there."""
 
 
 def rows(log: LogReader, query: Query) -> Answer:
     """
     Answer a page of rows, oldest first, with the gaps between them.
 
-    `lines` bounds the page. `order` says from which end of what matches it is taken: `newest` (the default), or
-    `oldest`, which reads on behind `after-id`. `lines=0` counts what matches instead. `last_id` is the highest id
-    there was before the rows were read, so a poll that goes on behind it misses nothing.
+    `lines` bounds the page. `order` says from which end of the matching rows it comes: `newest` (the default), or
+    `oldest`, which reads on after `after-id`. `lines=0` counts the matching rows instead. `last_id` is the highest id
+    before the rows were read, so a poll that goes on after it misses nothing.
     """
     filters = query.filters()
     lines = query.number("lines", least=0, most=_MOST_ROWS)
@@ -66,7 +66,7 @@ def rows(log: LogReader, query: Query) -> Answer:
 def _gaps_beside(
     log: LogReader, filters: Filters, found: list[Row], *, order: str, complete: bool
 ) -> list[dict[str, Any]]:
-    """Return the gaps that stand before, between and behind the rows of a page; each gap is on one page only."""
+    """Return the gaps before, between and after the rows of a page; each gap is on one page only."""
     bounds: Filters = {**filters}
     if found and not complete:
         if order == "newest":
@@ -76,13 +76,13 @@ def _gaps_beside(
             bounds["up_to_id"] = found[-1].id
     up_to = bounds.get("up_to_id")
     if up_to is not None and not (order == "oldest" and found and not complete):
-        # `up_to_id` leaves out the gap behind that row, which a page that ends there shows.
+        # `up_to_id` leaves out the gap after that row, which this page has to show.
         bounds["up_to_id"] = up_to + 1
     return [dataclasses.asdict(gap) for gap in islice(log.gaps(**bounds), _MOST_ROWS)]
 
 
 def _line(row: Row) -> dict[str, Any]:
-    """Return what a list shows of a row."""
+    """Return the parts of a row that a list shows."""
     message = str(row.message)
     return {
         "id": row.id,
@@ -98,7 +98,7 @@ def _line(row: Row) -> dict[str, Any]:
 
 
 def row(log: LogReader, query: Query) -> Answer:
-    """Answer one row whole, and which run of the program it is of."""
+    """Answer one whole row, and its run."""
     id_ = query.number("id")
     query.finish()
     if id_ is None:
@@ -110,21 +110,21 @@ def row(log: LogReader, query: Query) -> Answer:
         raise UnknownRowError(message)
     values = found._asdict()
     extra = found.extra
-    # Deeper than any that a handler writes: the page shows its text.
+    # If it is nested deeper than any that a handler writes, the page shows its text.
     values["extra"] = extra if extra and _is_within(extra, _DEEPEST) else None
     values["run"] = _run_of(log, found.id)
     return {**values, "text": "\n".join(_text_of(found))}
 
 
 def _is_within(value: Any, depth: int) -> bool:
-    """Tell whether lists and dicts are nested no deeper than that."""
+    """Tell whether lists and dicts are nested no deeper than `depth`."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return depth > 0 and all(_is_within(one, depth - 1) for one in inner)
 
 
 def _run_of(log: LogReader, id_: int) -> int | None:
     """
-    Return which run the row is of, as `--run` counts: 0 the last, -1 the one before; None when it is further back.
+    Return the run of a row, as `--run` counts: 0 the last, -1 the one before; None if it is further back.
     """
     with suppress(FilterError):  # there are fewer runs
         for run in range(0, -_RUNS, -1):
@@ -139,7 +139,7 @@ def _text_of(found: Row) -> Iterator[str]:
 
 
 def histogram(log: LogReader, query: Query) -> Answer:
-    """Answer how much was logged over time, by level, and how much was dropped."""
+    """Answer how many records were logged, by level, and dropped over time."""
     filters = query.filters()
     bucket = query.text("bucket")
     most = query.number("most", least=2, most=_MOST_BUCKETS) or 120
@@ -158,7 +158,7 @@ def top(log: LogReader, query: Query) -> Answer:
 
 
 def gaps(log: LogReader, query: Query) -> Answer:
-    """Answer what is missing from the log, the latest last."""
+    """Answer the gaps of the log, the latest last."""
     filters = query.filters()
     lines = query.number("lines", least=1, most=_MOST_ROWS) or _MOST_ROWS
     query.finish()
@@ -167,7 +167,7 @@ def gaps(log: LogReader, query: Query) -> Answer:
 
 
 def stats(log: LogReader, query: Query) -> Answer:
-    """Answer what there is in the log, and the time of this machine."""
+    """Answer the statistics of the log, and the time of this machine."""
     query.finish()
     return {**dataclasses.asdict(log.stats()), "schema": log.schema, "notice": log.notice, "now_us": _now_us()}
 

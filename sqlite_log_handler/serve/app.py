@@ -1,9 +1,9 @@
 """
 The ASGI application: the page, and its questions under `api/`.
 
-Each question is answered on a thread, by a reader of its own that is opened for it and closed with the answer, so
-nothing holds a snapshot between two questions. When the browser goes away, the question is interrupted. A file that has
-not changed since the last answer is not opened at all: its size and time, and those of its -wal, are the `ETag`.
+Each question opens a reader on a thread and closes it with the answer, so nothing holds a snapshot between two
+questions. If the browser goes away, we interrupt the question. If the log has not changed since the last answer, we do
+not open it: its size and time, and those of its -wal, make the `ETag`.
 """
 
 import json
@@ -28,7 +28,7 @@ from sqlite_log_handler.serve.logs import Logs, UnknownLogError
 from sqlite_log_handler.serve.query import Query
 from sqlite_log_handler.serve.security import LOOPBACK, App, Guard
 
-# The files of the page, and of what type each is. Nothing else is sent, whatever a request names.
+# The files of the page by name, and their types. No request gets another file.
 _TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _PAGE: Final = {
     entry.name: (entry.read_bytes(), _TYPES[os.path.splitext(entry.name)[1]])
@@ -36,7 +36,7 @@ _PAGE: Final = {
     if os.path.splitext(entry.name)[1] in _TYPES
 }
 
-# Answers that depend on the file alone, and not on the time or on the filters' words for it.
+# Answers that depend on the file alone, and not on the time.
 _STILL: Final = frozenset({"rows", "row", "gaps"})
 
 _STATUS: Final[Sequence[tuple[type[Exception], int]]] = (
@@ -46,7 +46,7 @@ _STATUS: Final[Sequence[tuple[type[Exception], int]]] = (
     (LogFileError, 503),
 )
 
-# Seconds between two calls of `interrupt`, each of which ends the statement that runs then.
+# Seconds between two calls of `interrupt`, which each end one statement.
 _INTERRUPT_PAUSE: Final = 0.02
 
 
@@ -63,16 +63,15 @@ def create_app(
         >>> api = FastAPI()
         >>> api.mount("/logs", create_app("app-log.db", allowed_hosts=["app.example.org"]))
 
-    Mounted in another program, it is behind whatever login that program puts before it. By itself it asks for nothing
-    but the token.
+    If another program mounts it, the login of that program protects it. By itself it asks for the token only.
 
     Args:
         paths: Logs, and folders of them (every file in them that ends in .db).
-        token: What the address must have in `?token=`, once for each browser; None asks for none.
-        allowed_hosts: The names, without a port, that a browser may call this server by: those of loopback by default,
+        token: The value of `?token=` that each browser must send once; None asks for none.
+        allowed_hosts: The names, without a port, by which a browser may call this server: those of loopback by default,
             `*` for any.
-        base_path: The path at which a proxy serves this application, as `/logs`. A framework that mounts it tells
-            that by itself.
+        base_path: The path at which a proxy serves this application, such as `/logs`. A framework that mounts it
+            passes that on by itself.
 
     Raises:
         ValueError: There is no path, or `base_path` does not begin with a slash.
@@ -136,7 +135,7 @@ def _read(path: str, question: Callable[[LogReader, Query], Answer], query: Quer
 
 
 async def _until_gone(request: Request, ask: Callable[[list[LogReader]], Answer]) -> Answer | None:
-    """Run `ask` on a thread, and interrupt it when the browser has gone; then there is no answer."""
+    """Run `ask` on a thread; when the browser has gone, interrupt it and return None."""
     opened: list[LogReader] = []
     answers: list[Answer] = []
     errors: list[BaseException] = []
@@ -150,7 +149,7 @@ async def _until_gone(request: Request, ask: Callable[[list[LogReader]], Answer]
 
     async def watch() -> None:
         nonlocal gone
-        while not await request.is_disconnected():  # noqa: ASYNC110 - there is no event for it
+        while not await request.is_disconnected():  # noqa: ASYNC110 - Starlette has no event for it
             await anyio.sleep(_INTERRUPT_PAUSE * 5)
         gone = True
         while True:
@@ -170,7 +169,7 @@ async def _until_gone(request: Request, ask: Callable[[list[LogReader]], Answer]
 
 
 def _tag_of(path: str) -> str | None:
-    """Return a tag that is another after each change of the log; None when it cannot be told."""
+    """Return a tag that changes with the log; None if we cannot tell."""
     path = os.path.realpath(path)
     parts: list[int] = []
     for name in (path, path + "-wal"):
@@ -180,7 +179,7 @@ def _tag_of(path: str) -> str | None:
             continue
         except OSError:
             return None
-        if stat.st_size:  # a reader may make an empty -wal, and nothing has changed
+        if stat.st_size:  # a reader may make an empty -wal, which is not a change
             parts += (stat.st_ino, stat.st_mtime_ns, stat.st_size)
     return '"' + "-".join(f"{part:x}" for part in parts) + '"' if parts else None
 

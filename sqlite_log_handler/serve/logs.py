@@ -15,9 +15,9 @@ class UnknownLogError(LookupError):
 
 class Logs:
     """
-    The logs at `paths`, which are files and folders. Of a folder, the files that end in .db are listed anew each time.
+    The logs at `paths`, which are files and folders. A folder stands for the files in it that now end in .db.
 
-    When two files have the same name, the names of their folders go in front, as many as it takes to tell them apart.
+    Files of the same name get the names of their folders in front, as many as it takes to tell them apart.
 
     Raises:
         ValueError: `paths` is empty.

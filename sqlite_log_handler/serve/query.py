@@ -26,7 +26,7 @@ FILTERS: Final = frozenset({*_TEXTS, *_NUMBERS, *_LISTS})
 
 class Query:
     """
-    The parameters of one request. Each is read once; what nobody read is refused, so a typo never widens a search.
+    The parameters of one request. Each is read once; `finish` refuses the others, so a typo never widens a search.
     """
 
     def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
@@ -67,14 +67,14 @@ class Query:
         return cast("Filters", given)
 
     def finish(self) -> None:
-        """Refuse what nobody took."""
+        """Refuse the parameters that nobody took."""
         if self._values:
             message = f"there is no parameter {min(self._values)!r}"
             raise FilterError(message)
 
 
 def _without(texts: list[str] | None) -> dict[str, list[Any]] | None:
-    """Read `thread=worker-1` and the like: what must not hold."""
+    """Read filters such as `thread=worker-1`, which must not match."""
     if not texts:
         return None
     found: dict[str, list[Any]] = {}

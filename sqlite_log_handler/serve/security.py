@@ -1,13 +1,13 @@
 """
-Who may ask: the checks in front of every request, before it is routed.
+Checks on every request, before it is routed.
 
-- `Host` must be a name that this server goes by. A page on another site can make its own name point here (DNS
-  rebinding); the browser then sends that name.
-- GET and HEAD only, and no CORS headers: another site can send a request, and never reads the answer.
-- A token of 256 bits stands in the address that is printed. The first request exchanges it for a cookie, and a redirect
-  takes it out of the address, so that it gets into no history, screenshot or `Referer`. Jupyter does the same.
-- Every answer forbids the browser to run, load or embed anything but this page's own files, to guess types, and to keep
-  a copy.
+- `Host` must be a name of this server. A page on another site can make its own name point here (DNS rebinding), but
+  then the browser sends that name.
+- We answer GET and HEAD only, and send no CORS headers: another site can send a request, but not read the answer.
+- The address that we print has a token of 256 bits. The first request exchanges it for a cookie, and a redirect takes
+  it out of the address, so that it gets into no history, screenshot or `Referer`. Jupyter does the same.
+- Every answer forbids the browser to run, load or embed files other than those of this page, to guess types, and to
+  keep a copy.
 """
 
 import hmac
@@ -41,13 +41,13 @@ _HEADERS: Final = (
 
 class Guard:
     """
-    An ASGI application that lets a request through to `app`, or answers it.
+    An ASGI application that passes allowed requests on to `app`, and refuses the others.
 
     Args:
-        app: What is guarded.
-        token: What has to be known; None lets everybody ask whose `Host` is allowed.
-        allowed_hosts: Names, without a port, by which the server goes; `*` allows each.
-        base_path: The path below which a proxy serves this, as `/logs`.
+        app: The application to guard.
+        token: The token that a browser must know; None asks for none.
+        allowed_hosts: The names of this server, without a port; `*` allows any.
+        base_path: The path below which a proxy serves this, such as `/logs`.
     """
 
     def __init__(self, app: App, *, token: str | None, allowed_hosts: Collection[str], base_path: str = "") -> None:
@@ -86,7 +86,7 @@ class Guard:
         return "*" in self._hosts or _PORT.sub("", host).lower() in self._hosts
 
     def _cookie_name(self, scope: Scope) -> str:
-        # Cookies do not know ports, and two servers on one machine must not take each other's.
+        # Cookies are for all ports of a host, and two servers on one machine must not take each other's.
         _, port = scope.get("server") or ("", 0)
         return f"sqlite-log-{port}"
 

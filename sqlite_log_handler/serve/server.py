@@ -13,7 +13,7 @@ import uvicorn
 from sqlite_log_handler.serve.app import create_app
 from sqlite_log_handler.serve.security import LOOPBACK, TOKEN
 
-# Ports that are tried, from the one that was asked for on.
+# How many ports to try, from the given one on.
 _PORTS: Final = 50
 
 
@@ -39,7 +39,7 @@ def run(
         allowed_hosts: Names beside those of loopback.
         with_token: Make a token, and ask for it.
         say: Called with each line for the person at the terminal.
-        opened: Called with the address, when the server listens.
+        opened: Called with the address once the server listens.
 
     Raises:
         ValueError: The server would show the log to a network without asking for a token.
@@ -89,7 +89,7 @@ def _listen(host: str, port: int) -> socket.socket:
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((host, candidate))
-            listening.listen()  # who opens the address as soon as it is printed waits, and is not refused
+            listening.listen()  # from now on, a browser waits and is not refused
         except OSError as error:
             listening.close()
             if error.errno != errno.EADDRINUSE:

@@ -11,11 +11,9 @@ from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.brief import text_of
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.commands.patterns import moment_or_run
-from sqlite_log_handler._cli.formats import json_document
-from sqlite_log_handler._cli.terminal import write_lines
 from sqlite_log_handler._read.brief import Brief
 
-# Of what there can be very much, JSON has the first ones.
+# Patterns and gaps in the JSON.
 _MOST: Final = 100
 
 
@@ -36,11 +34,8 @@ def run(options: argparse.Namespace) -> int:
     path = arguments.file_of(options)
     with arguments.open_reader(options) as reader:
         found = reader.brief(moment_or_run(options.since, utc=options.utc))
-    if options.output == "json":
-        write_lines(json_document(document(found)))
-    else:
-        write_lines(text_of(found, path, utc=options.utc, now_us=time.time_ns() // 1000).splitlines())
-    return 0
+    lines = text_of(found, path, utc=options.utc, now_us=time.time_ns() // 1000).splitlines()
+    return arguments.answer(options, document(found), lines, found)
 
 
 def document(found: Brief) -> dict[str, object]:

@@ -9,18 +9,17 @@ from typing import Final, NamedTuple
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.formats import json_document
-from sqlite_log_handler._cli.terminal import write_lines
+from sqlite_log_handler._cli.terminal import write_line, write_lines
 from sqlite_log_handler._logfile.errors import CorruptFileError
-from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import USER_VERSION
 from sqlite_log_handler._read.statistics import Books
 
-# The most findings to print: more say nothing new, and SQLite itself ends after a hundred.
+# The most findings to print; SQLite itself stops at a hundred.
 _MOST: Final = 10
 
 
 class Verdict(NamedTuple):
-    """One line of the result: `ok`, `WRONG`, or `-` for what cannot be checked, and the text beside it."""
+    """One line of the result: `ok`, `WRONG`, or `-` where we cannot tell, and the text beside it."""
 
     verdict: str
     text: str
@@ -34,24 +33,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print all verdicts. Return 1 when one of them is WRONG."""
     seen: list[Verdict] = []
-    found = _kept(verdicts(options), seen)
-    if options.output == "json":
-        document = [verdict._asdict() for verdict in found]
-        write_lines(json_document({"ok": not _is_wrong(seen), "verdicts": document}))
-    else:
-        # Print each line at once, because checking a large file takes a while.
-        write_lines(f"{verdict.verdict:<5}  {printable(verdict.text)}" for verdict in found)
-    return 1 if _is_wrong(seen) else 0
-
-
-def _is_wrong(seen: Iterable[Verdict]) -> bool:
-    return any(verdict.verdict == "WRONG" for verdict in seen)
-
-
-def _kept(found: Iterable[Verdict], seen: list[Verdict]) -> Iterator[Verdict]:
-    for verdict in found:
+    for verdict in verdicts(options):
         seen.append(verdict)
-        yield verdict
+        if options.output == "text":  # at once, because checking a large file takes a while
+            write_line(f"{verdict.verdict:<5}  {verdict.text}")
+    is_wrong = "WRONG" in (verdict.verdict for verdict in seen)
+    if options.output == "json":
+        write_lines(json_document({"ok": not is_wrong, "verdicts": [verdict._asdict() for verdict in seen]}))
+    return int(is_wrong)
 
 
 def verdicts(options: argparse.Namespace) -> Iterator[Verdict]:
@@ -69,21 +58,19 @@ def verdicts(options: argparse.Namespace) -> Iterator[Verdict]:
             yield Verdict("ok", "SQLite's integrity check")
             yield from compare(reader.books())
     except CorruptFileError as error:
-        # Its own text names this command. SQLite's is the cause.
+        # The text of the error names this command; its cause has SQLite's text.
         yield Verdict("WRONG", str(error.__cause__ or error))
         yield Verdict("-", "not all of it can be read: `.recover` of the sqlite3 shell saves what it can")
 
 
 def findings(faults: Iterable[str]) -> list[str]:
-    """
-    Return the findings of SQLite one by one: it puts up to a hundred into one text, below a line for the database.
-    """
+    """Return the findings one by one: SQLite puts up to a hundred into one text, below a line for the database."""
     lines = [line for fault in faults for line in fault.splitlines() if line]
     return [line for line in lines if not line.startswith("*** in database")] or lines
 
 
 def compare(books: Books) -> Iterator[Verdict]:
-    """Compare the counts of different places. Where they differ and rows were pruned, nothing can be told: `-`."""
+    """Compare the counts of different places. Once rows were pruned, a difference may be right: `-`."""
     ledger = books.dropped_in_ledger
     pairs = (
         ("dropped: the ledger, and the volume", ledger, books.dropped_in_volume),

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     if not count and options.output not in _STANDARD:
         # The file may have a head of CSV, and would be in the way of the next run.
         os.remove(options.output)
-    return arguments.status_of(count, "no record matches; `sqlite-log stats` shows what there is")
+    return arguments.status_of(count)
 
 
 @contextlib.contextmanager

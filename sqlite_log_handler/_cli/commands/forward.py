@@ -7,7 +7,6 @@
 import argparse
 import os
 import time
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from sqlite_log_handler._cli.arguments import at_least
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from sqlite_log_handler._forward.delivery import Answer, Counts
     from sqlite_log_handler._forward.receiver import Receiver
     from sqlite_log_handler._forward.signals import Signals
-    from sqlite_log_handler._forward.spool import Spool
 
 _MISSING = "forward needs more packages ({error}): pip install 'sqlite-log-handler[otlp]'"
 
@@ -67,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     package is missing.
 
     Raises:
-        LogFileError, OSError, ValueError: An argument or a setting is wrong, or a file cannot be used.
+        LogFileError, OSError, ValueError: An argument or a setting is wrong, or we cannot use a file.
     """
     try:
         from sqlite_log_handler._forward import otlp  # noqa: PLC0415 - only this command needs their packages
@@ -85,9 +83,11 @@ def run(options: argparse.Namespace) -> int:
     attributes = otlp.environment_attributes(os.environ, options.service)
     missing = [file for file in options.files if not os.path.isfile(file)]
     if missing and not options.follow:
-        raise FileNotFoundError(f"{missing[0]!r} is not a file: name one of a SQLiteHandler, or wait for it with -f")
+        raise FileNotFoundError(
+            f"{missing[0]!r} is not a file: name the file of a SQLiteHandler, or wait for it with -f"
+        )
     if hasattr(os, "nice") and os.nice(0) == 0:
-        # The program that logs comes first: on two busy cores it keeps 0.93 of its rate beside this, and 0.76 without.
+        # The program that logs comes first: on two busy cores, it keeps 0.93 of its rate with this, and 0.76 without.
         os.nice(10)
     receiver = Receiver(endpoint, f"sqlite-log-handler/{version('sqlite-log-handler')}")
     paths = dict.fromkeys(map(os.path.abspath, options.files))
@@ -115,18 +115,14 @@ def run(options: argparse.Namespace) -> int:
             say(str(error))
             status = 1
         finally:
-            _close(spools, time.monotonic)
+            deadline = time.monotonic() + _CLOSE_SECONDS
+            for spool in spools:
+                spool.close(max(0, deadline - time.monotonic()))
             receiver.close()
             say(_summary(delivery.counts, endpoint.name))
     if status == 0 and (delivery.counts.rejected or delivery.counts.refused):
         status = 1
     return status
-
-
-def _close(spools: "Sequence[Spool]", clock: Callable[[], float]) -> None:
-    deadline = clock() + _CLOSE_SECONDS
-    for spool in spools:
-        spool.close(max(0, deadline - clock()))
 
 
 def _send(signals: "Signals", receiver: "Receiver", body: bytes, timeout: float) -> "Answer":
@@ -151,9 +147,8 @@ def _summary(counts: "Counts", name: str) -> str:
 COMMAND: Final = Command(
     name="forward",
     description="Send the rows of logs to a receiver of OTLP over HTTP, while programs log into them. The log "
-    "itself keeps how far this has come, so the next run goes on there, however this one ended. Settings that have "
-    "no flag come from the environment variables OTEL_EXPORTER_OTLP_*, OTEL_SERVICE_NAME and "
-    "OTEL_RESOURCE_ATTRIBUTES.",
+    "itself keeps the position, so the next run goes on there, however this one ended. The environment variables "
+    "OTEL_EXPORTER_OTLP_*, OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the settings without a flag.",
     examples=[
         ("sqlite-log forward app-log.db --otlp http://localhost:4318", "all rows that were not sent yet"),
         ("sqlite-log forward a.db b.db --otlp http://localhost:4318 -f", "two logs, and each row that comes"),

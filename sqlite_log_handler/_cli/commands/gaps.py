@@ -3,14 +3,15 @@
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Final
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
-from sqlite_log_handler._cli.formats import Clock, json_document
-from sqlite_log_handler._cli.terminal import columns, fit, is_terminal, terminal_width, width_of, write_lines
+from sqlite_log_handler._cli.formats import Clock
+from sqlite_log_handler._cli.terminal import columns, fit, is_terminal, terminal_width, width_of
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.units import format_duration, loudest
 from sqlite_log_handler._read.statistics import Gap
@@ -28,15 +29,12 @@ def run(options: argparse.Namespace) -> int:
     filters = arguments.filters_of(options)
     with arguments.open_reader(options) as reader:
         gaps = reader.gaps(**filters)
-    if options.output == "json":
-        write_lines(json_document(gaps))
-        return 0 if gaps else 1
-    write_lines(table(gaps, Clock("%b %d %H:%M:%S", utc=options.utc)))
-    return arguments.status_of(gaps, "no gap: none of the records that you asked for is missing")
+    lines = table(gaps, Clock("%b %d %H:%M:%S", utc=options.utc))
+    return arguments.answer(options, gaps, lines, gaps, "no gap: none of the records that you asked for is missing")
 
 
 def table(gaps: Sequence[Gap], clock: Clock) -> Iterator[str]:
-    """Yield a line for each place and cause; on a narrow terminal the loggers stand on a second one."""
+    """Yield a line for each place and cause; on a narrow terminal, the loggers follow on a second line."""
     if not gaps:
         return
     rows = [("since", "lasted", "records", "after id", "cause")]
@@ -45,14 +43,13 @@ def table(gaps: Sequence[Gap], clock: Clock) -> Iterator[str]:
         parts = list(group)
         since, until = min(gap.since_us for gap in parts), max(gap.until_us for gap in parts)
         records = sum(gap.count for gap in parts)
-        # SQLite keeps a text in a column of numbers, if somebody puts one there.
+        # In a file from elsewhere, a text may stand in a column of numbers.
         place = printable(str(after_id))
         rows.append((clock(since), format_duration((until - since) / 1e6), f"{records:,}", place, printable(cause)))
-        who: dict[str, int] = {}
+        who = Counter[str]()
         for gap in parts:
             if gap.logger:
-                name = f"{gap.logger} {gap.level}"
-                who[name] = who.get(name, 0) + gap.count
+                who[f"{gap.logger} {gap.level}"] += gap.count
         losers.append(printable(loudest(who)) if who else "")
     count = len(rows) - 1
     rows.append(("", "", f"{sum(gap.count for gap in gaps):,}", "", f"in {count:,} gap{'s' if count != 1 else ''}"))

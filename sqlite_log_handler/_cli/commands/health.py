@@ -53,10 +53,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """
-    Say in one line how the log is. Returns 0 for OK, 1 for a warning and 2 for a critical state.
+    Print the state of the log in one line. Returns 0 for OK, 1 for a warning and 2 for a critical state.
 
     Raises:
-        FilterError: No log is named, or a time cannot be understood.
+        FilterError: No log is named, or we cannot read a time.
     """
     since = arguments.moment(options.since, utc=options.utc)
     path = arguments.file_of(options)
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
             newest_us = next((created_us for _, created_us in columns_of(reader, ["id", "created_us"], newest=1)), None)
             causes: dict[str, int] = {}
             for gap in reader.gaps(since=since):
-                # A gap without a logger is of retention, which was asked to delete.
+                # A gap without a logger comes from retention, which deletes on purpose.
                 if gap.logger:
                     causes[gap.cause] = causes.get(gap.cause, 0) + gap.count
     except (LogFileError, OSError, sqlite3.Error) as error:

@@ -15,7 +15,7 @@ _MISSING: Final = "mcp needs the SDK of the Model Context Protocol ({error}): pi
 def run(options: argparse.Namespace) -> int:
     """Answer on standard input and output until that is closed. Returns 2 when a package is missing."""
     try:
-        from sqlite_log_handler._cli import mcp_server  # noqa: PLC0415 - only this command needs what it needs
+        from sqlite_log_handler._cli import mcp_server  # noqa: PLC0415 - needs packages that the other commands do not
     except ImportError as error:
         say(_MISSING.format(error=error))
         return 2

@@ -19,7 +19,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the metrics. Returns 1 when a log cannot be read: it is said so in the metrics as well."""
+    """Print the metrics. Returns 1 if we cannot read a log, which the metrics say as well."""
     options.file = None
     text, errors = openmetrics(Logs(options.files or [arguments.file_of(options)]).by_name())
     write_lines(text.splitlines())

@@ -11,8 +11,9 @@ from typing import Final
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
-from sqlite_log_handler._cli.formats import Clock, json_document
-from sqlite_log_handler._cli.terminal import columns, fit, write_lines
+from sqlite_log_handler._cli.commands.stats import level_name
+from sqlite_log_handler._cli.formats import Clock
+from sqlite_log_handler._cli.terminal import columns, fit
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._read.patterns import Pattern
 
@@ -42,22 +43,18 @@ def run(options: argparse.Namespace) -> int:
     with arguments.open_reader(options) as reader:
         found = reader.patterns(new_since=new_since, **filters)
         names = reader.level_names()
-    if options.output == "json":
-        write_lines(json_document(found[: options.lines]))
-        return 0 if found else 1
-    write_lines(table(found, names, options.lines, utc=options.utc))
-    return arguments.status_of(found, "no pattern matches; `sqlite-log stats` shows what there is")
+    return arguments.answer(options, found[: options.lines], table(found, names, options.lines, utc=options.utc), found)
 
 
 def moment_or_run(text: str | None, *, utc: bool) -> datetime | int | None:
-    """Read what `--new-since` is given."""
+    """Read a time, or the number of a run."""
     if text is None:
         return None
     return int(text) if _RUN.fullmatch(text) else arguments.moment(text, utc=utc)
 
 
 def table(found: Sequence[Pattern], names: Mapping[int, str], most: int, *, utc: bool) -> Iterator[str]:
-    """Yield the table: for each pattern its numbers, its text, and the newest record of it."""
+    """Yield the table: the numbers of each pattern, its text, and its newest record."""
     if not found:
         return
     clock = Clock("%Y-%m-%d %H:%M:%S", utc=utc)
@@ -84,15 +81,15 @@ def table(found: Sequence[Pattern], names: Mapping[int, str], most: int, *, utc:
 
 
 def levels_of(levels: Mapping[int, int], names: Mapping[int, str]) -> str:
-    """Name the levels of a pattern, with their numbers where there is more than one."""
-    named = {names.get(level, f"Level {level}"): count for level, count in levels.items()}
+    """Name the levels of a pattern; if it has several, with a count each."""
+    named = {level_name(names, level): count for level, count in levels.items()}
     if len(named) == 1:
         return next(iter(named))
     return ", ".join(f"{name} {count:,}" for name, count in named.items())
 
 
 def one_line(text: str) -> str:
-    """Make a text of several lines one that a terminal shows."""
+    """Make one line of a text, safe for a terminal."""
     return printable(" ".join(text.split()))
 
 

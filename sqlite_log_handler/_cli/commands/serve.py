@@ -6,20 +6,11 @@ import argparse
 import webbrowser
 from typing import Final
 
-from sqlite_log_handler._cli.arguments import VARIABLE, file_of, whole_number
+from sqlite_log_handler._cli.arguments import VARIABLE, at_least, file_of
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import say, write_line
 
 _MISSING: Final = "serve needs Starlette and uvicorn ({error}): pip install 'sqlite-log-handler[serve]'"
-_HIGHEST_PORT: Final = 65_535
-
-
-def _port(text: str) -> int:
-    number = whole_number(text)
-    if not 0 <= number <= _HIGHEST_PORT:
-        message = f"{text!r} is not a port: it must be from 0 to {_HIGHEST_PORT}"
-        raise argparse.ArgumentTypeError(message)
-    return number
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +20,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
     parser.add_argument(
         "--port",
-        type=_port,
+        type=at_least(0, 65_535),
         default=8710,
         metavar="N",
         help="the first port to try, 0 for a free one (default: 8710)",
@@ -53,7 +44,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C. Returns 2 when a package is missing."""
     try:
-        from sqlite_log_handler.serve import server  # noqa: PLC0415 - only this command needs what it needs
+        from sqlite_log_handler.serve import server  # noqa: PLC0415 - needs packages that the other commands do not
     except ModuleNotFoundError as error:
         say(_MISSING.format(error=error))
         return 2

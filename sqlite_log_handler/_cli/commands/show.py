@@ -75,14 +75,14 @@ def run(options: argparse.Namespace) -> int:
     Show the rows. Returns 1 when none matched.
 
     Raises:
-        FilterError: Flags that contradict each other, or one that cannot be understood.
+        FilterError: Flags contradict each other, or we cannot read one.
         LogFileError: The log cannot be read.
     """
     _require_sense(options)
     if options.cursor_file is not None:
         cursor_file.require_cursor_file(options.cursor_file)
     filters = arguments.filters_of(options)
-    nothing = "no record matches; `sqlite-log stats` shows what there is"
+    nothing = arguments.NO_RECORD
     with arguments.open_reader(options) as reader:
         last_id = reader.last_id()
         if options.cursor_file is not None and options.after_id is None:
@@ -97,17 +97,17 @@ def run(options: argparse.Namespace) -> int:
         view = View(options)
         place = _place(reader, options, last_id) if options.around else None
         write_lines(view.document(reader, Query(filters, newest, *_context(options), place)))
-        cursor_file.keep_cursor(options.cursor_file, reader, last_id)
+        cursor_file.store_cursor(options.cursor_file, reader, last_id)
         if options.follow:
             filters = followed(reader, filters)
             for after_id, up_to_id in reader.additions(max(last_id, options.after_id or 0)):
                 added: Filters = {**filters, "after_id": after_id, "up_to_id": up_to_id}
                 write_lines(view.lines(reader, Query(added)))
-                cursor_file.keep_cursor(options.cursor_file, reader, up_to_id)
+                cursor_file.store_cursor(options.cursor_file, reader, up_to_id)
     return arguments.status_of(view.found, nothing)
 
 
-# When flags contradict each other, and what is wrong with them.
+# Conditions under which flags contradict each other, each with its error.
 _CONTRADICTIONS: Final[tuple[tuple[Callable[[argparse.Namespace], object], str], ...]] = (
     (
         lambda given: given.follow and (given.reverse or given.output == "json"),
@@ -139,7 +139,7 @@ def _require_sense(options: argparse.Namespace) -> None:
 
 
 def _context(options: argparse.Namespace) -> tuple[int, int]:
-    """Return how many rows to show before and after each match; what says more about a side counts."""
+    """Return how many rows to show before and after each match; -B and -A win over -C."""
     both = options.context if options.context is not None else _AROUND if options.around else 0
     before, after = options.before_context, options.after_context
     return both if before is None else before, both if after is None else after

@@ -9,8 +9,8 @@ from typing import Final
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
-from sqlite_log_handler._cli.formats import Clock, json_document
-from sqlite_log_handler._cli.terminal import Paint, painter, terminal_width, write_lines
+from sqlite_log_handler._cli.formats import Clock
+from sqlite_log_handler._cli.terminal import Paint, painter, terminal_width
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.units import format_duration, format_size, loudest
 from sqlite_log_handler._read.statistics import Bucket, LogStats
@@ -36,20 +36,18 @@ def run(options: argparse.Namespace) -> int:
         stats = reader.stats()
         buckets = reader.histogram(options.bucket, **filters)
     found = any(bucket.records or bucket.dropped for bucket in buckets)
-    if options.output == "json":
-        write_lines(json_document({"path": reader.path, **asdict(stats), "histogram": buckets}))
-        return 0 if found else 1
-    write_lines(numbers(reader.path, stats, utc=options.utc))
+    document = {"path": reader.path, **asdict(stats), "histogram": buckets}
+    lines = [*numbers(reader.path, stats, utc=options.utc)]
     if found:
-        write_lines([""])
+        lines.append("")
         if any(value is not None for value in filters.values()):
-            write_lines(["The numbers above are of the whole log. The records that match:"])
-        write_lines(histogram(buckets, stats.level_names, utc=options.utc, paint=painter(options.color)))
-    return arguments.status_of(found, "no record matches, so there is no histogram")
+            lines.append("The numbers above are of the whole log. The records that match:")
+        lines += histogram(buckets, stats.level_names, utc=options.utc, paint=painter(options.color))
+    return arguments.answer(options, document, lines, found, "no record matches, so there is no histogram")
 
 
 def numbers(path: str, stats: LogStats, *, utc: bool) -> Iterator[str]:
-    """Yield what there is, a line each."""
+    """Yield a line for each kind of number."""
     yield f"file     {printable(path)}"
     taken, free, wal = map(format_size, (stats.file_bytes, stats.free_bytes, stats.wal_bytes))
     yield f"bytes    {taken}, {free} of it free; WAL {wal}"
@@ -71,7 +69,7 @@ def numbers(path: str, stats: LogStats, *, utc: bool) -> Iterator[str]:
         yield f"pruned   {stats.pruned:,}, {stats.unsent:,} of them not forwarded"
     for cursor in stats.cursors:
         lag = f"{_many(cursor.lag_rows, 'row')} and {format_duration(cursor.lag_seconds)} behind"
-        # SQLite keeps a text in a column of numbers, if somebody puts one there.
+        # In a file from elsewhere, a text may stand in a column of numbers.
         place = printable(f"{cursor.name} at id {cursor.after_id}")
         yield f"cursor   {place}, {lag if cursor.lag_rows else 'at the end'}"
 
@@ -96,13 +94,14 @@ def histogram(buckets: Sequence[Bucket], names: Mapping[int, str], *, utc: bool,
     for bucket in buckets:
         drawn = bar(bucket, highest, room, names, paint)
         yield f"{clock(bucket.since_us)} {bucket.records:>{number},} {drawn}".rstrip()
-    legend = ", ".join(f"{_letter(names, level)} {level_name(names, level)}" for level in _levels(buckets))
+    levels = sorted({level for bucket in buckets for level in bucket.levels})
+    legend = ", ".join(f"{_letter(names, level)} {level_name(names, level)}" for level in levels)
     drops = sum(bucket.dropped for bucket in buckets)
     yield f"{'':<{label}} {'':>{number}} {printable(legend)}{f', ~ dropped {drops:,}' if drops else ''}"
 
 
 def bar(bucket: Bucket, highest: int, room: int, names: Mapping[int, str], paint: Paint) -> str:
-    """Draw one bar: letters in proportion, one at least for each level from WARNING up and for drops."""
+    """Draw one bar: letters in proportion, and at least one for drops and for each level from WARNING up."""
     parts = []
     for level, count in sorted(bucket.levels.items()):
         length = round(count * room / highest)
@@ -114,10 +113,6 @@ def bar(bucket: Bucket, highest: int, room: int, names: Mapping[int, str], paint
 
 def _letter(names: Mapping[int, str], level: int) -> str:
     return printable(level_name(names, level))[:1].upper()
-
-
-def _levels(buckets: Sequence[Bucket]) -> list[int]:
-    return sorted({level for bucket in buckets for level in bucket.levels})
 
 
 COMMAND: Final = Command(

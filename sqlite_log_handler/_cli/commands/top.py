@@ -4,13 +4,13 @@
 
 import argparse
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Final
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
-from sqlite_log_handler._cli.formats import json_document
-from sqlite_log_handler._cli.terminal import columns, is_terminal, shows, terminal_width, write_lines
+from sqlite_log_handler._cli.terminal import columns, is_terminal, shows, terminal_width
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.units import format_size
 from sqlite_log_handler._read.filters import Filters
@@ -22,7 +22,7 @@ ATTRIBUTE: Final = "attribute"
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _ASCII_BARS: Final = ".:-=+*%#"
-# On a terminal that is narrower, the names need the room.
+# On a narrower terminal, the names need the room.
 _TREND_COLUMNS: Final = 80
 # The folder of a file, in the name of a call site.
 _FOLDER: Final = re.compile(r" [^ ]*[/\\](?=[^/\\]*:\d+ )")
@@ -60,14 +60,11 @@ def run(options: argparse.Namespace) -> int:
     with arguments.open_reader(options) as reader:
         by, _, key = options.by.partition(" ")
         talkers = reader.top(by, key=key or None, **filters)
-        if options.output == "json":
-            write_lines(json_document(talkers[: options.lines]))
-            return 0 if talkers else 1
-        write_lines(table(talkers, key or by, options.lines))
-        # With a level asked for, what a higher one would leave out is not what the table counts.
+        lines: Iterable[str] = table(talkers, key or by, options.lines)
+        # With --level, the table does not count the records that a higher level would leave out.
         if options.by == "logger" and talkers and options.lines and options.level is None:
-            write_lines(advice(reader, talkers[0], filters))
-    return arguments.status_of(talkers, "no record matches; `sqlite-log stats` shows what there is")
+            lines = chain(lines, advice(reader, talkers[0], filters))
+        return arguments.answer(options, talkers[: options.lines], lines, talkers)
 
 
 def table(talkers: Sequence[Talker], by: str, most: int) -> Iterator[str]:
@@ -99,7 +96,7 @@ def sparkline(parts: Sequence[int], highest: int) -> str:
 
 
 def advice(reader: LogReader, talker: Talker, filters: Filters) -> Iterator[str]:
-    """Yield the line of code that makes the loudest logger log less, if that leaves out no warnings."""
+    """Yield the line of code that halves the records of the loudest logger, if one does so without losing warnings."""
     name = "" if talker.name == "root" else repr(talker.name)
     attempted = talker.records + (talker.dropped or 0)
     for level, below in (("INFO", 19), ("WARNING", 29)):
