@@ -20,7 +20,7 @@ INSERT INTO processes VALUES (1, 'host', 1, 'MainProcess', 1, 'app');
 INSERT INTO records (id, created_us, levelno, source_id, process_id, message) VALUES (1, 1, 20, 1, 1, 'm');
 INSERT INTO drops VALUES (1, 0, 1, 2, 1, 'queue_full', 'shop', 20, 3);
 INSERT INTO cursors VALUES ('to loki', 0, 1);
-INSERT INTO prunes VALUES (1, 1, 2, 3, 4, 'max_age', 5, 6);
+INSERT INTO prunes VALUES (1, 1, 2, 3, 4, 'max_age', 5, 6, 0);
 """
 
 # Each runs for hours where something asks for its rows.

@@ -298,7 +298,7 @@ def test_rows_that_were_pruned_are_reported(server, filled, run_forward, path, q
     filled(10)
     with sqlite3.connect(path) as connection:
         connection.execute("DELETE FROM records WHERE id <= 14")
-        connection.execute("INSERT INTO prunes VALUES (1, 1, 14, 0, 0, 'max_age', 14, 4)")
+        connection.execute("INSERT INTO prunes VALUES (1, 1, 14, 0, 0, 'max_age', 14, 4, 0)")
     connection.close()
 
     said = run_forward(path, "--otlp", server.url)

@@ -7,6 +7,7 @@
 import argparse
 import os
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from sqlite_log_handler._cli.arguments import at_least
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sqlite_log_handler._forward.delivery import Answer, Counts
     from sqlite_log_handler._forward.receiver import Receiver
     from sqlite_log_handler._forward.signals import Signals
+    from sqlite_log_handler._forward.spool import Spool
 
 _MISSING = "forward needs more packages ({error}): pip install 'sqlite-log-handler[otlp]'"
 
@@ -115,14 +117,18 @@ def run(options: argparse.Namespace) -> int:
             say(str(error))
             status = 1
         finally:
-            deadline = time.monotonic() + _CLOSE_SECONDS
-            for spool in spools:
-                spool.close(max(0, deadline - time.monotonic()))
+            _close(spools, time.monotonic)
             receiver.close()
             say(_summary(delivery.counts, endpoint.name))
     if status == 0 and (delivery.counts.rejected or delivery.counts.refused):
         status = 1
     return status
+
+
+def _close(spools: "Sequence[Spool]", clock: Callable[[], float]) -> None:
+    deadline = clock() + _CLOSE_SECONDS
+    for spool in spools:
+        spool.close(max(0, deadline - clock()))
 
 
 def _send(signals: "Signals", receiver: "Receiver", body: bytes, timeout: float) -> "Answer":

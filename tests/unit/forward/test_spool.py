@@ -170,7 +170,7 @@ def test_pruned_rows_leave_a_gap(log, make_spool):
     spool.save(1)
     with contextlib.closing(sqlite3.connect(spool.path)) as other, other:
         other.execute("DELETE FROM records WHERE id BETWEEN 2 AND 4")
-        other.execute("INSERT INTO prunes VALUES (1, 1, 4, 0, 0, 'max_rows', 4, 3)")
+        other.execute("INSERT INTO prunes VALUES (1, 1, 4, 0, 0, 'max_rows', 4, 3, 0)")
 
     batch = spool.read(*ALL)
 

@@ -64,7 +64,8 @@ def test_what_was_pruned_before_it_was_forwarded_is_a_gap(log, reading, change):
     """Rows that retention deleted before anybody had taken them elsewhere stand among the gaps; others do not."""
     log(record("one"), record("two"), record("three"))
     change(PRUNES)
-    change("INSERT INTO prunes VALUES (1, 1, 1, 100, 200, 'max_age', 1, 0), (2, 2, 2, 300, 400, 'max_rows', 1, 1)")
+    change("INSERT INTO prunes VALUES (1, 1, 1, 100, 200, 'max_age', 1, 0, 0)")
+    change("INSERT INTO prunes VALUES (2, 2, 2, 300, 400, 'max_rows', 1, 1, 0)")
     change("DELETE FROM records WHERE id < 3")
 
     (gap,) = reading().gaps()

@@ -61,7 +61,7 @@ def test_what_was_pruned_is_not_dropped(health, shop, path):
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("DELETE FROM drops")
         since = int(BEGIN.timestamp()) * 1_000_000
-        connection.execute("INSERT INTO prunes VALUES (1, 1, 3, ?, ?, 'max_rows', 3, 2)", [since, since])
+        connection.execute("INSERT INTO prunes VALUES (1, 1, 3, ?, ?, 'max_rows', 3, 2, 0)", [since, since])
 
     assert 0 == health(10, str(path))[0]
 

@@ -49,7 +49,7 @@ def test_a_gap_behind_the_last_row_is_drawn(run, shop, tmp_path):
     path.write_bytes(shop.read_bytes())
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("DELETE FROM drops")
-        connection.execute("INSERT INTO prunes VALUES (1, 1, 15, 0, 0, 'max_age', 15, 9)")
+        connection.execute("INSERT INTO prunes VALUES (1, 1, 15, 0, 0, 'max_age', 15, 9, 0)")
 
         gap = "GAP      ~~~ 9 records pruned in 0 ms: max_age (not forwarded) 9 ~~~"
         for words in (["-n", "1"], ["-n", "1", "-r"], []):

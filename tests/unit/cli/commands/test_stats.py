@@ -56,7 +56,7 @@ def test_what_retention_and_forwarding_leave_is_shown(run, shop, path):
                 name TEXT PRIMARY KEY, after_id INTEGER NOT NULL, updated_us INTEGER NOT NULL
             ) WITHOUT ROWID;
             DELETE FROM records WHERE id <= 3;
-            INSERT INTO prunes VALUES (1, 1, 3, {since}, {since} + 500000, 'max_rows', 3, 2);
+            INSERT INTO prunes VALUES (1, 1, 3, {since}, {since} + 500000, 'max_rows', 3, 2, 0);
             INSERT INTO cursors VALUES ('loki', 13, 0), ('done', 15, 0);
             """
         )
