@@ -31,7 +31,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "gaps": "show which records are missing: when, how many, and why",
     "stats": "show how much there is, and a histogram of it",
     "check": "check the file, its schema and its books",
-    "metrics": "print logs as OpenMetrics, for Prometheus",
+    "metrics": "print the counts of logs, for Prometheus",
     "health": "say in one line whether all is well, for probes",
     "export": "write records as JSON lines, CSV or Parquet",
     "serve": "show logs in a browser, live",

@@ -2,6 +2,9 @@
 Logs as OpenMetrics text (https://prometheus.io/docs/specs/om/open_metrics_spec/), for Prometheus and others.
 
 The numbers are of all processes that write to a log, which no library inside one of them could count.
+
+The textfile collector of node_exporter reads only the older text format of Prometheus. It differs in little: a counter
+has its suffix in the lines above it too, and no line stands at the end.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,11 +22,12 @@ _PREFIX: Final = "sqlite_log_"
 _Sample: TypeAlias = tuple[dict[str, str], float]
 
 
-def openmetrics(paths: Mapping[str, str]) -> tuple[str, list[str]]:
+def openmetrics(paths: Mapping[str, str], *, older: bool = False) -> tuple[str, list[str]]:
     """
     Return the text for the logs at `paths`, and an error for each log that we cannot read.
 
     The text has only `sqlite_log_up 0` for such a log. The keys of `paths` are the names of the logs in the text.
+    With `older`, the text has the older format.
     """
     found: dict[str, Totals | None] = {}
     errors: list[str] = []
@@ -34,7 +38,7 @@ def openmetrics(paths: Mapping[str, str]) -> tuple[str, list[str]]:
         except (LogFileError, OSError) as error:
             found[name] = None
             errors.append(str(error))
-    return "".join(f"{line}\n" for line in _lines(found)), errors
+    return "".join(f"{line}\n" for line in _lines(found, older=older)), errors
 
 
 # Name, kind, help, and the samples of one log.
@@ -80,7 +84,7 @@ _FAMILIES: Final[tuple[tuple[str, str, str, Callable[[Totals], Iterable[_Sample]
 )
 
 
-def _lines(found: Mapping[str, Totals | None]) -> Iterator[str]:
+def _lines(found: Mapping[str, Totals | None], *, older: bool) -> Iterator[str]:
     up: list[_Sample] = [({"log": name}, int(totals is not None)) for name, totals in found.items()]
     yield from _family("up", "gauge", "Whether the log can be read.", up)
     for name, kind, text, samples_of in _FAMILIES:
@@ -90,14 +94,15 @@ def _lines(found: Mapping[str, Totals | None]) -> Iterator[str]:
             if totals is not None
             for labels, value in samples_of(totals)
         ]
-        yield from _family(name, kind, text, samples)
-    yield "# EOF"
+        yield from _family(f"{name}_total" if older and kind == "counter" else name, kind, text, samples)
+    if not older:
+        yield "# EOF"
 
 
 def _family(name: str, kind: str, text: str, samples: Iterable[_Sample]) -> Iterator[str]:
     yield f"# HELP {_PREFIX}{name} {text}"
     yield f"# TYPE {_PREFIX}{name} {kind}"
-    suffix = "_total" if kind == "counter" else ""
+    suffix = "_total" if kind == "counter" and not name.endswith("_total") else ""
     # Two names may become one when we make them printable, and a sample may occur only once.
     summed: dict[str, float] = {}
     for labels, value in samples:

@@ -6,6 +6,8 @@ Checks on every request, before it is routed.
 - We answer GET and HEAD only, and send no CORS headers: another site can send a request, but not read the answer.
 - The address that we print has a token of 256 bits. The first request exchanges it for a cookie, and a redirect takes
   it out of the address, so that it gets into no history, screenshot or `Referer`. Jupyter does the same.
+- Prometheus keeps no cookies, so `/metrics` takes the token as `Authorization: Bearer` too. Nothing else does: another
+  program has no use for the page, and a log is worth more than its counts.
 - Every answer forbids the browser to run, load or embed files other than those of this page, to guess types, and to
   keep a copy.
 """
@@ -77,13 +79,23 @@ class Guard:
             if given is not None and _same(given, self._token):
                 await self._exchange(scope, send, [pair for pair in query if pair[0] != TOKEN])
                 return
-            if not _same(_cookie(headers, self._cookie_name(scope)), self._token):
+            if not (_same(_cookie(headers, self._cookie_name(scope)), self._token) or self._is_scrape(scope, headers)):
                 await _refuse(send, 403, "open the address that `sqlite-log serve` printed: it has the token")
                 return
         await self._app(scope, receive, _with_headers(send))
 
     def _is_allowed_host(self, host: str) -> bool:
         return "*" in self._hosts or _PORT.sub("", host).lower() in self._hosts
+
+    def _is_scrape(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
+        """Tell whether a program asks for the metrics, and knows the token."""
+        path = scope["path"][len(scope.get("root_path", "")) :]
+        scheme, _, given = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        return (
+            (scope["method"], path, scheme.lower()) == ("GET", "/metrics", "bearer")
+            and self._token is not None
+            and _same(given.strip(), self._token)
+        )
 
     def _cookie_name(self, scope: Scope) -> str:
         # Cookies are for all ports of a host, and two servers on one machine must not take each other's.

@@ -3,6 +3,8 @@ Run the application by itself: find a port, print the address, and end at Ctrl-C
 """
 
 import errno
+import os
+import re
 import secrets
 import socket
 from collections.abc import Callable, Collection, Sequence
@@ -16,6 +18,9 @@ from sqlite_log_handler.serve.security import LOOPBACK, TOKEN
 # How many ports to try, from the given one on.
 _PORTS: Final = 50
 
+_TOKEN: Final = re.compile(r"[\w-]{32,}", re.ASCII)
+_LONGEST_TOKEN: Final = 4096
+
 
 def run(
     paths: Sequence[str],
@@ -25,6 +30,7 @@ def run(
     base_path: str,
     allowed_hosts: Collection[str],
     with_token: bool,
+    token_file: str | None = None,
     say: Callable[[str], object],
     opened: Callable[[str], object],
 ) -> None:
@@ -37,18 +43,19 @@ def run(
         port: The first port to try; 0 takes one that is free.
         base_path: See `create_app`.
         allowed_hosts: Names beside those of loopback.
-        with_token: Make a token, and ask for it.
+        with_token: Ask for a token.
+        token_file: Where it stands; it is made if there is none. None makes a new one.
         say: Called with each line for the person at the terminal.
         opened: Called with the address once the server listens.
 
     Raises:
-        ValueError: The server would show the log to a network without asking for a token.
-        OSError: No port is free, or `host` is not an address of this machine.
+        ValueError: The server would show the log to a network without asking for a token, or the file has none.
+        OSError: No port is free, `host` is not an address of this machine, or the file of the token cannot be read.
     """
     if not with_token and not _is_loopback(host):
         message = f"--no-token would show the log to all who reach {host}: leave --no-token out, or listen on 127.0.0.1"
         raise ValueError(message)
-    token = secrets.token_urlsafe(32) if with_token else None
+    token = None if not with_token else _new_token() if token_file is None else _token_in(token_file)
     listening = _listen(host, port)
     taken = listening.getsockname()[1]
     if port not in {0, taken}:
@@ -76,6 +83,26 @@ def run(
         pass
     finally:
         listening.close()
+
+
+def _new_token() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def _token_in(path: str) -> str:
+    """Return the token in a file, which only its owner can read if it is made here."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            token = file.read(_LONGEST_TOKEN).strip()
+    except FileNotFoundError:
+        token = _new_token()
+        made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(made, "w", encoding="ascii") as file:
+            file.write(f"{token}\n")
+    if not _TOKEN.fullmatch(token):
+        message = f"{path} has no token of at least 32 letters, digits, - and _: remove it, and a new one is made"
+        raise ValueError(message)
+    return token
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,5 +1,5 @@
 """
-`sqlite-log metrics`: logs as OpenMetrics text.
+`sqlite-log metrics`: logs as text for Prometheus.
 """
 
 import argparse
@@ -16,12 +16,22 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", nargs="*", metavar="FILE", help=f"logs, or folders of them (default: ${arguments.VARIABLE})"
     )
+    parser.add_argument(
+        "-o",
+        "--output",
+        choices=("openmetrics", "prometheus"),
+        default="openmetrics",
+        metavar="FORMAT",
+        help="openmetrics, or prometheus for readers of the older format, such as the textfile collector of "
+        "node_exporter (default: openmetrics)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the metrics. Returns 1 if we cannot read a log, which the metrics say as well."""
     options.file = None
-    text, errors = openmetrics(Logs(options.files or [arguments.file_of(options)]).by_name())
+    logs = Logs(options.files or [arguments.file_of(options)])
+    text, errors = openmetrics(logs.by_name(), older=options.output == "prometheus")
     write_lines(text.splitlines())
     for error in errors:
         say(error)
@@ -36,7 +46,7 @@ COMMAND: Final = Command(
     examples=[
         ("sqlite-log metrics app-log.db", "for one log"),
         (
-            "sqlite-log metrics /var/log/app | sponge /var/lib/node_exporter/app.prom",
+            "sqlite-log metrics /var/log/app -o prometheus | sponge /var/lib/node_exporter/app.prom",
             "for all logs in a folder, for the textfile collector of node_exporter",
         ),
     ],

@@ -36,7 +36,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a name by which a browser may call this server, besides those of loopback; repeatable",
     )
-    parser.add_argument(
+    tokens = parser.add_mutually_exclusive_group()
+    tokens.add_argument(
+        "--token-file",
+        metavar="PATH",
+        help="keep the token in this file, for Prometheus and across restarts; it is made if there is none",
+    )
+    tokens.add_argument(
         "--no-token", action="store_true", help="ask for no token: everybody on this machine can read the log"
     )
 
@@ -57,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
         base_path=options.base_path,
         allowed_hosts=options.allowed_host,
         with_token=not options.no_token,
+        token_file=options.token_file,
         say=write_line,
         opened=webbrowser.open if options.open else lambda _: None,
     )

@@ -131,3 +131,32 @@ def test_the_log_is_not_changed(shop):
         assert 200 == asking.get(f"/api/{question}").status_code
 
     assert before == shop.read_bytes()
+
+
+@pytest.mark.parametrize("prefix", ["", "/logs"])
+def test_prometheus_scrapes_with_the_token(shop, prefix):
+    """
+    `/metrics` takes the token as Prometheus sends it, also below a path; a wrong one and other schemes do not help.
+
+    Prometheus keeps no cookies, so it could scrape only a server that everybody may read.
+    """
+    app = create_app(shop, token=TOKEN)
+    asking = TestClient(app, base_url="http://localhost:8710", root_path=prefix, follow_redirects=False)
+
+    def status(credentials: str) -> int:
+        return int(asking.get(f"{prefix}/metrics", headers={"authorization": credentials}).status_code)
+
+    assert [200, 200] == [status(f"Bearer {TOKEN}"), status(f"bearer  {TOKEN}")]
+    assert {403} == {status(one) for one in (TOKEN, "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN} x")}
+
+
+@pytest.mark.parametrize("question", ["/", "/api/rows", "/api/files", "/main.js", "/metrics/", "//metrics"])
+def test_a_scrape_gets_the_metrics_only(shop, question):
+    """The token in a header opens nothing but the metrics, for GET only, and sets no cookie."""
+    asking = client(shop, token=TOKEN)
+    headers = {"authorization": f"Bearer {TOKEN}"}
+
+    response = asking.get(question, headers=headers)
+    assert (403, False) == (response.status_code, "set-cookie" in response.headers)
+    assert 403 == asking.head("/metrics", headers=headers).status_code
+    assert 400 == asking.get("/metrics", headers={**headers, "host": "evil.example"}).status_code

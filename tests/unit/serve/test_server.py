@@ -107,3 +107,28 @@ def test_all_addresses_are_not_a_name(started, path):
 
     assert address.startswith("http://127.0.0.1:")
     assert "0.0.0.0" not in configuration.app._hosts
+
+
+def test_a_token_that_stays(started, path, tmp_path):
+    """
+    A token file is made with a new token that only its owner can read, and the next start takes the same one.
+
+    Each start made another token, so the configuration of Prometheus could not have it.
+    """
+    file = tmp_path / "token"
+    _, first, _ = started(path, token_file=str(file))
+    _, second, _ = started(path, token_file=str(file))
+
+    token = file.read_text().strip()
+    assert (43, token, token) == (len(token), first.rpartition("=")[2], second.rpartition("=")[2])
+    assert 0o600 == file.stat().st_mode & 0o777
+
+
+@pytest.mark.parametrize("text", ["", "short", "a token of many characters with blanks in it", "\xe9" * 40])
+def test_a_file_without_a_token(started, path, tmp_path, text):
+    """A file that holds anything else, such as a password or nothing, guards no log."""
+    file = tmp_path / "token"
+    file.write_text(text)
+
+    with pytest.raises(ValueError, match="has no token of at least 32"):
+        started(path, token_file=str(file))

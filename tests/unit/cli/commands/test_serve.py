@@ -27,8 +27,8 @@ def test_the_defaults(asked, path):
     """Without flags it listens on loopback, at port 8710, and asks for a token."""
     assert 0 == main(["serve", str(path)])
 
-    assert ([str(path)], "127.0.0.1", 8710, "", [], True) == tuple(
-        asked[name] for name in ("paths", "host", "port", "base_path", "allowed_hosts", "with_token")
+    assert ([str(path)], "127.0.0.1", 8710, "", [], True, None) == tuple(
+        asked[name] for name in ("paths", "host", "port", "base_path", "allowed_hosts", "with_token", "token_file")
     )
 
 
@@ -45,6 +45,8 @@ def test_the_flags(asked, path, tmp_path, monkeypatch):
         asked[name] for name in ("paths", "host", "port", "base_path", "allowed_hosts", "with_token")
     )
     assert ["http://[::1]:1/"] == opened
+    assert 0 == main(["serve", str(path), "--token-file", "token"])
+    assert "token" == asked["token_file"]
 
 
 def test_the_log_of_the_environment(asked, path, monkeypatch):
