@@ -18,7 +18,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 
 import sqlite_log_handler
-from sqlite_log_handler._cli.brief import text_of
+from sqlite_log_handler._cli.commands.brief import lines_of
 from sqlite_log_handler._cli.commands.patterns import GUESSED, levels_of, moment_or_run, one_line
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.printable import printable
@@ -84,7 +84,7 @@ class _Tools:
         """
         with LogReader(self._path) as reader:
             found = reader.brief(moment_or_run(since, utc=True))
-        return marked(text_of(found, self._path, utc=True, now_us=time.time_ns() // 1000).splitlines())
+        return marked(lines_of(found, self._path, utc=True))
 
     def search(  # noqa: PLR0917 - an agent gives them by name
         self,

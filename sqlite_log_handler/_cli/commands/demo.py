@@ -1,9 +1,8 @@
 """
 The demo: real work, logged by several threads, while another process locks the database and one logger floods.
 
-It shows what you would otherwise have to believe: callers go on, the queue stays small, the flood is dropped and
-counted while the others lose nothing, the warnings say so, and in the end calls, counters and the file itself tell the
-same numbers.
+It shows that callers go on, that the queue stays small, that the flood is dropped and counted while the others lose
+nothing, that the warnings say so, and that calls, counters and the file agree in the end.
 """
 
 import argparse
@@ -38,9 +37,8 @@ from sqlite_log_handler._logfile.units import loudest
 from sqlite_log_handler._read.reader import LogReader, columns_of
 from sqlite_log_handler._write.handler import SQLiteHandler
 
-# One piece of real work. It logs, and returns how many calls to a logger it made.
+# A piece of real work. It logs, and returns the number of its calls to a logger.
 Job = Callable[[], int]
-Write = Callable[[str], None]
 
 CAPACITY = 10_000
 THREADS = 4
@@ -50,14 +48,14 @@ PACE = 1_000
 FLOOD = "flood"
 FLOOD_BURST = 100  # records, and then a pause of a millisecond
 SECONDS_BEFORE, SECONDS_LOCKED, SECONDS_AFTER = 1.2, 0.9, 1.2
-MOST_SECONDS_LOCKED = 3.0  # a machine so slow that the queue is not full by then goes on without an overflow
+MOST_SECONDS_LOCKED = 3.0  # on a slow machine, the demo then goes on without an overflow
 SHORTEST_SLEEP = 0.005
 LONGEST_DELAY = 0.05
 LARGE_FILE = 256 * 1024
 MOST_REPLAYED = 32 * 1024 * 1024  # characters read from the given logs
 LONGEST_LINE = 8 * 1024
 
-# Another program, as far as SQLite can tell: it takes the write lock, says so, and holds it until its input ends.
+# Another program: it takes the write lock, says so, and holds it until its input ends.
 LOCKER = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], timeout=5, isolation_level=None)
@@ -82,7 +80,7 @@ LEVEL_WORD = re.compile(r"\b(?:" + "|".join(LEVEL_WORDS) + ")", re.IGNORECASE)
 
 
 class DemoError(OSError):
-    """The demo cannot begin, because a file cannot be read or made. The text says what to do."""
+    """The demo cannot begin, because it cannot read or make a file. The text says what to do."""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,14 +105,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command, and return its exit status; see `show_all`."""
     if not options.incident:
-        return show_all(options.files, options.database, write_line)
+        return show_all(options.files, options.database)
     if options.files:
         message = "--incident makes up its records: leave out the FILE"
         raise DemoError(message)
-    return show_incident(options.database, write_line)
+    return show_incident(options.database)
 
 
-def show_incident(database: str | None, write: Write) -> int:
+def show_incident(database: str | None) -> int:
     """
     Make the log of an incident, and say how to look for its cause.
 
@@ -127,61 +125,59 @@ def show_incident(database: str | None, write: Write) -> int:
     text = (
         f"{path} is the log of a small web shop: {calls:,} records of the last 90 minutes. In the end its pages fail."
     )
-    show_lines(fold("", f"{text} Find out why:"), write)
-    write("")
+    show_folded(f"{text} Find out why:")
+    write_line()
     show_commands(
         [
             (f"brief {shlex.quote(path)}", "what matters first"),
             (f"patterns {shlex.quote(path)} --new-since 0", "what only the last release says"),
             (f"serve {shlex.quote(path)}", "the log in a browser"),
         ],
-        write,
     )
     return 0
 
 
-def show_all(files: Sequence[str], database: str | None, write: Write) -> int:
+def show_all(files: Sequence[str], database: str | None) -> int:
     """
     Run the demo, and return its exit status: 0, or 1 when the books do not balance.
 
     Args:
-        files: text logs to replay; when empty, the installed standard library is hashed.
-        database: the file to make, or None for a free name in the current folder.
-        write: prints one line.
+        files: Text logs to replay; if empty, the demo hashes the installed standard library.
+        database: The file to make, or None for a free name in the current folder.
 
     Raises:
-        DemoError: a file cannot be read, or `database` cannot be made.
+        DemoError: The demo cannot read a file, or cannot make `database`.
     """
     path = choose_database(database)
     jobs = jobs_from_logs(files) if files else jobs_from_standard_library()
     config = configuration(path)
-    show_lines(fold("", "logging.config.dictConfig is given this, with a small queue so that it overflows:"), write)
-    write("")
+    show_folded("logging.config.dictConfig gets this, with a small queue so that it overflows:")
+    write_line()
     for line in pprint.pformat(config, width=min(92, width() - 2), compact=True, sort_dicts=False).splitlines():
-        write(f"  {line}")
+        write_line(f"  {line}")
     try:
         logging.config.dictConfig(config)
     except ValueError as error:
         raise DemoError(str(error.__cause__ or error)) from error
     root = logging.getLogger()
     handler = next(handler for handler in root.handlers if isinstance(handler, SQLiteHandler))
-    write("")
+    write_line()
     work = f"replay {len(jobs):,} lines" if files else f"hash {len(jobs):,} files of Python's standard library"
-    show_lines(fold("", f"{THREADS} threads {work}, over and over, and log about {PACE:,} records a second:"), write)
-    write("")
+    show_folded(f"{THREADS} threads {work}, over and over, and log about {PACE:,} records a second:")
+    write_line()
     try:
-        calls = work_and_lock(handler, jobs, path, write)
+        calls = work_and_lock(handler, jobs, path)
         handler.flush(timeout=5.0)
     finally:
         root.removeHandler(handler)
         handler.close()
-    balanced = show_books(handler, path, calls, write)
-    show_file(path, write)
+    balanced = show_books(handler, path, calls)
+    show_file(path)
     return 0 if balanced else 1
 
 
 def choose_database(database: str | None) -> str:
-    """Return the path of a file that does not exist yet, so that its books are those of this run alone."""
+    """Return the path of a file that does not exist yet, so that its books cover this run only."""
     if database is not None:
         if os.path.lexists(database):
             message = f"{database} exists: name a file that does not exist yet"
@@ -253,7 +249,7 @@ def jobs_from_logs(files: Sequence[str]) -> list[Job]:
     Return one job for each line of the text logs `files`.
 
     Raises:
-        DemoError: a file cannot be read, or none has a line.
+        DemoError: The demo cannot read a file, or no file has a line.
     """
     jobs: list[Job] = []
     size = 0
@@ -261,7 +257,7 @@ def jobs_from_logs(files: Sequence[str]) -> list[Job]:
         # A file may have any name, but other handlers print the name of a logger.
         logger = logging.getLogger("replay." + re.sub(r"[^\w-]", "_", Path(name).stem))
         try:
-            # surrogateescape: real logs have bytes that are not UTF-8, and the handler has to take them.
+            # surrogateescape: real logs contain bytes that are not UTF-8, and the handler has to take them.
             with Path(name).open(encoding="utf-8", errors="surrogateescape") as lines:
                 for number in itertools.count(1):
                     line = lines.readline(LONGEST_LINE)
@@ -287,13 +283,13 @@ def replay_line(logger: logging.Logger, level: int, text: str, number: int) -> i
 
 
 def guess_level(text: str) -> int:
-    """Guess the level of a line from the first word in it that names one; INFO without such a word."""
+    """Guess the level of a line from the first word that names one; INFO if no word does."""
     word = LEVEL_WORD.search(text)
     return LEVEL_WORDS[word[0].lower()] if word else logging.INFO
 
 
 def do_jobs(jobs: Sequence[Job], seconds_each: float, stop: threading.Event) -> int:
-    """Do `jobs` over and over at an even pace until `stop` is set, and return how many calls to a logger were made."""
+    """Do `jobs` over and over at an even pace until `stop` is set; return the number of calls to a logger."""
     calls = 0
     due = time.monotonic()
     for job in itertools.cycle(jobs):
@@ -305,12 +301,12 @@ def do_jobs(jobs: Sequence[Job], seconds_each: float, stop: threading.Event) -> 
         if ahead > SHORTEST_SLEEP:
             stop.wait(ahead)
         elif ahead < -LONGEST_DELAY:
-            due = time.monotonic()  # go on from here: a burst to catch up would overflow the queue by itself
+            due = time.monotonic()  # a burst to catch up would overflow the queue by itself
     return calls
 
 
 def flood(stop: threading.Event) -> int:
-    """Log as no program should until `stop` is set, and return how many calls to a logger were made."""
+    """Log far too much until `stop` is set; return the number of calls to a logger."""
     logger = logging.getLogger(FLOOD)
     calls = 0
     while not stop.wait(0.001):
@@ -320,14 +316,12 @@ def flood(stop: threading.Event) -> int:
     return calls
 
 
-def work_and_lock(handler: SQLiteHandler, jobs: Sequence[Job], path: str, write: Write) -> int:
-    """
-    Let the threads work, lock the database and flood in the middle, and return how many calls to a logger were made.
-    """
+def work_and_lock(handler: SQLiteHandler, jobs: Sequence[Job], path: str) -> int:
+    """Let the threads work; in the middle, lock the database and flood. Return the number of calls to a logger."""
     start = time.monotonic()
 
     def tell(text: str) -> None:
-        show_lines(fold(f"{time.monotonic() - start:4.1f} s  ", text), write)
+        show_folded(text, f"{time.monotonic() - start:4.1f} s  ")
 
     stop, dry = threading.Event(), threading.Event()
     with ThreadPoolExecutor(THREADS + 1, thread_name_prefix="worker") as threads:
@@ -355,7 +349,7 @@ def work_and_lock(handler: SQLiteHandler, jobs: Sequence[Job], path: str, write:
             dry.set()
             stop.set()
         calls = sum(count.result() for count in counts)
-    # End with an error and its traceback, as any program logs them.
+    # End with an error and a traceback.
     top = Path(sysconfig.get_path("stdlib"))
     calls += hash_file(logging.getLogger("demo"), top / "no_such_module.py", top)
     tell(f"done, with {calls:,} calls to a logger")
@@ -364,7 +358,7 @@ def work_and_lock(handler: SQLiteHandler, jobs: Sequence[Job], path: str, write:
 
 @contextmanager
 def locked(path: str) -> Iterator[int]:
-    """Have another process hold the database's write lock during the `with` block, which is given its process id."""
+    """Let another process hold the database's write lock inside the `with` block, and yield its process id."""
     command = [sys.executable, "-I", "-c", LOCKER, path]
     # Leaving Popen's own `with` block closes the pipes, which ends the process, and waits for it.
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603 - LOCKER is ours
@@ -375,21 +369,21 @@ def locked(path: str) -> Iterator[int]:
 
 
 def books_of(handler: SQLiteHandler) -> str:
-    """Say the books in one line."""
+    """Return the books in one line."""
     stats = handler.stats()
     return (
         f"{stats.seen:,} seen = {stats.written:,} written + {stats.dropped_total:,} dropped + {stats.queued:,} queued"
     )
 
 
-def show_books(handler: SQLiteHandler, path: str, calls: int, write: Write) -> bool:
-    """Print the handler's counts beside the same counts from elsewhere, and return whether all of them agree."""
+def show_books(handler: SQLiteHandler, path: str, calls: int) -> bool:
+    """Print the handler's counts beside counts from elsewhere, and return whether all of them agree."""
     stats = handler.stats()
     with LogReader(path) as reader:
         books = reader.books()
-    show_title("The books", write)
-    write(f"  {books_of(handler)}")
-    write("")
+    show_title("The books")
+    write_line(f"  {books_of(handler)}")
+    write_line()
     checks = [
         ("seen", stats.seen, "written + dropped + queued", stats.written + stats.dropped_total + stats.queued),
         ("seen", stats.seen, "calls, as the threads counted", calls),
@@ -400,46 +394,44 @@ def show_books(handler: SQLiteHandler, path: str, calls: int, write: Write) -> b
     ]
     for name, ours, other_name, theirs in checks:
         verdict = "agree" if ours == theirs else f"DIFFER by {abs(ours - theirs):,}"
-        write(f"  {name:<8}{ours:>8,}   {other_name:<32}{theirs:>8,}   {verdict}")
+        write_line(f"  {name:<8}{ours:>8,}   {other_name:<32}{theirs:>8,}   {verdict}")
     balanced = all(ours == theirs for _, ours, _, theirs in checks)
-    write("")
-    write("  The books balance." if balanced else "  THE BOOKS DO NOT BALANCE.")
+    write_line()
+    write_line("  The books balance." if balanced else "  THE BOOKS DO NOT BALANCE.")
     if books.warnings:
         rows = books.rows + books.warnings
-        show_lines(fold("  ", f"The drop warnings are rows as well: `sqlite-log stats` counts {rows:,}."), write)
+        show_folded(f"The drop warnings are rows as well: `sqlite-log stats` counts {rows:,}.", "  ")
     if not stats.dropped_total:
-        write("  This machine was too slow to make the queue overflow: nothing was dropped.")
+        write_line("  This machine was too slow to make the queue overflow: nothing was dropped.")
     else:
         flooded = stats.dropped_by_logger.get(FLOOD, 0)
-        others = stats.dropped_total - flooded
-        write(
-            f"  The flood lost {flooded:,} records, and the others lost {others:,}.".replace("lost 0.", "lost nothing.")
-        )
-    write("")
+        others = f"{stats.dropped_total - flooded:,}" if stats.dropped_total > flooded else "nothing"
+        write_line(f"  The flood lost {flooded:,} records, and the others lost {others}.")
+    write_line()
     for key, counts in [
         ("cause", stats.dropped_by_cause),
         ("level", stats.dropped_by_level),
         ("logger", stats.dropped_by_logger),
     ]:
-        show_lines(fold(f"  dropped by {key:<8}", loudest(counts)), write)
+        show_folded(loudest(counts), f"  dropped by {key:<8}")
     return balanced
 
 
-def show_file(path: str, write: Write) -> None:
-    """Print some of the file as the commands show it, and the commands that show more."""
+def show_file(path: str) -> None:
+    """Print some of the file as the commands do, and name the commands that print more."""
     short = Short(Clock("%b %d %H:%M:%S"), plain)
     with LogReader(path) as reader:
         gaps = reader.gaps()
         if gaps:
-            show_title("The gap, where it is", write)
+            show_title("The gap, where it is")
             after_id = gaps[0].after_id
             rows = columns_of(reader, short.columns, after_id=after_id - 3, up_to_id=after_id + 3)
             for line in short.lines(with_gaps(rows, [gap for gap in gaps if gap.after_id == after_id], whole=False)):
-                write(f"  {cut(line)}")
-        show_title("Who logs most", write)
+                write_line(f"  {cut(line)}")
+        show_title("Who logs most")
         for line in table(reader.top(), "logger", 6):
-            write(f"  {cut(line)}")
-    show_title(f"The file stays: {path}", write)
+            write_line(f"  {cut(line)}")
+    show_title(f"The file stays: {path}")
     quoted = shlex.quote(path)
     commands = [
         (f"{quoted} -n 20", "its newest records"),
@@ -447,34 +439,34 @@ def show_file(path: str, write: Write) -> None:
         (f"gaps {quoted}", "which records are missing, and why"),
         (f"stats {quoted}", "how much there is, and when it came"),
     ]
-    show_commands(commands, write)
+    show_commands(commands)
 
 
-def show_commands(commands: Sequence[tuple[str, str]], write: Write) -> None:
+def show_commands(commands: Sequence[tuple[str, str]]) -> None:
     """Print commands, each with what it does."""
     longest = max(len(command) for command, _ in commands)
     for command, what in commands:
-        write(f"  sqlite-log {command:<{longest}}  {what}")
+        write_line(f"  sqlite-log {command:<{longest}}  {what}")
 
 
-def show_title(text: str, write: Write) -> None:
+def show_title(text: str) -> None:
     """Print a heading."""
-    write("")
-    write(text)
-    write("")
+    write_line()
+    write_line(text)
+    write_line()
 
 
 def fold(label: str, text: str) -> str:
-    """Put `text` behind `label`, in lines as wide as the terminal."""
+    """Put `text` behind `label`, and fold it to the width of the terminal."""
     return textwrap.fill(
         text, width(), initial_indent=label, subsequent_indent=" " * len(label), break_on_hyphens=False
     )
 
 
-def show_lines(text: str, write: Write) -> None:
-    """Print each line of `text`."""
-    for line in text.splitlines():
-        write(line)
+def show_folded(text: str, label: str = "") -> None:
+    """Print `text` behind `label`, in lines as wide as the terminal."""
+    for line in fold(label, text).splitlines():
+        write_line(line)
 
 
 def width() -> int:
@@ -483,7 +475,7 @@ def width() -> int:
 
 
 def cut(line: str) -> str:
-    """Cut a line that stands two columns in to the width of the terminal."""
+    """Cut a line to the width of the terminal, less two columns."""
     room = width() - 2
     return line if len(line) <= room else f"{line[: room - 3]}..."
 

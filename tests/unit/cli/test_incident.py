@@ -60,11 +60,11 @@ def test_its_brief_tells_what_led_to_what(run, made):
 
 def test_the_demo_makes_it(run, tmp_path):
     """`demo --incident` makes the log, and names the commands to begin with."""
-    printed = []
-    assert 0 == show_incident(str(tmp_path / "shop.db"), printed.append)
-    assert any("sqlite-log brief " in line for line in printed)
+    status, lines = run("demo", "--incident", "--database", str(tmp_path / "shop.db"))
+    assert 0 == status
+    assert any("sqlite-log brief " in line for line in lines)
 
     with pytest.raises(DemoError, match="exists: name a file that does not exist yet"):
-        show_incident(str(tmp_path / "shop.db"), printed.append)
+        show_incident(str(tmp_path / "shop.db"))
     status, _ = run("demo", "--incident", "app.log", stderr=re.compile("--incident makes up its records"))
     assert 2 == status

@@ -1,10 +1,98 @@
 """
-`brief`: what somebody needs first, as text and as JSON.
+`brief`: what somebody needs first, as JSON and as text of at most 8 kB, each cut with the command for the rest.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import sqlite3
+from contextlib import closing
+
+import pytest
+from command_line import BEGIN
+
+from sqlite_log_handler import LogReader
+from sqlite_log_handler._cli.commands.brief import MOST_BYTES, lines_of
+from sqlite_log_handler._logfile.schema import SCHEMA
+
+LONG = "\U0001f600" * 3_000
+NAUGHTY = 'a\nb\x1b[31m\u202e\ud7ff"' * 50
+
+
+def written(path, texts, *, patterns=60, runs=2):
+    """Write a log in which every text is one of these, and there is much of everything."""
+    us = int(BEGIN.timestamp()) * 1_000_000
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(SCHEMA)
+        for number in range(runs):
+            values = (number + 1, texts[0], number, texts[0], us + number * 60_000_000, texts[0])
+            connection.execute("INSERT INTO processes VALUES (?, ?, ?, ?, ?, ?)", values)
+        for number in range(patterns):
+            text = texts[number % len(texts)]
+            values = (number + 1, f"{number}.{text}", text, number, text, f"{text} {number} %s" if number % 2 else "")
+            connection.execute("INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?)", values)
+            connection.execute(
+                "INSERT INTO records (created_us, levelno, source_id, process_id, message, exc_text) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (us + number * 2_000_000, 20 + number % 40, number + 1, 1 + number % runs, text, "\n".join([text] * 9)),
+            )
+            connection.execute(
+                "INSERT INTO drops VALUES (NULL, ?, ?, ?, 1, ?, ?, 20, ?)",
+                (number, us, us + 10**9, text, text, 2**40 + number),
+            )
+            connection.execute("INSERT INTO cursors VALUES (?, 1, 0)", (f"{number} {text}",))
+            connection.execute("INSERT OR REPLACE INTO levels VALUES (?, ?)", (20 + number % 40, text))
+        connection.commit()
+
+
+def brief_of(path, since=None, name=None):
+    """Return the text of a brief."""
+    with LogReader(path) as reader:
+        found = reader.brief(since)
+    return "\n".join(lines_of(found, name or str(path), utc=True))
+
+
+@pytest.mark.parametrize("runs", [1, 2, 40])
+@pytest.mark.parametrize("texts", [["short"], [LONG], [NAUGHTY], ["", "x" * 30_000, LONG, NAUGHTY]])
+@pytest.mark.parametrize("name", [None, "/" + "deep/" * 800 + "app-log.db", f"{LONG}.db"])
+def test_no_log_makes_it_longer(tmp_path, texts, runs, name):
+    """Whatever stands in a log, its brief has at most 8 kB, and no line can control a terminal."""
+    written(path := tmp_path / "app-log.db", texts, runs=runs)
+    for since in (None, 0, f"@{BEGIN.timestamp() + 30}"):
+        text = brief_of(path, since, name)
+
+        assert len(text.encode()) <= MOST_BYTES
+        assert not set("\x1b\u202e\r") & set(text)
+
+
+def test_each_cut_is_said(tmp_path):
+    """Where patterns, loggers or gaps are left out, the brief says how many, and which command shows them."""
+    written(path := tmp_path / "app-log.db", ["a text of some length, so that not all of it has room " * 2])
+    text = brief_of(path)
+
+    for command in ("patterns", "top", "gaps"):
+        assert f"`sqlite-log {command} {path}" in text
+    assert " more patterns, " in text
+    assert "what changed, by when it began:" in text
+
+
+def test_an_empty_log(tmp_path):
+    """A log without a row has a brief as well."""
+    with closing(sqlite3.connect(path := tmp_path / "app-log.db")) as connection:
+        connection.executescript(SCHEMA)
+
+    assert "records  0 of 0 patterns: none" in brief_of(path)
+
+
+def test_an_error_stands_with_the_end_of_its_traceback(shop):
+    """An error is told with its newest message and the last lines of a traceback."""
+    text = brief_of(shop)
+
+    assert "order 8 failed" in text
+    assert "    | " in text
+    assert f"{logging.getLevelName(40)} 1" in text
+    assert "missing: 15 records in 1 gap" in text
 
 
 def test_brief_as_text(run):

@@ -20,7 +20,7 @@ def test_the_demo_keeps_to_a_narrow_terminal(monkeypatch):
     assert {"lib-dynload"} == {word for line in lines for word in line.split()} - {"WARNING"}
 
 
-def test_the_books_of_the_demo_say_how_many_rows_there_are(run, make_handler, path):
+def test_the_books_of_the_demo_say_how_many_rows_there_are(run, make_handler, path, capsys):
     """
     The drop warnings are rows of the file that no program has logged, and the demo says so.
 
@@ -30,23 +30,23 @@ def test_the_books_of_the_demo_say_how_many_rows_there_are(run, make_handler, pa
     for number in range(25):
         handler.handle(record(f"miss {number}", logging.DEBUG))
     handler.close()
-    printed = []
 
-    assert demo_module.show_books(handler, str(path), 25, printed.append)
+    assert demo_module.show_books(handler, str(path), 25)
+    printed = capsys.readouterr().out.splitlines()
     assert "written 10 rows without the drop warnings 10 agree" in [" ".join(line.split()) for line in printed]
     assert "  The drop warnings are rows as well: `sqlite-log stats` counts 11." in printed
     assert "rows     11, id 1 to 11" in str(run("stats", str(path)))
     assert "drop warnings and pruned rows, and the volume: 11 and 11" in str(run("check", str(path)))
 
 
-def test_the_demo_says_what_the_flood_lost(make_handler, path):
+def test_the_demo_says_what_the_flood_lost(make_handler, path, capsys):
     """The books of the demo tell the flood from the others, which lose nothing."""
     handler = make_handler(capacity=20, reserve=0, flush_interval=3_600)
     for number in range(30):
         handler.handle(record(f"here I am again, {number}", logging.INFO, demo_module.FLOOD))
     handler.handle(record("all is well", logging.INFO))
     handler.close()
-    printed = []
 
-    assert demo_module.show_books(handler, str(path), 31, printed.append)
+    assert demo_module.show_books(handler, str(path), 31)
+    printed = capsys.readouterr().out.splitlines()
     assert "  The flood lost 15 records, and the others lost nothing." in printed
