@@ -77,14 +77,14 @@ def test_the_head_of_parquet(tmp_path: Path) -> None:
     [
         b"",
         b"no gzip",
-        gzip.compress(b""),
-        gzip.compress(b"{}\n"),
-        gzip.compress(b"[" * 100_000),
-        gzip.compress(b'{"archive": 1}\n'),
-        gzip.compress(HEAD.to_json().replace('"first_id": 11', '"first_id": 12').encode()),
-        gzip.compress(HEAD.to_json().replace('"first_id": 11', '"first_id": "11"').encode()),
-        gzip.compress(HEAD.to_json().encode())[:40],
-        gzip.compress(HEAD.to_json().encode())[:20] + b"\xff" * 40,
+        gzip.compress(b"", mtime=0),
+        gzip.compress(b"{}\n", mtime=0),
+        gzip.compress(b"[" * 100_000, mtime=0),
+        gzip.compress(b'{"archive": 1}\n', mtime=0),
+        gzip.compress(HEAD.to_json().replace('"first_id": 11', '"first_id": 12').encode(), mtime=0),
+        gzip.compress(HEAD.to_json().replace('"first_id": 11', '"first_id": "11"').encode(), mtime=0),
+        gzip.compress(HEAD.to_json().encode(), mtime=0)[:40],
+        gzip.compress(HEAD.to_json().encode(), mtime=0)[:20] + b"\xff" * 40,
     ],
 )
 @pytest.mark.parametrize("kind", ["jsonl.gz", "parquet"])
