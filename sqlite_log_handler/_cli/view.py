@@ -20,7 +20,7 @@ _OF_GAPS: Final = IN_LEDGER | {"after_id", "up_to_id"}
 _Entry = TypeVar("_Entry")
 
 
-class Query(NamedTuple):
+class Selection(NamedTuple):
     """
     The rows to show: those that match, or the newest of them. With `before` and `after`, also the rows around each
     match; with `around`, only the matches before and after that id.
@@ -45,9 +45,9 @@ class View:
         self._asks_for_gaps: bool = options.gaps
         self._format = format_of(options)
 
-    def document(self, reader: LogReader, query: Query) -> Iterator[str]:
+    def document(self, reader: LogReader, selection: Selection) -> Iterator[str]:
         """Yield all lines; with `-o json`, as one array."""
-        lines = self.lines(reader, query)
+        lines = self.lines(reader, selection)
         if not self._is_document:
             yield from lines
             return
@@ -57,13 +57,13 @@ class View:
             before = f"{line},"
         yield f"{before[:-1]}\n]" if self.found else "[]"
 
-    def lines(self, reader: LogReader, query: Query) -> Iterator[str]:
+    def lines(self, reader: LogReader, selection: Selection) -> Iterator[str]:
         """Yield the lines of each row and of each gap."""
-        if query.around is not None:
-            return self._around(reader, query, query.around)
-        if query.before or query.after:
-            return self._with_context(reader, query)
-        return self._part(reader, query.filters, query.newest, whole=query.newest is None)
+        if selection.around is not None:
+            return self._around(reader, selection, selection.around)
+        if selection.before or selection.after:
+            return self._with_context(reader, selection)
+        return self._part(reader, selection.filters, selection.newest, whole=selection.newest is None)
 
     def _part(self, reader: LogReader, filters: Filters, newest: int | None, *, whole: bool) -> Iterator[str]:
         if self._format is None:
@@ -84,11 +84,13 @@ class View:
             ledger = {**filters, "up_to_id": last_id + 1 if last_id and last_id < HIGHEST else None}
         return with_gaps(rows, reader.gaps(**ledger), reverse=self._reverse, whole=whole)
 
-    def _with_context(self, reader: LogReader, query: Query) -> Iterator[str]:
+    def _with_context(self, reader: LogReader, selection: Selection) -> Iterator[str]:
         """Yield the rows around each match, with a line between those that are not consecutive."""
-        last_id = query.filters.get("up_to_id") or HIGHEST
+        last_id = selection.filters.get("up_to_id") or HIGHEST
         is_first = True
-        for low, high in windows(reader, query.filters, query.newest, query.before, query.after, reverse=self._reverse):
+        for low, high in windows(
+            reader, selection.filters, selection.newest, selection.before, selection.after, reverse=self._reverse
+        ):
             bounds: Filters = {"after_id": low - 1, "up_to_id": min(high, last_id)}
             if self._format is None:
                 yield from self._part(reader, bounds, None, whole=False)
@@ -102,10 +104,10 @@ class View:
             yield from self._format.lines(rows if is_first else chain([[]], rows))
             is_first = False
 
-    def _around(self, reader: LogReader, query: Query, place: int) -> Iterator[str]:
+    def _around(self, reader: LogReader, selection: Selection, place: int) -> Iterator[str]:
         """Yield the row at a place, and the rows that match on both sides of it."""
-        low, high = around(reader, query.filters, place, query.before, query.after)
-        bounds: Filters = {**query.filters, "after_id": low - 1, "up_to_id": high}
+        low, high = around(reader, selection.filters, place, selection.before, selection.after)
+        bounds: Filters = {**selection.filters, "after_id": low - 1, "up_to_id": high}
         return self._part(reader, bounds, None, whole=False)
 
     def _noticed(self, rows: Iterable[_Entry]) -> Iterator[_Entry]:

@@ -28,7 +28,7 @@ class Response(NamedTuple):
     content: bytes
 
 
-class Connection:
+class HttpConnection:
     """
     Posts to one address, through the proxy that the environment names, if any.
 

@@ -22,7 +22,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
-from sqlite_log_handler._forward.connection import Connection
+from sqlite_log_handler._forward.connection import HttpConnection
 from sqlite_log_handler._forward.delivery import Answer, Verdict
 from sqlite_log_handler._forward.otlp import pairs
 from sqlite_log_handler._logfile.printable import printable
@@ -195,7 +195,7 @@ class Receiver:
         if endpoint.gzip:
             self._headers["Content-Encoding"] = "gzip"
         self._headers.update(endpoint.headers)
-        self._connection = Connection(endpoint.url, endpoint.timeout, _tls(endpoint))
+        self._connection = HttpConnection(endpoint.url, endpoint.timeout, _tls(endpoint))
         self._secrets = _secrets(endpoint)
 
     def __call__(self, body: bytes) -> Answer:

@@ -1,12 +1,12 @@
 """
-The facts of a log that you need first: how much, what failed, what is new, which logger is loud, what is missing.
+The facts of a log that you need first: its size, errors, new patterns, loud loggers, and gaps.
 
 Theory of operation
 ===================
 
-All but the patterns comes from tables of few lines. One pass over the newest million rows at most counts the patterns,
-so a brief takes no longer for a larger log. A hostile or very odd log may make a part impossible: `left_out` has that
-part with its reason, and the brief has the others.
+One pass over at most the newest million rows counts the patterns; all else comes from tables of few lines. So a brief
+takes no longer for a larger log. If a hostile or very odd log makes a part impossible, `left_out` has the reason, and
+the brief has the other parts.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from sqlite_log_handler._read.totals import Totals, totals
 _T = TypeVar("_T")
 
 _MOST_ROWS: Final = 1_000_000
-# Patterns of errors that get their newest error, and the characters of its end.
+# Patterns of errors for which the brief has the newest error, and the characters of the end of its traceback.
 _ERRORS: Final = 20
 _TRACEBACK_LENGTH: Final = 1_500
 
@@ -33,13 +33,12 @@ _TRACEBACK_LENGTH: Final = 1_500
 @dataclass(frozen=True, slots=True)
 class Brief:
     """
-    What a log holds since `since_us`, microseconds since 1970: None stands for all of it.
+    The facts of a log since `since_us`, in microseconds since 1970; None stands for the whole log.
 
-    `runs` is the number of starts of the program that the log has, `is_last_run` whether only the last one is told. Of
-    `records`, `patterns` count those behind the id `after_id`. `new` has the `last_id` of each pattern that no older
-    record has; None where there is nothing older to compare with. `grown` has how many times as often as before each
-    other pattern was logged, by its `last_id`. `errors` has a message and the end of its traceback by the
-    `last_error_id` of a pattern.
+    `runs` counts the starts of the program; with `is_last_run`, the facts are of the last one. `patterns` and `records`
+    cover the rows after the id `after_id`. `new` has the `last_id` of each pattern that no older record has; None if
+    there is nothing older. `grown` has, by `last_id`, how many times as often as before each other pattern was logged.
+    `errors` has, by the `last_error_id` of a pattern, a message and the end of its traceback.
     """
 
     since_us: int | None
@@ -60,7 +59,7 @@ class Brief:
 
 
 def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:
-    """Read what somebody needs first; see `LogReader.brief`."""
+    """Read the brief; see `LogReader.brief`."""
     left_out: list[str] = []
     starts = _attempt(left_out, "runs", lambda: runs(scan.all), list[list[int]]())
     is_last_run = since is None and len(starts) > 1
@@ -96,7 +95,7 @@ def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:
 
 
 def _attempt(left_out: list[str], what: str, read: Callable[[], _T], otherwise: _T) -> _T:
-    """Read one part, and say what is left out where the log has too much for that."""
+    """Read one part; if the log has too much for that, note that the brief leaves it out."""
     try:
         return read()
     except LimitError as error:

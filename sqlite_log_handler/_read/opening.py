@@ -1,10 +1,10 @@
 """
-Open a log for reading: one of this package, or a file from elsewhere that may be hostile.
+Open a log for reading. The file may come from anywhere, and may be hostile.
 
-- Nothing is written: the file is opened read-only, and no query can change it.
-- Nothing in the file is run: its tables have to be those of a log, word for word, before a row is read.
-- Nothing in the file can hold us up without end, nor take memory without end: see `budget`.
-- Each condition has an error of its own name, which says what to do.
+- We open it read-only, and no query can change it.
+- We run nothing that stands in it: before we read a row, its tables must be those of a log, word for word.
+- It can take neither time nor memory without end, see `budget`.
+- Each condition has an error class of its own, whose text says what to do.
 """
 
 import os
@@ -29,7 +29,7 @@ from sqlite_log_handler._read.budget import VALUE_MIB, Budget
 _CACHE_KIB: Final = 8 * 1024
 
 
-# What to do about a path behind which there is no log.
+# For a path at which there is no log.
 ADVICE: Final = "name the file of a SQLiteHandler"
 
 _READ_ONLY_FAILED: Final = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
@@ -61,7 +61,7 @@ _NAMED: Final[dict[int, tuple[type[LogFileError], str]]] = {
 
 @contextmanager
 def named_errors(path: str) -> Iterator[None]:
-    """Turn what SQLite raises inside the `with` block into the error of the condition's own name."""
+    """Turn each error of SQLite inside the `with` block into the error class of its condition."""
     try:
         yield
     except sqlite3.Error as error:
@@ -69,7 +69,7 @@ def named_errors(path: str) -> Iterator[None]:
 
 
 def raise_named(path: str, error: sqlite3.Error) -> NoReturn:
-    """Raise the error of the condition's own name; an error of the `sqlite3` module, which has no code, as it came."""
+    """Raise the error class of the condition. An error of the `sqlite3` module has no code, and is raised unchanged."""
     code = primary_code(error)
     if not code:
         raise error
@@ -80,11 +80,11 @@ def raise_named(path: str, error: sqlite3.Error) -> NoReturn:
 
 def require_file(path: str) -> None:
     """
-    Raise the error of its own name when there is no file at `path`: SQLite would say less.
+    Raise an error if there is no file at `path`: SQLite's own errors would say less.
 
     Raises:
-        MissingFileError: There is nothing.
-        UnreadableFileError: There is a folder, or something else that is no file; to open a pipe may take for ever.
+        MissingFileError: There is nothing at the path.
+        UnreadableFileError: There is a folder, a device, a pipe or a socket. To open a pipe might take for ever.
     """
     if not os.path.exists(path):
         message = f"{path!r} does not exist: {ADVICE}"
@@ -99,10 +99,9 @@ def require_file(path: str) -> None:
 
 class Opened(NamedTuple):
     """
-    A log that is open for reading, and the budget of what is asked of it.
+    A log that is open for reading, and the budget for questions about it.
 
-    `notice` is what the reader has to be told about it, if anything. With `immutable`, the connection does not see what
-    is written from now on.
+    `notice` is for the user, if there is one. With `immutable`, the connection does not see later writes.
     """
 
     connection: Connection
@@ -113,14 +112,14 @@ class Opened(NamedTuple):
 
 def open_log(path: str, *, timeout: float = 5.0) -> Opened:
     """
-    Open the log at `path` for reading.
+    Open the log at `path` for reading; `timeout` is in seconds.
 
     Raises:
-        MissingFileError: There is no such file.
-        EmptyFileError: No log was written to it yet.
-        ForeignFileError: It is not a log of this package.
-        NewerSchemaError: It is ours, but made by a newer version.
-        LogFileError: It cannot be read; the class says why.
+        MissingFileError: There is no file.
+        EmptyFileError: No log was written to the file yet.
+        ForeignFileError: The file is not a log of this package.
+        NewerSchemaError: A newer version of this package made it.
+        LogFileError: We cannot read it; the class says why.
     """
     require_file(path)
     notice, immutable = None, False
@@ -128,11 +127,11 @@ def open_log(path: str, *, timeout: float = 5.0) -> Opened:
         try:
             connection, budget = _connect(path, timeout)
         except sqlite3.OperationalError as error:
-            # Where SQLite has its -wal: beside the file to which a link leads.
+            # SQLite has its -wal beside the file to which a link leads.
             real = os.path.realpath(path)
             if primary_code(error) not in _READ_ONLY_FAILED or not _may_be_immutable(real):
                 raise
-            # Beside a file in WAL mode SQLite makes a -shm, and here it may not.
+            # In WAL mode, SQLite makes a -shm beside the file, and may not do that here.
             immutable = True
             connection, budget = _connect(path, timeout, immutable=True)
             if os.path.exists(real + "-wal") and os.stat(real + "-wal").st_size:
@@ -144,7 +143,7 @@ def open_log(path: str, *, timeout: float = 5.0) -> Opened:
 
 
 def _may_be_immutable(path: str) -> bool:
-    """Tell whether the main file is sound by itself: with a journal to be rolled back, it is not."""
+    """Tell whether we may read the main file alone, which a journal to be rolled back forbids."""
     return os.access(path, os.R_OK) and not os.path.exists(path + "-journal")
 
 

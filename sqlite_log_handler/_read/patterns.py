@@ -1,8 +1,8 @@
 """
-Patterns: which records say the same, but for the values in them.
+Patterns: records that say the same, except for the values in them.
 
-`logging` is handed the template and the values apart, so a pattern is a template of a file and a logger, exactly. Where
-the file has no template, because the program put its values in by itself, a pattern is a call site. Its text is then
+`logging` gets a template and its values apart, so a pattern is exactly the template of a logger in a source file. If a
+program puts its values into the message by itself, there is no template, and a pattern is a call site. Its text is then
 the newest message with numbers and identifiers masked, and it is marked as guessed.
 """
 
@@ -20,7 +20,7 @@ from sqlite_log_handler._read.templates import masked, says_something
 
 Moment: TypeAlias = datetime | date | str | int
 
-# Patterns that get a sample, the most frequent ones; characters of each, and how many are read at once.
+# The most frequent patterns get a sample: how many, the characters of each, and how many we read at once.
 _SAMPLES: Final = 1_000
 _SAMPLE_LENGTH: Final = 300
 _SAMPLES_AT_ONCE: Final = 100
@@ -29,11 +29,11 @@ _SAMPLES_AT_ONCE: Final = 100
 @dataclass(frozen=True, slots=True)
 class Pattern:
     """
-    What records that say the same have in common; times in microseconds since 1970.
+    Records that say the same; times in microseconds since 1970.
 
-    `text` is the template, or a masked message where `is_guessed`. `source` is the call site of the newest record, of
-    which `last_id` is the id and `sample` the message. `last_error_id` is the id of the newest at ERROR or above, if
-    there is one. `share` is that of all records counted, 0 to 1; `levels` has the records by the number of their level.
+    `text` is the template, or with `is_guessed` a masked message. `source` is the call site of the newest record,
+    `last_id` its id and `sample` its message. `last_error_id` is that of the newest at ERROR or above, if there
+    is one. `share` is the share of all records counted, 0 to 1; `levels` has the records by the number of their level.
     Only the thousand most frequent patterns have a `sample`.
     """
 
@@ -53,12 +53,12 @@ class Pattern:
 
 # (logger, pathname, lineno, func, template)
 _Source: TypeAlias = tuple[str, str, int, str, str]
-# Of a template the line does not matter: it moves with each change of the file.
+# Without the line of a template, which moves with each change of the source file.
 _Key: TypeAlias = tuple[str, str, int, str, str]
 
 
 class _Sums:
-    """What one pattern has logged, added up."""
+    """The sums of one pattern."""
 
     __slots__ = ("first_us", "last_error_id", "last_id", "last_us", "levels", "source")
 
@@ -69,7 +69,7 @@ class _Sums:
         self.source: _Source = ("?", "?", 0, "?", "")
 
     def add(self, source: _Source, levelno: int, found: tuple[int, int, int, int]) -> None:
-        """Add what one call site has logged in one span of ids: records, the first time, the last, and the last id."""
+        """Add a call site in one span of ids: its records, its first and last time, and its last id."""
         records, first_us, last_us, last_id = found
         self.levels[levelno] += records
         self.first_us = min(self.first_us, first_us)
@@ -78,6 +78,10 @@ class _Sums:
             self.last_error_id = max(last_id, self.last_error_id or last_id)
         if last_id > self.last_id:
             self.last_id, self.source = last_id, source
+
+    @property
+    def records(self) -> int:
+        return sum(self.levels.values())
 
 
 def patterns(scan: Scan, new_since: Moment | None, filters: Filters, now: datetime | None = None) -> list[Pattern]:
@@ -92,9 +96,10 @@ def patterns(scan: Scan, new_since: Moment | None, filters: Filters, now: dateti
 
 class Compared(NamedTuple):
     """
-    Patterns, and how they differ from those of older rows, both by their `last_id`.
+    Patterns, and how they differ from those of older rows.
 
-    `new` has those that no older row has, `grown` how many times as often as before each of the others was logged.
+    By `last_id`, `new` has those that no older row has, and `grown` how many times as often as before each other one
+    was logged.
     """
 
     patterns: list[Pattern]
@@ -109,7 +114,7 @@ def compared(scan: Scan, chosen: Where, begin_us: int, *, older_than_all: int = 
     Rows up to the id `older_than_all` are too old to be compared with.
     """
     sources = _sources(scan)
-    # What an older row has said is not new, whatever the filters leave of the older rows.
+    # Without the filters: a pattern that any older row has is not new.
     older = _counted(scan, sources, Where("+created_us < ?", (begin_us,), None, begin_us, older_than_all))
     since_us = begin_us if chosen.since_us is None else max(begin_us, chosen.since_us)
     later = chosen._replace(
@@ -132,14 +137,14 @@ def _grown(found: dict[_Key, _Sums], older: dict[_Key, _Sums], begin_us: int) ->
     span_us = max(max(sums.last_us for sums in found.values()) - begin_us, 1_000_000)
     older_us = max(begin_us - min(sums.first_us for sums in older.values()), 1_000_000)
     return {
-        sums.last_id: sum(sums.levels.values()) / sum(older[key].levels.values()) * older_us / span_us
+        sums.last_id: sums.records / older[key].records * older_us / span_us
         for key, sums in found.items()
         if key in older
     }
 
 
 def begin_of(scan: Scan, new_since: Moment, now: datetime | None = None) -> int:
-    """Return when a time or a run begins, in microseconds."""
+    """Return the beginning of a run, or a time, in microseconds."""
     if isinstance(new_since, int):
         ids = ",".join(map(str, run_processes(scan.all, new_since)))
         return int(scan.one(f"SELECT {whole('min(started_us)')} FROM processes WHERE id IN ({ids})"))  # noqa: S608 - numbers
@@ -157,7 +162,7 @@ def _key(source: _Source) -> _Key:
     return (logger, pathname, 0, "", template) if says_something(template) else (logger, pathname, lineno, func, "")
 
 
-# Packed into one number, what is sorted for the GROUP BY is a fifth less. A level above 255 is counted by itself.
+# Packed into one number, the keys that GROUP BY sorts take a fifth less. Levels above 255 are counted apart.
 _PACKED: Final = """
 SELECT who >> 8, who & 255, count(*), min(created_us), max(created_us), max(id) FROM (
     SELECT CASE WHEN levelno BETWEEN 0 AND 255 AND source_id BETWEEN 0 AND 1 << 50 THEN source_id << 8 | levelno
@@ -192,13 +197,13 @@ def _counted(scan: Scan, sources: dict[int, _Source], chosen: Where) -> dict[_Ke
 
 
 def _number(value: object) -> int:
-    # In a file from elsewhere any value may stand in any column.
+    # In a file from elsewhere, any value may stand in any column.
     return value if isinstance(value, int) else 0
 
 
 def _samples(scan: Scan, sums: Iterable[_Sums]) -> dict[int, str]:
-    """Return the newest message of each pattern by its id, as far as there are not too many."""
-    frequent = sorted(sums, key=lambda one: -sum(one.levels.values()))[:_SAMPLES]
+    """Return the newest message of the most frequent patterns by its id."""
+    frequent = sorted(sums, key=lambda one: -one.records)[:_SAMPLES]
     ids = [one.last_id for one in frequent]
     message = text(f"substr(message, 1, {_SAMPLE_LENGTH})")
     texts: dict[int, str] = {}
@@ -209,17 +214,17 @@ def _samples(scan: Scan, sums: Iterable[_Sums]) -> dict[int, str]:
 
 
 def _moved(sums: _Sums, texts: dict[int, str]) -> tuple[str, str, str, str]:
-    """Return what tells a guessed pattern from the others when its line has moved: the function, and what it says."""
+    """Return the function and the text of a guessed pattern, by which we find it again if its line has moved."""
     logger, pathname, _, func, _ = sums.source
     return logger, pathname, func, masked(texts.get(sums.last_id, ""))
 
 
 def _described(found: dict[_Key, _Sums], texts: dict[int, str]) -> list[Pattern]:
-    everything = sum(sum(sums.levels.values()) for sums in found.values())
+    everything = sum(sums.records for sums in found.values())
     described = []
     for (*_, template), sums in found.items():
         logger, pathname, lineno, func, _ = sums.source
-        records, sample = sum(sums.levels.values()), texts.get(sums.last_id, "")
+        sample = texts.get(sums.last_id, "")
         source = f"{pathname}:{lineno} {func}"
         described.append(
             Pattern(
@@ -227,8 +232,8 @@ def _described(found: dict[_Key, _Sums], texts: dict[int, str]) -> list[Pattern]
                 is_guessed=not template,
                 logger=logger,
                 source=source,
-                records=records,
-                share=records / everything,
+                records=sums.records,
+                share=sums.records / everything,
                 levels=dict(sorted(sums.levels.items())),
                 first_us=sums.first_us,
                 last_us=sums.last_us,

@@ -18,7 +18,7 @@ from sqlite_log_handler._read.statistics import Books
 _MOST: Final = 10
 
 
-class Verdict(NamedTuple):
+class Finding(NamedTuple):
     """One line of the result: `ok`, `WRONG`, or `-` where we cannot tell, and the text beside it."""
 
     verdict: str
@@ -31,45 +31,45 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print all verdicts. Return 1 when one of them is WRONG."""
-    seen: list[Verdict] = []
-    for verdict in verdicts(options):
-        seen.append(verdict)
+    """Print all findings. Returns 1 when one of them is WRONG."""
+    seen: list[Finding] = []
+    for finding in findings(options):
+        seen.append(finding)
         if options.output == "text":  # at once, because checking a large file takes a while
-            write_line(f"{verdict.verdict:<5}  {verdict.text}")
-    is_wrong = "WRONG" in (verdict.verdict for verdict in seen)
+            write_line(f"{finding.verdict:<5}  {finding.text}")
+    is_wrong = any(finding.verdict == "WRONG" for finding in seen)
     if options.output == "json":
-        write_lines(json_document({"ok": not is_wrong, "verdicts": [verdict._asdict() for verdict in seen]}))
+        write_lines(json_document({"ok": not is_wrong, "verdicts": [finding._asdict() for finding in seen]}))
     return int(is_wrong)
 
 
-def verdicts(options: argparse.Namespace) -> Iterator[Verdict]:
+def findings(options: argparse.Namespace) -> Iterator[Finding]:
     """Check the file, then its books."""
     try:
         with arguments.open_reader(options) as reader:
-            yield Verdict("ok", f"a log of sqlite-log-handler, schema {reader.schema} of {USER_VERSION}")
-            faults = findings(reader.check())
-            yield from (Verdict("WRONG", fault) for fault in faults[:_MOST])
+            yield Finding("ok", f"a log of sqlite-log-handler, schema {reader.schema} of {USER_VERSION}")
+            faults = split_faults(reader.check())
+            yield from (Finding("WRONG", fault) for fault in faults[:_MOST])
             if len(faults) > _MOST:
-                yield Verdict("WRONG", f"and {len(faults) - _MOST:,} more")
+                yield Finding("WRONG", f"and {len(faults) - _MOST:,} more")
             if faults:
-                yield Verdict("-", "the books cannot be compared in a damaged file")
+                yield Finding("-", "the books cannot be compared in a damaged file")
                 return
-            yield Verdict("ok", "SQLite's integrity check")
+            yield Finding("ok", "SQLite's integrity check")
             yield from compare(reader.books())
     except CorruptFileError as error:
         # The text of the error names this command; its cause has SQLite's text.
-        yield Verdict("WRONG", str(error.__cause__ or error))
-        yield Verdict("-", "not all of it can be read: `.recover` of the sqlite3 shell saves what it can")
+        yield Finding("WRONG", str(error.__cause__ or error))
+        yield Finding("-", "not all of it can be read: `.recover` of the sqlite3 shell saves what it can")
 
 
-def findings(faults: Iterable[str]) -> list[str]:
-    """Return the findings one by one: SQLite puts up to a hundred into one text, below a line for the database."""
+def split_faults(faults: Iterable[str]) -> list[str]:
+    """Return the faults one by one: SQLite puts up to a hundred into one text, below a line for the database."""
     lines = [line for fault in faults for line in fault.splitlines() if line]
     return [line for line in lines if not line.startswith("*** in database")] or lines
 
 
-def compare(books: Books) -> Iterator[Verdict]:
+def compare(books: Books) -> Iterator[Finding]:
     """Compare the counts of different places. Once rows were pruned, a difference may be right: `-`."""
     ledger = books.dropped_in_ledger
     pairs = (
@@ -83,8 +83,8 @@ def compare(books: Books) -> Iterator[Verdict]:
     )
     for text, one, other in pairs:
         verdict = "ok" if one == other else "-" if books.pruned else "WRONG"
-        note = " (what was pruned cannot be compared)" if verdict == "-" else ""
-        yield Verdict(verdict, f"{text}: {one:,} and {other:,}{note}")
+        note = " (pruned rows cannot be compared)" if verdict == "-" else ""
+        yield Finding(verdict, f"{text}: {one:,} and {other:,}{note}")
 
 
 COMMAND: Final = Command(

@@ -9,7 +9,7 @@ from typing import Final
 from sqlite_log_handler._cli import arguments, cursor_file
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import write_lines
-from sqlite_log_handler._cli.view import FORMATS, Query, View
+from sqlite_log_handler._cli.view import FORMATS, Selection, View
 from sqlite_log_handler._read.filters import FilterError, Filters
 from sqlite_log_handler._read.reader import LogReader, columns_of, followed
 
@@ -96,13 +96,13 @@ def run(options: argparse.Namespace) -> int:
             newest = _FOLLOWED
         view = View(options)
         place = _place(reader, options, last_id) if options.around else None
-        write_lines(view.document(reader, Query(filters, newest, *_context(options), place)))
+        write_lines(view.document(reader, Selection(filters, newest, *_context(options), place)))
         cursor_file.store_cursor(options.cursor_file, reader, last_id)
         if options.follow:
             filters = followed(reader, filters)
             for after_id, up_to_id in reader.additions(max(last_id, options.after_id or 0)):
                 added: Filters = {**filters, "after_id": after_id, "up_to_id": up_to_id}
-                write_lines(view.lines(reader, Query(added)))
+                write_lines(view.lines(reader, Selection(added)))
                 cursor_file.store_cursor(options.cursor_file, reader, up_to_id)
     return arguments.status_of(view.found, nothing)
 

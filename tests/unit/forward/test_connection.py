@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("opentelemetry.proto", reason="needs the extra: pip install 'sqlite-log-handler[otlp]'")
 
-from sqlite_log_handler._forward.connection import Connection
+from sqlite_log_handler._forward.connection import HttpConnection
 from sqlite_log_handler._forward.delivery import Verdict
 from sqlite_log_handler._forward.receiver import Endpoint, Receiver, endpoint_from
 
@@ -91,7 +91,7 @@ def ask(port, *, url="http://127.0.0.1:{}/v1/logs", **options):
 def test_a_connection_is_kept():
     """Requests that follow one another take one connection; one that was closed meanwhile is made anew."""
     with serving(TAKEN) as (port, came):
-        connection = Connection(f"http://127.0.0.1:{port}/v1/logs?key=a b", 20, ssl.create_default_context())
+        connection = HttpConnection(f"http://127.0.0.1:{port}/v1/logs?key=a b", 20, ssl.create_default_context())
         for _ in range(3):
             assert 200 == connection.post(b"body", {"X": "y"}, 100).status
         kept = connection._connection
