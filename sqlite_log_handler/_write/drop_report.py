@@ -129,11 +129,14 @@ class DropReport:
             except BaseException as error:  # noqa: BLE001 - of another handler, its filter or a record factory
                 self._outage.note(error)
 
-    def _handlers(self) -> Iterator[logging.Handler]:
+    def _handlers(self) -> list[logging.Handler]:
+        """Return the handlers that get a warning, as `Logger.callHandlers` finds them."""
+        found: list[logging.Handler] = []
         logger: logging.Logger | None = self._logger
         while logger is not None:
-            yield from logger.handlers
+            found += logger.handlers
             logger = logger.parent if logger.propagate else None
+        return found or [handler for handler in [logging.lastResort] if handler is not None]
 
     def _streams(self) -> Iterator[Any]:
         for handler in self._handlers():
@@ -158,9 +161,7 @@ class DropReport:
         logger = self._logger
         if logger.manager.disable >= logging.WARNING or logger.getEffectiveLevel() > logging.WARNING:
             return False
-        handlers = list(self._handlers())
-        # Without a handler, `logging.lastResort` writes the warning to stderr.
-        return not handlers or not all(isinstance(handler, logging.NullHandler) for handler in handlers)
+        return not all(isinstance(handler, logging.NullHandler) for handler in self._handlers())
 
     def _send(self, gap: PendingGap) -> None:
         logger = self._logger

@@ -255,9 +255,9 @@ class SQLiteHandler(logging.Handler):
 
     def _start(self) -> bool:
         """Start the listener, and say whether it could be."""
+        process.at_exit.register_in_child()
         if process.at_exit.begun:
             return False
-        process.at_exit.register_in_child()
         try:
             self.listener.start()
         except RuntimeError:

@@ -41,7 +41,8 @@ Guarantees
 - At each tick with drops there is one warning, and never more. The deltas add up to `dropped_total`.
 - What `close` cannot write within its time is dropped with cause `close_timeout`: counted, and said on stderr. Rows
   that a stuck commit holds stay queued; they are counted when it ends.
-- A listener that came back to life after `close` closes its file and ends after REVIVED_IDLE seconds without a record.
+- A listener that came back to life after `close`, or in a child that another thread than the main one has forked,
+  closes its file and ends after REVIVED_IDLE seconds without a record.
 - An outage puts one line on stderr when it begins and one when it ends.
 """
 
@@ -131,7 +132,7 @@ class RecordListener(QueueListener):
         self.drop_report = DropReport(self.queue, self.outage, self.operator)
         self._thread: threading.Thread | None = None
         self._retired = False  # the program has dropped the handler
-        self._was_closed = False
+        self._ends_idle = False
         self._commit_lock = threading.Lock()
         self._committing_thread: int | None = None  # that holds it
         self._forking_thread: int | None = None  # that holds the commit lock over a fork
@@ -243,7 +244,7 @@ class RecordListener(QueueListener):
         """
         if not self.queue.pending:
             self._tick_due = None
-            if self._was_closed and self._idle_until is None:
+            if self._ends_idle and self._idle_until is None:
                 self._idle_until = now + REVIVED_IDLE
             due = [self._idle_until, None if self.outage.failures else self._prune_due]
             return min((max(0, at - now) for at in due if at is not None), default=None)
@@ -432,7 +433,7 @@ class RecordListener(QueueListener):
 
     def close(self) -> None:
         """Stop, write the queued rows, send the last report, and close the file, all within `close_timeout` seconds."""
-        self._was_closed = True
+        self._ends_idle = True
         if self._committing_thread == threading.get_ident():
             # A signal handler closes while its own thread commits, which cannot end before it returns. What is queued
             # is left to the thread, to the next `close`, that of the exit at the latest, or to `retire`.
@@ -561,6 +562,8 @@ class RecordListener(QueueListener):
         self.queue.reset()
         self.writer.forget(lost=self._is_cut_off, interrupted=self._committing_thread == threading.get_ident())
         self._reset()
+        # A thread has forked, and this process ends when that returns and no thread is left.
+        self._ends_idle = not isinstance(threading.main_thread(), threading._MainThread)  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public name
 
     @property
     def _is_cut_off(self) -> bool:

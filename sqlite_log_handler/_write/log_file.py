@@ -53,6 +53,9 @@ _EFFECTIVE = os.access in os.supports_effective_ids
 _PASSING_CODES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _PASSING_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
 
+# What a connection goes on to say though a new one may not, see `roll_back`.
+_SPENT = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL}
+
 # What SQLite counts among the errors of a disk as well: a file system that has no locks, or no shared memory.
 _LASTING_CODES = {
     sqlite3.SQLITE_IOERR_LOCK,
@@ -388,8 +391,9 @@ class LogFile:
         except sqlite3.Error:
             # A new connection finds the file as the last commit left it.
             self._close()
-        if primary_code(error) == sqlite3.SQLITE_READONLY:
-            # It was opened while the file might only be read, and stays so. A new one finds out what holds now.
+        if primary_code(error) in _SPENT:
+            # It was opened while the file might only be read, or the program has closed its descriptors, and it stays
+            # so. A new one finds out what holds now.
             self._close()
         if _is_corrupt(error):
             if self._files == self._stat(self.path)[0]:

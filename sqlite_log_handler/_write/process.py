@@ -54,6 +54,8 @@ class _Exit:
         if process.parent_process() is not None:
             self._registered_in_child = True
             util.Finalize(None, self, exitpriority=0)
+            # It has called its finalizers, and joins its threads: this is one of them.
+            self.begun = util._exiting  # noqa: SLF001 - there is no public name
 
 
 at_exit = _Exit()

@@ -58,6 +58,32 @@ def test_a_handler_that_blocks_stops_no_commit_and_no_exit(run, contents, kind):
     assert 0 < found.dropped
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of Unix")
+def test_a_standard_error_that_nobody_reads(run, contents):
+    """
+    A process without other handlers ends as well, when its standard error is a full pipe that nobody reads.
+
+    `logging.lastResort` writes the warnings there. It is in no logger's list, so nobody looked whether its stream takes
+    more: the reporter kept the lock of that handler, and `logging.shutdown` waited for it for ever.
+    """
+    run(
+        f"""
+    {BLOCKED}
+    os.dup2(writing, 2)
+    handler = SQLiteHandler(path, capacity=1, flush_interval=3600, close_timeout=0.5)
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.info("n 0")
+    logger.info("n 1")
+    handler.close()
+    assert [1, 1] == [handler.stats().written, handler.dropped_total]
+    """,
+        env={"PYTHONFAULTHANDLER": ""},  # its stacks would not come through either
+    )
+
+    assert ({"n": [0]}, 1, 1) == contents()
+
+
 @pytest.mark.parametrize("error", ["SystemExit", "MemoryError"])
 def test_a_listener_that_was_killed_is_replaced(run, contents, error):
     """

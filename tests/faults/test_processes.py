@@ -129,6 +129,35 @@ def test_a_prefork_server(run, contents):
     assert expected == contents().numbers
 
 
+def test_a_child_of_a_thread_ends_with_that_thread(run, contents):
+    """
+    A thread forks, and its child returns from the function of that thread: what it has logged is written, and it ends.
+
+    Such a process ends with its last thread, without anything that Python does at exit. The listener was a thread that
+    never ended, so its parent waited for ever.
+    """
+    run(
+        """
+        from sqlite_log_handler._write import listener
+        listener.REVIVED_IDLE = 0.05
+        logger.addHandler(SQLiteHandler(path, flush_interval=0.01))
+        def work():
+            pid = os.fork()
+            if pid:
+                assert (pid, 0) == os.waitpid(pid, 0)
+            else:
+                logger.info("child 0")
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        logger.info("parent 0")
+        """,
+        options=QUIET,
+    )
+
+    assert {"child": [0], "parent": [0]} == contents().numbers
+
+
 def test_a_child_that_ends_at_once(run, contents):
     """`os._exit` in a child loses what the child had queued, and nothing of its parent's."""
     run(

@@ -80,3 +80,35 @@ def test_the_locks_are_kept(make_handler, logger, unattended, start, path, conte
     handler.flush()
 
     assert list(range(21)) == contents().numbers["n"]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="looks into /proc")
+@pytest.mark.parametrize(
+    "closed", [["", "-wal"], pytest.param(["", "-wal", "-shm"], marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_a_program_that_closes_all_descriptors(run, contents, closed):
+    """
+    A program that makes itself a daemon may close descriptors that are not its own: one commit fails.
+
+    SQLite answered "disk I/O error", or "locking protocol" after ten seconds, to each commit from then on, because the
+    handler kept the connection until the program ended.
+    """
+    run(
+        """
+        handler = SQLiteHandler(path, flush_interval=3600)
+        logger.addHandler(handler)
+        logger.info("n 0")
+        assert handler.flush()
+        files = [os.path.realpath(path) + end for end in ("", *arguments)]
+        links = [os.path.join("/proc/self/fd", number) for number in os.listdir("/proc/self/fd")]
+        closed = [link for link in links if os.path.realpath(link) in files]
+        assert len(files) == len(closed)
+        for link in closed: os.close(int(os.path.basename(link)))
+        logger.info("n 1")
+        assert handler.flush()
+        """,
+        *closed[1:],
+        stderr="(?s:.*)",
+    )
+
+    assert {"n": [0, 1]} == contents().numbers

@@ -461,6 +461,32 @@ def test_a_multiprocessing_child_runs_no_atexit(run, contents):
     assert {"child": [1]} == contents().numbers
 
 
+def test_a_thread_that_outlives_the_work_of_a_multiprocessing_child(run, contents):
+    """
+    A thread of such a child keeps what it logs after `multiprocessing.util.Finalize` has had its turn.
+
+    The child joins its threads after that, and ends by `os._exit`. A handler that got its first record by then was
+    never told of the end.
+    """
+    run(
+        """
+        import multiprocessing, multiprocessing.util
+        def log_later():
+            while not multiprocessing.util._exiting: pass
+            for number in range(3): logger.info("thread %d", number)
+        def work(): threading.Thread(target=log_later).start()
+        if __name__ == "__main__":
+            logger.addHandler(SQLiteHandler(path, flush_interval=3600))
+            process = multiprocessing.get_context("fork").Process(target=work)
+            process.start()
+            process.join()
+            assert 0 == process.exitcode
+        """
+    )
+
+    assert {"thread": [0, 1, 2]} == contents().numbers
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_fork_takes_no_lock_along(run, contents):
     """
