@@ -14,6 +14,7 @@ import pytest
 
 from sqlite_log_handler._write.books import PendingGap
 from sqlite_log_handler._write.queue import Commit
+from sqlite_log_handler._write.retention.limits import PAGE_BYTES
 from sqlite_log_handler._write.row import PackedRow, make_row
 from sqlite_log_handler._write.writer import Writer
 
@@ -99,8 +100,8 @@ def overwrite(path: Path, pages: Sequence[int]) -> bytes:
     """Overwrite pages, counted from 1, and return what the file is now."""
     with path.open("r+b") as file:
         for page in pages:
-            file.seek((page - 1) * 4096)
-            file.write(b"\xff" * 4096)
+            file.seek((page - 1) * PAGE_BYTES)
+            file.write(b"\xff" * PAGE_BYTES)
     return path.read_bytes()
 
 
@@ -130,3 +131,14 @@ def corrupt_files(path: Path) -> list[bytes]:
         for name in sorted(os.listdir(path.parent))
         if ".corrupt-" in name and not name.endswith(("-wal", "-shm"))
     ]
+
+
+def fail_at(writer: Writer, table: str) -> None:
+    """Have each write to a table fail, until the connection has no authorizer."""
+    assert writer.file.connection is not None
+
+    def authorize(action: int, name: str | None, *_: Any) -> int:
+        writes = action in {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE}
+        return sqlite3.SQLITE_DENY if writes and name == table else sqlite3.SQLITE_OK
+
+    writer.file.connection.set_authorizer(authorize)

@@ -42,9 +42,9 @@ Process: TypeAlias = tuple[str, int, str, int, str]
 Drop: TypeAlias = tuple[int, int, str, str, str, int]
 
 _ROWS = """
-SELECT id, created_us, levelno, source_id, process_id, thread, thread_name, task_name, message, exc_type, exc_text,
-    stack_info, attributes
-FROM records WHERE id > ? ORDER BY id LIMIT ?
+SELECT records.id, created_us, levelno, source_id, process_id, coalesce(thread, ident), coalesce(thread_name, name),
+    task_name, message, exc_type, exc_text, stack_info, attributes
+FROM records LEFT JOIN threads ON threads.id = thread_id WHERE records.id > ? ORDER BY records.id LIMIT ?
 """
 _DROPS = """
 SELECT after_id, since_us, until_us, cause, logger, coalesce(levels.name, 'Level ' || drops.levelno), count

@@ -40,8 +40,8 @@ LOG_COLUMNS = {
     "process": "processes.pid",
     "process_name": "processes.name",
     "host": "processes.host",
-    "thread": "thread",
-    "thread_name": "thread_name",
+    "thread": "coalesce(thread, threads.ident)",
+    "thread_name": "coalesce(thread_name, threads.name)",
     "task_name": "task_name",
     "exc_type": "exc_type",
     "exc_text": "exc_text",
@@ -52,6 +52,7 @@ _VIEW_COLUMNS = ",\n    ".join(f"{expression} AS {name}" for name, expression in
 LOG_TABLES = """records
     JOIN sources ON sources.id = source_id
     JOIN processes ON processes.id = process_id
+    LEFT JOIN threads ON threads.id = thread_id
     LEFT JOIN levels ON levels.levelno = records.levelno"""
 
 # The rows that are not folded into `volume_folded` yet, added up; see `_write.volume`. LIMIT -1 keeps the innermost
@@ -74,8 +75,9 @@ GROUP BY 1, 2, 3
 # nanoseconds do not survive the 2**53 of JavaScript and jq.
 # No AUTOINCREMENT, whose table costs a page a commit: retention never deletes the newest row, so SQLite never gives an
 # id twice, and a reader can follow by id.
-# `sources` and `processes` hold once what would otherwise stand in every row. Thread and task names stay in the row:
-# a server that starts a thread per request would make a side table grow as fast as the log.
+# `sources`, `processes` and `threads` hold once what would otherwise stand in every row. `threads` has the first ones
+# of a process only, and a row of another thread has its `thread` and `thread_name` itself: with a server that starts a
+# thread per request, the table would grow as fast as the log. Names of tasks always stand in the row.
 # `template` is what was given before its arguments were put in, '' where it is not known. `record_totals` has what was
 # cut off `volume_folded`, so that totals never fall. `archives` has a line for each part of the archive, see `archive`.
 SCHEMA = f"""
@@ -90,6 +92,11 @@ CREATE TABLE processes (
     host TEXT NOT NULL, pid INTEGER NOT NULL, name TEXT NOT NULL, started_us INTEGER NOT NULL, program TEXT NOT NULL,
     UNIQUE (host, pid, name, started_us)
 );
+CREATE TABLE threads (
+    id INTEGER PRIMARY KEY,
+    ident INTEGER NOT NULL, name TEXT NOT NULL,
+    UNIQUE (ident, name)
+);
 CREATE TABLE levels (
     levelno INTEGER PRIMARY KEY,
     name TEXT NOT NULL
@@ -101,6 +108,7 @@ CREATE TABLE records (
     levelno INTEGER NOT NULL,
     source_id INTEGER NOT NULL REFERENCES sources,
     process_id INTEGER NOT NULL REFERENCES processes,
+    thread_id INTEGER REFERENCES threads,
     thread INTEGER,
     thread_name TEXT,
     task_name TEXT,

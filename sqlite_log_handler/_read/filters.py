@@ -270,12 +270,18 @@ def _pattern_of(ask: Ask, id_: int) -> list[Term]:
     return [_one_of("source_id", ids)]
 
 
+_THREAD = (
+    "(thread_id IN (SELECT id FROM threads WHERE name = ? OR ident = ?) "
+    "OR thread_id IS NULL AND (thread_name = ? OR thread = ?))"
+)
+
+
 def _thread(_: Ask, thread: int | str) -> list[Term]:
     if not isinstance(thread, str):
-        return [("(thread_name = ? OR thread = ?)", (str(integer("thread", thread)), thread))]
+        return [(_THREAD, (str(integer("thread", thread)), thread) * 2)]
     # A thread may have any name; a number of 19 digits is within 64 bits, or nearly.
     number = int(thread) if thread.isdecimal() and len(thread) < len(str(HIGHEST)) else None
-    return [("(thread_name = ? OR thread = ?)", (thread, number))]
+    return [(_THREAD, (thread, number) * 2)]
 
 
 def _task(_: Ask, name: str) -> list[Term]:

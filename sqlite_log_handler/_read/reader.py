@@ -10,6 +10,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, Unpack
 
+from sqlite_log_handler._logfile.columns import text
 from sqlite_log_handler._logfile.connect import identity_of
 from sqlite_log_handler._logfile.errors import EmptyFileError, MissingFileError
 from sqlite_log_handler._read import brief, patterns, statistics, top, totals
@@ -58,7 +59,7 @@ def nearest_loggers(reader: "LogReader", name: str) -> list[str] | None:
     # difflib takes 2 ms to import, and nobody needs it whose names are right.
     from difflib import get_close_matches  # noqa: PLC0415 - see above
 
-    names = ask(f"SELECT DISTINCT CAST(logger AS TEXT) FROM sources LIMIT {_MOST_NAMES}")  # noqa: S608 - our own number
+    names = ask(f"SELECT DISTINCT {text('logger')} FROM sources LIMIT {_MOST_NAMES}")  # noqa: S608 - our own number
     return get_close_matches(name, [found for (found,) in names], 3)
 
 

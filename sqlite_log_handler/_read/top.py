@@ -69,7 +69,11 @@ _GROUPS: Final[dict[str, tuple[str, str, str]]] = {
     ),
     "level": ("levelno", whole("who"), f"SELECT levelno, {text('name')} FROM levels"),  # noqa: S608 - our own names
     "exception": ("exc_type", text("who"), ""),
-    "thread": ("coalesce(thread_name, thread)", text("who"), ""),
+    "thread": (
+        "coalesce(thread_name, thread, (SELECT name FROM threads WHERE threads.id = thread_id))",
+        text("who"),
+        "",
+    ),
     "process": ("process_id", "who", f"SELECT id, {text(_PROCESS)} FROM processes"),  # noqa: S608 - our own names
     "attribute": (
         _ATTRIBUTE,

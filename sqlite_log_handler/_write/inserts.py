@@ -22,7 +22,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._write import row as _row
@@ -34,18 +34,18 @@ from sqlite_log_handler._write.retention.limits import Limits
 from sqlite_log_handler._write.row import PackedRow
 
 _COLUMNS = (
-    "created_us, levelno, source_id, process_id, thread, thread_name, task_name, "
+    "created_us, levelno, source_id, process_id, thread_id, thread, thread_name, task_name, "
     "message, exc_type, exc_text, stack_info, attributes"
 )
 # Microseconds are made in C, with the GIL free.
 _INSERT = f"""
 INSERT INTO records ({_COLUMNS})
 SELECT CAST(round(column1 * 1e6) AS INTEGER), column2, column3, column4, column5, column6, column7, column8, column9,
-    column10, column11, column12
+    column10, column11, column12, column13
 FROM (VALUES {{values}})
 WHERE column1 IS NOT NULL
 """  # noqa: S608 - no value in it
-_PARAMETERS = 12
+_PARAMETERS = 13
 _VALUES = f"({', '.join('?' * _PARAMETERS)})"
 
 # The rows, each with the number of its context, and the contexts. CROSS JOIN keeps the rows outside and so in order
@@ -53,11 +53,11 @@ _VALUES = f"({', '.join('?' * _PARAMETERS)})"
 _INSERT_SHARED = f"""
 INSERT INTO records ({_COLUMNS})
 SELECT CAST(round(r.column1 * 1e6) AS INTEGER), c.column2, c.column3, c.column4, c.column5, c.column6, c.column7,
-    r.column2, c.column8, c.column9, c.column10, r.column3
+    c.column8, r.column2, c.column9, c.column10, c.column11, r.column3
 FROM (VALUES {{rows}}) AS r CROSS JOIN (VALUES {{contexts}}) AS c ON c.column1 = r.column4
 """  # noqa: S608 - no value in it
 _ROW_PARAMETERS = 4
-_CONTEXT_PARAMETERS = 9
+_CONTEXT_PARAMETERS = 10
 
 # SQLite keeps the contexts in a table and an index of its own, and would take more than 100 pages of either to a
 # temporary file, for which there may be no room.
@@ -78,6 +78,12 @@ _STATEMENT_SIZE = 1024 * 1024 // _row.SIZE_UNIT
 _WITHOUT_TEXT = 240 // _row.SIZE_UNIT
 
 _CACHED_IDS = 10_000
+
+# Threads that get a line: those of a pool, and not each of a server that starts one for each request.
+_SHARED_THREADS = 100
+
+# process_id, thread_id, thread, thread_name
+_Thread: TypeAlias = tuple[int, int | None, int | None, str | None]
 
 # What a row can be refused for, by sqlite3 when it binds, and by SQLite when it steps.
 DATA_ERRORS = (
@@ -192,7 +198,7 @@ class Inserter:
         gap.warning.dropped = gap.count  # that of all reports that were put together in this gap
         warning = _row.make_row(gap.warning)
         self._insert([warning])
-        process_id = self._processes[warning[_row.THREAD]]
+        process_id = self._threads[warning[_row.THREAD]][0]
         for (cause, level, logger), (count, since_us, until_us) in self._lines_of(gap):
             self.connection.execute(
                 "INSERT INTO drops (after_id, since_us, until_us, process_id, cause, logger, levelno, count) "
@@ -218,7 +224,7 @@ class Inserter:
 
     def _parameters(self, rows: Sequence[PackedRow]) -> list[object]:
         while True:
-            sources, processes = self._sources, self._processes
+            sources, threads = self._sources, self._threads
             values: list[object] = []
             try:
                 for (
@@ -239,9 +245,7 @@ class Inserter:
                         created,
                         levelno,
                         sources[source],
-                        processes[thread],
-                        thread[2],
-                        thread[3],
+                        *threads[thread],
                         task,
                         message,
                         exc_type,
@@ -273,11 +277,10 @@ class Inserter:
                 if number == most or size > _CONTEXTS_BYTES:
                     return None
                 numbers[context] = number
-                if source not in self._sources or thread not in self._processes:
+                if source not in self._sources or thread not in self._threads:
                     self._learn_ids(rows)
                 contexts += (
-                    levelno, self._sources[source], self._processes[thread], thread[2], thread[3],
-                    task, exc_type, exc_text, stack,
+                    levelno, self._sources[source], *self._threads[thread], task, exc_type, exc_text, stack,
                 )  # fmt: skip
             values += (created, message, attributes, number)
         values += [None] * (_ROW_PARAMETERS * (length - len(rows)))
@@ -289,7 +292,8 @@ class Inserter:
     def forget_ids(self) -> None:
         """Look up all ids anew: a rollback has taken some back, or a sweep has deleted some."""
         self._sources: dict[_row.Source, int] = {}
-        self._processes: dict[_row.Thread, int] = {}
+        self._threads: dict[_row.Thread, _Thread] = {}
+        self._shared_threads = 0
         self._levels: set[int] = set()
 
     def sources_of(self, rows: Sequence[PackedRow]) -> tuple[set[int], list[_row.Source]]:
@@ -313,14 +317,14 @@ class Inserter:
         return [self._sources[source] for source in sources]
 
     def _learn_ids(self, rows: Sequence[PackedRow]) -> None:
-        if len(self._sources) + len(self._processes) > _CACHED_IDS:
+        if len(self._sources) + len(self._threads) > _CACHED_IDS:
             self.forget_ids()
         for row in rows:
             source, thread = row[_row.SOURCE], row[_row.THREAD]
             if source not in self._sources:
                 self.add_sources([source])
-            if thread not in self._processes:
-                self._processes[thread] = self._process_id(*thread[:2])
+            if thread not in self._threads:
+                self._threads[thread] = (self._process_id(*thread[:2]), *self._thread(*thread[2:]))
 
     def _name_levels(self, levels: Collection[int]) -> None:
         """Keep the names that `logging.addLevelName` gave: a reader's process may not know them."""
@@ -344,6 +348,15 @@ class Inserter:
             "SELECT id FROM processes WHERE host = ? AND pid = ? AND name = ? AND started_us = ?", key
         ).fetchone()
         return int(found[0])
+
+    def _thread(self, ident: int | None, name: str | None) -> tuple[int | None, int | None, str | None]:
+        """Return the columns of a thread: the id of its line, or what stands in its rows."""
+        if ident is None or name is None or len(name) > _row.SHORT_NAME or self._shared_threads >= _SHARED_THREADS:
+            return None, ident, name
+        self._shared_threads += 1
+        self.connection.execute("INSERT OR IGNORE INTO threads (ident, name) VALUES (?, ?)", (ident, name))
+        found = self.connection.execute("SELECT id FROM threads WHERE ident = ? AND name = ?", (ident, name)).fetchone()
+        return int(found[0]), None, None
 
 
 @cache

@@ -35,7 +35,7 @@ from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError
 from sqlite_log_handler._logfile.forks import LostFileError
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA
 from sqlite_log_handler._logfile.write_lock import WriteLock
-from sqlite_log_handler._write.retention.limits import Limits
+from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
 
 # Also when a module has turned the GIL on again (https://docs.python.org/3/howto/free-threading-python.html).
 _FREE_THREADED = "free-threading" in sys.version
@@ -312,6 +312,7 @@ class LogFile:
             # A process that looks at the file finds in its first page that it is a log, and need not read a WAL.
             connection.execute("PRAGMA journal_mode = DELETE").fetchone()
             # Before the first table, and before WAL: afterwards it is ignored (https://sqlite.org/pragma.html).
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("BEGIN IMMEDIATE")
             # Another process may have been faster.

@@ -89,7 +89,7 @@ _MAX_SQUARE = _MAX_SECONDS * _MAX_SECONDS
 
 # The name of a thread stands in each row of the file, though only once in memory. Up to this many bytes are
 # within what is counted for every row; a longer name is counted in each row.
-_SHORT_NAME = 128
+SHORT_NAME = 128
 
 # A program has some thousand call sites at most; made-up logger names must not make the process grow.
 _INTERNED = 4_096
@@ -291,7 +291,7 @@ def _flat_attributes(values: dict[str, Any], max_bytes: int) -> str | None:
 
 def _learn_key(name: object) -> str | None:
     """Remember a name of an attribute; None for one that has to be looked at each time."""
-    if type(name) is not str or len(name) > _SHORT_NAME or not name.isascii() or name in _SPECIAL:
+    if type(name) is not str or len(name) > SHORT_NAME or not name.isascii() or name in _SPECIAL:
         return None
     if len(_keys) >= _INTERNED:
         _keys.clear()
@@ -543,7 +543,7 @@ def _thread(record: logging.LogRecord) -> tuple[Thread, int]:
 
 
 def _has_long_name(thread: Thread) -> bool:
-    return thread[3] is not None and utf8_length(thread[3]) > _SHORT_NAME
+    return thread[3] is not None and utf8_length(thread[3]) > SHORT_NAME
 
 
 def _clean_thread(key: tuple[Any, ...]) -> Thread:

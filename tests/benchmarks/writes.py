@@ -47,7 +47,7 @@ def run(report: Report, options: Options) -> None:
             bound = BOUNDS.get((rate, interval))
             if bound is not None:
                 text = f"bytes written a record at {rate:,}/s, flush_interval={interval:g}"
-                report.bound(text, "<=", bound, bytes_per_record, bytes_per_record)
+                report.bound(text, "<=", bound, bytes_per_record, bytes_per_record, unit=" B")
         rows.append(row)
     columns = ["records/s", "FileHandler", "GB/year"]
     columns += [text for interval in INTERVALS for text in (f"{interval:g} s", f"GB/year, {interval:g} s")]

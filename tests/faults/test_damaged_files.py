@@ -32,6 +32,7 @@ COMMANDS = [
 # In a process of its own: SQLite may crash, and the memory that it took is counted.
 PROGRAM = """
 import contextlib, io, json, random, sys, traceback
+from sqlite_log_handler._write.retention.limits import PAGE_BYTES
 from sqlite_log_handler.__main__ import main
 path, seed, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 commands = json.loads(sys.argv[4])
@@ -43,7 +44,8 @@ for round in range(rounds):
     for _ in range(chance.choice([1, 2, 8, 64])):
         # Half of the time in the schema and the heads of pages, where it does most.
         end = chance.choice([len(content), 4096])
-        at = chance.choice([chance.randrange(end), chance.randrange(0, len(content), 4096) + chance.randrange(12)])
+        head = chance.randrange(0, len(content), PAGE_BYTES)
+        at = chance.choice([chance.randrange(end), head + chance.randrange(12)])
         content[at] = chance.choice([0, 255, content[at] ^ 1 << chance.randrange(8), chance.randrange(256)])
     with open(path, "wb") as file:
         file.write(content)

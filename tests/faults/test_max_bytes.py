@@ -176,8 +176,8 @@ def test_a_gap_of_many_loggers_keeps_it(writers, path):
             "SELECT sum(count), count(*) FROM drops GROUP BY after_id ORDER BY after_id DESC LIMIT 5"
         ).fetchall()
         (others,) = connection.execute("SELECT max(count) FROM drops WHERE logger = '(other)'").fetchone()
-    assert {(2_000, 9)} == set(found)
-    assert 2 * (1_000 - 8) == others
+    assert {(2_000, 17)} == set(found)
+    assert 2 * (1_000 - 16) == others
 
 
 @pytest.mark.parametrize("width", [30, 200, 1_000])

@@ -38,8 +38,8 @@ COMMIT_BYTES = 8 * 1024 * 1024
 # WAL left behind after a checkpoint: what a few full batches take. SQLite's default is no limit.
 WAL_BYTES = 16 * 1024 * 1024
 
-# Pages in the WAL that make SQLite write it back: its default.
-_CHECKPOINT_PAGES = 1_000
+# Size of the WAL that makes SQLite write it back: with its default pages, its default of 1,000 of them.
+_CHECKPOINT_BYTES = 4_096_000
 
 # Rows, and bytes of them, that one transaction deletes: some 10 ms, and twice the WAL of a full batch. While the
 # program logs at full speed, each statement is a wait for the GIL, so there are to be few.
@@ -56,11 +56,12 @@ _FREE_UNITS = 3
 # Commits that are allowed at most before free pages are looked at again. If that was too many, SQLite stops one.
 _COMMITS = 4
 
-# Pages that one step gives back to the file system.
-VACUUM_PAGES = 256
+# Of a new file. A commit writes two whole pages, so with SQLite's default of 4 KiB a row of a trickle costs 1.7 times
+# as much; docs/what-it-writes.md has what was measured.
+PAGE_BYTES = 2_048
 
-# SQLite's default (https://sqlite.org/pragma.html#pragma_page_size).
-_PAGE_BYTES = 4_096
+# Pages that one step gives back to the file system: 1 MiB.
+VACUUM_PAGES = 1024 * 1024 // PAGE_BYTES
 
 # Lines of `drops`, `volume`, `prunes`, `sources` and `processes` that are kept, each: one for 10 kB of `max_bytes`. The
 # least is one of number only: 1,000 lines with names of 1,000 characters are more than the least budget.
@@ -109,6 +110,11 @@ class State(NamedTuple):
     def live(self) -> int:
         """Bytes of the pages in use."""
         return (self.pages - self.free_pages) * self.page_size
+
+    @property
+    def all_bytes(self) -> int:
+        """Bytes of the file when the WAL is written back."""
+        return self.pages * self.page_size
 
     @property
     def rows(self) -> int:
@@ -187,9 +193,7 @@ class Limits(NamedTuple):
 
     def checkpoint_pages(self, page_size: int) -> int:
         """Return after how many pages SQLite is to write the WAL back."""
-        if self.max_bytes is None:
-            return _CHECKPOINT_PAGES
-        return max(1, min(_CHECKPOINT_PAGES, self.wal_bytes // page_size))
+        return max(1, min(_CHECKPOINT_BYTES, self.wal_bytes) // page_size)
 
     def room(self, state: State) -> int:
         """
@@ -216,7 +220,7 @@ class Limits(NamedTuple):
     @property
     def chunk_lines(self) -> int:
         """How many lines of a table beside the rows one transaction may delete, if each has a page of its own."""
-        return self.chunk_bytes // _PAGE_BYTES
+        return self.chunk_bytes // PAGE_BYTES
 
     @property
     def volume_lines(self) -> int:
@@ -224,7 +228,7 @@ class Limits(NamedTuple):
         How many lines of `volume_folded` one transaction may change: a line may be on a page of its own, and one that
         is new may change the pages beside it as well.
         """
-        return _ALL_LINES if self.max_bytes is None else self.commit_bytes // _PAGE_BYTES
+        return _ALL_LINES if self.max_bytes is None else self.commit_bytes // PAGE_BYTES
 
     def chunk_rows(self, state: State) -> int:
         """Return how many rows one transaction deletes, if they are as large as those of the whole log."""

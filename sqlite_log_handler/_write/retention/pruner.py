@@ -355,6 +355,9 @@ class Pruner:
                 break
             # Not `execute`, which steps once, and once frees one page.
             connection.executescript(f"PRAGMA incremental_vacuum({min(piece, pages - done)})")
+        if not pages and self.limits.max_bytes is not None and state.file > self.limits.file_bytes >= state.all_bytes:
+            # The file gets shorter when the WAL is written back, which may be long after.
+            self.wal.write_back(connection)
         return pages > 0
 
     def _look_at_vacuum(self, connection: sqlite3.Connection) -> bool:

@@ -1,8 +1,8 @@
 """
 The tables beside `records`: they outlive the rows, and are cut so that they do not push the rows out.
 
-`drops`, `volume` and `prunes` keep their newest lines. `sources` and `processes` keep the lines that a row refers to.
-To find those, a sweep reads all rows, a slice in each step, and then deletes the other lines in portions.
+`drops`, `volume` and `prunes` keep their newest lines. `sources`, `processes` and `threads` keep the lines that a row
+refers to. To find those, a sweep reads all rows, a slice in each step, and then deletes the other lines in portions.
 """
 
 import sqlite3
@@ -20,6 +20,9 @@ _SWEEP_ROWS = 20_000
 
 # Transactions in which a sweep deletes lines, in a step.
 _SWEEP_CHUNKS = 64
+
+# The tables that rows refer to, and by which column.
+_REFERRED = {"sources": "source_id", "processes": "process_id", "threads": "thread_id"}
 
 # Gaps whose place was deleted. If there is no row, those are all gaps.
 _OLD_DROPS = "drops WHERE after_id < ifnull((SELECT min(id) FROM records), 1 << 62)"
@@ -49,6 +52,10 @@ _TRIM_PRUNES = (
     "SELECT count(*) FROM prunes",
     "DELETE FROM prunes WHERE id IN (SELECT id FROM prunes ORDER BY id LIMIT ?)",
 )
+
+_COUNTS = (f"(SELECT count(*) FROM {table})" for table in _REFERRED)  # noqa: S608 - our own names
+_MOST_LINES = f"SELECT max({', '.join(_COUNTS)})"
+_REFERENCES = f"SELECT DISTINCT {', '.join(_REFERRED.values())} FROM records WHERE id >= ? AND id < ?"  # noqa: S608 - our own names
 
 # What lines take: the name of the logger and the numbers.
 _SIZE = "SELECT ifnull(sum(length(CAST(logger AS BLOB)) + 50), 0) FROM "
@@ -138,9 +145,7 @@ class SideTables:
         self.deleted_rows = 0
         for trim in (_TRIM_DROPS, _TRIM_VOLUME, _TRIM_PRUNES):
             self._keep(connection, trim, lines)
-        (count,) = connection.execute(
-            "SELECT max((SELECT count(*) FROM sources), (SELECT count(*) FROM processes))"
-        ).fetchone()
+        (count,) = connection.execute(_MOST_LINES).fetchone()
         # A sweep reads all rows, which a few lines are not worth.
         if self._sweep is None and count > max(lines, 2 * self._swept_lines):
             self._sweep = _Sweep()
@@ -172,14 +177,13 @@ def _size(connection: sqlite3.Connection, lines_of: str) -> int:
 
 
 class _Sweep:
-    """Find the sources and processes that no row refers to, a slice of the rows at a time, and delete them."""
+    """Find the sources, processes and threads that no row refers to, a slice of the rows at a time, and delete them."""
 
     def __init__(self) -> None:
         self.left = 0  # lines in the longer table, at the end
         self._unused: list[tuple[str, int]] | None = None  # the lowest id last
         self._next_id = 0
-        self._sources: set[int] = set()
-        self._processes: set[int] = set()
+        self._used: dict[str, set[int]] = {table: set() for table in _REFERRED}
 
     def look(self, connection: sqlite3.Connection) -> bool:
         """Look through a slice; tell whether so few rows are left that `delete` can look through them."""
@@ -193,26 +197,24 @@ class _Sweep:
         return bool(last_id < self._next_id + _SWEEP_ROWS)
 
     def _look(self, connection: sqlite3.Connection, start: int, end: int) -> None:
-        for source, process in connection.execute(
-            "SELECT DISTINCT source_id, process_id FROM records WHERE id >= ? AND id < ?", (start, end)
-        ):
-            self._sources.add(source)
-            self._processes.add(process)
+        for line in connection.execute(_REFERENCES, (start, end)):
+            for used, id_ in zip(self._used.values(), line, strict=True):
+                used.add(id_)
         self._next_id = end
 
     def delete(self, connection: sqlite3.Connection, lines: int, needed: Collection[int] = ()) -> bool:
         """Delete this many unused lines, but no needed source, in the open transaction; tell whether none is left."""
-        self._sources.update(needed)
+        self._used["sources"].update(needed)
         (last_id,) = connection.execute("SELECT ifnull(max(id), 0) FROM records").fetchone()
         self._look(connection, self._next_id, last_id + 1)
-        self._processes.update(process for (process,) in connection.execute("SELECT DISTINCT process_id FROM drops"))
-        tables = {"sources": self._sources, "processes": self._processes}
+        processes = connection.execute("SELECT DISTINCT process_id FROM drops")
+        self._used["processes"].update(process for (process,) in processes)
         if self._unused is None:
-            self._unused = [line for table, used in tables.items() for line in self._find(connection, table, used)]
+            self._unused = [line for table, used in self._used.items() for line in self._find(connection, table, used)]
             self._unused.reverse()
         some = self._unused[-lines:]
         del self._unused[-lines:]
-        for table, used in tables.items():
+        for table, used in self._used.items():
             # Another process may have logged from one of them meanwhile.
             ids = ",".join(str(line) for name, line in some if name == table and line not in used)
             connection.execute(f"DELETE FROM {table} WHERE id IN ({ids})")  # noqa: S608 - integers

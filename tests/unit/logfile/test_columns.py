@@ -41,7 +41,8 @@ def test_each_cell_is_of_its_kind() -> None:
         connection.executescript(SCHEMA)
         connection.execute("INSERT INTO sources VALUES (1, x'41', x'42', 'many', 7.5, '')")
         connection.execute("INSERT INTO processes VALUES (1, x'43', 'x', 7, 0, 'prog')")
-        connection.execute("INSERT INTO records VALUES (1, 'now', 'high', 1, 1, x'ff', 1, 2, x'44', 3, 4, 5, x'7b')")
+        values = "1, 'now', 'high', 1, 1, NULL, x'ff', 1, 2, x'44', 3, 4, 5, x'7b'"
+        connection.execute(f"INSERT INTO records VALUES ({values})")
         columns = connection.execute(f"SELECT {', '.join(COLUMNS.values())} FROM {FROM}").fetchone()
         (line,) = connection.execute(f"SELECT json_object({MEMBERS}) FROM {FROM}").fetchone()
 

@@ -18,6 +18,7 @@ from sqlite_log_handler._logfile.connect import tables
 from sqlite_log_handler._logfile.schema import SCHEMA
 from sqlite_log_handler._read import budget as budget_module
 from sqlite_log_handler._read.budget import Budget
+from sqlite_log_handler._read.reader import nearest_loggers
 from sqlite_log_handler._read.scan import MOST
 
 QUESTIONS: dict[str, Any] = {
@@ -29,6 +30,7 @@ QUESTIONS: dict[str, Any] = {
     "rows of a level": lambda reader: list(reader.rows(level="INFO")),
     "rows with an attribute": lambda reader: list(reader.rows(attributes={"a": 1})),
     "rows of a logger": lambda reader: list(reader.rows(logger="shop")),
+    "loggers of a like name": lambda reader: nearest_loggers(reader, "none"),
     "rows since": lambda reader: list(reader.rows(since="1970-01-01")),
     "JSON": lambda reader: list(reader.json_lines()),
     "top": lambda reader: reader.top(),

@@ -21,6 +21,7 @@ from sqlite_log_handler import (
     FilterError,
     LogReader,
 )
+from sqlite_log_handler._write import inserts
 
 FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"level": "WARNING"}, "bdg"),
@@ -186,3 +187,17 @@ def test_a_very_long_text(log, messages, name):
     log(record(long.upper()), record("other"))
 
     assert [long.upper()] == messages(**{name: long})
+
+
+def test_a_thread_is_found_wherever_its_name_stands(path, log, monkeypatch):
+    """A row names its thread, or refers to a line that does: filters and `top` find it by name and identifier."""
+    for shared, idents in ((100, (1, 2)), (0, (1, 3))):
+        monkeypatch.setattr(inserts, "_SHARED_THREADS", shared)
+        log(*(record(f"{ident} {shared}", thread=ident, threadName=f"worker-{ident}") for ident in idents))
+    with LogReader(path) as reader:
+        for wanted in ("worker-1", 1, "1"):
+            assert ["1 100", "1 0"] == [row.message for row in reader.rows(thread=wanted)]
+            assert ["2 100", "3 0"] == [row.message for row in reader.rows(without={"thread": wanted})]
+        assert {("worker-1", 2), ("worker-2", 1), ("worker-3", 1)} == {
+            (talker.name, talker.records) for talker in reader.top(by="thread")
+        }

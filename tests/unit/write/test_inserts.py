@@ -24,7 +24,7 @@ from sqlite_log_handler._write.writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-from batches import HOUR, gap, messages, numbered, read, refuse, row, write
+from batches import HOUR, fail_at, gap, messages, numbered, read, refuse, row, write
 
 # Rows ----------------------------------------------------------------------------------------------------------------
 
@@ -80,9 +80,9 @@ def test_statement_fits_sqlite() -> None:
     assert sorted(inserts_module._STATEMENT_ROWS) == list(inserts_module._STATEMENT_ROWS)
     for length in inserts_module._STATEMENT_ROWS:
         if length <= inserts_module._MOST_ROWS_UNSHARED:
-            assert length * len(row()) == inserts_module._statement(length).count("?") <= 32_766
+            assert length * 13 == inserts_module._statement(length).count("?") <= 32_766
         if length >= inserts_module._FEWEST_ROWS_SHARED:
-            assert length * 4 + length // 10 * 9 == inserts_module._shared_statement(length).count("?") <= 32_766
+            assert length * 4 + length // 10 * 10 == inserts_module._shared_statement(length).count("?") <= 32_766
 
 
 def rows_of(contexts: int, count: int) -> list[PackedRow]:
@@ -233,6 +233,52 @@ def test_more_sources_in_a_statement_than_are_remembered(writer: Writer, monkeyp
         writer.write(Commit([row(name, name=name) for name in names]))
 
     assert [(name, name) for name in names * 2] == read(writer, "SELECT logger, message FROM logs ORDER BY id")
+
+
+WORKERS = {
+    "worker-1": (1, "worker-1"),
+    "worker-2": (2, "worker-2"),
+    "worker-3": (3, "worker-3"),
+    "x" * 200: (4, "x" * 200),
+    "no ident": (None, "worker"),
+    "no name": (5, None),
+}
+
+
+def test_the_first_threads_stand_once(make_writer: Callable[[], Writer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The first threads of a process stand in the file once, over batches and writers; the rows of others name them.
+
+    Their columns were a sixth of a row. In a server that starts a thread for each request the table would be as long
+    as the log, so it has few lines, of short names.
+    """
+    monkeypatch.setattr(inserts_module, "_SHARED_THREADS", 2)
+    for _ in range(2):
+        with contextlib.closing(make_writer()) as writer:
+            for repeat in (1, 200):
+                rows = [row(m, thread=ident, threadName=name) for m, (ident, name) in WORKERS.items()] * repeat
+                writer.write(Commit(rows))
+            assert [(1, "worker-1"), (2, "worker-2")] == read(writer, "SELECT ident, name FROM threads")
+            found = read(writer, "SELECT DISTINCT message, thread, thread_name FROM logs ORDER BY id")
+            assert [(message, *thread) for message, thread in WORKERS.items()] == found
+            assert [("worker-1",), ("worker-2",)] == read(
+                writer,
+                "SELECT DISTINCT message FROM records WHERE thread_id AND coalesce(thread, thread_name) IS NULL",
+            )
+
+
+def test_a_thread_that_was_rolled_back_is_written_again(writer: Writer) -> None:
+    """A batch that fails takes back the line of its thread, and the next one does not refer to a line that is gone."""
+    write(writer, "first")
+    second = row("second", thread=7, threadName="worker")
+    fail_at(writer, "records")
+    with pytest.raises(sqlite3.DatabaseError):
+        writer.write(Commit([second]))
+    assert writer.file.connection is not None
+    writer.file.connection.set_authorizer(None)
+    writer.write(Commit([second]))
+
+    assert [(7, "worker")] == read(writer, "SELECT thread, thread_name FROM logs WHERE message = 'second'")
 
 
 def test_process_of_ours(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 from freezegun import freeze_time
 
 from sqlite_log_handler._logfile.write_lock import WriteLock
-from sqlite_log_handler._write.retention.limits import Limits, NoRoom
+from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits, NoRoom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -303,7 +303,7 @@ def test_a_corrupt_file_behind_a_link(
     target = folders[0] / "log.db"
     link = switch(path, target)
     fill(target)
-    overwrite(target, range(2, target.stat().st_size // 4096 + 1))
+    overwrite(target, range(2, target.stat().st_size // PAGE_BYTES + 1))
     write_at_last(make_writer(link))
 
     assert str(target) == os.readlink(link)

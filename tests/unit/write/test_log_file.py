@@ -20,6 +20,7 @@ from sqlite_log_handler._logfile.forks import LostFileError
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, USER_VERSION
 from sqlite_log_handler._write import log_file as log_file_module
 from sqlite_log_handler._write.queue import Commit
+from sqlite_log_handler._write.retention.limits import PAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -363,7 +364,7 @@ def test_corrupt_file_is_moved_aside(writer: Writer, path: Path, said: Said) -> 
     A log of ours that is corrupt beyond its first page is moved aside as it is, a new one is begun, and it is said.
     """
     fill(path)
-    corrupt = overwrite(path, range(2, path.stat().st_size // 4096 + 1))
+    corrupt = overwrite(path, range(2, path.stat().st_size // PAGE_BYTES + 1))
     write_at_last(writer)
     write(writer, "more")
 
@@ -395,14 +396,14 @@ def test_corrupt_page(writer: Writer, path: Path, said: Said, name: str) -> None
 
     assert ["after", "dropped at 1"] == messages(writer)[-2:]
     (kept,) = corrupt_files(path)
-    assert b"\xff" * 4096 == kept[(page - 1) * 4096 : page * 4096]
+    assert b"\xff" * PAGE_BYTES == kept[(page - 1) * PAGE_BYTES : page * PAGE_BYTES]
     assert 1 == len(said)
 
 
 def test_handler_starts_on_a_corrupt_file(writer: Writer, path: Path) -> None:
     """A program whose log is corrupt starts all the same."""
     fill(path)
-    overwrite(path, range(2, path.stat().st_size // 4096 + 1))
+    overwrite(path, range(2, path.stat().st_size // PAGE_BYTES + 1))
     writer.file.open_first()
     write_at_last(writer)
 

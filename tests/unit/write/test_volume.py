@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from sqlite_log_handler._write import volume
 from sqlite_log_handler._write.queue import Commit
-from sqlite_log_handler._write.retention.limits import Limits
+from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
 from sqlite_log_handler._write.volume import FOLD_ROWS
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlite_log_handler._write.writer import Writer
 
-from batches import gap, numbered, read, row, write
+from batches import fail_at, gap, numbered, read, row, write
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_commit_of_one_row_writes_two_pages(writer: Writer, path: Path) -> Non
     for number in range(30):
         before = os.stat(f"{path}-wal").st_size if number else 0
         write(writer, f"{number}")
-        frames.append((os.stat(f"{path}-wal").st_size - before) // (4_096 + 24))
+        frames.append((os.stat(f"{path}-wal").st_size - before) // (PAGE_BYTES + 24))
 
     assert 27 <= frames.count(2)
 
@@ -109,17 +109,6 @@ def test_volume_is_exact_after_each_commit(make_writer: Callable[[], Writer], fe
         assert few + 4 > behind
 
     assert folded(writers[0])
-
-
-def fail_at(writer: Writer, start: str) -> None:
-    """Have the statement that begins with this fail, until `None` is set."""
-    assert writer.file.connection is not None
-
-    def authorize(action: int, table: str | None, *_: Any) -> int:
-        writes = action in {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE}
-        return sqlite3.SQLITE_DENY if writes and table == start else sqlite3.SQLITE_OK
-
-    writer.file.connection.set_authorizer(authorize)
 
 
 @pytest.mark.usefixtures("few")

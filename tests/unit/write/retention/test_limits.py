@@ -11,10 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlite_log_handler._write.retention.limits import COMMIT_BYTES, LEAST_BYTES, Cut, Limits, State, limits
+from sqlite_log_handler._write.retention.limits import (
+    COMMIT_BYTES,
+    LEAST_BYTES,
+    PAGE_BYTES,
+    VACUUM_PAGES,
+    Cut,
+    Limits,
+    State,
+    limits,
+)
 
 MB = 1_000_000
-PAGE = 4_096
+PAGE = PAGE_BYTES
 
 
 def state(
@@ -252,7 +261,7 @@ def test_without_max_bytes_everything_fits():
     free = Limits(max_rows=5)
 
     assert free.room(state(live=10**12, wal=10**12))
-    assert (COMMIT_BYTES, 16 << 20, 1_000, 100_000) == (
+    assert (COMMIT_BYTES, 16 << 20, 4_096_000 // PAGE, 100_000) == (
         free.commit_bytes,
         free.wal_bytes,
         free.checkpoint_pages(PAGE),
@@ -288,19 +297,20 @@ def test_a_cut_is_of_rows_that_are_there(max_bytes, live, rows, crowded):
 
 
 def test_pages_are_given_back_in_steps():
-    """Free pages beyond a quarter of the file go back to the file system, 256 at most in one step."""
+    """Free pages beyond a quarter of the file go back to the file system, 1 MiB at most in one step."""
     free = Limits(max_rows=1)
 
     assert 0 == free.vacuum_pages(state(live=75 * PAGE * 100, free=25 * PAGE * 100))
-    assert 44 == free.vacuum_pages(state(live=100 * PAGE, free=300 * PAGE))
-    assert 256 == free.vacuum_pages(state(live=100 * PAGE, free=9_000 * PAGE))
+    assert 44 == free.vacuum_pages(state(live=100 * PAGE, free=(VACUUM_PAGES + 44) * PAGE))
+    assert VACUUM_PAGES == free.vacuum_pages(state(live=100 * PAGE, free=9_000 * PAGE))
     assert 0 == free.vacuum_pages(state(live=100 * PAGE, free=9_000 * PAGE), crowded=True)
 
 
 def test_a_file_that_is_too_large_shrinks_under_load_too():
     """What is beyond its share of `max_bytes` is given back while many rows wait, but for the pages of a commit."""
-    assert 256 == BUDGET.vacuum_pages(state(live=12 * MB, free=40 * MB), crowded=True)
-    assert 122 == pytest.approx(BUDGET.vacuum_pages(state(live=26 * MB, free=3_500_000), crowded=True), abs=2)
+    assert VACUUM_PAGES == BUDGET.vacuum_pages(state(live=12 * MB, free=40 * MB), crowded=True)
+    some = BUDGET.vacuum_pages(state(live=26 * MB, free=3_500_000), crowded=True)
+    assert 500_000 == pytest.approx(some * PAGE, abs=2 * PAGE)
     assert 0 == BUDGET.vacuum_pages(state(live=40 * MB), crowded=True)
 
 

@@ -10,7 +10,7 @@ import sqlite3
 import pytest
 
 from sqlite_log_handler._write.retention import pruner as pruner_module
-from sqlite_log_handler._write.retention.limits import Limits
+from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
 from sqlite_log_handler._write.retention.pruner import look
 from sqlite_log_handler._write.writer import Writer
 
@@ -195,15 +195,15 @@ def test_a_clock_that_jumps_ahead_deletes_in_chunks(log, monkeypatch):
 
 def test_bytes_come_down_by_rows(log):
     """`max_bytes` deletes the oldest rows until file and WAL are within it, and gives back the pages beyond."""
-    log.fill(5_000, width=1_000)
+    log.fill(6_000, width=900)
     assert log.taken > 6_000_000
     pruner = log.pruner(max_bytes=2_000_000)
     log.prune(pruner)
     log.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     first, last, count = log.rows
-    assert (5_000, 5_000 - first + 1) == (last, count)
-    assert 1_400_000 <= count * 4_096 / 3 <= 1_575_000  # three rows to a page
+    assert (6_000, 6_000 - first + 1) == (last, count)
+    assert 1_400_000 <= count * PAGE_BYTES / 2 <= 1_575_000  # two rows to a page
     assert log.taken <= 1_762_500
 
 

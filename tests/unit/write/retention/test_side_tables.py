@@ -136,17 +136,20 @@ def sources(log, count: int) -> None:
 
 
 def test_sources_go_when_no_row_is_of_them(log, few_lines):
-    """Sources and processes that no row is of any more go, but the last one, so that no id is given again."""
+    """Sources, processes and threads that no row is of any more go, but the last one, so that no id is given again."""
     sources(log, 60)
     log.connection.executemany("INSERT INTO processes VALUES (?, 'host', ?, '', 0, '')", [(n, n) for n in range(2, 60)])
+    log.connection.executemany("INSERT INTO threads VALUES (?, ?, 'worker')", [(n, n) for n in range(1, 60)])
     log.fill(100, source=3)
     log.fill(50, source=40)
+    log.connection.execute("UPDATE records SET thread_id = CASE WHEN id > 100 THEN 8 ELSE 9 END WHERE id != 150")
     log.connection.execute("INSERT INTO drops VALUES (NULL, 149, 0, 0, 7, 'queue_full', 'app', 20, 1)")
     pruner = log.pruner(max_rows=50)
     log.prune(pruner)
 
     assert [(40,), (60,)] == log.ask("SELECT id FROM sources ORDER BY id")
     assert [(1,), (7,), (59,)] == log.ask("SELECT id FROM processes ORDER BY id")
+    assert [(8,), (59,)] == log.ask("SELECT id FROM threads ORDER BY id")
     assert log.ask("SELECT sweeps FROM marks")[0][0]
 
 
@@ -299,7 +302,7 @@ def test_cutting_lines_stops_at_a_reader_too(log, reader):
 
 def test_a_source_that_comes_while_others_are_deleted_stays(log, few_lines, monkeypatch):
     """Sources go in portions, and what another process logs between two of them keeps its source."""
-    monkeypatch.setattr("sqlite_log_handler._write.retention.limits._PAGE_BYTES", 200_000)
+    monkeypatch.setattr("sqlite_log_handler._write.retention.limits.PAGE_BYTES", 200_000)
     monkeypatch.setattr(side_tables, "_SWEEP_CHUNKS", 1)
     sources(log, 60)
     log.fill(150, source=3)

@@ -10,7 +10,7 @@ import os
 import pytest
 
 from sqlite_log_handler._write.retention import wal as wal_module
-from sqlite_log_handler._write.retention.limits import Limits
+from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
 from sqlite_log_handler._write.retention.wal import reading_processes
 from sqlite_log_handler._write.writer import Writer
 
@@ -21,7 +21,7 @@ def test_the_wal_of_a_small_budget_is_small(path):
         writer.file.open()
 
         assert (2_000_000,) == writer.file.connection.execute("PRAGMA journal_size_limit").fetchone()
-        assert (2_000_000 // 4_096,) == writer.file.connection.execute("PRAGMA wal_autocheckpoint").fetchone()
+        assert (2_000_000 // PAGE_BYTES,) == writer.file.connection.execute("PRAGMA wal_autocheckpoint").fetchone()
 
 
 def test_there_is_no_room_beside_a_reader_that_stays(log, reader, said):
