@@ -32,7 +32,7 @@ NOT_MET = {
     "Not a regular file",
     "a row has no time",
     "not the head of a part",
-    "… is no JSON",
+    "… is not JSON",
 }
 
 

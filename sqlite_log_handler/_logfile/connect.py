@@ -1,5 +1,5 @@
 """
-Connections to a log file, and whether it is one: nothing here creates a file, and nothing in the file is run.
+Open a log file, and tell whether it is one. This creates no file, and runs nothing that stands in one.
 """
 
 import contextlib
@@ -28,10 +28,10 @@ def identity_of(path: str, unseen: type[OSError] = OSError) -> tuple[int, int] |
 
 def refuse_lost(path: str) -> None:
     """
-    Refuse a file that this process must not open, because of what its parent was doing at the fork.
+    Refuse a file that this process must not open, because its parent was using it at the fork.
 
     Raises:
-        LostFileError: It is one.
+        LostFileError: The parent was.
     """
     forks.settle()
     if forks.stuck or (forks.lost and identity_of(path) in forks.lost):
@@ -41,15 +41,15 @@ def refuse_lost(path: str) -> None:
         raise forks.LostFileError(message)
 
 
-# Of a URI, what stands for itself.
+# The characters that stand for themselves in a URI.
 _UNQUOTED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~/:")
 
 
 def uri_of(path: str) -> str:
     """
-    Return a path as a URI, in which nothing is a parameter to SQLite (https://sqlite.org/uri.html).
+    Return a path as a URI in which SQLite finds no parameters (https://sqlite.org/uri.html).
 
-    `Path.as_uri` does the same, but `pathlib` takes as long to import as all that logs.
+    `Path.as_uri` does the same, but `pathlib` takes as long to import as our whole writing half.
 
     >>> uri_of("/var/log/100%?.db")
     'file:///var/log/100%25%3F.db'
@@ -66,7 +66,7 @@ def primary_code(error: BaseException) -> int:
     """
     Return the primary result code of SQLite, which is the low byte (https://sqlite.org/rescode.html).
 
-    Errors that the `sqlite3` module raises by itself have no code; for them it is 0, SQLITE_OK.
+    Errors of the `sqlite3` module itself have no code; for them it is 0, SQLITE_OK.
     """
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
@@ -78,10 +78,10 @@ def connect_read_only(path: str, *, timeout: float = 5.0, immutable: bool = Fals
     Args:
         path: The file.
         timeout: Seconds to wait for a lock.
-        immutable: Take no lock and ignore a -wal, which is right for a file that nobody writes to.
+        immutable: Take no lock and ignore a -wal, which is right for a file to which nobody writes.
 
     Raises:
-        sqlite3.OperationalError: There is no such file, or we may not read it.
+        sqlite3.OperationalError: There is no file, or we may not read it.
         LostFileError: See `refuse_lost`.
     """
     return _connect(path, "mode=ro&immutable=1" if immutable else "mode=ro", timeout, "PRAGMA query_only = ON")
@@ -89,10 +89,10 @@ def connect_read_only(path: str, *, timeout: float = 5.0, immutable: bool = Fals
 
 def connect_read_write(path: str, *, timeout: float) -> forks.Connection:
     """
-    Open a file that exists for reading and writing; `timeout` is in seconds.
+    Open an existing file for reading and writing; `timeout` is in seconds.
 
     Raises:
-        sqlite3.OperationalError: There is no such file, or we may not write to it.
+        sqlite3.OperationalError: There is no file, or we may not write to it.
         LostFileError: See `refuse_lost`.
     """
     return _connect(path, "mode=rw", timeout)
@@ -106,7 +106,7 @@ def _connect(path: str, parameters: str, timeout: float, *pragmas: str) -> forks
         uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False, factory=make
     )
     try:
-        # Views that somebody else wrote get no functions (https://sqlite.org/pragma.html#pragma_trusted_schema).
+        # The views of a stranger must not call functions (https://sqlite.org/pragma.html#pragma_trusted_schema).
         for pragma in ("PRAGMA trusted_schema = OFF", *pragmas):
             connection.execute(pragma)
     except BaseException:
@@ -124,12 +124,12 @@ def is_ours(
     Args:
         connection: An open connection to the file.
         path: Its path, for the error.
-        advice: What the caller's user can do about a file of another program.
+        advice: What the user can do about a file of another program, for the error.
 
     Raises:
-        ForeignFileError: The file is not an SQLite file, or one of another program.
+        ForeignFileError: The file is not an SQLite file, or belongs to another program.
         NewerSchemaError: A newer version of this package made the file.
-        sqlite3.OperationalError: The file cannot be read at this moment.
+        sqlite3.OperationalError: We cannot read the file now.
     """
     try:
         application_id, user_version, tables = _header_of(connection)
@@ -153,8 +153,8 @@ def is_ours(
 
 
 def _header_of(connection: sqlite3.Connection) -> tuple[int, int, int]:
-    # Not from `pragma_application_id`: a file may have a view of that name. In one transaction: if another process
-    # makes a log of it meanwhile, this sees nothing of it, or all.
+    # Not from `pragma_application_id`: a file may have a view of that name. In one transaction: if another process is
+    # just making a log of the file, we see nothing of that, or all.
     alone = not connection.in_transaction
     if alone:
         connection.execute("BEGIN")
@@ -171,13 +171,13 @@ def _header_of(connection: sqlite3.Connection) -> tuple[int, int, int]:
 
 def require_schema(connection: sqlite3.Connection, path: str) -> None:
     """
-    Refuse a file in which something else stands in the place of a table of a log: what SQLite would run in a view, a
-    virtual table, a generated column or an index, the file could choose.
+    Refuse a file that has something else in the place of a table of a log. SQLite runs expressions in views, virtual
+    tables, generated columns and indexes, and the author of the file could choose them.
 
-    It looks at the text of each object, because SQLite makes the object of nothing else.
+    We compare the text of each object, because SQLite makes the object from nothing else.
 
     Raises:
-        CorruptFileError: A table is missing or is another one, or an index of it runs an expression.
+        CorruptFileError: A table is missing or is another one, or one of its indexes runs an expression.
     """
     expected = tables()
     found = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}

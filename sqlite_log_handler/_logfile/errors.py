@@ -1,13 +1,13 @@
 """
-Why a file cannot be written as a log, or read as one: one error for each condition.
+Why we cannot write to a file as a log, or read it as one: one error for each condition.
 """
 
 
 class LogFileError(Exception):
     """
-    The file at the path cannot be used as a log. An existing file was left alone.
+    We cannot use the file at the path as a log, and have not changed it.
 
-    Base of the errors that name the condition, for those who want to catch all of them.
+    This is the base of the errors below, each of which names a condition.
     """
 
 
@@ -16,7 +16,7 @@ class ForeignFileError(LogFileError):
 
 
 class NewerSchemaError(LogFileError):
-    """The file was written by a newer sqlite-log-handler than this one: upgrade the package."""
+    """A newer sqlite-log-handler made the file: upgrade the package."""
 
 
 class MissingFileError(LogFileError, FileNotFoundError):
@@ -24,11 +24,11 @@ class MissingFileError(LogFileError, FileNotFoundError):
 
 
 class EmptyFileError(ForeignFileError):
-    """The file is an empty database: no log was written to it yet."""
+    """The file is an empty database: no handler has written to it yet."""
 
 
 class UnreadableFileError(LogFileError):
-    """We may not read the file, or only if we could write to its folder."""
+    """We may not read the file, or could do so only if we could write to its folder."""
 
 
 class BusyFileError(LogFileError):
@@ -40,4 +40,4 @@ class CorruptFileError(LogFileError):
 
 
 class LimitError(LogFileError):
-    """The file asks for more steps, or holds a larger value, than any log does."""
+    """A question takes more steps than on any log, or the file holds a larger value."""

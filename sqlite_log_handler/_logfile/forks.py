@@ -1,30 +1,30 @@
 """
-Connections to SQLite, over a fork.
+Connections to SQLite that survive a fork.
 
 Theory of operation
 ===================
 
-SQLite keeps its POSIX locks in a list of the process. A forked child inherits the list without the locks. A connection
-that the child opens beside an inherited one then takes no lock of its own: once the parent has closed the file, the
-next process that closes it deletes the WAL under the child, with rows that the child has committed.
+SQLite keeps its POSIX locks in a list of the process. A forked child inherits the list, but not the locks. If the child
+opens a connection beside an inherited one, SQLite therefore takes no lock for it. Once the parent has closed the file,
+the next process that closes it then deletes the WAL under the child, with rows that the child has committed.
 
-So a child closes what it has inherited before it opens a file (`settle`). While the parent has the file open, SQLite
-cannot get the exclusive lock that it needs to write back or delete the WAL, so closing in the child changes nothing in
-the file. It happens when a file is opened, and not in the fork, because the program may have forked in the middle of
-an SQLite call of its own, and a child that never opens a log is not to wait for that.
+So a child closes its inherited connections before it opens a file (`settle`). While the parent has the file open,
+SQLite cannot get the exclusive lock that it needs to write back or delete the WAL, so this changes nothing in the file.
+The child does so when it opens a file, and not in the fork: the program may have forked in the middle of an SQLite call
+of its own, for which a child that never opens a log must not wait.
 
-`os.fork` waits until no thread is inside SQLite with a connection of this package, for `_FORK_SECONDS` at most. If
-that was not long enough, or the fork went past Python, SQLite's mutexes stand in the child as that thread left them.
-Some, such as that of the allocator, are the same for all files. A child that calls SQLite at all may then wait for
-ever, so `stuck` forbids it every file. The thread that forks is not inside SQLite itself. What it has left unfinished,
-a transaction or a query, costs the child that one file, which is in `lost`.
+`os.fork` waits until no thread is inside SQLite with a connection of this package, at most for `_FORK_SECONDS`. If that
+was too short, or C code forked without Python, the child has SQLite's mutexes as that thread left them. Some of them,
+such as that of the allocator, are shared by all files, so any call of SQLite may wait for ever. Then `stuck` forbids
+the child every file. The thread that forks is not inside SQLite itself, but it may have left a transaction or a query
+unfinished. That costs the child this one file, which is in `lost`.
 
 Guarantees
 ==========
 
 - `active` is above 0 exactly while a thread may be inside SQLite with the connection.
 - A process that is `stuck` does not call SQLite.
-- The lock of a connection is held for one statement. Nothing that runs under it takes another lock of this package.
+- A thread holds the lock of a connection for one statement, and takes no other lock of this package under it.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ _FORK_SECONDS: Final = 5.0
 # (device, inode) of files that this process must never open.
 lost: set[object] = set()
 
-# Whether a thread of the parent was inside SQLite at the fork: then this process must open no file.
+# Whether a thread of the parent was inside SQLite at the fork. If so, this process must open no file.
 stuck = False
 
 
@@ -77,7 +77,7 @@ class Connection(sqlite3.Connection):
         return self.process != os.getpid()
 
     def close(self) -> None:
-        """Close it, unless SQLite is in the middle of something that only the parent can end."""
+        """Close the connection, unless the parent had left SQLite in the middle of something."""
         _connections.discard(self)
         if self.is_inherited and (stuck or self.active or self.in_transaction):
             lost.add(self.file)
@@ -87,7 +87,7 @@ class Connection(sqlite3.Connection):
 
 
 class _InUse:
-    # A class, because a generator takes a fifth of the time of a short statement.
+    # A class: a generator would take a fifth of the time of a short statement.
     __slots__ = ("_connection",)
 
     def __init__(self, connection: Connection) -> None:
@@ -104,17 +104,17 @@ class _InUse:
 
 _connections: "weakref.WeakSet[Connection]" = weakref.WeakSet()
 _inherited: list[sqlite3.Connection] = []
-# What the forks in progress hold; a signal handler may fork inside a fork.
+# For each fork in progress, the connections that it holds; a signal handler may fork inside a fork.
 _held: list[list[Connection]] = []
 
 
 def settle() -> None:
-    """Close all connections that this process has inherited: call it before a connection is opened."""
+    """Close all connections that this process has inherited; call this before you open one."""
     inherited = [connection for connection in _all() if connection.is_inherited]
     for connection in inherited:
         if connection.lock.acquire(blocking=False):
             connection.lock.release()
-        else:  # by a thread that this process does not have
+        else:  # a thread that this process does not have holds it
             get_stuck()
     for connection in inherited:
         connection.close()
@@ -122,7 +122,7 @@ def settle() -> None:
 
 def get_stuck() -> None:
     """Never call SQLite in this process again, see above."""
-    global stuck  # noqa: PLW0603 - it is of the process
+    global stuck  # noqa: PLW0603 - it belongs to the process
     stuck = True
     for connection in _all():
         connection.close()
@@ -132,8 +132,8 @@ def keep_open(connection: sqlite3.Connection) -> None:
     """
     Never close a connection, not even when the interpreter exits and frees everything.
 
-    A child that closes its parent's connection in the middle of its work may change the WAL that the parent goes on
-    using, or hang on a lock inside SQLite (https://sqlite.org/howtocorrupt.html, section 2.6).
+    If a child closes a connection that its parent is using, it may change the WAL under the parent, or wait for ever
+    for a lock inside SQLite (https://sqlite.org/howtocorrupt.html, section 2.6).
     """
     try:
         import ctypes  # noqa: PLC0415 - only a child that has inherited a connection needs it

@@ -1,7 +1,7 @@
 """
 Points in time as people write them: `yesterday`, `-1h`, `10 min ago`, `@1700000000`, ISO 8601.
 
-Pure: the caller hands in the present. The forms are those of systemd.time(7), as far as they are about the past.
+Pure: the caller hands in the present. The forms are those of systemd.time(7) for the past.
 """
 
 import re
@@ -32,10 +32,10 @@ def parse_time(text: str, now: datetime) -> datetime:
 
     Args:
         text: See `HELP`. Without an offset from UTC it is a time of the zone of `now`.
-        now: The present. With a zone, `yesterday` is a day of that zone; without one, of the local one.
+        now: The present. With a zone, `yesterday` is a day of that zone; without, of the local zone.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not a point in time.
     """
     word = text.strip().lower()
     try:
@@ -60,7 +60,7 @@ def _clock(word: str, now: datetime) -> datetime:
     return datetime.combine(now.date(), time.fromisoformat(word.rjust(len(word) + (word[1] == ":"), "0")))
 
 
-# In this order: what a text looks like, and how it is read then. A time without a zone is one of the zone of `now`.
+# Tests of what a text looks like, in this order, and how we then read it. A time without a zone is in that of `now`.
 _READERS: Final[tuple[tuple[Callable[[str], object], Callable[[str, datetime], datetime]], ...]] = (
     (lambda word: word == "now", lambda _, now: now),
     (lambda word: word in _DAYS, _midnight),
@@ -75,17 +75,17 @@ _READERS: Final[tuple[tuple[Callable[[str], object], Callable[[str, datetime], d
 def _aware(moment: datetime, now: datetime) -> datetime:
     if moment.tzinfo is not None:
         return moment
-    # astimezone() takes a time without a zone for a local one, with the offset of that day.
+    # `astimezone` takes a time without a zone for a local one, with the offset of that day.
     return moment.astimezone() if now.tzinfo is None else moment.replace(tzinfo=now.tzinfo)
 
 
 def microseconds(moment: datetime) -> int:
-    """Return a time as the file has it: microseconds since 1970, UTC. Without a zone it is a local one."""
+    """Return a time as the file has it, in microseconds since 1970, UTC; a time without a zone is local."""
     return (moment.astimezone(UTC) - _EPOCH) // _MICROSECOND
 
 
 def from_microseconds(created_us: int) -> datetime | None:
-    """Return the time that the file has, in UTC; None for one that no calendar has."""
+    """Return the time of a number in the file, in UTC; None if it is outside of Python's calendar."""
     try:
         return _EPOCH + timedelta(microseconds=created_us)
     except OverflowError:

@@ -10,16 +10,16 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """
-    Commit what the `with` block writes, or roll all of it back if something is raised.
+    Commit the `with` block's writes, or roll all of them back if it raises.
 
-    IMMEDIATE, because SQLite refuses at once to let a reader become a writer while another process writes.
+    It begins IMMEDIATE: while another process writes, SQLite refuses at once to turn a reader into a writer.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        # SQLite has rolled some failures back already: a full disk, say.
+        # After some failures, such as a full disk, SQLite has already rolled back.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise

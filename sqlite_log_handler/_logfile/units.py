@@ -1,7 +1,7 @@
 """
 Lengths of time, sizes and counts as people write them: `1h 30min`, `2 weeks`, `500MB`.
 
-Pure, and without `datetime`: the handler reads its options with it, and a program that only logs should start fast.
+Pure, and without `datetime`: the handler reads its options with this, and a program that only logs should start fast.
 """
 
 import re
@@ -23,26 +23,26 @@ _BYTES |= {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _BYTES_OF: Final = {name.lower(): count for name, count in _BYTES.items()}
 
 _NUMBER: Final = r"\s*([0-9]+(?:\.[0-9]+)?)\s*"
-# Compiled when they are used, because that takes as long as to import this and two modules more.
+# Compiled on use, because that takes as long as importing this module and two others.
 _DURATION_PART: Final = _NUMBER + r"([a-z]+)"
 _SIZE: Final = _NUMBER + r"([a-z]*)\s*"
 
-# As far as the calendar of Python goes: to subtract more from a time would raise another error.
+# The length of Python's calendar: to subtract more from a time would raise another error.
 _LONGEST: Final = 10_000 * 365.25 * 86_400
 
-# Written with a decimal below this, as 12.9 MB, and without from here on, as 129 MB.
+# Numbers below this get a decimal, such as 12.9 MB; from here on they have none, such as 129 MB.
 _THREE_DIGITS: Final = 100
 
 
 def parse_duration(text: str) -> float:
     """
-    Read a length of time, as `90s`, `1h 30min`, `2 weeks`, and return it in seconds.
+    Read a length of time, such as `90s`, `1h 30min` or `2 weeks`, and return it in seconds.
 
     >>> parse_duration("1h 30min")
     5400.0
 
     Raises:
-        ValueError: The text is not a length of time; says which units there are.
+        ValueError: The text is not a length of time; the error lists the units.
     """
     end, total, lower = 0, 0.0, text.strip().lower()
     hint = ""
@@ -60,7 +60,7 @@ def parse_duration(text: str) -> float:
 
 def parse_seconds(value: object) -> float:
     """
-    Read a length of time that may also be a number of seconds, as options take it.
+    Read a length of time, which may also be a number of seconds.
 
     Raises:
         TypeError: It is neither a number nor a text.
@@ -78,14 +78,14 @@ def parse_seconds(value: object) -> float:
 
 def parse_size(value: object) -> int:
     """
-    Read a size: a number of bytes, or a text as `500MB`, `2 GB`, `64MiB`.
+    Read a size: a number of bytes, or a text such as `500MB`, `2 GB` or `64MiB`.
 
     >>> parse_size("64MiB")
     67108864
 
     Raises:
         TypeError: It is neither an integer nor a text.
-        ValueError: The text is not a size; says which units there are.
+        ValueError: The text is not a size; the error lists the units.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -105,7 +105,7 @@ def parse_size(value: object) -> int:
 
 def format_size(count: float) -> str:
     """
-    Write a number of bytes in three digits or so; `parse_size` reads the text back.
+    Write a number of bytes in about three digits; `parse_size` reads the text back.
 
     >>> format_size(129175552)
     '129 MB'
@@ -137,7 +137,7 @@ def format_duration(seconds: float) -> str:
 
 def loudest(counts: Mapping[str, int], most: int = 4) -> str:
     """
-    Write the `most` highest of these counts, and the sum of the others.
+    Write the `most` highest counts, and the sum of the others.
 
     >>> loudest({"shop": 7, "auth": 1200, "cache": 2}, 2)
     'auth 1,200, shop 7, 1 other 2'

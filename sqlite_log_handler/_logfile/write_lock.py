@@ -1,25 +1,25 @@
 """
-The lock beside a log file, which the process that writes to the file holds.
+The lock beside a log file. A process holds it while it writes to the file.
 
-SQLite has locks of its own, and they suffice for one process. Two processes that commit and checkpoint at the same
-moment can meet a bug in SQLite 3.7.0 to 3.51.2 that corrupts the file (https://sqlite.org/wal.html#walresetbug), and
-most systems have such a version. Readers do not need the lock: they open the file read-only and never checkpoint.
+SQLite's own locks suffice for one process. If two processes commit and checkpoint at the same moment, a bug in SQLite
+3.7.0 to 3.51.2 can corrupt the file (https://sqlite.org/wal.html#walresetbug), and most systems have such a version.
+Readers do not need the lock: they open the file read-only and never checkpoint.
 
-It is a `flock` on a file of its own. A lock on the database would mean to open and close that file, which drops the
-POSIX locks that SQLite holds on it (https://sqlite.org/howtocorrupt.html, section 2.2). A `flock` belongs to the open
-file, not to the process, so two handlers of one process exclude each other too, and it goes when the process dies.
+It is a `flock` on a file of its own. To lock the database, we would have to open and close it, which drops the POSIX
+locks that SQLite holds on it (https://sqlite.org/howtocorrupt.html, section 2.2). A `flock` belongs to the open file,
+not to the process, so two handlers of one process exclude each other too, and the lock ends with the process.
 
-The lock's file stands where SQLite has its -wal, beside the database itself, so a process that comes by a symbolic
-link takes the same lock. `follow` looks up where a link leads, and so does opening the lock's file. Until then the lock
-stays that of the open database, so a database that a switched link has left is closed under its own lock.
+The file of the lock stands beside the database itself, as SQLite's -wal does, so a process that comes by a symbolic
+link takes the same lock. `follow`, and opening the file of the lock, look up where a link leads. Until then the lock
+stays that of the open database: if a link was switched, we close the old database under its own lock.
 
-A `flock` is not fair: a process that releases it and comes again at once gets it again, and with eight busy processes
-one waited for eight seconds. So the file holds a line: the holder, and the process that has waited longest, since when,
-and when it looked last. A process that reads there that another has waited for longer does not try. The line is read
-and written without a lock, because only the turns depend on it.
+A `flock` is not fair: a process that releases it and comes back at once gets it again. With eight busy processes, one
+waited for eight seconds. So the file holds a line with the holder, the process that has waited longest, since when, and
+when it looked last. A process does not try while the line says that another has waited longer. We read and write the
+line without a lock, because only the turns depend on it.
 
-The program may close our descriptor, as daemons close all of them, and its number may go to another file. So each use
-begins with a look at which file it is, and a foreign file is neither locked, nor written to, nor closed.
+The program may close our descriptor, as daemons close all of them, and another file may get its number. So before each
+use, we look whether it is still our file. We neither lock nor write to nor close a foreign one.
 """
 
 import contextlib
@@ -36,11 +36,10 @@ except ImportError:  # Windows: there SQLite's own locks are all there is
 # Seconds between two looks. A commit of a few rows takes 1 ms, one of a full batch 30 ms.
 _PAUSE = 0.002
 
-# Microseconds after which a process that waited and has not looked since loses its turn.
+# Microseconds after which a process that waits loses its turn if it has not looked again.
 _GONE = 100_000
 
-# Descriptors up to this one are not used, as in SQLite: a daemon may have closed them, and what it prints would go into
-# the file.
+# Like SQLite, we use no descriptor up to this one: a daemon may have closed them, and would then print into the file.
 _STDERR = 2
 
 # The holder, and then: the process that has waited longest, since when, and when it looked last (in microseconds of a
@@ -64,9 +63,9 @@ class WriteLock:
         >>> lock.close()
 
     Args:
-        path: Absolute path of the database, or of a link to it. The lock is the database's name with "-lock", which
-            stays: to delete it would leave two processes with two locks.
-        say: Called once with a line for the operator if the file system has no locks. Then nothing is locked.
+        path: Absolute path of the database, or of a link to it. The lock's file has the database's name with "-lock",
+            and stays: if we deleted it, two processes could hold two locks.
+        say: Called once with a line for the operator if the file system has no locks. Then we lock nothing.
     """
 
     def __init__(self, path: str, *, say: Callable[[str], None] = print) -> None:
@@ -101,10 +100,10 @@ class WriteLock:
     @contextlib.contextmanager
     def hold_if_free(self, timeout: float) -> Iterator[bool]:
         """
-        Hold the lock over the `with` block if it can be had within `timeout` seconds; tell whether it is held.
+        Hold the lock over the `with` block if we get it within `timeout` seconds, and yield whether we did.
 
-        This is for closing the database: the last connection to close writes the WAL back. If another process has the
-        lock, it has the database open too, so ours is not the last.
+        This is for closing the database, whose last connection writes the WAL back. If another process has the lock, it
+        has the database open too, so our connection is not the last.
         """
         with contextlib.ExitStack() as stack:
             held = False
@@ -115,7 +114,7 @@ class WriteLock:
 
     def follow(self, timeout: float) -> str:
         """
-        Inside `hold`, with no database open: change to the lock of the database to which the path leads now.
+        Inside `hold`, without an open database: change to the lock of the database to which the path leads now.
 
         Returns:
             The path of that database, without links.
@@ -161,8 +160,8 @@ class WriteLock:
                 holder = self._read()[0]
                 self._leave_line()
                 raise TimeoutError(f"process {holder or 'unknown'} is writing to {self._database!r}")
-            # At random, so that two processes do not look at the same times. By the system, because to import `random`
-            # takes 4 ms.
+            # A random time, so that two processes do not look at the same moments. From the system, because importing
+            # `random` takes 4 ms.
             time.sleep(_PAUSE * (0.5 + int.from_bytes(os.urandom(4), "little") / 2**33))
 
     def _try(self) -> bool:
@@ -189,14 +188,14 @@ class WriteLock:
                 self._leave_line()
                 self._waiting_since = None
                 return True
-        # It was deleted, or moved along with the database: a process that comes now locks another file.
+        # The file was deleted, or moved with the database: from now on, a process locks another file.
         self.close()
         return False
 
     # The line of the processes that wait
 
     def _leave_line(self) -> None:
-        """Let others go first, because we have the lock now, or have given up."""
+        """Stop waiting, because we have the lock now, or have given up."""
         if self._waiting_since is not None and self._read()[1:3] == (os.getpid(), self._waiting_since):
             self._write(_AFTER_HOLDER, _LINE % (0, 0, 0))
 
@@ -209,17 +208,17 @@ class WriteLock:
         return 0, 0, 0, 0
 
     def _write(self, offset: int, text: bytes) -> None:
-        with contextlib.suppress(OSError):  # of a full disk, say: then no process gives way
+        with contextlib.suppress(OSError):  # on a full disk, processes do not take turns
             os.pwrite(self._descriptor or -1, text, offset)
 
     def _open(self) -> int:
-        # Each time, because the folder to which a link has led may be gone.
+        # Look again each time, because the folder to which a link led may be gone.
         self._lead_to(os.path.realpath(self._database))
         database = None
         with contextlib.suppress(FileNotFoundError):
             database = os.stat(self.real)
-        # As SQLite does for -wal and -shm: we follow no link that another user has put there, and each user who may
-        # write to the database may lock it, even if root comes first.
+        # As SQLite does for -wal and -shm, we follow no link, which another user may have put there, and let each user
+        # who may write to the database lock it, even if root came first.
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             descriptor = os.open(self.path, flags | os.O_EXCL, 0o600)
@@ -230,7 +229,7 @@ class WriteLock:
                 with contextlib.suppress(OSError):
                     os.fchown(descriptor, database.st_uid, database.st_gid)
             with contextlib.suppress(OSError):
-                # Whatever the umask is: one of 0277 would make a file that its owner may not open again.
+                # Whatever the umask is: with 0277, the owner could not open the file again.
                 os.fchmod(descriptor, 0o600 if database is None else database.st_mode & 0o666)
         if descriptor > _STDERR:
             return descriptor
@@ -240,7 +239,7 @@ class WriteLock:
             os.close(descriptor)
 
     def _release(self) -> None:
-        # Not only by closing: a child that was just forked may have the same file open.
+        # Closing would not suffice: a child that was just forked may have the same file open.
         descriptor = None if self._missing else self._checked()
         if descriptor is not None:
             with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
 """
 Turn filters into a condition in SQL.
 
-A condition uses the columns of `records` alone, so it fits any query on them, with or without joins to the other
-tables. Every value is a parameter, and so is every name that a user gives.
+The condition uses only columns of `records`, so it fits every query on that table, with or without joins. Each value
+and each name from a user is a parameter.
 """
 
 import logging
@@ -19,7 +19,7 @@ from sqlite_log_handler._read.templates import says_something
 
 Names: TypeAlias = str | Collection[str]
 Scalar: TypeAlias = str | int | float | bool | None
-# Runs a statement on the file, and returns its rows; `Scan.all`.
+# Runs a statement on the file and returns its rows, as `Scan.all` does.
 Ask: TypeAlias = Callable[[str], list[Any]]
 
 
@@ -29,11 +29,11 @@ HIGHEST: Final = 2**63 - 1
 
 
 class FilterError(ValueError):
-    """A filter makes no sense; the text says what is allowed."""
+    """A filter makes no sense; the text says which values do."""
 
 
 class Filters(TypedDict, total=False):
-    """The filters for rows; a row must match all of them. See docs/reader.md."""
+    """The filters on rows; a row must match all of them. See docs/reader.md."""
 
     since: datetime | date | str | None
     until: datetime | date | str | None
@@ -60,7 +60,7 @@ class Where(NamedTuple):
     """
     Filters, resolved against one file: a condition on `records`, its parameters, and bounds.
 
-    `sql` includes the bounds of time, but not those of id.
+    `sql` includes the bounds of time, but not the bounds of id.
     """
 
     sql: str = "1"
@@ -73,7 +73,7 @@ class Where(NamedTuple):
 
 _SOURCE: Final = re.compile(r"(.+):(\d{1,18})", re.DOTALL)
 _RANGE: Final = re.compile(r"\s*(.*?)\s*\.\.\s*(.*?)\s*")
-# Names that journalctl knows and the file may not, and those of Python, to which a program may have added colours.
+# Names of levels that the file may lack: those of Python, which a program may have renamed, and those of journalctl.
 _PYTHON: Final = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 _LEVEL_NAMES: Final = {**_PYTHON, "ERR": logging.ERROR, "CRIT": logging.CRITICAL, "WARN": logging.WARNING, "FATAL": 50}
 
@@ -83,19 +83,19 @@ def where(ask: Ask, filters: Filters, now: datetime | None = None) -> Where:
     Resolve `filters` against the file that is open.
 
     Args:
-        ask: Runs a statement on the file, which has the names of levels and the runs of the program.
+        ask: Runs a statement on the file, for the names of levels and the runs of the program.
         filters: The filters to resolve.
         now: The time that `yesterday` and `-1h` refer to, as `parse_time` takes it; the local present by default.
 
     Raises:
         FilterError: A filter makes no sense.
-        TypeError: A filter of that name does not exist.
+        TypeError: There is no filter of that name.
     """
     check(filters)
     now = now or _local_now()
     since_us, until_us = _span(filters, now)
     terms: list[Term] = []
-    # The unary plus keeps SQLite from using the index, which has given the bounds of the ids: rows are read by id.
+    # The unary plus keeps SQLite from using the index: rows are read by id, within bounds that the index has given.
     if since_us is not None:
         terms.append(("+created_us >= ?", (since_us,)))
     if until_us is not None:
@@ -175,11 +175,11 @@ _ALLOWED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
 
 def check(filters: Filters) -> None:
     """
-    Refuse a value of a wrong kind, before anything is read.
+    Refuse values of a wrong type, before anything is read.
 
     Raises:
-        FilterError: The value of a filter has a wrong kind; the text says which kinds it may have.
-        TypeError: A filter of that name does not exist.
+        FilterError: A value has a wrong type; the text says which types it may have.
+        TypeError: There is no filter of that name.
     """
     unknown = sorted(set(filters) - Filters.__annotations__.keys())
     if unknown:
@@ -196,7 +196,7 @@ def check(filters: Filters) -> None:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Yield all texts in the value of a filter."""
+    """Yield each text in the value of a filter."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -212,7 +212,7 @@ def integer(name: str, value: int, least: int = LOWEST) -> int:
         message = f"{name}={value!r}: must be {allowed}"
         raise FilterError(message)
     if not LOWEST <= value <= HIGHEST:
-        # In hexadecimal: Python refuses to write out very large numbers in decimal.
+        # In hexadecimal, because Python refuses to write very large numbers in decimal.
         message = f"{name} {value:#x} is beyond 64 bits: no row has it"
         raise FilterError(message)
     if value < least:
@@ -279,7 +279,7 @@ _THREAD = (
 def _thread(_: Ask, thread: int | str) -> list[Term]:
     if not isinstance(thread, str):
         return [(_THREAD, (str(integer("thread", thread)), thread) * 2)]
-    # A thread may have any name; a number of 19 digits is within 64 bits, or nearly.
+    # A number may be the name of a thread too. With 19 digits it may exceed 64 bits.
     number = int(thread) if thread.isdecimal() and len(thread) < len(str(HIGHEST)) else None
     return [(_THREAD, (thread, number) * 2)]
 
@@ -289,7 +289,7 @@ def _task(_: Ask, name: str) -> list[Term]:
 
 
 def _exception(_: Ask, name: str) -> list[Term]:
-    # Not LIKE, which ignores case: `zlib.error` is not `sqlite3.Error`.
+    # Without LIKE, which ignores case: `zlib.error` is not `sqlite3.Error`.
     return [("(exc_type = ? OR substr(exc_type, -length(?)) = ?)", (name, f".{name}", f".{name}"))]
 
 
@@ -304,7 +304,7 @@ def _source(_: Ask, source: str) -> list[Term]:
 
 
 def _without(ask: Ask, without: Mapping[str, Any]) -> list[Term]:
-    """Return a condition for each value that a row must not have. A row without any value in that place passes."""
+    """Return a term for each value that a row must not have. A row with NULL in that place passes."""
     terms: list[Term] = []
     for name, values in without.items():
         for value in [values] if isinstance(values, str) or not isinstance(values, Collection) else values:
@@ -318,12 +318,12 @@ def _without(ask: Ask, without: Mapping[str, Any]) -> list[Term]:
     return terms
 
 
-# The filters that the ledger can answer: of a dropped record it has no text.
+# The filters that apply to dropped records too, which have no text.
 IN_LEDGER: Final = frozenset({"since", "until", "level", "logger", "exclude", "process", "run"})
 
 
 def drops_where(ask: Ask, filters: Filters, now: datetime | None = None) -> Term:
-    """Return these filters as a condition on `drops`. Filters that the ledger cannot answer let every gap pass."""
+    """Return the filters as a condition on `drops`. Filters that do not apply to drops let every gap pass."""
     check(filters)
     now = now or _local_now()
     _span(filters, now)
@@ -336,7 +336,7 @@ def drops_where(ask: Ask, filters: Filters, now: datetime | None = None) -> Term
 
 
 def _local_now() -> datetime:
-    # Without a zone: with one it would have the offset of today, and a day of the other half of the year has another.
+    # Without a zone: it would have the offset of today, which is wrong for days of the other half of the year.
     return datetime.now()  # noqa: DTZ005 - local on purpose
 
 
@@ -392,9 +392,9 @@ def level_range(ask: Ask, level: int | str) -> tuple[int, int]:
 
 def settled(ask: Ask, filters: Filters) -> Filters:
     """
-    Return `filters` with the level and the bounds of time fixed, so that they mean the same later.
+    Return `filters` with the level and the bounds of time as numbers, so that they mean the same later.
 
-    `12:00` is another time tomorrow, and another file of the same program may not know the name of a level yet.
+    Tomorrow, `12:00` is another time, and the next file of the program may not know the name of a level yet.
     """
     check(filters)
     since_us, until_us = _span(filters, _local_now())
@@ -428,9 +428,9 @@ def _levelno(ask: Ask, name: str) -> int:
     raise FilterError(message)
 
 
-# The names that multiprocessing gives to children: the start of a child is not a start of the program.
+# Names that multiprocessing gives to children, whose start is not a start of the program.
 _CHILD: Final = re.compile(r"\w*(?:Process|Worker)-[0-9:]+")
-# A server starts its workers within seconds of each other. They may log before the server does, or it may never log.
+# A server starts its workers within seconds. They may log before the server does, or the server may never log.
 _TOGETHER_US: Final = 10_000_000
 
 
@@ -438,10 +438,10 @@ def runs(ask: Ask) -> list[list[int]]:
     """
     Return the starts of the program, the first one first, each with the ids of its processes.
 
-    A start is all processes of one program and host that began within ten seconds, and the children that
+    A start consists of the processes of one program and host that began within ten seconds, and of the children that
     multiprocessing starts for them later.
     """
-    # A start of 0 is unknown: the records came from another process, which does not count as a run.
+    # 0 stands for an unknown time: another process wrote the records of this one, which is not a run.
     processes = ask(
         "SELECT CAST(id AS INTEGER), CAST(started_us AS INTEGER), CAST(host AS TEXT), CAST(program AS TEXT), pid, "
         "CAST(name AS TEXT) FROM processes WHERE started_us > 0 ORDER BY started_us, id"
@@ -451,7 +451,7 @@ def runs(ask: Ask) -> list[list[int]]:
     same: dict[tuple[object, ...], list[int]] = {}
     for id_, started_us, host, program, pid, name in processes:
         begun_us, run = current.get((host, program), (None, None))
-        # A process that has been given another name has a line for each.
+        # A process that was renamed has a line for each name.
         run = same.get((host, pid, started_us), run)
         if run is None or not (
             (host, pid, started_us) in same or _CHILD.fullmatch(name) or started_us - begun_us <= _TOGETHER_US
@@ -465,7 +465,7 @@ def runs(ask: Ask) -> list[list[int]]:
 
 
 def run_processes(ask: Ask, number: int) -> list[int]:
-    """Return the ids of the processes of run `number`: 0 the last that was started, -1 the one before, 1 the first."""
+    """Return the ids of the processes of a run: 0 is the last one, -1 the one before, 1 the first."""
     found = runs(ask)
     index = number - 1 if number > 0 else len(found) - 1 + number
     if not 0 <= index < len(found):
@@ -496,12 +496,12 @@ def _text(_: Ask, text: str) -> list[Term]:
 def _pattern(_: Ask, pattern: str) -> list[Term]:
     try:
         return pattern_terms(pattern)
-    except (re.error, OverflowError, RecursionError) as error:  # the others for what is too large or too deep
+    except (re.error, OverflowError, RecursionError) as error:  # the latter for large numbers and deep nesting
         message = f"{pattern!r} is not a regular expression: {error}; to search for plain text, use -F or `text=`"
         raise FilterError(message) from error
 
 
-# The terms of a condition come in this order, the most expensive last, because SQLite evaluates them left to right.
+# In the order of the terms in a condition. The most expensive come last, because SQLite evaluates from left to right.
 _TERMS: Final[Mapping[str, Callable[[Ask, Any], list[Term]]]] = {
     "level": _level,
     "run": _run,
@@ -522,8 +522,8 @@ _TERMS: Final[Mapping[str, Callable[[Ask, Any], list[Term]]]] = {
 
 _WITHOUT: Final = frozenset(_TERMS) - {"logger", "exclude", "without"}
 
-# The same filters for `drops`. A gap right before the first wanted row is included. Loggers beyond the first thousand
-# of a tick are one name in the ledger, so their gaps pass each filter on loggers.
+# Same filters for `drops`. A gap right before the first wanted row is included. The ledger has one name for all loggers
+# of a tick beyond the first thousand, so their gaps pass each filter on loggers.
 _LEDGER_TERMS: Final[Mapping[str, Callable[[Ask, Any, datetime], list[Term]]]] = {
     "since": lambda _, value, now: [("until_us >= ?", (_moment("since", value, now),))],
     "until": lambda _, value, now: [("since_us <= ?", (_moment("until", value, now),))],

@@ -1,5 +1,5 @@
 """
-A row of the view `logs`, as Python sees it, and the way back to a `logging.LogRecord`.
+`Row`, a row of the view `logs`, and the way back to a `logging.LogRecord`.
 """
 
 import json
@@ -25,7 +25,7 @@ _STANDARD: Final = {*dir(logging.LogRecord), *vars(logging.makeLogRecord({})), "
 
 
 def extra_of(attributes: str | None) -> dict[str, Any]:
-    """Read the column `attributes`; what is no JSON object is empty."""
+    """Read the column `attributes`; return an empty dict if it is not a JSON object."""
     try:
         extra = json.loads(attributes or "{}")
     except (ValueError, RecursionError):
@@ -37,8 +37,8 @@ class Row(NamedTuple):
     """
     A row of the view `logs`: immutable, with the names of the view's columns.
 
-    What a program gave as `extra` is JSON in `attributes`, and a dict in `extra`. A row becomes a record again, which
-    any handler and any formatter take::
+    `attributes` has the `extra` of the program as JSON, and the property `extra` has it as a dict. `to_record` makes a
+    record again, for any handler and any formatter::
 
         for row in LogReader("app-log.db").rows(level="ERROR"):
             print(logging.Formatter("%(asctime)s %(name)s: %(message)s").format(row.to_record()))
@@ -67,15 +67,15 @@ class Row(NamedTuple):
 
     @property
     def extra(self) -> dict[str, Any]:
-        """What was given as `extra`; empty when there was none."""
+        """The `extra` of the program; empty if there was none."""
         return extra_of(self.attributes)
 
     def to_record(self) -> logging.LogRecord:
         """
-        Make the record that this row was made of, as far as it was kept.
+        Make the record again from which this row was made, as far as the row has kept it.
 
-        The message has its arguments in it already, and the traceback is the text in `exc_text`, which formatters
-        print. The attributes of `extra` are set as they were; none of them hides what a record has of its own.
+        Its message has the arguments in it, and `exc_text` has the traceback, which formatters print. It has the
+        attributes of `extra`, but none that would hide one of the record's own.
         """
         created = self.created_us / 1e6
         name = os.path.basename(self.pathname)
@@ -124,5 +124,5 @@ def _json(attributes: str | None) -> str:
 
 
 def _refuse(name: str) -> None:
-    message = f"{name} is no JSON"
+    message = f"{name} is not JSON"
     raise ValueError(message)
