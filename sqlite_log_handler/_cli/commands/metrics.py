@@ -46,7 +46,7 @@ COMMAND: Final = Command(
     examples=[
         ("sqlite-log metrics app-log.db", "for one log"),
         (
-            "sqlite-log metrics /var/log/app -o prometheus | sponge /var/lib/node_exporter/app.prom",
+            "sqlite-log metrics /var/log/app -o prometheus | sponge /srv/metrics/app.prom",
             "for all logs in a folder, for the textfile collector of node_exporter",
         ),
     ],
