@@ -23,6 +23,7 @@ class FakeWriter:
         self.closed = 0
         self.forgotten = 0
         self.connection = None
+        self.archiver = None
         self.error = None
         self.full = None
         self.refused: set[int] = set()

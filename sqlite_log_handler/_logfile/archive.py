@@ -15,7 +15,6 @@ its rows be deleted.
 """
 
 import gzip
-import importlib
 import json
 import os
 import re
@@ -23,7 +22,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from sqlite_log_handler._logfile.columns import COLUMNS, FROM, MEMBERS, text, whole
+from sqlite_log_handler._logfile.columns import COLUMNS, FROM, JSON_COLUMNS, json_object, text, whole
+from sqlite_log_handler._logfile.parquet import import_pyarrow
 
 JSON_LINES: Final = "jsonl.gz"
 PARQUET: Final = "parquet"
@@ -41,9 +41,16 @@ MORE_COLUMNS: Final = {
 }
 PART_COLUMNS: Final = {**COLUMNS, **MORE_COLUMNS}
 
-# A row as it stands in a part; one JSON object, to be continued by WHERE.
-_MORE_MEMBERS: Final = ", ".join(f"'{name}', {expression}" for name, expression in MORE_COLUMNS.items())
-SELECT_LINE: Final = f"SELECT json_object({MEMBERS}, {_MORE_MEMBERS}) AS line FROM {FROM}"  # noqa: S608 - our own names
+# A row as it stands in a part of JSON lines: one JSON object, to be continued by WHERE. What rows of a call site share
+# comes first, because then it is one match to the compressor, and a part is 8 % smaller.
+_SHARED: Final = ("levelno", "level", "logger", "pathname", "lineno", "func", "template")
+_JSON_COLUMNS: Final = JSON_COLUMNS | MORE_COLUMNS
+_OF_LINE: Final = {name: _JSON_COLUMNS[name] for name in (*_SHARED, *_JSON_COLUMNS)}
+SELECT_LINE: Final = f"SELECT {json_object(_OF_LINE)} AS line FROM {FROM}"  # noqa: S608 - our own names
+
+# For Parquet, where `attributes` is a text, and `time` is made of `created_us`.
+_FLAT: Final = {name: expression for name, expression in PART_COLUMNS.items() if name != "time"}
+SELECT_FLAT_LINE: Final = f"SELECT {json_object(_FLAT)} AS line FROM {FROM}"  # noqa: S608 - same
 
 # A process as it stands in heads, and beside each gap.
 _PROCESS: Final = (
@@ -52,7 +59,7 @@ _PROCESS: Final = (
 )
 SELECT_PROCESS: Final = f"SELECT json_object({_PROCESS}) FROM processes"  # noqa: S608 - same
 SELECT_DROP: Final = f"""
-SELECT json_object('drop', json_object(
+SELECT drops.id, json_object('drop', json_object(
     'id', drops.id, 'after_id', {whole("after_id")}, 'since_us', {whole("since_us")}, 'until_us', {whole("until_us")},
     'cause', {text("cause")}, 'logger', {text("logger")}, 'levelno', {whole("levelno")}, 'count', {whole("count")},
     {_PROCESS}
@@ -194,13 +201,3 @@ def read_head(path: str) -> Head:
             return Head.from_json(file.readline(_LONGEST_HEAD))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(str(error)) from error
-
-
-def import_pyarrow() -> tuple[Any, Any]:
-    """
-    Import pyarrow, and its module for Parquet.
-
-    Raises:
-        ImportError: The extra `parquet` is not installed.
-    """
-    return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")

@@ -5,7 +5,7 @@ A file may come from anywhere, and SQLite keeps any value in any column. So each
 column has, whatever stands in the cell.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from sqlite_log_handler._logfile.schema import LOG_COLUMNS, LOG_TABLES
@@ -56,10 +56,13 @@ ELSE {} END
 COLUMNS: Final = {name: _KINDS[name](expression) for name, expression in LOG_COLUMNS.items()} | {"time": _TIME}
 
 # `attributes` is JSON already; what is none is a text. Numbers and escapes in it stay as they were written.
-_ATTRIBUTES: Final = (
-    "CASE WHEN attributes IS NULL THEN NULL WHEN json_valid(attributes) THEN json(attributes) "
+JSON_COLUMNS: Final = COLUMNS | {
+    "attributes": "CASE WHEN attributes IS NULL THEN NULL WHEN json_valid(attributes) THEN json(attributes) "
     "ELSE CAST(attributes AS TEXT) END"
-)
-MEMBERS: Final = ", ".join(
-    f"'{name}', {_ATTRIBUTES if name == 'attributes' else expression}" for name, expression in COLUMNS.items()
-)
+}
+
+
+def json_object(columns: Mapping[str, str]) -> str:
+    """Return the SQL of a JSON object that has these columns."""
+    members = ", ".join(f"'{name}', {expression}" for name, expression in columns.items())
+    return f"json_object({members})"

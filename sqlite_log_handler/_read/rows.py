@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from sqlite_log_handler._logfile.columns import COLUMNS, FROM, MEMBERS
+from sqlite_log_handler._logfile.columns import COLUMNS, FROM, JSON_COLUMNS, json_object
 from sqlite_log_handler._logfile.schema import LOG_COLUMNS
 
 
@@ -19,7 +19,7 @@ def select(names: Iterable[str]) -> str:
 
 SELECT_ROW: Final = select(LOG_COLUMNS)
 
-SELECT_JSON: Final = f"SELECT records.id, json_object({MEMBERS}) FROM {FROM}"  # noqa: S608 - same
+SELECT_JSON: Final = f"SELECT records.id, {json_object(JSON_COLUMNS)} FROM {FROM}"  # noqa: S608 - same
 
 _STANDARD: Final = {*dir(logging.LogRecord), *vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 

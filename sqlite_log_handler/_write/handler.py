@@ -112,10 +112,16 @@ class SQLiteHandler(logging.Handler):
         max_rows: Records kept at most, 1 or more; of more the oldest are deleted.
         max_bytes: Bytes that the file and its WAL take together at most: a number, or a text like "500MB", "2GB",
             "64MiB"; 1,048,576 or more. The oldest records are deleted; when that does not help, new ones are dropped.
+        archive: A folder, which must exist. Records are written to a compressed file in it, and that is read back,
+            before they are deleted.
+        unarchived: What becomes of records that are not archived in time, because the folder cannot be written to or is
+            too slow: "keep", so that new records are dropped once `max_bytes` is reached, or "delete".
+        archive_max_age: Files of the archive whose records are all older are deleted, as for `max_age`.
+        archive_max_bytes: Bytes that the archive takes at most, as for `max_bytes`.
 
     Raises:
         TypeError, ValueError: An option is of the wrong kind, or out of range.
-        FileNotFoundError, IsADirectoryError: `filename` leads nowhere, or to a directory.
+        FileNotFoundError, IsADirectoryError: `filename` leads nowhere, or to a directory; or `archive` leads nowhere.
         ForeignFileError, NewerSchemaError: The file is not a log of this package, or too new. It was left as it is.
     """
 
@@ -141,6 +147,10 @@ class SQLiteHandler(logging.Handler):
         max_age: float | str | None = None,
         max_rows: int | None = None,
         max_bytes: int | str | None = None,
+        archive: str | os.PathLike[str] | None = None,
+        unarchived: str = "keep",
+        archive_max_age: float | str | None = None,
+        archive_max_bytes: int | str | None = None,
     ) -> None:
         levelno = options.level("level", level)
         queue = RecordQueue(
@@ -159,8 +169,22 @@ class SQLiteHandler(logging.Handler):
         path = options.path(filename)
         process.begin_anew()
         operator = Operator(path)
+        archiver = None
+        if (archive, unarchived, archive_max_age, archive_max_bytes) != (None, "keep", None, None):
+            from sqlite_log_handler._write.retention import archiver as archives  # noqa: PLC0415 - others load none of it
+
+            archiver = archives.archiver(
+                archive,
+                keep,
+                unarchived=unarchived,
+                max_age=archive_max_age,
+                max_bytes=archive_max_bytes,
+                say=operator.say_later,
+            )
         # Half a tick at most, because nothing ends SQLite's wait for a lock.
-        writer = Writer(path, busy_timeout=min(0.05, flush_interval / 2), limits=keep, say=operator.say_later)
+        writer = Writer(
+            path, busy_timeout=min(0.05, flush_interval / 2), limits=keep, archiver=archiver, say=operator.say_later
+        )
         writer.file.open_first()
 
         # From here on nothing can fail: a handler that is half made would stay in logging's list.

@@ -81,6 +81,10 @@ REVIVED_IDLE = 10.0
 # What `close` spends on retention: a program that runs for less than a tick would else never prune.
 _CLOSE_PRUNE = 0.2
 
+# What it waits for a part of the archive that is being written: else one that takes longer would never be finished by
+# programs that run for a moment.
+_CLOSE_ARCHIVE = 1.0
+
 _TICK: Final = object()
 
 
@@ -483,6 +487,11 @@ class RecordListener(QueueListener):
     def _prune_at_close(self, end: float) -> None:
         while self._prune_due is not None and self._clock() < end and self.prune(max(0, end - self._clock())) == 0:
             pass
+        archiver = self.writer.archiver
+        if archiver is not None:
+            archiver.await_part(min(_CLOSE_ARCHIVE, self.close_timeout / 2))
+            self.prune(_CLOSE_PRUNE)  # which notes the part
+            self._hold(_CLOSE_PRUNE, archiver.stop)
 
     def _close_writer(self, timeout: float) -> None:
         try:

@@ -21,7 +21,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.transaction import transaction
@@ -33,6 +33,9 @@ from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.retention.limits import Limits, NoRoom
 from sqlite_log_handler._write.retention.pruner import Pruner
 from sqlite_log_handler._write.row import PackedRow
+
+if TYPE_CHECKING:  # a program without an archive loads none of it
+    from sqlite_log_handler._write.retention.archiver import Archiver
 
 _T = TypeVar("_T")
 
@@ -59,6 +62,7 @@ class Writer:
         path: Absolute path of the database, or of a link to it. Its folder exists.
         busy_timeout: Seconds to wait for a lock, see `LogFile`.
         limits: What is kept at most, see `prune`.
+        archiver: Archives what is to be deleted.
         say: Called with a line for the operator.
     """
 
@@ -68,10 +72,12 @@ class Writer:
         *,
         busy_timeout: float = 0.05,
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        archiver: "Archiver | None" = None,
         say: Callable[[str], None] = print,
     ) -> None:
         self.file = LogFile(path, busy_timeout=busy_timeout, limits=limits, say=say)
-        self.pruner = Pruner(path, limits, say=say)
+        self.archiver = archiver
+        self.pruner = Pruner(path, limits, archived=archiver, say=say)
         self._begin()
 
     def _begin(self) -> None:
@@ -81,6 +87,8 @@ class Writer:
 
     def forget(self, *, lost: bool, interrupted: bool) -> None:
         """Start anew in a forked child, see `LogFile.forget`."""
+        if self.archiver is not None:
+            self.archiver.forget()
         self.file.forget(lost=lost, interrupted=interrupted)
         self._begin()
 

@@ -38,6 +38,8 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 from sqlite_log_handler._logfile.connect import primary_code
 from sqlite_log_handler._logfile.schema import ROW_BYTES
@@ -47,6 +49,9 @@ from sqlite_log_handler._write import volume
 from sqlite_log_handler._write.retention.limits import Cut, Limits, NoRoom, State
 from sqlite_log_handler._write.retention.side_tables import SideTables
 from sqlite_log_handler._write.retention.wal import RETRY, Wal, size_of
+
+if TYPE_CHECKING:  # a program without an archive loads none of it
+    from sqlite_log_handler._write.retention.archiver import Archived
 
 # Chunks that one step deletes when it is urgent: four times what one commit of small rows adds.
 _CHUNKS = 4
@@ -93,14 +98,19 @@ FROM pragma_page_size, pragma_page_count, pragma_freelist_count, ends
 """  # noqa: S608 - our own SQL
 # A run of pruning is one line of `prunes` for each cause and hour.
 _NOTE = f"""
-INSERT INTO prunes (id, first_id, last_id, since_us, until_us, cause, count, unsent) VALUES (
+INSERT INTO prunes (id, first_id, last_id, since_us, until_us, cause, count, unsent, archived) VALUES (
     (SELECT id FROM prunes WHERE since_us / {_HOUR_US} = :now / {_HOUR_US} AND cause = :cause ORDER BY id DESC),
     :first_id, :last_id, :now, :now, :cause, :count,
-    ifnull(min(:count, max(0, :last_id - max(:first_id - 1, (SELECT min(after_id) FROM cursors)))), 0)
+    ifnull(min(:count, max(0, :last_id - max(:first_id - 1, (SELECT min(after_id) FROM cursors)))), 0),
+    :count - min(:count, max(0, :last_id - max(:first_id - 1, (SELECT archived_id FROM marks))))
 )
 ON CONFLICT (id) DO UPDATE SET last_id = excluded.last_id, until_us = max(until_us, excluded.until_us),
-    count = count + excluded.count, unsent = unsent + excluded.unsent
+    count = count + excluded.count, unsent = unsent + excluded.unsent, archived = archived + excluded.archived
 """  # noqa: S608 - our own number
+# Ids below the archive's that no part has were counted when it moved on.
+_MARK = """
+UPDATE marks SET unarchived = unarchived + max(0, :last_id - archived_id), archived_id = max(archived_id, :last_id)
+"""
 
 
 class Pruner:
@@ -110,6 +120,7 @@ class Pruner:
     Args:
         path: Path of the database, without links.
         limits: What is kept at most.
+        archived: Where there is an archive, what it lets go.
         say: Called with a line for the operator: a reader that holds the WAL, a file that cannot become smaller.
         now: Seconds since 1970, against which the age of rows is measured.
         clock: Seconds that never jump.
@@ -120,13 +131,16 @@ class Pruner:
         path: str,
         limits: Limits,
         *,
+        archived: "Archived | None" = None,
         say: Callable[[str], None] = print,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits
+        self._archived = archived
         self.deleted: dict[str, int] = {}  # rows by cause
-        self.wal = Wal(path, limits, say=say, now=now, clock=clock)
+        quiet = nullcontext if archived is None else archived.quiet
+        self.wal = Wal(path, limits, say=say, now=now, clock=clock, quiet=quiet)
         self.tables = SideTables(limits, self.wal)
         self._say = say
         self._now = now
@@ -149,6 +163,8 @@ class Pruner:
         """Forget what is known of the file: it was opened, and may be another one."""
         self.wal.path = path
         self.tables.reopened()
+        if self._archived is not None:
+            self._archived.opened(path)
         self._can_vacuum = None
         self._room = 0
         self._capped = False
@@ -170,6 +186,7 @@ class Pruner:
         state = self._look(connection)
         if not self.wal.is_free(connection):
             return RETRY
+        archive_due = None if self._archived is None else self._archived.step(connection, state)
         cut = self._delete(connection, state, crowded=crowded)
         for _ in range(_CHUNKS - 1):
             if cut and cut.urgent and cut.partial and self.wal.is_free(connection):
@@ -184,7 +201,8 @@ class Pruner:
         self._succeeded()
         if more:
             return 0
-        return None if self._aged_at is None else max(0, self._aged_at - self._clock())
+        aged_due = None if self._aged_at is None else max(0, self._aged_at - self._clock())
+        return min((due for due in (aged_due, archive_due) if due is not None), default=None)
 
     def step_before(self, connection: sqlite3.Connection, rows: int) -> None:
         """Do what is urgent, if it is time to, before `rows` rows are written."""
@@ -226,6 +244,8 @@ class Pruner:
         state = self._look(connection)
         taken, budget = format_size(state.file + state.wal), format_size(self.limits.max_bytes)
         why = self.wal.pinned or "no row is left that could be deleted"
+        if self._archived is not None and state.rows > 1 and not self.wal.pinned:
+            why = self._archived.why
         message = f"file and WAL take {taken} of max_bytes {budget}, and {why}"
         raise NoRoom(message)
 
@@ -279,6 +299,8 @@ class Pruner:
         """Delete a chunk, if one is due. When the tables beside the rows went first, the cut is still to be made."""
         aged = self._cut_by_age(connection, state)
         cut = self.limits.cut(state, aged=aged, crowded=crowded)
+        if cut is not None and self._archived is not None:
+            cut = self._archived.bound(connection, state, cut)
         if cut is None:
             return None
         if cut.cause == "max_bytes" and (self.tables.deleted_rows >= state.rows or state.live >= self._live):
@@ -296,6 +318,7 @@ class Pruner:
             count = connection.execute("DELETE FROM records WHERE id <= ?", (cut.last_id,)).rowcount
             grown = volume.add(connection, counted, cut.last_id)
             connection.execute(_NOTE, {**note, "last_id": cut.last_id, "count": count})
+            connection.execute(_MARK, {"last_id": cut.last_id})
         self.deleted[cut.cause] = self.deleted.get(cut.cause, 0) + count
         self.tables.deleted_rows += count
         self.tables.volume_grew(grown)

@@ -9,12 +9,16 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 from sqlite_log_handler._logfile.units import format_size
 from sqlite_log_handler._write.retention.limits import Limits
 
 # Seconds between two attempts to write back a WAL that a reader holds: each waits for the busy timeout.
 RETRY = 1.0
+
+# Seconds to wait for the reader of the archive, whose statements take some 20 ms.
+_QUIET_PATIENCE = 0.25
 
 # Byte ranges that SQLite locks in a -shm: its slots for readers (https://sqlite.org/walformat.html, section 2.3.1).
 _READER_LOCKS = range(123, 128)
@@ -30,6 +34,7 @@ class Wal:
         say: Called with a line for the operator when a reader holds the WAL back, and when it has let go.
         now: Seconds since 1970, for that line.
         clock: Seconds that never jump.
+        quiet: Keeps this program's own reader still, that of the archive: it is given the seconds to wait for that.
     """
 
     def __init__(
@@ -40,8 +45,10 @@ class Wal:
         say: Callable[[str], None],
         now: Callable[[], float],
         clock: Callable[[], float],
+        quiet: Callable[[float], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self.path = path
+        self._quiet = quiet
         self._limits = limits
         self._say = say
         self._now = now
@@ -82,9 +89,12 @@ class Wal:
         now = self._clock()
         if now < self._next_attempt:
             return False
-        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        with self._quiet(_QUIET_PATIENCE) as still:
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if not busy:
             return self._let_go()
+        if still is False:
+            return False
         self._next_attempt = now + RETRY
         if self._pinned_since is None:
             self._pinned_since = now

@@ -5,7 +5,6 @@ What a part of an archive is called, and what it says of itself.
 from __future__ import annotations
 
 import gzip
-import importlib
 import json
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,8 @@ from sqlite_log_handler._logfile.archive import HEAD_KEY, Head, PartName, part_n
 if TYPE_CHECKING:
     from pathlib import Path
 
-pa = importlib.import_module("pyarrow")
-pq = importlib.import_module("pyarrow.parquet")
+pa = pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+pq = pytest.importorskip("pyarrow.parquet", reason="the extra `parquet` is not installed")
 
 HEAD = Head("app-log", "8c0f" * 4, 11, 20, 1_000_000, 2_000_000, 40, 1, 50, {"40": "ERROR"}, [{"process": 1}])
 

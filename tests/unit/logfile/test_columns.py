@@ -10,7 +10,7 @@ import sqlite3
 
 import pytest
 
-from sqlite_log_handler._logfile.columns import COLUMNS, FROM, MEMBERS
+from sqlite_log_handler._logfile.columns import COLUMNS, FROM, JSON_COLUMNS, json_object
 from sqlite_log_handler._logfile.schema import LOG_COLUMNS, SCHEMA
 
 _WHOLE = {"id", "created_us", "levelno", "lineno", "process", "thread"}
@@ -29,7 +29,7 @@ def test_as_in_the_view(created_us: int) -> None:
         )
         view = connection.execute("SELECT * FROM logs").fetchone()
         columns = connection.execute(f"SELECT {', '.join(COLUMNS.values())} FROM {FROM}").fetchone()
-        (line,) = connection.execute(f"SELECT json_object({MEMBERS}) FROM {FROM}").fetchone()
+        (line,) = connection.execute(f"SELECT {json_object(JSON_COLUMNS)} FROM {FROM}").fetchone()
 
     assert view == columns
     assert dict(zip(LOG_COLUMNS, view, strict=True)) == json.loads(line)
@@ -44,7 +44,7 @@ def test_each_cell_is_of_its_kind() -> None:
         values = "1, 'now', 'high', 1, 1, NULL, x'ff', 1, 2, x'44', 3, 4, 5, x'7b'"
         connection.execute(f"INSERT INTO records VALUES ({values})")
         columns = connection.execute(f"SELECT {', '.join(COLUMNS.values())} FROM {FROM}").fetchone()
-        (line,) = connection.execute(f"SELECT json_object({MEMBERS}) FROM {FROM}").fetchone()
+        (line,) = connection.execute(f"SELECT {json_object(JSON_COLUMNS)} FROM {FROM}").fetchone()
 
     assert _WHOLE == {name for name, value in zip(LOG_COLUMNS, columns, strict=True) if isinstance(value, int)}
     assert "{" == json.loads(line)["attributes"]

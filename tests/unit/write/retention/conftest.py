@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from archives import KINDS
 
 from sqlite_log_handler._logfile.connect import connect_read_only
 from sqlite_log_handler._write.retention.limits import Limits, NoRoom
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Clock
+
+    from sqlite_log_handler._logfile.forks import Connection
 
 NOW = 1_700_000_000.0
 
@@ -121,3 +124,26 @@ def reader(path: Path) -> Iterator[Callable[[], sqlite3.Connection]]:
             return connection
 
         yield hold
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """The format of the parts."""
+    if request.param == "parquet":
+        pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    return str(request.param)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of the archive."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def reading(log: Log) -> Iterator[Connection]:
+    """The connection by which the archive reads the log."""
+    with contextlib.closing(connect_read_only(log.path)) as connection:
+        yield connection

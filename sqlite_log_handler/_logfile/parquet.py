@@ -1,0 +1,69 @@
+"""
+Parquet of a log: columns, encodings and row groups. It needs pyarrow, which is imported when a file is made or read.
+
+Ids and times rise by little, so they are stored as differences. Other columns have few values, and are stored as
+numbers of a dictionary, but for the message. All of it is compressed by zstd. A row group is small, because a query
+that asks for a time or for a level skips the groups that have none of it.
+"""
+
+import importlib
+from collections.abc import Iterable
+from typing import IO, Any, Final
+
+# Rows of a row group at most, and bytes of their text.
+GROUP_ROWS: Final = 5_000
+GROUP_BYTES: Final = 4 * 1024 * 1024
+
+_INTEGERS: Final = {"id", "created_us", "levelno", "lineno", "process", "thread", "started_us"}
+_RISING: Final = ("id", "created_us", "time")
+
+
+def import_pyarrow() -> tuple[Any, Any]:
+    """
+    Import pyarrow, and its module for Parquet.
+
+    Raises:
+        ImportError: The extra `parquet` is not installed.
+    """
+    return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+
+
+def schema_of(columns: Iterable[str]) -> Any:
+    """Return the schema of these columns of a log; `time` is a timestamp in UTC."""
+    pa, _ = import_pyarrow()
+    types = {name: pa.int64() if name in _INTEGERS else pa.string() for name in columns}
+    if "time" in types:
+        types["time"] = pa.timestamp("us", tz="UTC")
+    return pa.schema(list(types.items()))
+
+
+def writer(file: IO[bytes], schema: Any) -> Any:
+    """Return a `pyarrow.parquet.ParquetWriter` for a log."""
+    pa, pq = import_pyarrow()
+    return pq.ParquetWriter(
+        file,
+        schema,
+        compression="zstd",
+        use_dictionary=[name for name in schema.names if name not in {*_RISING, "message"}],
+        column_encoding=dict.fromkeys(_RISING, "DELTA_BINARY_PACKED"),
+        write_page_checksum=True,
+        store_schema=False,  # Arrow's own copy says nothing that the file does not
+        # Arrow's own pool keeps what it has freed.
+        memory_pool=pa.system_memory_pool(),
+    )
+
+
+def table_of(lines: bytes, schema: Any) -> Any:
+    """Make a table of JSON lines, with `time` made of `created_us`. All on this thread."""
+    pa, _ = import_pyarrow()
+    json = importlib.import_module("pyarrow.json")
+    table = json.read_json(
+        pa.BufferReader(lines),
+        json.ReadOptions(use_threads=False, block_size=len(lines) + 1),
+        json.ParseOptions(explicit_schema=pa.schema([field for field in schema if field.name != "time"])),
+        memory_pool=pa.system_memory_pool(),
+    )
+    # Not by `cast`: that loads all that Arrow computes, 9 MB.
+    kind = schema.field("time").type
+    times = pa.chunked_array([chunk.view(kind) for chunk in table["created_us"].chunks], kind)
+    return pa.Table.from_arrays([times if name == "time" else table[name] for name in schema.names], schema=schema)

@@ -1,0 +1,268 @@
+"""
+The archive of a log: a folder in which rows become parts, which are then noted in the log's file.
+
+Theory of operation
+===================
+
+`Archive.write` makes one part of the first rows of a range. It writes the part under another name, syncs it, reads it
+back and counts, and only then gives the part its name. `note`, on the connection that writes to the log, puts a line
+for it into the table `archives` and raises `marks.archived_id`; retention deletes only rows up to there.
+
+Guarantees
+==========
+
+- At each moment each row is in the file, in a part that is noted, or counted in `marks.unarchived`. No row is in two
+  parts that are noted.
+- A part that is being written is called `.partial`, and is begun anew after a crash. So is a part that has its name but
+  no note, because the process was killed in between: it gets the same name again.
+- A part of another log, or of an earlier file of the same name, is never written over: it has another `log_id`.
+- One process at a time archives a log in a folder, from the choice of a name to the note.
+- When the archive has become too large, its oldest parts first lose their notes, and then they are deleted.
+"""
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, NamedTuple
+
+from sqlite_log_handler._logfile.archive import (
+    JSON_LINES,
+    PARQUET,
+    PARTIAL,
+    Head,
+    PartName,
+    part_names,
+    read_head,
+    stem_of,
+)
+from sqlite_log_handler._logfile.forks import Connection
+from sqlite_log_handler._logfile.parquet import import_pyarrow
+from sqlite_log_handler._logfile.transaction import transaction
+from sqlite_log_handler._logfile.write_lock import WriteLock
+from sqlite_log_handler._write.retention.parts import ask, head_of, read_back, write_part
+
+# Not through a link that another user has put there.
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+# What names of parts can say: from 1970 to 9999.
+_LAST_SECOND: Final = 253_402_300_799
+
+_FIRST_AND_LAST: Final = """
+SELECT (SELECT min(id) FROM records WHERE id > archived_id), (SELECT max(id) - 1 FROM records) FROM marks
+"""
+# Ids before the part that no part has were deleted, or are given up. They are counted in `unarchived`, and so were rows
+# of the part that were deleted before it was noted.
+_NOTE: Final = """
+INSERT INTO archives (name, first_id, last_id, since_us, until_us, max_levelno, drops, dropped, bytes, crc32)
+SELECT :name, :first_id, :last_id, :since_us, :until_us, :max_levelno, :drops, :dropped, :size, :crc32 FROM marks
+WHERE log_id = :log_id AND NOT EXISTS (SELECT 1 FROM archives WHERE last_id >= :first_id)
+"""
+_DELETED_ROWS: Final = "max(0, min(archived_id, :last_id) - :first_id + 1)"
+_NOTE_DELETED: Final = f"""
+UPDATE prunes SET archived = min(count, archived + (SELECT {_DELETED_ROWS} FROM marks))
+WHERE id = (SELECT max(id) FROM prunes)
+"""  # noqa: S608 - our own SQL
+_MARK: Final = f"""
+UPDATE marks SET archived_id = max(archived_id, :last_id),
+    unarchived = unarchived + max(0, :first_id - 1 - archived_id) - {_DELETED_ROWS}
+"""  # noqa: S608 - same
+_PARTS: Final = "SELECT id, name, last_id - first_id + 1, until_us, bytes FROM archives ORDER BY id"
+_EXPIRED: Final = "UPDATE marks SET expired = expired + ?"
+
+
+class Part(NamedTuple):
+    """A part that is on the disk and was read back."""
+
+    name: str
+    head: Head
+    size: int
+    crc32: int
+
+
+class ArchiveLimits(NamedTuple):
+    """What is kept of an archive: parts whose newest row is younger, in seconds, and bytes; None is no limit."""
+
+    max_age: float | None = None
+    max_bytes: int | None = None
+
+
+class Archive:
+    """
+    The archive of the log at `path`, in `folder`.
+
+    Args:
+        folder: Absolute path of a folder that exists.
+        path: Path of the database, without links.
+        limits: How much is kept of it.
+        kind: The format of parts; by default Parquet where pyarrow is installed, else JSON lines.
+        say: Called with a line for the operator if the file system of the folder has no locks.
+        now: Seconds since 1970, against which the age of parts is measured.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        path: str,
+        *,
+        limits: ArchiveLimits = ArchiveLimits(),  # noqa: B008 - immutable
+        kind: str | None = None,
+        say: Callable[[str], None] = print,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.folder = folder
+        self._limits = limits
+        self._kind = kind
+        self._stem = stem_of(path)
+        self._now = now
+        self._lock = WriteLock(os.path.join(folder, f"{self._stem}-archive"), say=say)
+
+    @contextlib.contextmanager
+    def hold(self, timeout: float = 0) -> Iterator[None]:
+        """
+        Hold the right to archive this log in the folder.
+
+        Raises:
+            TimeoutError: Another process has it.
+            OSError: The folder cannot be written to.
+        """
+        with self._lock.hold(timeout):
+            for name in os.listdir(self.folder):
+                part = PartName.parse(name.removesuffix(PARTIAL)) if name.endswith(PARTIAL) else None
+                if part is not None and part.stem == self._stem:
+                    self.remove([name])
+            yield
+
+    def close(self) -> None:
+        """Close the lock's file."""
+        self._lock.close()
+
+    def write(
+        self, connection: Connection, first_id: int, last_id: int, stopped: Callable[[], bool] = lambda: False
+    ) -> Part:
+        """
+        Make a part of the first rows of a range; the caller holds the right to.
+
+        Raises:
+            Vanished: Rows of it were deleted meanwhile.
+            Stopped: `stopped` said so.
+            OSError, sqlite3.Error: It cannot be written, or its rows cannot be read.
+        """
+        kind = self._kind = self._kind or _best_kind()
+        head, first_us = head_of(connection, self._stem, first_id, last_id)
+        name = self._name_for(connection, head, first_us, kind)
+        path = os.path.join(self.folder, name)
+        try:
+            with open(os.open(path + PARTIAL, _NEW_FILE, 0o600), "wb") as file:
+                write_part(connection, file, head, kind, stopped)
+                file.flush()
+                os.fsync(file.fileno())
+            size, crc32 = read_back(path + PARTIAL, head, kind)
+            os.replace(path + PARTIAL, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(path + PARTIAL)
+            raise
+        self._sync()
+        return Part(name, head, size, crc32)
+
+    def note(self, connection: sqlite3.Connection, part: Part) -> list[str] | None:
+        """
+        Note a part, on the connection that writes to the log.
+
+        Returns:
+            The names of parts that the archive is too large for, to be removed now. None if this part is refused: its
+            rows are in another part, or in another file.
+        """
+        values = {**part.head._asdict(), "name": part.name, "size": part.size, "crc32": part.crc32}
+        del values["levels"], values["processes"]
+        with transaction(connection):
+            if connection.execute(_NOTE, values).rowcount != 1:
+                return None
+            connection.execute(_NOTE_DELETED, values)
+            connection.execute(_MARK, values)
+            return self._expire(connection)
+
+    def expire(self, connection: sqlite3.Connection) -> list[str]:
+        """Take the notes of parts that the archive is too large for; return their names, to be removed now."""
+        with transaction(connection):
+            return self._expire(connection)
+
+    def _expire(self, connection: sqlite3.Connection) -> list[str]:
+        max_age, max_bytes = self._limits
+        if max_age is None and max_bytes is None:
+            return []
+        parts = connection.execute(_PARTS).fetchall()
+        left = sum(part[-1] for part in parts)
+        gone = []
+        for id_, name, rows, until_us, size in parts:
+            old = max_age is not None and until_us < (self._now() - max_age) * 1e6
+            if not old and (max_bytes is None or left <= max_bytes):
+                break
+            left -= size
+            gone.append(name)
+            connection.execute("DELETE FROM archives WHERE id = ?", (id_,))
+            connection.execute(_EXPIRED, (rows,))
+        return gone
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Delete files of the archive."""
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.folder, name))
+
+    def remove_expired(self, connection: Connection) -> None:
+        """Delete parts that have lost their notes to a limit, when the process was killed in between."""
+        if not any(self._limits):
+            return
+        noted = {name for (name,) in ask(connection, "SELECT name FROM archives")}
+        ((log_id, archived_id),) = ask(connection, "SELECT log_id, archived_id FROM marks")
+        for name in map(str, part_names(self.folder, self._stem)):
+            if name not in noted:
+                head = self._head_of(name)
+                if head is not None and head.log_id == log_id and head.last_id <= archived_id:
+                    self.remove([name])
+
+    def _name_for(self, connection: Connection, head: Head, first_us: int, kind: str) -> str:
+        """Choose the name of a part: the next of its day, or that of a part with its rows that was not noted."""
+        day = time.strftime("%Y-%m-%d", time.gmtime(min(max(first_us // 1_000_000, 0), _LAST_SECOND)))
+        noted = {PartName.parse(name) for (name,) in ask(connection, "SELECT name FROM archives")}
+        parts = [part for part in {*noted, *part_names(self.folder, self._stem)} if part and part.day == day]
+        last = max(parts, key=lambda part: part.number, default=None)
+        if last is None:
+            return str(PartName(self._stem, day, 1, kind))
+        found = None if last in noted else self._head_of(str(last))
+        if found is None or found.log_id != head.log_id or found.first_id < head.first_id:
+            return str(last._replace(number=last.number + 1, kind=kind))
+        if last.kind != kind:
+            self.remove([str(last)])
+        return str(last._replace(kind=kind))
+
+    def _head_of(self, name: str) -> Head | None:
+        with contextlib.suppress(ValueError, ImportError, OSError):
+            return read_head(os.path.join(self.folder, name))
+        return None
+
+    def _sync(self) -> None:
+        """Write the folder to the disk, on systems where a folder can be opened."""
+        with contextlib.suppress(PermissionError):
+            descriptor = os.open(self.folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def rows_to_archive(connection: Connection) -> tuple[int, int] | None:
+    """Return the first and the last id that can be archived now. The newest row never leaves the file."""
+    ((first_id, last_id),) = ask(connection, _FIRST_AND_LAST)
+    return None if first_id is None or first_id > last_id else (first_id, last_id)
+
+
+def _best_kind() -> str:
+    try:
+        import_pyarrow()
+    except ImportError:
+        return JSON_LINES
+    return PARQUET

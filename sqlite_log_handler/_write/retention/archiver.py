@@ -1,0 +1,413 @@
+"""
+The archive of a program that logs: which rows are archived when, on a thread of its own.
+
+Theory of operation
+===================
+
+Retention asks the `Archiver` at each of its steps, on the thread that commits and under its lock, and may delete only
+what `bound` allows. The archiver works ahead: it begins when rows that no part has make half of a limit, and goes on
+until they make a quarter. So its thread has the time in which the other half fills, and a part has many rows.
+
+The thread reads by a connection of its own and writes to the folder. It never writes to the log: it hands each part
+over, and waits until a step has noted it. It ends when the goal is reached. `close` waits a second
+for a part that is being written. Then it is given up, and its rows are archived by the next program.
+
+The thread has a low priority where the system knows that of a thread (Linux does).
+
+Guarantees
+==========
+
+- The thread that commits waits neither for the folder nor for the thread of the archive.
+- With unarchived="keep" no row leaves the file before it is in a part that is noted. With "delete" rows go when a limit
+  is urgent. They are counted in `marks.unarchived`, but for those that were already in the part that is being written.
+- An archive that fails costs one line for the operator when it begins to and one when it works again. It is tried again
+  after RETRY seconds, then after twice as many, up to LONGEST_RETRY.
+"""
+
+import contextlib
+import os
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlite_log_handler._logfile.connect import connect_read_only
+from sqlite_log_handler._write.retention.archive import Archive, ArchiveLimits, Part, rows_to_archive
+from sqlite_log_handler._write.retention.limits import Cut, Limits, State, seconds, size
+from sqlite_log_handler._write.retention.parts import Stopped, Vanished
+
+if TYPE_CHECKING:
+    from sqlite_log_handler._logfile.forks import Connection
+
+# Seconds between two looks at a thread that works.
+POLL: Final = 0.05
+
+RETRY: Final = 5.0
+LONGEST_RETRY: Final = 80.0
+
+# Of nice(2): a third of the weight of other threads. At 19, a thread that has the GIL would hold up the others for long
+# when the machine is busy.
+_NICE: Final = 5
+
+# What becomes of rows that a limit asks to be deleted before they are archived.
+KEEP: Final = "keep"
+DELETE: Final = "delete"
+
+_DAY: Final = 86_400
+# Looks at the age of rows while one comes of age.
+_LOOKS: Final = 16
+
+_ARCHIVED_ID: Final = "SELECT archived_id FROM marks"
+_MARKS: Final = "SELECT archived_id, unarchived FROM marks"
+_CREATED: Final = "SELECT created_us FROM records WHERE id = ?"
+_LAST_BEFORE: Final = "SELECT id FROM records WHERE created_us < ? ORDER BY created_us DESC LIMIT 1"
+
+
+class Archived:
+    """Let retention delete only rows that are archived; they are archived elsewhere."""
+
+    def opened(self, path: str) -> None:
+        """Note that the log at `path` was opened."""
+
+    def step(self, connection: sqlite3.Connection, state: State) -> float | None:  # noqa: ARG002 - see `Archiver`
+        """Do nothing."""
+        return None
+
+    def bound(self, connection: sqlite3.Connection, state: State, cut: Cut) -> Cut | None:
+        """Return the part of a cut that may be deleted now."""
+        (archived_id,) = connection.execute(_ARCHIVED_ID).fetchone()
+        if cut.last_id <= archived_id:
+            return cut
+        return cut._replace(last_id=archived_id, partial=True) if archived_id >= (state.first_id or 0) else None
+
+    @contextlib.contextmanager
+    def quiet(self, timeout: float) -> Iterator[bool]:  # noqa: ARG002 - see `Archiver`
+        """Keep the reader of the archive still over the `with` block; tell whether it is."""
+        yield True
+
+    @property
+    def why(self) -> str:
+        """A clause that says why no row may be deleted."""
+        return "the rows in it wait for the archive"
+
+
+class Archiver(Archived):
+    """
+    Archive the rows that `limits` will ask to be deleted.
+
+    Args:
+        make: Makes the `Archive` of the log at a path.
+        limits: What is kept in the file.
+        deletes: Whether rows that are not archived are deleted when a limit is urgent.
+        say: Called with a line for the operator when the archive fails, and when it works again.
+        now: Seconds since 1970, against which the age of rows is measured.
+        clock: Seconds that never jump.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[str], Archive],
+        limits: Limits,
+        *,
+        deletes: bool = False,
+        say: Callable[[str], None] = print,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._make = make
+        self._limits = limits
+        self._deletes = deletes
+        self._say = say
+        self._now = now
+        self._clock = clock
+        self._path = ""
+        self._run: _Run | None = None
+        self._wanted = 0  # retention would have deleted rows up to this id
+        self._unarchived = 0  # rows that were deleted without an archive, before the run
+        self._ending = False
+        self._failures = 0
+        self._next_run = 0.0
+        self._next_aged = 0.0
+        self.error: str | None = None
+
+    def opened(self, path: str) -> None:
+        """Archive the log at `path` from now on."""
+        if path != self._path:
+            self.stop()
+            self._path = path
+            self._wanted = 0
+
+    def forget(self) -> None:
+        """Begin anew in a forked child, which has no thread."""
+        if self._run is not None:
+            self._run.archive.close()
+        self._run = None
+        self._ending = False
+
+    def step(self, connection: sqlite3.Connection, state: State) -> float | None:
+        """
+        Note a part that is ready, and begin a run if one is due.
+
+        Args:
+            connection: That writes to the log, in no transaction.
+            state: Of the log.
+
+        Returns:
+            Seconds until there is more to do; None when there is nothing to come.
+        """
+        run = self._run
+        if run is not None:
+            if run.part is not None:
+                run.answer(run.archive.note(connection, run.part))
+            if not run.ended:
+                return POLL
+            self._run = None
+            self._ended(run)
+        archived_id, unarchived = connection.execute(_MARKS).fetchone()
+        # Rows were deleted, and none was archived: it is too slow for those that go next.
+        overtaken = self._deletes and run is not None and not run.parts and unarchived > self._unarchived
+        self._unarchived = unarchived
+        first_id = max(archived_id + 1, state.first_id or 0)
+        if first_id > state.last_but_one_id or self._ending:
+            return None
+        wait, goal = self._goal(connection, state, first_id)
+        if wait is None:
+            return None
+        wait = max(wait, self._next_run - self._clock())
+        if wait > 0:
+            return wait
+        if overtaken:  # begin half-way, to be ahead again
+            first_id = (first_id + state.last_but_one_id) // 2
+        self._run = _Run(self._make(self._path), self._path, first_id, max(goal, first_id))
+        if not self._run.start():
+            self._run = None
+        return POLL
+
+    def bound(self, connection: sqlite3.Connection, state: State, cut: Cut) -> Cut | None:
+        """Return the part of a cut that may be deleted now."""
+        if cut.cause != "max_age" or self._clock() >= self._next_aged:
+            self._wanted = max(self._wanted, cut.last_id)
+        self.step(connection, state)
+        return cut if self._deletes and cut.urgent else super().bound(connection, state, cut)
+
+    @contextlib.contextmanager
+    def quiet(self, timeout: float) -> Iterator[bool]:
+        """Keep the reader of the archive still over the `with` block; tell whether it is."""
+        reader = None if self._run is None else self._run.reader
+        still = reader is None or reader.lock.acquire(timeout=timeout)
+        try:
+            yield still
+        finally:
+            if reader is not None and still:
+                reader.lock.release()
+
+    @property
+    def why(self) -> str:
+        """A clause that says why no row may be deleted."""
+        return super().why + (f", which fails ({self.error})" if self.error else "")
+
+    def await_part(self, timeout: float) -> None:
+        """Wait until a part is ready to be noted, or the thread has ended. No other part is begun before `stop`."""
+        self._ending = True
+        if self._run is not None:
+            self._run.is_last = True
+            self._run.changed.acquire(timeout=timeout)
+
+    def stop(self) -> None:
+        """End the run. Its thread ends at the next chunk, and is not waited for."""
+        self._ending = False
+        run, self._run = self._run, None
+        if run is not None:
+            run.stop()
+
+    def _goal(self, connection: sqlite3.Connection, state: State, first_id: int) -> tuple[float | None, int]:
+        """Return in how many seconds a run is due, None for never, and up to which id it is to go."""
+        limits, last_id = self._limits, state.last_id or 0
+        waiting = last_id - first_id + 1
+        goals = [self._wanted]
+        if limits.max_rows is not None and waiting > limits.max_rows // 2:
+            goals.append(last_id - limits.max_rows // 4)
+        if limits.max_bytes is not None:
+            rows = state.rows * (limits.file_bytes - limits.free_bytes) // max(1, state.live)  # that there is room for
+            if waiting > rows // 2:
+                goals.append(last_id - rows // 4)
+        wait = None
+        if limits.max_age is not None:
+            wait = self._wait_for_age(connection, first_id, limits.max_age)
+            if wait <= 0:
+                goals.append(self._old_enough(connection, first_id, limits.max_age))
+                # Rows that come of age one by one go together.
+                wait = limits.max_age / _LOOKS
+                self._next_aged = self._clock() + wait
+        goal = min(max(goals), state.last_but_one_id)
+        return (0, goal) if goal >= first_id else (wait, 0)
+
+    def _wait_for_age(self, connection: sqlite3.Connection, first_id: int, max_age: float) -> float:
+        """Return in how many seconds the oldest row that waits has half of its age."""
+        (oldest_us,) = connection.execute(_CREATED, (first_id,)).fetchone() or (self._now() * 1e6,)
+        return max(oldest_us / 1e6 + max_age / 2 - self._now(), self._next_aged - self._clock())
+
+    def _old_enough(self, connection: sqlite3.Connection, first_id: int, max_age: float) -> int:
+        """Return the id up to which rows have a quarter of their age, or are of the days before that one's."""
+        until = self._now() - max_age / 4
+        (oldest_us,) = connection.execute(_CREATED, (first_id,)).fetchone()
+        if oldest_us / 1e6 // _DAY < until // _DAY:
+            until -= until % _DAY
+        found = connection.execute(_LAST_BEFORE, (round(until * 1e6),)).fetchone()
+        return found[0] if found else 0
+
+    def _ended(self, run: "_Run") -> None:
+        if run.error is None:
+            self._next_run = 0.0
+        elif isinstance(run.error, Vanished | TimeoutError):
+            self._next_run = self._clock() + (RETRY / 5 if isinstance(run.error, TimeoutError) else 0)
+        else:
+            self.error = f"{type(run.error).__name__}: {run.error}"
+            if not self._failures:
+                then = "rows are deleted without it when a limit asks for that" if self._deletes else "rows stay"
+                self._say(f"cannot archive in {run.archive.folder!r} ({self.error}): {then}; trying again")
+            self._next_run = self._clock() + min(RETRY * 2**self._failures, LONGEST_RETRY)
+            self._failures = min(self._failures + 1, 10)
+        if run.parts and self._failures and run.error is None:
+            self._failures, self.error = 0, None
+            self._say("archiving again")
+
+
+def archiver(
+    folder: Any,
+    limits: Limits,
+    *,
+    unarchived: Any = KEEP,
+    max_age: Any = None,
+    max_bytes: Any = None,
+    say: Callable[[str], None] = print,
+) -> Archiver | None:
+    """
+    Read the options of an archive; None if there is none.
+
+    Raises:
+        TypeError, ValueError: One is of the wrong kind, or out of range.
+        FileNotFoundError: The folder does not exist.
+    """
+    if unarchived not in {KEEP, DELETE}:
+        message = f"unarchived={unarchived!r}: must be {KEEP!r} or {DELETE!r}"
+        raise ValueError(message)
+    kept = ArchiveLimits(
+        None if max_age is None else seconds("archive_max_age", max_age),
+        None if max_bytes is None else size("archive_max_bytes", max_bytes),
+    )
+    if folder is None:
+        given = {"unarchived": unarchived != KEEP, "archive_max_age": max_age, "archive_max_bytes": max_bytes}
+        for option in (name for name, value in given.items() if value):
+            message = f"{option} is of an archive: name its folder with archive"
+            raise ValueError(message)
+        return None
+    folder = folder_of("archive", folder)
+    if not limits:
+        message = f"archive={folder!r}: nothing leaves the file without a limit: give max_age, max_rows or max_bytes"
+        raise ValueError(message)
+    make = partial(Archive, folder, limits=kept, say=say)
+    return Archiver(make, limits, deletes=unarchived == DELETE, say=say)
+
+
+def folder_of(option: str, value: Any) -> str:
+    """
+    Return the absolute path of a folder.
+
+    Raises:
+        TypeError, FileNotFoundError: It is no path, or there is no such folder.
+    """
+    if not isinstance(value, str | os.PathLike):
+        message = f"{option}={value!r}: must be a path (str or os.PathLike)"
+        raise TypeError(message)
+    folder = os.path.abspath(os.fsdecode(value))
+    if not os.path.isdir(folder):
+        message = f"{option}={value!r}: there is no folder {folder!r}: create it first"
+        raise FileNotFoundError(message)
+    return folder
+
+
+class _Run:
+    """
+    One run of the archive's thread. `part` is set by the thread, and back to None by who answers.
+    """
+
+    def __init__(self, archive: Archive, path: str, first_id: int, last_id: int) -> None:
+        self.archive = archive
+        self.is_last = False  # no part after this one
+        self.changed = threading.Lock()  # taken, until a part is ready or the run has ended
+        self.changed.acquire()
+        self.reader: Connection | None = None
+        self.part: Part | None = None
+        self.parts = 0
+        self.error: BaseException | None = None
+        self.ended = False
+        self._path = path
+        self._first_id = first_id
+        self._last_id = last_id
+        self._stopped = False
+        self._answered = threading.Lock()  # taken, until the part is noted or refused
+        self._answered.acquire()
+        self._expired: list[str] | None = None
+
+    def start(self) -> bool:
+        """Start the thread; tell whether it could be."""
+        try:
+            threading.Thread(target=self._main, daemon=True, name="sqlite_log_handler archive").start()
+        except RuntimeError:  # the interpreter exits
+            return False
+        return True
+
+    def answer(self, expired: list[str] | None) -> None:
+        """Say that the part is noted, and which parts are to be removed; None that it was refused."""
+        self.part, self._expired = None, expired
+        self._answered.release()
+
+    def stop(self) -> None:
+        """Let the thread end as soon as it can."""
+        self._stopped = True
+        if self.part is not None:
+            self.answer(None)
+
+    def _main(self) -> None:
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        try:
+            with self.archive.hold(), contextlib.closing(connect_read_only(self._path)) as connection:
+                self.reader = connection
+                self.archive.remove_expired(connection)
+                while (ids := rows_to_archive(connection)) and ids[0] <= self._last_id and not self._stopped:
+                    first_id, last_id = max(ids[0], self._first_id), min(ids[1], self._last_id)
+                    part = self.archive.write(connection, first_id, last_id, lambda: self._stopped)
+                    if not self._hand_over(part) or self.is_last:
+                        break
+        except Stopped:
+            pass
+        except BaseException as error:  # noqa: BLE001 - the step that finds it tells the operator
+            self.error = error
+        finally:
+            self.reader = None
+            self.archive.close()
+            self.ended = True
+            self._tell()
+
+    def _hand_over(self, part: Part) -> bool:
+        """Have a part noted, and remove those that go for it; tell whether it was."""
+        self.part = part
+        self._tell()
+        if not self._stopped:  # `stop` looks at them in the other order, so one of both sees the other
+            self._answered.acquire()
+        if self._expired is None:
+            self.archive.remove([part.name])
+            return False
+        self.parts += 1
+        self.archive.remove(self._expired)
+        return True
+
+    def _tell(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it is free already
+            self.changed.release()

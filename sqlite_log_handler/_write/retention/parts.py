@@ -1,0 +1,310 @@
+"""
+What stands in a part of the archive: its head, its gaps and its rows, read from the log, written, and read back.
+
+Rows are read in statements of some milliseconds, so they hold back neither the WAL nor a fork. SQLite makes the JSON
+and zlib compresses it, both with the GIL free, so the program that logs goes on. Memory is bounded by the size of a
+chunk, and with Parquet by that of a row group.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any, Final, Self
+
+from sqlite_log_handler._logfile import parquet
+from sqlite_log_handler._logfile.archive import (
+    DROPS_KEY,
+    HEAD_KEY,
+    JSON_LINES,
+    PARQUET,
+    PART_COLUMNS,
+    SELECT_DROP,
+    SELECT_FLAT_LINE,
+    SELECT_LINE,
+    SELECT_PROCESS,
+    Head,
+)
+from sqlite_log_handler._logfile.columns import whole
+from sqlite_log_handler._logfile.connect import primary_code
+from sqlite_log_handler._logfile.forks import Connection
+
+_DAY_US: Final = 86_400_000_000
+
+# JSON that one statement makes, roughly: some 20 ms. In a program whose threads are busy, each of the steps between two
+# statements is a wait for the GIL of 5 ms.
+_CHUNK_BYTES: Final = 1024 * 1024
+_CHUNK_ROWS: Final = 4_000
+# What it makes at most, if the next rows are much larger than the last ones. A single row may be larger.
+_MOST_CHUNK_BYTES: Final = 4 * 1024 * 1024
+_ANY_LENGTH: Final = 2**31 - 1
+
+# Ids that one statement looks at for the head: some 5 ms as well.
+_SPAN: Final = 20_000
+_DROPS: Final = 1_000
+
+# zlib's default. 9 makes a part 8 % smaller, and takes twice the time.
+_LEVEL: Final = 6
+_BLOCK: Final = 256 * 1024
+
+_CREATED: Final = f"SELECT {whole('created_us')} FROM records WHERE id = ?"  # noqa: S608 - our own name
+_FIRST_LATER: Final = (
+    f"SELECT min(id) FROM (SELECT id FROM records WHERE id BETWEEN ? AND ? AND {whole('created_us')} >= ? "  # noqa: S608 - same
+    "ORDER BY id LIMIT 1)"
+)
+# The rows from the first on, up to the first hole, which somebody has made by hand.
+_LAST_BEFORE_HOLE: Final = """
+SELECT max(id) FROM (SELECT id, row_number() OVER (ORDER BY id) AS number FROM records WHERE id BETWEEN ? AND ?)
+WHERE id = ? + number - 1
+"""
+_LOOK: Final = f"""
+SELECT count(*), min({whole("created_us")}), max({whole("created_us")}), max({whole("levelno")})
+FROM records WHERE id BETWEEN ? AND ?
+"""  # noqa: S608 - same
+_KEYS: Final = "SELECT DISTINCT levelno, process_id FROM records WHERE id BETWEEN ? AND ?"
+# A gap stands behind the row with its `after_id`, and goes with the row that comes next.
+_IN_PART: Final = "after_id >= ? - 1 AND after_id < ?"
+_KEYS_OF_DROPS: Final = f"SELECT DISTINCT levelno, process_id FROM drops WHERE {_IN_PART}"  # noqa: S608 - same
+_SUM_OF_DROPS: Final = f"SELECT count(*), CAST(total({whole('count')}) AS INTEGER) FROM drops WHERE {_IN_PART}"  # noqa: S608 - same
+_DROPS_OF: Final = f"{SELECT_DROP} WHERE {_IN_PART} AND drops.id > ? ORDER BY drops.id LIMIT {_DROPS}"
+_CHUNK: Final = """
+SELECT count(*), CAST(group_concat(line, char(10)) AS BLOB)
+FROM ({} WHERE records.id BETWEEN ? AND ? ORDER BY records.id LIMIT -1)
+"""
+_CHUNKS: Final = {JSON_LINES: _CHUNK.format(SELECT_LINE), PARQUET: _CHUNK.format(SELECT_FLAT_LINE)}
+
+
+class Vanished(Exception):  # noqa: N818 - a state, as queue.Full is
+    """
+    Rows were deleted before they were archived.
+    """
+
+
+class Stopped(Exception):  # noqa: N818 - same
+    """
+    There is no more time for the archive.
+    """
+
+
+def ask(connection: Connection, sql: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+    """Ask for a few lines; a fork waits until they are there."""
+    with connection.in_use():
+        return connection.execute(sql, parameters).fetchall()
+
+
+def head_of(connection: Connection, stem: str, first_id: int, last_id: int) -> tuple[Head, int]:
+    """
+    Return the head of a part that begins with row `first_id`, and the time of that row.
+
+    The part ends with its day, at a hole that somebody has made by hand, or with row `last_id`.
+
+    Raises:
+        Vanished: The first row is not there.
+    """
+    found = ask(connection, _CREATED, (first_id,))
+    if not found:
+        raise Vanished
+    ((first_us,),) = found
+    looks, keys = [], set()
+    begin, end = first_id, first_id - 1
+    while begin == end + 1 and begin <= last_id:
+        last = min(begin + _SPAN - 1, last_id)
+        ((later,),) = ask(connection, _FIRST_LATER, (begin, last, (first_us // _DAY_US + 1) * _DAY_US))
+        if later is not None:
+            last = last_id = later - 1
+        look = ask(connection, _LOOK, (begin, last))[0]
+        if look[0] != last - begin + 1:
+            ((before_hole,),) = ask(connection, _LAST_BEFORE_HOLE, (begin, last, begin))
+            last = last_id = begin - 1 if before_hole is None else before_hole
+            look = ask(connection, _LOOK, (begin, last))[0]
+        if look[0]:
+            looks.append(look)
+            keys.update(ask(connection, _KEYS, (begin, last)))
+        begin, end = last + 1, last
+    if not looks:
+        raise Vanished
+    _, since, until, levelnos = zip(*looks, strict=True)
+    keys.update(ask(connection, _KEYS_OF_DROPS, (first_id, end)))
+    ((drops, dropped),) = ask(connection, _SUM_OF_DROPS, (first_id, end))
+    ((log_id,),) = ask(connection, "SELECT log_id FROM marks")
+    names = dict(ask(connection, "SELECT levelno, name FROM levels"))
+    head = Head(
+        stem,
+        log_id,
+        first_id,
+        end,
+        min(since),
+        max(until),
+        max(levelnos),
+        drops,
+        dropped,
+        {str(levelno): names[levelno] for levelno in sorted({key[0] for key in keys} & {*names})},
+        [
+            json.loads(line)
+            for process_id in sorted({key[1] for key in keys})
+            for (line,) in ask(connection, f"{SELECT_PROCESS} WHERE id = ?", (process_id,))
+        ],
+    )
+    return head, first_us
+
+
+def write_part(
+    connection: Connection, file: IO[bytes], head: Head, kind: str, stopped: Callable[[], bool] = lambda: False
+) -> None:
+    """
+    Write a part.
+
+    Raises:
+        Vanished: Rows of it were deleted meanwhile.
+        Stopped: `stopped` said so.
+        OSError, sqlite3.Error: It cannot be written, or its rows cannot be read.
+    """
+    make: type[_JsonLines | _Parquet] = _Parquet if kind == PARQUET else _JsonLines
+    with make(file, head, _drops_of(connection, head)) as sink:
+        for lines, rows in _chunks_of(connection, head, kind):
+            sink.write(lines + b"\n", rows)
+            if stopped():
+                raise Stopped
+
+
+def _drops_of(connection: Connection, head: Head) -> Iterator[str]:
+    """Yield the gaps of a part as lines of JSON."""
+    last = 0
+    while found := ask(connection, _DROPS_OF, (head.first_id, head.last_id, last)):
+        yield from (line for _, line in found)
+        last = found[-1][0]
+
+
+def _chunks_of(connection: Connection, head: Head, kind: str) -> Iterator[tuple[bytes, int]]:
+    """Yield the rows as lines of JSON, some at a time, and how many they are."""
+    id_, rows = head.first_id, 250
+    while id_ <= head.last_id:
+        rows = min(rows, head.last_id - id_ + 1)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_CHUNK_BYTES if rows > 1 else _ANY_LENGTH)
+        try:
+            ((found, lines),) = ask(connection, _CHUNKS[kind], (id_, id_ + rows - 1))
+        except sqlite3.DataError as error:
+            if rows == 1 or primary_code(error) != sqlite3.SQLITE_TOOBIG:
+                raise
+            rows = max(1, rows // 8)
+            continue
+        if found != rows:
+            raise Vanished
+        yield lines, rows
+        id_ += rows
+        rows = max(1, min(2 * rows, rows * _CHUNK_BYTES // len(lines), _CHUNK_ROWS))
+
+
+class _JsonLines:
+    """A part of JSON lines. The rows of each chunk are lines already."""
+
+    def __init__(self, file: IO[bytes], head: Head, drops: Iterable[str]) -> None:
+        self._file = file
+        self._compressor = zlib.compressobj(_LEVEL, wbits=31)
+        self.write(f"{head.to_json()}\n".encode())
+        for drop in drops:
+            self.write(f"{drop}\n".encode())
+
+    def write(self, lines: bytes, _rows: int = 1) -> None:
+        """Add lines."""
+        self._file.write(self._compressor.compress(lines))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._file.write(self._compressor.flush())
+
+
+class _Parquet:
+    """A part of Parquet. Arrow reads the JSON of each chunk, with the GIL free as well."""
+
+    def __init__(self, file: IO[bytes], head: Head, drops: Iterable[str]) -> None:
+        self._pa, _ = parquet.import_pyarrow()
+        text = ",".join(drop[len('{"drop":') : -1] for drop in drops)
+        self._schema = parquet.schema_of(PART_COLUMNS)
+        self._writer = parquet.writer(file, self._schema)
+        self._writer.add_key_value_metadata({HEAD_KEY: head.to_json(), DROPS_KEY: f"[{text}]"})
+        self._group: list[Any] = []
+        self._rows = self._size = 0
+
+    def write(self, lines: bytes, rows: int) -> None:
+        """Add rows."""
+        if self._rows + rows > parquet.GROUP_ROWS or self._size + len(lines) > parquet.GROUP_BYTES:
+            self._write_group()
+        self._group.append(parquet.table_of(lines, self._schema))
+        self._rows += rows
+        self._size += len(lines)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._write_group()
+            self._writer.close()
+        else:
+            with contextlib.suppress(Exception):  # it writes its foot in any case
+                self._writer.close()
+
+    def _write_group(self) -> None:
+        if self._group:
+            self._writer.write_table(self._pa.concat_tables(self._group), row_group_size=self._rows)
+        self._group.clear()
+        self._rows = self._size = 0
+        # What is freed between groups would be kept, and grow.
+        self._pa.system_memory_pool().release_unused()
+
+
+def read_back(path: str, head: Head, kind: str) -> tuple[int, int]:
+    """
+    Read a part from the disk, and count its rows; return its size and its CRC-32.
+
+    Raises:
+        OSError: It cannot be read, or is not what was written.
+    """
+    with open(path, "rb") as file:
+        if hasattr(os, "posix_fadvise"):  # not from the memory of the system
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        size, crc32, expected = 0, 0, 1 + head.drops + head.rows
+        decompressor = zlib.decompressobj(wbits=31)
+        lines = 0
+        while block := file.read(_BLOCK):
+            size += len(block)
+            crc32 = zlib.crc32(block, crc32)
+            while kind == JSON_LINES and block:
+                try:
+                    lines += decompressor.decompress(block, _BLOCK).count(b"\n")
+                except zlib.error as error:
+                    raise _differs(path) from error
+                block = decompressor.unconsumed_tail
+    if kind == JSON_LINES:
+        lines += decompressor.flush().count(b"\n")
+        sound = decompressor.eof and not decompressor.unused_data and lines == expected
+    else:
+        sound = _count_rows(path) == head.rows
+    if not sound:
+        raise _differs(path)
+    return size, crc32
+
+
+def _count_rows(path: str) -> int:
+    """Count the rows of a part of Parquet, a row group at a time, with a look at every page."""
+    pa, pq = parquet.import_pyarrow()
+    rows = 0
+    try:
+        with pq.ParquetFile(path, buffer_size=_BLOCK, pre_buffer=False, page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                rows += sum(batch.num_rows for batch in file.iter_batches(1_000, [group], use_threads=False))
+                pa.default_memory_pool().release_unused()
+    except pa.ArrowInvalid as error:
+        raise _differs(path) from error
+    return rows
+
+
+def _differs(path: str) -> OSError:
+    return OSError(errno.EIO, "What was read back is not what was written", path)

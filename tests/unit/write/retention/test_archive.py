@@ -1,0 +1,327 @@
+"""
+The archive's folder: names, notes, what a killed process leaves, and limits.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from archives import KINDS, account, contents_of, parts_in
+
+from sqlite_log_handler._write.retention.archive import Archive, ArchiveLimits, rows_to_archive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from conftest import Log  # type: ignore[attr-defined]
+
+    from sqlite_log_handler._logfile.forks import Connection
+
+DAY = 86_400
+
+
+@pytest.fixture
+def make(log: Log, folder: Path) -> Iterator[Callable[..., Archive]]:
+    """Make archives of the log."""
+    made: list[Archive] = []
+
+    def make(kind: str = "jsonl.gz", path: str = log.path, **limits: Any) -> Archive:
+        archive = Archive(str(folder), path, kind=kind, limits=ArchiveLimits(**limits), now=lambda: log.wall)
+        made.append(archive)
+        return archive
+
+    yield make
+
+    for archive in made:
+        archive.close()
+
+
+def archive_all(archive: Archive, log: Log, reading: Connection) -> list[str]:
+    """Archive what there is; return the names of the parts."""
+    names = []
+    with archive.hold():
+        while ids := rows_to_archive(reading):
+            part = archive.write(reading, *ids)
+            expired = archive.note(log.connection, part)
+            assert expired is not None
+            archive.remove(expired)
+            names.append(part.name)
+    return names
+
+
+def test_a_part_for_each_day(make, log, reading, folder, kind, path):
+    """Each day of rows is a part, named after the day; the newest row stays in the file."""
+    log.fill(40, age=3 * DAY, step=DAY / 10)
+
+    names = archive_all(make(kind), log, reading)
+
+    assert [f"app-log.2023-11-{day}.{kind}" for day in (11, 12, 13, 14, 15)] == names == parts_in(folder)
+    assert ([*range(1, 41)], 0) == account(path, folder)
+
+
+def test_a_later_chunk_of_a_day_adds_a_part(make, log, reading, folder, kind):
+    """What is archived later of the same day gets the next number; that of a part that was moved away is not used."""
+    archive = make(kind)
+    names = []
+    for _ in range(3):
+        log.fill(10)
+        names += archive_all(archive, log, reading)
+        os.rename(folder / names[-1], folder.parent / names[-1])
+
+    assert [f"app-log.2023-11-14{number}.{kind}" for number in ("", ".2", ".3")] == names
+
+
+def test_the_head_and_the_gaps(make, log, reading, folder, kind):
+    """A part says what it has, in its head and in the note, and has the gaps before its rows."""
+    log.fill(10, step=1)
+    log.connection.execute("INSERT INTO levels VALUES (35, 'NOTICE')")
+    log.connection.execute("UPDATE records SET levelno = 35 WHERE id = 5")
+    for after_id, count in ((0, 3), (4, 5), (9, 7), (10, 9)):
+        values = (after_id, 1_000, 2_000, 1, "queue_full", "app", 20, count)
+        log.connection.execute("INSERT INTO drops VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+    archive = make(kind)
+
+    (name,) = archive_all(archive, log, reading)
+    head, drops, rows = contents_of(folder / name)
+    ((log_id,),) = log.ask("SELECT log_id FROM marks")
+
+    assert ("app-log", log_id, 1, 9, 9) == tuple(head[key] for key in ("log", "log_id", "first_id", "last_id", "rows"))
+    assert (rows[0]["created_us"], rows[-1]["created_us"]) == (head["since_us"], head["until_us"])
+    assert (35, 2, 8, {"20": "INFO", "35": "NOTICE"}) == tuple(
+        head[key] for key in ("max_levelno", "drops", "dropped", "levels")
+    )
+    assert [(1, 0, 3), (2, 4, 5)] == [(drop["id"], drop["after_id"], drop["count"]) for drop in drops]
+    assert head["processes"] == [{key: drops[0][key] for key in head["processes"][0]}]
+    assert [(name, 1, 9, head["since_us"], head["until_us"], 35, 2, 8)] == log.ask(
+        "SELECT name, first_id, last_id, since_us, until_us, max_levelno, drops, dropped FROM archives"
+    )
+
+
+def test_a_row_has_what_readers_know(make, log, reading, folder, kind):
+    """A row in a part has all columns of `logs`, and the template and the run besides."""
+    log.connection.execute("INSERT INTO sources VALUES (2, 'shop', '/shop.py', 7, 'pay', 'paid %s')")
+    log.connection.execute(
+        "INSERT INTO records "
+        "VALUES (1, 1000000, 30, 2, 1, NULL, 7, 'T', 'task', 'paid \"é\"', 'E', 'E: x', 's', '{\"a\": [1]}')"
+    )
+    log.fill(1)
+
+    (name,) = archive_all(make(kind), log, reading)
+    (row,) = contents_of(folder / name).rows
+    names = [column for (_, column, *_) in log.ask("PRAGMA table_info(logs)")]
+    expected = dict(zip(names, log.ask("SELECT * FROM logs WHERE id = 1")[0], strict=True))
+    if kind == "parquet":
+        row["time"] = row["time"].strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    else:
+        expected["attributes"] = {"a": [1]}
+
+    assert expected | {"template": "paid %s", "started_us": 0, "program": "app"} == row
+
+
+def test_a_clock_that_goes_back(make, log, reading, folder):
+    """Rows of an earlier day stand in the part in which they come, and its head and note have their times."""
+    log.fill(3)
+    log.fill(3, age=10 * DAY)
+    log.fill(3)
+
+    (name,) = archive_all(make(), log, reading)
+
+    assert 10 * DAY == round(
+        (contents_of(folder / name).head["until_us"] - contents_of(folder / name).head["since_us"]) / 1e6
+    )
+
+
+def test_rows_that_somebody_deleted(make, log, reading, folder, path):
+    """A hole that somebody has made by hand ends a part, and its rows count as deleted without an archive."""
+    log.fill(20)
+    log.connection.execute("DELETE FROM records WHERE id < 3 OR id BETWEEN 8 AND 10")
+
+    names = archive_all(make(), log, reading)
+
+    assert 2 == len(names)
+    assert ([*range(3, 8), *range(11, 21)], 5) == account(path, folder)
+
+
+def test_a_part_that_was_being_written(make, log, reading, folder):
+    """What a killed process has left of a part is removed, and the part begun anew; other files stay."""
+    for name in (
+        "app-log.2023-11-14.jsonl.gz.partial",
+        "app-log.2023-11-01.parquet.partial",
+        "b.2023-11-14.jsonl.gz.partial",
+    ):
+        (folder / name).write_bytes(b"begun")
+    log.fill(3)
+
+    archive_all(make(), log, reading)
+
+    assert ["app-log.2023-11-14.jsonl.gz", "b.2023-11-14.jsonl.gz.partial"] == parts_in(folder)
+
+
+@pytest.mark.parametrize("other", KINDS)
+def test_a_part_that_was_not_noted(make, log, reading, folder, path, kind, other):
+    """A part that has its name and no note is written anew, also in another format, so that no row is in two."""
+    pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    log.fill(10)
+    first = make(other)
+    with first.hold():
+        first.write(reading, 1, 5)
+
+    names = archive_all(make(kind), log, reading)
+
+    assert [f"app-log.2023-11-14.{kind}"] == names == parts_in(folder)
+    assert ([*range(1, 11)], 0) == account(path, folder)
+
+
+@pytest.mark.parametrize("data", [None, b"", b"anything"])
+def test_a_part_of_another_log(make, log, reading, folder, path, data):
+    """
+    A file was removed and begun anew, so ids begin at 1 again: the parts of the first one are not written over.
+
+    Nor is a file that has the name of a part and is none.
+    """
+    log.fill(5)
+    (name,) = archive_all(make(), log, reading)
+    if data is not None:
+        (folder / name).write_bytes(data)
+    kept = (folder / name).read_bytes()
+    log.connection.execute("DELETE FROM archives")
+    log.connection.execute("UPDATE marks SET archived_id = 0, log_id = 'another'")
+
+    assert ["app-log.2023-11-14.2.jsonl.gz"] == archive_all(make(), log, reading)
+    assert kept == (folder / name).read_bytes()
+    assert ([*range(1, 6)], 0) == account(path, folder)
+
+
+def note(
+    archive: Archive, log: Log, reading: Connection, first_id: int, last_id: int, **changes: Any
+) -> list[str] | None:
+    """Write a part and note it."""
+    with archive.hold():
+        part = archive.write(reading, first_id, last_id)
+        return archive.note(log.connection, part._replace(head=part.head._replace(**changes)))
+
+
+def test_a_part_is_refused(make, log, reading, folder):
+    """A part whose rows another process has archived meanwhile gets no note, and neither does that of another file."""
+    log.fill(10)
+    archive = make()
+    with archive.hold():
+        late = archive.write(reading, 1, 3)
+    assert [] == note(archive, log, reading, 1, 5)
+
+    assert None is archive.note(log.connection, late._replace(name="app-log.2023-11-14.3.jsonl.gz"))
+    assert None is note(archive, log, reading, 6, 9, log_id="another")
+    assert [(1, 5)] == log.ask("SELECT first_id, last_id FROM archives")
+    assert [(5, 0)] == log.ask("SELECT archived_id, unarchived FROM marks")
+
+
+def test_rows_that_were_given_up(make, log, reading, path, folder):
+    """Rows before a part that no part has are counted as deleted without an archive, once."""
+    log.fill(10)
+
+    assert [] == note(make(), log, reading, 5, 7)
+    assert ([5, 6, 7, 8, 9, 10], 4) == account(path, folder)
+
+
+def test_rows_that_were_deleted_while_they_were_archived(make, log, reading, path, folder):
+    """Rows that retention deletes when they are in the part already are archived, whatever was written down before."""
+    log.fill(100)
+    archive = make()
+    with archive.hold():
+        part = archive.write(reading, 1, 50)
+        log.prune(log.pruner(max_rows=80))
+        assert [(20, 0)] == log.ask("SELECT count, archived FROM prunes")
+        assert [(20,)] == log.ask("SELECT unarchived FROM marks")
+        archive.note(log.connection, part)
+
+    assert ([*range(1, 101)], 0) == account(path, folder)
+    assert [(20, 20)] == log.ask("SELECT count, archived FROM prunes")
+
+
+def test_what_is_pruned_is_told_apart(log):
+    """Rows that are deleted are counted as archived up to the mark, and as deleted without an archive behind it."""
+    log.fill(100)
+    log.connection.execute("UPDATE marks SET archived_id = 15")
+    log.prune(log.pruner(max_rows=80))
+
+    assert [(20, 15)] == log.ask("SELECT count, archived FROM prunes")
+    assert [(20, 5)] == log.ask("SELECT archived_id, unarchived FROM marks")
+
+
+@pytest.mark.parametrize("limits", [{"max_age": 3.6 * DAY}, {"max_bytes": 2_000}])
+def test_limits_of_the_archive(make, log, reading, folder, path, limits):
+    """The oldest parts go: those whose rows are all too old, and those beyond the bytes. Their rows stay counted."""
+    log.fill(40, age=5 * DAY, step=DAY / 8)
+    names = archive_all(make(**limits), log, reading)
+    left = parts_in(folder)
+
+    assert names[-len(left) :] == left
+    assert 2 <= len(left) < len(names)
+    if "max_bytes" in limits:
+        assert sum(os.stat(folder / name).st_size for name in left) <= 2_000
+    ids, gone = account(path, folder)
+    assert 40 == len(ids) + gone
+    assert [*range(gone + 1, 41)] == ids
+
+
+def test_a_part_that_lost_its_note_and_was_not_deleted(make, log, reading, folder):
+    """A process that was killed between the two leaves a part without a note: with a limit, the next one deletes it."""
+    log.fill(40, age=5 * DAY, step=DAY / 8)
+    names = archive_all(make(), log, reading)
+    archive = make(max_age=3.6 * DAY)
+    gone = archive.expire(log.connection)
+    assert gone == names[: len(gone)] != []
+
+    make().remove_expired(reading)
+    assert names == parts_in(folder)
+    archive.remove_expired(reading)
+    assert names[len(gone) :] == parts_in(folder)
+
+
+def test_one_process_at_a_time(make):
+    """While one archives a log in a folder, another one does not; one that archives another log does."""
+    first, second, other = make(), make(), make(path="/srv/other.db")
+    with first.hold():
+        with pytest.raises(TimeoutError), second.hold():
+            pass
+        with other.hold():
+            pass
+
+
+def test_a_folder_that_is_full(make, log, reading, folder, monkeypatch):
+    """What was written of a part is removed when there is no room for the rest."""
+    log.fill(10)
+    archive = make()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with archive.hold(), pytest.raises(OSError, match="No space left"):
+        archive.write(reading, 1, 9)
+    assert [] == parts_in(folder)
+
+
+def test_parts_are_private(make, log, reading, folder):
+    """A part can be read by its owner only, as the log."""
+    log.fill(3)
+    (name,) = archive_all(make(), log, reading)
+
+    assert 0o600 == os.stat(folder / name).st_mode & 0o777
+
+
+def test_a_link_in_the_place_of_a_part(make, log, reading, folder, tmp_path):
+    """A link that somebody has put where a part is to be written is not followed."""
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    archive = make()
+    log.fill(3)
+    with archive.hold():
+        os.symlink(victim, folder / "app-log.2023-11-14.jsonl.gz.partial")
+        with pytest.raises(FileExistsError):
+            archive.write(reading, 1, 2)
+
+    assert "kept" == victim.read_text()

@@ -1,0 +1,195 @@
+"""
+What stands in a part: every row once, whatever it holds, in bounded memory; and what is found when it is read back.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from archives import contents_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sqlite_log_handler._write.retention import parts
+from sqlite_log_handler._write.retention.parts import Stopped, Vanished, head_of, read_back, write_part
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Log  # type: ignore[attr-defined]
+
+    from sqlite_log_handler._logfile.forks import Connection
+
+
+def written(folder: Path, reading: Connection, kind: str, last_id: int) -> Path:
+    """Write a part of the rows up to an id."""
+    path = folder / f"part.{kind}"
+    head, _ = head_of(reading, "app-log", 1, last_id)
+    with path.open("wb") as file:
+        write_part(reading, file, head, kind)
+    return path
+
+
+def test_every_row_once(log: Log, reading: Connection, folder: Path, kind: str, monkeypatch) -> None:
+    """Rows stand in a part in the order of their ids, each once, in chunks and groups of any size."""
+    monkeypatch.setattr(parts, "_CHUNK_BYTES", 5_000)
+    monkeypatch.setattr(parts, "_CHUNK_ROWS", 100)
+    monkeypatch.setattr(parts, "_SPAN", 64)
+    monkeypatch.setattr(parts.parquet, "GROUP_ROWS", 150)
+    log.fill(1_000, step=1)
+
+    path = written(folder, reading, kind, 999)
+    head, drops, rows = contents_of(path)
+
+    assert [*range(1, 1_000)] == [row["id"] for row in rows]
+    assert [str(number) for number in range(1, 1_000)] == [row["message"].strip() for row in rows]
+    assert (999, []) == (head["rows"], drops)
+    assert log.ask("SELECT min(created_us), max(created_us) FROM records WHERE id < 1000") == [
+        (head["since_us"], head["until_us"])
+    ]
+
+
+def test_gaps_without_end(log: Log, reading: Connection, folder: Path, kind: str, monkeypatch) -> None:
+    """The gaps of a part are read some at a time, and none is left out."""
+    monkeypatch.setattr(parts, "_DROPS", 7)
+    log.fill(20)
+    log.connection.executemany(
+        "INSERT INTO drops VALUES (NULL, ?, 0, 0, 1, 'queue_full', 'app', 20, 1)", [(id_ % 19,) for id_ in range(3_000)]
+    )
+
+    drops = contents_of(written(folder, reading, kind, 19)).drops
+
+    assert [*range(1, 3_001)] == [drop["id"] for drop in drops]
+
+
+def test_rows_of_all_sizes(log: Log, reading: Connection, folder: Path, kind: str, monkeypatch) -> None:
+    """
+    A few rows that are as large as thousands of others do not make a chunk of thousands of times the size.
+
+    What SQLite makes in one statement is bounded, and what exceeds that is read in smaller pieces, a single row in any
+    case.
+    """
+    most, sizes = 200_000, []
+    monkeypatch.setattr(parts, "_MOST_CHUNK_BYTES", most)
+    ask = parts.ask
+
+    def remember(connection, sql, parameters=()):
+        found = ask(connection, sql, parameters)
+        if "group_concat" in sql:
+            sizes.extend(len(lines) for _, lines in found)
+        return found
+
+    monkeypatch.setattr(parts, "ask", remember)
+    log.fill(2_000)
+    log.fill(20, width=150_000)
+    log.fill(1, width=3 * most)
+    log.fill(500)
+
+    rows = contents_of(written(folder, reading, kind, 2_520)).rows
+
+    assert [*range(1, 2_521)] == [row["id"] for row in rows]
+    assert [3 * most] == [len(row["message"]) for row in rows if len(row["message"]) > most]
+    assert 1 == sum(size > most for size in sizes)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.one_of(st.text(), st.sampled_from(['"', "\\", "\n", "\x1b[0m", "{}", '{"drop": 1}'])), min_size=1))
+def test_any_text(log: Log, reading: Connection, folder: Path, kind: str, texts: list[str]) -> None:
+    """Any text comes out of a part as it went in."""
+    texts = [text.replace("\0", "") for text in texts]
+    texts = [text.encode(errors="ignore").decode() for text in texts]
+    log.connection.execute("DELETE FROM records")
+    log.connection.executemany(
+        "INSERT INTO records (id, created_us, levelno, source_id, process_id, message, attributes) "
+        "VALUES (?, 1, 20, 1, 1, ?, ?)",
+        [(id_, text, json.dumps({"text": text})) for id_, text in enumerate(texts, 1)],
+    )
+
+    rows = contents_of(written(folder, reading, kind, len(texts))).rows
+
+    assert texts == [row["message"] for row in rows]
+    attributes = [json.loads(row["attributes"]) if kind == "parquet" else row["attributes"] for row in rows]
+    assert texts == [each["text"] for each in attributes]
+
+
+def test_cells_of_another_kind(log: Log, reading: Connection, folder: Path, kind: str) -> None:
+    """A cell that somebody has written by hand is archived as what its column holds."""
+    log.connection.execute(
+        "INSERT INTO records VALUES (1, '7', x'01', 1, 1, NULL, 'x', 1, 2, x'41', 3, 4, 5, 'no JSON'), "
+        "(2, 9, 20, 1, 1, NULL, NULL, NULL, NULL, '', NULL, NULL, NULL, NULL)"
+    )
+
+    (row, _) = contents_of(written(folder, reading, kind, 2)).rows
+
+    assert (7, 0, "A", "no JSON") == (row["created_us"], row["levelno"], row["message"], row["attributes"])
+
+
+def test_rows_that_vanish(log: Log, reading: Connection, folder: Path, kind: str, monkeypatch) -> None:
+    """Rows that are deleted before they were read end the part; nothing is archived in their place."""
+    monkeypatch.setattr(parts, "_CHUNK_ROWS", 100)
+    log.fill(1_000)
+    head, _ = head_of(reading, "app-log", 1, 900)
+    with (folder / "part").open("wb") as file, pytest.raises(Vanished):
+        write_part(
+            reading, file, head, kind, lambda: log.connection.execute("DELETE FROM records WHERE id = 700") is None
+        )
+    with pytest.raises(Vanished):
+        head_of(reading, "app-log", 700, 900)
+
+
+def test_it_ends_at_the_next_chunk(log: Log, reading: Connection, folder: Path, kind: str) -> None:
+    """A program that has no more time for a part ends it after a chunk."""
+    log.fill(10_000)
+    head, _ = head_of(reading, "app-log", 1, 9_000)
+    asked: list[int] = []
+    with (folder / "part").open("wb") as file, pytest.raises(Stopped):
+        write_part(reading, file, head, kind, lambda: bool(asked.append(1) or True))
+
+    assert [1] == asked
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "more", "fewer rows"])
+def test_what_was_not_written_as_it_should_be(
+    log: Log, reading: Connection, folder: Path, kind: str, damage: str
+) -> None:
+    """A disk that has lost a part of what it was given is found out before a row is deleted for it."""
+    log.fill(500, step=0.001)
+    path = written(folder, reading, kind, 499)
+    head, _ = head_of(reading, "app-log", 1, 499)
+    assert path.stat().st_size == read_back(str(path), head, kind)[0]
+    data = path.read_bytes()
+    changed = {
+        "cut": data[:-20],
+        "flip": data[:300] + bytes([data[300] ^ 1]) + data[301:],
+        "more": data + b"more",
+        "fewer rows": data,
+    }
+    path.write_bytes(changed[damage])
+    if damage == "fewer rows":
+        head = head._replace(last_id=500)
+
+    with pytest.raises(OSError):  # noqa: PT011 - zlib, Arrow and we find it
+        read_back(str(path), head, kind)
+
+
+def test_it_reads_in_short_statements(log: Log, reading: Connection, folder: Path, kind: str, monkeypatch) -> None:
+    """
+    Between two chunks no statement is open, so the writer's WAL can be written back while a day of rows is archived.
+    """
+    monkeypatch.setattr(parts, "_CHUNK_ROWS", 100)
+    log.fill(2_000)
+    head, _ = head_of(reading, "app-log", 1, 1_900)
+    busy = []
+
+    def look() -> bool:
+        log.fill(1)
+        busy.append(log.ask("PRAGMA wal_checkpoint(TRUNCATE)")[0][0])
+        return False
+
+    with (folder / "part").open("wb") as file:
+        write_part(reading, file, head, kind, look)
+
+    assert 10 <= len(busy)
+    assert {0} == {*busy}
