@@ -8,6 +8,7 @@ not open it: its size and time, and those of its -wal, make the `ETag`.
 
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from importlib.resources import files
@@ -46,6 +47,12 @@ _STATUS: Final[Sequence[tuple[type[Exception], int]]] = (
     (LogFileError, 503),
 )
 
+# How a request asks to be held until the log changes (RFC 7240), and for how many seconds it is held at most: less than
+# the minute for which proxies wait. Between two looks at the file are _LOOK_PAUSE seconds.
+_WAIT: Final = re.compile(r"\bwait=(\d{1,4})\b")
+_LONGEST_WAIT: Final = 20
+_LOOK_PAUSE: Final = 0.2
+
 # Seconds between two calls of `interrupt`, which each end one statement.
 _INTERRUPT_PAUSE: Final = 0.02
 
@@ -76,6 +83,18 @@ def create_app(
     Raises:
         ValueError: There is no path, or `base_path` does not begin with a slash.
     """
+    return application(paths, token=token, allowed_hosts=allowed_hosts, base_path=base_path, is_ending=lambda: False)
+
+
+def application(
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    token: str | None,
+    allowed_hosts: Collection[str],
+    base_path: str,
+    is_ending: Callable[[], bool],
+) -> App:
+    """Make the application for a server that says when it ends, so that it need not wait for requests that we hold."""
     base_path = base_path.rstrip("/")
     if base_path and not base_path.startswith("/"):
         message = f"base_path={base_path!r} must begin with a slash, such as /logs"
@@ -85,8 +104,8 @@ def create_app(
         Route("/", _page),
         Route("/api/files", partial(_files, logs)),
         Route("/metrics", partial(_metrics, logs)),
-        *(Route(f"/api/{name}", partial(_ask, logs, name)) for name in ANSWERS if name != "row"),
-        Route("/api/rows/{id}", partial(_ask, logs, "row")),
+        *(Route(f"/api/{name}", partial(_ask, logs, is_ending, name)) for name in ANSWERS if name != "row"),
+        Route("/api/rows/{id}", partial(_ask, logs, is_ending, "row")),
         Route("/{name}", _page),
     ]
     return Guard(Starlette(routes=routes), token=token, allowed_hosts=allowed_hosts, base_path=base_path)
@@ -111,12 +130,14 @@ async def _metrics(logs: Logs, _: Request) -> Response:
     return Response(text, headers={"content-type": CONTENT_TYPE})
 
 
-async def _ask(logs: Logs, name: str, request: Request) -> Response:
+async def _ask(logs: Logs, is_ending: Callable[[], bool], name: str, request: Request) -> Response:
     """Answer one question of the page."""
     query = Query([*request.query_params.multi_items(), *request.path_params.items()])
     try:
         path = logs.path_of(query.text("file"))
         tag = _tag_of(path) if name in _STILL else None
+        if tag is not None and request.headers.get("if-none-match") == tag:
+            tag = await _tag_after_change(path, tag, request, is_ending)
         if tag is not None and request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"etag": tag})
         answer = await _until_gone(request, partial(_read, path, ANSWERS[name], query))
@@ -132,6 +153,17 @@ def _read(path: str, question: Callable[[LogReader, Query], Answer], query: Quer
     with LogReader(path) as log:
         opened.append(log)
         return question(log, query)
+
+
+async def _tag_after_change(path: str, tag: str, request: Request, is_ending: Callable[[], bool]) -> str | None:
+    """Wait until the log has another tag, for as long as the request prefers, and return the tag that it has then."""
+    wanted = _WAIT.search(request.headers.get("prefer", ""))
+    deadline = anyio.current_time() + (min(int(wanted[1]), _LONGEST_WAIT) if wanted else 0)
+    found: str | None = tag
+    while found == tag and anyio.current_time() < deadline and not is_ending():
+        await anyio.sleep(_LOOK_PAUSE)
+        found = _tag_of(path)
+    return found
 
 
 async def _until_gone(request: Request, ask: Callable[[list[LogReader]], Answer]) -> Answer | None:

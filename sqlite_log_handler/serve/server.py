@@ -12,7 +12,7 @@ from typing import Final
 
 import uvicorn
 
-from sqlite_log_handler.serve.app import create_app
+from sqlite_log_handler.serve.app import application
 from sqlite_log_handler.serve.security import LOOPBACK, TOKEN
 
 # How many ports to try, from the given one on.
@@ -61,7 +61,9 @@ def run(
     if port not in {0, taken}:
         say(f"port {port} is taken, so this uses {taken}")
     names = {*LOOPBACK, host, f"[{host}]", *allowed_hosts} - {"0.0.0.0", "::", "[0.0.0.0]", "[::]"}  # noqa: S104
-    app = create_app(*paths, token=token, allowed_hosts=names, base_path=base_path)
+    app = application(
+        paths, token=token, allowed_hosts=names, base_path=base_path, is_ending=lambda: server.should_exit
+    )
     shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else f"[{host}]" if ":" in host else host  # noqa: S104 - told apart, not bound
     address = f"http://{shown}:{taken}{base_path.rstrip('/')}/" + (f"?{TOKEN}={token}" if token else "")
     server = uvicorn.Server(

@@ -80,16 +80,23 @@ def cpu_of(pids: list[int]) -> float:
 
 
 def renderers() -> list[int]:
-    """Return the processes that draw tabs."""
-    found = []
+    """Return the processes below this one that draw tabs: another browser may run on this machine."""
+    parents: dict[int, int] = {}
+    drawing = []
     for name in filter(str.isdecimal, os.listdir("/proc")):
         try:
+            with open(f"/proc/{name}/stat", encoding="utf-8") as file:
+                parents[int(name)] = int(file.read().rpartition(")")[2].split()[1])
             with open(f"/proc/{name}/cmdline", encoding="utf-8") as file:
                 if "--type=renderer" in file.read():
-                    found.append(int(name))
+                    drawing.append(int(name))
         except OSError:
             continue
-    return found
+
+    def is_below(pid: int) -> bool:
+        return pid == os.getpid() or (pid in parents and is_below(parents[pid]))
+
+    return [pid for pid in drawing if is_below(pid)]
 
 
 def memory_of(pid: int) -> float:

@@ -10,10 +10,12 @@ export class Refused extends Error {
 
 const tags = new Map();
 
-export async function ask(name, parameters = [], { signal, once = false } = {}) {
+export async function ask(name, parameters = [], { signal, once = false, wait = 0 } = {}) {
   const query = new URLSearchParams(parameters).toString();
   const url = `api/${name}${query ? `?${query}` : ""}`;
   const headers = once && tags.get(name)?.url === url ? { "If-None-Match": tags.get(name).tag } : {};
+  // The server holds the question until the file changes.
+  if (wait) headers.Prefer = `wait=${wait}`;
   let response;
   try {
     response = await fetch(url, { signal, headers, cache: "no-store", credentials: "same-origin" });

@@ -40,6 +40,7 @@ export class List {
   }
 
   clear() {
+    this.stopWaiting();
     this.lines = [];
     this.atStart = this.atEnd = false;
     this.seen = this.fresh = 0;
@@ -173,13 +174,26 @@ export class List {
     this.scrolled();
   }
 
-  // Look for what was added. Return false when the file has not changed.
-  async poll() {
+  // Look for what was added. Return false when the file has not changed, for `wait` seconds if they are given.
+  async poll(wait = 0) {
+    this.waiting = new AbortController();
+    try {
+      return await this.look({ once: true, wait, signal: this.waiting.signal });
+    } catch (error) {
+      if (error.name === "AbortError") return true;
+      throw error;
+    }
+  }
+
+  // What is asked for has changed, or nobody looks.
+  stopWaiting() { this.waiting?.abort(); }
+
+  async look(how) {
     if (this.loading) return true;
     const mine = this.generation;
     const behind = between(this.seen, null);
     if (this.following && this.atEnd) {
-      const page = await ask("rows", [...behind, ["lines", PAGE]], { once: true });
+      const page = await ask("rows", [...behind, ["lines", PAGE]], how);
       if (page === null) return false;
       if (mine !== this.generation) return true;
       if (page.last_id < this.seen) throw new Replaced();
@@ -191,7 +205,7 @@ export class List {
       }
       this.seen = page.last_id;
     } else {
-      const page = await ask("rows", [...behind, ["lines", 0]], { once: true });
+      const page = await ask("rows", [...behind, ["lines", 0]], how);
       if (page === null) return false;
       if (mine !== this.generation) return true;
       if (page.last_id < this.seen) throw new Replaced();
@@ -237,6 +251,7 @@ export class List {
   }
 
   follow(on) {
+    if (on !== this.following) this.stopWaiting();
     this.following = on;
     this.on.onNew(this.fresh);
   }

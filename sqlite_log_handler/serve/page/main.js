@@ -9,17 +9,19 @@ import { element, oneLine } from "./format.js";
 
 const { state } = address;
 const by = (id) => document.getElementById(id);
-// Milliseconds between two looks; a log that has rested for RESTED looks is looked at less often.
+// Milliseconds between two looks. When a log has rested for RESTED looks, the server holds the question for PATIENCE
+// seconds or until the log changes: that is sooner on the screen, and costs less. Behind a proxy that does not wait, or
+// takes the wish out, a log at rest is looked at every RESTING_TICK.
 const TICK = 250;
-const RESTING_TICK = 400;
-const RESTED = 40;
+const RESTING_TICK = 1000;
+const RESTED = 8;
+const PATIENCE = 10;
 const RETRY = 2000;
 
 let panel = null;            // "row", "top" or "gaps"
 let asking = new AbortController();  // the questions of the panel
 let lookedAt = -Infinity;            // when the bars and the strip were asked for, and how long that took
 let took = 0;
-let stripped = -Infinity;
 let stats = null;
 let skew = 0;
 let stale = true;
@@ -106,23 +108,24 @@ function patternOf() {
 // Polling ------------------------------------------------------------------------------------------------------------
 
 let resting = 0;
+let patience = PATIENCE;
 async function tick() {
-  let pause = resting > RESTED ? RESTING_TICK : TICK;
+  let pause = TICK;
+  const began = performance.now();
+  const wait = resting > RESTED && !stale ? patience : 0;
   try {
     if (!document.hidden) {
       if (!list.loaded && !list.opening) await reload();
-      const changed = list.loaded && await list.poll();
+      const changed = list.loaded && await list.poll(wait);
       recovered();
       resting = changed ? 0 : resting + 1;
+      if (wait && !changed && performance.now() - began < 1000) patience = 0;
       if (changed) stale = true;
-      const now = performance.now();
-      if (stale && now - lookedAt > Math.max(2000, took * 10)) await look();
-      if (stats && now - stripped > 1000) {
-        stripped = now;
-        strip(by("strip"), stats, skew);
-      }
+      if (stale && performance.now() - lookedAt > Math.max(2000, took * 10)) await look();
+      if (resting > RESTED) pause = patience && !stale ? 0 : RESTING_TICK;
     }
   } catch (error) {
+    if (wait && [502, 504].includes(error.status)) patience = 0;
     failure(error);
     pause = RETRY;
   }
@@ -138,7 +141,7 @@ async function look() {
   if (found.notice && !failed) notice(found.notice);
   lookedAt = performance.now();
   took = lookedAt - began;
-  stripped = -Infinity;
+  strip(by("strip"), stats, skew);
 }
 
 // Panel --------------------------------------------------------------------------------------------------------------
@@ -295,7 +298,11 @@ addEventListener("keydown", (event) => {
   event.preventDefault();
   act();
 });
-document.addEventListener("visibilitychange", () => { if (!document.hidden) stale = true; });
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) list.stopWaiting();
+  else stale = true;
+});
+setInterval(() => { if (stats && !document.hidden) strip(by("strip"), stats, skew); }, 5000);
 
 // Begin --------------------------------------------------------------------------------------------------------------
 

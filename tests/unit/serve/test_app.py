@@ -171,3 +171,32 @@ def test_a_prefix_begins_with_a_slash(shop):
     """A prefix without its slash is refused when the application is made."""
     with pytest.raises(ValueError, match="must begin with a slash"):
         create_app(shop, base_path="logs")
+
+
+def held(shop, monkeypatch, tags, prefer="respond-async, wait=20", **more):
+    """Ask with the first of `tags`, while the file has one after the other; return the status, the tag and the rest."""
+    left = list(tags)
+    monkeypatch.setattr(app_module, "_tag_of", lambda _: left.pop(0) if len(left) > 1 else left[0])
+    monkeypatch.setattr(app_module, "_LOOK_PAUSE", 0)
+    options = {"token": None, "allowed_hosts": ["localhost"], "base_path": "", "is_ending": lambda: False, **more}
+    with TestClient(app_module.application([shop], **options), base_url=BASE) as client:
+        headers = {"if-none-match": tags[0], "prefer": prefer}
+        response = client.get("/api/rows", headers=headers)
+    return response.status_code, response.headers["etag"], left
+
+
+def test_a_poll_can_be_held_until_the_log_changes(shop, monkeypatch):
+    """A tab on a log at rest asks every ten seconds instead of each quarter, and shows a new row sooner."""
+    assert (200, "c", ["c"]) == held(shop, monkeypatch, ["a", "a", "a", "c"])
+
+
+def test_a_poll_is_not_held_for_ever(shop, monkeypatch):
+    """A poll without a wish is answered at once, and none is held longer than a proxy waits."""
+    assert (304, "a", ["a", "c"]) == held(shop, monkeypatch, ["a", "a", "c"], prefer="respond-async")
+    monkeypatch.setattr(app_module, "_LONGEST_WAIT", 0)
+    assert (304, "a", ["a", "c"]) == held(shop, monkeypatch, ["a", "a", "c"], prefer="wait=9999")
+
+
+def test_a_server_that_ends_waits_for_no_poll(shop, monkeypatch):
+    """Ctrl-C would take until the tabs' polls are answered, and then complain of them."""
+    assert (304, "a", ["a", "c"]) == held(shop, monkeypatch, ["a", "a", "c"], is_ending=lambda: True)
