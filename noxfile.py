@@ -183,6 +183,18 @@ def docs(session: nox.Session) -> None:
     session.install(".[docs]")
     options = ["--quiet", "--fail-on-warning", "--keep-going", "--nitpicky", "--fresh-env"]
     session.run("sphinx-build", *options, "-b", "html", "docs", "build/site")
+    session.run("python", "-c", SEARCH)
+
+
+SEARCH = r"""
+import json, re, sys
+from pathlib import Path
+index = json.loads(Path("build/site/searchindex.js").read_text().removeprefix("Search.setIndex(").removesuffix(")"))
+text = Path("docs/command-line.md").read_text() + Path("docs/reference.md").read_text()
+rows = re.findall(r"^\| `(-[^` ]+|[^` ]+(?=`))", text, re.MULTILINE)
+missing = sorted({row.lower() for row in rows} - {entry.lower() for entry in index["indexentries"]})
+sys.exit(f"the search of the site does not find: {missing}" if missing or not rows else 0)
+"""
 
 
 @nox.session(tags=["ci"], requires=["dist"])

@@ -2,6 +2,13 @@
 How the documentation becomes a site: `sphinx-build -W -n docs site`.
 """
 
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+
 import sqlite_log_handler
 
 project = "sqlite-log-handler"
@@ -43,3 +50,28 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+
+
+class IndexOfTables(SphinxTransform):
+    """Put the flags, options and columns that begin a row of a table into the index, so that the search finds them."""
+
+    default_priority = 840  # before Sphinx collects the index
+
+    def apply(self, **_: Any) -> None:
+        """Add the entries of one page."""
+        for row in self.document.findall(nodes.row):
+            for literal in list(row[0].findall(nodes.literal)):
+                name, _, rest = literal.astext().partition(" ")
+                if rest and not name.startswith("-"):
+                    continue
+                place = nodes.make_id(f"entry-{name}")
+                if place in self.document.ids:
+                    place = f"entry-{self.env.new_serialno('entry')}"
+                target = nodes.target("", "", ids=[place])
+                self.document.note_explicit_target(target)
+                literal.parent.insert(0, [addnodes.index(entries=[("single", name, place, "main", None)]), target])
+
+
+def setup(app: Sphinx) -> None:
+    """Let Sphinx know the transform."""
+    app.add_transform(IndexOfTables)
