@@ -14,10 +14,12 @@ from typing import Final, Self, TextIO
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import say, write_line
-from sqlite_log_handler._logfile.connect import connect_read_write, primary_code
+from sqlite_log_handler._logfile.connect import connect_read_only, connect_read_write, primary_code
 from sqlite_log_handler._logfile.units import format_size
 from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._read.opening import named_errors, open_log
+from sqlite_log_handler._write.retention.archive import Archive, ArchiveLimits, rows_to_archive
+from sqlite_log_handler._write.retention.archiver import Archived, folder_of
 from sqlite_log_handler._write.retention.limits import VACUUM_PAGES, Cut, Limits, State, count, seconds, size
 from sqlite_log_handler._write.retention.pruner import INCREMENTAL, Pruner, look, plan
 
@@ -49,6 +51,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-bytes", metavar="SIZE", help="let file and WAL take this much: bytes, or 500MB, 2GB")
     parser.add_argument(
+        "--archive", metavar="DIR", help="write rows to compressed files in this folder before they are deleted"
+    )
+    parser.add_argument("--archive-max-age", metavar="AGE", help="delete files of the archive whose rows are all older")
+    parser.add_argument(
+        "--archive-max-bytes", metavar="SIZE", help="let the archive take this much: the oldest files are deleted"
+    )
+    parser.add_argument(
         "--vacuum",
         action="store_true",
         help="give all free pages back; a file made without auto_vacuum is rewritten for that, which takes as much "
@@ -76,11 +85,21 @@ def run(
         None if options.max_rows is None else count("--max-rows", options.max_rows),
         None if options.max_bytes is None else size("--max-bytes", options.max_bytes),
     )
-    if not limits and not options.vacuum:
+    kept = ArchiveLimits(
+        None if options.archive_max_age is None else seconds("--archive-max-age", options.archive_max_age),
+        None if options.archive_max_bytes is None else size("--archive-max-bytes", options.archive_max_bytes),
+    )
+    if any(kept) and options.archive is None:
+        message = "a limit of the archive needs its folder: give --archive"
+        raise ValueError(message)
+    if not limits and not options.vacuum and not any(kept):
         message = "nothing to do: give --max-age, --max-rows or --max-bytes, or --vacuum to give back free pages"
         raise ValueError(message)
     path = os.path.abspath(arguments.file_of(options))
     real = os.path.realpath(path)
+    archive = None
+    if options.archive is not None:
+        archive = Archive(folder_of("--archive", options.archive), real, limits=kept, say=say, now=now)
     with _named_errors(path):
         # Read-only: opening a file for writing may already change it, and it may be anybody's.
         reading, budget, notice, _ = open_log(path)
@@ -94,7 +113,8 @@ def run(
             if options.dry_run:
                 _say_plan(reading, state, cut, vacuum=options.vacuum)
                 return 0
-        return _Work(real, limits, now=now, clock=clock, sleep=sleep).run(state, cut, vacuum=options.vacuum)
+        work = _Work(real, limits, archive, now=now, clock=clock, sleep=sleep)
+        return work.run(state, cut, vacuum=options.vacuum)
 
 
 @contextlib.contextmanager
@@ -143,20 +163,25 @@ class _Work:
         self,
         path: str,
         limits: Limits,
+        archive: Archive | None,
         *,
         now: Callable[[], float],
         clock: Callable[[], float],
         sleep: Callable[[float], None],
     ) -> None:
         self._path = path
+        self._archive = archive
         self._clock = clock
         self._sleep = sleep
         self._lock = WriteLock(path, say=say)
-        self._pruner = Pruner(path, limits, say=say, now=now, clock=clock)
+        archived = None if archive is None else Archived()
+        self._pruner = Pruner(path, limits, archived=archived, say=say, now=now, clock=clock)
         self._bar = _Bar(sys.stderr, clock)
 
     def run(self, before: State, cut: Cut | None, *, vacuum: bool) -> int:
         with contextlib.closing(self._lock), self._open() as connection, self._bar:
+            if self._archive is not None:
+                self._fill(self._archive, connection, before, cut)
             done = self._prune(connection, before, cut) and (not vacuum or self._vacuum(connection))
             if done and (vacuum or self._pruner.deleted):
                 done = self._write_back(connection)
@@ -183,6 +208,32 @@ class _Work:
         finally:
             with self._lock.hold_if_free(_LOCK_TIMEOUT):
                 connection.close()
+
+    def _fill(self, archive: Archive, connection: sqlite3.Connection, before: State, cut: Cut | None) -> None:
+        """Archive what is to be deleted, and say so; remove what the archive is too large for."""
+        last_id = 0 if cut is None else cut.last_id
+        goal = last_id - (before.first_id or 0) + 1
+        rows = taken = parts = 0
+        with (
+            contextlib.closing(archive),
+            archive.hold(_LOCK_TIMEOUT),
+            contextlib.closing(connect_read_only(self._path)) as reading,
+        ):
+            archive.remove_expired(reading)
+            while (ids := rows_to_archive(reading)) and ids[0] <= last_id:
+                part = archive.write(reading, ids[0], min(ids[1], last_id))
+                with self._lock.hold(_LOCK_TIMEOUT):
+                    expired = archive.note(connection, part)
+                if expired is None:  # another process has archived these rows into another folder
+                    archive.remove([part.name])
+                    continue
+                archive.remove(expired)
+                rows, taken, parts = rows + part.head.rows, taken + part.size, parts + 1
+                self._bar.show("archiving", rows, goal)
+            with self._lock.hold(_LOCK_TIMEOUT):
+                expired = archive.expire(connection)
+            archive.remove(expired)
+        write_line(f"archived {rows:,} rows in {parts:,} files, {format_size(taken)}" if rows else "nothing to archive")
 
     def _prune(self, connection: sqlite3.Connection, before: State, cut: Cut | None) -> bool:
         """Delete what the limits ask for. Returns whether all of it was."""
@@ -280,6 +331,7 @@ COMMAND: Final = Command(
     examples=[
         ("sqlite-log prune app-log.db --max-age 30d", "delete rows older than 30 days"),
         ("sqlite-log prune app-log.db --max-bytes 500MB --dry-run", "say which rows would have to go"),
+        ("sqlite-log prune app-log.db --max-age 30d --archive /srv/archive", "archive them first, a file for each day"),
         ("sqlite-log prune app-log.db --vacuum", "give free pages back to the file system"),
     ],
     add_arguments=_add_arguments,

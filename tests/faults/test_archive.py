@@ -1,0 +1,189 @@
+"""
+The archive, whatever happens to the process, to its folder and to the disk: no row is missing, and none is there twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+import sys
+
+import pytest
+from archives import account, parts_in
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+
+# Rows of several days; limits that archive, delete and expire all the time.
+ARCHIVES = """
+    sys.modules["pyarrow"] = None
+    folder = os.path.join(os.path.dirname(path), "archive")
+    os.makedirs(folder, exist_ok=True)
+    handler = SQLiteHandler(path, flush_interval=3600, max_rows=60, archive=folder, **eval(arguments[0]))
+    logger.addHandler(handler)
+    print("begun", flush=True)
+    for number in range(int(arguments[1])):
+        for n in range(10):
+            record = logger.makeRecord("program", 20, "", 0, "n %d", (number * 10 + n,), None)
+            record.created = 1_700_000_000 + number * 20_000 + n
+            handler.handle(record)
+        handler.flush(60)
+        handler.listener.prune()
+        run = handler.listener.writer.archiver._run
+        if run is not None and not run.ended and run.part is None:
+            run.changed.acquire(timeout=60)
+    handler.close()
+"""
+CALLS = "pwrite64,write,fsync,fdatasync,ftruncate,rename,unlink"
+
+
+@pytest.fixture
+def folder(path):
+    """The folder of the archive."""
+    return path.parent / "archive"
+
+
+def check(path, folder):
+    """Check that each row that was ever written is in the archive or in the file, once, or counted; return how many."""
+    ids, gone = account(path, folder)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        ((last_id,),) = connection.execute("SELECT max(id) FROM records")
+        ((counted,),) = connection.execute(
+            "SELECT (SELECT ifnull(sum(records), 0) FROM volume) + (SELECT ifnull(sum(records), 0) FROM record_totals)"
+        )
+    assert ids == [*range(last_id - len(ids) + 1, last_id + 1)]
+    assert last_id == len(ids) + gone == counted
+    return last_id
+
+
+def kill_at_nth(start, path, folder, strace, nth, options):
+    """Kill a program at its n-th write, in any thread; tell whether it came so far. The next program goes on."""
+    wrap = (strace, "-f", "-qq", "-o", "/dev/null", "-e", f"inject={CALLS}:signal=SIGKILL:when={nth}")
+    process = start(ARCHIVES, options, 30, wrap=wrap, env={"PYTHONDONTWRITEBYTECODE": "1"})
+    process.communicate()
+    if process.returncode and not path.exists():
+        return True
+    if path.stat().st_size:
+        with contextlib.suppress(sqlite3.OperationalError, TypeError):  # killed before the first row
+            check(path, folder)
+    follow_up = start(ARCHIVES, options, 10)
+    _, said = follow_up.communicate()
+    assert (0, "") == (follow_up.returncode, said), nth
+    check(path, folder)
+    assert not [name for name in parts_in(folder) if name.endswith(".partial")]
+    return process.returncode != 0
+
+
+@pytest.mark.slow
+@pytest.mark.privileged
+@pytest.mark.parametrize("options", [{}, {"unarchived": "delete"}, {"archive_max_age": "1d"}], ids=str)
+def test_killed_at_the_nth_write_of_the_archive(start, path, folder, strace, long, options):
+    """
+    Killed at whichever of its writes, syncs, renames and deletions, a program leaves each row in the file or in a part
+    that is noted, and the next program goes on from there.
+    """
+    nth = 0
+    while True:
+        nth += 1 if long else 19
+        if not kill_at_nth(start, path, folder, strace, nth, options):
+            break
+
+    assert nth > 100
+
+
+def test_killed_at_random_while_it_archives(start, path, folder, long):
+    """After a kill -9 at any moment each row is there once; the next program archives the rest."""
+    seed = random.SystemRandom().randrange(1 << 32)
+    chance = random.Random(seed)
+    options = {"flush_interval": 0.001}
+    for _ in range(200 if long else 4):
+        process = start(ARCHIVES.replace("flush_interval=3600, ", ""), options, 1_000_000)
+        assert "begun\n" == process.stdout.readline()
+        for _ in range(chance.randrange(3_000_000)):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        with contextlib.suppress(TypeError):  # no row yet
+            check(path, folder)
+
+    follow_up = start(ARCHIVES, {}, 10)
+    assert 0 == follow_up.wait(), follow_up.stderr.read()
+    assert 0 < check(path, folder), seed
+    assert parts_in(folder)
+
+
+def test_processes_share_an_archive(start, path, folder):
+    """Processes that log into one file and archive it into one folder leave each row once."""
+    processes = [start(ARCHIVES, {}, 60) for _ in range(4)]
+    for process in processes:
+        _, said = process.communicate()
+        assert (0, "") == (process.returncode, said)
+
+    assert 4 * 600 == check(path, folder)
+    assert 2 <= len(parts_in(folder))
+
+
+FORKS = """
+    sys.modules["pyarrow"] = None
+    folder = os.path.join(os.path.dirname(path), "archive")
+    os.makedirs(folder)
+    handler = SQLiteHandler(path, flush_interval=0.001, max_rows=60, archive=folder)
+    logger.addHandler(handler)
+    children = []
+    for number in range(100):
+        for n in range(20): logger.info("parent %d", number * 20 + n)
+        if number % 10 == 5:
+            child = os.fork()
+            if not child:
+                for n in range(50): logger.info("child-%d %d", number, n)
+                logging.shutdown()
+                os._exit(0)
+            children.append(child)
+    for child in children:
+        assert 0 == os.waitpid(child, 0)[1]
+    handler.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_forks_beside_the_archive(start, path, folder):
+    """A child that is forked while rows are archived logs and archives itself, and nothing is there twice."""
+    process = start(FORKS, options=())
+    _, said = process.communicate()
+    assert (0, "") == (process.returncode, said)
+
+    assert 2_000 + 10 * 50 == check(path, folder)
+
+
+def test_a_folder_that_fails(start, path, folder):
+    """A folder that is removed while the program runs costs a line; when it is back, the rows are archived."""
+    program = ARCHIVES.replace(
+        "    for number in range(int(arguments[1])):\n",
+        "    import shutil\n"
+        "    for number in range(int(arguments[1])):\n"
+        "        if number == 10: shutil.rmtree(folder)\n"
+        "        if number == 20: os.makedirs(folder); handler.listener.writer.archiver._next_run = 0\n",
+    )
+    process = start(program, {}, 40)
+    _, said = process.communicate()
+
+    assert 0 == process.returncode
+    lines = said.splitlines()
+    assert 2 == len(lines), said
+    assert "cannot archive in" in lines[0]
+    assert "No such file or directory" in lines[0]
+    assert lines[1].endswith("archiving again")
+
+
+def test_a_short_program(start, path, folder):
+    """A program that runs for a moment archives at its end what is due."""
+    program = ARCHIVES.replace("            run.changed", "            pass; 0 and run.changed")
+    for _ in range(3):
+        process = start(program, {}, 4)
+        _, said = process.communicate()
+        assert (0, "") == (process.returncode, said)
+
+    assert 120 == check(path, folder)
+    assert parts_in(folder)

@@ -1,0 +1,165 @@
+"""
+`sqlite-log prune --archive`: rows are archived before they go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import sys
+
+import pytest
+from archives import account, parts_in
+
+from sqlite_log_handler._cli.commands import prune as command
+from sqlite_log_handler._write.retention.archive import Archive
+
+NOW = 1_700_000_000.0
+DAY = 86_400
+
+
+@pytest.fixture
+def prune(path, clock, archived_log):
+    """Run the command on a log of 40 rows, eight a day, with an archive: `prune("--max-rows", "5")`."""
+    archived_log(40)
+
+    def prune(*arguments, archive=True):
+        folder = ["--archive", str(path.parent / "archive")] if archive else []
+        options = command.COMMAND.parser().parse_args([str(path), *folder, *arguments])
+        return command.run(options, now=lambda: NOW, clock=clock, sleep=clock.advance)
+
+    return prune
+
+
+@pytest.fixture
+def folder(path):
+    """The folder of the archive."""
+    folder = path.parent / "archive"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def archived_log(path, folder, monkeypatch):
+    """Fill the test's log: `archived_log(count)`. Parts are of JSON lines."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+
+    def fill(count):
+        from sqlite_log_handler import SQLiteHandler  # noqa: PLC0415 - as the other tests of the command
+
+        SQLiteHandler(path).close()
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("INSERT INTO sources VALUES (1, 'app', '/app.py', 1, 'main', '')")
+            connection.execute("INSERT INTO processes VALUES (1, 'host', 1, 'MainProcess', 0, 'app')")
+            connection.executemany(
+                "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (?, 20, 1, 1, 'm')",
+                [(round((NOW - (count - number) * DAY / 8) * 1e6),) for number in range(1, count + 1)],
+            )
+
+    return fill
+
+
+def test_what_goes_is_archived(prune, path, folder, capsys):
+    """What is deleted is in the archive, a file for each day, and what is not stays in the file alone."""
+    assert 0 == prune("--max-rows", "10")
+
+    assert "archived 30 rows in 4 files" in capsys.readouterr().out
+    assert ([*range(1, 41)], 0) == account(path, folder)
+    assert 4 == len(parts_in(folder))
+
+
+def test_nothing_to_archive(prune, path, folder, capsys):
+    """When nothing is to be deleted, nothing is archived."""
+    assert 0 == prune("--max-rows", "100")
+
+    assert "nothing to archive\nnothing to delete" in capsys.readouterr().out
+    assert [] == parts_in(folder)
+
+
+def test_again(prune, path, folder):
+    """The next run adds a part to the day at which the last one has ended."""
+    prune("--max-rows", "14")
+    prune("--max-rows", "10")
+
+    assert ([*range(1, 41)], 0) == account(path, folder)
+    assert 5 == len(parts_in(folder))
+
+
+def test_limits_of_the_archive(prune, path, folder):
+    """The archive has limits of its own, with which the command may be run alone."""
+    prune("--max-rows", "5")
+    before = parts_in(folder)
+    assert 0 == prune("--archive-max-age", "3d")
+
+    assert before[-len(parts_in(folder)) :] == parts_in(folder) != before
+    ids, gone = account(path, folder)
+    assert [*range(gone + 1, 41)] == ids
+
+
+def test_without_an_archive(prune, path, folder):
+    """Rows that are deleted without an archive are counted."""
+    prune("--max-rows", "10", archive=False)
+    prune("--max-rows", "5")
+
+    assert ([*range(31, 41)], 30) == account(path, folder)
+
+
+@pytest.mark.parametrize("limits", [["--archive-max-age", "1d"], ["--max-rows", "5", "--archive-max-bytes", "2MB"]])
+def test_a_limit_of_no_archive(prune, limits):
+    """A limit of an archive without its folder is a mistake."""
+    with pytest.raises(ValueError, match="a limit of the archive needs its folder: give --archive"):
+        prune(*limits, archive=False)
+
+
+def test_a_folder_that_is_missing(prune, folder):
+    """A folder that does not exist is not made."""
+    folder.rmdir()
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        prune("--max-rows", "5")
+
+
+def test_a_folder_that_is_full(prune, path, folder, monkeypatch):
+    """When the archive cannot be written, nothing is deleted, and nothing is left of what was begun."""
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        prune("--max-rows", "5")
+
+    assert ([*range(1, 41)], 0) == account(path, folder)
+    assert [] == parts_in(folder)
+
+
+def test_another_process_archives_it(prune, path, folder, monkeypatch):
+    """While a program archives this log, the command waits for it, and then gives up."""
+    monkeypatch.setattr(command, "_LOCK_TIMEOUT", 0.01)
+    other = Archive(str(folder), str(path))
+    with contextlib.closing(other), other.hold(), pytest.raises(TimeoutError, match="is writing to"):
+        prune("--max-rows", "5")
+
+
+def test_another_folder(prune, path, folder, monkeypatch):
+    """A part of rows that another process has archived elsewhere meanwhile is removed, and the command goes on."""
+    write = Archive.write
+    taken = []
+
+    def and_another(archive, reading, *ids):
+        part = write(archive, reading, *ids)
+        if not taken:
+            taken.append(part)
+            with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+                connection.execute(f"INSERT INTO archives SELECT 1, 'x', 1, {part.head.last_id}, 0, 0, 20, 0, 0, 1, 1")
+                connection.execute(f"UPDATE marks SET archived_id = {part.head.last_id}")
+        return part
+
+    monkeypatch.setattr(Archive, "write", and_another)
+    assert 0 == prune("--max-rows", "10")
+
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        assert [(1, "x")] == connection.execute("SELECT first_id, name FROM archives WHERE name = 'x'").fetchall()
+        connection.execute("DELETE FROM archives WHERE name = 'x'")
+    assert [*range(taken[0].head.last_id + 1, 41)] == account(path, folder)[0]
+    assert taken[0].name not in parts_in(folder)
