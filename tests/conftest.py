@@ -20,6 +20,7 @@ import pytest
 from hypothesis import settings
 
 from sqlite_log_handler import SQLiteHandler
+from sqlite_log_handler._write.listener import RecordListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping
@@ -303,3 +304,22 @@ def query(path: Path) -> Callable[..., list[Any]]:
 def clock() -> Clock:
     """A fake clock: `clock()` and `clock.now` tell the time, `clock.advance(seconds)` moves it."""
     return Clock()
+
+
+@pytest.fixture
+def lock(path: Path) -> Iterator[Callable[[], None]]:
+    """Another connection that locks the database: `lock()`, and again to let go."""
+    connection = sqlite3.connect(path, isolation_level=None)
+
+    def toggle() -> None:
+        connection.execute("ROLLBACK" if connection.in_transaction else "BEGIN IMMEDIATE")
+
+    yield toggle
+
+    connection.close()
+
+
+@pytest.fixture
+def unattended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handlers whose listener starts no thread: ticks come when the test calls `handler.listener.handle(None)`."""
+    monkeypatch.setattr(RecordListener, "_start_thread", lambda self, thread: None)

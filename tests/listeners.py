@@ -1,5 +1,5 @@
 """
-A writer that is a fake, and rows for a listener that is driven by hand.
+A writer that is a fake, rows for a listener that is driven by hand, and ticks.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class FakeWriter:
     def close(self):
         self.closed += 1
 
-    def forget(self, *, lost, interrupted):
+    def forget(self, cut_off):
         self.forgotten += 1
-        self.lost, self.interrupted = lost, interrupted
+        self.cut_off = cut_off
 
 
 class Impatient:
@@ -92,4 +92,25 @@ def put(listener, count, levelno=INFO):
 
 def numbers(listener):
     """Return the numbers of the rows that were written."""
-    return [item[1] for item in listener.writer.rows]
+    return [item[1] for item in listener.committer.writer.rows]
+
+
+def ticks(handler, clock, count=1):
+    """Let so many ticks pass, with books that balance after each."""
+    for _ in range(count):
+        handler.listener.handle(None)
+        clock.advance(handler.listener.committer.flush_interval)
+        stats = handler.stats()
+        assert stats.seen == stats.written + stats.dropped_total + stats.queued
+
+
+def check_recovery(handler, clock, log, contents, said):
+    """Let at most 5 seconds pass, and then check that all is there but what was dropped, and that two lines say so."""
+    ticks(handler, clock, 52)
+    stats = handler.stats()
+    assert (len(log.logged), 0) == (stats.seen, stats.queued)
+    found = contents()
+    assert (stats.written, stats.dropped_total) == (len(found.numbers["n"]), found.dropped)
+    assert 1 == len([line for line in said if "cannot write" in line])
+    assert 1 == len([line for line in said if "writing again" in line])
+    return found

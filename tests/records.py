@@ -10,8 +10,9 @@ import logging
 import math
 import sqlite3
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._write import row as row_module
 from sqlite_log_handler._write.row import (
     ATTRIBUTES,
@@ -22,6 +23,9 @@ from sqlite_log_handler._write.row import (
     PackedRow,
     make_row,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX = 1024
 
@@ -128,3 +132,8 @@ class Text(str):
     """A str that is none of SQLite's business."""
 
     __slots__ = ("__weakref__",)
+
+
+def messages(query: Callable[[str, str], list[tuple[str]]]) -> list[str]:
+    """Return the messages in the file, in order, without the drop warnings."""
+    return [text for (text,) in query("SELECT message FROM logs WHERE logger <> ? ORDER BY id", OWN_LOGGER)]

@@ -1,21 +1,21 @@
 """
-The ledger of a queue: which records were dropped, when and why, and which of that the database does not have yet.
+The ledger of a queue: which records it dropped, when and why, and which of that the database does not have yet.
 
 Theory of operation
 ===================
 
-A drop is counted in an entry, by cause, level and logger. `take_drops` hands over the entries since the last report as
-a `PendingGap`, which waits here until a commit has written it. The queue's mutex covers everything but two steps, which
-any thread takes without it. Each is one operation in C, so nothing comes in between, whatever traces the program:
+An entry counts the drops of one cause, level and logger. `take_drops` hands over the entries since the last report as a
+`PendingGap`, which waits here until a commit has written it. The queue's mutex covers everything but two steps, which
+any thread takes without it. Each is one operation in C, so no tracer and no other thread comes in between:
 
-- `contended.append`: a record was dropped because its thread could not get the mutex.
-- Taking one from the `ticks` of a `Tally`: a record was refused for the same reason as others of its level and logger
-  before. A tally is never thrown away, so one that is ticked late is counted late, and not lost.
+- `contended.append`: a caller could not get the mutex, and drops its record.
+- `True in tally.ticks`: a record is refused for the same reason as earlier ones of its level and logger. A tally stays
+  for ever, so a late tick counts late, and is not lost.
 
 Signal handlers may raise at every call. So a drop that takes several steps waits in `waiting`, where it counts already,
 and moves into its entry in one line.
 
-Logger names can be made up without end, so the ledger tells MAX_KEYS keys apart and counts the rest under
+A program can make up logger names without end, so the ledger tells MAX_KEYS keys apart and counts the rest under
 OTHER_LOGGERS.
 """
 
@@ -44,10 +44,7 @@ Drop: TypeAlias = tuple[str, int, float, str]
 
 
 class PendingGap:
-    """
-    Drops that were reported together. They happened after the row at `position`, counted from the first one ever
-    queued.
-    """
+    """Drops of one report. They happened after the row at `position`, counted from the first one ever queued."""
 
     __slots__ = ("dropped_total", "drops", "position", "warning")
 
@@ -59,7 +56,7 @@ class PendingGap:
 
     @property
     def count(self) -> int:
-        """Number of records dropped here."""
+        """How many records were dropped here."""
         return sum(entry[COUNT] for entry in self.drops.values())
 
     def add(self, later: "PendingGap") -> None:
@@ -85,20 +82,20 @@ class Tally:
 
     @property
     def total(self) -> int:
-        """Number of refusals counted here, ever."""
+        """How many refusals there were."""
         return sys.maxsize - length_hint(self.ticks)
 
 
 class Books:
-    """The drops of one queue. All of it but `contended` and the tallies' ticks is used under the queue's mutex."""
+    """The drops of one queue. All but `contended` and the tallies' ticks is used under the queue's mutex."""
 
     def __init__(self) -> None:
         self.contended: deque[Drop] = deque()
         self.gaps: list[PendingGap] = []  # reported, not yet in the database
         self.gaps_in_commit = 0
-        self._entered = 0  # drops that came from `waiting` and are in an entry
+        self._entered = 0  # drops that have come from `waiting` into an entry
         self.waiting: list[Drop] = []
-        self._next = 0  # of `waiting`
+        self._next = 0  # in `waiting`
         self._drops: dict[Key, Entry] = {}  # not yet reported
         self._position = 0
         self._reported: dict[Key, int] = {}
@@ -126,11 +123,13 @@ class Books:
         self._enter(position)
 
     def _enter(self, position: int) -> None:
-        while self._next < len(self.waiting):
+        while True:
             waiting, index, drops = self.waiting, self._next, self._drops
+            if not waiting[index : index + 1]:  # no call, in which a nested one could add or enter drops
+                break
             cause, levelno, created, logger = waiting[index]
             entry = self._entry(cause, levelno, created, logger, position)
-            # A nested call may have entered this one, or handed the entry over. No call from here on.
+            # A nested call may have entered this drop, or handed the entry over. From here on there is no call.
             if self._next == index and self.waiting is waiting and self._drops is drops:
                 entry[COUNT], self._entered, self._next = entry[COUNT] + 1, self._entered + 1, index + 1
                 entry[UNTIL] = created
@@ -147,7 +146,7 @@ class Books:
         return entry
 
     def tally(self, cause: str, levelno: int, created: float, logger: str) -> Tally | None:
-        """Return what counts the next refusals of this kind without the mutex; None when there are too many kinds."""
+        """Return the tally that counts the next refusals of this kind; None when there are too many kinds."""
         key = (cause, levelno, logger)
         tally = self._tallies.get(key)
         if tally is None and len(self._tallies) < MAX_KEYS and len(logger) <= NAME_LENGTH:
@@ -155,7 +154,7 @@ class Books:
         return tally
 
     def collect(self, position: int) -> None:
-        """Take what was counted without the mutex into the entries."""
+        """Move into the entries what was counted without the mutex."""
         self.waiting.extend(starmap(self.contended.popleft, repeat((), len(self.contended))))
         self._enter(position)
         for tally in list(self._tallies.values()):
@@ -165,7 +164,7 @@ class Books:
                 drops = self._drops
                 entry = self._entry(cause, levelno, tally.until, logger, position)
                 if self._drops is drops:
-                    # Written as a difference: it stays true if a nested call has counted more meanwhile.
+                    # A difference, which stays true if a nested call has counted more meanwhile.
                     entry[COUNT], tally.counted = entry[COUNT] + total - tally.counted, total
                     entry[UNTIL] = tally.until
 
@@ -197,18 +196,18 @@ class Books:
             self.gaps.append(gap)
 
     def begin_commit(self, end: int | None) -> list[PendingGap]:
-        """Return the gaps up to position `end`, or all of them; a later gap no longer changes these."""
+        """Return the gaps up to position `end`, or all of them; later drops no longer change these."""
         self.gaps_in_commit = sum(1 for gap in self.gaps if end is None or gap.position <= end)
         return self.gaps[: self.gaps_in_commit]
 
     def end_commit(self) -> None:
-        """Let go of the gaps that were written."""
+        """Let the written gaps go."""
         del self.gaps[: self.gaps_in_commit]
         self.gaps_in_commit = 0
 
 
 def bounded(books: dict[Key, Any], key: Key) -> Key:
-    """Return the key to count under: when there are too many, one without the name, and by the level's class."""
+    """Return the key to count under: when there are too many, one with no name, and the level rounded to tens."""
     if key in books or len(books) < MAX_KEYS:
         return key
     cause, levelno, _ = key

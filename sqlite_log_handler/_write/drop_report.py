@@ -1,19 +1,19 @@
 """
-The warning about drops: written for the database at each tick, and sent to the program's other handlers.
+The warning about drops: one goes into the database at each tick, and one to the program's other handlers.
 
 Theory of operation
 ===================
 
-Other handlers are foreign code: a paused terminal or a dead log host can hold its caller for ever. So the
-thread that commits never calls them. `make` leaves the warning for a thread of its own, the reporter, which is started
-when there is one to send, and ends when there is none. While a handler holds the reporter, later drops are added to
-the one warning that waits. So the deltas of all warnings still add up to `dropped_total`.
+Other handlers are foreign code: a paused terminal or a dead log host can hold its caller for ever. So the thread that
+commits never calls them. `make` leaves the warning to another thread, the reporter, which starts when there is one to
+send, and ends when there is none. While a handler holds the reporter, `make` adds later drops to the one warning that
+waits. So the deltas of all warnings still add up to `dropped_total`.
 
-A thread that blocks in a write holds the lock of the handler and that of the stream, and the interpreter needs both to
-end. So the reporter waits outside of them until each stream takes more, as far as the system can tell. A handler that
-blocks all the same, as one of a socket may, is left behind at exit: `let_exit` gives it a new lock.
+A thread that blocks in a write holds the locks of the handler and of the stream, and the interpreter needs both to end.
+So the reporter waits outside of them until each stream takes more, as far as the system can tell. A handler may block
+all the same, as one of a socket does. Then `let_exit` gives it a new lock at exit.
 
-`_waiting`, `_sending` and `_reporting` belong to the queue's mutex. No foreign code runs under it.
+The queue's mutex covers `_waiting`, `_sending` and `_reporting`. No foreign code runs under it.
 """
 
 import logging
@@ -30,7 +30,7 @@ from sqlite_log_handler._write.operator import Operator, takes_more
 from sqlite_log_handler._write.outage import Outage
 from sqlite_log_handler._write.queue import RecordQueue
 
-# Seconds between two looks at whether a stream is still there.
+# Seconds between two looks at which streams there are.
 _STREAM_WAIT = 1.0
 
 # Attribute of an own warning: the id of the queue whose drops it reports. The underscore keeps it out of databases.
@@ -42,8 +42,8 @@ class DropReport:
     Report the drops of `queue`.
 
     Args:
-        queue: Its mutex guards what this has to send.
-        outage: What a warning says about commits.
+        queue: Its mutex covers what waits to be sent.
+        outage: Tells how commits fare, for the warning.
         operator: Hears of warnings that could not be sent.
     """
 
@@ -51,9 +51,9 @@ class DropReport:
         self._queue = queue
         self._outage = outage
         self._operator = operator
-        # Not looked up when it is used: that takes logging's lock, which `dictConfig` holds while it closes handlers.
+        # Looked up now, because that takes logging's lock, which `dictConfig` holds while it closes handlers.
         self._logger = logging.getLogger(OWN_LOGGER)
-        self._dropping_since: float | None = None  # every tick since then had drops
+        self._dropping_since: float | None = None  # with drops at every tick
         self._waiting: PendingGap | None = None
         self._sending: PendingGap | None = None
         self._reporting = False
@@ -63,7 +63,7 @@ class DropReport:
     def make(self, now: float) -> bool:
         """Warn of the drops since the last call; return whether there were any."""
         queue = self._queue
-        gap = queue.take_drops() if queue.unreported else None
+        gap = queue.take_drops()
         if gap is None:
             self._dropping_since = None
             return False
@@ -82,17 +82,14 @@ class DropReport:
                 return True
             self._reporting = True
         try:
-            self._start_reporter()
+            self._reporter = threading.Thread(target=self._report, name="sqlite_log_handler reporter", daemon=True)
+            self._reporter.start()
         except BaseException as error:
             self._reporting = False
             # The interpreter is shutting down, or there is no room for one more thread.
             if not isinstance(error, RuntimeError):
                 raise
         return True
-
-    def _start_reporter(self) -> None:
-        self._reporter = threading.Thread(target=self._report, name="sqlite_log_handler reporter", daemon=True)
-        self._reporter.start()
 
     def wait(self, timeout: float) -> None:
         """Wait until the warnings are sent, and tell the operator if they cannot be."""
@@ -105,7 +102,7 @@ class DropReport:
         with self._queue.mutex:
             gaps = [gap for gap in (self._sending, self._waiting) if gap is not None]
             if not gaps or gaps[-1].dropped_total == self._said or not self._is_wanted():
-                return  # all are sent, or the last `close` has said it
+                return  # all are sent, or the last `close` has said so
             self._said = gaps[-1].dropped_total
             count = sum(gap.count for gap in gaps)
             why = "another handler does not return" if self._reporting else "no thread can be started"
@@ -144,9 +141,7 @@ class DropReport:
                 yield getattr(handler, "stream", None)
 
     def let_exit(self) -> None:
-        """
-        Give a new lock to each handler whose lock the reporter holds: `logging.shutdown` would wait for it for ever.
-        """
+        """Give a new lock to each handler whose lock the reporter holds: `logging.shutdown` would wait for it."""
         if self._sending is None:
             return
         for handler in self._handlers():
@@ -157,7 +152,7 @@ class DropReport:
                     handler.createLock()
 
     def _is_wanted(self) -> bool:
-        # As `isEnabledFor`, which may take logging's lock.
+        # As `isEnabledFor` decides, which may take logging's lock.
         logger = self._logger
         if logger.manager.disable >= logging.WARNING or logger.getEffectiveLevel() > logging.WARNING:
             return False
@@ -165,8 +160,7 @@ class DropReport:
 
     def _send(self, gap: PendingGap) -> None:
         logger = self._logger
-        # By default `dictConfig` disables every logger that it does not name. This one is silenced by its level, not
-        # by accident.
+        # By default `dictConfig` disables every logger that it does not name. A program silences this one by its level.
         logger.disabled = False
         if self._is_wanted():
             record = logger.makeRecord(
@@ -175,8 +169,7 @@ class DropReport:
             logger.handle(record)
 
     def _plain_record(self, gap: PendingGap) -> logging.LogRecord:
-        # Made without the program's record factory, and kept from other handlers, because these put attributes into the
-        # records they get.
+        # The program's record factory does not make it, and no other handler gets it: they add attributes.
         record = logging.LogRecord(OWN_LOGGER, logging.WARNING, __file__, 0, gap.warning, (), None, "report")
         vars(record).update(self._extra(gap))
         return record
@@ -212,7 +205,7 @@ class DropReport:
 
 
 def _most_from(spent: dict[str, int], others: dict[str, int]) -> Iterator[str]:
-    """Name the loggers that lost most: first those that had spent their share, then the others."""
+    """Name the loggers that lost most: those that had spent their share, then the others."""
     if spent:
         yield f"most from {loudest(spent, 3)}: more than {'its' if len(spent) == 1 else 'their'} share"
     if others:

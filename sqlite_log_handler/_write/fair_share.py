@@ -1,17 +1,17 @@
 """
 How much of a queue under pressure each logger holds.
 
-From the moment that the pressure begins, each logger may hold as many rows as there is room left, and as many bytes.
-These are the dynamic thresholds of Choudhury and Hahne (1998), with alpha = 1, by which switches share one buffer: a
-flood takes half of what is free and stops, and a newcomer finds the other half. docs/design.md has the promise and its
-proof. No clock and no rate are needed, and the queue is never searched: there is a number per logger, counted up when a
-row comes, and down when it leaves.
+While the queue is under pressure, each logger may hold as many rows as there is room left, and as many bytes. These are
+the dynamic thresholds of Choudhury and Hahne (1998), with alpha = 1, by which switches share one buffer: a flood takes
+half of the free room and stops, and a newcomer finds the other half. docs/design.md has the promise and its proof. This
+needs no clock, no rate and no search in the queue, but a number per logger, which goes up when a row comes, and down
+when it leaves.
 
-Rows at or above `reserve_level` are counted apart from the others, because they have the reserve besides: a logger that
+Rows at or above `reserve_level` count apart from the others, because they have the reserve besides: a logger that
 floods at INFO keeps its share for errors.
 
-MAX_KEYS numbers are kept at most. Loggers beyond that hold one share together, and as long as they hold anything, a
-logger that has no number of its own stays with them. So a row is always taken from the number that it was added to.
+There are MAX_KEYS numbers at most. Loggers beyond that hold one share together, and while they hold anything, a logger
+without a number of its own stays with them. So a row leaves the number to which it came.
 """
 
 from typing import TypeAlias
@@ -24,13 +24,11 @@ Holder: TypeAlias = tuple[str, bool]
 
 
 class Shares:
-    """What is held, as [rows, size]. Used under the queue's mutex; `begin` starts from nothing."""
+    """
+    What each logger holds, as [rows, size], of the rows that came since this was made. Used under the queue's mutex.
+    """
 
     def __init__(self) -> None:
-        self.begin()
-
-    def begin(self) -> None:
-        """Forget all: what is queued already is nobody's."""
         self._held: dict[Holder, list[int]] = {}
 
     def _holder(self, logger: str, *, reserved: bool) -> Holder:

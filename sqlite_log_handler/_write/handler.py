@@ -1,15 +1,15 @@
 """
-`SQLiteHandler`: the options, and the few steps from a LogRecord to the queue.
+`SQLiteHandler`: its options, and the few steps from a LogRecord to the queue.
 
-What runs where, and why nothing here can block or raise, stands in `_write.queue` and `_write.listener`.
+`_write.queue` and `_write.listener` say which thread does what, and why nothing here can block or raise.
 
-`emit` takes no lock but the queue's. `handle` is overridden because the one it inherits takes the handler's lock, which
-`logging.shutdown` holds while it flushes and closes.
+`emit` takes no lock but the queue's. `handle` is overridden because `logging.Handler.handle` takes the handler's lock,
+which `logging.shutdown` holds while it flushes and closes.
 
-The queue is closed as long as there is no thread to commit what comes: before the first record, after `close`, and in
-a forked child. Then `admits` refuses everything, so the common path needs no check; the refused record finds the queue
-closed and starts the listener. A handler that was closed comes back to life in this way, as a `FileHandler` in append
-mode does. When no thread can be started any more, because the interpreter exits, the record is committed by its caller.
+While no thread commits, the queue is closed: before the first record, after `close`, and in a forked child. Then
+`admits` refuses everything, so the common path needs no check. The refused record finds the queue closed and starts the
+listener. So a closed handler comes back to life, as a `FileHandler` in append mode does. While the interpreter exits no
+thread can be started, and the caller commits its record itself.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._write import options, process
 from sqlite_log_handler._write import row as _row
+from sqlite_log_handler._write.committer import Committer
 from sqlite_log_handler._write.drop_report import MARK
 from sqlite_log_handler._write.listener import RecordListener
 from sqlite_log_handler._write.operator import Operator
@@ -30,7 +31,7 @@ from sqlite_log_handler._write.retention.limits import limits
 from sqlite_log_handler._write.row import NewProcess, PackedRow, make_row, marker_row
 from sqlite_log_handler._write.writer import Writer
 
-# How long a record logged after the exit has begun waits for another thread's commit.
+# Seconds that a record waits for another thread's commit when the interpreter exits.
 _EXIT_COMMIT_TIMEOUT = 1.0
 
 
@@ -47,13 +48,13 @@ class Stats(NamedTuple):
     Attributes:
         seen: Records that reached the handler.
         written: Records committed to the database.
-        dropped_total: Records dropped, for whatever cause.
+        dropped_total: Records dropped, for any cause.
         queued: Records waiting for their commit.
         queued_bytes: Memory that they take, estimated, in bytes.
         peak_queued: The most that ever waited.
         dropped_by_cause: `dropped_total` by cause, see the reference.
         dropped_by_level: `dropped_total` by level name.
-        dropped_by_logger: `dropped_total` by logger name; after 1,000 of them by "(other)".
+        dropped_by_logger: `dropped_total` by logger name; after the first 1,000 under "(other)".
         truncated: Records cut to `max_record_bytes`.
         malformed: Records with a marker in place of something that could not be kept.
         oldest_queued_age: Seconds that the oldest queued record has waited, None when none waits.
@@ -87,29 +88,29 @@ class SQLiteHandler(logging.Handler):
         >>> handler.flush()
         True
 
-    Records wait in a bounded queue for a thread that commits them in batches. What does not fit is dropped, and every
-    drop is counted: in `dropped_total`, in one warning per flush tick by the logger "sqlite_log_handler", and in the
+    Records wait in a bounded queue for a thread that commits them in batches. The handler drops what does not fit, and
+    counts each drop: in `dropped_total`, in one warning per flush tick by the logger "sqlite_log_handler", and in the
     database.
 
     Args:
         filename: Path of the database; made absolute now, because daemons change their folder. Its folder must exist.
-            A symbolic link stands for the file to which it leads, and is followed when it is switched.
+            A symbolic link stands for the file to which it leads, and the handler follows it when it is switched.
         level: As for any handler.
         capacity: Records queued at most, 1 or more.
         capacity_bytes: Bytes queued at most, by the estimated size of the rows in memory; 65,536 or more.
-        max_record_bytes: Message, traceback, stack and attributes of a record take this many bytes together at most;
-            what is longer is cut, marked and counted. 1,024 or more; a sixteenth of `capacity_bytes` if that is less.
+        max_record_bytes: Bytes that message, traceback, stack and attributes of a record take together at most; the
+            handler cuts, marks and counts longer ones. 1,024 or more; a sixteenth of `capacity_bytes` if that is less.
         reserve: Share of both capacities that is kept for `reserve_level` and above, from 0 to below 1.
         reserve_level: Level number or name.
-        fair_share: Fill of the queue, from 0 to 1, from which a logger may hold no more of it than is left, so that a
-            flood by one logger costs the others nothing. 1 turns it off.
+        fair_share: Fill of the queue, from 0 to 1, from which on a logger may hold no more of it than is left, so that
+            a flood by one logger costs the others nothing. 1 turns it off.
         batch_size: Records per transaction at most, 1 or more.
         flush_interval: Seconds until a queued record is committed, from 0.001 to 3,600; also the flush tick.
-        flush_level: A record at or above it is committed at once, without its caller waiting for that.
+        flush_level: A record at or above it is committed at once; its caller does not wait for that.
         close_timeout: Seconds that `flush` and `close` may take each, from 0 to 3,600.
-        max_age: Records that are older are deleted: seconds, or a text like "7d", "12h", "30m"; 1 second or more. None,
-            the default of all three, keeps everything.
-        max_rows: Records kept at most, 1 or more; of more the oldest are deleted.
+        max_age: Older records are deleted: seconds, or a text like "7d", "12h", "30m"; 1 second or more. None, the
+            default of all three, keeps everything.
+        max_rows: Records kept at most, 1 or more; the oldest are deleted.
         max_bytes: Bytes that the file and its WAL take together at most: a number, or a text like "500MB", "2GB",
             "64MiB"; 1,048,576 or more. The oldest records are deleted; when that does not help, new ones are dropped.
         archive: A folder, which must exist. Records are written to a compressed file in it, and that is read back,
@@ -122,11 +123,11 @@ class SQLiteHandler(logging.Handler):
     Raises:
         TypeError, ValueError: An option is of the wrong kind, or out of range.
         FileNotFoundError, IsADirectoryError: `filename` leads nowhere, or to a directory; or `archive` leads nowhere.
-        ForeignFileError, NewerSchemaError: The file is not a log of this package, or too new. It was left as it is.
+        ForeignFileError, NewerSchemaError: The file is not a log of this package, or too new. It is left alone.
     """
 
-    # Post-mortem of an unbounded channel that grew to 26 GB: 100,000 entries, 100 ms or 10,000 entries a transaction.
-    # 64 MiB: 100,000 rows of the size that log lines have (320 bytes of memory) are half of that.
+    # 100,000 records, 100 ms, and 10,000 records a transaction: from the post-mortem of a channel that grew to 26 GB.
+    # 64 MiB: 100,000 usual log lines (320 bytes of memory each) take half of that.
     # 64 KiB a record: what journald takes per field before it compresses, and twice what syslog receivers take.
     # 5 seconds to close: below the 10 that docker and systemd give before SIGKILL.
     def __init__(
@@ -187,7 +188,7 @@ class SQLiteHandler(logging.Handler):
         )
         writer.file.open_first()
 
-        # From here on nothing can fail: a handler that is half made would stay in logging's list.
+        # From here on nothing can fail: a half-made handler would stay in logging's list.
         super().__init__(levelno)
         self.filename = path
         self.queue = queue
@@ -196,17 +197,12 @@ class SQLiteHandler(logging.Handler):
         self.max_record_bytes = min(max_record_bytes, capacity_bytes // 16)
         if keep.max_bytes is not None:
             self.max_record_bytes = min(self.max_record_bytes, keep.record_bytes)
-        self.listener = RecordListener(
-            queue,
-            writer,
-            operator,
-            retains=bool(keep),
-            commit_bytes=keep.commit_bytes,
-            flush_interval=flush_interval,
-            close_timeout=close_timeout,
+        committer = Committer(
+            queue, writer, operator, limits=keep, flush_interval=flush_interval, close_timeout=close_timeout
         )
+        self.listener = RecordListener(committer)
         operator.say_waiting()
-        # The thread holds the listener, not the handler, so a handler that nobody has any more can go.
+        # The thread holds the listener, not the handler, so a handler that the program has dropped can go.
         weakref.finalize(self, process.retire, self.listener).atexit = False
 
     # Logging ----------------------------------------------------------------------------------------------------------
@@ -216,7 +212,7 @@ class SQLiteHandler(logging.Handler):
         if self.filters:
             try:
                 passed: Any = self.filter(record)
-            except Exception as error:  # noqa: BLE001 - a filter may be there to keep a secret out: keep the content out
+            except Exception as error:  # noqa: BLE001 - a filter may be there to keep a secret out: so keep no content
                 self._put(record, marker_row(record, error))
                 return True
             if not passed:
@@ -230,19 +226,19 @@ class SQLiteHandler(logging.Handler):
         """
         Queue `record` as a row, or count it as dropped.
 
-        Never waits for the disk, and raises no Exception. KeyboardInterrupt and SystemExit come through, because they
-        are the program's; the record is kept with a marker.
+        Never waits for the disk, and raises no Exception. KeyboardInterrupt and SystemExit are the program's and come
+        through; the record is kept with a marker.
         """
         queue = self.queue
         row = None
         try:
             if record.name == OWN_LOGGER and vars(record).get(MARK) == id(queue):
-                # The report of our own drops reaches the database on its own way. Here it could become the next drop.
+                # The report of our drops goes into the database by itself. Here it could become the next drop.
                 return
             admits = queue.admits
             if admits is not None and record.levelno < admits:
                 if record.process != _row.process_id:
-                    process.begin_anew()  # which a record of another process finds done
+                    process.begin_anew()  # does nothing if only the record is of another process
                 if queue.refuse(record.levelno, record.created, record.name):
                     return
             row = make_row(record, self.formatter, self.max_record_bytes)
@@ -259,7 +255,7 @@ class SQLiteHandler(logging.Handler):
             raise
 
     def _put(self, record: logging.LogRecord, row: Any) -> None:
-        """Queue a row that is not queued yet, and start the listener if there is none."""
+        """Queue a row, and start the listener if there is none."""
         try:
             self._put_and_start(row)
         except BaseException as error:  # a signal handler's
@@ -278,7 +274,7 @@ class SQLiteHandler(logging.Handler):
                 return
 
     def _start(self) -> bool:
-        """Start the listener, and say whether it could be."""
+        """Start the listener, if that is possible; return whether it was."""
         process.at_exit.register_in_child()
         if process.at_exit.begun:
             return False
@@ -289,22 +285,22 @@ class SQLiteHandler(logging.Handler):
         return True
 
     def _put_without_listener(self, row: PackedRow) -> None:
-        """Queue a row though no thread can be started; at exit there will be none, so commit it here."""
+        """Queue a row though no thread can be started, and commit it here at exit, when no thread will come."""
         queue = self.queue
         queue.open()
         queue.put_nowait(row)
         queue.close()
         if process.at_exit.begun:
-            self.listener.commit(_EXIT_COMMIT_TIMEOUT)
+            self.listener.committer.commit(_EXIT_COMMIT_TIMEOUT)
 
     def _put_anyway(self, record: logging.LogRecord, row: PackedRow | None, error: BaseException) -> None:
         """
         Queue a record after an exception, or count it.
 
         Args:
-            record: What is to be logged.
-            row: The row that was made of it, if it came so far. It may be queued already.
-            error: Raised by the record's own code, or by a signal handler.
+            record: The record to be logged.
+            row: Its row, if there is one yet. It may be queued already.
+            error: What the record's own code raised, or a signal handler.
         """
         queue = self.queue
         try:
@@ -326,7 +322,7 @@ class SQLiteHandler(logging.Handler):
                 self.handleError(record)
 
     def _row_of(self, record: logging.LogRecord, error: BaseException) -> PackedRow:
-        # A BaseException may be of the record's own code, which is not asked again.
+        # The record's own code may have raised a BaseException, and is not asked again.
         if isinstance(error, Exception) and issubclass(type(record), logging.LogRecord):
             return make_row(record, self.formatter, self.max_record_bytes)
         return marker_row(record, error)
@@ -339,8 +335,8 @@ class SQLiteHandler(logging.Handler):
             timeout: Seconds to try; by default `close_timeout`.
 
         Returns:
-            Whether nothing of it is queued any more. Then all was written, except what `max_bytes` had no room for,
-            which is dropped and counted (`disk_budget`).
+            Whether nothing of that is queued any more. Then all is written, but what `max_bytes` had no room for:
+            that is dropped and counted (`disk_budget`).
         """
         process.begin_anew()
         return self.listener.flush(timeout)
@@ -349,9 +345,8 @@ class SQLiteHandler(logging.Handler):
         """
         Write what is queued, end the thread, send the last drop warning and close the file, within `close_timeout`.
 
-        What cannot be written by then is dropped and counted (`close_timeout`), and stderr gets a line. Raises nothing:
-        `logging.shutdown` would skip the handlers that come after this one. A record that comes later starts it all
-        again.
+        It drops and counts what it cannot write by then (`close_timeout`), and says so on stderr. Raises nothing:
+        `logging.shutdown` would skip the handlers after this one. A later record starts the handler again.
         """
         try:
             process.begin_anew()
@@ -363,31 +358,29 @@ class SQLiteHandler(logging.Handler):
 
     @property
     def dropped_total(self) -> int:
-        """Records dropped until now, for whatever cause."""
+        """Records dropped until now, for any cause."""
         return self.queue.dropped_total
 
     def stats(self) -> Stats:
         """Return one consistent snapshot of the books; see `Stats`."""
         process.begin_anew()
-        created = self.queue.oldest_created
         books = self.queue.books()
+        created = books.pop("oldest_created")
         by_cause: dict[str, int] = {}
         by_level: dict[str, int] = {}
         by_logger: dict[str, int] = {}
-        outage = self.listener.outage
+        committer = self.listener.committer
         for (cause, levelno, logger), count in books.pop("drops").items():
-            level = logging.getLevelName(levelno)
-            by_cause[cause] = by_cause.get(cause, 0) + count
-            by_level[level] = by_level.get(level, 0) + count
-            by_logger[logger] = by_logger.get(logger, 0) + count
+            for counts, key in (by_cause, cause), (by_level, logging.getLevelName(levelno)), (by_logger, logger):
+                counts[key] = counts.get(key, 0) + count
         return Stats(
             **books,
             dropped_by_cause=by_cause,
             dropped_by_level=by_level,
             dropped_by_logger=by_logger,
             oldest_queued_age=None if created is None else max(0.0, time.time() - created),
-            last_commit_age=outage.last_commit_age(self.listener.now()),
-            last_error=outage.last_error,
+            last_commit_age=committer.outage.last_commit_age(committer.now()),
+            last_error=committer.outage.last_error,
         )
 
     def __repr__(self) -> str:

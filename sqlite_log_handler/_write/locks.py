@@ -1,19 +1,10 @@
 """
-Taking a lock so that no signal handler can tear the step.
+Taking a lock so that no signal handler can tear the step, and the lock of those who commit.
 
-A signal handler may raise: Ctrl-C, a time limit. In
-
-    lock.acquire()
-    try: ...
-    finally: lock.release()
-
-CPython runs signal handlers when the call has returned. What one raises there comes before the `try`, and the lock
-stays taken for ever. `held = lock.acquire()` inside the `try` is no better: the lock is taken, and `held` does not say
-so yet.
-A `with` has no time limit, and a raw lock that was not acquired would be released by its end all the same.
-
-CPython runs signal handlers after calls and at jumps back, but not while it unpacks an iterator, nor between that and
-the store. So the call is made by a `map`, in C, when its result is unpacked:
+A signal handler may raise: Ctrl-C, a time limit. CPython runs it after calls and at jumps back. After a
+`lock.acquire()` that comes before the `try`, or before the store of its result, the lock would stay taken for ever. A
+`with` has no time limit. CPython runs none while it unpacks an iterator, nor between that and the store. So a `map`, in
+C, makes the call when its result is unpacked:
 
     held = False
     try:
@@ -23,31 +14,127 @@ the store. So the call is made by a `map`, in C, when its result is unpacked:
         if held:
             lock.release()
 
-Either the lock is taken and `held` says so, or neither. In the `finally` there is no call before `release`.
-
-The one thing that can come in between is a trace function that asks for every opcode (`frame.f_trace_opcodes`), and
-that raises.
+Either the lock is taken and `held` says so, or neither, and in the `finally` there is no call before `release`. Only a
+trace function that asks for every opcode (`frame.f_trace_opcodes`) can raise in between.
 """
 
+import _thread
+import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import repeat
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias, TypeVar
 
-if TYPE_CHECKING:
-    import _thread
+_T = TypeVar("_T")
 
 Lock: TypeAlias = "threading.Lock | _thread.RLock"
 
 _BLOCKING = repeat(True)  # noqa: FBT003 - a map passes no keywords
+
+# For a thread whose id is not known; no thread has this one.
+_UNKNOWN = 0
 
 
 def acquire(lock: Lock, timeout: float = -1) -> Iterator[bool]:
     """
     Return an iterator that takes `lock` when it is unpacked, and yields whether it did.
 
-    Args:
-        lock: A lock of the standard library.
-        timeout: Seconds to wait; -1, the default, is without limit, and 0 does not wait.
+    It waits for `timeout` seconds; -1, the default, is without limit, and 0 does not wait.
     """
     return map(lock.acquire, _BLOCKING, (min(timeout, threading.TIMEOUT_MAX),))
+
+
+class CommitLock:
+    """
+    The lock that a thread holds while it uses SQLite, and that a fork holds from its beginning to its end.
+
+    SQLite keeps its POSIX locks in a list of the process. A child inherits the list but not the locks, takes none for
+    its own connection, and loses its WAL when the parent closes the file. In the middle of a commit it inherits the
+    write lock too, and both write at once. So a fork waits for the end of the commit, and closes the file. When that
+    takes too long, or a signal handler forks in a commit of its own thread, the child never opens the file.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._worker: int | None = None  # the thread that works under the lock
+        self._forking: int | None = None  # the thread that holds it over a fork
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether the calling thread works under the lock, as when a signal handler asks in the middle of a commit."""
+        return self._worker == threading.get_ident()
+
+    def do(self, work: Callable[[], _T], timeout: float) -> _T | None:
+        """
+        Do `work` under the lock, and return what it does; None if the lock is `is_mine`, or not free in time.
+
+        It is one frame, and no context manager: what a signal handler raises into the frames of `contextlib` would
+        leave the lock taken for as long as somebody keeps that exception.
+        """
+        if self.is_mine:
+            return None
+        lock, thread, held = self._lock, threading.get_ident(), False
+        try:
+            # There is no call, and so no signal, between taking the lock and saying so, nor between the two at the end.
+            (held,) = acquire(lock, timeout)
+            if not held:
+                return None
+            self._worker = thread
+            return work()
+        finally:
+            if held:
+                self._worker = None
+                lock.release()
+
+    def hold_over_fork(self, timeout: float) -> bool:
+        """Take the lock for a thread that forks, within `timeout` seconds; a thread that has it does not wait."""
+        thread = threading.get_ident()
+        (held,) = acquire(self._lock, 0 if thread in {self._worker, self._forking} else timeout)
+        if held:
+            self._forking = thread
+        return held
+
+    def close_beside_fork(self, close: Callable[[], None], timeout: float) -> None:
+        """
+        Call `close` on a thread of its own, because a frozen disk may hold that for ever.
+
+        When it takes more than `timeout` seconds, that thread lets go of the lock at its end, and the child has no log.
+        """
+        lock, done, waits = self._lock, threading.Lock(), [None]
+
+        def run() -> None:
+            try:
+                close()
+            finally:
+                try:
+                    waits.pop()  # the fork still waits, or has just stopped to
+                except IndexError:
+                    lock.release()
+                else:
+                    done.release()
+
+        done.acquire()
+        try:
+            _thread.start_new_thread(run, ())
+        except RuntimeError:
+            run()
+        (closed,) = acquire(done, timeout)
+        if not closed:
+            with contextlib.suppress(IndexError):  # it was closed in this instant
+                waits.pop()
+                self._forking = None
+
+    def after_fork_in_parent(self) -> None:
+        """Let go of the lock, if this thread holds it over a fork."""
+        if self._forking == threading.get_ident():
+            self._forking = None
+            self._lock.release()
+
+    @property
+    def cut_off(self) -> int | None:
+        """
+        In a child: the thread whose work under the lock the fork cut off. None if there was none, 0 if it is not known.
+        """
+        if not self._lock.locked() or self._forking == threading.get_ident():
+            return None
+        return self._worker or _UNKNOWN

@@ -1,22 +1,22 @@
 """
-The file: opening, following, moving aside and closing it, whatever happens to it meanwhile.
+The file: how to open it, follow it, move it aside and close it, whatever happens to it meanwhile.
 
 Theory of operation
 ===================
 
-`LogFile` owns the connection and the lock beside the file (see `_logfile.write_lock`). `open` is called before each
-commit. It looks at the path by `os.stat`, and opens anew what was moved, replaced or cut since the last commit.
+`LogFile` owns the connection and the lock beside the file (see `_logfile.write_lock`). The writer calls `open` before
+each commit. It looks at the path by `os.stat`, and opens anew what was moved, replaced or cut since the last commit.
 
 Guarantees
 ==========
 
-- The package touches the file, its -wal and its -shm through SQLite and `os.stat` only. Opening and closing one of them
+- The package touches the file, its -wal and its -shm through SQLite and `os.stat` only. To open and close one of them
   would drop SQLite's POSIX locks (https://sqlite.org/howtocorrupt.html, section 2.2). The one exception is the file
-  that `os.open` creates: no process can have that open yet.
-- A foreign file is never written to. A log that is corrupt, or has lost its end, is moved aside, never deleted.
+  that `os.open` creates, because no process has that open yet.
+- The package never writes to a foreign file. It moves a log aside that is corrupt or has lost its end, and never
+  deletes it.
 - A path that is a symbolic link stands for the file to which it led when that was opened. SQLite's -wal and -shm, the
-  lock and the names of files moved aside belong to that file's own path. The next commit follows a link that was
-  switched.
+  lock and the names of files moved aside belong to that file's own path. The next commit follows a switched link.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ import gc
 import os
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -46,17 +47,17 @@ _SMALLEST_PAGE = 512
 # The file, its -wal, its -shm, its -journal and its folder.
 _DESCRIPTORS = 5
 
-# Whether the system tells what this process may do, and not only who started it.
+# Whether the system tells what this process may do, and not only what its real user may.
 _EFFECTIVE = os.access in os.supports_effective_ids
 
-# What may pass while the program runs: somebody has the file locked, and a disk or a table of the system that is full.
+# Faults that may pass while the program runs: a locked file, and a disk or a table of the system that is full.
 _PASSING_CODES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _PASSING_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
 
-# What a connection goes on to say though a new one may not, see `roll_back`.
+# A connection may go on to say these when a new one would not, see `roll_back`.
 _SPENT = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL}
 
-# What SQLite counts among the errors of a disk as well: a file system that has no locks, or no shared memory.
+# SQLite counts these among the errors of a disk: a file system that has no locks, or no shared memory.
 _LASTING_CODES = {
     sqlite3.SQLITE_IOERR_LOCK,
     sqlite3.SQLITE_IOERR_RDLOCK,
@@ -75,7 +76,7 @@ class LogFile:
         busy_timeout: Seconds to wait for the lock beside the file, and then for SQLite's lock. Half a flush tick at
             most, because nothing ends SQLite's wait, not even `Connection.interrupt`.
         limits: They bound the WAL.
-        say: Called with a line for the operator: a file was moved aside, or the journal mode is not WAL.
+        say: Takes a line for the operator: a file was moved aside, or the journal mode is not WAL.
     """
 
     def __init__(self, path: str, *, busy_timeout: float, limits: Limits, say: Callable[[str], None]) -> None:
@@ -92,26 +93,27 @@ class LogFile:
         self.connection: sqlite3.Connection | None = None
         self._files: tuple[object, ...] = ()
         self._wal = False
-        self._looked_at: tuple[int, ...] | None = None  # the log that the last look found: unchanged, it is one still
+        self._looked_at: tuple[int, ...] | None = None  # what the last look found to be a log
 
-    def forget(self, *, lost: bool, interrupted: bool) -> None:
+    def forget(self, cut_off: int | None) -> None:
         """
         Start anew in a forked child.
 
-        A connection that is still open is the parent's: this fork ran none of Python's hooks. Nobody was in a commit,
-        so SQLite's own locks are free, and to close it gives up the parent's POSIX locks in SQLite's list, which this
-        process does not have. The parent's own ones keep SQLite from writing the WAL back or deleting it.
+        A connection that is still open is the parent's: this fork ran none of Python's hooks. No thread was in a
+        commit, so SQLite's own locks are free, and to close it only takes the parent's POSIX locks off SQLite's list.
+        The parent's real ones keep SQLite from writing the WAL back or deleting it.
 
         Args:
-            lost: The parent was writing. SQLite's lists say that this process holds what the parent holds, so the file
-                is never opened here again.
-            interrupted: This very thread was in `write`: it is not to go on with the parent's connection.
+            cut_off: The thread that was writing in the parent, if one was. SQLite's lists say that this process holds
+                what the parent holds, so the file is never opened here again. If it is this very thread, it is not to
+                go on with the parent's connection.
         """
         self._lock.close()
+        lost = cut_off is not None
         if lost:
             forks.lost.update({identity_of(self.path), *self._files[:1]} - {None})
         if self.connection is not None:
-            if interrupted:
+            if cut_off == threading.get_ident():
                 self.connection.set_authorizer(_deny)
             if lost or forks.stuck:
                 forks.keep_open(self.connection)
@@ -143,8 +145,8 @@ class LogFile:
         """
         try:
             refuse_lost(self.path)
-            # Without the lock, because nothing may be made beside a file that is refused.
-            self._refuse_read_only()
+            # Before the lock, because a refused file must get no lock file beside it.
+            _refuse_read_only(self.real)
             self._look()
             with self.hold():
                 self.open()
@@ -177,10 +179,10 @@ class LogFile:
         if self.connection is not None:
             files, size = self._stat(self.path)
             if self._files != files:
-                # Unlinked, renamed or replaced: what we write would go into a file that nobody finds.
+                # Unlinked, renamed or replaced: rows would go into a file that nobody finds.
                 self._leave()
             elif size < _SMALLEST_PAGE:
-                # As logrotate does with `copytruncate`. SQLite goes on with what it has in the WAL and in its cache.
+                # logrotate does so with `copytruncate`. SQLite goes on with its WAL and its cache.
                 self._move_aside("it was cut to nothing while it was open")
             else:
                 return self.connection
@@ -188,7 +190,7 @@ class LogFile:
             # SQLite would write its first page to a device.
             raise OSError(errno.EINVAL, "Not a regular file", self.path)
         self.real = self._lock.follow(self._busy_timeout)
-        self._refuse_read_only()
+        _refuse_read_only(self.real)
         corrupt = self._look()
         if corrupt is not None:
             self._move_aside(corrupt)
@@ -209,11 +211,11 @@ class LogFile:
             return self.open()
         try:
             refuse_lost(self.path)
-        except LostFileError:  # since this call began: a signal handler has forked
+        except LostFileError:  # a signal handler has forked since this call began
             forks.keep_open(connection)
             raise
         self.connection = connection
-        # By its own path: a link may have been switched meanwhile, which the next commit finds out.
+        # By its own path: the next commit finds out whether a link was switched meanwhile.
         self._files, _ = self._stat(self.real)
         return connection
 
@@ -221,10 +223,10 @@ class LogFile:
         """
         Close a file that is not at its path any more, and take its WAL along.
 
-        SQLite keeps the -wal of a file that was moved, and would apply it to whatever has come in its place
-        (https://sqlite.org/howtocorrupt.html, section 1.4). So the rows in it go where they belong, into the file
-        that we still have open; a -wal that cannot be emptied is moved aside. It stays where only a link was switched,
-        because there it is still beside its own file.
+        The -wal of a moved file stays, and SQLite would apply it to the file that comes in its place
+        (https://sqlite.org/howtocorrupt.html, section 1.4). So this writes it back into the file that we still have
+        open, and moves a -wal aside that cannot be emptied. If only a link was switched, the -wal is beside its own
+        file, and stays.
         """
         wal = self.real + "-wal"
         known = self._files[-1] if self._wal and self._files else None
@@ -232,19 +234,10 @@ class LogFile:
             self._write_back()
         self._close()
         is_there = identity_of(self.real) in self._files[:1]
-        if known is not None and not is_there and identity_of(wal) == known and os.stat(wal).st_size:
+        if known is not None and not is_there and identity_of(wal) == known and _is_filled(wal):
             aside = self.real + time.strftime(".left-%Y%m%dT%H%M%SZ-wal", time.gmtime())
             os.replace(wal, aside)
             self._say(f"the file was moved or replaced while a reader held its WAL, which is kept as {aside!r}")
-
-    def _refuse_read_only(self) -> None:
-        """
-        Refuse a file that this process may not write to.
-
-        SQLite would open it read-only and leave a -wal beside it, and no write would succeed.
-        """
-        if _may_only_be_read(self.real):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self.real)
 
     def _look(self) -> sqlite3.DatabaseError | None:
         """
@@ -264,12 +257,12 @@ class LogFile:
         if not stat.st_size or state == self._looked_at:
             return None
         if stat.st_size < _SMALLEST_PAGE:
-            # SQLite takes it for an empty database, and writes over it.
+            # SQLite would take it for an empty database, and write over it.
             message = f"{self.path!r} is not an SQLite database: choose another filename, or move that file away"
             raise ForeignFileError(message)
-        has_wal = self._has_wal()  # before the look, because another process may make a log of it meanwhile
+        has_wal = _is_filled(self.real + "-wal")  # now, because another process may make a log of it meanwhile
         try:
-            # Without its WAL, because SQLite makes a -shm to read that. The first page tells enough.
+            # Without its WAL, because SQLite makes a -shm to read that. The first page says enough.
             with contextlib.closing(connect_read_only(self.real, immutable=True)) as reading:
                 found = is_ours(reading, self.path)
         except ForeignFileError as error:
@@ -279,7 +272,7 @@ class LogFile:
             pass
         else:
             if has_wal and not found:
-                # An empty file becomes a log at one stroke, see `_prepare`. In this WAL are the tables of others.
+                # An empty file becomes a log in one step, see `_prepare`. So this WAL has tables of another program.
                 message = f"{self.path!r} is an SQLite database of another program: choose another filename, or move it"
                 raise ForeignFileError(message)
             self._looked_at = state if found else None
@@ -287,7 +280,7 @@ class LogFile:
         return self._look_under_locks()
 
     def _look_under_locks(self) -> sqlite3.DatabaseError | None:
-        """Look again: it is corrupt, or another process is writing its first pages, or was killed while it did."""
+        """Look again at a file that is corrupt, or whose first pages another process writes, or died writing."""
         with contextlib.closing(connect_read_only(self.real, timeout=self._busy_timeout)) as reading:
             try:
                 is_ours(reading, self.path)
@@ -302,14 +295,9 @@ class LogFile:
                 return error
         return None
 
-    def _has_wal(self) -> bool:
-        with contextlib.suppress(OSError):
-            return os.stat(self.real + "-wal").st_size > 0
-        return False
-
     def _prepare(self, connection: sqlite3.Connection) -> None:
         if not is_ours(connection, self.path):
-            # A process that looks at the file finds in its first page that it is a log, and need not read a WAL.
+            # So that the first page tells other processes that this is a log, without its WAL.
             connection.execute("PRAGMA journal_mode = DELETE").fetchone()
             # Before the first table, and before WAL: afterwards it is ignored (https://sqlite.org/pragma.html).
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
@@ -345,13 +333,13 @@ class LogFile:
             self._lock.close()
 
     def _write_back(self) -> None:
-        """Write the WAL back on this thread: another one may come to close the file, and a disk must not hold it up."""
+        """Write the WAL back on this thread: a slow disk must not hold up another one that closes the file."""
         if self.connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def _has_lost_shm(self) -> bool:
-        """Tell whether another -shm, or none, is beside the file and the -wal that the connection has open."""
+        """Tell whether the file and the -wal are those of the connection, and the -shm is not."""
         if not self._wal or not self._files:
             return False
         *files, shm, wal = self._files
@@ -373,8 +361,8 @@ class LogFile:
         """
         Close a connection whose -shm was removed: it does not know what others have added to the WAL since.
 
-        A connection writes the WAL back and deletes it when it gets an exclusive lock on the file. The first does not
-        get one, because the second is open, and the second does not, because it may only read.
+        A connection writes the WAL back and deletes it when it gets an exclusive lock on the file. The first gets none,
+        because the second is open, and the second gets none, because it may only read.
         """
         try:
             with contextlib.closing(connect_read_only(self.real, timeout=self._busy_timeout)) as reading:
@@ -384,7 +372,7 @@ class LogFile:
             forks.keep_open(connection)
 
     def roll_back(self, error: BaseException) -> None:
-        """End a transaction that failed with `error`, and let go of a connection or a file that is of no more use."""
+        """End a transaction that failed with `error`; close a connection, or move a file aside, of no more use."""
         connection = self.connection
         try:
             if connection is not None and connection.in_transaction:
@@ -393,18 +381,18 @@ class LogFile:
             # A new connection finds the file as the last commit left it.
             self._close()
         if primary_code(error) in _SPENT:
-            # It was opened while the file might only be read, or the program has closed its descriptors, and it stays
-            # so. A new one finds out what holds now.
+            # The file was read-only when it was opened, or the program has closed its descriptors, and it stays so. A
+            # new connection finds out what holds now.
             self._close()
         if _is_corrupt(error):
             if self._files == self._stat(self.path)[0]:
                 self._move_aside(error)
             else:
-                # Another process has moved it aside, and begun the one that is at the path now.
+                # Another process has moved it aside, and begun a new one at the path.
                 self._close()
 
     def _move_aside(self, why: object) -> None:
-        """Keep a corrupt file, which a person may be able to mend, and start anew at the next commit."""
+        """Keep a corrupt file, which a person may mend, and start anew at the next commit."""
         self._close()
         suffix = time.strftime(".corrupt-%Y%m%dT%H%M%SZ", time.gmtime())
         while os.path.exists(self.real + suffix):
@@ -415,20 +403,24 @@ class LogFile:
         self._say(f"corrupt ({why}): moved aside as {self.real + suffix!r}, a new file is begun")
 
     def _stat(self, path: str) -> tuple[tuple[object, ...], int]:
-        """
-        Return what tells whether `path` still leads to the files that the connection has open, and the file's size.
-        """
+        """Return the identity of `path` and of the files beside it that the connection has open, and the size."""
         try:
             found = os.stat(path)
         except OSError:
             return (), 0
         files: list[object] = [(found.st_dev, found.st_ino)]
         if self.real != self.path:
-            # It may have been moved, and the link after it, away from its -wal.
+            # The file may have been moved away from its -wal, and the link made to follow it.
             files.append(identity_of(self.real))
         if self._wal:
             files += (identity_of(self.real + "-shm"), identity_of(self.real + "-wal"))
         return tuple(files), found.st_size
+
+
+def _is_filled(path: str) -> bool:
+    with contextlib.suppress(OSError):
+        return os.stat(path).st_size > 0
+    return False
 
 
 def _is_corrupt(error: BaseException) -> bool:
@@ -442,18 +434,18 @@ def _deny(*_: object) -> int:
 
 def _finalize_all() -> None:
     """
-    Finalize the statements of a connection that was closed, whichever thread has prepared them.
+    Finalize the statements of a closed connection, whichever thread has prepared them.
 
-    Without a GIL an object that one thread lets go of stays until the thread that made it comes to it, or until it is
-    collected: the cache of the connection first, and then the statements in it. As long as one is left, SQLite keeps
-    the file open (https://sqlite.org/c3ref/close.html), and a fork would inherit it.
+    While one is left, SQLite keeps the file open (https://sqlite.org/c3ref/close.html), and a fork would inherit it.
+    Without a GIL an object that one thread drops stays until the thread that made it comes to it, or until a
+    collection: first the connection's cache, and then the statements in it.
     """
     for _ in ("the cache", "its statements"):
         gc.collect()
 
 
 def _passes(error: BaseException) -> bool:
-    """Tell whether what keeps the file from being opened may be over soon."""
+    """Tell whether the fault that keeps us from opening the file may pass."""
     code, number = getattr(error, "sqlite_errorcode", 0), getattr(error, "errno", None)
     if primary_code(error) == sqlite3.SQLITE_CANTOPEN:
         return not _has_descriptors()
@@ -461,7 +453,7 @@ def _passes(error: BaseException) -> bool:
 
 
 def _has_descriptors() -> bool:
-    """Tell whether this process may open as many files as SQLite does: of the lack of one it says CANTOPEN only."""
+    """Tell whether this process can open as many files as SQLite needs, which only says CANTOPEN if not."""
     descriptors: list[int] = []
     try:
         while len(descriptors) < _DESCRIPTORS:
@@ -474,16 +466,17 @@ def _has_descriptors() -> bool:
     return True
 
 
-def _may_only_be_read(path: str) -> bool:
-    """Tell whether there is a file that this process may not write to."""
+def _refuse_read_only(path: str) -> None:
+    """Refuse a file that this process may not write to: SQLite would open it read-only and leave a -wal beside it."""
     there = partial(os.path.exists, path)
-    # Asked again, because another process may have moved it aside in between.
-    return there() and not os.access(path, os.W_OK, effective_ids=_EFFECTIVE) and there()
+    # Asked twice, because another process may move it aside in between.
+    if there() and not os.access(path, os.W_OK, effective_ids=_EFFECTIVE) and there():
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
 
 def _create(path: str) -> None:
     """
-    Create an empty file, if there is none, that only its owner can read and write, whatever the umask is.
+    Create an empty file, if there is none, that only its owner can read and write, with any umask.
 
     Logs hold secrets. The -wal and the -shm get its mode.
     """

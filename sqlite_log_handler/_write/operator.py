@@ -16,7 +16,7 @@ class Operator:
     """
     Tell the operator what happens to the log at `path`, one line at a time.
 
-    A line costs the program nothing: writing it never raises, and never waits for a pipe that nobody reads.
+    To write a line never raises, and never waits for a pipe that nobody reads.
     """
 
     def __init__(self, path: str) -> None:
@@ -31,9 +31,10 @@ class Operator:
                 if takes_more(sys.stderr):
                     sys.stderr.write(line + "\n")
 
-    def say_later(self, text: str) -> None:
-        """Keep a line until `say_waiting`: the thread that has it holds the commit lock."""
-        self._waiting.append(text)
+    def say_later(self, text: str | None) -> None:
+        """Keep a line, if there is one, for `say_waiting`: the caller holds the commit lock."""
+        if text is not None:
+            self._waiting.append(text)
 
     def say_waiting(self) -> None:
         """Write the lines that wait."""

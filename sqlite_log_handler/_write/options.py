@@ -1,5 +1,5 @@
 """
-Checks of the handler's options: each error names the option, the value and the range.
+Checks of options: each error names the option, the value and the range.
 """
 
 import logging
@@ -42,7 +42,7 @@ def level(option: str, value: object) -> int:
 
 
 def path(filename: object) -> str:
-    """Return the absolute path of a database; refuse a name that SQLite would not take for a path."""
+    """Return the absolute path of a database; refuse a name that is no path to SQLite, or leads nowhere."""
     if not isinstance(filename, str | os.PathLike):
         message = f"filename={filename!r}: must be a path (str or os.PathLike)"
         raise TypeError(message)

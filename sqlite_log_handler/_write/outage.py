@@ -1,12 +1,12 @@
 """
-How commits fare: when to try again after one that failed, and what the operator is told.
+How commits fare: when to try again after one that failed, and what the operator hears.
 """
 
 # Long enough that a dead disk costs nothing, short enough that the log goes on soon after the disk does.
 BACKOFF_LIMIT = 5.0
 
-# Processes that share a file wait for each other now and then. A failure that lasts a second is an outage, and is said.
-# To wait for a turn is one after five: on a busy machine, seven other processes may have a full batch first.
+# Seconds after which the operator hears of failures: processes that share a file wait for each other now and then. On a
+# busy machine, seven other processes may each have a full batch first.
 OUTAGE_AFTER = 1.0
 TURN_OUTAGE_AFTER = 5.0
 
@@ -17,9 +17,9 @@ class Outage:
 
     Attributes:
         failures: Commits that have failed since the last one that succeeded.
-        next_attempt: When the next one is due.
+        next_attempt: When to try the next one.
         last_commit: When the last one succeeded, None before the first.
-        last_error: What the last one that failed raised, None if none did.
+        last_error: The last error of a commit or of the thread, None if there was none.
     """
 
     def __init__(self, flush_interval: float) -> None:
@@ -33,11 +33,11 @@ class Outage:
         self.last_error: str | None = None
 
     def failed(self, error: BaseException, now: float) -> str | None:
-        """Note a commit that failed; return a line for the operator when that has become an outage."""
+        """Note a commit that failed; return a line for the operator if that begins an outage."""
         self.failures += 1
         self.note(error)
-        # A process that waits for its turn keeps trying. With attempts further and further apart, the one that has
-        # waited longest would be the least likely to get the lock.
+        # A process that waits for its turn keeps trying. With ever longer pauses, the one that has waited longest would
+        # be the least likely to get the lock.
         waits_for_turn = isinstance(error, TimeoutError)
         # Cap the exponent so the power stays a float; the delay is limited anyway.
         backoff = min(self._flush_interval * 2 ** min(self.failures - 1, 30), BACKOFF_LIMIT)
@@ -50,31 +50,20 @@ class Outage:
         return f"cannot write ({self.last_error}): records wait in memory, up to capacity; trying again"
 
     def succeeded(self, now: float, dropped_total: int) -> str | None:
-        """
-        Note a commit that succeeded; return a line for the operator when it ends an outage.
-
-        Args:
-            now: The time.
-            dropped_total: Records dropped until now.
-        """
+        """Note a commit that succeeded; return a line for the operator if it ends an outage."""
         said, dropped = self._said, dropped_total - self._dropped
         self._said, self._dropped = False, dropped_total
         self.failures, self.next_attempt, self.last_commit = 0, 0.0, now
         return f"writing again; {dropped:,} records were dropped since the last commit" if said else None
 
     def note(self, error: BaseException) -> None:
-        """Keep an error that is not of a commit."""
-        self.last_error = _shown(error)
+        """Remember an error. A foreign one may raise when it is shown, and that would end the thread."""
+        name = type(error).__name__
+        try:
+            self.last_error = f"{name}: {error}"
+        except Exception:  # noqa: BLE001 - of its __str__
+            self.last_error = name
 
     def last_commit_age(self, now: float) -> float | None:
         """Return the seconds since the last commit that succeeded."""
         return None if self.last_commit is None else now - self.last_commit
-
-
-def _shown(error: BaseException) -> str:
-    """Describe an error. A foreign one may raise when it is shown, and that would end the thread."""
-    name = type(error).__name__
-    try:
-        return f"{name}: {error}"
-    except Exception:  # noqa: BLE001 - of its __str__
-        return name

@@ -1,12 +1,12 @@
 """
-Plain values: what SQLite and JSON take, made of anything that a program logs.
+Plain values, which SQLite and JSON take, made of anything that a program logs.
 
-A text is an exact `str` that encodes to UTF-8 and has no NUL in it. An attribute is what JSON knows. A value that JSON
-does not know becomes the text that shows it, and one that cannot be shown becomes a marker.
+A text becomes an exact `str` that encodes to UTF-8 and has no NUL in it, and an attribute becomes JSON. Where JSON has
+no such value, its `str` takes its place, and a marker if that raises.
 
-A value costs what is kept of it, in time and in memory. The caller says how many bytes there is room for, and nothing
-here looks at more of a text, a list or a dict than fits. What the program's own code makes, such as the result of a
-`__str__`, is as large as that code makes it.
+A value costs what is kept of it, in time and in memory. The caller says for how many bytes there is room, and nothing
+here looks at more of a text, a list or a dict than fits. Only what the program's own code returns, such as a `__str__`,
+is as large as that code makes it.
 """
 
 import reprlib
@@ -18,17 +18,17 @@ from typing import Any
 TRUNCATED = 1
 MALFORMED = 2
 
-# Longer names are not names. PATH_MAX is 4096, but nobody has a source file there.
+# Nobody uses longer names. PATH_MAX is 4096, but no source file has such a path.
 NAME_LENGTH = 1_000
 
 # SQLite reads 1,000 levels of JSON, parsers of protobuf 100 (https://sqlite.org/json1.html). Each level takes two of
 # Python's frames here, of the 1,000 that a thread has.
 _DEEPEST = 100
 
-# Python writes no integer of more than 4,300 digits unless it is told to, because the time grows with their square.
+# By default Python writes no integer of more than 4,300 digits, because the time grows with their square.
 _INTEGER_BITS = 14_000
 
-# The least room that a value is given: enough for the marker that says what was cut.
+# The least room for a value: enough for the marker that says what was cut.
 _LEAST = 64
 # `"<cut: 1000000000 items>", `, kept for each list and dict until it is complete.
 _MARKER = 32
@@ -46,13 +46,13 @@ _NO_NUMBERS = frozenset(("nan", "inf", "-inf"))
 
 
 def exact(value: object) -> str:
-    """Return `str(value)` as an exact str: an instance of a subclass would take the program's code to the listener."""
+    """Return `str(value)` as an exact str: a subclass would have the listener run the program's code."""
     text = str(value)
     return text if type(text) is str else str.__str__(text)
 
 
 def shown(render: Callable[[Any], str], value: object) -> str:
-    """Return what `render` makes of a value, or a marker if it raises."""
+    """Return `render(value)`, or a marker if it raises."""
     try:
         return exact(render(value))
     except Exception as error:  # noqa: BLE001 - hostile __str__ and __repr__
@@ -64,7 +64,7 @@ def _not_shown(value: object, error: Exception) -> str:
 
 
 def clean(value: object) -> str:
-    """Return a name as SQLite can keep it, at a length that names have."""
+    """Return a name as SQLite can keep it, cut to NAME_LENGTH."""
     return escape(shown(str, value)[:NAME_LENGTH])
 
 
@@ -93,14 +93,14 @@ def utf8_length(text: str) -> int:
 
 
 class _Short(reprlib.Repr):
-    """Show the arguments of a message that cannot be formatted, and no more of each than a name may have."""
+    """Show the arguments of a message that cannot be formatted, and no more than NAME_LENGTH of each."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxstring = self.maxother = NAME_LENGTH
         self.maxtuple = self.maxlist = self.maxdict = 100
 
-    repr_bytes = repr_bytearray = reprlib.Repr.repr_str  # which slices, and shows what is left
+    repr_bytes = repr_bytearray = reprlib.Repr.repr_str  # which slices before it shows
 
 
 short_repr = _Short().repr
@@ -147,7 +147,7 @@ def write_json(attributes: dict[str, Any], room: int) -> tuple[str, int]:
     names = list(islice(attributes, room // _SHORTEST + 1))
     parts, marks = _members(attributes, names, room, fairly=False)
     if marks & TRUNCATED:
-        # First those whose length is known, the short before the long: what they leave goes to the others.
+        # First values of known length, the short before the long: the others get the room that is left.
         by_length = sorted(names, key=lambda name: _length(attributes[name]))
         parts, marks = _members(attributes, by_length, room, fairly=True)
     written = [parts[name] for name in names if name in parts]
@@ -165,7 +165,7 @@ def _length(value: object) -> int:
 def _members(
     attributes: dict[str, Any], names: Sequence[str], room: int, *, fairly: bool
 ) -> tuple[dict[str, str], int]:
-    """Write the attributes called `names`, in that order; each may take what is left, or its fair share of that."""
+    """Write the attributes `names`, in that order; each may take all room that is left, or its fair share of it."""
     json = _Json()
     parts: dict[str, str] = {}
     left = room - _MARKER
@@ -186,9 +186,9 @@ def _members(
 
 class _Json:
     """
-    Writes values as JSON into the `room` that there is.
+    Writes values as JSON into `room` bytes.
 
-    A list or a dict keeps _MARKER bytes of it back until it is complete, and gives no value less than _LEAST.
+    A list or a dict keeps _MARKER of them back until it is complete, and gives no value less than _LEAST.
     """
 
     __slots__ = ("_around", "marks", "room")
@@ -196,7 +196,7 @@ class _Json:
     def __init__(self) -> None:
         self.room = 0
         self.marks = 0
-        self._around: set[int] = set()  # the lists and dicts in which the value stands, by their id
+        self._around: set[int] = set()  # the lists and dicts around the value, by their id
 
     def of(self, value: Any) -> str:  # noqa: PLR0911 - one line for each kind
         """
@@ -221,7 +221,7 @@ class _Json:
             return self._text(_not_shown(value, error))
 
     def _text(self, text: str, hidden: int = 0) -> str:
-        """Write as much of a text as there is room for; `hidden` characters more were not even looked at."""
+        """Write as much of a text as there is room for; it has `hidden` more characters, which nobody looked at."""
         kept = escape(text[: self.room])
         written = json_text(kept)
         size = utf8_length(written)
@@ -238,7 +238,7 @@ class _Json:
         return written
 
     def _digits(self, value: float) -> str:
-        """Write a number; of a subclass as the number that it is, as JSON does."""
+        """Return a number as text; one of a subclass too, as JSON does."""
         if isinstance(value, int):
             if value.bit_length() > _INTEGER_BITS:
                 raise OverflowError
@@ -255,7 +255,7 @@ class _Json:
         return digits
 
     def _within(self, value: Any) -> str:
-        """Write a list or a dict, unless it stands in itself, or too deep."""
+        """Write a list or a dict, unless it is inside itself, or too deep."""
         if id(value) in self._around or len(self._around) == _DEEPEST:
             raise RecursionError
         self._around.add(id(value))

@@ -1,8 +1,8 @@
 """
-The process that logs: its exit, its forks, and how it notices that it was forked behind Python's back.
+The process that logs: its exit, its forks, and how it notices a fork that Python did not make.
 
-A fork by Python runs the hooks at the end of this file. One by C code may not: uWSGI forks its workers so, and so does
-daemon(3). Then the first record that carries the new process id begins anew, see `handler.emit`.
+A fork by Python runs the hooks at the end of this file. One by C code, as uWSGI's or that of daemon(3), may not. Then
+the first record with the new process id begins anew, see `handler.emit`.
 """
 
 import atexit
@@ -17,7 +17,7 @@ from sqlite_log_handler._write import row
 from sqlite_log_handler._write.listener import LOGGING_LOCK, RecordListener, all_listeners
 from sqlite_log_handler._write.locks import acquire
 
-# How long a fork waits: for commits to end, and for the files to be closed.
+# Seconds that a fork waits for commits to end and files to be closed.
 FORK_TIMEOUT = 5.0
 
 
@@ -25,8 +25,8 @@ class _Exit:
     """
     Write what is queued when the interpreter exits.
 
-    `logging.shutdown` closes the handlers in logging's list. A handler that `dictConfig` has taken off that list while
-    it stays attached to a logger is not there, nor is one that came back to life. Here all of them are closed.
+    `logging.shutdown` closes the handlers in logging's list. A handler that `dictConfig` took off the list, and left
+    attached to a logger, is missing there, and so is one that came back to life. This closes all of them.
     """
 
     def __init__(self) -> None:
@@ -43,11 +43,11 @@ class _Exit:
         for listener in all_listeners():
             with contextlib.suppress(Exception):
                 listener.close()
-                listener.drop_report.let_exit()
+                listener.committer.drop_report.let_exit()
 
     def register_in_child(self) -> None:
-        """Be called at the end of a multiprocessing child: up to Python 3.12 it runs no atexit callback."""
-        # A child of multiprocessing has both. Nothing is imported here: a program may be unable to, after a chroot.
+        """Run at the end of a multiprocessing child too, which runs no atexit callback up to Python 3.12."""
+        # Such a child has both. This imports nothing, because after a chroot a program may be unable to.
         process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
         if self._registered_in_child or process is None or util is None:
             return
@@ -62,15 +62,14 @@ at_exit = _Exit()
 atexit.register(at_exit)
 
 
-# One entry for each fork in progress that has logging's lock: a signal handler may raise before one has it.
+# One entry for each fork in progress that holds logging's lock: a signal handler may raise before a fork has it.
 _forks: list[None] = []
 
 
 def _before_fork() -> None:
     if row.is_new_process():
         return  # the fork is over, see `_run_hooks`
-    # First of all what logging takes after us: `dictConfig` holds it while it closes handlers, each of which waits for
-    # its commit lock.
+    # The first lock to take: `dictConfig` holds it while it closes handlers, and each of them waits for a commit lock.
     LOGGING_LOCK.acquire()
     _forks.append(None)
     deadline = time.monotonic() + FORK_TIMEOUT
@@ -80,11 +79,11 @@ def _before_fork() -> None:
 
 def _after_fork_in_parent() -> None:
     """
-    Let go of all that is held, and of nothing the second time: it is registered twice, because a signal handler that
-    waited for the end of the fork may raise before its first line.
+    Release all locks. Registered twice, because a signal handler that waited for the end of the fork may raise before
+    the first line; the second call finds nothing to do.
     """
     for listener in all_listeners():
-        listener.after_fork_in_parent()
+        listener.committer.lock.after_fork_in_parent()
     if _forks:
         _forks.pop()
         LOGGING_LOCK.release()
@@ -93,7 +92,9 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     at_exit.forget()
     _forks.clear()
-    if any(listener.leaves_sqlite_stuck for listener in all_listeners()):
+    cut_off = {listener.committer.lock.cut_off for listener in all_listeners()}
+    if cut_off - {None, threading.get_ident()}:
+        # Another thread, which this process does not have, may have been inside SQLite.
         forks.get_stuck()  # before any file is closed
     for listener in all_listeners():
         listener.after_fork_in_child()
@@ -101,7 +102,7 @@ def _after_fork_in_child() -> None:
 
 
 def retire(listener: RecordListener) -> None:
-    """End a listener whose handler nobody has any more."""
+    """End a listener whose handler the program has dropped."""
     begin_anew()
     listener.retire()
 
@@ -111,12 +112,12 @@ _GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def begin_anew() -> None:
-    """Do what the hook of a child does, if this process is one and no hook has run."""
+    """Do what the hook of a child does, if this process is a child and no hook has run."""
     if not row.is_new_process():
         return
     held = False
     try:
-        # The limit is for a child that was forked in here.
+        # With a limit, for a child that was forked in here.
         (held,) = acquire(_beginning, 1.0)
         if row.is_new_process() and not _run_hooks():  # else another thread was faster
             _after_fork_in_child()
@@ -129,9 +130,9 @@ def _run_hooks() -> bool:
     """
     Have Python do what it does after a fork, and run all hooks; return whether ours has run.
 
-    C code that forks has to do this (https://docs.python.org/3/c-api/sys.html). If a thread of the parent was waiting
-    for the GIL, then without it the first two threads here would wait for that one for ever. It deletes the state of
-    all other threads, so it is for a process that has none. Without a GIL it would wait for those of the parent.
+    C code that forks should do this (https://docs.python.org/3/c-api/sys.html). If it does not, and a thread of the
+    parent waited for the GIL, the first two threads here would wait for that one for ever. Python then deletes the
+    state of all other threads, so this process must have none. Without a GIL, Python would wait for the parent's.
     """
     try:
         import ctypes  # noqa: PLC0415 - only such a child needs it

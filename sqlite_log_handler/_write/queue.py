@@ -5,30 +5,30 @@ Theory of operation
 ===================
 
 A row is a tuple that begins with (levelno, created, source, size, marks), where source begins with the logger's name.
-The queue knows these five and no other.
+The queue reads these five and no other.
 
-Rows go in at the tail (`put_nowait`), are copied from the head for a commit (`begin_commit`), and leave when the commit
-has succeeded (`end_commit`). Until then they count against both bounds, so nothing is in flight and unaccounted.
+Rows go in at the tail (`put_nowait`). A commit copies them from the head (`begin_commit`), and they leave when it has
+succeeded (`end_commit`). Until then they count against both bounds.
 
 `admits` is the lowest level that the queue takes at this moment without asking: ANY, `reserve_level` when only the
-reserve is left, NONE when it is full or closed. A caller reads this one attribute, without the mutex, and asks `refuse`
-below it, so that it formats no message for nothing. It is NONE under pressure too: then each logger has a share of what
-is left (see `_write.fair_share`). The decision itself is made under the mutex.
+reserve is left, NONE when it is full or closed. It is NONE under pressure too, when each logger has a share of what is
+left (see `_write.fair_share`). A caller reads this one attribute, without the mutex, and asks `refuse` about a record
+below it, so that it formats no message for nothing. `refuse` decides, under the mutex.
 
 Nearly all rows change nothing but numbers: they are not the first one, fill no batch, and have room. They go the quick
 way, without the mutex, in two steps: take a permit, append the row. A permit is the right to append one row of up to
-_QUICK_SIZE, and room is kept for it from the moment it is handed out. Each step is one operation in C. So it does no
-harm when profilers, tracers or other threads do anything in between: the row comes later, and has its room. What is
-queued is what the deque holds, and the sizes of the rows are added up later, under the mutex (`_count_rows`).
+_QUICK_SIZE; the queue keeps its room from the moment it hands it out. Each step is one operation in C, so profilers,
+tracers and other threads that run in between do no harm: the row comes later, and has its room. The length of the deque
+says how many rows are queued, and `_count_rows` adds up their sizes later, under the mutex.
 
-In the same way a refusal of a level and a logger that were refused before only ticks a tally (see `_write.books`).
+In the same way a refusal only ticks a tally, if its level and logger were refused before (see `_write.books`).
 
-Permits are handed out under the mutex, PERMITS at a time, and taken back when the room is needed or the queue is empty.
-While there are permits, something is `pending`, so a listener that sleeps is woken by the first row, which has none.
-Without a GIL there are no permits, and everything is done under the mutex.
+The queue hands out PERMITS permits at a time, under the mutex, and takes them back when it needs the room or is empty.
+While there are permits, something is `pending`; the first row, which has none, wakes a listener that sleeps. Without a
+GIL there are no permits, and everything happens under the mutex.
 
-CPython runs signal handlers and collections at calls and at jumps back. What they log, flush or close comes in between,
-RLock or not. So under the mutex each line leaves the numbers true, and a number that a call has made old is not stored.
+CPython runs signal handlers and collections at calls and at jumps back, and they may log, flush or close, RLock or not.
+So under the mutex each line leaves the numbers true, and a number that a call has made old is not stored.
 
 Guarantees
 ==========
@@ -36,14 +36,15 @@ Guarantees
 - At every instant `seen == written + dropped + queued`. `seen` is not counted, it is that sum. `queued` is the length
   of the deque and `dropped` the sum of the ledger, so the books cannot balance when a row is missing.
 - `queued <= capacity`, and the sizes of the queued rows add up to `capacity_bytes` at most.
-- The mutex is held for microseconds: no I/O, no call of foreign code, no logging under it. It is the innermost lock.
+- A thread holds the mutex for microseconds: no I/O, no foreign code, no logging under it. It is the innermost lock.
 - The mutex is an RLock. With the Lock of `queue.Queue`, a signal handler or a `__del__` that logs while its own
-  thread is in `put` waits for ever.
-- No caller waits for the mutex for longer than MUTEX_TIMEOUT: a collection can log from anywhere, so the locks of two
-  handlers can be taken in opposite orders. A caller that gives up counts its record (`contended`).
-- The listener is woken by releasing a raw lock. `Event.set` and `Condition.notify` take locks that are not reentrant.
-- A signal handler that raises out of a trace or profile function, between a permit and its row, costs the queue the
-  room of one row. Its record is not lost. Without a tracer no signal handler runs there.
+  thread is in `put` would wait for ever.
+- No caller waits for the mutex for longer than MUTEX_TIMEOUT: a collection can log from anywhere, so two threads can
+  take the locks of two handlers in opposite orders. A caller that gives up counts its record (`contended`).
+- To wake the listener, a caller releases a raw lock. `Event.set` and `Condition.notify` take locks that are not
+  reentrant.
+- If a signal handler raises out of a trace or profile function, between a permit and its row, the queue loses the room
+  of one row, and no record. Without a tracer no signal handler runs there.
 """
 
 import queue
@@ -59,7 +60,8 @@ from typing import Any, Final, NamedTuple
 from sqlite_log_handler._write.books import Books, PendingGap, Tally
 from sqlite_log_handler._write.fair_share import Shares
 from sqlite_log_handler._write.locks import acquire
-from sqlite_log_handler._write.row import CREATED, LEVELNO, MALFORMED, MARKS, SIZE, SIZE_UNIT, SOURCE, TRUNCATED
+from sqlite_log_handler._write.plain import MALFORMED, TRUNCATED
+from sqlite_log_handler._write.row import CREATED, LEVELNO, MARKS, SIZE, SIZE_UNIT, SOURCE
 
 # For `admits`: every level, and one above all that a levelno can be.
 ANY: Final = None
@@ -71,11 +73,11 @@ MUTEX_TIMEOUT = 1.0
 # A GIL that is off may be turned on by an import; one that is on stays on.
 _GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
-# Largest row allowed on the quick way (4 KiB), in SIZE_UNITs. Each permit reserves this much, so a larger value would
-# close the way sooner.
+# The largest row that goes the quick way (4 KiB), in SIZE_UNITs. Each permit reserves this much, so with a larger value
+# permits would run out sooner.
 _QUICK_SIZE = 64
 
-# Handed out at once. One row in a thousand then takes the mutex, and taking them back takes some 10 microseconds.
+# One row in a thousand takes the mutex, and to take these back takes some 10 microseconds.
 PERMITS = 1_000
 
 # Rows removed per turn of the mutex: a caller that waits for it waits some 20 microseconds.
@@ -102,17 +104,17 @@ class RecordQueue(queue.Queue[Any]):
     """
     A `queue.Queue` that is bounded in rows and in bytes, drops what does not fit, and keeps the books.
 
-    It differs from `queue.Queue` in its two ends: `put_nowait` never raises `queue.Full`, rows are not taken with `get`
-    but with `begin_commit` and `end_commit`, and nobody waits on a condition.
+    It differs from `queue.Queue` in its two ends: `put_nowait` never raises `queue.Full`, `begin_commit` and
+    `end_commit` take the place of `get`, and nobody waits on a condition.
 
     Args:
         capacity: Rows at most.
         capacity_bytes: Bytes at most, by the size of the rows in memory.
         reserve: Share of both that is kept for `reserve_levelno` and above.
         reserve_levelno: See `reserve`.
-        batch_size: The listener is woken when this many rows wait,
+        batch_size: The listener wakes up when this many rows wait,
         flush_levelno: or one at or above this level.
-        fair_share: Fill, from 0 to 1, from which a logger may hold no more than the room that is left; see
+        fair_share: Fill, from 0 to 1, from which on a logger may hold no more than the room that is left; see
             `_write.fair_share`. 1 turns it off.
     """
 
@@ -144,10 +146,7 @@ class RecordQueue(queue.Queue[Any]):
         self.reset()
 
     def reset(self) -> None:
-        """
-        Become as new: empty, closed, books at zero, locks that nobody holds. For `__init__`, and for a forked
-        child.
-        """
+        """Become as new: empty, closed, books at zero, new locks. For `__init__`, and for a forked child."""
         self.mutex = threading.RLock()  # type: ignore[assignment]  # see Guarantees
         self.not_empty = self.not_full = self.all_tasks_done = threading.Condition(self.mutex)
         self.renew_wakeup()
@@ -155,14 +154,14 @@ class RecordQueue(queue.Queue[Any]):
         self.ledger = Books()
         self.closed = True
         self.admits: int | None = NONE
-        self._level: int | None = NONE  # as `admits`, which is NONE under pressure, because then the logger counts too
+        self._level: int | None = NONE  # as `admits`, but for the pressure, under which that is NONE
         self._pressed = False
         self._shares = Shares()
-        self._shareless = 0  # rows at the head that came before the pressure, and are nobody's
+        self._shareless = 0  # rows at the head that came before the pressure, and count for no logger
         self._full = "queue_full"  # why `admits` is where it is
         self._refusals: dict[tuple[int, str], Tally] = {}  # by level and logger, while `admits` stays where it is
         self._permits = repeat(True, 0)  # noqa: FBT003 - repeat takes no keyword
-        self._granted = 0  # permits, and rows that needed none: as many as `_settled` has, or more
+        self._granted = 0  # permits ever given, and rows that needed none: as many as `_settled` counts, or more
         self._settled = (0, 0)  # rows that ever came and were counted, and their size in SIZE_UNITs
         self._gone = (0, 0)  # rows that ever left, and their size
         self._leaving: list[Any] = []  # rows off the head of the deque, and still queued
@@ -188,8 +187,14 @@ class RecordQueue(queue.Queue[Any]):
 
     @property
     def removed(self) -> int:
-        """Rows that left the queue, written or dropped: the position of the head."""
+        """Rows that left the queue, written or dropped; also the position of the head."""
         return self._gone[0]
+
+    @property
+    def end(self) -> int:
+        """The position behind the last row that is queued now."""
+        with self.mutex:
+            return self.removed + self.queued
 
     # The side of those who log ----------------------------------------------------------------------------------------
 
@@ -227,8 +232,8 @@ class RecordQueue(queue.Queue[Any]):
                 and settled[1] - gone[1] + size < self._calm_size
                 and not self._arriving
             ):
-                # There are no permits, and all rows are counted. From the first of these questions to the append there
-                # is no call.
+                # There are no permits, and all rows are counted. There is no call from the first of these questions to
+                # the append.
                 self._granted += 1
                 self.queue.append(item)
                 if self._settled is settled:
@@ -236,7 +241,7 @@ class RecordQueue(queue.Queue[Any]):
             elif not self._admit(item, levelno, size):
                 return
             if _GIL and before and self.admits is ANY and not length_hint(self._permits):
-                # Not for the first row, because it is the only one of its tick in many programs.
+                # Not after the first row: in many programs it is the only one of its tick.
                 self._grant()
             if item[MARKS]:
                 self.truncated += item[MARKS] & TRUNCATED
@@ -251,7 +256,7 @@ class RecordQueue(queue.Queue[Any]):
         self.wake()
 
     def _admit(self, item: Any, levelno: int, size: int) -> bool:
-        """Queue a row or drop it, whatever is on its way; the mutex is held."""
+        """Queue a row or drop it, with all checks; the mutex is held."""
         if self.closed:
             raise Closed
         self._count_rows()
@@ -276,8 +281,7 @@ class RecordQueue(queue.Queue[Any]):
         """
         Count a record as dropped that has no row yet, because `admits` said that there is no room.
 
-        Returns:
-            False, with nothing counted, if there is room by now, or if the queue is closed.
+        Return False, with nothing counted, if there is room by now, or if the queue is closed.
         """
         tally = self._refusals.get((levelno, logger))
         if tally is not None and type(created) is float and True in tally.ticks:
@@ -309,7 +313,7 @@ class RecordQueue(queue.Queue[Any]):
                 mutex.release()
 
     def contend(self, row: Sequence[Any]) -> None:
-        """Count a row as dropped for which nobody could be asked: in one step, and without the mutex."""
+        """Count a row as dropped for lack of the mutex, in one step."""
         self.ledger.contended.append(("contended", row[LEVELNO], row[CREATED], row[SOURCE][0]))
         self.wake()
 
@@ -322,14 +326,14 @@ class RecordQueue(queue.Queue[Any]):
                     return any(row is item for row in reversed(self.queue))
 
     def renew_wakeup(self) -> None:
-        """Make the lock that a listener waits on; it is held except from a wake-up until the listener takes it."""
+        """Make the lock that a listener waits on; it is free only from a wake-up until the listener takes it."""
         self.wakeup = threading.Lock()
         self.wakeup.acquire()
 
     def wake(self) -> None:
         """Wake the listener. Safe from anywhere: a signal handler, a `__del__`, with or without the mutex."""
         if self.wakeup.locked():
-            with suppress(RuntimeError):  # somebody else was faster: it is awake
+            with suppress(RuntimeError):  # another thread was faster: it is awake
                 self.wakeup.release()
 
     # Admission, with the mutex held -----------------------------------------------------------------------------------
@@ -353,7 +357,7 @@ class RecordQueue(queue.Queue[Any]):
         return self._settled[1] - self._gone[1]
 
     def _refusal(self, levelno: int, logger: str) -> str | None:
-        """Return the cause for which records of this level and logger are refused unseen, if they are."""
+        """Return why records of this level and logger are refused unseen; None if they are not."""
         if self._level is not ANY and levelno < self._level:
             return self._full
         if self._pressed:
@@ -364,7 +368,7 @@ class RecordQueue(queue.Queue[Any]):
         return None
 
     def _lack(self, levelno: int) -> str | None:
-        """Return what the arriving row lacks room in, if it does; then `admits` is narrowed."""
+        """Return why there is no room for the arriving row, and narrow `admits`; None if there is room."""
         reserved = levelno >= self._reserve_levelno
         rows, size = self._room(reserved=reserved)
         if rows < 0 or size < 0:
@@ -373,22 +377,22 @@ class RecordQueue(queue.Queue[Any]):
         if rows >= 0 and size >= 0:
             return None
         full = "queue_full" if rows < 0 else "bytes_full"
-        # With shares, only this row is dropped: a large row of a flood must not keep the small ones of others out.
+        # With shares, drop only this row: a large row of a flood must not keep the small ones of others out.
         return full if self._has_shares else self._narrow_admission(reserved=reserved, full=full)
 
     def _left(self, *, reserved: bool) -> tuple[int, int]:
-        """Return the rows, and their size, for which there is room beside those queued and those that have a permit."""
+        """Return the rows, and the size, for which there is room beside queued rows and permits."""
         permits = self._granted - self._settled[0]
         rows, size = (self.capacity, self.capacity_size) if reserved else (self._open_capacity, self._open_size)
         return rows - self.queued - permits, size - self._size() - permits * _QUICK_SIZE
 
     def _room(self, *, reserved: bool) -> tuple[int, int]:
-        """Return the same without what those take that arrive: below 0 if these do not fit."""
+        """Return the same without what arriving rows take: below 0 if they do not fit."""
         rows, size = self._left(reserved=reserved)
         return rows - self._arriving, size - self._arriving_size
 
     def _narrow_admission(self, *, reserved: bool, full: str) -> str:
-        """Take no more rows of this kind because one did not fit: else smaller ones would be let in behind it."""
+        """Take no more rows of this kind because one did not fit: smaller ones are not to come in behind it."""
         self._full = full
         self._refusals = {}
         self._revoke(self._permits)
@@ -396,17 +400,17 @@ class RecordQueue(queue.Queue[Any]):
             self.admits = self._level = NONE
         elif self._level is ANY:
             self.admits = self._level = self._reserve_levelno
-        # The next tick settles what is admitted, even if nothing is queued now.
+        # The next tick decides anew, even if nothing is queued now.
         self.wake()
         return full
 
     def _narrow(self) -> None:
-        """Take only as much as there is room for by the numbers, and under pressure as each logger has a share in."""
+        """Narrow `admits` to the room that is left, and begin the pressure from which on each logger has a share."""
         if self.queued < self._calm_capacity and self._size() < self._calm_size:
             return
         self._revoke(self._permits)
         if self._has_shares and not self._pressed:
-            self._shares.begin()
+            self._shares = Shares()
             self._pressed, self._shareless, self.admits = True, self.queued, NONE
         full = "queue_full" if self.queued >= self._open_capacity else "bytes_full"
         if self.queued >= self.capacity or self._size() >= self.capacity_size:
@@ -417,7 +421,7 @@ class RecordQueue(queue.Queue[Any]):
             self.admits, self._level, self._full, self._refusals = NONE if self._pressed else level, level, full, {}
 
     def _review(self) -> None:
-        """Decide anew what is admitted, from the numbers alone."""
+        """Decide anew what to admit, from the numbers alone."""
         self._count_rows()
         if self.queued < self._calm_capacity and self._size() < self._calm_size:
             self._pressed = False
@@ -432,7 +436,7 @@ class RecordQueue(queue.Queue[Any]):
         self._revoke(left)
         count = 0
         queued = self.queued
-        # The first row has to wake the listener, one fills the batch and one the queue: these need the mutex.
+        # The first row has to wake the listener, one fills the batch and one the queue: these take the mutex.
         if _GIL and queued and self.admits is ANY:
             rows, size = self._room(reserved=False)
             rows -= self._open_capacity - self._calm_capacity
@@ -446,33 +450,21 @@ class RecordQueue(queue.Queue[Any]):
             self._permits, self._granted = permits, self._granted + count
 
     def _revoke(self, permits: Iterable[bool]) -> None:
-        """Take back the permits that nobody has taken; those that somebody has are still good."""
+        """Take back the permits that no caller has taken yet; the others stay good."""
         # Unpacked, because no signal handler comes between that and the store.
         (left,) = map(sum, (permits,))
         self._granted -= left
 
     def _drop(self, cause: str, rows: Iterable[Sequence[Any]]) -> None:
         drops = [(cause, row[LEVELNO], row[CREATED], row[SOURCE][0]) for row in rows]
-        self.ledger.drop(drops, self.removed + self.queued)
+        self.ledger.drop(drops, self.end)
 
     # The side of the listener -----------------------------------------------------------------------------------------
 
     @property
     def pending(self) -> bool:
-        """Whether there is anything to commit or to report, or a row about to come that wakes nobody."""
-        return bool(self.queued or self.ledger.gaps or self.unreported or self._granted > self._settled[0])
-
-    @property
-    def oldest_created(self) -> float | None:
-        """When the record at the head was made, in seconds since 1970; None when nothing waits."""
-        with self.mutex:
-            head = self._head(1)
-        return head[0][CREATED] if head else None
-
-    @property
-    def unreported(self) -> bool:
-        """Whether there were drops since `take_drops`."""
-        return self.ledger.unreported
+        """Whether there is something to commit or to report, or a row may come that wakes nobody."""
+        return bool(self.queued or self.ledger.gaps or self.ledger.unreported or self._granted > self._settled[0])
 
     @property
     def commit_due(self) -> bool:
@@ -481,23 +473,23 @@ class RecordQueue(queue.Queue[Any]):
 
     @property
     def nearly_empty(self) -> bool:
-        """Whether there is time for other things than commits."""
+        """Whether there is time for more than commits."""
         return self.queued <= self.capacity // 10
 
     def open(self) -> None:
-        """Admit rows: there is somebody to commit them."""
+        """Admit rows: a thread will commit them."""
         with self.mutex:
             self.closed = False
             self._review()
 
     def close(self) -> None:
-        """Admit nothing, so that the next caller who logs asks for a listener."""
+        """Admit nothing, so that the next record starts a listener."""
         with self.mutex:
             self.closed = True
             self._review()
 
     def settle(self) -> None:
-        """Look anew at what is admitted: a row that found no room may have narrowed it."""
+        """Decide anew what to admit: a row that found no room may have narrowed it."""
         with self.mutex:
             self._review()
 
@@ -519,9 +511,9 @@ class RecordQueue(queue.Queue[Any]):
 
     def end_commit(self, commit: Commit, unwritable: Collection[int] = ()) -> None:
         """
-        The transaction stands: let its rows go. `unwritable` has the indexes of those that SQLite would not take.
+        Let the rows of a transaction go that is in the file. `unwritable` has the indexes of those that SQLite refused.
 
-        When a signal handler raises into it, the next call goes on where it was.
+        When a signal handler raises into this, the next call goes on where it was.
         """
         while self._rows_in_commit:
             start = len(commit.rows) - self._rows_in_commit
@@ -534,16 +526,15 @@ class RecordQueue(queue.Queue[Any]):
             self.ledger.end_commit()
 
     def abort_commit(self) -> None:
-        """The transaction failed: its rows and gaps are still here, in order, and nothing has changed."""
+        """End a transaction that failed: its rows and gaps are still here, in order."""
         with self.mutex:
             self._rows_in_commit = self.ledger.gaps_in_commit = 0
 
     def give_up(self, end: int, cause: str) -> int:
         """
-        Drop the rows before position `end`, but none that a commit is holding: it may yet succeed, in another thread.
+        Drop the rows before position `end`, but none that a commit holds: it may yet succeed, in another thread.
 
-        Returns:
-            The number of rows dropped.
+        Return how many it dropped.
         """
         dropped = 0
         while True:
@@ -561,7 +552,7 @@ class RecordQueue(queue.Queue[Any]):
         self._put_back()
         while True:
             self._count_rows()
-            # A collection or a signal handler may log in between: to the tail, but the iterator takes offence.
+            # A collection or a signal handler may append a row meanwhile, and then the iterator raises.
             with suppress(RuntimeError):
                 return list(islice(self.queue, min(count, self._settled[0] - self.removed)))
 
@@ -570,9 +561,9 @@ class RecordQueue(queue.Queue[Any]):
         Take rows off the queue; the mutex is held.
 
         Args:
-            count: That many from the head, or behind the rows that a commit holds.
-            committed: Whether they are the commit's, which has ended.
-            dropped: Those of them that are not in the file.
+            count: How many, from the head, or behind the rows that a commit holds.
+            committed: Whether they are those of a commit that has ended.
+            dropped: Those that are not in the file.
             cause: Why they are not.
         """
         self._put_back()
@@ -583,8 +574,8 @@ class RecordQueue(queue.Queue[Any]):
         waiting = [(cause, row[LEVELNO], row[CREATED], row[SOURCE][0]) for row in dropped]
         position, size = self.removed + len(rows), self._gone[1] + sum(map(_size_of, rows))
         leave = starmap(self.queue.popleft, repeat((), held + len(rows)))
-        # In one step from the deque to `_leaving`, where they are still queued. It is unpacked, and there is no call
-        # until all is done: a signal handler would find wrong numbers, and if it raised, it would leave them.
+        # In one step from the deque to `_leaving`, where they still count as queued. It is unpacked, and there is no
+        # call until all is done: a signal handler would see wrong numbers, and if it raised, it would leave them wrong.
         (_,) = map(self._leaving.extend, (leave,))
         self._gone, self._leaving = (position, size), self._leaving[:held]
         self._rows_in_commit -= len(rows) if committed else 0
@@ -601,7 +592,7 @@ class RecordQueue(queue.Queue[Any]):
             self._review()
 
     def _put_back(self) -> None:
-        """Put back what was taken off the head by a removal that did not come to its end."""
+        """Put back what a removal took off the head, and did not come to its end."""
         if self._leaving:
             self.queue.extendleft(starmap(self._leaving.pop, repeat((), len(self._leaving))))
 
@@ -611,7 +602,7 @@ class RecordQueue(queue.Queue[Any]):
         """Hand over the drops since the last call, to be reported and then given to `add_gap`."""
         with self.mutex:
             self._review()
-            return self.ledger.take_drops(self.removed + self.queued)
+            return self.ledger.take_drops(self.end)
 
     def add_gap(self, gap: PendingGap) -> None:
         """Have a reported gap written with the next commit."""
@@ -631,17 +622,17 @@ class RecordQueue(queue.Queue[Any]):
 
     @property
     def dropped_total(self) -> int:
-        """Records dropped since the queue is there, those included that no report has counted yet."""
+        """Records dropped since the queue was made, also those that are in no report yet."""
         return self.ledger.dropped_total
 
     def books(self) -> dict[str, Any]:
-        """Return one consistent snapshot."""
+        """Return one consistent snapshot. `oldest_created` is when the record at the head was made, or None."""
         with self.mutex:
             self._count_rows()
-            self.ledger.collect(self.removed + self.queued)
+            self.ledger.collect(self.end)
             drops = self.ledger.drops()
-            queued = self.queued
-            books = {
+            queued, waiting = self.queued, self._leaving or self.queue
+            books: dict[str, Any] = {
                 "dropped_total": sum(drops.values()),
                 "written": self.written,
                 "queued": queued,
@@ -649,6 +640,7 @@ class RecordQueue(queue.Queue[Any]):
                 "peak_queued": max(self.peak_queued, queued),
                 "truncated": self.truncated,
                 "malformed": self.malformed,
+                "oldest_created": waiting[0][CREATED] if waiting else None,
             }
         books["seen"] = books["written"] + books["dropped_total"] + books["queued"]
         return {**books, "drops": drops}

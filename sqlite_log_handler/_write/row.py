@@ -1,16 +1,14 @@
 """
 From a `logging.LogRecord` to a row: a flat tuple of atoms, made on the thread that logs.
 
-`make_row` is pure: no clock, no lock, no I/O.
-It runs before the record leaves the caller, because later is too late: arguments change, frames and the
-caller's objects would be kept alive, and another thread would call the caller's code.
+`make_row` is pure: no clock, no lock, no I/O. It runs before the record leaves the caller. Later, arguments may have
+changed, the queue would keep frames and objects of the program alive, and another thread would call the program's code.
 
-A row begins with the five fields that the queue works by (see `_write.queue`); the others are only carried.
-Its source and its thread are interned: the row holds a reference to one tuple shared by all rows of that call
-site, or of that thread. Only so do 100,000 rows of 50 characters fit into 33 MB.
+A row begins with the five fields that the queue reads (see `_write.queue`). All rows of a call site share one tuple for
+it, and all of a thread. Only so do 100,000 rows of 50 characters fit into 33 MB.
 
-Nothing that a program logs may make a batch fail, so a row holds only what SQLite takes: `str` that encodes to
-UTF-8 and has no NUL in it, `int` within 64 bits, finite `float`, None. What cannot be kept becomes a marker.
+Nothing that a program logs may make a batch fail, so a row holds only what SQLite takes: `str` that encodes to UTF-8
+and has no NUL in it, `int` within 64 bits, finite `float`, None. A marker takes the place of anything else.
 """
 
 import copy
@@ -22,9 +20,10 @@ from itertools import islice
 from logging import LogRecord
 from typing import Any, Final, TypeAlias
 
-from sqlite_log_handler._write import plain
 from sqlite_log_handler._write.plain import (
+    MALFORMED,
     NAME_LENGTH,
+    TRUNCATED,
     clean,
     cut,
     escape,
@@ -42,18 +41,7 @@ Source: TypeAlias = tuple[str, str, int, str, str]
 # (process, process_name, thread, thread_name)
 Thread: TypeAlias = tuple[int, str, int | None, str | None]
 PackedRow: TypeAlias = tuple[
-    int,
-    float,
-    Source,
-    int,
-    int,
-    Thread,
-    str | None,
-    str,
-    str | None,
-    str | None,
-    str | None,
-    str | None,
+    int, float, Source, int, int, Thread, str | None, str, str | None, str | None, str | None, str | None
 ]
 LEVELNO: Final = 0
 CREATED: Final = 1  # seconds since 1970, as in the record
@@ -68,15 +56,12 @@ EXC_TEXT: Final = 9
 STACK_INFO: Final = 10
 ATTRIBUTES: Final = 11  # a JSON object
 
-TRUNCATED: Final = plain.TRUNCATED
-MALFORMED: Final = plain.MALFORMED
-
-# CPython keeps one object for each int up to 256. In units of 64 bytes a size is such an int up to 16 KiB, and takes
-# no memory of its own; in bytes it would take 32 bytes a row, a tenth of the row.
+# CPython keeps one object for each int up to 256. In units of 64 bytes, sizes up to 16 KiB are such ints and take no
+# memory. In bytes, a size would take 32 bytes in each row, a tenth of it.
 _SIZE_BITS = 6
 SIZE_UNIT = 1 << _SIZE_BITS
 
-# What a row takes with an empty message: tuple 136, created 24, slot of the deque 8, str 49; malloc rounds each up.
+# A row with an empty message takes: tuple 136, created 24, slot of the deque 8, str 49; malloc rounds each up.
 _ROW_BYTES = 240
 _TEXT_BYTES = 56
 _ROUND_UP = _ROW_BYTES + SIZE_UNIT - 1
@@ -87,28 +72,27 @@ MAX_RECORD_BYTES = 64 * 1024
 _MAX_SECONDS = 9e12
 _MAX_SQUARE = _MAX_SECONDS * _MAX_SECONDS
 
-# The name of a thread stands in each row of the file, though only once in memory. Up to this many bytes are
-# within what is counted for every row; a longer name is counted in each row.
+# The name of a thread stands in each row of the file, though only once in memory. Up to this many bytes are part of
+# _ROW_BYTES; a longer name counts in each row.
 SHORT_NAME = 128
 
 # A program has some thousand call sites at most; made-up logger names must not make the process grow.
 _INTERNED = 4_096
 _sources: dict[object, Source] = {}
 
-# A call site has one template, and one that logs for others (a helper without `stacklevel`) some tens. Where a program
-# makes up more, the call site alone is kept, because each template is a line in the file: no more than this many of a
-# call site, and `_INTERNED` of a process.
+# A call site has one template, and one that logs for others (a helper without `stacklevel`) some tens. Each template is
+# a line in the file. So a call site keeps this many, and a process `_INTERNED`; later ones are left out.
 _TEMPLATES_OF_A_SITE = 100
 _templates: set[object] = set()
 _template_counts: dict[object, int] = {}
 _threads: dict[object, Thread] = {}
 
-# Who logs at which level from where: what a row of the same call site and the same thread holds again.
+# Level, source and thread of rows, by what their records have of them.
 _known: dict[object, tuple[int, Source, Thread]] = {}
 
 process_id = os.getpid()
 
-# Python 3.12 came with it; an attribute of that name is `extra` before.
+# New in Python 3.12; before, an attribute of that name comes from `extra`.
 _WITHOUT_TASK_NAME = sys.version_info < (3, 12)
 
 _PLAIN = vars(logging.LogRecord("", 0, "", 0, "", (), None))
@@ -116,10 +100,10 @@ _PLAIN_LENGTH = len(_PLAIN)
 _LAST_PLAIN = next(reversed(_PLAIN))
 _STANDARD = frozenset(_PLAIN) | {"message", "asctime", "taskName", "getMessage"}
 
-# Names of attributes that are not kept as they are; see `_extra`.
+# Names of attributes that `_extra` treats in ways of their own.
 _SPECIAL = frozenset(("extra", "otelTraceID", "getMessage"))
 
-# What SQLite takes as it is, and what calls no code of the program's when it is hashed.
+# SQLite takes these, and to hash them calls no code of the program.
 _PLAIN_TYPES = frozenset((str, int, type(None)))
 
 _default_formatter = logging.Formatter()
@@ -132,7 +116,7 @@ def _standard_get_message() -> Any:
     return function if code and code.co_filename == logging.getLogger.__code__.co_filename else None
 
 
-# As long as it is this one, the quick way formats the message by itself.
+# While `getMessage` is this one, the quick way formats the message itself.
 _get_message = _standard_get_message()
 
 
@@ -140,27 +124,27 @@ def make_row(
     record: logging.LogRecord, formatter: logging.Formatter | None = None, max_bytes: int = MAX_RECORD_BYTES
 ) -> PackedRow:
     """
-    Build the row of `record`. No Exception comes out of it, whatever the record holds.
+    Build the row of `record`. Raises no Exception, whatever the record holds.
 
     Args:
-        record: It is not changed, except by the formatter as any handler's would.
-        formatter: Gives the message. The traceback is kept out of it: it has a field of its own.
+        record: Only the formatter may change it, as that of any handler does.
+        formatter: Gives the message, without the traceback, which has a field of its own.
         max_bytes: Message, traceback, stack and attributes take this many bytes of UTF-8 together at most.
 
     Raises:
-        BaseException: What is no Exception (KeyboardInterrupt, SystemExit) belongs to the program and comes out.
+        BaseException: KeyboardInterrupt, SystemExit and the like are the program's, and come through.
     """
     message = None
     try:
-        # The common record, in as few steps as can be (docs/performance.md has what each costs). A record with a part
-        # that is missing, or is not what this expects, goes the long way.
+        # The common record, in few steps (docs/performance.md has what each costs). A record that lacks a part, or has
+        # an odd one, goes the long way.
         if (
             formatter is None
             and type(record) is LogRecord
             and LogRecord.getMessage is _get_message
             and type(record.msg) is str
         ):
-            # LogRecord.getMessage(), without the call. A text without arguments may be made up, and is no template.
+            # LogRecord.getMessage(), without the call. A text without arguments may be made up, so it is no template.
             template = record.msg if record.args else ""
             message = record.msg % record.args if record.args else record.msg
             known = _known.get((
@@ -177,7 +161,7 @@ def make_row(
                 and created * created < _MAX_SQUARE
             ):
                 levelno, source, thread = known
-                # A filter may have deleted one of these and set an attribute of its own, and the number is the same.
+                # A filter may have deleted one of these and set another attribute, so that the number is the same.
                 _ = record.levelname
                 _ = record.filename
                 _ = record.module
@@ -217,7 +201,7 @@ def _less_common(
     """
     Return the size of a record that has more than the common one, and its texts, from TASK_NAME to ATTRIBUTES.
 
-    The size is above `max_bytes` if something has to be cut or marked, which this does not do.
+    The size is above `max_bytes` if something has to be cut or marked, which is left to `_build_slowly`.
     """
     marks = 0
     task_name = exc_type = exc_text = stack_info = attributes = None
@@ -253,14 +237,12 @@ def _attributes(record: logging.LogRecord, max_bytes: int) -> tuple[str | None, 
     return write_json(extra, max_bytes) if extra else (None, 0)
 
 
-# The names that attributes had before, as JSON with the colon; "" for a name that is no attribute's.
+# Names of attributes, as JSON with the colon; "" for a name that is none.
 _keys: dict[str, str] = {}
 
 
 def _flat_attributes(values: dict[str, Any], max_bytes: int) -> str | None:
-    """
-    Write attributes that are short texts and numbers, as nearly all are; "" if there are none, None if others are.
-    """
+    """Write attributes if all are short texts and numbers, as nearly always; "" if there are none, else None."""
     names = islice(values, _PLAIN_LENGTH - 1, None)
     if next(names, None) is not _LAST_PLAIN:
         return None
@@ -290,7 +272,7 @@ def _flat_attributes(values: dict[str, Any], max_bytes: int) -> str | None:
 
 
 def _learn_key(name: object) -> str | None:
-    """Remember a name of an attribute; None for one that has to be looked at each time."""
+    """Remember the name of an attribute; None for one that needs a look each time."""
     if type(name) is not str or len(name) > SHORT_NAME or not name.isascii() or name in _SPECIAL:
         return None
     if len(_keys) >= _INTERNED:
@@ -300,33 +282,26 @@ def _learn_key(name: object) -> str | None:
 
 
 def marker_row(record: logging.LogRecord, error: BaseException) -> PackedRow:
-    """Build the row of a record that could not be kept. Calls no code but ours."""
+    """Build the row that stands for a record that cannot be kept. Calls no code of the program."""
     try:
         values = object.__getattribute__(record, "__dict__")
     except AttributeError:
         values = {}  # no record at all
     name, levelno, created = values.get("name"), values.get("levelno"), values.get("created")
-    return (
-        integer(levelno) if type(levelno) is int else 0,
-        _created(created)[0] if type(created) is float else 0.0,
-        (escape(name[:NAME_LENGTH]) if type(name) is str else "?", "?", 0, "?", ""),
-        (_ROW_BYTES + 4 * NAME_LENGTH) // SIZE_UNIT,
-        MALFORMED,
-        (os.getpid(), "?", None, None),
-        None,
-        f"<record not kept: {type(error).__name__}>",
-        None,
-        None,
-        None,
-        None,
-    )
+    levelno = integer(levelno) if type(levelno) is int else 0
+    created = _created(created)[0] if type(created) is float else 0.0
+    source = (escape(name[:NAME_LENGTH]) if type(name) is str else "?", "?", 0, "?", "")
+    size = (_ROW_BYTES + 4 * NAME_LENGTH) // SIZE_UNIT
+    message = f"<record not kept: {type(error).__name__}>"
+    thread = (os.getpid(), "?", None, None)
+    return (levelno, created, source, size, MALFORMED, thread, None, message, None, None, None, None)
 
 
 def _build_slowly(  # noqa: C901 - a list of fields, one after the other
     record: logging.LogRecord, formatter: logging.Formatter | None, max_bytes: int, message: Any
 ) -> PackedRow:
     if not vars(record).keys() >= _PLAIN.keys():
-        # Somebody has deleted an attribute, or made the record by other means: what is missing is None.
+        # A filter has deleted an attribute, or the record was made by other means: missing attributes are None.
         if "msg" not in vars(record):
             raise AttributeError(name="msg", obj=record)
         complete = LogRecord("", 0, "", 0, "", (), None)
@@ -339,7 +314,7 @@ def _build_slowly(  # noqa: C901 - a list of fields, one after the other
     try:
         template = record.msg if record.args else None
         if isinstance(record.msg, dict):
-            # structlog: the event is the message, the rest of the dict its context, and what was raised.
+            # structlog: the event is the message, and the rest of the dict its context and exception.
             extra = {**_context(record.msg), **extra}
             message = template = extra.pop("event", None)
         if formatter is not None:
@@ -373,41 +348,29 @@ def _build_slowly(  # noqa: C901 - a list of fields, one after the other
 
     source, source_bytes = _source(record, template if type(template) is str else "")
     thread, thread_bytes = _thread(record)
-    task_name = getattr(record, "taskName", None)
-    task_name = None if task_name is None else clean(task_name)
+    task_name = None if (name := getattr(record, "taskName", None)) is None else clean(name)
     size = _ROW_BYTES + source_bytes + thread_bytes
     size += sum(map(_memory, (message, task_name, exc_type, exc_text, stack_info, attributes)))
+    size = (size + SIZE_UNIT - 1) // SIZE_UNIT
     created, malformed = _created(record.created)
-    levelno = integer(record.levelno)
-    return (
-        levelno,
-        created,
-        source,
-        (size + SIZE_UNIT - 1) // SIZE_UNIT,
-        marks | malformed,
-        thread,
-        task_name,
-        message or "",
-        exc_type,
-        exc_text,
-        stack_info,
-        attributes,
-    )
+    marks |= malformed
+    text, levelno = message or "", integer(record.levelno)
+    return (levelno, created, source, size, marks, thread, task_name, text, exc_type, exc_text, stack_info, attributes)
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what was given as `extra`, or set on the record by a filter or a factory; without private names."""
+    """Return what `extra`, a filter or a factory has set on the record, without private names."""
     values = record.__dict__
     names: Iterator[str] = islice(values, _PLAIN_LENGTH - 1, None)
     if next(names, None) is not _LAST_PLAIN or type(record) is not LogRecord:
-        # What LogRecord.__init__ sets comes first, because a dict keeps its order; but not here.
+        # As a dict keeps its order, the attributes of LogRecord.__init__ come first; but not in this record.
         names = iter(list(values))
     extra: dict[str, Any] = {}
     for name in names:
         if isinstance(name, str) and name not in _STANDARD and name[:1] != "_":
             extra[name] = values[name]
     if "extra" in extra and isinstance(extra["extra"], dict):
-        # loguru hands all of its own down as one attribute of that name.
+        # loguru passes its own attributes on as one of that name.
         extra = {**_public(extra.pop("extra")), **extra}
     if "otelTraceID" in extra and extra["otelTraceID"] == "0":
         # OpenTelemetry, outside of any span.
@@ -429,13 +392,13 @@ def _context(event: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _raised(event: dict[Any, Any]) -> Any:
-    """Return what structlog was given as `exc_info`: it stays in the dict, for a processor that renders it."""
+    """Return the `exc_info` of a structlog event: it stays in the dict, for a processor that renders it."""
     exc_info = event.get("exc_info")
     return exc_info if exc_info is True or isinstance(exc_info, BaseException | tuple) else None
 
 
 def _without_traceback(record: logging.LogRecord) -> logging.LogRecord:
-    """Return what a formatter shall see: it would put the traceback into the message."""
+    """Return the record for a formatter, which would put a traceback into the message."""
     if record.exc_info or record.exc_text or record.stack_info:
         record = copy.copy(record)
         record.exc_info = record.exc_text = record.stack_info = None
@@ -467,14 +430,12 @@ def _exception(record: logging.LogRecord, formatter: logging.Formatter) -> tuple
                 return clean(name), _bare_traceback(name, exc_info), 0
     except Exception as error:  # noqa: BLE001 - a formatException that raises, an exc_info that is none
         return None, f"<traceback not kept: {type(error).__name__}>", MALFORMED
-    # Rendered already: by another handler, or before the record was sent here from another process.
+    # Another handler has rendered it already, or another process did before it sent the record here.
     return None, shown(str, record.exc_text) if record.exc_text else None, 0
 
 
 def _bare_traceback(name: str, exc_info: Any) -> str:
-    """
-    Render a traceback without the source: for that, `traceback` may import modules, which a program may be unable to.
-    """
+    """Render a traceback without source lines, for which `traceback` may import modules: after a chroot it cannot."""
     lines = ["Traceback (most recent call last):"]
     _, error, traceback = exc_info
     while traceback is not None:
@@ -485,7 +446,7 @@ def _bare_traceback(name: str, exc_info: Any) -> str:
 
 
 def _memory(text: str | None) -> int:
-    """Return the bytes that a queued text takes: SQLite makes CPython keep the UTF-8 of a text that is not ASCII."""
+    """Return the bytes that a queued text takes: CPython keeps the UTF-8 for SQLite too, if it is not ASCII."""
     if text is None:
         return 0
     return _TEXT_BYTES + (len(text) if text.isascii() else text.__sizeof__() + utf8_length(text))
@@ -500,7 +461,7 @@ def integer(value: object, default: int = 0) -> int:
 
 
 def microseconds(created: object) -> int:
-    """Return a time as the file has it; 0 for one that is none."""
+    """Return a time as the file has it; 0 for a value that is no time."""
     return round(_created(created)[0] * 1e6)
 
 
@@ -522,7 +483,7 @@ def _clean_source(key: tuple[Any, ...]) -> Source:
 
 
 def _kept(site: tuple[Any, ...], template: str) -> str:
-    """Return the template that stands for a record in the file: cut, or "" where the program makes up templates."""
+    """Return the template that stands for a record in the file: cut, or "" if its call site has too many."""
     template = template[:NAME_LENGTH]
     if (*site, template) not in _templates:
         if _has_enough_templates(site):
@@ -559,7 +520,7 @@ def _clean_thread(key: tuple[Any, ...]) -> Thread:
 
 
 def _remember_call_site(record: logging.LogRecord, template: str) -> tuple[int, Source, Thread] | None:
-    """Remember that a call site logs from a thread, if both are interned; what is None has to go the long way."""
+    """Remember that a call site logs from a thread, if both are interned; with None the record goes the long way."""
     site = (record.name, record.pathname, record.lineno, record.funcName)
     thread_key = (record.process, record.processName, record.thread, record.threadName)
     source_key = (*site, template[:NAME_LENGTH])
@@ -585,7 +546,7 @@ def _remember_call_site(record: logging.LogRecord, template: str) -> tuple[int, 
 
 class NewProcess(BaseException):  # not an Exception, which `make_row` would turn into a marker
     """
-    This process was forked, and nothing has begun anew: no hook of Python's has run.
+    This process was forked without Python's hooks, and has not begun anew.
     """
 
 
@@ -595,7 +556,7 @@ def is_new_process() -> bool:
 
 
 def begin_anew() -> None:
-    """Begin anew in a forked child: a record without a process (`logging.logProcesses = False`) is of this one now."""
+    """Begin anew in a forked child: a record without a process (`logging.logProcesses = False`) is this child's now."""
     global process_id  # noqa: PLW0603 - there is one process
     _threads.clear()
     _known.clear()
@@ -603,12 +564,12 @@ def begin_anew() -> None:
 
 
 def _is_plain(key: tuple[Any, ...]) -> bool:
-    """Tell whether a key is short and of exact types: others may have a __hash__ of their own, and would stay alive."""
+    """Tell whether a key is short and of exact types: others may have code in their __hash__, and would stay alive."""
     return all(type(part) in _PLAIN_TYPES and (type(part) is not str or len(part) <= NAME_LENGTH) for part in key)
 
 
 def _interned(known: dict[Any, Any], key: tuple[Any, ...], make: Callable[[tuple[Any, ...]], Any]) -> tuple[Any, int]:
-    """Return the one tuple for `key`, and what it adds to the memory of this row: nothing, unless it is new."""
+    """Return the shared tuple for `key`, and the memory that it adds to this row: nothing, unless it is new."""
     plain = _is_plain(key)
     value = known.get(key) if plain else None  # one lookup: another thread may clear it
     if value is not None:

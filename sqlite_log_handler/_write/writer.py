@@ -85,11 +85,11 @@ class Writer:
         self._origin = Origin(clean(socket.gethostname()), program, time.time())
         self._inserter: Inserter | None = None
 
-    def forget(self, *, lost: bool, interrupted: bool) -> None:
+    def forget(self, cut_off: int | None) -> None:
         """Start anew in a forked child, see `LogFile.forget`."""
         if self.archiver is not None:
             self.archiver.forget()
-        self.file.forget(lost=lost, interrupted=interrupted)
+        self.file.forget(cut_off)
         self._begin()
 
     def close(self) -> None:

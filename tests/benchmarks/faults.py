@@ -72,7 +72,7 @@ def _locked(handler: SQLiteHandler) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_room(handler: SQLiteHandler) -> Iterator[None]:
-    writer: Any = handler.listener.writer
+    writer: Any = handler.listener.committer.writer
     writer.file.open()
     (pages,) = writer.file.connection.execute("PRAGMA page_count").fetchone()
     writer.file.connection.execute(f"PRAGMA max_page_count = {pages}")

@@ -135,7 +135,7 @@ def any_size(letters: str, size: int) -> dict[str, Any]:
             logger.warning("%08d%s", handler.queue.queued, text)
         at_full = rss()
         accepted = handler.queue.queued
-        handler.listener.flush_interval = 0.1
+        handler.listener.committer.flush_interval = 0.1
         written = handler.flush(120)
         peak = status("VmHWM") * 1024
         dropped = handler.dropped_total

@@ -56,7 +56,7 @@ def run(report: Report, options: Options) -> None:
 
 
 def _slow_down(handler: SQLiteHandler) -> None:
-    writer = handler.listener.writer
+    writer = handler.listener.committer.writer
     write = writer.write
 
     def slow(batch: Any, /) -> None:

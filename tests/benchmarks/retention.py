@@ -77,7 +77,7 @@ def run(report: Report, options: Options) -> None:
             WITHOUT: Soak(os.path.join(path, "without.db"), None),
             WITH: Soak(os.path.join(path, "with.db"), BUDGET),
         }
-        while not soaks[WITH].handler.listener.writer.pruner.deleted:
+        while not soaks[WITH].handler.listener.committer.writer.pruner.deleted:
             soaks[WITH].turn()
         samples = alternate({name: partial(Soak.turn, soak) for name, soak in soaks.items()}, rounds)
         rows = []

@@ -21,7 +21,6 @@ import pytest
 import sqlite_log_handler
 from sqlite_log_handler import SQLiteHandler
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
-from sqlite_log_handler._write.listener import RecordListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -223,12 +222,6 @@ def run(start: Callable[..., subprocess.Popen[str]], long: bool) -> Callable[...
 
 
 @pytest.fixture
-def unattended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Handlers whose listener starts no thread: ticks come when the test calls `handler.listener.handle(None)`."""
-    monkeypatch.setattr(RecordListener, "_start_thread", lambda self, thread: None)
-
-
-@pytest.fixture
 def warnings(logging_tree: object) -> list[logging.LogRecord]:
     """The drop warnings; they go nowhere else."""
     records: list[logging.LogRecord] = []
@@ -263,10 +256,10 @@ def make(
     def make(**options: Any) -> SQLiteHandler:
         handler = make_handler(**{"flush_interval": 0.1, "close_timeout": 0, **options})
         listener = handler.listener
-        listener.operator.say = said.append  # type: ignore[method-assign]
-        pruner = listener.writer.pruner
-        listener._clock = pruner._clock = pruner.wal._clock = clock
-        listener._sleep = clock.advance
+        listener.committer.operator.say = said.append  # type: ignore[method-assign]
+        pruner = listener.committer.writer.pruner
+        listener.committer.now = pruner._clock = pruner.wal._clock = clock
+        listener.committer._sleep = clock.advance
         logger.addHandler(handler)
         return handler
 
@@ -317,3 +310,25 @@ def strace() -> str:
     if done.returncode:
         pytest.skip(f"strace may not trace here: {done.stderr[-200:]}")
     return found
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of its own below the test's folder: `mounted(*arguments of mount)`; returns its folder."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    mounted = []
+
+    def mount(*arguments):
+        if shutil.which("mount") is None:
+            pytest.skip("no mount here")
+        done = subprocess.run(["mount", *arguments, folder], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"may not mount here: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+
+    for place in mounted:
+        subprocess.run(["umount", place], check=True)

@@ -30,8 +30,8 @@ ARCHIVES = """
             record.created = 1_700_000_000 + number * 20_000 + n
             handler.handle(record)
         handler.flush(60)
-        handler.listener.prune()
-        run = handler.listener.writer.archiver._run
+        handler.listener.committer.prune()
+        run = handler.listener.committer.writer.archiver._run
         if run is not None and not run.ended and run.part is None:
             run.changed.acquire(timeout=60)
     handler.close()
@@ -164,7 +164,7 @@ def test_a_folder_that_fails(start, path, folder):
         "    import shutil\n"
         "    for number in range(int(arguments[1])):\n"
         "        if number == 10: shutil.rmtree(folder)\n"
-        "        if number == 20: os.makedirs(folder); handler.listener.writer.archiver._next_run = 0\n",
+        "        if number == 20: os.makedirs(folder); handler.listener.committer.writer.archiver._next_run = 0\n",
     )
     process = start(program, {}, 40)
     _, said = process.communicate()

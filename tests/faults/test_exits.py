@@ -164,8 +164,8 @@ def test_the_exit_of_several_handlers_adds_up(make_handler, tmp_path, clock, una
     handlers = [make_handler(tmp_path / name, close_timeout=3) for name in ("a.db", "b.db")]
     monkeypatch.setattr(process, "all_listeners", lambda: [handler.listener for handler in handlers])
     for handler in handlers:
-        monkeypatch.setattr(handler.listener.writer, "write", fails)
-        handler.listener._clock, handler.listener._sleep = clock, clock.advance
+        monkeypatch.setattr(handler.listener.committer.writer, "write", fails)
+        handler.listener.committer.now, handler.listener.committer._sleep = clock, clock.advance
         handler.listener.queue.open()
         handler.handle(logging.makeLogRecord({"msg": "x", "levelno": 20}))
     begun = clock()

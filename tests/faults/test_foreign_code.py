@@ -134,7 +134,7 @@ def test_a_fork_that_runs_no_hooks(run, contents):
         for who in ("a", "b"):
             pid = ctypes.PyDLL(None).fork()
             if not pid:
-                handler.listener.flush_interval = 0.001
+                handler.listener.committer.flush_interval = 0.001
                 for number in range(5): logger.info(who + " %d", number)
                 stats = handler.stats()
                 assert 5 == stats.seen, stats

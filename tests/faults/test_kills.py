@@ -210,9 +210,9 @@ FOLDS = """
         one.setLevel(1)
         one.addHandler(handler)
     for number in range(int(arguments[0])):
-        with handler.listener._commit_lock:  # so that the queue has no room for the last two
+        with handler.listener.committer.lock._lock:  # so that the queue has no room for the last two
             for one in loggers * 2: one.info("%s", "n" * (number % 7))
-        handler.listener.drop_report.make(handler.listener.now())  # as at a tick
+        handler.listener.committer.drop_report.make(handler.listener.committer.now())  # as at a tick
         handler.flush(60)
     handler.close()
 """

@@ -271,13 +271,13 @@ def test_a_process_that_logs_nothing_keeps_no_limit(writers, path):
 def test_a_full_queue_and_a_small_budget_at_close(make, clock, log, monkeypatch, said):
     """A small budget means small commits, so a full queue may take longer than `close_timeout`: the rest is counted."""
     handler = make(max_bytes=MIB, close_timeout=5)
-    write = handler.listener.writer.write
+    write = handler.listener.committer.writer.write
 
     def slowly(*arguments: Any, **options: Any) -> Any:
         clock.advance(1)
         return write(*arguments, **options)
 
-    monkeypatch.setattr(handler.listener.writer, "write", slowly)
+    monkeypatch.setattr(handler.listener.committer.writer, "write", slowly)
     log(2_000)
     handler.close()
     stats = handler.stats()

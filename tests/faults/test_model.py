@@ -54,20 +54,20 @@ class Machine(RuleBasedStateMachine):
             self.path, capacity=CAPACITY, capacity_bytes=1 << 17, batch_size=15, close_timeout=0, max_record_bytes=1024
         )
         listener = handler.listener
-        listener._clock, listener._sleep = lambda: self.now, self.sleep
-        listener.operator.say = self.said.append
+        listener.committer.now, listener.committer._sleep = lambda: self.now, self.sleep
+        listener.committer.operator.say = self.said.append
         # However long it takes, while a commit that is stuck is waited for a moment only.
-        listener._close_beside_fork = lambda timeout: listener._close_for_fork()
-        write = listener.writer.write
+        listener.committer.lock.close_beside_fork = lambda close, timeout: close()
+        write = listener.committer.writer.write
 
-        def fails(batch, outcome):
+        def fails(batch, outcome, **options):
             self.entered.set()
             self.gate.wait()
             if self.error is not None:
                 raise self.error
-            return write(batch, outcome)
+            return write(batch, outcome, **options)
 
-        listener.writer.write = fails
+        listener.committer.writer.write = fails
         self.handler = handler
         self.logger.handlers[:] = [handler]
 
@@ -124,7 +124,7 @@ class Machine(RuleBasedStateMachine):
     def pause(self):
         self.entered.clear()
         self.gate.clear()
-        self.stuck = threading.Thread(target=self.handler.listener.commit)
+        self.stuck = threading.Thread(target=self.handler.listener.committer.commit)
         self.stuck.start()
         self.entered.wait()
 

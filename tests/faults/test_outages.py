@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import sqlite3
-import subprocess
 import sys
 
 import pytest
+from listeners import check_recovery, ticks
 
 from sqlite_log_handler import LogFileError
 from sqlite_log_handler._logfile.connect import connect_read_only
@@ -24,30 +23,6 @@ CODES = {
     "readonly": sqlite3.SQLITE_READONLY,
     "cantopen": sqlite3.SQLITE_CANTOPEN,
 }
-
-
-def ticks(handler, clock, count=1):
-    """Let so many ticks pass, with books that balance after each."""
-    for _ in range(count):
-        handler.listener.handle(None)
-        clock.advance(handler.listener.flush_interval)
-        stats = handler.stats()
-        assert stats.seen == stats.written + stats.dropped_total + stats.queued
-
-
-def check_recovery(handler, clock, log, contents, said):
-    """Let at most 5 seconds pass, and then check that all is there but what was dropped, and that two lines say so."""
-    ticks(handler, clock, 52)
-    stats = handler.stats()
-    assert (len(log.logged), 0) == (stats.seen, stats.queued)
-    found = contents()
-    assert (stats.written, stats.dropped_total) == (len(found.numbers["n"]), found.dropped)
-    assert 1 == len([line for line in said if "cannot write" in line])
-    assert 1 == len([line for line in said if "writing again" in line])
-    return found
-
-
-# Every single failure ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [*CODES, "corrupt"])
@@ -156,12 +131,12 @@ SYSTEM_CALLS = """
             failed = True
             handler = SQLiteHandler(name, flush_interval=0.1)
         listener = handler.listener
-        listener._clock, listener._sleep = lambda: now[0], sleep
+        listener.committer.now, listener.committer._sleep = lambda: now[0], sleep
         logger.handlers[:] = [handler]
         for number in range(30):
             logger.info("n %d", number)
             if number % 10 == 9:
-                connection = listener.writer.file.connection
+                connection = listener.committer.writer.file.connection
                 if connection: connection.execute("PRAGMA wal_autocheckpoint = 2")
                 for _ in range(4): listener.handle(None); now[0] += 0.1
                 stats = handler.stats()
@@ -203,9 +178,6 @@ def test_the_nth_system_call_fails(run, shim, error, lasting, long):
     assert 20 <= int(out)
 
 
-# Outages that last ---------------------------------------------------------------------------------------------------
-
-
 def test_locked_by_another_process(make, clock, log, contents, start, said):
     """While another process holds the database, records wait; then they are written in order, with what was dropped."""
     handler = make(capacity=30, reserve=0, fair_share=1)
@@ -241,7 +213,7 @@ def test_the_database_may_not_grow(make, clock, log, contents, said):
     handler = make(capacity=2_000, reserve=0, fair_share=1)
     log(1)
     ticks(handler, clock)
-    connection = handler.listener.writer.file.connection
+    connection = handler.listener.committer.writer.file.connection
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
     for _ in range(20):
@@ -265,7 +237,7 @@ def test_the_disk_is_full(run, contents):
         from sqlite_log_handler._write.listener import RecordListener
         RecordListener._start_thread = lambda self, thread: None  # this thread commits
         now = [0.0]
-        handler.listener._clock = lambda: now[0]
+        handler.listener.committer.now = lambda: now[0]
         logger.addHandler(handler)
         logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -321,126 +293,6 @@ def test_a_program_starts_on_a_full_disk(run, contents, made):
     assert [0] == contents().numbers["n"]
 
 
-def test_the_disk_is_frozen(run, contents, shim):
-    """
-    While the disk does not answer, callers go on, `close` gives up in time and says so, and the books balance.
-
-    The rows that the stuck commit holds are neither dropped nor forgotten: when the disk answers, they are written.
-    Nothing thaws it before `close` has returned, so a `close` that waits for it hangs.
-    """
-    run(
-        """
-        import ctypes
-        shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
-        options = {"batch_size": 10, "capacity": 50, "reserve": 0, "fair_share": 1, "close_timeout": 0.2}
-        handler = SQLiteHandler(path, flush_interval=0.001, **options)
-        logger.addHandler(handler)
-        logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
-        logger.info("n 0")
-        assert handler.flush()
-        shim.fault_freeze(path.encode())
-        logger.info("n 1")
-        while not shim.fault_held(): pass
-        for number in range(2, 102): logger.info("n %d", number)
-        assert not handler.flush(0.01)
-        stats = handler.stats()
-        assert (102, 1, 50, 51) == (stats.seen, stats.written, stats.queued, stats.dropped_total), stats
-        handler.close()
-        stats = handler.stats()
-        assert (1, 1, 49) == (stats.written, stats.queued, stats.dropped_by_cause["close_timeout"]), stats
-        logger.info("n 102")
-        shim.fault_thaw()
-        handler.listener.close_timeout = 60
-        handler.close()
-        stats = handler.stats()
-        assert (103, 3, 0, 100) == (stats.seen, stats.written, stats.queued, stats.dropped_total), stats
-        """,
-        env={"LD_PRELOAD": shim}.items(),
-        stderr="[^\n]*closed with 49 records dropped [(]close_timeout[)], 1 held by a commit that does not end[^\n]*\n",
-    )
-    found = contents()
-
-    assert ([0, 1, 102], 100) == (found.numbers["n"], found.dropped)
-
-
-@pytest.mark.parametrize("queued", [0, 5])
-def test_the_disk_is_frozen_when_nobody_looks(run, contents, shim, queued):
-    """
-    Also when the disk stopped to answer since the last commit, `close` ends in time: it is not its thread that waits.
-
-    To close the file writes the WAL back, so a program that had nothing left to write could hang at its exit.
-    """
-    run(
-        """
-        import ctypes
-        shim, queued = ctypes.CDLL(os.environ["LD_PRELOAD"]), int(arguments[0])
-        handler = SQLiteHandler(path, flush_interval=3600, close_timeout=0.2)
-        logger.addHandler(handler)
-        logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
-        logger.info("n 0")
-        assert handler.flush()
-        shim.fault_freeze(path.encode())
-        handler.listener._clock = lambda: 3600.0 * shim.fault_held()  # its thread gets the time to come to the disk
-        for number in range(1, 1 + queued): logger.info("n %d", number)
-        handler.close()
-        stats = handler.stats()
-        assert (1, queued, 0) == (stats.written, stats.queued, stats.dropped_total), stats
-        shim.fault_thaw()
-        while handler.listener.writer.file.connection or handler.stats().queued: pass
-        """,
-        queued,
-        env={"LD_PRELOAD": shim}.items(),
-        stderr="" if not queued else "[^\n]*closed with 0 records dropped [^\n]* 5 held by a commit[^\n]*\n",
-    )
-
-    assert list(range(1 + queued)) == contents().numbers["n"]
-
-
-def test_a_process_ends_beside_a_frozen_disk(run, contents, shim):
-    """A process whose disk does not answer comes to its end, after `close_timeout`, and says what it gave up."""
-    run(
-        """
-        import ctypes
-        shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
-        handler = SQLiteHandler(path, flush_interval=0.001, close_timeout=0.2)
-        logger.addHandler(handler)
-        logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
-        logger.info("n 0")
-        assert handler.flush()
-        shim.fault_freeze(path.encode())
-        logger.info("n 1")
-        while not shim.fault_held(): pass
-        logger.info("n 2")
-        """,
-        env={"LD_PRELOAD": shim}.items(),
-        stderr="[^\n]*closed with 1 records dropped [^\n]* 1 held by a commit that does not end[^\n]*\n",
-    )
-
-    assert {"n": [0]} == contents().numbers
-
-
-@pytest.fixture
-def mounted(tmp_path):
-    """Mount a file system of its own below the test's folder: `mounted(*arguments of mount)`; returns its folder."""
-    folder = tmp_path / "mounted"
-    folder.mkdir()
-    mounted = []
-
-    def mount(*arguments):
-        if shutil.which("mount") is None:
-            pytest.skip("no mount here")
-        done = subprocess.run(["mount", *arguments, folder], capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"may not mount here: {done.stderr.strip()}")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-
-    for place in mounted:
-        subprocess.run(["umount", place], check=True)
-
-
 @pytest.mark.privileged
 def test_a_disk_without_room(make, mounted, clock, log, contents, said):
     """
@@ -460,166 +312,6 @@ def test_a_disk_without_room(make, mounted, clock, log, contents, said):
 
     check_recovery(handler, clock, log, lambda: contents(folder / "app-log.db"), said)
     handler.close()
-
-
-@pytest.mark.privileged
-def test_a_file_system_that_is_frozen(run, contents, mounted, tmp_path):
-    """On an ext4 that was frozen (as a snapshot does it) the same holds as on a disk that does not answer."""
-    if shutil.which("mkfs.ext4") is None or shutil.which("fsfreeze") is None:
-        pytest.skip("no mkfs.ext4 or no fsfreeze here")
-    image = tmp_path / "image"
-    image.write_bytes(bytes(16 << 20))
-    subprocess.run(["mkfs.ext4", "-q", image], check=True)
-    folder = mounted("-o", "loop", image)
-    file = folder / "app-log.db"
-    run(
-        """
-        import subprocess
-        path = arguments[0]
-        handler = SQLiteHandler(path, flush_interval=0.001, close_timeout=0.2)
-        logger.addHandler(handler)
-        logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
-        logger.info("n 0")
-        assert handler.flush()
-        def stuck():
-            with open(f"/proc/self/task/{handler.listener._thread.native_id}/stat") as file:
-                return file.read().rpartition(")")[2].split()[0] == "D"
-        subprocess.run(["fsfreeze", "-f", os.path.dirname(path)], check=True)
-        try:
-            logger.info("n 1")
-            while not stuck(): pass
-            for number in range(2, 10): logger.info("n %d", number)
-            handler.close()
-            stats = handler.stats()
-            assert (10, 1, 1, 8) == (stats.seen, stats.written, stats.queued, stats.dropped_total), stats
-        finally:
-            subprocess.run(["fsfreeze", "-u", os.path.dirname(path)], check=True)
-        logger.info("n 10")
-        handler.listener.close_timeout = 60
-        handler.close()
-        stats = handler.stats()
-        assert (11, 3, 0, 8) == (stats.seen, stats.written, stats.queued, stats.dropped_total), stats
-        """,
-        file,
-        stderr="[^\n]*closed with 8 records dropped [(]close_timeout[)], 1 held by a commit that does not end[^\n]*\n",
-    )
-    found = contents(file)
-
-    assert ([0, 1, 10], 8) == (found.numbers["n"], found.dropped)
-
-
-# The file changes under us -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "fault",
-    ["unlink", "unlink all", "rename", "replace", "truncate wal", "truncate"],
-)
-def test_the_file_changes_under_us(make, clock, log, contents, path, tmp_path, fault):
-    """
-    Whatever becomes of the file, from the next tick on rows go into one that is at the path, and is whole.
-
-    SQLite goes on in a file without a name, and nobody finds what it writes: logrotate does just that.
-    """
-    if fault == "replace":
-        from sqlite_log_handler import SQLiteHandler  # noqa: PLC0415 - the other file, of another program run
-
-        SQLiteHandler(tmp_path / "other.db").close()
-    handler = make()
-    log(300)
-    ticks(handler, clock)
-    handler.listener.writer.file.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    log(5)
-    ticks(handler, clock)
-    if fault.startswith("unlink"):
-        for end in ("", "-wal", "-shm") if fault.endswith("all") else ("",):
-            os.unlink(f"{path}{end}")
-    elif fault == "rename":
-        os.rename(path, f"{path}.1")
-    elif fault == "replace":
-        os.replace(tmp_path / "other.db", path)
-    elif fault == "truncate":
-        os.truncate(path, 0)
-    else:
-        os.truncate(f"{path}-wal", 0)
-    log(10)
-    ticks(handler, clock, 60)
-    log(10)
-    ticks(handler, clock, 60)
-    stats = handler.stats()
-    handler.close()
-
-    assert (325, 325, 0) == (stats.seen, stats.written, stats.queued), stats.last_error
-    numbers = contents().numbers["n"]
-    assert list(range(315, 325)) == numbers[-10:]
-    if fault in {"unlink", "rename", "replace"}:
-        assert list(range(305, 325)) == numbers
-    if fault == "rename":
-        assert list(range(305)) == contents(f"{path}.1").numbers["n"]
-
-
-def test_the_folder_is_removed(make, clock, log, contents, tmp_path, said):
-    """Without its folder the log waits; when the folder is there again, so is the log."""
-    folder = tmp_path / "logs"
-    folder.mkdir()
-    handler = make(filename=folder / "app-log.db", capacity=100, reserve=0, fair_share=1)
-    log(10)
-    ticks(handler, clock)
-    os.rename(folder, tmp_path / "moved")
-    log(20)
-    ticks(handler, clock, 20)
-    assert 20 == handler.stats().queued
-    folder.mkdir()
-    ticks(handler, clock, 60)
-    handler.close()
-
-    assert list(range(10, 30)) == contents(folder / "app-log.db").numbers["n"]
-    assert 2 == len(said)
-
-
-def test_a_corrupt_file_is_never_overwritten(make, clock, log, path, monkeypatch):
-    """
-    Two files that turn out to be corrupt within the same second are both kept.
-
-    The name of the copy has the time in it, to the second; the second copy took the place of the first.
-    """
-    monkeypatch.setattr("time.strftime", lambda *_: ".corrupt-20240101T000000Z")
-    handler = make()
-    for _ in range(2):
-        log(300)
-        ticks(handler, clock)
-        handler.close()
-        with open(path, "r+b") as file:
-            file.seek(4096)
-            file.write(b"\xff" * (os.stat(path).st_size - 4096))
-        log(10)
-        ticks(handler, clock, 60)
-
-    assert 2 == len(
-        [name for name in os.listdir(path.parent) if ".corrupt-" in name and name[-4:] not in {"-wal", "-shm"}]
-    )
-
-
-def test_a_log_that_was_cut_short(make, clock, log, contents, path):
-    """
-    A log that has lost its end is moved aside, and a new one is begun, when the program runs and when it starts.
-
-    SQLite reads not even the header of a file that is shorter than that says, so nobody could tell whose it is.
-    """
-    handler = make()
-    log(300)
-    ticks(handler, clock)
-    handler.close()
-    os.truncate(path, 5_000)
-    log(10)
-    ticks(handler, clock, 60)
-    assert 0 == handler.stats().queued, handler.stats().last_error
-    handler.close()
-    assert list(range(300, 310)) == contents().numbers["n"]
-
-    os.truncate(path, 5_000)
-    make()
-    assert 2 == len([name for name in os.listdir(path.parent) if ".corrupt-" in name and name[-1] not in "lm"])
 
 
 def test_a_file_that_cannot_be_made_is_said_at_once(make_handler, monkeypatch):

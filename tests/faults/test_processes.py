@@ -350,18 +350,18 @@ def test_a_process_that_is_stopped_in_a_commit(start, run, contents):
         _outage.TURN_OUTAGE_AFTER = 5
         handler = SQLiteHandler(path, flush_interval=3600)
         logger.addHandler(handler)
-        handler.listener._clock = lambda: now[0]
+        handler.listener.committer.now = lambda: now[0]
         said = []
-        handler.listener.operator.say = said.append
+        handler.listener.committer.operator.say = said.append
         logger.info("waiting 0")
         for _ in range(7):
-            assert not handler.listener.commit()
+            assert not handler.listener.committer.commit()
             now[0] += 1
         assert f"process {pid} is writing" in handler.stats().last_error
         assert 1 == len(said) and f"process {pid} is writing" in said[0], said
         assert 1 == handler.stats().queued
         os.kill(pid, signal.SIGCONT)
-        while not handler.listener.commit(): pass
+        while not handler.listener.committer.commit(): pass
         assert (1, 0) == (handler.stats().written, handler.stats().dropped_total)
         """,
         stopped.pid,

@@ -84,7 +84,7 @@ def test_the_nth_statement_of_pruning_fails(make, clock, log, contents, monkeypa
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **{**options, "factory": Faulty}))
     handler, nth = make(max_rows=30), 0
-    step = handler.listener.writer.pruner.step
+    step = handler.listener.committer.writer.pruner.step
 
     def pruning_only(connection, **options):
         pruning[0] = True
@@ -93,7 +93,7 @@ def test_the_nth_statement_of_pruning_fails(make, clock, log, contents, monkeypa
         finally:
             pruning[0] = False
 
-    handler.listener.writer.pruner.step = pruning_only
+    handler.listener.committer.writer.pruner.step = pruning_only
     while True:
         nth += 1
         left[0] = nth
@@ -273,7 +273,7 @@ KILLED = """
     handler = SQLiteHandler(path, max_bytes=1_500_000, flush_interval=0.01)
     logger.addHandler(handler)
     logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
-    handler.listener.writer.pruner.deleted = Told = type("Told", (dict,), {
+    handler.listener.committer.writer.pruner.deleted = Told = type("Told", (dict,), {
         "__setitem__": lambda self, cause, count: (print(count, flush=True), dict.__setitem__(self, cause, count))[0]
     })()
     number = 0
@@ -304,9 +304,9 @@ def test_while_another_process_writes_pruning_waits_its_turn(make, clock, log, p
     handler.flush()
     with contextlib.closing(WriteLock(str(path))) as lock, lock.hold(0):
         for _ in range(3):
-            assert 0 == handler.listener.prune()
+            assert 0 == handler.listener.committer.prune()
             clock.advance(10)
-        assert handler.listener.wait(clock.now) == 0
+        assert handler.listener.seconds_to_wait(clock.now) == 0
     ticks(handler, clock, 2)
 
     assert [] == said
@@ -424,7 +424,10 @@ def test_what_is_urgent_is_done_though_many_rows_wait(make, clock, log, monkeypa
         clock.advance(0.2)
         stats = handler.stats()
         assert stats.queued > 99
-        most = max(most, handler.listener.writer.file.connection.execute("SELECT count(*) FROM records").fetchone()[0])
+        most = max(
+            most,
+            handler.listener.committer.writer.file.connection.execute("SELECT count(*) FROM records").fetchone()[0],
+        )
 
     assert 200 <= most <= 600
     assert stats.written == 4_000
@@ -441,7 +444,7 @@ def test_a_file_that_pruning_finds_corrupt_is_moved_aside(make, clock, log, monk
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(handler.listener.writer.pruner, "step", corrupt)
+        patch.setattr(handler.listener.committer.writer.pruner, "step", corrupt)
         log(5)
         ticks(handler, clock)
     log(5)

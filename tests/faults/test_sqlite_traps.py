@@ -20,8 +20,8 @@ def test_the_wait_for_a_lock_is_shorter_than_a_tick(make_handler, interval):
     """
     handler = make_handler(flush_interval=interval)
     with contextlib.closing(sqlite3.connect(handler.filename, isolation_level=None)) as other:
-        handler.listener.writer.file.open()
-        ((milliseconds,),) = handler.listener.writer.file.connection.execute("PRAGMA busy_timeout").fetchall()
+        handler.listener.committer.writer.file.open()
+        ((milliseconds,),) = handler.listener.committer.writer.file.connection.execute("PRAGMA busy_timeout").fetchall()
         other.execute("BEGIN")
 
     assert milliseconds <= min(50, interval * 500)
@@ -44,7 +44,7 @@ def test_a_reader_that_holds_a_snapshot(make_handler, logger, unattended, path, 
             logger.info("%s %d", "x" * 600_000, number)
             assert handler.flush()
         pinned = os.stat(f"{path}-wal").st_size
-    connection = handler.listener.writer.file.connection
+    connection = handler.listener.committer.writer.file.connection
     connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
     logger.info("n 1")
     handler.flush()

@@ -18,9 +18,10 @@ from sqlite_log_handler._logfile.connect import connect_read_only, connect_read_
 from sqlite_log_handler._logfile.units import format_size
 from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._read.opening import named_errors, open_log
+from sqlite_log_handler._write.options import integer
 from sqlite_log_handler._write.retention.archive import Archive, ArchiveLimits, rows_to_archive
 from sqlite_log_handler._write.retention.archiver import Archived, folder_of
-from sqlite_log_handler._write.retention.limits import VACUUM_PAGES, Cut, Limits, State, count, seconds, size
+from sqlite_log_handler._write.retention.limits import VACUUM_PAGES, Cut, Limits, State, seconds, size
 from sqlite_log_handler._write.retention.pruner import INCREMENTAL, Pruner, look, plan
 
 # Seconds to wait for a process that writes, and for a reader that is in the way.
@@ -82,7 +83,7 @@ def run(
     """
     limits = Limits(
         None if options.max_age is None else seconds("--max-age", options.max_age),
-        None if options.max_rows is None else count("--max-rows", options.max_rows),
+        None if options.max_rows is None else integer("--max-rows", options.max_rows, 1),
         None if options.max_bytes is None else size("--max-bytes", options.max_bytes),
     )
     kept = ArchiveLimits(

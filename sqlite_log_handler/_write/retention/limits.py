@@ -29,6 +29,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from sqlite_log_handler._logfile.units import parse_seconds, parse_size
+from sqlite_log_handler._write.options import integer
 
 _Number = TypeVar("_Number", int, float)
 
@@ -301,17 +302,6 @@ def seconds(option: str, value: object) -> float:
     return age
 
 
-def count(option: str, value: object) -> int:
-    """Read a number of rows."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        message = f"{option}={value!r}: must be an integer, 1 or more"
-        raise TypeError(message)
-    if value < 1:
-        message = f"{option}={value!r}: must be 1 or more"
-        raise ValueError(message)
-    return value
-
-
 def size(option: str, value: object) -> int:
     """Read a size: a number of bytes, or a text like "500MB", "2GB", "64MiB"."""
     found = _named(option, value, parse_size)
@@ -341,6 +331,6 @@ def limits(max_age: Any = None, max_rows: Any = None, max_bytes: Any = None) -> 
     """
     return Limits(
         None if max_age is None else seconds("max_age", max_age),
-        None if max_rows is None else count("max_rows", max_rows),
+        None if max_rows is None else integer("max_rows", max_rows, 1),
         None if max_bytes is None else size("max_bytes", max_bytes),
     )

@@ -8,17 +8,13 @@ import contextlib
 import importlib.metadata
 import os
 import re
-import shlex
 import socket
-import sqlite3
 
 import pytest
-from command_line import record
 
 import sqlite_log_handler
 from sqlite_log_handler.__main__ import main
-from sqlite_log_handler._cli.arguments import join_times
-from sqlite_log_handler._cli.main import COMMANDS, parse
+from sqlite_log_handler._cli.main import COMMANDS
 
 
 def test_version(capsys):
@@ -34,13 +30,6 @@ def test_show_is_what_is_done_without_a_command(run, shop):
     expected = run("show", str(shop))
 
     assert expected == run(str(shop)) == run() == run("--level", "0", str(shop))
-
-
-def test_a_time_may_begin_with_a_minus():
-    """`-S -1h` is a flag and its value, with and without a blank, short and long."""
-    assert ["-S-1h", "x.db"] == join_times(["-S", "-1h", "x.db"])
-    assert ["--until=-1h 30min"] == join_times(["--until", "-1h 30min"])
-    assert ["-S", "yesterday", "-f"] == join_times(["-S", "yesterday", "-f"])
 
 
 ERRORS = {
@@ -98,17 +87,6 @@ def test_errors_are_one_line(run, tmp_path, monkeypatch, words):
     assert (2, []) == run(*words.replace("{folder}", str(tmp_path)).split(), stderr=message)
 
 
-WHICH = "sqlite-log {}: which log? Name a FILE, or set SQLITE_LOG_DB; `sqlite-log --help` lists the commands\n"
-
-
-def test_which_log(run, monkeypatch):
-    """Without a FILE and without SQLITE_LOG_DB, it is asked which log is meant."""
-    monkeypatch.delenv("SQLITE_LOG_DB")
-
-    assert (2, []) == run("stats", stderr=WHICH.format("stats"))
-    assert (2, []) == run(stderr=WHICH.format("show"))
-
-
 def test_a_command_that_does_not_exist(run, tmp_path, monkeypatch):
     """A word that is neither a command nor a file is told as such, with the commands there are."""
     monkeypatch.chdir(tmp_path)
@@ -154,38 +132,6 @@ def test_help_is_a_word(run, words, expected):
     assert run(*words)[1]
 
 
-@pytest.mark.parametrize("command", ["show", "top", "stats", "export"])
-def test_a_logger_that_is_not_there_is_named(run, command):
-    """A misspelt logger is told with the nearest ones; one that has others below it, or only drops, is there."""
-    note = re.compile(r"^sqlite-log: no logger 'shop.stocks' in this log: did you mean shop.stock\b")
-
-    assert 1 == run(command, "-l", "shop.stocks", stderr=note)[0]
-    assert 0 == run(command, "-l", "shop")[0]
-
-
-@pytest.mark.parametrize(
-    ("number", "meant"), [("3", "ERROR is 40"), ("4", "WARNING is 30"), ("6", "INFO is 20"), ("7", "DEBUG is 10")]
-)
-@pytest.mark.parametrize("command", ["show", "top", "gaps", "stats", "export"])
-def test_who_means_a_level_of_journalctl_is_told(run, command, number, meant):
-    """`-p 3` is `err` to journalctl; here it is a level below DEBUG, so that all is shown, and a note says so."""
-    note = f"sqlite-log: levels are those of Python's logging: {number} is below DEBUG (10), {meant}\n"
-
-    assert run(command, "-p", "0") == run(command, "-p", number, stderr=note)
-
-
-def test_a_number_that_the_log_has_a_name_for_is_meant(run, make_handler, path):
-    """Where 5 is the level TRACE, `-p 5` needs no note; nor does a name, a range, or a number above."""
-    handler = make_handler()
-    handler.handle(record("deep", 5))
-    handler.close()
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("INSERT OR REPLACE INTO levels VALUES (5, 'TRACE')")
-
-    assert (0, ["deep"]) == run("-p", "5", "-o", "cat", str(path))
-    assert (0, 1, 1) == (run("-p", "..5", str(path))[0], run("-p", "ERROR", str(path))[0], run("-p", "8", str(path))[0])
-
-
 @pytest.mark.skipif(os.name != "posix", reason="a socket that is a file")
 @pytest.mark.parametrize("words", [["show"], ["check"], ["prune", "--vacuum"]], ids=" ".join)
 def test_what_is_no_regular_file_is_no_log(run, tmp_path, monkeypatch, words):
@@ -225,27 +171,6 @@ def test_every_command_works_beside_a_live_writer(run, busy_log, words):
 
     assert 0 == status
     assert lines
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_shows_examples(run, name):
-    """The help of each command has examples, and each of them is understood."""
-    _, lines = run(name, "--help")
-    examples = [line.strip() for line in lines[lines.index("examples:") :] if line.startswith("  sqlite-log ")]
-
-    assert examples
-    assert max(len(line) for line in lines) <= 80
-    for example in examples:
-        assert parse(argparse_words(example))[0].name in {name, "show"}
-
-
-def argparse_words(example):
-    """Split an example as a shell does, up to a pipe or the next command."""
-    words = shlex.split(example)[1:]
-    for end in ("|", "&&"):
-        if end in words:
-            words = words[: words.index(end)]
-    return words
 
 
 def test_the_command_is_installed():

@@ -9,25 +9,13 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
+from locked import is_held
 
 from sqlite_log_handler._logfile import write_lock as write_lock_module
 
-if TYPE_CHECKING:
-    from sqlite_log_handler._logfile.write_lock import WriteLock
-
 pytestmark = pytest.mark.skipif(write_lock_module.fcntl is None, reason="no flock on this system")
-
-
-def is_held(lock: WriteLock) -> bool:
-    """Tell whether somebody else holds it."""
-    try:
-        with lock.hold(0):
-            return False
-    except TimeoutError:
-        return True
 
 
 def test_one_at_a_time(make_lock, path):

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from locked import is_held
 
 from sqlite_log_handler._logfile import write_lock as write_lock_module
 from sqlite_log_handler._logfile.write_lock import WriteLock
@@ -20,15 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(write_lock_module.fcntl is None, reason="no flock on this system")
-
-
-def is_held(lock: WriteLock) -> bool:
-    """Tell whether somebody else holds it."""
-    try:
-        with lock.hold(0):
-            return False
-    except TimeoutError:
-        return True
 
 
 def test_a_number_that_another_file_has_now(make_lock, path):

@@ -12,6 +12,7 @@ import pytest
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._write import queue as queue_module
 from sqlite_log_handler._write import row as row_module
+from sqlite_log_handler._write.committer import Committer
 from sqlite_log_handler._write.listener import RecordListener
 from sqlite_log_handler._write.operator import Operator
 from sqlite_log_handler._write.queue import RecordQueue
@@ -95,15 +96,9 @@ def make(clock, said, warnings, monkeypatch):
         writer: Any = FakeWriter()
         if retention is not None:
             writer.prune = lambda: retention.prune()  # noqa: PLW0108 - a test may replace it
-        listener = RecordListener(
-            books,
-            writer,
-            operator,
-            retains=retention is not None,
-            clock=clock,
-            sleep=clock.advance,
-            **{"flush_interval": 0.1, **options},
-        )
+        limits = Limits() if retention is None else Limits(max_rows=1_000)
+        committer = Committer(books, writer, operator, limits=limits, clock=clock, sleep=clock.advance, **options)
+        listener = RecordListener(committer)
         books.open()
         made.append(listener)
         return listener
@@ -111,7 +106,7 @@ def make(clock, said, warnings, monkeypatch):
     yield make
 
     for listener in made:
-        writer = listener.writer
+        writer = listener.committer.writer
         if writer.gate is not None:
             writer.gate.set()
         writer.error = None

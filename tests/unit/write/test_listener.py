@@ -20,7 +20,7 @@ def test_nothing_logged_is_nothing_to_wait_for(make, clock):
     """With an empty queue the listener waits without a timeout: no wake-ups at all."""
     listener = make()
 
-    assert listener.wait(clock()) is None
+    assert listener.seconds_to_wait(clock()) is None
 
 
 def test_a_commit_is_due_when_the_oldest_row_is_old_enough(make, clock):
@@ -28,59 +28,59 @@ def test_a_commit_is_due_when_the_oldest_row_is_old_enough(make, clock):
     listener = make()
     put(listener, 1)
 
-    assert pytest.approx(0.1) == listener.wait(clock())
+    assert pytest.approx(0.1) == listener.seconds_to_wait(clock())
     clock.advance(0.06)
     put(listener, 1)
-    assert pytest.approx(0.04) == listener.wait(clock())
+    assert pytest.approx(0.04) == listener.seconds_to_wait(clock())
     clock.advance(0.05)
-    assert 0 == listener.wait(clock())
+    assert 0 == listener.seconds_to_wait(clock())
 
 
 def test_a_full_batch_is_due_at_once(make, clock):
     """`batch_size` rows do not wait for the flush interval."""
     listener = make(batch_size=4)
     put(listener, 3)
-    assert 0 < listener.wait(clock())
+    assert 0 < listener.seconds_to_wait(clock())
 
     put(listener, 1)
 
-    assert 0 == listener.wait(clock())
+    assert 0 == listener.seconds_to_wait(clock())
 
 
 def test_an_error_is_due_at_once(make, clock):
     """A row at `flush_level` does not wait either, and is waited for only once."""
     listener = make()
     put(listener, 1, ERROR)
-    assert 0 == listener.wait(clock())
+    assert 0 == listener.seconds_to_wait(clock())
 
     listener.handle(None)
     put(listener, 1)
 
-    assert 0 < listener.wait(clock())
+    assert 0 < listener.seconds_to_wait(clock())
 
 
 def test_ticks_keep_their_pace(make, clock):
     """A commit that leaves rows behind is followed by the next tick one flush interval after its own."""
     listener = make(batch_size=4)
     put(listener, 2)
-    listener.wait(clock())
-    listener.writer.error = OSError("disk")
+    listener.seconds_to_wait(clock())
+    listener.committer.writer.error = OSError("disk")
     clock.advance(0.1)
     listener.handle(None)
 
     clock.advance(0.03)
-    assert pytest.approx(0.07) == listener.wait(clock())
+    assert pytest.approx(0.07) == listener.seconds_to_wait(clock())
 
 
 def test_an_outage_does_not_make_the_listener_spin(make, clock):
     """While commits fail, a full batch and an error wait for the tick like everything else."""
     listener = make(batch_size=2)
-    listener.writer.error = OSError("disk")
+    listener.committer.writer.error = OSError("disk")
     put(listener, 4, ERROR)
     listener.handle(None)
     put(listener, 1, ERROR)
 
-    assert 0 < listener.wait(clock())
+    assert 0 < listener.seconds_to_wait(clock())
 
 
 # Commits -------------------------------------------------------------------------------------------------------------
@@ -92,21 +92,21 @@ def test_one_transaction_per_batch(make):
     put(listener, 6)
 
     listener.handle(None)
-    assert (1, [0, 1, 2, 3]) == (listener.writer.commits, numbers(listener))
+    assert (1, [0, 1, 2, 3]) == (listener.committer.writer.commits, numbers(listener))
     listener.handle(None)
-    assert (2, [0, 1, 2, 3, 4, 5]) == (listener.writer.commits, numbers(listener))
+    assert (2, [0, 1, 2, 3, 4, 5]) == (listener.committer.writer.commits, numbers(listener))
 
 
 def test_a_commit_that_fails_is_tried_again(make, clock):
     """Rows of a failed commit stay queued and counted, and the next attempt writes them in order."""
     listener = make()
     put(listener, 3)
-    listener.writer.error = OSError("disk")
+    listener.committer.writer.error = OSError("disk")
     listener.handle(None)
     assert (3, 0) == (listener.queue.queued, listener.queue.written)
-    assert "OSError: disk" == listener.outage.last_error
+    assert "OSError: disk" == listener.committer.outage.last_error
 
-    listener.writer.error = None
+    listener.committer.writer.error = None
     clock.advance(0.1)
     listener.handle(None)
 
@@ -117,15 +117,15 @@ def test_back_off_grows_and_falls(make, clock):
     """Attempts come after 1, 2, 4, ... flush intervals, 5 seconds at most, and at each tick again after a success."""
     listener = make()
     put(listener, 1)
-    listener.writer.error = OSError("disk")
+    listener.committer.writer.error = OSError("disk")
     began, attempts = clock(), []
-    write = listener.writer.write
+    write = listener.committer.writer.write
 
-    def attempt(batch, outcome):
+    def attempt(batch, outcome, **options):
         attempts.append(clock() - began)
-        return write(batch, outcome)
+        return write(batch, outcome, **options)
 
-    listener.writer.write = attempt
+    listener.committer.writer.write = attempt
     for _ in range(300):
         listener.handle(None)
         clock.advance(0.1)
@@ -134,11 +134,11 @@ def test_back_off_grows_and_falls(make, clock):
     assert pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0, 5.0][: len(gaps)], abs=0.11) == gaps
     assert 9 <= len(gaps)
 
-    listener.writer.error = None
+    listener.committer.writer.error = None
     clock.advance(5)
     listener.handle(None)
     put(listener, 1)
-    listener.writer.error = OSError("disk")
+    listener.committer.writer.error = OSError("disk")
     attempts.clear()
     began = clock()
     for _ in range(3):
@@ -156,32 +156,32 @@ def test_no_back_off_from_those_who_share_the_file(make, clock):
     """
     listener = make(batch_size=4)
     put(listener, 1)
-    listener.writer.error = TimeoutError("process 1 is writing")
+    listener.committer.writer.error = TimeoutError("process 1 is writing")
     attempts = []
-    write = listener.writer.write
+    write = listener.committer.writer.write
 
-    def attempt(batch, outcome):
+    def attempt(batch, outcome, **options):
         attempts.append(clock())
-        return write(batch, outcome)
+        return write(batch, outcome, **options)
 
-    listener.writer.write = attempt
+    listener.committer.writer.write = attempt
     for _ in range(30):
         listener.handle(None)
-        assert pytest.approx(0.1) == listener.wait(clock())
+        assert pytest.approx(0.1) == listener.seconds_to_wait(clock())
         clock.advance(0.1)
     put(listener, 3)
 
-    assert (30, 0) == (len(attempts), listener.wait(clock()))
-    listener.writer.error = OSError("disk")
+    assert (30, 0) == (len(attempts), listener.seconds_to_wait(clock()))
+    listener.committer.writer.error = OSError("disk")
     listener.handle(None)
-    assert 0 < listener.wait(clock())
+    assert 0 < listener.seconds_to_wait(clock())
 
 
 def test_a_turn_is_waited_for_before_it_is_an_outage(make, clock, said):
     """That others who share the file are writing is an outage after five seconds, and anything else after one."""
     listener = make()
     put(listener, 1)
-    listener.writer.error = TimeoutError("process 1 is writing")
+    listener.committer.writer.error = TimeoutError("process 1 is writing")
     for _ in range(49):
         listener.handle(None)
         clock.advance(0.1001)
@@ -197,12 +197,12 @@ def test_nothing_escapes_from_handle(make):
     listener = make()
     put(listener, 1)
     for error in (MemoryError(), RecursionError(), ValueError("x"), AssertionError()):
-        listener.writer.error = error
-        listener.outage.next_attempt = 0
+        listener.committer.writer.error = error
+        listener.committer.outage.next_attempt = 0
 
         listener.handle(None)
 
-        assert type(error).__name__ in listener.outage.last_error
+        assert type(error).__name__ in listener.committer.outage.last_error
     assert 1 == listener.queue.queued
 
 
@@ -221,15 +221,15 @@ def test_an_error_that_cannot_be_shown_does_not_end_the_listener(make, warnings)
     listener = make(capacity=2)
     logging.getLogger(OWN_LOGGER).handlers[0].addFilter(fails)
     put(listener, 5)
-    listener.writer.error = UnshowableError()
+    listener.committer.writer.error = UnshowableError()
     listener.handle(None)
-    listener.writer.error = None
-    listener.outage.next_attempt = 0
+    listener.committer.writer.error = None
+    listener.committer.outage.next_attempt = 0
 
     listener.handle(None)
 
     assert [0, 1] == numbers(listener)
-    assert "UnshowableError" == listener.outage.last_error
+    assert "UnshowableError" == listener.committer.outage.last_error
     assert not warnings
 
 
@@ -237,9 +237,9 @@ def test_rows_that_sqlite_refuses_are_dropped(make):
     """A row that cannot be written costs that row, counted as `unwritable`."""
     listener = make()
     put(listener, 3)
-    listener.writer.refused = {1}
+    listener.committer.writer.refused = {1}
 
-    assert listener.commit()
+    assert listener.committer.commit()
 
     assert {("unwritable", INFO, "a"): 1} == listener.queue.books()["drops"]
     assert (2, 0) == (listener.queue.written, listener.queue.queued)
@@ -254,7 +254,7 @@ def test_an_outage_is_two_lines(make, clock, said, warnings):
     """
     listener = make(capacity=4)
     put(listener, 4)
-    listener.writer.error = OSError("disk")
+    listener.committer.writer.error = OSError("disk")
     for _ in range(100):
         put(listener, 1)
         listener.handle(None)
@@ -262,7 +262,7 @@ def test_an_outage_is_two_lines(make, clock, said, warnings):
     assert 1 == len(said)
     assert "OSError: disk" in said[0]
 
-    listener.writer.error = None
+    listener.committer.writer.error = None
     clock.advance(5)
     listener.handle(None)
 
@@ -274,9 +274,9 @@ def test_a_moment_of_contention_is_no_outage(make, clock, said):
     """Two processes on one file wait for each other now and then; nobody needs to hear of that."""
     listener = make()
     put(listener, 1)
-    listener.writer.error = OSError("busy")
+    listener.committer.writer.error = OSError("busy")
     listener.handle(None)
-    listener.writer.error = None
+    listener.committer.writer.error = None
     clock.advance(0.1)
     listener.handle(None)
 

@@ -17,7 +17,7 @@ def test_flush_writes_what_is_queued(make):
 
     assert listener.flush()
 
-    assert (list(range(8)), 3) == (numbers(listener), listener.writer.commits)
+    assert (list(range(8)), 3) == (numbers(listener), listener.committer.writer.commits)
 
 
 @pytest.mark.parametrize("timeout", [1e10, float("inf")])
@@ -35,7 +35,7 @@ def test_flush_gives_up_in_time(make, clock):
     """`flush` returns False when its time is over, and what it could not write is still queued."""
     listener = make()
     put(listener, 3)
-    listener.writer.error = OSError("disk")
+    listener.committer.writer.error = OSError("disk")
     began = clock()
 
     assert not listener.flush(timeout=2.0)
@@ -50,32 +50,32 @@ def test_flush_does_not_wait_for_room(make, clock):
     failed, with nothing queued. There may be no room for days: the gap is written when there is.
     """
     listener = make()
-    listener.writer.full = "full"
+    listener.committer.writer.full = "full"
     put(listener, 3)
     began = clock()
 
     assert listener.flush(timeout=2.0)
     assert listener.flush(timeout=2.0)
-    listener.drop_report.make(listener.now())
+    listener.committer.drop_report.make(listener.committer.now())
     assert listener.flush(timeout=2.0)
 
-    assert (began, 0, 0) == (clock(), listener.queue.queued, len(listener.writer.gaps))
-    listener.writer.full, listener.writer.error = None, OSError("disk")
+    assert (began, 0, 0) == (clock(), listener.queue.queued, len(listener.committer.writer.gaps))
+    listener.committer.writer.full, listener.committer.writer.error = None, OSError("disk")
     assert not listener.flush(timeout=2.0)
-    listener.writer.error = None
+    listener.committer.writer.error = None
     assert listener.flush(timeout=2.0)
-    assert [3] == [gap.count for gap in listener.writer.gaps]
+    assert [3] == [gap.count for gap in listener.committer.writer.gaps]
 
 
 def test_flush_waits_for_rows_where_gaps_have_no_room(make):
     """While another thread is in a commit, rows wait, and `flush` says so: only gaps are not waited for."""
     listener = make()
-    listener.writer.full = "full"
+    listener.committer.writer.full = "full"
     put(listener, 3)
     assert listener.flush(timeout=2.0)
     put(listener, 1)
 
-    with listener._commit_lock:
+    with listener.committer.lock._lock:
         assert not listener.flush(0)
 
 
@@ -92,13 +92,13 @@ def test_flush_ends_in_time_though_every_commit_succeeds(make, clock):
     """On a disk that is slow, and never fails, `flush` returns when its time is over: the rest is still queued."""
     listener = make(batch_size=2)
     put(listener, 8)
-    write = listener.writer.write
+    write = listener.committer.writer.write
 
-    def slowly(batch, outcome):
+    def slowly(batch, outcome, **options):
         clock.advance(1)
-        return write(batch, outcome)
+        return write(batch, outcome, **options)
 
-    listener.writer.write = slowly
+    listener.committer.writer.write = slowly
 
     assert not listener.flush(timeout=2.0)
     assert ([0, 1, 2, 3], 4) == (numbers(listener), listener.queue.queued)
@@ -108,28 +108,28 @@ def test_flush_does_not_wait_for_later_rows(make):
     """What is logged during a flush is not its business: a busy program cannot keep it for ever."""
     listener = make(batch_size=2)
     put(listener, 2)
-    write = listener.writer.write
+    write = listener.committer.writer.write
 
-    def log_more(batch, outcome):
+    def log_more(batch, outcome, **options):
         put(listener, 1)
-        return write(batch, outcome)
+        return write(batch, outcome, **options)
 
-    listener.writer.write = log_more
+    listener.committer.writer.write = log_more
 
     assert listener.flush()
-    assert 1 == listener.writer.commits
-    listener.writer.write = write
+    assert 1 == listener.committer.writer.commits
+    listener.committer.writer.write = write
 
 
 def test_flush_waits_for_a_commit_of_another_thread(make):
     """Rows that another thread is writing are written when `flush` returns."""
     listener = make()
-    listener.writer.gate = threading.Event()
+    listener.committer.writer.gate = threading.Event()
     put(listener, 2)
-    other = threading.Thread(target=listener.commit)
+    other = threading.Thread(target=listener.committer.commit)
     other.start()
-    listener.writer.entered.wait()
-    threading.Timer(0, listener.writer.gate.set).start()
+    listener.committer.writer.entered.wait()
+    threading.Timer(0, listener.committer.writer.gate.set).start()
 
     assert listener.flush()
     other.join()
@@ -144,9 +144,9 @@ def test_close_writes_everything_and_reports(make, warnings):
 
     listener.close()
 
-    assert ([0, 1, 2], 1) == (numbers(listener), listener.writer.closed)
+    assert ([0, 1, 2], 1) == (numbers(listener), listener.committer.writer.closed)
     assert [2] == [record.dropped for record in warnings]
-    assert 1 == len(listener.writer.gaps)
+    assert 1 == len(listener.committer.writer.gaps)
     assert not listener.queue.pending
 
 
@@ -158,35 +158,35 @@ def test_close_tries_again_for_the_last_gap(make, warnings):
     """
     listener = make(capacity=3)
     put(listener, 5)
-    write, failures = listener.writer.write, [OSError("busy")]
+    write, failures = listener.committer.writer.write, [OSError("busy")]
 
-    def busy_once(batch, outcome):
+    def busy_once(batch, outcome, **options):
         if not batch.rows and failures:
             raise failures.pop()
-        return write(batch, outcome)
+        return write(batch, outcome, **options)
 
-    listener.writer.write = busy_once
+    listener.committer.writer.write = busy_once
     listener.close()
 
-    assert ([2], []) == ([gap.count for gap in listener.writer.gaps], failures)
+    assert ([2], []) == ([gap.count for gap in listener.committer.writer.gaps], failures)
 
 
 def test_flush_ends_although_there_are_always_new_gaps(make):
     """`flush` writes the gaps that it finds, and not those that come while it writes: there may be no end to them."""
     listener = make(capacity=3)
     put(listener, 5)
-    listener.drop_report.make(listener.now())
-    write = listener.writer.write
+    listener.committer.drop_report.make(listener.committer.now())
+    write = listener.committer.writer.write
 
-    def overflows(batch, outcome):
+    def overflows(batch, outcome, **options):
         put(listener, 5)
-        listener.drop_report.make(listener.now())
-        return write(batch, outcome)
+        listener.committer.drop_report.make(listener.committer.now())
+        return write(batch, outcome, **options)
 
-    listener.writer.write = overflows
+    listener.committer.writer.write = overflows
     assert listener.flush()
-    assert 1 == listener.writer.commits
-    listener.writer.write = write
+    assert 1 == listener.committer.writer.commits
+    listener.committer.writer.write = write
 
 
 def test_the_own_thread_closes_by_itself(make, clock):
@@ -204,7 +204,7 @@ def test_close_says_what_it_gave_up(make, clock, said, warnings):
     """What cannot be written within `close_timeout` is dropped with that cause, counted, reported and said."""
     listener = make(close_timeout=3.0)
     put(listener, 5)
-    listener.writer.error = OSError("disk")
+    listener.committer.writer.error = OSError("disk")
     began = clock()
 
     listener.close()
@@ -218,16 +218,16 @@ def test_close_says_what_it_gave_up(make, clock, said, warnings):
 def test_close_leaves_a_stuck_commit_its_rows(make, said):
     """Rows that a commit holds which does not end are neither dropped nor forgotten: they count when it ends."""
     listener = make(batch_size=2, close_timeout=0.0)
-    listener.writer.gate = threading.Event()
+    listener.committer.writer.gate = threading.Event()
     put(listener, 5)
-    other = threading.Thread(target=listener.commit)
+    other = threading.Thread(target=listener.committer.commit)
     other.start()
-    listener.writer.entered.wait()
+    listener.committer.writer.entered.wait()
 
     listener.close()
     assert (2, 3) == (listener.queue.queued, listener.queue.dropped_total)
 
-    listener.writer.gate.set()
+    listener.committer.writer.gate.set()
     other.join()
     assert ([0, 1], 2, 3, 0) == (
         numbers(listener),
@@ -242,12 +242,12 @@ def test_nobody_waits_twice_for_a_stuck_commit(make, clock, said):
     At exit a handler is closed, flushed and closed again: a stuck commit costs `close_timeout` once, and one line.
     """
     listener = make(close_timeout=3.0)
-    listener.writer.gate = threading.Event()
+    listener.committer.writer.gate = threading.Event()
     put(listener, 1)
-    other = threading.Thread(target=listener.commit)
+    other = threading.Thread(target=listener.committer.commit)
     other.start()
-    listener.writer.entered.wait()
-    listener._commit_lock = Impatient(listener._commit_lock, clock)
+    listener.committer.writer.entered.wait()
+    listener.committer.lock._lock = Impatient(listener.committer.lock._lock, clock)
     began = clock()
     listener.close()
     waited = clock() - began
@@ -257,7 +257,7 @@ def test_nobody_waits_twice_for_a_stuck_commit(make, clock, said):
     assert (waited, 1) == (clock() - began, len(said))
     assert 3.0 <= waited
 
-    listener.writer.gate.set()
+    listener.committer.writer.gate.set()
     other.join()
     assert (1, 0) == (listener.queue.written, listener.queue.queued)
 
@@ -271,7 +271,7 @@ def test_nobody_waits_twice_for_a_locked_database(make, clock, said, warnings):
     """
     listener = make(close_timeout=3.0)
     put(listener, 5)
-    listener.writer.error = OSError("disk")
+    listener.committer.writer.error = OSError("disk")
     began = clock()
     listener.close()
     waited = clock() - began
@@ -281,16 +281,16 @@ def test_nobody_waits_twice_for_a_locked_database(make, clock, said, warnings):
     assert (pytest.approx(3.0), waited) == (waited, clock() - began)
     assert ["closed with 5 records dropped"] == [line[:29] for line in said if line.startswith("closed")]
 
-    listener.writer.error = None
+    listener.committer.writer.error = None
     assert listener.flush()
-    assert [5] == [gap.count for gap in listener.writer.gaps] == [record.dropped for record in warnings]
+    assert [5] == [gap.count for gap in listener.committer.writer.gaps] == [record.dropped for record in warnings]
 
 
 def test_a_close_after_one_in_vain_waits_for_new_rows(make, clock, said):
     """What is logged after a close that gave up is waited for like anything else."""
     listener = make(close_timeout=3.0)
     put(listener, 5)
-    listener.writer.error = OSError("disk")
+    listener.committer.writer.error = OSError("disk")
     listener.close()
     listener.queue.open()
     put(listener, 1)
@@ -306,8 +306,8 @@ def test_a_first_close_waits_for_drops_without_rows(make, clock, warnings):
     """A report is waited for though no row was ever queued: nothing has been given up yet."""
     listener = make(capacity=1, close_timeout=3.0)
     listener.queue.contend((INFO, 1.0, ("a",)))
-    listener.drop_report.make(listener.now())
-    listener.writer.error = OSError("disk")
+    listener.committer.drop_report.make(listener.committer.now())
+    listener.committer.writer.error = OSError("disk")
     began = clock()
 
     listener.close()
@@ -318,15 +318,15 @@ def test_a_first_close_waits_for_drops_without_rows(make, clock, warnings):
 def test_a_stuck_commit_that_fails_after_close_is_counted(make):
     """When the commit fails in the end, its rows are dropped as `close_timeout`: nobody is left to try again."""
     listener = make(batch_size=2, close_timeout=0.0)
-    listener.writer.gate = threading.Event()
-    listener.writer.error = OSError("disk")
+    listener.committer.writer.gate = threading.Event()
+    listener.committer.writer.error = OSError("disk")
     put(listener, 5)
-    other = threading.Thread(target=listener.commit)
+    other = threading.Thread(target=listener.committer.commit)
     other.start()
-    listener.writer.entered.wait()
+    listener.committer.writer.entered.wait()
     listener.close()
 
-    listener.writer.gate.set()
+    listener.committer.writer.gate.set()
     other.join()
 
     assert {("close_timeout", INFO, "a"): 5} == listener.queue.books()["drops"]

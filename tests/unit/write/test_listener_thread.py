@@ -68,16 +68,18 @@ def test_nothing_is_said_under_the_commit_lock(make, monkeypatch):
     """What the writer has to say waits until the lock is free: standard error may be a pipe that nobody reads."""
     listener = make()
     put(listener, 1)
-    write, locked = listener.writer.write, []
+    write, locked = listener.committer.writer.write, []
 
-    def says(batch, outcome):
-        listener.operator.say_later("a new file is begun")
-        write(batch, outcome)
+    def says(batch, outcome, **options):
+        listener.committer.operator.say_later("a new file is begun")
+        write(batch, outcome, **options)
 
-    monkeypatch.setattr(listener.writer, "write", says)
-    monkeypatch.setattr(listener.operator, "say", lambda line: locked.append(listener._commit_lock.locked()))
+    monkeypatch.setattr(listener.committer.writer, "write", says)
+    monkeypatch.setattr(
+        listener.committer.operator, "say", lambda line: locked.append(listener.committer.lock._lock.locked())
+    )
 
-    assert listener.commit()
+    assert listener.committer.commit()
     assert [False] == locked
 
 
@@ -89,7 +91,7 @@ def test_two_threads_may_have_the_same_line_to_say(make):
             return True
 
     listener = make()
-    listener.operator._waiting = Raced()
+    listener.committer.operator._waiting = Raced()
     put(listener, 1)
 
     assert listener.flush()
@@ -99,39 +101,39 @@ def test_two_threads_may_have_the_same_line_to_say(make):
 def test_nobody_waits_for_himself(make, clock, monkeypatch):
     """A signal handler that flushes, forks or closes while its own thread is in a commit does not wait for its end."""
     listener = make(close_timeout=5)
-    listener._commit_lock = Impatient(listener._commit_lock, clock)
+    listener.committer.lock._lock = Impatient(listener.committer.lock._lock, clock)
     put(listener, 2)
     began = clock()
-    write = listener.writer.write
+    write = listener.committer.writer.write
     told = []
 
-    def interrupted(batch, outcome):
-        told.append(listener.commit(1.0))
+    def interrupted(batch, outcome, **options):
+        told.append(listener.committer.commit(1.0))
         told.append(listener.flush())
         listener.before_fork(5.0)
-        listener.after_fork_in_parent()
+        listener.committer.lock.after_fork_in_parent()
         listener.close()
-        write(batch, outcome)
+        write(batch, outcome, **options)
 
-    monkeypatch.setattr(listener.writer, "write", interrupted)
+    monkeypatch.setattr(listener.committer.writer, "write", interrupted)
 
-    assert listener.commit()
+    assert listener.committer.commit()
     assert ([False, False], [0, 1], began) == (told, numbers(listener), clock())
-    assert listener._committing_thread is None
+    assert listener.committer.lock._worker is None
 
 
 def close_in_a_commit(listener, monkeypatch, count):
     """Commit, and in the middle of it log so many records and close, as a signal handler may."""
-    write = listener.writer.write
+    write = listener.committer.writer.write
 
-    def interrupted(batch, outcome):
+    def interrupted(batch, outcome, **options):
         monkeypatch.undo()
         put(listener, count)
         listener.close()
-        write(batch, outcome)
+        write(batch, outcome, **options)
 
-    monkeypatch.setattr(listener.writer, "write", interrupted)
-    listener.commit()
+    monkeypatch.setattr(listener.committer.writer, "write", interrupted)
+    listener.committer.commit()
 
 
 def test_what_a_signal_handler_could_not_write_is_left_to_the_next_close(make, monkeypatch, said):
@@ -143,7 +145,7 @@ def test_what_a_signal_handler_could_not_write_is_left_to_the_next_close(make, m
     listener.close()
 
     assert (list(range(5)), 0, []) == (numbers(listener), listener.queue.dropped_total, said)
-    assert 1 == listener.writer.closed
+    assert 1 == listener.committer.writer.closed
 
 
 def test_what_a_signal_handler_could_not_write_is_written_when_the_handler_goes(make, monkeypatch):
@@ -153,7 +155,7 @@ def test_what_a_signal_handler_could_not_write_is_written_when_the_handler_goes(
     close_in_a_commit(listener, monkeypatch, 7)
     listener.retire()
 
-    assert (list(range(9)), 1) == (numbers(listener), listener.writer.closed)
+    assert (list(range(9)), 1) == (numbers(listener), listener.committer.writer.closed)
 
 
 def test_who_lets_go_late_closes_the_file(make):
@@ -171,7 +173,7 @@ def test_who_lets_go_late_closes_the_file(make):
                 return self.lock.acquire(*arguments)
             self.waiting = False
             # A thread that is none of the listener's: for it, it was stopped.
-            other = threading.Thread(target=listener.dequeue, args=(True,))
+            other = threading.Thread(target=listener._run)
             other.start()
             other.join()
             return False
@@ -179,10 +181,10 @@ def test_who_lets_go_late_closes_the_file(make):
         def release(self):
             self.lock.release()
 
-    listener._commit_lock = Late(listener._commit_lock)
-    listener._close_writer(0)
+    listener.committer.lock._lock = Late(listener.committer.lock._lock)
+    listener.committer.close(0)
 
-    assert 1 == listener.writer.closed
+    assert 1 == listener.committer.writer.closed
 
 
 def test_a_stop_during_a_start(make, monkeypatch):
@@ -228,7 +230,7 @@ def test_a_stop_and_a_record_during_a_start(make, monkeypatch):
 def test_stop_does_not_need_room_in_the_queue(make):
     """A full queue can be stopped: `QueueListener` would put a sentinel, and raise `queue.Full`."""
     listener = make(capacity=1)
-    listener.writer.error = OSError("disk")
+    listener.committer.writer.error = OSError("disk")
     put(listener, 2)
     listener.start()
 
@@ -243,7 +245,7 @@ def test_the_thread_commits(make, warnings):
     listener.start()
 
     put(listener, 1)
-    listener.writer.entered.wait()
+    listener.committer.writer.entered.wait()
     listener.stop(timeout=threading.TIMEOUT_MAX)
 
     assert [0] == numbers(listener)
@@ -253,7 +255,7 @@ def test_an_idle_listener_does_not_wake_up(make):
     """With nothing queued the thread waits on its lock without a timeout, however long."""
     listener = make()
     waits = []
-    wait = listener.wait
+    wait = listener.seconds_to_wait
     waiting = threading.Event()
 
     def spy(now):
@@ -261,7 +263,7 @@ def test_an_idle_listener_does_not_wake_up(make):
         waiting.set()
         return waits[-1]
 
-    listener.wait = spy
+    listener.seconds_to_wait = spy
     listener.start()
     waiting.wait()
 
@@ -314,35 +316,35 @@ def test_close_under_logging_lock_leaves_the_rest_to_the_thread(make, said):
     `dictConfig` waited for that commit for five seconds, and then dropped what was queued, on a healthy disk.
     """
     listener = make(batch_size=1, close_timeout=60)
-    listener.writer.gate = threading.Event()
+    listener.committer.writer.gate = threading.Event()
     listener.start()
     thread = listener._thread
     put(listener, 5)
-    listener.writer.entered.wait()
+    listener.committer.writer.entered.wait()
     with listener_module.LOGGING_LOCK, pytest.MonkeyPatch.context() as patch:
         patch.setattr(listener_module, "LOCKED_PATIENCE", 0.001)
         assert not listener.flush()
         listener.close()
     assert (5, 0) == (listener.queue.queued, listener.queue.dropped_total)
-    listener.writer.gate.set()
+    listener.committer.writer.gate.set()
     thread.join()
 
-    assert (list(range(5)), 1, []) == (numbers(listener), listener.writer.closed, said)
+    assert (list(range(5)), 1, []) == (numbers(listener), listener.committer.writer.closed, said)
 
 
 def test_what_fails_after_close_under_logging_lock_is_counted(make):
     """When that commit fails, nobody tries again: its rows are dropped as `close_timeout`."""
     listener = make(batch_size=5, close_timeout=60)
-    listener.writer.gate = threading.Event()
-    listener.writer.error = OSError("disk")
+    listener.committer.writer.gate = threading.Event()
+    listener.committer.writer.error = OSError("disk")
     listener.start()
     thread = listener._thread
     put(listener, 5)
-    listener.writer.entered.wait()
+    listener.committer.writer.entered.wait()
     with listener_module.LOGGING_LOCK, pytest.MonkeyPatch.context() as patch:
         patch.setattr(listener_module, "LOCKED_PATIENCE", 0.001)
         listener.close()
-    listener.writer.gate.set()
+    listener.committer.writer.gate.set()
     thread.join()
 
     assert {("close_timeout", INFO, "a"): 5} == listener.queue.books()["drops"]
@@ -356,25 +358,25 @@ def test_a_revived_listener_ends_when_it_is_idle(make, clock):
     threads were still there, each with its connection, because the configuration's dict is in a cycle.
     """
     listener = make()
-    assert None is listener.wait(clock())
+    assert None is listener.seconds_to_wait(clock())
     listener.close()
     listener.queue.open()
     listener._thread = threading.current_thread()
     put(listener, 1)
-    assert 0.1 == pytest.approx(listener.wait(clock()))
+    assert 0.1 == pytest.approx(listener.seconds_to_wait(clock()))
     listener.handle(None)
-    closed = listener.writer.closed
-    assert listener_module.REVIVED_IDLE == listener.wait(clock())
+    closed = listener.committer.writer.closed
+    assert listener_module.REVIVED_IDLE == listener.seconds_to_wait(clock())
     clock.advance(5)
     put(listener, 1)
-    listener.wait(clock())
+    listener.seconds_to_wait(clock())
     listener.handle(None)
-    assert listener_module.REVIVED_IDLE == listener.wait(clock())
-    assert (closed, False) == (listener.writer.closed, listener.queue.closed)
+    assert listener_module.REVIVED_IDLE == listener.seconds_to_wait(clock())
+    assert (closed, False) == (listener.committer.writer.closed, listener.queue.closed)
 
     clock.advance(10)
-    assert listener._sentinel is listener.dequeue(True)
-    assert (closed + 1, True, None) == (listener.writer.closed, listener.queue.closed, listener._thread)
+    listener._run()
+    assert (closed + 1, True, None) == (listener.committer.writer.closed, listener.queue.closed, listener._thread)
 
 
 def test_a_fork_waits_for_a_file_to_be_closed_with_a_limit(make):
@@ -391,21 +393,21 @@ def test_a_fork_waits_for_a_file_to_be_closed_with_a_limit(make):
         inside.set()
         leave.wait()
 
-    listener.writer.close, close = frozen, listener.writer.close
+    listener.committer.writer.close, close = frozen, listener.committer.writer.close
     listener.before_fork(0.01)
     inside.wait()
-    assert (True, None) == (listener._commit_lock.locked(), listener._forking_thread)
-    listener.after_fork_in_parent()
-    assert listener._commit_lock.locked()
+    assert (True, None) == (listener.committer.lock._lock.locked(), listener.committer.lock._forking)
+    listener.committer.lock.after_fork_in_parent()
+    assert listener.committer.lock._lock.locked()
     leave.set()
-    assert listener._commit_lock.acquire(timeout=60)
-    listener._commit_lock.release()
+    assert listener.committer.lock._lock.acquire(timeout=60)
+    listener.committer.lock._lock.release()
 
-    listener.writer.close = close
+    listener.committer.writer.close = close
     listener.before_fork(60)
-    assert (1, threading.get_ident()) == (listener.writer.closed, listener._forking_thread)
-    listener.after_fork_in_parent()
-    assert not listener._commit_lock.locked()
+    assert (1, threading.get_ident()) == (listener.committer.writer.closed, listener.committer.lock._forking)
+    listener.committer.lock.after_fork_in_parent()
+    assert not listener.committer.lock._lock.locked()
 
 
 def test_a_fork_at_exit_closes_the_file_itself(make, monkeypatch):
@@ -418,11 +420,11 @@ def test_a_fork_at_exit_closes_the_file_itself(make, monkeypatch):
     listener._thread = threading.current_thread()
     monkeypatch.setattr("_thread.start_new_thread", refused)
     listener.before_fork(60)
-    assert 1 == listener.writer.closed
-    listener.after_fork_in_parent()
+    assert 1 == listener.committer.writer.closed
+    listener.committer.lock.after_fork_in_parent()
     listener._thread = None
 
-    assert not listener._commit_lock.locked()
+    assert not listener.committer.lock._lock.locked()
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -431,10 +433,14 @@ def test_a_child_without_hooks_begins_anew(make, lost):
     listener = make()
     put(listener, 3)
     if lost:
-        listener._commit_lock.acquire()
+        listener.committer.lock._lock.acquire()
     listener.after_fork_in_child()
 
-    assert (lost, 0, True) == (listener.writer.lost, listener.queue.queued, listener.queue.closed)
+    assert (0 if lost else None, 0, True) == (
+        listener.committer.writer.cut_off,
+        listener.queue.queued,
+        listener.queue.closed,
+    )
 
 
 def test_a_retired_listener_writes_and_goes(make):
@@ -447,36 +453,36 @@ def test_a_retired_listener_writes_and_goes(make):
     listener.retire()
     thread.join()
 
-    assert ([0, 1, 2], 1) == (numbers(listener), listener.writer.closed)
+    assert ([0, 1, 2], 1) == (numbers(listener), listener.committer.writer.closed)
 
 
 def test_a_forked_child_begins_anew(make):
     """In the child there is no thread, no connection, nothing queued and nothing counted, whoever held which lock."""
     listener = make(capacity=2)
     put(listener, 3)
-    listener.outage.last_error = "of the parent"
+    listener.committer.outage.last_error = "of the parent"
 
     listener.before_fork(5.0)
-    assert listener._commit_lock.locked()
+    assert listener.committer.lock._lock.locked()
     listener.after_fork_in_child()
 
-    assert not listener._commit_lock.locked()
-    assert (0, 0, 1) == (listener.queue.books()["seen"], listener.queue.queued, listener.writer.forgotten)
-    assert (None, None, True) == (listener._thread, listener.outage.last_error, listener.queue.closed)
+    assert not listener.committer.lock._lock.locked()
+    assert (0, 0, 1) == (listener.queue.books()["seen"], listener.queue.queued, listener.committer.writer.forgotten)
+    assert (None, None, True) == (listener._thread, listener.committer.outage.last_error, listener.queue.closed)
 
 
 def test_a_fork_waits_for_a_commit_with_a_limit(make):
     """A fork waits for the commit lock, so that SQLite is not copied in the middle of one, but never for ever."""
     listener = make()
-    with listener._commit_lock:
+    with listener.committer.lock._lock:
         listener.before_fork(0.001)
-        listener.after_fork_in_parent()
-        assert listener._commit_lock.locked()
+        listener.committer.lock.after_fork_in_parent()
+        assert listener.committer.lock._lock.locked()
 
     listener.before_fork(0.001)
-    listener.after_fork_in_parent()
+    listener.committer.lock.after_fork_in_parent()
 
-    assert not listener._commit_lock.locked()
+    assert not listener.committer.lock._lock.locked()
 
 
 def test_contended_drops_are_reported(make, monkeypatch, warnings, clock):
@@ -488,7 +494,7 @@ def test_contended_drops_are_reported(make, monkeypatch, warnings, clock):
         thread.start()
         thread.join()
 
-    assert 0.1 == pytest.approx(listener.wait(clock()))
+    assert 0.1 == pytest.approx(listener.seconds_to_wait(clock()))
     listener.handle(None)
 
     assert ["contended"] == [cause for (cause, *_) in listener.queue.books()["drops"]]

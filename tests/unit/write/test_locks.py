@@ -1,5 +1,5 @@
 """
-The acquisition that no signal handler can tear.
+The acquisition that no signal handler can tear, and the lock of those who commit.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from sqlite_log_handler._write.locks import acquire
+from sqlite_log_handler._write.locks import CommitLock, acquire
 
 HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
@@ -122,3 +122,47 @@ def test_takes_the_lock_only_when_it_is_unpacked(lock):
     acquire(lock, 0)
 
     assert is_free(lock)
+
+
+def test_a_fork_knows_whose_commit_it_cut_off():
+    """A child opens the file only if no commit went on, and SQLite only if none of another thread did."""
+    lock = CommitLock()
+    inside, leave = threading.Event(), threading.Event()
+    other = threading.Thread(target=lock.do, args=(lambda: (inside.set(), leave.wait()), -1))
+    mine = threading.get_ident()
+
+    assert None is lock.cut_off
+    assert mine == lock.do(lambda: lock.cut_off, -1)
+    other.start()
+    inside.wait()
+    assert other.ident == lock.cut_off
+    leave.set()
+    other.join()
+    assert lock.hold_over_fork(-1)
+    assert None is lock.cut_off
+    lock.after_fork_in_parent()
+    with lock._lock:
+        assert 0 == lock.cut_off  # the other thread has just taken it, and has not said so yet
+
+
+def test_nobody_waits_for_his_own_work():
+    """Work that asks for the lock again, as a signal handler may, does not wait, nor does a fork inside of it."""
+    lock = CommitLock()
+
+    assert (None, False) == lock.do(lambda: (lock.do(lambda: 1, -1), lock.hold_over_fork(60)), -1)
+    assert 1 == lock.do(lambda: 1, 0)
+
+
+@pytest.mark.skipif(not HAS_GIL, reason="without a GIL nothing orders the signal and the lock")
+@pytest.mark.usefixtures("sigint")
+def test_a_signal_handler_knows_that_its_thread_has_the_lock():
+    """A signal that arrives with the lock finds that it `is_mine`: a handler that commits would wait for itself."""
+    lock, told = CommitLock(), []
+    holder = Holder(lock._lock)
+    signal.signal(signal.SIGINT, lambda *_: told.append(lock.is_mine))
+
+    holder.let_go()
+    lock.do(threading.get_ident, -1)
+
+    holder.join()
+    assert [True] == told

@@ -465,7 +465,7 @@ def test_forgotten_connection_is_not_closed(writer: Writer, monkeypatch: pytest.
     write(writer, "parent")
     connection = writer.file.connection
     assert connection is not None
-    writer.forget(lost=True, interrupted=False)
+    writer.forget(0)
 
     assert None is writer.file.connection
     assert [(1,)] == connection.execute("SELECT count(*) FROM records").fetchall()
@@ -483,7 +483,7 @@ def test_inherited_connection_is_closed(writer: Writer) -> None:
     connection = writer.file.connection
     assert connection is not None
     with freeze_time("2025-11-23T10:00:00Z"):
-        writer.forget(lost=False, interrupted=False)
+        writer.forget(None)
 
     assert (None, None) == (writer.file.connection, writer._inserter)
     assert 1_763_892_000.0 == writer._origin.started

@@ -32,19 +32,8 @@ from records import (
     utf8,
 )
 
-from sqlite_log_handler._write.plain import write_json
-from sqlite_log_handler._write.row import (
-    ATTRIBUTES,
-    MALFORMED,
-    MARKS,
-    MESSAGE,
-    SOURCE,
-    STACK_INFO,
-    TASK_NAME,
-    THREAD,
-    TRUNCATED,
-    make_row,
-)
+from sqlite_log_handler._write.plain import MALFORMED, TRUNCATED, write_json
+from sqlite_log_handler._write.row import ATTRIBUTES, MARKS, MESSAGE, SOURCE, STACK_INFO, TASK_NAME, THREAD, make_row
 
 pytestmark = pytest.mark.usefixtures("nothing_interned")
 

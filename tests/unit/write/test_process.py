@@ -173,7 +173,7 @@ def test_a_program_without_stderr_does_not_notice(run, stored):
         """
         sys.stderr = None
         logger.info("%d", "x")
-        handler.listener.operator.say("a line for nobody")
+        handler.listener.committer.operator.say("a line for nobody")
         """
     )
 

@@ -118,7 +118,7 @@ def test_a_refusal_that_is_late_is_counted():
 
     assert True in tally.ticks
 
-    assert queue.unreported
+    assert queue.ledger.unreported
     assert 2 == queue.dropped_total == queue.books()["dropped_total"]
     assert 1 == queue.take_drops().count
 
@@ -142,9 +142,13 @@ def test_an_exception_between_a_permit_and_its_row():
 
 
 @pytest.mark.parametrize("fair_share", [0.5, 1.0])
-@pytest.mark.parametrize("every", [1, 7])
+@pytest.mark.parametrize("every", [1, 2, 3, 5, 7])
 def test_nested_calls_at_every_line(fair_share, every):
-    """What logs, refuses and looks at the books at each line of the queue, as from a tracer, leaves them true."""
+    """
+    What logs, refuses and looks at the books at each line of the queue, as from a tracer, leaves them true.
+
+    A signal handler that looked at the books just after a drop had looked how many wait raised IndexError out of it.
+    """
     queue = make_queue(60, 400, reserve=0.1, batch_size=20, fair_share=fair_share)
     files = {module.__file__ for module in (queue_module, books_module, fair_share_module)}
     calls, lines = [0], [0]

@@ -23,15 +23,14 @@ from records import (
     row_of,
 )
 
-from sqlite_log_handler._write import queue as queue_module
 from sqlite_log_handler._write import row as row_module
+from sqlite_log_handler._write.plain import MALFORMED
 from sqlite_log_handler._write.row import (
     ATTRIBUTES,
     CREATED,
     EXC_TEXT,
     EXC_TYPE,
     LEVELNO,
-    MALFORMED,
     MARKS,
     MESSAGE,
     SIZE,
@@ -61,13 +60,6 @@ def test_field_names() -> None:
 
     assert tuple(range(12)) == (*names, ATTRIBUTES)
     assert 12 == len(row_of(make_record()))
-
-
-def test_contract_with_the_queue() -> None:
-    """The queue works by the same five fields, the same marks and the same unit as the row, without importing it."""
-    names = ("LEVELNO", "CREATED", "SOURCE", "SIZE", "MARKS", "SIZE_UNIT", "TRUNCATED", "MALFORMED")
-
-    assert {name: getattr(row_module, name) for name in names} == {name: getattr(queue_module, name) for name in names}
 
 
 @pytest.mark.parametrize(

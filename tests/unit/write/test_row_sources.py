@@ -21,15 +21,8 @@ from records import (
 )
 
 from sqlite_log_handler._write import row as row_module
-from sqlite_log_handler._write.row import (
-    EXC_TEXT,
-    EXC_TYPE,
-    LEVELNO,
-    MALFORMED,
-    MARKS,
-    MESSAGE,
-    STACK_INFO,
-)
+from sqlite_log_handler._write.plain import MALFORMED
+from sqlite_log_handler._write.row import EXC_TEXT, EXC_TYPE, LEVELNO, MARKS, MESSAGE, STACK_INFO
 
 pytestmark = pytest.mark.usefixtures("nothing_interned")
 

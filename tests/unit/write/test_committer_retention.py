@@ -7,8 +7,6 @@ from __future__ import annotations
 import pytest
 from listeners import INFO, put
 
-from sqlite_log_handler._write.row import SIZE_UNIT
-
 
 class FakeRetention:
     """A retention that answers as it is told, and counts its turns."""
@@ -35,7 +33,7 @@ def test_pruning_comes_after_the_commit(make, retention, clock):
     assert 0 == retention.turns
     put(listener, 1)
     listener.handle(None)
-    assert (1, 1) == (listener.writer.commits, retention.turns)
+    assert (1, 1) == (listener.committer.writer.commits, retention.turns)
     clock.advance(1)
     listener.handle(None)
     assert 1 == retention.turns
@@ -51,7 +49,7 @@ def test_without_retention_nobody_asks(make, clock):
     put(listener, 1)
     listener.handle(None)
 
-    assert None is listener.wait(clock.now)
+    assert None is listener.seconds_to_wait(clock.now)
 
 
 def test_nothing_logged_and_nothing_due_is_no_wakeup(make, retention, clock):
@@ -60,7 +58,7 @@ def test_nothing_logged_and_nothing_due_is_no_wakeup(make, retention, clock):
     put(listener, 1)
     listener.handle(None)
 
-    assert None is listener.wait(clock.now)
+    assert None is listener.seconds_to_wait(clock.now)
 
 
 def test_an_idle_listener_wakes_up_when_the_next_row_comes_of_age(make, retention, clock):
@@ -69,13 +67,13 @@ def test_an_idle_listener_wakes_up_when_the_next_row_comes_of_age(make, retentio
     listener = make(retention=retention)
     put(listener, 1)
     listener.handle(None)
-    assert 3_600.0 == listener.wait(clock.now)
+    assert 3_600.0 == listener.seconds_to_wait(clock.now)
     clock.advance(3_600)
-    assert 0 == listener.wait(clock.now)
+    assert 0 == listener.seconds_to_wait(clock.now)
     listener.handle(None)
 
     assert 2 == retention.turns
-    assert 3_600.0 == listener.wait(clock.now)
+    assert 3_600.0 == listener.seconds_to_wait(clock.now)
 
 
 def test_pieces_are_a_tick_apart(make, retention, clock):
@@ -85,11 +83,11 @@ def test_pieces_are_a_tick_apart(make, retention, clock):
     put(listener, 1)
     listener.handle(None)
     for _ in range(2):
-        assert 0.1 == pytest.approx(listener.wait(clock.now))
+        assert 0.1 == pytest.approx(listener.seconds_to_wait(clock.now))
         clock.advance(0.11)
         listener.handle(None)
 
-    assert (None, 3) == (listener.wait(clock.now), retention.turns)
+    assert (None, 3) == (listener.seconds_to_wait(clock.now), retention.turns)
 
 
 def test_a_program_that_flushes_each_record_is_pruned_too(make, retention, clock):
@@ -97,7 +95,7 @@ def test_a_program_that_flushes_each_record_is_pruned_too(make, retention, clock
     listener = make(retention=retention)
     put(listener, 1)
     assert listener.flush()
-    assert 0 == listener.wait(clock.now)
+    assert 0 == listener.seconds_to_wait(clock.now)
     listener.handle(None)
 
     assert 1 == retention.turns
@@ -120,22 +118,22 @@ def test_nothing_is_pruned_while_nothing_can_be_written(make, retention, clock):
     put(listener, 1)
     listener.handle(None)
     clock.advance(1)
-    listener.writer.error = OSError("no")
+    listener.committer.writer.error = OSError("no")
     put(listener, 1)
-    listener._prune_due = clock.now
+    listener.committer._prune_due = clock.now
     listener.handle(None)
     assert 1 == retention.turns
     listener.queue.give_up(2, "close_timeout")
     listener.queue.take_drops()
 
     # Nor does the listener wake up for it.
-    assert None is listener.wait(clock.now)
+    assert None is listener.seconds_to_wait(clock.now)
 
 
 def test_without_room_rows_are_dropped_with_a_cause(make, warnings, clock):
     """What the disk budget has no room for is dropped as `disk_budget`; the warning says why, the books balance."""
     listener = make()
-    listener.writer.full = "file and WAL take 52.0 MB of max_bytes 50.0 MB"
+    listener.committer.writer.full = "file and WAL take 52.0 MB of max_bytes 50.0 MB"
     put(listener, 3)
     listener.handle(None)
     clock.advance(0.1)
@@ -144,7 +142,7 @@ def test_without_room_rows_are_dropped_with_a_cause(make, warnings, clock):
     books = listener.queue.books()
     assert (3, 0, 3, 0) == (books["seen"], books["written"], books["dropped_total"], books["queued"])
     assert {("disk_budget", INFO, "a"): 3} == books["drops"]
-    assert [] == listener.writer.rows
+    assert [] == listener.committer.writer.rows
     assert "disk_budget 3" in warnings[0].getMessage()
     assert warnings[0].getMessage().endswith("the writer says: file and WAL take 52.0 MB of max_bytes 50.0 MB")
 
@@ -152,29 +150,29 @@ def test_without_room_rows_are_dropped_with_a_cause(make, warnings, clock):
 def test_a_gap_waits_for_room(make, warnings, clock):
     """The gap of rows that had no room is itself written when there is room again."""
     listener = make()
-    listener.writer.full = "full"
+    listener.committer.writer.full = "full"
     put(listener, 3)
     listener.handle(None)
     clock.advance(0.1)
     listener.handle(None)
-    assert [] == listener.writer.gaps
-    listener.writer.full = None
+    assert [] == listener.committer.writer.gaps
+    listener.committer.writer.full = None
     clock.advance(0.1)
     listener.handle(None)
 
-    assert [3] == [gap.count for gap in listener.writer.gaps]
+    assert [3] == [gap.count for gap in listener.committer.writer.gaps]
 
 
 def test_close_writes_the_gap_in_any_case(make, retention, warnings, clock):
     """`close` drops the rows for which there is no room, writes what it has to report of drops, and takes no time."""
     listener = make(retention=retention)
-    listener.writer.full = "full"
+    listener.committer.writer.full = "full"
     put(listener, 3)
     before = clock.now
     listener.close()
 
-    assert [3] == [gap.count for gap in listener.writer.gaps]
-    assert ([], 3) == (listener.writer.rows, listener.queue.books()["dropped_total"])
+    assert [3] == [gap.count for gap in listener.committer.writer.gaps]
+    assert ([], 3) == (listener.committer.writer.rows, listener.queue.books()["dropped_total"])
     assert before == clock.now
 
 
@@ -208,19 +206,21 @@ def test_a_handler_that_wrote_nothing_prunes_nothing_at_close(make, retention):
 
 def test_a_batch_is_bounded_in_bytes(make):
     """A transaction takes `commit_bytes` of rows at most, so that it fits into the WAL's share of a small budget."""
-    listener = make(batch_size=10, commit_bytes=3 * SIZE_UNIT)
+    listener = make(batch_size=10)
+    listener.committer._commit_size = 3
     put(listener, 8)
-    listener.commit()
+    listener.committer.commit()
 
-    assert 3 == len(listener.writer.rows)
+    assert 3 == len(listener.committer.writer.rows)
 
 
 def test_a_batch_that_was_cut_to_its_bytes_is_followed_at_once(make, clock):
     """Rows that were due and did not fit into one transaction are committed without waiting for another tick."""
-    listener = make(batch_size=10, commit_bytes=3 * SIZE_UNIT)
+    listener = make(batch_size=10)
+    listener.committer._commit_size = 3
     put(listener, 5)
     listener.handle(None)
-    assert (2, 0) == (listener.queue.queued, listener.wait(clock.now))
+    assert (2, 0) == (listener.queue.queued, listener.seconds_to_wait(clock.now))
     listener.handle(None)
 
-    assert (5, None) == (len(listener.writer.rows), listener.wait(clock.now))
+    assert (5, None) == (len(listener.committer.writer.rows), listener.seconds_to_wait(clock.now))

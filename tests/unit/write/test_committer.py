@@ -34,7 +34,7 @@ def test_warnings_go_out_while_nothing_can_be_written(make, clock, warnings):
     """During an outage drops are reported at every tick, not at the pace of the attempts."""
     listener = make(capacity=1)
     put(listener, 1)
-    listener.writer.error = OSError("disk")
+    listener.committer.writer.error = OSError("disk")
     for _ in range(20):
         put(listener, 1)
         listener.handle(None)
@@ -82,8 +82,8 @@ def test_a_report_that_raises_keeps_no_commit_from_being_made(make, warnings, wh
     listener.handle(None)
 
     assert [0, 1] == numbers(listener)
-    assert [3] == [gap.count for gap in listener.writer.gaps]
-    assert listener.outage.last_error == "RuntimeError: outside of a request"
+    assert [3] == [gap.count for gap in listener.committer.writer.gaps]
+    assert listener.committer.outage.last_error == "RuntimeError: outside of a request"
     assert not warnings
 
 
@@ -92,7 +92,7 @@ def test_what_is_admitted_is_looked_at_each_tick(make, clock, warnings):
     listener = make(capacity=2)
     put(listener, 3)
     listener.handle(None)
-    listener.commit()
+    listener.committer.commit()
     listener.queue.admits = 30
 
     listener.handle(None)
@@ -104,22 +104,22 @@ def test_a_report_that_was_given_up_long_ago(make, clock, warnings):
     """One close that gave up does not make the next one try its last report only once."""
     listener = make(capacity=2, close_timeout=3.0)
     put(listener, 1)
-    listener.writer.error = OSError("disk")
+    listener.committer.writer.error = OSError("disk")
     listener.close()
-    listener.writer.error = None
+    listener.committer.writer.error = None
     listener.queue.open()
     put(listener, 3)
-    write, errors = listener.writer.write, [OSError("busy"), OSError("busy")]
+    write, errors = listener.committer.writer.write, [OSError("busy"), OSError("busy")]
 
     def busy_for_a_while(batch, outcome, **options):
         if batch.gaps and not batch.rows and errors:
             raise errors.pop()
         write(batch, outcome, **options)
 
-    listener.writer.write = busy_for_a_while
+    listener.committer.writer.write = busy_for_a_while
     listener.close()
 
-    assert [1, 1] == [gap.count for gap in listener.writer.gaps]
+    assert [1, 1] == [gap.count for gap in listener.committer.writer.gaps]
     assert not listener.queue.ledger.gaps
 
 
@@ -127,9 +127,9 @@ def test_a_warning_says_why(make, clock, warnings):
     """The text says how many and why: causes, fill, who, since when, and what the writer says."""
     listener = make(capacity=2)
     put(listener, 2)
-    listener.commit()
+    listener.committer.commit()
     clock.advance(2.0)
-    listener.writer.error = OSError("disk")
+    listener.committer.writer.error = OSError("disk")
     put(listener, 2)
     listener.handle(None)
     for number in (5, 6, 7):
@@ -166,9 +166,9 @@ def test_warnings_reach_the_database_without_the_queue(make, warnings):
 
     listener.handle(None)
 
-    (gap,) = listener.writer.gaps
+    (gap,) = listener.committer.writer.gaps
     assert (1, 2, 2) == (gap.position, gap.count, gap.warning.dropped)
-    assert (1, 1) == (listener.queue.written, len(listener.writer.rows))
+    assert (1, 1) == (listener.queue.written, len(listener.committer.writer.rows))
 
 
 def test_other_handlers_cannot_change_what_is_stored(make, warnings):
@@ -184,7 +184,7 @@ def test_other_handlers_cannot_change_what_is_stored(make, warnings):
 
     listener.handle(None)
 
-    assert 1 == listener.writer.gaps[0].warning.dropped
+    assert 1 == listener.committer.writer.gaps[0].warning.dropped
 
 
 def test_a_second_configuration_does_not_silence_the_warnings(make, warnings):
@@ -206,7 +206,7 @@ def test_the_warnings_can_be_silenced_by_their_level(make, warnings):
 
     listener.handle(None)
 
-    assert ([], 1) == (warnings, len(listener.writer.gaps))
+    assert ([], 1) == (warnings, len(listener.committer.writer.gaps))
 
 
 def test_nobody_logs_under_a_lock(make):
@@ -217,11 +217,11 @@ def test_nobody_logs_under_a_lock(make):
 
     class Look(logging.Handler):
         def emit(self, record):
-            held.append((listener._committing_thread == threading.get_ident(), listener.queue.mutex._is_owned()))
+            held.append((listener.committer.lock._worker == threading.get_ident(), listener.queue.mutex._is_owned()))
 
     logging.getLogger(OWN_LOGGER).addHandler(Look())
     listener.handle(None)
-    listener.drop_report.wait(60)
+    listener.committer.drop_report.wait(60)
 
     assert [(False, False)] == held
 
@@ -237,6 +237,6 @@ def test_a_handler_that_raises_does_not_lose_the_warning(make):
 
     logging.getLogger(OWN_LOGGER).addHandler(Bad())
     listener.handle(None)
-    listener.commit()
+    listener.committer.commit()
 
-    assert 1 == len(listener.writer.gaps)
+    assert 1 == len(listener.committer.writer.gaps)

@@ -1,5 +1,5 @@
 """
-`show`: the rows around a match, or around a place.
+Rows as lines: those around a match or a place, with gaps, fields and ids.
 """
 
 from __future__ import annotations

@@ -1,0 +1,292 @@
+"""
+The way of rows from the queue into the file, on any thread: the listener's, or one that flushes or closes.
+
+Theory of operation
+===================
+
+A commit copies a batch from the head of the queue, writes it in one transaction, and then lets it go. If that fails,
+all rows are still queued, and a later tick tries again: after one flush interval, then two, four, up to BACKOFF_LIMIT.
+
+Each tick reports drops. The next commit writes the warning, and a thread of its own sends it to the other handlers (see
+`_write.drop_report`). So the thread that commits runs no foreign code, and a handler that blocks does not hold it up.
+
+Retention comes between commits, under the same lock: a short piece after a tick that leaves the queue nearly empty.
+While it is not, the writer does before each commit what cannot wait.
+
+Guarantees
+==========
+
+- A thread takes the commit lock before the queue's mutex. Under either, it neither logs nor talks to the operator.
+- Each tick with drops makes one warning. The numbers in all warnings add up to `dropped_total`.
+- `finish` drops, counts and says what it cannot write by its deadline (`close_timeout`). Rows that a stuck commit holds
+  stay queued, and count when it ends.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlite_log_handler._write.drop_report import DropReport
+from sqlite_log_handler._write.locks import CommitLock
+from sqlite_log_handler._write.operator import Operator
+from sqlite_log_handler._write.outage import Outage
+from sqlite_log_handler._write.queue import RecordQueue
+from sqlite_log_handler._write.retention.limits import Limits, NoRoom
+from sqlite_log_handler._write.row import SIZE_UNIT
+from sqlite_log_handler._write.writer import Outcome, Writer
+
+_T = TypeVar("_T")
+
+# What `close` spends on retention: a program that runs for less than a tick would else never prune.
+_CLOSE_PRUNE = 0.2
+
+# What it waits for a part of the archive that is being written: programs that run for a moment would else never finish
+# one that takes longer.
+_CLOSE_ARCHIVE = 1.0
+
+
+class Committer:
+    """
+    Commit the rows of `queue` through `writer`.
+
+    Args:
+        queue: Where the rows come from.
+        writer: Only ever called under the commit lock.
+        operator: Hears of outages, and of rows that were given up.
+        limits: They bound a transaction, and say whether there is something to prune.
+        flush_interval: Seconds from one tick to the next.
+        close_timeout: Seconds that `flush` and `close` of the listener take at most.
+        clock: Seconds that never jump.
+        sleep: Waits between two attempts of `flush` and `finish`.
+    """
+
+    def __init__(
+        self,
+        queue: RecordQueue,
+        writer: Writer,
+        operator: Operator,
+        *,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        flush_interval: float = 0.1,
+        close_timeout: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.queue = queue
+        self.writer = writer
+        self.operator = operator
+        self.retains = bool(limits)
+        self._commit_size = limits.commit_bytes // SIZE_UNIT
+        self.flush_interval = flush_interval
+        self.close_timeout = close_timeout
+        self.now = clock
+        self._sleep = sleep
+        self._begin()
+
+    def _begin(self) -> None:
+        self.lock = CommitLock()
+        self.outage = Outage(self.flush_interval)
+        self.drop_report = DropReport(self.queue, self.outage, self.operator)
+        self._report_due = 0.0  # a full batch, or one that was cut, is due much sooner than a tick
+        self._no_room = False  # for the last commit
+        self._prune_due: float | None = None
+        self._pruned = float("-inf")
+        self._given_up = -1  # no time is left for the rows before this position
+
+    def forget(self) -> None:
+        """Begin anew in a forked child, whose queue is empty by now."""
+        self.writer.forget(self.lock.cut_off)
+        self._begin()
+
+    def _under_lock(self, work: Callable[[], _T], timeout: float) -> _T | None:
+        try:
+            return self.lock.do(work, timeout)
+        finally:
+            self.operator.say_waiting()
+
+    def tick(self, now: float) -> bool:
+        """
+        Report drops, commit and prune, each if it is time to. Nothing escapes.
+
+        Return whether the next tick is due at once: a batch that was cut to its bytes leaves rows whose time has come.
+        """
+        more = False
+        try:
+            if now < self._report_due:
+                self.queue.settle()
+            elif self.drop_report.make(now):
+                self._report_due = now + self.flush_interval
+            if now >= self.outage.next_attempt:
+                end = self.queue.end
+                more = self.commit() and self.queue.removed < end
+            due = self.prune_due
+            if due is not None and self.now() >= due and self.queue.nearly_empty:
+                self.prune()
+        except BaseException as error:  # noqa: BLE001 - it would end the listener's thread
+            self.outage.note(error)
+        return more
+
+    # Commit -----------------------------------------------------------------------------------------------------------
+
+    def commit(self, timeout: float = -1) -> bool:
+        """
+        Write one batch in one transaction, after waiting `timeout` seconds at most for a commit of another thread.
+
+        Return False if it is all still queued.
+        """
+        return self._under_lock(self._commit, timeout) or False
+
+    def _commit(self) -> bool:
+        queue = self.queue
+        batch = queue.begin_commit(self._commit_size)
+        if not batch.rows and not batch.gaps:
+            queue.abort_commit()
+            return True
+        outcome, self._no_room = Outcome(), False
+        # At `close` the report of drops may be left. It is small, and this is its last chance.
+        in_any_case = self.retains and not batch.rows and queue.closed
+        try:
+            self.writer.write(batch, outcome, in_any_case=in_any_case)
+            queue.end_commit(batch, outcome.refused)
+        except NoRoom as error:
+            queue.abort_commit()
+            queue.give_up(batch.first + len(batch.rows), "disk_budget")
+            self.outage.last_error = str(error)
+            self._no_room = True
+            return bool(batch.rows)
+        except BaseException as error:
+            if outcome.written:
+                # A signal handler raised when the batch was in the file: it is not to be written twice.
+                queue.end_commit(batch, outcome.refused)
+                self._succeeded()
+            else:
+                queue.abort_commit()
+                queue.give_up(self._given_up, "close_timeout")
+                self.operator.say_later(self.outage.failed(error, self.now()))
+            if not isinstance(error, Exception):
+                raise
+            return outcome.written
+        self._succeeded()
+        return True
+
+    def _succeeded(self) -> None:
+        now = self.now()
+        self.operator.say_later(self.outage.succeeded(now, self.queue.dropped_total))
+        if self.retains:
+            self._prune_due = max(now, self._pruned + self.flush_interval)
+
+    @property
+    def prune_due(self) -> float | None:
+        """When retention is due; None if it is not, and while nothing can be written, and so nothing deleted."""
+        return None if self.outage.failures else self._prune_due
+
+    def prune(self, timeout: float = -1) -> float | None:
+        """
+        Do a piece of retention's work, after waiting `timeout` seconds at most for a commit of another thread.
+
+        Return the seconds until there is more to do, None if nothing is to come.
+        """
+        return self._under_lock(self._prune, timeout) if self.retains and not self.outage.failures else None
+
+    def _prune(self) -> float | None:
+        due = self.writer.prune()
+        self._pruned = self.now()
+        self._prune_due = None if due is None else self._pruned + max(due, self.flush_interval)
+        return due
+
+    # Flush and close --------------------------------------------------------------------------------------------------
+
+    def flush(self, deadline: float) -> bool:
+        """Commit all rows that are queued now; return whether that was done by the deadline."""
+        return self._drain(self.queue.end, deadline)
+
+    def _drain(self, end: int, deadline: float | None) -> bool:
+        """Commit the rows before `end` and the gaps that wait now. Without a deadline, give up at the first failure."""
+        queue = self.queue
+        if end <= self._given_up and deadline is not None:
+            # These rows were given up, and no others came since: try, but do not wait again. At exit, logging closes,
+            # flushes and closes a handler.
+            deadline = self.now()
+        pause = min(self.flush_interval, 0.05)
+        last_gap = queue.last_gap  # not those that come meanwhile: there may be no end to them
+        tried = False
+        # `queued` is asked too: in a child that a signal handler forks in here, `removed` is 0 and stays below `end`.
+        while (queue.queued and queue.removed < end) or queue.holds_gap(last_gap):
+            left = -1 if deadline is None else max(0, deadline - self.now())
+            if tried and not left:
+                return False
+            tried = True
+            if not self.commit(left):
+                if self._no_room and queue.removed >= end:
+                    return True  # only gaps wait, until there is room
+                if deadline is None or self.lock.is_mine:
+                    return False  # in a signal handler the commit of its own thread does not end before it returns
+                self._sleep(min(pause, max(0, deadline - self.now())))
+        return True
+
+    def finish(self, deadline: float | None = None, *, prune: bool = True) -> None:
+        """
+        Write the queued rows, report the drops, and close the file.
+
+        Args:
+            deadline: Rows that are not written by then are dropped. Without one, the first failure leaves them to the
+                next call.
+            prune: Spend a moment on retention.
+        """
+        end = self.queue.end
+        done = self._drain(end, deadline)
+        if not done and deadline is not None:
+            self._give_up(end)
+            done, deadline = True, self.now()
+        self.drop_report.make(self.now())
+        if done and (self._drain(end, deadline) or deadline is not None):
+            if prune:
+                until = self.now() + _CLOSE_PRUNE
+                self._prune_at_close(until if deadline is None else min(deadline, until))
+            self.close(0 if deadline is None else max(0, deadline - self.now()))
+
+    def _prune_at_close(self, end: float) -> None:
+        while self.prune_due is not None and self.now() < end and self.prune(max(0, end - self.now())) == 0:
+            pass
+        archiver = self.writer.archiver
+        if archiver is not None:
+            archiver.await_part(min(_CLOSE_ARCHIVE, self.close_timeout / 2))
+            self.prune(_CLOSE_PRUNE)  # which notes the part
+            self._under_lock(archiver.stop, _CLOSE_PRUNE)
+
+    def _give_up(self, end: int) -> None:
+        said, self._given_up = end <= self._given_up, end  # said by the last call
+        dropped = self.queue.give_up(end, "close_timeout")
+        held = f", {self.queue.queued:,} held by a commit that does not end" if self.queue.queued else ""
+        if dropped or not said:
+            because = self.outage.last_error or "no error"
+            self.operator.say(f"closed with {dropped:,} records dropped (close_timeout){held}; {because}")
+
+    def give_up_on_failure(self) -> None:
+        """Have each row that is queued now dropped when its next commit fails."""
+        self._given_up = self.queue.end
+
+    def close(self, timeout: float) -> None:
+        """Close the file, unless another thread is in a commit for `timeout` seconds."""
+        try:
+            self._under_lock(self.writer.close, timeout)
+        except Exception as error:  # noqa: BLE001 - logging.shutdown would skip the handlers that come after ours
+            self.outage.note(error)
+
+    def before_fork(self, timeout: float, *, beside: bool) -> None:
+        """
+        Wait for the end of a commit and close the file, see `CommitLock`, in `timeout` seconds at most.
+
+        Close it on a thread `beside` this one, but not in a program that has no other thread.
+        """
+        deadline = self.now() + timeout
+        if self.lock.hold_over_fork(timeout):
+            if beside:
+                self.lock.close_beside_fork(self._close_for_fork, max(0, deadline - self.now()))
+            else:
+                self._close_for_fork()
+
+    def _close_for_fork(self) -> None:
+        with contextlib.suppress(Exception):  # the next commit opens it again, or says why it cannot
+            self.writer.close()

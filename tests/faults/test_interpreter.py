@@ -1,0 +1,184 @@
+"""
+Traps of the interpreter's beginning and end: what cannot start a thread, and what runs no atexit callback.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+
+def test_a_handler_that_could_not_be_made_is_nowhere(run):
+    """
+    A wrong option leaves nothing for the exit to stumble on.
+
+    A class that raises after `logging.Handler.__init__` leaves a half-made handler in logging's list; when the
+    interpreter ends, `logging.shutdown` prints a traceback for it.
+    """
+    run(
+        """
+        errors = []  # a traceback keeps alive what was half made
+        for options in ({"capacity": 0}, {"level": "LOUD"}, {"flush_interval": -1}, {"unknown": 1}):
+            try: SQLiteHandler(path, **options)
+            except (TypeError, ValueError) as error: errors.append(error)
+        try: SQLiteHandler(path + "/missing/x.db")
+        except FileNotFoundError as error: errors.append(error)
+        assert 5 == len(errors)
+        assert [] == [known() for known in logging._handlerList if isinstance(known(), SQLiteHandler)]
+        """
+    )
+
+
+def test_the_first_record_comes_when_no_thread_can_start(run, contents):
+    """
+    A record that is the first ever and comes at exit is written by its caller.
+
+    From 3.12 on starting a thread while the interpreter ends raises RuntimeError: a handler that starts its thread
+    lazily loses what atexit callbacks log.
+    """
+    run(
+        """
+        def refuse(thread): raise RuntimeError("can't create new thread at interpreter shutdown")
+        threading.Thread.start = refuse  # on every version
+        logger.addHandler(SQLiteHandler(path))
+        atexit.register(lambda: [logger.info("exit %d", number) for number in range(3)])
+        """
+    )
+
+    assert {"exit": [0, 1, 2]} == contents().numbers
+
+
+def test_a_subinterpreter_without_threads(run, contents):
+    """
+    An isolated subinterpreter refuses daemon threads; the log is kept there too.
+
+    `Thread.start` raises RuntimeError in it, which is nobody's fault: the rows wait, and `flush` or `close` writes
+    them.
+    """
+    try:
+        import _interpreters  # noqa: PLC0415, F401 - 3.13
+    except ImportError:
+        pytest.skip("isolated subinterpreters can be had from Python 3.13 on")
+    out = run(
+        """
+        import _interpreters
+        code = f'''if True:
+            import logging, threading
+            try:
+                from sqlite_log_handler import SQLiteHandler
+            except ImportError as error:
+                print(error, end="")
+            else:
+                logger = logging.getLogger("program")
+                logger.setLevel(1)
+                handler = SQLiteHandler({path!r})
+                logger.addHandler(handler)
+                for number in range(3):
+                    logger.info("sub %d", number)
+                assert handler.flush()
+                handler.close()
+        '''
+        interpreter = _interpreters.create("isolated")
+        failed = _interpreters.exec(interpreter, code)
+        assert not failed, failed
+        _interpreters.destroy(interpreter)
+        """
+    )
+    if out:
+        pytest.skip(f"this interpreter has no sqlite3 for subinterpreters: {out}")
+
+    assert {"sub": [0, 1, 2]} == contents().numbers
+
+
+def test_the_process_ends(run, contents):
+    """
+    The listener keeps no process alive, and what it had not written is written.
+
+    A thread that is no daemon is waited for before any atexit callback runs, so it is never told to stop.
+    """
+    run(
+        """
+        logger.addHandler(SQLiteHandler(path, flush_interval=3600))
+        logger.info("last %d", 1)
+        assert [True] == [thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()]
+        """
+    )
+
+    assert {"last": [1]} == contents().numbers
+
+
+def test_a_multiprocessing_child_runs_no_atexit(run, contents):
+    """
+    A child made by multiprocessing keeps its last tick.
+
+    Up to 3.12 such a child ends by `os._exit` and runs no atexit callback. multiprocessing has a list of its own,
+    `util.Finalize`, where the handler puts itself at its first record.
+    """
+    run(
+        """
+        import multiprocessing
+        def work():
+            logger.info("child %d", 1)
+        if __name__ == "__main__":
+            logger.addHandler(SQLiteHandler(path, flush_interval=3600))
+            process = multiprocessing.get_context("fork").Process(target=work)
+            process.start()
+            process.join()
+            assert 0 == process.exitcode
+        """
+    )
+
+    assert {"child": [1]} == contents().numbers
+
+
+def test_a_thread_that_outlives_the_work_of_a_multiprocessing_child(run, contents):
+    """
+    A thread of such a child keeps what it logs after `multiprocessing.util.Finalize` has had its turn.
+
+    The child joins its threads after that, and ends by `os._exit`. A handler that got its first record by then was
+    never told of the end.
+    """
+    run(
+        """
+        import multiprocessing, multiprocessing.util
+        def log_later():
+            while not multiprocessing.util._exiting: pass
+            for number in range(3): logger.info("thread %d", number)
+        def work(): threading.Thread(target=log_later).start()
+        if __name__ == "__main__":
+            logger.addHandler(SQLiteHandler(path, flush_interval=3600))
+            process = multiprocessing.get_context("fork").Process(target=work)
+            process.start()
+            process.join()
+            assert 0 == process.exitcode
+        """
+    )
+
+    assert {"thread": [0, 1, 2]} == contents().numbers
+
+
+def test_one_handler_that_raises_at_exit_costs_no_other(run, contents, path):
+    """
+    At exit every handler is written, though the drop warning of one meets a handler that raises.
+
+    An atexit callback that goes through a list ends with the first exception. The handlers behind it, when dictConfig
+    has taken them off logging's list, have nobody else to write them.
+    """
+    run(
+        """
+        class Raises(logging.Handler):
+            def handle(self, record): raise RuntimeError("no")
+        own = logging.getLogger("sqlite_log_handler")
+        own.addHandler(Raises())
+        own.propagate = False
+        handlers = [SQLiteHandler(f"{path}{name}", capacity=1, reserve=0, flush_interval=3600) for name in ("", "-2")]
+        logging._handlerList.clear()
+        for handler in handlers:
+            logger.addHandler(handler)
+        for number in range(3):
+            logger.info("x %d", number)
+        """,
+        stderr=".*",
+    )
+
+    for other in ("", "-2"):
+        assert {"x": [0]} == contents(f"{path}{other}").numbers

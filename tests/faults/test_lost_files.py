@@ -1,0 +1,121 @@
+"""
+Files that are moved, removed, cut or damaged while they are open.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from listeners import ticks
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["unlink", "unlink all", "rename", "replace", "truncate wal", "truncate"],
+)
+def test_the_file_changes_under_us(make, clock, log, contents, path, tmp_path, fault):
+    """
+    Whatever becomes of the file, from the next tick on rows go into one that is at the path, and is whole.
+
+    SQLite goes on in a file without a name, and nobody finds what it writes: logrotate does just that.
+    """
+    if fault == "replace":
+        from sqlite_log_handler import SQLiteHandler  # noqa: PLC0415 - the other file, of another program run
+
+        SQLiteHandler(tmp_path / "other.db").close()
+    handler = make()
+    log(300)
+    ticks(handler, clock)
+    handler.listener.committer.writer.file.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    log(5)
+    ticks(handler, clock)
+    if fault.startswith("unlink"):
+        for end in ("", "-wal", "-shm") if fault.endswith("all") else ("",):
+            os.unlink(f"{path}{end}")
+    elif fault == "rename":
+        os.rename(path, f"{path}.1")
+    elif fault == "replace":
+        os.replace(tmp_path / "other.db", path)
+    elif fault == "truncate":
+        os.truncate(path, 0)
+    else:
+        os.truncate(f"{path}-wal", 0)
+    log(10)
+    ticks(handler, clock, 60)
+    log(10)
+    ticks(handler, clock, 60)
+    stats = handler.stats()
+    handler.close()
+
+    assert (325, 325, 0) == (stats.seen, stats.written, stats.queued), stats.last_error
+    numbers = contents().numbers["n"]
+    assert list(range(315, 325)) == numbers[-10:]
+    if fault in {"unlink", "rename", "replace"}:
+        assert list(range(305, 325)) == numbers
+    if fault == "rename":
+        assert list(range(305)) == contents(f"{path}.1").numbers["n"]
+
+
+def test_the_folder_is_removed(make, clock, log, contents, tmp_path, said):
+    """Without its folder the log waits; when the folder is there again, so is the log."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    handler = make(filename=folder / "app-log.db", capacity=100, reserve=0, fair_share=1)
+    log(10)
+    ticks(handler, clock)
+    os.rename(folder, tmp_path / "moved")
+    log(20)
+    ticks(handler, clock, 20)
+    assert 20 == handler.stats().queued
+    folder.mkdir()
+    ticks(handler, clock, 60)
+    handler.close()
+
+    assert list(range(10, 30)) == contents(folder / "app-log.db").numbers["n"]
+    assert 2 == len(said)
+
+
+def test_a_corrupt_file_is_never_overwritten(make, clock, log, path, monkeypatch):
+    """
+    Two files that turn out to be corrupt within the same second are both kept.
+
+    The name of the copy has the time in it, to the second; the second copy took the place of the first.
+    """
+    monkeypatch.setattr("time.strftime", lambda *_: ".corrupt-20240101T000000Z")
+    handler = make()
+    for _ in range(2):
+        log(300)
+        ticks(handler, clock)
+        handler.close()
+        with open(path, "r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * (os.stat(path).st_size - 4096))
+        log(10)
+        ticks(handler, clock, 60)
+
+    assert 2 == len(
+        [name for name in os.listdir(path.parent) if ".corrupt-" in name and name[-4:] not in {"-wal", "-shm"}]
+    )
+
+
+def test_a_log_that_was_cut_short(make, clock, log, contents, path):
+    """
+    A log that has lost its end is moved aside, and a new one is begun, when the program runs and when it starts.
+
+    SQLite reads not even the header of a file that is shorter than that says, so nobody could tell whose it is.
+    """
+    handler = make()
+    log(300)
+    ticks(handler, clock)
+    handler.close()
+    os.truncate(path, 5_000)
+    log(10)
+    ticks(handler, clock, 60)
+    assert 0 == handler.stats().queued, handler.stats().last_error
+    handler.close()
+    assert list(range(300, 310)) == contents().numbers["n"]
+
+    os.truncate(path, 5_000)
+    make()
+    assert 2 == len([name for name in os.listdir(path.parent) if ".corrupt-" in name and name[-1] not in "lm"])

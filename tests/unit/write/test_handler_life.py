@@ -1,0 +1,272 @@
+"""
+Threads, signals, closing and coming back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import logging.config
+import logging.handlers
+import os
+import sqlite3
+import threading
+
+import pytest
+from records import messages
+
+from sqlite_log_handler import SQLiteHandler
+from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._write import process
+from sqlite_log_handler._write.listener import RecordListener
+
+
+def test_emit_takes_no_lock_of_the_handler(make_handler, logger):
+    """`logging.shutdown` holds a handler's lock while it flushes and closes it; nobody who logs waits for that."""
+    handler = make_handler()
+    logger.addHandler(handler)
+    handler.acquire()
+    try:
+        thread = threading.Thread(target=logger.info, args=("x",))
+        thread.start()
+        thread.join()
+    finally:
+        handler.release()
+
+    assert 1 == handler.stats().seen
+
+
+def test_emit_does_not_wait_for_a_commit(make_handler, logger, monkeypatch):
+    """While a commit stands still, logging goes on."""
+    handler = make_handler()
+    logger.addHandler(handler)
+    inside, leave = threading.Event(), threading.Event()
+    write = handler.listener.committer.writer.write
+
+    def stuck(batch, outcome, **options):
+        inside.set()
+        leave.wait()
+        return write(batch, outcome, **options)
+
+    monkeypatch.setattr(handler.listener.committer.writer, "write", stuck)
+    logger.error("first")
+    inside.wait()
+    for _ in range(1_000):
+        logger.info("x")
+
+    assert (1_001, 0) == (handler.stats().queued, handler.stats().written)
+    leave.set()
+
+
+def test_a_closed_handler_comes_back(make_handler, logger, query):
+    """A handler that was closed and is used again works again: dictConfig closes handlers that stay attached."""
+    handler = make_handler()
+    logger.addHandler(handler)
+    logger.info("before")
+    handler.close()
+    handler.close()
+    logger.info("after")
+    handler.flush()
+
+    assert ["before", "after"] == messages(query)
+
+
+def test_no_thread_until_something_is_logged(make_handler, logger):
+    """A handler that is only configured, as in the master of a prefork server, has no thread."""
+    threads = threading.active_count()
+    handler = make_handler()
+    logger.addHandler(handler)
+    assert threads == threading.active_count()
+
+    logger.info("x")
+    assert threads + 1 == threading.active_count()
+
+    handler.close()
+    assert threads == threading.active_count()
+
+
+def test_a_new_process_is_noticed(make_handler, logger, query, monkeypatch, unattended):
+    """
+    The first record that carries another process id begins anew, whether it is queued or would be refused.
+
+    A process that C code forks, as uWSGI does, runs none of Python's hooks. Its log was dead while it ran, and at its
+    end it wrote what its parent had written already.
+    """
+    monkeypatch.setattr(process, "_run_hooks", lambda: False)
+    handler = make_handler(capacity=100, reserve=0)
+    logger.addHandler(handler)
+    for full in (1, 101):
+        for _ in range(full):
+            logger.info("parent")
+        child = os.getpid() + 1
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda child=child: child)
+            logger.info("child")
+            stats = handler.stats()
+            assert (1, 1, 0) == (stats.seen, stats.queued, stats.dropped_total)
+            assert handler.flush()
+        handler.stats()  # back in the parent
+
+    assert ["child", "child"] == messages(query)
+
+
+def test_without_a_thread_records_wait(make_handler, logger, query, monkeypatch):
+    """When no thread can be started the record is queued, nobody sees an exception, and `flush` still writes it."""
+
+    def no_thread(self, thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(RecordListener, "_start_thread", no_thread)
+    handler = make_handler(capacity=2, reserve=0)
+    logger.addHandler(handler)
+    for number in range(3):
+        logger.info("%d", number)
+    assert (2, 1) == (handler.stats().queued, handler.stats().dropped_total)
+
+    handler.flush()
+
+    assert ["0", "1"] == messages(query)[:2]
+
+
+def test_at_exit_records_are_committed_by_their_caller(make_handler, logger, query, monkeypatch):
+    """Once the interpreter exits there is no thread to commit later, so what is logged then is written at once."""
+    handler = make_handler()
+    logger.addHandler(handler)
+    logger.info("before")
+    monkeypatch.setattr(process.at_exit, "begun", True)
+    handler.close()
+    logger.info("during")
+
+    assert ["before", "during"] == messages(query)
+
+
+class OverdueError(TimeoutError):
+    """What a signal handler raises, to put an end to what takes too long."""
+
+
+def test_a_signal_after_the_row_was_queued(make_handler, logger, query, monkeypatch, unattended):
+    """
+    A time limit is an Exception that may come out of any line of `emit`, and the row may be queued by then.
+
+    Then the record was queued once more, and stood in the log twice.
+    """
+    handler = make_handler()
+    logger.addHandler(handler)
+    put_nowait = handler.queue.put_nowait
+
+    def interrupted(row):
+        put_nowait(row)
+        raise OverdueError
+
+    logger.info("starts the listener")
+    monkeypatch.setattr(handler.queue, "put_nowait", interrupted)
+    logger.info("once")
+    handler.flush()
+
+    assert ["starts the listener", "once"] == messages(query)
+
+
+def test_a_signal_while_the_listener_starts(make_handler, logger, query, monkeypatch):
+    """A time limit that ends the start of the thread does not cost the record: a second try is made."""
+    handler = make_handler()
+    logger.addHandler(handler)
+    start = handler.listener.start
+
+    def interrupted():
+        monkeypatch.setattr(handler.listener, "start", start)
+        raise OverdueError
+
+    monkeypatch.setattr(handler.listener, "start", interrupted)
+    logger.info("kept")
+    handler.flush()
+
+    assert ["kept"] == messages(query)
+
+
+@pytest.mark.parametrize("error", [OverdueError, RecursionError, MemoryError, KeyboardInterrupt])
+def test_what_cannot_be_queued_at_all_is_counted(make_handler, logger, capsys, monkeypatch, error):
+    """When nothing helps, because no frame is left on the stack, say, the call is counted as a drop all the same."""
+
+    def fails(row):
+        raise error
+
+    handler = make_handler()
+    logger.addHandler(handler)
+    logger.info("starts the listener")
+    with monkeypatch.context() as patched:
+        patched.setattr(handler.queue, "put_nowait", fails)
+        with contextlib.nullcontext() if issubclass(error, Exception) else pytest.raises(error):
+            logger.info("lost")
+
+    stats = handler.stats()
+    assert (2, 1) == (stats.seen, stats.dropped_total)
+    assert issubclass(error, Exception) == (error.__name__ in capsys.readouterr().err)
+
+
+def test_a_handler_that_nobody_has_goes(path, logger, query):
+    """A handler that was removed and forgotten without close writes what it has, and its thread ends."""
+    threads = set(threading.enumerate())
+    handler = SQLiteHandler(path)
+    logger.addHandler(handler)
+    logger.info("x")
+    (thread,) = set(threading.enumerate()) - threads
+    logger.removeHandler(handler)
+
+    del handler
+    gc.collect()
+    thread.join()
+
+    assert ["x"] == messages(query)
+
+
+def test_close_raises_nothing(make_handler, logger, monkeypatch):
+    """
+    `logging.shutdown` swallows OSError and ValueError only: anything else would cost the later handlers their flush.
+    """
+    handler = make_handler()
+
+    def fails():
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(handler.listener.committer.writer, "close", fails)
+        handler.close()
+
+    assert "disk I/O error" in handler.stats().last_error
+
+
+def test_close_raises_nothing_of_other_handlers(make_handler, logger, logging_tree, monkeypatch):
+    """The last drop warning goes to other handlers, and what one of them raises does not come out of `close` either."""
+
+    class Raises(logging.Handler):
+        def handle(self, record):
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    own = logging.getLogger(OWN_LOGGER)
+    own.addHandler(Raises())
+    own.propagate = False
+    handler = make_handler(capacity=1, reserve=0, flush_interval=3600)
+    logger.addHandler(handler)
+    for _ in range(3):
+        logger.info("x")
+    handler.close()
+
+    assert (1, 2, None) == (
+        handler.stats().written,
+        handler.dropped_total,
+        handler.listener.committer.writer.file.connection,
+    )
+
+
+def test_shutdown_under_load(make_handler, logger, query):
+    """Whatever was logged before `logging.shutdown` was called is in the file when it returns."""
+    handler = make_handler()
+    logger.addHandler(handler)
+    for number in range(5_000):
+        logger.info("%d", number)
+
+    logging.shutdown([lambda: handler])
+
+    assert 5_000 == len(messages(query))
