@@ -145,7 +145,8 @@ def dist(session: nox.Session) -> None:
 STRAYS = r"""
 import re, sys, zipfile
 names = zipfile.ZipFile(sys.argv[1]).namelist()
-strays = [name for name in names if not re.match(r"sqlite_log_handler(/|-[^/]+\.dist-info/)", name)]
+ours = re.compile(r"sqlite_log_handler(/|-[^/]+\.(dist-info|data/data/share/man)/)")
+strays = [name for name in names if not ours.match(name)]
 sys.exit(f"the wheel holds more than the package: {strays}" if strays else 0)
 """
 

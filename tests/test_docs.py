@@ -68,6 +68,7 @@ NOT_RUN_LINES = {
     "python -m tests.benchmarks": "takes minutes, and measures the machine",
     "sqlite-log forward ": "needs a receiver: tests/forward has several, and runs it",
     "sqlite-log serve ": "runs until it is interrupted; tests/browser drives it",
+    "eval ": "is for a shell: tests/unit/cli/test_completion.py completes in several",
     "ssh ": "needs another machine",
     "python -m chdb ": "needs an engine: tests/forward runs the line as it stands in the page",
     "litestream ": "needs a binary: tests/forward runs the line as it stands in the page",

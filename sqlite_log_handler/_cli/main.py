@@ -6,6 +6,7 @@ neither the threads of the demo nor the packages of `forward`.
 """
 
 import argparse
+import contextlib
 import importlib
 import os
 import shlex
@@ -105,6 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The words after the program's name; those of this process by default.
     """
+    if "_ARGCOMPLETE" in os.environ:
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(f"{__package__}.completion").complete()
+        return 1
     if not terminal.prepare():
         terminal.say("standard output is closed, so nothing can be shown: send it to /dev/null if nobody should see it")
         return 2

@@ -1,0 +1,58 @@
+"""
+What a shell offers when somebody presses Tab, by argcomplete (the extra `completion`).
+
+The shell runs `sqlite-log` with the variable `_ARGCOMPLETE`, and the line so far in `COMP_LINE`. Only the module of the
+command that stands in it is imported, so an answer takes as long as `--help`.
+"""
+
+import contextlib
+import os
+import sqlite3
+from argparse import ArgumentParser, Namespace
+from typing import Final
+
+import argcomplete
+from argcomplete.completers import FilesCompleter
+from argcomplete.lexers import split_line
+
+from sqlite_log_handler._cli.arguments import file_of
+from sqlite_log_handler._cli.main import COMMANDS, command_of
+from sqlite_log_handler._logfile.errors import LogFileError
+from sqlite_log_handler._read.reader import LogReader
+
+# What stands for the value in the help of a flag -> values.
+_VALUES: Final = {
+    "LEVEL": ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    "WHAT": ["logger", "source", "template", "level", "exception", "thread", "process", "attribute"],
+}
+
+
+def complete() -> None:
+    """Write what fits to the file descriptor that the shell reads, and end the process."""
+    _, _, _, words, _ = split_line(os.environ["COMP_LINE"], int(os.environ["COMP_POINT"]))
+    named = len(words) > 1 and words[1] in COMMANDS
+    parser = command_of(words[1] if named else "show").parser()
+    if named:
+        os.environ["_ARGCOMPLETE"] = "2"  # the line begins at its second word
+    _choose_completers(parser, is_first=len(words) == 1)
+    argcomplete.autocomplete(parser)
+
+
+def _choose_completers(parser: ArgumentParser, *, is_first: bool) -> None:
+    for action in parser._actions:  # noqa: SLF001 - argcomplete reads them too
+        if action.metavar in _VALUES:
+            action.completer = argcomplete.ChoicesCompleter(_VALUES[action.metavar])  # type: ignore[arg-type,attr-defined]
+        elif action.dest in {"logger", "exclude"}:
+            action.completer = _loggers  # type: ignore[attr-defined]
+        elif action.dest == "file" and is_first:
+            action.completer = _commands_and_files  # type: ignore[attr-defined]
+
+
+def _commands_and_files(prefix: str, **_: object) -> dict[str, str]:
+    return {**COMMANDS, **dict.fromkeys(FilesCompleter()(prefix), "a log")}
+
+
+def _loggers(parsed_args: Namespace, **_: object) -> list[str]:
+    with contextlib.suppress(LogFileError, OSError, ValueError, sqlite3.Error), LogReader(file_of(parsed_args)) as log:
+        return [one.name for one in log.top() if one.name]
+    return []
