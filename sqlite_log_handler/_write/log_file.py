@@ -366,8 +366,13 @@ class LogFile:
         """
         try:
             with contextlib.closing(connect_read_only(self.real, timeout=self._busy_timeout)) as reading:
-                reading.execute("SELECT max(id) FROM records").fetchone()
+                with contextlib.suppress(
+                    sqlite3.Error
+                ):  # it has its lock all the same, also of a WAL that has become empty
+                    reading.execute("SELECT max(id) FROM records").fetchone()
                 connection.close()
+                if _FREE_THREADED:
+                    _finalize_all()
         except sqlite3.Error:
             forks.keep_open(connection)
 

@@ -399,19 +399,30 @@ writer.close()
 """
 
 
+TRUNCATES = """
+import sqlite3, sys
+sqlite3.connect(sys.argv[1]).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+"""
+
+
 @POSIX
+@pytest.mark.parametrize("truncates", [False, True], ids=["a full WAL", "an empty WAL"])
 @pytest.mark.parametrize("closes", [False, True], ids=["writes on", "closes"])
-def test_a_shm_that_is_removed(make_writer: Callable[[], Writer], path: Path, closes: bool) -> None:
+def test_a_shm_that_is_removed(make_writer: Callable[[], Writer], path: Path, closes: bool, truncates: bool) -> None:
     """
     After `rm app-log.db-shm` no row is lost that was counted as written.
 
     The -shm holds the index of the WAL. A process that came later made a new one, and each of the two wrote over the
-    other's frames in the WAL. A close without a write did so by writing its own frames back and deleting the WAL.
+    other's frames in the WAL. A close without a write did so by writing its own frames back and deleting the WAL. When
+    the other process had emptied the WAL, the connection was never closed, and none that came after it could read.
     """
     writer = make_writer()
     write(writer, "before")
     os.remove(f"{path}-shm")
     subprocess.run([sys.executable, "-c", WRITES, path], check=True)
+    if truncates:
+        subprocess.run([sys.executable, "-c", TRUNCATES, path], check=True)
+        assert 0 == os.path.getsize(f"{path}-wal")
     if closes:
         writer.close()
     write(writer, "after")
