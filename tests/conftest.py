@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 # No deadline: that is a wall-clock bound. No database: it would be left in the checkout.
-settings.register_profile("suite", deadline=None, database=None, derandomize="CI" in os.environ, print_blob=True)
-settings.load_profile("suite")
+settings.register_profile("slow", deadline=None, database=None, derandomize="CI" in os.environ, print_blob=True)
+settings.register_profile("quick", settings.get_profile("slow"), max_examples=25)
 
 # freezegun looks at every attribute of every module, which makes the lazy ones of numpy import other packages.
 freezegun.configure(extend_ignore_list=["numpy"])
@@ -45,8 +45,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 0 if config.args_source is pytest.Config.ArgsSource.ARGS else 2
 
 
-def pytest_configure() -> None:
-    """Have programs end by SIGINT, which a shell's background jobs ignore, and all that they start with them."""
+def pytest_configure(config: pytest.Config) -> None:
+    """
+    Choose how many examples Hypothesis makes, a quarter of them without --slow. Have programs end by SIGINT, which a
+    shell's background jobs ignore, and all that they start with them.
+    """
+    settings.load_profile("slow" if config.getoption("--slow") or config.getoption("--long") else "quick")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

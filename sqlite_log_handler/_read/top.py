@@ -1,5 +1,5 @@
 """
-Who logs most: from the view `volume` where that can tell, else row by row.
+Who logs most: read from the view `volume` if it can tell, and counted row by row if not.
 """
 
 import json
@@ -31,11 +31,11 @@ _SPAN: Final = 10_000
 @dataclass(frozen=True, slots=True)
 class Talker:
     """
-    What one logger, call site, template, level, exception, thread, process or value of an attribute logged.
+    The records of one logger, call site, template, level, exception, thread, process or value of an attribute.
 
-    `records` and `bytes` are what was written, `dropped` what was not; None where the ledger does not tell. The shares,
-    0 to 1, are those of all: `share` of the records written and dropped, `bytes_share` of the bytes, `dropped_share` of
-    the drops. `trend` has the records, written and dropped, in each of twelve equal parts of the time.
+    `records` and `bytes` were written; `dropped` counts the drops, None if the ledger cannot tell. The shares, 0 to 1,
+    are `share` of the records written and dropped, `bytes_share` of the bytes, and `dropped_share` of the drops.
+    `trend` has the records, written and dropped, in each of twelve equal parts of the time.
     """
 
     name: str
@@ -57,16 +57,11 @@ _ATTRIBUTE: Final = r"""
 CASE WHEN (instr(attributes, ?) OR instr(attributes, '\')) AND json_valid(attributes)
     THEN CAST(coalesce(json_extract(attributes, ?), json_extract(attributes, ?)) AS TEXT) END
 """
-# What makes a group of records, how its value `who` is read, once for each group, and a query for the names of groups
-# where that is a number.
+# The value `who` by which to group, how it is read, once for each group, and, if it is an id, a query for its names.
 _GROUPS: Final[dict[str, tuple[str, str, str]]] = {
     "logger": ("source_id", "who", f"SELECT id, {text('logger')} FROM sources"),  # noqa: S608 - our own names
     "source": ("source_id", "who", f"SELECT id, {text(_CALL_SITE)} FROM sources"),  # noqa: S608 - our own names
-    "template": (
-        "source_id",
-        "who",
-        f"SELECT id, {_TEMPLATE} FROM sources",  # noqa: S608 - our own names
-    ),
+    "template": ("source_id", "who", f"SELECT id, {_TEMPLATE} FROM sources"),  # noqa: S608 - our own names
     "level": ("levelno", whole("who"), f"SELECT levelno, {text('name')} FROM levels"),  # noqa: S608 - our own names
     "exception": ("exc_type", text("who"), ""),
     "thread": (
@@ -75,20 +70,16 @@ _GROUPS: Final[dict[str, tuple[str, str, str]]] = {
         "",
     ),
     "process": ("process_id", "who", f"SELECT id, {text(_PROCESS)} FROM processes"),  # noqa: S608 - our own names
-    "attribute": (
-        _ATTRIBUTE,
-        text("who"),
-        "",
-    ),
+    "attribute": (_ATTRIBUTE, text("who"), ""),
 }
-# The column of `drops` and of `volume` with the same, where they have it.
+# The columns of `drops` and of `volume` with the same value, if there is one.
 _LEDGER: Final = {"logger": text("logger"), "level": whole("levelno"), "process": "process_id"}
 _VOLUME: Final = {"logger": text("logger"), "level": whole("levelno")}
 _VOLUME_FILTERS: Final = frozenset({"since", "until", "level", "logger", "exclude"})
 
 
-class _Sums:
-    """What one group has logged, added up."""
+class _Group:
+    """The sums of one group."""
 
     __slots__ = ("bytes", "dropped", "records", "trend")
 
@@ -97,8 +88,8 @@ class _Sums:
         self.trend = [0] * TREND
 
     def add(self, part: int, records: int, size: int, dropped: int) -> None:
-        """Add what was logged in one part of the time."""
-        # In a file from elsewhere they may be below zero, which no bar can show.
+        """Add the records of one part of the time."""
+        # In a file from elsewhere, numbers may be below zero, which no bar can show.
         records, size, dropped = max(records, 0), max(size, 0), max(dropped, 0)
         self.records += records
         self.bytes += size
@@ -106,7 +97,7 @@ class _Sums:
         self.trend[min(max(part, 0), TREND - 1)] += records + dropped
 
 
-_Groups: TypeAlias = defaultdict[Any, _Sums]
+_Groups: TypeAlias = defaultdict[Any, _Group]
 
 
 def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None, *, key: str | None = None) -> list[Talker]:
@@ -119,20 +110,20 @@ def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None, *, k
         raise FilterError(message)
     chosen = where(scan.all, filters, now)
     given = {name for name, value in filters.items() if value is not None}
-    sums: _Groups = defaultdict(_Sums)
+    sums: _Groups = defaultdict(_Group)
     has_trend = True
     knows_drops = by in _LEDGER and given <= IN_LEDGER
     rest, parts = chosen, _parts(scan, chosen)
     drops, values = drops_where(scan.all, filters, now) if knows_drops else ("0", ())
     if by in _VOLUME and given <= _VOLUME_FILTERS and _in_full_hours(chosen):
         has_trend = _add_volume(scan, sums, _VOLUME[by], chosen, filters)
-        # The hour that begins at `until` is not wanted, but for its first microsecond.
+        # Of the hour that begins at `until`, only the first microsecond is wanted.
         rest, drops, values = _only_at(chosen), f"{drops} AND since_us = ?", (*values, chosen.until_us)
     if rest is chosen or chosen.until_us is not None:
         _add_records(scan, sums, (by, _places(key)), rest, parts)
         _add_drops(scan, sums, by, (drops, values), parts)
     names = dict(scan.all(_GROUPS["level"][2])) if by == "level" else {}
-    everything = _Sums()
+    everything = _Group()
     for group in sums.values():
         everything.add(0, group.records, group.bytes, group.dropped)
     talkers = [
@@ -167,7 +158,7 @@ def _only_at(chosen: Where) -> Where:
 
 
 def _add_volume(scan: Scan, sums: _Groups, column: str, chosen: Where, filters: Filters) -> bool:
-    """Add up what `volume` says, and return whether it is of hours enough to tell a trend."""
+    """Add up the lines of `volume`, and return whether they cover enough hours for a trend."""
     terms, parameters = ["1"], list[object]()
     for sql, moment in (("hour >= ?", chosen.since_us), ("hour < ?", chosen.until_us)):
         if moment is not None:
@@ -183,7 +174,7 @@ def _add_volume(scan: Scan, sums: _Groups, column: str, chosen: Where, filters: 
             terms.append(negation + sql)
             parameters += values
     condition = " AND ".join(terms)
-    # Of the lines of the view before it adds them up, which takes a tenth of the time.
+    # From the lines before the view adds them up, which takes a tenth of the time.
     ((first, last),) = scan.all(
         "SELECT CAST(min(hour) AS INTEGER), CAST(max(hour) AS INTEGER) FROM (SELECT hour, logger, levelno "  # noqa: S608 - same
         f"FROM volume_folded UNION ALL SELECT hour, logger, levelno FROM ({UNFOLDED})) WHERE {condition}",
@@ -205,7 +196,7 @@ def _add_volume(scan: Scan, sums: _Groups, column: str, chosen: Where, filters: 
 
 def _places(key: str | None) -> tuple[str, ...]:
     """
-    Return where an attribute is: its last name as JSON has it, and both paths to it, as one key and as nested ones.
+    Return the last name of an attribute as it stands in JSON, and two paths: to one key, and to nested keys.
     """
     if key is None:
         return ()
@@ -221,20 +212,20 @@ def _add_records(
     # Levels keep their numbers, which the ledger has too.
     names = dict(scan.all(naming)) if naming and by != "level" else {}
     since, width = parts
-    # LIMIT -1 keeps the inner query apart, so that what is sorted for the GROUP BY are numbers, and not the messages.
+    # LIMIT -1 keeps the inner query apart, so that GROUP BY sorts numbers and not messages.
     sql = (
         f"SELECT {who}, count(*), ifnull(sum(size), 0) "  # noqa: S608 - no value in it
         f"FROM (SELECT {column} AS who, {ROW_BYTES} AS size FROM records "
         f"WHERE id BETWEEN ? AND ? AND {chosen.sql} LIMIT -1) WHERE who IS NOT NULL GROUP BY who"
     )
     low, high = scan.bounds(chosen)
-    # A span is short enough to lie in one part of the time, but for one row in some hundred.
+    # A span is so short that most of them lie within one part of the time.
     span = min(max((high - low) // (20 * TREND), 1), _SPAN)
     first = f"SELECT {whole('created_us')} FROM records WHERE id >= ? ORDER BY id LIMIT 1"  # noqa: S608 - our own names
     for low, high in scan.spans(chosen, span=span, widest=span):
         found = scan.all(first, (low,))
         if not found:
-            break  # all that was left has been pruned
+            break  # the rest was pruned meanwhile
         ((created_us,),) = found
         for key, records, size in scan.all(sql, (*places, low, high, *chosen.parameters)):
             sums[names.get(key, key)].add((created_us - since) // width, records, size, 0)
@@ -256,6 +247,6 @@ def _add_drops(scan: Scan, sums: _Groups, by: str, ledger: Term, parts: tuple[in
 
 
 def _parts(scan: Scan, chosen: Where) -> tuple[int, int]:
-    """Return when the first of the equal parts of the time begins, and how long each is, in microseconds."""
+    """Return the beginning of the first of the equal parts of the time, and their length, in microseconds."""
     since, until = scan.ends(chosen)
     return since, max((until - since) // TREND + 1, 1)

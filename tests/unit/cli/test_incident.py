@@ -31,6 +31,7 @@ def made(tmp_path_factory):
     return path, incident.make(str(path), END)
 
 
+@pytest.mark.slow
 def test_each_run_makes_the_same_log(made, tmp_path):
     """The pages that show its ids and counts stay true."""
     incident.make(str(tmp_path / "other.db"), END)

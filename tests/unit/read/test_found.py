@@ -187,7 +187,7 @@ def wanted_gaps(drops, filters):
     return sorted((after_id, since, count) for after_id, since, *_, count in filter(may_be, drops))
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ROWS, min_size=1, max_size=9), st.lists(DROPS, max_size=4), FILTERS | OF_VOLUME)
 @example([(BEGIN + HOUR, 20, 0, "m", None, None, None, 1, None)], [], {"until": BEGIN + HOUR})
 @example([(BEGIN, 20, 0, "m", None, None, ("plain", 1e30), 1, None)], [], {"attributes": {"plain": 1e30}})

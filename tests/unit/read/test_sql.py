@@ -92,10 +92,12 @@ def test_one_function_is_bounded(log, path, expression):
 def test_printf_is_bounded(log, path):
     """
     `printf` made 900 MB in one step; within the limit of length, it makes nothing or fails, by the version of SQLite.
+
+    With 30 MB here, because SQLite 3.40 counts to the end in either case.
     """
     log(record("a"))
     with contextlib.suppress(QueryError):
-        assert [(None,)] == ask(path, "SELECT printf('%.*c', 900000000, 'x')").rows
+        assert [(None,)] == ask(path, "SELECT printf('%.*c', 30000000, 'x')").rows
 
 
 @pytest.mark.parametrize(("most_rows", "most_bytes", "expected"), [(3, 10_000, 3), (100, 10, 2), (100, 10_000, 9)])
