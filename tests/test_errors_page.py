@@ -31,7 +31,6 @@ NOT_MET = {
     "rows are not taken from a RecordQueue one by one: use begin_commit() and end_commit()",
     "Not a regular file",
     "a row has no time",
-    "not the head of a part",
     "… is not JSON",
 }
 

@@ -17,7 +17,7 @@ from sqlite_log_handler._cli.terminal import is_terminal, say, write_lines
 from sqlite_log_handler._logfile.times import parse_time
 from sqlite_log_handler._logfile.units import parse_duration
 from sqlite_log_handler._read.filters import FilterError, Filters
-from sqlite_log_handler._read.reader import LogReader, nearest_loggers
+from sqlite_log_handler._read.reader import LogReader, nearest_loggers, read_file
 
 VARIABLE: Final = "SQLITE_LOG_DB"
 
@@ -60,9 +60,13 @@ def count(text: str) -> int:
     return ALL if text == "all" else at_least(0)(text)
 
 
-def add_file(parser: argparse.ArgumentParser) -> None:
-    """Add the argument for the log."""
+def add_file(parser: argparse.ArgumentParser, *, archives: bool = False) -> None:
+    """Add the argument for the log; with `archives`, also those for the folders of its archive."""
     parser.add_argument("file", nargs="?", metavar="FILE", help=f"the log (default: ${VARIABLE})")
+    if archives:
+        parser.add_argument(
+            "archives", nargs="*", metavar="DIR", help="its archive, to read both as one log; it may be alone as well"
+        )
 
 
 def file_of(options: argparse.Namespace) -> str:
@@ -81,7 +85,8 @@ def file_of(options: argparse.Namespace) -> str:
 
 def open_reader(options: argparse.Namespace) -> LogReader:
     """Open the log, and tell the operator what may surprise in it and in the filters."""
-    reader = LogReader(file_of(options))
+    path = file_of(options)
+    reader = LogReader([path, *options.archives]) if hasattr(options, "archives") else read_file(path)
     if reader.notice:
         say(reader.notice)
     for name in getattr(options, "logger", None) or ():
@@ -96,8 +101,7 @@ def open_reader(options: argparse.Namespace) -> LogReader:
 
 def _explain_level(reader: LogReader, level: str) -> None:
     """Say that a number of journalctl is another level here, unless this log has a name for it."""
-    named = any(found.name != f"Level {level}" for found in reader.top("level", level=f"{level}..{level}"))
-    if not named:
+    if int(level) not in reader.level_names():
         meant = f"{logging.getLevelName(_SYSLOG[level])} is {_SYSLOG[level]}"
         say(f"levels are those of Python's logging: {level} is below DEBUG (10), {meant}")
 

@@ -22,6 +22,7 @@ from sqlite_log_handler._cli.arguments import join_times
 from sqlite_log_handler._cli.command import PROGRAM, Command, Parser
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._read.archived import is_archive
 
 # All commands by name, with their lines in `sqlite-log --help`.
 COMMANDS: Final[Mapping[str, str]] = {
@@ -78,6 +79,11 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
     command = command_of(first if named else "show")
     parser = command.parser()
     options, unknown = parser.parse_known_args(words[1:] if named else words)
+    if hasattr(options, "archives"):
+        # argparse leaves what stands behind a flag.
+        others = sorted([*options.archives, *unknown], key=words.index)
+        options.archives = [*filter(is_archive, others)]
+        unknown = [word for word in others if word not in options.archives]
     if unknown:
         if not named:
             _refuse_late_command(words, [*unknown, options.file])

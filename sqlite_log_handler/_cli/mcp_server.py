@@ -23,7 +23,7 @@ from sqlite_log_handler._cli.commands.patterns import GUESSED, levels_of, moment
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._read.filters import Filters  # noqa: TC001 - as in the package: an import is an import
-from sqlite_log_handler._read.reader import LogReader
+from sqlite_log_handler._read.reader import read_file
 from sqlite_log_handler._read.rows import Row
 from sqlite_log_handler._read.sql import query
 
@@ -82,7 +82,7 @@ class _Tools:
 
         since: a time (2025-06-30T12:00Z, -1h, yesterday) or a run (0 the last, -1 the one before); by default the last.
         """
-        with LogReader(self._path) as reader:
+        with read_file(self._path) as reader:
             found = reader.brief(moment_or_run(since, utc=True))
         return marked(lines_of(found, self._path, utc=True))
 
@@ -118,7 +118,7 @@ class _Tools:
             "pattern_of": pattern_of,
             "up_to_id": up_to_id,
         }
-        with LogReader(self._path) as reader:
+        with read_file(self._path) as reader:
             rows = [*reader.rows(newest=max(1, min(newest, _MOST_ROWS)), reverse=True, **filters)]
         lines = [_line(row) for row in rows]
         kept = _fitting(lines)
@@ -133,7 +133,7 @@ class _Tools:
         id: of the record. context: how many lines on each side, at most 10.
         """
         context = max(0, min(context, 10))
-        with LogReader(self._path) as reader:
+        with read_file(self._path) as reader:
             rows = [*reader.rows(after_id=id - context - 1, up_to_id=id + context)]
         found = next((row._asdict() for row in rows if row.id == id), None)
         if found is None:
@@ -158,7 +158,7 @@ class _Tools:
         new_since: only patterns that no earlier record has, since a time or a run (0 is the last). The others choose
         records, as in `search`.
         """
-        with LogReader(self._path) as reader:
+        with read_file(self._path) as reader:
             found = reader.patterns(
                 new_since=moment_or_run(new_since, utc=True), level=level, logger=logger, since=since
             )

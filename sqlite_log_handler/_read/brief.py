@@ -24,7 +24,7 @@ from sqlite_log_handler._read.totals import Totals, totals
 
 _T = TypeVar("_T")
 
-_MOST_ROWS: Final = 1_000_000
+MOST_ROWS: Final = 1_000_000
 # Patterns of errors for which the brief has the newest error, and the characters of the end of its traceback.
 _ERRORS: Final = 20
 _TRACEBACK_LENGTH: Final = 1_500
@@ -65,7 +65,7 @@ def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:
     is_last_run = since is None and len(starts) > 1
     since_us = None if since is None and not is_last_run else begin_of(scan, 0 if since is None else since)
     last_id = scan.last_id()
-    after_id = last_id - _MOST_ROWS if last_id > _MOST_ROWS else LOWEST
+    after_id = last_id - MOST_ROWS if last_id > MOST_ROWS else LOWEST
     chosen = where(scan.all, {"after_id": after_id})
     begin_us = LOWEST if since_us is None else since_us
     found, new, grown = _attempt(

@@ -55,6 +55,10 @@ _NAMED: Final[dict[int, tuple[type[LogFileError], str]]] = {
         LimitError,
         f"it holds a row of more than {VALUE_MIB} MiB: read on after that row with `after_id`",
     ),
+    sqlite3.SQLITE_FULL: (
+        UnreadableFileError,
+        "its rows have no room in the folder for temporary files: name another one in SQLITE_TMPDIR, or ask for less",
+    ),
     sqlite3.SQLITE_ERROR: (CorruptFileError, "it holds something that no log holds"),
 }
 

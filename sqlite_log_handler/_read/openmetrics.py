@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.printable import printable
-from sqlite_log_handler._read.reader import LogReader
+from sqlite_log_handler._read.reader import read_file
 from sqlite_log_handler._read.totals import Totals
 
 CONTENT_TYPE: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -33,7 +33,7 @@ def openmetrics(paths: Mapping[str, str], *, older: bool = False) -> tuple[str, 
     errors: list[str] = []
     for name, path in paths.items():
         try:
-            with LogReader(path) as reader:
+            with read_file(path) as reader:
                 found[name] = reader.totals()
         except (LogFileError, OSError) as error:
             found[name] = None

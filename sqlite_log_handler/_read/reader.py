@@ -2,7 +2,6 @@
 The reading half: what a log holds, as Python objects.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -12,10 +11,12 @@ from typing import Any, Literal, Self, TypeAlias, Unpack
 
 from sqlite_log_handler._logfile.columns import text
 from sqlite_log_handler._logfile.connect import identity_of
-from sqlite_log_handler._logfile.errors import EmptyFileError, MissingFileError
+from sqlite_log_handler._logfile.errors import EmptyFileError, MissingFileError, UnreadableFileError
 from sqlite_log_handler._read import brief, patterns, statistics, top, totals
+from sqlite_log_handler._read.archived import ArchivedLog, Path, is_archive, places_of
 from sqlite_log_handler._read.brief import Brief
-from sqlite_log_handler._read.filters import Filters, below, integer, settled, where
+from sqlite_log_handler._read.filters import FilterError, Filters, below, integer, settled, where
+from sqlite_log_handler._read.opening import require_file
 from sqlite_log_handler._read.patterns import Moment, Pattern
 from sqlite_log_handler._read.rows import SELECT_JSON, SELECT_ROW, Row, select
 from sqlite_log_handler._read.scan import Scan
@@ -33,9 +34,28 @@ POLL_SECONDS = 0.05
 _MOST_NAMES = 10_000
 
 
+def read_file(path: str) -> "LogReader":
+    """
+    Open a log's file, and no archive: for those who follow it, or want to know its state.
+
+    Raises:
+        LogFileError: See `LogReader`.
+    """
+    require_file(path)
+    if is_archive(path):
+        message = f"{path!r} is a part of an archive: name the file of a SQLiteHandler"
+        raise UnreadableFileError(message)
+    return LogReader(path)
+
+
+def has_archive(reader: "LogReader") -> bool:
+    """Tell whether a reader reads an archive."""
+    return reader._archive is not None  # noqa: SLF001 - of this module
+
+
 def followed(reader: "LogReader", filters: Filters) -> Filters:
     """Return `filters` as they hold for whatever file comes in the place of the one that is read now."""
-    return settled(reader._scan.all, filters)  # noqa: SLF001 - of this module
+    return settled(reader._names().all, filters)  # noqa: SLF001 - of this module
 
 
 def columns_of(
@@ -51,9 +71,14 @@ def columns_of(
 
 
 def nearest_loggers(reader: "LogReader", name: str) -> list[str] | None:
-    """Return the names that are nearest to `name`; None if there is a logger of this name or below it."""
+    """
+    Return the names that are nearest to `name`; None if there is a logger of this name or below it, or an archive,
+    which would have to be read through.
+    """
+    if has_archive(reader):
+        return None
     sql, parameters = below("logger", name)
-    ask = reader._scan.all  # noqa: SLF001 - of this module
+    ask = reader._names().all  # noqa: SLF001 - of this module
     if any(ask(f"SELECT 1 FROM {table} WHERE {sql} LIMIT 1", parameters) for table in ("sources", "drops")):  # noqa: S608 - no value in it
         return None
     # difflib takes 2 ms to import, and nobody needs it whose names are right.
@@ -130,8 +155,13 @@ class LogReader:
 
     A reader may be handed from thread to thread, and is for one of them at a time.
 
+    A folder with archived parts of a log is read like a log, and a list of the file and the folder as one log::
+
+        with LogReader(["app-log.db", "archive"]) as log:
+            print(log.count(level="ERROR"))
+
     Args:
-        path: The database, a `str` or a `PathLike`.
+        path: The database, a `str` or a `PathLike`; a folder with parts of its archive; or several of these in a list.
         timeout: Seconds to wait for somebody who keeps everybody out of the file; in WAL mode nobody does.
 
     Raises:
@@ -145,53 +175,81 @@ class LogReader:
         ValueError: The reader is used after `close()`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, timeout: float = 5.0) -> None:
-        self.path = os.path.abspath(os.fsdecode(path))
+    def __init__(self, path: Path | Iterable[Path], *, timeout: float = 5.0) -> None:
+        place = places_of(path)
         self._timeout = timeout
+        self._is_closed = False
+        self._archive: ArchivedLog | None = None
         # Before it is opened: if it is replaced in between, rows come twice rather than never.
-        self._file = identity_of(self.path)
-        self._scan = Scan(self.path, timeout=timeout)
+        self._file = None if place.file is None else identity_of(place.file)
+        self._scan = None if place.file is None else Scan(place.file, timeout=timeout)
+        try:
+            if place.folders or place.parts:
+                self._archive = ArchivedLog(place, self._scan)
+        except BaseException:
+            self.close()
+            raise
+        self.path = place.path
 
-    def _question(self) -> Scan:
-        """Return the scan, with a new budget for one question."""
+    def _question(self, filters: Filters | None = None) -> Scan:
+        """Return the scan of all that these filters may let pass, with a new budget for one question."""
+        if self._archive is not None:
+            return self._archive.question(filters or {})
+        return self._one_file("")
+
+    def _names(self) -> Scan:
+        """Return a scan of the names of levels, of the processes and of the gaps."""
+        return self._one_file("") if self._archive is None else self._archive.ledger()
+
+    def _one_file(self, what: str) -> Scan:
+        """Return the scan of the file, with a new budget; refuse what an archive does not have."""
+        if self._scan is None or self._archive is not None:
+            message = f"{self.path!r} is read with an archive, which has no {what}: name the log's file alone"
+            raise FilterError(message)
         self._scan.require_open()
         self._scan.budget.renew()
         return self._scan
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.path}{' (closed)' if self._scan.closed else ''}>"
+        return f"<{type(self).__name__} {self.path}{' (closed)' if self._is_closed else ''}>"
 
     @property
     def notice(self) -> str | None:
         """
         What has to be known about what is read, as rows that are left out because the -wal may not be read; or None.
         """
-        return self._scan.notice
+        readers = (self._scan, self._archive)
+        return "; ".join(reader.notice for reader in readers if reader is not None and reader.notice) or None
 
     @property
     def schema(self) -> int:
         """The version of the file's schema."""
-        return int(self._question().one("PRAGMA user_version"))
+        return int(self._one_file("schema").one("PRAGMA user_version"))
 
     def close(self) -> None:
         """
         Close the file. What is asked of the reader after that raises a ValueError; to close it again does nothing.
         """
-        self._scan.close()
+        self._is_closed = True
+        for reader in (self._archive, self._scan):
+            if reader is not None:
+                reader.close()
 
     def interrupt(self) -> None:
         """
         End the statement that another thread runs with this reader, which raises there. Nothing happens between two.
         """
-        self._scan.interrupt()
+        for reader in (self._archive, self._scan):
+            if reader is not None:
+                reader.interrupt()
 
     def level_names(self) -> dict[int, str]:
         """Return the names of levels by their numbers."""
-        return statistics.level_names(self._question())
+        return statistics.level_names(self._names())
 
     def last_id(self) -> int:
         """Return the id of the last row there is now, 0 when there is none."""
-        return self._question().last_id()
+        return self._question().last_id() if self._archive is None else self._archive.last_id()
 
     def __enter__(self) -> Self:
         return self
@@ -218,7 +276,10 @@ class LogReader:
 
     def count(self, **filters: Unpack[Filters]) -> int:
         """Count the rows that match."""
-        return self._question().count(where(self._scan.all, filters))
+        if self._archive is not None:
+            return sum(1 for _ in self._select(select(["id"]), None, filters, reverse=False))
+        scan = self._question()
+        return scan.count(where(scan.all, filters))
 
     def json_lines(
         self, *, newest: int | None = None, reverse: bool = False, **filters: Unpack[Filters]
@@ -227,10 +288,14 @@ class LogReader:
         return (str(line) for _, line in self._select(SELECT_JSON, newest, filters, reverse=reverse))
 
     def _select(self, query: str, newest: int | None, filters: Filters, *, reverse: bool) -> Iterator[tuple[Any, ...]]:
-        chosen = where(self._question().all, filters)
+        newest = None if newest is None else integer("newest", newest, 0)
+        if self._archive is not None:
+            return self._archive.rows(query, newest, filters, backward=reverse)
+        scan = self._question()
+        chosen = where(scan.all, filters)
         if newest is not None:
-            chosen = self._scan.newest(chosen, integer("newest", newest, 0))
-        return self._scan.rows(query, chosen, backward=reverse)
+            chosen = scan.newest(chosen, newest)
+        return scan.rows(query, chosen, backward=reverse)
 
     def follow(
         self, *, wait: Callable[[float], object] = time.sleep, poll: float = POLL_SECONDS, **filters: Unpack[Filters]
@@ -249,7 +314,7 @@ class LogReader:
             filters: See the class.
         """
         # Now, and not when the first row comes: what is refused, what time it is, and what a level is called here.
-        return self._follow(settled(self._question().all, filters), wait, poll)
+        return self._follow(settled(self._one_file("new rows").all, filters), wait, poll)
 
     def _follow(self, filters: Filters, wait: Callable[[float], object], poll: float) -> Iterator[Row]:
         for after_id, up_to_id in self.additions(filters.get("after_id"), wait=wait, poll=poll):
@@ -273,45 +338,47 @@ class LogReader:
 
         While one pair is in the hand of the caller, the reader reads the file that the pair is of.
         """
+        scan = self._one_file("new rows")
         if after_id is None:
-            after_id = self._scan.last_id()
+            after_id = scan.last_id()
         after_id = integer("after_id", after_id)
         version: object = None
         while True:
             if self._file is not None and self._file != identity_of(self.path):
                 # Moved or removed under us: the last of it, which is still open, and then what comes in its place.
-                last_id = self._scan.last_id()
+                last_id = scan.last_id()
                 if last_id > after_id:
                     yield after_id, last_id
                 after_id, version, self._file = 0, None, None
-            if self._file is None or self._scan.is_stale:
-                self._reopen()
+            if self._file is None or scan.is_stale:
+                scan = self._reopened(scan)
                 version = None
             if self._file is not None:
                 seen, version = version, self._question().one("PRAGMA data_version")
-                last_id = self._scan.last_id() if seen != version else after_id
+                last_id = scan.last_id() if seen != version else after_id
                 if last_id > after_id:
                     yield after_id, last_id
                     after_id = last_id
             if wait(poll):
                 return
 
-    def _reopen(self) -> None:
+    def _reopened(self, was: Scan) -> Scan:
         """Open what stands at the path now, if that is a log already; the same file anew, if one is read."""
-        self._scan.one("SELECT 1")  # not when `wait` has closed the reader
+        was.one("SELECT 1")  # not when `wait` has closed the reader
         file = identity_of(self.path)
         if self._file is not None and self._file != file:
-            return  # replaced just now: the next look begins it from its start
+            return was  # replaced just now: the next look begins it from its start
         try:
             scan = Scan(self.path, timeout=self._timeout)
         except (MissingFileError, EmptyFileError):
-            return
+            return was
         if self._file is not None and scan.notice is not None:
             # Its -wal may not be read: a program writes to it, and may be writing that back into the file just now.
             scan.close()
-            return
-        self._scan.close()
+            return was
+        was.close()
         self._scan, self._file = scan, file
+        return scan
 
     def top(self, by: By = "logger", *, key: str | None = None, **filters: Unpack[Filters]) -> list[Talker]:
         """
@@ -325,7 +392,7 @@ class LogReader:
             key: The name of the attribute, as `status` or `user.plan`, by whose values to group.
             filters: See the class.
         """
-        return top.top(self._question(), by, filters, key=key)
+        return top.top(self._question(filters), by, filters, key=key)
 
     def patterns(self, *, new_since: Moment | None = None, **filters: Unpack[Filters]) -> list[Pattern]:
         """
@@ -336,7 +403,8 @@ class LogReader:
                 `run`.
             filters: See the class.
         """
-        return patterns.patterns(self._question(), new_since, filters)
+        # What is new is told by all rows before.
+        return patterns.patterns(self._question(filters if new_since is None else {}), new_since, filters)
 
     def brief(self, since: Moment | None = None) -> Brief:
         """
@@ -346,7 +414,8 @@ class LogReader:
             since: A time as for `since`, or a run as an integer, as for `run`; by default the last run, or all of a log
                 that has one run only.
         """
-        return brief.brief(self._question(), since, time.time_ns() // 1000)
+        newest: Filters = {"after_id": max(self.last_id() - brief.MOST_ROWS, 0)}
+        return brief.brief(self._question(newest), since, time.time_ns() // 1000)
 
     def gaps(self, **filters: Unpack[Filters]) -> list[Gap]:
         """
@@ -354,17 +423,18 @@ class LogReader:
 
         Filters that a dropped record has nothing for, as `text`, let every gap pass: it may have matched.
         """
-        return statistics.gaps(self._question(), filters)
+        return statistics.gaps(self._names(), filters)
 
     def stats(self) -> LogStats:
         """Count what there is in the log."""
-        return statistics.stats(self._question(), time.time_ns() // 1000)
+        found = statistics.stats(self._question(), time.time_ns() // 1000)
+        return found if self._archive is None else self._archive.sized(found)
 
     def totals(self) -> Totals:
         """
         Return what was written and dropped since the file was made, in numbers that never fall, and its state now.
         """
-        return totals.totals(self._question(), time.time_ns() // 1000)
+        return totals.totals(self._one_file("totals"), time.time_ns() // 1000)
 
     def histogram(
         self, bucket: str | float | None = None, *, most: int = 24, **filters: Unpack[Filters]
@@ -377,12 +447,12 @@ class LogReader:
             most: How many buckets there are by default, at most; 2 or more.
             filters: See the class.
         """
-        return statistics.histogram(self._question(), bucket, filters, most)
+        return statistics.histogram(self._question(filters), bucket, filters, most)
 
     def books(self) -> Books:
         """Count rows and drops in all the places that have to agree."""
-        return statistics.books(self._question())
+        return statistics.books(self._one_file("books"))
 
     def check(self) -> list[str]:
         """Have SQLite check the file, and return what is wrong with it."""
-        return self._question().check()
+        return self._one_file("check").check()

@@ -32,7 +32,7 @@ from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
 from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._read.conditions import HOLDS, holds
 from sqlite_log_handler._read.filters import HIGHEST, LOWEST, Where
-from sqlite_log_handler._read.opening import open_log, raise_named
+from sqlite_log_handler._read.opening import Opened, open_log, raise_named
 from sqlite_log_handler._read.search import HAS_ATTRIBUTE, SEARCH, has_attribute, search
 
 # Rows that a statement hands out at most, and bytes of memory where rows are large.
@@ -58,13 +58,14 @@ class Scan:
     Args:
         path: Where it is.
         timeout: Seconds to wait for a lock.
+        opened: The log, if it is open already.
     """
 
-    def __init__(self, path: str, *, timeout: float = 5.0) -> None:
+    def __init__(self, path: str, *, timeout: float = 5.0, opened: Opened | None = None) -> None:
         self.path = path
         self._connection: Connection | None
         seen = _seen(path)
-        self._connection, self.budget, self.notice, immutable = open_log(path, timeout=timeout)
+        self._connection, self.budget, self.notice, immutable = opened or open_log(path, timeout=timeout)
         self._seen = seen if immutable else None
         self._raised: BaseException | None = None
         for name, arity, function in (

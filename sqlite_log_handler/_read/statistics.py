@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlite_log_handler._logfile.columns import text, total, whole
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
@@ -243,7 +243,6 @@ def stats(scan: Scan, now_us: int) -> LogStats:
         "CAST((SELECT min(created_us) FROM records) AS INTEGER), CAST((SELECT max(created_us) FROM records) AS INTEGER)"
     )
     first_id, last_id, first_us, last_us = ends
-    file_bytes, wal_bytes = sizes(scan.path)
     return LogStats(
         rows=sum(levels.values()),
         first_id=first_id,
@@ -259,13 +258,21 @@ def stats(scan: Scan, now_us: int) -> LogStats:
         dropped_by_cause=causes,
         pruned=pruned,
         unsent=unsent,
-        file_bytes=file_bytes,
-        wal_bytes=wal_bytes,
-        free_bytes=scan.one("PRAGMA freelist_count") * scan.one("PRAGMA page_size"),
-        journal_mode=scan.one("PRAGMA journal_mode"),
-        auto_vacuum=_VACUUM[scan.one("PRAGMA auto_vacuum")],
         cursors=tuple(cursors(scan, now_us)),
+        **file_numbers(scan),
     )
+
+
+def file_numbers(scan: Scan) -> dict[str, Any]:
+    """Return what `LogStats` has of the file itself, by name."""
+    file_bytes, wal_bytes = sizes(scan.path)
+    return {
+        "file_bytes": file_bytes,
+        "wal_bytes": wal_bytes,
+        "free_bytes": scan.one("PRAGMA freelist_count") * scan.one("PRAGMA page_size"),
+        "journal_mode": scan.one("PRAGMA journal_mode"),
+        "auto_vacuum": _VACUUM[scan.one("PRAGMA auto_vacuum")],
+    }
 
 
 def level_names(scan: Scan) -> dict[int, str]:

@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._read.openmetrics import CONTENT_TYPE, openmetrics
-from sqlite_log_handler._read.reader import LogReader
+from sqlite_log_handler._read.reader import LogReader, read_file
 from sqlite_log_handler.serve.answers import ANSWERS, Answer, UnknownRowError, exact
 from sqlite_log_handler.serve.logs import Logs, UnknownLogError
 from sqlite_log_handler.serve.query import Query
@@ -150,7 +150,7 @@ async def _ask(logs: Logs, is_ending: Callable[[], bool], name: str, request: Re
 
 
 def _read(path: str, question: Callable[[LogReader, Query], Answer], query: Query, opened: list[LogReader]) -> Answer:
-    with LogReader(path) as log:
+    with read_file(path) as log:
         opened.append(log)
         return question(log, query)
 

@@ -9,7 +9,7 @@ import os
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
 from logging import ERROR, WARNING
@@ -47,7 +47,7 @@ _MOST: Final = 100
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    arguments.add_file(parser)
+    arguments.add_file(parser, archives=True)
     parser.add_argument(
         "-S",
         "--since",
@@ -60,10 +60,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Show the brief. Returns 0, also for an empty log."""
-    path = arguments.file_of(options)
+    paths = [arguments.file_of(options), *options.archives]
     with arguments.open_reader(options) as reader:
         found = reader.brief(moment_or_run(options.since, utc=options.utc))
-    return arguments.answer(options, document(found), lines_of(found, path, utc=options.utc), found)
+    return arguments.answer(options, document(found), lines_of(found, *paths, utc=options.utc), found)
 
 
 def document(found: Brief) -> dict[str, object]:
@@ -80,20 +80,20 @@ def document(found: Brief) -> dict[str, object]:
     }
 
 
-def lines_of(found: Brief, path: str, *, utc: bool) -> Iterator[str]:
+def lines_of(found: Brief, *paths: str, utc: bool) -> Iterator[str]:
     """Return the lines of the brief, which are safe for a terminal."""
-    return _Text(found, path, utc=utc).lines()
+    return _Text(found, paths, utc=utc).lines()
 
 
 class _Text:
     """The parts of one brief as lines."""
 
-    def __init__(self, found: Brief, path: str, *, utc: bool) -> None:
+    def __init__(self, found: Brief, paths: Sequence[str], *, utc: bool) -> None:
         self._found = found
         # A longer path would leave no room for the facts.
-        quoted = printable(shlex.quote(path))
+        quoted = printable(shlex.join(paths))
         self._file = quoted if len(quoted.encode("utf-8", "replace")) <= _LONGEST_PATH else "FILE"
-        self._name = os.path.basename(path)
+        self._name = os.path.basename(os.path.abspath(paths[0]))
         self._clock = Clock("%Y-%m-%d %H:%M:%S", utc=utc)
         since_us = found.since_us
         self._scope = " --run 0" if found.is_last_run else "" if since_us is None else f" -S @{since_us // 1_000_000}"

@@ -18,7 +18,7 @@ from sqlite_log_handler._read.statistics import Gap
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    arguments.add_file(parser)
+    arguments.add_file(parser, archives=True)
     arguments.add_json(parser)
     arguments.add_utc(parser)
     arguments.add_ledger_filters(parser)

@@ -12,7 +12,7 @@ from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import write_line
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.units import format_duration, loudest, parse_seconds
-from sqlite_log_handler._read.reader import LogReader, columns_of
+from sqlite_log_handler._read.reader import columns_of, read_file
 
 # The exit statuses of monitoring plugins (https://www.monitoring-plugins.org/doc/guidelines.html).
 _STATES: Final = ("OK", "WARNING", "CRITICAL")
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     since = arguments.moment(options.since, utc=options.utc)
     path = arguments.file_of(options)
     try:
-        with LogReader(path) as reader:
+        with read_file(path) as reader:
             newest_us = next((created_us for _, created_us in columns_of(reader, ["id", "created_us"], newest=1)), None)
             causes: dict[str, int] = {}
             for gap in reader.gaps(since=since):

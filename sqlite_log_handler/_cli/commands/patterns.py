@@ -22,7 +22,7 @@ GUESSED: Final = " (guessed)"
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    arguments.add_file(parser)
+    arguments.add_file(parser, archives=True)
     parser.add_argument(
         "--new-since",
         metavar="TIME|RUN",

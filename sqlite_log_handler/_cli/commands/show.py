@@ -11,14 +11,14 @@ from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import write_lines
 from sqlite_log_handler._cli.view import FORMATS, Selection, View
 from sqlite_log_handler._read.filters import FilterError, Filters
-from sqlite_log_handler._read.reader import LogReader, columns_of, followed
+from sqlite_log_handler._read.reader import LogReader, columns_of, followed, has_archive
 
 _FOLLOWED: Final = 10
 _AROUND: Final = 10
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    arguments.add_file(parser)
+    arguments.add_file(parser, archives=True)
     parser.add_argument("-f", "--follow", action="store_true", help="show each new record, until Ctrl-C")
     parser.add_argument(
         "-n",
@@ -84,6 +84,9 @@ def run(options: argparse.Namespace) -> int:
     filters = arguments.filters_of(options)
     nothing = arguments.NO_RECORD
     with arguments.open_reader(options) as reader:
+        if options.follow and has_archive(reader):
+            message = "-f shows new records, and none comes to an archive: name the log's file alone"
+            raise FilterError(message)
         last_id = reader.last_id()
         if options.cursor_file is not None and options.after_id is None:
             cursor = filters["after_id"] = cursor_file.read_cursor(options.cursor_file, reader, last_id)

@@ -19,7 +19,7 @@ _LOUD: Final = 30
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    arguments.add_file(parser)
+    arguments.add_file(parser, archives=True)
     parser.add_argument(
         "--bucket", metavar="TIME", help="length of time of a bar, such as 10min or 1h (default: a round one)"
     )

@@ -29,7 +29,7 @@ _FOLDER: Final = re.compile(r" [^ ]*[/\\](?=[^/\\]*:\d+ )")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    arguments.add_file(parser)
+    arguments.add_file(parser, archives=True)
     parser.add_argument(
         "--by",
         type=_by,

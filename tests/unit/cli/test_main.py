@@ -47,7 +47,9 @@ ERRORS = {
     "export --output {folder}/text": "export: '{folder}/text' exists: name a file that does not exist yet",
     "export --output {folder}/no/x": "export: '{folder}/no/x': there is no folder '{folder}/no': create it first",
     "{folder}/text": "show: '{folder}/text' is not an SQLite database: name the file of a SQLiteHandler",
-    "{folder}": "show: '{folder}' is a folder: name a file in it",
+    "{folder}": "show: '{folder}' is a folder without an archived part of a log: name the file of a SQLiteHandler",
+    "check {folder}": "check: '{folder}' is a folder: name a file in it",
+    "a.db {folder} b.db": "show: one log at a time: 'b.db' is one too many; `sqlite-log show --help` says more",
     "-p ERROR..INFO": "show: 'ERROR..INFO' is empty: write the lower level first, INFO..ERROR",
     "gaps -S 2025-02-01T00:00Z -U 2025-01-01T00:00Z": "gaps: since (2025-02-01 00:00:00+00:00) is after until "
     "(2025-01-01 00:00:00+00:00), so nothing is between them: swap them",

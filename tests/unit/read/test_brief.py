@@ -34,7 +34,7 @@ def test_what_is_new_since_a_time(log, path):
 
 def test_only_the_newest_rows_are_counted(log, path, monkeypatch):
     """A brief looks at the newest million rows and no more, whatever the size of the log, and says from which id on."""
-    monkeypatch.setattr(brief_module, "_MOST_ROWS", 10)
+    monkeypatch.setattr(brief_module, "MOST_ROWS", 10)
     log(*(record(f"{number}", seconds=number) for number in range(30)))
     with LogReader(path) as reader:
         found = reader.brief()

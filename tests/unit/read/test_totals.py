@@ -50,7 +50,7 @@ def test_the_lag_of_cursors(log, path, change):
     change("DELETE FROM records WHERE id < 3")
     now_us = int(BEGIN.timestamp() + 10) * 1_000_000
     with LogReader(path) as reader:
-        lags = totals(reader._scan, now_us).lags
+        lags = totals(reader._question(), now_us).lags
 
     assert (Lag("a", 3, 8.0), Lag("b", 2, 7.0), Lag("c", 0, 0.0)) == lags
 

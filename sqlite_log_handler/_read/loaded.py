@@ -1,0 +1,223 @@
+"""
+Rows of an archive in a database of their own, with the schema of a log, so that the same SQL answers.
+
+SQLite makes the database in its temporary folder (https://sqlite.org/tempfiles.html), under no name that anybody else
+could open, and the system removes it, however the process ends. A few pages of it are in memory.
+"""
+
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final, Self, TypeAlias, cast
+
+from sqlite_log_handler._logfile.columns import total
+from sqlite_log_handler._logfile.connect import refuse_lost
+from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError, UnreadableFileError
+from sqlite_log_handler._logfile.forks import Connection, LostFileError
+from sqlite_log_handler._logfile.schema import SCHEMA
+from sqlite_log_handler._read.budget import Budget
+from sqlite_log_handler._read.opening import Opened, named_errors
+from sqlite_log_handler._read.parts import Values, fault_of
+from sqlite_log_handler._read.scan import Scan
+
+# pid, name, host, start, program: `parts.PROCESS_FIELDS`.
+Process: TypeAlias = tuple[int, str, str, int, str]
+
+# Threads have their names in their rows, as a row may.
+_RECORD: Final = """
+INSERT OR IGNORE INTO records (
+    id, created_us, levelno, source_id, process_id, thread, thread_name, task_name, message, exc_type, exc_text,
+    stack_info, attributes
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_PROCESS: Final = "INSERT INTO processes (pid, name, host, started_us, program, id) VALUES (?, ?, ?, ?, ?, ?)"
+_SOURCE: Final = "INSERT INTO sources (logger, pathname, lineno, func, template) VALUES (?, ?, ?, ?, ?)"
+_KNOWN_SOURCE: Final = (
+    "SELECT id FROM sources WHERE logger = ? AND pathname = ? AND lineno = ? AND func = ? AND template = ?"
+)
+_DROP: Final = """
+INSERT INTO drops (after_id, since_us, until_us, cause, logger, levelno, count, process_id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+# What a log has counted besides its rows; the view `volume` adds up those.
+_COUNT: Final = f"""
+INSERT INTO volume_folded (hour, logger, levelno, dropped)
+SELECT since_us / 3600000000 * 3600, logger, levelno, {total("count")} FROM drops GROUP BY 1, 2, 3;
+INSERT INTO drop_totals SELECT cause, levelno, {total("count")} FROM drops GROUP BY 1, 2;
+"""  # noqa: S608 - our own names
+
+# Call sites whose ids are in memory.
+_MOST_SOURCES: Final = 50_000
+# Bytes of one value, while rows are put in. What is longer than the reader allows is refused where it is read.
+_LONGEST: Final = 16 * 1024 * 1024
+# Bytes that the budget of a question counts for a row.
+_ROW: Final = 500
+
+
+class Loaded:
+    """
+    A temporary database with rows, and the scan that reads it.
+
+    Args:
+        path: Where the rows come from, for errors.
+        levels: The names of levels.
+        processes: Those that are known, in the order of their ids; others are added with their rows.
+    """
+
+    def __init__(self, path: str, levels: Mapping[int, str], processes: Collection[Process]) -> None:
+        self._path = path
+        self._users = 0
+        self._retired = False
+        self._rows = 0
+        # Those in the database, and the ids that are in memory.
+        self._source_count = 0
+        self._sources: dict[tuple[Any, ...], int] = {}
+        self._processes = {process[:4]: id_ for id_, process in enumerate(processes, 1)}
+        connection = _connect(path)
+        try:
+            with named_errors(path), connection.in_use():
+                # Nothing has to outlive a crash.
+                connection.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN; {SCHEMA} COMMIT")
+                connection.execute("PRAGMA trusted_schema = OFF")
+                connection.execute("BEGIN")
+                connection.executemany("INSERT OR REPLACE INTO levels VALUES (?, ?)", levels.items())
+                connection.executemany(_PROCESS, ((*process, id_) for id_, process in enumerate(processes, 1)))
+                connection.execute("COMMIT")
+            self.scan = Scan(path, opened=Opened(connection, Budget(connection, path, 0), None, immutable=False))
+        except BaseException:
+            connection.close()
+            raise
+
+    def use(self) -> Self:
+        """Keep it open until `leave` is called, also when it is retired."""
+        self._users += 1
+        return self
+
+    def leave(self) -> None:
+        """Need it no longer."""
+        self._users -= 1
+        self._close_unused()
+
+    def retire(self) -> None:
+        """Close it as soon as nobody uses it."""
+        self._retired = True
+        self._close_unused()
+
+    def _close_unused(self) -> None:
+        if self._retired and not self._users:
+            self.scan.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        connection = self.scan.connection
+        connection.set_progress_handler(None, 0)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+        with named_errors(self._path), connection.in_use():
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
+        self.scan.budget = Budget(connection, self._path, self._rows * _ROW)
+
+    def add(self, path: str, rows: Sequence[Values]) -> None:
+        """
+        Add rows; those that are here already are left out.
+
+        Args:
+            path: Where they come from, for errors.
+            rows: Their values in the order of `parts.FIELDS`.
+
+        Raises:
+            CorruptFileError: A value is none that a log may have.
+        """
+        with self._writing() as connection:
+            try:
+                connection.executemany(_RECORD, [self._record(connection, row) for row in rows])
+            except sqlite3.DataError as error:
+                message = f"{path!r}: a row has more than {_LONGEST >> 20} MiB, which no handler writes"
+                raise LimitError(message) from error
+            except (OverflowError, UnicodeEncodeError) as error:
+                found = next(((row[0], fault) for row in rows if (fault := fault_of(row))), (rows[0][0], "a value"))
+                message = f"{path!r}, row {found[0]}: not a row ({found[1]})"
+                raise CorruptFileError(message) from error
+            self._rows += len(rows)
+
+    def clear(self) -> None:
+        """Remove all rows."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM records")
+            self._rows = 0
+            if self._source_count > _MOST_SOURCES:
+                self._source_count = 0
+                self._sources.clear()
+                connection.execute("DELETE FROM sources")
+
+    def _record(self, connection: Connection, row: Values) -> Values:
+        (
+            id_, created_us, levelno, logger, message, pathname, lineno, func, pid, name, host, thread, thread_name,
+            task_name, exc_type, exc_text, stack_info, attributes, template, started_us, program,
+        ) = row  # fmt: skip
+        source = (logger, pathname, lineno, func, template)
+        source_id = self._sources.get(source) or self._source_id(connection, source)
+        process_id = self._processes.get((pid, name, host, started_us)) or self._process_id(
+            connection, (pid, name, host, started_us, program)
+        )
+        return (
+            id_, created_us, levelno, source_id, process_id, thread, thread_name, task_name, message,
+            exc_type, exc_text, stack_info, attributes,
+        )  # fmt: skip
+
+    def _source_id(self, connection: Connection, source: tuple[Any, ...]) -> int:
+        if len(self._sources) > _MOST_SOURCES:
+            self._sources.clear()
+        ((id_,),) = connection.execute(_KNOWN_SOURCE, source).fetchall() or [(None,)]
+        if id_ is None:
+            id_ = connection.execute(_SOURCE, source).lastrowid or 0
+            self._source_count += 1
+        self._sources[source] = id_
+        return int(id_)
+
+    def _process_id(self, connection: Connection, process: Process) -> int:
+        self.scan.require_few(len(self._processes))
+        self._processes[process[:4]] = id_ = len(self._processes) + 1
+        connection.execute(_PROCESS, (*process, id_))
+        return id_
+
+    def add_ledger(
+        self, drops: Iterable[tuple[Values, Process]], prunes: Sequence[Values], cursors: Sequence[Values]
+    ) -> None:
+        """
+        Set what the log has besides its rows.
+
+        Args:
+            drops: Lines of the ledger but for the id and the process, and the process.
+            prunes: Lines of `prunes` up to `unsent`.
+            cursors: Lines of `cursors`.
+        """
+        with self._writing() as connection:
+            for table in ("drops", "prunes", "cursors", "volume_folded", "drop_totals"):
+                connection.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
+            for values, process in drops:
+                process_id = self._processes.get(process[:4]) or self._process_id(connection, process)
+                connection.execute(_DROP, (*values, process_id))
+            connection.executemany(
+                "INSERT INTO prunes (first_id, last_id, since_us, until_us, cause, count, unsent) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                prunes,
+            )
+            connection.executemany("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", cursors)
+            for statement in _COUNT.split(";")[:-1]:
+                connection.execute(statement)
+
+
+def _connect(path: str) -> Connection:
+    try:
+        refuse_lost(path)
+    except LostFileError as error:
+        message = f"{path!r}: this process was forked in the middle of a query on it: start the process with spawn"
+        raise UnreadableFileError(message) from error
+    make = cast("type[Connection]", partial(Connection, file=object()))
+    return sqlite3.connect("", isolation_level=None, check_same_thread=False, factory=make)

@@ -1,0 +1,445 @@
+"""
+The parts of an archive, read piece by piece: rows and gaps as plain values, in bounded memory.
+
+Theory of operation
+===================
+
+A part holds a range of ids without a hole, so its n-th row has a known id, and a line outside of the bounds that are
+asked for is counted and not parsed. Its head tells ids, times, levels and processes, so most parts are never read on;
+the statistics of Parquet tell the same of each row group. Bounds only spare work: SQL asks each row again.
+
+A part may come from anywhere. Each value must have the type of its column. A line, and what a part grows to when it is
+decompressed, have limits, so neither can take memory or time without end. Each fault names the part, and the line.
+"""
+
+import contextlib
+import gzip
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from operator import itemgetter
+from types import NoneType
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from sqlite_log_handler._logfile.archive import (
+    DROPS_KEY,
+    HEAD_KEY,
+    PARQUET,
+    PART_COLUMNS,
+    Head,
+)
+from sqlite_log_handler._logfile.errors import (
+    CorruptFileError,
+    LimitError,
+    LogFileError,
+    MissingFileError,
+    UnreadableFileError,
+)
+from sqlite_log_handler._logfile.parquet import import_pyarrow
+from sqlite_log_handler._read.filters import HIGHEST, LOWEST
+from sqlite_log_handler._read.opening import require_file
+
+# The lowest and the highest of something, both included.
+Span: TypeAlias = tuple[int, int]
+Values: TypeAlias = tuple[Any, ...]
+
+ALL: Final[Span] = (LOWEST, HIGHEST)
+
+# The values of a row, in this order. The others follow from them.
+FIELDS: Final = tuple(name for name in PART_COLUMNS if name not in {"time", "level"})
+_INTEGERS: Final = {"id", "created_us", "levelno", "lineno", "process", "thread", "started_us"}
+_NULLABLE: Final = {"thread", "thread_name", "task_name", "exc_type", "exc_text", "stack_info", "attributes"}
+_TYPES: Final = tuple(
+    ({int} if name in _INTEGERS else {str}) | ({NoneType} if name in _NULLABLE else set()) for name in FIELDS
+)
+_VALUES: Final = itemgetter(*FIELDS)
+_TEXTS: Final = itemgetter(*(place for place, name in enumerate(FIELDS) if name not in _INTEGERS))
+_DROP: Final[Mapping[str, type]] = {
+    **dict.fromkeys(("id", "after_id", "since_us", "until_us"), int),
+    **dict.fromkeys(("cause", "logger"), str),
+    **dict.fromkeys(("levelno", "count", "process"), int),
+    **dict.fromkeys(("process_name", "host"), str),
+    "started_us": int,
+    "program": str,
+}
+PROCESS_FIELDS: Final = ("process", "process_name", "host", "started_us", "program")
+_PROCESS: Final = {name: _DROP[name] for name in PROCESS_FIELDS}
+
+# Bytes of a line: a row of a text of 4 MiB, or of control characters, each of which is six bytes of JSON.
+_LINE: Final = 6 * 1024 * 1024
+# Bytes that are decompressed at a time, and rows that are taken from Parquet at a time: a row group, as a rule.
+_CHUNK: Final = 128 * 1024
+_ROWS: Final = 5_000
+# Bytes that a part may have for each byte of its file, and bytes that any may have. Rows that differ in nothing but
+# their id and their time come to 60, and what is made to fill a disk to 1,000.
+_GROWTH: Final = 200
+_GRANTED: Final = 64 * 1024 * 1024
+# Bytes of a row group, decompressed. Writers end one after 4 MiB.
+_GROUP: Final = 32 * 1024 * 1024
+
+# The time and the level of a row, which are known so before all of it is parsed. Within a text the quotes are escaped.
+_TIME: Final = re.compile(r'"created_us":\s*(-?\d{1,19})[,}]')
+_LEVEL: Final = re.compile(r'"levelno":\s*(-?\d{1,19})[,}]')
+# Before the attributes, whose text is kept as it was written. Nothing else in a row is an object.
+_ATTRIBUTES: Final = re.compile(r'[{,]\s*"attributes":\s*')
+_read_json: Final = json.JSONDecoder().raw_decode
+
+
+def meet(one: Span, other: Span) -> bool:
+    """Tell whether two spans have something in common."""
+    return max(one[0], other[0]) <= min(one[1], other[1])
+
+
+class Bounds(NamedTuple):
+    """Spans of ids, times and levels outside of which nothing is wanted."""
+
+    ids: Span = ALL
+    times: Span = ALL
+    levels: Span = ALL
+
+    def cover(self, other: "Bounds") -> bool:
+        """Tell whether all that is within `other` is within these."""
+        return all(mine[0] <= its[0] and its[1] <= mine[1] for mine, its in zip(self, other, strict=True))
+
+    def meet(self, head: Head) -> bool:
+        """Tell whether a part with this head may have something within the bounds."""
+        levels = (LOWEST, head.max_levelno)
+        return meet(self.ids, (head.first_id, head.last_id)) and self._meet((head.since_us, head.until_us), levels)
+
+    def _meet(self, times: Span, levels: Span) -> bool:
+        return meet(self.times, times) and meet(self.levels, levels)
+
+    def admit(self, created_us: int, levelno: int) -> bool:
+        """Tell whether a row is within the bounds but for its id."""
+        return self._meet((created_us, created_us), (levelno, levelno))
+
+
+class Part(NamedTuple):
+    """A file of an archive that was found to be one: its path, its head, and its size in bytes."""
+
+    path: str
+    head: Head
+    bytes: int
+
+    @classmethod
+    def open(cls, path: str) -> "Part":
+        """
+        Read the head of a part.
+
+        Raises:
+            LogFileError: It cannot be read; the class says why.
+        """
+        require_file(path)
+        with _named(path):
+            size = os.stat(path).st_size
+            try:
+                head = Head.from_json(_metadata(path, HEAD_KEY) if is_parquet(path) else next(_first_lines(path), b""))
+            except ValueError as error:
+                raise _corrupt(path, 1, str(error)) from error
+            if not _is_sound(head):
+                raise _corrupt(path, 1, "not the head of a part")
+            return cls(path, head, size)
+
+    def drops(self) -> Iterator[dict[str, Any]]:
+        """
+        Yield the gaps of the part, as lines of the ledger with their process.
+
+        Raises:
+            LogFileError: It cannot be read; the class says why.
+        """
+        if not self.head.drops:
+            return
+        with _named(self.path):
+            found = iter(_parquet_drops(self.path)) if is_parquet(self.path) else _drop_lines(self)
+            for number, drop in zip(range(2, self.head.drops + 2), found, strict=False):
+                if not isinstance(drop, dict) or not _has(drop, _DROP):
+                    raise _corrupt(self.path, number, "not a gap")
+                yield drop
+
+    def rows(self, bounds: Bounds) -> Iterator[list[Values]]:
+        """
+        Yield the rows within the bounds, some hundred at a time, the values of each in the order of `FIELDS`.
+
+        Raises:
+            LogFileError: It cannot be read; the class says why.
+        """
+        with _named(self.path):
+            yield from _parquet_rows(self, bounds) if is_parquet(self.path) else _line_rows(self, bounds)
+
+
+def is_parquet(path: str) -> bool:
+    """Tell whether a part is of Parquet, by its name."""
+    return path.endswith(f".{PARQUET}")
+
+
+def _is_sound(head: Head) -> bool:
+    """Tell whether the values in a head are those that a part can have."""
+    levels: Iterable[tuple[str, object]] = head.levels.items()
+    return (
+        1 <= head.first_id <= head.last_id
+        and head.drops >= 0
+        and all(map(_is_storable, head))
+        and all(_has(process, _PROCESS) for process in head.processes)
+        and all(re.fullmatch(r"-?\d{1,18}", level) and _is_name(name) for level, name in levels)
+    )
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and _is_storable(value)
+
+
+def _has(found: object, types: Mapping[str, type]) -> bool:
+    """Tell whether this is an object with these members, integers of 64 bits and texts that UTF-8 has."""
+    if not isinstance(found, dict) or any(type(found.get(name)) is not kind for name, kind in types.items()):
+        return False
+    return all(_is_storable(found[name]) for name in types)
+
+
+def _is_storable(value: object) -> bool:
+    if isinstance(value, int):
+        return LOWEST <= value <= HIGHEST
+    return not isinstance(value, str) or value.isascii() or not re.search("[\ud800-\udfff]", value)
+
+
+def fault_of(values: Values) -> str | None:
+    """Return the name of the first value that no row has; None if there is none."""
+    for name, value, types in zip(FIELDS, values, _TYPES, strict=True):
+        if type(value) not in types or not _is_storable(value):
+            return name
+    return None
+
+
+def _corrupt(path: str, line: int, what: str) -> CorruptFileError:
+    return CorruptFileError(f"{path!r}, line {line:,}: {what}: it is damaged, or was not made by this package")
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Give each fault of a file the error of its own name."""
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        message = f"{path!r}: it was cut or damaged: {error}"
+        raise CorruptFileError(message) from error
+    except FileNotFoundError as error:
+        message = f"{path!r} has been removed"
+        raise MissingFileError(message) from error
+    except ImportError as error:
+        message = f"{path!r} needs pyarrow: pip install 'sqlite-log-handler[parquet]'"
+        raise UnreadableFileError(message) from error
+    except OSError as error:
+        message = f"{path!r} cannot be read: {error}"
+        raise UnreadableFileError(message) from error
+
+
+# JSON lines -----------------------------------------------------------------------------------------------------------
+
+
+def _first_lines(path: str) -> Iterator[bytes]:
+    """Yield the lines at the beginning, one by one, without decompressing much more."""
+    with gzip.open(path) as file:
+        while line := file.readline(_LINE):
+            if len(line) == _LINE:
+                raise _too_long(path)
+            yield line
+
+
+def _drop_lines(part: Part) -> Iterator[object]:
+    for number, line in enumerate(_first_lines(part.path), 1):
+        if number > 1:
+            try:
+                yield json.loads(line)["drop"]
+            except (ValueError, RecursionError, TypeError, KeyError) as error:
+                raise _corrupt(part.path, number, "not a gap") from error
+
+
+def _too_long(path: str) -> LimitError:
+    return LimitError(f"{path!r}: a line has more than {_LINE >> 20} MiB, which no handler writes")
+
+
+def _require_sane(part: Part, size: int) -> None:
+    """Refuse a part that grows beyond all measure when it is decompressed."""
+    if size > _GRANTED + part.bytes * _GROWTH:
+        message = (
+            f"{part.path!r} grows to more than {_GROWTH} times its size, as no log does: it was made to fill disks"
+        )
+        raise LimitError(message)
+
+
+def _lines(part: Part) -> Iterator[list[bytes]]:
+    """Yield whole lines, many at a time."""
+    rest = b""
+    size = 0
+    with gzip.open(part.path) as file:
+        while chunk := file.read(_CHUNK):
+            size += len(chunk)
+            _require_sane(part, size)
+            lines = (rest + chunk).split(b"\n")
+            rest = lines.pop()
+            if len(rest) > _LINE:
+                raise _too_long(part.path)
+            yield lines
+    if rest:
+        message = f"{part.path!r}: it was cut or damaged: its last line has no end"
+        raise CorruptFileError(message)
+
+
+def _line_rows(part: Part, bounds: Bounds) -> Iterator[list[Values]]:
+    head = part.head
+    low, high = max(bounds.ids[0], head.first_id), min(bounds.ids[1], head.last_id)
+    asks_more = bounds.times != ALL or bounds.levels != ALL
+    # Of the first line that is looked at: the head and the gaps have been read.
+    id_ = head.first_id - 1 - head.drops
+    for lines in _lines(part):
+        begin, id_ = id_, id_ + len(lines)
+        if begin > high:
+            return
+        rows = []
+        for place in range(max(low - begin, 0), min(high - begin + 1, len(lines))):
+            try:
+                line = lines[place].decode()
+                if not asks_more or _admits(bounds, line):
+                    rows.append(_row_of(line, begin + place))
+            except (ValueError, RecursionError, TypeError, KeyError) as error:
+                number = begin + place - head.first_id + head.drops + 2
+                raise _corrupt(part.path, number, f"not a row ({error})") from error
+        if rows:
+            yield rows
+    if id_ <= high:
+        message = (
+            f"{part.path!r}: it was cut or damaged: it has {head.last_id - id_ + 1:,} rows less than its head says"
+        )
+        raise CorruptFileError(message)
+
+
+# Types that a row was found to have, and may have.
+_seen_types: set[tuple[type, ...]] = set()
+
+
+def _admits(bounds: Bounds, line: str) -> bool:
+    """Tell whether a row may be within the bounds, by as little as possible of its line."""
+    begin = _ATTRIBUTES.search(line)
+    end = len(line) if begin is None else begin.start() + 1  # what stands in them may have these names too
+    time, level = _TIME.search(line, 0, end), _LEVEL.search(line, 0, end)
+    return time is None or level is None or bounds.admit(int(time[1]), int(level[1]))
+
+
+def _row_of(line: str, id_: int) -> Values:
+    found = json.loads(line)
+    begin = None if isinstance(found["attributes"], str | None) else _ATTRIBUTES.search(line)
+    if begin is not None:
+        found["attributes"] = line[begin.end() : _read_json(line, begin.end())[1]]
+    return _checked(_VALUES(found), id_)
+
+
+def _checked(values: Values, id_: int) -> Values:
+    types = tuple(map(type, values))
+    if types not in _seen_types or values[0] != id_:
+        fault = fault_of(values) or ("id" if values[0] != id_ else None)
+        if fault is not None:
+            raise ValueError(fault)
+        _seen_types.add(types)
+    return values
+
+
+# Parquet --------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _parquet(path: str) -> Iterator[Any]:
+    """Open a file of Parquet. Texts are read as dictionaries, so that one text in a million rows is in memory once."""
+    pyarrow, parquet = import_pyarrow()
+    texts = [name for name in FIELDS if name not in _INTEGERS]
+    try:
+        with (
+            pyarrow.OSFile(path) as raw,
+            parquet.ParquetFile(raw, read_dictionary=texts) as file,
+        ):
+            yield file
+    except (LogFileError, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:
+        message = f"{path!r}: it was cut or damaged: {error!r}"
+        raise CorruptFileError(message) from error
+
+
+def _metadata(path: str, key: bytes) -> bytes:
+    with _parquet(path) as file:
+        found: dict[bytes, bytes] = file.metadata.metadata or {}
+        value = found.get(key, b"null")
+        if len(value) > _LINE:
+            raise _too_long(path)
+        return value
+
+
+def _parquet_drops(path: str) -> Iterator[object]:
+    try:
+        yield from json.loads(_metadata(path, DROPS_KEY)) or ()
+    except (ValueError, RecursionError, TypeError) as error:
+        message = f"{path!r}: it was cut or damaged: its gaps are none"
+        raise CorruptFileError(message) from error
+
+
+def _parquet_rows(part: Part, bounds: Bounds) -> Iterator[list[Values]]:
+    with _parquet(part.path) as file:
+        _require_columns(part, file)
+        size, first_id = 0, part.head.first_id
+        for number in range(file.num_row_groups):
+            group = file.metadata.row_group(number)
+            begin, first_id = first_id, first_id + group.num_rows
+            if not meet(bounds.ids, (begin, first_id - 1)) or not _group_meets(group, bounds):
+                continue
+            if group.total_byte_size > _GROUP:
+                message = f"{part.path!r}: a row group has more than {_GROUP >> 20} MiB, which no handler writes"
+                raise LimitError(message)
+            for batch in file.iter_batches(_ROWS, row_groups=[number], columns=list(FIELDS), use_threads=False):
+                columns = [_python(batch.column(name)) for name in FIELDS]
+                rows = []
+                for id_, row in enumerate(zip(*columns, strict=True), begin):
+                    if meet(bounds.ids, (id_, id_)) and bounds.admit(row[1] or 0, row[2] or 0):
+                        try:
+                            rows.append(_checked(row, id_))
+                        except ValueError as error:
+                            raise _corrupt(part.path, id_ - part.head.first_id + 1, f"not a row ({error})") from error
+                        size += sum(map(len, filter(None, _TEXTS(row))))
+                begin += batch.num_rows
+                _require_sane(part, size)
+                if rows:
+                    yield rows
+
+
+def _require_columns(part: Part, file: Any) -> None:
+    """Refuse what has not the columns and the number of rows of a part."""
+    pyarrow, _ = import_pyarrow()
+    schema = file.schema_arrow
+    for name in FIELDS:
+        place = schema.get_field_index(name)
+        kind = schema.field(place).type if place >= 0 else None
+        kind = kind.value_type if isinstance(kind, pyarrow.DictionaryType) else kind
+        if kind != (pyarrow.int64() if name in _INTEGERS else pyarrow.string()):
+            message = f"{part.path!r}: its column {name!r} is not that of a part"
+            raise CorruptFileError(message)
+    if file.metadata.num_rows != part.head.rows:
+        less = part.head.rows - file.metadata.num_rows
+        message = f"{part.path!r}: it was cut or damaged: it has {less:,} rows less than its head says"
+        raise CorruptFileError(message)
+
+
+def _group_meets(group: Any, bounds: Bounds) -> bool:
+    """Tell by its statistics whether a row group may have something within the bounds."""
+    columns = {column.path_in_schema: column for column in map(group.column, range(group.num_columns))}
+    for name, wanted in (("created_us", bounds.times), ("levelno", bounds.levels)):
+        statistics = columns[name].statistics
+        if statistics is not None and statistics.has_min_max and not meet(wanted, (statistics.min, statistics.max)):
+            return False
+    return True
+
+
+def _python(column: Any) -> list[Any]:
+    """Return the values of a column; equal texts are one object."""
+    if not hasattr(column, "dictionary"):
+        return list(column.to_pylist())
+    texts = [*column.dictionary.to_pylist(), None]
+    return [texts[-1 if place is None else place] for place in column.indices.to_pylist()]

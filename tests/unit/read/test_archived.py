@@ -1,0 +1,372 @@
+"""
+A log and its archive, read as one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from logged import record
+from made_parts import archive, prune, write_part
+
+from sqlite_log_handler import (
+    CorruptFileError,
+    EmptyFileError,
+    FilterError,
+    ForeignFileError,
+    LogReader,
+    SQLiteHandler,
+    UnreadableFileError,
+)
+from sqlite_log_handler._read import archived
+from sqlite_log_handler._read.reader import By, windows
+from sqlite_log_handler._read.scan import Scan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DAY = 86_400
+LEVELS = [logging.DEBUG, logging.INFO, 25, logging.ERROR]
+
+
+def fill(file: Path, bursts: list[int]) -> None:
+    """
+    Log bursts of records, of which some are dropped, over days and in several runs of a program; the clock goes back.
+    """
+    logging.addLevelName(25, "NOTICE")
+    try:
+        handler = SQLiteHandler(
+            file, capacity=20, fair_share=1, reserve=0, flush_interval=3_600, flush_level=logging.CRITICAL
+        )
+        number = 0
+        for burst in bursts:
+            for _ in range(burst):
+                number += 1
+                made = record(f"order {number}", LEVELS[number % 4], f"shop.{number % 3}", seconds=number * DAY / 7)
+                made.lineno, made.threadName, made.thread = number % 5, f"worker-{number % 2}", number % 2
+                if number % 3:
+                    made.msg, made.args = "order %d of %s paid", (number, "ana")
+                if number % 4 == 0:
+                    vars(made).update(status=number, price=1e16 + number, created_us=5, levelno_="x", big=10**25)
+                    made.created -= DAY
+                if number % 7 == 0:
+                    made.exc_text, made.exc_info = None, (KeyError, KeyError(number), None)
+                handler.handle(made)
+            handler.flush()
+        handler.close()
+    finally:
+        # `addLevelName` has no opposite.
+        logging._levelToName.pop(25)
+        logging._nameToLevel.pop("NOTICE")
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        connection.executescript(
+            """
+            INSERT INTO processes (host, pid, name, started_us, program)
+                SELECT host, pid + 1, name, started_us + 60000000, program FROM processes;
+            UPDATE records SET process_id = 2 WHERE id > 9;
+            UPDATE processes SET started_us = (SELECT max(created_us) FROM records WHERE id <= 5 * processes.id);
+            INSERT INTO cursors VALUES ('to loki', 5, 1);
+            """
+        )
+
+
+FILTERS: list[dict[str, Any]] = [
+    {},
+    {"level": "ERROR"},
+    {"level": "INFO..NOTICE", "logger": "shop.1"},
+    {"since": "2025-07-02", "until": "2025-07-04 12:00"},
+    {"since": "2025-07-03", "level": 40},
+    {"run": 1},
+    {"run": 0, "level": 20},
+    {"pattern_of": 3},
+    {"without": {"pattern_of": 2, "thread": "worker-1"}},
+    {"exclude": "shop.0", "text": "order 1"},
+    {"pattern": r"order \d of"},
+    {"where": "status>=8"},
+    {"attributes": {"big": 10**25}},
+    {"exception": "KeyError"},
+    {"after_id": 4, "up_to_id": 13},
+    {"process": os.getpid()},
+    {"after_id": 10**6},
+]
+BY: list[By] = ["logger", "source", "template", "level", "exception", "thread", "process"]
+
+
+def answers(log: LogReader) -> Iterator[tuple[object, ...]]:
+    """Yield what a log answers to each question, with the question."""
+    for filters in FILTERS:
+        try:
+            yield "rows", filters, [*log.rows(**filters)]
+        except FilterError as error:
+            yield "error", filters, str(error)
+            continue
+        for newest in (0, 1, 7, 30):
+            yield "newest", newest, filters, [*log.rows(newest=newest, **filters)]
+        yield "reverse", filters, [*log.rows(newest=9, reverse=True, **filters)], [*log.rows(reverse=True, **filters)]
+        yield "json", filters, [*log.json_lines(**filters)]
+        yield "count", filters, log.count(**filters)
+        yield "histogram", filters, log.histogram(**filters)
+        yield "patterns", filters, log.patterns(**filters), log.patterns(new_since=0, **filters)
+        yield "gaps", filters, log.gaps(**filters)
+        yield "context", filters, [*windows(log, filters, None, 1, 2)]  # type: ignore[arg-type]
+        for by in BY:
+            yield "top", by, filters, log.top(by, **filters)
+        yield "attribute", filters, log.top("attribute", key="status", **filters)
+    yield "names", log.level_names(), log.last_id()
+    found = log.brief()
+    yield (
+        "brief",
+        dataclasses.replace(found, totals=dataclasses.replace(found.totals, file_bytes=0, wal_bytes=0, lags=())),
+    )
+    stats = dataclasses.replace(log.stats(), file_bytes=0, wal_bytes=0, free_bytes=0)
+    lags = [dataclasses.replace(cursor, lag_seconds=0) for cursor in stats.cursors]
+    yield "stats", dataclasses.replace(stats, cursors=()), lags
+
+
+@settings(max_examples=6)
+@given(data=st.data())
+def test_an_archived_log_answers_as_one_that_was_never_archived(data: st.DataObject) -> None:
+    """
+    A log that is archived piece by piece answers each question as it would without an archive, also after kills.
+
+    A kill leaves a part that is not noted, or rows that are in a part and in the file.
+    """
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        # Both ways to read few ids, and pieces that end in the middle of what is asked.
+        patch.setattr(archived, "_FEW", data.draw(st.sampled_from([0, 6, 1_000])))
+        patch.setattr(archived, "_NEAR", data.draw(st.sampled_from([5, 1_000])))
+        file, folder = Path(name, "app-log.db"), Path(name, "archive")
+        folder.mkdir()
+        fill(file, data.draw(st.lists(st.sampled_from([3, 12, 27]), min_size=1, max_size=4)))
+        shutil.copy(file, Path(name, "whole.db"))
+        with LogReader(file) as log:
+            last_id = log.last_id()
+        cuts = data.draw(st.lists(st.integers(1, last_id - 1), max_size=4))
+        for cut in sorted(cuts):
+            kind = data.draw(st.sampled_from(["jsonl.gz", "parquet"]))
+            if data.draw(st.booleans()):
+                with contextlib.closing(sqlite3.connect(file)) as connection:
+                    ((low,),) = connection.execute("SELECT min(id) FROM records")
+                if low <= cut:
+                    write_part(file, folder, (low, cut), kind=kind, number=90 + cut)
+            archive(file, folder, cut, kind=kind, delete=data.draw(st.booleans()))
+
+        with LogReader(Path(name, "whole.db")) as whole, LogReader([file, folder]) as log:
+            assert log.notice is None
+            for expected, actual in zip(answers(whole), answers(log), strict=True):
+                assert expected == actual
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder for an archive."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def file(path: Path) -> Path:
+    """A log with 39 rows."""
+    fill(path, [12, 27, 12])
+    return path
+
+
+def ids_of(*paths: Path, **filters: Any) -> list[int]:
+    """Return the ids that a reader finds."""
+    with LogReader(paths) as log:
+        return [row.id for row in log.rows(**filters)]
+
+
+def spoil(part: Path) -> None:
+    """Damage the end of a part, so that it still looks the same from outside."""
+    before = part.stat()
+    with open(part, "r+b") as broken:
+        broken.seek(-30, os.SEEK_END)
+        broken.write(bytes(20))
+    os.utime(part, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_an_archive_alone_is_a_log(file: Path, folder: Path) -> None:
+    """Without the log's file, its archive is a log that ends with the last archived row."""
+    archive(file, folder, 10)
+    archive(file, folder, 25, kind="parquet")
+
+    assert [*range(1, 26)] == ids_of(folder) == ids_of(*folder.iterdir())
+    with LogReader(str(folder)) as log:
+        assert (25, str(folder)) == (log.stats().rows, log.path)
+        assert sum(part.stat().st_size for part in folder.iterdir()) == log.stats().file_bytes
+
+
+def test_a_file_whose_archive_has_not_begun(file: Path, folder: Path) -> None:
+    """An empty folder beside the log's file is an archive that has not begun; alone, it is no log."""
+    assert [*range(1, 45)] == ids_of(file, folder)[:44]
+    with pytest.raises(EmptyFileError, match="without an archived part"):
+        LogReader(folder)
+
+
+def test_two_logs_in_one_folder(file: Path, folder: Path, tmp_path: Path) -> None:
+    """An archive of several logs is read with the file of one, or refused."""
+    other = tmp_path / "other.db"
+    shutil.copy(file, other)
+    archive(file, folder, 10)
+    with contextlib.closing(sqlite3.connect(other, isolation_level=None)) as connection:
+        connection.execute("UPDATE marks SET log_id = 'another'")
+    archive(other, folder, 5)
+
+    assert [*range(1, 20)] == ids_of(file, folder, up_to_id=19)
+    with LogReader([file, folder]) as log:
+        assert log.notice is None
+    with pytest.raises(ForeignFileError, match=r"several logs \(app-log, other\)"):
+        LogReader(folder)
+    with pytest.raises(FilterError, match=r"one log at a time: '.*other.db'"):
+        LogReader([file, other, folder])
+    with pytest.raises(FilterError, match="no log is named"):
+        LogReader([])
+
+
+def test_an_earlier_log_of_the_same_name(file: Path, folder: Path) -> None:
+    """
+    A log that was removed and made anew counts its rows from 1 again: parts of the earlier one are left out, and a
+    notice says so.
+    """
+    archive(file, folder, 10)
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("UPDATE marks SET log_id = 'anew'")
+
+    with LogReader([file, folder]) as log:
+        assert log.last_id() - 10 == log.count()
+        assert "1 parts are left out" in str(log.notice)
+        assert "1 parts that the log notes are not there" in str(log.notice)
+
+
+def test_what_only_a_file_has_is_refused(file: Path, folder: Path) -> None:
+    """To follow, to check and to compare books needs the file; with an archive the error says to name it alone."""
+    archive(file, folder, 10)
+
+    with LogReader([file, folder]) as log:
+        for ask in (log.check, log.books, log.totals, log.follow, lambda: next(log.additions()), lambda: log.schema):
+            with pytest.raises(FilterError, match="name the log's file alone"):
+                ask()
+
+
+def test_a_closed_reader(file: Path, folder: Path) -> None:
+    """A closed reader refuses each question, and rows that were asked for before, and leaves nothing open."""
+    archive(file, folder, 10)
+    log = LogReader([file, folder])
+    rows = iter(log)
+    next(rows)
+    log.close()
+
+    assert "(closed)" in repr(log)
+    for ask in (log.stats, log.count, log.gaps, lambda: list(rows), lambda: list(log)):
+        with pytest.raises(ValueError, match="is closed"):
+            ask()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_rows_that_move_while_they_are_read(
+    file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, reverse: bool
+) -> None:
+    """
+    Rows that go over into the archive in the middle of reading are neither lost nor shown twice.
+
+    A reader in a pager stood at row 15 while retention deleted all rows up to 30, which an archive had taken over.
+    """
+    monkeypatch.setattr(archived, "BATCH", 3)
+    monkeypatch.setattr("sqlite_log_handler._read.scan.BATCH", 3)
+    archive(file, folder, 5)
+    with LogReader([file, folder]) as log:
+        rows = log.rows(reverse=reverse)
+        found = [next(rows).id for _ in range(15)]
+        archive(file, folder, 30)
+        found += [row.id for row in rows]
+        count = log.last_id()
+
+    assert sorted(range(1, count + 1), reverse=reverse) == found
+
+
+def test_rows_that_move_while_they_are_counted(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that go over into the archive just before the file is read are counted once."""
+    archive(file, folder, 5)
+    with LogReader([file, folder]) as log:
+        read = Scan.rows
+
+        def move_first(scan: Scan, *arguments: Any, **options: Any) -> Iterator[Any]:
+            if scan is log._scan:
+                archive(file, folder, 30)
+            return read(scan, *arguments, **options)
+
+        monkeypatch.setattr(Scan, "rows", move_first)
+        assert log.last_id() == log.stats().rows
+
+
+def test_the_next_question_sees_what_came_since(file: Path, folder: Path) -> None:
+    """A reader that stays open counts rows and parts that came since, and reads what it has read only once."""
+    archive(file, folder, 10)
+    with LogReader([file, folder]) as log:
+        before = log.stats().rows
+        handler = SQLiteHandler(file)
+        handler.handle(record("new"))
+        handler.close()
+        archive(file, folder, 20)
+        for part in folder.iterdir():
+            spoil(part)
+
+        assert before + 1 == log.stats().rows == sum(bucket.records for bucket in log.histogram())
+        with pytest.raises(CorruptFileError, match="cut or damaged"):
+            log.count()
+
+
+def test_days_that_cannot_match_are_not_read(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only parts whose head may match are read on, by time, level, id and run."""
+    monkeypatch.setattr(archived, "_FEW", 0)
+    for cut in (8, 16, 24, 32):
+        archive(file, folder, cut)
+    with LogReader([file, folder]) as log:
+        row = next(log.rows(after_id=17))
+        for part in folder.iterdir():
+            if not part.name.endswith(".18.jsonl.gz"):  # the number is the first id and one
+                spoil(part)
+
+        assert [row] == [*log.rows(after_id=17, up_to_id=18)]
+        assert [18] == [row.id for row in log.rows(since=row.time, until=row.time)]
+        assert 1 == sum(bucket.records for bucket in log.histogram(since=row.time, until=row.time))
+        with pytest.raises(CorruptFileError, match="cut or damaged"):
+            list(log)
+
+
+def test_a_folder_that_cannot_be_read(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that may not be listed is an error with a name."""
+
+    def refuse(_: str) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(UnreadableFileError, match=r"archive.*Permission denied"):
+        LogReader([file, folder])
+
+
+def test_what_was_pruned_and_not_archived_stays_pruned(file: Path, folder: Path) -> None:
+    """Numbers call those rows pruned that are in neither place."""
+    archive(file, folder, 10)
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        prune(connection, 15)
+        connection.execute("UPDATE prunes SET archived = 0 WHERE first_id = 11")
+        connection.execute("UPDATE marks SET expired = 100")
+
+    with LogReader([file, folder]) as log:
+        assert 105 == log.stats().pruned
+        assert [5] == [gap.count for gap in log.gaps() if not gap.logger]
+        assert [*range(1, 11), 16] == [row.id for row in log.rows(up_to_id=16)]

@@ -1,0 +1,102 @@
+"""
+Rows of an archive in a temporary database.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sqlite_log_handler import CorruptFileError, LimitError, UnreadableFileError
+from sqlite_log_handler._logfile import forks
+from sqlite_log_handler._read import loaded as module
+from sqlite_log_handler._read.filters import Where
+from sqlite_log_handler._read.loaded import Loaded
+from sqlite_log_handler._read.parts import FIELDS
+from sqlite_log_handler._read.rows import SELECT_ROW
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VALUES: dict[str, Any] = {
+    "id": 1, "created_us": 1_000_000, "levelno": 25, "logger": "shop", "message": "m", "pathname": "/a.py",
+    "lineno": 1, "func": "f", "process": 1, "process_name": "Main", "host": "h", "thread": 7, "thread_name": "t",
+    "task_name": None, "exc_type": None, "exc_text": None, "stack_info": None, "attributes": None, "template": "",
+    "started_us": 5, "program": "shop",
+}  # fmt: skip
+
+
+def row(**values: Any) -> tuple[Any, ...]:
+    """Make the values of a row."""
+    return tuple({**VALUES, **values}[name] for name in FIELDS)
+
+
+@pytest.fixture
+def loaded() -> Iterator[Loaded]:
+    """A temporary database."""
+    made = Loaded("app-log", {25: "NOTICE"}, [(1, "Main", "h", 5, "shop")])
+    yield made
+    made.scan.close()
+
+
+def test_rows_are_added_once(loaded: Loaded) -> None:
+    """A row that is there already is left out; processes that no head has named get a number."""
+    loaded.add("part", [row(), row(id=2, process=9)])
+    loaded.add("part", [row(id=2, message="again"), row(id=3, process=9)])
+
+    found = [(made[0], made[4], made[6], made[10]) for made in loaded.scan.rows(SELECT_ROW, Where())]
+    assert [(1, "NOTICE", "m", 1), (2, "NOTICE", "m", 9), (3, "NOTICE", "m", 9)] == found
+    assert 2 == loaded.scan.one("SELECT count(*) FROM processes")
+
+
+def test_call_sites_are_bounded(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many call sites few are in memory, and those of rows that are gone do not stay."""
+    monkeypatch.setattr(module, "_MOST_SOURCES", 3)
+    loaded.add("part", [row(id=id_, lineno=id_ % 7) for id_ in range(1, 30)])
+    assert 7 == loaded.scan.one("SELECT count(*) FROM sources")
+    assert 4 >= len(loaded._sources)
+
+    loaded.add("part", [row(id=id_, lineno=id_ % 7) for id_ in range(30, 34)])
+    loaded.clear()
+    assert 0 == loaded.scan.one("SELECT count(*) FROM records")
+    assert 0 == loaded.scan.one("SELECT count(*) FROM sources")
+
+
+@pytest.mark.parametrize("values", [{"thread": 2**63}, {"message": "\ud800"}, {"message": "x" * (17 << 20)}])
+def test_a_value_that_no_row_has(loaded: Loaded, values: dict[str, Any]) -> None:
+    """A value that SQLite cannot keep is an error that names the part, and the row where it can be told."""
+    with pytest.raises((CorruptFileError, LimitError), match=r"'part'.*(row 2|16 MiB)"):
+        loaded.add("part", [row(), row(id=2, **values)])
+
+
+def test_processes_without_end(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More processes than any log has are refused before they fill the memory."""
+    monkeypatch.setattr("sqlite_log_handler._read.scan.MOST", 10)
+    with pytest.raises(LimitError):
+        loaded.add("part", [row(id=id_, process=id_) for id_ in range(1, 30)])
+
+
+def test_no_room(loaded: Loaded) -> None:
+    """A temporary folder without room is an error with a name that says what to do."""
+    loaded.scan.connection.execute("PRAGMA max_page_count = 60")
+    with pytest.raises(UnreadableFileError, match="TMPDIR"):
+        loaded.add("part", [row(id=id_, message="x" * 5_000) for id_ in range(1, 200)])
+
+
+def test_it_stays_open_while_it_is_used(loaded: Loaded) -> None:
+    """A database that another question has replaced stays open until its last rows were read."""
+    loaded.use()
+    loaded.retire()
+    assert not loaded.scan.closed
+    loaded.leave()
+    assert loaded.scan.closed
+
+
+def test_after_a_fork_that_must_not_use_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that must not call SQLite any more is told so."""
+    monkeypatch.setattr(forks, "stuck", True)
+    monkeypatch.setattr(sqlite3, "connect", None)
+    with pytest.raises(UnreadableFileError, match="spawn"):
+        Loaded("app-log", {}, [])

@@ -1,0 +1,284 @@
+"""
+Parts of an archive that come from anywhere.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import tracemalloc
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from made_parts import write_head_and_rows
+
+from sqlite_log_handler import (
+    CorruptFileError,
+    LimitError,
+    LogFileError,
+    LogReader,
+    MissingFileError,
+    UnreadableFileError,
+)
+from sqlite_log_handler._logfile import archive
+from sqlite_log_handler._read import parts
+from sqlite_log_handler._read.parts import FIELDS, Bounds, Part
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROCESS = {"process": 1, "process_name": "Main", "host": "h", "started_us": 5, "program": "shop"}
+ROW = {
+    "id": 1, "created_us": 1_000_000, "time": "1970-01-01T00:00:01.000000Z", "levelno": 20, "level": "INFO",
+    "logger": "shop", "message": "m", "pathname": "/a.py", "lineno": 1, "func": "f", "process": 1,
+    "process_name": "Main", "host": "h", "thread": None, "thread_name": None, "task_name": None, "exc_type": None,
+    "exc_text": None, "stack_info": None, "attributes": None, "template": "", "started_us": 5, "program": "shop",
+}  # fmt: skip
+DROP = {
+    "id": 1, "after_id": 1, "since_us": 1, "until_us": 2, "cause": "queue_full", "logger": "shop", "levelno": 20,
+    "count": 3, **PROCESS,
+}  # fmt: skip
+HEAD = {
+    "archive": 1, "rows": 3, "log": "app-log", "log_id": "x", "first_id": 1, "last_id": 3, "since_us": 0,
+    "until_us": 2**50, "max_levelno": 50, "drops": 1, "dropped": 3, "levels": {"20": "INFO"}, "processes": [PROCESS],
+}  # fmt: skip
+KINDS = ["jsonl.gz", "parquet"]
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> Any:
+    """Write a part of three rows and a gap; what is given differs."""
+
+    def part(kind: str = "jsonl.gz", head: Any = None, drop: Any = None, **row: Any) -> Path:
+        path = tmp_path / f"app-log.1970-01-01.{kind}"
+        rows = [{**ROW, "id": 1}, {**ROW, "id": 2, **row}, {**ROW, "id": 3}]
+        write_head_and_rows(path, head if head is not None else HEAD, [DROP if drop is None else drop], rows)
+        return path
+
+    return part
+
+
+def rows_of(path: Path, bounds: Bounds = Bounds()) -> list[tuple[Any, ...]]:  # noqa: B008 - immutable
+    """Read all rows of a part."""
+    return [row for rows in Part.open(str(path)).rows(bounds) for row in rows]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_part(part: Any, kind: str) -> None:
+    """A part has its head, its gaps, and its rows with the values that were written."""
+    path = part(kind, message="übel", thread=-(2**63), attributes='{"a":{"attributes":1.50},"b":"}"}')
+    found = Part.open(str(path))
+
+    assert (1, 3, [DROP]) == (found.head.first_id, found.head.last_id, [*found.drops()])
+    first, row, _ = rows_of(path)
+    assert tuple(ROW[name] for name in FIELDS) == first
+    expected = {
+        **ROW,
+        "id": 2,
+        "message": "übel",
+        "thread": -(2**63),
+        "attributes": '{"a":{"attributes":1.50},"b":"}"}',
+    }
+    assert tuple(expected[name] for name in FIELDS) == row
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("bounds", "ids"),
+    [
+        (Bounds(ids=(2, 2)), [2]),
+        (Bounds(ids=(3, 9)), [3]),
+        (Bounds(times=(0, 999_999)), []),
+        (Bounds(times=(2_000_000, 2_000_000)), [2]),
+        (Bounds(levels=(30, 40)), [2]),
+    ],
+)
+def test_bounds(part: Any, kind: str, bounds: Bounds, ids: list[int]) -> None:
+    """Only rows within the bounds are returned, also if their attributes have members named like columns."""
+    path = part(kind, created_us=2_000_000, levelno=40, attributes='{"created_us":5,"levelno":20}')
+
+    assert ids == [row[0] for row in rows_of(path, bounds)]
+
+
+def test_members_in_another_order(tmp_path: Path) -> None:
+    """The order of members does not matter, and several members of gzip are one part."""
+    row = {
+        "attributes": {"created_us": 9, "levelno": 9},
+        **{name: ROW[name] for name in reversed(ROW) if name[0] != "a"},
+    }
+    lines = [{**HEAD, "rows": 1, "last_id": 1, "drops": 0}, row]
+    path = tmp_path / "app-log.1970-01-01.jsonl.gz"
+    path.write_bytes(b"".join(gzip.compress(json.dumps(line).encode() + b"\n") for line in lines))
+
+    assert [1] == [found[0] for found in rows_of(path, Bounds(times=(1_000_000, 1_000_000)))]
+    assert '{"created_us": 9, "levelno": 9}' == rows_of(path)[0][FIELDS.index("attributes")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "head",
+    [
+        [], {}, {**HEAD, "archive": 2}, {**HEAD, "rows": 4}, {**HEAD, "first_id": 0, "rows": 4},
+        {**HEAD, "first_id": 4, "rows": 0},
+        {**HEAD, "last_id": 2**63, "rows": 2**63}, {**HEAD, "processes": [1]}, {**HEAD, "levels": {"x": "INFO"}},
+        {**HEAD, "levels": {"20": 1}}, {**HEAD, "drops": -1}, {**HEAD, "processes": [{**PROCESS, "process": 2**70}]},
+        {**HEAD, "processes": [{**PROCESS, "host": "\ud800"}]}, {**HEAD, "max_levelno": True},
+        {**HEAD, "since_us": 2**70},
+        {**HEAD, "levels": {"20": "\udfff"}},
+    ],
+)  # fmt: skip
+def test_a_head_that_is_none(part: Any, kind: str, head: Any) -> None:
+    """A head that says what no part has is refused, and the error names the file."""
+    path = part(kind, head=head)
+    with pytest.raises(CorruptFileError, match=r"app-log.*line 1: "):
+        LogReader(path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "drop",
+    [1, {}, {**DROP, "count": "3"}, {**DROP, "count": 2**64}, {**DROP, "logger": None}, {**DROP, "cause": "\ud800"}],
+)
+def test_a_gap_that_is_none(part: Any, kind: str, drop: Any) -> None:
+    """A gap with a value that no gap has is an error that names the file and the line, and rows can be read."""
+    path = part(kind, drop=drop)
+    with LogReader(path) as log:
+        with pytest.raises(CorruptFileError, match=r"app-log.*line 2: not a gap"):
+            log.gaps()
+        assert 3 == log.count()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"created_us": "now"}, {"created_us": None}, {"levelno": 2**63}, {"levelno": 2.5}, {"logger": 1},
+        {"message": None},
+        {"lineno": True}, {"thread": "x"}, {"exc_text": 1}, {"template": None}, {"message": "\ud800"}, {"id": 7},
+        {"attributes": "[" * 100_000}, {"attributes": "1e"}, {"created_us": -(2**70)}, {"process": 2**64}, {"id": 2.0},
+        {"attributes": "9" * 5000},
+    ],
+)  # fmt: skip
+def test_a_row_that_is_none(part: Any, row: dict[str, Any]) -> None:
+    """A row with a value that no row has is an error that names the file and the line or the row."""
+    path = part(**row)
+    with LogReader(path) as log, pytest.raises(CorruptFileError, match=r"app-log.*(line 4|row 2)"):
+        list(log)
+    with LogReader(path) as log, pytest.raises(CorruptFileError, match=r"app-log.*(line 4|row 2)"):
+        log.stats()
+
+
+def test_a_parquet_with_other_columns(part: Any) -> None:
+    """A file of Parquet that has not the columns of a part, or other rows than its head says, is refused."""
+    pq = pytest.importorskip("pyarrow.parquet")
+    path = part("parquet")
+    table = pq.read_table(path)
+    others = {
+        "created_us": table.drop_columns(["created_us"]),
+        "message": table.set_column(table.schema.get_field_index("message"), "message", table["id"]),
+        "1 rows less": table.slice(0, 2),
+        r"row 3.*\(id\)|line 3.*\(id\)": table.take([0, 1, 1]),
+    }
+    for word, other in others.items():
+        pq.write_table(other.replace_schema_metadata(table.schema.metadata), path)
+        with LogReader(path) as log, pytest.raises(CorruptFileError, match=f"app-log.*{word}"):
+            list(log)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage(part: Any, kind: str) -> None:
+    """A part that was cut or changed anywhere is an error with a name, or reads as rows: never another error."""
+    path = part(kind)
+    whole = path.read_bytes()
+    errors: list[str] = []
+    for place in range(0, len(whole), 1 + len(whole) // 300):
+        for damaged in (whole[:place], whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :]):
+            path.write_bytes(damaged)
+            try:
+                with LogReader(path) as log:
+                    log.gaps()
+                    list(log)
+            except LogFileError as error:
+                errors.append(str(error))
+    assert len(errors) > 100
+    assert [] == [error for error in errors if path.name not in error]
+
+
+def test_lines_that_are_missing_or_too_many(part: Any) -> None:
+    """A part that ends early, or within a line, is refused; lines behind its last row are left alone."""
+    path = part()
+    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    for kept, word in ((lines[:-1], "1 rows less"), ([*lines[:-1], lines[-1][:-1]], "last line has no end")):
+        path.write_bytes(gzip.compress(b"".join(kept)))
+        with pytest.raises(CorruptFileError, match=word):
+            rows_of(path)
+    path.write_bytes(gzip.compress(b"".join([*lines, b"more\n"])))
+    assert 3 == len(rows_of(path))
+
+
+def test_a_part_that_grows_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A file that a stranger has made to fill memory or disks is refused, in bounded memory: a line without an end, and
+    lines that are mostly blank.
+    """
+    head = json.dumps({**HEAD, "drops": 0, "last_id": 10**6, "rows": 10**6}).encode() + b"\n"
+    blank = b" " * (1 << 20)
+    row = json.dumps(ROW).encode()
+    bombs = {
+        "a line has more than": [head, *[blank] * 64],
+        "grows to more than": [head, *[row + b" " * 4_000_000 + b"\n"] * 32],
+    }
+    monkeypatch.setattr(parts, "_GRANTED", 1 << 20)
+    path = tmp_path / "app-log.1970-01-01.jsonl.gz"
+    for word, pieces in bombs.items():
+        with gzip.open(path, "wb") as file:
+            for number, piece in enumerate(pieces):
+                file.write(piece.replace(b'"id": 1', b'"id": %d' % number))
+        tracemalloc.start()
+        with pytest.raises((LimitError, CorruptFileError), match=word):
+            rows_of(path)
+        assert tracemalloc.get_traced_memory()[1] < 60_000_000
+        tracemalloc.stop()
+
+
+def test_a_head_without_an_end(tmp_path: Path) -> None:
+    """A first line that has no end is refused before it fills the memory."""
+    path = tmp_path / "app-log.1970-01-01.jsonl.gz"
+    path.write_bytes(gzip.compress(b"[" * (32 << 20), 1))
+    with pytest.raises(LimitError, match="a line has more than"):
+        Part.open(str(path))
+
+
+def test_files_that_are_none(part: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part that is not there, a folder, a pipe, and one that may not be read are errors with names."""
+    with pytest.raises(MissingFileError):
+        Part.open(str(tmp_path / "app-log.1970-01-02.jsonl.gz"))
+    pipe = tmp_path / "app-log.1970-01-03.jsonl.gz"
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(pipe)
+        with pytest.raises(UnreadableFileError, match="pipe"):
+            LogReader(tmp_path)
+        pipe.unlink()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = part()
+    monkeypatch.setattr(gzip, "open", refuse)
+    with pytest.raises(UnreadableFileError, match="Permission denied"):
+        LogReader(path)
+
+
+def test_parquet_without_pyarrow(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without pyarrow a part of Parquet is refused, with the line that installs it; JSON lines need nothing."""
+    path = part("parquet")
+
+    def missing() -> None:
+        raise ImportError("No module named 'pyarrow'")
+
+    monkeypatch.setattr(parts, "import_pyarrow", missing)
+    with pytest.raises(UnreadableFileError, match=r"pip install 'sqlite-log-handler\[parquet\]'"):
+        LogReader(path)
+    assert archive.PARQUET == "parquet"
+    path.unlink()
+    assert 3 == len(rows_of(part()))
