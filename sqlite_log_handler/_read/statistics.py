@@ -110,6 +110,10 @@ class Books:
 
     `rows` are those of the program, without the `warnings` about drops. The warnings say how many records were dropped,
     and so do the ledger (table `drops`) and the view `volume`, which also counts the rows that were written.
+
+    Since the file was made, `written_ever` rows and warnings were written, as many as the `last_id`, and `dropped_ever`
+    records dropped. Of those that were written, `archived` are in the archive, `expired` were in parts of it that are
+    deleted, `unarchived` were deleted without an archive, and `unmoved` are in the file alone.
     """
 
     rows: int
@@ -119,6 +123,13 @@ class Books:
     dropped_in_ledger: int
     dropped_in_volume: int
     dropped_in_warnings: int
+    written_ever: int
+    last_id: int
+    dropped_ever: int
+    archived: int
+    expired: int
+    unarchived: int
+    unmoved: int
 
 
 # Gaps -----------------------------------------------------------------------------------------------------------------
@@ -310,7 +321,9 @@ def books(scan: Scan) -> Books:
 # SQLite counts a table in one step, which nothing can interrupt, however long it takes; but not a query with a LIMIT.
 _BOOKS: Final = f"""
 WITH own AS (SELECT id FROM sources WHERE logger = '{OWN_LOGGER}')
-SELECT rows, warnings, pruned, records, in_ledger, in_volume, in_warnings FROM
+SELECT rows, warnings, pruned, records, in_ledger, in_volume, in_warnings, records + cut, last_id, dropped,
+    archived, expired,    unarchived, unmoved
+FROM
     (SELECT count(*) AS rows FROM (SELECT 1 FROM records LIMIT -1)),
     (SELECT count(dropped) AS warnings, {total("dropped")} AS in_warnings FROM
         (SELECT json_extract(attributes, '$.dropped') AS dropped FROM records
@@ -318,5 +331,13 @@ SELECT rows, warnings, pruned, records, in_ledger, in_volume, in_warnings FROM
             AND source_id IN own AND json_valid(attributes))),
     (SELECT {total("count")} AS pruned FROM prunes),
     (SELECT {total("records")} AS records, {total("dropped")} AS in_volume FROM volume),
-    (SELECT {total("count")} AS in_ledger FROM drops)
+    (SELECT {total("count")} AS in_ledger FROM drops),
+    (SELECT {total("records")} AS cut FROM record_totals),
+    (SELECT ifnull(max(id), 0) AS last_id FROM records),
+    (SELECT {total("count")} AS dropped FROM drop_totals),
+    (SELECT {total("last_id - first_id + 1")} AS archived FROM archives),
+    (SELECT {whole("expired")} AS expired, {whole("unarchived")} AS unarchived FROM marks LIMIT 1),
+    (SELECT count(*) AS unmoved FROM (
+        SELECT 1 FROM records WHERE id > (SELECT {whole("archived_id")} FROM marks LIMIT 1) LIMIT -1
+    ))
 """  # noqa: S608 - our own name

@@ -3,6 +3,9 @@
 """
 
 import argparse
+import contextlib
+import os
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
@@ -10,12 +13,20 @@ from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.formats import json_document
 from sqlite_log_handler._cli.terminal import write_line, write_lines
+from sqlite_log_handler._logfile.archive import PartName, part_names, read_head, stem_of
+from sqlite_log_handler._logfile.columns import text, whole
 from sqlite_log_handler._logfile.errors import CorruptFileError
+from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import USER_VERSION
+from sqlite_log_handler._read.filters import FilterError
+from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.statistics import Books
+from sqlite_log_handler._write.retention.parts import read_back
 
 # The most findings to print; SQLite itself stops at a hundred.
 _MOST: Final = 10
+
+_BLOCK: Final = 1024 * 1024
 
 
 class Finding(NamedTuple):
@@ -27,13 +38,14 @@ class Finding(NamedTuple):
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
+    parser.add_argument("--archive", metavar="DIR", help="check the archive in this folder too")
     arguments.add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print all findings. Returns 1 when one of them is WRONG."""
     seen: list[Finding] = []
-    for finding in findings(options):
+    for finding in _findings_in(options) if _is_archive(options) else findings(options):
         seen.append(finding)
         if options.output == "text":  # at once, because checking a large file takes a while
             write_line(f"{finding.verdict:<5}  {finding.text}")
@@ -41,6 +53,43 @@ def run(options: argparse.Namespace) -> int:
     if options.output == "json":
         write_lines(json_document({"ok": not is_wrong, "verdicts": [finding._asdict() for finding in seen]}))
     return int(is_wrong)
+
+
+def _is_archive(options: argparse.Namespace) -> bool:
+    """Tell whether only an archive is to be checked. Of a folder with a log in it, that is to be checked too."""
+    path = arguments.file_of(options)
+    if not os.path.isdir(path):
+        return False
+    options.archive = options.archive or path
+    stems = {part.stem for part in part_names(path)}
+    logs = [name for name in os.listdir(path) if stem_of(name) in stems and PartName.parse(name) is None]
+    if len(logs) > 1:
+        message = f"{path!r} has several logs: name one of them, and the folder with --archive"
+        raise FilterError(message)
+    options.file = os.path.join(path, logs[0]) if logs else path
+    return not logs
+
+
+def _findings_in(options: argparse.Namespace) -> Iterator[Finding]:
+    """Check each part of an archive without its log: read it to the end, and count."""
+    folder, sound, rows, wrong = options.archive, 0, 0, 0
+    for name in part_names(folder):
+        path = os.path.join(folder, str(name))
+        try:
+            head = read_head(path)
+            read_back(path, head, name.kind)
+        except (OSError, ValueError, ImportError) as error:
+            wrong += 1
+            if wrong <= _MOST:
+                yield Finding("WRONG", f"{printable(str(name))}: {error}")
+        else:
+            sound, rows = sound + 1, rows + head.rows
+    if wrong > _MOST:
+        yield Finding("WRONG", f"and {wrong - _MOST:,} more")
+    yield Finding(
+        "-" if wrong else "ok", f"the archive: {sound:,} of {sound + wrong:,} parts can be read, {rows:,} rows"
+    )
+    yield Finding("-", "whether parts are missing stands in the log: name its file, and the folder with --archive")
 
 
 def findings(options: argparse.Namespace) -> Iterator[Finding]:
@@ -57,6 +106,8 @@ def findings(options: argparse.Namespace) -> Iterator[Finding]:
                 return
             yield Finding("ok", "SQLite's integrity check")
             yield from compare(reader.books())
+            if options.archive is not None:
+                yield from look_at_parts(reader.path, options.archive)
     except CorruptFileError as error:
         # The text of the error names this command; its cause has SQLite's text.
         yield Finding("WRONG", str(error.__cause__ or error))
@@ -81,10 +132,62 @@ def compare(books: Books) -> Iterator[Finding]:
             books.written_in_volume,
         ),
     )
-    for text, one, other in pairs:
+    for what, one, other in pairs:
         verdict = "ok" if one == other else "-" if books.pruned else "WRONG"
         note = " (pruned rows cannot be compared)" if verdict == "-" else ""
-        yield Finding(verdict, f"{text}: {one:,} and {other:,}{note}")
+        yield Finding(verdict, f"{what}: {one:,} and {other:,}{note}")
+    here = books.archived + books.unmoved + books.unarchived + books.expired
+    yield Finding(
+        "ok" if here == books.written_ever == books.last_id else "WRONG",
+        f"seen, {books.written_ever + books.dropped_ever:,} records: {books.archived:,} in the archive, "
+        f"{books.unmoved:,} in the file alone, {books.unarchived:,} deleted without an archive, "
+        f"{books.expired:,} deleted from the archive, {books.dropped_ever:,} dropped; "
+        f"{here + books.dropped_ever:,} in all",
+    )
+
+
+_PARTS: Final = f"""
+SELECT {text("name")}, {whole("first_id")}, {whole("last_id")}, {whole("bytes")}, {whole("crc32")}
+FROM archives ORDER BY id
+"""  # noqa: S608 - our own names
+
+
+def look_at_parts(path: str, folder: str) -> Iterator[Finding]:
+    """Compare each part of the archive with its note, which was made when the part was read back and counted."""
+    with contextlib.closing(Scan(path)) as scan:
+        parts = scan.all(_PARTS)
+        log_id = scan.one("SELECT log_id FROM marks")
+    sound = rows = wrong = 0
+    for name, first_id, last_id, size, crc32 in parts:
+        fault = _fault_of(os.path.join(folder, name), log_id, (first_id, last_id), (size, crc32))
+        if fault is None:
+            sound, rows = sound + 1, rows + last_id - first_id + 1
+            continue
+        wrong += 1
+        if wrong <= _MOST:
+            yield Finding("WRONG", f"{printable(name)}, rows {first_id} to {last_id}: {fault}")
+    if wrong > _MOST:
+        yield Finding("WRONG", f"and {wrong - _MOST:,} more")
+    yield Finding("-" if wrong else "ok", f"the archive: {sound:,} of {len(parts):,} parts are as noted, {rows:,} rows")
+
+
+def _fault_of(path: str, log_id: str, ids: tuple[int, int], noted: tuple[int, int]) -> str | None:
+    """Say what is wrong with a part, None if nothing is."""
+    try:
+        with open(path, "rb") as file:
+            size = crc32 = 0
+            while block := file.read(_BLOCK):
+                size, crc32 = size + len(block), zlib.crc32(block, crc32)
+        if (size, crc32) != noted:
+            return "it was changed since it was archived"
+        head = read_head(path)
+    except FileNotFoundError:
+        return "it is missing"
+    except (OSError, ValueError) as error:
+        return str(error)
+    except ImportError:
+        return None  # Parquet, without the extra: the sums agree
+    return None if (head.log_id, head.first_id, head.last_id) == (log_id, *ids) else "it has other rows than noted"
 
 
 COMMAND: Final = Command(
@@ -94,6 +197,8 @@ COMMAND: Final = Command(
     "that logs into it grows.",
     examples=[
         ("sqlite-log check app-log.db", "says ok or what is wrong, a line for each"),
+        ("sqlite-log check /srv/archive", "reads each file of an archive, and the log if it is there too"),
+        ("sqlite-log check app-log.db --archive /srv/archive", "compares each file of the archive with its note"),
         ("sqlite-log check app-log.db && cp app-log.db /backup/", "the exit status is 0 when all of it is ok"),
     ],
     add_arguments=_add_arguments,

@@ -1,0 +1,135 @@
+"""
+`check` of a log and its archive: every record that was seen is somewhere, and each part is as it was noted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import sqlite3
+import sys
+
+import pytest
+from archives import KINDS, parts_in
+
+from sqlite_log_handler._cli.commands import prune
+
+
+@pytest.fixture(params=KINDS)
+def folder(request, make_handler, logger, path, monkeypatch, capsys):
+    """The archive of a log of 90 rows: 60 have gone into parts, and 10 were deleted without an archive."""
+    if request.param == "parquet":
+        pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    else:
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+    handler = make_handler()
+    logger.addHandler(handler)
+    for number in range(90):
+        record = logger.makeRecord("shop", 20, "", 0, "n %d", (number,), None)
+        record.created = 1_700_000_000 + number * 4_000
+        handler.handle(record)
+    handler.close()
+    folder = path.parent / "archive"
+    folder.mkdir()
+    for arguments in (["--max-rows", "80"], ["--max-rows", "20", "--archive", str(folder)]):
+        options = prune.COMMAND.parser().parse_args([str(path), *arguments])
+        prune.run(options, sleep=lambda seconds: None)
+    monkeypatch.undo()
+    capsys.readouterr()
+    return folder
+
+
+def test_all_is_there(run, path, folder):
+    """Each record is in the archive, in the file, or counted, and each part is as it was noted."""
+    status, lines = run("check", str(path), "--archive", str(folder))
+
+    assert 0 == status
+    assert (
+        "ok     seen, 90 records: 60 in the archive, 20 in the file alone, 10 deleted without an archive, "
+        "0 deleted from the archive, 0 dropped; 90 in all"
+    ) in lines
+    assert (
+        f"ok     the archive: {len(parts_in(folder))} of {len(parts_in(folder))} parts are as noted, 60 rows" in lines
+    )
+
+
+def test_rows_that_nobody_knows_of(run, path, folder):
+    """When somebody has deleted a row, a note or a mark by hand, the sum is wrong."""
+    for statement in (
+        "DELETE FROM records WHERE id = 85",
+        "DELETE FROM archives WHERE id = 2",
+        "UPDATE marks SET unarchived = 0",
+    ):
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("BEGIN")
+            connection.execute(statement)
+            connection.execute("COMMIT")
+        status, lines = run("check", str(path))
+        assert 1 == status
+        assert any(line.startswith("WRONG  seen, ") for line in lines)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "another"])
+def test_a_part_that_was_changed(run, path, folder, damage):
+    """A part that is missing, damaged, or that of other rows is named."""
+    first, second = parts_in(folder)[:2]
+    if damage == "missing":
+        (folder / first).unlink()
+    elif damage == "cut":
+        (folder / first).write_bytes((folder / first).read_bytes()[:-1])
+    else:
+        (folder / first).write_bytes((folder / second).read_bytes())
+
+    status, lines = run("check", str(path), "--archive", str(folder))
+    assert 1 == status
+    assert f"WRONG  {first}, rows 11 to " in lines[-2]
+    assert ("it is missing" if damage == "missing" else "it was changed") in lines[-2]
+    assert lines[-1].startswith("-      the archive: ")
+
+
+def test_many_parts_that_are_missing(run, path, folder, monkeypatch):
+    """Ten faults are named, and the others counted."""
+    monkeypatch.setattr("sqlite_log_handler._cli.commands.check._MOST", 1)
+    for name in parts_in(folder):
+        (folder / name).unlink()
+    status, lines = run("check", str(path), "--archive", str(folder))
+
+    assert 1 == status
+    assert ["WRONG", "WRONG", "-"] == [line.split()[0] for line in lines[-3:]]
+    assert "more" in lines[-2]
+
+
+def test_a_folder_with_the_log_in_it(run, path, folder):
+    """A folder that holds an archive and its log is both."""
+    shutil.copy(path, folder)
+    status, lines = run("check", str(folder))
+
+    assert 0 == status
+    assert 60 == int(lines[-1].split(", ")[1].split()[0])
+    assert any("seen, 90 records" in line for line in lines)
+
+
+def test_an_archive_alone(run, folder):
+    """Without the log, each part is read to its end, and what cannot be known is said."""
+    status, lines = run("check", str(folder))
+    assert 0 == status
+    assert ["ok", "-"] == [line.split()[0] for line in lines]
+
+    name = parts_in(folder)[0]
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[: len(data) // 2])
+    status, lines = run("check", "-o", "json", str(folder))
+    found = json.loads("\n".join(lines))
+    assert (1, False) == (status, found["ok"])
+    assert found["verdicts"][0]["text"].startswith(name)
+
+
+def test_two_logs_in_a_folder(run, path, folder):
+    """Of several logs in a folder, one is to be named."""
+    shutil.copy(path, folder)
+    shutil.copy(path, folder / "app-log")
+
+    status, _ = run("check", str(folder), stderr=re.compile("has several logs: name one of them"))
+    assert 2 == status
