@@ -1,13 +1,13 @@
 """
 Rows and gaps as lines of text, in the formats of `sqlite-log show`.
 
-Pure: a row in, lines out, all of them safe for a terminal.
+Pure: a row goes in, lines come out, and all of them are safe for a terminal.
 """
 
 import dataclasses
 import json
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeAlias
@@ -29,12 +29,12 @@ _TWO_DIGITS: Final = tuple(f"{number:02d}" for number in range(60))
 
 class Clock:
     """
-    Write times, in local time or in UTC. A minute is written once, and used for all rows in it.
+    Writes times. It formats each minute once, and uses the text for all rows of the minute.
 
     Args:
-        pattern: Of `strftime`, with `%S` last but for `%z`, which is written as ISO 8601 has it.
-        digits: Of the fraction of a second, which comes before the offset: 0, 3 or 6.
-        utc: In UTC.
+        pattern: A format of `strftime` that ends in `%S` or `%S%z`; the offset is written as in ISO 8601.
+        digits: Digits of the fraction of a second, which comes before the offset: 0, 3 or 6.
+        utc: Write UTC instead of local time.
     """
 
     def __init__(self, pattern: str, *, digits: int = 0, utc: bool = False) -> None:
@@ -59,14 +59,14 @@ class Clock:
         return f"{begin}{_TWO_DIGITS[second]}{self._fraction(micros)}{end}"
 
     def _write(self, second: int) -> tuple[str, str] | None:
-        """Return what stands before and behind the seconds of this minute; None if they are not those of UTC."""
+        """Return the text before and after the seconds of a minute; None if its seconds are not those of UTC."""
         local = self._local(second)
         if local is None or local.second:
             return None
         return local.strftime(self._head), local.isoformat()[19:] if self._zone else ""
 
     def _write_alone(self, created_us: int) -> str:
-        """Write a time that no calendar has, or one of a zone that was half a minute away, as some were long ago."""
+        """Write a time outside of the calendar, or one of a zone whose offset had seconds, as some had long ago."""
         second, micros = divmod(created_us, 1_000_000)
         local = self._local(second)
         if local is None:
@@ -96,18 +96,18 @@ CLOCKS: Final[Mapping[str, Callable[[bool], Clock]]] = {
 
 class Format:
     """
-    How rows become lines of text.
+    Turns rows into lines of text.
 
     Attributes:
         columns: The columns of the view `logs` that it needs, the id first. To read all of them takes longer.
-        draws_gaps: Whether a gap is a line between rows.
+        draws_gaps: Whether gaps are lines between rows.
     """
 
     columns: tuple[str, ...] = Row._fields
     draws_gaps = False
 
     def lines(self, entries: Iterable[Values | list[Gap]]) -> Iterator[str]:
-        """Yield the lines of rows, and of the gaps between them, as `with_gaps` puts them together."""
+        """Yield the lines of rows and gaps, in the order of `with_gaps`."""
         for entry in entries:
             if isinstance(entry, list):
                 yield self.gap(entry)
@@ -119,15 +119,13 @@ class Format:
         raise NotImplementedError
 
     def gap(self, _gaps: Sequence[Gap]) -> str:
-        """
-        Return the line of gaps between two rows. Without gaps it is one of rows that were left out, as grep has it.
-        """
+        """Return the line of gaps between two rows; an empty list stands for rows that were left out, as in grep."""
         return "--"
 
 
 class Drawn(Format):
     """
-    A format for people: in colours, with gaps, and with the further lines of a text indented below its first.
+    A format for people: with colours and gaps, and with the other lines of a text indented below its first.
 
     Args:
         clock: Writes times.
@@ -142,7 +140,7 @@ class Drawn(Format):
         self._paint = paint
 
     def gap(self, gaps: Sequence[Gap]) -> str:
-        """Return the line of gaps between two rows, or of rows that were left out."""
+        """Return the line of gaps, or of rows that were left out."""
         if not gaps:
             return super().gap(gaps)
         text = self._paint(printable(f"{self.gap_head} ~~~ {describe(gaps)} ~~~"), _GAP_LEVEL)
@@ -151,12 +149,12 @@ class Drawn(Format):
 
 class Short(Drawn):
     """
-    One line for a row, as `Nov 25 19:33:38 WARNING  shop.stock: low`.
+    A line for each row, such as `Nov 25 19:33:38 WARNING  shop.stock: low`.
 
     Args:
         clock: Writes times.
         paint: Gives a text the colour of its level.
-        fields: Attributes to show behind the message, as far as a row has them.
+        fields: Attributes to show after the message, if a row has them.
         has_id: Show the id as well.
     """
 
@@ -167,14 +165,14 @@ class Short(Drawn):
         super().__init__(clock, paint)
         self._fields = fields
         self._has_id = has_id
-        # Only `fields` need the attributes. With 7 columns of 20, and no `Row`, a row takes a fifth of the time.
+        # Only `fields` need the attributes. Without the other columns and `Row`, this takes a fifth of the time.
         self.columns = (
             *("id", "created_us", "levelno", "level", "logger", "message", "exc_text", "stack_info"),
             "attributes" if fields else "NULL",
         )
 
     def lines(self, entries: Iterable[Values | list[Gap]]) -> Iterator[str]:
-        """Yield the lines of rows, and of the gaps between them, as `with_gaps` puts them together."""
+        """Yield the lines of rows and gaps, in the order of `with_gaps`."""
         clock, paint = self._clock, self._paint
         for entry in entries:
             if isinstance(entry, list):
@@ -199,14 +197,14 @@ class Short(Drawn):
 
 
 class Verbose(Drawn):
-    """Everything in a row, a line each."""
+    """All fields of a row, each on a line."""
 
     def row(self, row: Row) -> Iterator[str]:
         """Yield the lines of one row."""
         first, _, more = row.message.partition("\n")
         head = printable(f"{row.level} {row.logger}: {first}")
         yield f"{self._clock(row.created_us)} [id {row.id}] {self._paint(head, row.levelno)}"
-        # Farther to the right than the fields, so that a message cannot forge one.
+        # Farther right than the fields, so that a message cannot forge one.
         yield from (_INDENT + line for line in (indented(more) if more else ()))
         source = f"{row.pathname}:{row.lineno} in {row.func}"
         thread = " ".join(str(part) for part in (row.thread_name, row.thread) if part is not None)
@@ -251,7 +249,7 @@ _LOGFMT_NAMES: Final = (
 
 
 class Logfmt(Format):
-    """`key=value` pairs on one line, as https://brandur.org/logfmt has them; attributes behind the row's own."""
+    """`key=value` pairs on one line (https://brandur.org/logfmt): first the columns of a row, then its attributes."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -260,7 +258,7 @@ class Logfmt(Format):
         """Yield the line of one row."""
         fields: dict[str, object] = {"time": self._clock(row.created_us), "level": row.level, "logger": row.logger}
         fields |= {"message": row.message, **{name: getattr(row, name) for name in _LOGFMT_NAMES}}
-        # An attribute with the name of a column is shown as well, under the name that `forward` gives it.
+        # An attribute with the name of a column gets another name, the same as in `forward`.
         fields |= {f"extra.{key}" if key in fields else key: value for key, value in row.extra.items()}
         yield " ".join(_pair(key, value) for key, value in fields.items() if value is not None)
 
@@ -294,20 +292,19 @@ def _fields_as_dict(value: Any) -> dict[str, Any]:
 
 
 def indented(text: str) -> Iterator[str]:
-    """Yield the lines of a traceback, to stand below the line of its row."""
+    """Yield the lines of a text, indented to stand below the line of its row."""
     for line in text.rstrip("\n").split("\n"):
         yield _INDENT + printable(line)
 
 
 def describe(gaps: Sequence[Gap]) -> str:
     """Say how many records are missing in a gap, for how long, why, and from which loggers."""
-    causes: dict[str, int] = {}
-    loggers: dict[str, int] = {}
+    causes, loggers = Counter[str](), Counter[str]()
     for gap in gaps:
-        causes[gap.cause] = causes.get(gap.cause, 0) + gap.count
+        causes[gap.cause] += gap.count
         if gap.logger:
-            loggers[gap.logger] = loggers.get(gap.logger, 0) + gap.count
-    count = sum(gap.count for gap in gaps)
+            loggers[gap.logger] += gap.count
+    count = causes.total()
     seconds = (max(gap.until_us for gap in gaps) - min(gap.since_us for gap in gaps)) / 1e6
     what = "dropped" if loggers else "pruned"
     text = f"{count:,} record{'s' if count != 1 else ''} {what} in {format_duration(seconds)}: {loudest(causes)}"
@@ -318,14 +315,14 @@ def with_gaps(
     rows: Iterable[Values], gaps: Sequence[Gap], *, reverse: bool = False, whole: bool = True
 ) -> Iterator[Values | list[Gap]]:
     """
-    Put gaps where they are: those that no row stands between, together.
+    Yield rows and the gaps between them; gaps without a row between them form one list.
 
     Args:
-        rows: Rows that begin with their id, which rises, or falls with `reverse`.
-        gaps: By the row that they follow.
+        rows: Rows that begin with their ids, which rise, or fall with `reverse`.
+        gaps: The gaps, in any order.
         reverse: See above.
-        whole: The rows are all there are: gaps before the first of them belong to it. Otherwise they belong to rows
-            that are not shown.
+        whole: These are all rows of the log, so gaps before the first are shown too. Otherwise they belong to rows that
+            are not shown.
     """
     left = deque(sorted(gaps, key=lambda gap: gap.after_id, reverse=reverse))
     begun = whole or reverse

@@ -1,5 +1,5 @@
 """
-Text for a terminal: made safe, in colours where users want them, and as wide as the terminal.
+Text for a terminal: safe, in colours if the user wants them, and as wide as the terminal.
 
 Commands print through `printable`, because strangers write into logs.
 """
@@ -23,21 +23,21 @@ _TEXT_AT_ONCE: Final = 256 * 1024
 _Item = TypeVar("_Item")
 
 _RESET: Final = "\x1b[0m"
-# By the lowest level that has it. Those that journalctl and most loggers use: grey, plain, yellow, red, bold red.
+# By the lowest level, as in journalctl and most loggers: grey, plain, yellow, red, bold red.
 _COLOURS: Final = ((50, "\x1b[1;31m"), (40, "\x1b[31m"), (30, "\x1b[33m"), (20, ""), (0, "\x1b[2m"))
 
 
 def write_line(line: str = "") -> None:
-    """Print one line, safe for a terminal, at once."""
+    """Make a line safe for a terminal, and print it at once."""
     sys.stdout.write(f"{printable(line)}\n")
     sys.stdout.flush()
 
 
 def write_lines(lines: Iterable[str]) -> None:
     """
-    Print lines that are safe already, many at once.
+    Print lines that are safe already, many at a time.
 
-    Nothing is kept back: what came before an error, or before the lines ran out, is printed.
+    If an error ends the lines, all lines before it are printed.
     """
     try:
         for some in batches(lines, len):
@@ -50,12 +50,12 @@ def batches(
     items: Iterable[_Item], length: Callable[[_Item], int], most: int = LINES_AT_ONCE, text: int = _TEXT_AT_ONCE
 ) -> Iterator[list[_Item]]:
     """
-    Yield items in lists of a bounded size, and what there is when an error comes.
+    Yield items in lists of a bounded size. Before an error comes through, the items before it are yielded.
 
     Args:
         items: Lines or rows.
-        length: Tells how many characters one has.
-        most: Items in a list at most.
+        length: Returns the number of characters of an item.
+        most: Most items in a list.
         text: Characters after which a list ends.
     """
     some: list[_Item] = []
@@ -76,7 +76,7 @@ def batches(
 
 
 def say(text: str) -> None:
-    """Tell the operator something that is not part of the output."""
+    """Print a line for the operator to standard error."""
     sys.stderr.write(f"sqlite-log: {printable(text)}\n")
 
 
@@ -112,7 +112,7 @@ def width_of(text: str) -> int:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lay out a table: every column as wide as its widest cell, and to the right, but for the last one."""
+    """Lay out a table. Each column is as wide as its widest cell, and all but the last are aligned to the right."""
     widths = [max(map(width_of, cells)) for cells in zip(*rows, strict=True)][:-1]
     for *cells, last in rows:
         line = "  ".join(" " * (width - width_of(cell)) + cell for cell, width in zip(cells, widths, strict=True))
@@ -120,9 +120,7 @@ def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def plain(text: str, levelno: int) -> str:  # noqa: ARG001 - takes what `coloured` takes
-    """
-    Return `text` unchanged.
-    """
+    """Return `text` unchanged."""
     return text
 
 
@@ -143,7 +141,7 @@ def terminal_width(least: int = 40, most: int = 1_000) -> int:
 
 
 def shows(characters: str) -> bool:
-    """Tell whether the encoding of the output has these characters; the font is another matter."""
+    """Tell whether the encoding of the output has these characters; we cannot ask the font."""
     try:
         characters.encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -153,10 +151,10 @@ def shows(characters: str) -> bool:
 
 def prepare() -> bool:
     """
-    Make standard output take any text: a terminal that cannot show a letter gets its escape.
+    Let standard output take any text: it gets an escape for each letter that its encoding does not have.
 
-    Returns whether there is a standard output. A shell closes it with `>&-`; the next file that is opened then has its
-    number, so that whatever is printed below Python would go into the log.
+    Returns whether there is a standard output. After `>&-` in a shell, the next file that is opened gets its number, so
+    C code that prints would write into the log.
     """
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives

@@ -110,7 +110,7 @@ class Loaded:
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        connection = self.scan.connection
+        connection = self.scan.require_open()
         connection.set_progress_handler(None, 0)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
         with named_errors(self._path), connection.in_use():

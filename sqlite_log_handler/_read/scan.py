@@ -4,16 +4,16 @@ Read a log in short statements.
 Theory of operation
 ===================
 
-A statement that is not finished holds a snapshot, and while it is held the writer's WAL cannot be written back: it
-grows for as long as somebody reads. So nothing here leaves a statement open. Ids are walked in spans, each statement
-reads one span at most, and its rows are all fetched before the first is handed out, `BATCH` of them at most. So a
-reader that takes an hour over a log, or pipes it into a pager and goes home, holds up no writer.
+An unfinished statement holds a snapshot, and meanwhile SQLite cannot write the WAL back: it grows for as long as
+somebody reads. So we leave no statement open. We walk the ids in spans: each statement reads at most one span and at
+most `BATCH` rows, and we fetch all of these before we hand out the first. So somebody who takes an hour over a log, or
+pipes it into a pager and goes home, holds up no writer.
 
-Between two statements the writer commits and retention deletes. Ids only rise, and are never given twice, so walking
-by id neither skips a row nor returns one twice; what is pruned meanwhile is not returned.
+Between two statements the writer commits and retention deletes. Ids only rise and are never given twice, so walking by
+id neither skips a row nor returns one twice. It does not return rows that are pruned meanwhile.
 
-Filters on time are turned to bounds of the ids first, by the index alone. Clocks go back at times, so the condition on
-time is asked of every row within these bounds as well.
+We first turn filters on time into bounds of ids, from the index alone. Clocks go back at times, so we also check the
+time of each row within these bounds.
 """
 
 import contextlib
@@ -35,15 +35,15 @@ from sqlite_log_handler._read.filters import HIGHEST, LOWEST, Where
 from sqlite_log_handler._read.opening import Opened, open_log, raise_named
 from sqlite_log_handler._read.search import HAS_ATTRIBUTE, SEARCH, has_attribute, search
 
-# Rows that a statement hands out at most, and bytes of memory where rows are large.
+# Most rows of a statement, and most bytes of memory if rows are large.
 BATCH: Final = 256
 _BATCH_BYTES: Final = 4 * 1024 * 1024
 
-# Lines, and bytes of memory that they take, at a time, where they are counted or sorted.
+# Most lines to count or sort at a time, and most bytes of their memory.
 MOST: Final = 100_000
 _MOST_BYTES: Final = 32 * 1024 * 1024
 
-# Ids that a statement looks at: few at first, so that the first rows come at once; 50,000 take 2 to 50 ms.
+# Ids in a statement: few at first, so that the first rows come at once; 50,000 take 2 to 50 ms.
 _FIRST_SPAN: Final = 1_000
 _SPAN: Final = 50_000
 
@@ -53,10 +53,10 @@ _Fetched = TypeVar("_Fetched")
 
 class Scan:
     """
-    One log that is open for reading.
+    A log that is open for reading.
 
     Args:
-        path: Where it is.
+        path: Path of the log.
         timeout: Seconds to wait for a lock.
         opened: The log, if it is open already.
     """
@@ -75,16 +75,6 @@ class Scan:
         ):
             self._connection.create_function(name, arity, function, deterministic=True)
 
-    @property
-    def connection(self) -> Connection:
-        """
-        The connection to it.
-
-        Raises:
-            ValueError: It was closed, or belongs to the process from which this one was forked.
-        """
-        return self.require_open()
-
     def require_open(self) -> Connection:
         """
         Return the connection.
@@ -102,31 +92,31 @@ class Scan:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether `close` was called."""
         return self._connection is None
 
     @property
     def is_stale(self) -> bool:
         """
-        Whether the file was written to and this connection, which takes it for one that nobody writes to, cannot know.
+        Whether somebody wrote to the file although this connection relies on nobody writing to it.
         """
         return self._seen is not None and self._seen != _seen(self.path)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
     def interrupt(self) -> None:
-        """End the statement that runs in another thread, if one does."""
+        """End the statement that another thread runs, if there is one."""
         connection = self._connection
         if connection is not None:
             with contextlib.suppress(sqlite3.ProgrammingError):  # closed since
                 connection.interrupt()
 
     def _call(self, function: Callable[..., bool], *arguments: object) -> bool:
-        """Be called by SQLite. The time is the user's, who has chosen the expression; Ctrl-C ends it."""
+        """Run a function for SQLite. Its time does not count: the expression is the user's, who can press Ctrl-C."""
         begin = time.perf_counter()
         try:
             return function(*arguments)
@@ -139,7 +129,7 @@ class Scan:
     def _run(self, sql: str, parameters: Values, fetch: Callable[[sqlite3.Cursor], _Fetched]) -> _Fetched:
         """Run one statement, here and nowhere else, so that each error of SQLite gets its name."""
         while True:
-            connection = self.connection
+            connection = self.require_open()
             self._raised = None
             with connection.in_use(), self.budget:
                 try:
@@ -152,14 +142,14 @@ class Scan:
                     self._mend(connection, error)
 
     def _mend(self, connection: Connection, error: sqlite3.Error) -> None:
-        """Return if the statement is to be run again, and raise what it is that went wrong if not."""
+        """Return if the statement can run again; raise the error if not."""
         code = primary_code(error)
         if not code and connection.text_factory is str and "UTF-8" in str(error):
-            # Not written by the handler, and no reason to show nothing.
+            # The handler did not write this text, but we can show it.
             connection.text_factory = _lenient
         elif code == sqlite3.SQLITE_TOOBIG and not self.budget.is_large:
             self.budget.allow_large()
-        # What is raised while SQLite has the word, as by Ctrl-C, does not come out of it as what it was.
+        # SQLite turns an exception such as KeyboardInterrupt into an error of its own.
         elif code == sqlite3.SQLITE_INTERRUPT and not self.budget.spent:
             raise KeyboardInterrupt from error
         elif "user-defined function" in str(error):
@@ -190,10 +180,10 @@ class Scan:
 
     def require_few(self, lines: int, size: int = 0) -> None:
         """
-        Refuse to keep more lines and bytes in memory than any log asks for.
+        Refuse to keep many lines, or many bytes, in memory.
 
         Raises:
-            LimitError: There are more.
+            LimitError: There are too many.
         """
         if lines > MOST or size > _MOST_BYTES:
             message = (
@@ -241,10 +231,10 @@ class Scan:
 
     def check(self) -> list[str]:
         """
-        Have SQLite check the file, and return what is wrong with it.
+        Let SQLite check the file, and return the faults.
 
-        Where the file has more than a log has, only the tables of a log are looked at: to check another table may mean
-        to run what its author wrote.
+        If the file has more than a log has, this checks only the tables of a log, because checking another table may
+        run expressions of its author.
         """
         there = {sql for (sql,) in self.all("SELECT sql FROM sqlite_master")}
         names = [""] if there <= {*schema().values()} else [f"({name})" for name in tables()]
@@ -253,16 +243,16 @@ class Scan:
             try:
                 faults += (text for (text,) in self.all(f"PRAGMA integrity_check{name}") if text != "ok")
             except CorruptFileError as error:
-                # So damaged that the check itself cannot go on: what it has found until then is said.
+                # The damage ends the check itself; the faults before it are kept.
                 faults.append(str(error.__cause__ or error))
         return faults
 
     def last_id(self) -> int:
-        """Return the highest id there is now, 0 when there is no row."""
+        """Return the highest id now, 0 without a row."""
         return self.one("SELECT max(id) FROM records") or 0
 
     def bounds(self, where: Where) -> tuple[int, int]:
-        """Return the lowest and the highest id that can match; the first above the second when none can."""
+        """Return the lowest and the highest id that can match; if none can, the first is above the second."""
         if where.since_us is None and where.until_us is None:
             low, high = self._ends_of("id")
         else:
@@ -271,12 +261,12 @@ class Scan:
             ((low, high),) = self.all(
                 "SELECT min(id), max(id) FROM records WHERE created_us BETWEEN ? AND ?", (since, until)
             )
-        if low is None or high is None:  # one of them alone in a damaged file
+        if low is None or high is None:  # both, or one of them in a damaged file
             return 1, 0
         return max(low, min(where.after_id, HIGHEST - 1) + 1), min(high, where.up_to_id)
 
     def _ends_of(self, column: str) -> tuple[Any, Any]:
-        # In one statement, or all rows may be pruned between the two; with min and max apart, each is one look.
+        # In one statement, because retention may delete all rows between two. With min and max apart, each is one look.
         ((lowest, highest),) = self.all(
             f"SELECT CAST((SELECT min({column}) FROM records) AS INTEGER), "  # noqa: S608 - our own name
             f"CAST((SELECT max({column}) FROM records) AS INTEGER)"
@@ -284,7 +274,7 @@ class Scan:
         return lowest, highest
 
     def ends(self, where: Where) -> tuple[int, int]:
-        """Return the times of the first and the last record, as far as they are within the bounds of time."""
+        """Return the times of the first and the last record within the bounds of time."""
         first, last = self._ends_of("created_us")
         if first is None or last is None:
             return 1, 0
@@ -296,7 +286,7 @@ class Scan:
     def spans(
         self, where: Where, *, backward: bool = False, span: int = _FIRST_SPAN, widest: int = _SPAN
     ) -> Iterator[tuple[int, int]]:
-        """Yield the spans of ids in which rows can match, each for one statement."""
+        """Yield spans of ids in which rows can match, one for each statement."""
         low, high = self.bounds(where)
         while low <= high:
             if backward:
@@ -308,7 +298,7 @@ class Scan:
             else:
                 end = min(low + span - 1, high)
                 yield low, end
-                # Over what was pruned or never there, however wide.
+                # Skip ids without rows, however many.
                 above = self.one("SELECT min(id) FROM records WHERE id > ?", (end,))
                 low = high + 1 if above is None else above
                 self._require_order(low > end)
@@ -329,7 +319,7 @@ class Scan:
                     high = batch[-1][0] - 1
                 else:
                     low = batch[-1][0] + 1
-                batch.clear()  # or two of them would be in memory while the next one is read
+                batch.clear()  # or two batches would be in memory while the next one is read
 
     def count(self, where: Where) -> int:
         """Count the rows that match."""
@@ -337,7 +327,7 @@ class Scan:
         return sum(self.one(sql, (*span, *where.parameters)) for span in self.spans(where))
 
     def newest(self, where: Where, count: int) -> Where:
-        """Narrow `where` down to the newest `count` rows that match now."""
+        """Narrow `where` to the newest `count` rows that match now."""
         _, high = self.bounds(where)
         lowest = high + 1  # until one is found, so that nothing is searched twice
         sql = f"SELECT id FROM records WHERE id BETWEEN ? AND ? AND {where.sql} ORDER BY id DESC LIMIT ?"  # noqa: S608 - our own names
@@ -352,7 +342,7 @@ class Scan:
 
 
 def _seen(path: str) -> list[tuple[int, int]]:
-    """Return what changes with the log, as one sees who may not open its -wal."""
+    """Return sizes and times, which change with the log, without opening its -wal."""
     found = []
     for name in (os.path.realpath(path), os.path.realpath(path) + "-wal"):
         try:

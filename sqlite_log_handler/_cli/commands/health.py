@@ -5,6 +5,7 @@
 import argparse
 import sqlite3
 import time
+from collections import Counter
 from typing import Final
 
 from sqlite_log_handler._cli import arguments
@@ -63,15 +64,15 @@ def run(options: argparse.Namespace) -> int:
     try:
         with read_file(path) as reader:
             newest_us = next((created_us for _, created_us in columns_of(reader, ["id", "created_us"], newest=1)), None)
-            causes: dict[str, int] = {}
+            causes = Counter[str]()
             for gap in reader.gaps(since=since):
                 # A gap without a logger comes from retention, which deletes on purpose.
                 if gap.logger:
-                    causes[gap.cause] = causes.get(gap.cause, 0) + gap.count
+                    causes[gap.cause] += gap.count
     except (LogFileError, OSError, sqlite3.Error) as error:
         return _say(_CRITICAL, str(error))
     age = None if newest_us is None else max(time.time_ns() // 1_000 - newest_us, 0) / 1e6
-    dropped = sum(causes.values())
+    dropped = causes.total()
     is_old = options.max_age is not None and (age is None or age > options.max_age)
     state = _CRITICAL if is_old else _WARNING if dropped > options.max_drops else _OK
     newest = "no record" if age is None else f"newest record {format_duration(age)} old"

@@ -115,7 +115,7 @@ def test_a_fork_waits_for_the_end_of_a_statement(log, in_child):
     inside, leave = threading.Event(), threading.Event()
 
     def read():
-        with reader._scan.connection.in_use():
+        with reader._scan.require_open().in_use():
             inside.set()
             leave.wait()
 
@@ -132,8 +132,8 @@ def test_a_fork_waits_for_the_end_of_a_statement(log, in_child):
         thread = threading.Thread(target=read)
         thread.start()
         inside.wait()
-        lock = reader._scan.connection.lock
-        reader._scan.connection.lock = Announced(lock, let_go)
+        lock = reader._scan.require_open().lock
+        reader._scan.require_open().lock = Announced(lock, let_go)
         said = in_child(child)
         leave.set()
         thread.join()
@@ -164,7 +164,7 @@ def test_a_file_whose_query_a_fork_cut_off_is_lost(log, monkeypatch):
     kept = []
     monkeypatch.setattr(forks, "keep_open", kept.append)
     with LogReader(log) as reader:
-        connection = reader._scan.connection
+        connection = reader._scan.require_open()
         connection.active, connection.process = 1, 0
         with pytest.raises(UnreadableFileError, match="forked in the middle of a query"):
             LogReader(log)

@@ -80,7 +80,7 @@ def test_processes_without_end(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) 
 
 def test_no_room(loaded: Loaded) -> None:
     """A temporary folder without room is an error with a name that says what to do."""
-    loaded.scan.connection.execute("PRAGMA max_page_count = 60")
+    loaded.scan.require_open().execute("PRAGMA max_page_count = 60")
     with pytest.raises(UnreadableFileError, match="TMPDIR"):
         loaded.add("part", [row(id=id_, message="x" * 5_000) for id_ in range(1, 200)])
 

@@ -99,7 +99,7 @@ def test_the_newest_rows_are_searched_once(shop, text, expected):
     """Where fewer rows match than are asked for, the log is not searched again: a text that is nowhere took twice."""
     statements = []
     with LogReader(shop) as log:
-        log._scan.connection.set_trace_callback(statements.append)
+        log._scan.require_open().set_trace_callback(statements.append)
         found = list(log.rows(newest=10, text=text))
 
     assert (4 if text == "text" else 0) == len(found)
@@ -110,7 +110,7 @@ def test_a_statement_is_ended_from_another_thread(shop):
     """`interrupt` ends the statement that runs in another thread, which raises there; the reader can be used again."""
     running, errors = threading.Event(), []
     with LogReader(shop) as log:
-        log._scan.connection.create_function("told", 0, lambda: running.set() or 1)
+        log._scan.require_open().create_function("told", 0, lambda: running.set() or 1)
 
         def count() -> None:
             try:
