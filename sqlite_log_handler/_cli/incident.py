@@ -255,7 +255,8 @@ def _write(path: str, calls: list[_Call], end: float) -> None:
     # A minute is committed at once. `close` tells what was dropped, so the gap stands right behind the busy moment.
     for (minute, is_busy), some in itertools.groupby(calls, lambda call: (call.at // 60, _BUSY <= call.at < _IDLE)):
         handler = handlers[minute * 60 >= _RELEASE]
-        for call in some:
+        # The loop comes last: where the gap stands among other rows of these moments is nobody's promise.
+        for call in sorted(some, key=lambda call: call.number < 0) if is_busy else some:
             handler.setFormatter(_FORMATTER if call.error else None)
             handler.handle(_record(call, end))
         if is_busy or minute * 60 == _RELEASE - 60:
