@@ -127,8 +127,6 @@ class Committer:
             self.outage.note(error)
         return more
 
-    # Commit -----------------------------------------------------------------------------------------------------------
-
     def commit(self, timeout: float = -1) -> bool:
         """
         Write one batch in one transaction, after waiting `timeout` seconds at most for a commit of another thread.
@@ -194,8 +192,6 @@ class Committer:
         self._pruned = self.now()
         self._prune_due = None if due is None else self._pruned + max(due, self.flush_interval)
         return due
-
-    # Flush and close --------------------------------------------------------------------------------------------------
 
     def flush(self, deadline: float) -> bool:
         """Commit all rows that are queued now; return whether that was done by the deadline."""

@@ -24,9 +24,7 @@ Holder: TypeAlias = tuple[str, bool]
 
 
 class Shares:
-    """
-    What each logger holds, as [rows, size], of the rows that came since this was made. Used under the queue's mutex.
-    """
+    """What each logger holds of the rows that came since this was made, as [rows, size]. Used under the mutex."""
 
     def __init__(self) -> None:
         self._held: dict[Holder, list[int]] = {}

@@ -205,8 +205,6 @@ class SQLiteHandler(logging.Handler):
         # The thread holds the listener, not the handler, so a handler that the program has dropped can go.
         weakref.finalize(self, process.retire, self.listener).atexit = False
 
-    # Logging ----------------------------------------------------------------------------------------------------------
-
     def handle(self, record: logging.LogRecord) -> bool:
         """Emit `record` if the filters let it pass. Takes no lock."""
         if self.filters:
@@ -295,12 +293,9 @@ class SQLiteHandler(logging.Handler):
 
     def _put_anyway(self, record: logging.LogRecord, row: PackedRow | None, error: BaseException) -> None:
         """
-        Queue a record after an exception, or count it.
+        Queue a record after an error of its own code or of a signal handler, or count it.
 
-        Args:
-            record: The record to be logged.
-            row: Its row, if there is one yet. It may be queued already.
-            error: What the record's own code raised, or a signal handler.
+        Its row, if there is one yet, may be queued already.
         """
         queue = self.queue
         try:
@@ -353,8 +348,6 @@ class SQLiteHandler(logging.Handler):
             self.listener.close()
         finally:
             super().close()
-
-    # Books ------------------------------------------------------------------------------------------------------------
 
     @property
     def dropped_total(self) -> int:

@@ -68,15 +68,8 @@ class RecordListener(QueueListener):
         self._tick_due: float | None = None
         self._idle_until: float | None = None
 
-    # The thread -------------------------------------------------------------------------------------------------------
-
     def start(self) -> None:
-        """
-        Start the thread, unless there is one, and open the queue.
-
-        Raises:
-            RuntimeError: The interpreter is shutting down, or there is no room for one more thread.
-        """
+        """Start the thread, unless there is one, and open the queue. Raises RuntimeError if no thread can start."""
         thread = None
         try:
             with self.queue.mutex:
@@ -126,13 +119,9 @@ class RecordListener(QueueListener):
 
     def stop(self, timeout: float | None = None) -> bool | None:  # type: ignore[override]
         """
-        End the thread once it has written the queued rows. Safe to call twice, and from any thread.
+        End the thread once it has written the queued rows, and wait for that: `close_timeout` seconds by default.
 
-        Args:
-            timeout: Seconds to wait for it; by default `close_timeout`.
-
-        Returns:
-            Whether it has ended; None if there was no thread, or the caller is that thread.
+        Return whether it has ended; None if there was no thread, or the caller is that thread.
         """
         with self.queue.mutex:
             self.queue.close()
@@ -154,9 +143,7 @@ class RecordListener(QueueListener):
         self.queue.wake()
 
     def dequeue(self, block: bool) -> Any:  # noqa: FBT001, ARG002 - as in QueueListener
-        """
-        Wait until a tick is due; return the sentinel when the thread should end.
-        """
+        """Wait until a tick is due; return the sentinel when the thread should end."""
         while True:
             with self.queue.mutex:
                 wakeup = self.queue.wakeup
@@ -191,8 +178,6 @@ class RecordListener(QueueListener):
         if self.committer.tick(now):
             self._tick_due = now
 
-    # Flush and close --------------------------------------------------------------------------------------------------
-
     @property
     def _patience(self) -> float:
         """Seconds that this thread waits for the listener's, which may need a lock that `dictConfig` holds."""
@@ -223,8 +208,6 @@ class RecordListener(QueueListener):
         committer.finish(deadline, prune=not ended)
         if patience == committer.close_timeout:
             committer.drop_report.wait(max(0, deadline - committer.now()))
-
-    # Fork -------------------------------------------------------------------------------------------------------------
 
     def before_fork(self, timeout: float) -> None:
         """Let a commit end and close the file, within `timeout` seconds."""

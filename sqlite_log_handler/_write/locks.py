@@ -132,9 +132,7 @@ class CommitLock:
 
     @property
     def cut_off(self) -> int | None:
-        """
-        In a child: the thread whose work under the lock the fork cut off. None if there was none, 0 if it is not known.
-        """
+        """In a child: the thread whose work the fork cut off, None if there was none, 0 if it is not known which."""
         if not self._lock.locked() or self._forking == threading.get_ident():
             return None
         return self._worker or _UNKNOWN

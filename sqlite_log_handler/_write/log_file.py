@@ -99,14 +99,12 @@ class LogFile:
         """
         Start anew in a forked child.
 
-        A connection that is still open is the parent's: this fork ran none of Python's hooks. No thread was in a
-        commit, so SQLite's own locks are free, and to close it only takes the parent's POSIX locks off SQLite's list.
-        The parent's real ones keep SQLite from writing the WAL back or deleting it.
+        A connection that is still open is the parent's: this fork ran none of Python's hooks. If no thread was in a
+        commit, SQLite's own locks are free, and to close it only takes the parent's POSIX locks off SQLite's list. The
+        parent's real ones keep SQLite from writing the WAL back or deleting it.
 
-        Args:
-            cut_off: The thread that was writing in the parent, if one was. SQLite's lists say that this process holds
-                what the parent holds, so the file is never opened here again. If it is this very thread, it is not to
-                go on with the parent's connection.
+        `cut_off` is the thread that was in a commit, if one was. Then SQLite's list says that this process holds the
+        parent's locks, so it never opens the file again. If it is this very thread, it must not go on with its commit.
         """
         self._lock.close()
         lost = cut_off is not None
@@ -124,25 +122,13 @@ class LogFile:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """
-        Hold the lock beside the file.
-
-        Raises:
-            LostFileError: This process may not write to the file.
-            TimeoutError: Another process, or another handler of this one, is writing.
-            OSError: The lock's file cannot be opened.
-        """
+        """Hold the lock beside the file. Raises as `WriteLock.hold`, and LostFileError if we may not open the file."""
         refuse_lost(self.path)
         with self._lock.hold(self._busy_timeout):
             yield
 
     def open_first(self) -> None:
-        """
-        Open the file for a new handler. Permanent errors raise; transient ones are left to the listener.
-
-        Raises:
-            LogFileError: The file is foreign, too new, or may not be written.
-        """
+        """Open the file for a new handler. Permanent errors raise LogFileError; the listener meets transient ones."""
         try:
             refuse_lost(self.path)
             # Before the lock, because a refused file must get no lock file beside it.
@@ -166,15 +152,11 @@ class LogFile:
 
     def open(self) -> sqlite3.Connection:
         """
-        Open the file, or create it. The caller holds the lock.
-
-        Returns:
-            The connection: a new one if the path leads to another file than at the last call.
+        Open the file, or create it, under the lock. Return a new connection if the path leads to another file now.
 
         Raises:
             LogFileError: The file is foreign, or too new.
-            LostFileError: This process may not write to the file.
-            OSError, sqlite3.Error: It cannot be opened now; a later call may succeed.
+            OSError, sqlite3.Error: We cannot open it now; a later call may succeed, unless it is a LostFileError.
         """
         if self.connection is not None:
             files, size = self._stat(self.path)
@@ -241,13 +223,9 @@ class LogFile:
 
     def _look(self) -> sqlite3.DatabaseError | None:
         """
-        Look at an existing file, read-only: opening it for writing may already change it.
+        Look at an existing file, read-only, because opening it for writing may change it.
 
-        Returns:
-            None if it can be opened; the error of a corrupt log of this package.
-
-        Raises:
-            LogFileError: It is foreign, or too new.
+        Return the error of a corrupt log of this package. Raise LogFileError if the file is foreign, or too new.
         """
         try:
             stat = os.stat(self.real)

@@ -44,9 +44,7 @@ class Operator:
 
 
 def takes_more(stream: TextIO, timeout: float = 0) -> bool:
-    """
-    Tell whether a write to `stream` returns at once, now or within `timeout` seconds, as far as the system can tell.
-    """
+    """Tell whether a write to `stream` would return now, or within `timeout` seconds, as far as the system knows."""
     try:
         poll = select.poll()
         poll.register(stream.fileno(), select.POLLOUT)

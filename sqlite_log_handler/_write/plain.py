@@ -135,14 +135,9 @@ json_text = encode_basestring
 
 def write_json(attributes: dict[str, Any], room: int) -> tuple[str, int]:
     """
-    Write attributes as a JSON object, as `json.dumps(ensure_ascii=False)` does where it can.
+    Write attributes as a JSON object into `room` bytes of UTF-8, as `json.dumps(ensure_ascii=False)` where it can.
 
-    Args:
-        attributes: By name; they may be anything.
-        room: Bytes of UTF-8 that it may take.
-
-    Returns:
-        The text, and MALFORMED if JSON could not hold a value, and TRUNCATED if there was no room for it.
+    Return the text and the marks: MALFORMED if JSON has no such value, TRUNCATED if there was no room for one.
     """
     names = list(islice(attributes, room // _SHORTEST + 1))
     parts, marks = _members(attributes, names, room, fairly=False)
@@ -199,9 +194,7 @@ class _Json:
         self._around: set[int] = set()  # the lists and dicts around the value, by their id
 
     def of(self, value: Any) -> str:  # noqa: PLR0911 - one line for each kind
-        """
-        Write a value, or a marker if its code raises.
-        """
+        """Write a value, or a marker if its code raises."""
         room = self.room
         try:
             if value is None or value is True or value is False:

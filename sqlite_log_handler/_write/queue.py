@@ -87,9 +87,7 @@ _size_of = itemgetter(SIZE)
 
 
 class Closed(Exception):  # noqa: N818 - a state, as queue.Full is
-    """
-    There is no listener: start one, and put the row again.
-    """
+    """There is no listener: start one, and put the row again."""
 
 
 class Commit(NamedTuple):
@@ -135,11 +133,9 @@ class RecordQueue(queue.Queue[Any]):
         self._open_capacity = capacity - int(capacity * reserve)
         self._open_size = self.capacity_size - int(self.capacity_size * reserve)
         # Up to here no bound is near: all rows are admitted alike.
-        self._calm_capacity, self._calm_size = self._open_capacity, self._open_size
+        self._calm_capacity = min(self._open_capacity, int(capacity * fair_share))
+        self._calm_size = min(self._open_size, int(self.capacity_size * fair_share))
         self._has_shares = fair_share < 1
-        if self._has_shares:
-            self._calm_capacity = min(self._calm_capacity, int(capacity * fair_share))
-            self._calm_size = min(self._calm_size, int(self.capacity_size * fair_share))
         self._reserve_levelno = reserve_levelno
         self._batch_size = min(batch_size, sys.maxsize)  # islice takes no more
         self._flush_levelno = flush_levelno
@@ -200,7 +196,7 @@ class RecordQueue(queue.Queue[Any]):
 
     def put_nowait(self, item: Any) -> None:
         """
-        Queue a row, or count it as dropped. Never blocks beyond MUTEX_TIMEOUT, never raises `queue.Full`.
+        Queue a row, or count it as dropped, within MUTEX_TIMEOUT. Never raises `queue.Full`.
 
         Raises:
             Closed: There is no listener; nothing is counted.
@@ -560,11 +556,8 @@ class RecordQueue(queue.Queue[Any]):
         """
         Take rows off the queue; the mutex is held.
 
-        Args:
-            count: How many, from the head, or behind the rows that a commit holds.
-            committed: Whether they are those of a commit that has ended.
-            dropped: Those that are not in the file.
-            cause: Why they are not.
+        They are `count` rows of a commit that has ended, or behind those that a commit holds. The `dropped` ones among
+        them are not in the file.
         """
         self._put_back()
         self._count_rows()
@@ -648,15 +641,11 @@ class RecordQueue(queue.Queue[Any]):
     # Not for this queue -----------------------------------------------------------------------------------------------
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002, FBT001, FBT002 - as in Queue
-        """
-        Do as `put_nowait`: a caller never waits for room.
-        """
+        """Do as `put_nowait`: a caller never waits for room."""
         self.put_nowait(item)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002 - as in Queue
-        """
-        Raise: a row leaves after its commit, by `end_commit`.
-        """
+        """Raise: a row leaves after its commit, by `end_commit`."""
         message = "rows are not taken from a RecordQueue one by one: use begin_commit() and end_commit()"
         raise NotImplementedError(message)
 

@@ -545,9 +545,7 @@ def _remember_call_site(record: logging.LogRecord, template: str) -> tuple[int, 
 
 
 class NewProcess(BaseException):  # not an Exception, which `make_row` would turn into a marker
-    """
-    This process was forked without Python's hooks, and has not begun anew.
-    """
+    """This process was forked without Python's hooks, and has not begun anew."""
 
 
 def is_new_process() -> bool:
