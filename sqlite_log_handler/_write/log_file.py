@@ -1,5 +1,5 @@
 """
-The file: how to open it, follow it, move it aside and close it, whatever happens to it meanwhile.
+The file: how to open it, follow it, move it aside and close it, through all that can happen to it meanwhile.
 
 Theory of operation
 ===================

@@ -214,7 +214,7 @@ class _Json:
             return self._text(_not_shown(value, error))
 
     def _text(self, text: str, hidden: int = 0) -> str:
-        """Write as much of a text as there is room for; it has `hidden` more characters, which nobody looked at."""
+        """Write as much of a text as there is room for; it has `hidden` more characters, which this did not look at."""
         kept = escape(text[: self.room])
         written = json_text(kept)
         size = utf8_length(written)

@@ -238,7 +238,7 @@ def test_two_forks_at_once_leave_no_lock(make_handler):
     When two threads fork at the same time, each lets go of what it holds itself, and of nothing else.
 
     "Held for the fork" was one flag for all threads: the second fork, which did not get the lock, cleared the flag of
-    the first, and the lock was never released. From then on nothing is written, and nobody says so.
+    the first, and the lock was never released. From then on nothing is written, and no line says so.
     """
     listener = make_handler().listener
     listener.before_fork(5.0)

@@ -1,5 +1,5 @@
 """
-Disks that do not answer, and nobody who waits for them.
+Disks that do not answer, and programs that do not wait for them.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def test_a_subinterpreter_without_threads(run, contents):
     """
     An isolated subinterpreter refuses daemon threads; the log is kept there too.
 
-    `Thread.start` raises RuntimeError in it, which is nobody's fault: the rows wait, and `flush` or `close` writes
+    `Thread.start` raises RuntimeError in it: the rows wait, and `flush` or `close` writes
     them.
     """
     try:
@@ -161,7 +161,7 @@ def test_one_handler_that_raises_at_exit_costs_no_other(run, contents, path):
     At exit every handler is written, though the drop warning of one meets a handler that raises.
 
     An atexit callback that goes through a list ends with the first exception. The handlers behind it, when dictConfig
-    has taken them off logging's list, have nobody else to write them.
+    has taken them off logging's list, are written by no other callback.
     """
     run(
         """

@@ -15,7 +15,7 @@ from sqlite_log_handler._write import queue as queue_module
 
 def test_an_exception_from_a_signal_handler_leaves_no_lock(run):
     """
-    Whatever a signal handler raises into a log call, the queue's mutex is free afterwards.
+    A signal handler that raises into a log call leaves the queue's mutex free.
 
     `if mutex.acquire(): ... try:` is interrupted between the call and the `try`: CPython looks for signals when a call
     returns. Ctrl-C or a time limit that raises (celery, pytest-timeout) then leaves the mutex to the main thread for
@@ -49,11 +49,11 @@ def test_an_exception_from_a_signal_handler_leaves_no_lock(run):
 
 def test_an_exception_from_a_signal_handler_leaves_no_commit_lock(run):
     """
-    Whatever a signal handler raises into a commit, the commit lock is free afterwards, and its thread may commit.
+    A signal handler that raises into a commit leaves the commit lock free, and its thread may commit.
 
-    Ctrl-C between `acquire()` and the `try` that releases left it to the main thread for ever: nothing was written any
-    more, and nobody said so. A context manager is no way out: what is raised into the frames of `contextlib` leaves the
-    lock taken as long as somebody keeps the exception, as the REPL does.
+    Ctrl-C between `acquire()` and the `try` that releases left it to the main thread for ever: no commit succeeded from
+    there on, and no line said so. A context manager does not help: an exception in the frames of `contextlib` leaves
+    the lock taken as long as it is kept, as by the REPL.
     """
     run(
         """
@@ -85,7 +85,7 @@ def test_an_exception_from_a_signal_handler_writes_nothing_twice(
     make_handler, logger, query, monkeypatch, unattended, when, before, error
 ):
     """
-    Whatever a signal handler raises into `flush`, each row is in the file once.
+    A signal handler that raises into `flush` leaves each row in the file once.
 
     Ctrl-C that came when COMMIT had just returned looked like a commit that had failed: the batch was written again.
     """
@@ -190,7 +190,7 @@ def test_give_up_leaves_a_batch_that_is_being_copied(make_handler, logger, unatt
     `close` that gives up while another thread copies a batch drops none of the rows that are then written.
 
     The batch is copied under the mutex, measured without it, and marked as held under it again. In between its rows
-    looked like rows that nobody holds: dropped and written, and others removed in their place.
+    looked like rows that no commit holds: dropped and written, and others removed in their place.
     """
     handler = make_handler()
     logger.addHandler(handler)

@@ -16,9 +16,9 @@ from listeners import ticks
 )
 def test_the_file_changes_under_us(make, clock, log, contents, path, tmp_path, fault):
     """
-    Whatever becomes of the file, from the next tick on rows go into one that is at the path, and is whole.
+    From the next tick after any change of the file, rows go into one that is at the path, and is whole.
 
-    SQLite goes on in a file without a name, and nobody finds what it writes: logrotate does just that.
+    SQLite goes on in a file without a name, where its rows are lost: logrotate does just that.
     """
     if fault == "replace":
         from sqlite_log_handler import SQLiteHandler  # noqa: PLC0415 - the other file, of another program run
@@ -103,7 +103,7 @@ def test_a_log_that_was_cut_short(make, clock, log, contents, path):
     """
     A log that has lost its end is moved aside, and a new one is begun, when the program runs and when it starts.
 
-    SQLite reads not even the header of a file that is shorter than that says, so nobody could tell whose it is.
+    SQLite reads not even the header of a file that is shorter than that says, so no process could tell whose it is.
     """
     handler = make()
     log(300)

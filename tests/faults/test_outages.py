@@ -28,7 +28,7 @@ CODES = {
 @pytest.mark.parametrize("code", [*CODES, "corrupt"])
 def test_the_nth_statement_fails(make, clock, log, contents, monkeypatch, path, code):
     """
-    Whichever statement fails, with whatever code, once: all rows are in the file in the end, in order, and once.
+    When any statement fails once, with any code, all rows are in the file in the end, in order, and once.
 
     The loop of SQLite's own tests: the first statement fails, then the second, and so on until a run has no failure.
     """
@@ -279,7 +279,7 @@ def test_a_program_starts_on_a_full_disk(run, contents, made):
         if {made}: SQLiteHandler(path).close()
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-        handler = SQLiteHandler(path, flush_interval=3600)  # nobody else is at it when it is flushed
+        handler = SQLiteHandler(path, flush_interval=3600)  # no other thread commits during the flush
         logger.addHandler(handler)
         logger.info("n 0")
         assert not handler.flush(0)
@@ -315,7 +315,7 @@ def test_a_disk_without_room(make, mounted, clock, log, contents, said):
 
 
 def test_a_file_that_cannot_be_made_is_said_at_once(make_handler, monkeypatch):
-    """What will never work is for the one who configures: an error with the path and what to do."""
+    """A path that will never work raises at once: the error has the path and says what to do."""
 
     def refuses(*_):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))

@@ -76,7 +76,7 @@ def test_an_idle_listener_lives_on(make_handler, logger, query, monkeypatch):
     Woken for nothing, the listener waits again.
 
     `QueueListener._monitor` ends its loop at `queue.Empty`: a `dequeue` with a timeout ends the thread at the first
-    idle tick, silently, and whatever is logged later is lost.
+    idle tick, silently, and every later record is lost.
     """
     handler = make_handler(flush_interval=0.001)
     logger.addHandler(handler)
@@ -107,7 +107,7 @@ def test_an_idle_listener_lives_on(make_handler, logger, query, monkeypatch):
 @pytest.mark.parametrize("error", [ValueError, sqlite3.OperationalError, MemoryError, SystemExit, KeyboardInterrupt])
 def test_nothing_ends_the_listener(make_handler, logger, query, monkeypatch, error):
     """
-    Whatever a commit raises, the same thread makes the next attempt.
+    The same thread makes the next attempt after each error of a commit.
 
     What comes out of `QueueListener.handle` ends the thread: every later record is lost, and only the first line on
     stderr, if there is one, says so.
@@ -174,7 +174,7 @@ def test_two_queues_in_opposite_orders(make_handler, tmp_path, monkeypatch, warn
     Two threads, each holding one handler's mutex and logging to the other's, both go on.
 
     A collection can log from anywhere, so no order of locks can be kept. RLocks are no help here; what is, is that
-    nobody who logs waits without a limit: the record is dropped, and counted as `contended`.
+    no caller waits without a limit: the record is dropped, and counted as `contended`.
     """
     monkeypatch.setattr(queue_module, "MUTEX_TIMEOUT", 0.01)
     handlers = [make_handler(tmp_path / f"{name}.db") for name in "ab"]
@@ -207,7 +207,7 @@ def test_the_listener_is_woken_without_a_lock_that_can_deadlock(make_handler, lo
     handler = make_handler()
 
     class Interrupted:
-        """A lock that somebody else releases between the look and the release."""
+        """A lock that another thread releases between the look and the release."""
 
         def __init__(self):
             self.lock = threading.Lock()
@@ -233,7 +233,7 @@ def test_dictconfig_closes_while_the_listener_logs(make_handler, logger, lock, l
     `close` under logging's own locks returns though the listener waits for them.
 
     The second dictConfig holds `logging._lock` and the handler's lock while it closes the old handlers. A listener
-    that warns of drops needs the first of them, and whoever joins it waits for ever.
+    that warns of drops needs the first of them, and a thread that joins it waits for ever.
     """
     monkeypatch.setattr(listener_module, "LOCKED_PATIENCE", 60)  # for a slow machine
     entered, taken, warned = threading.Event(), threading.Event(), []
@@ -248,7 +248,7 @@ def test_dictconfig_closes_while_the_listener_logs(make_handler, logger, lock, l
 
     logging.getLogger(OWN_LOGGER).addHandler(NeedsTheLock())
     logging.getLogger(OWN_LOGGER).propagate = False
-    # Who joins that thread waits for an hour.
+    # To join that thread would take an hour.
     handler = make_handler(capacity=1, reserve=0, fair_share=1, flush_interval=0.001, close_timeout=3600)
     logger.addHandler(handler)
     lock()
@@ -297,7 +297,7 @@ def test_a_closed_handler_that_stays_attached(make_handler, logger, query, monke
 
 def test_close_lets_no_sqlite_error_out(make_handler, monkeypatch):
     """
-    Handlers that are closed after ours are closed whatever SQLite says.
+    Handlers after ours are closed too when SQLite raises.
 
     `logging.shutdown` forgives OSError and ValueError. A `sqlite3.Error` ends its loop, and the handlers that come
     after are never flushed.
@@ -348,7 +348,7 @@ def test_a_log_call_inside_a_log_call(make_handler, logger, query):
 @pytest.mark.parametrize("quiet", ["no stderr", "no raiseExceptions", "recursion"])
 def test_trouble_is_quiet(make_handler, logger, query, monkeypatch, capsys, quiet):
     """
-    A formatter that fails costs its own record only, whatever the way to complain is.
+    A formatter that fails costs its own record only, in each way to complain.
 
     Without a console `sys.stderr` is None; `raiseExceptions` is there to be switched off; a RecursionError leaves no
     stack to complain with. `Handler.handleError` minds the first two.

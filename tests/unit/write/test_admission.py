@@ -204,7 +204,7 @@ def test_a_row_that_comes_when_the_last_ones_have_left_wakes_the_listener(gil):
     """
 
     class Interrupted(RecordQueue):
-        """A queue in which somebody logs before it is settled what is admitted."""
+        """A queue in which a record is logged before the queue decides what to admit."""
 
         def _review(self):
             if self.written and not self.queued:

@@ -199,7 +199,7 @@ def test_a_second_configuration_does_not_silence_the_warnings(make, warnings):
 
 
 def test_the_warnings_can_be_silenced_by_their_level(make, warnings):
-    """Who does not want them on the console raises the level of the logger; the database has them all the same."""
+    """To keep them off the console, a program raises the level of the logger; the database has them all the same."""
     listener = make(capacity=1)
     logging.getLogger(OWN_LOGGER).setLevel(logging.ERROR)
     put(listener, 2)

@@ -9,7 +9,7 @@ from listeners import INFO, put
 
 
 class FakeRetention:
-    """A retention that answers as it is told, and counts its turns."""
+    """A retention that gives the answers of the test, and counts its turns."""
 
     def __init__(self):
         self.due = None

@@ -60,7 +60,7 @@ def report(own, said):
 
 
 def drop(report, count):
-    """Have so many rows dropped, and the report made."""
+    """Drop `count` rows, and make the report."""
     for _ in range(count + (not report._queue.queued)):
         report._queue.put_nowait((20, 1.0, ("a", "file.py", 1, "func"), 1, 0))
     assert report.make(100.0)

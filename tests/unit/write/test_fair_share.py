@@ -116,7 +116,7 @@ def test_a_share_comes_back_when_rows_leave():
 
 
 def test_only_rows_that_came_under_pressure_count():
-    """What was queued before is nobody's, and leaves nobody's number."""
+    """Rows that were queued before the pressure count for no logger, and leave no number."""
     queue = make_queue(100, batch_size=10)
     for _ in range(50):
         log(queue, "early")
@@ -149,7 +149,7 @@ def test_what_close_gives_up_is_taken_back():
 
 
 def test_it_can_be_turned_off():
-    """With `fair_share=1` the queue is filled by whoever comes."""
+    """With `fair_share=1` one logger may fill the queue."""
     queue = make_queue(100, fair_share=1.0)
     for _ in range(200):
         log(queue, "flood")
@@ -300,7 +300,7 @@ class Model:
 @pytest.mark.parametrize("seed", range(40))
 def test_who_holds_less_than_its_share_loses_nothing(seed):
     """
-    Whatever is logged, committed, dropped and reopened, a record is refused only to a logger that holds its share.
+    In any order of logging, commits, drops and reopening, the queue refuses only a logger that holds its share.
     """
     model = Model(seed)
     for _ in range(600):

@@ -14,7 +14,7 @@ from sqlite_log_handler._write import committer as committer_module
 
 
 def test_stats_are_one_snapshot(make_handler, logger):
-    """Whoever asks while others log gets numbers that belong together."""
+    """A program that asks while its threads log gets numbers that belong together."""
     handler = make_handler(capacity=50, reserve=0)
     logger.addHandler(handler)
     stop = threading.Event()

@@ -24,7 +24,7 @@ from sqlite_log_handler._write import handler as handler_module
 
 
 def handler_list():
-    """Return what logging will flush and close at exit: the handlers, which stay as long as somebody has this list."""
+    """Return the handlers that logging will flush and close at exit; they stay while this list does."""
     references = list(logging._handlerList)  # type: ignore[attr-defined]
     return [handler for reference in references if (handler := reference()) is not None]
 
@@ -54,7 +54,7 @@ def test_files_that_are_no_log_are_left_alone(path, kind):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no mode bits for others")
 def test_the_file_is_its_owners(make_handler, logger, path):
-    """Logs hold secrets: file, -wal and -shm are created with mode 0600, whatever the umask."""
+    """Logs hold secrets: file, -wal and -shm are created with mode 0600, with any umask."""
     umask = os.umask(0)
     try:
         handler = make_handler()

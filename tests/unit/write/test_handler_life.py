@@ -23,7 +23,7 @@ from sqlite_log_handler._write.listener import RecordListener
 
 
 def test_emit_takes_no_lock_of_the_handler(make_handler, logger):
-    """`logging.shutdown` holds a handler's lock while it flushes and closes it; nobody who logs waits for that."""
+    """`logging.shutdown` holds a handler's lock while it flushes and closes it; no caller waits for that."""
     handler = make_handler()
     logger.addHandler(handler)
     handler.acquire()
@@ -112,7 +112,7 @@ def test_a_new_process_is_noticed(make_handler, logger, query, monkeypatch, unat
 
 
 def test_without_a_thread_records_wait(make_handler, logger, query, monkeypatch):
-    """When no thread can be started the record is queued, nobody sees an exception, and `flush` still writes it."""
+    """When no thread can be started the record is queued, no exception comes out, and `flush` still writes it."""
 
     def no_thread(self, thread):
         raise RuntimeError("can't start new thread")
@@ -261,7 +261,7 @@ def test_close_raises_nothing_of_other_handlers(make_handler, logger, logging_tr
 
 
 def test_shutdown_under_load(make_handler, logger, query):
-    """Whatever was logged before `logging.shutdown` was called is in the file when it returns."""
+    """All records logged before `logging.shutdown` are in the file when it returns."""
     handler = make_handler()
     logger.addHandler(handler)
     for number in range(5_000):

@@ -81,7 +81,7 @@ def test_overflow_is_counted_everywhere(make_handler, logger, lock, query, clock
 
 def test_the_gap_stands_where_it_is(make_handler, logger, lock, query, unattended):
     """
-    Whoever reads the log in order finds the warning between the last row before the drops and the first after them.
+    A reader of the log in order finds the warning between the last row before the drops and the first after them.
     """
     logging.getLogger(OWN_LOGGER).propagate = False
     handler = make_handler(capacity=3, reserve=0, fair_share=1)

@@ -152,7 +152,7 @@ def test_no_back_off_from_those_who_share_the_file(make, clock):
     """
     While another process writes, its turn is waited for: at every tick, and at once when there is a full batch.
 
-    With attempts further and further apart, the one who has waited longest was the least likely to get the lock.
+    With ever longer pauses, the process that had waited longest was the least likely to get the lock.
     """
     listener = make(batch_size=4)
     put(listener, 1)
@@ -178,7 +178,7 @@ def test_no_back_off_from_those_who_share_the_file(make, clock):
 
 
 def test_a_turn_is_waited_for_before_it_is_an_outage(make, clock, said):
-    """That others who share the file are writing is an outage after five seconds, and anything else after one."""
+    """Waiting for other processes becomes an outage after five seconds, and any other failure after one."""
     listener = make()
     put(listener, 1)
     listener.committer.writer.error = TimeoutError("process 1 is writing")
@@ -193,7 +193,7 @@ def test_a_turn_is_waited_for_before_it_is_an_outage(make, clock, said):
 
 
 def test_nothing_escapes_from_handle(make):
-    """Whatever a commit raises, the thread lives: `QueueListener` would end it, and every later record with it."""
+    """The thread survives each error of a commit: `QueueListener` would end it, and every later record with it."""
     listener = make()
     put(listener, 1)
     for error in (MemoryError(), RecursionError(), ValueError("x"), AssertionError()):
@@ -271,7 +271,7 @@ def test_an_outage_is_two_lines(make, clock, said, warnings):
 
 
 def test_a_moment_of_contention_is_no_outage(make, clock, said):
-    """Two processes on one file wait for each other now and then; nobody needs to hear of that."""
+    """Two processes on one file wait for each other now and then; the operator need not hear of that."""
     listener = make()
     put(listener, 1)
     listener.committer.writer.error = OSError("busy")

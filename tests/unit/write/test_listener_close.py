@@ -22,7 +22,7 @@ def test_flush_writes_what_is_queued(make):
 
 @pytest.mark.parametrize("timeout", [1e10, float("inf")])
 def test_flush_takes_any_timeout(make, timeout):
-    """Whoever wants to wait for ever may say so: no lock takes a timeout of more than some hundred years."""
+    """A program may wait for ever: no lock takes a timeout of more than some hundred years."""
     listener = make()
     put(listener, 3)
 
@@ -190,7 +190,7 @@ def test_flush_ends_although_there_are_always_new_gaps(make):
 
 
 def test_the_own_thread_closes_by_itself(make, clock):
-    """When it is the listener's own thread that closes, for a handler that nobody has any more, it waits for nobody."""
+    """The listener's own thread, which closes a handler that the program has dropped, waits for no other."""
     listener = make()
     put(listener, 1)
     listener._thread = threading.current_thread()
@@ -316,7 +316,7 @@ def test_a_first_close_waits_for_drops_without_rows(make, clock, warnings):
 
 
 def test_a_stuck_commit_that_fails_after_close_is_counted(make):
-    """When the commit fails in the end, its rows are dropped as `close_timeout`: nobody is left to try again."""
+    """When the commit fails in the end, its rows are dropped as `close_timeout`: no thread is left to try again."""
     listener = make(batch_size=2, close_timeout=0.0)
     listener.committer.writer.gate = threading.Event()
     listener.committer.writer.error = OSError("disk")

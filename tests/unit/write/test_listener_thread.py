@@ -30,7 +30,7 @@ def test_start_and_stop_are_idempotent(make):
 
 
 def test_a_start_that_fails_can_be_made_again(make, monkeypatch):
-    """When no thread can be started the queue is closed, so that whoever logs next tries again."""
+    """When no thread can be started the queue is closed, so that the next record tries again."""
     listener = make()
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", lambda _: 1 / 0)
@@ -47,7 +47,7 @@ def test_a_start_that_is_interrupted_can_be_made_again(make, monkeypatch):
     """
     What a signal handler raises into a start comes out, and the next start makes a thread.
 
-    "Somebody is starting one" was never taken back: whatever was logged from there on waited for nobody.
+    The note that a thread was being started stayed: later records waited for a thread that never came.
     """
     listener = make()
 
@@ -84,7 +84,7 @@ def test_nothing_is_said_under_the_commit_lock(make, monkeypatch):
 
 
 def test_two_threads_may_have_the_same_line_to_say(make):
-    """Whoever finds that another thread has just said the last line has no error of it."""
+    """A thread that finds that another one has just said the last line raises no error."""
 
     class Raced(deque[str]):
         def __bool__(self):
@@ -123,7 +123,7 @@ def test_nobody_waits_for_himself(make, clock, monkeypatch):
 
 
 def close_in_a_commit(listener, monkeypatch, count):
-    """Commit, and in the middle of it log so many records and close, as a signal handler may."""
+    """Commit, and in the middle of it log `count` records and close, as a signal handler may."""
     write = listener.committer.writer.write
 
     def interrupted(batch, outcome, **options):
@@ -163,7 +163,7 @@ def test_who_lets_go_late_closes_the_file(make):
     listener = make()
 
     class Late:
-        """A commit lock that is let go just when nobody waits any more."""
+        """A commit lock that is released just when no thread waits any more."""
 
         def __init__(self, lock):
             self.lock, self.waiting = lock, True
@@ -288,7 +288,7 @@ def test_a_thread_that_dies_is_replaced(make):
     The next record finds the queue closed, as before the first one, and starts another thread.
 
     A MemoryError between two hooks, or an exception that another thread sets, ended the thread. The log was dead from
-    there on, and nobody said so.
+    there on, and no line said so.
     """
     listener = make()
 
@@ -333,7 +333,7 @@ def test_close_under_logging_lock_leaves_the_rest_to_the_thread(make, said):
 
 
 def test_what_fails_after_close_under_logging_lock_is_counted(make):
-    """When that commit fails, nobody tries again: its rows are dropped as `close_timeout`."""
+    """When that commit fails, no thread tries again: its rows are dropped as `close_timeout`."""
     listener = make(batch_size=5, close_timeout=60)
     listener.committer.writer.gate = threading.Event()
     listener.committer.writer.error = OSError("disk")
@@ -444,7 +444,7 @@ def test_a_child_without_hooks_begins_anew(make, lost):
 
 
 def test_a_retired_listener_writes_and_goes(make):
-    """When nobody has the handler any more, its thread writes what there is, closes the file and ends."""
+    """When the program has dropped the handler, its thread writes the rest, closes the file and ends."""
     listener = make()
     listener.start()
     thread = listener._thread
@@ -457,7 +457,7 @@ def test_a_retired_listener_writes_and_goes(make):
 
 
 def test_a_forked_child_begins_anew(make):
-    """In the child there is no thread, no connection, nothing queued and nothing counted, whoever held which lock."""
+    """In the child there is no thread, no connection, nothing queued and nothing counted, and each lock is free."""
     listener = make(capacity=2)
     put(listener, 3)
     listener.committer.outage.last_error = "of the parent"

@@ -361,7 +361,7 @@ def rootpage(path: Path, name: str) -> int:
 
 def test_corrupt_file_is_moved_aside(writer: Writer, path: Path, said: Said) -> None:
     """
-    A log of ours that is corrupt beyond its first page is moved aside as it is, a new one is begun, and it is said.
+    A log that is corrupt beyond its first page is moved aside, a new one is begun, and the operator hears of it.
     """
     fill(path)
     corrupt = overwrite(path, range(2, path.stat().st_size // PAGE_BYTES + 1))
@@ -430,7 +430,7 @@ def test_corrupt_file_that_another_process_moved_aside(
     make_writer: Callable[[], Writer], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Whoever finds the corruption second does not move the new file aside that the first has begun.
+    The process that finds the corruption second does not move the new file aside that the first has begun.
 
     With the lock beside the file they take turns; it is where there is no such lock that they can meet.
     """

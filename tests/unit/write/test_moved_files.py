@@ -99,7 +99,7 @@ def test_schema_that_another_process_made_meanwhile(
 @POSIX
 def test_nothing_is_written_without_the_lock(make_writer: Callable[[], Writer], path: Path) -> None:
     """
-    While somebody else holds the lock beside the file, nobody commits or makes tables, and a new handler starts anyway.
+    While another process holds the lock beside the file, this one makes no commit and no table. A new handler starts.
 
     Two processes that commit and checkpoint at the same moment can corrupt the file with most versions of SQLite.
     """
@@ -153,7 +153,7 @@ def test_a_child_does_not_share_the_lock(writer: Writer, path: Path) -> None:
     """
     A child that was forked in the middle of a commit of its parent waits for the lock like everybody else.
 
-    The open file is inherited, and with it the lock: whoever has it open has the lock already.
+    The child inherits the open file, and with it the lock: each process that has it open has the lock already.
     """
     with writer.file._lock.hold(0):
         child = os.fork()
@@ -240,7 +240,7 @@ def test_a_foreign_database_in_wal_mode_is_left_as_it_is(writer: Writer, path: P
 
 def test_an_empty_database_in_wal_mode_becomes_a_log(make_writer: Callable[[], Writer], path: Path) -> None:
     """
-    A database without tables that somebody has put into WAL mode is taken, and the next process finds a log in it.
+    A database without tables that is in WAL mode becomes a log, and the next process finds one in it.
     """
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")

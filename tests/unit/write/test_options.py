@@ -18,7 +18,7 @@ from sqlite_log_handler import SQLiteHandler
 
 
 def handler_list():
-    """Return what logging will flush and close at exit: the handlers, which stay as long as somebody has this list."""
+    """Return the handlers that logging will flush and close at exit; they stay while this list does."""
     references = list(logging._handlerList)  # type: ignore[attr-defined]
     return [handler for reference in references if (handler := reference()) is not None]
 

@@ -424,7 +424,7 @@ def test_what_is_cut_stays_json() -> None:
 
 
 def test_short_attributes_stay_whole() -> None:
-    """The long ones share what the short ones leave, whatever their order."""
+    """The long ones share what the short ones leave, in any order."""
     row = row_of(make_record(a="x" * 5_000, b=[1] * 5_000, c="short", d={"e": 7}, f="y" * 200), max_bytes=MAX)
     attributes = attributes_of(row)
 

@@ -264,7 +264,7 @@ WAYS = [
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_books_agree_with_the_file(way, make_handler, logger, query, request):
-    """Each record of several threads is in the file once or counted as dropped, under whatever looks at the program."""
+    """Each record of several threads is in the file once or counted as dropped, under each of these tools."""
     request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
     sys.setswitchinterval(1e-5)
     handler = make_handler(capacity=5_000, batch_size=50, flush_interval=0.001)

@@ -79,7 +79,7 @@ def test_field_names() -> None:
     ],
 )
 def test_message(msg: Any, args: tuple[Any, ...], message: str) -> None:
-    """The message is what `getMessage` gives, whatever `msg` is."""
+    """The message is the result of `getMessage`, for any `msg`."""
     row = row_of(make_record(msg, *args))
 
     assert (message, 0) == (row[MESSAGE], row[MARKS])

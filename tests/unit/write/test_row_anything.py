@@ -1,5 +1,5 @@
 """
-Whatever a record holds becomes a row that SQLite takes.
+Any record becomes a row that SQLite takes.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ any_record = st.builds(
 
 @given(st.lists(any_record, min_size=1, max_size=5), st.sampled_from([1_024, 65_536]))
 def test_anything_becomes_a_row_and_reads_back(records: list[logging.LogRecord], max_bytes: int) -> None:
-    """Whatever a record holds, its row keeps the contract, SQLite takes it, and gives it back as it was."""
+    """The row of any record keeps the contract, SQLite takes it, and gives it back as it was."""
     rows = [row for record in records for row in rows_of(record, max_bytes=max_bytes)]
     for row in rows:
         check_contract(row)

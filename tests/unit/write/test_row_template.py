@@ -50,7 +50,7 @@ class Unhashable(str):  # noqa: SLOT000 - an odd one
     ],
 )
 def test_template(msg: Any, args: tuple[Any, ...], expected: str) -> None:
-    """The template is the text before its arguments, or structlog's event; whatever else was logged has none."""
+    """The template is the text before its arguments, or structlog's event; other messages have none."""
     row = row_of(make_record(msg, *args))
 
     assert expected == row[SOURCE][TEMPLATE]

@@ -98,7 +98,7 @@ def test_ids_of_a_failed_transaction_are_none(writer: Writer) -> None:
 def test_interrupted_commit(
     writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    """Whatever comes in between, nothing of the batch is written and no transaction stays open."""
+    """Whichever statement raises, nothing of the batch is written and no transaction stays open."""
     write(writer, "before")
     before = everything(path)
 
@@ -118,7 +118,7 @@ def test_interrupted_commit(
 
 def test_lock_is_taken_at_the_beginning(writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Nobody else can write from the first statement on: a lock that is taken later may be refused half-way.
+    No other process can write from the first statement on: a lock that is taken later may be refused half-way.
 
     That holds for the second transaction too, in which a batch with a bad row is written.
     """
@@ -171,7 +171,7 @@ def test_bad_row_costs_that_row_only(writer: Writer, bad: list[int]) -> None:
     ids=["integer", "surrogate", "null", "time", "object"],
 )
 def test_row_that_breaks_the_contract(writer: Writer, field: int, value: Any) -> None:
-    """A row that should not exist costs itself, should a defect of ours make one."""
+    """A row that should not exist costs itself, should a defect of the package make one."""
     broken: list[Any] = list(row())
     broken[field] = value
 
