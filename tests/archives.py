@@ -34,7 +34,7 @@ def contents_of(path: Path) -> Contents:
         metadata = parquet.read_metadata(path).metadata
         rows = parquet.read_table(path).to_pylist()
         return Contents(json.loads(metadata[HEAD_KEY]), json.loads(metadata[DROPS_KEY]), rows)
-    head, *lines = map(json.loads, gzip.decompress(path.read_bytes()).decode().splitlines())
+    head, *lines = map(json.loads, gzip.decompress(path.read_bytes()).splitlines())
     return Contents(
         head, [line["drop"] for line in lines if "drop" in line], [line for line in lines if "drop" not in line]
     )

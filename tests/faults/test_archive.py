@@ -154,7 +154,9 @@ FORKS = """
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_forks_beside_the_archive(start, path, folder):
     """A child that is forked while rows are archived logs and archives itself, and nothing is there twice."""
-    process = start(FORKS, options=())
+    process = start(
+        FORKS, options=("-W", "ignore::DeprecationWarning")
+    )  # of a fork beside threads, from Python 3.12 on
     _, said = process.communicate()
     assert (0, "") == (process.returncode, said)
 

@@ -4,6 +4,8 @@ Traps of the interpreter's beginning and end: what cannot start a thread, and wh
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 
@@ -130,6 +132,7 @@ def test_a_multiprocessing_child_runs_no_atexit(run, contents):
     assert {"child": [1]} == contents().numbers
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="from Python 3.13 on a child joins its threads first")
 def test_a_thread_that_outlives_the_work_of_a_multiprocessing_child(run, contents):
     """
     A thread of such a child keeps what it logs after `multiprocessing.util.Finalize` has had its turn.
