@@ -1,5 +1,5 @@
 """
-The reading half: what a log holds, as Python objects.
+`LogReader`: a log as Python objects.
 """
 
 import time
@@ -26,17 +26,17 @@ from sqlite_log_handler._read.totals import Totals
 
 By: TypeAlias = Literal["logger", "source", "template", "level", "exception", "thread", "process", "attribute"]
 
-# Seconds between two looks at a log that is followed. With the handler's tick of 0.1 s a row is seen 0.15 s after it
-# was logged; a look at a log to which nothing was added takes some ten microseconds.
+# Seconds between two looks at a log that is followed. With the handler's tick of 0.1 s, a row appears 0.15 s after it
+# was logged. A look that finds nothing new takes some ten microseconds.
 POLL_SECONDS = 0.05
 
-# Names of loggers that are looked at for the nearest ones.
+# Most names of loggers among which we look for the nearest ones.
 _MOST_NAMES = 10_000
 
 
 def read_file(path: str) -> "LogReader":
     """
-    Open a log's file, and no archive: for those who follow it, or want to know its state.
+    Open the file of a log, without an archive, to follow it or to read its state.
 
     Raises:
         LogFileError: See `LogReader`.
@@ -54,7 +54,7 @@ def has_archive(reader: "LogReader") -> bool:
 
 
 def followed(reader: "LogReader", filters: Filters) -> Filters:
-    """Return `filters` as they hold for whatever file comes in the place of the one that is read now."""
+    """Return `filters` so that they also hold for a file that takes the place of this one."""
     return settled(reader._names().all, filters)  # noqa: SLF001 - of this module
 
 
@@ -72,8 +72,8 @@ def columns_of(
 
 def nearest_loggers(reader: "LogReader", name: str) -> list[str] | None:
     """
-    Return the names that are nearest to `name`; None if there is a logger of this name or below it, or an archive,
-    which would have to be read through.
+    Return the names nearest to `name`; None if there is a logger of this name or below it, or an archive, all of which
+    we would have to read.
     """
     if has_archive(reader):
         return None
@@ -81,7 +81,7 @@ def nearest_loggers(reader: "LogReader", name: str) -> list[str] | None:
     ask = reader._names().all  # noqa: SLF001 - of this module
     if any(ask(f"SELECT 1 FROM {table} WHERE {sql} LIMIT 1", parameters) for table in ("sources", "drops")):  # noqa: S608 - no value in it
         return None
-    # difflib takes 2 ms to import, and nobody needs it whose names are right.
+    # `difflib` takes 2 ms to import, and right names do not need it.
     from difflib import get_close_matches  # noqa: PLC0415 - see above
 
     names = ask(f"SELECT DISTINCT {text('logger')} FROM sources LIMIT {_MOST_NAMES}")  # noqa: S608 - our own number
@@ -94,7 +94,7 @@ def windows(
     """
     Yield bounds of ids, both included: `before` rows before and `after` rows after each row that matches.
 
-    Windows that touch are one. Ids have no holes, so they are counted instead of looked up.
+    Windows that touch become one. Ids have no holes, so we count them instead of looking them up.
     """
     low = high = None
     for (id_,) in columns_of(reader, ["id"], newest=newest, reverse=reverse, **filters):
@@ -124,7 +124,7 @@ def around(reader: "LogReader", filters: Filters, place: int, before: int, after
 
 class LogReader:
     """
-    Read a log, while it is written or long after, without being able to change anything in it.
+    Read a log, while a program writes it or long after. A reader cannot change it.
 
     For example::
 
@@ -133,46 +133,46 @@ class LogReader:
                 print(row.time, row.level, row.logger, row.message)
 
     It is safe beside a program that logs: no query holds a snapshot for longer than it takes to read some hundred rows,
-    however long one takes over them. It is safe on files from elsewhere: nothing in a file is run, and a file that asks
-    for endless work is refused.
+    however long you take over them. It is safe on files from elsewhere: it runs nothing that stands in a file, and
+    refuses a file that would take endless work.
 
-    All methods that return rows or numbers take the same filters by name; all of those that are given must hold.
+    All methods that return rows or numbers take the same filters by name. A row must match all that you give.
 
-    - `since`, `until`: A `datetime` (without a zone: local time), a `date` (its midnight, local time), or a text as
-      `yesterday`, `-1h`, `10 min ago`, `2025-06-30 12:00`, `@1751284800`.
-    - `level`: The lowest level, by name or number, or a range as `INFO..WARNING`.
-    - `logger`, `exclude`: Names of loggers, one or several; those below them in the hierarchy are meant as well.
-    - `text`: Text in the message or in the traceback; `pattern`: a regular expression instead. Without a capital letter
-      both mean either case.
+    - `since`, `until`: A `datetime` (without a zone: local time), a `date` (its midnight, local time), or a text such
+      as `yesterday`, `-1h`, `10 min ago`, `2025-06-30 12:00`, `@1751284800`.
+    - `level`: The lowest level, by name or number, or a range such as `INFO..WARNING`.
+    - `logger`, `exclude`: Names of loggers, one or several, which include those below them in the hierarchy.
+    - `text`: Text in the message or in the traceback; `pattern`: a regular expression instead. Without a capital
+      letter, both ignore case.
     - `process`: A process id; `run`: one start of the program: the last (0), the one before (-1), or the first (1).
     - `thread`: A thread's name or identifier; `task`: the name of an asyncio task.
     - `exception`: The class of an exception, with its module or without.
-    - `attributes`: A dict of what was given as `extra`, compared as text, and numbers as numbers.
+    - `attributes`: A dict of names and values of `extra`. Numbers are compared as numbers, all else as text.
     - `where`: Conditions on attributes, one or several: `status>=500`, `status!=200`, `user.plan=pro`, `path~^/api`,
       `key` (is there), `!key`.
     - `pattern_of`: The id of a row, for all rows of its pattern; see `patterns`.
     - `after_id`, `up_to_id`: Bounds of `id`.
 
-    A reader may be handed from thread to thread, and is for one of them at a time.
+    You may hand a reader from thread to thread, but only one thread may use it at a time.
 
-    A folder with archived parts of a log is read like a log, and a list of the file and the folder as one log::
+    A reader takes a folder with archived parts of a log like a log, and a list of the file and the folder as one log::
 
         with LogReader(["app-log.db", "archive"]) as log:
             print(log.count(level="ERROR"))
 
     Args:
         path: The database, a `str` or a `PathLike`; a folder with parts of its archive; or several of these in a list.
-        timeout: Seconds to wait for somebody who keeps everybody out of the file; in WAL mode nobody does.
+        timeout: Seconds to wait while another process keeps the file locked, which does not happen in WAL mode.
 
     Raises:
-        MissingFileError: There is no such file.
-        EmptyFileError: Nothing was written to it yet.
-        ForeignFileError: It is no log of this package.
-        NewerSchemaError: It was made by a newer version of this package.
-        UnreadableFileError, BusyFileError, CorruptFileError: It cannot be read; the text says what to do.
-        LimitError: It asks for more work than any log does.
-        FilterError: A filter cannot be understood. It is a ValueError.
-        ValueError: The reader is used after `close()`.
+        MissingFileError: There is no file.
+        EmptyFileError: No handler has written to the file yet.
+        ForeignFileError: The file is not a log of this package.
+        NewerSchemaError: A newer version of this package made the file.
+        UnreadableFileError, BusyFileError, CorruptFileError: The reader cannot read it; the text says what to do.
+        LimitError: A question takes more work than on any log.
+        FilterError: A filter makes no sense. It is a ValueError.
+        ValueError: The reader was used after `close()`.
     """
 
     def __init__(self, path: Path | Iterable[Path], *, timeout: float = 5.0) -> None:
@@ -180,7 +180,7 @@ class LogReader:
         self._timeout = timeout
         self._is_closed = False
         self._archive: ArchivedLog | None = None
-        # Before it is opened: if it is replaced in between, rows come twice rather than never.
+        # Before we open it: if the file is replaced in between, rows come twice rather than never.
         self._file = None if place.file is None else identity_of(place.file)
         self._scan = None if place.file is None else Scan(place.file, timeout=timeout)
         try:
@@ -192,7 +192,7 @@ class LogReader:
         self.path = place.path
 
     def _question(self, filters: Filters | None = None) -> Scan:
-        """Return the scan of all that these filters may let pass, with a new budget for one question."""
+        """Return a scan of all rows that may match these filters, with a new budget for one question."""
         if self._archive is not None:
             return self._archive.question(filters or {})
         return self._one_file("")
@@ -202,7 +202,7 @@ class LogReader:
         return self._one_file("") if self._archive is None else self._archive.ledger()
 
     def _one_file(self, what: str) -> Scan:
-        """Return the scan of the file, with a new budget; refuse what an archive does not have."""
+        """Return the scan of the file, with a new budget; raise an error if `what` would come from an archive."""
         if self._scan is None or self._archive is not None:
             message = f"{self.path!r} is read with an archive, which has no {what}: name the log's file alone"
             raise FilterError(message)
@@ -215,9 +215,7 @@ class LogReader:
 
     @property
     def notice(self) -> str | None:
-        """
-        What has to be known about what is read, as rows that are left out because the -wal may not be read; or None.
-        """
+        """What the reader leaves out, such as rows in a -wal that it may not read; None if it leaves out nothing."""
         readers = (self._scan, self._archive)
         return "; ".join(reader.notice for reader in readers if reader is not None and reader.notice) or None
 
@@ -227,18 +225,14 @@ class LogReader:
         return int(self._one_file("schema").one("PRAGMA user_version"))
 
     def close(self) -> None:
-        """
-        Close the file. What is asked of the reader after that raises a ValueError; to close it again does nothing.
-        """
+        """Close the file. After that, all methods but `close` raise a ValueError."""
         self._is_closed = True
         for reader in (self._archive, self._scan):
             if reader is not None:
                 reader.close()
 
     def interrupt(self) -> None:
-        """
-        End the statement that another thread runs with this reader, which raises there. Nothing happens between two.
-        """
+        """End the statement that another thread runs with this reader; it raises an error there."""
         for reader in (self._archive, self._scan):
             if reader is not None:
                 reader.interrupt()
@@ -248,7 +242,7 @@ class LogReader:
         return statistics.level_names(self._names())
 
     def last_id(self) -> int:
-        """Return the id of the last row there is now, 0 when there is none."""
+        """Return the id of the last row, 0 in an empty log."""
         return self._question().last_id() if self._archive is None else self._archive.last_id()
 
     def __enter__(self) -> Self:
@@ -264,14 +258,14 @@ class LogReader:
 
     def rows(self, *, newest: int | None = None, reverse: bool = False, **filters: Unpack[Filters]) -> Iterator[Row]:
         """
-        Yield the rows that match, in the order in which they were committed, as far as there are any now.
+        Yield the rows that match now, in the order in which they were committed.
 
         Args:
-            newest: At most this number of rows, the newest ones; 0 or more.
+            newest: Only this many of the newest rows that match; 0 or more.
             reverse: The newest one first.
             filters: See the class.
         """
-        # What `Row._make` does, without a call of Python's for each row.
+        # As `Row._make` does, but without a call in Python for each row.
         return map(partial(tuple.__new__, Row), self._select(SELECT_ROW, newest, filters, reverse=reverse))
 
     def count(self, **filters: Unpack[Filters]) -> int:
@@ -284,7 +278,7 @@ class LogReader:
     def json_lines(
         self, *, newest: int | None = None, reverse: bool = False, **filters: Unpack[Filters]
     ) -> Iterator[str]:
-        """Yield each row as `Row.to_json` has it, as a line of JSON, but made by SQLite and several times as fast."""
+        """Yield each row as a line of JSON, as `Row.to_json` does. SQLite makes it, several times as fast."""
         return (str(line) for _, line in self._select(SELECT_JSON, newest, filters, reverse=reverse))
 
     def _select(self, query: str, newest: int | None, filters: Filters, *, reverse: bool) -> Iterator[tuple[Any, ...]]:
@@ -303,17 +297,17 @@ class LogReader:
         """
         Yield the rows that match as they are committed, without end.
 
-        It begins behind the last row there is now, or behind `after_id`. It goes on by id, so what retention deletes
-        meanwhile does not matter; and when the file is replaced by a new one, or removed and made anew, it reads the
-        old one to its end and goes on with the first row of the new one.
+        It begins after the last row, or after `after_id`. It goes on by id, so retention does not disturb it. If
+        another file takes the place of this one, it reads the old file to its end, and then the new one from its first
+        row.
 
         Args:
-            wait: Called with the seconds until the next look; a true result ends the iteration, as that of
-                `threading.Event().wait` does.
-            poll: Those seconds.
+            wait: Called with the seconds until the next look. If it returns a true value, as `threading.Event().wait`
+                may, the iteration ends.
+            poll: The seconds between two looks.
             filters: See the class.
         """
-        # Now, and not when the first row comes: what is refused, what time it is, and what a level is called here.
+        # Not in the generator, so that errors come at once, and times and names of levels have their meaning of now.
         return self._follow(settled(self._one_file("new rows").all, filters), wait, poll)
 
     def _follow(self, filters: Filters, wait: Callable[[float], object], poll: float) -> Iterator[Row]:
@@ -334,9 +328,9 @@ class LogReader:
         poll: float = POLL_SECONDS,
     ) -> Iterator[tuple[int, int]]:
         """
-        Yield the bounds `after_id`, `up_to_id` of what was added to the log, as it is, without end; see `follow`.
+        Yield the bounds `(after_id, up_to_id)` of each addition to the log, without end; see `follow`.
 
-        While one pair is in the hand of the caller, the reader reads the file that the pair is of.
+        Until the caller asks for the next pair, the reader reads the file to which the pair belongs.
         """
         scan = self._one_file("new rows")
         if after_id is None:
@@ -345,7 +339,7 @@ class LogReader:
         version: object = None
         while True:
             if self._file is not None and self._file != identity_of(self.path):
-                # Moved or removed under us: the last of it, which is still open, and then what comes in its place.
+                # Moved or removed under us. We still have it open, so we read its end first.
                 last_id = scan.last_id()
                 if last_id > after_id:
                     yield after_id, last_id
@@ -363,17 +357,17 @@ class LogReader:
                 return
 
     def _reopened(self, was: Scan) -> Scan:
-        """Open what stands at the path now, if that is a log already; the same file anew, if one is read."""
+        """Open the file at the path now, if it is a log already; or open the same file again."""
         was.one("SELECT 1")  # not when `wait` has closed the reader
         file = identity_of(self.path)
         if self._file is not None and self._file != file:
-            return was  # replaced just now: the next look begins it from its start
+            return was  # it was replaced just now, and the next look begins with the new one
         try:
             scan = Scan(self.path, timeout=self._timeout)
         except (MissingFileError, EmptyFileError):
             return was
         if self._file is not None and scan.notice is not None:
-            # Its -wal may not be read: a program writes to it, and may be writing that back into the file just now.
+            # We may not read its -wal, which a program may be writing back into the file at this moment.
             scan.close()
             return was
         was.close()
@@ -382,58 +376,56 @@ class LogReader:
 
     def top(self, by: By = "logger", *, key: str | None = None, **filters: Unpack[Filters]) -> list[Talker]:
         """
-        Say who logs most: the loudest first.
+        Return who logs most, the loudest first.
 
-        By logger and by level, and without filters other than `level`, `logger`, `exclude` and full hours, this is read
-        from the view `volume`, which also counts what was pruned since. Anything else is counted row by row.
+        By logger and by level, with no filters but `level`, `logger`, `exclude` and full hours, the numbers come from
+        the view `volume`, which still counts pruned rows. For all else, the reader counts row by row.
 
         Args:
             by: `logger`, `source` (a call site), `template`, `level`, `exception`, `thread`, `process` or `attribute`.
-            key: The name of the attribute, as `status` or `user.plan`, by whose values to group.
+            key: The name of the attribute by whose values to group, such as `status` or `user.plan`.
             filters: See the class.
         """
         return top.top(self._question(filters), by, filters, key=key)
 
     def patterns(self, *, new_since: Moment | None = None, **filters: Unpack[Filters]) -> list[Pattern]:
         """
-        Count the rows that match by pattern: those of one template, or of one call site where there is no template.
+        Count the rows that match by pattern: by template, or by call site if there is no template.
 
         Args:
-            new_since: Only patterns that no row before has: a time as for `since`, or an integer, which is a run as for
-                `run`.
+            new_since: Only patterns that no earlier row has: since a time as for `since`, or since a run as for `run`,
+                an integer.
             filters: See the class.
         """
-        # What is new is told by all rows before.
+        # All earlier rows decide which pattern is new.
         return patterns.patterns(self._question(filters if new_since is None else {}), new_since, filters)
 
     def brief(self, since: Moment | None = None) -> Brief:
         """
-        Read the facts that you need first: what failed, what is new, which logger is loud, what is missing.
+        Read the facts that you need first: errors, new patterns, loud loggers, gaps, and the state of the file.
 
         Args:
-            since: A time as for `since`, or a run as an integer, as for `run`; by default the last run, or all of a log
-                that has one run only.
+            since: A time as for `since`, or a run as for `run`, an integer. By default the last run, or the whole log
+                if it has one run only.
         """
         newest: Filters = {"after_id": max(self.last_id() - brief.MOST_ROWS, 0)}
         return brief.brief(self._question(newest), since, time.time_ns() // 1000)
 
     def gaps(self, **filters: Unpack[Filters]) -> list[Gap]:
         """
-        Return the gaps: the lines of the ledger of drops, and what was pruned before it was forwarded.
+        Return the gaps: the lines of the ledger of drops, and the rows that were pruned before they were forwarded.
 
-        Filters that a dropped record has nothing for, as `text`, let every gap pass: it may have matched.
+        Filters that do not apply to dropped records, such as `text`, let every gap pass.
         """
         return statistics.gaps(self._names(), filters)
 
     def stats(self) -> LogStats:
-        """Count what there is in the log."""
+        """Count the rows, drops and bytes of the log."""
         found = statistics.stats(self._question(), time.time_ns() // 1000)
         return found if self._archive is None else self._archive.sized(found)
 
     def totals(self) -> Totals:
-        """
-        Return what was written and dropped since the file was made, in numbers that never fall, and its state now.
-        """
+        """Return how much was written and dropped since the file was made, in numbers that never fall; its state."""
         return totals.totals(self._one_file("totals"), time.time_ns() // 1000)
 
     def histogram(
@@ -443,16 +435,16 @@ class LogReader:
         Count records over time, by level.
 
         Args:
-            bucket: How long a bucket is: seconds, or a text as `10 min`. By default a round length.
-            most: How many buckets there are by default, at most; 2 or more.
+            bucket: The length of a bucket: seconds, or a text such as `10 min`. By default a round length.
+            most: Most buckets if you give no length; 2 or more.
             filters: See the class.
         """
         return statistics.histogram(self._question(filters), bucket, filters, most)
 
     def books(self) -> Books:
-        """Count rows and drops in all the places that have to agree."""
+        """Count rows and drops in all places that have to agree."""
         return statistics.books(self._one_file("books"))
 
     def check(self) -> list[str]:
-        """Have SQLite check the file, and return what is wrong with it."""
+        """Let SQLite check the file, and return the faults that it finds."""
         return self._one_file("check").check()
