@@ -4,26 +4,25 @@
 
 import argparse
 import contextlib
+import gzip
 import importlib
+import io
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
-from typing import IO, Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any, Final, cast
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.formats import json_safe
 from sqlite_log_handler._cli.terminal import batches, is_terminal
+from sqlite_log_handler._logfile import parquet
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._read.filters import FilterError
 from sqlite_log_handler._read.rows import Row
 
 FORMATS: Final = ("jsonl", "csv", "parquet")
-
-# Rows that are in memory at a time. Those of Parquet are a row group, which has a head of its own.
-_ROW_GROUP: Final = 5_000
-_ROW_GROUP_TEXT: Final = 4 * 1024 * 1024
 
 # A cell of CSV with one of these, or with a comma, stands in quotes.
 _QUOTE: Final = '"'
@@ -36,10 +35,12 @@ _STANDARD: Final = (None, "-")
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser, archives=True)
     parser.add_argument(
-        "--format", choices=FORMATS, default="jsonl", metavar="FORMAT", help=f"{', '.join(FORMATS)} (default: jsonl)"
+        "--format", choices=FORMATS, metavar="FORMAT", help=f"{', '.join(FORMATS)} (default: by the output, or jsonl)"
     )
     parser.add_argument(
-        "--output", metavar="PATH", help="the file to make, which must not exist yet (default: -, standard output)"
+        "--output",
+        metavar="PATH",
+        help="the file to make, which must not exist yet; .gz and .zst are compressed (default: -, standard output)",
     )
     arguments.add_utc(parser)
     arguments.add_filters(parser)
@@ -54,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
         FileExistsError, FileNotFoundError: The file to make exists, or its folder does not.
     """
     filters = arguments.filters_of(options)
+    options.format = options.format or _format_of(options.output)
     if options.format == "parquet":
         _pyarrow()
         if options.output in _STANDARD and is_terminal():
@@ -75,6 +77,12 @@ def run(options: argparse.Namespace) -> int:
     return arguments.status_of(count)
 
 
+def _format_of(path: str | None) -> str:
+    """Tell by the name of a file what is to be in it."""
+    name = (path or "").lower().removesuffix(".gz").removesuffix(".zst")
+    return next((form for form in FORMATS if name.endswith(f".{form}")), "jsonl")
+
+
 @contextlib.contextmanager
 def _output(path: str | None, *, binary: bool) -> Iterator[IO[Any]]:
     """Open the output. A file that exists is left alone."""
@@ -87,12 +95,25 @@ def _output(path: str | None, *, binary: bool) -> Iterator[IO[Any]]:
         message = f"{path!r} exists: name a file that does not exist yet"
         raise FileExistsError(message)
     arguments.require_folder(path)
-    if binary:
-        with open(path, "xb") as file:
-            yield file
-    else:
-        with open(path, "x", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            yield file
+    with _opener_of(path, binary=binary)(path, "xb") as raw:
+        if binary:
+            yield raw
+        else:
+            with io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="") as file:
+                yield file
+
+
+def _opener_of(path: str, *, binary: bool) -> Callable[[str, Any], Any]:
+    """Return what opens a file that is compressed, or is not, as its name says. Parquet compresses by itself."""
+    if path.lower().endswith(".gz") and not binary:
+        return gzip.open
+    if path.lower().endswith(".zst") and not binary:
+        try:
+            return cast("Callable[[str, Any], Any]", importlib.import_module("compression.zstd").open)
+        except ImportError as error:
+            message = f"{path!r}: only Python 3.14 and later have zstd: name a file that ends in .gz"
+            raise FilterError(message) from error
+    return open
 
 
 def _length(row: Row) -> int:
@@ -143,18 +164,15 @@ def write_csv(rows: Iterable[Row], file: IO[str], *, safe: bool = False) -> int:
 
 def write_parquet(rows: Iterable[Row], file: IO[bytes]) -> int:
     """Write Parquet, with `time` as a timestamp, and return how many rows."""
-    pa, pq = _pyarrow()
-    integers = {"id", "created_us", "levelno", "lineno", "process", "thread"}
-    types = {name: pa.int64() if name in integers else pa.string() for name in Row._fields}
-    types["time"] = pa.timestamp("us", tz="UTC")
-    schema = pa.schema(list(types.items()))
+    pa, _ = _pyarrow()
+    schema = parquet.schema_of(Row._fields)
     time, created = Row._fields.index("time"), Row._fields.index("created_us")
     count = 0
-    with pq.ParquetWriter(file, schema) as writer:
-        for batch in batches(rows, _length, _ROW_GROUP, _ROW_GROUP_TEXT):
+    with parquet.writer(file, schema) as writer:
+        for batch in batches(rows, _length, parquet.GROUP_ROWS, parquet.GROUP_BYTES):
             columns = list(zip(*batch, strict=True))
             columns[time] = columns[created]
-            arrays = [pa.array(column, kind) for column, kind in zip(columns, types.values(), strict=True)]
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
             count += len(batch)
     return count
@@ -162,7 +180,7 @@ def write_parquet(rows: Iterable[Row], file: IO[bytes]) -> int:
 
 def _pyarrow() -> tuple[Any, Any]:
     try:
-        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+        return parquet.import_pyarrow()
     except ImportError as error:
         message = "--format parquet needs pyarrow: pip install 'sqlite-log-handler[parquet]'"
         raise FilterError(message) from error
@@ -173,9 +191,9 @@ COMMAND: Final = Command(
     description="Write the columns of the view `logs`, a row for each record that matches. Memory does not grow "
     "with the log. Parquet needs pyarrow: pip install 'sqlite-log-handler[parquet]'.",
     examples=[
-        ("sqlite-log export app-log.db | gzip > app-log.jsonl.gz", "all of it, as JSON lines"),
-        ("sqlite-log export app-log.db --format csv -S yesterday --output y.csv", "since yesterday"),
-        ("sqlite-log export app-log.db --format parquet --output app-log.parquet", "for pandas, Polars, DuckDB"),
+        ("sqlite-log export app-log.db --output app-log.jsonl.gz", "all of it, as JSON lines"),
+        ("sqlite-log export app-log.db -S yesterday --output y.csv", "since yesterday"),
+        ("sqlite-log export app-log.db --output app-log.parquet", "for pandas, Polars, DuckDB"),
     ],
     add_arguments=_add_arguments,
     run=run,

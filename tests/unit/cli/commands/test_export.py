@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gzip
 import importlib
 import io
 import json
@@ -47,6 +48,47 @@ def test_export_writes_parquet(run, tmp_path):
     rows = parquet.read_table(tmp_path / "x.parquet").to_pylist()
     assert [json.loads(line)["message"] for line in run("export")[1]] == [row["message"] for row in rows]
     assert BEGIN == rows[0]["time"]
+
+
+@pytest.mark.parametrize("name", ["x.jsonl.gz", "x.GZ", "x.csv.gz", "x.csv", "x.log"])
+def test_the_name_of_the_output_says_what_is_in_it(run, tmp_path, name):
+    """A file whose name ends in .csv, .parquet, .gz or .zst is that; other names are JSON lines."""
+    assert 0 == run("export", "--output", str(tmp_path / name))[0]
+    data = (tmp_path / name).read_bytes()
+    text = (gzip.decompress(data) if name.lower().endswith(".gz") else data).decode()
+
+    assert (
+        text.splitlines()[: 2 if "csv" in name else 99]
+        == (run("export", "--format", "csv" if "csv" in name else "jsonl")[1][: 2 if "csv" in name else 99])
+    )
+    assert (1, []) == run("export", "--output", str(tmp_path / f"n{name}"), "-l", "nobody", stderr=NOBODY)
+    assert [name] == [file.name for file in tmp_path.iterdir()]
+
+
+def test_zstd_where_python_has_it(run, tmp_path):
+    """Python 3.14 compresses a file that ends in .zst; an earlier one says so, and makes none."""
+    path = tmp_path / "x.jsonl.zst"
+    if sys.version_info >= (3, 14):
+        zstd = importlib.import_module("compression.zstd")
+        assert 0 == run("export", "--output", str(path))[0]
+        assert run("export")[1] == zstd.decompress(path.read_bytes()).decode().splitlines()
+    else:
+        said = re.compile("only Python 3.14 and later have zstd")
+        assert (2, []) == run("export", "--output", str(path), stderr=said)
+        assert [] == list(tmp_path.iterdir())
+
+
+def test_parquet_is_small_and_can_be_skipped(run, tmp_path):
+    """Parquet is compressed by zstd, and each row group says which times and levels it has."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra `parquet` is not installed")
+    path = tmp_path / "x.parquet"
+
+    assert 0 == run("export", "--output", str(path))[0]
+    group = parquet.ParquetFile(path).metadata.row_group(0)
+    columns = {group.column(place).path_in_schema: group.column(place) for place in range(group.num_columns)}
+    assert {"ZSTD"} == {column.compression for column in columns.values()}
+    assert (10, 40) == (columns["levelno"].statistics.min, columns["levelno"].statistics.max)
+    assert columns["created_us"].statistics.has_min_max
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
