@@ -30,6 +30,7 @@ BENCHMARKS = {
     "growth": "growth",
     "stall": "stall",
     "retention": "retention",
+    "archive": "archive",
     "faults": "faults",
     "reading": "reading",
     "forward": "forward",
