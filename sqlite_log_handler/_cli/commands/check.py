@@ -58,10 +58,10 @@ def run(options: argparse.Namespace) -> int:
 def _is_archive(options: argparse.Namespace) -> bool:
     """Tell whether only an archive is to be checked. Of a folder with a log in it, that is to be checked too."""
     path = arguments.file_of(options)
-    if not os.path.isdir(path):
+    stems = {part.stem for part in part_names(path)} if os.path.isdir(path) else None
+    if not stems:
         return False
     options.archive = options.archive or path
-    stems = {part.stem for part in part_names(path)}
     logs = [name for name in os.listdir(path) if stem_of(name) in stems and PartName.parse(name) is None]
     if len(logs) > 1:
         message = f"{path!r} has several logs: name one of them, and the folder with --archive"
