@@ -117,8 +117,9 @@ class DropReport:
                     self._reporting = False
                     return
             try:
-                while not all(takes_more(stream, _STREAM_WAIT) for stream in self._streams()):
-                    pass
+                with suppress(BaseException):  # of a stream that the program made
+                    while not all(takes_more(stream, _STREAM_WAIT) for stream in self._streams()):
+                        pass
                 with self._queue.mutex:
                     gap, self._waiting = self._waiting, None
                     self._sending = gap
@@ -138,7 +139,7 @@ class DropReport:
     def _streams(self) -> Iterator[Any]:
         for handler in self._handlers():
             if isinstance(handler, logging.StreamHandler) and handler.level <= logging.WARNING:
-                yield getattr(handler, "stream", None)
+                yield handler.stream
 
     def let_exit(self) -> None:
         """Give a new lock to each handler whose lock the reporter holds: `logging.shutdown` would wait for it."""

@@ -151,7 +151,10 @@ FORKS = """
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.skipif(
+    not hasattr(os, "fork") or "free-threading" in sys.version,
+    reason="no fork; or no GIL, when a fork may leave locks of the interpreter to threads that the child does not have",
+)
 def test_forks_beside_the_archive(start, path, folder):
     """A child that is forked while rows are archived logs and archives itself, and nothing is there twice."""
     process = start(

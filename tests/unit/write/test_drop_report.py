@@ -273,8 +273,65 @@ def test_a_handler_that_blocks_at_exit_gets_a_new_lock(report, own):
     gate.gate.release()
     report.wait(60)
 
-    report.let_exit()
+    with lock:  # which is the program's business when the reporter sends nothing
+        thread = threading.Thread(target=report.let_exit)
+        thread.start()
+        thread.join()
     assert gate.lock is lock
+
+
+class Odd(logging.StreamHandler):  # type: ignore[type-arg]
+    """A handler whose stream cannot be asked for."""
+
+    @property
+    def stream(self):
+        raise SystemExit
+
+    @stream.setter
+    def stream(self, stream):
+        pass
+
+    def emit(self, record):
+        pass
+
+
+def test_a_handler_without_a_stream_to_look_at(report, own):
+    """
+    A stream that raises when it is looked at is not waited for, and no other handler has to.
+
+    The reporter looked at it again and again, at full speed, and no warning was ever sent.
+    """
+    gate = Gate()
+    gate.gate.release()
+    own.addHandler(Odd())
+    own.addHandler(gate)
+    drop(report, 1)
+    report.wait(60)
+
+    assert [1] == [record.dropped for record in gate.records]
+
+
+def test_a_stream_that_gets_no_warning_is_not_waited_for(report, own):
+    """A console for errors only may be blocked: the warning is not for it."""
+    reading, writing = os.pipe()
+    try:
+        os.set_blocking(writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writing, b"x" * 4096)
+        errors = logging.StreamHandler(open(writing, "w", closefd=False))  # noqa: SIM115 - it writes nothing
+        errors.setLevel(logging.ERROR)
+        gate = Gate()
+        gate.gate.release()
+        own.addHandler(errors)
+        own.addHandler(gate)
+        drop(report, 1)
+        report.wait(60)
+
+        assert [1] == [record.dropped for record in gate.records]
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def test_logging_lock_is_not_needed(report, own):
