@@ -43,7 +43,7 @@ FOOT = r"""
 The log that commands read when none is named.
 .TP
 .BR NO_COLOR ", " FORCE_COLOR
-No colours, or colours although the output is no terminal.
+No colours, or colours although the output is not a terminal.
 .SH EXIT STATUS
 .TP
 .B 0

@@ -87,7 +87,7 @@ class PartName(NamedTuple):
     @classmethod
     def parse(cls, name: str) -> "PartName | None":
         """
-        Read the name of a file; None for what is no part.
+        Read the name of a file; None if it is not that of a part.
 
         >>> PartName.parse("app-log.2026-11-28.2.jsonl.gz")
         PartName(stem='app-log', day='2026-11-28', number=2, kind='jsonl.gz')
@@ -141,7 +141,7 @@ class Head(NamedTuple):
         Read the first line of a part.
 
         Raises:
-            ValueError: It is none, or one of a version that we do not know.
+            ValueError: It is not the head of a part, or of a version that we do not know.
         """
         try:
             found = json.loads(line)
@@ -185,7 +185,7 @@ def read_head(path: str) -> Head:
     Read the head of a part.
 
     Raises:
-        ValueError: It is no part, or was cut.
+        ValueError: The file is not a part, or was cut.
         ImportError: It is of Parquet, for which the extra `parquet` is needed.
         OSError: It cannot be read.
     """

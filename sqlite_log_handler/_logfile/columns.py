@@ -47,7 +47,7 @@ _KINDS: Final[dict[str, Callable[[str], str]]] = {
     "thread": "CAST({} AS INTEGER)".format,
     "id": str,
 }
-# As in the view, but in four fifths of the time for what is a time of this calendar and not before 1970.
+# As in the view, but in four fifths of the time for times from 1970 on within the calendar.
 _TIME: Final = """
 CASE WHEN created_us BETWEEN 1000000 AND 253402300799999999 THEN date(created_us / 1000000, 'unixepoch') || 'T'
     || time(created_us / 1000000, 'unixepoch') || '.' || substr(CAST(created_us AS INTEGER) || 'Z', -7)
@@ -55,7 +55,7 @@ ELSE {} END
 """.format(_text_or_none(LOG_COLUMNS["time"]))
 COLUMNS: Final = {name: _KINDS[name](expression) for name, expression in LOG_COLUMNS.items()} | {"time": _TIME}
 
-# `attributes` is JSON already; what is none is a text. Numbers and escapes in it stay as they were written.
+# `attributes` is JSON already, and a text if it is not JSON. Its numbers and escapes stay unchanged.
 JSON_COLUMNS: Final = COLUMNS | {
     "attributes": "CASE WHEN attributes IS NULL THEN NULL WHEN json_valid(attributes) THEN json(attributes) "
     "ELSE CAST(attributes AS TEXT) END"

@@ -56,7 +56,7 @@ LOG_TABLES = """records
     LEFT JOIN levels ON levels.levelno = records.levelno"""
 
 # The rows that are not folded into `volume_folded` yet, added up; see `_write.volume`. LIMIT -1 keeps the innermost
-# query apart, so that what is sorted for its GROUP BY are numbers, and not the messages.
+# query apart, so that its GROUP BY sorts numbers and not messages.
 UNFOLDED = f"""
 SELECT hour * 3600 AS hour, ifnull(logger, '') AS logger, levelno, sum(records) AS records, sum(bytes) AS bytes
 FROM (

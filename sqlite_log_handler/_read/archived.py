@@ -59,7 +59,7 @@ SELECT {whole("after_id")}, {whole("since_us")}, {whole("until_us")}, {text("cau
     {text("program")}
 FROM drops LEFT JOIN processes ON processes.id = process_id ORDER BY drops.id
 """  # noqa: S608 - same
-# What was deleted and is not in the archive.
+# Rows that were deleted and are not in the archive.
 _PRUNES: Final = f"""
 SELECT {whole("first_id")}, {whole("last_id")}, {whole("since_us")}, {whole("until_us")}, {text("cause")},
     count - archived, min(unsent, count - archived)
@@ -69,7 +69,7 @@ _CURSORS: Final = f"SELECT {text('name')}, {whole('after_id')}, {whole('updated_
 
 # Filters that only a database with all rows can resolve.
 _OF_ALL: Final = {"run", "pattern_of"}
-# Up to so many ids are taken for rows around one, as context asks for them again and again: more are read at once.
+# We take a question for at most this many ids for one of context, which asks for the next ids soon: we read more.
 _FEW: Final = 1_000
 _NEAR: Final = 20_000
 # Ids that a statement on the file looks at.
@@ -83,7 +83,7 @@ Path: TypeAlias = str | os.PathLike[str]
 
 
 class Places(NamedTuple):
-    """What a reader is to read: a log's file, folders with parts of archives, and parts by their path."""
+    """The places of one log: its file, folders with parts of its archive, and the paths of single parts."""
 
     path: str
     file: str | None
@@ -273,7 +273,7 @@ class ArchivedLog:
         return ("", None) if newest is None else (newest.head.log_id, None)
 
     def last_id(self) -> int:
-        """Return the id of the last row there is now, 0 when there is none."""
+        """Return the id of the last row, 0 in an empty log."""
         return self._look().last_id
 
     def sized(self, stats: LogStats) -> LogStats:

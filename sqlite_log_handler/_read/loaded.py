@@ -1,8 +1,8 @@
 """
-Rows of an archive in a database of their own, with the schema of a log, so that the same SQL answers.
+A temporary database for rows of an archive, with the schema of a log, so that the same SQL answers.
 
-SQLite makes the database in its temporary folder (https://sqlite.org/tempfiles.html), under no name that anybody else
-could open, and the system removes it, however the process ends. A few pages of it are in memory.
+SQLite makes it in its temporary folder (https://sqlite.org/tempfiles.html), without a name by which others could open
+it, and the system removes it, however the process ends. It keeps a few pages in memory.
 """
 
 import sqlite3
@@ -40,7 +40,7 @@ _DROP: Final = """
 INSERT INTO drops (after_id, since_us, until_us, cause, logger, levelno, count, process_id)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
-# What a log has counted besides its rows; the view `volume` adds up those.
+# The counts of a log besides its rows, which the view `volume` adds up.
 _COUNT: Final = f"""
 INSERT INTO volume_folded (hour, logger, levelno, dropped)
 SELECT since_us / 3600000000 * 3600, logger, levelno, {total("count")} FROM drops GROUP BY 1, 2, 3;
@@ -49,7 +49,7 @@ INSERT INTO drop_totals SELECT cause, levelno, {total("count")} FROM drops GROUP
 
 # Call sites whose ids are in memory.
 _MOST_SOURCES: Final = 50_000
-# Bytes of one value, while rows are put in. What is longer than the reader allows is refused where it is read.
+# Most bytes of a value while we insert rows. Reading refuses values that are longer than the reader allows.
 _LONGEST: Final = 16 * 1024 * 1024
 # Bytes that the budget of a question counts for a row.
 _ROW: Final = 500
@@ -124,14 +124,14 @@ class Loaded:
 
     def add(self, path: str, rows: Sequence[Values]) -> None:
         """
-        Add rows; those that are here already are left out.
+        Add the rows that are not here yet.
 
         Args:
-            path: Where they come from, for errors.
+            path: Their file, for errors.
             rows: Their values in the order of `parts.FIELDS`.
 
         Raises:
-            CorruptFileError: A value is none that a log may have.
+            CorruptFileError: A log cannot have one of the values.
         """
         with self._writing() as connection:
             try:

@@ -378,7 +378,7 @@ def _parquet_drops(path: str) -> Iterator[object]:
     try:
         yield from json.loads(_metadata(path, DROPS_KEY)) or ()
     except (ValueError, RecursionError, TypeError) as error:
-        message = f"{path!r}: it was cut or damaged: its gaps are none"
+        message = f"{path!r}: it was cut or damaged: we cannot read its gaps"
         raise CorruptFileError(message) from error
 
 

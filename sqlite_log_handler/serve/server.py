@@ -44,7 +44,7 @@ def run(
         base_path: See `create_app`.
         allowed_hosts: Names beside those of loopback.
         with_token: Ask for a token.
-        token_file: Where it stands; it is made if there is none. None makes a new one.
+        token_file: The file with the token, which is made if it does not exist. Without one, each run makes a token.
         say: Called with each line for the person at the terminal.
         opened: Called with the address once the server listens.
 

@@ -172,7 +172,7 @@ def look_at_parts(path: str, folder: str) -> Iterator[Finding]:
 
 
 def _fault_of(path: str, log_id: str, ids: tuple[int, int], noted: tuple[int, int]) -> str | None:
-    """Say what is wrong with a part, None if nothing is."""
+    """Return the fault of a part, None if it has none."""
     try:
         with open(path, "rb") as file:
             size = crc32 = 0
