@@ -8,11 +8,14 @@ import contextlib
 import gzip
 import importlib
 import json
+import os
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from sqlite_log_handler._logfile.archive import DROPS_KEY, HEAD_KEY, PART_COLUMNS
 from sqlite_log_handler._logfile.columns import FROM
+from sqlite_log_handler._logfile.connect import connect_read_only, connect_read_write
+from sqlite_log_handler._write.retention.archive import Archive, rows_to_archive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,6 +95,21 @@ def _write_parquet(path: Path, head: object, drops: object, rows: Sequence[dict[
     metadata = {HEAD_KEY: json.dumps(head).encode(), DROPS_KEY: json.dumps(drops).encode()}
     table = pa.Table.from_pylist([*rows], schema=pa.schema([*types.items()], metadata=metadata))
     pq.write_table(table, path, compression="zstd", row_group_size=5)
+
+
+def archive_for_real(file: Path, folder: Path, up_to_id: int, *, kind: str, delete: bool) -> None:
+    """Archive rows as retention does, and delete them, unless the process is killed before that."""
+    store = Archive(str(folder), os.path.realpath(file), kind=kind)
+    with (
+        contextlib.closing(connect_read_only(str(file))) as reading,
+        contextlib.closing(connect_read_write(str(file), timeout=5)) as writing,
+        contextlib.closing(store),
+        store.hold(),
+    ):
+        while (ids := rows_to_archive(reading)) and ids[0] <= up_to_id:
+            assert [] == store.note(writing, store.write(reading, ids[0], min(ids[1], up_to_id)))
+        if delete:
+            prune(writing, up_to_id)
 
 
 def archive(file: Path, folder: Path, up_to_id: int, *, kind: str = "jsonl.gz", delete: bool = True) -> None:

@@ -18,7 +18,8 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from json.scanner import make_scanner
 from operator import itemgetter
 from types import NoneType
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -84,7 +85,8 @@ _TIME: Final = re.compile(r'"created_us":\s*(-?\d{1,19})[,}]')
 _LEVEL: Final = re.compile(r'"levelno":\s*(-?\d{1,19})[,}]')
 # Before the attributes, whose text is kept as it was written. Nothing else in a row is an object.
 _ATTRIBUTES: Final = re.compile(r'[{,]\s*"attributes":\s*')
-_read_json: Final = json.JSONDecoder().raw_decode
+# What `json.loads` calls; its own steps would take a fifth of the time.
+_scan: Final[Callable[[str, int], tuple[Any, int]]] = make_scanner(json.JSONDecoder())  # type: ignore[arg-type]  # typeshed asks for the scanner itself
 
 
 def meet(one: Span, other: Span) -> bool:
@@ -302,7 +304,7 @@ def _line_rows(part: Part, bounds: Bounds) -> Iterator[list[Values]]:
                 line = lines[place].decode()
                 if not asks_more or _admits(bounds, line):
                     rows.append(_row_of(line, begin + place))
-            except (ValueError, RecursionError, TypeError, KeyError) as error:
+            except (ValueError, RecursionError, TypeError, KeyError, StopIteration) as error:
                 number = begin + place - head.first_id + head.drops + 2
                 raise _corrupt(part.path, number, f"not a row ({error})") from error
         if rows:
@@ -327,10 +329,12 @@ def _admits(bounds: Bounds, line: str) -> bool:
 
 
 def _row_of(line: str, id_: int) -> Values:
-    found = json.loads(line)
+    found, end = _scan(line, 0)
+    if line[end:].strip():
+        raise ValueError(line[end:])
     begin = None if isinstance(found["attributes"], str | None) else _ATTRIBUTES.search(line)
     if begin is not None:
-        found["attributes"] = line[begin.end() : _read_json(line, begin.end())[1]]
+        found["attributes"] = line[begin.end() : _scan(line, begin.end())[1]]
     return _checked(_VALUES(found), id_)
 
 

@@ -1,14 +1,16 @@
 """
-How long it takes to read a log of a million rows, and what it costs to follow one.
+How long it takes to read a log of a million rows, or a day in a year of its archive, and what it costs to follow one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -17,9 +19,12 @@ from datetime import timedelta
 from typing import Any, get_type_hints
 
 from sqlite_log_handler import LogReader, Row, SQLiteHandler
+from sqlite_log_handler._logfile.archive import JSON_LINES, PARQUET
+from sqlite_log_handler._logfile.connect import connect_read_only, connect_read_write
 from sqlite_log_handler._logfile.times import from_microseconds
 from sqlite_log_handler._read.reader import windows
 from sqlite_log_handler._write.queue import Commit
+from sqlite_log_handler._write.retention.archive import Archive, rows_to_archive
 from sqlite_log_handler._write.row import make_row
 from sqlite_log_handler._write.writer import Writer
 from tests.benchmarks.core import ROOT, Options, Report, alternate, count_rows, folder, middle
@@ -27,6 +32,7 @@ from tests.benchmarks.load import logger_with, realistic
 
 _BATCH = 10_000
 _SPAN = 2 * 86_400  # seconds from the first row to the last
+_DAYS = 365
 
 # Commands whose memory is measured, from a process's start to its end.
 _COMMANDS: dict[str, list[str]] = {
@@ -55,21 +61,22 @@ def run(report: Report, options: Options) -> None:
         report.say(f"{count:,} rows: {os.path.getsize(file) / 1e6:,.0f} MB in {time.perf_counter() - begin:.0f} s")
         _queries(report, options, file, count)
         _commands(report, options, file, count)
+        _archive(report, options, path)
         _against_sql(report, options, os.path.join(path, "smaller.db"))
         _follow(report, options, os.path.join(path, "followed.db"))
 
 
-def _fill(file: str, count: int) -> None:
+def _fill(file: str, count: int, span: float = _SPAN) -> None:
     """Write realistic rows of two days, with attributes in every tenth and tracebacks in one of a hundred."""
     writer = Writer(file)
     rows: list[Any] = []
-    first, begin = 0, time.time() - _SPAN
+    first, begin = 0, time.time() - span
     try:
         {}["price"]  # type: ignore[index]
     except KeyError:
         error = sys.exc_info()
     for number, record in enumerate(realistic(count)):
-        record.created = begin + _SPAN * number / count
+        record.created = begin + span * number / count
         record.thread, record.threadName = 140_000_000_000_000 + number % 8, f"worker_{number % 8}"
         if number % 10 == 0:
             vars(record).update(request_id=f"r-{number % 977}", seconds=number % 1000 / 7)
@@ -146,27 +153,34 @@ with open("/proc/self/status") as file:
 """
 
 
+def _measured(words: list[str]) -> tuple[float, int, int]:
+    """Run a command, and return its seconds, the lines that it printed, and its memory in bytes."""
+    begin = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, "-c", _MEASURED, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        lines = sum(block.count(b"\n") for block in iter(lambda: process.stdout.read(1 << 20), b""))  # type: ignore[union-attr]
+        said = process.stderr.read().decode()
+    if not said.isdigit():
+        raise ValueError(said)
+    return time.perf_counter() - begin, lines, int(said) * 1024
+
+
 def _commands(report: Report, options: Options, file: str, count: int) -> None:
     """Run commands as they are run, with their output into a pipe that somebody reads."""
     memory: dict[str, int] = {}
 
     def command(name: str) -> float:
-        words = [*_COMMANDS[name], file]
-        begin = time.perf_counter()
-        with subprocess.Popen(
-            [sys.executable, "-c", _MEASURED, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as process:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            lines = sum(block.count(b"\n") for block in iter(lambda: process.stdout.read(1 << 20), b""))  # type: ignore[union-attr]
-            said = process.stderr.read().decode()
-        if not said.isdigit():
-            report.say(f"{name}: {said}")
+        try:
+            seconds, lines, memory[name] = _measured([*_COMMANDS[name], file])
+        except ValueError as error:
+            report.say(f"{name}: {error}")
             return float("nan")
-        memory[name] = int(said) * 1024
         if name == "show -o json, all":
             report.verify(name, count + 2, lines)
-        return time.perf_counter() - begin
+        return seconds
 
     samples = alternate({name: lambda name=name: command(name) for name in _COMMANDS}, options.times(3, 1))  # type: ignore[misc]
     rows = [[name, middle(times), min(times), memory.get(name, 0) / 1e6] for name, times in samples.items()]
@@ -176,6 +190,59 @@ def _commands(report: Report, options: Options, file: str, count: int) -> None:
     report.bound("show -o json of everything", ">=", 150_000, middle(rates), rates[-1], unit=" rows/s")
     for name, used in memory.items():
         report.bound(f"memory of {name}", "<=", 60, used / 1e6, used / 1e6, unit=" MB")
+
+
+def _archive(report: Report, options: Options, path: str) -> None:
+    """Ask about one day of a year that is archived, a part for each day, in a process of its own."""
+    count = options.pick(1_000_000, 20_000)
+    whole = os.path.join(path, "year.db")
+    _fill(whole, count, _DAYS * 86_400)
+    begin = int(time.time()) - _DAYS // 2 * 86_400
+    day = ["-S", f"@{begin}", "-U", f"@{begin + 86_400}"]
+    with LogReader(whole) as reader:
+        expected = reader.count(since=day[1], until=day[3])
+    places = {kind: os.path.join(path, f"archive-{kind}") for kind in (JSON_LINES, PARQUET)}
+    for kind, place in places.items():
+        file = os.path.join(path, f"{kind}.db")
+        shutil.copy(whole, file)
+        os.mkdir(place)
+        _archive_all(file, place, kind)
+        size = sum(entry.stat().st_size for entry in os.scandir(place))
+        report.say(
+            f"{kind}: {len(os.listdir(place)) - 1} parts, 1/{os.path.getsize(whole) / size:.1f} of the file's bytes"
+        )
+    cases = {
+        f"{name}, {kind}": [*words, *day, place]
+        for kind, place in places.items()
+        for name, words in {"show": ["show", "-o", "jsonl"], "top --by source": ["top", "--by", "source"]}.items()
+    }
+    memory: dict[str, int] = {}
+
+    def asked(name: str) -> float:
+        seconds, lines, memory[name] = _measured(cases[name])
+        if name.startswith("show"):
+            report.verify(name, expected, lines)
+        return seconds
+
+    samples = alternate({name: lambda name=name: asked(name) for name in cases}, options.times(7, 1))  # type: ignore[misc]
+    rows = [[name, middle(times), min(times), memory[name] / 1e6] for name, times in samples.items()]
+    columns = ["", "seconds, median", "best", "memory, MB"]
+    report.table(f"a day of {_DAYS} archived days of {count:,} rows, with the start of Python", columns, rows)
+    for name, times in samples.items():
+        report.bound(f"a day of an archived year: {name}", "<=", 1, middle(times), min(times), unit=" s")
+        report.bound(f"memory of that: {name}", "<=", 100, memory[name] / 1e6, memory[name] / 1e6, unit=" MB")
+
+
+def _archive_all(file: str, folder: str, kind: str) -> None:
+    archive = Archive(folder, file, kind=kind)
+    with (
+        contextlib.closing(connect_read_only(file)) as reading,
+        contextlib.closing(connect_read_write(file, timeout=5)) as writing,
+        contextlib.closing(archive),
+        archive.hold(),
+    ):
+        while ids := rows_to_archive(reading):
+            archive.note(writing, archive.write(reading, *ids))
 
 
 def _csv_cell(name: str) -> str:
