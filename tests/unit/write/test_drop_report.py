@@ -140,7 +140,35 @@ def test_at_exit_the_operator_is_told_instead(report, own, said, monkeypatch):
     assert [3] == [record.dropped for record in gate.records]
 
 
-@pytest.mark.parametrize("how", ["level", "handler"])
+def test_the_last_resort(report, own, monkeypatch):
+    """Without any handler the warning goes to `logging.lastResort`, as every warning does."""
+    last = Gate()
+    last.gate.release()
+    monkeypatch.setattr(logging, "lastResort", last)
+    monkeypatch.setattr(own, "handlers", [])  # without those of pytest
+    drop(report, 1)
+    report.wait(60)
+
+    assert [1] == [record.dropped for record in last.records]
+
+
+@pytest.mark.parametrize("how", ["level", "disable"])
+def test_a_silenced_warning_reaches_nobody(report, own, how):
+    """The level of the logger counts, and `logging.disable`: `Logger.handle`, which sends it, asks neither."""
+    gate = Gate()
+    gate.gate.release()
+    own.addHandler(gate)
+    if how == "level":
+        own.setLevel(logging.ERROR)
+    else:
+        logging.disable(logging.WARNING)
+    drop(report, 1)
+    report.wait(60)
+
+    assert [] == gate.records
+
+
+@pytest.mark.parametrize("how", ["level", "handler", "disable", "nobody"])
 def test_warnings_that_nobody_wants_are_no_lines(report, own, said, monkeypatch, how):
     """A program that silences the warnings, by their level or by a NullHandler, gets no line instead."""
 
@@ -149,8 +177,13 @@ def test_warnings_that_nobody_wants_are_no_lines(report, own, said, monkeypatch,
 
     if how == "level":
         own.setLevel(logging.ERROR)
+    elif how == "disable":
+        logging.disable(logging.WARNING)
     else:
-        monkeypatch.setattr(own, "handlers", [logging.NullHandler()])  # without those of pytest
+        monkeypatch.setattr(
+            own, "handlers", [logging.NullHandler()] if how == "handler" else []
+        )  # and none of pytest's
+        monkeypatch.setattr(logging, "lastResort", None)
     monkeypatch.setattr(threading.Thread, "start", refused)
     drop(report, 2)
     report.wait(60)
