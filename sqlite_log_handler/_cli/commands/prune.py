@@ -24,22 +24,22 @@ from sqlite_log_handler._write.retention.archiver import Archived, folder_of
 from sqlite_log_handler._write.retention.limits import VACUUM_PAGES, Cut, Limits, State, seconds, size
 from sqlite_log_handler._write.retention.pruner import INCREMENTAL, Pruner, look, plan
 
-# Seconds to wait for a process that writes, and for a reader that is in the way.
+# Seconds to wait for a process that writes, and for a reader that holds a snapshot.
 _LOCK_TIMEOUT = 10.0
 _READER_TIMEOUT = 10.0
 
-# Seconds that SQLite waits for its own locks: meanwhile we hold the lock beside the file, for which writers wait.
+# Seconds that SQLite waits for its own locks, while writers wait for our lock beside the file.
 _BUSY_TIMEOUT = 0.1
 
-# Between two pieces a writer may have its turn: as long as a piece took, but no longer.
+# Between two pieces, a writer gets its turn: for as long as a piece took, but at most for this time.
 _LONGEST_PAUSE = 0.05
 
-# A row that is too long to be shown can still be deleted.
+# We delete rows of any length, also those that are too long to show.
 _ANY_LENGTH = 2**31 - 1
 
 _MAY_NOT_WRITE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
 
-# Work that takes less shows no bar.
+# Shorter work shows no bar.
 _BAR_AFTER = 0.5
 _BAR_WIDTH = 40
 
@@ -102,7 +102,7 @@ def run(
     if options.archive is not None:
         archive = Archive(folder_of("--archive", options.archive), real, limits=kept, say=say, now=now)
     with _named_errors(path):
-        # Read-only: opening a file for writing may already change it, and it may be anybody's.
+        # Read-only: opening a file for writing may change it, and it may be a file of another program.
         reading, budget, notice, _ = open_log(path)
         with contextlib.closing(reading), budget:
             reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _ANY_LENGTH)
@@ -120,19 +120,19 @@ def run(
 
 @contextlib.contextmanager
 def _named_errors(path: str) -> Iterator[None]:
-    """Name the file, and what to do, in whatever SQLite raises inside the `with` block."""
+    """Add the path and advice to each error of SQLite inside the `with` block."""
     with named_errors(path):
         try:
             yield
         except sqlite3.OperationalError as error:
-            # `named_errors` explains these to readers.
+            # The advice of `named_errors` is for readers.
             if primary_code(error) in _MAY_NOT_WRITE:
                 raise _may_not_write(path) from error
             raise
 
 
 def _require_writable(path: str) -> None:
-    """Raise an error when the log may not be written to."""
+    """Raise an error if we may not write to the log."""
     if not (os.access(path, os.W_OK) and os.access(os.path.dirname(os.path.realpath(path)), os.W_OK)):
         raise _may_not_write(path)
 
@@ -158,7 +158,7 @@ def _say_plan(connection: sqlite3.Connection, state: State, cut: Cut | None, *, 
 
 
 class _Work:
-    """Prune one file, piece by piece. The lock is held for each piece, and let go in between."""
+    """Prunes one file piece by piece, and releases the lock between two pieces."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class _Work:
         causes = ", ".join(f"{cause} {rows:,}" for cause, rows in deleted.items())
         write_line(f"deleted {sum(deleted.values()):,} rows ({causes})" if deleted else "nothing to delete")
         taken = [format_size(state.file + state.wal) for state in (before, after)]
-        write_line(f"{after.rows:,} rows are left; file and WAL took {taken[0]}, and take {taken[1]}")
+        write_line(f"{after.rows:,} rows are left; file and WAL took {taken[0]}, and now take {taken[1]}")
         if not done:
             say(f"not done to the end: {self._pruner.wal.pinned}; end that reader, and run it again")
         return 0 if done else 1
@@ -211,7 +211,7 @@ class _Work:
                 connection.close()
 
     def _fill(self, archive: Archive, connection: sqlite3.Connection, before: State, cut: Cut | None) -> None:
-        """Archive what is to be deleted, and say so; remove what the archive is too large for."""
+        """Archive the rows before they are deleted, and delete from the archive what exceeds its limits."""
         last_id = 0 if cut is None else cut.last_id
         goal = last_id - (before.first_id or 0) + 1
         rows = taken = parts = 0
@@ -237,7 +237,7 @@ class _Work:
         write_line(f"archived {rows:,} rows in {parts:,} files, {format_size(taken)}" if rows else "nothing to archive")
 
     def _prune(self, connection: sqlite3.Connection, before: State, cut: Cut | None) -> bool:
-        """Delete what the limits ask for. Returns whether all of it was."""
+        """Delete the rows beyond the limits. Returns whether all of them are deleted."""
         goal = 0 if cut is None else cut.last_id - (before.first_id or 0) + 1
         pinned_until: float | None = None
         while self._pruner.limits:
@@ -259,7 +259,7 @@ class _Work:
 
     def _vacuum(self, connection: sqlite3.Connection) -> bool:
         """Give back all free pages. Returns whether that was possible."""
-        # Pages given back stand in the WAL until SQLite writes it back: with a reader in the way, it would only grow.
+        # The change goes through the WAL. While a reader keeps SQLite from writing that back, it would only grow.
         if not self._write_back(connection):
             return False
         if connection.execute("PRAGMA auto_vacuum").fetchone() != (INCREMENTAL,):
@@ -284,9 +284,7 @@ class _Work:
         return True
 
     def _write_back(self, connection: sqlite3.Connection) -> bool:
-        """
-        Write the WAL back. Returns whether that was possible: a reader in the way is waited for, but not for ever.
-        """
+        """Write the WAL back, and wait some time for a reader that prevents it. Returns whether that worked."""
         give_up = self._clock() + _READER_TIMEOUT
         while True:
             with self._lock.hold(_LOCK_TIMEOUT):
@@ -298,7 +296,7 @@ class _Work:
 
 
 class _Bar:
-    """Show on a terminal how far long work has come; nothing elsewhere, and nothing for short work."""
+    """Shows the progress of long work, on a terminal only."""
 
     def __init__(self, file: TextIO | None, clock: Callable[[], float]) -> None:
         self._file = file if file is not None and file.isatty() else None
