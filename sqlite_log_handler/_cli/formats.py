@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._cli.terminal import Paint
-from sqlite_log_handler._logfile.printable import is_printable, printable
+from sqlite_log_handler._logfile.printable import Escapes, is_printable, printable
 from sqlite_log_handler._logfile.times import from_microseconds
 from sqlite_log_handler._logfile.units import format_duration, loudest
 from sqlite_log_handler._read.rows import Row, extra_of
@@ -274,11 +274,12 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+_JSON_ESCAPES: Final = Escapes(lambda character: json.dumps(character)[1:-1])
+
+
 def json_safe(line: str) -> str:
     r"""Escape as \u and four digits what a terminal would obey; in JSON the value stays the same."""
-    if is_printable(line):
-        return line
-    return "".join(character if is_printable(character) else json.dumps(character)[1:-1] for character in line)
+    return line if is_printable(line) else line.translate(_JSON_ESCAPES)
 
 
 def json_document(value: object) -> Iterator[str]:

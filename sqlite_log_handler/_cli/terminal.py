@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, TypeAlias, TypeVar
+from typing import IO, Final, TypeAlias, TypeVar
 
 from sqlite_log_handler._logfile.printable import printable, without_joiners
 
@@ -41,9 +41,18 @@ def write_lines(lines: Iterable[str]) -> None:
     """
     try:
         for some in batches(lines, len):
-            sys.stdout.write("\n".join(some) + "\n")
+            write_batch(some, sys.stdout)
     finally:
         sys.stdout.flush()
+
+
+def write_batch(lines: list[str], file: IO[str]) -> None:
+    """Write lines, and empty the list. A line may be long, and what is written at once is copied more than once."""
+    text = "\n".join(lines)
+    lines.clear()
+    for at in range(0, len(text), _TEXT_AT_ONCE):
+        file.write(text[at : at + _TEXT_AT_ONCE])
+    file.write("\n")
 
 
 def batches(
@@ -64,6 +73,7 @@ def batches(
         for item in items:
             some.append(item)
             left -= length(item)
+            del item  # or it would be in memory while the next one is made
             if len(some) == most or left <= 0:
                 yield some
                 some, left = [], text

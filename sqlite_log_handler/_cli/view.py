@@ -17,6 +17,9 @@ FORMATS: Final = ("short", "short-iso", "short-precise", "verbose", "json", "jso
 # The filters that a gap can answer.
 _OF_GAPS: Final = IN_LEDGER | {"after_id", "up_to_id"}
 
+# Characters of a line of which no second copy is made.
+_LONG: Final = 64 * 1024
+
 _Entry = TypeVar("_Entry")
 
 
@@ -54,7 +57,13 @@ class View:
         before = "["
         for line in lines:
             yield before
-            before = f"{line},"
+            if len(line) > _LONG:
+                # Not kept until the next one is there, which may be as long.
+                yield line
+                before = ","
+            else:
+                before = f"{line},"
+            del line
         yield f"{before[:-1]}\n]" if self.found else "[]"
 
     def lines(self, reader: LogReader, selection: Selection) -> Iterator[str]:
@@ -115,6 +124,7 @@ class View:
         for row in rows:
             self.found = True
             yield row
+            del row
             # The rest at the speed of C.
             yield from rows
 

@@ -47,6 +47,8 @@ _KINDS: Final[dict[str, Callable[[str], str]]] = {
     "thread": "CAST({} AS INTEGER)".format,
     "id": str,
 }
+# Columns that are whatever text stands in the cell.
+TEXTS: Final = [name for name, kind in _KINDS.items() if kind in {text, _text_or_none} and name != "time"]
 # As in the view, but in four fifths of the time for times from 1970 on within the calendar.
 _TIME: Final = """
 CASE WHEN created_us BETWEEN 1000000 AND 253402300799999999 THEN date(created_us / 1000000, 'unixepoch') || 'T'

@@ -46,6 +46,8 @@ def writer(file: IO[bytes], schema: Any) -> Any:
         compression="zstd",
         use_dictionary=[name for name in schema.names if name not in {*_RISING, "message"}],
         column_encoding=dict.fromkeys(_RISING, "DELTA_BINARY_PACKED"),
+        # The least and the greatest value of each group are in memory to the end, so there are none of long texts.
+        write_statistics=[name for name in schema.names if name in {*_INTEGERS, "time", "level", "logger"}],
         write_page_checksum=True,
         store_schema=False,  # Arrow's own copy says nothing that the file does not
         # Arrow's own pool keeps what it has freed.

@@ -2,12 +2,13 @@
 Text made safe for a terminal, which obeys control characters: a log holds what strangers wrote.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 _NON_JOINER: Final = "\u200c"  # zero width, both
 _JOINER: Final = "\u200d"
 
-_PIECE: Final = 65_536
+_MOST_REMEMBERED: Final = 4_096
 
 
 def is_printable(text: str) -> bool:
@@ -31,11 +32,23 @@ def printable(text: str) -> str:
     >>> printable("user\x1b[2Jroot\n")
     'user\\x1b[2Jroot\\n'
     """
-    if is_printable(text):
-        return text
-    # Piece by piece, because a text for each character takes many times as much memory as the text.
-    return "".join("".join(map(_shown, text[at : at + _PIECE])) for at in range(0, len(text), _PIECE))
+    return text if is_printable(text) else text.translate(_ESCAPES)
 
 
-def _shown(character: str) -> str:
-    return character if is_printable(character) else character.encode("unicode_escape").decode("ascii")
+class Escapes(dict[int, str]):
+    """
+    A table for `str.translate`: each character that does not print, as `escape` writes it.
+    """
+
+    def __init__(self, escape: Callable[[str], str]) -> None:
+        self._escape = escape
+
+    def __missing__(self, number: int) -> str:
+        character = chr(number)
+        shown = character if is_printable(character) else self._escape(character)
+        if len(self) < _MOST_REMEMBERED:
+            self[number] = shown
+        return shown
+
+
+_ESCAPES: Final = Escapes(lambda character: character.encode("unicode_escape").decode("ascii"))

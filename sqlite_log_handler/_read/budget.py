@@ -15,7 +15,8 @@ as a short statement, so the budget is spent by the wall clock first, which is n
 the clock of the thread.
 
 Most rows are short, and looking at each of them costs. A question begins with a limit that few rows exceed, and with
-few looks at the clock. The first longer row moves it to the higher limit, with many looks.
+few looks at the clock. The first longer row moves it to a higher limit, with many looks; from then on each row is
+measured. There are two such limits, because a large row is looked at twice.
 """
 
 import sqlite3
@@ -24,15 +25,21 @@ from collections.abc import Callable
 from typing import Final, Self
 
 from sqlite_log_handler._logfile.errors import LimitError
+from sqlite_log_handler._logfile.schema import MAX_RECORD_BYTES
 
 # CPU seconds for one question, and for each MB of the file: a core reads 20 to 100 MB a second.
 _SECONDS: Final = 0.5
 _SECONDS_PER_MB: Final = 0.5
 
-# Bytes of a value or a row, and steps between two looks at the clock. The handler keeps 64 KiB of a record by default,
-# and 4 MiB at most with its default `capacity_bytes`.
-_USUAL: Final = (16 * 1024, 200_000)
-_LARGE: Final = (4 * 1024 * 1024, 2_000)
+# Bytes of a value or a row, and steps between two looks at the clock, for most rows, for long ones, and for
+# large ones, whose texts have to be small together. A row has names of at most 4 kB each beside its text.
+_USUAL_BYTES: Final = 4 * 1024
+_USUAL_STEPS: Final = 200_000
+LONG_BYTES: Final = 64 * 1024
+LARGE_BYTES: Final = MAX_RECORD_BYTES + 64 * 1024
+# As JSON, a control character is `\u001b`.
+JSON_BYTES: Final = 6 * LARGE_BYTES
+_LARGE_STEPS: Final = 2_000
 
 # What SQLite allows by default is made for programs that bring their own SQL.
 _LIMITS: Final = {
@@ -42,8 +49,6 @@ _LIMITS: Final = {
     sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 1,
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
-
-VALUE_MIB: Final = _LARGE[0] >> 20
 
 
 class Budget:
@@ -73,27 +78,37 @@ class Budget:
         self._clock = wall
         self._seconds = self._left = _SECONDS + size / 1e6 * _SECONDS_PER_MB
         self._since = 0.0
-        self.is_large = False
         self.spent = False
         for category, limit in _LIMITS.items():
             connection.setlimit(category, limit)
-        self._set(*_USUAL)
+        self._set(_USUAL_BYTES, _USUAL_STEPS)
 
     def renew(self) -> None:
         """Begin to count anew."""
         self._clock, _ = self._clocks
         self._left = self._seconds
-        self.is_large = False
-        self._set(*_USUAL)
+        self._set(_USUAL_BYTES, _USUAL_STEPS)
 
     def extend(self, seconds: float) -> None:
         """Leave out seconds that were the user's: those of a regular expression."""
         self._left += seconds
 
-    def allow_large(self) -> None:
-        """Allow large values until the next question."""
-        self.is_large = True
-        self._set(*_LARGE)
+    @property
+    def is_long(self) -> bool:
+        """Whether long values are allowed."""
+        return self.value_bytes > _USUAL_BYTES
+
+    @property
+    def is_large(self) -> bool:
+        """Whether large values are allowed."""
+        return self.value_bytes > LONG_BYTES
+
+    def allow_more(self, most_bytes: int) -> bool:
+        """Allow larger values until the next question, up to `most_bytes`, and return whether there are any."""
+        if self.value_bytes >= most_bytes:
+            return False
+        self._set(most_bytes if self.is_long else LONG_BYTES, _LARGE_STEPS)
+        return True
 
     def __enter__(self) -> Self:
         if self._left <= 0 and self._is_last():
@@ -107,6 +122,7 @@ class Budget:
         self._left -= self._clock() - self._since
 
     def _set(self, value_bytes: int, steps: int) -> None:
+        self.value_bytes = value_bytes
         self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, value_bytes)
         self._connection.set_progress_handler(self._tick, steps)
 

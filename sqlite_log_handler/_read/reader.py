@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, Unpack
 
@@ -279,7 +280,7 @@ class LogReader:
         self, *, newest: int | None = None, reverse: bool = False, **filters: Unpack[Filters]
     ) -> Iterator[str]:
         """Yield each row as a line of JSON, as `Row.to_json` does. SQLite makes it, several times as fast."""
-        return (str(line) for _, line in self._select(SELECT_JSON, newest, filters, reverse=reverse))
+        return map(itemgetter(1), self._select(SELECT_JSON, newest, filters, reverse=reverse))
 
     def _select(self, query: str, newest: int | None, filters: Filters, *, reverse: bool) -> Iterator[tuple[Any, ...]]:
         newest = None if newest is None else integer("newest", newest, 0)

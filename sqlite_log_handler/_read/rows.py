@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from sqlite_log_handler._logfile.columns import COLUMNS, FROM, JSON_COLUMNS, json_object
+from sqlite_log_handler._logfile.columns import COLUMNS, FROM, JSON_COLUMNS, TEXTS, json_object
 from sqlite_log_handler._logfile.schema import LOG_COLUMNS
 
 
@@ -18,6 +18,8 @@ def select(names: Iterable[str]) -> str:
 
 
 SELECT_ROW: Final = select(LOG_COLUMNS)
+# True, and too big for SQLite's limit if the texts of a row are that together: SQLite limits each alone.
+FITS: Final = "({}) IS NOT NULL".format(" || ".join(f"ifnull({COLUMNS[name]}, '')" for name in TEXTS))
 
 SELECT_JSON: Final = f"SELECT records.id, {json_object(JSON_COLUMNS)} FROM {FROM}"  # noqa: S608 - same
 

@@ -30,14 +30,16 @@ from typing import Any, Final, TypeVar
 from sqlite_log_handler._logfile.connect import primary_code, schema, tables
 from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
 from sqlite_log_handler._logfile.forks import Connection
+from sqlite_log_handler._read.budget import JSON_BYTES, LARGE_BYTES, LONG_BYTES
 from sqlite_log_handler._read.conditions import HOLDS, holds
 from sqlite_log_handler._read.filters import HIGHEST, LOWEST, Where
 from sqlite_log_handler._read.opening import Opened, open_log, raise_named
+from sqlite_log_handler._read.rows import FITS, SELECT_JSON
 from sqlite_log_handler._read.search import HAS_ATTRIBUTE, SEARCH, has_attribute, search
 
 # Most rows of a statement, and most bytes of memory if rows are large.
-BATCH: Final = 256
-_BATCH_BYTES: Final = 4 * 1024 * 1024
+BATCH: Final = 128
+_BATCH_BYTES: Final = 1024 * 1024
 
 # Most lines to count or sort at a time, and most bytes of their memory.
 MOST: Final = 100_000
@@ -126,29 +128,40 @@ class Scan:
         finally:
             self.budget.extend(time.perf_counter() - begin)
 
-    def _run(self, sql: str, parameters: Values, fetch: Callable[[sqlite3.Cursor], _Fetched]) -> _Fetched:
-        """Run one statement, here and nowhere else, so that each error of SQLite gets its name."""
+    def _run(
+        self,
+        sql: str,
+        parameters: Values,
+        fetch: Callable[[sqlite3.Cursor], _Fetched],
+        large_sql: str | None = None,
+        most_bytes: int = LARGE_BYTES,
+    ) -> _Fetched:
+        """
+        Run one statement, here and nowhere else, so that each error of SQLite gets its name.
+
+        When a value is large, `large_sql` is run in its place, with values of `most_bytes`.
+        """
         while True:
             connection = self.require_open()
             self._raised = None
             with connection.in_use(), self.budget:
                 try:
-                    cursor = connection.execute(sql, parameters)
+                    cursor = connection.execute(large_sql or sql if self.budget.is_large else sql, parameters)
                     try:
                         return fetch(cursor)
                     finally:
                         cursor.close()
                 except sqlite3.Error as error:
-                    self._mend(connection, error)
+                    self._mend(connection, error, most_bytes)
 
-    def _mend(self, connection: Connection, error: sqlite3.Error) -> None:
+    def _mend(self, connection: Connection, error: sqlite3.Error, most_bytes: int) -> None:
         """Return if the statement can run again; raise the error if not."""
         code = primary_code(error)
         if not code and connection.text_factory is str and "UTF-8" in str(error):
             # The handler did not write this text, but we can show it.
             connection.text_factory = _lenient
-        elif code == sqlite3.SQLITE_TOOBIG and not self.budget.is_large:
-            self.budget.allow_large()
+        elif code == sqlite3.SQLITE_TOOBIG and self.budget.allow_more(most_bytes):
+            pass
         # SQLite turns an exception such as KeyboardInterrupt into an error of its own.
         elif code == sqlite3.SQLITE_INTERRUPT and not self.budget.spent:
             raise KeyboardInterrupt from error
@@ -169,7 +182,7 @@ class Scan:
     def _fetch_all(self, cursor: sqlite3.Cursor) -> list[Any]:
         rows: list[Any] = []
         size = 0
-        most = 1 if self.budget.is_large else BATCH
+        most = 1 if self.budget.is_long else BATCH
         while True:
             some = cursor.fetchmany(most)
             rows += some
@@ -197,16 +210,20 @@ class Scan:
             message = f"{self.path!r}: it is damaged: its ids are out of order; `sqlite-log check` says more"
             raise CorruptFileError(message)
 
-    def batch(self, sql: str, parameters: Values) -> tuple[list[Any], bool]:
+    def batch(
+        self, sql: str, parameters: Values, large_sql: str | None = None, most_bytes: int = LARGE_BYTES
+    ) -> tuple[list[Any], bool]:
         """
         Run a statement that selects `BATCH` rows with ids between its first two parameters. The first column is the id.
+
+        `large_sql` and `most_bytes` are those of `_run`.
 
         Returns the rows, as far as they come to a bounded size, and whether that is all there are.
 
         Raises:
             CorruptFileError: The ids do not rise or fall one by one, so that there would be no end.
         """
-        rows, cut = self._run(sql, parameters, self._fetch_batch)
+        rows, cut = self._run(sql, parameters, self._fetch_batch, large_sql, most_bytes)
         ids = [parameters[0] - 1, *map(itemgetter(0), rows), parameters[1] + 1]
         if len(ids) > 3 and ids[1] > ids[2]:  # noqa: PLR2004 - two rows between the bounds
             ids[1:-1] = ids[-2:0:-1]
@@ -214,7 +231,7 @@ class Scan:
         return rows, not cut and len(rows) < BATCH
 
     def _fetch_batch(self, cursor: sqlite3.Cursor) -> tuple[list[Any], bool]:
-        if not self.budget.is_large:
+        if not self.budget.is_long:
             return cursor.fetchall(), False
         rows: list[Any] = []
         size = 0
@@ -236,6 +253,7 @@ class Scan:
         If the file has more than a log has, this checks only the tables of a log, because checking another table may
         run expressions of its author.
         """
+        self.budget.allow_more(LONG_BYTES)  # a hundred findings come as one text, which SQLite would cut short
         there = {sql for (sql,) in self.all("SELECT sql FROM sqlite_master")}
         names = [""] if there <= {*schema().values()} else [f"({name})" for name in tables()]
         faults: list[str] = []
@@ -306,12 +324,15 @@ class Scan:
 
     def rows(self, select: str, where: Where, *, backward: bool = False) -> Iterator[Values]:
         """Yield what `select` selects of each row that matches; its first column is the id."""
+        most_bytes = JSON_BYTES if select == SELECT_JSON else LARGE_BYTES
         order = "DESC" if backward else "ASC"
-        sql = f"{select} WHERE records.id BETWEEN ? AND ? AND {where.sql} ORDER BY records.id {order} LIMIT {BATCH}"
+        ids, end = "records.id BETWEEN ? AND ?", f"ORDER BY records.id {order} LIMIT {BATCH}"
+        sql = f"{select} WHERE {ids} AND {where.sql} {end}"
+        large_sql = f"{select} WHERE {ids} AND {FITS} AND {where.sql} {end}"
         for span in self.spans(where, backward=backward):
             low, high = span
             while low <= high:
-                batch, is_last = self.batch(sql, (low, high, *where.parameters))
+                batch, is_last = self.batch(sql, (low, high, *where.parameters), large_sql, most_bytes)
                 yield from batch
                 if is_last:
                     break

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
+from sys import getsizeof
 from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._logfile.columns import text, total, whole
@@ -218,6 +219,7 @@ def _add_records(
         f"FROM (SELECT {column} AS who, {ROW_BYTES} AS size FROM records "
         f"WHERE id BETWEEN ? AND ? AND {chosen.sql} LIMIT -1) WHERE who IS NOT NULL GROUP BY who"
     )
+    held = 0
     low, high = scan.bounds(chosen)
     # A span is so short that most of them lie within one part of the time.
     span = min(max((high - low) // (20 * TREND), 1), _SPAN)
@@ -228,8 +230,11 @@ def _add_records(
             break  # the rest was pruned meanwhile
         ((created_us,),) = found
         for key, records, size in scan.all(sql, (*places, low, high, *chosen.parameters)):
-            sums[names.get(key, key)].add((created_us - since) // width, records, size, 0)
-        scan.require_few(len(sums))
+            name = names.get(key, key)
+            if name not in sums:
+                held += getsizeof(name)
+            sums[name].add((created_us - since) // width, records, size, 0)
+        scan.require_few(len(sums), held)
 
 
 def _add_drops(scan: Scan, sums: _Groups, by: str, ledger: Term, parts: tuple[int, int]) -> None:

@@ -19,7 +19,7 @@ import time
 import weakref
 from typing import Any, NamedTuple
 
-from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._logfile.schema import MAX_RECORD_BYTES, OWN_LOGGER
 from sqlite_log_handler._write import options, process
 from sqlite_log_handler._write import row as _row
 from sqlite_log_handler._write.committer import Committer
@@ -99,7 +99,8 @@ class SQLiteHandler(logging.Handler):
         capacity: Records queued at most, 1 or more.
         capacity_bytes: Bytes queued at most, by the estimated size of the rows in memory; 65,536 or more.
         max_record_bytes: Bytes that message, traceback, stack and attributes of a record take together at most; the
-            handler cuts, marks and counts longer ones. 1,024 or more; a sixteenth of `capacity_bytes` if that is less.
+            handler cuts, marks and counts longer ones. 1,024 to 524,288; a sixteenth of `capacity_bytes` if that is
+            less.
         reserve: Share of both capacities that is kept for `reserve_level` and above, from 0 to below 1.
         reserve_level: Level number or name.
         fair_share: Fill of the queue, from 0 to 1, from which on a logger may hold no more of it than is left, so that
@@ -163,7 +164,7 @@ class SQLiteHandler(logging.Handler):
             batch_size=options.integer("batch_size", batch_size, 1),
             flush_levelno=options.level("flush_level", flush_level),
         )
-        max_record_bytes = options.integer("max_record_bytes", max_record_bytes, 1024)
+        max_record_bytes = options.integer("max_record_bytes", max_record_bytes, 1024, MAX_RECORD_BYTES)
         flush_interval = options.number("flush_interval", flush_interval, 0.001, 3600)
         close_timeout = options.number("close_timeout", close_timeout, 0, 3600)
         keep = limits(max_age, max_rows, max_bytes)

@@ -6,13 +6,14 @@ import logging
 import os
 
 
-def integer(option: str, value: object, minimum: int) -> int:
-    """Return `value` if it is an integer of at least `minimum`."""
+def integer(option: str, value: object, minimum: int, maximum: int | None = None) -> int:
+    """Return `value` if it is an integer in range; without a `maximum` it has no upper end."""
+    allowed = f"{minimum:,} or more" if maximum is None else f"from {minimum:,} to {maximum:,}"
     if not isinstance(value, int) or isinstance(value, bool):
-        message = f"{option}={value!r}: must be an integer, {minimum:,} or more"
+        message = f"{option}={value!r}: must be an integer, {allowed}"
         raise TypeError(message)
-    if value < minimum:
-        message = f"{option}={value!r}: must be {minimum:,} or more"
+    if value < minimum or (maximum is not None and value > maximum):
+        message = f"{option}={value!r}: must be {allowed}"
         raise ValueError(message)
     return value
 

@@ -119,7 +119,7 @@ def any_size(letters: str, size: int) -> dict[str, Any]:
             capacity=10_000_000,
             fair_share=1,
             batch_size=10_000_000,
-            max_record_bytes=4 * MIB,
+            max_record_bytes=MIB // 2,
             flush_interval=3600,
         )
         logger = logger_with(handler)

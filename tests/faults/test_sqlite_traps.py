@@ -33,7 +33,7 @@ def test_a_reader_that_holds_a_snapshot(make_handler, logger, unattended, path, 
 
     The WAL cannot begin anew under a reader: 102 MB were seen. Without `journal_size_limit` it keeps its size for good.
     """
-    handler = make_handler(max_record_bytes=1 << 20)
+    handler = make_handler(max_record_bytes=512 * 1024)
     logger.addHandler(handler)
     logger.info("n 0")
     handler.flush()
@@ -41,7 +41,7 @@ def test_a_reader_that_holds_a_snapshot(make_handler, logger, unattended, path, 
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM logs").fetchall()
         for number in range(1, 40):
-            logger.info("%s %d", "x" * 600_000, number)
+            logger.info("%s %d", "x" * 500_000, number)
             assert handler.flush()
         pinned = os.stat(f"{path}-wal").st_size
     connection = handler.listener.committer.writer.file.connection

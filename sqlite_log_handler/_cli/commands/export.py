@@ -11,18 +11,22 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from sys import getsizeof
 from typing import IO, Any, Final, cast
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.formats import json_safe
-from sqlite_log_handler._cli.terminal import batches, is_terminal
+from sqlite_log_handler._cli.terminal import batches, is_terminal, write_batch
 from sqlite_log_handler._logfile import parquet
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._read.filters import FilterError
 from sqlite_log_handler._read.rows import Row
 
 FORMATS: Final = ("jsonl", "csv", "parquet")
+
+# Bytes of memory of the rows of a row group, which are there once more as Arrow has them.
+_ROW_GROUP_BYTES: Final = 2 * 1024 * 1024
 
 # A cell of CSV with one of these, or with a comma, stands in quotes.
 _QUOTE: Final = '"'
@@ -116,16 +120,16 @@ def _opener_of(path: str, *, binary: bool) -> Callable[[str, Any], Any]:
     return open
 
 
-def _length(row: Row) -> int:
-    return len(row.message) + sum(map(len, filter(None, (row.exc_text, row.stack_info, row.attributes))))
+def _memory(row: Row) -> int:
+    return sum(map(getsizeof, row))
 
 
 def write_jsonl(lines: Iterable[str], file: IO[str]) -> int:
     """Write a JSON object on each line, and return how many."""
     count = 0
-    for batch in batches(lines, len):
-        file.write("\n".join(map(json_safe, batch)) + "\n")
+    for batch in batches(map(json_safe, lines), len):
         count += len(batch)
+        write_batch(batch, file)
     return count
 
 
@@ -143,7 +147,7 @@ def write_csv(rows: Iterable[Row], file: IO[str], *, safe: bool = False) -> int:
     file.write(",".join(Row._fields) + "\n")
     commas = len(Row._fields) - 1
     count = 0
-    for batch in batches(rows, _length):
+    for batch in batches(rows, _memory):
         lines = []
         for row in batch:
             cells = ["" if cell is None else cell if isinstance(cell, str) else str(cell) for cell in row]
@@ -168,13 +172,18 @@ def write_parquet(rows: Iterable[Row], file: IO[bytes]) -> int:
     schema = parquet.schema_of(Row._fields)
     time, created = Row._fields.index("time"), Row._fields.index("created_us")
     count = 0
+
+    def arrow(batch: list[Row]) -> Any:
+        columns = list(zip(*batch, strict=True))
+        batch.clear()  # or it would be in memory beside what is made of it
+        columns[time] = columns[created]
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+        return pa.record_batch(arrays, schema=schema)
+
     with parquet.writer(file, schema) as writer:
-        for batch in batches(rows, _length, parquet.GROUP_ROWS, parquet.GROUP_BYTES):
-            columns = list(zip(*batch, strict=True))
-            columns[time] = columns[created]
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-            writer.write_batch(pa.record_batch(arrays, schema=schema))
+        for batch in batches(rows, _memory, parquet.GROUP_ROWS, _ROW_GROUP_BYTES):
             count += len(batch)
+            writer.write_batch(arrow(batch))
     return count
 
 

@@ -67,6 +67,10 @@ def run(options: argparse.Namespace) -> int:
         return arguments.answer(options, talkers[: options.lines], lines, talkers)
 
 
+# Characters. Names have as many; the value of an attribute may have more.
+_LONGEST_NAME: Final = 1_000
+
+
 def table(talkers: Sequence[Talker], by: str, most: int) -> Iterator[str]:
     """Yield the table, a line for each of the loudest."""
     if not talkers:
@@ -78,7 +82,7 @@ def table(talkers: Sequence[Talker], by: str, most: int) -> Iterator[str]:
     for talker in talkers[:most]:
         dropped = "-" if talker.dropped is None else f"{talker.dropped:,}"
         bars = [sparkline(talker.trend, highest)] if trend else []
-        name = _FOLDER.sub(" ", talker.name) if by == "source" else talker.name
+        name = (_FOLDER.sub(" ", talker.name) if by == "source" else talker.name)[:_LONGEST_NAME]
         share = f"{talker.share:.1%}"
         rows.append((f"{talker.records:,}", format_size(talker.bytes), share, dropped, *bars, printable(name)))
     rest = talkers[most:]

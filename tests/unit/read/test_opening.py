@@ -91,7 +91,7 @@ def test_a_huge_value(log, change, path):
     change("UPDATE records SET message = CAST(zeroblob(5 * 1024 * 1024) AS TEXT) WHERE id = 1")
 
     with LogReader(path) as reader:
-        with pytest.raises(LimitError, match="a row of more than 4 MiB: read on after that row"):
+        with pytest.raises(LimitError, match="a row of more than 512 KiB: read on after that row"):
             list(reader.rows())
         assert ["two"] == [row.message for row in reader.rows(after_id=1)]
 

@@ -143,7 +143,8 @@ def test_ctrl_c_in_a_long_query(log, path, monkeypatch, question):
 
     with LogReader(path) as reader:
         monkeypatch.setattr("sqlite_log_handler._read.budget.Budget._tick", interrupted)
-        monkeypatch.setattr("sqlite_log_handler._read.budget._USUAL", (32 * 1024, 1))
+        monkeypatch.setattr("sqlite_log_handler._read.budget._USUAL_STEPS", 1)
+        monkeypatch.setattr("sqlite_log_handler._read.budget._LARGE_STEPS", 1)
         with pytest.raises(KeyboardInterrupt):
             question(reader)
 

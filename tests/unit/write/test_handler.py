@@ -120,7 +120,7 @@ def test_a_program_that_runs_for_a_moment_prunes_too(make_handler, logger, query
 def test_a_record_fits_into_a_small_budget(make_handler):
     """With a small `max_bytes` a record is cut to a sixteenth of it, because a commit takes no more."""
     assert 65_536 == make_handler(max_bytes="1MiB").max_record_bytes
-    assert 131_072 == make_handler(max_bytes="2MiB", max_record_bytes=1 << 20).max_record_bytes
+    assert 131_072 == make_handler(max_bytes="2MiB", max_record_bytes=512 * 1024).max_record_bytes
 
 
 def test_an_idle_program_with_max_age_wakes_up_for_the_next_row(make_handler, logger, clock, unattended):

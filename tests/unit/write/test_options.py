@@ -40,6 +40,7 @@ def handler_list():
         ("max_bytes", "500", ValueError),
         ("max_bytes", 1e9, TypeError),
         ("max_record_bytes", 1_023, ValueError),
+        ("max_record_bytes", 524_289, ValueError),
         ("reserve", -0.1, ValueError),
         ("reserve", 1.0, ValueError),
         ("reserve", float("nan"), ValueError),

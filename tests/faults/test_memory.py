@@ -1,0 +1,155 @@
+"""
+The memory that commands take: less than 100 MB, for the largest records and for files that somebody made to fill it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import hostile
+import pytest
+
+import sqlite_log_handler
+from sqlite_log_handler._logfile.schema import MAX_RECORD_BYTES
+
+COMMANDS = [
+    *(["show", "-o", form] for form in ("short", "verbose", "json", "jsonl", "cat", "logfmt")),
+    ["show", "-o", "short-iso", "--fields", "a,b", "-r"],
+    ["show", "--where", "a~x.y", "-C", "1"],
+    ["brief"],
+    ["patterns"],
+    ["top"],
+    *(["top", "--by", by] for by in ("source", "template", "exception", "thread", "process")),
+    ["top", "--by", "attribute", "a"],
+    ["gaps"],
+    ["stats"],
+    ["check"],
+    ["export"],
+    ["export", "--format", "csv"],
+]
+PARQUET = [["export", "--format", "parquet", "--output", os.devnull]]
+
+# Megabytes; and with pyarrow, which takes 45 by being imported.
+MOST = (100, 125)
+
+# In a process of its own, whose highest memory is that of the hungriest command.
+PROGRAM = """
+import contextlib, io, json, sys
+from sqlite_log_handler.__main__ import main
+
+class Nowhere(io.StringIO):
+    def write(self, text):
+        return len(text.encode(errors="replace"))
+
+statuses = []
+for command in json.loads(sys.argv[2]):
+    if command[-2:-1] == ["--output"]:
+        command[-1] = sys.argv[1] + ".parquet"
+    with contextlib.redirect_stdout(Nowhere()):
+        statuses.append(main([command[0], sys.argv[1], *command[1:]]))
+# Not ru_maxrss, which counts what the process was before exec.
+peak = next(int(line.split()[1]) / 1000 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps([statuses, peak]))
+"""
+
+# A character outside of the basic plane makes Python take four bytes for each other one.
+WIDE = "\N{GRINNING FACE}"
+
+
+def largest_records(handler, logger):
+    """Log records of all sizes that cost the reader most, as large as the handler takes them."""
+    for text in ("\x01", "\x85", "x", "\n", '"', "x\n", WIDE):
+        logger.error("%s%s", text * MAX_RECORD_BYTES, WIDE)
+        logger.error("%s%s", WIDE, text * (MAX_RECORD_BYTES // len(text.encode()) - 4), extra={"a": 1})
+    logger.error("m", extra={"a": WIDE + "x" * MAX_RECORD_BYTES})
+    handler.close()
+
+
+def wide_everywhere(path, size, rows):
+    """Make a log that has a text of `size` in each cell that a row of the view has."""
+    text = "x" * (size - 4) + WIDE
+    names = ("message", "thread_name", "task_name", "exc_type", "exc_text", "stack_info", "attributes")
+    hostile.make(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE sources SET logger = ?1, pathname = ?1, func = ?1, template = ?1", (text,))
+        connection.execute("UPDATE processes SET host = ?1, name = ?1, program = ?1", (text,))
+        connection.executemany(
+            f"INSERT INTO records (created_us, levelno, source_id, process_id, {', '.join(names)}) "
+            f"VALUES (?, 20, 1, 1, {', '.join('?' * len(names))})",
+            ((number, *[text] * len(names)) for number in range(rows)),
+        )
+
+
+def different_attributes(path):
+    """Make a log in which one attribute has another long value in each row."""
+    hostile.make(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany(
+            "INSERT INTO records (created_us, levelno, source_id, process_id, message, attributes) "
+            "VALUES (1, 20, 1, 1, 'm', ?)",
+            ((f'{{"a": "{number}{"x" * 400_000}{WIDE}"}}',) for number in range(60)),
+        )
+
+
+def peak_of(path, commands):
+    """Run commands on a log, and return the statuses and the highest memory in MB."""
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(path), json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(sqlite_log_handler.__file__).parents[1])},
+    )
+    statuses, peak = json.loads(run.stdout)
+    return statuses, peak
+
+
+pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc")
+
+
+@pytest.mark.parametrize("commands", [COMMANDS, PARQUET], ids=["all", "parquet"])
+def test_the_largest_records(make_handler, logger, path, commands):
+    """
+    Each command shows the largest records that a handler writes, and takes less than 100 MB (Parquet: 125 MB).
+
+    `show` took 340 MB for a row of 4 MiB control characters, and `-o json` refused a row of 700 kB of them.
+    """
+    if commands is PARQUET:
+        pytest.importorskip("pyarrow")
+    handler = make_handler(max_record_bytes=MAX_RECORD_BYTES)
+    logger.addHandler(handler)
+    largest_records(handler, logger)
+
+    statuses, peak = peak_of(path, commands)
+    assert {0, 1} >= set(statuses)
+    assert peak < MOST[commands is PARQUET], peak
+
+
+@pytest.mark.parametrize("commands", [COMMANDS, PARQUET], ids=["all", "parquet"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda path: wide_everywhere(path, 3_900, 800), id="names just below the first limit"),
+        pytest.param(lambda path: wide_everywhere(path, 60_000, 40), id="just below the second"),
+        pytest.param(lambda path: wide_everywhere(path, 500_000, 4), id="many large texts in a row"),
+        pytest.param(different_attributes, id="attributes"),
+    ],
+)
+def test_a_file_that_is_to_fill_the_memory(path, commands, make):
+    """
+    Whatever cells a file has, a command takes less than 100 MB, or says that it would take more.
+
+    Each cell was limited, and a row has twelve of them.
+    """
+    if commands is PARQUET:
+        pytest.importorskip("pyarrow")
+    make(path)
+
+    _, peak = peak_of(path, commands)
+    assert peak < MOST[commands is PARQUET], peak
