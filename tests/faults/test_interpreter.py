@@ -143,10 +143,13 @@ def test_a_thread_that_outlives_the_work_of_a_multiprocessing_child(run, content
     run(
         """
         import multiprocessing, multiprocessing.util
+        finalized = threading.Event()
         def log_later():
-            while not multiprocessing.util._exiting: pass
+            finalized.wait()
             for number in range(3): logger.info("thread %d", number)
-        def work(): threading.Thread(target=log_later).start()
+        def work():
+            multiprocessing.util.Finalize(None, finalized.set, exitpriority=-100)  # the last that is called
+            threading.Thread(target=log_later).start()
         if __name__ == "__main__":
             logger.addHandler(SQLiteHandler(path, flush_interval=3600))
             process = multiprocessing.get_context("fork").Process(target=work)
