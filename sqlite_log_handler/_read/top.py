@@ -65,10 +65,11 @@ _GROUPS: Final[dict[str, tuple[str, str, str]]] = {
     "template": ("source_id", "who", f"SELECT id, {_TEMPLATE} FROM sources"),  # noqa: S608 - our own names
     "level": ("levelno", whole("who"), f"SELECT levelno, {text('name')} FROM levels"),  # noqa: S608 - our own names
     "exception": ("exc_type", text("who"), ""),
+    # An id, or the text that stands in the row itself.
     "thread": (
-        "coalesce(thread_name, thread, (SELECT name FROM threads WHERE threads.id = thread_id))",
-        text("who"),
-        "",
+        "coalesce(thread_id, CAST(coalesce(thread_name, thread) AS TEXT))",
+        "who",
+        f"SELECT id, {text('name')} FROM threads",  # noqa: S608 - our own names
     ),
     "process": ("process_id", "who", f"SELECT id, {text(_PROCESS)} FROM processes"),  # noqa: S608 - our own names
     "attribute": (_ATTRIBUTE, text("who"), ""),
