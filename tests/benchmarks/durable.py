@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.benchmarks.core import ROOT, Options, Report, alternate, folder, middle, ratio
 from tests.benchmarks.load import args, in_threads
-from tests.benchmarks.stores import IN_THE_CALLER, OURS, STORES, TEXT_FILE, InTheCaller
+from tests.benchmarks.stores import CEILING, IN_THE_CALLER, OURS, STORES, TEXT_FILE, InTheCaller
 
 # Seconds for a round. One of the peers deadlocks when several threads log.
 _PATIENCE = 30
@@ -100,7 +100,7 @@ def _compare(report: Report, count: int, threads: int, rounds: int) -> dict[str,
                 raise
             lost[name] = f"not measured: {error}"
             return 0.0
-        if name in {OURS, TEXT_FILE}:
+        if name in {OURS, CEILING, TEXT_FILE}:
             report.verify(f"{name}, {threads} threads", result["logged"], result["found"])
         elif result["found"] != result["logged"]:
             lost[name] = f"{result['found']:,} of {result['logged']:,} found"
@@ -140,6 +140,8 @@ def _compare(report: Report, count: int, threads: int, rounds: int) -> dict[str,
         report.say(f"{IN_THE_CALLER}: a caller stood still for {middle(stalls) * 1000:.0f} ms (median), "
                    f"{max(stalls) * 1000:.0f} ms (worst)")  # fmt: skip
     note = f"{threads} thread{'s' * (threads > 1)}"
+    ceiling = ratio(samples, CEILING, TEXT_FILE, max)
+    report.say(f"{note}: if writing took no time, {ceiling[0]:.2f} of FileHandler's rate (best {ceiling[1]:.2f})")
     report.bound("durable rows/s against FileHandler", ">=", 1.5, *ratio(samples, OURS, TEXT_FILE, max), note=note)
     for name in samples:
         if STORES[name].in_sqlite and name != OURS:
