@@ -15,7 +15,7 @@ SECONDS_A_DAY = 86_400
 FIGURES = (
     ("rows", 50.0, "rows a second that one host logs, on average"),
     ("peak", 10.0, "times the average at the worst"),
-    ("disk-bytes", 124.0, "bytes of a row in the log"),
+    ("disk-bytes", 110.0, "bytes of a row in the log"),
     ("wire-bytes", 59.0, "bytes of a row on the wire, compressed"),
     ("request-bytes", 500.0, "bytes of a request beside its rows: headers, and the answer"),
     ("forward-us", 8.7, "microseconds of CPU for the forwarder and a row"),

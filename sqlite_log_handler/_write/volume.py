@@ -34,7 +34,7 @@ _FOLD = f"{_INTO} {UNFOLDED} {_ADDED}"
 _ADD = f"{_INTO} VALUES (?, ?, ?, ?, ?) {_ADDED}"
 _UNFOLDED_UP_TO = UNFOLDED.replace("LIMIT -1", "AND id <= :last_id LIMIT -1")
 _FIRST_UNFOLDED = "SELECT min(id) FROM records WHERE id > (SELECT folded_id FROM marks)"
-_MOVE_TO = "UPDATE marks SET folded_id = max(folded_id, :last_id)"
+_MOVE_TO = "UPDATE marks SET folded_id = :last_id"
 _MOVE = "UPDATE marks SET folded_id = max(folded_id, ifnull((SELECT max(id) FROM records), 0))"
 _DROPPED = """
 INSERT INTO volume_folded (hour, logger, levelno, dropped)

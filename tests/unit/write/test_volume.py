@@ -140,6 +140,22 @@ def test_rows_are_folded_before_they_are_deleted(make_writer: Callable[..., Writ
     assert [(100,)] == read(writer, "SELECT sum(records) FROM volume")
 
 
+@pytest.mark.parametrize("table", ["volume_folded", "marks"])
+def test_rows_that_cannot_be_folded_are_not_deleted(make_writer: Callable[..., Writer], table: str) -> None:
+    """Rows go in the transaction that folds them: when the table or the mark cannot be written, they stay."""
+    writer = make_writer(limits=Limits(max_rows=10))
+    writer.write(Commit(numbered(0, 100)))
+    fail_at(writer, table)
+    writer.prune()
+    assert writer.file.connection is not None
+    writer.file.connection.set_authorizer(None)
+    assert [(100,)] == read(writer, "SELECT count(*) FROM records")
+
+    while writer.prune() == 0:
+        pass
+    assert [(10, 100)] == read(writer, "SELECT count(*), (SELECT sum(records) FROM volume) FROM records")
+
+
 @pytest.mark.usefixtures("few")
 def test_a_row_whose_source_is_gone_is_counted(writer: Writer) -> None:
     """In a file that was changed by hand a row may refer to no source. It stops no fold, and so no commit."""
