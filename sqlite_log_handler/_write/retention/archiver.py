@@ -134,11 +134,12 @@ class Archiver(Archived):
         self.error: str | None = None
 
     def opened(self, path: str) -> None:
-        """Archive the log at `path` from now on."""
+        """Archive the log at `path`, whose file was opened, and may be another one."""
+        self._wanted = 0
+        self._ending = False
         if path != self._path:
             self.stop()
             self._path = path
-            self._wanted = 0
 
     def forget(self) -> None:
         """Begin anew in a forked child, which has no thread."""
@@ -212,9 +213,12 @@ class Archiver(Archived):
     def await_part(self, timeout: float) -> None:
         """Wait until a part is ready to be noted, or the thread has ended. No other part is begun before `stop`."""
         self._ending = True
-        if self._run is not None:
-            self._run.is_last = True
-            self._run.changed.acquire(timeout=timeout)
+        run = self._run
+        if run is not None:
+            run.is_last = True
+            run.changed.acquire(blocking=False)  # it may tell of an earlier part
+            if run.part is None and not run.ended:
+                run.changed.acquire(timeout=timeout)
 
     def stop(self) -> None:
         """End the run. Its thread ends at the next chunk, and is not waited for."""

@@ -129,6 +129,26 @@ def test_ahead_of_max_age(make, log, folder):
     assert 40 == log.rows[2]
 
 
+def test_a_file_that_was_begun_anew(make, log, folder):
+    """
+    What retention wanted of a file that was removed says nothing of the next one, whose ids begin at 1 again.
+
+    Each of its rows would be archived as soon as it comes, in a part of its own.
+    """
+    program = make(max_rows=100)
+    log.fill(120)
+    program.run()
+    log.connection.execute("DELETE FROM records")
+    log.connection.execute("DELETE FROM archives")
+    log.connection.execute("UPDATE marks SET archived_id = 0, log_id = 'another'")
+    program.pruner.opened(log.path)
+    log.fill(20)
+    program.run()
+
+    assert 1 == len(parts_in(folder))
+    assert 0 == program.archived_id
+
+
 def test_it_wakes_up_for_max_age(make, log):
     """With nothing logged, the next step is due when the oldest row has half of its age."""
     program = make(max_age=8 * DAY)
@@ -358,6 +378,25 @@ def test_the_end_of_a_program(make, log, monkeypatch, folder):
 
     assert 1 == len(parts_in(folder))
     assert [(1,)] == log.ask("SELECT count(*) FROM archives")
+
+
+def test_an_earlier_part_does_not_end_the_wait(make, log, monkeypatch, folder):
+    """At the end it is waited for the part that is being written, though nobody has waited for the one before."""
+    program = make(max_age=8 * DAY)
+    log.fill(40, age=5 * DAY, step=DAY / 8)
+    program.pruner.step(log.connection)
+    run = program.archiver._run
+    while run.part is None:
+        pass
+    held = Held(monkeypatch)
+    program.pruner.step(log.connection)  # notes the first
+    while run.part is not None:
+        pass
+    threading.Timer(0.05, held.go.set).start()
+    program.archiver.await_part(60)
+
+    assert run.part is not None
+    program.archiver.stop()
 
 
 def test_a_thread_that_is_stopped_with_a_part(make, log, folder):
