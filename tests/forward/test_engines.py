@@ -93,6 +93,27 @@ def test_duckdb_reads_what_is_exported(filled, tmp_path, path):
     assert "[(1000, 1000, 'shop.orders', 20, 'order 0 of burst 0 paid by customer c-0')]\n" == found
 
 
+@pytest.mark.parametrize("kind", ["parquet", "jsonl.gz"])
+def test_duckdb_reads_an_archive(filled, tmp_path, path, kind):
+    """DuckDB reads the parts of an archive, all at once, as the page on retention says."""
+    if importlib.util.find_spec("duckdb") is None:
+        pytest.skip("needs duckdb: pip install 'sqlite-log-handler[test-forward]'")
+    filled(1_000)
+    (tmp_path / "archive").mkdir()
+    hide = "import sys; sys.modules['pyarrow'] = None; " if kind == "jsonl.gz" else ""
+    prune = f"{hide}from sqlite_log_handler.__main__ import main; main(['prune', '{path}', *sys.argv[1:]])"
+    shell(f'{sys.executable} -c "import sys; {prune}" --max-rows 10 --archive archive', tmp_path)
+
+    files = f"'archive/*.{kind}'"
+    source = files if kind == "parquet" else f"read_json({files}, format = 'newline_delimited') WHERE id IS NOT NULL"
+    query = f"SELECT count(*), count(DISTINCT id), min(logger), max(levelno) FROM {source}"
+    found = shell(
+        f"{sys.executable} -c 'import duckdb, sys; print(duckdb.sql(sys.argv[1]).fetchall())' \"{query}\"", tmp_path
+    )
+
+    assert "[(990, 990, 'shop.orders', 20)]\n" == found
+
+
 def test_litestream_keeps_a_copy(litestream, start, write, path, tmp_path):
     """
     A log that Litestream replicates while three processes write it is restored with every row, and both are sound.
