@@ -205,10 +205,10 @@ class Committer:
             # flushes and closes a handler.
             deadline = self.now()
         pause = min(self.flush_interval, 0.05)
-        last_gap = queue.last_gap  # not those that come meanwhile: there may be no end to them
+        last_gap = queue.gaps[-1:]  # not those that come meanwhile: there may be no end to them
         tried = False
         # `queued` is asked too: in a child that a signal handler forks in here, `removed` is 0 and stays below `end`.
-        while (queue.queued and queue.removed < end) or queue.holds_gap(last_gap):
+        while (queue.queued and queue.removed < end) or any(gap in queue.gaps for gap in last_gap):
             left = -1 if deadline is None else max(0, deadline - self.now())
             if tried and not left:
                 return False

@@ -18,7 +18,7 @@ The queue's mutex covers `_waiting`, `_sending` and `_reporting`. No foreign cod
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -70,7 +70,7 @@ class DropReport:
         to_send = PendingGap(gap.position, {}, 0)
         to_send.add(gap)
         to_send.warning = self._describe(gap, now)
-        gap.warning = self._plain_record(to_send)
+        gap.warning = self._record(to_send, logging.LogRecord)
         queue.add_gap(gap)
         with queue.mutex:
             if self._waiting is None:
@@ -164,19 +164,14 @@ class DropReport:
         # By default `dictConfig` disables every logger that it does not name. A program silences this one by its level.
         logger.disabled = False
         if self._is_wanted():
-            record = logger.makeRecord(
-                OWN_LOGGER, logging.WARNING, __file__, 0, gap.warning, (), None, "report", self._extra(gap)
-            )
-            logger.handle(record)
+            logger.handle(self._record(gap, logger.makeRecord))
 
-    def _plain_record(self, gap: PendingGap) -> logging.LogRecord:
-        # The program's record factory does not make it, and no other handler gets it: they add attributes.
-        record = logging.LogRecord(OWN_LOGGER, logging.WARNING, __file__, 0, gap.warning, (), None, "report")
-        vars(record).update(self._extra(gap))
+    def _record(self, gap: PendingGap, make: Callable[..., logging.LogRecord]) -> logging.LogRecord:
+        # That for the database is not made by the program's record factory, nor given to other handlers: they add
+        # attributes.
+        record = make(OWN_LOGGER, logging.WARNING, __file__, 0, gap.warning, (), None, "report")
+        vars(record).update({"dropped": gap.count, "dropped_total": gap.dropped_total, MARK: id(self._queue)})
         return record
-
-    def _extra(self, gap: PendingGap) -> dict[str, object]:
-        return {"dropped": gap.count, "dropped_total": gap.dropped_total, MARK: id(self._queue)}
 
     def _describe(self, gap: PendingGap, now: float) -> str:
         queue, outage = self._queue, self._outage

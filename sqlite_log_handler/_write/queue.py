@@ -603,15 +603,10 @@ class RecordQueue(queue.Queue[Any]):
             self.ledger.add_gap(gap)
 
     @property
-    def last_gap(self) -> PendingGap | None:
-        """The latest of the gaps that wait for the database."""
+    def gaps(self) -> list[PendingGap]:
+        """Gaps that wait for the database."""
         with self.mutex:
-            return self.ledger.gaps[-1] if self.ledger.gaps else None
-
-    def holds_gap(self, gap: PendingGap | None) -> bool:
-        """Tell whether this very gap waits for the database."""
-        with self.mutex:
-            return any(waiting is gap for waiting in self.ledger.gaps)
+            return list(self.ledger.gaps)
 
     @property
     def dropped_total(self) -> int:

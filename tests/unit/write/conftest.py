@@ -99,6 +99,14 @@ def make(clock, said, warnings, monkeypatch):
         limits = Limits() if retention is None else Limits(max_rows=1_000)
         committer = Committer(books, writer, operator, limits=limits, clock=clock, sleep=clock.advance, **options)
         listener = RecordListener(committer)
+        report, make_report = committer.drop_report, committer.drop_report.make
+
+        def make_and_send(now):
+            made = make_report(now)
+            report.wait(60)
+            return made
+
+        monkeypatch.setattr(report, "make", make_and_send)  # so that a test finds the warnings when it looks
         books.open()
         made.append(listener)
         return listener
