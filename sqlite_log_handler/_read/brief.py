@@ -11,7 +11,7 @@ the brief has the other parts.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from logging import ERROR
+from logging import ERROR, WARNING
 from typing import Final, TypeVar
 
 from sqlite_log_handler._logfile.columns import text
@@ -27,6 +27,8 @@ _T = TypeVar("_T")
 MOST_ROWS: Final = 1_000_000
 # Patterns of errors for which the brief has the newest error, and the characters of the end of its traceback.
 _ERRORS: Final = 20
+# Times as often as before: a warning is worth a line then.
+_OFTEN: Final = 3
 _TRACEBACK_LENGTH: Final = 1_500
 
 
@@ -56,6 +58,20 @@ class Brief:
     level_names: dict[int, str]
     totals: Totals
     left_out: tuple[str, ...]
+
+    def changes(self) -> list[Pattern]:
+        """Return the patterns that are new, and the warnings that are more frequent; what warns comes first."""
+        new = self.new or frozenset()
+        changed = [
+            pattern
+            for pattern in self.patterns
+            if pattern.last_id in new or (_warns(pattern) and self.grown.get(pattern.last_id, 0) >= _OFTEN)
+        ]
+        return sorted(changed, key=_warns, reverse=True)
+
+
+def _warns(pattern: Pattern) -> bool:
+    return max(pattern.levels) >= WARNING
 
 
 def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:

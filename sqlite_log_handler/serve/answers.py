@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._read.filters import FilterError, Filters
+from sqlite_log_handler._read.patterns import Pattern
 from sqlite_log_handler._read.reader import LogReader
 from sqlite_log_handler._read.rows import Row
 from sqlite_log_handler.serve.query import Query
@@ -24,6 +25,7 @@ _SHOWN_CHARACTERS: Final = 500
 _MOST_ROWS: Final = 2_000
 _MOST_BUCKETS: Final = 500
 _MOST_GROUPS: Final = 1_000
+_MOST_CHANGES: Final = 50
 _DEEPEST: Final = 110
 # Runs that we try, one after the other, to tell of which run a row is.
 _RUNS: Final = 20
@@ -166,6 +168,32 @@ def gaps(log: LogReader, query: Query) -> Answer:
     return {"gaps": [dataclasses.asdict(one) for one in found[-lines:]], "of": len(found)}
 
 
+def brief(log: LogReader, query: Query) -> Answer:
+    """Answer what failed and what changed, by pattern: in the last run, or since a time."""
+    since = query.text("since")
+    query.finish()
+    found = log.brief(since)
+
+    def told(pattern: Pattern) -> Answer:
+        levelno = max(pattern.levels)
+        name = found.level_names.get(levelno, f"Level {levelno}")
+        times = None if pattern.last_id in (found.new or ()) else found.grown.get(pattern.last_id)
+        return {**dataclasses.asdict(pattern), "levelno": levelno, "level": name, "times": times}
+
+    failed = [pattern for pattern in found.patterns if pattern.last_error_id is not None]
+    changes = found.changes()
+    return {
+        "runs": found.runs,
+        "is_last_run": found.is_last_run,
+        "since_us": found.since_us,
+        "records": found.records,
+        "errors": [told(pattern) for pattern in failed[:_MOST_CHANGES]],
+        "changes": [told(pattern) for pattern in sorted(changes[:_MOST_CHANGES], key=lambda one: one.first_us)],
+        "of": len(changes),
+        "left_out": found.left_out,
+    }
+
+
 def stats(log: LogReader, query: Query) -> Answer:
     """Answer the statistics of the log, and the time of this machine."""
     query.finish()
@@ -182,6 +210,7 @@ ANSWERS: Final[Mapping[str, Callable[[LogReader, Query], Answer]]] = {
     "histogram": histogram,
     "top": top,
     "gaps": gaps,
+    "brief": brief,
     "stats": stats,
 }
 

@@ -19,7 +19,13 @@ _TEXTS: Final = {
     "exception": "exception",
     "source": "source",
 }
-_NUMBERS: Final = {"pid": "process", "run": "run", "after-id": "after_id", "up-to-id": "up_to_id"}
+_NUMBERS: Final = {
+    "pid": "process",
+    "run": "run",
+    "after-id": "after_id",
+    "up-to-id": "up_to_id",
+    "pattern-of": "pattern_of",
+}
 _LISTS: Final = {"logger": "logger", "exclude": "exclude", "where": "where", "without": "without"}
 FILTERS: Final = frozenset({*_TEXTS, *_NUMBERS, *_LISTS})
 

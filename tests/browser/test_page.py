@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sqlite_log_handler._cli import incident
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -251,7 +253,7 @@ def test_gaps_are_drawn(shop, serve, open_tab):
     tab.page.locator("#strip", has_text="4,321 dropped").wait_for()
     tab.wait_until("document.getElementById('histogram').ariaLabel.includes('4,321 drops')")
     tab.page.click("#show-gaps")
-    tab.page.get_by_text("4,321 records are missing at 1 places.").wait_for()
+    tab.page.get_by_text("4,321 records are missing at 1 place.").wait_for()
 
 
 def test_a_place_is_shown_however_long_it_takes(shop, serve, open_tab):
@@ -358,3 +360,34 @@ def test_several_logs(tmp_path, write, serve, open_tab):
     tab.page.select_option("#file", "b.db")
     tab.wait_for_line("this is b")
     assert "file=b.db" in tab.page.url
+
+
+def test_what_changed(tmp_path, serve, open_tab):
+    """
+    The panel tells what began, in order of time, and a click shows the rows that say so.
+
+    The incident of the demo could be searched and counted, and nothing on the page named a first thing to look at.
+    """
+    incident.make(str(tmp_path / "shop.db"), 1_795_921_934.0)
+    tab = open_tab(serve(tmp_path / "shop.db"))
+    tab.page.click("#show-brief")
+    tab.page.locator(".change").first.wait_for()
+    changes = [re.sub(r"\s+", " ", text) for text in tab.page.locator(".change").all_text_contents()]
+
+    assert "charging it in its transaction" in changes[0]
+    assert "shop.payments, 4 times as often" in changes[1]
+    assert "no free connection" in changes[2]
+    tab.page.locator(".change", has_text="shop.payments").click()
+    tab.wait_until("document.querySelector('.chip b')?.textContent === 'pattern of row'")
+    tab.wait_until(
+        "[...document.querySelectorAll('#rows .m')].every((one) => one.textContent.startsWith('pay.example'))"
+    )
+
+
+def test_the_same_pattern(shop, serve, open_tab):
+    """From a row, one button leads to all rows that say the same."""
+    tab = open_tab(serve(shop))
+    tab.wait_for_line("order 3000 has no price")
+    tab.page.locator("#rows .row", has_text="order 3000 has no price").click()
+    tab.page.get_by_role("button", name="Same pattern").click()
+    tab.wait_until("document.querySelectorAll('#rows .row').length === 1")

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
-from logging import ERROR, WARNING
+from logging import ERROR
 from typing import Final
 
 from sqlite_log_handler._cli import arguments
@@ -38,7 +38,6 @@ _HEAD: Final = 800
 _LINE: Final = 160
 _LOUDEST: Final = 5
 _LARGEST_GAPS: Final = 5
-_OFTEN: Final = 3  # times as often as before is worth a line
 _TRACEBACK_LINES: Final = 4
 _LONGEST_PATH: Final = 100
 
@@ -132,18 +131,10 @@ class _Text:
     def _changed(self) -> Iterator[str]:
         """Say in order of time what began: the first thing in a row of failures is often their cause."""
         found = self._found
-        new = found.new or frozenset()
-        warned = [
-            pattern
-            for pattern in found.patterns
-            if max(pattern.levels) >= WARNING
-            and (pattern.last_id in new or found.grown.get(pattern.last_id, 0) >= _OFTEN)
-        ]
-        quiet = [pattern for pattern in found.patterns if pattern.last_id in new and max(pattern.levels) < WARNING]
         since = "0" if found.is_last_run else f"@{(found.since_us or 0) // 1_000_000}"
         rest = f"patterns {self._file} --new-since {since}"
         title = "what changed, by when it began"
-        yield from self._part(title, warned + quiet, self._change, _CHANGED, rest, by_time=True)
+        yield from self._part(title, found.changes(), self._change, _CHANGED, rest, by_time=True)
 
     def _part(
         self,

@@ -4,7 +4,7 @@ import { ask, Refused } from "./api.js";
 import * as address from "./state.js";
 import { List, newText, Replaced } from "./list.js";
 import { Histogram } from "./histogram.js";
-import { showGaps, showRow, showTop, strip } from "./side.js";
+import { showBrief, showGaps, showRow, showTop, strip } from "./side.js";
 import { element, oneLine } from "./format.js";
 
 const { state } = address;
@@ -18,7 +18,8 @@ const RESTED = 8;
 const PATIENCE = 10;
 const RETRY = 2000;
 
-let panel = null;            // "row", "top" or "gaps"
+const PANELS = ["brief", "top", "gaps"];
+let panel = null;            // "row" or one of PANELS
 let asking = new AbortController();  // the questions of the panel
 let lookedAt = -Infinity;            // when the bars and the strip were asked for, and how long that took
 let took = 0;
@@ -152,16 +153,16 @@ async function open(kind, id = null, { focus = true } = {}) {
   const { signal } = asking;
   panel = kind;
   by("side").hidden = false;
-  by("side-title").textContent = { row: "Record", top: "Who logs most", gaps: "What is missing" }[kind];
-  by("show-top").setAttribute("aria-expanded", String(kind === "top"));
-  by("show-gaps").setAttribute("aria-expanded", String(kind === "gaps"));
+  by("side-title").textContent = { row: "Record", brief: "What changed", top: "Who logs most", gaps: "What is missing" }[kind];
+  for (const name of PANELS) by(`show-${name}`).setAttribute("aria-expanded", String(kind === name));
   const body = by("side-body");
   const shared = { utc: state.utc, pattern: list.pattern, say, signal };
   try {
     if (kind === "row") {
       address.change({ row: id }, { quietly: true });
       await showRow(body, id, { ...shared, onContext: (at) => address.change({ filters: [], row: at }) });
-    } else if (kind === "top") await showTop(body, { ...shared, again: () => open("top") });
+    } else if (kind === "brief") await showBrief(body, shared);
+    else if (kind === "top") await showTop(body, { ...shared, again: () => open("top") });
     else await showGaps(body, { ...shared, onPlace: (at) => list.load({ at }).catch(failure) });
     if (focus) body.focus({ preventScroll: true });
     body.scrollTop = 0;
@@ -175,8 +176,7 @@ function close() {
   asking.abort();
   panel = null;
   by("side").hidden = true;
-  by("show-top").setAttribute("aria-expanded", "false");
-  by("show-gaps").setAttribute("aria-expanded", "false");
+  for (const name of PANELS) by(`show-${name}`).setAttribute("aria-expanded", "false");
   address.change({ row: null }, { quietly: true });
   by("list").focus({ preventScroll: true });
 }
@@ -265,8 +265,7 @@ by("adder").addEventListener("close", () => {
 function newest() { return list.load().catch(failure); }
 by("new").addEventListener("click", newest);
 by("follow").addEventListener("click", () => (list.following ? list.follow(false) : newest()));
-by("show-top").addEventListener("click", () => (panel === "top" ? close() : open("top")));
-by("show-gaps").addEventListener("click", () => (panel === "gaps" ? close() : open("gaps")));
+for (const name of PANELS) by(`show-${name}`).addEventListener("click", () => (panel === name ? close() : open(name)));
 by("close").addEventListener("click", close);
 by("help").addEventListener("click", () => by("keys").showModal());
 
@@ -313,7 +312,7 @@ address.onChange(() => {
   list.clear();
   reload().catch(failure);
   lookedAt = -Infinity;
-  if (panel === "top" || panel === "gaps") open(panel, null, { focus: false });
+  if (PANELS.includes(panel)) open(panel, null, { focus: false });
 });
 
 async function begin() {

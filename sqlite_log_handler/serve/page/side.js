@@ -70,7 +70,8 @@ export async function showRow(body, id, { utc, pattern, say, onContext, signal }
   body.replaceChildren(
     element("pre", { className: "message" }, ...marked(visible(row.message), pattern)),
     element("div", { className: "actions" }, copyButton(json, "JSON", say), copyButton(row.text, "text", say),
-      copyButton(state.commandLine([["after-id", id - 1], ["up-to-id", id]]), "command", say)),
+      copyButton(state.commandLine([["after-id", id - 1], ["up-to-id", id]]), "command", say),
+      button("Same pattern", () => state.only("pattern-of", id), { title: "Only rows that say the same" })),
     ...(row.exc_text ? [element("h3", { textContent: "Traceback" }), traceback(row.exc_text)] : []),
     ...(row.stack_info ? [element("h3", { textContent: "Stack" }), traceback(row.stack_info)] : []),
     ...(row.attributes ? [element("h3", { textContent: "Attributes" }), attributes(row.extra, row.attributes)] : []),
@@ -131,6 +132,31 @@ export async function showTop(body, { signal, again }) {
   body.replaceChildren(picker, ...(bars.length ? bars : [element("p", { textContent: "Nothing matches." })]), ...more);
 }
 
+// What failed and what changed, in order of time: the first thing in a row of failures is often their cause.
+export async function showBrief(body, { utc, signal }) {
+  const asked = state.parameters().filter(([name]) => name === "file" || name === "since");
+  const found = await ask("brief", asked, { signal });
+  const since = found.since_us === null ? null : `${found.is_last_run ? "of the last run, " : ""}since ${moment(found.since_us, utc).slice(0, 19)}`;
+  const line = (one) => {
+    const made = button("", () => state.only("pattern-of", one.last_id), { className: "change", title: `Only what says the same: ${one.sample || one.text}` });
+    const what = one.times === null ? (since === null ? "" : "new") : one.times >= 1.5 ? `${count(Math.round(one.times))} times as often` : "";
+    made.append(time(one.first_us, utc), level(one), element("b", { textContent: count(one.records) }),
+      element("span", { className: "m", textContent: oneLine(one.text) }),
+      element("span", { className: "n", textContent: `${oneLine(one.logger)}${what && `, ${what}`}` }));
+    return made;
+  };
+  const changes = since === null ? [element("p", { textContent: "There is nothing older in the log to compare with." })]
+    : found.changes.length ? found.changes.map(line) : [element("p", { textContent: "Nothing is new, and no warning is more frequent than before." })];
+  const more = found.of > found.changes.length ? [element("p", { textContent: `and ${count(found.of - found.changes.length)} more` })] : [];
+  body.replaceChildren(
+    element("p", { textContent: since === null ? `${count(found.records)} records` : `${count(found.records)} records ${since}, against all before` }),
+    element("h3", { textContent: "By when it began" }), ...changes, ...more,
+    element("h3", { textContent: "Errors, the most frequent first" }),
+    ...(found.errors.length ? found.errors.map(line) : [element("p", { textContent: "None." })]),
+    ...found.left_out.map((text) => element("p", { textContent: `Left out: ${text}` })),
+  );
+}
+
 // The names of groups are written for people; a filter takes the part that it knows.
 function choose({ name }) {
   if (by === "source") state.only("source", name.split(" ").find((part) => /:\d+$/.test(part)) ?? name);
@@ -146,7 +172,7 @@ export async function showGaps(body, { utc, signal, onPlace }) {
     button(`Behind row ${place}`, () => onPlace(place), { className: "link" })));
   const total = gaps.reduce((sum, gap) => sum + gap.count, 0);
   body.replaceChildren(element("p", { textContent: gaps.length
-    ? `${count(total)} records are missing at ${count(places.size)} places${of > gaps.length ? " (the latest of more)" : ""}.`
+    ? `${count(total)} records are missing at ${count(places.size)} place${places.size > 1 ? "s" : ""}${of > gaps.length ? " (the latest of more)" : ""}.`
     : "Nothing is missing: no record was dropped." }), ...items);
 }
 

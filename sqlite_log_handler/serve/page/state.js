@@ -11,6 +11,7 @@ export const FILTERS = {
   exception: ["exception", "KeyError"],
   where: ["attribute", "customer=c-17"],
   pid: ["process", "a process id"],
+  "pattern-of": ["pattern of row", "the id of a row: what says the same"],
   run: ["run", "0 is the last start of the program, -1 the one before"],
   thread: ["thread", "MainThread"],
   task: ["task", "the name of an asyncio task"],

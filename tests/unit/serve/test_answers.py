@@ -172,7 +172,7 @@ def test_what_cannot_be_understood(get, question, parameters, message):
     assert message in get(question, status=400, **parameters)["error"]
 
 
-@pytest.mark.parametrize(("depth", "kept"), [(100, True), (400, False), (100_000, False)])
+@pytest.mark.parametrize(("depth", "kept"), [(100, True), (400, False), (80_000, False)])
 def test_attributes_that_are_nested_deep(get, shop, depth, kept):
     """What a handler writes is an object; what is nested deeper, in a file from elsewhere, is its text."""
     text = '{"a":' * depth + "1" + "}" * depth
@@ -202,3 +202,29 @@ def test_a_damaged_row_is_an_answer_or_a_sentence(get, shop):
 
     assert json.dumps(get("rows", lines=2))
     assert 12 == get("rows", lines=1)["last_id"]
+
+
+def test_what_changed(get, shop, make_handler, logger):
+    """A brief has what is new in the last run, with what it says and since when, and errors by pattern."""
+    assert (1, None, [], ["order 8 has no price"]) == (
+        *(get("brief")[name] for name in ("runs", "since_us", "changes")),
+        [one["sample"] for one in get("brief")["errors"]],
+    )
+    handler = make_handler(shop)
+    logger.addHandler(handler)
+    logger.info("order %d paid", 9)
+    logger.warning("order %d is late", 9)
+    assert handler.flush()
+    with sqlite3.connect(shop) as connection:
+        connection.execute("UPDATE processes SET started_us = started_us + 60000000 WHERE id = 2")
+        connection.execute("UPDATE records SET created_us = created_us + 60000000 WHERE id > 12")
+    connection.close()
+    found = get("brief")
+
+    assert (2, True, 2, 2) == (found["runs"], found["is_last_run"], found["records"], found["of"])
+    # The first is said by another file than before.
+    assert [("order %d paid", "INFO", None, 13), ("order %d is late", "WARNING", None, 14)] == [
+        (one["text"], one["level"], one["times"], one["last_id"]) for one in found["changes"]
+    ]
+    assert [14] == ids(get("rows", pattern_of=14))
+    assert 14 == get("brief", since="-1w")["records"]
