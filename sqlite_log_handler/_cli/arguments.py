@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final, cast
 
 from sqlite_log_handler._cli.formats import json_document
 from sqlite_log_handler._cli.terminal import is_terminal, say, write_lines
@@ -28,6 +28,9 @@ ALL: Final = sys.maxsize
 
 # The levels of syslog and journalctl (syslog(3)) as levels of `logging`: notice is nearest to INFO.
 _SYSLOG: Final = {"1": 50, "2": 50, "3": 40, "4": 30, "5": 20, "6": 20, "7": 10}
+
+# Where the parser puts the filters whose flags have other names.
+_DESTINATIONS: Final = {"pattern": "grep", "process": "pid", "run": "started"}
 
 # Their values may begin with a minus: -S -1h.
 _TIMES: Final = ("-S", "--since", "-U", "--until", "--around", "--new-since")
@@ -248,28 +251,11 @@ def filters_of(options: argparse.Namespace) -> Filters:
     Raises:
         FilterError: We cannot read one of them.
     """
-    now = _now(utc=getattr(options, "utc", False))
-    since, until = (text and _time(text, now) for text in (options.since, options.until))
     given = vars(options)
-    filters: Filters = {
-        "level": given.get("level"),
-        "since": since,
-        "until": until,
-        "logger": given.get("logger"),
-        "exclude": given.get("exclude"),
-        "pattern": given.get("grep"),
-        "text": given.get("text"),
-        "process": given.get("pid"),
-        "thread": given.get("thread"),
-        "task": given.get("task"),
-        "exception": given.get("exception"),
-        "where": given.get("where"),
-        "run": given.get("started"),
-        "pattern_of": given.get("pattern_of"),
-        "after_id": given.get("after_id"),
-        "up_to_id": given.get("up_to_id"),
-    }
-    return filters
+    filters: dict[str, Any] = {name: given.get(_DESTINATIONS.get(name, name)) for name in Filters.__annotations__}
+    now = _now(utc=given.get("utc", False))
+    filters |= {name: filters[name] and _time(filters[name], now) for name in ("since", "until")}
+    return cast("Filters", filters)
 
 
 def _now(*, utc: bool) -> datetime:

@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
+from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
@@ -233,14 +234,9 @@ def _level(ask: Ask, level: int | str) -> list[Term]:
     return [("records.levelno BETWEEN ? AND ?", level_range(ask, level))]
 
 
-def _logger(_: Ask, names: Names) -> list[Term]:
+def _logger(_: Ask, names: Names, are: str = "IN") -> list[Term]:
     sql, parameters = below("logger", names)
-    return [(f"source_id IN (SELECT id FROM sources WHERE {sql})", parameters)]  # noqa: S608 - no value in it
-
-
-def _exclude(_: Ask, names: Names) -> list[Term]:
-    sql, parameters = below("logger", names)
-    return [(f"source_id NOT IN (SELECT id FROM sources WHERE {sql})", parameters)]  # noqa: S608 - same
+    return [(f"source_id {are} (SELECT id FROM sources WHERE {sql})", parameters)]  # noqa: S608 - no value in it
 
 
 def _process(_: Ask, pid: int) -> list[Term]:
@@ -508,7 +504,7 @@ _TERMS: Final[Mapping[str, Callable[[Ask, Any], list[Term]]]] = {
     "process": _process,
     "pattern_of": _pattern_of,
     "logger": _logger,
-    "exclude": _exclude,
+    "exclude": partial(_logger, are="NOT IN"),
     "thread": _thread,
     "task": _task,
     "exception": _exception,
