@@ -48,14 +48,9 @@ def test_what_retention_and_forwarding_leave_is_shown(run, shop, path):
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.executescript(
             f"""
-            CREATE TABLE IF NOT EXISTS prunes (
-                id INTEGER PRIMARY KEY, first_id INTEGER NOT NULL, last_id INTEGER NOT NULL, since_us INTEGER NOT NULL,
-                until_us INTEGER NOT NULL, cause TEXT NOT NULL, count INTEGER NOT NULL, unsent INTEGER NOT NULL
-            );
-            CREATE TABLE IF NOT EXISTS cursors (
-                name TEXT PRIMARY KEY, after_id INTEGER NOT NULL, updated_us INTEGER NOT NULL
-            ) WITHOUT ROWID;
             DELETE FROM records WHERE id <= 3;
+            UPDATE marks SET unarchived = 3;
+            INSERT INTO record_totals VALUES (10, 3, 0);
             INSERT INTO prunes VALUES (1, 1, 3, {since}, {since} + 500000, 'max_rows', 3, 2, 0);
             INSERT INTO cursors VALUES ('loki', 13, 0), ('done', 15, 0);
             """
