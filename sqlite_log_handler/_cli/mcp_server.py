@@ -119,13 +119,15 @@ class _Tools:
             "up_to_id": up_to_id,
         }
         with read_file(self._path) as reader:
-            rows = [*reader.rows(newest=max(1, min(newest, _MOST_ROWS)), reverse=True, **filters)]
-        lines = [_line(row) for row in rows]
+            rows = reader.rows(newest=max(1, min(newest, _MOST_ROWS)), reverse=True, **filters)
+            # Lines only: a hundred of the largest rows would not fit into memory.
+            found = [(row.id, _line(row)) for row in rows]
+        lines = [line for _, line in found]
         kept = _fitting(lines)
-        if not rows:
+        if not found:
             return "No record matches."
-        older = f"older records: the same with up_to_id={rows[kept - 1].id - 1}"
-        return marked(lines[:kept], older if kept < len(rows) or len(rows) >= newest else None)
+        older = f"older records: the same with up_to_id={found[kept - 1][0] - 1}"
+        return marked(lines[:kept], older if kept < len(found) or len(found) >= newest else None)
 
     def record(self, id: int, context: int = 3) -> str:  # noqa: A002 - the name of the argument for agents
         """One record with all its fields, and the lines before and after it.

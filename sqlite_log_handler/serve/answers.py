@@ -59,23 +59,24 @@ def rows(log: LogReader, query: Query) -> Answer:
         return {"count": log.count(**within), "last_id": last_id}
     lines = lines or 300
     newest = lines if order == "newest" else None
-    found = list(islice(log.rows(newest=newest, **within), lines))
+    # A page of the largest rows would not fit into memory.
+    found = [_line(row) for row in islice(log.rows(newest=newest, **within), lines)]
     complete = len(found) < lines
     gaps = _gaps_beside(log, within, found, order=order, complete=complete)
-    return {"rows": [_line(row) for row in found], "gaps": gaps, "last_id": last_id, "complete": complete}
+    return {"rows": found, "gaps": gaps, "last_id": last_id, "complete": complete}
 
 
 def _gaps_beside(
-    log: LogReader, filters: Filters, found: list[Row], *, order: str, complete: bool
+    log: LogReader, filters: Filters, found: list[dict[str, Any]], *, order: str, complete: bool
 ) -> list[dict[str, Any]]:
     """Return the gaps before, between and after the rows of a page; each gap is on one page only."""
     bounds: Filters = {**filters}
     if found and not complete:
         if order == "newest":
             # The gap right before the first row belongs to the page before.
-            bounds["after_id"] = found[0].id
+            bounds["after_id"] = found[0]["id"]
         else:
-            bounds["up_to_id"] = found[-1].id
+            bounds["up_to_id"] = found[-1]["id"]
     up_to = bounds.get("up_to_id")
     if up_to is not None and not (order == "oldest" and found and not complete):
         # `up_to_id` leaves out the gap after that row, which this page has to show.

@@ -89,6 +89,15 @@ def test_one_function_is_bounded(log, path, expression):
         ask(path, f"SELECT length({expression})")
 
 
+def test_a_value_has_a_limit_of_its_own(log, path):
+    """A value of nearly 100,000 bytes is answered and one of more is not, whatever the limit of the reader is."""
+    log(record("a"))
+
+    assert [(98_000,)] == ask(path, "SELECT length(hex(zeroblob(49000)))").rows
+    with pytest.raises(QueryError, match="substr"):
+        ask(path, "SELECT length(hex(zeroblob(50001)))")
+
+
 def test_printf_is_bounded(log, path):
     """
     `printf` made 900 MB in one step; within the limit of length, it makes nothing or fails, by the version of SQLite.
