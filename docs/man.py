@@ -1,8 +1,8 @@
 """
-Prints the manual page of `sqlite-log`, from what `--help` is made of: `python docs/man.py > docs/sqlite-log.1`.
+Prints the manual page of `sqlite-log`, from what `--help` is made of; the build puts it into the wheel.
 
-A test compares that file with what this prints, and another one renders it. The words are those of the parsers, so the
-page is the same on each version of Python, whose `--help` differs in its layout.
+The words are those of the parsers, so the page is the same on each version of Python, whose `--help` differs in its
+layout.
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from sqlite_log_handler._logfile.errors import LogFileError
+from sqlite_log_handler._read.logs import Logs, UnknownLogError
 from sqlite_log_handler._read.openmetrics import CONTENT_TYPE, openmetrics
 from sqlite_log_handler._read.reader import LogReader, read_file
 from sqlite_log_handler.serve.answers import ANSWERS, Answer, UnknownRowError, exact
-from sqlite_log_handler.serve.logs import Logs, UnknownLogError
 from sqlite_log_handler.serve.query import Query
 from sqlite_log_handler.serve.security import LOOPBACK, App, Guard
 

@@ -8,8 +8,8 @@ from typing import Final
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import say, write_lines
+from sqlite_log_handler._read.logs import Logs
 from sqlite_log_handler._read.openmetrics import openmetrics
-from sqlite_log_handler.serve.logs import Logs
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,14 +4,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
 from pages import DOCS, blocks_of
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as older_families
+
+import sqlite_log_handler
 
 
 def promtool(*words, text=""):
@@ -82,3 +86,22 @@ def test_promtool_accepts_the_configurations_of_the_page(tmp_path):
     (tmp_path / "prometheus.yml").write_text(scrapes[0].replace("/etc/prometheus/sqlite-log.token", str(token)))
     status, said = promtool("config", str(tmp_path / "prometheus.yml"))
     assert 0 == status, said
+
+
+def test_metrics_need_no_extra(shop, tmp_path):
+    """
+    Metrics are printed where only the package itself is installed.
+
+    They needed Starlette, because the list of logs stood beside the page.
+    """
+    for name in ("starlette", "anyio", "uvicorn"):
+        (tmp_path / f"{name}.py").write_text("raise ModuleNotFoundError(__name__)")
+    package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
+    done = subprocess.run(
+        [sys.executable, "-m", "sqlite_log_handler", "metrics", str(shop)],
+        env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{package}"},
+        capture_output=True,
+        check=False,
+    )
+
+    assert (0, b"") == (done.returncode, done.stderr)

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from sqlite_log_handler.serve.logs import Logs, UnknownLogError
+from sqlite_log_handler._read.logs import Logs, UnknownLogError
 
 
 def test_files_go_by_their_names(tmp_path):
