@@ -232,7 +232,7 @@ class Archive:
         last = max(parts, key=lambda part: part.number, default=None)
         if last is None:
             return str(PartName(self._stem, day, 1, kind))
-        found = None if last in noted else self._head_of(str(last))
+        found = self._head_of(str(last))
         if found is None or found.log_id != head.log_id or found.first_id < head.first_id:
             return str(last._replace(number=last.number + 1, kind=kind))
         if last.kind != kind:
