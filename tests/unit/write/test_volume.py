@@ -13,6 +13,7 @@ import pytest
 from sqlite_log_handler._write import volume
 from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
+from sqlite_log_handler._write.retention.pruner import Pruner
 from sqlite_log_handler._write.volume import FOLD_ROWS
 
 if TYPE_CHECKING:
@@ -154,6 +155,28 @@ def test_rows_that_cannot_be_folded_are_not_deleted(make_writer: Callable[..., W
     while writer.prune() == 0:
         pass
     assert [(10, 100)] == read(writer, "SELECT count(*), (SELECT sum(records) FROM volume) FROM records")
+
+
+def test_a_fold_under_a_budget_changes_few_lines(writer: Writer) -> None:
+    """
+    With `max_bytes` a fold stops where its rows would change more lines than one transaction may, and goes on there.
+
+    Each line may be on a page of its own, and all of them would go into the WAL at once.
+    """
+    writer.write(Commit([row("m", name=f"app.{number}") for number in range(100)]))
+    connection = writer.file.connection
+    assert connection is not None
+    pruner, folds = Pruner(str(writer.file.path), Limits(max_bytes=1 << 20)), 0
+    before, most = read(writer, COUNTED_BY_VOLUME), pruner.limits.volume_lines
+    left = 100
+    while left:
+        changed, left = connection.total_changes, pruner.fold(connection)
+        folds += 1
+        assert most + 1 >= connection.total_changes - changed  # the mark is one more
+
+    assert 100 / most <= folds
+    assert before == read(writer, COUNTED_BY_VOLUME)
+    assert 100 == folded(writer)
 
 
 @pytest.mark.usefixtures("few")
