@@ -1,22 +1,22 @@
 """
-Bounds of what SQLite may do for one question, in time and in memory, whatever stands in the file.
+Bounds on the time and memory that SQLite takes for one question, for any contents of the file.
 
 Theory of operation
 ===================
 
-SQLite asks a progress handler between the steps of a statement, so a bound holds only as far as one step is bounded.
-Two things see to that. The schema is known before a row is read, so a step is one of our making. And no value is
-longer than the limits below, so a step takes some milliseconds at most.
+SQLite calls a progress handler between the steps of a statement, so we can bound a statement only if each step is
+bounded. We know the schema before we read a row, so each step comes from our own SQL. And no value is longer than the
+limits below, so a step takes some milliseconds at most.
 
-A tree of damaged pages can lead back into itself, and then a table has no end. So the time of all statements of a
-question is counted together. It is CPU time of the thread, which neither a slow disk nor a busy machine uses up, and
-grows with the file, so that no sensible question on a log of any size comes near it. To read that clock costs as much
-as a short statement, so the budget is spent by the wall clock first, which is never behind it, and then once more by
-the clock of the thread.
+Damaged pages can lead back into themselves, and then a table has no end. So we count the time of all statements of a
+question together. We count CPU time of the thread, which neither a slow disk nor a busy machine uses up. The budget
+grows with the file, so no sensible question comes near it, however large the log is. To read that clock takes as long
+as a short statement, so we count by the wall clock first, which is never behind, and start again with the clock of the
+thread once the wall clock has used the budget up.
 
-Most rows are short, and looking at each of them costs. A question begins with a limit that few rows exceed, and with
-few looks at the clock. The first longer row moves it to a higher limit, with many looks; from then on each row is
-measured. There are two such limits, because a large row is looked at twice.
+Most rows are short, and to measure each of them costs time. A question begins with a limit that few rows exceed, and
+with few looks at the clock. The first longer row moves it to a higher limit with many looks, and from then on we
+measure each row. There are two such limits, because we look at a large row twice.
 """
 
 import sqlite3
@@ -31,8 +31,8 @@ from sqlite_log_handler._logfile.schema import MAX_RECORD_BYTES
 _SECONDS: Final = 0.5
 _SECONDS_PER_MB: Final = 0.5
 
-# Bytes of a value or a row, and steps between two looks at the clock, for most rows, for long ones, and for
-# large ones, whose texts have to be small together. A row has names of at most 4 kB each beside its text.
+# Most bytes of a value or a row, and steps between two looks at the clock: for most rows, for long ones, and for large
+# ones, whose texts must be small together. A row has names of at most 4 kB each besides its text.
 _USUAL_BYTES: Final = 4 * 1024
 _USUAL_STEPS: Final = 200_000
 LONG_BYTES: Final = 64 * 1024
@@ -41,7 +41,7 @@ LARGE_BYTES: Final = MAX_RECORD_BYTES + 64 * 1024
 JSON_BYTES: Final = 6 * LARGE_BYTES
 _LARGE_STEPS: Final = 2_000
 
-# What SQLite allows by default is made for programs that bring their own SQL.
+# SQLite's defaults are for programs that bring their own SQL.
 _LIMITS: Final = {
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 1_000_000,
     sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1_000,
@@ -53,7 +53,7 @@ _LIMITS: Final = {
 
 class Budget:
     """
-    Bound the statements that are run inside its `with` block; `renew` before each question.
+    Bounds the statements inside its `with` block; call `renew` before each question.
 
     Args:
         connection: What runs them.
@@ -84,13 +84,13 @@ class Budget:
         self._set(_USUAL_BYTES, _USUAL_STEPS)
 
     def renew(self) -> None:
-        """Begin to count anew."""
+        """Start to count for a new question."""
         self._clock, _ = self._clocks
         self._left = self._seconds
         self._set(_USUAL_BYTES, _USUAL_STEPS)
 
     def extend(self, seconds: float) -> None:
-        """Leave out seconds that were the user's: those of a regular expression."""
+        """Do not count these seconds, because a regular expression of the user took them."""
         self._left += seconds
 
     @property
@@ -130,7 +130,7 @@ class Budget:
         return self._clock() - self._since > self._left and self._is_last()
 
     def _is_last(self) -> bool:
-        """Go over to the clock of the thread, or tell that it has been spent as well."""
+        """Change to the clock of the thread; return True if that has used the budget up as well."""
         wall, clock = self._clocks
         self.spent = self._clock is not wall
         if not self.spent:
