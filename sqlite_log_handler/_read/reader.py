@@ -16,7 +16,7 @@ from sqlite_log_handler._logfile.errors import EmptyFileError, MissingFileError,
 from sqlite_log_handler._read import brief, patterns, statistics, top, totals
 from sqlite_log_handler._read.archived import ArchivedLog, Path, is_archive, places_of
 from sqlite_log_handler._read.brief import Brief
-from sqlite_log_handler._read.filters import FilterError, Filters, below, integer, settled, where
+from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters, below, integer, settled, where
 from sqlite_log_handler._read.opening import require_file
 from sqlite_log_handler._read.patterns import Moment, Pattern
 from sqlite_log_handler._read.rows import SELECT_JSON, SELECT_ROW, Row, select
@@ -99,7 +99,7 @@ def windows(
     """
     low = high = None
     for (id_,) in columns_of(reader, ["id"], newest=newest, reverse=reverse, **filters):
-        begin, end = max(id_ - before, 1), id_ + after
+        begin, end = max(id_ - before, 1), min(id_ + after, HIGHEST)
         if low is None or high is None:
             low, high = begin, end
         elif begin <= high + 1 and low <= end + 1:

@@ -78,6 +78,16 @@ def test_near_windows_are_read_at_once(run, hundred, monkeypatch, order):
     assert 11 == len(asked)
 
 
+@pytest.mark.parametrize("order", [[], ["-r"]])
+def test_a_context_without_end(run, hundred, order):
+    """
+    A context as wide as ids go shows the whole log.
+
+    It was refused, for an `up_to_id` beyond 64 bits that nobody had given.
+    """
+    assert 100 == len(run(hundred, "-g", "^50$", "-C", str(2**63 - 1), *order)[1])
+
+
 def test_context_in_json_has_no_lines_between(run, hundred):
     """A program that reads the rows has their ids to see where rows were left out."""
     document = json.loads("\n".join(run(hundred, "-o", "json", "-g", "^(20|30)$", "-A", "1")[1]))
