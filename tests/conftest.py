@@ -50,7 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
     Choose how many examples Hypothesis makes, a quarter of them without --slow. Have programs end by SIGINT, which a
     shell's background jobs ignore, and all that they start with them.
     """
-    settings.load_profile("slow" if config.getoption("--slow") or config.getoption("--long") else "quick")
+    config.option.slow |= config.option.long  # the full numbers are those of slow tests too
+    settings.load_profile("slow" if config.getoption("--slow") else "quick")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -59,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that choose how much is run."""
     parser.addoption("--slow", action="store_true", help="run the slow tests as well, as .ci/run does")
     parser.addoption(
-        "--long", action="store_true", help="run the fault suite at its full numbers (some minutes) instead of briefly"
+        "--long", action="store_true", help="run the slow tests as well, and the fault suite at its full numbers"
     )
 
 
