@@ -122,7 +122,8 @@ async function tick() {
       resting = changed ? 0 : resting + 1;
       if (wait && !changed && performance.now() - began < 1000) patience = 0;
       if (changed) stale = true;
-      if (stale && performance.now() - lookedAt > Math.max(2000, took * 10)) await look();
+      // Not beside the question for the rows: a search that takes long would take twice as long.
+      if (stale && list.loaded && performance.now() - lookedAt > Math.max(2000, took * 10)) await look();
       if (resting > RESTED) pause = patience && !stale ? 0 : RESTING_TICK;
     }
   } catch (error) {
