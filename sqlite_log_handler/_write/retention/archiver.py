@@ -199,6 +199,10 @@ class Archiver(Archived):
         """Keep the reader of the archive still over the `with` block; tell whether it is."""
         reader = None if self._run is None else self._run.reader
         still = reader is None or reader.lock.acquire(timeout=timeout)
+        if reader is not None and not still:  # its thread gets too little of a busy machine
+            with contextlib.suppress(sqlite3.Error):  # it was just closed
+                reader.interrupt()
+            still = reader.lock.acquire(timeout=timeout)
         try:
             yield still
         finally:
@@ -216,9 +220,9 @@ class Archiver(Archived):
         run = self._run
         if run is not None:
             run.is_last = True
-            run.changed.acquire(blocking=False)  # it may tell of an earlier part
-            if run.part is None and not run.ended:
-                run.changed.acquire(timeout=timeout)
+            deadline = time.monotonic() + timeout
+            while run.part is None and not run.ended and deadline > time.monotonic():
+                run.changed.acquire(timeout=max(0, deadline - time.monotonic()))  # it may tell of an earlier part
 
     def stop(self) -> None:
         """End the run. Its thread ends at the next chunk, and is not waited for."""

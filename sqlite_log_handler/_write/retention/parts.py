@@ -34,21 +34,21 @@ from sqlite_log_handler._logfile.forks import Connection
 
 _DAY_US: Final = 86_400_000_000
 
-# JSON that one statement makes, roughly: some 20 ms. In a program whose threads are busy, each of the steps between two
-# statements is a wait for the GIL of 5 ms.
-_CHUNK_BYTES: Final = 1024 * 1024
-_CHUNK_ROWS: Final = 4_000
+# JSON that one statement makes, roughly: some 50 ms, for which a fork waits. A program whose threads are busy hands
+# over the GIL every 5 ms only, and between two statements it is needed a dozen times; so there are to be few.
+_CHUNK_BYTES: Final = 5 * 512 * 1024
+_CHUNK_ROWS: Final = 5_000
 # What it makes at most, if the next rows are much larger than the last ones. A single row may be larger.
-_MOST_CHUNK_BYTES: Final = 4 * 1024 * 1024
+_MOST_CHUNK_BYTES: Final = 6 * 1024 * 1024
 _ANY_LENGTH: Final = 2**31 - 1
 
-# Ids that one statement looks at for the head: some 5 ms as well.
-_SPAN: Final = 20_000
+# Ids that one statement looks at for the head.
+_SPAN: Final = 50_000
 _DROPS: Final = 1_000
 
 # zlib's default. 9 makes a part 8 % smaller, and takes twice the time.
 _LEVEL: Final = 6
-_BLOCK: Final = 256 * 1024
+_BLOCK: Final = 1024 * 1024
 
 _CREATED: Final = f"SELECT {whole('created_us')} FROM records WHERE id = ?"  # noqa: S608 - our own name
 _FIRST_LATER: Final = (
@@ -71,7 +71,7 @@ _KEYS_OF_DROPS: Final = f"SELECT DISTINCT levelno, process_id FROM drops WHERE {
 _SUM_OF_DROPS: Final = f"SELECT count(*), CAST(total({whole('count')}) AS INTEGER) FROM drops WHERE {_IN_PART}"  # noqa: S608 - same
 _DROPS_OF: Final = f"{SELECT_DROP} WHERE {_IN_PART} AND drops.id > ? ORDER BY drops.id LIMIT {_DROPS}"
 _CHUNK: Final = """
-SELECT count(*), CAST(group_concat(line, char(10)) AS BLOB)
+SELECT count(*), CAST(group_concat(line, char(10)) || char(10) AS BLOB)
 FROM ({} WHERE records.id BETWEEN ? AND ? ORDER BY records.id LIMIT -1)
 """
 _CHUNKS: Final = {JSON_LINES: _CHUNK.format(SELECT_LINE), PARQUET: _CHUNK.format(SELECT_FLAT_LINE)}
@@ -90,9 +90,14 @@ class Stopped(Exception):  # noqa: N818 - same
 
 
 def ask(connection: Connection, sql: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
-    """Ask for a few lines; a fork waits until they are there."""
-    with connection.in_use():
-        return connection.execute(sql, parameters).fetchall()
+    """Ask for a few lines; a fork waits until they are there. The writer may interrupt it, to write the WAL back."""
+    while True:
+        try:
+            with connection.in_use():
+                return connection.execute(sql, parameters).fetchall()
+        except sqlite3.OperationalError as error:
+            if primary_code(error) != sqlite3.SQLITE_INTERRUPT:
+                raise
 
 
 def head_of(connection: Connection, stem: str, first_id: int, last_id: int) -> tuple[Head, int]:
@@ -165,7 +170,7 @@ def write_part(
     make: type[_JsonLines | _Parquet] = _Parquet if kind == PARQUET else _JsonLines
     with make(file, head, _drops_of(connection, head)) as sink:
         for lines, rows in _chunks_of(connection, head, kind):
-            sink.write(lines + b"\n", rows)
+            sink.write(lines, rows)
             if stopped():
                 raise Stopped
 
@@ -180,7 +185,7 @@ def _drops_of(connection: Connection, head: Head) -> Iterator[str]:
 
 def _chunks_of(connection: Connection, head: Head, kind: str) -> Iterator[tuple[bytes, int]]:
     """Yield the rows as lines of JSON, some at a time, and how many they are."""
-    id_, rows = head.first_id, 250
+    id_, rows = head.first_id, min(1_000, _CHUNK_ROWS)
     while id_ <= head.last_id:
         rows = min(rows, head.last_id - id_ + 1)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_CHUNK_BYTES if rows > 1 else _ANY_LENGTH)
@@ -299,7 +304,9 @@ def _count_rows(path: str) -> int:
     try:
         with pq.ParquetFile(path, buffer_size=_BLOCK, pre_buffer=False, page_checksum_verification=True) as file:
             for group in range(file.num_row_groups):
-                rows += sum(batch.num_rows for batch in file.iter_batches(1_000, [group], use_threads=False))
+                rows += sum(
+                    batch.num_rows for batch in file.iter_batches(parquet.GROUP_ROWS, [group], use_threads=False)
+                )
                 pa.default_memory_pool().release_unused()
     except pa.ArrowInvalid as error:
         raise _differs(path) from error

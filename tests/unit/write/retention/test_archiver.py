@@ -5,12 +5,14 @@ The archive of a program that logs: when rows are archived, what retention may d
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from archives import account, contents_of, parts_in
 
 from sqlite_log_handler._write.retention import archiver as archiver_module
+from sqlite_log_handler._write.retention import parts
 from sqlite_log_handler._write.retention.archive import Archive
 from sqlite_log_handler._write.retention.archiver import Archived, Archiver, archiver
 from sqlite_log_handler._write.retention.limits import Limits
@@ -366,16 +368,19 @@ def test_a_part_that_is_refused_is_removed(make, log, folder, path):
     log.connection.execute("DELETE FROM archives")
 
 
-def test_the_end_of_a_program(make, log, monkeypatch, folder):
+def test_the_end_of_a_program(make, log, folder):
     """At the end, a part that is being written may become ready; no other one is begun before `stop`."""
-    program = make(max_age=8 * DAY)
-    log.fill(40, age=5 * DAY, step=DAY / 8)
+    program = make(max_rows=100)
+    log.fill(150, age=5 * DAY, step=DAY / 40)
     program.pruner.step(log.connection)
     program.archiver.await_part(60)
-    for _ in range(3):
-        program.pruner.step(log.connection)
-    program.archiver.stop()
+    program.pruner.step(log.connection)  # which notes the part
+    for thread in threading.enumerate():
+        if thread.name == "sqlite_log_handler archive":
+            thread.join()
+    program.pruner.step(log.connection)
 
+    assert None is program.archiver._run
     assert 1 == len(parts_in(folder))
     assert [(1,)] == log.ask("SELECT count(*) FROM archives")
 
@@ -430,6 +435,40 @@ def test_the_reader_is_kept_still(make, log, monkeypatch):
     with run.reader.lock, program.archiver.quiet(0) as still:
         assert still  # an RLock: this thread has it already
     held.go.set()
+
+
+def test_a_reader_that_takes_long_is_interrupted(make, log, monkeypatch):
+    """
+    On a busy machine the archive's thread stood in a statement for seconds, and new records were dropped because the
+    WAL could not be written back. Now the statement ends, and is begun anew.
+    """
+    held = Held(monkeypatch)
+    program = make(max_rows=100)
+    log.fill(150)
+    program.pruner.step(log.connection)
+    run = program.archiver._run
+    while run.reader is None:
+        pass
+    reader, answers = run.reader, []
+    reading = threading.Event()
+    reader.create_function("begun", 0, reading.set)
+    endless = "SELECT begun() UNION ALL SELECT * FROM (WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+    asked = [f"{endless} WHERE i < 1e12) SELECT count(*) FROM n)", "SELECT 7"]
+    thread = threading.Thread(target=lambda: answers.append(_ask_in_turn(reader, asked)))
+    thread.start()
+    reading.wait()
+    with program.archiver.quiet(0.1) as still:
+        assert still
+    thread.join()
+    held.go.set()
+
+    assert [[(7,)]] == answers
+
+
+def _ask_in_turn(reader: Any, asked: list[str]) -> list[Any]:
+    """Ask what is next in the list, each time the reader is asked."""
+    connection = SimpleNamespace(in_use=reader.in_use, execute=lambda *_: reader.execute(asked.pop(0)))
+    return parts.ask(connection, "")  # type: ignore[arg-type]
 
 
 def _can_take(lock: Any) -> bool:
