@@ -73,7 +73,7 @@ class Scan:
         for name, arity, function in (
             (SEARCH, 3, partial(self._call, search)),
             (HOLDS, 2, partial(self._call, holds)),
-            (HAS_ATTRIBUTE, 3, has_attribute),
+            (HAS_ATTRIBUTE, 3, partial(self._call, has_attribute)),
         ):
             self._connection.create_function(name, arity, function, deterministic=True)
 
@@ -166,7 +166,12 @@ class Scan:
         elif code == sqlite3.SQLITE_INTERRUPT and not self.budget.spent:
             raise KeyboardInterrupt from error
         elif "user-defined function" in str(error):
-            raise (self._raised or KeyboardInterrupt()) from error
+            if self._raised is None:  # `sqlite3` could not even call it
+                message = (
+                    f"{self.path!r}: it is damaged: a text is not UTF-8, so only `text` can search it, not a pattern"
+                )
+                raise CorruptFileError(message) from error
+            raise self._raised from error
         else:
             raise_named(self.path, error)
 

@@ -105,6 +105,21 @@ def test_text_that_is_no_utf_8(log, change, reading, messages):
     assert "a\N{REPLACEMENT CHARACTER}b" == json.loads(list(reading().json_lines())[1])["message"]
 
 
+@pytest.mark.parametrize("filters", [{"pattern": r"\w.b"}, {"where": "k~a.b"}])
+def test_a_pattern_on_text_that_is_no_utf_8(log, change, reading, filters):
+    """
+    A filter that Python decides says that a text is no UTF-8.
+
+    The command line ended with status 130 and no word, as by Ctrl-C: `sqlite3` did not call our function.
+    """
+    log(record("one"), record("two"))
+    bad = "CAST(X'61FF62' AS TEXT)"
+    change(f"""UPDATE records SET message = {bad}, attributes = '{{"k":"' || {bad} || '"}}' WHERE id = 2""")
+
+    with pytest.raises(CorruptFileError, match="a text is not UTF-8"):
+        list(reading().rows(**filters))
+
+
 def test_a_damaged_file(log, path, reading):
     """A damaged file has an error that says so, and names what tells more and what saves the rest."""
     log(*(record(str(number) * 50) for number in range(5_000)))
