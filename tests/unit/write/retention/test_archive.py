@@ -250,6 +250,11 @@ def test_what_is_pruned_is_told_apart(log):
     assert [(20, 15)] == log.ask("SELECT count, archived FROM prunes")
     assert [(20, 5)] == log.ask("SELECT archived_id, unarchived FROM marks")
 
+    log.connection.execute("UPDATE marks SET archived_id = 60")
+    log.prune(log.pruner(max_rows=50))
+    assert [(50, 45)] == log.ask("SELECT count, archived FROM prunes")
+    assert [(60, 5)] == log.ask("SELECT archived_id, unarchived FROM marks")
+
 
 @pytest.mark.parametrize("limits", [{"max_age": 3.6 * DAY}, {"max_bytes": 2_000}])
 def test_limits_of_the_archive(make, log, reading, folder, path, limits):
