@@ -299,6 +299,28 @@ def test_rows_that_move_while_they_are_read(
     assert sorted(range(1, count + 1), reverse=reverse) == found
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("look", range(2, 9))
+def test_rows_that_move_behind_a_batch(
+    file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, look: int, reverse: bool
+) -> None:
+    """Rows that move after a batch was read, and before it is looked whether they have, come once."""
+    monkeypatch.setattr(archived, "BATCH", 3)
+    monkeypatch.setattr("sqlite_log_handler._read.scan.BATCH", 3)
+    archive(file, folder, 5)
+    first_id, looks = archived._first_id, iter(range(100))
+
+    def move_first(scan: Scan) -> int:
+        if next(looks) == look:
+            archive(file, folder, 30)
+        return first_id(scan)
+
+    monkeypatch.setattr(archived, "_first_id", move_first)
+    with LogReader([file, folder]) as log:
+        found = [row.id for row in log.rows(reverse=reverse)]
+        assert sorted(range(1, log.last_id() + 1), reverse=reverse) == found
+
+
 def test_rows_that_move_while_they_are_counted(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that go over into the archive just before the file is read are counted once."""
     archive(file, folder, 5)

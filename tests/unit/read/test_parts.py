@@ -50,9 +50,10 @@ KINDS = ["jsonl.gz", "parquet"]
 def part(tmp_path: Path) -> Any:
     """Write a part of three rows and a gap; what is given differs."""
 
-    def part(kind: str = "jsonl.gz", head: Any = None, drop: Any = None, **row: Any) -> Path:
+    def part(kind: str = "jsonl.gz", head: Any = None, drop: Any = None, more: int = 0, **row: Any) -> Path:
         path = tmp_path / f"app-log.1970-01-01.{kind}"
         rows = [{**ROW, "id": 1}, {**ROW, "id": 2, **row}, {**ROW, "id": 3}]
+        rows += [{**ROW, "id": id_, "levelno": 10 + id_ // 12 * 40} for id_ in range(4, 4 + more)]
         write_head_and_rows(path, head if head is not None else HEAD, [DROP if drop is None else drop], rows)
         return path
 
@@ -185,6 +186,20 @@ def test_a_parquet_with_other_columns(part: Any) -> None:
             list(log)
 
 
+def test_row_groups(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row groups whose statistics rule them out are not read, and one that is too large is refused before it is."""
+    read: list[int] = []
+    python = parts._python
+    monkeypatch.setattr(parts, "_python", lambda column: read.append(len(column)) or python(column))
+    path = part("parquet", head={**HEAD, "rows": 12, "last_id": 12}, more=9)
+
+    assert [12] == [row[0] for row in rows_of(path, Bounds(levels=(50, 50)))]
+    assert {2} == set(read)  # of the third group, which the writer has made of five rows
+    monkeypatch.setattr(parts, "_GROUP", 100)
+    with pytest.raises(LimitError, match=r"app-log.*row group"):
+        rows_of(path)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage(part: Any, kind: str) -> None:
     """A part that was cut or changed anywhere is an error with a name, or reads as rows: never another error."""
@@ -208,7 +223,12 @@ def test_lines_that_are_missing_or_too_many(part: Any) -> None:
     """A part that ends early, or within a line, is refused; lines behind its last row are left alone."""
     path = part()
     lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
-    for kept, word in ((lines[:-1], "1 rows less"), ([*lines[:-1], lines[-1][:-1]], "last line has no end")):
+    late = [*lines[:-1], lines[-1][:-1] + b" more\n"]
+    for kept, word in (
+        (late, r"line 5.*\( more\)"),
+        (lines[:-1], "1 rows less"),
+        ([*lines[:-1], lines[-1][:-1]], "last line has no end"),
+    ):
         path.write_bytes(gzip.compress(b"".join(kept)))
         with pytest.raises(CorruptFileError, match=word):
             rows_of(path)
