@@ -329,8 +329,7 @@ class ArchivedLog:
         names = self.names()
         bounds, processes = self._bounds(names, filters)
         loaded = self._load("question", bounds, processes)
-        id_ = filters.get("pattern_of")
-        if id_ is not None:
+        for id_ in _patterns_of(filters):
             self._add(loaded, self._look(), Bounds((id_, id_)), None)
         self._fill_ledger(loaded, self._look())
         loaded.scan.budget.renew()
@@ -492,6 +491,12 @@ class ArchivedLog:
             else:
                 low, high = (low, batch[-1][0] - 1) if backward else (batch[-1][0] + 1, high)
         return min(max(ids[0], first_id) - 1, ids[1]) if backward else ids[1] + 1
+
+
+def _patterns_of(filters: Filters) -> Iterator[int]:
+    """Yield the ids of rows whose pattern the filters ask for: they may be out of all bounds."""
+    for given in (filters.get("pattern_of"), (filters.get("without") or {}).get("pattern_of")):
+        yield from [given] if isinstance(given, int) else given or ()
 
 
 def _using(loaded: Loaded, query: str, chosen: Where, *, backward: bool) -> Iterator[Values]:

@@ -90,6 +90,8 @@ FILTERS: list[dict[str, Any]] = [
     {"run": 1},
     {"run": 0, "level": 20},
     {"pattern_of": 3},
+    {"pattern_of": 3, "after_id": 8},
+    {"without": {"pattern_of": [1, 2]}, "since": "2025-07-02", "level": 20},
     {"without": {"pattern_of": 2, "thread": "worker-1"}},
     {"exclude": "shop.0", "text": "order 1"},
     {"pattern": r"order \d of"},
