@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlite_log_handler._logfile.archive import MORE_COLUMNS, PartName, stem_of
 from sqlite_log_handler._logfile.columns import text, whole
-from sqlite_log_handler._logfile.errors import EmptyFileError, ForeignFileError, UnreadableFileError
+from sqlite_log_handler._logfile.errors import EmptyFileError, ForeignFileError, LimitError, UnreadableFileError
 from sqlite_log_handler._read.filters import (
     HIGHEST,
     LOWEST,
@@ -40,7 +40,7 @@ from sqlite_log_handler._read.filters import (
     where,
 )
 from sqlite_log_handler._read.loaded import Loaded, Process
-from sqlite_log_handler._read.parts import FIELDS, PROCESS_FIELDS, Bounds, Part, Span, Values, meet
+from sqlite_log_handler._read.parts import FIELDS, PROCESS_FIELDS, Bounds, Part, Span, Values, meet, memory_of
 from sqlite_log_handler._read.rows import select
 from sqlite_log_handler._read.scan import BATCH, Scan
 from sqlite_log_handler._read.statistics import LogStats, file_numbers, level_names
@@ -66,6 +66,9 @@ SELECT {whole("first_id")}, {whole("last_id")}, {whole("since_us")}, {whole("unt
 FROM prunes WHERE count > archived ORDER BY id
 """  # noqa: S608 - same
 _CURSORS: Final = f"SELECT {text('name')}, {whole('after_id')}, {whole('updated_us')} FROM cursors"  # noqa: S608 - same
+
+# Bytes of memory that all heads take. Those of a year with a start of the program each hour take 3 MiB.
+_HEADS: Final = 32 * 1024 * 1024
 
 # Filters that only a database with all rows can resolve.
 _OF_ALL: Final = {"run", "pattern_of"}
@@ -214,7 +217,15 @@ class ArchivedLog:
 
     def _pieces(self) -> tuple[tuple[Piece, ...], list[str]]:
         """Return the parts of this log, each with the ids that no part before it has, and what there is besides."""
-        parts = [self._part(path) for path in self._paths()]
+        parts: list[Part] = []
+        left = _HEADS
+        for path in self._paths():
+            parts.append(self._part(path))
+            left -= memory_of(parts[-1].head)
+            if left < 0:
+                message = f"{path!r}: the heads of the parts up to this one take more than {_HEADS >> 20} MiB of memory"
+                raise LimitError(message)
+        self._heads = {part.path: self._heads[part.path] for part in parts}
         log_id, stem = self._log(parts)
         others = [part for part in parts if part.head.log_id != log_id and stem in {None, part.head.log}]
         notices = []

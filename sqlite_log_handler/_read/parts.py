@@ -66,6 +66,7 @@ _DROP: Final[Mapping[str, type]] = {
     "program": str,
 }
 PROCESS_FIELDS: Final = ("process", "process_name", "host", "started_us", "program")
+_NAMES: Final = ("process_name", "host", "program")
 _PROCESS: Final = {name: _DROP[name] for name in PROCESS_FIELDS}
 
 # Bytes of a line: a row of a text of 4 MiB, or of control characters, each of which is six bytes of JSON.
@@ -188,6 +189,12 @@ def _is_sound(head: Head) -> bool:
         and all(_has(process, _PROCESS) for process in head.processes)
         and all(re.fullmatch(r"-?\d{1,18}", level) and _is_name(name) for level, name in levels)
     )
+
+
+def memory_of(head: Head) -> int:
+    """Return how many bytes the processes and the levels of a head take, roughly."""
+    texts = [*head.levels.values(), *(process[name] for process in head.processes for name in _NAMES)]
+    return sum(map(len, texts)) + 100 * (len(texts) + len(head.processes))
 
 
 def _is_name(value: object) -> bool:

@@ -25,6 +25,7 @@ from sqlite_log_handler import (
     EmptyFileError,
     FilterError,
     ForeignFileError,
+    LimitError,
     LogReader,
     SQLiteHandler,
     UnreadableFileError,
@@ -371,6 +372,16 @@ def test_days_that_cannot_match_are_not_read(file: Path, folder: Path, monkeypat
         assert 1 == sum(bucket.records for bucket in log.histogram(since=row.time, until=row.time))
         with pytest.raises(CorruptFileError, match="cut or damaged"):
             list(log)
+
+
+def test_heads_without_end(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads that together take more memory than those of any log are refused, and some of the parts can be read."""
+    for cut in (8, 16, 24):
+        archive(file, folder, cut)
+    monkeypatch.setattr(archived, "_HEADS", 3_500)
+    with pytest.raises(LimitError, match=r"app-log.*the heads"):
+        LogReader(folder)
+    assert [*range(1, 9)] == ids_of(folder / "app-log.2025-06-30.2.jsonl.gz")
 
 
 def test_a_folder_that_cannot_be_read(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
