@@ -186,7 +186,7 @@ class _Text:
         if not records:
             return
         yield ""
-        yield "who logs most:"
+        yield f"who logs most{', without what is missing' if self._found.gaps else ''}:"
         ranked = records.most_common()
         shares = (f"  {count:,}  {count / self._found.records:.1%}  {name}" for name, count in ranked[:_LOUDEST])
         shown = _fitting(([_line(share, 120)] for share in shares), _LOUD)

@@ -102,7 +102,7 @@ def test_brief_as_text(run):
 
     assert 0 == status
     assert lines[0].startswith("app-log.db: ")
-    assert {"errors:", "who logs most:"} <= set(lines)
+    assert {"errors:", "who logs most, without what is missing:"} <= set(lines)
     assert lines[-2].startswith("file ")
 
 
