@@ -1,8 +1,8 @@
 """
 What a shell offers when somebody presses Tab, by argcomplete (the extra `completion`).
 
-The shell runs `sqlite-log` with the variable `_ARGCOMPLETE`, and the line so far in `COMP_LINE`. Only the module of the
-command that stands in it is imported, so an answer takes as long as `--help`.
+The shell runs `sqlite-log` with the variable `_ARGCOMPLETE`, and the line so far in `COMP_LINE`. We import only the
+module of the command in that line, so an answer takes as long as `--help`.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from sqlite_log_handler._cli.main import COMMANDS, command_of
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._read.reader import LogReader
 
-# What stands for the value in the help of a flag -> values.
+# Values to offer, by the placeholder that `--help` shows behind a flag.
 _VALUES: Final = {
     "LEVEL": ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
     "WHAT": ["logger", "source", "template", "level", "exception", "thread", "process", "attribute"],

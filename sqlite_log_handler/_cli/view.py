@@ -133,7 +133,7 @@ class View:
         bounds: Filters = {**selection.filters, "after_id": low - 1, "up_to_id": high}
         return self._part(reader, bounds, None, whole=False)
 
-    def _noticed(self, rows: Iterable[_Entry]) -> Iterator[_Entry]:
+    def _noticed(self, rows: Iterator[_Entry]) -> Iterator[_Entry]:
         """Yield the rows, and remember whether there were any."""
         for row in rows:
             self.found = True

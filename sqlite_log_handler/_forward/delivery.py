@@ -112,7 +112,7 @@ class Delivery:
         clock: Returns seconds since any moment.
         wait: Waits this number of seconds.
         say: Called with a line for the operator.
-        follow: Never end, and never give up.
+        follow: Never end, and wait as long as something is away.
         batch_rows: Most rows in a request.
         batch_bytes: Most bytes in a request, before compression; a single row may be longer.
         retry_seconds: How long the receiver or a file may be away without `follow`.

@@ -2,9 +2,9 @@
 The archive of a log: a folder of compressed parts, which `_write.retention.archive` fills and readers read.
 
 A part holds the rows of one range of ids, none missing, and the gaps among them. Ranges of different parts do not
-overlap. It is named after the log and the day (UTC) of its first row, and goes on until a row of a later day comes. So
-rows of an earlier day, which a clock that went back leaves, stand among the others, and only its head says which times
-it has.
+overlap. A part is named after the log and the day (UTC) of its first row, and goes on until a row of a later day comes.
+So rows of an earlier day, which a clock that went back leaves, stand among the others, and only the head of the part
+says which times it has.
 
 A part of JSON lines, compressed by gzip, has its head on the first line, then each gap as an object with the one key
 `drop`, then the rows in the order of their ids. A part of Parquet has the rows in its columns, and the head and the
@@ -33,7 +33,7 @@ PARTIAL: Final = ".partial"
 HEAD_KEY: Final = b"sqlite_log_handler.head"
 DROPS_KEY: Final = b"sqlite_log_handler.drops"
 
-# What the view `logs` has not, and readers ask for: the message before its arguments were put in, and the run.
+# What the view `logs` lacks, and readers ask for: the message before its arguments were put in, and the run.
 MORE_COLUMNS: Final = {
     "template": text("sources.template"),
     "started_us": whole("processes.started_us"),

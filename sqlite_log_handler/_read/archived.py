@@ -190,7 +190,7 @@ class ArchivedLog:
     # What there is ----------------------------------------------------------------------------------------------------
 
     def _look(self) -> _Found:
-        """Look what there is now."""
+        """Return what there is now: `_found` as it is, or anew if something has changed."""
         if self._is_closed:
             message = f"the reader of {self.path!r} is closed: make a new LogReader"
             raise ValueError(message)
@@ -271,7 +271,7 @@ class ArchivedLog:
         return kept[1]
 
     def _log(self, parts: list[Part]) -> tuple[str, str | None]:
-        """Return the id of the log that is read, and its name if parts of others are to be told."""
+        """Return the id of the log that is read, and its stem, if a folder may have parts of other logs too."""
         if self._file is not None:
             return str(self._file.one("SELECT log_id FROM marks")), stem_of(os.path.realpath(self._file.path))
         names = sorted({part.head.log for part in parts})
@@ -525,6 +525,7 @@ def _ends(file: Scan) -> tuple[int | None, int, object]:
 
 
 def _first_id(file: Scan) -> int:
+    """Return the first id in a file; for an empty one HIGHEST, so that the archive has all rows."""
     first_id: int | None = file.one("SELECT min(id) FROM records")
     return HIGHEST if first_id is None else first_id
 

@@ -24,7 +24,7 @@ from sqlite_log_handler._read.scan import Scan
 # pid, name, host, start, program: `parts.PROCESS_FIELDS`.
 Process: TypeAlias = tuple[int, str, str, int, str]
 
-# Threads have their names in their rows, as a row may.
+# Each row holds the name of its thread: the schema allows that as well as a line in `threads`.
 _RECORD: Final = """
 INSERT OR IGNORE INTO records (
     id, created_us, levelno, source_id, process_id, thread, thread_name, task_name, message, exc_type, exc_text,
@@ -118,6 +118,7 @@ class Loaded:
             try:
                 yield connection
             finally:
+                # After an error too: without a journal there is no ROLLBACK, and a row that comes again is ignored.
                 if connection.in_transaction:
                     connection.execute("COMMIT")
         self.scan.budget = Budget(connection, self._path, self._rows * _ROW)

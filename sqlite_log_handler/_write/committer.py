@@ -11,7 +11,7 @@ Each tick reports drops. The next commit writes the warning, and a thread of its
 `_write.drop_report`). So the thread that commits runs no foreign code, and a handler that blocks does not hold it up.
 
 Retention comes between commits, under the same lock: a short piece after a tick that leaves the queue nearly empty.
-While it is not, the writer does before each commit what cannot wait.
+While the queue is fuller than that, the writer does before each commit what cannot wait.
 
 Guarantees
 ==========
@@ -89,7 +89,7 @@ class Committer:
         self.outage = Outage(self.flush_interval)
         self.drop_report = DropReport(self.queue, self.outage, self.operator)
         self._report_due = 0.0  # a full batch, or one that was cut, is due much sooner than a tick
-        self._no_room = False  # for the last commit
+        self._no_room = False  # the last commit found none
         self._prune_due: float | None = None
         self._pruned = float("-inf")
         self._given_up = -1  # no time is left for the rows before this position
@@ -107,7 +107,7 @@ class Committer:
 
     def tick(self, now: float) -> bool:
         """
-        Report drops, commit and prune, each if it is time to. Nothing escapes.
+        Report drops, commit and prune, each if it is time to. No exception escapes.
 
         Return whether the next tick is due at once: a batch that was cut to its bytes leaves rows whose time has come.
         """
@@ -236,6 +236,7 @@ class Committer:
             self._give_up(end)
             done, deadline = True, self.now()
         self.drop_report.make(self.now())
+        # Once more, for the gap that this report has made.
         if done and (self._drain(end, deadline) or deadline is not None):
             if prune:
                 until = self.now() + _CLOSE_PRUNE
@@ -248,7 +249,7 @@ class Committer:
         archiver = self.writer.archiver
         if archiver is not None:
             archiver.await_part(min(_CLOSE_ARCHIVE, self.close_timeout / 2))
-            self.prune(_CLOSE_PRUNE)  # which notes the part
+            self.prune(_CLOSE_PRUNE)  # this notes the part
             self._under_lock(archiver.stop, _CLOSE_PRUNE)
 
     def _give_up(self, end: int) -> None:

@@ -72,8 +72,8 @@ _MOST_ROWS_UNSHARED = 2_500
 _FEWEST_ROWS_SHARED = 160
 _ROWS_PER_CONTEXT = 10
 
-# A statement keeps copies of what was bound to it until it runs again: 1 MiB of text, which is what is counted in a
-# row beyond its 240 bytes.
+# A statement keeps copies of what was bound to it until it runs again, so we bind 1 MiB of text at most. The size of a
+# row is that of its text and 240 bytes more.
 _STATEMENT_SIZE = 1024 * 1024 // _row.SIZE_UNIT
 _WITHOUT_TEXT = 240 // _row.SIZE_UNIT
 
@@ -290,7 +290,7 @@ class Inserter:
     # Ids of what many rows share --------------------------------------------------------------------------------------
 
     def forget_ids(self) -> None:
-        """Look up all ids anew: a rollback has taken some back, or a sweep has deleted some."""
+        """Forget all ids, to look them up anew: a rollback has taken some back, or a sweep has deleted some."""
         self._sources: dict[_row.Source, int] = {}
         self._threads: dict[_row.Thread, _Thread] = {}
         self._shared_threads = 0

@@ -11,9 +11,9 @@ it does not wake up while nothing is logged; only `max_age` wakes it, when the n
 
 Any thread may commit (see `_write.committer`); only the listener does so on a schedule.
 
-`_thread`, under the queue's mutex, is the thread in charge. One that finds another there was stopped: it writes what is
-queued, closes the file, and ends. While there is none the queue is closed, so the next record starts one, also after a
-thread that died (of a MemoryError between two hooks).
+`_thread` is the thread in charge, and is set under the queue's mutex. A thread that no longer finds itself there was
+stopped: it writes what is queued, closes the file, and ends. While there is none the queue is closed, so the next
+record starts one, also after a thread that died (of a MemoryError between two hooks).
 
 Guarantees
 ==========
@@ -86,6 +86,7 @@ class RecordListener(QueueListener):
             raise
 
     def _start_thread(self, thread: threading.Thread) -> None:
+        # A method of its own, so that tests can interleave here.
         thread.start()
 
     def _run(self) -> None:

@@ -9,8 +9,8 @@ what `bound` allows. The archiver works ahead: it begins when rows that no part 
 until they make a quarter. So its thread has the time in which the other half fills, and a part has many rows.
 
 The thread reads by a connection of its own and writes to the folder. It never writes to the log: it hands each part
-over, and waits until a step has noted it. It ends when the goal is reached. `close` waits a second
-for a part that is being written. Then it is given up, and its rows are archived by the next program.
+over, and waits until a step has noted it. It ends when the goal is reached. `close` waits a second for a part that is
+being written. Then it gives the part up, and the next program archives its rows.
 
 The thread has a low priority where the system knows that of a thread (Linux does).
 
@@ -20,8 +20,8 @@ Guarantees
 - The thread that commits waits neither for the folder nor for the thread of the archive.
 - With unarchived="keep" no row leaves the file before it is in a part that is noted. With "delete" rows go when a limit
   is urgent. They are counted in `marks.unarchived`, but for those that were already in the part that is being written.
-- An archive that fails costs one line for the operator when it begins to and one when it works again. It is tried again
-  after RETRY seconds, then after twice as many, up to LONGEST_RETRY.
+- When the archive fails, the operator gets one line, and one more when it works again. In between the archiver tries
+  again after RETRY seconds, then after twice as many, up to LONGEST_RETRY.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ KEEP: Final = "keep"
 DELETE: Final = "delete"
 
 _DAY: Final = 86_400
-# Looks at the age of rows while one comes of age.
+# How often we look at the age of rows while one comes of age.
 _LOOKS: Final = 16
 
 _ARCHIVED_ID: Final = "SELECT archived_id FROM marks"
@@ -67,7 +67,7 @@ _LAST_BEFORE: Final = "SELECT id FROM records WHERE created_us < ? ORDER BY crea
 
 
 class Archived:
-    """Let retention delete only rows that are archived; they are archived elsewhere."""
+    """Let retention delete archived rows only. `sqlite-log prune --archive`, which archives them, needs no more."""
 
     def opened(self, path: str) -> None:
         """Note that the log at `path` was opened."""
@@ -153,8 +153,8 @@ class Archiver(Archived):
         Note a part that is ready, and begin a run if one is due.
 
         Args:
-            connection: That writes to the log, in no transaction.
-            state: Of the log.
+            connection: The one that writes to the log; it is in no transaction.
+            state: The state of the log.
 
         Returns:
             Seconds until there is more to do; None when there is nothing to come.
@@ -268,6 +268,7 @@ class Archiver(Archived):
         return found[0] if found else 0
 
     def _ended(self, run: "_Run") -> None:
+        """Choose when the next run may begin, and tell the operator when the archive begins to fail or works again."""
         if run.error is None:
             self._next_run = 0.0
         elif isinstance(run.error, Vanished | TimeoutError):
@@ -294,7 +295,7 @@ def archiver(
     say: Callable[[str], None] = print,
 ) -> Archiver | None:
     """
-    Read the options of an archive; None if there is none.
+    Return the `Archiver` that these options ask for; None if they ask for none.
 
     Raises:
         TypeError, ValueError: One is of the wrong kind, or out of range.
@@ -339,9 +340,7 @@ def folder_of(option: str, value: Any) -> str:
 
 
 class _Run:
-    """
-    One run of the archive's thread. `part` is set by the thread, and back to None by who answers.
-    """
+    """One run of the archive's thread. The thread sets `part`, and `answer` sets it back to None."""
 
     def __init__(self, archive: Archive, path: str, first_id: int, last_id: int) -> None:
         self.archive = archive
@@ -404,7 +403,7 @@ class _Run:
             self._tell()
 
     def _hand_over(self, part: Part) -> bool:
-        """Have a part noted, and remove those that go for it; tell whether it was."""
+        """Have a step note the part, and then remove the parts that expired; tell whether it was noted."""
         self.part = part
         self._tell()
         if not self._stopped:  # `stop` looks at them in the other order, so one of both sees the other

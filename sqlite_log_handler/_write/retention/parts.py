@@ -78,15 +78,11 @@ _CHUNKS: Final = {JSON_LINES: _CHUNK.format(SELECT_LINE), PARQUET: _CHUNK.format
 
 
 class Vanished(Exception):  # noqa: N818 - a state, as queue.Full is
-    """
-    Rows were deleted before they were archived.
-    """
+    """Rows were deleted before they were archived."""
 
 
 class Stopped(Exception):  # noqa: N818 - same
-    """
-    There is no more time for the archive.
-    """
+    """There is no more time for the archive."""
 
 
 def ask(connection: Connection, sql: str, parameters: tuple[Any, ...] = ()) -> list[Any]:

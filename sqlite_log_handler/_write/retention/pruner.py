@@ -422,8 +422,8 @@ def look(connection: sqlite3.Connection, path: str, chunk_rows: int = 64) -> Sta
     Look at a log, by SQLite and `os.stat` only: to open and close its files would drop SQLite's locks.
 
     Args:
-        connection: Of the log.
-        path: Of its file, without links.
+        connection: A connection to the log.
+        path: Path of its file, without links.
         chunk_rows: How many rows will go next, as far as that is known.
     """
     found = connection.execute(_LOOK, (chunk_rows,)).fetchone()
