@@ -231,6 +231,7 @@ class Committer:
             prune: Spend a moment on retention.
         """
         end = self.queue.end
+        self.drop_report.make(self.now())  # before the rows are written, or the gap would stand behind them
         done = self._drain(end, deadline)
         if not done and deadline is not None:
             self._give_up(end)
