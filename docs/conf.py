@@ -24,6 +24,7 @@ nitpicky = True
 nitpick_ignore = [
     # Of the standard library, whose index would have to be fetched.
     ("py:class", "collections.abc.Callable"),
+    ("py:class", "collections.abc.Iterable"),
     ("py:class", "collections.abc.Iterator"),
     ("py:class", "datetime.date"),
     ("py:class", "datetime.datetime"),
