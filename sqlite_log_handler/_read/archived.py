@@ -356,7 +356,12 @@ class ArchivedLog:
         found = self._look()
         # What came since, or all.
         low, high = max(kept.bounds.ids[0], kept.last_id + 1), min(kept.bounds.ids[1], found.last_id)
-        self._add(kept.loaded, found, kept.bounds._replace(ids=(low, high)), kept.processes)
+        try:
+            self._add(kept.loaded, found, kept.bounds._replace(ids=(low, high)), kept.processes)
+        except BaseException:
+            self._kept.pop(slot, None)
+            self._retire(kept.loaded)
+            raise
         self._kept[slot] = kept._replace(last_id=max(kept.last_id, found.last_id))
         return kept.loaded
 

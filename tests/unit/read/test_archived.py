@@ -356,6 +356,28 @@ def test_the_next_question_sees_what_came_since(file: Path, folder: Path) -> Non
             log.count()
 
 
+def test_a_question_that_fails_leaves_no_database(file: Path, folder: Path) -> None:
+    """
+    What a failed question has loaded is closed, and the next question reads anew.
+
+    A program kept one reader and asked a damaged archive again and again. Each time one more temporary database stayed
+    open until the reader was closed.
+    """
+    archive(file, folder, 10)
+    rows = len(ids_of(file, folder))
+    [part] = folder.glob("*.jsonl.gz")
+    sound = part.read_bytes()
+    spoil(part)
+    with LogReader([file, folder]) as log:
+        assert log._archive is not None
+        for _ in range(3):
+            with pytest.raises(CorruptFileError, match="cut or damaged"):
+                log.top()
+            assert {log._archive.names()} == {loaded.scan for loaded in log._archive._open}
+        part.write_bytes(sound)
+        assert rows == log.stats().rows
+
+
 def test_days_that_cannot_match_are_not_read(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only parts whose head may match are read on, by time, level, id and run."""
     monkeypatch.setattr(archived, "_FEW", 0)
