@@ -8,7 +8,8 @@ says which times it has.
 
 A part of JSON lines, compressed by gzip, has its head on the first line, then each gap as an object with the one key
 `drop`, then the rows in the order of their ids. A part of Parquet has the rows in its columns, and the head and the
-gaps in the metadata of the file. A part that is being written is called `.partial`, and is begun anew after a crash.
+gaps in the metadata of the file. Many gaps stand in several lists, each under a key of its own. A part that is being
+written is called `.partial`, and is begun anew after a crash.
 
 The table `archives` in the log's file has a line for each part that was read back after it was written. Only then may
 its rows be deleted.
@@ -19,7 +20,8 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Any, Final, NamedTuple
 
 from sqlite_log_handler._logfile.columns import COLUMNS, FROM, JSON_COLUMNS, json_object, text, whole
@@ -32,6 +34,8 @@ PARTIAL: Final = ".partial"
 # The keys of Parquet's metadata.
 HEAD_KEY: Final = b"sqlite_log_handler.head"
 DROPS_KEY: Final = b"sqlite_log_handler.drops"
+# Bytes of gaps under one key, because readers refuse very long ones. A single gap may be longer.
+_DROPS_BYTES: Final = 1024 * 1024
 
 # What the view `logs` lacks, and readers ask for: the message before its arguments were put in, and the run.
 MORE_COLUMNS: Final = {
@@ -70,6 +74,26 @@ _NAME: Final = re.compile(r"(.+)\.(\d{4}-\d\d-\d\d)(?:\.([2-9]|[1-9]\d+))?\.(jso
 
 # A head has a line for each process, and a program may start many.
 _LONGEST_HEAD: Final = 64 * 1024 * 1024
+
+
+def drops_keys() -> Iterator[bytes]:
+    """Yield the keys under which a part of Parquet has its gaps: `DROPS_KEY`, then with `.2` behind it, and so on."""
+    yield DROPS_KEY
+    for number in count(2):
+        yield b"%s.%d" % (DROPS_KEY, number)
+
+
+def drops_metadata(drops: Iterable[str]) -> dict[bytes, str]:
+    """Return the gaps of a part, given as objects of JSON, as metadata of Parquet: lists of them, by key."""
+    lists: list[list[str]] = [[]]
+    size = 0
+    for drop in drops:
+        size += len(drop.encode())
+        if size > _DROPS_BYTES and lists[-1]:
+            lists.append([])
+            size = len(drop.encode())
+        lists[-1].append(drop)
+    return {key: f"[{','.join(some)}]" for key, some in zip(drops_keys(), lists, strict=False)}
 
 
 class PartName(NamedTuple):

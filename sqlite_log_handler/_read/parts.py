@@ -25,11 +25,11 @@ from types import NoneType
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlite_log_handler._logfile.archive import (
-    DROPS_KEY,
     HEAD_KEY,
     PARQUET,
     PART_COLUMNS,
     Head,
+    drops_keys,
 )
 from sqlite_log_handler._logfile.errors import (
     CorruptFileError,
@@ -140,7 +140,9 @@ class Part(NamedTuple):
         with _named(path):
             size = os.stat(path).st_size
             try:
-                head = Head.from_json(_metadata(path, HEAD_KEY) if is_parquet(path) else next(_first_lines(path), b""))
+                head = Head.from_json(
+                    next(_metadata(path, [HEAD_KEY]), b"null") if is_parquet(path) else next(_first_lines(path), b"")
+                )
             except ValueError as error:
                 raise _corrupt(path, 1, str(error)) from error
             if not _is_sound(head):
@@ -382,18 +384,22 @@ def _parquet(path: str) -> Iterator[Any]:
         raise CorruptFileError(message) from error
 
 
-def _metadata(path: str, key: bytes) -> bytes:
+def _metadata(path: str, keys: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the values of these keys, up to the first that the file lacks."""
     with _parquet(path) as file:
         found: dict[bytes, bytes] = file.metadata.metadata or {}
-        value = found.get(key, b"null")
+    for value in map(found.get, keys):
+        if value is None:
+            return
         if len(value) > _LINE:
             raise _too_long(path)
-        return value
+        yield value
 
 
 def _parquet_drops(path: str) -> Iterator[object]:
     try:
-        yield from json.loads(_metadata(path, DROPS_KEY)) or ()
+        for some in _metadata(path, drops_keys()):
+            yield from json.loads(some) or ()
     except (ValueError, RecursionError, TypeError) as error:
         message = f"{path!r}: it was cut or damaged: we cannot read its gaps"
         raise CorruptFileError(message) from error

@@ -17,7 +17,6 @@ from typing import IO, Any, Final, Self
 
 from sqlite_log_handler._logfile import parquet
 from sqlite_log_handler._logfile.archive import (
-    DROPS_KEY,
     HEAD_KEY,
     JSON_LINES,
     PARQUET,
@@ -27,6 +26,7 @@ from sqlite_log_handler._logfile.archive import (
     SELECT_LINE,
     SELECT_PROCESS,
     Head,
+    drops_metadata,
 )
 from sqlite_log_handler._logfile.columns import whole
 from sqlite_log_handler._logfile.connect import primary_code
@@ -226,10 +226,10 @@ class _Parquet:
 
     def __init__(self, file: IO[bytes], head: Head, drops: Iterable[str]) -> None:
         self._pa, _ = parquet.import_pyarrow()
-        text = ",".join(drop[len('{"drop":') : -1] for drop in drops)
         self._schema = parquet.schema_of(PART_COLUMNS)
         self._writer = parquet.writer(file, self._schema)
-        self._writer.add_key_value_metadata({HEAD_KEY: head.to_json(), DROPS_KEY: f"[{text}]"})
+        gaps = drops_metadata(drop[len('{"drop":') : -1] for drop in drops)
+        self._writer.add_key_value_metadata({HEAD_KEY: head.to_json(), **gaps})
         self._group: list[Any] = []
         self._rows = self._size = 0
 

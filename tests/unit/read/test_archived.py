@@ -378,6 +378,29 @@ def test_a_question_that_fails_leaves_no_database(file: Path, folder: Path) -> N
         assert rows == log.stats().rows
 
 
+@pytest.mark.parametrize("kind", ["jsonl.gz", "parquet"])
+def test_a_part_with_very_many_gaps(file: Path, folder: Path, kind: str) -> None:
+    """
+    The gaps of a part may take more than 6 MiB together.
+
+    A program dropped records for an hour, and a part of Parquet got 36,000 lines of the ledger. The handler deleted the
+    rows, and from then on each question on the archive failed: "a line has more than 6 MiB, which no handler writes".
+    """
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        (before,) = connection.execute("SELECT count(*) FROM drops").fetchone()
+        lines = ((f"{number:04}" * 250,) for number in range(7_000))
+        connection.executemany(
+            "INSERT INTO drops (after_id, since_us, until_us, process_id, cause, logger, levelno, count) "
+            "VALUES (5, 1, 2, 1, 'queue_full', ?, 20, 3)",
+            lines,
+        )
+
+    archive_for_real(file, folder, 10, kind=kind, delete=True)
+
+    with LogReader([file, folder]) as log:
+        assert before + 7_000 == len(log.gaps())
+
+
 def test_days_that_cannot_match_are_not_read(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only parts whose head may match are read on, by time, level, id and run."""
     monkeypatch.setattr(archived, "_FEW", 0)
