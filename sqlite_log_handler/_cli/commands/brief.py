@@ -116,6 +116,9 @@ class _Text:
         if found.first_us is not None and found.last_us is not None:
             length = format_duration((found.last_us - found.first_us) / 1e6)
             yield f"time     {self._clock(found.first_us)} to {self._clock(found.last_us)}, {length}"
+        begun = min(found.patterns, key=lambda pattern: pattern.first_us, default=None)
+        if begun is not None and found.is_last_run and begun.sample:
+            yield _line(f"begins   {begun.logger}: {begun.sample}")
         levels: Counter[int] = Counter()
         for pattern in found.patterns:
             levels.update(pattern.levels)
@@ -167,7 +170,11 @@ class _Text:
             else f"{self._found.grown[pattern.last_id]:,.0f} times as often"
         )
         begun = self._clock(pattern.first_us)
-        return [_line(f"  {begun}  {what}: {levels}  id {pattern.last_id}  {_named(pattern)}")]
+        lines = [_line(f"  {begun}  {what}: {levels}  id {pattern.last_id}  {_named(pattern)}")]
+        # The brief shows messages of errors elsewhere, and a guessed pattern or one without a value is its own message.
+        if pattern.last_error_id is None and not pattern.is_guessed and "%" in pattern.text and pattern.sample:
+            lines.append(_line(f"    {pattern.sample}"))
+        return lines
 
     def _error(self, pattern: Pattern) -> list[str]:
         times = f"{self._clock(pattern.first_us)} to {self._clock(pattern.last_us)}"
@@ -180,15 +187,22 @@ class _Text:
         return lines
 
     def _loud(self) -> Iterator[str]:
-        records = Counter[str]()
+        records, dropped = Counter[str](), Counter[str]()
         for pattern in self._found.patterns:
             records[pattern.logger] += pattern.records
-        if not records:
+        for gap in self._found.gaps:
+            if gap.count > 0 and gap.logger:
+                dropped[gap.logger] += gap.count
+        ranked = (records + dropped).most_common()
+        if not ranked:
             return
         yield ""
-        yield f"who logs most{', without what is missing' if self._found.gaps else ''}:"
-        ranked = records.most_common()
-        shares = (f"  {count:,}  {count / self._found.records:.1%}  {name}" for name, count in ranked[:_LOUDEST])
+        yield "who logs most:"
+        shares = (
+            f"  {count:,}  {count / (records + dropped).total():.1%}  {name}"
+            + (f", {dropped[name]:,} of them dropped" if dropped[name] else "")
+            for name, count in ranked[:_LOUDEST]
+        )
         shown = _fitting(([_line(share, 120)] for share in shares), _LOUD)
         yield from chain(*shown)
         left = ranked[len(shown) :]
