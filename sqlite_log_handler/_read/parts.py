@@ -140,9 +140,8 @@ class Part(NamedTuple):
         with _named(path):
             size = os.stat(path).st_size
             try:
-                head = Head.from_json(
-                    next(_metadata(path, [HEAD_KEY]), b"null") if is_parquet(path) else next(_first_lines(path), b"")
-                )
+                lines = _metadata(path, [HEAD_KEY]) if is_parquet(path) else _first_lines(path)
+                head = Head.from_json(next(lines, b""))
             except ValueError as error:
                 raise _corrupt(path, 1, str(error)) from error
             if not _is_sound(head):

@@ -44,6 +44,8 @@ _ANY_LENGTH: Final = 2**31 - 1
 
 # Ids that one statement looks at for the head.
 _SPAN: Final = 50_000
+# Processes in a part, counted once for each of their levels. The head names each, and readers refuse one of 6 MiB.
+_MOST_KEYS: Final = 20_000
 _DROPS: Final = 1_000
 
 # zlib's default. 9 makes a part 8 % smaller, and takes twice the time.
@@ -100,7 +102,8 @@ def head_of(connection: Connection, stem: str, first_id: int, last_id: int) -> t
     """
     Return the head of a part that begins with row `first_id`, and the time of that row.
 
-    The part ends with its day, at a hole that somebody has made by hand, or with row `last_id`.
+    The part ends with its day, at a hole that somebody has made by hand, with row `last_id`, or sooner if very many
+    processes wrote its rows.
 
     Raises:
         Vanished: The first row is not there.
@@ -109,7 +112,8 @@ def head_of(connection: Connection, stem: str, first_id: int, last_id: int) -> t
     if not found:
         raise Vanished
     ((first_us,),) = found
-    looks, keys = [], set()
+    looks: list[tuple[int, int, int, int]] = []
+    keys: set[tuple[int, int]] = set()
     begin, end = first_id, first_id - 1
     while begin == end + 1 and begin <= last_id:
         last = min(begin + _SPAN - 1, last_id)
@@ -122,8 +126,13 @@ def head_of(connection: Connection, stem: str, first_id: int, last_id: int) -> t
             last = last_id = begin - 1 if before_hole is None else before_hole
             look = ask(connection, _LOOK, (begin, last))[0]
         if look[0]:
+            some = {*ask(connection, _KEYS, (begin, last))}
+            while len(keys | some) > _MOST_KEYS and last > begin:
+                last = last_id = (begin + last) // 2
+                look = ask(connection, _LOOK, (begin, last))[0]
+                some = {*ask(connection, _KEYS, (begin, last))}
             looks.append(look)
-            keys.update(ask(connection, _KEYS, (begin, last)))
+            keys |= some
         begin, end = last + 1, last
     if not looks:
         raise Vanished

@@ -401,6 +401,33 @@ def test_a_part_with_very_many_gaps(file: Path, folder: Path, kind: str) -> None
         assert before + 7_000 == len(log.gaps())
 
 
+def test_a_day_of_very_many_processes(file: Path, folder: Path) -> None:
+    """
+    A day of many short processes goes into several parts.
+
+    A job ran every second and logged a line each time. The head of the day's part named each process, was longer than
+    6 MiB, and from then on no reader opened the archive: "a line has more than 6 MiB, which no handler writes".
+    """
+    count = 60_000
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        (rows,) = connection.execute("SELECT max(id) FROM records").fetchone()
+        connection.execute(
+            "INSERT INTO processes (pid, name, host, started_us, program) "
+            "WITH numbers (n) AS (SELECT 1000 UNION ALL SELECT n + 1 FROM numbers LIMIT ?) "
+            "SELECT n, 'MainProcess', 'app-17.example.com', 1764385200000000 + n, 'job.py' FROM numbers",
+            (count,),
+        )
+        connection.execute(
+            "INSERT INTO records (created_us, levelno, source_id, process_id, message) "
+            "SELECT (SELECT max(created_us) FROM records), 20, 1, id, 'done' FROM processes WHERE program = 'job.py'"
+        )
+
+    archive_for_real(file, folder, rows + count - 1, kind="jsonl.gz", delete=False)
+
+    with LogReader(folder) as log:
+        assert rows + count - 1 == log.last_id()
+
+
 def test_days_that_cannot_match_are_not_read(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only parts whose head may match are read on, by time, level, id and run."""
     monkeypatch.setattr(archived, "_FEW", 0)
