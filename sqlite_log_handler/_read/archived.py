@@ -129,11 +129,6 @@ class _Found(NamedTuple):
     notices: tuple[str, ...]
     version: object
 
-    @property
-    def archived(self) -> int:
-        """The last id in the archive."""
-        return self.pieces[-1][1][1] if self.pieces else 0
-
 
 class _Kept(NamedTuple):
     """A database that may answer the next question: the rows within `bounds` up to `last_id`, of these processes."""
