@@ -78,9 +78,9 @@ class View:
             return self._around(reader, selection, selection.around)
         if selection.before or selection.after:
             return self._with_context(reader, selection)
-        return self._part(reader, selection.filters, selection.newest, whole=selection.newest is None)
+        return self._lines_of(reader, selection.filters, selection.newest, whole=selection.newest is None)
 
-    def _part(self, reader: LogReader, filters: Filters, newest: int | None, *, whole: bool) -> Iterator[str]:
+    def _lines_of(self, reader: LogReader, filters: Filters, newest: int | None, *, whole: bool) -> Iterator[str]:
         if self._format is None:
             json_lines = reader.json_lines(newest=newest, reverse=self._reverse, **filters)
             return map(json_safe, self._noticed(json_lines))
@@ -109,7 +109,7 @@ class View:
         if self._format is None:
             for low, high in found:
                 bounds: Filters = {"after_id": low - 1, "up_to_id": min(high, last_id)}
-                yield from self._part(reader, bounds, None, whole=False)
+                yield from self._lines_of(reader, bounds, None, whole=False)
             return
         for near in _neighbours(found):
             near.sort()
@@ -131,7 +131,7 @@ class View:
         """Yield the row at a place, and the rows that match on both sides of it."""
         low, high = around(reader, selection.filters, place, selection.before, selection.after)
         bounds: Filters = {**selection.filters, "after_id": low - 1, "up_to_id": high}
-        return self._part(reader, bounds, None, whole=False)
+        return self._lines_of(reader, bounds, None, whole=False)
 
     def _noticed(self, rows: Iterator[_Entry]) -> Iterator[_Entry]:
         """Yield the rows, and remember whether there were any."""

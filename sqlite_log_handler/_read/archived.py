@@ -342,6 +342,7 @@ class ArchivedLog:
         return loaded.scan
 
     def _load(self, slot: str, bounds: Bounds, processes: frozenset[Process] | None) -> Loaded:
+        """Return a database with all rows within these bounds: the one that is kept in this slot, if it covers them."""
         kept = self._kept.get(slot)
         if kept is None or not (kept.bounds.cover(bounds) and kept.processes in {None, processes}):
             if kept is not None:
@@ -382,6 +383,7 @@ class ArchivedLog:
             high = min(high, found.first_id - 1)
 
     def _bounds(self, names: Scan, filters: Filters) -> tuple[Bounds, frozenset[Process] | None]:
+        """Return what heads can tell of these filters: spans, and the processes of a run, or None for all."""
         simple: Filters = {**filters, "pattern_of": None}
         chosen = where(names.all, {**simple, "without": None})
         level = filters.get("level")
@@ -416,6 +418,7 @@ class ArchivedLog:
         return _using(self._kept["question"].loaded.use(), query, chosen, backward=backward)
 
     def _stream(self, query: str, newest: int | None, filters: Filters, *, backward: bool) -> Iterator[Values]:
+        """Yield the rows that match, in turn from the archive and from the file, some hundred in memory at a time."""
         if newest is not None:
             ids = [id_ for (id_,) in islice(self._stream(select(["id"]), None, filters, backward=True), newest)]
             if not ids:

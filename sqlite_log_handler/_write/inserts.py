@@ -171,6 +171,7 @@ class Inserter:
                 refused.add(index)
 
     def _insert(self, rows: Sequence[PackedRow]) -> None:
+        """Insert rows by one statement, or by two if they share too little and have too many parameters."""
         length = next(length for length in _STATEMENT_ROWS if length >= len(rows))
         parameters = self._shared_parameters(rows, length) if length >= _FEWEST_ROWS_SHARED else None
         if parameters is not None:
@@ -223,6 +224,7 @@ class Inserter:
         return lines.items()
 
     def _parameters(self, rows: Sequence[PackedRow]) -> list[object]:
+        """Return the parameters of a statement without contexts, after learning the ids that are not known yet."""
         while True:
             sources, threads = self._sources, self._threads
             values: list[object] = []
@@ -317,6 +319,7 @@ class Inserter:
         return [self._sources[source] for source in sources]
 
     def _learn_ids(self, rows: Sequence[PackedRow]) -> None:
+        """Give an id to each call site and thread of these rows that has none yet."""
         if len(self._sources) + len(self._threads) > _CACHED_IDS:
             self.forget_ids()
         for row in rows:

@@ -129,8 +129,8 @@ class Archiver(Archived):
         self._unarchived = 0  # rows that were deleted without an archive, before the run
         self._ending = False
         self._failures = 0
-        self._next_run = 0.0
-        self._next_aged = 0.0
+        self._next_run = 0.0  # by `clock`, as the next line
+        self._next_aged = 0.0  # when to look at the age of rows again
         self.error: str | None = None
 
     def opened(self, path: str) -> None:
@@ -272,6 +272,7 @@ class Archiver(Archived):
         if run.error is None:
             self._next_run = 0.0
         elif isinstance(run.error, Vanished | TimeoutError):
+            # Another process archives, or retention was faster than the run: neither is a failure.
             self._next_run = self._clock() + (RETRY / 5 if isinstance(run.error, TimeoutError) else 0)
         else:
             self.error = f"{type(run.error).__name__}: {run.error}"
@@ -406,7 +407,7 @@ class _Run:
         """Have a step note the part, and then remove the parts that expired; tell whether it was noted."""
         self.part = part
         self._tell()
-        if not self._stopped:  # `stop` looks at them in the other order, so one of both sees the other
+        if not self._stopped:  # `stop` sets this before it looks at `part`, so one of both sees the other
             self._answered.acquire()
         if self._expired is None:
             self.archive.remove([part.name])
