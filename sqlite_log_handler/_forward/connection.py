@@ -76,6 +76,14 @@ class HttpConnection:
             raise
         return Response(response.status, dict(response.headers), content)
 
+    @property
+    def credentials(self) -> list[str]:
+        """The passwords for the receiver and the proxy, in each form in which one of them may repeat them."""
+        addresses = [address for address in (self._address, self._proxy) if address is not None]
+        passwords = [address.password for address in addresses if address.password]
+        sent = [value for address in addresses for value in _basic("", address).values()]
+        return [*passwords, *map(unquote, passwords), *sent]
+
     def break_off(self) -> None:
         """End the request that another thread waits for."""
         connection, self._connection = self._connection, None

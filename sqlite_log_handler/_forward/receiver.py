@@ -14,9 +14,9 @@ import gzip
 import os
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
@@ -196,7 +196,7 @@ class Receiver:
             self._headers["Content-Encoding"] = "gzip"
         self._headers.update(endpoint.headers)
         self._connection = HttpConnection(endpoint.url, endpoint.timeout, _tls(endpoint))
-        self._secrets = _secrets(endpoint)
+        self._secrets = _secrets(endpoint, self._connection.credentials)
 
     def __call__(self, body: bytes) -> Answer:
         """Send a body and return the answer."""
@@ -232,10 +232,11 @@ def _tls(endpoint: Endpoint) -> ssl.SSLContext:
     return context
 
 
-def _secrets(endpoint: Endpoint) -> list[str]:
-    """Return the secrets that a receiver may repeat: the words of the headers, the password, the query."""
-    parts = urlsplit(endpoint.url)
-    texts = [*endpoint.headers.values(), unquote(parts.password or ""), parts.query]
+def _secrets(endpoint: Endpoint, credentials: Collection[str]) -> list[str]:
+    """Return the secrets that a receiver may repeat: the words of the headers, the passwords, the query."""
+    query = urlsplit(endpoint.url).query
+    values = [value for _, value in parse_qsl(query)]
+    texts = [*endpoint.headers.values(), *credentials, query, *values, *map(quote, values)]
     words = {word for text in texts for word in (text, *text.split())}
     return sorted((word for word in words if len(word) >= _SHORTEST_SECRET), key=len, reverse=True)
 

@@ -312,6 +312,31 @@ def test_a_secret_that_comes_back_is_hidden():
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        base64.b64encode(b"user:p4ss/w0rd"),
+        b"p4ss%2Fw0rd",
+        base64.b64encode(b"proxy:pr0xy-w0rd"),
+        b"pr0xy-w0rd",
+        b"k3y-of-query",
+    ],
+)
+def test_a_secret_that_comes_back_in_the_form_in_which_it_was_sent_is_hidden(monkeypatch, words):
+    """
+    A proxy that repeated the header `Authorization` got it printed: we knew the password, but not its form in base64.
+
+    Nor did we know the password of the proxy, or one value of the query without its name.
+    """
+    answer = b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n%s" % (len(words), words)
+    with serving(answer) as (port, _):
+        monkeypatch.setenv("http_proxy", f"http://proxy:pr0xy-w0rd@127.0.0.1:{port}")
+        monkeypatch.setenv("no_proxy", "")
+        said = ask(port, url="http://user:p4ss%2Fw0rd@receiver.example/?api_key=k3y-of-query&b=1")
+
+    assert "HTTP status 401: ***" == said.message
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("HEADERS", "Bearer s3cr3t"),
