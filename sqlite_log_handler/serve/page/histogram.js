@@ -1,4 +1,8 @@
 // Records over time, by level, with drops hatched. Dragging over it zooms in.
+//
+// One burst must not flatten all else. Drops are no part of the scale: they are hatched on top, up to the line of numbers
+// at most. A bar that is far higher than nearly all others is cut, and bears its number. The worst levels stand at the
+// bottom, where nothing cuts them, and failures of different times can be compared.
 
 import { ask } from "./api.js";
 import { parameters, state } from "./state.js";
@@ -7,6 +11,10 @@ import { clock, count, moment } from "./format.js";
 const LEVELS = [["debug", 0], ["info", 20], ["warning", 30], ["error", 40], ["critical", 50]];
 const NAMES = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
 const FOOT = 16;
+const HEAD = 15;
+const LEAST_HATCH = 5;
+// The scale ends at so many times what nine of ten bars stay below.
+const HIGHEST = 3;
 
 export class Histogram {
   constructor(canvas, tip, onZoom) {
@@ -27,9 +35,12 @@ export class Histogram {
     canvas.addEventListener("pointerleave", () => { this.tip.hidden = true; });
   }
 
-  async load(signal) {
+  // Ask for the bars. Return the number of records, or null when other filters were chosen meanwhile.
+  async load() {
+    const asked = parameters();
     const most = Math.max(24, Math.min(200, Math.floor(this.canvas.clientWidth / 7)));
-    const { buckets } = await ask("histogram", [...parameters(), ["most", most]], { signal });
+    const { buckets } = await ask("histogram", [...asked, ["most", most]]);
+    if (String(asked) !== String(parameters())) return null;
     this.buckets = buckets.map((bucket) => {
       const levels = LEVELS.map(() => 0);
       for (const [levelno, records] of Object.entries(bucket.levels)) {
@@ -44,6 +55,7 @@ export class Histogram {
         + `to ${moment(this.buckets.at(-1).until_us, state.utc)}`
       : "No records");
     this.draw();
+    return records;
   }
 
   draw() {
@@ -57,21 +69,27 @@ export class Histogram {
     const style = getComputedStyle(document.documentElement);
     const color = (name) => style.getPropertyValue(`--${name}`).trim();
     const step = width / Math.max(this.buckets.length, 1);
-    const room = height - FOOT - (this.buckets.some((bucket) => bucket.dropped) ? 15 : 4);
-    const most = Math.max(1, ...this.buckets.map((bucket) => bucket.records + bucket.dropped));
+    const all = this.buckets.map((bucket) => bucket.records).filter(Boolean).sort((one, other) => one - other);
+    const most = Math.max(1, Math.min(all.at(-1) ?? 0, HIGHEST * all[Math.ceil(0.9 * (all.length - 1))]) || 1);
+    const isCut = (bucket) => bucket.records > most;
+    const room = height - FOOT - (this.buckets.some((bucket) => bucket.dropped || isCut(bucket)) ? HEAD + LEAST_HATCH : 4);
+    const lid = height - FOOT - room;
     this.buckets.forEach((bucket, index) => {
       let y = height - FOOT;
       const bar = (records, fill) => {
         if (!records) return;
-        const tall = Math.max(1, (records / most) * room);
+        const tall = Math.min(Math.max(1, (records / most) * room), y - lid);
         paint.fillStyle = fill;
         paint.fillRect(index * step, y - tall, Math.max(1, step - 1), tall);
         y -= tall;
       };
-      bucket.counts.forEach((records, level) => bar(records, color(`bar-${LEVELS[level][0]}`)));
-      if (bucket.dropped) this.hatch(paint, index * step, step, y, Math.max(5, (bucket.dropped / most) * room), color("gap"));
+      for (let level = LEVELS.length - 1; level >= 0; level -= 1) bar(bucket.counts[level], color(`bar-${LEVELS[level][0]}`));
+      if (isCut(bucket)) paint.clearRect(index * step, lid + 3, step, 2);
+      const hatched = Math.max(LEAST_HATCH, (bucket.dropped / most) * room);
+      if (bucket.dropped) this.hatch(paint, index * step, step, y, Math.min(hatched, y - HEAD), color("gap"));
     });
     this.foot(paint, width, height, color("soft"));
+    this.head(paint, width, color("soft"), isCut);
     if (this.from !== null) {
       paint.fillStyle = color("accent");
       paint.globalAlpha = 0.2;
@@ -82,7 +100,7 @@ export class Histogram {
 
   hatch(paint, x, step, y, tall, stroke) {
     const wide = Math.max(2, step - 1);
-    const top = Math.max(2, y - tall);
+    const top = y - tall;
     paint.save();
     paint.beginPath();
     paint.rect(x, top, wide, y - top);
@@ -113,13 +131,27 @@ export class Histogram {
       paint.textAlign = at === 0 ? "left" : at === marks ? "right" : "center";
       paint.fillText(text, Math.min(Math.max((width * at) / marks, 4), width - 4), height - 4);
     }
+  }
+
+  // The numbers of the bars that are cut, and of all drops above the most of them; those for which there is room.
+  head(paint, width, fill, isCut) {
     const dropped = this.buckets.reduce((sum, one) => sum + one.dropped, 0);
-    if (dropped) {
-      const widest = this.buckets.reduce((best, one, index) => (one.dropped > this.buckets[best].dropped ? index : best), 0);
-      const text = `${count(dropped)} dropped`;
-      const half = paint.measureText(text).width / 2 + 4;
-      paint.textAlign = "center";
-      paint.fillText(text, Math.min(Math.max(((widest + 0.5) * width) / this.buckets.length, half), width - half), 11);
+    const most = Math.max(...this.buckets.map((bucket) => bucket.dropped));
+    const texts = this.buckets.map((bucket) => [
+      ...(isCut(bucket) ? [`${count(bucket.records)} records`] : []),
+      ...(dropped && bucket.dropped === most ? [`${count(dropped)} dropped`] : []),
+    ].join(", "));
+    const order = [...texts.keys()].filter((index) => texts[index])
+      .sort((one, other) => this.buckets[other].dropped - this.buckets[one].dropped || this.buckets[other].records - this.buckets[one].records);
+    const taken = [];
+    paint.fillStyle = fill;
+    paint.textAlign = "center";
+    for (const index of order) {
+      const half = paint.measureText(texts[index]).width / 2 + 4;
+      const middle = Math.min(Math.max(((index + 0.5) * width) / texts.length, half), width - half);
+      if (taken.some(([other, wide]) => Math.abs(other - middle) < half + wide)) continue;
+      taken.push([middle, half]);
+      paint.fillText(texts[index], middle, 11);
     }
   }
 

@@ -219,7 +219,7 @@ export class List {
     return true;
   }
 
-  tellEmpty() { this.on.onEmpty(this.lines.length === 0); }
+  tellEmpty() { this.on.onEmpty(!this.lastId); }
 
   // Moving -------------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ let asking = new AbortController();  // the questions of the panel
 let lookedAt = -Infinity;            // when the bars and the strip were asked for, and how long that took
 let took = 0;
 let stats = null;
+let matching = null;         // how many rows match the filters; null: not counted yet
 let skew = 0;
 let stale = true;
 
@@ -77,7 +78,9 @@ const list = new List(by("list"), {
   },
   onEmpty: (empty) => {
     by("empty").hidden = !empty;
-    by("empty").textContent = state.filters.length ? "No row matches these filters." : "The log has no row yet. It is shown as soon as one comes.";
+    const filtered = state.filters.length > 0;
+    by("empty-text").textContent = filtered ? "No row matches." : "The log has no row yet. It is shown as soon as one comes.";
+    by("clear").hidden = !filtered;
   },
 });
 
@@ -137,13 +140,22 @@ async function tick() {
 async function look() {
   stale = false;
   const began = performance.now();
-  const [found] = await Promise.all([ask("stats", state.file ? [["file", state.file]] : []), histogram.load()]);
+  const [found, records] = await Promise.all([ask("stats", state.file ? [["file", state.file]] : []), histogram.load()]);
+  if (records === null) {
+    stale = true;
+    return;
+  }
+  matching = records;
   stats = found;
   skew = found.now_us - Date.now() * 1000;
   if (found.notice && !failed) notice(found.notice);
   lookedAt = performance.now();
   took = lookedAt - began;
-  strip(by("strip"), stats, skew);
+  showStrip();
+}
+
+function showStrip() {
+  if (stats) strip(by("strip"), stats, skew, state.filters.length ? matching ?? "…" : null);
 }
 
 // Panel --------------------------------------------------------------------------------------------------------------
@@ -268,6 +280,7 @@ by("new").addEventListener("click", newest);
 by("follow").addEventListener("click", () => (list.following ? list.follow(false) : newest()));
 for (const name of PANELS) by(`show-${name}`).addEventListener("click", () => (panel === name ? close() : open(name)));
 by("close").addEventListener("click", close);
+by("clear").addEventListener("click", () => address.change({ filters: [] }));
 by("help").addEventListener("click", () => by("keys").showModal());
 
 addEventListener("keydown", (event) => {
@@ -302,13 +315,15 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) list.stopWaiting();
   else stale = true;
 });
-setInterval(() => { if (stats && !document.hidden) strip(by("strip"), stats, skew); }, 5000);
+setInterval(() => { if (!document.hidden) showStrip(); }, 5000);
 
 // Begin --------------------------------------------------------------------------------------------------------------
 
 address.onChange(() => {
   showFilters();
   by("empty").hidden = true;
+  matching = null;
+  showStrip();
   if (panel === "row" && !state.row) close();
   list.clear();
   reload().catch(failure);

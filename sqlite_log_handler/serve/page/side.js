@@ -182,11 +182,13 @@ function groupBy(gaps) {
   return places;
 }
 
-export function strip(box, stats, skew) {
+// `matching` is the number of rows that match the filters; null without filters.
+export function strip(box, stats, skew, matching) {
   const age = stats.last_us === null ? null : (Date.now() * 1000 + skew - stats.last_us) / 1e6;
   const item = (value, text, className = "", title = "") => element("span", { className, title }, element("b", { textContent: value }), ` ${text}`);
   const parts = [
-    item(count(stats.rows), "rows"),
+    matching === null ? item(count(stats.rows), "rows")
+      : item(matching === "…" ? matching : count(matching), `of ${count(stats.rows)} rows match`),
     item(count(stats.dropped), "dropped", stats.dropped ? "bad" : "", Object.entries(stats.dropped_by_cause).map(([cause, number]) => `${cause} ${count(number)}`).join(", ")),
     item(bytes(stats.file_bytes + stats.wal_bytes), "on disk", "wide", `file ${bytes(stats.file_bytes)}, WAL ${bytes(stats.wal_bytes)}`),
     item(age === null ? "no row" : duration(age), age === null ? "yet" : "since the last row", "wide"),

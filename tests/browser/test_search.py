@@ -1,0 +1,166 @@
+"""
+What the page says about a search: how many rows match, when, and that none does.
+
+The log is the incident of the demo, in which 11,202 drops and a flood of DEBUG records lie beside the failures.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sqlite_log_handler._cli import incident
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.browser.conftest import Tab
+
+_UNPAID = "message LIKE 'order % is not paid'"
+_PIXELS = """
+(() => {
+  const canvas = document.getElementById('histogram');
+  // A copy, because the browser warns of a chart that is read.
+  const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0);
+  return copy.getImageData(0, 0, canvas.width, canvas.height);
+})()
+"""
+# The height in pixels of what is drawn in each column of the chart, from its foot up to the first hole.
+_HEIGHTS = """
+(() => {
+  const { data, width, height } = PIXELS;
+  const painted = (x, y) => data[(y * width + x) * 4 + 3] > 0;
+  return Array.from({ length: width }, (_, x) => {
+    let tall = 0;
+    while (painted(x, height - 17 - tall)) tall += 1;
+    return tall;
+  });
+})()
+""".replace("PIXELS", _PIXELS)
+# How many columns of the chart have the colour of errors at their foot.
+_ERRORS = """
+(() => {
+  const { data, width, height } = PIXELS;
+  const color = (x) => data.slice(((height - 17) * width + x) * 4).slice(0, 3).join();
+  return Array.from({ length: width }, (_, x) => color(x)).filter((found) => found === '213,94,0').length;
+})()
+""".replace("PIXELS", _PIXELS)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Return the log of the incident."""
+    path = tmp_path / "shop.db"
+    incident.make(str(path), 1_795_921_934.0)
+    return path
+
+
+def ask(log: Path, what: str, condition: str) -> int:
+    """Return a number about the rows that meet a condition."""
+    with sqlite3.connect(log) as connection:
+        ((number,),) = connection.execute(f"SELECT {what} FROM logs WHERE {condition}")
+    connection.close()
+    return int(number)
+
+
+def heights(tab: Tab, label: str) -> list[int]:
+    """Return the heights of the bars once the chart tells of them."""
+    tab.wait_until(f"document.getElementById('histogram').ariaLabel.startsWith({label!r})")
+    found: list[int] = tab.page.evaluate(_HEIGHTS)
+    return sorted(height for height in found if height)
+
+
+def test_a_burst_does_not_flatten_the_bars(log: Path, serve: Callable[..., str], open_tab: Callable[..., Tab]) -> None:
+    """
+    A bar of drops, or one of a flood, leaves the other bars a height that can be read.
+
+    The drops set the scale, and all else was one to three pixels high.
+    """
+    tab = open_tab(serve(log))
+    rows = ask(log, "count(*)", "1")
+    found = heights(tab, f"{rows:,} records and 11,202 drops")
+
+    assert found[len(found) // 2] >= 8
+
+
+def test_drops_do_not_flatten_a_pattern(log: Path, serve: Callable[..., str], open_tab: Callable[..., Tab]) -> None:
+    """The bars of the rows that a filter finds fill the chart, whatever was dropped meanwhile."""
+    number = ask(log, "count(*)", _UNPAID)
+    tab = open_tab(f"{serve(log)}&pattern-of={ask(log, 'max(id)', _UNPAID)}")
+    found = heights(tab, f"{number} records and 11,202 drops")
+
+    assert found[len(found) // 2] >= 16
+
+
+def test_failures_stand_at_the_foot(log: Path, serve: Callable[..., str], open_tab: Callable[..., Tab]) -> None:
+    """The errors of a time are at the foot of its bar, so that a flood of other records does not cut them off."""
+    tab = open_tab(serve(log))
+    heights(tab, f"{ask(log, 'count(*)', '1'):,} records")
+
+    assert tab.page.evaluate(_ERRORS) >= 20
+
+
+def test_how_many_rows_match(log: Path, serve: Callable[..., str], open_tab: Callable[..., Tab]) -> None:
+    """
+    The strip tells how many rows match the filters, and asks nothing more of the server for it.
+
+    It told the number of all rows, whatever the filters were.
+    """
+    rows, errors = ask(log, "count(*)", "1"), ask(log, "count(*)", "levelno >= 40")
+    tab = open_tab(serve(log))
+    strip = tab.page.locator("#strip span").first
+    strip.get_by_text(f"{rows:,} rows").wait_for()
+
+    tab.page.select_option("#level", "ERROR")
+    strip.get_by_text(f"{errors:,} of {rows:,} rows match").wait_for()
+    assert not any("lines=0" in url for url in tab.requests)
+    tab.page.select_option("#level", "")
+    strip.get_by_text(f"{rows:,} rows", exact=True).wait_for()
+
+
+def test_an_answer_to_other_filters_is_not_shown(
+    log: Path, serve: Callable[..., str], open_tab: Callable[..., Tab]
+) -> None:
+    """Bars that come when other filters were chosen meanwhile are neither drawn nor counted."""
+    rows, errors = ask(log, "count(*)", "1"), ask(log, "count(*)", "levelno >= 40")
+    tab = open_tab(serve(log))
+    tab.page.locator("#strip", has_text=f"{rows:,} rows").wait_for()
+    held: list[Any] = []
+    tab.page.route("**/api/histogram?*level=WARNING*", lambda route: held.append(route))  # noqa: PLW0108 - Playwright marks what it is given
+    tab.page.select_option("#level", "WARNING")
+    while not held:
+        tab.page.wait_for_timeout(20)
+    tab.page.select_option("#level", "ERROR")
+    tab.page.evaluate(
+        "new MutationObserver(() => (window.told ??= []).push(document.getElementById('strip').textContent))"
+        ".observe(document.getElementById('strip'), { childList: true })"
+    )
+    held[0].continue_()
+    tab.page.locator("#strip", has_text=f"{errors:,} of {rows:,} rows match").wait_for()
+
+    assert [f"{errors:,}"] == [text.split(" of ")[0] for text in tab.page.evaluate("window.told")]
+
+
+def test_no_row_matches(log: Path, serve: Callable[..., str], open_tab: Callable[..., Tab]) -> None:
+    """
+    A search that finds nothing says so, beside the gaps that stand there, and one button takes the filters back.
+
+    The list was empty but for a gap, and said nothing.
+    """
+    tab = open_tab(serve(log))
+    tab.page.locator("#query").wait_for()
+    tab.page.fill("#query", "nothing of this kind")
+    tab.page.get_by_text("No row matches.").wait_for()
+    tab.wait_for_line("11,202 records dropped")
+
+    tab.page.get_by_role("button", name="Clear the filters").click()
+    tab.wait_until("document.querySelectorAll('#rows .row').length > 10")
+    tab.page.locator("#empty").wait_for(state="hidden")
+    assert ("", "") == (
+        tab.page.input_value("#query"),
+        tab.page.evaluate("location.search.includes('text') ? 'text' : ''"),
+    )
