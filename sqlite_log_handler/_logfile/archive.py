@@ -72,8 +72,9 @@ SELECT drops.id, json_object('drop', json_object(
 
 _NAME: Final = re.compile(r"(.+)\.(\d{4}-\d\d-\d\d)(?:\.([2-9]|[1-9]\d+))?\.(jsonl\.gz|parquet)", re.DOTALL)
 
-# A head has a line for each process, and a program may start many.
-_LONGEST_HEAD: Final = 64 * 1024 * 1024
+# Bytes of a line that a reader takes: a row of a text of 4 MiB, or of control characters, each of which is six bytes of
+# JSON. A head, which names each process, is no longer either.
+LONGEST_LINE: Final = 6 * 1024 * 1024
 
 
 def drops_keys() -> Iterator[bytes]:
@@ -222,6 +223,6 @@ def read_head(path: str) -> Head:
         return Head.from_json(metadata.get(HEAD_KEY, b"null"))
     try:
         with gzip.open(path) as file:
-            return Head.from_json(file.readline(_LONGEST_HEAD))
+            return Head.from_json(file.readline(LONGEST_LINE))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(str(error)) from error

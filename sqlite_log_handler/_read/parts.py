@@ -26,6 +26,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlite_log_handler._logfile.archive import (
     HEAD_KEY,
+    LONGEST_LINE,
     PARQUET,
     PART_COLUMNS,
     Head,
@@ -69,8 +70,6 @@ PROCESS_FIELDS: Final = ("process", "process_name", "host", "started_us", "progr
 _NAMES: Final = ("process_name", "host", "program")
 _PROCESS: Final = {name: _DROP[name] for name in PROCESS_FIELDS}
 
-# Bytes of a line: a row of a text of 4 MiB, or of control characters, each of which is six bytes of JSON.
-_LINE: Final = 6 * 1024 * 1024
 # Bytes that are decompressed at a time, and rows that are taken from Parquet at a time: a row group, as a rule.
 _CHUNK: Final = 128 * 1024
 _ROWS: Final = 5_000
@@ -252,8 +251,8 @@ def _named(path: str) -> Iterator[None]:
 def _first_lines(path: str) -> Iterator[bytes]:
     """Yield the lines at the beginning, one by one, without decompressing much more."""
     with gzip.open(path) as file:
-        while line := file.readline(_LINE):
-            if len(line) == _LINE:
+        while line := file.readline(LONGEST_LINE):
+            if len(line) == LONGEST_LINE:
                 raise _too_long(path)
             yield line
 
@@ -268,7 +267,7 @@ def _drop_lines(part: Part) -> Iterator[object]:
 
 
 def _too_long(path: str) -> LimitError:
-    return LimitError(f"{path!r}: a line has more than {_LINE >> 20} MiB, which no handler writes")
+    return LimitError(f"{path!r}: a line has more than {LONGEST_LINE >> 20} MiB, which no handler writes")
 
 
 def _require_sane(part: Part, size: int) -> None:
@@ -290,7 +289,7 @@ def _lines(part: Part) -> Iterator[list[bytes]]:
             _require_sane(part, size)
             lines = (rest + chunk).split(b"\n")
             rest = lines.pop()
-            if len(rest) > _LINE:
+            if len(rest) > LONGEST_LINE:
                 raise _too_long(part.path)
             yield lines
     if rest:
@@ -390,7 +389,7 @@ def _metadata(path: str, keys: Iterable[bytes]) -> Iterator[bytes]:
     for value in map(found.get, keys):
         if value is None:
             return
-        if len(value) > _LINE:
+        if len(value) > LONGEST_LINE:
             raise _too_long(path)
         yield value
 

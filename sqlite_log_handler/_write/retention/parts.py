@@ -13,12 +13,14 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import takewhile
 from typing import IO, Any, Final, Self
 
 from sqlite_log_handler._logfile import parquet
 from sqlite_log_handler._logfile.archive import (
     HEAD_KEY,
     JSON_LINES,
+    LONGEST_LINE,
     PARQUET,
     PART_COLUMNS,
     SELECT_DROP,
@@ -26,6 +28,7 @@ from sqlite_log_handler._logfile.archive import (
     SELECT_LINE,
     SELECT_PROCESS,
     Head,
+    drops_keys,
     drops_metadata,
 )
 from sqlite_log_handler._logfile.columns import whole
@@ -44,8 +47,8 @@ _ANY_LENGTH: Final = 2**31 - 1
 
 # Ids that one statement looks at for the head.
 _SPAN: Final = 50_000
-# Processes in a part, counted once for each of their levels. The head names each, and readers refuse one of 6 MiB.
-_MOST_KEYS: Final = 20_000
+# Processes in a part, counted once for each of their levels. The head names each, and has a kilobyte for it.
+_MOST_KEYS: Final = LONGEST_LINE // 1_024
 _DROPS: Final = 1_000
 
 # zlib's default. 9 makes a part 8 % smaller, and takes twice the time.
@@ -172,6 +175,8 @@ def write_part(
         Stopped: `stopped` said so.
         OSError, sqlite3.Error: It cannot be written, or its rows cannot be read.
     """
+    if len(head.to_json().encode()) >= LONGEST_LINE:
+        raise OSError(errno.EFBIG, "So many processes dropped records that no reader would take the part")
     make: type[_JsonLines | _Parquet] = _Parquet if kind == PARQUET else _JsonLines
     with make(file, head, _drops_of(connection, head)) as sink:
         for lines, rows in _chunks_of(connection, head, kind):
@@ -272,7 +277,7 @@ class _Parquet:
 
 def read_back(path: str, head: Head, kind: str) -> tuple[int, int]:
     """
-    Read a part from the disk, and count its rows; return its size and its CRC-32.
+    Read a part from the disk, and count its rows and gaps; return its size and its CRC-32.
 
     Raises:
         OSError: It cannot be read, or is not what was written.
@@ -296,18 +301,21 @@ def read_back(path: str, head: Head, kind: str) -> tuple[int, int]:
         lines += decompressor.flush().count(b"\n")
         sound = decompressor.eof and not decompressor.unused_data and lines == expected
     else:
-        sound = _count_rows(path) == head.rows
+        sound = _count_parquet(path) == (head.rows, head.drops)
     if not sound:
         raise _differs(path)
     return size, crc32
 
 
-def _count_rows(path: str) -> int:
-    """Count the rows of a part of Parquet, a row group at a time, with a look at every page."""
+def _count_parquet(path: str) -> tuple[int, int]:
+    """Count the rows of a part of Parquet, a row group at a time, with a look at every page, and its gaps."""
     pa, pq = parquet.import_pyarrow()
     rows = 0
     try:
         with pq.ParquetFile(path, buffer_size=_BLOCK, pre_buffer=False, page_checksum_verification=True) as file:
+            metadata = file.metadata.metadata
+            lists = takewhile(lambda some: some is not None, map(metadata.get, drops_keys()))
+            gaps = sum(len(json.loads(some)) for some in lists)
             for group in range(file.num_row_groups):
                 rows += sum(
                     batch.num_rows for batch in file.iter_batches(parquet.GROUP_ROWS, [group], use_threads=False)
@@ -315,7 +323,7 @@ def _count_rows(path: str) -> int:
                 pa.default_memory_pool().release_unused()
     except pa.ArrowInvalid as error:
         raise _differs(path) from error
-    return rows
+    return rows, gaps
 
 
 def _differs(path: str) -> OSError:

@@ -150,7 +150,16 @@ def test_it_ends_at_the_next_chunk(log: Log, reading: Connection, folder: Path, 
     assert [1] == asked
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "more", "fewer rows"])
+def test_a_head_that_no_reader_would_take(log: Log, reading: Connection, folder: Path, kind: str, monkeypatch) -> None:
+    """A part whose head names more than a reader takes is not written: its rows would be lost with it."""
+    monkeypatch.setattr(parts, "LONGEST_LINE", 100)
+    log.fill(20)
+
+    with pytest.raises(OSError, match="no reader would take the part"):
+        written(folder, reading, kind, 19)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "more", "fewer rows", "fewer gaps"])
 def test_what_was_not_written_as_it_should_be(
     log: Log, reading: Connection, folder: Path, kind: str, damage: str
 ) -> None:
@@ -165,10 +174,13 @@ def test_what_was_not_written_as_it_should_be(
         "flip": data[:300] + bytes([data[300] ^ 1]) + data[301:],
         "more": data + b"more",
         "fewer rows": data,
+        "fewer gaps": data,
     }
     path.write_bytes(changed[damage])
     if damage == "fewer rows":
         head = head._replace(last_id=500)
+    if damage == "fewer gaps":
+        head = head._replace(drops=1)
 
     with pytest.raises(OSError):  # noqa: PT011 - zlib, Arrow and we find it
         read_back(str(path), head, kind)
