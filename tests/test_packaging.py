@@ -68,13 +68,14 @@ def test_oldest_python():
 
 
 def test_only_the_package_is_installed():
-    """An installed wheel is the package, its metadata and its commands, and brings no tests along."""
+    """An installed wheel is the package, its metadata, its commands with their manual page, and has no tests."""
     files = [file.as_posix() for file in INSTALLED.files or []]
     if any(name.endswith(".pth") for name in files):
         pytest.skip("installed as editable")
 
     begin = r"sqlite_log_handler/|sqlite_log_handler-[^/]+\.dist-info/|(\.\./)+(bin|Scripts)/sqlite-log(\.exe)?$"
-    assert [] == [name for name in files if not re.match(begin, name)]
+    manual = r"(\.\./)+share/man/man1/sqlite-log\.1$"
+    assert [] == [name for name in files if not re.match(f"{begin}|{manual}", name)]
 
 
 def test_first_try(tmp_path):

@@ -40,6 +40,7 @@ from sqlite_log_handler._read.search import HAS_ATTRIBUTE, SEARCH, has_attribute
 # Most rows of a statement, and most bytes of memory if rows are large.
 BATCH: Final = 128
 _BATCH_BYTES: Final = 1024 * 1024
+_TO_MEASURE: Final = 8
 
 # Most lines to count or sort at a time, and most bytes of their memory.
 MOST: Final = 100_000
@@ -236,10 +237,13 @@ class Scan:
         return rows, not cut and len(rows) < BATCH
 
     def _fetch_batch(self, cursor: sqlite3.Cursor) -> tuple[list[Any], bool]:
-        if not self.budget.is_long:
-            return cursor.fetchall(), False
-        rows: list[Any] = []
-        size = 0
+        # The first rows tell whether those of a batch are worth measuring: of short ones, that costs a fiftieth.
+        rows: list[Any] = [] if self.budget.is_long else cursor.fetchmany(_TO_MEASURE)
+        size = sum(map(getsizeof, chain.from_iterable(rows)))
+        if len(rows) == _TO_MEASURE and size < _BATCH_BYTES // 8:
+            return rows + cursor.fetchall(), False
+        if size > _BATCH_BYTES:
+            return rows, True
         for row in cursor:
             rows.append(row)
             size += sum(map(getsizeof, row))
