@@ -191,7 +191,9 @@ def stem_of(path: str) -> str:
     >>> stem_of("/var/log/app-log.db")
     'app-log'
     """
-    return os.path.basename(path).removesuffix(".db")
+    name = os.path.basename(path)
+    # A name that is not UTF-8 stands in notes and heads, which are.
+    return (name.removesuffix(".db") or name).encode("utf-8", "backslashreplace").decode()
 
 
 def part_names(folder: str, stem: str | None = None) -> Iterator[PartName]:

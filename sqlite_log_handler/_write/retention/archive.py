@@ -15,12 +15,15 @@ Guarantees
   parts that are noted.
 - A part that is being written is called `.partial`, and is begun anew after a crash. So is a part that has its name but
   no note, because the process was killed in between: it gets the same name again.
-- A part of another log, or of an earlier file of the same name, is never written over: it has another `log_id`.
+- A part of another log, or of an earlier file of the same name, is never written over: it has another `log_id`. Neither
+  is that of a copy of the log, which has the same one: its rows and processes are not in this file.
 - One process at a time archives a log in a folder, from the choice of a name to the note.
 - When the archive has become too large, its oldest parts first lose their notes, and then they are deleted.
 """
 
 import contextlib
+import errno
+import json
 import os
 import sqlite3
 import time
@@ -31,6 +34,7 @@ from sqlite_log_handler._logfile.archive import (
     JSON_LINES,
     PARQUET,
     PARTIAL,
+    SELECT_PROCESS,
     Head,
     PartName,
     part_names,
@@ -41,7 +45,7 @@ from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._logfile.parquet import import_pyarrow
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.write_lock import WriteLock
-from sqlite_log_handler._write.retention.parts import ask, head_of, read_back, write_part
+from sqlite_log_handler._write.retention.parts import Vanished, ask, head_of, read_back, write_part
 
 # Not through a link that another user has put there.
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -159,7 +163,7 @@ class Archive:
                 file.flush()
                 os.fsync(file.fileno())
             size, crc32 = read_back(path + PARTIAL, head, kind)
-            os.replace(path + PARTIAL, path)
+            _rename(path + PARTIAL, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(path + PARTIAL)
@@ -222,7 +226,9 @@ class Archive:
             if name not in noted:
                 head = self._head_of(name)
                 if head is not None and head.log_id == log_id and head.last_id <= archived_id:
-                    self.remove([name])
+                    known = [json.loads(line) for (line,) in ask(connection, SELECT_PROCESS)]
+                    if all(process in known for process in head.processes):  # not those of a copy of the log
+                        self.remove([name])
 
     def _name_for(self, connection: Connection, head: Head, first_us: int, kind: str) -> str:
         """Choose the name of a part: the next of its day, or that of a part with its rows that was not noted."""
@@ -233,11 +239,16 @@ class Archive:
         if last is None:
             return str(PartName(self._stem, day, 1, kind))
         found = self._head_of(str(last))
-        if found is None or found.log_id != head.log_id or found.first_id < head.first_id:
+        if found is None or found.first_id < head.first_id or not self._is_of(connection, found):
             return str(last._replace(number=last.number + 1, kind=kind))
-        if last.kind != kind:
-            self.remove([str(last)])
+        self.remove([str(last)])
         return str(last._replace(kind=kind))
+
+    def _is_of(self, connection: Connection, head: Head) -> bool:
+        """Tell whether a part has rows that are in this file, and not those of a copy of it."""
+        with contextlib.suppress(Vanished):
+            return head_of(connection, self._stem, head.first_id, head.last_id)[0] == head
+        return False
 
     def _head_of(self, name: str) -> Head | None:
         with contextlib.suppress(ValueError, ImportError, OSError):
@@ -258,6 +269,13 @@ def rows_to_archive(connection: Connection) -> tuple[int, int] | None:
     """Return the first and the last id that can be archived now. The newest row never leaves the file."""
     ((first_id, last_id),) = ask(connection, _FIRST_AND_LAST)
     return None if first_id is None or first_id > last_id else (first_id, last_id)
+
+
+def _rename(path: str, new: str) -> None:
+    """Rename a file, and write over none."""
+    if os.path.lexists(new):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
+    os.rename(path, new)
 
 
 def _best_kind() -> str:

@@ -49,8 +49,14 @@ def test_names(tmp_path: Path) -> None:
 
 
 def test_the_stem() -> None:
-    """Parts are named after the file of the log without its `.db`; another suffix stays."""
+    """
+    Parts are named after the file of the log without its `.db`; another suffix stays.
+
+    The parts of a log `.db` had a name without a stem, which nobody knew as that of a part: each was written over the
+    last one, and its rows were lost. A log whose name is not UTF-8 could not be archived.
+    """
     assert ["app-log", "app.sqlite"] == [stem_of("/var/log/app-log.db"), stem_of("app.sqlite")]
+    assert [".db", r"caf\udce9"] == [stem_of("/var/log/.db"), stem_of("caf\udce9.db")]
 
 
 def test_the_head_of_json_lines(tmp_path: Path) -> None:

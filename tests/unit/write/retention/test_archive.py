@@ -195,6 +195,43 @@ def test_a_part_of_another_log(make, log, reading, folder, path, data):
     assert ([*range(1, 6)], 0) == account(path, folder)
 
 
+@pytest.mark.parametrize("limits", [{}, {"max_bytes": 1_000_000}])
+def test_a_part_of_a_copy_of_the_log(make, log, reading, folder, path, limits):
+    """
+    An image has a log in it, or a backup is restored: other rows get the same ids, and the file has the same `log_id`.
+
+    The last part of the first log was written over with rows of the second. With a limit, all of its parts were
+    deleted, as if the limit had removed them.
+    """
+    log.fill(5)
+    names = archive_all(make(), log, reading)
+    kept = (folder / names[0]).read_bytes()
+    log.connection.execute("DELETE FROM archives")
+    log.connection.execute("UPDATE processes SET pid = 2")
+    log.connection.execute("UPDATE marks SET archived_id = 0")
+
+    archive = make(**limits)
+    names += archive_all(archive, log, reading)
+    archive.remove_expired(reading)
+
+    assert ["app-log.2023-11-14.jsonl.gz", "app-log.2023-11-14.2.jsonl.gz"] == names
+    assert sorted(names) == sorted(parts_in(folder))
+    assert kept == (folder / names[0]).read_bytes()
+    assert [(4, 0)] == log.ask("SELECT archived_id, unarchived FROM marks")
+
+
+def test_no_file_is_written_over(make, log, reading, folder):
+    """A file that has got the name of a part meanwhile stays as it is; the part gets another name the next time."""
+    log.fill(5)
+    archive = make()
+    name = "app-log.2023-11-14.jsonl.gz"
+    with archive.hold(), pytest.raises(FileExistsError):
+        archive.write(reading, 1, 4, lambda: bool((folder / name).write_bytes(b"anything")) and False)
+
+    assert b"anything" == (folder / name).read_bytes()
+    assert ["app-log.2023-11-14.2.jsonl.gz"] == archive_all(archive, log, reading)
+
+
 def note(
     archive: Archive, log: Log, reading: Connection, first_id: int, last_id: int, **changes: Any
 ) -> list[str] | None:
