@@ -375,6 +375,8 @@ def test_what_changed(tmp_path, serve, open_tab):
     changes = [re.sub(r"\s+", " ", text) for text in tab.page.locator(".change").all_text_contents()]
 
     assert "charging it in its transaction" in changes[0]
+    samples = [re.sub(r"\d+", "N", text) for text in tab.page.locator(".change .sample").all_text_contents()]
+    assert "order N reserved, charging it in its transaction" == samples[0]
     assert "shop.payments, 4 times as often" in changes[1]
     assert "no free connection" in changes[2]
     tab.page.locator(".change", has_text="shop.payments").click()

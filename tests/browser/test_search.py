@@ -6,6 +6,7 @@ The log is the incident of the demo, in which 11,202 drops and a flood of DEBUG 
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -164,3 +165,30 @@ def test_no_row_matches(log: Path, serve: Callable[..., str], open_tab: Callable
         tab.page.input_value("#query"),
         tab.page.evaluate("location.search.includes('text') ? 'text' : ''"),
     )
+
+
+def test_a_pattern_is_named(log: Path, serve: Callable[..., str], open_tab: Callable[..., Tab]) -> None:
+    """
+    The chip of a pattern shows what its row says, and still does when another filter is added to it.
+
+    It showed the id of a row, so nobody saw that the next filter narrowed the pattern and not the log.
+    """
+    tab = open_tab(serve(log))
+    id_ = ask(log, "max(id)", _UNPAID)
+    tab.page.goto(f"{tab.page.url}?row={id_}")
+    tab.page.get_by_role("button", name="Same pattern").click()
+    tab.page.locator(".chip", has_text=re.compile(rf"pattern of row{id_}: order \d+ is not paid")).wait_for()
+
+    tab.page.get_by_label("Only logger shop.checkout").click()
+    tab.wait_until("document.querySelectorAll('.chip').length === 2")
+    chip = tab.page.locator(".chip", has_text="is not paid")
+    chip.wait_for()
+    assert "is not paid" in chip.get_attribute("title")
+
+
+def test_a_pattern_of_no_row(log: Path, serve: Callable[..., str], open_tab: Callable[..., Tab]) -> None:
+    """The chip of a pattern whose row is gone keeps its number, and the page says what is wrong."""
+    tab = open_tab(f"{serve(log)}&pattern-of=999999")
+    tab.page.locator("#notice.bad", has_text="999999").wait_for()
+
+    assert "pattern of row999999✕" == tab.page.locator(".chip").text_content()

@@ -215,8 +215,27 @@ function showFilters() {
     const [kind, shown] = name === "without" ? [`not ${value.split("=")[0]}`, value.slice(value.indexOf("=") + 1)] : [address.FILTERS[name][0], value];
     const remove = element("button", { type: "button", textContent: "✕", ariaLabel: `Remove ${kind} ${shown}` });
     remove.addEventListener("click", () => address.remove(index));
-    return element("span", { className: `chip${negative ? " not" : ""}`, title: `${kind} ${shown}` }, element("b", { textContent: kind }), element("span", { textContent: oneLine(pretty(name, shown)) }), remove);
+    const chip = element("span", { className: `chip${negative ? " not" : ""}`, title: `${kind} ${shown}` }, element("b", { textContent: kind }), element("span", { textContent: oneLine(pretty(name, shown)) }), remove);
+    if (name === "pattern-of" || kind === "not pattern-of") namePattern(chip, shown).catch(failure);
+    return chip;
   }));
+}
+
+// A number tells nobody which pattern it is: the chip shows what its row says.
+const messages = new Map();
+async function namePattern(chip, id) {
+  const key = `${state.file}/${id}`;
+  if (!messages.has(key)) {
+    try {
+      messages.set(key, (await ask(`rows/${id}`, state.file ? [["file", state.file]] : [])).message);
+    } catch (error) {
+      if (error instanceof Refused && error.status !== 0) return;  // there is no such row: its number has to do
+      throw error;
+    }
+  }
+  const said = oneLine(messages.get(key));
+  chip.title = `rows that say the same as row ${id}: ${said}`;
+  chip.querySelector("span").textContent = `${id}: ${said.slice(0, 200)}`;
 }
 
 function pretty(name, value) {

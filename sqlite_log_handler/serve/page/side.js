@@ -142,7 +142,8 @@ export async function showBrief(body, { utc, signal }) {
     const what = one.times === null ? (since === null ? "" : "new") : one.times >= 1.5 ? `${count(Math.round(one.times))} times as often` : "";
     made.append(time(one.first_us, utc), level(one), element("b", { textContent: count(one.records) }),
       element("span", { className: "m", textContent: oneLine(one.text) }),
-      element("span", { className: "n", textContent: `${oneLine(one.logger)}${what && `, ${what}`}` }));
+      element("span", { className: "n", textContent: `${oneLine(one.logger)}${what && `, ${what}`}` }),
+      one.sample && one.sample !== one.text ? element("span", { className: "n sample", textContent: oneLine(one.sample).slice(0, 300) }) : "");
     return made;
   };
   const changes = since === null ? [element("p", { textContent: "There is nothing older in the log to compare with." })]
