@@ -154,9 +154,10 @@ def top(log: LogReader, query: Query) -> Answer:
     """Answer who logs most."""
     filters = query.filters()
     by: Any = query.text("by") or "logger"
+    key = query.text("key")
     lines = query.number("lines", least=1, most=_MOST_GROUPS) or 10
     query.finish()
-    found = log.top(by, **filters)
+    found = log.top(by, key=key, **filters)
     return {"by": by, "groups": len(found), "top": [dataclasses.asdict(one) for one in found[:lines]]}
 
 

@@ -304,6 +304,18 @@ def test_who_logs_most(shop, serve, open_tab):
         tab.wait_until("document.querySelectorAll('#rows .row').length > 0")
 
 
+def test_top_values_of_an_attribute(shop, serve, open_tab):
+    """The values of an attribute are grouped once its name is typed, and a click shows the rows of one value."""
+    tab = open_tab(serve(shop))
+    tab.page.click("#show-top")
+    tab.page.get_by_label("Group by attribute").fill("customer")
+    tab.page.keyboard.press("Enter")
+    tab.page.locator(".meter", has_text="c-3").click()
+    tab.page.locator(".chip", has_text="customer=c-3").wait_for()
+    tab.wait_for_line("order 2999 paid")
+    tab.page.locator("#strip", has_text="429 of 3,000 rows match").wait_for()
+
+
 def test_zooming_into_time(shop, serve, open_tab):
     """Dragging over the bars narrows the list and the bars to that time; All shows everything again."""
     tab = open_tab(serve(shop))

@@ -113,11 +113,21 @@ async function near(row, asked, utc, signal, onContext) {
 
 const BY = { logger: "logger", source: "source", level: "level", exception: "exception", thread: "thread", process: "pid" };
 let by = "logger";
+let key = "";  // of the attribute
 
 export async function showTop(body, { signal, again }) {
-  const { top, groups } = await ask("top", [...state.parameters(), ["by", by], ["lines", 30]], { signal });
+  const { top, groups } = await ask("top", [...state.parameters(), ["by", by], ...(by === "attribute" ? [["key", key]] : []), ["lines", 30]], { signal });
   const picker = element("div", { className: "actions", role: "group", "aria-label": "Group by" },
     ...Object.keys(BY).map((name) => button(name === "source" ? "call site" : name, () => { by = name; again(); }, { "aria-pressed": String(name === by) })));
+  const name = element("input", { value: key, placeholder: "attribute, such as status", ariaLabel: "Group by attribute", autocomplete: "off", spellcheck: false });
+  const form = element("form", {}, name);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    key = name.value.trim();
+    by = key ? "attribute" : "logger";
+    again();
+  });
+  picker.append(form);
   const most = Math.max(...top.map((one) => one.share), 0.0001);
   const bars = top.map((one) => {
     const dropped = one.dropped ? `, ${count(one.dropped)} dropped` : "";
@@ -162,6 +172,7 @@ export async function showBrief(body, { utc, signal }) {
 function choose({ name }) {
   if (by === "source") state.only("source", name.split(" ").find((part) => /:\d+$/.test(part)) ?? name);
   else if (by === "process") state.only("pid", name.split(" ", 1)[0]);
+  else if (by === "attribute") state.only("where", `${key}=${name}`);
   else state.only(BY[by], by === "level" && name.startsWith("Level ") ? name.slice(6) : name);
 }
 

@@ -149,6 +149,8 @@ def test_numbers(get):
     top = get("top", by="level")
     assert ("INFO", 8) == (top["top"][0]["name"], top["top"][0]["records"])
     assert 1 == len(get("top", by="logger", lines=1)["top"])
+    top = get("top", by="attribute", key="customer")
+    assert "c-0" in [one["name"] for one in top["top"]]
     stats = get("stats")
     assert (12, 0, 1) == (stats["rows"], stats["dropped"], stats["schema"])
     assert {"gaps": [], "of": 0} == get("gaps")
@@ -163,6 +165,7 @@ def test_numbers(get):
         ("rows", {"lines": "100000"}, "out of range"),
         ("rows/one", {}, "whole number"),
         ("top", {"by": "moon"}, "choose from logger"),
+        ("top", {"by": "attribute"}, "name of an attribute"),
         ("histogram", {"bucket": "long"}, "length of time"),
         ("rows", {"sort": "up"}, "no parameter"),
     ],
