@@ -193,10 +193,12 @@ class Held:
     """Hold the thread of the archive at its first part."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.came = threading.Event()
         self.go = threading.Event()
         write = Archive.write
 
         def held(archive: Archive, *arguments: Any) -> Any:
+            self.came.set()
             self.go.wait()
             return write(archive, *arguments)
 
@@ -395,8 +397,7 @@ def test_an_earlier_part_does_not_end_the_wait(make, log, monkeypatch, folder):
         pass
     held = Held(monkeypatch)
     program.pruner.step(log.connection)  # notes the first
-    while run.part is not None:
-        pass
+    held.came.wait()
     threading.Timer(0.05, held.go.set).start()
     program.archiver.await_part(60)
 
