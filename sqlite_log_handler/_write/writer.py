@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._write import volume
 from sqlite_log_handler._write.inserts import DATA_ERRORS, Inserter, Origin
@@ -172,7 +171,7 @@ class Writer:
                 return self._work_on(inserter, self.pruner.step)
         except TimeoutError:
             return 0  # it is another process's turn
-        except (LogFileError, OSError, sqlite3.Error) as error:
+        except Exception as error:  # noqa: BLE001 - a value that somebody has put into the file may fail any step
             return self.pruner.failed(error)
 
     def _prune_before(self, inserter: Inserter, rows: int) -> None:
@@ -185,7 +184,9 @@ class Writer:
         """
         try:
             self._work_on(inserter, lambda connection: self.pruner.step_before(connection, rows))
-        except sqlite3.Error as error:
+        except NoRoom:
+            raise
+        except Exception as error:
             self.pruner.failed(error)
             if self.file.connection is None:
                 raise

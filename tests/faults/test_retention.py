@@ -129,6 +129,30 @@ def test_pruning_that_always_fails_is_said_once(make, clock, log, monkeypatch, s
     assert said[0].startswith("cannot prune (OperationalError: no such table: nowhere)")
 
 
+@pytest.mark.parametrize("rows_per_step", [1, 10**9], ids=["before a commit", "after it"])
+def test_pruning_that_raises_anything_is_said_once(make, clock, log, monkeypatch, said, rows_per_step):
+    """
+    A value that somebody has put into the file fails a step in any way: the log is written as ever, and closed.
+
+    A time that was a text ended the listener's thread at each tick, and came out of `close` as a TypeError.
+    """
+
+    def fail(*_, **__):
+        raise TypeError
+
+    monkeypatch.setattr("sqlite_log_handler._write.retention.pruner._ROWS_PER_STEP", rows_per_step)
+    handler = make(max_rows=10)
+    monkeypatch.setattr("sqlite_log_handler._write.retention.pruner.Pruner._delete", fail)
+    for _ in range(20):
+        log(10)
+        ticks(handler, clock, 20)
+    handler.close()
+    stats = handler.stats()
+
+    assert (200, 200) == (stats.seen, stats.written)
+    assert ["cannot prune (TypeError: ): the log is written all the same; trying again"] == said
+
+
 @pytest.mark.slow
 def test_a_reader_that_stays_costs_rows_but_not_the_disk(make, clock, log, contents, path, said, warnings):
     """

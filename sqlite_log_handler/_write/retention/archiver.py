@@ -34,6 +34,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from sqlite_log_handler._logfile.columns import whole
 from sqlite_log_handler._logfile.connect import connect_read_only
 from sqlite_log_handler._write.retention.archive import Archive, ArchiveLimits, Part, rows_to_archive
 from sqlite_log_handler._write.retention.limits import Cut, Limits, State, seconds, size
@@ -62,7 +63,7 @@ _LOOKS: Final = 16
 
 _ARCHIVED_ID: Final = "SELECT archived_id FROM marks"
 _MARKS: Final = "SELECT archived_id, unarchived FROM marks"
-_CREATED: Final = "SELECT created_us FROM records WHERE id = ?"
+_CREATED: Final = f"SELECT {whole('created_us')} FROM records WHERE id = ?"  # noqa: S608 - our own name
 _LAST_BEFORE: Final = "SELECT id FROM records WHERE created_us < ? ORDER BY created_us DESC LIMIT 1"
 
 

@@ -370,6 +370,17 @@ def test_a_part_that_is_refused_is_removed(make, log, folder, path):
     log.connection.execute("DELETE FROM archives")
 
 
+def test_a_time_that_is_no_number(make, log, folder, path):
+    """Somebody has put a text in the place of a time: the row counts as one of 1970, and the log is archived."""
+    program = make(max_age=DAY)
+    log.fill(30, age=3 * DAY)
+    log.connection.execute("UPDATE records SET created_us = 'yesterday' WHERE id <= 10")
+    program.run()
+
+    assert ([*range(1, 31)], 0) == account(path, folder)
+    assert [(29,)] == log.ask("SELECT archived_id FROM marks")
+
+
 def test_the_end_of_a_program(make, log, folder):
     """At the end, a part that is being written may become ready; no other one is begun before `stop`."""
     program = make(max_rows=100)
