@@ -77,8 +77,10 @@ def wide_everywhere(path, size, rows):
     names = ("message", "thread_name", "task_name", "exc_type", "exc_text", "stack_info", "attributes")
     hostile.make(path)
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE sources SET logger = ?1, pathname = ?1, func = ?1, template = ?1", (text,))
-        connection.execute("UPDATE processes SET host = ?1, name = ?1, program = ?1", (text,))
+        connection.execute(
+            "UPDATE sources SET logger = :text, pathname = :text, func = :text, template = :text", {"text": text}
+        )
+        connection.execute("UPDATE processes SET host = :text, name = :text, program = :text", {"text": text})
         connection.executemany(
             f"INSERT INTO records (created_us, levelno, source_id, process_id, {', '.join(names)}) "
             f"VALUES (?, 20, 1, 1, {', '.join('?' * len(names))})",
