@@ -32,7 +32,7 @@ from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
 from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._read.budget import JSON_BYTES, LARGE_BYTES, LONG_BYTES
 from sqlite_log_handler._read.conditions import HOLDS, holds
-from sqlite_log_handler._read.filters import HIGHEST, LOWEST, Where
+from sqlite_log_handler._read.filters import HIGHEST, LOWEST, FilterError, Where
 from sqlite_log_handler._read.opening import Opened, open_log, raise_named
 from sqlite_log_handler._read.rows import FITS, SELECT_JSON
 from sqlite_log_handler._read.search import HAS_ATTRIBUTE, SEARCH, has_attribute, search
@@ -52,6 +52,9 @@ _SPAN: Final = 50_000
 
 Values = tuple[Any, ...]
 _Fetched = TypeVar("_Fetched")
+
+# What SQLite says of our own SQL when only the filters can have made it so long.
+_TOO_MANY: Final = ("Expression tree is too large", "query string is too large", "too many SQL variables")
 
 
 class Scan:
@@ -173,6 +176,8 @@ class Scan:
                 )
                 raise CorruptFileError(message) from error
             raise self._raised from error
+        elif any(words in str(error) for words in _TOO_MANY):
+            raise FilterError("the filters are too many for one question: give fewer") from error
         else:
             raise_named(self.path, error)
 

@@ -96,6 +96,25 @@ def test_follow_begins_behind_the_last_row(log, reading):
     assert ["one", "two", "three"] == [row.message for row in reading().follow(wait=steps)]
 
 
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"where": ["status=1"] * 2_000},
+        {"logger": ["shop"] * 3_000},
+        {"attributes": {f"key{number}": 1 for number in range(2_000)}},
+    ],
+)
+def test_more_filters_than_sqlite_takes_are_a_fault_of_the_question(log, path, filters):
+    """
+    Thousands of filters made the reader say that the log was damaged, or raise an error of `sqlite3`.
+
+    Over HTTP the answer was 503, as if the log could not be read.
+    """
+    log(record())
+    with LogReader(path) as reader, pytest.raises(FilterError, match="the filters are too many for one question"):
+        reader.count(**filters)
+
+
 def test_follow_goes_on_behind_an_id(log, reading):
     """With `after_id`, following begins with what is there behind it."""
     log(record("one"), record("two"))
