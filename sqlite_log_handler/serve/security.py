@@ -17,7 +17,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -105,7 +105,7 @@ class Guard:
     async def _exchange(self, scope: Scope, send: Send, query: list[tuple[str, str]]) -> None:
         path = self._base_path + scope["path"][len(scope.get("root_path", "")) :]
         # One slash: two would name another host.
-        address = "/" + path.lstrip("/\\") + (f"?{urlencode(query)}" if query else "")
+        address = "/" + quote(path.lstrip("/\\")) + (f"?{urlencode(query)}" if query else "")
         secure = "; Secure" if scope.get("scheme") == "https" else ""
         cookie = f"{self._cookie_name(scope)}={self._token}; Path={self._base_path or '/'}; HttpOnly; SameSite=Strict"
         headers = [

@@ -58,6 +58,21 @@ def test_without_the_token_nothing_is_told(shop):
     assert 403 == asking.get("/").status_code
 
 
+@pytest.mark.parametrize("asked", ["/%0d%0aSet-Cookie:%20a=b", "/%09/evil.example", "/a%3Fb%23c"])
+def test_the_token_is_taken_out_of_any_path(shop, asked):
+    """
+    A path with a line end in it, percent-encoded, became a header: uvicorn refused it, with a traceback.
+
+    One with a tab led to another host, because browsers leave tabs out.
+    """
+    response = client(shop, token=TOKEN).get(f"{asked}?token={TOKEN}")
+
+    assert (303, asked.replace("Cookie:", "Cookie%3A").replace("=", "%3D")) == (
+        response.status_code,
+        response.headers["location"].replace("%0D", "%0d").replace("%0A", "%0a"),
+    )
+
+
 def test_the_token_becomes_a_cookie(shop):
     """
     The address with the token sets a cookie that no script and no other site can use, and leads to the address without.
