@@ -18,14 +18,16 @@ import pytest
 
 pytest.importorskip("opentelemetry.proto", reason="needs the extra: pip install 'sqlite-log-handler[test-forward]'")
 
+from pages import DOCS, blocks_of, commands_of
 from receivers import ENVIRONMENT, WATCHDOG, eventually, rows_in
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "forward.md"
+PAGE = DOCS / "forward.md"
 
 
 def commands(beginning):
     """Give the commands of the page that begin so."""
-    found = re.findall(rf"^{re.escape(beginning)}.*(?:\\\n.*)*", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    blocks = [block for block in blocks_of(PAGE) if block.language == "sh"]
+    found = [command for block in blocks for command in commands_of(block) if command.startswith(beginning)]
     assert found, f"{PAGE.name} has no command that begins with {beginning}"
     return found
 

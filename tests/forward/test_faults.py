@@ -311,8 +311,8 @@ def test_rows_that_were_pruned_are_reported(server, filled, run_forward, path, q
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["no-such.db"], "'no-such.db' is not a file: name one of a SQLiteHandler, or wait for it with -f"),
-        (["app-log.db", "--otlp", "collector:4318"], "begins with http"),
+        (["no-such.db"], "'no-such.db' is not a file: name the file of a SQLiteHandler, or wait for it with -f"),
+        (["app-log.db", "--otlp", "collector:4318"], "is wrong: write http:// or https://"),
         (["app-log.db", "--batch-rows", "0"], "'0' is below 1"),
         (["app-log.db", "--batch-bytes", "many"], "'many' is not a whole number"),
         (["other.db"], "another program"),
