@@ -153,7 +153,7 @@ FORKS = """
 
 @pytest.mark.skipif(
     not hasattr(os, "fork") or "free-threading" in sys.version,
-    reason="no fork; or no GIL, when a fork may leave locks of the interpreter to threads that the child does not have",
+    reason="no fork; or no GIL: it has failed there once, and the cause is not known",
 )
 def test_forks_beside_the_archive(start, path, folder):
     """A child that is forked while rows are archived logs and archives itself, and nothing is there twice."""

@@ -134,7 +134,7 @@ def test_pruning_that_raises_anything_is_said_once(make, clock, log, monkeypatch
     """
     A value that somebody has put into the file fails a step in any way: the log is written as ever, and closed.
 
-    A time that was a text ended the listener's thread at each tick, and came out of `close` as a TypeError.
+    A time that was a text came out of `close` as a TypeError.
     """
 
     def fail(*_, **__):

@@ -430,21 +430,26 @@ def test_a_thread_that_is_stopped_with_a_part(make, log, folder):
     assert [] == log.ask("SELECT * FROM archives")
 
 
-def test_the_reader_is_kept_still(make, log, monkeypatch):
-    """
-    The WAL is written back between two statements of the archive, not beside one, which would keep it from that.
-    """
+def held_with_a_reader(make, log, monkeypatch):
+    """Return the thread's hold, a program whose archive is at work, and the connection that reads for it."""
     held = Held(monkeypatch)
     program = make(max_rows=100)
     log.fill(150)
     program.pruner.step(log.connection)
-    run = program.archiver._run
-    while run.reader is None:
+    while program.archiver._run.reader is None:
         pass
+    return held, program, program.archiver._run.reader
+
+
+def test_the_reader_is_kept_still(make, log, monkeypatch):
+    """
+    The WAL is written back between two statements of the archive, not beside one, which would keep it from that.
+    """
+    held, program, reader = held_with_a_reader(make, log, monkeypatch)
     with program.archiver.quiet(1) as still:
         assert still
-        assert not _can_take(run.reader.lock)
-    with run.reader.lock, program.archiver.quiet(0) as still:
+        assert not _can_take(reader.lock)
+    with reader.lock, program.archiver.quiet(0) as still:
         assert still  # an RLock: this thread has it already
     held.go.set()
 
@@ -454,14 +459,8 @@ def test_a_reader_that_takes_long_is_interrupted(make, log, monkeypatch):
     On a busy machine the archive's thread stood in a statement for seconds, and new records were dropped because the
     WAL could not be written back. Now the statement ends, and is begun anew.
     """
-    held = Held(monkeypatch)
-    program = make(max_rows=100)
-    log.fill(150)
-    program.pruner.step(log.connection)
-    run = program.archiver._run
-    while run.reader is None:
-        pass
-    reader, answers = run.reader, []
+    held, program, reader = held_with_a_reader(make, log, monkeypatch)
+    answers = []
     reading = threading.Event()
     reader.create_function("begun", 0, reading.set)
     endless = "SELECT begun() UNION ALL SELECT * FROM (WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
