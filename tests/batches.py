@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sqlite_log_handler._write.books import PendingGap
+from sqlite_log_handler._write.ledger import PendingGap
 from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.retention.limits import PAGE_BYTES
 from sqlite_log_handler._write.row import PackedRow, make_row

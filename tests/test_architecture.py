@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,18 @@ def test_imports_are_acyclic():
             del left[module]
 
     assert {} == left
+
+
+def test_no_two_classes_share_a_name():
+    """A class is found by its name alone: no other class of the package has it, with or without an underscore."""
+    names = Counter(
+        node.name.lstrip("_")
+        for module in MODULES
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.ClassDef)
+    )
+
+    assert [] == [name for name, count in names.items() if count > 1]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -128,8 +128,8 @@ class HttpConnection:
         return made
 
 
-class _Head:
-    """The file of an answer. It remembers the last line that was read: an empty one ends the headers."""
+class _LastLine:
+    """The file of a response, which remembers the last line that was read: an empty one ends the headers."""
 
     def __init__(self, file: Any) -> None:
         self.file = file
@@ -143,21 +143,21 @@ class _Head:
         return getattr(self.file, name)
 
 
-class _Answer(http.client.HTTPResponse):
-    """Refuse an answer that ends within its headers, which http.client takes for a complete one."""
+class _HttpResponse(http.client.HTTPResponse):
+    """A response that must not end within its headers, which `http.client` takes for a complete one."""
 
     def begin(self) -> None:
-        head: Any = _Head(self.fp)
-        self.fp = head
+        file: Any = _LastLine(self.fp)
+        self.fp = file
         super().begin()
-        if head.last not in {b"\r\n", b"\n"}:
-            raise http.client.IncompleteRead(head.last)
+        if file.last not in {b"\r\n", b"\n"}:
+            raise http.client.IncompleteRead(file.last)
         if self.fp is not None:
-            self.fp = head.file
+            self.fp = file.file
 
 
 class _Http(http.client.HTTPConnection):
-    response_class = _Answer
+    response_class = _HttpResponse
 
 
 class _Https(http.client.HTTPSConnection):
@@ -165,7 +165,7 @@ class _Https(http.client.HTTPSConnection):
     A connection whose handshake another thread can break off: its base class sets `sock` only after the handshake.
     """
 
-    response_class = _Answer
+    response_class = _HttpResponse
     name: str  # that the receiver's certificate must have
 
     def connect(self) -> None:

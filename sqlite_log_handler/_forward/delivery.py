@@ -143,12 +143,12 @@ class Delivery:
             GivenUpError: The receiver refuses every row; or without `follow`, something was away for too long.
             LogFileError: A file is not a log, or another forwarder moves its cursor.
         """
-        turns = [_Turn(spool, _Outage(self, spool.path)) for spool in self.spools]
+        turns = [_Turn(spool, _Absence(self, spool.path)) for spool in self.spools]
         while True:
             served = [self._serve(turn) for turn in turns if turn.is_due(self.clock())]
             if any(served):
                 continue
-            if not self.follow and not any(turn.outage.lasts for turn in turns):
+            if not self.follow and not any(turn.absence.lasts for turn in turns):
                 return
             self.wait(INTERVAL_SECONDS)
 
@@ -157,13 +157,13 @@ class Delivery:
         if not self._save(turn, turn.owed):
             return False
         try:
-            if not turn.outage.lasts and not turn.spool.has_news():
+            if not turn.absence.lasts and not turn.spool.has_news():
                 return False
             batch = self._patiently(lambda: turn.spool.read(self.batch_rows, self.batch_bytes))
         except (OSError, sqlite3.Error) as error:
-            turn.outage.failed(str(error))
+            turn.absence.failed(str(error))
             return False
-        turn.outage.end()
+        turn.absence.end()
         if batch.last_id == batch.after_id:
             return False
         # At first, this makes the cursor known to retention, which then counts the rows that were not sent.
@@ -184,7 +184,7 @@ class Delivery:
         try:
             self._patiently(lambda: turn.spool.save(after_id))
         except (OSError, sqlite3.Error) as error:
-            turn.outage.failed(f"the cursor cannot be saved: {error}")
+            turn.absence.failed(f"the cursor cannot be saved: {error}")
             return False
         turn.owed = None
         return True
@@ -220,15 +220,15 @@ class Delivery:
 
     def _insist(self, body: bytes) -> Answer:
         """Send a body until the receiver takes or refuses it."""
-        outage = _Outage(self, self.receiver)
+        absence = _Absence(self, self.receiver)
         while True:
             answer = self.send(body)
             if answer.verdict in {Verdict.TAKEN, Verdict.REFUSED}:
-                outage.end()
+                absence.end()
                 return answer
             if answer.verdict is Verdict.DENIED and not self.follow:
                 raise GivenUpError(answer.message)
-            self.wait(outage.failed(answer.message, answer.retry_after))
+            self.wait(absence.failed(answer.message, answer.retry_after))
 
     def _count(self, rows: Sequence[SpoolRow], answer: Answer) -> None:
         self.counts.requests += 1
@@ -261,14 +261,14 @@ class _Turn:
     """A spool, and why its next batch may have to wait."""
 
     spool: Spool
-    outage: "_Outage"
+    absence: "_Absence"
     owed: int | None = None  # the cursor that could not be saved
 
     def is_due(self, now: float) -> bool:
-        return not self.outage.lasts or now >= self.outage.until
+        return not self.absence.lasts or now >= self.absence.until
 
 
-class _Outage:
+class _Absence:
     """While something is away: one line when that begins, one when it ends, and ever longer waits in between."""
 
     def __init__(self, delivery: Delivery, name: str) -> None:
@@ -307,7 +307,7 @@ class _Outage:
         return delay
 
     def end(self) -> None:
-        """Say that the outage is over, if there was one."""
+        """Say that it is back, if there was one."""
         if self.lasts:
             self.lasts = False
             self._delivery.say(f"{self._name}: back after {self._delivery.clock() - self._since:.0f} s")

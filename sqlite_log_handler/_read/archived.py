@@ -118,7 +118,7 @@ def places_of(path: Path | Iterable[Path]) -> Places:
     return Places([*files, *folders, *parts][0], files[0] if files else None, tuple(folders), tuple(parts))
 
 
-class _Found(NamedTuple):
+class _Inventory(NamedTuple):
     """What there is at one moment: pieces by id, the first and the last id in the file, and names."""
 
     pieces: tuple[Piece, ...]
@@ -155,9 +155,9 @@ class ArchivedLog:
         self._kept: dict[str, _Kept] = {}
         self._open: set[Loaded] = set()
         self._is_closed = False
-        self._found: _Found | None = None
+        self._found: _Inventory | None = None
         # What it was made of, and whether it has the gaps.
-        self._names: tuple[Loaded, _Found, bool] | None = None
+        self._names: tuple[Loaded, _Inventory, bool] | None = None
         found = self._look()
         self.notice = "; ".join(found.notices) or None
         if file is None and not found.pieces:
@@ -184,7 +184,7 @@ class ArchivedLog:
 
     # What there is ----------------------------------------------------------------------------------------------------
 
-    def _look(self) -> _Found:
+    def _look(self) -> _Inventory:
         """Return what there is now: `_found` as it is, or anew if something has changed."""
         if self._is_closed:
             message = f"the reader of {self.path!r} is closed: make a new LogReader"
@@ -207,7 +207,7 @@ class ArchivedLog:
             for process in file.all(_PROCESSES):
                 processes.setdefault(process[:4], process)
         last_id = max(last_id, pieces[-1][1][1] if pieces else 0)
-        self._found = _Found(pieces, first_id, last_id, levels, tuple(processes.values()), tuple(notices), version)
+        self._found = _Inventory(pieces, first_id, last_id, levels, tuple(processes.values()), tuple(notices), version)
         return self._found
 
     def _pieces(self) -> tuple[tuple[Piece, ...], list[str]]:
@@ -293,7 +293,7 @@ class ArchivedLog:
 
     # One database -----------------------------------------------------------------------------------------------------
 
-    def _new(self, found: _Found) -> Loaded:
+    def _new(self, found: _Inventory) -> Loaded:
         loaded = Loaded(self.path, found.levels, found.processes)
         self._open.add(loaded)
         return loaded
@@ -322,7 +322,7 @@ class ArchivedLog:
             self._names = loaded, found, True
         return scan
 
-    def _fill_ledger(self, loaded: Loaded, found: _Found) -> None:
+    def _fill_ledger(self, loaded: Loaded, found: _Inventory) -> None:
         file = self._file
         loaded.add_ledger(
             chain(_archived_drops(found.pieces), () if file is None else _drops(file, found.pieces)),
@@ -361,7 +361,7 @@ class ArchivedLog:
         self._kept[slot] = kept._replace(last_id=max(kept.last_id, found.last_id))
         return kept.loaded
 
-    def _add(self, loaded: Loaded, found: _Found, bounds: Bounds, processes: frozenset[Process] | None) -> None:
+    def _add(self, loaded: Loaded, found: _Inventory, bounds: Bounds, processes: frozenset[Process] | None) -> None:
         """Add the rows within these bounds: those of the archive, those of the file, and those that move meanwhile."""
         low, high = bounds.ids
         while low <= high:

@@ -25,7 +25,7 @@ from typing import Any, Final
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._logfile.units import loudest
-from sqlite_log_handler._write.books import COUNT, SINCE, UNTIL, PendingGap
+from sqlite_log_handler._write.ledger import COUNT, SINCE, UNTIL, PendingGap
 from sqlite_log_handler._write.operator import Operator, takes_more
 from sqlite_log_handler._write.outage import Outage
 from sqlite_log_handler._write.queue import RecordQueue

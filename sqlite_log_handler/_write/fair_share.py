@@ -17,7 +17,7 @@ without a number of its own stays with them. So a row leaves the number to which
 from typing import TypeAlias
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
-from sqlite_log_handler._write.books import MAX_KEYS, NAME_LENGTH
+from sqlite_log_handler._write.ledger import MAX_KEYS, NAME_LENGTH
 
 # (logger, whether at or above `reserve_level`)
 Holder: TypeAlias = tuple[str, bool]

@@ -27,7 +27,7 @@ from typing import NamedTuple, TypeAlias
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._write import row as _row
 from sqlite_log_handler._write import volume
-from sqlite_log_handler._write.books import PendingGap
+from sqlite_log_handler._write.ledger import PendingGap
 from sqlite_log_handler._write.plain import clean
 from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.retention.limits import Limits

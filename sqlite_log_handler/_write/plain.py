@@ -92,7 +92,7 @@ def utf8_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-class _Short(reprlib.Repr):
+class _ShortRepr(reprlib.Repr):
     """Show the arguments of a message that cannot be formatted, and no more than NAME_LENGTH of each."""
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class _Short(reprlib.Repr):
     repr_bytes = repr_bytearray = reprlib.Repr.repr_str  # which slices before it shows
 
 
-short_repr = _Short().repr
+short_repr = _ShortRepr().repr
 
 
 def shares(sizes: Sequence[int], total: int) -> list[int]:

@@ -21,7 +21,7 @@ _QUICK_SIZE; the queue keeps its room from the moment it hands it out. Each step
 tracers and other threads that run in between do no harm: the row comes later, and has its room. The length of the deque
 says how many rows are queued, and `_count_rows` adds up their sizes later, under the mutex.
 
-In the same way a refusal only ticks a tally, if its level and logger were refused before (see `_write.books`).
+In the same way a refusal only ticks a tally, if its level and logger were refused before (see `_write.ledger`).
 
 The queue hands out PERMITS permits at a time, under the mutex, and takes them back when it needs the room or is empty.
 While there are permits, something is `pending`; the first row, which has none, wakes a listener that sleeps. Without a
@@ -57,8 +57,8 @@ from itertools import accumulate, islice, repeat, starmap
 from operator import itemgetter, length_hint
 from typing import Any, Final, NamedTuple
 
-from sqlite_log_handler._write.books import Books, PendingGap, Tally
 from sqlite_log_handler._write.fair_share import Shares
+from sqlite_log_handler._write.ledger import Ledger, PendingGap, Tally
 from sqlite_log_handler._write.locks import acquire
 from sqlite_log_handler._write.plain import MALFORMED, TRUNCATED
 from sqlite_log_handler._write.row import CREATED, LEVELNO, MARKS, SIZE, SIZE_UNIT, SOURCE
@@ -147,7 +147,7 @@ class RecordQueue(queue.Queue[Any]):
         self.not_empty = self.not_full = self.all_tasks_done = threading.Condition(self.mutex)
         self.renew_wakeup()
         self.queue = deque()
-        self.ledger = Books()
+        self.ledger = Ledger()
         self.closed = True
         self.admits: int | None = NONE
         self._level: int | None = NONE  # as `admits`, but for the pressure, under which that is NONE

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sqlite_log_handler._logfile.connect import connect_read_only
-from sqlite_log_handler._write.books import PendingGap
+from sqlite_log_handler._write.ledger import PendingGap
 from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.retention.limits import Limits, NoRoom
 from sqlite_log_handler._write.row import SIZE, SIZE_UNIT, make_row

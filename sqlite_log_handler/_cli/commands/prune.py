@@ -20,7 +20,7 @@ from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._read.opening import named_errors, open_log
 from sqlite_log_handler._write.options import integer
 from sqlite_log_handler._write.retention.archive import Archive, ArchiveLimits, rows_to_archive
-from sqlite_log_handler._write.retention.archiver import Archived, folder_of
+from sqlite_log_handler._write.retention.archiver import ArchivedOnly, folder_of
 from sqlite_log_handler._write.retention.limits import VACUUM_PAGES, Cut, Limits, State, seconds, size
 from sqlite_log_handler._write.retention.pruner import INCREMENTAL, Pruner, look, plan
 
@@ -175,7 +175,7 @@ class _Work:
         self._clock = clock
         self._sleep = sleep
         self._lock = WriteLock(path, say=say)
-        archived = None if archive is None else Archived()
+        archived = None if archive is None else ArchivedOnly()
         self._pruner = Pruner(path, limits, archived=archived, say=say, now=now, clock=clock)
         self._bar = _Bar(sys.stderr, clock)
 

@@ -76,7 +76,7 @@ _PARTS: Final = "SELECT id, name, last_id - first_id + 1, until_us, bytes FROM a
 _EXPIRED: Final = "UPDATE marks SET expired = expired + ?"
 
 
-class Part(NamedTuple):
+class WrittenPart(NamedTuple):
     """A part that is on the disk and was read back."""
 
     name: str
@@ -144,13 +144,13 @@ class Archive:
 
     def write(
         self, connection: Connection, first_id: int, last_id: int, stopped: Callable[[], bool] = lambda: False
-    ) -> Part:
+    ) -> WrittenPart:
         """
         Make a part of the first rows of a range; the caller holds the right to.
 
         Raises:
             Vanished: Rows of it were deleted meanwhile.
-            Stopped: `stopped` said so.
+            OutOfTime: `stopped` said so.
             OSError, sqlite3.Error: It cannot be written, or its rows cannot be read.
         """
         kind = self._kind = self._kind or _best_kind()
@@ -169,9 +169,9 @@ class Archive:
                 os.unlink(path + PARTIAL)
             raise
         self._sync()
-        return Part(name, head, size, crc32)
+        return WrittenPart(name, head, size, crc32)
 
-    def note(self, connection: sqlite3.Connection, part: Part) -> list[str] | None:
+    def note(self, connection: sqlite3.Connection, part: WrittenPart) -> list[str] | None:
         """
         Note a part, on the connection that writes to the log.
 

@@ -36,9 +36,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlite_log_handler._logfile.columns import whole
 from sqlite_log_handler._logfile.connect import connect_read_only
-from sqlite_log_handler._write.retention.archive import Archive, ArchiveLimits, Part, rows_to_archive
+from sqlite_log_handler._write.retention.archive import Archive, ArchiveLimits, WrittenPart, rows_to_archive
 from sqlite_log_handler._write.retention.limits import Cut, Limits, State, seconds, size
-from sqlite_log_handler._write.retention.parts import Stopped, Vanished
+from sqlite_log_handler._write.retention.parts import OutOfTime, Vanished
 
 if TYPE_CHECKING:
     from sqlite_log_handler._logfile.forks import Connection
@@ -67,7 +67,7 @@ _CREATED: Final = f"SELECT {whole('created_us')} FROM records WHERE id = ?"  # n
 _LAST_BEFORE: Final = "SELECT id FROM records WHERE created_us < ? ORDER BY created_us DESC LIMIT 1"
 
 
-class Archived:
+class ArchivedOnly:
     """Let retention delete archived rows only. `sqlite-log prune --archive`, which archives them, needs no more."""
 
     def opened(self, path: str) -> None:
@@ -95,7 +95,7 @@ class Archived:
         return "the rows in it wait for the archive"
 
 
-class Archiver(Archived):
+class Archiver(ArchivedOnly):
     """
     Archive the rows that `limits` will ask to be deleted.
 
@@ -350,7 +350,7 @@ class _Run:
         self.changed = threading.Lock()  # taken, until a part is ready or the run has ended
         self.changed.acquire()
         self.reader: Connection | None = None
-        self.part: Part | None = None
+        self.part: WrittenPart | None = None
         self.parts = 0
         self.error: BaseException | None = None
         self.ended = False
@@ -394,7 +394,7 @@ class _Run:
                     part = self.archive.write(connection, first_id, last_id, lambda: self._stopped)
                     if not self._hand_over(part) or self.is_last:
                         break
-        except Stopped:
+        except OutOfTime:
             pass
         except BaseException as error:  # noqa: BLE001 - the step that finds it tells the operator
             self.error = error
@@ -404,7 +404,7 @@ class _Run:
             self.ended = True
             self._tell()
 
-    def _hand_over(self, part: Part) -> bool:
+    def _hand_over(self, part: WrittenPart) -> bool:
         """Have a step note the part, and then remove the parts that expired; tell whether it was noted."""
         self.part = part
         self._tell()

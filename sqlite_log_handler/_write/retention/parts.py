@@ -86,7 +86,7 @@ class Vanished(Exception):  # noqa: N818 - a state, as queue.Full is
     """Rows were deleted before they were archived."""
 
 
-class Stopped(Exception):  # noqa: N818 - same
+class OutOfTime(Exception):  # noqa: N818 - same
     """There is no more time for the archive."""
 
 
@@ -172,7 +172,7 @@ def write_part(
 
     Raises:
         Vanished: Rows of it were deleted meanwhile.
-        Stopped: `stopped` said so.
+        OutOfTime: `stopped` said so.
         OSError, sqlite3.Error: It cannot be written, or its rows cannot be read.
     """
     if len(head.to_json().encode()) >= LONGEST_LINE:
@@ -182,7 +182,7 @@ def write_part(
         for lines, rows in _chunks_of(connection, head, kind):
             sink.write(lines, rows)
             if stopped():
-                raise Stopped
+                raise OutOfTime
 
 
 def _drops_of(connection: Connection, head: Head) -> Iterator[str]:

@@ -51,7 +51,7 @@ from sqlite_log_handler._write.retention.side_tables import SideTables
 from sqlite_log_handler._write.retention.wal import RETRY, Wal, size_of
 
 if TYPE_CHECKING:  # a program without an archive loads none of it
-    from sqlite_log_handler._write.retention.archiver import Archived
+    from sqlite_log_handler._write.retention.archiver import ArchivedOnly
 
 # Chunks that one step deletes when it is urgent: four times what one commit of small rows adds.
 _CHUNKS = 4
@@ -131,7 +131,7 @@ class Pruner:
         path: str,
         limits: Limits,
         *,
-        archived: "Archived | None" = None,
+        archived: "ArchivedOnly | None" = None,
         say: Callable[[str], None] = print,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,

@@ -15,8 +15,8 @@ from functools import partial
 
 import pytest
 
-from sqlite_log_handler._write import books as books_module
 from sqlite_log_handler._write import fair_share as fair_share_module
+from sqlite_log_handler._write import ledger as ledger_module
 from sqlite_log_handler._write import queue as queue_module
 from sqlite_log_handler._write.queue import ANY, RecordQueue
 from sqlite_log_handler._write.row import SIZE_UNIT
@@ -150,7 +150,7 @@ def test_nested_calls_at_every_line(fair_share, every):
     A signal handler that looked at the books just after a drop had looked how many wait raised IndexError out of it.
     """
     queue = make_queue(60, 400, reserve=0.1, batch_size=20, fair_share=fair_share)
-    files = {module.__file__ for module in (queue_module, books_module, fair_share_module)}
+    files = {module.__file__ for module in (queue_module, ledger_module, fair_share_module)}
     calls, lines = [0], [0]
 
     def log(levelno, size=1):

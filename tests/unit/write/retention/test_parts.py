@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sqlite_log_handler._write.retention import parts
-from sqlite_log_handler._write.retention.parts import Stopped, Vanished, head_of, read_back, write_part
+from sqlite_log_handler._write.retention.parts import OutOfTime, Vanished, head_of, read_back, write_part
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,7 +144,7 @@ def test_it_ends_at_the_next_chunk(log: Log, reading: Connection, folder: Path, 
     log.fill(10_000)
     head, _ = head_of(reading, "app-log", 1, 9_000)
     asked: list[int] = []
-    with (folder / "part").open("wb") as file, pytest.raises(Stopped):
+    with (folder / "part").open("wb") as file, pytest.raises(OutOfTime):
         write_part(reading, file, head, kind, lambda: bool(asked.append(1) or True))
 
     assert [1] == asked

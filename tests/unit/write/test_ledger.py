@@ -11,7 +11,7 @@ import pytest
 from queues import INFO, WARNING, check, commit_all, make_queue, row
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
-from sqlite_log_handler._write import books as books_module
+from sqlite_log_handler._write import ledger as ledger_module
 from sqlite_log_handler._write import queue as queue_module
 from sqlite_log_handler._write.queue import SIZE_UNIT, RecordQueue
 
@@ -134,9 +134,9 @@ def test_a_long_name_is_not_kept_for_refusals():
     """Made-up names do not stay in memory because their records were refused."""
     books = make_queue(1)
     books.put_nowait(row())
-    for number in range(2 * books_module.MAX_KEYS):
+    for number in range(2 * ledger_module.MAX_KEYS):
         books.refuse(INFO, 0.0, f"{number}")
-    assert books_module.MAX_KEYS >= len(books._refusals)
+    assert ledger_module.MAX_KEYS >= len(books._refusals)
 
     books.take_drops()
     books.refuse(INFO, 0.0, "x" * 1_000_000)
@@ -198,7 +198,7 @@ def test_a_gap_goes_with_the_commit_that_reaches_it():
 
 def test_waiting_gaps_are_bounded(monkeypatch):
     """In a long outage later gaps are added to the last one that waits, and no count gets out of the sum."""
-    monkeypatch.setattr(books_module, "MAX_GAPS", 3)
+    monkeypatch.setattr(ledger_module, "MAX_GAPS", 3)
     books = make_queue(1)
     books.put_nowait(row())
     for number in range(10):
@@ -215,7 +215,7 @@ def test_waiting_gaps_are_bounded(monkeypatch):
 
 def test_a_gap_being_written_is_left_alone(monkeypatch):
     """What a commit holds does not change under it: the next gap stands for itself."""
-    monkeypatch.setattr(books_module, "MAX_GAPS", 1)
+    monkeypatch.setattr(ledger_module, "MAX_GAPS", 1)
     books = make_queue(1)
     books.put_nowait(row())
     for _ in range(2):
@@ -230,7 +230,7 @@ def test_a_gap_being_written_is_left_alone(monkeypatch):
 
 def test_the_books_are_bounded(monkeypatch):
     """Made-up logger names and levels do not make the ledger grow: the rest counts under "(other)"."""
-    monkeypatch.setattr(books_module, "MAX_KEYS", 10)
+    monkeypatch.setattr(ledger_module, "MAX_KEYS", 10)
     books = make_queue(1)
     books.put_nowait(row())
     for round_ in range(3):

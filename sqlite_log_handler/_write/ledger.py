@@ -86,7 +86,7 @@ class Tally:
         return sys.maxsize - length_hint(self.ticks)
 
 
-class Books:
+class Ledger:
     """The drops of one queue. All but `contended` and the tallies' ticks is used under the queue's mutex."""
 
     def __init__(self) -> None:
@@ -206,9 +206,9 @@ class Books:
         self.gaps_in_commit = 0
 
 
-def bounded(books: dict[Key, Any], key: Key) -> Key:
+def bounded(counts: dict[Key, Any], key: Key) -> Key:
     """Return the key to count under: when there are too many, one with no name, and the level rounded to tens."""
-    if key in books or len(books) < MAX_KEYS:
+    if key in counts or len(counts) < MAX_KEYS:
         return key
     cause, levelno, _ = key
     return (cause, min(max(levelno // 10, 0), 5) * 10, OTHER_LOGGERS)
