@@ -31,7 +31,7 @@ def text(expression: str) -> str:
 
 def total(expression: str) -> str:
     """Return the SQL of a sum, which numbers at the ends of 64 bits do not overflow."""
-    return f"CAST(total({whole(expression)}) AS INTEGER)"
+    return whole(f"total({expression})")
 
 
 def _text_or_none(expression: str) -> str:

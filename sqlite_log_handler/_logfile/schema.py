@@ -76,6 +76,13 @@ FROM (
 GROUP BY 1, 2, 3
 """  # noqa: S608 - our own SQL
 
+# What the view `volume` adds up.
+VOLUME_LINES = f"""
+    SELECT hour, logger, levelno, records, bytes, dropped FROM volume_folded
+    UNION ALL
+    SELECT hour, logger, levelno, records, bytes, 0 FROM ({UNFOLDED})
+"""  # noqa: S608 - our own SQL
+
 # created_us is integer microseconds: a float of today resolves 238 ns at best, sorts no better, and
 # nanoseconds do not survive the 2**53 of JavaScript and jq.
 # No AUTOINCREMENT, whose table costs a page a commit: retention never deletes the newest row, so SQLite never gives an
@@ -192,11 +199,7 @@ CREATE VIEW logs AS SELECT
 FROM {LOG_TABLES};
 CREATE VIEW volume AS
 SELECT hour, logger, levelno, sum(records) AS records, sum(bytes) AS bytes, sum(dropped) AS dropped
-FROM (
-    SELECT hour, logger, levelno, records, bytes, dropped FROM volume_folded
-    UNION ALL
-    SELECT hour, logger, levelno, records, bytes, 0 FROM ({UNFOLDED})
-)
+FROM ({VOLUME_LINES})
 GROUP BY hour, logger, levelno;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {USER_VERSION};

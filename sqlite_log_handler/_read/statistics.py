@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlite_log_handler._logfile.columns import text, total, whole
-from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._logfile.schema import OWN_LOGGER, VOLUME_LINES
 from sqlite_log_handler._logfile.units import parse_seconds
 from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters, Where, drops_where, integer, where
 from sqlite_log_handler._read.scan import Scan
@@ -319,25 +319,27 @@ def books(scan: Scan) -> Books:
 
 
 # SQLite counts a table in one step, which nothing can interrupt, however long it takes; but not a query with a LIMIT.
+# The scan for warnings is the dearest part; without a logger for them, SQLite leaves it out.
 _BOOKS: Final = f"""
 WITH own AS (SELECT id FROM sources WHERE logger = '{OWN_LOGGER}')
 SELECT rows, warnings, pruned, records, in_ledger, in_volume, in_warnings, records + cut, last_id, dropped,
-    archived, expired,    unarchived, unmoved
+    archived, expired, unarchived, rows - moved
 FROM
     (SELECT count(*) AS rows FROM (SELECT 1 FROM records LIMIT -1)),
     (SELECT count(dropped) AS warnings, {total("dropped")} AS in_warnings FROM
-        (SELECT json_extract(attributes, '$.dropped') AS dropped FROM records
-        WHERE source_id BETWEEN (SELECT min(id) FROM own) AND (SELECT max(id) FROM own)
-            AND source_id IN own AND json_valid(attributes))),
+        (SELECT json_extract(attributes, '$.dropped') AS dropped
+        FROM (SELECT min(id) AS lowest, max(id) AS highest FROM own) CROSS JOIN records
+        WHERE lowest IS NOT NULL AND source_id BETWEEN lowest AND highest AND source_id IN own
+            AND json_valid(attributes))),
     (SELECT {total("count")} AS pruned FROM prunes),
-    (SELECT {total("records")} AS records, {total("dropped")} AS in_volume FROM volume),
+    (SELECT {total("records")} AS records, {total("dropped")} AS in_volume FROM ({VOLUME_LINES})),
     (SELECT {total("count")} AS in_ledger FROM drops),
     (SELECT {total("records")} AS cut FROM record_totals),
     (SELECT ifnull(max(id), 0) AS last_id FROM records),
     (SELECT {total("count")} AS dropped FROM drop_totals),
     (SELECT {total("last_id - first_id + 1")} AS archived FROM archives),
     (SELECT {whole("expired")} AS expired, {whole("unarchived")} AS unarchived FROM marks LIMIT 1),
-    (SELECT count(*) AS unmoved FROM (
-        SELECT 1 FROM records WHERE id > (SELECT {whole("archived_id")} FROM marks LIMIT 1) LIMIT -1
+    (SELECT count(*) AS moved FROM (
+        SELECT 1 FROM records WHERE id <= (SELECT {whole("archived_id")} FROM marks LIMIT 1) LIMIT -1
     ))
 """  # noqa: S608 - our own name

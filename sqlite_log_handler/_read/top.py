@@ -10,7 +10,7 @@ from sys import getsizeof
 from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._logfile.columns import text, total, whole
-from sqlite_log_handler._logfile.schema import ROW_BYTES, UNFOLDED
+from sqlite_log_handler._logfile.schema import ROW_BYTES, VOLUME_LINES
 from sqlite_log_handler._read.filters import (
     IN_LEDGER,
     FilterError,
@@ -176,24 +176,18 @@ def _add_volume(scan: Scan, sums: _Groups, column: str, chosen: Where, filters: 
             terms.append(negation + sql)
             parameters += values
     condition = " AND ".join(terms)
-    # From the lines before the view adds them up, which takes a tenth of the time.
-    ((first, last),) = scan.all(
-        "SELECT CAST(min(hour) AS INTEGER), CAST(max(hour) AS INTEGER) FROM (SELECT hour, logger, levelno "  # noqa: S608 - same
-        f"FROM volume_folded UNION ALL SELECT hour, logger, levelno FROM ({UNFOLDED})) WHERE {condition}",
+    # The lines before the view adds them up, and in one statement: so SQLite counts the newest rows once.
+    hours = whole("(last - first) / 3600 + 1")
+    rows = scan.all(
+        f"WITH lines AS (SELECT * FROM ({VOLUME_LINES}) WHERE {condition}), ends AS "  # noqa: S608 - same
+        "(SELECT CAST(min(hour) AS INTEGER) AS first, CAST(max(hour) AS INTEGER) AS last FROM lines) "
+        f"SELECT {column}, {whole(f'(hour - first) / 3600 * {TREND} / {hours}')}, {total('records')}, "
+        f"{total('bytes')}, {total('dropped')}, {hours} FROM lines, ends GROUP BY 1, 2",
         tuple(parameters),
     )
-    if first is None or last is None:
-        return False
-    hours = (last - first) // 3600 + 1
-    part = whole(f"(hour - ?) / 3600 * {TREND} / ?")
-    rows = scan.all(
-        f"SELECT {column}, {part}, {total('records')}, {total('bytes')}, {total('dropped')} "  # noqa: S608 - same
-        f"FROM volume WHERE {condition} GROUP BY 1, 2",
-        (first, hours, *parameters),
-    )
-    for key, part, records, size, dropped in rows:
+    for key, part, records, size, dropped, _ in rows:
         sums[key].add(part, records, size, dropped)
-    return bool(hours >= TREND)
+    return any(hours >= TREND for *_, hours in rows)
 
 
 def _places(key: str | None) -> tuple[str, ...]:
