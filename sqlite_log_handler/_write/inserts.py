@@ -20,8 +20,8 @@ its sweeps (`marks.sweeps`), because another process may make them.
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import cache, partial
+from collections.abc import Collection, Iterable, Sequence
+from functools import cache
 from typing import NamedTuple, TypeAlias
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
@@ -77,6 +77,8 @@ _ROWS_PER_CONTEXT = 10
 _STATEMENT_SIZE = 1024 * 1024 // _row.SIZE_UNIT
 _WITHOUT_TEXT = 240 // _row.SIZE_UNIT
 
+_SOURCE_COLUMNS = ("logger", "pathname", "lineno", "func", "template")
+
 _CACHED_IDS = 10_000
 
 # Threads that get a line: those of a pool, and not each of a server that starts one for each request.
@@ -124,20 +126,17 @@ class Inserter:
         self._limits = limits
         self.unfolded = self.gap_bytes = 0
         self._origin = origin
-        self.last_id = self._inserted = 0
+        self.last_id = 0
         self._sweeps = 0  # those of the file when the ids were learned
         self.forget_ids()
 
-    def write(self, batch: Commit) -> None:
-        """Insert a batch: the rows, and each gap where it is."""
-        self._write(batch, self._insert_rows)
+    def write(self, batch: Commit, refused: set[int] | None = None) -> None:
+        """
+        Insert a batch: the rows, and each gap where it is.
 
-    def write_each(self, batch: Commit, refused: set[int]) -> None:
-        """Insert a batch row by row, and put the indexes of the rows that SQLite does not take into `refused`."""
-        self._write(batch, partial(self._insert_each, refused))
-
-    def _write(self, batch: Commit, insert: Callable[[Sequence[PackedRow], int, int], None]) -> None:
-        self.last_id = self._inserted = 0
+        Given `refused`, it inserts row by row, and adds the indexes of the rows that SQLite does not take.
+        """
+        self.last_id = 0
         folded_id, sweeps = self.connection.execute("SELECT folded_id, sweeps FROM marks").fetchone()
         if sweeps != self._sweeps:
             self.forget_ids()
@@ -149,26 +148,24 @@ class Inserter:
         self.gap_bytes, self._gap_lines = self._limits.commit_bytes, self._limits.volume_lines
         for gap in batch.gaps:
             end = min(max(gap.position - batch.first, start), len(batch.rows))
-            insert(batch.rows, start, end)
+            self._insert_rows(batch.rows, start, end, refused)
             self._insert_gap(gap)
             start = end
-        insert(batch.rows, start, len(batch.rows))
+        self._insert_rows(batch.rows, start, len(batch.rows), refused)
         self.unfolded = self.last_id - folded_id
         if self.unfolded >= volume.FOLD_ROWS and self._limits.max_bytes is None:
             volume.fold(self.connection)
 
-    def _insert_rows(self, rows: Sequence[PackedRow], start: int, end: int) -> None:
+    def _insert_rows(self, rows: Sequence[PackedRow], start: int, end: int, refused: set[int] | None) -> None:
         while start < end:
-            count = _statement_rows(rows, start, end)
-            self._insert(rows[start : start + count])
-            start += count
-
-    def _insert_each(self, refused: set[int], rows: Sequence[PackedRow], start: int, end: int) -> None:
-        for index in range(start, end):
+            count = _statement_rows(rows, start, end) if refused is None else 1
             try:
-                self._insert([rows[index]])
+                self._insert(rows[start : start + count])
             except DATA_ERRORS:
-                refused.add(index)
+                if refused is None:
+                    raise
+                refused.add(start)
+            start += count
 
     def _insert(self, rows: Sequence[PackedRow]) -> None:
         """Insert rows by one statement, or by two if they share too little and have too many parameters."""
@@ -189,12 +186,11 @@ class Inserter:
             message = "a row has no time"
             raise sqlite3.IntegrityError(message)
         self.last_id = cursor.lastrowid or 0
-        self._inserted += len(rows)
 
     def _insert_gap(self, gap: PendingGap) -> None:
         """Write a gap where it is: its drops into the ledger, its warning as a row."""
         after_id = self.last_id
-        if not self._inserted:
+        if not after_id:
             (after_id,) = self.connection.execute("SELECT ifnull(max(id), 0) FROM records").fetchone()
         gap.warning.dropped = gap.count  # that of all reports that were put together in this gap
         warning = _row.make_row(gap.warning)
@@ -229,32 +225,10 @@ class Inserter:
             sources, threads = self._sources, self._threads
             values: list[object] = []
             try:
-                for (
-                    levelno,
-                    created,
-                    source,
-                    _,
-                    _,
-                    thread,
-                    task,
-                    message,
-                    exc_type,
-                    exc_text,
-                    stack,
-                    attributes,
-                ) in rows:
-                    values += (
-                        created,
-                        levelno,
-                        sources[source],
-                        *threads[thread],
-                        task,
-                        message,
-                        exc_type,
-                        exc_text,
-                        stack,
-                        attributes,
-                    )
+                for row in rows:
+                    values += (row[_row.CREATED], row[_row.LEVELNO], sources[row[_row.SOURCE]])
+                    values += threads[row[_row.THREAD]]
+                    values += row[_row.TASK_NAME :]
             except KeyError:
                 self._learn_ids(rows)
             else:
@@ -301,21 +275,13 @@ class Inserter:
     def sources_of(self, rows: Sequence[PackedRow]) -> tuple[set[int], list[_row.Source]]:
         """Return the ids of the call sites of `rows`, and the call sites whose id is not known yet."""
         sources = {row[_row.SOURCE] for row in rows}
-        return {self._sources[source] for source in sources & self._sources.keys()}, list(
-            sources - self._sources.keys()
-        )
+        known = sources & self._sources.keys()
+        return {self._sources[source] for source in known}, list(sources - known)
 
     def add_sources(self, sources: Sequence[_row.Source]) -> list[int]:
         """Give each call site an id, unless it has one, and return the ids."""
         for source in sources:
-            self.connection.execute(
-                "INSERT OR IGNORE INTO sources (logger, pathname, lineno, func, template) VALUES (?, ?, ?, ?, ?)",
-                source,
-            )
-            self._sources[source] = self.connection.execute(
-                "SELECT id FROM sources WHERE logger = ? AND pathname = ? AND lineno = ? AND func = ? AND template = ?",
-                source,
-            ).fetchone()[0]
+            self._sources[source] = self._id("sources", dict(zip(_SOURCE_COLUMNS, source, strict=True)))
         return [self._sources[source] for source in sources]
 
     def _learn_ids(self, rows: Sequence[PackedRow]) -> None:
@@ -342,24 +308,25 @@ class Inserter:
     def _process_id(self, pid: int, name: str) -> int:
         # Of another process, whose records were sent here, only pid and name are known.
         ours = pid == os.getpid()
-        key = (self._origin.host, pid, name, round(self._origin.started * 1e6) if ours else 0)
-        self.connection.execute(
-            "INSERT OR IGNORE INTO processes (host, pid, name, started_us, program) VALUES (?, ?, ?, ?, ?)",
-            (*key, clean(self._origin.program) if ours else ""),
-        )
-        found = self.connection.execute(
-            "SELECT id FROM processes WHERE host = ? AND pid = ? AND name = ? AND started_us = ?", key
-        ).fetchone()
-        return int(found[0])
+        started_us = round(self._origin.started * 1e6) if ours else 0
+        key = {"host": self._origin.host, "pid": pid, "name": name, "started_us": started_us}
+        return self._id("processes", key, program=clean(self._origin.program) if ours else "")
 
     def _thread(self, ident: int | None, name: str | None) -> tuple[int | None, int | None, str | None]:
         """Return the columns of a thread: the id of its line, or what stands in its rows."""
         if ident is None or name is None or len(name) > _row.SHORT_NAME or self._shared_threads >= _SHARED_THREADS:
             return None, ident, name
         self._shared_threads += 1
-        self.connection.execute("INSERT OR IGNORE INTO threads (ident, name) VALUES (?, ?)", (ident, name))
-        found = self.connection.execute("SELECT id FROM threads WHERE ident = ? AND name = ?", (ident, name)).fetchone()
-        return int(found[0]), None, None
+        return self._id("threads", {"ident": ident, "name": name}), None, None
+
+    def _id(self, table: str, key: dict[str, object], **others: object) -> int:
+        """Return the id of the line of `table` with this key; add the line if there is none."""
+        line = key | others
+        # These are our own names.
+        insert = f"INSERT OR IGNORE INTO {table} ({', '.join(line)}) VALUES ({', '.join('?' * len(line))})"  # noqa: S608
+        select = f"SELECT id FROM {table} WHERE {' AND '.join(f'{column} = ?' for column in key)}"  # noqa: S608
+        self.connection.execute(insert, list(line.values()))
+        return int(self.connection.execute(select, list(key.values())).fetchone()[0])
 
 
 @cache

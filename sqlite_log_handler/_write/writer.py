@@ -145,7 +145,7 @@ class Writer:
                 connection.execute("ROLLBACK")
                 inserter.forget_ids()
                 connection.execute("BEGIN IMMEDIATE")
-                inserter.write_each(batch, outcome.refused)
+                inserter.write(batch, outcome.refused)
             connection.execute("COMMIT")
             outcome.written = True
             self.pruner.tables.volume_grew(self.pruner.limits.commit_bytes - inserter.gap_bytes)

@@ -124,7 +124,7 @@ def test_lock_is_taken_at_the_beginning(writer: Writer, path: Path, monkeypatch:
     """
     write(writer, "before")
     refuse(writer)
-    insert = Inserter._write
+    insert = Inserter.write
     refused: list[str] = []
 
     def watched(self: Inserter, *args: Any) -> None:
@@ -135,7 +135,7 @@ def test_lock_is_taken_at_the_beginning(writer: Writer, path: Path, monkeypatch:
                 refused.append(str(error))
         insert(self, *args)
 
-    monkeypatch.setattr(Inserter, "_write", watched)
+    monkeypatch.setattr(Inserter, "write", watched)
     outcome = writer.write(Commit([row("now"), row("bad")]))
     assert {1} == outcome.refused
 
