@@ -26,7 +26,7 @@ from typing import TypeAlias
 
 from sqlite_log_handler._logfile.connect import connect_read_write, identity_of, is_ours
 from sqlite_log_handler._logfile.errors import LogFileError
-from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._logfile.schema import OWN_LOGGER, level_name_of
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.write_lock import WriteLock
 
@@ -46,10 +46,10 @@ SELECT records.id, created_us, levelno, source_id, process_id, coalesce(thread, 
     task_name, message, exc_type, exc_text, stack_info, attributes
 FROM records LEFT JOIN threads ON threads.id = thread_id WHERE records.id > ? ORDER BY records.id LIMIT ?
 """
-_DROPS = """
-SELECT after_id, since_us, until_us, cause, logger, coalesce(levels.name, 'Level ' || drops.levelno), count
+_DROPS = f"""
+SELECT after_id, since_us, until_us, cause, logger, {level_name_of("drops")}, count
 FROM drops LEFT JOIN levels ON levels.levelno = drops.levelno WHERE after_id BETWEEN ? AND ? ORDER BY drops.id
-"""
+"""  # noqa: S608 - our own name
 _CAUSES = "SELECT DISTINCT cause FROM prunes WHERE last_id > ? AND first_id <= ? ORDER BY cause"
 _SAVE = "UPDATE cursors SET after_id = ?, updated_us = ? WHERE name = ? AND after_id = ?"
 

@@ -4,6 +4,8 @@ What an `app-log.db` looks like: the tables, the view that people query, and nam
 Everything is plain SQL that SQLite 3.34 (2020) can read: no STRICT, no `->>`, no RETURNING.
 """
 
+from collections.abc import Mapping
+
 # "SLog" in ASCII. SQLite keeps it in bytes 68 to 71 of the file, where file(1) looks for it.
 APPLICATION_ID = 0x534C6F67
 
@@ -29,6 +31,17 @@ length(CAST(message AS BLOB)) + CASE WHEN coalesce(exc_text, stack_info, attribu
     + ifnull(length(CAST(attributes AS BLOB)), 0) END
 """
 
+
+def level_name(names: Mapping[int, str], levelno: int) -> str:
+    """Return the name of a level, or what `logging` calls a level without a name."""
+    return names.get(levelno, f"Level {levelno}")
+
+
+def level_name_of(table: str) -> str:
+    """Return the same as SQL, for the rows of a table that is joined to `levels`."""
+    return f"coalesce(levels.name, 'Level ' || {table}.levelno)"
+
+
 # The view that people query, column by column.
 LOG_COLUMNS = {
     "id": "records.id",
@@ -36,7 +49,7 @@ LOG_COLUMNS = {
     "time": "strftime('%Y-%m-%dT%H:%M:%S', (created_us - (created_us % 1000000 + 1000000) % 1000000) / 1000000, "
     "'unixepoch') || printf('.%06dZ', (created_us % 1000000 + 1000000) % 1000000)",
     "levelno": "records.levelno",
-    "level": "coalesce(levels.name, 'Level ' || records.levelno)",
+    "level": level_name_of("records"),
     "logger": "sources.logger",
     "message": "message",
     "pathname": "sources.pathname",

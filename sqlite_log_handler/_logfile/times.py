@@ -1,12 +1,13 @@
 """
 Points in time as people write them: `yesterday`, `-1h`, `10 min ago`, `@1700000000`, ISO 8601.
 
-Pure: the caller hands in the present. The forms are those of systemd.time(7) for the past.
+Pure but for `now_us`: the caller hands in the present. The forms are those of systemd.time(7) for the past.
 """
 
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta
+from time import time_ns
 from typing import Final
 
 from sqlite_log_handler._logfile.units import parse_duration
@@ -77,6 +78,11 @@ def _aware(moment: datetime, now: datetime) -> datetime:
         return moment
     # `astimezone` takes a time without a zone for a local one, with the offset of that day.
     return moment.astimezone() if now.tzinfo is None else moment.replace(tzinfo=now.tzinfo)
+
+
+def now_us() -> int:
+    """Return the present as the file has times, in microseconds since 1970."""
+    return time_ns() // 1_000
 
 
 def microseconds(moment: datetime) -> int:

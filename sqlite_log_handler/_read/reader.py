@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, TypeAlias, Unpack
 from sqlite_log_handler._logfile.columns import text
 from sqlite_log_handler._logfile.connect import identity_of
 from sqlite_log_handler._logfile.errors import EmptyFileError, MissingFileError, UnreadableFileError
+from sqlite_log_handler._logfile.times import now_us
 from sqlite_log_handler._read import brief, patterns, statistics, top, totals
 from sqlite_log_handler._read.archived import ArchivedLog, Path, is_archive, places_of
 from sqlite_log_handler._read.brief import Brief
@@ -410,7 +411,7 @@ class LogReader:
                 if it has one run only.
         """
         newest: Filters = {"after_id": max(self.last_id() - brief.MOST_ROWS, 0)}
-        return brief.brief(self._question(newest), since, time.time_ns() // 1000)
+        return brief.brief(self._question(newest), since, now_us())
 
     def gaps(self, **filters: Unpack[Filters]) -> list[Gap]:
         """
@@ -422,12 +423,12 @@ class LogReader:
 
     def stats(self) -> LogStats:
         """Count the rows, drops and bytes of the log."""
-        found = statistics.stats(self._question(), time.time_ns() // 1000)
+        found = statistics.stats(self._question(), now_us())
         return found if self._archive is None else self._archive.sized(found)
 
     def totals(self) -> Totals:
         """Return how much was written and dropped since the file was made, in numbers that never fall; its state."""
-        return totals.totals(self._one_file("totals"), time.time_ns() // 1000)
+        return totals.totals(self._one_file("totals"), now_us())
 
     def histogram(
         self, bucket: str | float | None = None, *, most: int = 24, **filters: Unpack[Filters]

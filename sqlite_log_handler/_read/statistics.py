@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlite_log_handler._logfile.columns import text, total, whole
-from sqlite_log_handler._logfile.schema import OWN_LOGGER, VOLUME_LINES
+from sqlite_log_handler._logfile.schema import OWN_LOGGER, VOLUME_LINES, level_name_of
 from sqlite_log_handler._logfile.units import parse_seconds
 from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters, Where, drops_where, integer, where
 from sqlite_log_handler._read.scan import Scan
@@ -137,7 +137,7 @@ class Books:
 
 _GAPS: Final = f"""
 SELECT {whole("after_id")}, {whole("since_us")}, {whole("until_us")}, {text("cause")}, {text("logger")},
-    {text("coalesce(levels.name, 'Level ' || drops.levelno)")}, {whole("count")}, CAST(processes.pid AS INTEGER)
+    {text(level_name_of("drops"))}, {whole("count")}, CAST(processes.pid AS INTEGER)
 FROM drops
     LEFT JOIN levels ON levels.levelno = drops.levelno
     LEFT JOIN processes ON processes.id = process_id

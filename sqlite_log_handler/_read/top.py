@@ -10,7 +10,7 @@ from sys import getsizeof
 from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._logfile.columns import text, total, whole
-from sqlite_log_handler._logfile.schema import ROW_BYTES, VOLUME_LINES
+from sqlite_log_handler._logfile.schema import ROW_BYTES, VOLUME_LINES, level_name
 from sqlite_log_handler._read.filters import (
     IN_LEDGER,
     FilterError,
@@ -130,7 +130,7 @@ def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None, *, k
         everything.add(0, group.records, group.bytes, group.dropped)
     talkers = [
         Talker(
-            str(names.get(key, f"Level {key}")) if by == "level" else str(key),
+            level_name(names, key) if by == "level" else str(key),
             group.records,
             group.bytes,
             group.dropped if knows_drops else None,

@@ -8,6 +8,7 @@ milliseconds at any size of the log.
 from dataclasses import dataclass
 
 from sqlite_log_handler._logfile.columns import text, total, whole
+from sqlite_log_handler._logfile.schema import level_name_of
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.statistics import cursors, sizes
 
@@ -40,12 +41,12 @@ class Totals:
 
 
 _WRITTEN = f"""
-SELECT {text("coalesce(levels.name, 'Level ' || totals.levelno)")}, {total("records")}, {total("bytes")} FROM (
+SELECT {text(level_name_of("totals"))}, {total("records")}, {total("bytes")} FROM (
     SELECT levelno, records, bytes FROM volume UNION ALL SELECT levelno, records, bytes FROM record_totals
 ) AS totals LEFT JOIN levels ON levels.levelno = totals.levelno GROUP BY 1 ORDER BY 1
 """  # noqa: S608 - our own names
 _DROPPED = f"""
-SELECT {text("cause")}, {text("coalesce(levels.name, 'Level ' || totals.levelno)")}, {total("count")}
+SELECT {text("cause")}, {text(level_name_of("totals"))}, {total("count")}
 FROM drop_totals AS totals LEFT JOIN levels ON levels.levelno = totals.levelno GROUP BY 1, 2 ORDER BY 1, 2
 """  # noqa: S608 - our own names
 

@@ -6,12 +6,13 @@ rows, of which a list shows the beginning of the message only.
 """
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
+from sqlite_log_handler._logfile.schema import level_name
+from sqlite_log_handler._logfile.times import now_us
 from sqlite_log_handler._read.filters import FilterError, Filters
 from sqlite_log_handler._read.patterns import Pattern
 from sqlite_log_handler._read.reader import LogReader
@@ -178,7 +179,7 @@ def brief(log: LogReader, query: Query) -> Answer:
 
     def told(pattern: Pattern) -> Answer:
         levelno = max(pattern.levels)
-        name = found.level_names.get(levelno, f"Level {levelno}")
+        name = level_name(found.level_names, levelno)
         times = None if pattern.last_id in (found.new or ()) else found.grown.get(pattern.last_id)
         return {**dataclasses.asdict(pattern), "levelno": levelno, "level": name, "times": times}
 
@@ -199,11 +200,7 @@ def brief(log: LogReader, query: Query) -> Answer:
 def stats(log: LogReader, query: Query) -> Answer:
     """Answer the statistics of the log, and the time of this machine."""
     query.finish()
-    return {**dataclasses.asdict(log.stats()), "schema": log.schema, "notice": log.notice, "now_us": _now_us()}
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
+    return {**dataclasses.asdict(log.stats()), "schema": log.schema, "notice": log.notice, "now_us": now_us()}
 
 
 ANSWERS: Final[Mapping[str, Callable[[LogReader, Query], Answer]]] = {

@@ -7,7 +7,6 @@ Each part of the text has a bound of its own, and says how much it leaves out an
 import argparse
 import os
 import shlex
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -18,9 +17,10 @@ from typing import Final
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.commands.patterns import GUESSED, moment_or_run
-from sqlite_log_handler._cli.commands.stats import level_name
 from sqlite_log_handler._cli.formats import Clock
 from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._logfile.schema import level_name
+from sqlite_log_handler._logfile.times import now_us
 from sqlite_log_handler._logfile.units import format_duration, format_size, loudest
 from sqlite_log_handler._read.brief import Brief
 from sqlite_log_handler._read.patterns import Pattern
@@ -240,7 +240,7 @@ class _Text:
         totals = self._found.totals
         yield f"file     {format_size(totals.file_bytes)}; WAL {format_size(totals.wal_bytes)}"
         if totals.last_us is not None:
-            age = max(time.time_ns() / 1e9 - totals.last_us / 1e6, 0)
+            age = max(now_us() - totals.last_us, 0) / 1e6
             yield f"last row {self._clock(totals.last_us)}, {format_duration(age)} ago"
         for lag in totals.lags:
             behind = f"{lag.rows:,} rows and {format_duration(lag.seconds)} behind" if lag.rows else "at the end"

@@ -4,7 +4,6 @@
 
 import argparse
 import sqlite3
-import time
 from collections import Counter
 from typing import Final
 
@@ -12,6 +11,7 @@ from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import write_line
 from sqlite_log_handler._logfile.errors import LogFileError
+from sqlite_log_handler._logfile.times import now_us
 from sqlite_log_handler._logfile.units import format_duration, loudest, parse_seconds
 from sqlite_log_handler._read.reader import columns_of, read_file
 
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
                     causes[gap.cause] += gap.count
     except (LogFileError, OSError, sqlite3.Error) as error:
         return _say(_CRITICAL, str(error))
-    age = None if newest_us is None else max(time.time_ns() // 1_000 - newest_us, 0) / 1e6
+    age = None if newest_us is None else max(now_us() - newest_us, 0) / 1e6
     dropped = causes.total()
     is_old = options.max_age is not None and (age is None or age > options.max_age)
     state = _CRITICAL if is_old else _WARNING if dropped > options.max_drops else _OK

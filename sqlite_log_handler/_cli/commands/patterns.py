@@ -11,10 +11,10 @@ from typing import Final
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
-from sqlite_log_handler._cli.commands.stats import level_name
 from sqlite_log_handler._cli.formats import Clock
 from sqlite_log_handler._cli.terminal import columns, fit
 from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._logfile.schema import level_name
 from sqlite_log_handler._read.patterns import Pattern
 
 _RUN: Final = re.compile(r"-?\d{1,9}")

@@ -12,6 +12,7 @@ from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.formats import Clock
 from sqlite_log_handler._cli.terminal import Paint, painter, terminal_width
 from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._logfile.schema import level_name
 from sqlite_log_handler._logfile.units import format_duration, format_size, loudest
 from sqlite_log_handler._read.statistics import Bucket, LogStats
 
@@ -76,11 +77,6 @@ def numbers(path: str, stats: LogStats, *, utc: bool) -> Iterator[str]:
 
 def _many(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def level_name(names: Mapping[int, str], levelno: int) -> str:
-    """Return the name of a level, as the view `logs` has it."""
-    return names.get(levelno, f"Level {levelno}")
 
 
 def histogram(buckets: Sequence[Bucket], names: Mapping[int, str], *, utc: bool, paint: Paint) -> Iterator[str]:
