@@ -51,8 +51,8 @@ _SPAN: Final = 50_000
 _MOST_KEYS: Final = LONGEST_LINE // 1_024
 _DROPS: Final = 1_000
 
-# zlib's default. 9 makes a part 8 % smaller, and takes twice the time.
-_LEVEL: Final = 6
+# On real lines, 6 (zlib's default) makes a part 6 % larger in 0.8 of the time, and 9 one 4 % smaller in 1.5 times.
+_LEVEL: Final = 7
 _BLOCK: Final = 1024 * 1024
 
 _CREATED: Final = f"SELECT {whole('created_us')} FROM records WHERE id = ?"  # noqa: S608 - our own name
@@ -115,15 +115,19 @@ def head_of(connection: Connection, stem: str, first_id: int, last_id: int) -> t
     if not found:
         raise Vanished
     ((first_us,),) = found
+    midnight = (first_us // _DAY_US + 1) * _DAY_US
     looks: list[tuple[int, int, int, int]] = []
     keys: set[tuple[int, int]] = set()
     begin, end = first_id, first_id - 1
     while begin == end + 1 and begin <= last_id:
         last = min(begin + _SPAN - 1, last_id)
-        ((later,),) = ask(connection, _FIRST_LATER, (begin, last, (first_us // _DAY_US + 1) * _DAY_US))
-        if later is not None:
-            last = last_id = later - 1
         look = ask(connection, _LOOK, (begin, last))[0]
+        if look[0] and look[2] >= midnight:
+            ((later,),) = ask(connection, _FIRST_LATER, (begin, last, midnight))
+            if later is None:  # it was deleted since
+                raise Vanished
+            last = last_id = later - 1
+            look = ask(connection, _LOOK, (begin, last))[0]
         if look[0] != last - begin + 1:
             ((before_hole,),) = ask(connection, _LAST_BEFORE_HOLE, (begin, last, begin))
             last = last_id = begin - 1 if before_hole is None else before_hole
