@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from archives import KINDS
+from programs import Program
 
 from sqlite_log_handler._logfile.connect import connect_read_only
 from sqlite_log_handler._write.retention.limits import Limits, NoRoom
@@ -147,3 +149,21 @@ def reading(log: Log) -> Iterator[Connection]:
     """The connection by which the archive reads the log."""
     with contextlib.closing(connect_read_only(log.path)) as connection:
         yield connection
+
+
+@pytest.fixture
+def make(log: Log, folder: Path) -> Iterator[Callable[..., Program]]:
+    """Make programs."""
+    made: list[Program] = []
+
+    def make(**options: Any) -> Program:
+        made.append(Program(log, folder, **options))
+        return made[-1]
+
+    yield make
+
+    for program in made:
+        program.archiver.stop()
+    for thread in threading.enumerate():
+        if thread.name == "sqlite_log_handler archive":
+            thread.join()
