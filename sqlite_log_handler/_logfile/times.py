@@ -40,13 +40,19 @@ def parse_time(text: str, now: datetime) -> datetime:
     """
     word = text.strip().lower()
     try:
-        for matches, read in _READERS:
-            if matches(word):
-                return _aware(read(word, now), now)
-        return _aware(datetime.fromisoformat(text.strip()), now)
+        moment = next((read(word, now) for matches, read in _READERS if matches(word)), None)
+        if moment is None:
+            moment = datetime.fromisoformat(text.strip())
     except (ValueError, OverflowError) as error:
         message = f"{text!r} is not a point in time: {HELP}"
         raise ValueError(message) from error
+    try:
+        moment = _aware(moment, now)
+        moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        message = f"{text!r}: must be from the year 1 to 9999 in UTC"
+        raise ValueError(message) from error
+    return moment
 
 
 def _duration(text: str) -> timedelta:

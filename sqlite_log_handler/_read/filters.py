@@ -145,6 +145,8 @@ _INTEGER: Final = (_is_integer, "an integer")
 _NAMES: Final = (_is_names, "the name of a logger (str), or several in a list")
 # SQLite stores UTF-8, which has no lone surrogates.
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+# Characters of all texts of a filter together: as JSON, no more than SQLite's limit for a value.
+_LONGEST: Final = 64 * 1024
 _ALLOWED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "since": _MOMENT,
     "until": _MOMENT,
@@ -191,9 +193,18 @@ def check(filters: Filters) -> None:
         if value is not None and not is_allowed(value):
             message = f"{name}={value!r}: must be {allowed}"
             raise FilterError(message)
+        require_short(name, *_texts(value))
         if any(_SURROGATE.search(text) for text in _texts(value)):
             message = f"{name}={value!r}: has half of a surrogate pair in it, and no row has one"
             raise FilterError(message)
+
+
+def require_short(name: str, *texts: str) -> None:
+    """Refuse texts that SQLite would refuse, or that would take long to look for."""
+    count = sum(map(len, texts))
+    if count > _LONGEST:
+        message = f"{name} has {count:,} characters: give {_LONGEST:,} or fewer"
+        raise FilterError(message)
 
 
 def _texts(value: object) -> Iterator[str]:

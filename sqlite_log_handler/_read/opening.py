@@ -24,8 +24,7 @@ from sqlite_log_handler._logfile.errors import (
     UnreadableFileError,
 )
 from sqlite_log_handler._logfile.forks import Connection, LostFileError
-from sqlite_log_handler._logfile.schema import MAX_RECORD_BYTES
-from sqlite_log_handler._read.budget import LONG_BYTES, Budget
+from sqlite_log_handler._read.budget import LARGE_BYTES, LONG_BYTES, Budget
 
 _CACHE_KIB: Final = 8 * 1024
 
@@ -54,7 +53,7 @@ _NAMED: Final[dict[int, tuple[type[LogFileError], str]]] = {
     sqlite3.SQLITE_INTERRUPT: (LimitError, "it takes more work to read than any log: it was not made by this package"),
     sqlite3.SQLITE_TOOBIG: (
         LimitError,
-        f"it holds a row of more than {MAX_RECORD_BYTES >> 10} KiB: read on after that row with `after_id`",
+        f"it holds a row of more than {LARGE_BYTES >> 10} KiB: read on after that row with `after_id`",
     ),
     sqlite3.SQLITE_FULL: (
         UnreadableFileError,

@@ -18,6 +18,7 @@ time of each row within these bounds.
 
 import contextlib
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ from sqlite_log_handler._read.conditions import HOLDS, holds
 from sqlite_log_handler._read.filters import HIGHEST, LOWEST, FilterError, Where
 from sqlite_log_handler._read.opening import Opened, open_log, raise_named
 from sqlite_log_handler._read.rows import FITS, SELECT_JSON
-from sqlite_log_handler._read.search import HAS_ATTRIBUTE, SEARCH, has_attribute, search
+from sqlite_log_handler._read.search import HAS_ATTRIBUTE, HAS_TEXT, SEARCH, has_attribute, has_text, search
 
 # Most rows of a statement, and most bytes of memory if rows are large.
 BATCH: Final = 128
@@ -56,6 +57,9 @@ _Fetched = TypeVar("_Fetched")
 # What SQLite says of our own SQL when only the filters can have made it so long.
 _TOO_MANY: Final = ("Expression tree is too large", "query string is too large", "too many SQL variables")
 
+# `sqlite3` calls no function with a text that is not UTF-8, but with bytes.
+_AS_BYTES: Final = partial(re.compile(r"(log_\w+\([?, ]*)(message|exc_text|attributes)").sub, r"\1CAST(\2 AS BLOB)")
+
 
 class Scan:
     """
@@ -74,8 +78,10 @@ class Scan:
         self._connection, self.budget, self.notice, immutable = opened or open_log(path, timeout=timeout)
         self._seen = seen if immutable else None
         self._raised: BaseException | None = None
+        self._is_lenient = False
         for name, arity, function in (
             (SEARCH, 3, partial(self._call, search)),
+            (HAS_TEXT, 3, partial(self._call, has_text)),
             (HOLDS, 2, partial(self._call, holds)),
             (HAS_ATTRIBUTE, 3, partial(self._call, has_attribute)),
         ):
@@ -125,7 +131,7 @@ class Scan:
         """Run a function for SQLite. Its time does not count: the expression is the user's, who can press Ctrl-C."""
         begin = time.perf_counter()
         try:
-            return function(*arguments)
+            return function(*(map(_readable, arguments) if self._is_lenient else arguments))
         except BaseException as error:
             self._raised = error
             raise
@@ -149,8 +155,9 @@ class Scan:
             connection = self.require_open()
             self._raised = None
             with connection.in_use(), self.budget:
+                text = large_sql or sql if self.budget.is_large else sql
                 try:
-                    cursor = connection.execute(large_sql or sql if self.budget.is_large else sql, parameters)
+                    cursor = connection.execute(_AS_BYTES(text) if self._is_lenient else text, parameters)
                     try:
                         return fetch(cursor)
                     finally:
@@ -161,20 +168,16 @@ class Scan:
     def _mend(self, connection: Connection, error: sqlite3.Error, most_bytes: int) -> None:
         """Return if the statement can run again; raise the error if not."""
         code = primary_code(error)
-        if not code and connection.text_factory is str and "UTF-8" in str(error):
-            # The handler did not write this text, but we can show it.
-            connection.text_factory = _lenient
+        called = "user-defined function" in str(error)
+        if not self._is_lenient and (self._raised is None if called else not code and "UTF-8" in str(error)):
+            # The handler did not write this text, but we can show it, and search it.
+            self._is_lenient, connection.text_factory = True, _readable
         elif code == sqlite3.SQLITE_TOOBIG and self.budget.allow_more(most_bytes):
             pass
         # SQLite turns an exception such as KeyboardInterrupt into an error of its own.
         elif code == sqlite3.SQLITE_INTERRUPT and not self.budget.spent:
             raise KeyboardInterrupt from error
-        elif "user-defined function" in str(error):
-            if self._raised is None:  # `sqlite3` could not even call it
-                message = (
-                    f"{self.path!r}: it is damaged: a text is not UTF-8, so only `text` can search it, not a pattern"
-                )
-                raise CorruptFileError(message) from error
+        elif called and self._raised is not None:
             raise self._raised from error
         elif any(words in str(error) for words in _TOO_MANY):
             raise FilterError("the filters are too many for one question: give fewer") from error
@@ -388,5 +391,5 @@ def _seen(path: str) -> list[tuple[int, int]]:
     return found
 
 
-def _lenient(text: bytes) -> str:
-    return text.decode(errors="replace")
+def _readable(value: Any) -> Any:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

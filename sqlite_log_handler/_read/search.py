@@ -17,6 +17,7 @@ from typing import Final, TypeAlias
 Term: TypeAlias = tuple[str, tuple[object, ...]]
 
 SEARCH: Final = "log_search"
+HAS_TEXT: Final = "log_has_text"
 HAS_ATTRIBUTE: Final = "log_has_attribute"
 
 _LIKE_SPECIAL: Final = re.compile(r"([%_\\])")
@@ -46,7 +47,7 @@ def text_terms(text: str) -> list[Term]:
     """Turn a search for plain text into terms of SQL."""
     ignore_case = ignores_case(text)
     if len(text) > _LONGEST or (ignore_case and not text.isascii()):
-        return [_searched(re.escape(text), ignore_case=ignore_case)]
+        return [_searched(HAS_TEXT, text.casefold() if ignore_case else text, ignore_case=ignore_case)]
     return [_contains(text, ignore_case=ignore_case)]
 
 
@@ -66,13 +67,13 @@ def pattern_terms(pattern: str) -> list[Term]:
         parts = [_contains(literal, ignore_case=ignore_case) for literal in literals]
         sql = " OR ".join(sql for sql, _ in parts)
         terms.append((f"({sql})", tuple(parameter for _, parameters in parts for parameter in parameters)))
-    terms.append(_searched(pattern, ignore_case=ignore_case))
+    terms.append(_searched(SEARCH, pattern, ignore_case=ignore_case))
     return terms
 
 
-def _searched(pattern: str, *, ignore_case: bool) -> Term:
-    both = (pattern, ignore_case)
-    return f"({SEARCH}(?, ?, message) OR exc_text IS NOT NULL AND {SEARCH}(?, ?, exc_text))", (*both, *both)
+def _searched(function: str, wanted: str, *, ignore_case: bool) -> Term:
+    both = (wanted, ignore_case)
+    return f"({function}(?, ?, message) OR exc_text IS NOT NULL AND {function}(?, ?, exc_text))", (*both, *both)
 
 
 @lru_cache(maxsize=64)
@@ -84,6 +85,11 @@ def compiled(pattern: str, ignore_case: bool) -> re.Pattern[str]:  # noqa: FBT00
 def search(pattern: str, ignore_case: bool, text: object) -> bool:  # noqa: FBT001 - same
     """Tell whether a pattern matches in a text. SQL calls this as `log_search`."""
     return isinstance(text, str) and compiled(pattern, bool(ignore_case)).search(text) is not None
+
+
+def has_text(wanted: str, ignore_case: bool, text: object) -> bool:  # noqa: FBT001 - same
+    """Tell whether a text contains another one, in a time that grows with both. SQL calls this as `log_has_text`."""
+    return isinstance(text, str) and wanted in (text.casefold() if ignore_case else text)
 
 
 _SHORTEST_LITERAL: Final = 2

@@ -19,6 +19,7 @@ from sqlite_log_handler._read.filters import (
     below,
     drops_where,
     level_range,
+    require_short,
     where,
 )
 from sqlite_log_handler._read.scan import Scan
@@ -110,6 +111,7 @@ def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None, *, k
     if (by == "attribute") != isinstance(key, str):
         message = f"key={key!r}: must be the name of an attribute with by='attribute', and None with another"
         raise FilterError(message)
+    require_short("key", key or "")
     chosen = where(scan.all, filters, now)
     given = {name for name, value in filters.items() if value is not None}
     sums: _Groups = defaultdict(_Group)

@@ -54,6 +54,14 @@ def test_what_is_not_understood(text):
         parse_time(text, NOW)
 
 
+@pytest.mark.parametrize("text", ["9999-12-31T23:59-05:00", "0001-01-01T00:00+02:00", "9999-12-31 23:59", "0001-01-01"])
+def test_a_time_that_utc_has_not(text):
+    """A time that its offset moves out of the calendar is no time of a log, and the error says which are."""
+    zone = timezone(timedelta(hours=-5 if text[0] == "9" else 2))
+    with pytest.raises(ValueError, match=f"^{re.escape(repr(text))}: must be from the year 1 to 9999 in UTC"):
+        parse_time(text, NOW.astimezone(zone))
+
+
 def test_a_day_is_one_of_the_zone_of_now():
     """Yesterday begins at midnight where the one is who asks."""
     kathmandu = timezone(timedelta(hours=5, minutes=45))
