@@ -8,7 +8,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -118,6 +118,21 @@ def require_folder(path: str) -> None:
     if not os.access(folder, os.W_OK):
         message = f"{path!r}: you may not write to the folder {folder!r}: make it writable"
         raise PermissionError(message)
+
+
+@contextlib.contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """
+    Say which extra of the package to install if an import inside the `with` block fails.
+
+    Raises:
+        FilterError: It failed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        message = f"this needs more packages ({error}): pip install 'sqlite-log-handler[{extra}]'"
+        raise FilterError(message) from error
 
 
 def status_of(found: object, nothing: str = NO_RECORD) -> int:

@@ -61,7 +61,8 @@ def run(options: argparse.Namespace) -> int:
     filters = arguments.filters_of(options)
     options.format = options.format or _format_of(options.output)
     if options.format == "parquet":
-        _pyarrow()
+        with arguments.needs("parquet"):
+            parquet.import_pyarrow()
         if options.output in _STANDARD and is_terminal():
             message = "a terminal cannot show Parquet: name a file with --output"
             raise FilterError(message)
@@ -168,7 +169,7 @@ def write_csv(rows: Iterable[Row], file: IO[str], *, safe: bool = False) -> int:
 
 def write_parquet(rows: Iterable[Row], file: IO[bytes]) -> int:
     """Write Parquet, with `time` as a timestamp, and return how many rows."""
-    pa, _ = _pyarrow()
+    pa, _ = parquet.import_pyarrow()
     schema = parquet.schema_of(Row._fields)
     time, created = Row._fields.index("time"), Row._fields.index("created_us")
     count = 0
@@ -185,14 +186,6 @@ def write_parquet(rows: Iterable[Row], file: IO[bytes]) -> int:
             count += len(batch)
             writer.write_batch(arrow(batch))
     return count
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        return parquet.import_pyarrow()
-    except ImportError as error:
-        message = "--format parquet needs pyarrow: pip install 'sqlite-log-handler[parquet]'"
-        raise FilterError(message) from error
 
 
 COMMAND: Final = Command(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from sqlite_log_handler._cli.arguments import at_least
+from sqlite_log_handler._cli.arguments import at_least, needs
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import say
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from sqlite_log_handler._forward.receiver import Receiver
     from sqlite_log_handler._forward.signals import Signals
     from sqlite_log_handler._forward.spool import Spool
-
-_MISSING = "forward needs more packages ({error}): pip install 'sqlite-log-handler[otlp]'"
 
 # For all files together, because a signal has to end the command within a second.
 _CLOSE_SECONDS = 0.25
@@ -63,18 +61,14 @@ def run(options: argparse.Namespace) -> int:
     """
     Run the command, and return its exit status.
 
-    0: everything was sent, or a signal ended the command. 1: it gave up, or the receiver did not take every row. 2: a
-    package is missing.
+    0: everything was sent, or a signal ended the command. 1: it gave up, or the receiver did not take every row.
 
     Raises:
         LogFileError, OSError, ValueError: An argument or a setting is wrong, or we cannot use a file.
     """
-    try:
+    with needs("otlp"):
         from sqlite_log_handler._forward import otlp  # noqa: PLC0415 - only this command needs their packages
         from sqlite_log_handler._forward.receiver import Receiver, endpoint_from  # noqa: PLC0415 - the same
-    except ModuleNotFoundError as error:
-        say(_MISSING.format(error=error))
-        return 2
     from importlib.metadata import version  # noqa: PLC0415 - slow to import
 
     from sqlite_log_handler._forward.delivery import Delivery, GivenUpError  # noqa: PLC0415 - only this command needs it

@@ -6,11 +6,9 @@ import argparse
 import webbrowser
 from typing import Final
 
-from sqlite_log_handler._cli.arguments import VARIABLE, at_least, file_of
+from sqlite_log_handler._cli.arguments import VARIABLE, at_least, file_of, needs
 from sqlite_log_handler._cli.command import Command
-from sqlite_log_handler._cli.terminal import say, write_line
-
-_MISSING: Final = "serve needs Starlette and uvicorn ({error}): pip install 'sqlite-log-handler[serve]'"
+from sqlite_log_handler._cli.terminal import write_line
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,12 +46,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until Ctrl-C. Returns 2 when a package is missing."""
-    try:
+    """Serve until Ctrl-C."""
+    with needs("serve"):
         from sqlite_log_handler.serve import server  # noqa: PLC0415 - needs packages that the other commands do not
-    except ModuleNotFoundError as error:
-        say(_MISSING.format(error=error))
-        return 2
     options.file = None
     paths = options.files or [file_of(options)]
     server.run(

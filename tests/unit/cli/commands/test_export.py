@@ -127,7 +127,10 @@ def test_parquet_needs_pyarrow(run, monkeypatch):
     """Without pyarrow, it is said what to install."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
 
-    note = "sqlite-log export: --format parquet needs pyarrow: pip install 'sqlite-log-handler[parquet]'\n"
+    note = (
+        "sqlite-log export: this needs more packages (import of pyarrow halted; None in sys.modules): "
+        "pip install 'sqlite-log-handler[parquet]'\n"
+    )
     assert (2, []) == run("export", "--format", "parquet", stderr=note)
 
 

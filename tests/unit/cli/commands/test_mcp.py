@@ -14,8 +14,8 @@ def test_a_missing_extra_is_named(run, shop, monkeypatch):
     monkeypatch.delattr("sqlite_log_handler._cli.mcp_server")
     monkeypatch.setitem(sys.modules, "mcp.server", None)
     error = (
-        "sqlite-log: mcp needs the SDK of the Model Context Protocol (import of mcp.server halted; "
-        "None in sys.modules): pip install 'sqlite-log-handler[mcp]'\n"
+        "sqlite-log mcp: this needs more packages (import of mcp.server halted; None in sys.modules): "
+        "pip install 'sqlite-log-handler[mcp]'\n"
     )
 
     assert (2, []) == run("mcp", str(shop), stderr=error)
