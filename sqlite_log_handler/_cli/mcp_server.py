@@ -9,7 +9,6 @@ import functools
 import json
 import secrets
 import sqlite3
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -18,8 +17,9 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 
 import sqlite_log_handler
-from sqlite_log_handler._cli.commands.brief import lines_of
+from sqlite_log_handler._cli.commands.brief import MOST_BYTES, fitting, lines_of
 from sqlite_log_handler._cli.commands.patterns import GUESSED, levels_of, moment_or_run, one_line
+from sqlite_log_handler._cli.formats import Clock
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._read.filters import Filters  # noqa: TC001 - as in the package: an import is an import
@@ -27,11 +27,11 @@ from sqlite_log_handler._read.reader import read_file
 from sqlite_log_handler._read.rows import Row
 from sqlite_log_handler._read.sql import query
 
-MOST_BYTES: Final = 8_000
 _MOST_ROWS: Final = 100
 _MESSAGE_LENGTH: Final = 400
 _FIELD_LENGTH: Final = 1_800
 _CELL_LENGTH: Final = 500
+_CLOCK: Final = Clock("%Y-%m-%dT%H:%M:%S", utc=True)
 # The most memory for SQLite in this process.
 _HEAP_BYTES: Final = 256 * 1024 * 1024
 
@@ -167,8 +167,8 @@ class _Tools:
             names = reader.level_names()
         lines = [
             one_line(
-                f"{one.records} ({one.share:.1%}) {levels_of(one.levels, names)} {_time(one.first_us)} to "
-                f"{_time(one.last_us)} id {one.last_id} {one.logger}: {one.text}{GUESSED if one.is_guessed else ''}"
+                f"{one.records} ({one.share:.1%}) {levels_of(one.levels, names)} {_CLOCK(one.first_us)}Z to "
+                f"{_CLOCK(one.last_us)}Z id {one.last_id} {one.logger}: {one.text}{GUESSED if one.is_guessed else ''}"
             )[:_MESSAGE_LENGTH]
             for one in found[: max(1, min(most, _MOST_ROWS))]
         ]
@@ -205,12 +205,7 @@ def marked(lines: Iterable[str], left_out: str | None = None) -> str:
 
 def _fitting(lines: list[str]) -> int:
     """Return how many of the first lines fit into an answer; at least one."""
-    left = MOST_BYTES
-    for index, line in enumerate(lines):
-        left -= len(line.encode("utf-8", "replace")) + 1
-        if left < 0:
-            return max(index, 1)
-    return len(lines)
+    return max(len(fitting([[line] for line in lines], MOST_BYTES)), 1)
 
 
 def _line(row: Row) -> str:
@@ -239,7 +234,3 @@ def _cell(value: Any) -> Any:
     if isinstance(value, str) and len(value) > _CELL_LENGTH:
         return f"{value[:_CELL_LENGTH]} [{len(value) - _CELL_LENGTH:,} more characters]"
     return value
-
-
-def _time(us: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(max(us, 0) // 1_000_000 % 253_402_300_800))

@@ -101,13 +101,13 @@ class _Text:
         """Yield all lines."""
         errors = [pattern for pattern in self._found.patterns if pattern.last_error_id is not None]
         errors.sort(key=lambda pattern: -_errors(pattern))
-        yield from chain(*_fitting(([line] for line in self._head(errors)), _HEAD))
+        yield from chain(*fitting(([line] for line in self._head(errors)), _HEAD))
         yield from self._part("errors", errors, self._error, _ERRORS, f"patterns {self._file} -p ERROR{self._scope}")
         yield from self._changed()
         yield from self._loud()
         yield from self._gaps()
         yield ""
-        yield from chain(*_fitting(([line] for line in self._state()), _STATE))
+        yield from chain(*fitting(([line] for line in self._state()), _STATE))
 
     def _head(self, errors: list[Pattern]) -> Iterator[str]:
         found = self._found
@@ -153,7 +153,7 @@ class _Text:
             return
         yield ""
         yield f"{title}:"
-        shown = _fitting(map(lines_of, found), most)
+        shown = fitting(map(lines_of, found), most)
         items = [*zip((pattern.first_us for pattern in found), shown, strict=False)]
         for _, lines in sorted(items) if by_time else items:
             yield from lines
@@ -203,7 +203,7 @@ class _Text:
             + (f", {dropped[name]:,} of them dropped" if dropped[name] else "")
             for name, count in ranked[:_LOUDEST]
         )
-        shown = _fitting(([_line(share, 120)] for share in shares), _LOUD)
+        shown = fitting(([_line(share, 120)] for share in shares), _LOUD)
         yield from chain(*shown)
         left = ranked[len(shown) :]
         if left:
@@ -221,7 +221,7 @@ class _Text:
         yield ""
         yield f"missing: {total:,} records in {len(places):,} gap{'s' if len(places) > 1 else ''}"
         ranked = sorted(places.values(), key=lambda lost: -sum(gap.count for gap in lost))
-        shown = _fitting(map(self._gap, ranked[:_LARGEST_GAPS]), _GAPS)
+        shown = fitting(map(self._gap, ranked[:_LARGEST_GAPS]), _GAPS)
         yield from chain(*shown)
         left = len(places) - len(shown)
         if left:
@@ -258,7 +258,7 @@ def _named(pattern: Pattern) -> str:
     return f"{pattern.logger[:60]}: {pattern.text}{GUESSED if pattern.is_guessed else ''}"
 
 
-def _fitting(items: Iterable[list[str]], most: int) -> list[list[str]]:
+def fitting(items: Iterable[list[str]], most: int) -> list[list[str]]:
     """Return the first items whose lines have at most `most` bytes together."""
     shown: list[list[str]] = []
     for lines in items:

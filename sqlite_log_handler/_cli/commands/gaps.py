@@ -10,7 +10,7 @@ from typing import Final
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
-from sqlite_log_handler._cli.formats import Clock
+from sqlite_log_handler._cli.formats import CLOCKS, Clock
 from sqlite_log_handler._cli.terminal import columns, fit, is_terminal, terminal_width, width_of
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.units import format_duration, loudest
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     filters = arguments.filters_of(options)
     with arguments.open_reader(options) as reader:
         gaps = reader.gaps(**filters)
-    lines = table(gaps, Clock("%b %d %H:%M:%S", utc=options.utc))
+    lines = table(gaps, CLOCKS["short"](options.utc))
     return arguments.answer(options, gaps, lines, gaps, "no gap: none of the records that you asked for is missing")
 
 
