@@ -2,6 +2,7 @@
 How the documentation becomes a site: `sphinx-build -W -n docs site`.
 """
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -73,6 +74,28 @@ class IndexOfTables(SphinxTransform):
                 literal.parent.insert(0, [addnodes.index(entries=[("single", name, place, "main", None)]), target])
 
 
+class LongWords(SphinxTransform):
+    """Mark the literals with a word that is too wide for a phone: site.css breaks these, and no other flag or name."""
+
+    default_priority = 840
+
+    def apply(self, **_: Any) -> None:
+        """Mark those of one page."""
+        for literal in self.document.findall(nodes.literal):
+            if max(map(len, literal.astext().split()), default=0) > 30:  # noqa: PLR2004 - what a phone shows on a line of a table
+                literal["classes"].append("long")
+
+
+def mark_flags(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: nodes.document) -> None:
+    """Mark the flags in blocks of code, which site.css keeps in one piece: a browser breaks a line behind a hyphen."""
+    flag = re.compile(r"(?<=[\s'`\[>])--?[A-Za-z][\w-]*")
+    blocks = re.compile(r"<pre>.*?</pre>", re.DOTALL)
+    marked = blocks.sub(lambda block: flag.sub(r'<span class="flag">\g<0></span>', block[0]), context.get("body", ""))
+    context["body"] = marked
+
+
 def setup(app: Sphinx) -> None:
-    """Let Sphinx know the transform."""
+    """Let Sphinx know what is above."""
     app.add_transform(IndexOfTables)
+    app.add_transform(LongWords)
+    app.connect("html-page-context", mark_flags)
