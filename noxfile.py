@@ -6,6 +6,8 @@ Plain `nox` runs what is worth running before each commit; `.ci/run` runs every 
 
 from __future__ import annotations
 
+import argparse
+import datetime as dt
 import hashlib
 import json
 import os
@@ -131,15 +133,20 @@ def readme(session: nox.Session, command: str) -> None:
         session.run("bash", "-euo", "pipefail", "-c", command, external=True)
 
 
-@nox.session(tags=["ci"])
-def dist(session: nox.Session) -> None:
-    """Build the sdist, and the wheel from it, and check them as a package index would."""
+def build(session: nox.Session, source: Path) -> None:
+    """Build the sdist of a checkout, and the wheel from it, and check them as a package index would."""
     session.install(".[release]")
     shutil.rmtree(DIST, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(DIST), silent=True)
+    session.run("python", "-m", "build", "--outdir", str(DIST), str(source), silent=True)
     session.run("twine", "check", "--strict", built(".whl"), built(".tar.gz"))
-    session.run("validate-pyproject", "pyproject.toml")
+    session.run("validate-pyproject", str(source / "pyproject.toml"))
     session.run("python", "-c", STRAYS, built(".whl"))
+
+
+@nox.session(tags=["ci"])
+def dist(session: nox.Session) -> None:
+    """Build the sdist and the wheel of this checkout, and check them."""
+    build(session, ROOT)
 
 
 STRAYS = r"""
@@ -151,31 +158,97 @@ sys.exit(f"the wheel holds more than the package: {strays}" if strays else 0)
 """
 
 
-@nox.session(requires=["dist"])
+def prepare(folder: Path, url: str, version: str) -> list[str]:
+    """
+    Make a copy of a commit what is released, and return what is missing for that.
+
+    The changelog gets its date, and the links of README.md lead to the repository, because a package index has no other
+    file of it. The paths of these links are those of GitHub, which GitLab understands too.
+    """
+    changelog, readme, project = [folder / name for name in ("CHANGELOG.md", "README.md", "pyproject.toml")]
+    today = dt.datetime.now(dt.UTC).date()
+    history, changed = re.subn(
+        rf"^(## \[{re.escape(version)}\]) - (?:Unreleased|\d{{4}}-\d\d-\d\d)$",
+        rf"\1 - {today}",
+        changelog.read_text(encoding="utf-8"),
+        flags=re.MULTILINE,
+    )
+    changelog.write_text(history, encoding="utf-8")
+    text = readme.read_text(encoding="utf-8")
+    missing = [
+        f"{page.name} still says how to install the package before its first release"
+        for page in (readme, folder / "docs" / "index.md")
+        if "first release is" in page.read_text(encoding="utf-8")
+    ]
+    if not changed:
+        missing.append(f"CHANGELOG.md has no section `## [{version}] - Unreleased`")
+    if not url:
+        return [*missing, "the public address of the repository, to which README.md links: give it with --url"]
+    kinds = {"!": "raw", "": "blob"}  # an image, and a page
+
+    def absolute(link: re.Match[str]) -> str:
+        return f"{link[1]}{link[2]}({url}/{kinds[link[1]]}/v{version}/{link[3]})"
+
+    text = re.sub(r"(!?)(\[[^]]*\])\((?!https?:|#)([^)]+)\)", absolute, text)
+    readme.write_text(text, encoding="utf-8")
+    urls = {"Source": url, "Documentation": f"{url}/blob/v{version}/docs/index.md"}
+    urls["Changelog"] = f"{url}/blob/v{version}/CHANGELOG.md"
+    with project.open("a", encoding="utf-8") as file:
+        file.write("\n[project.urls]\n" + "".join(f'{name} = "{address}"\n' for name, address in urls.items()))
+    return missing
+
+
+@nox.session
 def release(session: nox.Session) -> None:
-    """Say what a release would be: nothing is changed or uploaded without `-- --upload`, after the checks of `dist`."""
-    version = Path(built(".tar.gz")).name.removesuffix(".tar.gz").rpartition("-")[2]
-    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    dated = re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", changelog, re.MULTILINE)
-    changed = session.run("git", "status", "--porcelain", external=True, silent=True, log=False)
-    session.install(".[release]")
+    """Build what a release would be, and say what is missing: `-- --url URL`; `--upload` as well releases it."""
+    parser = argparse.ArgumentParser(prog="nox -s release --")
+    parser.add_argument("--url", default="", help="the public address of the repository")
+    parser.add_argument("--upload", action="store_true", help="upload it, commit the changelog's date, and tag that")
+    options = parser.parse_args(session.posargs)
+    [version] = re.findall(
+        r'^__version__ = "(.*)"', (ROOT / "sqlite_log_handler/__init__.py").read_text(), re.MULTILINE
+    )
+    tag = f"v{version}"
+
+    def git(*arguments: str) -> str:
+        return str(session.run("git", *arguments, external=True, silent=True, log=False)).strip()
+
+    with TemporaryDirectory() as folder:
+        source = Path(folder, "source")
+        source.mkdir()
+        git("archive", "--output", f"{folder}/commit.tar", "HEAD")
+        session.run("tar", "-xf", f"{folder}/commit.tar", "-C", str(source), external=True, log=False)
+        missing = prepare(source, options.url.rstrip("/"), version)
+        build(session, source)
+        changelog = (source / "CHANGELOG.md").read_text(encoding="utf-8")
+        (ROOT / "build").mkdir(exist_ok=True)
+        page = ROOT / "build" / "readme.html"
+        session.run("python", "-m", "readme_renderer", str(source / "README.md"), "-o", str(page), log=False)
+    lost = re.findall(r'(?:href|src)="((?!https?:|#)[^"]*)"', page.read_text(encoding="utf-8"))
+    if options.url and lost:
+        missing.append(f"{len(lost)} links of README.md lead nowhere on a package index, such as {lost[0]}")
+    if git("status", "--porcelain"):
+        missing.append("a commit of all changes: the build has those of the last commit")
+    if git("tag", "--list", tag):
+        missing.append(f"a new version: the tag {tag} exists")
+
+    session.log(f"{version} of commit {git('rev-parse', 'HEAD')}, built by CPython {DEFAULT}")
     for file in sorted(DIST.iterdir()):
         session.log(f"{file.name}  sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}")
-    (ROOT / "build").mkdir(exist_ok=True)
-    session.run("python", "-m", "readme_renderer", "README.md", "-o", "build/readme.html")
-    relative = re.search(r'href="(?!https?:|#)', (ROOT / "build" / "readme.html").read_text(encoding="utf-8"))
-    missing = [
-        *([] if dated else [f"CHANGELOG.md has no line `## [{version}] - YEAR-MONTH-DAY`"]),
-        *(["README.md has links that lead nowhere on a package index: build/readme.html"] if relative else []),
-        *(["the checkout has changes that are not committed"] if changed else []),
-    ]
+    session.log("the README as a package index shows it: build/readme.html")
     for line in missing:
-        session.log(f"not yet: {line}")
-    if "--upload" in session.posargs:
-        if missing:
-            session.error("not released")
-        session.run("git", "tag", f"v{version}", external=True)
-        session.run("twine", "upload", built(".whl"), built(".tar.gz"))
+        session.warn(f"missing: {line}")
+    if missing:
+        session.error("this cannot be released")
+    if not options.upload:
+        session.log("all is there; nothing was uploaded or changed: --upload does that")
+        return
+    session.run("twine", "upload", built(".whl"), built(".tar.gz"))
+    (ROOT / "CHANGELOG.md").write_text(changelog, encoding="utf-8")
+    if git("status", "--porcelain"):
+        git("commit", "--message", f"Release {version}", "CHANGELOG.md")
+    git("tag", tag)
+    session.log(f"uploaded; now push it: git push origin HEAD {tag}")
 
 
 @nox.session(tags=["ci"])
