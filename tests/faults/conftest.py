@@ -44,12 +44,14 @@ PRELUDE = (
 )
 
 SHIM = r"""
-/* Fails the n-th call that touches the files whose path begins with a prefix, all later ones too if it is sticky; or
-   holds up every write to them, as a disk does that answers no more, until it is thawed. */
+/* Fails the n-th call that touches the files whose path begins with a prefix, all later ones too if it is sticky, or
+   kills the process there if the error is a signal below zero; or holds up every write to them, as a disk does that
+   answers no more, until it is thawed. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -71,6 +73,7 @@ int fault_disarm(void) { left = 0; return fired; }
 static int fails(const char *path) {
     if (left <= 0 || strncmp(path, prefix, strlen(prefix))) return 0;
     if (left > 1) { left--; return 0; }
+    if (code < 0) kill(getpid(), -code);
     if (!sticky) left = 0;
     fired++; errno = code;
     return 1;
@@ -102,6 +105,9 @@ static int fails_fd(int fd) {
 PWRITE(pwrite, off_t)
 PWRITE(pwrite64, off64_t)
 ssize_t write(int fd, const void *b, size_t n) { NEXT(write); return fails_fd(fd) ? -1 : next(fd, b, n); }
+static int kills(const char *path) { return code < 0 && fails(path); }
+int rename(const char *old, const char *new) { NEXT(rename); kills(old); return next(old, new); }
+int unlink(const char *path) { NEXT(unlink); kills(path); return next(path); }
 int fsync(int fd) { NEXT(fsync); return fails_fd(fd) ? -1 : next(fd); }
 int fdatasync(int fd) { NEXT(fdatasync); return fails_fd(fd) ? -1 : next(fd); }
 int ftruncate(int fd, off_t n) { NEXT(ftruncate); return fails_fd(fd) ? -1 : next(fd, n); }
