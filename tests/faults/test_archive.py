@@ -68,7 +68,7 @@ def check(path, folder, options=()):
 
 
 def kill_at_nth(start, path, folder, shim, nth, kind, options):
-    """Kill a program at its n-th step on its files, in any thread; tell whether it came so far. The next one goes on."""
+    """Kill a program at its n-th step on its files, in any thread; tell whether it came so far. Another goes on."""
     env = {"KIND": kind, "LD_PRELOAD": shim, "NTH": str(nth)}
     process = start(ARCHIVES, options, 12, env=env)
     _, said = process.communicate()
