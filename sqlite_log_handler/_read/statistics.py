@@ -235,17 +235,9 @@ def _width(bucket: str | float | None, span_us: int, most: int) -> int:
 _VACUUM: Final = ("none", "full", "incremental")
 
 
-def stats(scan: Scan, now_us: int) -> LogStats:
+def stats(scan: Scan, now_us: int, *, by_level: bool = True) -> LogStats:
     """Count rows, bytes and drops; see `LogReader.stats`."""
-    levels: dict[int, int] = defaultdict(int)
-    sql = (
-        f"SELECT {whole('levelno')}, count(*) FROM "  # noqa: S608 - same
-        "(SELECT levelno FROM records WHERE id BETWEEN ? AND ? LIMIT -1) GROUP BY levelno"
-    )
-    for span in scan.spans(Where()):
-        for levelno, count in scan.all(sql, span):
-            levels[levelno] += count
-        scan.require_few(len(levels))
+    levels = _levels(scan) if by_level else {}
     causes = dict(scan.all(f"SELECT {text('cause')}, {total('count')} FROM drops GROUP BY 1 ORDER BY 2 DESC, 1"))  # noqa: S608 - our own names
     ((pruned, unsent),) = scan.all(f"SELECT {total('count')}, {total('unsent')} FROM prunes")  # noqa: S608 - our own names
     # Each apart, because then SQLite looks at one row of an index.
@@ -255,7 +247,8 @@ def stats(scan: Scan, now_us: int) -> LogStats:
     )
     first_id, last_id, first_us, last_us = ends
     return LogStats(
-        rows=sum(levels.values()),
+        # Ids have no holes.
+        rows=sum(levels.values()) if by_level else last_id - first_id + 1 if first_id and last_id else 0,
         first_id=first_id,
         last_id=last_id,
         first_us=first_us,
@@ -272,6 +265,19 @@ def stats(scan: Scan, now_us: int) -> LogStats:
         cursors=tuple(cursors(scan, now_us)),
         **file_numbers(scan),
     )
+
+
+def _levels(scan: Scan) -> dict[int, int]:
+    levels: dict[int, int] = defaultdict(int)
+    sql = (
+        f"SELECT {whole('levelno')}, count(*) FROM "  # noqa: S608 - our own names
+        "(SELECT levelno FROM records WHERE id BETWEEN ? AND ? LIMIT -1) GROUP BY levelno"
+    )
+    for span in scan.spans(Where()):
+        for levelno, count in scan.all(sql, span):
+            levels[levelno] += count
+        scan.require_few(len(levels))
+    return levels
 
 
 def file_numbers(scan: Scan) -> dict[str, Any]:

@@ -6,6 +6,7 @@ rows, of which a list shows the beginning of the message only.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
@@ -146,9 +147,30 @@ def histogram(log: LogReader, query: Query) -> Answer:
     """Answer how many records were logged, by level, and dropped over time."""
     filters = query.filters()
     bucket = query.text("bucket")
-    most = query.number("most", least=2, most=_MOST_BUCKETS) or 120
+    most = query.number("most", least=2, most=_MOST_BUCKETS)
+    counted = query.number("counted-id", least=0)
     query.finish()
-    return {"buckets": [dataclasses.asdict(one) for one in log.histogram(bucket, most=most, **filters)]}
+    last_id = log.last_id()
+    # What is committed from now on is counted after `last_id`, so a sum of answers counts each record once.
+    asked = filters.get("up_to_id")
+    later: Filters = {
+        **filters,
+        "after_id": max(counted or 0, filters.get("after_id") or 0),
+        "up_to_id": last_id if asked is None else min(asked, last_id),
+    }
+    found = log.histogram(bucket, most=most or 120, **later)
+    if most is not None and len(found) > most:
+        message = f"bucket={bucket!r} makes {len(found):,} buckets, and most={most}: take a longer one"
+        raise FilterError(message)
+    # A gap has no id, and its count may still grow.
+    dropped: Counter[int] = Counter()
+    for gap in log.gaps(**filters) if found else ():
+        width = found[0].until_us - found[0].since_us
+        dropped[gap.since_us // width * width] += gap.count if gap.logger else 0
+    return {
+        "buckets": [{**dataclasses.asdict(one), "dropped": dropped[one.since_us]} for one in found],
+        "last_id": last_id,
+    }
 
 
 def top(log: LogReader, query: Query) -> Answer:
@@ -199,8 +221,14 @@ def brief(log: LogReader, query: Query) -> Answer:
 
 def stats(log: LogReader, query: Query) -> Answer:
     """Answer the statistics of the log, and the time of this machine."""
+    by_level = query.number("levels", least=0, most=1) != 0
     query.finish()
-    return {**dataclasses.asdict(log.stats()), "schema": log.schema, "notice": log.notice, "now_us": now_us()}
+    return {
+        **dataclasses.asdict(log.stats(by_level=by_level)),
+        "schema": log.schema,
+        "notice": log.notice,
+        "now_us": now_us(),
+    }
 
 
 ANSWERS: Final[Mapping[str, Callable[[LogReader, Query], Answer]]] = {

@@ -98,6 +98,32 @@ def test_following_thousands_of_rows_a_second(tmp_path, write, serve, open_tab):
     assert logged() >= 10_000
 
 
+def test_a_flood_costs_what_is_drawn(tmp_path, write, serve, open_tab):
+    """When more rows come at a time than a page has, the page asks for those that it draws; later it appends again."""
+    logger = write(path := tmp_path / "busy.db", capacity=100_000, flush_interval=60)
+    logger.info("first")
+    logger.handlers[0].flush()
+    tab = open_tab(serve(path))
+    tab.wait_for_line("first")
+    for flood in range(2):
+        for number in range(1_000):
+            logger.info("flood %d %d", flood, number)
+        logger.handlers[0].flush()
+        tab.wait_for_line(f"flood {flood} 999")
+    logger.info("last")
+    logger.handlers[0].flush()
+    tab.wait_for_line("last")
+    asked = [int(found[1]) for url in tab.requests if (found := re.search(r"after-id=.*lines=(\d+)", url))]
+    few = [lines for lines in asked if lines < 400]
+
+    assert 400 == asked[0]
+    assert few
+    assert max(few) < 100
+    tab.page.locator("#list").hover()
+    while "flood 0 999" not in tab.lines():
+        tab.page.mouse.wheel(0, -1_000)
+
+
 def test_scrolling_back_in_a_million_rows_while_rows_come(million, write, serve, open_tab):
     """Scrolling back shows each row once, and both ends are a key away, while a thousand rows come at a time."""
     tab = open_tab(serve(million))

@@ -88,6 +88,43 @@ def test_a_burst_does_not_flatten_the_bars(log: Path, serve: Callable[..., str],
     assert found[len(found) // 2] >= 8
 
 
+def test_bars_are_added_up(
+    tmp_path: Path, write: Callable[..., Any], serve: Callable[..., str], open_tab: Callable[..., Tab]
+) -> None:
+    """New rows are counted alone and added to the bars; all are for other filters, or when bars become too many."""
+    path = tmp_path / "app.db"
+    logger = write(path, flush_interval=0.05)
+    logger.info("first")
+    logger.info("second")
+    assert logger.handlers[0].flush()
+    later(path, 1, -100)
+    tab = open_tab(serve(path))
+
+    def wait_for(total: int) -> str:
+        tab.wait_until(f"document.getElementById('histogram').ariaLabel.startsWith('{total} records')")
+        return [url for url in tab.requests if "histogram" in url][-1]
+
+    assert "counted-id" not in wait_for(2)
+    total = 3
+    logger.error("one more")
+    while "counted-id" not in wait_for(total):  # all are counted now and then
+        logger.error("one more")
+        total += 1
+    tab.page.select_option("#level", "ERROR")
+    assert "counted-id" not in wait_for(total - 2)
+    later(path, 3, 36_000)
+    logger.error("the last")
+
+    assert "counted-id" not in wait_for(total - 1)
+
+
+def later(path: Path, id_: int, seconds: int) -> None:
+    """Change the time of a row."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE records SET created_us = created_us + ? WHERE id = ?", (seconds * 1_000_000, id_))
+    connection.close()
+
+
 def test_drops_do_not_flatten_a_pattern(log: Path, serve: Callable[..., str], open_tab: Callable[..., Tab]) -> None:
     """The bars of the rows that a filter finds fill the chart, whatever was dropped meanwhile."""
     number = ask(log, "count(*)", _UNPAID)

@@ -87,17 +87,24 @@ export function gapText(gaps, utc) {
     + `within ${duration((until - since) / 1e6)}${named.length ? `: ${named.join(", ")}` : ""}`;
 }
 
-// A time and a level, of which a narrow screen shows the seconds and the first letter.
-export function time(us, utc) {
+// A time and a level, of which a narrow screen shows the seconds and the first letter; in an element that there is
+// already, because the browser takes longer to make one than to change it.
+export function time(us, utc, made = inTwo()) {
   const text = clock(us, utc);
-  const made = element("span", { className: "t", title: moment(us, utc) }, text.slice(0, 8));
-  made.append(element("i", { textContent: text.slice(8) }));
-  return made;
+  return split(made, "t", text, 8, moment(us, utc));
 }
 
-export function level({ level: name, levelno }) {
+export function level({ level: name, levelno }, made = inTwo()) {
   const text = oneLine(name);
-  const made = element("span", { className: `l ${levelClass(levelno)}`, title: text }, text.slice(0, 1));
-  made.append(element("i", { textContent: text.slice(1) }));
+  return split(made, `l ${levelClass(levelno)}`, text, 1, text);
+}
+
+const inTwo = () => element("span", {}, "", element("i", { textContent: " " }));
+
+function split(made, className, text, at, title) {
+  if (made.className !== className) made.className = className;
+  if (made.title !== title) made.title = title;
+  made.firstChild.data = text.slice(0, at);
+  made.lastChild.firstChild.data = text.slice(at);
   return made;
 }

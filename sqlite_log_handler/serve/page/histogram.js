@@ -15,10 +15,12 @@ const HEAD = 15;
 const LEAST_HATCH = 5;
 // The scale ends at so many times what nine of ten bars stay below.
 const HIGHEST = 3;
+// Milliseconds until all is counted again, at least.
+const WHOLE = 10_000;
 
 export class Histogram {
   constructor(canvas, tip, onZoom) {
-    Object.assign(this, { canvas, tip, onZoom, buckets: [], from: null });
+    Object.assign(this, { canvas, tip, onZoom, buckets: [], from: null, whole: null });
     new ResizeObserver(() => this.draw()).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
     canvas.addEventListener("pointerdown", (event) => {
@@ -36,13 +38,31 @@ export class Histogram {
   }
 
   // Ask for the bars. Return the number of records, or null when other filters were chosen meanwhile.
+  //
+  // To count a large log takes long, so only what has come since is counted, and added. All is counted again when the
+  // bars have become too many, and now and then, because rows are pruned, and `-5min` begins later each time.
   async load() {
     const asked = parameters();
     const most = Math.max(24, Math.min(200, Math.floor(this.canvas.clientWidth / 7)));
-    const { buckets } = await ask("histogram", [...asked, ["most", most]]);
+    const began = performance.now();
+    const { whole, buckets: before } = this;
+    const adds = whole?.asked === String(asked) && before.length > 0 && before.length < 1.5 * most && began < whole.until;
+    const how = adds ? [["bucket", (before[0].until_us - before[0].since_us) / 1e6], ["counted-id", whole.lastId], ["most", 2 * most]] : [["most", most]];
+    let found = null;
+    try { found = await ask("histogram", [...asked, ...how]); } catch (error) {
+      if (!adds || error.status !== 400) throw error;  // too many bars: the log goes on after a long rest
+    }
     if (String(asked) !== String(parameters())) return null;
+    if (!found || (adds && found.last_id < whole.lastId)) {  // or the file is another one
+      this.whole = null;
+      return this.load();
+    }
+    const { buckets, last_id: lastId } = found;
+    const now = performance.now();
+    this.whole = { asked: String(asked), lastId, until: adds ? whole.until : now + Math.max(WHOLE, (now - began) * 50) };
+    const known = new Map(adds ? before.map((bucket) => [bucket.since_us, bucket.counts]) : []);
     this.buckets = buckets.map((bucket) => {
-      const levels = LEVELS.map(() => 0);
+      const levels = known.get(bucket.since_us)?.slice() ?? LEVELS.map(() => 0);
       for (const [levelno, records] of Object.entries(bucket.levels)) {
         levels[Math.min(Math.max(Math.floor(levelno / 10) - 1, 0), 4)] += records;
       }

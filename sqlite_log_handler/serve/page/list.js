@@ -44,6 +44,7 @@ export class List {
     this.lines = [];
     this.atStart = this.atEnd = false;
     this.seen = this.fresh = 0;
+    this.flooded = false;  // more came at a time than a page has
     this.selected = null;
     this.loading = null;
     this.loaded = false;
@@ -193,10 +194,13 @@ export class List {
     const mine = this.generation;
     const behind = between(this.seen, null);
     if (this.following && this.atEnd) {
-      const page = await ask("rows", [...behind, ["lines", PAGE]], how);
+      // Of a flood, only what is drawn is asked for.
+      const lines = this.flooded ? Math.ceil(2 * this.box.clientHeight / this.height) : PAGE;
+      const page = await ask("rows", [...behind, ["lines", Math.max(lines, 1)]], how);
       if (page === null) return false;
       if (mine !== this.generation) return true;
       if (page.last_id < this.seen) throw new Replaced();
+      this.flooded = !page.complete;
       if (page.rows.length || page.gaps.length) {
         if (page.complete) this.append(page);
         else this.place(page, { start: false, end: true });  // more than a page: the newest of it
@@ -246,7 +250,7 @@ export class List {
     else if (!atEnd && this.following) this.follow(false);
     else if (atEnd && this.atEnd && !this.following) this.follow(true);
     this.draw();
-    if (scrollTop < clientHeight * 2) this.older();
+    if (scrollTop < clientHeight * 2 && !this.following) this.older();
     if (scrollTop + clientHeight * 2 > scrollHeight && !this.following) this.newer();
   }
 
@@ -319,21 +323,23 @@ export class List {
     line.id = `line-${item.key}`;
     if (item.gaps) {
       const text = gapText(item.gaps, state.utc);
-      line.className = "row gap";
+      line.className = "gap row";
       line.replaceChildren(element("span", { textContent: text, title: text }));
       return;
     }
     const { row } = item;
     const day = parts(row.created_us, state.utc)?.day;
+    const [message, logger] = [oneLine(row.message), oneLine(row.logger)];
+    if (!line.className.startsWith("row")) {
+      line.replaceChildren(time(row.created_us), level(row), element("span", { className: "n" }, " "), element("span", { className: "m" }));
+    }
     line.className = `row ${this.dayBefore(index) === day ? "" : "newday"}`;
-    const message = oneLine(row.message);
-    line.replaceChildren(
-      time(row.created_us, state.utc),
-      level(row),
-      element("span", { className: "n", textContent: oneLine(row.logger), title: oneLine(row.logger) }),
-      element("span", { className: "m" }, ...marked(message, this.pattern), row.cut ? "…" : null,
-        row.exc_type ? element("em", { textContent: `  ${oneLine(row.exc_type)}` }) : null),
-    );
+    const [t, l, n, m] = line.children;
+    time(row.created_us, state.utc, t);
+    level(row, l);
+    if (n.title !== logger) n.title = n.firstChild.data = logger;
+    m.replaceChildren(...marked(message, this.pattern), row.cut ? "…" : "",
+      row.exc_type ? element("em", { textContent: `  ${oneLine(row.exc_type)}` }) : "");
   }
 
   dayBefore(index) {

@@ -9,11 +9,12 @@ import { element, oneLine } from "./format.js";
 
 const { state } = address;
 const by = (id) => document.getElementById(id);
-// Milliseconds between two looks. When a log has rested for RESTED looks, the server holds the question for PATIENCE
+// Milliseconds between two looks; more if each brings more than somebody could read. When a log has rested for RESTED looks, the server holds the question for PATIENCE
 // seconds or until the log changes: that is sooner on the screen, and costs less. Behind a proxy that does not wait, or
 // takes the wish out, a log at rest is looked at every RESTING_TICK.
 const TICK = 250;
 const RESTING_TICK = 1000;
+const FLOODED_TICK = 330;
 const RESTED = 8;
 const PATIENCE = 10;
 const RETRY = 2000;
@@ -127,6 +128,7 @@ async function tick() {
       if (changed) stale = true;
       // Not beside the question for the rows: a search that takes long would take twice as long.
       if (stale && list.loaded && performance.now() - lookedAt > Math.max(2000, took * 10)) await look();
+      if (list.flooded) pause = FLOODED_TICK;
       if (resting > RESTED) pause = patience && !stale ? 0 : RESTING_TICK;
     }
   } catch (error) {
@@ -140,7 +142,7 @@ async function tick() {
 async function look() {
   stale = false;
   const began = performance.now();
-  const [found, records] = await Promise.all([ask("stats", state.file ? [["file", state.file]] : []), histogram.load()]);
+  const [found, records] = await Promise.all([ask("stats", [...(state.file ? [["file", state.file]] : []), ["levels", 0]]), histogram.load()]);
   if (records === null) {
     stale = true;
     return;

@@ -5,6 +5,7 @@ What a log says in numbers.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -136,6 +137,15 @@ def test_stats(overflowed, reading):
     assert (15, {"queue_full": 15}) == (stats.dropped, stats.dropped_by_cause)
     assert (3, 1, "wal", "incremental") == (stats.loggers, stats.processes, stats.journal_mode, stats.auto_vacuum)
     assert (os.path.getsize(overflowed), 0) == (stats.file_bytes, stats.wal_bytes)
+
+
+def test_stats_without_levels(overflowed, reading, change):
+    """Without the counts by level, the number of rows is the same, and no row is read."""
+    with_levels = reading().stats()
+
+    assert replace(with_levels, levels={}) == reading().stats(by_level=False)
+    change("DELETE FROM records")
+    assert 0 == reading().stats(by_level=False).rows
 
 
 def test_stats_by_a_link(make_handler, reading, path):
