@@ -28,7 +28,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.connect import connect_read_only, identity_of, is_ours, primary_code, refuse_lost
@@ -37,8 +36,9 @@ from sqlite_log_handler._logfile.forks import LostFileError
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA
 from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
+from sqlite_log_handler._write.retention.wal import size_of
 
-# Also when a module has turned the GIL on again (https://docs.python.org/3/howto/free-threading-python.html).
+# Also when a module has turned the GIL on again.
 _FREE_THREADED = "free-threading" in sys.version
 
 # https://sqlite.org/fileformat2.html#pages
@@ -76,7 +76,7 @@ class LogFile:
         busy_timeout: Seconds to wait for the lock beside the file, and then for SQLite's lock. Half a flush tick at
             most, because nothing ends SQLite's wait, not even `Connection.interrupt`.
         limits: They bound the WAL.
-        say: Takes a line for the operator: a file was moved aside, or the journal mode is not WAL.
+        say: Takes a line for the operator.
     """
 
     def __init__(self, path: str, *, busy_timeout: float, limits: Limits, say: Callable[[str], None]) -> None:
@@ -112,7 +112,7 @@ class LogFile:
             forks.lost.update({identity_of(self.path), *self._files[:1]} - {None})
         if self.connection is not None:
             if cut_off == threading.get_ident():
-                self.connection.set_authorizer(_deny)
+                self.connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
             if lost or forks.stuck:
                 forks.keep_open(self.connection)
             else:
@@ -216,7 +216,7 @@ class LogFile:
             self._write_back()
         self._close()
         is_there = identity_of(self.real) in self._files[:1]
-        if known is not None and not is_there and identity_of(wal) == known and _is_filled(wal):
+        if known is not None and not is_there and identity_of(wal) == known and size_of(wal):
             aside = self.real + time.strftime(".left-%Y%m%dT%H%M%SZ-wal", time.gmtime())
             os.replace(wal, aside)
             self._say(f"the file was moved or replaced while a reader held its WAL, which is kept as {aside!r}")
@@ -238,7 +238,7 @@ class LogFile:
             # SQLite would take it for an empty database, and write over it.
             message = f"{self.path!r} is not an SQLite database: choose another filename, or move that file away"
             raise ForeignFileError(message)
-        has_wal = _is_filled(self.real + "-wal")  # now, because another process may make a log of it meanwhile
+        has_wal = size_of(self.real + "-wal")  # now, because another process may make a log of it meanwhile
         try:
             # Without its WAL, because SQLite makes a -shm to read that. The first page says enough.
             with contextlib.closing(connect_read_only(self.real, immutable=True)) as reading:
@@ -283,7 +283,7 @@ class LogFile:
             connection.execute("BEGIN IMMEDIATE")
             # Another process may have been faster.
             if not is_ours(connection, self.path):
-                for statement in _statements(SCHEMA):
+                for statement in SCHEMA.split(";\n"):  # `executescript` would commit first
                     connection.execute(statement)
             connection.execute("COMMIT")
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -326,14 +326,10 @@ class LogFile:
 
     def _close(self) -> None:
         connection, self.connection = self.connection, None
-        if connection is None:
-            return
-        if self._has_lost_shm():
+        if connection is not None and self._has_lost_shm():
             self._close_without_writing_back(connection)
-        else:
-            connection.close()
-        if _FREE_THREADED:
-            _finalize_all()
+        elif connection is not None:
+            _close(connection)
 
     def _close_without_writing_back(self, connection: sqlite3.Connection) -> None:
         """
@@ -344,13 +340,10 @@ class LogFile:
         """
         try:
             with contextlib.closing(connect_read_only(self.real, timeout=self._busy_timeout)) as reading:
-                with contextlib.suppress(
-                    sqlite3.Error
-                ):  # it has its lock all the same, also of a WAL that has become empty
+                # When that fails, it has its lock all the same, also of a WAL that has become empty.
+                with contextlib.suppress(sqlite3.Error):
                     reading.execute("SELECT max(id) FROM records").fetchone()
-                connection.close()
-                if _FREE_THREADED:
-                    _finalize_all()
+                _close(connection)
         except sqlite3.Error:
             forks.keep_open(connection)
 
@@ -363,16 +356,13 @@ class LogFile:
         except sqlite3.Error:
             # A new connection finds the file as the last commit left it.
             self._close()
-        if primary_code(error) in _SPENT:
-            # The file was read-only when it was opened, or the program has closed its descriptors, and it stays so. A
-            # new connection finds out what holds now.
+        corrupt = _is_corrupt(error)
+        if corrupt and self._files == self._stat(self.path)[0]:
+            self._move_aside(error)
+        elif corrupt or primary_code(error) in _SPENT:
+            # Another process has moved the corrupt file aside, and begun a new one at the path. Or the file was
+            # read-only when it was opened, or the program has closed its descriptors, and the connection stays so.
             self._close()
-        if _is_corrupt(error):
-            if self._files == self._stat(self.path)[0]:
-                self._move_aside(error)
-            else:
-                # Another process has moved it aside, and begun a new one at the path.
-                self._close()
 
     def _move_aside(self, why: object) -> None:
         """Keep a corrupt file, which a person may mend, and start anew at the next commit."""
@@ -400,30 +390,21 @@ class LogFile:
         return tuple(files), found.st_size
 
 
-def _is_filled(path: str) -> bool:
-    with contextlib.suppress(OSError):
-        return os.stat(path).st_size > 0
-    return False
-
-
 def _is_corrupt(error: BaseException) -> bool:
-    # The low byte is the primary code (https://sqlite.org/rescode.html); errors of the module itself have none.
     return primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-def _deny(*_: object) -> int:
-    return sqlite3.SQLITE_DENY
-
-
-def _finalize_all() -> None:
+def _close(connection: sqlite3.Connection) -> None:
     """
-    Finalize the statements of a closed connection, whichever thread has prepared them.
+    Close a connection, and finalize its statements, whichever thread has prepared them.
 
     While one is left, SQLite keeps the file open (https://sqlite.org/c3ref/close.html), and a fork would inherit it.
     Without a GIL an object that one thread drops stays until the thread that made it comes to it, or until a
     collection: first the connection's cache, and then the statements in it.
     """
-    for _ in ("the cache", "its statements"):
+    connection.close()
+    if _FREE_THREADED:
+        gc.collect()
         gc.collect()
 
 
@@ -437,23 +418,17 @@ def _passes(error: BaseException) -> bool:
 
 def _has_descriptors() -> bool:
     """Tell whether this process can open as many files as SQLite needs, which only says CANTOPEN if not."""
-    descriptors: list[int] = []
-    try:
-        while len(descriptors) < _DESCRIPTORS:
-            descriptors.append(os.open(os.devnull, os.O_RDONLY))
-    except OSError:
-        return False
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
-    return True
+    with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
+        for _ in range(_DESCRIPTORS):
+            opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        return True
+    return False
 
 
 def _refuse_read_only(path: str) -> None:
     """Refuse a file that this process may not write to: SQLite would open it read-only and leave a -wal beside it."""
-    there = partial(os.path.exists, path)
-    # Asked twice, because another process may move it aside in between.
-    if there() and not os.access(path, os.W_OK, effective_ids=_EFFECTIVE) and there():
+    writable = not os.path.exists(path) or os.access(path, os.W_OK, effective_ids=_EFFECTIVE)
+    if not writable and os.path.exists(path):  # asked twice: another process may have moved it aside meanwhile
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
 
@@ -470,14 +445,3 @@ def _create(path: str) -> None:
                 os.fchmod(descriptor, 0o600)
         finally:
             os.close(descriptor)
-
-
-def _statements(script: str) -> list[str]:
-    """Split a script: `executescript` would commit the transaction that the script is to run in."""
-    statements, current = [], ""
-    for line in script.splitlines():
-        current += line + "\n"
-        if sqlite3.complete_statement(current):
-            statements.append(current.strip())
-            current = ""
-    return statements
