@@ -41,22 +41,20 @@ _T = TypeVar("_T")
 # What `close` spends on retention: a program that runs for less than a tick would else never prune.
 _CLOSE_PRUNE = 0.2
 
-# What it waits for a part of the archive that is being written: programs that run for a moment would else never finish
-# one that takes longer.
+# And on waiting for a part of the archive that is being written: else such a program would never finish one.
 _CLOSE_ARCHIVE = 1.0
 
 
 class Committer:
     """
-    Commit the rows of `queue` through `writer`.
+    Commit the rows of `queue` through `writer`, which is only ever called under the commit lock.
 
     Args:
         queue: Where the rows come from.
-        writer: Only ever called under the commit lock.
+        writer: Where they go to.
         operator: Hears of outages, and of rows that were given up.
         limits: They bound a transaction, and say whether there is something to prune.
-        flush_interval: Seconds from one tick to the next.
-        close_timeout: Seconds that `flush` and `close` of the listener take at most.
+        flush_interval, close_timeout: As of the handler.
         clock: Seconds that never jump.
         sleep: Waits between two attempts of `flush` and `finish`.
     """
@@ -109,7 +107,7 @@ class Committer:
         """
         Report drops, commit and prune, each if it is time to. No exception escapes.
 
-        Return whether the next tick is due at once: a batch that was cut to its bytes leaves rows whose time has come.
+        Return whether the next tick is due at once, because a batch that was cut to its bytes has left rows.
         """
         more = False
         try:
@@ -128,11 +126,7 @@ class Committer:
         return more
 
     def commit(self, timeout: float = -1) -> bool:
-        """
-        Write one batch in one transaction, after waiting `timeout` seconds at most for a commit of another thread.
-
-        Return False if it is all still queued.
-        """
+        """Write a batch, if no commit of another thread takes `timeout` seconds; return False if all is still queued."""
         return self._under_lock(self._commit, timeout) or False
 
     def _commit(self) -> bool:
@@ -143,7 +137,7 @@ class Committer:
             return True
         outcome, self._no_room = Outcome(), False
         # At `close` the report of drops may be left. It is small, and this is its last chance.
-        in_any_case = self.retains and not batch.rows and queue.closed
+        in_any_case = not batch.rows and queue.closed
         try:
             self.writer.write(batch, outcome, in_any_case=in_any_case)
             queue.end_commit(batch, outcome.refused)
@@ -180,12 +174,8 @@ class Committer:
         return None if self.outage.failures else self._prune_due
 
     def prune(self, timeout: float = -1) -> float | None:
-        """
-        Do a piece of retention's work, after waiting `timeout` seconds at most for a commit of another thread.
-
-        Return the seconds until there is more to do, None if nothing is to come.
-        """
-        return self._under_lock(self._prune, timeout) if self.retains and not self.outage.failures else None
+        """Do a piece of retention's work, with the timeout of `commit`; return as `Writer.prune` does."""
+        return None if self.outage.failures else self._under_lock(self._prune, timeout)
 
     def _prune(self) -> float | None:
         due = self.writer.prune()
@@ -201,8 +191,7 @@ class Committer:
         """Commit the rows before `end` and the gaps that wait now. Without a deadline, give up at the first failure."""
         queue = self.queue
         if end <= self._given_up and deadline is not None:
-            # These rows were given up, and no others came since: try, but do not wait again. At exit, logging closes,
-            # flushes and closes a handler.
+            # These rows were given up, and no others came since: try, but do not wait again. Logging does so at exit.
             deadline = self.now()
         pause = min(self.flush_interval, 0.05)
         last_gap = queue.gaps[-1:]  # not those that come meanwhile: there may be no end to them
@@ -223,12 +212,9 @@ class Committer:
 
     def finish(self, deadline: float | None = None, *, prune: bool = True) -> None:
         """
-        Write the queued rows, report the drops, and close the file.
+        Write the queued rows, report the drops, spend a moment on retention (`prune`), and close the file.
 
-        Args:
-            deadline: Rows that are not written by then are dropped. Without one, the first failure leaves them to the
-                next call.
-            prune: Spend a moment on retention.
+        Rows that are not written by the deadline are dropped. Without one, a failure leaves them to the next call.
         """
         end = self.queue.end
         self.drop_report.make(self.now())  # before the rows are written, or the gap would stand behind them
@@ -274,9 +260,9 @@ class Committer:
 
     def before_fork(self, timeout: float, *, beside: bool) -> None:
         """
-        Wait for the end of a commit and close the file, see `CommitLock`, in `timeout` seconds at most.
+        Let a commit end and close the file within `timeout` seconds, see `CommitLock`.
 
-        Close it on a thread `beside` this one, but not in a program that has no other thread.
+        The file is closed on a thread `beside` this one, but not in a program that has no other thread.
         """
         deadline = self.now() + timeout
         if self.lock.hold_over_fork(timeout):

@@ -39,12 +39,7 @@ MARK: Final = "_sqlite_log_handler"
 
 class DropReport:
     """
-    Report the drops of `queue`.
-
-    Args:
-        queue: Its mutex covers what waits to be sent.
-        outage: Tells how commits fare, for the warning.
-        operator: Hears of warnings that could not be sent.
+    Report the drops of `queue`. The warning says what `outage` knows; `operator` hears of warnings that are not sent.
     """
 
     def __init__(self, queue: RecordQueue, outage: Outage, operator: Operator) -> None:

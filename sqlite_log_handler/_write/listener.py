@@ -86,8 +86,7 @@ class RecordListener(QueueListener):
             raise
 
     def _start_thread(self, thread: threading.Thread) -> None:
-        # A method of its own, so that tests can interleave here.
-        thread.start()
+        thread.start()  # here, so that tests can interleave
 
     def _run(self) -> None:
         try:
@@ -122,7 +121,7 @@ class RecordListener(QueueListener):
         """
         End the thread once it has written the queued rows, and wait for that: `close_timeout` seconds by default.
 
-        Return whether it has ended; None if there was no thread, or the caller is that thread.
+        Return whether it has ended; None if there was none, or this is it.
         """
         with self.queue.mutex:
             self.queue.close()
@@ -195,8 +194,8 @@ class RecordListener(QueueListener):
         self._ends_idle = True
         committer = self.committer
         if committer.lock.is_mine:
-            # A signal handler closes in a commit of its own thread, which cannot end before it returns. The rest is
-            # for the listener's thread, for the next `close`, at exit at the latest, or for `retire`.
+            # A signal handler closes in a commit of its own thread, which cannot end before it returns. The listener's
+            # thread writes the rest, or the next `close`, at exit at the latest, or `retire`.
             self.stop(0)
             return
         deadline = committer.now() + committer.close_timeout

@@ -1,8 +1,8 @@
 """
 One transaction per call: a batch of rows and the gaps among them go into the file, all or nothing.
 
-The caller holds the commit lock of the listener, so no two threads are in here at once. Which thread it is may change
-from call to call. `_write.log_file` has the file, `_write.inserts` the statements; here is what holds them together.
+The caller holds the commit lock, so no two threads are in here at once, but each call may come from another one.
+`_write.log_file` has the file, and `_write.inserts` the statements.
 
 Guarantees
 ==========
@@ -21,7 +21,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._write import volume
@@ -29,14 +29,12 @@ from sqlite_log_handler._write.inserts import DATA_ERRORS, Inserter, Origin
 from sqlite_log_handler._write.log_file import LogFile
 from sqlite_log_handler._write.plain import clean
 from sqlite_log_handler._write.queue import Commit
-from sqlite_log_handler._write.retention.limits import Limits, NoRoom
+from sqlite_log_handler._write.retention.limits import Limits
 from sqlite_log_handler._write.retention.pruner import Pruner
 from sqlite_log_handler._write.row import PackedRow
 
 if TYPE_CHECKING:  # a program without an archive loads none of it
     from sqlite_log_handler._write.retention.archiver import Archiver
-
-_T = TypeVar("_T")
 
 
 class Outcome:
@@ -55,14 +53,14 @@ class Outcome:
 
 class Writer:
     """
-    Write rows and gaps to the database at `path`.
+    Write rows and gaps to the database at `path`, and keep it within `limits`.
 
     Args:
         path: Absolute path of the database, or of a link to it. Its folder exists.
         busy_timeout: Seconds to wait for a lock, see `LogFile`.
-        limits: What is kept at most, see `prune`.
+        limits: What is kept at most.
         archiver: Archives what is to be deleted.
-        say: Called with a line for the operator.
+        say: Takes a line for the operator.
     """
 
     def __init__(
@@ -129,15 +127,16 @@ class Writer:
 
     def _commit(self, inserter: Inserter, batch: Commit, outcome: Outcome, *, in_any_case: bool) -> None:
         connection = inserter.connection
-        if in_any_case:
-            self.pruner.lift_cap(connection)
-        elif self.pruner.limits:
-            self._prune_before(inserter, len(batch.rows))
         inserter.last_id = 0
         outcome.refused.clear()
         try:
-            if self.pruner.limits.max_bytes is not None and not in_any_case:
-                self._make_way(inserter, batch.rows)
+            if in_any_case:
+                self.pruner.lift_cap(connection)
+            elif self.pruner.limits:
+                self._prune_before(connection, len(batch.rows))
+                self.pruner.make_room(connection)
+                if self.pruner.limits.max_bytes is not None:
+                    self._make_way(inserter, batch.rows)
             connection.execute("BEGIN IMMEDIATE")
             try:
                 inserter.write(batch)
@@ -159,38 +158,30 @@ class Writer:
         """
         Do a piece of what the limits ask for; see `Pruner.step`. A failure is said, and tried again later.
 
-        Returns:
-            Seconds until there is more to do; None when there is nothing to come.
+        Return the seconds until there is more to do, None when there is nothing to come.
         """
         try:
             with self.file.hold():
-                inserter = self._inserter
-                # The next write finds out whether the open file is still the one at the path.
-                if inserter is None or inserter.connection is not self.file.connection:
-                    inserter = self._open()
-                return self._work_on(inserter, self.pruner.step)
+                connection = self._open().connection
+                try:
+                    return self.pruner.step(connection)
+                except BaseException as error:
+                    self.file.roll_back(error)
+                    raise
         except TimeoutError:
             return 0  # it is another process's turn
         except Exception as error:  # noqa: BLE001 - a value that somebody has put into the file may fail any step
             return self.pruner.failed(error)
 
-    def _prune_before(self, inserter: Inserter, rows: int) -> None:
-        """
-        Let retention have its turn before a commit of `rows` rows.
-
-        Raises:
-            NoRoom: There is no room for them.
-            sqlite3.Error: It is not known whether there is, or the file is gone.
-        """
+    def _prune_before(self, connection: sqlite3.Connection, rows: int) -> None:
+        """Let retention have its turn before a commit of `rows` rows. If that fails, the commit may succeed."""
         try:
-            self._work_on(inserter, lambda connection: self.pruner.step_before(connection, rows))
-        except NoRoom:
-            raise
+            self.pruner.step_before(connection, rows)
         except Exception as error:
+            self.file.roll_back(error)
             self.pruner.failed(error)
             if self.file.connection is None:
                 raise
-        self._work_on(inserter, self.pruner.make_room)
 
     def _make_way(self, inserter: Inserter, rows: Sequence[PackedRow]) -> None:
         """
@@ -208,15 +199,6 @@ class Writer:
                 known.update(inserter.add_sources(new[:most]))
             del new[:most]
             self.pruner.make_room(inserter.connection)
-
-    def _work_on(self, inserter: Inserter, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        try:
-            return work(inserter.connection)
-        except NoRoom:
-            raise
-        except BaseException as error:
-            self.file.roll_back(error)
-            raise
 
 
 def _stands(inserter: Inserter) -> bool:
