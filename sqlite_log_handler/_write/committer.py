@@ -119,14 +119,14 @@ class Committer:
                 end = self.queue.end
                 more = self.commit() and self.queue.removed < end
             due = self.prune_due
-            if due is not None and self.now() >= due and self.queue.nearly_empty:
+            if due is not None and self.now() >= due and self.queue.queued <= self.queue.capacity // 10:
                 self.prune()
         except BaseException as error:  # noqa: BLE001 - it would end the listener's thread
             self.outage.note(error)
         return more
 
     def commit(self, timeout: float = -1) -> bool:
-        """Write a batch, if no commit of another thread takes `timeout` seconds; return False if all is still queued."""
+        """Write a batch, unless another thread's commit takes `timeout` seconds; return False if all stays queued."""
         return self._under_lock(self._commit, timeout) or False
 
     def _commit(self) -> bool:

@@ -103,17 +103,8 @@ class RecordQueue(queue.Queue[Any]):
     A `queue.Queue` that is bounded in rows and in bytes, drops what does not fit, and keeps the books.
 
     It differs from `queue.Queue` in its two ends: `put_nowait` never raises `queue.Full`, `begin_commit` and
-    `end_commit` take the place of `get`, and nobody waits on a condition.
-
-    Args:
-        capacity: Rows at most.
-        capacity_bytes: Bytes at most, by the size of the rows in memory.
-        reserve: Share of both that is kept for `reserve_levelno` and above.
-        reserve_levelno: See `reserve`.
-        batch_size: The listener wakes up when this many rows wait,
-        flush_levelno: or one at or above this level.
-        fair_share: Fill, from 0 to 1, from which on a logger may hold no more than the room that is left; see
-            `_write.fair_share`. 1 turns it off.
+    `end_commit` take the place of `get`, and nobody waits on a condition. Its options are those of the handler. The
+    listener wakes up when `batch_size` rows wait, or one at `flush_levelno` or above.
     """
 
     def __init__(
@@ -373,8 +364,12 @@ class RecordQueue(queue.Queue[Any]):
         if rows >= 0 and size >= 0:
             return None
         full = "queue_full" if rows < 0 else "bytes_full"
-        # With shares, drop only this row: a large row of a flood must not keep the small ones of others out.
-        return full if self._has_shares else self._narrow_admission(reserved=reserved, full=full)
+        if not self._has_shares:
+            # Smaller rows are not to come in behind this one. With shares, only this row is dropped: a large row of a
+            # flood must not keep the small ones of others out.
+            self._narrow_to(NONE if reserved else self._reserve_levelno, full)
+            self.wake()  # the next tick decides anew, even if nothing is queued now
+        return full
 
     def _left(self, *, reserved: bool) -> tuple[int, int]:
         """Return the rows, and the size, for which there is room beside queued rows and permits."""
@@ -387,18 +382,10 @@ class RecordQueue(queue.Queue[Any]):
         rows, size = self._left(reserved=reserved)
         return rows - self._arriving, size - self._arriving_size
 
-    def _narrow_admission(self, *, reserved: bool, full: str) -> str:
-        """Take no more rows of this kind because one did not fit: smaller ones are not to come in behind it."""
-        self._full = full
-        self._refusals = {}
-        self._revoke(self._permits)
-        if reserved:
-            self.admits = self._level = NONE
-        elif self._level is ANY:
-            self.admits = self._level = self._reserve_levelno
-        # The next tick decides anew, even if nothing is queued now.
-        self.wake()
-        return full
+    def _narrow_to(self, level: int, full: str) -> None:
+        """Take only rows at or above `level`, unless that is so already; say why to the others."""
+        if self._level is ANY or self._level < level:
+            self._level, self._full, self._refusals, self.admits = level, full, {}, NONE if self._pressed else level
 
     def _narrow(self) -> None:
         """Narrow `admits` to the room that is left, and begin the pressure from which on each logger has a share."""
@@ -410,11 +397,9 @@ class RecordQueue(queue.Queue[Any]):
             self._pressed, self._shareless, self.admits = True, self.queued, NONE
         full = "queue_full" if self.queued >= self._open_capacity else "bytes_full"
         if self.queued >= self.capacity or self._size() >= self.capacity_size:
-            if self._level != NONE:
-                self.admits, self._level, self._full, self._refusals = NONE, NONE, full, {}
-        elif self._level is ANY and (self.queued >= self._open_capacity or self._size() >= self._open_size):
-            level = self._reserve_levelno
-            self.admits, self._level, self._full, self._refusals = NONE if self._pressed else level, level, full, {}
+            self._narrow_to(NONE, full)
+        elif self.queued >= self._open_capacity or self._size() >= self._open_size:
+            self._narrow_to(self._reserve_levelno, full)
 
     def _review(self) -> None:
         """Decide anew what to admit, from the numbers alone."""
@@ -466,11 +451,6 @@ class RecordQueue(queue.Queue[Any]):
     def commit_due(self) -> bool:
         """Whether a commit is due before the oldest row has reached its age."""
         return self.urgent or self.queued >= self._batch_size
-
-    @property
-    def nearly_empty(self) -> bool:
-        """Whether there is time for more than commits."""
-        return self.queued <= self.capacity // 10
 
     def open(self) -> None:
         """Admit rows: a thread will commit them."""
@@ -527,11 +507,7 @@ class RecordQueue(queue.Queue[Any]):
             self._rows_in_commit = self.ledger.gaps_in_commit = 0
 
     def give_up(self, end: int, cause: str) -> int:
-        """
-        Drop the rows before position `end`, but none that a commit holds: it may yet succeed, in another thread.
-
-        Return how many it dropped.
-        """
+        """Drop the rows before position `end`, but none that a commit holds: it may yet succeed. Return how many."""
         dropped = 0
         while True:
             with self.mutex:
@@ -554,10 +530,9 @@ class RecordQueue(queue.Queue[Any]):
 
     def _remove(self, count: int, *, committed: bool, dropped: Sequence[Any], cause: str) -> None:
         """
-        Take rows off the queue; the mutex is held.
+        Take `count` rows off, of a commit that has ended, or behind those that a commit holds; the mutex is held.
 
-        They are `count` rows of a commit that has ended, or behind those that a commit holds. The `dropped` ones among
-        them are not in the file.
+        The `dropped` ones among them are not in the file.
         """
         self._put_back()
         self._count_rows()
