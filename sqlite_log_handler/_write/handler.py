@@ -266,10 +266,15 @@ class SQLiteHandler(logging.Handler):
         queue = self.queue
         while True:
             with contextlib.suppress(Closed):
-                if queue.closed and not self._start():
-                    self._put_without_listener(row)
-                else:
+                if not queue.closed or self._start():
                     queue.put_nowait(row)
+                    return
+                # No thread can be started.
+                queue.open()
+                queue.put_nowait(row)
+                queue.close()
+                if process.at_exit.begun:
+                    self.listener.committer.commit(_EXIT_COMMIT_TIMEOUT)
                 return
 
     def _start(self) -> bool:
@@ -283,15 +288,6 @@ class SQLiteHandler(logging.Handler):
             return False
         return True
 
-    def _put_without_listener(self, row: PackedRow) -> None:
-        """Queue a row though no thread can be started, and commit it here at exit, when no thread will come."""
-        queue = self.queue
-        queue.open()
-        queue.put_nowait(row)
-        queue.close()
-        if process.at_exit.begun:
-            self.listener.committer.commit(_EXIT_COMMIT_TIMEOUT)
-
     def _put_anyway(self, record: logging.LogRecord, row: PackedRow | None, error: BaseException) -> None:
         """
         Queue a record after an error of its own code or of a signal handler, or count it.
@@ -301,7 +297,9 @@ class SQLiteHandler(logging.Handler):
         queue = self.queue
         try:
             if row is None:
-                row = self._row_of(record, error)
+                # The record's own code may have raised a BaseException, and is not asked again.
+                sound = isinstance(error, Exception) and issubclass(type(record), logging.LogRecord)
+                row = make_row(record, self.formatter, self.max_record_bytes) if sound else marker_row(record, error)
             elif queue.holds(row):
                 queue.wake()
                 return
@@ -316,12 +314,6 @@ class SQLiteHandler(logging.Handler):
                 raise
             with contextlib.suppress(Exception):
                 self.handleError(record)
-
-    def _row_of(self, record: logging.LogRecord, error: BaseException) -> PackedRow:
-        # The record's own code may have raised a BaseException, and is not asked again.
-        if isinstance(error, Exception) and issubclass(type(record), logging.LogRecord):
-            return make_row(record, self.formatter, self.max_record_bytes)
-        return marker_row(record, error)
 
     def flush(self, timeout: float | None = None) -> bool:  # type: ignore[override]  # says what Handler.flush does not
         """
@@ -341,7 +333,7 @@ class SQLiteHandler(logging.Handler):
         """
         Write what is queued, end the thread, send the last drop warning and close the file, within `close_timeout`.
 
-        It drops and counts what it cannot write by then (`close_timeout`), and says so on stderr. Raises nothing:
+        It drops and counts what it cannot write by then, and says so on stderr. Raises nothing:
         `logging.shutdown` would skip the handlers after this one. A later record starts the handler again.
         """
         try:

@@ -11,7 +11,7 @@ is as large as that code makes it.
 
 import reprlib
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -73,18 +73,12 @@ def escape(text: str) -> str:
     if "\0" in text:
         # SQLite stores it, but length(), LIKE and the shell stop there, so it hides what follows.
         text = text.replace("\0", r"\x00")
-    return text if is_utf8(text) else text.encode(errors="backslashreplace").decode()
-
-
-def is_utf8(text: str) -> bool:
-    """Tell whether `text` has no lone surrogates."""
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return text.encode(errors="backslashreplace").decode()
+    return text
 
 
 def utf8_length(text: str) -> int:
@@ -92,18 +86,12 @@ def utf8_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-class _ShortRepr(reprlib.Repr):
-    """Show the arguments of a message that cannot be formatted, and no more than NAME_LENGTH of each."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = NAME_LENGTH
-        self.maxtuple = self.maxlist = self.maxdict = 100
-
-    repr_bytes = repr_bytearray = reprlib.Repr.repr_str  # which slices before it shows
-
-
-short_repr = _ShortRepr().repr
+# For the arguments of a message that cannot be formatted: shows no more than NAME_LENGTH of each.
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = NAME_LENGTH
+_repr.maxtuple = _repr.maxlist = _repr.maxdict = 100
+_repr.repr_bytes = _repr.repr_bytearray = _repr.repr_str  # type: ignore[attr-defined]  # it slices before it shows
+short_repr = _repr.repr
 
 
 def shares(sizes: Sequence[int], total: int) -> list[int]:
@@ -254,38 +242,28 @@ class _Json:
         self._around.add(id(value))
         self.room -= _MARKER
         try:
-            return self._dict(value) if isinstance(value, dict) else self._list(value)
+            return self._items(value)
         finally:
             self._around.discard(id(value))
 
-    def _list(self, value: Collection[Any]) -> str:
+    def _items(self, value: Any) -> str:
+        named = isinstance(value, dict)
         written: list[str] = []
         # A copy, because another thread may add to it meanwhile. No item takes less than a byte.
-        for item in list(islice(value, self.room)):
-            if self.room < _LEAST:
-                self.marks |= TRUNCATED
-                written.append(f'"<cut: {len(value) - len(written)} items>"')
-                break
-            written.append(self.of(item))
-            self.room -= 2
-        else:
-            self.room += _MARKER - 2
-        return "[" + ", ".join(written) + "]"
-
-    def _dict(self, value: dict[Any, Any]) -> str:
-        written: list[str] = []
-        for name, item in list(islice(value.items(), self.room)):
-            key = self.key(name)
-            needs = utf8_length(key) + _SEPARATORS
+        for item in list(islice(value.items() if named else value, self.room)):
+            key = f"{self.key(item[0])}: " if named else ""
+            needs = utf8_length(key) + len(", ")
             if self.room < needs + _LEAST:
                 self.marks |= TRUNCATED
-                written.append(f'"cut": "{len(value) - len(written)} items"')
+                more = f"{len(value) - len(written)} items"
+                written.append(f'"cut": "{more}"' if named else f'"<cut: {more}>"')
                 break
             self.room -= needs
-            written.append(f"{key}: {self.of(item)}")
+            written.append(key + self.of(item[1] if named else item))
         else:
-            self.room += _MARKER - 2
-        return "{" + ", ".join(written) + "}"
+            self.room += _MARKER - len(", ")
+        text = ", ".join(written)
+        return f"{{{text}}}" if named else f"[{text}]"
 
     def key(self, name: object) -> str:
         """Write the name of a member, as JSON writes the keys of a dict."""

@@ -110,10 +110,9 @@ _default_formatter = logging.Formatter()
 
 
 def _standard_get_message() -> Any:
-    """Return what `LogRecord.getMessage` is in the standard library; None if a program has replaced it already."""
-    function = LogRecord.getMessage
-    code = getattr(function, "__code__", None)
-    return function if code and code.co_filename == logging.getLogger.__code__.co_filename else None
+    """Return `LogRecord.getMessage`; None if a program has replaced that of the standard library already."""
+    code = getattr(LogRecord.getMessage, "__code__", None)
+    return LogRecord.getMessage if code and code.co_filename == logging.getLogger.__code__.co_filename else None
 
 
 # While `getMessage` is this one, the quick way formats the message itself.
@@ -124,15 +123,10 @@ def make_row(
     record: logging.LogRecord, formatter: logging.Formatter | None = None, max_bytes: int = MAX_RECORD_BYTES
 ) -> PackedRow:
     """
-    Build the row of `record`. Raises no Exception, whatever the record holds.
+    Build the row of `record`. Raises no Exception, whatever the record holds; KeyboardInterrupt and the like come out.
 
-    Args:
-        record: Only the formatter may change it, as that of any handler does.
-        formatter: Gives the message, without the traceback, which has a field of its own.
-        max_bytes: Message, traceback, stack and attributes take this many bytes of UTF-8 together at most.
-
-    Raises:
-        BaseException: KeyboardInterrupt, SystemExit and the like are the program's, and come through.
+    The `formatter` gives the message, without the traceback, which has a field of its own; only it may change the
+    record. Message, traceback, stack and attributes take `max_bytes` of UTF-8 together at most.
     """
     message = None
     try:
