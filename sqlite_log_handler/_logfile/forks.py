@@ -33,6 +33,7 @@ import sqlite3
 import threading
 import time
 import weakref
+from os import getpid  # a test that replaces `os.getpid` is no fork
 from typing import Any, Final
 
 _FORK_SECONDS: Final = 5.0
@@ -59,7 +60,7 @@ class Connection(sqlite3.Connection):
     """
 
     def __init__(self, *arguments: Any, file: object, **options: Any) -> None:
-        self.process = os.getpid()
+        self.process = getpid()
         self.file = file
         self.active = 0
         self.lock = threading.RLock()
@@ -74,7 +75,7 @@ class Connection(sqlite3.Connection):
     @property
     def is_inherited(self) -> bool:
         """Whether another process opened it, from which this one was forked."""
-        return self.process != os.getpid()
+        return self.process != getpid()
 
     def close(self) -> None:
         """Close the connection, unless the parent had left SQLite in the middle of something."""

@@ -18,7 +18,6 @@ its sweeps (`marks.sweeps`), because another process may make them.
 """
 
 import logging
-import os
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from functools import cache
@@ -307,7 +306,7 @@ class Inserter:
 
     def _process_id(self, pid: int, name: str) -> int:
         # Of another process, whose records were sent here, only pid and name are known.
-        ours = pid == os.getpid()
+        ours = pid == _row.process_id
         started_us = round(self._origin.started * 1e6) if ours else 0
         key = {"host": self._origin.host, "pid": pid, "name": name, "started_us": started_us}
         return self._id("processes", key, program=clean(self._origin.program) if ours else "")

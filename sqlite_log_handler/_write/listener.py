@@ -76,6 +76,7 @@ class RecordListener(QueueListener):
                 if self._thread is None:
                     self._thread = thread = threading.Thread(target=self._run, daemon=True, name="sqlite_log_handler")
                     self._idle_until = None
+                    self._retired = False  # a copy of the handler is in use
                     # One lock for each thread: one that is on its way out must not take the wake-up of its successor.
                     self.queue.renew_wakeup()
                 self.queue.open()
@@ -135,7 +136,7 @@ class RecordListener(QueueListener):
 
     def retire(self) -> None:
         """Have the thread write the queued rows and end, because the program has dropped the handler."""
-        self._retired = True
+        self._retired = self._ends_idle = True
         if self._thread is None:
             while self.queue.queued and self.committer.commit(0):
                 pass  # rows that the `close` of a signal handler has left

@@ -47,6 +47,9 @@ _SMALLEST_PAGE = 512
 # The file, its -wal, its -shm, its -journal and its folder.
 _DESCRIPTORS = 5
 
+# The -wal and the -shm; the -journal comes before them and goes.
+_NEW_FILES = 2
+
 # Whether the system tells what this process may do, and not only what its real user may.
 _EFFECTIVE = os.access in os.supports_effective_ids
 
@@ -142,7 +145,7 @@ class LogFile:
             self._lock.close()
             raise
         except (sqlite3.Error, OSError) as error:
-            if _passes(error) and not os.path.isdir(self.real):
+            if _passes(error, self.real) and not os.path.isdir(self.real):
                 return
             self._lock.close()
             message = (
@@ -408,11 +411,11 @@ def _close(connection: sqlite3.Connection) -> None:
         gc.collect()
 
 
-def _passes(error: BaseException) -> bool:
+def _passes(error: BaseException, path: str) -> bool:
     """Tell whether the fault that keeps us from opening the file may pass."""
     code, number = getattr(error, "sqlite_errorcode", 0), getattr(error, "errno", None)
     if primary_code(error) == sqlite3.SQLITE_CANTOPEN:
-        return not _has_descriptors()
+        return not (_has_descriptors() and _takes_files(path))
     return number in _PASSING_ERRORS or (primary_code(error) in _PASSING_CODES and code not in _LASTING_CODES)
 
 
@@ -423,6 +426,14 @@ def _has_descriptors() -> bool:
             opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
         return True
     return False
+
+
+def _takes_files(path: str) -> bool:
+    """Tell whether the file system has room for the files beside `path`, for which SQLite only says CANTOPEN if not."""
+    with contextlib.suppress(AttributeError, OSError):  # Windows has no statvfs
+        found = os.statvfs(path if os.path.exists(path) else os.path.dirname(path))
+        return not found.f_files or found.f_favail >= _NEW_FILES
+    return True
 
 
 def _refuse_read_only(path: str) -> None:

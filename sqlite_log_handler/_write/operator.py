@@ -3,6 +3,7 @@ Lines on standard error, for the person who operates the program.
 """
 
 import contextlib
+import io
 import logging
 import select
 import sys
@@ -26,10 +27,11 @@ class Operator:
     def say(self, text: str) -> None:
         """Write a line now. Not for a thread that holds a lock."""
         line = printable(f"sqlite_log_handler: {self.path}: {text}")
-        if logging.raiseExceptions and sys.stderr:
+        if logging.raiseExceptions:
             with contextlib.suppress(Exception):
-                if takes_more(sys.stderr):
-                    sys.stderr.write(line + "\n")
+                stream = _standard_error()
+                if stream is not None and takes_more(stream):
+                    stream.write(line + "\n")
 
     def say_later(self, text: str | None) -> None:
         """Keep a line, if there is one, for `say_waiting`: the caller holds the commit lock."""
@@ -41,6 +43,22 @@ class Operator:
         with contextlib.suppress(IndexError):  # another thread has said the last one
             while self._waiting:
                 self.say(self._waiting.popleft())
+
+
+# Those of a subclass may be the program's code.
+_WRITES = {io.TextIOWrapper.write, io.StringIO.write}
+
+
+def _standard_error() -> TextIO | None:
+    """
+    Return `sys.stderr`. Where that is an object of the program, return the stream that the process began with.
+
+    Such an object may log, as celery's does, and a handler that blocks would hold the thread that commits.
+    """
+    for stream in (sys.stderr, sys.__stderr__):
+        if stream is None or getattr(type(stream), "write", None) in _WRITES:
+            return stream
+    return None
 
 
 def takes_more(stream: TextIO, timeout: float = 0) -> bool:

@@ -13,11 +13,11 @@ and has no NUL in it, `int` within 64 bits, finite `float`, None. A marker takes
 
 import copy
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from logging import LogRecord
+from os import getpid  # a test that replaces `os.getpid` is no fork
 from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._write.plain import (
@@ -90,7 +90,7 @@ _threads: dict[object, Thread] = {}
 # Level, source and thread of rows, by what their records have of them.
 _known: dict[object, tuple[int, Source, Thread]] = {}
 
-process_id = os.getpid()
+process_id = getpid()
 
 # New in Python 3.12; before, an attribute of that name comes from `extra`.
 _WITHOUT_TASK_NAME = sys.version_info < (3, 12)
@@ -287,7 +287,7 @@ def marker_row(record: logging.LogRecord, error: BaseException) -> PackedRow:
     source = (escape(name[:NAME_LENGTH]) if type(name) is str else "?", "?", 0, "?", "")
     size = (_ROW_BYTES + 4 * NAME_LENGTH) // SIZE_UNIT
     message = f"<record not kept: {type(error).__name__}>"
-    thread = (os.getpid(), "?", None, None)
+    thread = (getpid(), "?", None, None)
     return (levelno, created, source, size, MALFORMED, thread, None, message, None, None, None, None)
 
 
@@ -506,7 +506,7 @@ def _clean_thread(key: tuple[Any, ...]) -> Thread:
         raise NewProcess
     process, process_name, thread, thread_name = key
     return (
-        integer(process, os.getpid()),
+        integer(process, getpid()),
         clean(process_name or ""),
         None if thread is None else integer(thread),
         None if thread_name is None else clean(thread_name),
@@ -544,7 +544,7 @@ class NewProcess(BaseException):  # not an Exception, which `make_row` would tur
 
 def is_new_process() -> bool:
     """Tell whether this process was forked since `begin_anew`."""
-    return os.getpid() != process_id
+    return getpid() != process_id
 
 
 def begin_anew() -> None:
@@ -552,7 +552,7 @@ def begin_anew() -> None:
     global process_id  # noqa: PLW0603 - there is one process
     _threads.clear()
     _known.clear()
-    process_id = os.getpid()
+    process_id = getpid()
 
 
 def _is_plain(key: tuple[Any, ...]) -> bool:

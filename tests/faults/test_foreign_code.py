@@ -59,6 +59,41 @@ def test_a_handler_that_blocks_stops_no_commit_and_no_exit(run, contents, kind):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes of Unix")
+def test_a_standard_error_that_logs(run, contents):
+    """
+    When `sys.stderr` is an object that logs, and a handler blocks, commits go on all the same.
+
+    celery puts such an object there. The listener wrote the line about an outage to it, and so ran the program's
+    handlers: one of them waited for a full pipe, and nothing was committed any more.
+    """
+    run(
+        f"""
+    {BLOCKED}
+    class Logs:
+        def write(self, text): logging.getLogger("stderr").warning(text)
+        def flush(self): pass
+    sys.stderr = Logs()
+    logging.getLogger("stderr").addHandler(logging.StreamHandler(open(writing, "w", buffering=1)))
+    logging.getLogger("stderr").propagate = False
+    _outage.OUTAGE_AFTER = 0
+    handler = SQLiteHandler(path, flush_interval=0.01)
+    logger.addHandler(handler)
+    logger.propagate = False
+    another = sqlite3.connect(path, isolation_level=None)
+    another.execute("BEGIN EXCLUSIVE")
+    logger.info("n 0")
+    assert not handler.flush(0.1)
+    another.execute("ROLLBACK")
+    logger.info("n 1")
+    while handler.stats().queued: threading.Event().wait(0.01)
+    """,
+        stderr=".* cannot write .*\n.* writing again.*\n",
+    )
+
+    assert [0, 1] == contents().numbers["n"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of Unix")
 def test_a_standard_error_that_nobody_reads(run, contents):
     """
     A process without other handlers ends as well, when its standard error is a full pipe that nobody reads.

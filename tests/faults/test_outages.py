@@ -314,6 +314,33 @@ def test_a_disk_without_room(make, mounted, clock, log, contents, said):
     handler.close()
 
 
+@pytest.mark.privileged
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize("free", range(6))
+def test_a_disk_without_inodes(make_handler, mounted, logger, contents, exists, free):
+    """
+    A program starts on a file system that has no inode left, and its records wait until there is one.
+
+    SQLite says "unable to open database file" when it cannot make the -wal or the -shm, as of a file that can never be
+    opened, so the program did not start.
+    """
+    folder = mounted("-t", "tmpfs", "-o", "size=1m,nr_inodes=40", "tmpfs")
+    if exists:
+        make_handler(filename=folder / "app-log.db").close()
+    fillers = [folder / f"filler {number}" for number in range(os.statvfs(folder).f_ffree - free)]
+    for filler in fillers:
+        filler.touch()
+    handler = make_handler(filename=folder / "app-log.db", flush_interval=0.001)
+    logger.addHandler(handler)
+    logger.info("n 0")
+    for filler in fillers:
+        filler.unlink()
+    assert handler.flush(60)
+
+    assert [0] == contents(folder / "app-log.db").numbers["n"]
+    handler.close()
+
+
 def test_a_file_that_cannot_be_made_is_said_at_once(make_handler, monkeypatch):
     """A path that will never work raises at once: the error has the path and says what to do."""
 

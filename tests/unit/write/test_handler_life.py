@@ -5,6 +5,7 @@ Threads, signals, closing and coming back.
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import logging
 import logging.config
@@ -18,7 +19,7 @@ from records import messages
 
 from sqlite_log_handler import SQLiteHandler
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
-from sqlite_log_handler._write import process
+from sqlite_log_handler._write import process, row
 from sqlite_log_handler._write.listener import RecordListener
 
 
@@ -101,7 +102,8 @@ def test_a_new_process_is_noticed(make_handler, logger, query, monkeypatch, unat
             logger.info("parent")
         child = os.getpid() + 1
         with monkeypatch.context() as patch:
-            patch.setattr(os, "getpid", lambda child=child: child)
+            for module in os, row:  # that of `os` for the record
+                patch.setattr(module, "getpid", lambda child=child: child)
             logger.info("child")
             stats = handler.stats()
             assert (1, 1, 0) == (stats.seen, stats.queued, stats.dropped_total)
@@ -218,6 +220,41 @@ def test_a_handler_that_nobody_has_goes(path, logger, query):
     thread.join()
 
     assert ["x"] == messages(query)
+
+
+def test_a_copy_of_a_handler_outlives_it(path, logger, query):
+    """
+    A copy of a handler goes on when the handler itself is gone.
+
+    It has the same listener, which had been told to end for good: each thread ended before the record that had started
+    it was queued, and the caller started threads for ever.
+    """
+    handler = SQLiteHandler(path)
+    twin = copy.copy(handler)
+    logger.addHandler(twin)
+    logger.info("before")
+    del handler
+    gc.collect()
+    logger.info("after")
+    twin.close()
+
+    assert ["before", "after"] == messages(query)
+
+
+def test_a_replaced_getpid_is_no_fork(make_handler, logger, query, monkeypatch):
+    """
+    A test of the program that replaces `os.getpid` makes no forked child of its process.
+
+    The next record began anew, as in a child: the queued records were lost, and so were the books.
+    """
+    handler = make_handler(flush_interval=3600)
+    logger.addHandler(handler)
+    logger.info("before")
+    monkeypatch.setattr(os, "getpid", lambda: 4242)
+    logger.info("meanwhile")
+    handler.flush()
+
+    assert (2, [("before",), ("meanwhile",)]) == (handler.stats().written, query("SELECT message FROM logs"))
 
 
 def test_close_raises_nothing(make_handler, logger, monkeypatch):

@@ -61,10 +61,24 @@ def test_a_line_for_the_operator_costs_nobody_anything(path, monkeypatch, capsys
         monkeypatch.setattr(logging, "raiseExceptions", False)
     else:
         monkeypatch.setattr(sys, "stderr", None if how == "no stderr" else Broken())
+        monkeypatch.setattr(sys, "__stderr__", Broken())
     say("cannot write")
     monkeypatch.undo()
 
     assert ("", "") == capsys.readouterr()
+
+
+def test_an_object_of_the_program_gets_no_line(path, monkeypatch):
+    """
+    When `sys.stderr` is an object of the program, the line goes to the stream that the process began with.
+
+    Such an object may log: celery puts one there. Then the thread that commits ran the program's handlers.
+    """
+    monkeypatch.setattr(sys, "stderr", Broken())
+    monkeypatch.setattr(sys, "__stderr__", io.StringIO())
+    Operator(str(path)).say("cannot write")
+
+    assert f"sqlite_log_handler: {path}: cannot write\n" == sys.__stderr__.getvalue()
 
 
 def test_lines_wait_for_the_lock_to_be_free(capsys):

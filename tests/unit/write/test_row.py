@@ -298,7 +298,7 @@ def test_forked_child_without_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(3):
         make_row(record)
     child = os.getpid() + 1
-    monkeypatch.setattr(os, "getpid", lambda: child)
+    monkeypatch.setattr(row_module, "getpid", lambda: child)
     row_module.begin_anew()
 
     assert child == make_row(record)[THREAD][0]
