@@ -246,6 +246,18 @@ def test_every_page_is_in_the_site():
     assert pages == set(listed)
 
 
+def test_the_tree_is_that_of_the_package():
+    """The page about the design shows each folder of the package, and CONTRIBUTING.md shows the same tree."""
+    trees = [block.code for block in blocks_of(DOCS / "design.md") if block.code.startswith("sqlite_log_handler/\n")]
+    (tree,) = trees
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    package = ROOT / "sqlite_log_handler"
+    folders = {path.parent.name for path in package.rglob("*.py")} - {package.name}
+
+    assert folders == set(re.findall(r"^ +(\w+)/", tree, re.MULTILINE))
+    assert tree.rstrip() in contributing
+
+
 @pytest.mark.parametrize("page", INTEGRATIONS, ids=name_of)
 def test_integrations_are_followed(page):
     """Each how-to of an integration has a module of tests, and says of each piece of code in which file it belongs."""
