@@ -7,7 +7,7 @@ A `logging.Handler` that keeps a program's log in an SQLite file: bounded, count
 See `SQLiteHandler`, and `LogReader` for reading the log back.
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 from sqlite_log_handler._logfile.errors import (
     BusyFileError,
@@ -22,7 +22,10 @@ from sqlite_log_handler._logfile.errors import (
 )
 from sqlite_log_handler._write.handler import SQLiteHandler, Stats
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from sqlite_log_handler._read.brief import Brief
     from sqlite_log_handler._read.filters import FilterError
     from sqlite_log_handler._read.patterns import Pattern

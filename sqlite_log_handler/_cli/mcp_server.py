@@ -22,7 +22,7 @@ from sqlite_log_handler._cli.commands.patterns import GUESSED, levels_of, moment
 from sqlite_log_handler._cli.formats import Clock
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.printable import printable
-from sqlite_log_handler._read.filters import Filters  # noqa: TC001 - as in the package: an import is an import
+from sqlite_log_handler._read.filters import Filters
 from sqlite_log_handler._read.reader import read_file
 from sqlite_log_handler._read.rows import Row
 from sqlite_log_handler._read.sql import query

@@ -2,19 +2,24 @@
 Open a log file, and tell whether it is one. This creates no file, and runs nothing that stands in one.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
 from functools import cache, partial
-from typing import Final, cast
 
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.errors import CorruptFileError, ForeignFileError, NewerSchemaError
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA, USER_VERSION
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 # The number of the rowid among the columns of an index; an expression has a lower one.
-_ROWID: Final = -1
+_ROWID = -1
 
 
 def identity_of(path: str, unseen: type[OSError] = OSError) -> tuple[int, int] | None:
@@ -101,8 +106,8 @@ def connect_read_write(path: str, *, timeout: float) -> forks.Connection:
 def _connect(path: str, parameters: str, timeout: float, *pragmas: str) -> forks.Connection:
     refuse_lost(path)
     uri = f"{uri_of(path)}?{parameters}"
-    make = cast("type[forks.Connection]", partial(forks.Connection, file=identity_of(path)))
-    connection = sqlite3.connect(
+    make: Any = partial(forks.Connection, file=identity_of(path))
+    connection: forks.Connection = sqlite3.connect(
         uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False, factory=make
     )
     try:
@@ -193,7 +198,7 @@ def require_schema(connection: sqlite3.Connection, path: str) -> None:
 
 
 # The view `logs` is for people, and SQLite makes its own tables by itself: we read neither.
-_NOT_READ: Final = {"logs", "sqlite_sequence"}
+_NOT_READ = {"logs", "sqlite_sequence"}
 
 
 def tables() -> dict[str, str]:

@@ -2,6 +2,8 @@
 Why we cannot write to a file as a log, or read it as one: one error for each condition.
 """
 
+from __future__ import annotations
+
 
 class LogFileError(Exception):
     """

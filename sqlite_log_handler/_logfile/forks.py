@@ -27,6 +27,8 @@ Guarantees
 - A thread holds the lock of a connection for one statement, and takes no other lock of this package under it.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import sqlite3
@@ -34,7 +36,11 @@ import threading
 import time
 import weakref
 from os import getpid  # a test that replaces `os.getpid` is no fork
-from typing import Any, Final
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
 
 _FORK_SECONDS: Final = 5.0
 
@@ -68,7 +74,7 @@ class Connection(sqlite3.Connection):
         with self.in_use():
             super().__init__(*arguments, **options)
 
-    def in_use(self) -> "_InUse":
+    def in_use(self) -> _InUse:
         """Mark the connection as used inside a `with` block; a fork in another thread waits for its end."""
         return _InUse(self)
 
@@ -103,7 +109,7 @@ class _InUse:
         self._connection.lock.release()
 
 
-_connections: "weakref.WeakSet[Connection]" = weakref.WeakSet()
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 _inherited: list[sqlite3.Connection] = []
 # For each fork in progress, the connections that it holds; a signal handler may fork inside a fork.
 _held: list[list[Connection]] = []

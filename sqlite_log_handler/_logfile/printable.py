@@ -2,13 +2,14 @@
 Text made safe for a terminal, which obeys control characters: a log holds what strangers wrote.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Final
 
-_NON_JOINER: Final = "\u200c"  # zero width, both
-_JOINER: Final = "\u200d"
+_NON_JOINER = "\u200c"  # zero width, both
+_JOINER = "\u200d"
 
-_MOST_REMEMBERED: Final = 4_096
+_MOST_REMEMBERED = 4_096
 
 
 def is_printable(text: str) -> bool:
@@ -51,4 +52,4 @@ class Escapes(dict[int, str]):
         return shown
 
 
-_ESCAPES: Final = Escapes(lambda character: character.encode("unicode_escape").decode("ascii"))
+_ESCAPES = Escapes(lambda character: character.encode("unicode_escape").decode("ascii"))

@@ -2,6 +2,8 @@
 One transaction: all of it, or nothing.
 """
 
+from __future__ import annotations
+
 import contextlib
 import sqlite3
 from collections.abc import Iterator

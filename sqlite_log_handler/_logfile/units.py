@@ -4,11 +4,12 @@ Lengths of time, sizes and counts as people write them: `1h 30min`, `2 weeks`, `
 Pure, and without `datetime`: the handler reads its options with this, and a program that only logs should start fast.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
-from typing import Final
 
-_SECONDS: Final = {
+_SECONDS = {
     ("us", "usec", "microsecond", "microseconds"): 1e-6,
     ("ms", "msec", "millisecond", "milliseconds"): 1e-3,
     ("s", "sec", "secs", "second", "seconds"): 1.0,
@@ -17,21 +18,21 @@ _SECONDS: Final = {
     ("d", "day", "days"): 86_400.0,
     ("w", "week", "weeks"): 7 * 86_400.0,
 }
-_SECONDS_OF: Final = {name: seconds for names, seconds in _SECONDS.items() for name in names}
+_SECONDS_OF = {name: seconds for names, seconds in _SECONDS.items() for name in names}
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES |= {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-_BYTES_OF: Final = {name.lower(): count for name, count in _BYTES.items()}
+_BYTES_OF = {name.lower(): count for name, count in _BYTES.items()}
 
-_NUMBER: Final = r"\s*([0-9]+(?:\.[0-9]+)?)\s*"
+_NUMBER = r"\s*([0-9]+(?:\.[0-9]+)?)\s*"
 # Compiled on use, because that takes as long as importing this module and two others.
-_DURATION_PART: Final = _NUMBER + r"([a-z]+)"
-_SIZE: Final = _NUMBER + r"([a-z]*)\s*"
+_DURATION_PART = _NUMBER + r"([a-z]+)"
+_SIZE = _NUMBER + r"([a-z]*)\s*"
 
 # The length of Python's calendar: to subtract more from a time would raise another error.
-_LONGEST: Final = 10_000 * 365.25 * 86_400
+_LONGEST = 10_000 * 365.25 * 86_400
 
 # Numbers below this get a decimal, such as 12.9 MB; from here on they have none, such as 129 MB.
-_THREE_DIGITS: Final = 100
+_THREE_DIGITS = 100
 
 
 def parse_duration(text: str) -> float:

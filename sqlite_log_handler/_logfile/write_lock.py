@@ -22,6 +22,8 @@ The program may close our descriptor, as daemons close all of them, and another 
 use, we look whether it is still our file. We neither lock nor write to nor close a foreign one.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os

@@ -22,10 +22,11 @@ Guarantees
   stay queued, and count when it ends.
 """
 
+from __future__ import annotations
+
 import contextlib
 import time
 from collections.abc import Callable
-from typing import TypeVar
 
 from sqlite_log_handler._write.drop_report import DropReport
 from sqlite_log_handler._write.locks import CommitLock
@@ -36,7 +37,11 @@ from sqlite_log_handler._write.retention.limits import Limits, NoRoom
 from sqlite_log_handler._write.row import SIZE_UNIT
 from sqlite_log_handler._write.writer import Outcome, Writer
 
-_T = TypeVar("_T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    _T = TypeVar("_T")
 
 # What `close` spends on retention: a program that runs for less than a tick would else never prune.
 _CLOSE_PRUNE = 0.2

@@ -16,11 +16,12 @@ all the same, as one of a socket does. Then `let_exit` gives it a new lock at ex
 The queue's mutex covers `_waiting`, `_sending` and `_reporting`. No foreign code runs under it.
 """
 
+from __future__ import annotations
+
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, Final
 
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
@@ -29,6 +30,10 @@ from sqlite_log_handler._write.ledger import COUNT, SINCE, UNTIL, PendingGap
 from sqlite_log_handler._write.operator import Operator, takes_more
 from sqlite_log_handler._write.outage import Outage
 from sqlite_log_handler._write.queue import RecordQueue
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 # Seconds between two looks at which streams there are.
 _STREAM_WAIT = 1.0

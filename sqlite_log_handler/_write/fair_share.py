@@ -14,13 +14,13 @@ There are MAX_KEYS numbers at most. Loggers beyond that hold one share together,
 without a number of its own stays with them. So a row leaves the number to which it came.
 """
 
-from typing import TypeAlias
+from __future__ import annotations
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._write.ledger import MAX_KEYS, NAME_LENGTH
 
 # (logger, whether at or above `reserve_level`)
-Holder: TypeAlias = tuple[str, bool]
+Holder = tuple[str, bool]
 
 
 class Shares:

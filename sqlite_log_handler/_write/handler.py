@@ -12,13 +12,15 @@ listener. So a closed handler comes back to life, as a `FileHandler` in append m
 thread can be started, and the caller commits its record itself.
 """
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import os
 import time
 import weakref
-from typing import Any, NamedTuple
 
+from sqlite_log_handler._logfile.named import NamedTuple
 from sqlite_log_handler._logfile.schema import MAX_RECORD_BYTES, OWN_LOGGER
 from sqlite_log_handler._write import options, process
 from sqlite_log_handler._write import row as _row
@@ -30,6 +32,10 @@ from sqlite_log_handler._write.queue import Closed, RecordQueue
 from sqlite_log_handler._write.retention.limits import limits
 from sqlite_log_handler._write.row import NewProcess, PackedRow, make_row, marker_row
 from sqlite_log_handler._write.writer import Writer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Seconds that a record waits for another thread's commit when the interpreter exits.
 _EXIT_COMMIT_TIMEOUT = 1.0

@@ -17,12 +17,14 @@ which takes back ids that the transaction gave, and after a sweep, which deletes
 its sweeps (`marks.sweeps`), because another process may make them.
 """
 
+from __future__ import annotations
+
 import logging
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from functools import cache
-from typing import NamedTuple, TypeAlias
 
+from sqlite_log_handler._logfile.named import NamedTuple
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._write import row as _row
 from sqlite_log_handler._write import volume
@@ -84,7 +86,7 @@ _CACHED_IDS = 10_000
 _SHARED_THREADS = 100
 
 # process_id, thread_id, thread, thread_name
-_Thread: TypeAlias = tuple[int, int | None, int | None, str | None]
+_Thread = tuple[int, int | None, int | None, str | None]
 
 # What a row can be refused for, by sqlite3 when it binds, and by SQLite when it steps.
 DATA_ERRORS = (

@@ -19,14 +19,19 @@ A program can make up logger names without end, so the ledger tells MAX_KEYS key
 OTHER_LOGGERS.
 """
 
+from __future__ import annotations
+
 import sys
 from collections import deque
 from collections.abc import Iterable
 from itertools import repeat, starmap
 from operator import length_hint
-from typing import Any, TypeAlias
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
 
 MAX_KEYS = 1_000
 NAME_LENGTH = 200
@@ -35,12 +40,12 @@ NAME_LENGTH = 200
 MAX_GAPS = 1_000
 
 # (cause, levelno, logger)
-Key: TypeAlias = tuple[str, int, str]
+Key = tuple[str, int, str]
 # [count, since, until], the times in seconds as in LogRecord.created
-Entry: TypeAlias = list[Any]
+Entry: TypeAlias = "list[Any]"
 COUNT, SINCE, UNTIL = range(3)
 # (cause, levelno, created, logger)
-Drop: TypeAlias = tuple[str, int, float, str]
+Drop = tuple[str, int, float, str]
 
 
 class PendingGap:
@@ -59,7 +64,7 @@ class PendingGap:
         """How many records were dropped here."""
         return sum(entry[COUNT] for entry in self.drops.values())
 
-    def add(self, later: "PendingGap") -> None:
+    def add(self, later: PendingGap) -> None:
         """Take in a later gap; the latest warning stays, with the sum."""
         for key, (count, since, until) in later.drops.items():
             entry = self.drops.setdefault(bounded(self.drops, key), [0, since, until])

@@ -27,15 +27,20 @@ Guarantees
   closes its file and ends after REVIVED_IDLE seconds without a record.
 """
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import threading
 import weakref
 from logging.handlers import QueueListener
-from typing import Any, Final
 
 from sqlite_log_handler._write.committer import Committer
 from sqlite_log_handler._write.queue import RecordQueue
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 # An RLock, which logging makes anew in a child.
 LOGGING_LOCK: Final = logging._lock  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public name
@@ -223,7 +228,7 @@ class RecordListener(QueueListener):
         self._ends_idle = not isinstance(threading.main_thread(), threading._MainThread)  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public name
 
 
-_listeners: "weakref.WeakSet[RecordListener]" = weakref.WeakSet()
+_listeners: weakref.WeakSet[RecordListener] = weakref.WeakSet()
 
 
 def all_listeners() -> list[RecordListener]:

@@ -18,14 +18,20 @@ Either the lock is taken and `held` says so, or neither, and in the `finally` th
 trace function that asks for every opcode (`frame.f_trace_opcodes`) can raise in between.
 """
 
+from __future__ import annotations
+
 import _thread
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from itertools import repeat
-from typing import TypeAlias, TypeVar
 
-_T = TypeVar("_T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias, TypeVar
+
+    _T = TypeVar("_T")
+
 
 Lock: TypeAlias = "threading.Lock | _thread.RLock"
 

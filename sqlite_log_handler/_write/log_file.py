@@ -19,6 +19,8 @@ Guarantees
   lock and the names of files moved aside belong to that file's own path. The next commit follows a switched link.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import gc

@@ -2,15 +2,20 @@
 Lines on standard error, for the person who operates the program.
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import logging
 import select
 import sys
 from collections import deque
-from typing import TextIO
 
 from sqlite_log_handler._logfile.printable import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
 
 
 class Operator:

@@ -2,6 +2,8 @@
 Checks of options: each error names the option, the value and the range.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 

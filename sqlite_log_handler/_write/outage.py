@@ -2,6 +2,8 @@
 How commits fare: when to try again after one that failed, and what the operator hears.
 """
 
+from __future__ import annotations
+
 # Long enough that a dead disk costs nothing, short enough that the log goes on soon after the disk does.
 BACKOFF_LIMIT = 5.0
 

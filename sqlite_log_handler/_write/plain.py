@@ -9,11 +9,17 @@ here looks at more of a text, a list or a dict than fits. Only what the program'
 is as large as that code makes it.
 """
 
+from __future__ import annotations
+
 import reprlib
 import sys
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 TRUNCATED = 1
 MALFORMED = 2

@@ -5,6 +5,8 @@ A fork by Python runs the hooks at the end of this file. One by C code, as uWSGI
 the first record with the new process id begins anew, see `handler.emit`.
 """
 
+from __future__ import annotations
+
 import atexit
 import contextlib
 import os

@@ -47,6 +47,8 @@ Guarantees
   of one row, and no record. Without a tracer no signal handler runs there.
 """
 
+from __future__ import annotations
+
 import queue
 import sys
 import threading
@@ -55,13 +57,17 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from itertools import accumulate, islice, repeat, starmap
 from operator import itemgetter, length_hint
-from typing import Any, Final, NamedTuple
 
+from sqlite_log_handler._logfile.named import NamedTuple
 from sqlite_log_handler._write.fair_share import Shares
 from sqlite_log_handler._write.ledger import Ledger, PendingGap, Tally
 from sqlite_log_handler._write.locks import acquire
 from sqlite_log_handler._write.plain import MALFORMED, TRUNCATED
 from sqlite_log_handler._write.row import CREATED, LEVELNO, MARKS, SIZE, SIZE_UNIT, SOURCE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 # For `admits`: every level, and one above all that a levelno can be.
 ANY: Final = None
@@ -98,7 +104,7 @@ class Commit(NamedTuple):
     first: int = 0  # position of the first row
 
 
-class RecordQueue(queue.Queue[Any]):
+class RecordQueue(queue.Queue["Any"]):
     """
     A `queue.Queue` that is bounded in rows and in bytes, drops what does not fit, and keeps the books.
 

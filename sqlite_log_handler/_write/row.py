@@ -11,6 +11,8 @@ Nothing that a program logs may make a batch fail, so a row holds only what SQLi
 and has no NUL in it, `int` within 64 bits, finite `float`, None. A marker takes the place of anything else.
 """
 
+from __future__ import annotations
+
 import copy
 import logging
 import sys
@@ -18,7 +20,6 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from logging import LogRecord
 from os import getpid  # a test that replaces `os.getpid` is no fork
-from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._write.plain import (
     MALFORMED,
@@ -36,13 +37,15 @@ from sqlite_log_handler._write.plain import (
     write_json,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
 # (logger, pathname, lineno, func, template)
-Source: TypeAlias = tuple[str, str, int, str, str]
+Source = tuple[str, str, int, str, str]
 # (process, process_name, thread, thread_name)
-Thread: TypeAlias = tuple[int, str, int | None, str | None]
-PackedRow: TypeAlias = tuple[
-    int, float, Source, int, int, Thread, str | None, str, str | None, str | None, str | None, str | None
-]
+Thread = tuple[int, str, int | None, str | None]
+PackedRow = tuple[int, float, Source, int, int, Thread, str | None, str, str | None, str | None, str | None, str | None]
 LEVELNO: Final = 0
 CREATED: Final = 1  # seconds since 1970, as in the record
 SOURCE: Final = 2

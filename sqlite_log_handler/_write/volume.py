@@ -17,10 +17,15 @@ Guarantees
 - Dropped records are in the table from the start, because gaps are rare. `drop_totals` never falls.
 """
 
+from __future__ import annotations
+
 import sqlite3
-from typing import Any, Final
 
 from sqlite_log_handler._logfile.schema import UNFOLDED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 # Rows behind the mark that are folded: a full batch. To add them up takes a look at the view some 10 ms.
 FOLD_ROWS: Final = 10_000

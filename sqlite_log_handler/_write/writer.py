@@ -14,6 +14,8 @@ Guarantees
   `_logfile.write_lock`).
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import socket
@@ -21,7 +23,6 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._write import volume
@@ -33,6 +34,7 @@ from sqlite_log_handler._write.retention.limits import Limits
 from sqlite_log_handler._write.retention.pruner import Pruner
 from sqlite_log_handler._write.row import PackedRow
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:  # a program without an archive loads none of it
     from sqlite_log_handler._write.retention.archiver import Archiver
 
@@ -69,7 +71,7 @@ class Writer:
         *,
         busy_timeout: float = 0.05,
         limits: Limits = Limits(),  # noqa: B008 - frozen
-        archiver: "Archiver | None" = None,
+        archiver: Archiver | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
         self.file = LogFile(path, busy_timeout=busy_timeout, limits=limits, say=say)

@@ -24,14 +24,20 @@ if it adds 4 units. None of this depends on what other processes do: a process l
 of them share, and its `max_page_count` counts their pages as well.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
 
+from sqlite_log_handler._logfile.named import NamedTuple
 from sqlite_log_handler._logfile.units import parse_seconds, parse_size
 from sqlite_log_handler._write.options import integer
 
-_Number = TypeVar("_Number", int, float)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    _Number = TypeVar("_Number", int, float)
 
 # A transaction of this many bytes at most, by the size of its rows in memory: it bounds what SQLite and sqlite3 copy.
 COMMIT_BYTES = 8 * 1024 * 1024

@@ -34,12 +34,13 @@ Guarantees
 - The id of a deleted source or process is never given again.
 """
 
+from __future__ import annotations
+
 import math
 import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 from sqlite_log_handler._logfile.connect import primary_code
 from sqlite_log_handler._logfile.schema import ROW_BYTES
@@ -50,6 +51,7 @@ from sqlite_log_handler._write.retention.limits import Cut, Limits, NoRoom, Stat
 from sqlite_log_handler._write.retention.side_tables import SideTables
 from sqlite_log_handler._write.retention.wal import RETRY, Wal, size_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:  # a program without an archive loads none of it
     from sqlite_log_handler._write.retention.archiver import ArchivedOnly
 
@@ -131,7 +133,7 @@ class Pruner:
         path: str,
         limits: Limits,
         *,
-        archived: "ArchivedOnly | None" = None,
+        archived: ArchivedOnly | None = None,
         say: Callable[[str], None] = print,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,

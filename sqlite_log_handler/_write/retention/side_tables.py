@@ -5,6 +5,8 @@ The tables beside `records`: they outlive the rows, and are cut so that they do 
 refers to. To find those, a sweep reads all rows, a slice in each step, and then deletes the other lines in portions.
 """
 
+from __future__ import annotations
+
 import sqlite3
 from collections.abc import Collection
 
@@ -160,7 +162,7 @@ class SideTables:
                     connection.execute(statement, (min(going, self._limits.chunk_lines),))
             going -= self._limits.chunk_lines
 
-    def _go_on(self, connection: sqlite3.Connection, sweep: "_Sweep") -> None:
+    def _go_on(self, connection: sqlite3.Connection, sweep: _Sweep) -> None:
         if not sweep.look(connection):
             return
         for _ in range(_SWEEP_CHUNKS):

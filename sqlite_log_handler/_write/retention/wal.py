@@ -5,6 +5,8 @@ SQLite cannot write the WAL back beyond the oldest snapshot that a reader holds,
 grows. All that retention does adds to the WAL as well, so nothing is pruned while a reader holds one back.
 """
 
+from __future__ import annotations
+
 import os
 import sqlite3
 import time
