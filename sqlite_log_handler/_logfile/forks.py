@@ -33,14 +33,14 @@ import contextlib
 import os
 import sqlite3
 import threading
-import time
 import weakref
 from os import getpid  # a test that replaces `os.getpid` is no fork
+
+from sqlite_log_handler._logfile.clock import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
-
 
 _FORK_SECONDS: Final = 5.0
 
@@ -159,9 +159,9 @@ def _all() -> list[Connection]:
 def _before_fork() -> None:
     held: list[Connection] = []
     _held.append(held)
-    give_up = time.monotonic() + _FORK_SECONDS
+    give_up = monotonic() + _FORK_SECONDS
     for connection in _all():
-        if connection.lock.acquire(timeout=max(give_up - time.monotonic(), 0)):
+        if connection.lock.acquire(timeout=max(give_up - monotonic(), 0)):
             held.append(connection)  # noqa: PERF401 - one by one, or an error in between would leave them locked
 
 

@@ -35,6 +35,8 @@ try:
 except ImportError:  # Windows: there SQLite's own locks are all there is
     fcntl = None  # type: ignore[assignment]
 
+from sqlite_log_handler._logfile.clock import monotonic
+
 # Seconds between two looks. A commit of a few rows takes 1 ms, one of a full batch 30 ms.
 _PAUSE = 0.002
 
@@ -147,7 +149,7 @@ class WriteLock:
     def _acquire(self, timeout: float) -> None:
         if self._missing:
             return
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         while True:
             try:
                 if self._try():
@@ -158,7 +160,7 @@ class WriteLock:
                 self._missing = True
                 self._say(f"no locks on this file system ({error}): let one process write to the file")
                 return
-            if time.monotonic() >= deadline:
+            if monotonic() >= deadline:
                 holder = self._read()[0]
                 self._leave_line()
                 raise TimeoutError(f"process {holder or 'unknown'} is writing to {self._database!r}")
@@ -171,7 +173,7 @@ class WriteLock:
         if descriptor is None:
             descriptor = self._descriptor = self._open()
             self._opened = os.fstat(descriptor)
-        now = round(time.monotonic() * 1e6)
+        now = round(monotonic() * 1e6)
         holder, _, since, seen = self._read()
         mine = self._waiting_since or now
         if since < mine and 0 <= now - seen < _GONE:

@@ -28,6 +28,7 @@ import contextlib
 import time
 from collections.abc import Callable
 
+from sqlite_log_handler._logfile.clock import monotonic
 from sqlite_log_handler._write.drop_report import DropReport
 from sqlite_log_handler._write.locks import CommitLock
 from sqlite_log_handler._write.operator import Operator
@@ -73,7 +74,7 @@ class Committer:
         limits: Limits = Limits(),  # noqa: B008 - frozen
         flush_interval: float = 0.1,
         close_timeout: float = 5.0,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.queue = queue
@@ -231,18 +232,22 @@ class Committer:
         # Once more, for the gap that this report has made.
         if done and (self._drain(end, deadline) or deadline is not None):
             if prune:
-                until = self.now() + _CLOSE_PRUNE
-                self._prune_at_close(until if deadline is None else min(deadline, until))
+                self._prune_at_close(deadline)
             self.close(0 if deadline is None else max(0, deadline - self.now()))
 
-    def _prune_at_close(self, end: float) -> None:
+    def _prune_at_close(self, deadline: float | None) -> None:
+        end = self.now() + self._at_most(_CLOSE_PRUNE, deadline)
         while self.prune_due is not None and self.now() < end and self.prune(max(0, end - self.now())) == 0:
             pass
         archiver = self.writer.archiver
         if archiver is not None:
-            archiver.await_part(min(_CLOSE_ARCHIVE, self.close_timeout / 2))
-            self.prune(_CLOSE_PRUNE)  # this notes the part
-            self._under_lock(archiver.stop, _CLOSE_PRUNE)
+            archiver.await_part(self._at_most(min(_CLOSE_ARCHIVE, self.close_timeout / 2), deadline))
+            self.prune(self._at_most(_CLOSE_PRUNE, deadline))  # this notes the part
+            self._under_lock(archiver.stop, self._at_most(_CLOSE_PRUNE, deadline))
+
+    def _at_most(self, seconds: float, deadline: float | None) -> float:
+        """Return `seconds`, or what is left of them until the deadline."""
+        return seconds if deadline is None else max(0, min(seconds, deadline - self.now()))
 
     def _give_up(self, end: int) -> None:
         said, self._given_up = end <= self._given_up, end  # said by the last call

@@ -105,7 +105,7 @@ class DropReport:
                 return  # all are sent, or the last `close` has said so
             self._said = gaps[-1].dropped_total
             count = sum(gap.count for gap in gaps)
-            why = "another handler does not return" if self._reporting else "no thread can be started"
+            why = "another handler has not returned" if self._reporting else "no thread can be started"
         self._operator.say(f"{count:,} drops not reported to other handlers: {why}; {gaps[-1].warning}")
 
     def _report(self) -> None:

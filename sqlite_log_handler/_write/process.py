@@ -12,9 +12,9 @@ import contextlib
 import os
 import sys
 import threading
-import time
 
 from sqlite_log_handler._logfile import forks
+from sqlite_log_handler._logfile.clock import monotonic
 from sqlite_log_handler._write import row
 from sqlite_log_handler._write.listener import LOGGING_LOCK, RecordListener, all_listeners
 from sqlite_log_handler._write.locks import acquire
@@ -74,9 +74,9 @@ def _before_fork() -> None:
     # The first lock to take: `dictConfig` holds it while it closes handlers, and each of them waits for a commit lock.
     LOGGING_LOCK.acquire()
     _forks.append(None)
-    deadline = time.monotonic() + FORK_TIMEOUT
+    deadline = monotonic() + FORK_TIMEOUT
     for listener in all_listeners():
-        listener.before_fork(max(0, deadline - time.monotonic()))
+        listener.before_fork(max(0, deadline - monotonic()))
 
 
 def _after_fork_in_parent() -> None:

@@ -50,7 +50,7 @@ def test_a_handler_that_blocks_stops_no_commit_and_no_exit(run, contents, kind):
         assert handler.flush(60)
     print(handler.dropped_total)
     """,
-        stderr="[^\n]*drops? not reported to other handlers: another handler does not return; dropped [^\n]*\n",
+        stderr="[^\n]*drops? not reported to other handlers: another handler has not returned; dropped [^\n]*\n",
     )
 
     found = contents()
@@ -221,3 +221,37 @@ def test_a_fork_that_runs_no_hooks_in_any_state(run, contents, where):
 
     expected = {} if where == "never logged" else {"child": [0]}
     assert {"parent": list(range(5)), **expected} == contents().numbers
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_clock_that_stands_still(run, when):
+    """
+    `flush` keeps its limit of time though freezegun has stopped the clocks of its thread.
+
+    It has stopped `time.monotonic` in the modules that look it up, and in all that are imported later. While another
+    process had the lock, or SQLite's, `flush` asked it for the time again and again, and never returned.
+    """
+    run(
+        """
+    import freezegun
+    from sqlite_log_handler._logfile.write_lock import WriteLock
+    if arguments == ["before"]:
+        freezegun.freeze_time("2025-11-23").start()
+        for name in [name for name in sys.modules if name.startswith("sqlite_log_handler")]:
+            del sys.modules[name]
+        from sqlite_log_handler import SQLiteHandler
+    handler = SQLiteHandler(path)
+    logger.addHandler(handler)
+    freezegun.freeze_time("2025-11-23").start()
+    with WriteLock(path).hold(0):
+        logger.info("n 0")
+        assert not handler.flush(0.1)
+    another = sqlite3.connect(path, isolation_level=None)
+    another.execute("BEGIN EXCLUSIVE")
+    logger.info("n 1")
+    assert not handler.flush(0.1)
+    another.execute("ROLLBACK")
+    assert handler.flush(60)
+    """,
+        when,
+    )

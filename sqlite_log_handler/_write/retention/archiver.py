@@ -34,6 +34,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from sqlite_log_handler._logfile.clock import monotonic
 from sqlite_log_handler._logfile.columns import whole
 from sqlite_log_handler._logfile.connect import connect_read_only
 from sqlite_log_handler._write.retention.archive import Archive, ArchiveLimits, WrittenPart, rows_to_archive
@@ -116,7 +117,7 @@ class Archiver(ArchivedOnly):
         deletes: bool = False,
         say: Callable[[str], None] = print,
         now: Callable[[], float] = time.time,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._make = make
         self._limits = limits
@@ -221,9 +222,9 @@ class Archiver(ArchivedOnly):
         run = self._run
         if run is not None:
             run.is_last = True
-            deadline = time.monotonic() + timeout
-            while run.part is None and not run.ended and deadline > time.monotonic():
-                run.changed.acquire(timeout=max(0, deadline - time.monotonic()))  # it may tell of an earlier part
+            deadline = monotonic() + timeout
+            while run.part is None and not run.ended and deadline > monotonic():
+                run.changed.acquire(timeout=max(0, deadline - monotonic()))  # it may tell of an earlier part
 
     def stop(self) -> None:
         """End the run. Its thread ends at the next chunk, and is not waited for."""

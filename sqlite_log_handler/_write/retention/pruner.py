@@ -42,6 +42,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 
+from sqlite_log_handler._logfile.clock import monotonic
 from sqlite_log_handler._logfile.connect import primary_code
 from sqlite_log_handler._logfile.schema import ROW_BYTES
 from sqlite_log_handler._logfile.transaction import transaction
@@ -136,7 +137,7 @@ class Pruner:
         archived: ArchivedOnly | None = None,
         say: Callable[[str], None] = print,
         now: Callable[[], float] = time.time,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.limits = limits
         self._archived = archived

@@ -40,6 +40,6 @@ def pauses(monkeypatch, clock) -> list[float]:
         slept.append(seconds)
         clock.advance(seconds)
 
-    monkeypatch.setattr(write_lock_module.time, "monotonic", clock)
+    monkeypatch.setattr(write_lock_module, "monotonic", clock)
     monkeypatch.setattr(write_lock_module.time, "sleep", sleep)
     return slept

@@ -197,6 +197,32 @@ def test_close_prunes_for_a_moment(make, retention, clock):
     assert 2 == retention.turns
 
 
+@pytest.mark.parametrize(("took", "left"), [(0, [1.0]), (59.5, [0.5]), (60, [0])])
+def test_close_waits_for_the_archive_within_its_time(make, retention, clock, took, left):
+    """
+    `close` waits for a part that is being written as long as there is time left, and a second at most.
+
+    That second came on top of `close_timeout`.
+    """
+    waits = []
+
+    class Archiver:
+        def await_part(self, timeout):
+            waits.append(timeout)
+
+        def stop(self):
+            pass
+
+    listener = make(retention=retention, close_timeout=60)
+    listener.committer.writer.archiver = Archiver()
+    put(listener, 1)
+    deadline = clock.now + 60
+    clock.advance(took)
+    listener.committer.finish(deadline)
+
+    assert left == waits
+
+
 def test_a_handler_that_wrote_nothing_prunes_nothing_at_close(make, retention):
     """`close` without a commit before it leaves the file as it is."""
     make(retention=retention).close()

@@ -113,7 +113,9 @@ def test_close_says_what_was_not_sent(report, own, said, monkeypatch):
 
     assert [] == waited  # at exit a handler is closed again
     (line,) = said
-    assert line.startswith("5 drops not reported to other handlers: another handler does not return; dropped 4 records")
+    assert line.startswith(
+        "5 drops not reported to other handlers: another handler has not returned; dropped 4 records"
+    )
     gate.gate.release(2)
     report._reporter.join()
 

@@ -10,6 +10,7 @@ import time
 import pytest
 from records import messages
 
+from sqlite_log_handler._logfile.clock import monotonic
 from sqlite_log_handler._write import committer as committer_module
 
 
@@ -70,7 +71,7 @@ def test_a_handler_shows_itself(make_handler, path):
 def test_the_clock_of_ticks_does_not_jump(make_handler, logger, query):
     """Ticks run on monotonic time: a wall clock that is set back does not keep rows in memory."""
     handler = make_handler()
-    assert time.monotonic is handler.listener.committer.now
+    assert monotonic is handler.listener.committer.now
 
 
 def test_without_limits_nothing_is_pruned(make_handler):
