@@ -82,9 +82,7 @@ LEAST_BYTES = 1 << 20
 
 
 class NoRoom(Exception):  # noqa: N818 - a state, as queue.Full is
-    """
-    File and WAL have come to `max_bytes`, and it does not help to delete rows; says why.
-    """
+    """File and WAL have come to `max_bytes`, and it does not help to delete rows; says why."""
 
 
 class Cut(NamedTuple):
@@ -119,21 +117,13 @@ class State(NamedTuple):
         return (self.pages - self.free_pages) * self.page_size
 
     @property
-    def all_bytes(self) -> int:
-        """Bytes of the file when the WAL is written back."""
-        return self.pages * self.page_size
-
-    @property
     def rows(self) -> int:
         """Number of rows; there are no holes, see `_write.retention.pruner`."""
         return 0 if self.first_id is None or self.last_id is None else self.last_id - self.first_id + 1
 
     @property
     def last_but_one_id(self) -> int:
-        """
-        The highest id that may be deleted. SQLite gives the highest id plus one, so without the newest row it would
-        give an id twice.
-        """
+        """The highest id that may be deleted: without the newest row, SQLite would give its id again."""
         return (self.last_id or 0) - 1
 
 
@@ -204,7 +194,7 @@ class Limits(NamedTuple):
 
     def room(self, state: State) -> int:
         """
-        Return how many more commits there is room for, as far as it matters: 4 at most.
+        Return how many more commits there is room for, _COMMITS at most.
 
         A file that is too large already, because the limit is new, may be written to as long as it grows no more.
         """
@@ -231,10 +221,7 @@ class Limits(NamedTuple):
 
     @property
     def volume_lines(self) -> int:
-        """
-        How many lines of `volume_folded` one transaction may change: a line may be on a page of its own, and one that
-        is new may change the pages beside it as well.
-        """
+        """How many lines of `volume_folded` one transaction may change: each may be on a page of its own."""
         return _ALL_LINES if self.max_bytes is None else self.commit_bytes // PAGE_BYTES
 
     def chunk_rows(self, state: State) -> int:
@@ -242,11 +229,8 @@ class Limits(NamedTuple):
         return self._rows_of(max(1, state.live / max(1, state.rows)))
 
     def chunk_end(self, state: State) -> int:
-        """
-        Return the highest id that one transaction may delete.
-
-        Not by the average of all rows alone: a chunk of larger ones would make a WAL many times as large.
-        """
+        """Return the highest id that one transaction may delete."""
+        # Not by the average of all rows alone: a chunk of larger ones would make a WAL many times as large.
         rows = min(self.chunk_rows(state), self._rows_of(max(1, state.head_bytes or 0)))
         return min((state.first_id or 0) - 1 + rows, state.last_but_one_id)
 
@@ -255,12 +239,9 @@ class Limits(NamedTuple):
 
     def cut(self, state: State, *, aged: Cut | None = None, crowded: bool = False) -> Cut | None:
         """
-        Reduce all limits to one cut, as far as one transaction goes.
+        Reduce all limits to one cut, as far as one transaction goes; `aged` is what `max_age` asks for.
 
-        Args:
-            state: Of the log.
-            aged: What `max_age` asks for; that is for the file to tell.
-            crowded: Many rows wait to be written, so that only what is urgent is done.
+        When it is `crowded`, because many rows wait to be written, only what is urgent counts.
         """
         cut = self.whole_cut(state, aged=aged, crowded=crowded)
         end = self.chunk_end(state)
@@ -329,12 +310,7 @@ def _named(option: str, value: object, parse: Callable[[object], _Number]) -> _N
 
 
 def limits(max_age: Any = None, max_rows: Any = None, max_bytes: Any = None) -> Limits:
-    """
-    Read all three, None where there is no limit.
-
-    Raises:
-        TypeError, ValueError: One is of the wrong kind, or out of range.
-    """
+    """Read all three, None where there is no limit. Raises TypeError or ValueError if one is wrong."""
     return Limits(
         None if max_age is None else seconds("max_age", max_age),
         None if max_rows is None else integer("max_rows", max_rows, 1),

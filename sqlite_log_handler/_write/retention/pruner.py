@@ -118,13 +118,11 @@ UPDATE marks SET unarchived = unarchived + max(0, :last_id - archived_id), archi
 
 class Pruner:
     """
-    Keep the log at `path` within `limits`.
+    Keep the log at `path`, without links, within `limits`.
 
     Args:
-        path: Path of the database, without links.
-        limits: What is kept at most.
         archived: Where there is an archive, what it lets go.
-        say: Called with a line for the operator: a reader that holds the WAL, a file that cannot become smaller.
+        say: Takes a line for the operator.
         now: Seconds since 1970, against which the age of rows is measured.
         clock: Seconds that never jump.
     """
@@ -174,15 +172,10 @@ class Pruner:
 
     def step(self, connection: sqlite3.Connection, *, crowded: bool = False) -> float | None:
         """
-        Do a piece of what is due.
+        Do a piece of what is due; only of what is urgent when it is `crowded`, because many rows wait to be written.
 
-        Args:
-            connection: In no transaction.
-            crowded: Many rows wait to be written, so that only what is urgent is done.
-
-        Returns:
-            Seconds until there is more to do, if nothing is written meanwhile; 0 when there is more now, None when
-            there is nothing to come.
+        Return the seconds until there is more to do, if nothing is written meanwhile; 0 when there is more now, None
+        when there is nothing to come.
         """
         self.lift_cap(connection)
         self._live = math.inf
@@ -215,12 +208,7 @@ class Pruner:
             self.step(connection, crowded=True)
 
     def make_room(self, connection: sqlite3.Connection) -> None:
-        """
-        Make room for one commit, if there is none.
-
-        Raises:
-            NoRoom: That did not help.
-        """
+        """Make room for one commit, if there is none. Raises NoRoom if that did not help."""
         if self.limits.max_bytes is None:
             return
         self._room -= 1
@@ -235,7 +223,9 @@ class Pruner:
             state = self._look(connection)
             self._room = self.limits.room(state)
             if self._room:
-                self._cap(connection)
+                # Of a file that is larger, because the limit is new, SQLite makes it the present size.
+                connection.execute(f"PRAGMA max_page_count = {self.limits.file_bytes // state.page_size}")
+                self._capped = True
                 return
             if not free:
                 break
@@ -272,12 +262,6 @@ class Pruner:
         if self._capped:
             self._capped = False
             connection.execute(f"PRAGMA max_page_count = {_MOST_PAGES}")
-
-    def _cap(self, connection: sqlite3.Connection) -> None:
-        # Of a file that is larger, because the limit is new, SQLite makes it the present size.
-        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
-        connection.execute(f"PRAGMA max_page_count = {self.limits.file_bytes // page_size}")
-        self._capped = True
 
     def failed(self, error: Exception) -> float:
         """Note that `step` failed, and say so once if that lasts. Return when to try again, in seconds."""
@@ -373,7 +357,13 @@ class Pruner:
     def _give_back(self, connection: sqlite3.Connection, state: State, *, crowded: bool) -> bool:
         """Give free pages back to the file system, if there are too many. Returns whether there may be more."""
         if self._can_vacuum is None:
-            self._can_vacuum = self._look_at_vacuum(connection)
+            self._can_vacuum = connection.execute("PRAGMA auto_vacuum").fetchone() == (INCREMENTAL,)
+            if not self._can_vacuum and not self._said_no_vacuum:
+                self._said_no_vacuum = True
+                self._say(
+                    "the file was made without auto_vacuum=INCREMENTAL: what retention frees is used again, but the "
+                    "file does not become smaller; `sqlite-log prune FILE --vacuum` changes that"
+                )
         pages = self.limits.vacuum_pages(state, crowded=crowded) if self._can_vacuum else 0
         piece = max(1, self.limits.chunk_bytes // state.page_size)
         for done in range(0, pages, piece):
@@ -381,22 +371,11 @@ class Pruner:
                 break
             # Not `execute`, which steps once, and once frees one page.
             connection.executescript(f"PRAGMA incremental_vacuum({min(piece, pages - done)})")
-        if not pages and self.limits.max_bytes is not None and state.file > self.limits.file_bytes >= state.all_bytes:
+        all_bytes = state.pages * state.page_size
+        if not pages and self.limits.max_bytes is not None and state.file > self.limits.file_bytes >= all_bytes:
             # The file gets shorter when the WAL is written back, which may be long after.
             self.wal.write_back(connection)
         return pages > 0
-
-    def _look_at_vacuum(self, connection: sqlite3.Connection) -> bool:
-        (auto_vacuum,) = connection.execute("PRAGMA auto_vacuum").fetchone()
-        if auto_vacuum == INCREMENTAL:
-            return True
-        if not self._said_no_vacuum:
-            self._said_no_vacuum = True
-            self._say(
-                "the file was made without auto_vacuum=INCREMENTAL: what retention frees is used again, but the file "
-                "does not become smaller; `sqlite-log prune FILE --vacuum` changes that"
-            )
-        return False
 
 
 def plan(connection: sqlite3.Connection, path: str, limits: Limits, now: float) -> tuple[State, Cut | None]:
@@ -421,14 +400,7 @@ def _last_old(connection: sqlite3.Connection, now: float, max_age: float, end: i
 
 
 def look(connection: sqlite3.Connection, path: str, chunk_rows: int = 64) -> State:
-    """
-    Look at a log, by SQLite and `os.stat` only: to open and close its files would drop SQLite's locks.
-
-    Args:
-        connection: A connection to the log.
-        path: Path of its file, without links.
-        chunk_rows: How many rows will go next, as far as that is known.
-    """
+    """Look at a log, by SQLite and `os.stat` only: opening and closing one of its files drops SQLite's locks."""
     found = connection.execute(_LOOK, (chunk_rows,)).fetchone()
     page_size, pages, *_ = found
     return State._make((*found, size_of(path + "-wal"), max(size_of(path), pages * page_size)))

@@ -71,11 +71,7 @@ SELECT ifnull(sum(
 
 class SideTables:
     """
-    Keep the tables beside `records` within `limits`.
-
-    Args:
-        limits: How many lines are kept, and how many one transaction may delete.
-        wal: Nothing is deleted while it is not free.
+    Keep the tables beside `records` within `limits`, while the `wal` is free.
 
     Attributes:
         deleted_rows: Rows deleted since the tables were last cut. What was deleted before this process is not known,
@@ -127,9 +123,7 @@ class SideTables:
         self._volume_grown += size
 
     def trim_volume(self, connection: sqlite3.Connection) -> None:
-        """
-        Cut `volume` if it takes too much: to delete a row of a logger with a long name can add more than is freed.
-        """
+        """Cut `volume` if it takes too much: deleting a row of a logger with a long name can add more than it frees."""
         most = self._limits.text_bytes
         if most and self._volume_grown > most:
             self._volume_grown = 0

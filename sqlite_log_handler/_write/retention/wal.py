@@ -32,10 +32,7 @@ class Wal:
 
     Args:
         path: Path of the database, without links. Its -wal and its -shm are beside it.
-        limits: How large the WAL may become.
-        say: Called with a line for the operator when a reader holds the WAL back, and when it has let go.
-        now: Seconds since 1970, for that line.
-        clock: Seconds that never jump.
+        limits, say, now, clock: As of the `Pruner`.
         quiet: Keeps this program's own reader still, that of the archive: it is given the seconds to wait for that.
     """
 
@@ -133,9 +130,7 @@ def _readers(path: str) -> str:
 
 
 def reading_processes(locks: Iterable[str], inode: int) -> list[int]:
-    """
-    Find in the lines of /proc/locks the processes that lock one of SQLite's slots for readers in the -shm `inode`.
-    """
+    """Find in the lines of /proc/locks who locks one of SQLite's slots for readers in the -shm `inode`."""
     pids = set()
     for line in locks:
         # 1: POSIX  ADVISORY  READ 18665 fe:00:2515278 124 124
