@@ -85,9 +85,6 @@ _CACHED_IDS = 10_000
 # Threads that get a line: those of a pool, and not each of a server that starts one for each request.
 _SHARED_THREADS = 100
 
-# process_id, thread_id, thread, thread_name
-_Thread = tuple[int, int | None, int | None, str | None]
-
 # What a row can be refused for, by sqlite3 when it binds, and by SQLite when it steps.
 DATA_ERRORS = (
     sqlite3.IntegrityError,
@@ -269,7 +266,8 @@ class Inserter:
     def forget_ids(self) -> None:
         """Forget all ids, to look them up anew: a rollback has taken some back, or a sweep has deleted some."""
         self._sources: dict[_row.Source, int] = {}
-        self._threads: dict[_row.Thread, _Thread] = {}
+        # process_id, thread_id, thread, thread_name
+        self._threads: dict[_row.Thread, tuple[int, int | None, int | None, str | None]] = {}
         self._shared_threads = 0
         self._levels: set[int] = set()
 
@@ -279,11 +277,11 @@ class Inserter:
         known = sources & self._sources.keys()
         return {self._sources[source] for source in known}, list(sources - known)
 
-    def add_sources(self, sources: Sequence[_row.Source]) -> list[int]:
-        """Give each call site an id, unless it has one, and return the ids."""
-        for source in sources:
+    def source_id(self, source: _row.Source) -> int:
+        """Return the id of a call site, and give it one if it has none."""
+        if source not in self._sources:
             self._sources[source] = self._id("sources", dict(zip(_SOURCE_COLUMNS, source, strict=True)))
-        return [self._sources[source] for source in sources]
+        return self._sources[source]
 
     def _learn_ids(self, rows: Sequence[PackedRow]) -> None:
         """Give an id to each call site and thread of these rows that has none yet."""
@@ -291,8 +289,7 @@ class Inserter:
             self.forget_ids()
         for row in rows:
             source, thread = row[_row.SOURCE], row[_row.THREAD]
-            if source not in self._sources:
-                self.add_sources([source])
+            self.source_id(source)
             if thread not in self._threads:
                 self._threads[thread] = (self._process_id(*thread[:2]), *self._thread(*thread[2:]))
 
@@ -345,10 +342,6 @@ def _shared_statement(length: int) -> str:
 def _statement_rows(rows: Sequence[PackedRow], start: int, end: int) -> int:
     """Return how many rows the next INSERT takes."""
     count = min(end - start, _STATEMENT_ROWS[-1])
-    while count > 1 and _size(rows[start : start + count]) > _STATEMENT_SIZE:
+    while count > 1 and sum(row[_row.SIZE] - _WITHOUT_TEXT for row in rows[start : start + count]) > _STATEMENT_SIZE:
         count //= 2
     return count
-
-
-def _size(rows: Sequence[PackedRow]) -> int:
-    return sum(row[_row.SIZE] - _WITHOUT_TEXT for row in rows)

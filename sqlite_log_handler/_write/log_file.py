@@ -63,13 +63,8 @@ _PASSING_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EN
 _SPENT = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL}
 
 # SQLite counts these among the errors of a disk: a file system that has no locks, or no shared memory.
-_LASTING_CODES = {
-    sqlite3.SQLITE_IOERR_LOCK,
-    sqlite3.SQLITE_IOERR_RDLOCK,
-    sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK,
-    sqlite3.SQLITE_IOERR_SHMLOCK,
-    sqlite3.SQLITE_IOERR_SHMMAP,
-}
+_LASTING = ("LOCK", "RDLOCK", "CHECKRESERVEDLOCK", "SHMLOCK", "SHMMAP")
+_LASTING_CODES = {getattr(sqlite3, f"SQLITE_IOERR_{name}") for name in _LASTING}
 
 
 class LogFile:
@@ -415,10 +410,11 @@ def _close(connection: sqlite3.Connection) -> None:
 
 def _passes(error: BaseException, path: str) -> bool:
     """Tell whether the fault that keeps us from opening the file may pass."""
-    code, number = getattr(error, "sqlite_errorcode", 0), getattr(error, "errno", None)
-    if primary_code(error) == sqlite3.SQLITE_CANTOPEN:
+    code = primary_code(error)
+    if code == sqlite3.SQLITE_CANTOPEN:
         return not (_has_descriptors() and _takes_files(path))
-    return number in _PASSING_ERRORS or (primary_code(error) in _PASSING_CODES and code not in _LASTING_CODES)
+    passing = code in _PASSING_CODES and getattr(error, "sqlite_errorcode", 0) not in _LASTING_CODES
+    return passing or getattr(error, "errno", None) in _PASSING_ERRORS
 
 
 def _has_descriptors() -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from logging import LogRecord
 from os import getpid  # a test that replaces `os.getpid` is no fork
@@ -357,15 +357,10 @@ def _build_slowly(  # noqa: C901 - a list of fields, one after the other
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
     """Return what `extra`, a filter or a factory has set on the record, without private names."""
-    values = record.__dict__
-    names: Iterator[str] = islice(values, _PLAIN_LENGTH - 1, None)
-    if next(names, None) is not _LAST_PLAIN or type(record) is not LogRecord:
-        # As a dict keeps its order, the attributes of LogRecord.__init__ come first; but not in this record.
-        names = iter(list(values))
-    extra: dict[str, Any] = {}
-    for name in names:
-        if isinstance(name, str) and name not in _STANDARD and name[:1] != "_":
-            extra[name] = values[name]
+    values = list(record.__dict__.items())
+    extra = {
+        name: value for name, value in values if isinstance(name, str) and name not in _STANDARD and name[:1] != "_"
+    }
     if "extra" in extra and isinstance(extra["extra"], dict):
         # loguru passes its own attributes on as one of that name.
         extra = {**_public(extra.pop("extra")), **extra}

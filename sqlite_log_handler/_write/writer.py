@@ -40,17 +40,11 @@ if TYPE_CHECKING:  # a program without an archive loads none of it
 
 
 class Outcome:
-    """
-    What became of a batch. Its rows stand in the file only if `written` is true.
-
-    Attributes:
-        written: The transaction is in the file.
-        refused: The indexes of the rows that SQLite did not take.
-    """
+    """What became of a batch."""
 
     def __init__(self) -> None:
-        self.written = False
-        self.refused: set[int] = set()
+        self.written = False  # the transaction is in the file
+        self.refused: set[int] = set()  # the indexes of the rows that SQLite did not take
 
 
 class Writer:
@@ -105,17 +99,14 @@ class Writer:
 
     def write(self, batch: Commit, outcome: Outcome | None = None, *, in_any_case: bool = False) -> Outcome:
         """
-        Write a batch in one transaction.
+        Write a batch in one transaction, `in_any_case` even if `max_bytes` has no room for it.
 
-        Args:
-            batch: What to write.
-            outcome: Filled in; the caller keeps it, because a signal handler may raise after the COMMIT.
-            in_any_case: Write it even if `max_bytes` has no room for it.
+        The caller keeps the `outcome`, because a signal handler may raise after the COMMIT.
 
         Raises:
             NoRoom: There is no room for it.
             LogFileError, OSError, sqlite3.Error: Nothing was written.
-            BaseException: A signal handler raised it; `outcome` tells whether the batch is in the file.
+            BaseException: A signal handler's; `outcome` tells whether the batch is in the file.
         """
         outcome = Outcome() if outcome is None else outcome
         with self.file.hold():
@@ -198,7 +189,7 @@ class Writer:
         self.pruner.tables.needed = known
         while len(new) > most // 2:
             with transaction(inserter.connection):
-                known.update(inserter.add_sources(new[:most]))
+                known.update(map(inserter.source_id, new[:most]))
             del new[:most]
             self.pruner.make_room(inserter.connection)
 
