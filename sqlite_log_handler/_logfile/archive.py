@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Any, Final, NamedTuple
 
-from sqlite_log_handler._logfile.columns import COLUMNS, FROM, JSON_COLUMNS, json_object, text, whole
+from sqlite_log_handler._logfile.columns import COLUMNS, FROM, JSON_COLUMNS, csv_line, json_object, text, whole
 from sqlite_log_handler._logfile.parquet import import_pyarrow
 
 JSON_LINES: Final = "jsonl.gz"
@@ -45,16 +45,16 @@ MORE_COLUMNS: Final = {
 }
 PART_COLUMNS: Final = {**COLUMNS, **MORE_COLUMNS}
 
-# A row as it stands in a part: one JSON object, to be continued by WHERE. `time` is left out: it follows from
-# `created_us`, and is a sixth of what a compressed row takes. What rows of a call site share comes first, because then
-# it is one match to the compressor.
-_SHARED: Final = ("levelno", "level", "logger", "pathname", "lineno", "func", "template")
-_OF_LINE: Final = {name: PART_COLUMNS[name] for name in (*_SHARED, *PART_COLUMNS) if name != "time"}
-_JSON: Final = json_object(_OF_LINE | {"attributes": JSON_COLUMNS["attributes"]})
-SELECT_LINE: Final = f"SELECT {_JSON} AS line FROM {FROM}"  # noqa: S608 - our own names
+# A row as a line of CSV, of which Arrow makes Parquet, with `time` made of `created_us`; to be continued by WHERE.
+_CELLS: Final = {name: expression for name, expression in PART_COLUMNS.items() if name != "time"}
+SELECT_CSV: Final = f"SELECT {csv_line(_CELLS)} AS line FROM {FROM}"  # noqa: S608 - our own names
 
-# For Parquet, where `attributes` is a text.
-SELECT_FLAT_LINE: Final = f"SELECT {json_object(_OF_LINE)} AS line FROM {FROM}"  # noqa: S608 - same
+# A row as it stands in a part of JSON lines: one JSON object. `time` is left out, because it follows from `created_us`
+# and is a sixth of what a compressed row takes. What rows of a call site share comes first, because then it is one
+# match to the compressor.
+_SHARED: Final = ("levelno", "level", "logger", "pathname", "lineno", "func", "template")
+_MEMBERS: Final = {name: JSON_COLUMNS.get(name, PART_COLUMNS[name]) for name in (*_SHARED, *_CELLS)}
+SELECT_JSON: Final = f"SELECT {json_object(_MEMBERS)} AS line FROM {FROM}"  # noqa: S608 - same
 
 # A process as it stands in heads, and beside each gap.
 _PROCESS: Final = (

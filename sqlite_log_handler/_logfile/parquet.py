@@ -10,9 +10,10 @@ import importlib
 from collections.abc import Iterable
 from typing import IO, Any, Final
 
-# Rows of a row group at most, and bytes of their text.
+from sqlite_log_handler._logfile.columns import LONG_TEXTS
+
+# Rows of a row group at most.
 GROUP_ROWS: Final = 5_000
-GROUP_BYTES: Final = 4 * 1024 * 1024
 
 _INTEGERS: Final = {"id", "created_us", "levelno", "lineno", "process", "thread", "started_us"}
 _RISING: Final = ("id", "created_us", "time")
@@ -28,10 +29,17 @@ def import_pyarrow() -> tuple[Any, Any]:
     return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
 
 
-def schema_of(columns: Iterable[str]) -> Any:
-    """Return the schema of these columns of a log; `time` is a timestamp in UTC."""
+def schema_of(columns: Iterable[str], *, shared: bool = False) -> Any:
+    """
+    Return the schema of these columns of a log; `time` is a timestamp in UTC.
+
+    Args:
+        columns: Their names.
+        shared: Whether texts that rows share are once in memory, as they are in the file in any case.
+    """
     pa, _ = import_pyarrow()
-    types = {name: pa.int64() if name in _INTEGERS else pa.string() for name in columns}
+    once = pa.dictionary(pa.int32(), pa.string()) if shared else pa.string()
+    types = {name: pa.int64() if name in _INTEGERS else pa.string() if name in LONG_TEXTS else once for name in columns}
     if "time" in types:
         types["time"] = pa.timestamp("us", tz="UTC")
     return pa.schema(list(types.items()))
@@ -56,13 +64,21 @@ def writer(file: IO[bytes], schema: Any) -> Any:
 
 
 def table_of(lines: bytes, schema: Any) -> Any:
-    """Make a table of JSON lines, with `time` made of `created_us`. All on this thread."""
+    """Make a table of lines by `csv_line`, with `time` made of `created_us`. All on this thread."""
     pa, _ = import_pyarrow()
-    json = importlib.import_module("pyarrow.json")
-    table = json.read_json(
+    csv = importlib.import_module("pyarrow.csv")
+    types = {field.name: field.type for field in schema if field.name != "time"}
+    table = csv.read_csv(
         pa.BufferReader(lines),
-        json.ReadOptions(use_threads=False, block_size=len(lines) + 1),
-        json.ParseOptions(explicit_schema=pa.schema([field for field in schema if field.name != "time"])),
+        csv.ReadOptions(use_threads=False, block_size=len(lines) + 1, column_names=list(types)),
+        csv.ParseOptions(quote_char="'", newlines_in_values=True),
+        csv.ConvertOptions(
+            check_utf8=False,
+            column_types=types,
+            null_values=["NULL"],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        ),
         memory_pool=pa.system_memory_pool(),
     )
     # Not by `cast`: that loads all that Arrow computes, 9 MB.

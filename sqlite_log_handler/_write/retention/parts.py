@@ -23,9 +23,9 @@ from sqlite_log_handler._logfile.archive import (
     LONGEST_LINE,
     PARQUET,
     PART_COLUMNS,
+    SELECT_CSV,
     SELECT_DROP,
-    SELECT_FLAT_LINE,
-    SELECT_LINE,
+    SELECT_JSON,
     SELECT_PROCESS,
     Head,
     drops_keys,
@@ -76,10 +76,10 @@ _KEYS_OF_DROPS: Final = f"SELECT DISTINCT levelno, process_id FROM drops WHERE {
 _SUM_OF_DROPS: Final = f"SELECT count(*), CAST(total({whole('count')}) AS INTEGER) FROM drops WHERE {_IN_PART}"  # noqa: S608 - same
 _DROPS_OF: Final = f"{SELECT_DROP} WHERE {_IN_PART} AND drops.id > ? ORDER BY drops.id LIMIT {_DROPS}"
 _CHUNK: Final = """
-SELECT count(*), CAST(group_concat(line, char(10)) || char(10) AS BLOB)
+SELECT count(*), count(line), CAST(group_concat(line, char(10)) || char(10) AS BLOB)
 FROM ({} WHERE records.id BETWEEN ? AND ? ORDER BY records.id LIMIT -1)
 """
-_CHUNKS: Final = {JSON_LINES: _CHUNK.format(SELECT_LINE), PARQUET: _CHUNK.format(SELECT_FLAT_LINE)}
+_CHUNKS: Final = {JSON_LINES: _CHUNK.format(SELECT_JSON), PARQUET: _CHUNK.format(SELECT_CSV)}
 
 
 class Vanished(Exception):  # noqa: N818 - a state, as queue.Full is
@@ -198,20 +198,22 @@ def _drops_of(connection: Connection, head: Head) -> Iterator[str]:
 
 
 def _chunks_of(connection: Connection, head: Head, kind: str) -> Iterator[tuple[bytes, int]]:
-    """Yield the rows as lines of JSON, some at a time, and how many they are."""
+    """Yield the rows as lines of JSON or CSV, some at a time, and how many they are."""
     id_, rows = head.first_id, min(1_000, _CHUNK_ROWS)
     while id_ <= head.last_id:
         rows = min(rows, head.last_id - id_ + 1)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_CHUNK_BYTES if rows > 1 else _ANY_LENGTH)
         try:
-            ((found, lines),) = ask(connection, _CHUNKS[kind], (id_, id_ + rows - 1))
+            ((found, whole_lines, lines),) = ask(connection, _CHUNKS[kind], (id_, id_ + rows - 1))
         except sqlite3.DataError as error:
             if rows == 1 or primary_code(error) != sqlite3.SQLITE_TOOBIG:
                 raise
-            rows = max(1, rows // 8)
-            continue
+            found, whole_lines = rows, 0
         if found != rows:
             raise Vanished
+        if whole_lines < rows:  # of a text that is too long, printf makes NULL
+            rows = max(1, rows // 8)
+            continue
         yield lines, rows
         id_ += rows
         rows = max(1, min(2 * rows, rows * _CHUNK_BYTES // len(lines), _CHUNK_ROWS))
@@ -240,43 +242,30 @@ class _JsonLines:
 
 
 class _Parquet:
-    """A part of Parquet. Arrow reads the JSON of each chunk, with the GIL free as well."""
+    """A part of Parquet. Arrow reads the CSV of each chunk, which becomes a row group, with the GIL free as well."""
 
     def __init__(self, file: IO[bytes], head: Head, drops: Iterable[str]) -> None:
         self._pa, _ = parquet.import_pyarrow()
-        self._schema = parquet.schema_of(PART_COLUMNS)
+        self._schema = parquet.schema_of(PART_COLUMNS, shared=True)
         self._writer = parquet.writer(file, self._schema)
         gaps = drops_metadata(drop[len('{"drop":') : -1] for drop in drops)
         self._writer.add_key_value_metadata({HEAD_KEY: head.to_json(), **gaps})
-        self._group: list[Any] = []
-        self._rows = self._size = 0
 
     def write(self, lines: bytes, rows: int) -> None:
         """Add rows."""
-        if self._rows + rows > parquet.GROUP_ROWS or self._size + len(lines) > parquet.GROUP_BYTES:
-            self._write_group()
-        self._group.append(parquet.table_of(lines, self._schema))
-        self._rows += rows
-        self._size += len(lines)
+        self._writer.write_table(parquet.table_of(lines, self._schema), row_group_size=rows)
+        # What is freed between groups would be kept, and grow.
+        self._pa.system_memory_pool().release_unused()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
-            self._write_group()
             self._writer.close()
         else:
             with contextlib.suppress(Exception):  # it writes its foot in any case
                 self._writer.close()
-
-    def _write_group(self) -> None:
-        if self._group:
-            self._writer.write_table(self._pa.concat_tables(self._group), row_group_size=self._rows)
-        self._group.clear()
-        self._rows = self._size = 0
-        # What is freed between groups would be kept, and grow.
-        self._pa.system_memory_pool().release_unused()
 
 
 def read_back(path: str, head: Head, kind: str) -> tuple[int, int]:
