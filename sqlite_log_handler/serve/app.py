@@ -2,8 +2,9 @@
 The ASGI application: the page, and its questions under `api/`.
 
 Each question opens a reader on a thread and closes it with the answer, so nothing holds a snapshot between two
-questions. If the browser goes away, we interrupt the question. If the log has not changed since the last answer, we do
-not open it: its size and time, and those of its -wal, make the `ETag`.
+questions. One with a regular expression is asked in another process, see `aside`. If the browser goes away, we
+interrupt the question. If the log has not changed since the last answer, we do not open it: its size and time, and
+those of its -wal, make the `ETag`.
 """
 
 import json
@@ -12,7 +13,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import anyio
 import anyio.to_thread
@@ -22,6 +23,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from sqlite_log_handler._logfile.errors import LogFileError
+from sqlite_log_handler._read.aside import Aside, aside
 from sqlite_log_handler._read.logs import Logs, UnknownLogError
 from sqlite_log_handler._read.openmetrics import CONTENT_TYPE, openmetrics
 from sqlite_log_handler._read.reader import LogReader, read_file
@@ -152,7 +154,21 @@ async def _ask(logs: Logs, is_ending: Callable[[], bool], name: str, request: Re
     return _json(200, answer, tag)
 
 
-def _read(path: str, question: Callable[[LogReader, Query], Answer], query: Query, opened: list[LogReader]) -> Answer:
+_Question: TypeAlias = Callable[[LogReader, Query], Answer]
+
+
+def _read(path: str, question: _Question, query: Query, opened: list[LogReader | Aside]) -> Answer:
+    if not query.has_expression:
+        return _answer(path, question, query, opened)
+    with aside() as process:
+        opened.append(process)
+        try:
+            return process.ask(_answer, path, question, query, [])
+        finally:
+            opened.clear()
+
+
+def _answer(path: str, question: _Question, query: Query, opened: list[LogReader | Aside]) -> Answer:
     with read_file(path) as log:
         opened.append(log)
         return question(log, query)
@@ -169,9 +185,9 @@ async def _tag_after_change(path: str, tag: str, request: Request, is_ending: Ca
     return found
 
 
-async def _until_gone(request: Request, ask: Callable[[list[LogReader]], Answer]) -> Answer | None:
-    """Run `ask` on a thread; when the browser has gone, interrupt it and return None."""
-    opened: list[LogReader] = []
+async def _until_gone(request: Request, ask: Callable[[list[LogReader | Aside]], Answer]) -> Answer | None:
+    """Run `ask` on a thread; when the browser has gone, or the server ends, interrupt it and return None."""
+    opened: list[LogReader | Aside] = []
     answers: list[Answer] = []
     errors: list[BaseException] = []
     gone = False
@@ -184,13 +200,19 @@ async def _until_gone(request: Request, ask: Callable[[list[LogReader]], Answer]
 
     async def watch() -> None:
         nonlocal gone
-        while not await request.is_disconnected():  # noqa: ASYNC110 - Starlette has no event for it
-            await anyio.sleep(_INTERRUPT_PAUSE * 5)
-        gone = True
-        while True:
-            for log in opened:
-                log.interrupt()
-            await anyio.sleep(_INTERRUPT_PAUSE)
+        try:
+            while not await request.is_disconnected():  # noqa: ASYNC110 - Starlette has no event for it
+                await anyio.sleep(_INTERRUPT_PAUSE * 5)
+            gone = True
+            while True:
+                interrupt()
+                await anyio.sleep(_INTERRUPT_PAUSE)
+        finally:
+            interrupt()
+
+    def interrupt() -> None:
+        for log in opened:
+            log.interrupt()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)

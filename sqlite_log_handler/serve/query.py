@@ -40,6 +40,12 @@ class Query:
         for name, value in pairs:
             self._values.setdefault(name, []).append(value)
 
+    @property
+    def has_expression(self) -> bool:
+        """Whether it has a regular expression, which may take long."""
+        conditions = [text for name in ("where", "without") for text in self._values.get(name, ())]
+        return "grep" in self._values or any("~" in text or text.startswith("grep=") for text in conditions)
+
     def text(self, name: str) -> str | None:
         """Take a parameter that is given once at most."""
         values = self._values.pop(name, [])

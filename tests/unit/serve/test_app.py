@@ -6,7 +6,12 @@ from __future__ import annotations
 
 import gzip
 import os
+import signal
+import socket
+import subprocess
+import sys
 import threading
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -19,6 +24,7 @@ from starlette.applications import Starlette  # noqa: E402
 from starlette.routing import Mount  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
+from sqlite_log_handler._read import aside  # noqa: E402
 from sqlite_log_handler._read.openmetrics import openmetrics  # noqa: E402
 from sqlite_log_handler.serve import app as app_module  # noqa: E402
 from sqlite_log_handler.serve import create_app  # noqa: E402
@@ -200,3 +206,46 @@ def test_a_poll_is_not_held_for_ever(shop, monkeypatch):
 def test_a_server_that_ends_waits_for_no_poll(shop, monkeypatch):
     """Ctrl-C would take until the tabs' polls are answered, and then complain of them."""
     assert (304, "a", ["a", "c"]) == held(shop, monkeypatch, ["a", "a", "c"], is_ending=lambda: True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no timer of CPU time")
+@pytest.mark.parametrize("parameters", [{"grep": "(a+)+$"}, {"where": "a~(a+)+$"}, {"without": "grep=(a+)+$"}])
+def test_an_expression_without_end(shop, make_handler, logger, monkeypatch, parameters):
+    """
+    An expression that would take years is an error after some seconds of CPU time, and the server answers the others.
+
+    It ran on a thread of the server and kept the GIL: nobody was answered any more, and Ctrl-C ended nothing.
+    """
+    monkeypatch.setattr(aside, "SECONDS", 0.1)
+    handler = make_handler()
+    logger.addHandler(handler)
+    logger.info("%s!", "a" * 50, extra={"a": "a" * 50 + "!"})
+    handler.close()
+    with TestClient(create_app(shop), base_url="http://localhost:8710") as client:
+        refused = client.get("/api/rows", params=parameters)
+        found = client.get("/api/rows", params={"grep": r"^order \d paid$"})
+    aside.close_idle()
+
+    assert (400, True) == (refused.status_code, "takes more than 0.1 s: write a simpler one" in refused.json()["error"])
+    assert [f"order {number} paid" for number in range(8)] == [row["message"] for row in found.json()["rows"]]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM")
+def test_a_server_with_an_expression_without_end_ends(shop, make_handler, logger):
+    """While an expression is tried that would take years, the server answers other questions, and ends when told."""
+    handler = make_handler()
+    logger.addHandler(handler)
+    logger.info("%s!", "a" * 50)
+    handler.close()
+    command = [sys.executable, "-m", "sqlite_log_handler", "serve", str(shop), "--port", "0", "--no-token"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[0]
+        with socket.create_connection(("127.0.0.1", int(address.rstrip("/").rpartition(":")[2]))) as waiting:
+            waiting.sendall(b"GET /api/rows?grep=(a%2B)%2B%24 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            with urllib.request.urlopen(f"{address}api/stats", timeout=60) as answer:
+                assert 200 == answer.status
+            process.send_signal(signal.SIGTERM)
+            process.communicate()
+
+    assert process.returncode in {0, -signal.SIGTERM}

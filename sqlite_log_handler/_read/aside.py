@@ -1,0 +1,152 @@
+"""
+Answer questions with a regular expression in another process, for servers.
+
+Python's `re` may need hours for one text, and keeps the GIL meanwhile: no other thread runs, not even the one that
+handles Ctrl-C. On the main thread Ctrl-C ends it, so `LogReader` and the commands need none of this.
+
+- The system ends the process when a question has used up its CPU time, also if our own process is gone by then.
+- A process answers one question at a time. One that has answered waits for the next, because it takes 0.2 s to start.
+- It ends when its standard input does, and that is when our process ends.
+"""
+
+import atexit
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeVar
+
+from sqlite_log_handler._read.filters import FilterError
+
+_Answer = TypeVar("_Answer")
+
+# CPU seconds for a question. To try an expression on a million rows takes 3.
+SECONDS: Final = 60
+
+# How many processes wait for a question at most: as many as the page asks at a time.
+_MOST_IDLE: Final = 2
+_PROGRAM: Final = f"from {__name__} import answer_all; answer_all()"
+
+
+class Aside:
+    """A process that answers questions."""
+
+    def __init__(self) -> None:
+        path = os.pathsep.join(map(os.path.abspath, sys.path))
+        self._process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-P", "-c", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        self._questions: Any = self._process.stdin
+        self._answers: Any = self._process.stdout
+
+    def ask(self, question: Callable[..., _Answer], *arguments: Any, **named: Any) -> _Answer:
+        """
+        Call a function with these arguments in the process, all of which can be pickled.
+
+        Raises:
+            FilterError: The process ended, because it took too long, or `interrupt` was called.
+            Exception: What the function raised.
+        """
+        try:
+            pickle.dump((question, arguments, named, SECONDS), self._questions)
+            self._questions.flush()
+            answer, error = pickle.load(self._answers)  # noqa: S301 - from our own program
+        except (EOFError, OSError, pickle.UnpicklingError) as broken:
+            self.close()
+            status = self._process.returncode
+            if status == -getattr(signal, "SIGPROF", 0):
+                message = (
+                    f"a regular expression takes more than {SECONDS} s: write a simpler one, or ask for fewer rows"
+                )
+            else:
+                message = f"the process for regular expressions ended with status {status}: ask again"
+            raise FilterError(message) from broken
+        if error is not None:
+            raise error
+        return answer  # type: ignore[no-any-return]  # of `question`
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it can answer."""
+        return self._process.poll() is None
+
+    def interrupt(self) -> None:
+        """End the process, and the question with it."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End the process, and wait for its end."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._questions, self._answers):
+            with contextlib.suppress(BrokenPipeError):  # what it did not read of a question
+                pipe.close()
+
+
+_idle: list[Aside] = []
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[Aside]:
+    """Yield a process that runs already, or a new one."""
+    found = _take()
+    try:
+        yield found
+    finally:
+        if found.is_running and len(_idle) < _MOST_IDLE:
+            _idle.append(found)
+        else:
+            found.close()
+
+
+def _take() -> Aside:
+    with contextlib.suppress(IndexError):  # other threads take them too
+        while not (found := _idle.pop()).is_running:
+            found.close()
+        return found
+    return Aside()
+
+
+def close_idle() -> None:
+    """End the processes that wait for a question."""
+    while _idle:
+        _idle.pop().close()
+
+
+atexit.register(close_idle)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)  # they answer the parent
+
+
+def answer_all() -> None:
+    """Answer the questions that come on standard input, until it ends; the program of the process."""
+    for name in ("SIGINT", "SIGPROF"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+    while True:
+        try:
+            question, arguments, named, seconds = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own program
+        except EOFError:
+            return
+        _limit(seconds)
+        answer: Any = None
+        error: Exception | None = None
+        try:
+            answer = question(*arguments, **named)
+        except Exception as raised:  # noqa: BLE001 - whoever asks gets it
+            error = raised
+        _limit(0)
+        pickle.dump((answer, error), sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+def _limit(seconds: int) -> None:
+    """Let the system end this process after so many seconds of CPU time, which Windows cannot; 0 for no limit."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, seconds)

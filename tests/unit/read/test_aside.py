@@ -1,0 +1,118 @@
+"""
+Regular expressions in another process, which ends when they take too long.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+import pytest
+
+from sqlite_log_handler import FilterError
+from sqlite_log_handler._read import aside as aside_module
+from sqlite_log_handler._read.aside import aside, close_idle
+
+# Python's `re` tries each way to cut 50 letters into pieces: it would take years.
+BACKTRACKS = (r"(a+)+$", "a" * 50 + "!")
+
+
+@pytest.fixture(autouse=True)
+def _ended():
+    yield
+    close_idle()
+
+
+def search(pattern, text):
+    """Search as a question does."""
+    import re  # noqa: PLC0415 - pickled by its name, and imported there
+
+    return re.search(pattern, text) is not None
+
+
+def fail(message):
+    """Raise an error as a question does."""
+    raise FilterError(message)
+
+
+def test_an_answer_and_an_error_come_back():
+    """What the question returns or raises comes from the process, which then answers the next one."""
+    with aside() as process:
+        assert os.getpid() != process.ask(os.getpid)
+        with pytest.raises(FilterError, match="no such run"):
+            process.ask(fail, "no such run")
+        first = process.ask(os.getpid)
+    with aside() as process:
+        assert first == process.ask(os.getpid)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no timer of CPU time")
+def test_an_expression_without_end(monkeypatch):
+    """The system ends the process when the question has used up its time, and the next question gets a new one."""
+    monkeypatch.setattr(aside_module, "SECONDS", 0.1)
+    with aside() as process, pytest.raises(FilterError, match=r"takes more than 0\.1 s: write a simpler one"):
+        process.ask(search, *BACKTRACKS)
+    with aside() as process:
+        assert process.ask(search, "a+", "aaa")
+
+
+def test_our_other_threads_run_meanwhile():
+    """
+    A question can be interrupted, because the search holds no lock of this process.
+
+    On a thread of this process, the search kept the GIL: no other thread ran, and not even Ctrl-C ended it.
+    """
+    started, ended = threading.Event(), []
+
+    def ask():
+        with aside() as process:
+            found.append(process)
+            started.set()
+            try:
+                process.ask(search, *BACKTRACKS)
+            except FilterError as error:
+                ended.append(str(error))
+
+    found: list[aside_module.Aside] = []
+    thread = threading.Thread(target=ask)
+    thread.start()
+    started.wait()
+    found[0].interrupt()
+    thread.join()
+
+    assert ended == [f"the process for regular expressions ended with status {-signal.SIGKILL}: ask again"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_asks_a_process_of_its_own():
+    """A child of `fork` does not take a process that answers its parent."""
+    with aside() as process:
+        process.ask(os.getpid)
+    child = os.fork()
+    if not child:
+        os._exit(len(aside_module._idle))
+
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert 1 == len(aside_module._idle)
+
+
+def test_a_process_that_has_ended_is_not_asked():
+    """A process that was killed while it waited is not taken for the next question."""
+    with aside() as process:
+        process.ask(os.getpid)
+    process.interrupt()
+    process._process.wait()
+
+    with aside() as other:
+        assert os.getpid() != other.ask(os.getpid)
+
+
+def test_it_ends_with_this_process():
+    """A process ends when nobody can ask it any more."""
+    with aside() as process:
+        process.ask(os.getpid)
+        process._questions.close()
+
+        assert 0 == process._process.wait()
