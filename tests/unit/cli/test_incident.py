@@ -5,6 +5,7 @@ The incident of the demo: always the same log, with sound books, whose brief tel
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import sqlite3
 
@@ -12,6 +13,7 @@ import pytest
 
 from sqlite_log_handler._cli import incident
 from sqlite_log_handler._cli.commands.demo import DemoError, show_incident
+from sqlite_log_handler._cli.main import main
 
 END = 1_795_921_934.0
 
@@ -26,9 +28,12 @@ def stories(path):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The path of the incident's log, and how many calls of a logger it has."""
-    path = tmp_path_factory.mktemp("incident") / "shop-log.db"
-    return path, incident.make(str(path), END)
+    """The path of the log that `demo --incident` makes, how many calls of a logger it has, and what was printed."""
+    path, calls, make = tmp_path_factory.mktemp("incident") / "shop-log.db", [], incident.make
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.setattr(incident, "make", lambda path, _: calls.append(make(path, END)) or calls[0])
+        assert 0 == main(["demo", "--incident", "--database", str(path)])
+    return path, calls[0], printed.getvalue()
 
 
 @pytest.mark.slow
@@ -41,7 +46,7 @@ def test_each_run_makes_the_same_log(made, tmp_path):
 
 def test_its_books_are_sound(run, made):
     """Every call of a logger is a row or a counted drop."""
-    path, calls = made
+    path, calls, _ = made
     rows, drops = stories(path)
 
     assert 0 == run("check", str(path))[0]
@@ -59,13 +64,13 @@ def test_its_brief_tells_what_led_to_what(run, made):
     assert any("in its transaction" in line for line in lines)
 
 
-def test_the_demo_makes_it(run, tmp_path):
+def test_the_demo_makes_it(run, made):
     """`demo --incident` makes the log, and names the commands to begin with."""
-    status, lines = run("demo", "--incident", "--database", str(tmp_path / "shop.db"))
-    assert 0 == status
-    assert any("sqlite-log brief " in line for line in lines)
+    path, calls, printed = made
+    assert f"is the log of a small web shop: {calls:,} records" in " ".join(printed.split())
+    assert f"sqlite-log brief {path}" in printed
 
     with pytest.raises(DemoError, match="exists: name a file that does not exist yet"):
-        show_incident(str(tmp_path / "shop.db"))
+        show_incident(str(path))
     status, _ = run("demo", "--incident", "app.log", stderr=re.compile("--incident makes up its records"))
     assert 2 == status

@@ -244,18 +244,17 @@ def test_a_part_that_grows_without_end(tmp_path: Path, monkeypatch: pytest.Monke
     lines that are mostly blank.
     """
     head = json.dumps({**HEAD, "drops": 0, "last_id": 10**6, "rows": 10**6}).encode() + b"\n"
-    blank = b" " * (1 << 20)
-    row = json.dumps(ROW).encode()
+    blank = gzip.compress(b" " * (1 << 20))
+    end = gzip.compress(b" " * 4_000_000 + b"\n")
+    rows = [gzip.compress(json.dumps({**ROW, "id": number}).encode()) for number in range(1, 33)]
     bombs = {
-        "a line has more than": [head, *[blank] * 64],
-        "grows to more than": [head, *[row + b" " * 4_000_000 + b"\n"] * 32],
+        "a line has more than": [blank] * 64,
+        "grows to more than": [piece for row in rows for piece in (row, end)],
     }
     monkeypatch.setattr(parts, "_GRANTED", 1 << 20)
     path = tmp_path / "app-log.1970-01-01.jsonl.gz"
     for word, pieces in bombs.items():
-        with gzip.open(path, "wb") as file:
-            for number, piece in enumerate(pieces):
-                file.write(piece.replace(b'"id": 1', b'"id": %d' % number))
+        path.write_bytes(b"".join([gzip.compress(head), *pieces]))
         tracemalloc.start()
         with pytest.raises((LimitError, CorruptFileError), match=word):
             rows_of(path)
