@@ -68,7 +68,10 @@ def add_file(parser: argparse.ArgumentParser, *, archives: bool = False) -> None
     parser.add_argument("file", nargs="?", metavar="FILE", help=f"the log (default: ${VARIABLE})")
     if archives:
         parser.add_argument(
-            "archives", nargs="*", metavar="DIR", help="its archive, to read both as one log; it may be alone as well"
+            "archives",
+            nargs="*",
+            metavar="DIR",
+            help="folders of its archive, to read all as one log; they may stand alone, too",
         )
 
 
@@ -87,7 +90,7 @@ def file_of(options: argparse.Namespace) -> str:
 
 
 def open_reader(options: argparse.Namespace) -> LogReader:
-    """Open the log, and tell the operator what may surprise in it and in the filters."""
+    """Open the log, and warn the operator of surprises in it and in the filters."""
     path = file_of(options)
     reader = LogReader([path, *options.archives]) if hasattr(options, "archives") else read_file(path)
     if reader.notice:

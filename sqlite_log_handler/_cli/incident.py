@@ -7,8 +7,8 @@ Theory of operation
 No thread and no clock takes part. A model of the shop hands out its ten database connections to one request after the
 other, and each request notes what it logs and when. The notes go through two real handlers, one for each release, in
 the order of their times. Nothing is committed while the busy moment lasts, so the queue overflows at the same record
-each time. In the end the processes and the drop warning, which have the times at which this was made, get those of the
-story.
+each time. The processes and the drop warning have the time at which the log was made, so they get times of the story
+at the end.
 
 What happened: release 2.15.0 keeps its connection while it charges a card. The provider of payments had been slow
 before, and nobody noticed. Now ten slow charges take all connections, and every page waits for one in vain.
@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._write.handler import SQLiteHandler
 
-# All times in seconds from the end of the log on, so they are negative.
+# All times are seconds after the end of the log, so they are negative.
 _BEGIN: Final = -90 * 60.0
 _RELEASE: Final = -25 * 60.0
 _FIRST_SLOW: Final = (-58 * 60.0, -54 * 60.0)
@@ -124,7 +124,7 @@ class _Shop:
         self.calls.append(call)
 
     def live(self) -> None:
-        """Live from the beginning to the end."""
+        """Log the whole story."""
         self._start(_BEGIN, "2.14.0")
         self._say_stop()
         self._start(_RELEASE, "2.15.0")
@@ -252,10 +252,10 @@ def make(path: str, end: float) -> int:
 
 def _write(path: str, calls: list[_Call], end: float) -> None:
     handlers = [_handler(path), _handler(path)]
-    # A minute is committed at once. `close` tells what was dropped, so the gap stands right behind the busy moment.
+    # A minute is one commit. `close` writes what was dropped, so the gap stands right behind the busy moment.
     for (minute, is_busy), some in itertools.groupby(calls, lambda call: (call.at // 60, _BUSY <= call.at < _IDLE)):
         handler = handlers[minute * 60 >= _RELEASE]
-        # The loop comes last: where the gap stands among other rows of these moments is nobody's promise.
+        # The loop comes last, because nothing promises where the gap stands among other rows of the same moment.
         for call in sorted(some, key=lambda call: call.number < 0) if is_busy else some:
             handler.setFormatter(_FORMATTER if call.error else None)
             handler.handle(_record(call, end))
@@ -284,7 +284,7 @@ def _record(call: _Call, end: float) -> logging.LogRecord:
 
 
 def _set_clock(path: str, end: float) -> None:
-    """Let the processes and the drop warning be of the time that the log tells of."""
+    """Give the processes and the drop warning times of the story."""
     connection = sqlite3.connect(path, isolation_level=None)
     with contextlib.closing(connection):
         connection.execute("BEGIN IMMEDIATE")

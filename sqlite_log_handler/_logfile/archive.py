@@ -72,8 +72,8 @@ SELECT drops.id, json_object('drop', json_object(
 
 _NAME: Final = re.compile(r"(.+)\.(\d{4}-\d\d-\d\d)(?:\.([2-9]|[1-9]\d+))?\.(jsonl\.gz|parquet)", re.DOTALL)
 
-# Bytes of a line that a reader takes: a row of a text of 4 MiB, or of control characters, each of which is six bytes of
-# JSON. A head, which names each process, is no longer either.
+# Bytes of the longest line that a reader takes: a row of a text of 4 MiB, or of control characters, each of which is
+# six bytes of JSON. A head, which names each process, is not longer either.
 LONGEST_LINE: Final = 6 * 1024 * 1024
 
 
@@ -127,7 +127,7 @@ class Head(NamedTuple):
 
     Attributes:
         log: The stem of the log's file.
-        log_id: Of that very file: another one that takes its place later counts its rows from 1 again.
+        log_id: The id of that very file: one that takes its place counts its rows from 1 again.
         first_id: Of the first row.
         last_id: Of the last row. None is missing in between.
         since_us: The earliest time of a row, in microseconds since 1970.

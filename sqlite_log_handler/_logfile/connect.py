@@ -23,7 +23,7 @@ _ROWID = -1
 
 
 def identity_of(path: str, unseen: type[OSError] = OSError) -> tuple[int, int] | None:
-    """Return (device, inode), or None if the file cannot be seen, as the error `unseen` says."""
+    """Return (device, inode), or None if the file cannot be seen and the error is an `unseen`."""
     try:
         stat = os.stat(path)
     except unseen:

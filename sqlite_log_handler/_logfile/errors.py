@@ -42,4 +42,4 @@ class CorruptFileError(LogFileError):
 
 
 class LimitError(LogFileError):
-    """A question takes more steps than on any log, or the file holds a larger value."""
+    """A question takes more steps than on any log, or the file holds a larger value than any log."""

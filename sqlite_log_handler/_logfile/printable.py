@@ -24,7 +24,7 @@ def without_joiners(text: str) -> str:
 
 def printable(text: str) -> str:
     r"""
-    Make `text` safe for one line of a terminal: what does not print is shown as Python would escape it.
+    Make `text` safe for one line of a terminal: characters that do not print are escaped, as Python would do it.
 
     That covers newlines, the control characters (C0, DEL, C1), those that turn the direction of writing, and lone
     surrogates. The zero width non-joiner and joiner (U+200C, U+200D) pass: without them Persian and Hindi are misspelt

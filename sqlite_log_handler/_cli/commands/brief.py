@@ -1,5 +1,5 @@
 """
-`sqlite-log brief`: what somebody needs first, in at most 8 kB.
+`sqlite-log brief`: what matters first, in at most 8 kB.
 
 Each part of the text has a bound of its own, and says how much it leaves out and which command shows the rest.
 """
@@ -279,10 +279,10 @@ def _line(text: str, most: int = _LINE) -> str:
 
 COMMAND: Final = Command(
     name="brief",
-    description="Show what somebody needs first, in at most 8 kB whatever is in the log: how much there is, errors by "
-    "pattern with the end of a traceback each, patterns that were never seen before, who logs most, what is missing, "
-    "and the state of file and forwarders. It is of the last run, or of the whole log if there is one run only. What "
-    "is left out is said, with the command that shows it.",
+    description="Show what matters first, in at most 8 kB, however large the log is: how much there is, errors by "
+    "pattern, each with the end of a traceback, patterns that were never seen before, who logs most, what is missing, "
+    "and the state of the file and of forwarders. It covers the last run, or the whole log if there was only one. It "
+    "says what it leaves out, and which command shows that.",
     examples=[
         ("sqlite-log brief app-log.db", "of the last run"),
         ("sqlite-log brief app-log.db -S -1h", "of the last hour, and what is new in it"),

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     Write the rows. Returns 1 when none matched.
 
     Raises:
-        FilterError: The format is not to be had here.
+        FilterError: The format is not available here.
         FileExistsError, FileNotFoundError: The file to make exists, or its folder does not.
     """
     filters = arguments.filters_of(options)
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
             message = "a terminal cannot show Parquet: name a file with --output"
             raise FilterError(message)
     with arguments.open_reader(options) as reader:
-        # Before the file is made: a filter that is refused would leave it behind.
+        # Before the file is made: a filter that is refused would leave an empty one behind.
         found: Iterator[Any] = (reader.json_lines if options.format == "jsonl" else reader.rows)(**filters)
         with _output(options.output, binary=options.format == "parquet") as file:
             if options.format == "jsonl":
@@ -77,13 +77,13 @@ def run(options: argparse.Namespace) -> int:
             else:
                 count = write_parquet(found, file)
     if not count and options.output not in _STANDARD:
-        # The file may have a head of CSV, and would be in the way of the next run.
+        # It may have a head of CSV, and would be in the way of the next run.
         os.remove(options.output)
     return arguments.status_of(count)
 
 
 def _format_of(path: str | None) -> str:
-    """Tell by the name of a file what is to be in it."""
+    """Tell the format by the name of the file."""
     name = (path or "").lower().removesuffix(".gz").removesuffix(".zst")
     return next((form for form in FORMATS if name.endswith(f".{form}")), "jsonl")
 

@@ -95,9 +95,9 @@ def one_line(text: str) -> str:
 
 COMMAND: Final = Command(
     name="patterns",
-    description="Show which records say the same: those of one template, as 'order %d paid', counted exactly. Where a "
-    "program puts its values into the message by itself, as an f-string does, those of one call site, with a message "
-    "in which values are masked, marked as guessed.",
+    description="Show which records say the same. Those of one template, such as 'order %d paid', are counted exactly. "
+    "Where a program puts its values into the message by itself, as an f-string does, the records of one call site "
+    "count together, under a message in which values are masked, and are marked as guessed.",
     examples=[
         ("sqlite-log patterns app-log.db", "the most frequent, with a record of each"),
         ("sqlite-log patterns app-log.db --new-since 0 -p WARNING", "warnings that no earlier run has logged"),

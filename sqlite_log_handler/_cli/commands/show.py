@@ -49,7 +49,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--id", action="store_true", help="in the short formats, show the id of each row")
     parser.add_argument(
-        "--gaps", action="store_true", help="draw gaps even with filters that cannot be asked of dropped records"
+        "--gaps", action="store_true", help="draw gaps even with filters that cannot apply to dropped records"
     )
     parser.add_argument("-r", "--reverse", action="store_true", help="the newest first")
     parser.add_argument(

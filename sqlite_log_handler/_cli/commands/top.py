@@ -119,7 +119,7 @@ def advice(reader: LogReader, talker: Talker, filters: Filters) -> Iterator[str]
 COMMAND: Final = Command(
     name="top",
     description="Show who logs most: records and bytes written, the share of all records, written and dropped, and "
-    "the course over time. By logger and by level, the numbers come from the log's own account, which still counts "
+    "their course over time. By logger and by level, the numbers come from the log's own account, which still counts "
     "rows that were pruned.",
     examples=[
         ("sqlite-log top app-log.db", "by logger, since the log began"),

@@ -314,7 +314,7 @@ def archiver(
     if folder is None:
         given = {"unarchived": unarchived != KEEP, "archive_max_age": max_age, "archive_max_bytes": max_bytes}
         for option in (name for name, value in given.items() if value):
-            message = f"{option} is of an archive: name its folder with archive"
+            message = f"{option} needs an archive: name its folder with archive"
             raise ValueError(message)
         return None
     folder = folder_of("archive", folder)

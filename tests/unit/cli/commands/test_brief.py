@@ -1,5 +1,5 @@
 """
-`brief`: what somebody needs first, as JSON and as text of at most 8 kB, each cut with the command for the rest.
+`brief`: what matters first, as JSON and as text of at most 8 kB, each cut with the command for the rest.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ def test_options(tmp_path):
         ({"folder": ".", "unarchived": "drop"}, ValueError, "unarchived='drop': must be 'keep' or 'delete'"),
         ({"folder": ".", "max_age": "soon"}, ValueError, "archive_max_age"),
         ({"folder": ".", "max_bytes": 10}, ValueError, "archive_max_bytes=10: must be 1,048,576 bytes or more"),
-        ({"folder": None, "max_age": "7d"}, ValueError, "archive_max_age is of an archive"),
-        ({"folder": None, "unarchived": "delete"}, ValueError, "unarchived is of an archive"),
+        ({"folder": None, "max_age": "7d"}, ValueError, "archive_max_age needs an archive"),
+        ({"folder": None, "unarchived": "delete"}, ValueError, "unarchived needs an archive"),
     ],
 )
 def test_wrong_options(options, error, text):
