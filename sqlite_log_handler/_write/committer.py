@@ -241,8 +241,8 @@ class Committer:
             pass
         archiver = self.writer.archiver
         if archiver is not None:
-            archiver.await_part(self._at_most(min(_CLOSE_ARCHIVE, self.close_timeout / 2), deadline))
-            self.prune(self._at_most(_CLOSE_PRUNE, deadline))  # this notes the part
+            if archiver.await_part(self._at_most(min(_CLOSE_ARCHIVE, self.close_timeout / 2), deadline)):
+                self.prune(self._at_most(_CLOSE_PRUNE, deadline))  # this notes the part
             self._under_lock(archiver.stop, self._at_most(_CLOSE_PRUNE, deadline))
 
     def _at_most(self, seconds: float, deadline: float | None) -> float:
@@ -265,6 +265,7 @@ class Committer:
         """Close the file, unless another thread is in a commit for `timeout` seconds."""
         try:
             self._under_lock(self.writer.close, timeout)
+            self._prune_due = None  # until the next commit
         except Exception as error:  # noqa: BLE001 - logging.shutdown would skip the handlers that come after ours
             self.outage.note(error)
 

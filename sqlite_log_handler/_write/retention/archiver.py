@@ -216,8 +216,12 @@ class Archiver(ArchivedOnly):
         """A clause that says why no row may be deleted."""
         return super().why + (f", which fails ({self.error})" if self.error else "")
 
-    def await_part(self, timeout: float) -> None:
-        """Wait until a part is ready to be noted, or the thread has ended. No other part is begun before `stop`."""
+    def await_part(self, timeout: float) -> bool:
+        """
+        Wait until a part is ready to be noted, or the thread has ended. No other part is begun before `stop`.
+
+        Return whether there was a thread.
+        """
         self._ending = True
         run = self._run
         if run is not None:
@@ -225,6 +229,7 @@ class Archiver(ArchivedOnly):
             deadline = monotonic() + timeout
             while run.part is None and not run.ended and deadline > monotonic():
                 run.changed.acquire(timeout=max(0, deadline - monotonic()))  # it may tell of an earlier part
+        return run is not None
 
     def stop(self) -> None:
         """End the run. Its thread ends at the next chunk, and is not waited for."""

@@ -208,7 +208,7 @@ def test_close_waits_for_the_archive_within_its_time(make, retention, clock, too
 
     class Archiver:
         def await_part(self, timeout):
-            waits.append(timeout)
+            return waits.append(timeout)
 
         def stop(self):
             pass

@@ -4,18 +4,17 @@ The archive of a program that logs: what happens when it fails, at the end of th
 
 from __future__ import annotations
 
+import logging
 import threading
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
 from archives import account, parts_in
 from programs import DAY, Held
 
 from sqlite_log_handler._write.retention import parts
 from sqlite_log_handler._write.retention.archive import Archive
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def failing(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
@@ -203,3 +202,22 @@ def _can_take(lock: Any) -> bool:
     thread.start()
     thread.join()
     return taken[0]
+
+
+@pytest.mark.parametrize("rows", [1, 200])
+def test_closed_twice(make_handler, path, folder, rows):
+    """
+    A handler that is closed already leaves its file alone when it is closed again, as logging does at exit.
+
+    With an archive it opened the file once more, and made it anew if somebody had removed it since.
+    """
+    handler = make_handler(max_rows=10, archive=folder)
+    for _ in range(rows):
+        handler.handle(logging.makeLogRecord({"msg": "once"}))
+    handler.close()
+    for file in path.parent.glob("*.db*"):
+        file.unlink()
+
+    handler.close()
+
+    assert [] == [*path.parent.glob("*.db*")]
