@@ -229,3 +229,65 @@ def test_a_pattern_of_no_row(log: Path, serve: Callable[..., str], open_tab: Cal
     tab.page.locator("#notice.bad", has_text="999999").wait_for()
 
     assert "pattern of row999999✕" == tab.page.locator(".chip").text_content()
+
+
+def filter_by(tab: Tab, query: str) -> None:
+    """Change the filters, as a link does."""
+    tab.page.evaluate(
+        "(query) => { history.pushState(null, '', query); dispatchEvent(new PopStateEvent('popstate')); }", query
+    )
+
+
+def test_an_expression_that_backtracks(
+    tmp_path: Path, write: Callable[..., Any], serve: Callable[..., str], open_tab: Callable[..., Tab]
+) -> None:
+    """While an expression backtracks, other tabs go on, and so does the tab itself with its next question."""
+    path = tmp_path / "app.db"
+    logger = write(path, flush_interval=0.05)
+    logger.info("%s!", "a" * 99)
+    address = serve(path)
+    tab = open_tab(address)
+    tab.wait_for_line("aaa!")
+    with tab.page.expect_request(lambda request: "grep=" in request.url):
+        filter_by(tab, "?grep=(a%2B)%2B$")
+    other = open_tab(address, like=tab)
+    other.wait_for_line("aaa!")
+    with tab.page.expect_event("requestfailed", lambda request: "grep=" in request.url):
+        filter_by(tab, "?text=aaa")
+    logger.info("and aaa")
+    tab.wait_for_line("and aaa")
+    other.wait_for_line("and aaa")
+
+
+@pytest.mark.parametrize("question", ["rows", "histogram"])
+def test_a_question_that_is_refused(
+    log: Path,
+    write: Callable[..., Any],
+    serve: Callable[..., str],
+    open_tab: Callable[..., Tab],
+    question: str,
+) -> None:
+    """A search that takes too long is not asked for again, even when rows come; another search works."""
+    asked = []
+
+    def refuse(route: Any) -> None:
+        asked.append(route.request.url)
+        route.fulfill(status=400, body='{"error": "takes too long"}')
+
+    tab = open_tab(serve(log))
+    tab.wait_for_line("order")
+    tab.page.clock.install()
+    tab.page.route(f"**/api/{question}?*grep=*", refuse)
+    filter_by(tab, "?grep=ordeal|is+not+paid")
+    tab.wait_until("document.getElementById('notice').textContent === 'takes too long'")
+    logger = write(log)
+    logger.error("another is not paid")
+    assert logger.handlers[0].flush()
+    if question == "histogram":
+        tab.wait_for_line("another is not paid")
+    tab.page.clock.run_for(30_000)
+    assert tab.page.evaluate("document.getElementById('notice').className === 'bad'")
+    assert 1 == len(asked)
+    filter_by(tab, "?level=ERROR")
+    tab.wait_for_line("is not paid")
+    tab.wait_until("document.getElementById('notice').hidden")

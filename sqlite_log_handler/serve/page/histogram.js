@@ -37,6 +37,9 @@ export class Histogram {
     canvas.addEventListener("pointerleave", () => { this.tip.hidden = true; });
   }
 
+  // What is asked for has changed.
+  stop() { this.asking?.abort(); }
+
   // Ask for the bars. Return the number of records, or null when other filters were chosen meanwhile.
   //
   // To count a large log takes long, so only what has come since is counted, and added. All is counted again when the
@@ -48,8 +51,11 @@ export class Histogram {
     const { whole, buckets: before } = this;
     const adds = whole?.asked === String(asked) && before.length > 0 && before.length < 1.5 * most && began < whole.until;
     const how = adds ? [["bucket", (before[0].until_us - before[0].since_us) / 1e6], ["counted-id", whole.lastId], ["most", 2 * most]] : [["most", most]];
+    this.asking?.abort();
+    this.asking = new AbortController();
     let found = null;
-    try { found = await ask("histogram", [...asked, ...how]); } catch (error) {
+    try { found = await ask("histogram", [...asked, ...how], this.asking); } catch (error) {
+      if (error.name === "AbortError") return null;
       if (!adds || error.status !== 400) throw error;  // too many bars: the log goes on after a long rest
     }
     if (String(asked) !== String(parameters())) return null;

@@ -15,10 +15,10 @@ const PAGE = 400;
 const SPARE = 8;
 
 export class List {
-  constructor(box, { onOpen, onSelect, onNew, onEmpty }) {
+  constructor(box, { onOpen, onSelect, onNew, onEmpty, onFailure }) {
     this.box = box;
     this.canvas = box.firstElementChild;
-    this.on = { onOpen, onSelect, onNew, onEmpty };
+    this.on = { onOpen, onSelect, onNew, onEmpty, onFailure };
     this.pool = [];
     this.following = true;
     this.pattern = null;
@@ -41,6 +41,8 @@ export class List {
 
   clear() {
     this.stopWaiting();
+    this.asking?.abort();  // nobody wants the answers any more, and to search may take long
+    this.asking = new AbortController();
     this.lines = [];
     this.atStart = this.atEnd = false;
     this.seen = this.fresh = 0;
@@ -63,7 +65,7 @@ export class List {
   async pages(...questions) {
     this.clear();
     const mine = this.generation;
-    const pages = await Promise.all(questions.map((question) => ask("rows", question)));
+    const pages = await Promise.all(questions.map((question) => ask("rows", question, this.asking)));
     return mine === this.generation ? pages : null;
   }
 
@@ -121,7 +123,7 @@ export class List {
   async older() {
     if (this.atStart || this.loading || !this.firstId) return;
     await this.alone(async (mine) => {
-      const page = await ask("rows", [...between(null, this.firstId - 1), ["lines", PAGE]]);
+      const page = await ask("rows", [...between(null, this.firstId - 1), ["lines", PAGE]], this.asking);
       if (mine !== this.generation) return;
       const lines = merge(page);
       this.lines = lines.concat(this.lines);
@@ -138,7 +140,7 @@ export class List {
     if (this.atEnd || this.loading || !this.lastId) return;
     await this.alone(async (mine) => {
       const asked = [...between(this.lastId, null), ["order", "oldest"], ["lines", PAGE]];
-      const page = await ask("rows", asked);
+      const page = await ask("rows", asked, this.asking);
       if (mine !== this.generation) return;
       this.append(page);
       this.atEnd = page.complete;
@@ -168,7 +170,7 @@ export class List {
     const mine = this.generation;
     this.box.setAttribute("aria-busy", "true");
     this.loading = load(mine);
-    try { await this.loading; } finally {
+    try { await this.loading; } catch (error) { this.on.onFailure(error); } finally {
       if (mine === this.generation) this.loading = null;
       this.box.setAttribute("aria-busy", "false");
     }

@@ -58,6 +58,12 @@ function failure(error) {
   failed = true;
   notice(error.status === 400 ? error.message : `${error.message} Trying again.`, { bad: true });
 }
+// A question that makes no sense, or takes too long, is not asked again until it changes.
+let refused = false;
+function listFailure(error) {
+  refused = error.status === 400;
+  failure(error);
+}
 function recovered() {
   if (!failed) return;
   failed = false;
@@ -83,6 +89,7 @@ const list = new List(by("list"), {
     by("empty-text").textContent = filtered ? "No row matches." : "The log has no row yet. It is shown as soon as one comes.";
     by("clear").hidden = !filtered;
   },
+  onFailure: failure,
 });
 
 const histogram = new Histogram(by("histogram"), by("tip"), (since, until) => {
@@ -119,7 +126,7 @@ async function tick() {
   const began = performance.now();
   const wait = resting > RESTED && !stale ? patience : 0;
   try {
-    if (!document.hidden) {
+    if (!document.hidden && !refused) {
       if (!list.loaded && !list.opening) await reload();
       const changed = list.loaded && await list.poll(wait);
       recovered();
@@ -133,8 +140,8 @@ async function tick() {
     }
   } catch (error) {
     if (wait && [502, 504].includes(error.status)) patience = 0;
-    failure(error);
-    pause = RETRY;
+    listFailure(error);
+    if (error.name !== "AbortError") pause = RETRY;
   }
   setTimeout(tick, pause);
 }
@@ -142,7 +149,12 @@ async function tick() {
 async function look() {
   stale = false;
   const began = performance.now();
-  const [found, records] = await Promise.all([ask("stats", [...(state.file ? [["file", state.file]] : []), ["levels", 0]]), histogram.load()]);
+  const bars = histogram.load().catch((error) => {
+    if (error.status !== 400) throw error;
+    lookedAt = Infinity;  // the same question would be refused again
+    notice(error.message, { bad: true });
+  });
+  const [found, records] = await Promise.all([ask("stats", [...(state.file ? [["file", state.file]] : []), ["levels", 0]]), bars]);
   if (records === null) {
     stale = true;
     return;
@@ -151,8 +163,8 @@ async function look() {
   stats = found;
   skew = found.now_us - Date.now() * 1000;
   if (found.notice && !failed) notice(found.notice);
-  lookedAt = performance.now();
-  took = lookedAt - began;
+  if (lookedAt < Infinity) lookedAt = performance.now();
+  took = performance.now() - began;
   showStrip();
 }
 
@@ -344,10 +356,13 @@ address.onChange(() => {
   showFilters();
   by("empty").hidden = true;
   matching = null;
+  histogram.stop();
   showStrip();
   if (panel === "row" && !state.row) close();
+  refused = false;
+  notice(stats?.notice ?? null);
   list.clear();
-  reload().catch(failure);
+  reload().catch(listFailure);
   lookedAt = -Infinity;
   if (PANELS.includes(panel)) open(panel, null, { focus: false });
 });
