@@ -48,6 +48,7 @@ myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 
 autodoc_member_order = "bysource"
+autoclass_content = "both"  # the options of the handler stand with its constructor, where editors look
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
@@ -94,8 +95,14 @@ def mark_flags(_app: Sphinx, _page: str, _template: str, context: dict[str, Any]
     context["body"] = marked
 
 
+def drop_generated(_app: Sphinx, _kind: str, _name: str, _item: object, _options: object, lines: list[str]) -> None:
+    """Leave out what Python itself says of a named tuple and its fields."""
+    lines[:] = [line for line in lines if not line.startswith(("Create new instance of ", "Alias for field number "))]
+
+
 def setup(app: Sphinx) -> None:
     """Let Sphinx know what is above."""
     app.add_transform(IndexOfTables)
     app.add_transform(LongWords)
+    app.connect("autodoc-process-docstring", drop_generated)
     app.connect("html-page-context", mark_flags)

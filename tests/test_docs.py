@@ -340,6 +340,13 @@ def test_reference_has_every_option(option):
         assert any(way in row for row in rows for way in ways), f"none of {ways} stands in {rows}"
 
 
+def test_an_editor_names_every_option():
+    """At a call an editor shows the docstring of `__init__`, and without one it showed that of `logging.Handler`."""
+    shown = inspect.getdoc(SQLiteHandler.__init__) or ""
+
+    assert [] == [name for name in inspect.signature(SQLiteHandler).parameters if f"\n    {name}: " not in shown]
+
+
 @pytest.mark.parametrize(
     "word",
     [
@@ -372,9 +379,12 @@ def test_reference_has_every_table_and_column():
 
 @pytest.mark.parametrize("name", sqlite_log_handler.__all__)
 def test_docstring_examples(name, tmp_path, monkeypatch, logging_tree):
-    """The examples in the docstring of a public name give what stands below them."""
+    """The examples in the docstring of a public name give what stands below them; those that read find a log."""
     monkeypatch.chdir(tmp_path)
-    globs = {"logging": logging, **vars(sqlite_log_handler)}
+    log = SQLiteHandler("app-log.db")
+    log.handle(logging.makeLogRecord({"name": "shop", "levelno": logging.WARNING, "msg": "stock of tea is low"}))
+    log.close()
+    globs = {"logging": logging, **{each: getattr(sqlite_log_handler, each) for each in sqlite_log_handler.__all__}}
     examples = doctest.DocTestFinder(exclude_empty=True).find(getattr(sqlite_log_handler, name), name, globs=globs)
 
     assert 0 == sum(doctest.DocTestRunner().run(example).failed for example in examples)

@@ -82,7 +82,7 @@ _SPAN: Final = 50_000
 _ROWS: Final = 500
 
 
-Path: TypeAlias = str | os.PathLike[str]
+StrPath: TypeAlias = str | os.PathLike[str]
 
 
 class Places(NamedTuple):
@@ -99,7 +99,7 @@ def is_archive(path: str) -> bool:
     return os.path.isdir(path) or PartName.parse(os.path.basename(path)) is not None
 
 
-def places_of(path: Path | Iterable[Path]) -> Places:
+def places_of(path: StrPath | Iterable[StrPath]) -> Places:
     """
     Tell files, folders and parts apart, and check that they can be of one log.
 

@@ -15,7 +15,7 @@ from sqlite_log_handler._logfile.connect import identity_of
 from sqlite_log_handler._logfile.errors import EmptyFileError, MissingFileError, UnreadableFileError
 from sqlite_log_handler._logfile.times import now_us
 from sqlite_log_handler._read import brief, patterns, statistics, top, totals
-from sqlite_log_handler._read.archived import ArchivedLog, Path, is_archive, places_of
+from sqlite_log_handler._read.archived import ArchivedLog, StrPath, is_archive, places_of
 from sqlite_log_handler._read.brief import Brief
 from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters, below, integer, settled, where
 from sqlite_log_handler._read.opening import require_file
@@ -128,11 +128,10 @@ class LogReader:
     """
     Read a log, while a program writes it or long after. A reader cannot change it.
 
-    For example::
-
-        with LogReader("app-log.db") as log:
-            for row in log.rows(level="WARNING", logger="shop", since="-1h"):
-                print(row.time, row.level, row.logger, row.message)
+        >>> with LogReader("app-log.db") as log:
+        ...     for row in log.rows(level="WARNING", logger="shop", since="-1h"):
+        ...         print(row.level, row.logger, row.message)
+        WARNING shop stock of tea is low
 
     It is safe beside a program that logs: no query holds a snapshot for longer than it takes to read some hundred rows,
     however long you take over them. It is safe on files from elsewhere: it runs nothing that stands in a file, and
@@ -157,10 +156,8 @@ class LogReader:
 
     You may hand a reader from thread to thread, but only one thread may use it at a time.
 
-    A reader takes a folder with archived parts of a log like a log, and a list of the file and the folder as one log::
-
-        with LogReader(["app-log.db", "archive"]) as log:
-            print(log.count(level="ERROR"))
+    A reader takes a folder with archived parts of a log like a log, and `["app-log.db", "archive"]`, a list of the file
+    and the folder, as one log.
 
     Args:
         path: The database, a `str` or a `PathLike`; a folder with parts of its archive; or several of these in a list.
@@ -177,7 +174,7 @@ class LogReader:
         ValueError: The reader was used after `close()`.
     """
 
-    def __init__(self, path: Path | Iterable[Path], *, timeout: float = 5.0) -> None:
+    def __init__(self, path: StrPath | Iterable[StrPath], *, timeout: float = 5.0) -> None:
         place = places_of(path)
         self._timeout = timeout
         self._is_closed = False

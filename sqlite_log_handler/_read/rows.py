@@ -40,10 +40,12 @@ class Row(NamedTuple):
     A row of the view `logs`: immutable, with the names of the view's columns.
 
     `attributes` has the `extra` of the program as JSON, and the property `extra` has it as a dict. `to_record` makes a
-    record again, for any handler and any formatter::
+    record again, for any handler and any formatter.
 
-        for row in LogReader("app-log.db").rows(level="ERROR"):
-            print(logging.Formatter("%(asctime)s %(name)s: %(message)s").format(row.to_record()))
+        >>> with LogReader("app-log.db") as log:
+        ...     for row in log.rows(level="WARNING"):
+        ...         print(logging.Formatter("%(name)s: %(message)s").format(row.to_record()))
+        shop: stock of tea is low
     """
 
     id: int

@@ -50,38 +50,36 @@ class Stats(NamedTuple):
         True
 
     All counts are of records since the handler was made (in a forked child: since the fork).
-
-    Attributes:
-        seen: Records that reached the handler.
-        written: Records committed to the database.
-        dropped_total: Records dropped, for any cause.
-        queued: Records waiting for their commit.
-        queued_bytes: Memory that they take, estimated, in bytes.
-        peak_queued: The most that ever waited.
-        dropped_by_cause: `dropped_total` by cause, see the reference.
-        dropped_by_level: `dropped_total` by level name.
-        dropped_by_logger: `dropped_total` by logger name; after the first 1,000 under "(other)".
-        truncated: Records cut to `max_record_bytes`.
-        malformed: Records with a marker in place of something that could not be kept.
-        oldest_queued_age: Seconds that the oldest queued record has waited, None when none waits.
-        last_commit_age: Seconds since the last commit that succeeded, None before the first.
-        last_error: What the last commit that failed said, None if none did.
     """
 
     seen: int
+    """Records that reached the handler."""
     written: int
+    """Records committed to the database."""
     dropped_total: int
+    """Records dropped, for any cause."""
     queued: int
+    """Records waiting for their commit."""
     queued_bytes: int
+    """Memory that they take, estimated, in bytes."""
     peak_queued: int
+    """The most that ever waited."""
     dropped_by_cause: dict[str, int]
+    """`dropped_total` by cause, see the reference."""
     dropped_by_level: dict[str, int]
+    """`dropped_total` by level name."""
     dropped_by_logger: dict[str, int]
+    """`dropped_total` by logger name; after the first 1,000 under "(other)"."""
     truncated: int
+    """Records cut to `max_record_bytes`."""
     malformed: int
+    """Records with a marker in place of something that could not be kept."""
     oldest_queued_age: float | None
+    """Seconds that the oldest queued record has waited, None when none waits."""
     last_commit_age: float | None
+    """Seconds since the last commit that succeeded, None before the first."""
     last_error: str | None
+    """What the last commit that failed said, None if none did."""
 
 
 class SQLiteHandler(logging.Handler):
@@ -97,40 +95,6 @@ class SQLiteHandler(logging.Handler):
     Records wait in a bounded queue for a thread that commits them in batches. The handler drops what does not fit, and
     counts each drop: in `dropped_total`, in one warning per flush tick by the logger "sqlite_log_handler", and in the
     database.
-
-    Args:
-        filename: Path of the database; made absolute now, because daemons change their folder. Its folder must exist.
-            A symbolic link stands for the file to which it leads, and the handler follows it when it is switched.
-        level: As for any handler.
-        capacity: Records queued at most, 1 or more.
-        capacity_bytes: Bytes queued at most, by the estimated size of the rows in memory; 65,536 or more.
-        max_record_bytes: Bytes that message, traceback, stack and attributes of a record take together at most; the
-            handler cuts, marks and counts longer ones. 1,024 to 524,288; a sixteenth of `capacity_bytes` if that is
-            less.
-        reserve: Share of both capacities that is kept for `reserve_level` and above, from 0 to below 1.
-        reserve_level: Level number or name.
-        fair_share: Fill of the queue, from 0 to 1, from which on a logger may hold no more of it than is left, so that
-            a flood by one logger costs the others nothing. 1 turns it off.
-        batch_size: Records per transaction at most, 1 or more.
-        flush_interval: Seconds until a queued record is committed, from 0.001 to 3,600; also the flush tick.
-        flush_level: A record at or above it is committed at once; its caller does not wait for that.
-        close_timeout: Seconds that `flush` and `close` may take each, from 0 to 3,600.
-        max_age: Older records are deleted: seconds, or a text like "7d", "12h", "30m"; 1 second or more. None, the
-            default of all three, keeps everything.
-        max_rows: Records kept at most, 1 or more; the oldest are deleted.
-        max_bytes: Bytes that the file and its WAL take together at most: a number, or a text like "500MB", "2GB",
-            "64MiB"; 1,048,576 or more. The oldest records are deleted; when that does not help, new ones are dropped.
-        archive: A folder, which must exist. Records are written to a compressed file in it, and that is read back,
-            before they are deleted.
-        unarchived: What becomes of records that are not archived in time, because the folder cannot be written to or is
-            too slow: "keep", so that new records are dropped once `max_bytes` is reached, or "delete".
-        archive_max_age: Files of the archive whose records are all older are deleted, as for `max_age`.
-        archive_max_bytes: Bytes that the archive takes at most, as for `max_bytes`.
-
-    Raises:
-        TypeError, ValueError: An option is of the wrong kind, or out of range.
-        FileNotFoundError, IsADirectoryError: `filename` leads nowhere, or to a directory; or `archive` leads nowhere.
-        ForeignFileError, NewerSchemaError: The file is not a log of this package, or too new. It is left alone.
     """
 
     # 100,000 records, 100 ms, and 10,000 records a transaction: from the post-mortem of a channel that grew to 26 GB.
@@ -160,6 +124,44 @@ class SQLiteHandler(logging.Handler):
         archive_max_age: float | str | None = None,
         archive_max_bytes: int | str | None = None,
     ) -> None:
+        """
+        Check the options, and make or open the file.
+
+        Args:
+            filename: Path of the database, whose folder must exist; made absolute now, because daemons change their
+                folder. A symbolic link stands for the file to which it leads, also when it is switched.
+            level: As for any handler.
+            capacity: Records queued at most, 1 or more.
+            capacity_bytes: Bytes queued at most, by the estimated size of the rows in memory; 65,536 or more.
+            max_record_bytes: Bytes that message, traceback, stack and attributes of a record take together at most; the
+                handler cuts, marks and counts longer ones. 1,024 to 524,288; a sixteenth of `capacity_bytes` if that is
+                less.
+            reserve: Share of both capacities that is kept for `reserve_level` and above, from 0 to below 1.
+            reserve_level: Level number or name.
+            fair_share: Fill of the queue, from 0 to 1, from which on a logger may hold no more of it than is left, so
+                that a flood by one logger costs the others nothing. 1 turns it off.
+            batch_size: Records per transaction at most, 1 or more.
+            flush_interval: Seconds until a queued record is committed, from 0.001 to 3,600; also the flush tick.
+            flush_level: A record at or above it is committed at once; its caller does not wait for that.
+            close_timeout: Seconds that `flush` and `close` may take each, from 0 to 3,600.
+            max_age: Older records are deleted: seconds, or a text like "7d", "12h", "30m"; 1 second or more. None, the
+                default of all three, keeps everything.
+            max_rows: Records kept at most, 1 or more; the oldest are deleted.
+            max_bytes: Bytes that the file and its WAL take together at most: a number, or a text like "500MB", "2GB",
+                "64MiB"; 1,048,576 or more. The oldest records are deleted; when that does not help, new ones are
+                dropped.
+            archive: A folder, which must exist. Records are written to a compressed file in it, and that is read back,
+                before they are deleted.
+            unarchived: What becomes of records that are not archived in time, because the folder cannot be written to
+                or is too slow: "keep", so that new records are dropped once `max_bytes` is reached, or "delete".
+            archive_max_age: Files of the archive whose records are all older are deleted, as for `max_age`.
+            archive_max_bytes: Bytes that the archive takes at most, as for `max_bytes`.
+
+        Raises:
+            TypeError, ValueError: An option is of the wrong kind, or out of range.
+            FileNotFoundError, IsADirectoryError: `filename` or `archive` leads nowhere, or `filename` to a directory.
+            ForeignFileError, NewerSchemaError: The file is not a log of this package, or too new. It is left alone.
+        """
         levelno = options.level("level", level)
         queue = RecordQueue(
             options.integer("capacity", capacity, 1),
