@@ -49,6 +49,8 @@ _KINDS: Final[dict[str, Callable[[str], str]]] = {
 }
 # Texts that are long, and are hardly ever the same.
 LONG_TEXTS: Final = ("message", "exc_text", "stack_info", "attributes")
+# Columns that are numbers, with the one that only archives have.
+INTEGERS: Final = frozenset(("id", "created_us", "levelno", "lineno", "process", "thread", "started_us"))
 # Columns that are whatever text stands in the cell.
 TEXTS: Final = [name for name, kind in _KINDS.items() if kind in {text, _text_or_none} and name != "time"]
 # As in the view, but in four fifths of the time for times from 1970 on within the calendar.

@@ -10,12 +10,11 @@ import importlib
 from collections.abc import Iterable
 from typing import IO, Any, Final
 
-from sqlite_log_handler._logfile.columns import LONG_TEXTS
+from sqlite_log_handler._logfile.columns import INTEGERS, LONG_TEXTS
 
 # Rows of a row group at most.
 GROUP_ROWS: Final = 5_000
 
-_INTEGERS: Final = {"id", "created_us", "levelno", "lineno", "process", "thread", "started_us"}
 _RISING: Final = ("id", "created_us", "time")
 
 
@@ -39,7 +38,7 @@ def schema_of(columns: Iterable[str], *, shared: bool = False) -> Any:
     """
     pa, _ = import_pyarrow()
     once = pa.dictionary(pa.int32(), pa.string()) if shared else pa.string()
-    types = {name: pa.int64() if name in _INTEGERS else pa.string() if name in LONG_TEXTS else once for name in columns}
+    types = {name: pa.int64() if name in INTEGERS else pa.string() if name in LONG_TEXTS else once for name in columns}
     if "time" in types:
         types["time"] = pa.timestamp("us", tz="UTC")
     return pa.schema(list(types.items()))
@@ -55,7 +54,7 @@ def writer(file: IO[bytes], schema: Any) -> Any:
         use_dictionary=[name for name in schema.names if name not in {*_RISING, "message"}],
         column_encoding=dict.fromkeys(_RISING, "DELTA_BINARY_PACKED"),
         # The least and the greatest value of each group are in memory to the end, so there are none of long texts.
-        write_statistics=[name for name in schema.names if name in {*_INTEGERS, "time", "level", "logger"}],
+        write_statistics=[name for name in schema.names if name in {*INTEGERS, "time", "level", "logger"}],
         write_page_checksum=True,
         store_schema=False,  # Arrow's own copy says nothing that the file does not
         # Arrow's own pool keeps what it has freed.

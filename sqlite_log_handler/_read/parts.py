@@ -32,6 +32,7 @@ from sqlite_log_handler._logfile.archive import (
     Head,
     drops_keys,
 )
+from sqlite_log_handler._logfile.columns import INTEGERS
 from sqlite_log_handler._logfile.errors import (
     CorruptFileError,
     LimitError,
@@ -51,13 +52,12 @@ ALL: Final[Span] = (LOWEST, HIGHEST)
 
 # The values of a row, in this order. The others follow from them.
 FIELDS: Final = tuple(name for name in PART_COLUMNS if name not in {"time", "level"})
-_INTEGERS: Final = {"id", "created_us", "levelno", "lineno", "process", "thread", "started_us"}
 _NULLABLE: Final = {"thread", "thread_name", "task_name", "exc_type", "exc_text", "stack_info", "attributes"}
 _TYPES: Final = tuple(
-    ({int} if name in _INTEGERS else {str}) | ({NoneType} if name in _NULLABLE else set()) for name in FIELDS
+    ({int} if name in INTEGERS else {str}) | ({NoneType} if name in _NULLABLE else set()) for name in FIELDS
 )
 _VALUES: Final = itemgetter(*FIELDS)
-_TEXTS: Final = itemgetter(*(place for place, name in enumerate(FIELDS) if name not in _INTEGERS))
+_TEXTS: Final = itemgetter(*(place for place, name in enumerate(FIELDS) if name not in INTEGERS))
 _DROP: Final[Mapping[str, type]] = {
     **dict.fromkeys(("id", "after_id", "since_us", "until_us"), int),
     **dict.fromkeys(("cause", "logger"), str),
@@ -368,7 +368,7 @@ def _checked(values: Values, id_: int) -> Values:
 def _parquet(path: str) -> Iterator[Any]:
     """Open a file of Parquet. Texts are read as dictionaries, so that one text in a million rows is in memory once."""
     pyarrow, parquet = import_pyarrow()
-    texts = [name for name in FIELDS if name not in _INTEGERS]
+    texts = [name for name in FIELDS if name not in INTEGERS]
     try:
         with (
             pyarrow.OSFile(path) as raw,
@@ -439,7 +439,7 @@ def _require_columns(part: Part, file: Any) -> None:
         place = schema.get_field_index(name)
         kind = schema.field(place).type if place >= 0 else None
         kind = kind.value_type if isinstance(kind, pyarrow.DictionaryType) else kind
-        if kind != (pyarrow.int64() if name in _INTEGERS else pyarrow.string()):
+        if kind != (pyarrow.int64() if name in INTEGERS else pyarrow.string()):
             message = f"{part.path!r}: its column {name!r} is not that of a part"
             raise CorruptFileError(message)
     if file.metadata.num_rows != part.head.rows:
