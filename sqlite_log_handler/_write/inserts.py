@@ -14,7 +14,9 @@ context. That takes a third of the parameters, so twice as many rows fit into a 
 
 An `Inserter` belongs to one connection. It remembers the ids of sources and processes. They are wrong after a rollback,
 which takes back ids that the transaction gave, and after a sweep, which deletes those that no row uses. The file counts
-its sweeps (`marks.sweeps`), because another process may make them.
+its sweeps (`marks.sweeps`), because another process may make them. They are also wrong when a person has deleted lines,
+which SQLite then says of the first row (`foreign_keys`), or has put an older copy in the place of the contents, which
+shows because the last row is gone.
 """
 
 from __future__ import annotations
@@ -82,6 +84,8 @@ _SOURCE_COLUMNS = ("logger", "pathname", "lineno", "func", "template")
 
 _CACHED_IDS = 10_000
 
+_MARKS = "SELECT folded_id, sweeps, ifnull((SELECT max(id) FROM records), 0) FROM marks"
+
 # Threads that get a line: those of a pool, and not each of a server that starts one for each request.
 _SHARED_THREADS = 100
 
@@ -125,7 +129,7 @@ class Inserter:
         self.unfolded = self.gap_bytes = 0
         self._origin = origin
         self.last_id = 0
-        self._sweeps = 0  # those of the file when the ids were learned
+        self._sweeps = self._highest = 0  # sweeps of the file, and the id of its last row, when the ids were learned
         self.forget_ids()
 
     def write(self, batch: Commit, refused: set[int] | None = None) -> None:
@@ -135,10 +139,10 @@ class Inserter:
         Given `refused`, it inserts row by row, and adds the indexes of the rows that SQLite does not take.
         """
         self.last_id = 0
-        folded_id, sweeps = self.connection.execute("SELECT folded_id, sweeps FROM marks").fetchone()
-        if sweeps != self._sweeps:
+        folded_id, sweeps, highest = self.connection.execute(_MARKS).fetchone()
+        if sweeps != self._sweeps or highest < self._highest:
             self.forget_ids()
-            self._sweeps = sweeps
+        self._sweeps, self._highest = sweeps, highest
         unknown = {row[_row.LEVELNO] for row in batch.rows} - self._levels
         if unknown:
             self._name_levels(unknown)
@@ -150,7 +154,8 @@ class Inserter:
             self._insert_gap(gap)
             start = end
         self._insert_rows(batch.rows, start, len(batch.rows), refused)
-        self.unfolded = self.last_id - folded_id
+        self._highest = self.last_id or highest
+        self.unfolded = self._highest - folded_id
         if self.unfolded >= volume.FOLD_ROWS and self._limits.max_bytes is None:
             volume.fold(self.connection)
 

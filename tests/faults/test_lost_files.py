@@ -4,7 +4,10 @@ Files that are moved, removed, cut or damaged while they are open.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import sqlite3
 
 import pytest
 from listeners import ticks
@@ -119,3 +122,43 @@ def test_a_log_that_was_cut_short(make, clock, log, contents, path):
     os.truncate(path, 5_000)
     make()
     assert 2 == len([name for name in os.listdir(path.parent) if ".corrupt-" in name and name[-1] not in "lm"])
+
+
+@pytest.mark.parametrize("how", ["deleted all", "deleted unused", "restored"])
+def test_a_person_changes_the_rows(make, path, query, how):
+    """
+    A record has its row in the view, under its own logger, when a person has deleted rows and call sites, or has
+    restored an older state of the file with the shell of SQLite.
+
+    The handler remembers the ids of call sites. A row with the id of one that was gone was in no view, though it
+    counted as written; and a row whose id another call site had been given meanwhile had the logger of that one.
+    """
+    handler = make()
+
+    def log(name, message):
+        # One call site for each logger.
+        handler.emit(logging.makeLogRecord({"name": name, "levelno": 20, "msg": message}))
+
+    for name in "abc":
+        log(name, "before")
+    handler.flush()
+    with contextlib.closing(sqlite3.connect(path)) as person, contextlib.closing(sqlite3.connect(":memory:")) as copy:
+        if how == "restored":
+            person.backup(copy)
+            for name in "de":
+                log(name, "lost")
+            handler.flush()
+            copy.backup(person)
+        else:
+            person.execute("DELETE FROM records WHERE ? OR id < (SELECT max(id) FROM records)", (how == "deleted all",))
+            person.execute("DELETE FROM sources WHERE id NOT IN (SELECT source_id FROM records)")
+            person.execute("DELETE FROM processes WHERE id NOT IN (SELECT process_id FROM records)")
+            person.execute("DELETE FROM threads WHERE id NOT IN (SELECT thread_id FROM records)")
+            person.commit()
+    for name in "fdecba":
+        log(name, "after")
+        handler.flush()
+    handler.close()
+
+    assert list("fdecba") == [name for (name,) in query("SELECT logger FROM logs WHERE message = 'after' ORDER BY id")]
+    assert 0 == handler.dropped_total

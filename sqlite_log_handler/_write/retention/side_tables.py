@@ -159,13 +159,18 @@ class SideTables:
     def _go_on(self, connection: sqlite3.Connection, sweep: _Sweep) -> None:
         if not sweep.look(connection):
             return
-        for _ in range(_SWEEP_CHUNKS):
-            with transaction(connection):
-                ended = sweep.delete(connection, self._limits.chunk_lines, self.needed)
-            if ended:
-                self._swept_lines, self._sweep = sweep.left, None
-            if ended or not self._wal.is_free(connection):
-                break
+        # For each line that goes, SQLite would read all rows. The sweep has done so.
+        connection.execute("PRAGMA foreign_keys = OFF")
+        try:
+            for _ in range(_SWEEP_CHUNKS):
+                with transaction(connection):
+                    ended = sweep.delete(connection, self._limits.chunk_lines, self.needed)
+                if ended:
+                    self._swept_lines, self._sweep = sweep.left, None
+                if ended or not self._wal.is_free(connection):
+                    break
+        finally:
+            connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _size(connection: sqlite3.Connection, lines_of: str) -> int:
