@@ -25,6 +25,7 @@ BENCHMARKS = {
     "writes": "writes",
     "idle": "idle",
     "import": "import_time",
+    "instructions": "instructions",
     "overload": "overload",
     "fairness": "fairness",
     "growth": "growth",

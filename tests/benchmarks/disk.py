@@ -4,9 +4,11 @@ Bytes: in the file per row, against the same record as a line of text; and writt
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import sqlite3
 import sys
 import time
 from typing import Any
@@ -29,11 +31,13 @@ def run(report: Report, options: Options) -> None:
     }
     rows = []
     sizes = {}
+    pages: list[list[Any]] = []
     for way, (kind, pace) in ways.items():
         paced = min(count, pace * options.pick(10, 2)) if pace else count
         found = _child(kind, paced, pace, options)
         report.verify(way, paced, found["found"])
         sizes[way] = found["size"] / paced
+        pages = pages or [[name, *(size / paced for size in of)] for name, *of in found["pages"]]
         written = "-" if found["written"] is None else f"{found['written'] / paced:.0f}"
         passed = "-" if found["passed"] is None else f"{found['passed'] / paced:.0f}"
         rows.append([way, paced, sizes[way], sizes[way] / sizes["text"], passed, written, found["wal"] // 1024])
@@ -41,10 +45,14 @@ def run(report: Report, options: Options) -> None:
         "", "records", "bytes/row in file", "against text", "bytes/row passed to write()", "to disk", "most WAL KiB"
     ]  # fmt: skip
     report.table("disk", columns, rows)
+    report.table("bytes/row, in one go", ["table or index", "bytes/row", "content", "unused"], pages)
     report.say("to the disk: dirtied pages that were or will be written (write_bytes of /proc/self/io)")
-    share = sizes["SQLite, in one go"] / sizes["text"]
+    size = sizes["SQLite, in one go"]
+    share = size / sizes["text"]
     note = "lines of " + ", ".join(map(os.path.basename, options.lines)) if options.lines else "generated lines"
     report.bound("bytes per row in the file against the line of text", "<=", 1, share, share, note=note)
+    if not options.lines:
+        report.bound("bytes per row in the file", "<=", 100, size, size, unit=" B")
 
 
 def _child(kind: str, count: int, pace: int, options: Options) -> dict[str, Any]:
@@ -89,7 +97,16 @@ def keep(kind: str, count: int, pace: int, files: tuple[str, ...]) -> dict[str, 
             "passed": after["wchar"] - before["wchar"] if before else None,
             "written": after["write_bytes"] - before["write_bytes"] if before else None,
             "wal": wal,
+            "pages": [] if kind == "text" else _pages(file),
         }
+
+
+def _pages(file: str) -> list[Any]:
+    """Add up the pages of the largest tables and indexes, if this SQLite has a `dbstat` (https://sqlite.org/dbstat.html)."""
+    sql = "SELECT name, sum(pgsize), sum(payload), sum(unused) FROM dbstat GROUP BY name ORDER BY 2 DESC LIMIT 3"
+    with contextlib.closing(sqlite3.connect(file)) as connection, contextlib.suppress(sqlite3.OperationalError):
+        return connection.execute(sql).fetchall()
+    return []
 
 
 if __name__ == "__main__":
