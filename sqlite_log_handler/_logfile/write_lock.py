@@ -133,6 +133,12 @@ class WriteLock:
             self._acquire(timeout)
         return real
 
+    def stands(self) -> bool:
+        """Tell, inside `hold`, whether the file is still there, which others lock. Somebody may have deleted it."""
+        with contextlib.suppress(FileNotFoundError):
+            return self._missing or os.path.samestat(self._opened, os.stat(self.path))
+        return False
+
     def close(self) -> None:
         """Close the file; the next `hold` opens it again. In a forked child, this leaves the parent's lock alone."""
         descriptor, self._descriptor = self._checked(), None
@@ -185,13 +191,12 @@ class WriteLock:
             self._waiting_since = mine
             self._write(_AFTER_HOLDER, _LINE % (os.getpid(), mine, now))
             return False
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(self._opened, os.stat(self.path)):
-                if holder != os.getpid():
-                    self._write(0, _HOLDER % os.getpid())
-                self._leave_line()
-                self._waiting_since = None
-                return True
+        if self.stands():
+            if holder != os.getpid():
+                self._write(0, _HOLDER % os.getpid())
+            self._leave_line()
+            self._waiting_since = None
+            return True
         # The file was deleted, or moved with the database: from now on, a process locks another file.
         self.close()
         return False

@@ -415,7 +415,7 @@ class ArchivedLog:
         chosen = where(scan.all, filters)
         if newest is not None:
             chosen = scan.newest(chosen, newest)
-        return _using(self._kept["question"].loaded.use(), query, chosen, backward=backward)
+        return _using(self._kept["question"].loaded, query, chosen, backward=backward)
 
     def _stream(self, query: str, newest: int | None, filters: Filters, *, backward: bool) -> Iterator[Values]:
         """Yield the rows that match, in turn from the archive and from the file, some hundred in memory at a time."""
@@ -452,7 +452,7 @@ class ArchivedLog:
         low, high = bounds.ids
         if high - low < _FEW:
             ids = (low - low % _NEAR, high - high % _NEAR + _NEAR - 1)
-            loaded = self._load("near", Bounds(ids), None).use()
+            loaded = self._load("near", Bounds(ids), None)
             loaded.scan.budget.renew()
             yield from _using(loaded, query, chosen._replace(after_id=low - 1, up_to_id=high), backward=backward)
             return
@@ -515,10 +515,18 @@ def _patterns_of(filters: Filters) -> Iterator[int]:
 
 def _using(loaded: Loaded, query: str, chosen: Where, *, backward: bool) -> Iterator[Values]:
     """Yield rows of a database that another question may replace meanwhile."""
-    try:
-        yield from loaded.scan.rows(query, chosen, backward=backward)
-    finally:
-        loaded.leave()
+
+    def rows() -> Iterator[Values]:
+        loaded.use()
+        try:
+            yield ()
+            yield from loaded.scan.rows(query, chosen, backward=backward)
+        finally:
+            loaded.leave()
+
+    begun = rows()
+    next(begun)  # from here on it leaves the database in the end, also if nobody asks for a row
+    return begun
 
 
 def _ends(file: Scan) -> tuple[int | None, int, object]:

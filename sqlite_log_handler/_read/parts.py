@@ -158,7 +158,8 @@ class Part(NamedTuple):
             return
         with _named(self.path):
             found = iter(_parquet_drops(self.path)) if is_parquet(self.path) else _drop_lines(self)
-            for number, drop in zip(range(2, self.head.drops + 2), found, strict=False):
+            for number in range(2, self.head.drops + 2):
+                drop = next(found, None)
                 if not isinstance(drop, dict) or not _has(drop, _DROP):
                     raise _corrupt(self.path, number, "not a gap")
                 yield drop

@@ -163,6 +163,7 @@ class Archive:
                 file.flush()
                 os.fsync(file.fileno())
             size, crc32 = read_back(path + PARTIAL, head, kind)
+            self._require_lock()
             _rename(path + PARTIAL, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -209,6 +210,16 @@ class Archive:
             connection.execute("DELETE FROM archives WHERE id = ?", (id_,))
             connection.execute(_EXPIRED, (rows,))
         return gone
+
+    def _require_lock(self) -> None:
+        if not self._lock.stands():  # another process may archive the same rows
+            message = f"the file of the lock was deleted: {self._lock.path!r}"
+            raise TimeoutError(message)
+
+    def discard(self, part: WrittenPart) -> None:
+        """Delete a part that was refused, unless another process may have written a file of its name meanwhile."""
+        if self._lock.stands():
+            self.remove([part.name])
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete files of the archive."""

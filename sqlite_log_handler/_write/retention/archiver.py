@@ -417,7 +417,7 @@ class _Run:
         if not self._stopped:  # `stop` sets this before it looks at `part`, so one of both sees the other
             self._answered.acquire()
         if self._expired is None:
-            self.archive.remove([part.name])
+            self.archive.discard(part)
             return False
         self.parts += 1
         self.archive.remove(self._expired)

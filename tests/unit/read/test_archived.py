@@ -378,6 +378,17 @@ def test_a_question_that_fails_leaves_no_database(file: Path, folder: Path) -> N
         assert rows == log.stats().rows
 
 
+def test_a_question_that_nobody_reads_leaves_no_database(file: Path, folder: Path) -> None:
+    """Rows of which nobody takes one keep no database: each kept its own until the reader was closed."""
+    archive(file, folder, 10)
+    with LogReader([file, folder]) as log:
+        assert log._archive is not None
+        for level in ("DEBUG", "INFO", "WARNING"):
+            log.rows(run=0, level=level)
+
+        assert {0} == {loaded._users for loaded in log._archive._open}
+
+
 @pytest.mark.parametrize("kind", ["jsonl.gz", "parquet"])
 def test_a_part_with_very_many_gaps(file: Path, folder: Path, kind: str) -> None:
     """

@@ -152,6 +152,13 @@ def test_a_gap_that_is_none(part: Any, kind: str, drop: Any) -> None:
         assert 3 == log.count()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_fewer_gaps_than_the_head_says(part: Any, kind: str) -> None:
+    """A part that lacks gaps does not answer as if there had been none. In Parquet, they were not counted."""
+    with LogReader(part(kind, head={**HEAD, "drops": 2})) as log, pytest.raises(CorruptFileError, match="not a gap"):
+        log.gaps()
+
+
 @pytest.mark.parametrize(
     "row",
     [

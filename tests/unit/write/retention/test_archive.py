@@ -334,6 +334,28 @@ def test_one_process_at_a_time(make):
             pass
 
 
+def test_a_lock_that_somebody_deletes(make, log, reading, folder, path):
+    """
+    If the file of the lock is deleted in the middle of a part, the part is given up, and the other process goes on.
+
+    Both wrote the same part. The second one had its own refused, and deleted the file of that name, which the first
+    one had noted: its rows were in no place any more.
+    """
+    log.fill(10)
+    first, second = make(), make()
+
+    lock = folder / "app-log-archive-lock"
+
+    with first.hold():
+        part = first.write(reading, 1, 3)
+        with pytest.raises(TimeoutError, match="the file of the lock was deleted"):
+            first.write(reading, 1, 9, lambda: lock.unlink() is not None)
+        assert part.name in archive_all(second, log, reading)
+        first.discard(part)
+
+    assert ([*range(1, 11)], 0) == account(path, folder)
+
+
 def test_a_folder_that_is_full(make, log, reading, folder, monkeypatch):
     """What was written of a part is removed when there is no room for the rest."""
     log.fill(10)

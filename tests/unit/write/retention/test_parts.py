@@ -63,6 +63,28 @@ def test_gaps_without_end(log: Log, reading: Connection, folder: Path, kind: str
     assert [*range(1, 3_001)] == [drop["id"] for drop in drops]
 
 
+def test_processes_of_gaps(log: Log, reading: Connection, folder: Path, kind: str, monkeypatch) -> None:
+    """
+    However many processes have lost records, the head stays short; each gap names its process itself.
+
+    A job ran every second beside a full disk. All of its records were dropped, its processes made the head too long,
+    and no row was archived any more.
+    """
+    monkeypatch.setattr(parts, "_MOST_KEYS", 5)
+    log.fill(20)
+    log.connection.executemany(
+        "INSERT INTO processes VALUES (?, 'host', ?, 'Job', 0, 'job')", [(id_, 100 + id_) for id_ in range(2, 50)]
+    )
+    log.connection.executemany(
+        "INSERT INTO drops VALUES (NULL, 3, 0, 0, ?, 'disk_budget', 'app', 20, 1)", [(id_,) for id_ in range(2, 50)]
+    )
+
+    head, drops, _ = contents_of(written(folder, reading, kind, 19))
+
+    assert 1 < len(head["processes"]) <= 6
+    assert [*range(102, 150)] == [drop["process"] for drop in drops]
+
+
 def test_rows_of_all_sizes(log: Log, reading: Connection, folder: Path, kind: str, monkeypatch) -> None:
     """
     A few rows that are as large as thousands of others do not make a chunk of thousands of times the size.
