@@ -55,14 +55,8 @@ class Committer:
     """
     Commit the rows of `queue` through `writer`, which is only ever called under the commit lock.
 
-    Args:
-        queue: Where the rows come from.
-        writer: Where they go to.
-        operator: Hears of outages, and of rows that were given up.
-        limits: They bound a transaction, and say whether there is something to prune.
-        flush_interval, close_timeout: As of the handler.
-        clock: Seconds that never jump.
-        sleep: Waits between two attempts of `flush` and `finish`.
+    The `operator` hears of outages, and of rows that were given up. `clock` gives seconds that never jump, and `sleep`
+    waits between two attempts of `flush` and `finish`. The other options are those of the handler.
     """
 
     def __init__(
@@ -117,9 +111,7 @@ class Committer:
         """
         more = False
         try:
-            if now < self._report_due:
-                self.queue.settle()
-            elif self.drop_report.make(now):
+            if now >= self._report_due and self.drop_report.make(now):
                 self._report_due = now + self.flush_interval
             if now >= self.outage.next_attempt:
                 end = self.queue.end
@@ -139,7 +131,7 @@ class Committer:
         queue = self.queue
         batch = queue.begin_commit(self._commit_size)
         if not batch.rows and not batch.gaps:
-            queue.abort_commit()
+            queue.end_commit(batch)  # and decide anew what to admit
             return True
         outcome, self._no_room = Outcome(), False
         # At `close` the report of drops may be left. It is small, and this is its last chance.
@@ -199,7 +191,6 @@ class Committer:
         if end <= self._given_up and deadline is not None:
             # These rows were given up, and no others came since: try, but do not wait again. Logging does so at exit.
             deadline = self.now()
-        pause = min(self.flush_interval, 0.05)
         last_gap = queue.gaps[-1:]  # not those that come meanwhile: there may be no end to them
         tried = False
         # `queued` is asked too: in a child that a signal handler forks in here, `removed` is 0 and stays below `end`.
@@ -213,7 +204,7 @@ class Committer:
                     return True  # only gaps wait, until there is room
                 if deadline is None or self.lock.is_mine:
                     return False  # in a signal handler the commit of its own thread does not end before it returns
-                self._sleep(min(pause, max(0, deadline - self.now())))
+                self._sleep(min(self.flush_interval, 0.05, max(0, deadline - self.now())))
         return True
 
     def finish(self, deadline: float | None = None, *, prune: bool = True) -> None:

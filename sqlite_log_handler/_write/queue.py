@@ -7,8 +7,8 @@ Theory of operation
 A row is a tuple that begins with (levelno, created, source, size, marks), where source begins with the logger's name.
 The queue reads these five and no other.
 
-Rows go in at the tail (`put_nowait`). A commit copies them from the head (`begin_commit`), and they leave when it has
-succeeded (`end_commit`). Until then they count against both bounds.
+Rows go in at the tail (`put_nowait`). A commit copies them from the head (`begin_commit`), and they leave, and stop to
+count against both bounds, when it has succeeded (`end_commit`).
 
 `admits` is the lowest level that the queue takes at this moment without asking: ANY, `reserve_level` when only the
 reserve is left, NONE when it is full or closed. It is NONE under pressure too, when each logger has a share of what is
@@ -37,12 +37,10 @@ Guarantees
   of the deque and `dropped` the sum of the ledger, so the books cannot balance when a row is missing.
 - `queued <= capacity`, and the sizes of the queued rows add up to `capacity_bytes` at most.
 - A thread holds the mutex for microseconds: no I/O, no foreign code, no logging under it. It is the innermost lock.
-- The mutex is an RLock. With the Lock of `queue.Queue`, a signal handler or a `__del__` that logs while its own
-  thread is in `put` would wait for ever.
+- The mutex is an RLock, because a signal handler or a `__del__` may log while its own thread is in `put`.
 - No caller waits for the mutex for longer than MUTEX_TIMEOUT: a collection can log from anywhere, so two threads can
   take the locks of two handlers in opposite orders. A caller that gives up counts its record (`contended`).
-- To wake the listener, a caller releases a raw lock. `Event.set` and `Condition.notify` take locks that are not
-  reentrant.
+- To wake the listener, a caller releases a raw lock: `Event` and `Condition` take locks that are not reentrant.
 - If a signal handler raises out of a trace or profile function, between a permit and its row, the queue loses the room
   of one row, and no record. Without a tracer no signal handler runs there.
 """
@@ -470,11 +468,6 @@ class RecordQueue(queue.Queue["Any"]):
             self.closed = True
             self._review()
 
-    def settle(self) -> None:
-        """Decide anew what to admit: a row that found no room may have narrowed it."""
-        with self.mutex:
-            self._review()
-
     def begin_commit(self, max_size: int) -> Commit:
         """Copy a batch from the head: `batch_size` rows at most, and `max_size` SIZE_UNITs, but one row at least."""
         with self.mutex:
@@ -627,6 +620,3 @@ class RecordQueue(queue.Queue["Any"]):
 
     def task_done(self) -> None:
         """Do nothing: a row is done when its commit is."""
-
-    def _qsize(self) -> int:
-        return self.queued

@@ -197,7 +197,7 @@ def test_give_up_leaves_a_batch_that_is_being_copied(make_handler, logger, unatt
     for number in range(4):
         logger.info("%d", number)
     queue = handler.queue
-    queue.settle()
+    queue.open()  # which takes the permits back
 
     class Measured(tuple):
         """A row that is measured while `close` gives up."""
