@@ -4,9 +4,8 @@ From rows to INSERTs: statements of many rows, and the ids of what rows share.
 Theory of operation
 ===================
 
-The sqlite3 module releases the GIL around every step. With `executemany` that is once per row, and on a busy process
-each release means queueing to get the GIL back. One INSERT of 5,000 rows runs in C, with the GIL free, on the second
-core.
+The sqlite3 module releases the GIL around every step. With `executemany` that is once per row, and in a busy process
+each time is a wait to get it back. One INSERT of 5,000 rows runs in C, with the GIL free, on the second core.
 
 Most rows differ in time, message and attributes only. The rest of a row is its context, and many rows have the same.
 So where ten rows or more share a context, a statement is given each context once, and each row with the number of its
@@ -112,23 +111,16 @@ class Inserter:
     """
     Insert rows and gaps by `connection`, in the transaction that is open.
 
-    Args:
-        connection: A new connection takes a new `Inserter`.
-        origin: Who writes.
-        limits: They bound what the gaps of a batch name; the rest is counted under "(other)".
-
-    Attributes:
-        last_id: The id of the last row of this transaction, 0 before the first.
-        unfolded: Rows behind the mark of `volume` after the last batch.
-        gap_bytes: What the gaps of the batch that is written may still add to `drops`, and to `volume`.
+    The `limits` bound what the gaps of a batch name; the rest is counted under "(other)".
     """
 
     def __init__(self, connection: sqlite3.Connection, origin: Origin, limits: Limits) -> None:
         self.connection = connection
-        self._limits = limits
-        self.unfolded = self.gap_bytes = 0
         self._origin = origin
-        self.last_id = 0
+        self._limits = limits
+        self.last_id = 0  # of the last row of this transaction
+        self.unfolded = 0  # rows behind the mark of `volume` after the last batch
+        self.gap_bytes = 0  # what the gaps of this batch may still add to `drops`, and to `volume`
         self._sweeps = self._highest = 0  # sweeps of the file, and the id of its last row, when the ids were learned
         self.forget_ids()
 

@@ -69,14 +69,10 @@ _LASTING_CODES = {getattr(sqlite3, f"SQLITE_IOERR_{name}") for name in _LASTING}
 
 class LogFile:
     """
-    The database at `path`, and the connection that writes to it.
+    The database at the absolute `path`, or behind a link there, and the connection that writes to it.
 
-    Args:
-        path: Absolute path of the database, or of a link to it. Its folder exists.
-        busy_timeout: Seconds to wait for the lock beside the file, and then for SQLite's lock. Half a flush tick at
-            most, because nothing ends SQLite's wait, not even `Connection.interrupt`.
-        limits: They bound the WAL.
-        say: Takes a line for the operator.
+    It waits for `busy_timeout` seconds for the lock beside the file, and then for SQLite's lock. That is half a flush
+    tick at most, because nothing ends SQLite's wait, not even `Connection.interrupt`.
     """
 
     def __init__(self, path: str, *, busy_timeout: float, limits: Limits, say: Callable[[str], None]) -> None:

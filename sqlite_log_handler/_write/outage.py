@@ -14,25 +14,17 @@ TURN_OUTAGE_AFTER = 5.0
 
 
 class Outage:
-    """
-    Failures and successes of commits. Pure: each call is given the time, in seconds that never jump.
-
-    Attributes:
-        failures: Commits that have failed since the last one that succeeded.
-        next_attempt: When to try the next one.
-        last_commit: When the last one succeeded, None before the first.
-        last_error: The last error of a commit or of the thread, None if there was none.
-    """
+    """Failures and successes of commits. Pure: each call is given the time, in seconds that never jump."""
 
     def __init__(self, flush_interval: float) -> None:
         self._flush_interval = flush_interval
         self._began = 0.0
         self._said = False
         self._dropped = 0  # until the last commit that succeeded
-        self.failures = 0
+        self.failures = 0  # since the last commit that succeeded
         self.next_attempt = 0.0
-        self.last_commit: float | None = None
-        self.last_error: str | None = None
+        self.last_commit: float | None = None  # that succeeded
+        self.last_error: str | None = None  # of a commit, or of the listener's thread
 
     def failed(self, error: BaseException, now: float) -> str | None:
         """Note a commit that failed; return a line for the operator if that begins an outage."""

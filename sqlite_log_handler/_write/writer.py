@@ -49,14 +49,9 @@ class Outcome:
 
 class Writer:
     """
-    Write rows and gaps to the database at `path`, and keep it within `limits`.
+    Write rows and gaps to the database at `path`, and keep it within `limits`; see `LogFile` and `Pruner`.
 
-    Args:
-        path: Absolute path of the database, or of a link to it. Its folder exists.
-        busy_timeout: Seconds to wait for a lock, see `LogFile`.
-        limits: What is kept at most.
-        archiver: Archives what is to be deleted.
-        say: Takes a line for the operator.
+    The `archiver` archives what is to be deleted, and `say` takes a line for the operator.
     """
 
     def __init__(

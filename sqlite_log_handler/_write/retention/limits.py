@@ -86,16 +86,12 @@ class NoRoom(Exception):  # noqa: N818 - a state, as queue.Full is
 
 
 class Cut(NamedTuple):
-    """
-    Rows up to `last_id` are to go, because of `cause`.
-
-    Urgent: also while many rows wait to be written. Partial: the rest is for other transactions.
-    """
+    """Rows up to `last_id` are to go, because of `cause`."""
 
     last_id: int
     cause: str
-    urgent: bool
-    partial: bool = False
+    urgent: bool  # also while many rows wait to be written
+    partial: bool = False  # the rest is for other transactions
 
 
 class State(NamedTuple):
@@ -128,20 +124,12 @@ class State(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """
-    What is kept at most; None where there is no limit.
+    """What is kept at most; None where there is no limit."""
 
-    Attributes:
-        max_age: Seconds.
-        max_rows: Rows.
-        max_bytes: Bytes of the file and its WAL.
-        free_units: Units of free pages before a commit, see above. A program whose commits need more gets more.
-    """
-
-    max_age: float | None = None
+    max_age: float | None = None  # seconds
     max_rows: int | None = None
-    max_bytes: int | None = None
-    free_units: int = _FREE_UNITS
+    max_bytes: int | None = None  # of the file and its WAL
+    free_units: int = _FREE_UNITS  # see above; a program whose commits need more gets more
 
     def __bool__(self) -> bool:
         return self != Limits()

@@ -118,13 +118,9 @@ UPDATE marks SET unarchived = unarchived + max(0, :last_id - archived_id), archi
 
 class Pruner:
     """
-    Keep the log at `path`, without links, within `limits`.
+    Keep the log at `path`, without links, within `limits`. Where there is an archive, `archived` is what it lets go.
 
-    Args:
-        archived: Where there is an archive, what it lets go.
-        say: Takes a line for the operator.
-        now: Seconds since 1970, against which the age of rows is measured.
-        clock: Seconds that never jump.
+    `say` takes a line for the operator, `now` gives the time, for the age of rows, and `clock` seconds that never jump.
     """
 
     def __init__(
@@ -244,7 +240,7 @@ class Pruner:
 
     def can_free_more(self, error: BaseException) -> bool:
         """
-        Tell whether a commit that failed may succeed when `make_room` is called again, because the file was full.
+        Tell whether a commit that failed, because the file was full, may succeed when `make_room` is called again.
 
         Either another process has used the room that we had seen, or the commit needs more pages than we keep free.
         """

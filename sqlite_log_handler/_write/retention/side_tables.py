@@ -70,21 +70,15 @@ SELECT ifnull(sum(
 
 
 class SideTables:
-    """
-    Keep the tables beside `records` within `limits`, while the `wal` is free.
-
-    Attributes:
-        deleted_rows: Rows deleted since the tables were last cut. What was deleted before this process is not known,
-            so the first deletion is enough for a cut.
-        needed: Sources of the rows that are about to be written, which a sweep leaves.
-    """
+    """Keep the tables beside `records` within `limits`, while the `wal` is free."""
 
     def __init__(self, limits: Limits, wal: Wal) -> None:
         self._limits = limits
         self._wal = wal
         self._enough_rows = _ROWS_PER_LINE * limits.lines
+        # Since the last cut. What was deleted before this process is not known, so the first deletion is enough.
         self.deleted_rows = self._enough_rows - 1
-        self.needed: Collection[int] = ()
+        self.needed: Collection[int] = ()  # sources of the rows to be written, which a sweep leaves
         self._sweep: _Sweep | None = None  # the one that has begun
         self._volume_grown = limits.text_bytes  # since it was last measured: what was there before counts too
         self._swept_lines = 0  # what the last one left in the longer table

@@ -28,12 +28,9 @@ _READER_LOCKS = range(123, 128)
 
 class Wal:
     """
-    The WAL of the log at `path`.
+    The WAL of the log at `path`, without links. The options are those of the `Pruner`.
 
-    Args:
-        path: Path of the database, without links. Its -wal and its -shm are beside it.
-        limits, say, now, clock: As of the `Pruner`.
-        quiet: Keeps this program's own reader still, that of the archive: it is given the seconds to wait for that.
+    `quiet` keeps this program's own reader still, that of the archive; it is given the seconds to wait for that.
     """
 
     def __init__(
