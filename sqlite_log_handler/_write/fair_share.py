@@ -52,6 +52,3 @@ class Shares:
             held[0], held[1] = held[0] - 1, held[1] - size
             if held[0] <= 0:
                 del self._held[key]
-
-    def __len__(self) -> int:
-        return len(self._held)

@@ -37,9 +37,6 @@ Lock: TypeAlias = "threading.Lock | _thread.RLock"
 
 _BLOCKING = repeat(True)  # noqa: FBT003 - a map passes no keywords
 
-# For a thread whose id is not known; no thread has this one.
-_UNKNOWN = 0
-
 
 def acquire(lock: Lock, timeout: float = -1) -> Iterator[bool]:
     """
@@ -138,7 +135,7 @@ class CommitLock:
 
     @property
     def cut_off(self) -> int | None:
-        """In a child: the thread whose work the fork cut off, None if there was none, 0 if it is not known which."""
+        """In a child: the thread whose work the fork cut off, 0 if that is unknown; None if no work was cut off."""
         if not self._lock.locked() or self._forking == threading.get_ident():
             return None
-        return self._worker or _UNKNOWN
+        return self._worker or 0

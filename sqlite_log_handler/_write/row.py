@@ -465,8 +465,7 @@ def _created(value: object) -> tuple[float, int]:
 
 def _source(record: logging.LogRecord, template: str) -> tuple[Source, int]:
     site = (record.name, record.pathname, record.lineno, record.funcName)
-    template = _kept(site, template) if template and _is_plain(site) else ""
-    return _interned(_sources, (*site, template), _clean_source)
+    return _interned(_sources, (*site, _kept(site, template)), _clean_source)
 
 
 def _clean_source(key: tuple[Any, ...]) -> Source:
@@ -476,17 +475,16 @@ def _clean_source(key: tuple[Any, ...]) -> Source:
 
 def _kept(site: tuple[Any, ...], template: str) -> str:
     """Return the template that stands for a record in the file: cut, or "" if its call site has too many."""
+    if not template or not _is_plain(site):
+        return ""
     template = template[:NAME_LENGTH]
-    if (*site, template) not in _templates:
-        if _has_enough_templates(site):
-            return ""
-        _templates.add((*site, template))
-        _template_counts[site] = _template_counts.get(site, 0) + 1
+    if (*site, template) in _templates:
+        return template
+    if len(_templates) >= _INTERNED or _template_counts.get(site, 0) >= _TEMPLATES_OF_A_SITE:
+        return ""
+    _templates.add((*site, template))
+    _template_counts[site] = _template_counts.get(site, 0) + 1
     return template
-
-
-def _has_enough_templates(site: tuple[Any, ...]) -> bool:
-    return len(_templates) >= _INTERNED or _template_counts.get(site, 0) >= _TEMPLATES_OF_A_SITE
 
 
 def _thread(record: logging.LogRecord) -> tuple[Thread, int]:
@@ -515,10 +513,7 @@ def _remember_call_site(record: logging.LogRecord, template: str) -> tuple[int, 
     """Remember that a call site logs from a thread, if both are interned; with None the record goes the long way."""
     site = (record.name, record.pathname, record.lineno, record.funcName)
     thread_key = (record.process, record.processName, record.thread, record.threadName)
-    source_key = (*site, template[:NAME_LENGTH])
-    source, thread, levelno = _sources.get(source_key), _threads.get(thread_key), record.levelno
-    if source is None and template and source_key not in _templates and _has_enough_templates(site):
-        source = _sources.get((*site, ""))
+    source, thread, levelno = _sources.get((*site, _kept(site, template))), _threads.get(thread_key), record.levelno
     if (
         source is None
         or thread is None

@@ -165,5 +165,5 @@ def _names(report: Report, options: Options) -> None:
     report.verify("names", sum(books["drops"].values()) + queue.queued, books["seen"])
     report.say(
         f"{names:,} logger names under pressure: {grown / 1e6:.1f} MB grown, {queue.queued:,} queued, "
-        f"{len(books['drops']):,} keys in the ledger, {len(queue._shares):,} holders; the books are exact"
+        f"{len(books['drops']):,} keys in the ledger, {len(queue._shares._held):,} holders; the books are exact"
     )
