@@ -43,9 +43,7 @@ MARK: Final = "_sqlite_log_handler"
 
 
 class DropReport:
-    """
-    Report the drops of `queue`. The warning says what `outage` knows; `operator` hears of warnings that are not sent.
-    """
+    """Report the drops of `queue`. A warning says what `outage` knows; `operator` hears of one that is not sent."""
 
     def __init__(self, queue: RecordQueue, outage: Outage, operator: Operator) -> None:
         self._queue = queue

@@ -205,7 +205,7 @@ class SQLiteHandler(logging.Handler):
         # queue.
         self.max_record_bytes = min(max_record_bytes, capacity_bytes // 16)
         if keep.max_bytes is not None:
-            self.max_record_bytes = min(self.max_record_bytes, keep.record_bytes)
+            self.max_record_bytes = min(self.max_record_bytes, 2 * keep.commit_bytes)
         committer = Committer(
             queue, writer, operator, limits=keep, flush_interval=flush_interval, close_timeout=close_timeout
         )
@@ -255,11 +255,10 @@ class SQLiteHandler(logging.Handler):
         except NewProcess:
             process.begin_anew()
             self.emit(record)
-        except Exception as error:  # noqa: BLE001 - a levelno of None, no LogRecord at all, a signal handler's
+        except BaseException as error:  # of a levelno of None, of no LogRecord at all, a signal handler's
             self._put_anyway(record, row, error)
-        except BaseException as error:
-            self._put_anyway(record, row, error)
-            raise
+            if not isinstance(error, Exception):
+                raise
 
     def _put(self, record: logging.LogRecord, row: Any) -> None:
         """Queue a row, and start the listener if there is none."""
@@ -341,7 +340,7 @@ class SQLiteHandler(logging.Handler):
         """
         Write what is queued, end the thread, send the last drop warning and close the file, within `close_timeout`.
 
-        It drops and counts what it cannot write by then, and says so on stderr. Raises nothing:
+        It drops and counts what it cannot write by then, and says so on stderr. Raises nothing, because
         `logging.shutdown` would skip the handlers after this one. A later record starts the handler again.
         """
         try:

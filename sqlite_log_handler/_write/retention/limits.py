@@ -140,11 +140,6 @@ class Limits(NamedTuple):
         return COMMIT_BYTES if self.max_bytes is None else min(COMMIT_BYTES, self.max_bytes // 32)
 
     @property
-    def record_bytes(self) -> int:
-        """What one record may take: a commit has one at least."""
-        return 2 * self.commit_bytes
-
-    @property
     def wal_bytes(self) -> int:
         """What the WAL may take before a transaction; a larger one is written back first."""
         return WAL_BYTES if self.max_bytes is None else _WAL_UNITS * self.commit_bytes

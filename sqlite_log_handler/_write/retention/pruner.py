@@ -14,9 +14,8 @@ whether the WAL can be written back, and `SideTables` cuts the tables beside `re
 - `make_room` comes before each commit if there is `max_bytes`, and raises `NoRoom` when there is none. It sets SQLite's
   `max_page_count`, so that a commit cannot make the file longer than its share, whatever other processes have written.
 
-Deleting writes to the WAL as well, so nothing is deleted while a reader holds a snapshot: it would only add to a WAL
-that cannot be written back. When file and WAL have come to `max_bytes` then, `NoRoom` is raised, and the rows that wait
-are dropped.
+Nothing is deleted while a reader holds the WAL back, see `wal`. When file and WAL have come to `max_bytes` then, the
+rows that wait are dropped.
 
 Guarantees
 ==========
@@ -27,8 +26,7 @@ Guarantees
   order of their ids: a row with an earlier time than the rows before it goes with them.
 - After an exception no transaction is open, and `prunes` says what was deleted.
 - The lines of `drops` whose place is still in the file stay. Of each other side table, and of the older lines of
-  `drops`, `Limits.lines` are kept. They are cut at the first deletion, and again when ten times as many rows have been
-  deleted as lines are kept.
+  `drops`, `Limits.lines` are kept. They are cut at the first deletion, and again after ten times as many rows.
 - The side tables do not push out the rows. When `max_bytes` has cost as many rows as are left, these tables are cut
   before more rows go, by the bytes of their lines as well; and so they are before `NoRoom` is raised.
 - The id of a deleted source or process is never given again.
