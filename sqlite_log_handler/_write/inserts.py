@@ -132,7 +132,8 @@ class Inserter:
         """
         self.last_id = 0
         folded_id, sweeps, highest = self.connection.execute(_MARKS).fetchone()
-        if sweeps != self._sweeps or highest < self._highest:
+        known = len(self._sources) + len(self._threads) + len(self._levels)
+        if sweeps != self._sweeps or highest < self._highest or known > _CACHED_IDS:
             self.forget_ids()
         self._sweeps, self._highest = sweeps, highest
         unknown = {row[_row.LEVELNO] for row in batch.rows} - self._levels
@@ -216,18 +217,17 @@ class Inserter:
 
     def _parameters(self, rows: Sequence[PackedRow]) -> list[object]:
         """Return the parameters of a statement without contexts, after learning the ids that are not known yet."""
-        while True:
-            sources, threads = self._sources, self._threads
-            values: list[object] = []
-            try:
-                for row in rows:
-                    values += (row[_row.CREATED], row[_row.LEVELNO], sources[row[_row.SOURCE]])
-                    values += threads[row[_row.THREAD]]
-                    values += row[_row.TASK_NAME :]
-            except KeyError:
-                self._learn_ids(rows)
-            else:
-                return values
+        sources, threads = self._sources, self._threads
+        values: list[object] = []
+        try:
+            for row in rows:
+                values += (row[_row.CREATED], row[_row.LEVELNO], sources[row[_row.SOURCE]])
+                values += threads[row[_row.THREAD]]
+                values += row[_row.TASK_NAME :]
+        except KeyError:
+            self._learn_ids(rows)
+            return self._parameters(rows)
+        return values
 
     def _shared_parameters(self, rows: Sequence[PackedRow], length: int) -> list[object] | None:
         """
@@ -282,8 +282,6 @@ class Inserter:
 
     def _learn_ids(self, rows: Sequence[PackedRow]) -> None:
         """Give an id to each call site and thread of these rows that has none yet."""
-        if len(self._sources) + len(self._threads) > _CACHED_IDS:
-            self.forget_ids()
         for row in rows:
             source, thread = row[_row.SOURCE], row[_row.THREAD]
             self.source_id(source)
@@ -292,8 +290,6 @@ class Inserter:
 
     def _name_levels(self, levels: Collection[int]) -> None:
         """Keep the names that `logging.addLevelName` gave: a reader's process may not know them."""
-        if len(self._levels) > _CACHED_IDS:
-            self._levels.clear()
         for levelno in levels:
             name = logging.getLevelName(levelno)
             if name != f"Level {levelno}":

@@ -220,21 +220,19 @@ class Limits(NamedTuple):
     def _rows_of(self, size: float) -> int:
         return max(1, min(_CHUNK_ROWS, int(self.chunk_bytes / size)))
 
-    def cut(self, state: State, *, aged: Cut | None = None, crowded: bool = False) -> Cut | None:
+    def cut(self, state: State, *, aged: Cut | None = None, crowded: bool = False, whole: bool = False) -> Cut | None:
         """
-        Reduce all limits to one cut, as far as one transaction goes; `aged` is what `max_age` asks for.
+        Reduce all limits to one cut, as far as one transaction goes, or as a whole. `aged` is what `max_age` asks for.
 
         When it is `crowded`, because many rows wait to be written, only what is urgent counts.
         """
-        cut = self.whole_cut(state, aged=aged, crowded=crowded)
-        end = self.chunk_end(state)
-        return cut and cut._replace(last_id=min(cut.last_id, end), partial=cut.last_id > end)
-
-    def whole_cut(self, state: State, *, aged: Cut | None = None, crowded: bool = False) -> Cut | None:
-        """Reduce all limits to one cut, however many rows it is."""
         cuts = [aged, self._cut_by_rows(state), self._cut_by_bytes(state)] if state.rows > 1 else []
         cut = max((cut for cut in cuts if cut and (cut.urgent or not crowded)), default=None)
-        return cut and cut._replace(last_id=min(cut.last_id, state.last_but_one_id))
+        if cut is None:
+            return None
+        last_id = min(cut.last_id, state.last_but_one_id)
+        end = last_id if whole else min(last_id, self.chunk_end(state))
+        return cut._replace(last_id=end, partial=end < last_id)
 
     def _cut_by_rows(self, state: State) -> Cut | None:
         if self.max_rows is None or state.rows <= self.max_rows:

@@ -379,7 +379,7 @@ def plan(connection: sqlite3.Connection, path: str, limits: Limits, now: float) 
     if limits.max_age is not None:
         last_old = _last_old(connection, now, limits.max_age, state.last_but_one_id)
     aged = None if last_old is None else Cut(last_old, "max_age", urgent=True)
-    return state, limits.whole_cut(state, aged=aged)
+    return state, limits.cut(state, aged=aged, whole=True)
 
 
 def _last_old(connection: sqlite3.Connection, now: float, max_age: float, end: int) -> int | None:
