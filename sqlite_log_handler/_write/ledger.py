@@ -178,8 +178,7 @@ class Ledger:
         self.collect(position)
         if not self._drops:
             return None
-        fresh: dict[Key, Entry] = {}
-        drops, self._drops = self._drops, fresh
+        drops, self._drops = self._drops, {}
         for key, (count, *_) in drops.items():
             reported = bounded(self._reported, key)
             self._reported[reported] = self._reported.get(reported, 0) + count

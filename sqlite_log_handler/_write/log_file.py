@@ -95,12 +95,10 @@ class LogFile:
         """
         Start anew in a forked child.
 
-        A connection that is still open is the parent's: this fork ran none of Python's hooks. If no thread was in a
-        commit, SQLite's own locks are free, and to close it only takes the parent's POSIX locks off SQLite's list. The
-        parent's real ones keep SQLite from writing the WAL back or deleting it.
-
-        `cut_off` is the thread that was in a commit, if one was. Then SQLite's list says that this process holds the
-        parent's locks, so it never opens the file again. If it is this very thread, it must not go on with its commit.
+        A connection that is still open is the parent's: this fork ran none of Python's hooks. To close it only takes
+        the parent's POSIX locks off SQLite's list, and its real ones keep SQLite from changing the WAL. But if a thread
+        was in a commit (`cut_off`), that list says that this process holds those locks, so it never opens the file
+        again; and if it was this very thread, it must not go on.
         """
         self._lock.close()
         lost = cut_off is not None
@@ -203,8 +201,7 @@ class LogFile:
 
         The -wal of a moved file stays, and SQLite would apply it to the file that comes in its place
         (https://sqlite.org/howtocorrupt.html, section 1.4). So this writes it back into the file that we still have
-        open, and moves a -wal aside that cannot be emptied. If only a link was switched, the -wal is beside its own
-        file, and stays.
+        open, or moves it aside. If only a link was switched, the -wal is beside its own file, and stays.
         """
         wal = self.real + "-wal"
         known = self._files[-1] if self._wal and self._files else None
@@ -393,15 +390,10 @@ def _is_corrupt(error: BaseException) -> bool:
 
 
 def _close(connection: sqlite3.Connection) -> None:
-    """
-    Close a connection, and finalize its statements, whichever thread has prepared them.
-
-    While one is left, SQLite keeps the file open (https://sqlite.org/c3ref/close.html), and a fork would inherit it.
-    Without a GIL an object that one thread drops stays until the thread that made it comes to it, or until a
-    collection: first the connection's cache, and then the statements in it.
-    """
     connection.close()
     if _FREE_THREADED:
+        # While a statement is left, SQLite keeps the file open (https://sqlite.org/c3ref/close.html). Without a GIL an
+        # object that one thread drops may stay until a collection: first the cache, and then the statements in it.
         gc.collect()
         gc.collect()
 

@@ -135,7 +135,7 @@ class Writer:
                 inserter.write(batch, outcome.refused)
             connection.execute("COMMIT")
             outcome.written = True
-            self.pruner.tables.volume_grew(self.pruner.limits.commit_bytes - inserter.gap_bytes)
+            self.pruner.tables.volume_grown += self.pruner.limits.commit_bytes - inserter.gap_bytes
         except BaseException as error:
             inserter.forget_ids()
             outcome.written = outcome.written or _stands(inserter)

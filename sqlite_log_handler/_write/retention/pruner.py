@@ -302,7 +302,7 @@ class Pruner:
             connection.execute(_MARK, {"last_id": cut.last_id})
         self.deleted[cut.cause] = self.deleted.get(cut.cause, 0) + count
         self.tables.deleted_rows += count
-        self.tables.volume_grew(grown)
+        self.tables.volume_grown += grown
         self._live = state.live
         return cut
 
@@ -312,7 +312,7 @@ class Pruner:
             (last_id,) = connection.execute("SELECT ifnull(max(id), 0) FROM records").fetchone()
             counted, folded_id = volume.unfolded_up_to(connection, last_id, self.limits.volume_lines)
             grown = volume.add(connection, counted, folded_id)
-        self.tables.volume_grew(grown)
+        self.tables.volume_grown += grown
         return int(last_id - folded_id)
 
     def _cut_by_age(self, connection: sqlite3.Connection, state: State) -> Cut | None:

@@ -80,7 +80,8 @@ class SideTables:
         self.deleted_rows = self._enough_rows - 1
         self.needed: Collection[int] = ()  # sources of the rows to be written, which a sweep leaves
         self._sweep: _Sweep | None = None  # the one that has begun
-        self._volume_grown = limits.text_bytes  # since it was last measured: what was there before counts too
+        # By how many bytes `volume` may have grown since it was last measured: what was there before counts too.
+        self.volume_grown = limits.text_bytes
         self._swept_lines = 0  # what the last one left in the longer table
 
     def reopened(self) -> None:
@@ -96,8 +97,7 @@ class SideTables:
         """Cut the tables if enough rows were deleted, and go on with a sweep; tell whether there is more to do."""
         if self.deleted_rows >= self._enough_rows:
             self._trim(connection)
-        if self._sweep is not None:
-            self._go_on(connection, self._sweep)
+        self._go_on(connection)
         return self._sweep is not None
 
     def trim_all(self, connection: sqlite3.Connection) -> None:
@@ -108,19 +108,13 @@ class SideTables:
         (size,) = connection.execute(_SOURCES_SIZE).fetchone()
         if self._sweep is None and size > self._limits.text_bytes:
             self._sweep = _Sweep()
-        if self._sweep is not None:
-            # Of more rows than a slice, the rest is left to the next steps.
-            self._go_on(connection, self._sweep)
-
-    def volume_grew(self, size: int) -> None:
-        """Note that `volume` may have grown by up to this number of bytes."""
-        self._volume_grown += size
+        self._go_on(connection)
 
     def trim_volume(self, connection: sqlite3.Connection) -> None:
         """Cut `volume` if it takes too much: deleting a row of a logger with a long name can add more than it frees."""
         most = self._limits.text_bytes
-        if most and self._volume_grown > most:
-            self._volume_grown = 0
+        if most and self.volume_grown > most:
+            self.volume_grown = 0
             if _size(connection, _VOLUME) > 2 * most:
                 self._shorten(connection, _TRIM_VOLUME, _VOLUME)
 
@@ -150,8 +144,9 @@ class SideTables:
                     connection.execute(statement, (min(going, self._limits.chunk_lines),))
             going -= self._limits.chunk_lines
 
-    def _go_on(self, connection: sqlite3.Connection, sweep: _Sweep) -> None:
-        if not sweep.look(connection):
+    def _go_on(self, connection: sqlite3.Connection) -> None:
+        sweep = self._sweep
+        if sweep is None or not sweep.look(connection):  # of more rows than a slice, the rest is for the next steps
             return
         # For each line that goes, SQLite would read all rows. The sweep has done so.
         connection.execute("PRAGMA foreign_keys = OFF")

@@ -227,7 +227,7 @@ def inserter_of(writer: Writer) -> Inserter:
 
 
 def test_more_sources_in_a_statement_than_are_remembered(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ids that were forgotten in the middle of a statement are found again, and every row has its own source."""
+    """A statement may have more sources than are remembered, and every row has its own."""
     monkeypatch.setattr(inserts_module, "_CACHED_IDS", 5)
     names = [f"app.{number % 10}" for number in range(200)]
     for _ in range(2):
