@@ -1,11 +1,9 @@
 """
 How much of a queue under pressure each logger holds.
 
-While the queue is under pressure, each logger may hold as many rows as there is room left, and as many bytes. These are
-the dynamic thresholds of Choudhury and Hahne (1998), with alpha = 1, by which switches share one buffer: a flood takes
-half of the free room and stops, and a newcomer finds the other half. docs/design.md has the promise and its proof. This
-needs no clock, no rate and no search in the queue, but a number per logger, which goes up when a row comes, and down
-when it leaves.
+While the queue is under pressure, each logger may hold as many rows as there is room left, and as many bytes;
+docs/design.md has the reason, the promise and its proof. This needs no clock, no rate and no search in the queue, but a
+number per logger, which goes up when a row comes, and down when it leaves.
 
 Rows at or above `reserve_level` count apart from the others, because they have the reserve besides: a logger that
 floods at INFO keeps its share for errors.

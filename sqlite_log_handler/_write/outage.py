@@ -4,6 +4,8 @@ How commits fare: when to try again after one that failed, and what the operator
 
 from __future__ import annotations
 
+from sqlite_log_handler._write.plain import shown
+
 # Long enough that a dead disk costs nothing, short enough that the log goes on soon after the disk does.
 BACKOFF_LIMIT = 5.0
 
@@ -52,11 +54,7 @@ class Outage:
 
     def note(self, error: BaseException) -> None:
         """Remember an error. A foreign one may raise when it is shown, and that would end the thread."""
-        name = type(error).__name__
-        try:
-            self.last_error = f"{name}: {error}"
-        except Exception:  # noqa: BLE001 - of its __str__
-            self.last_error = name
+        self.last_error = f"{type(error).__name__}: {shown(str, error)}"
 
     def last_commit_age(self, now: float) -> float | None:
         """Return the seconds since the last commit that succeeded."""

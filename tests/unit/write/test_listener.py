@@ -229,7 +229,8 @@ def test_an_error_that_cannot_be_shown_does_not_end_the_listener(make, warnings)
     listener.handle(None)
 
     assert [0, 1] == numbers(listener)
-    assert "UnshowableError" == listener.committer.outage.last_error
+    shown = "UnshowableError: <UnshowableError that cannot be shown: IndexError>"
+    assert shown == listener.committer.outage.last_error
     assert not warnings
 
 

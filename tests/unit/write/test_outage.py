@@ -73,4 +73,4 @@ def test_an_error_that_cannot_be_shown():
     outage = Outage(0.1)
     outage.note(Unshowable())
 
-    assert "Unshowable" == outage.last_error
+    assert "Unshowable: <Unshowable that cannot be shown: ValueError>" == outage.last_error
