@@ -7,8 +7,8 @@ Theory of operation
 A commit copies a batch from the head of the queue, writes it in one transaction, and then lets it go. If that fails,
 all rows are still queued, and a later tick tries again: after one flush interval, then two, four, up to BACKOFF_LIMIT.
 
-Each tick reports drops. The next commit writes the warning, and a thread of its own sends it to the other handlers (see
-`_write.drop_report`). So the thread that commits runs no foreign code, and a handler that blocks does not hold it up.
+Each tick reports drops. The next commit writes the warning, and a thread of its own sends it to the other handlers, so
+that the thread that commits runs no foreign code (see `_write.drop_report`).
 
 Retention comes between commits, under the same lock: a short piece after a tick that leaves the queue nearly empty.
 While the queue is fuller than that, the writer does before each commit what cannot wait.

@@ -51,10 +51,9 @@ class CommitLock:
     """
     The lock that a thread holds while it uses SQLite, and that a fork holds from its beginning to its end.
 
-    SQLite keeps its POSIX locks in a list of the process. A child inherits the list but not the locks, takes none for
-    its own connection, and loses its WAL when the parent closes the file. In the middle of a commit it inherits the
-    write lock too, and both write at once. So a fork waits for the end of the commit, and closes the file. When that
-    takes too long, or a signal handler forks in a commit of its own thread, the child never opens the file.
+    A child believes that it has the parent's POSIX locks (see `_logfile.forks`), and in the middle of a commit both
+    would write at once. So a fork waits for the end of the commit, and closes the file. When that takes too long, or a
+    signal handler forks in a commit of its own thread, the child never opens the file.
     """
 
     def __init__(self) -> None:

@@ -31,13 +31,11 @@ class _Exit:
     attached to a logger, is missing there, and so is one that came back to life. This closes all of them.
     """
 
-    def __init__(self) -> None:
-        self.forget()
+    begun = _registered_in_child = False
 
     def forget(self) -> None:
-        """Begin anew: for `__init__`, and for a forked child."""
-        self.begun = False
-        self._registered_in_child = False
+        """Begin anew in a forked child."""
+        self.begun = self._registered_in_child = False
 
     def __call__(self) -> None:
         begin_anew()

@@ -604,8 +604,7 @@ class RecordQueue(queue.Queue["Any"]):
                 "malformed": self.malformed,
                 "oldest_created": waiting[0][CREATED] if waiting else None,
             }
-        books["seen"] = books["written"] + books["dropped_total"] + books["queued"]
-        return {**books, "drops": drops}
+        return {**books, "seen": books["written"] + books["dropped_total"] + queued, "drops": drops}
 
     # Not for this queue -----------------------------------------------------------------------------------------------
 

@@ -69,8 +69,7 @@ def unfolded_up_to(connection: sqlite3.Connection, last_id: int, most_lines: int
     """
     Count the rows behind the mark up to `last_id`, or up to an earlier one if they would change more lines than that.
 
-    Returns:
-        The lines, and the id of the last row in them.
+    Return the lines, and the id of the last row in them.
     """
     (first_id,) = connection.execute(_FIRST_UNFOLDED).fetchone()
     while True:

@@ -188,7 +188,9 @@ class Pruner:
         elif self._give_back(connection, state, crowded=crowded):
             more = True
         self._room = self.limits.room(state)
-        self._succeeded()
+        if self._failing_since == math.inf:
+            self._say("pruning again")
+        self._failing_since = None
         if more:
             return 0
         aged_due = None if self._aged_at is None else max(0, self._aged_at - self._clock())
@@ -266,13 +268,8 @@ class Pruner:
         # A single failure is a process that has the file locked.
         elif self._failing_since < now:
             self._say(f"cannot prune ({type(error).__name__}: {error}): the log is written all the same; trying again")
-            self._failing_since = float("inf")
+            self._failing_since = math.inf
         return _FAILED_RETRY
-
-    def _succeeded(self) -> None:
-        if self._failing_since == float("inf"):
-            self._say("pruning again")
-        self._failing_since = None
 
     # Rows -------------------------------------------------------------------------------------------------------------
 
