@@ -185,9 +185,7 @@ class Inserter:
 
     def _insert_gap(self, gap: PendingGap) -> None:
         """Write a gap where it is: its drops into the ledger, its warning as a row."""
-        after_id = self.last_id
-        if not after_id:
-            (after_id,) = self.connection.execute("SELECT ifnull(max(id), 0) FROM records").fetchone()
+        after_id = self.last_id or self._highest
         gap.warning.dropped = gap.count  # that of all reports that were put together in this gap
         warning = _row.make_row(gap.warning)
         self._insert([warning])
