@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import sys
@@ -104,6 +105,52 @@ def test_killed_at_the_nth_step_of_the_archive(start, path, folder, shim, long, 
     assert nth > 100
 
 
+FILLED = """
+    handler = SQLiteHandler(path)
+    for number in range(120):
+        record = logger.makeRecord("program", 20, "", 0, "n %d", (number,), None)
+        record.created = 1_700_000_000 + number * 2_000
+        handler.handle(record)
+    handler.close()
+"""
+PRUNE = """
+    import ctypes
+    from sqlite_log_handler.__main__ import main
+    from sqlite_log_handler._write.retention import archive as _archive
+    _archive._best_kind = lambda: "jsonl.gz"
+    if "NTH" in os.environ:
+        shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
+        shim.fault_arm(os.path.dirname(path).encode(), int(os.environ["NTH"]), -signal.SIGKILL, 0)
+    sys.exit(main(["prune", path, "--max-rows", "20", "--archive", os.path.join(os.path.dirname(path), "archive")]))
+"""
+
+
+@pytest.mark.slow
+def test_prune_is_killed_at_its_nth_step(start, path, folder, shim, long, tmp_path):
+    """`sqlite-log prune --archive` that is killed at any of its steps leaves each row; run again, it does the rest."""
+    assert 0 == start(FILLED).wait()
+    kept = tmp_path / "kept.db"
+    shutil.copy(path, kept)
+    nth, killed = 0, True
+    while killed:
+        nth += 1 if long else 17
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for file in path.parent.glob("app-log.db*"):
+            file.unlink()
+        shutil.copy(kept, path)
+        process = start(PRUNE, env={"LD_PRELOAD": shim, "NTH": str(nth)})
+        process.communicate()
+        killed = process.returncode != 0
+        assert 120 == check(path, folder), nth
+        assert 0 == start(PRUNE).wait(), nth
+        assert 120 == check(path, folder), nth
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            assert [(20,)] == connection.execute("SELECT count(*) FROM records").fetchall()
+
+    assert nth > 50
+
+
 def test_killed_at_random_while_it_archives(start, path, folder, long):
     """After a kill -9 at any moment each row is there once; the next program archives the rest."""
     seed = random.SystemRandom().randrange(1 << 32)
@@ -190,6 +237,44 @@ def test_a_folder_that_fails(start, path, folder):
     assert "cannot archive in" in lines[0]
     assert "No such file or directory" in lines[0]
     assert lines[1].endswith("archiving again")
+
+
+@pytest.mark.privileged
+def test_a_folder_that_is_read_only(start, path, mounted):
+    """A folder to which nobody can write costs one line, and no row leaves the file."""
+    folder = mounted("-t", "tmpfs", "-o", "ro", "none")
+    process = start(ARCHIVES.replace('os.path.join(os.path.dirname(path), "archive")', repr(str(folder))), {}, 12)
+    _, said = process.communicate()
+
+    assert 0 == process.returncode
+    assert 1 == said.count("\n")
+    assert "Read-only file system" in said
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert [(120, 0)] == connection.execute(
+            "SELECT count(*), (SELECT unarchived FROM marks) FROM records"
+        ).fetchall()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has /proc")
+def test_a_folder_without_locks(start, path, folder):
+    """On a file system without locks the archive is made all the same, and that is said once, with the folder."""
+    program = ARCHIVES.replace(
+        "    import ctypes\n",
+        "    import ctypes, errno, fcntl\n"
+        "    flock = fcntl.flock\n"
+        "    def refuse(descriptor, operation):\n"
+        "        if 'archive-lock' in os.readlink(f'/proc/self/fd/{descriptor}'): raise OSError(errno.ENOSYS, 'no')\n"
+        "        flock(descriptor, operation)\n"
+        "    fcntl.flock = refuse\n",
+    )
+    process = start(program, {}, 12)
+    _, said = process.communicate()
+
+    assert 0 == process.returncode
+    assert 1 == said.count("\n"), said
+    assert f"{str(folder)!r}: no locks on this file system" in said
+    assert 120 == check(path, folder)
+    assert 2 <= len(parts_in(folder))
 
 
 def test_a_short_program(start, path, folder):

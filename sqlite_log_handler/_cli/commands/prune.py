@@ -226,7 +226,7 @@ class _Work:
                 with self._lock.hold(_LOCK_TIMEOUT):
                     expired = archive.note(connection, part)
                 if expired is None:  # another process has archived these rows into another folder
-                    archive.remove([part.name])
+                    archive.discard(part)
                     continue
                 archive.remove(expired)
                 rows, taken, parts = rows + part.head.rows, taken + part.size, parts + 1

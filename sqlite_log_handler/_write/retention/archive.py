@@ -120,7 +120,8 @@ class Archive:
         self._kind = kind
         self._stem = stem_of(path)
         self._now = now
-        self._lock = WriteLock(os.path.join(folder, f"{self._stem}-archive"), say=say)
+        lock = os.path.join(folder, f"{self._stem}-archive")
+        self._lock = WriteLock(lock, say=lambda line: say(f"{folder!r}: {line}"))
 
     @contextlib.contextmanager
     def hold(self, timeout: float = 0) -> Iterator[None]:

@@ -31,7 +31,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlite_log_handler._logfile.clock import monotonic
@@ -326,7 +326,7 @@ def archiver(
     if not limits:
         message = f"archive={folder!r}: nothing leaves the file without a limit: give max_age, max_rows or max_bytes"
         raise ValueError(message)
-    make = partial(Archive, folder, limits=kept, say=say)
+    make = partial(Archive, folder, limits=kept, say=cache(say))  # each run says the same of its folder
     return Archiver(make, limits, deletes=unarchived == DELETE, say=say)
 
 
