@@ -284,12 +284,8 @@ def json_safe(line: str) -> str:
 
 def json_document(value: object) -> Iterator[str]:
     """Yield the lines of a JSON document; a dataclass is an object of its fields."""
-    text = json.dumps(value, ensure_ascii=False, indent=2, default=_fields_as_dict)
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=dataclasses.asdict)
     yield from map(json_safe, text.split("\n"))
-
-
-def _fields_as_dict(value: Any) -> dict[str, Any]:
-    return dataclasses.asdict(value)
 
 
 def indented(text: str) -> Iterator[str]:

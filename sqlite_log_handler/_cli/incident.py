@@ -126,7 +126,7 @@ class _Shop:
     def live(self) -> None:
         """Log the whole story."""
         self._start(_BEGIN, "2.14.0")
-        self._say_stop()
+        self.say(_RELEASE - 2, "app", logging.INFO, "app:40:stop", "SIGTERM: finishing %d requests, then ending", 2)
         self._start(_RELEASE, "2.15.0")
         self._free = [_BEGIN] * _CONNECTIONS
         at = _BEGIN + 2
@@ -145,9 +145,6 @@ class _Shop:
         self.say(at + 0.3, "app", logging.INFO, "app:12:main", "shop %s starts with %d threads", version, 32)
         self.say(at + 0.4, "db", logging.INFO, "db:21:open", "pool opened: %d connections", _CONNECTIONS)
         self.say(at + 0.5, "payments", logging.INFO, "payments:14:open", "charges go to %s", "pay.example")
-
-    def _say_stop(self) -> None:
-        self.say(_RELEASE - 2, "app", logging.INFO, "app:40:stop", "SIGTERM: finishing %d requests, then ending", 2)
 
     def _charge_seconds(self, at: float) -> float:
         luck = self._chance.random()

@@ -78,7 +78,9 @@ def run(options: argparse.Namespace) -> int:
         FilterError: Flags contradict each other, or we cannot read one.
         LogFileError: The log cannot be read.
     """
-    _require_sense(options)
+    for holds, contradiction in _CONTRADICTIONS:
+        if holds(options):
+            raise FilterError(contradiction)
     if options.cursor_file is not None:
         cursor_file.require_cursor_file(options.cursor_file)
     filters = arguments.filters_of(options)
@@ -133,12 +135,6 @@ _CONTRADICTIONS: Final[tuple[tuple[Callable[[argparse.Namespace], object], str],
         "--around chooses rows by their place: it goes neither with -n nor with -r nor with --cursor-file",
     ),
 )
-
-
-def _require_sense(options: argparse.Namespace) -> None:
-    for holds, message in _CONTRADICTIONS:
-        if holds(options):
-            raise FilterError(message)
 
 
 def _context(options: argparse.Namespace) -> tuple[int, int]:
