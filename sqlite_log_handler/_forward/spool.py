@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
 
-from sqlite_log_handler._logfile.connect import connect_read_write, identity_of, is_ours
-from sqlite_log_handler._logfile.errors import LogFileError
-from sqlite_log_handler._logfile.schema import OWN_LOGGER, level_name_of
+from sqlite_log_handler._logfile.connect import connect_read_write, identity_of, is_ours, require_schema
+from sqlite_log_handler._logfile.errors import LimitError, LogFileError
+from sqlite_log_handler._logfile.schema import MAX_ROW_BYTES, OWN_LOGGER, level_name_of
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.write_lock import WriteLock
 
@@ -140,15 +140,19 @@ class Spool:
         return batch
 
     def _read(self, connection: sqlite3.Connection, count: int, max_bytes: int) -> OutgoingBatch:
-        rows: list[SpoolRow] = []
-        more = False
-        with contextlib.closing(connection.execute(_ROWS, (self._position, count + 1))) as found:
-            for row in found:
-                max_bytes -= _ROW_BYTES + sum(map(len, filter(None, row[8:])))
-                more = bool(rows) and (max_bytes < 0 or len(rows) == count)
-                if more:
-                    break
-                rows.append(row)
+        try:
+            rows, more = self._rows(connection, count, max_bytes)
+        except sqlite3.DataError:
+            # One row is too long. Those before it come one by one, because `sqlite3` steps to a row before it returns
+            # the one before.
+            try:
+                rows, more = self._rows(connection, 0, max_bytes)[0], True
+            except sqlite3.DataError as error:
+                message = (
+                    f"{self.path!r}: the row after id {self._position} has more than {MAX_ROW_BYTES >> 10} KiB, so no "
+                    "handler wrote it: delete it, and forward the rest"
+                )
+                raise LimitError(message) from error
         after_id = self._position
         # Without a row, all up to the highest id that was ever given are gone.
         last_id = rows[-1][0] if rows else max(after_id, _last_id(connection))
@@ -160,6 +164,20 @@ class Spool:
         self._position = last_id
         self._at_end = not more
         return batch
+
+    def _rows(self, connection: sqlite3.Connection, count: int, max_bytes: int) -> tuple[list[SpoolRow], bool]:
+        """Return rows, and whether more follow. Raises a DataError for a long one, as SQLite does for a long text."""
+        rows: list[SpoolRow] = []
+        with contextlib.closing(connection.execute(_ROWS, (self._position, count + 1))) as found:
+            for row in found:
+                size = sum(map(len, filter(None, row[8:])))
+                if size > MAX_ROW_BYTES:
+                    raise sqlite3.DataError
+                max_bytes -= _ROW_BYTES + size
+                if rows and (max_bytes < 0 or len(rows) == count):
+                    return rows, True
+                rows.append(row)
+        return rows, False
 
     def has_news(self) -> bool:
         """Tell, at the cost of two system calls, whether `read` may find something new."""
@@ -237,6 +255,8 @@ class Spool:
             if not is_ours(connection, self.path, advice="name the file of a SQLiteHandler"):
                 connection.close()
                 return None
+            require_schema(connection, self.path)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
             # The programs that log checkpoint it.
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute("PRAGMA synchronous = NORMAL")

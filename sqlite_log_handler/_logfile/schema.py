@@ -22,6 +22,8 @@ OTHER_LOGGERS = "(other)"
 # of control characters takes six times as much as JSON, and four times that in Python if there is an emoji among them;
 # with this, no command needs more than 100 MB. Loki and Google Cloud take 256 KB of a record, Datadog 1 MB.
 MAX_RECORD_BYTES = 512 * 1024
+# The same with the names of a row, of at most 4 kB each: no handler writes more.
+MAX_ROW_BYTES = MAX_RECORD_BYTES + 64 * 1024
 
 # Bytes of a row's text, as `volume` counts them. Most rows have a message only; to ask that first saves a tenth of the
 # time.

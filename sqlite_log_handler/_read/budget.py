@@ -25,7 +25,7 @@ from collections.abc import Callable
 from typing import Final, Self
 
 from sqlite_log_handler._logfile.errors import LimitError
-from sqlite_log_handler._logfile.schema import MAX_RECORD_BYTES
+from sqlite_log_handler._logfile.schema import MAX_ROW_BYTES
 
 # CPU seconds for one question, and for each MB of the file: a core reads 20 to 100 MB a second.
 _SECONDS: Final = 0.5
@@ -36,7 +36,7 @@ _SECONDS_PER_MB: Final = 0.5
 _USUAL_BYTES: Final = 4 * 1024
 _USUAL_STEPS: Final = 200_000
 LONG_BYTES: Final = 64 * 1024
-LARGE_BYTES: Final = MAX_RECORD_BYTES + 64 * 1024
+LARGE_BYTES: Final = MAX_ROW_BYTES
 # As JSON, a control character is `\u001b`.
 JSON_BYTES: Final = 6 * LARGE_BYTES
 _LARGE_STEPS: Final = 2_000

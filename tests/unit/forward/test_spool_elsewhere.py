@@ -1,0 +1,47 @@
+"""
+Files from elsewhere that are forwarded: nothing that stands in one is run, and no row fills the memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import hostile
+import pytest
+
+from sqlite_log_handler._forward.spool import Spool
+from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
+
+TEXTS = ("message", "exc_text", "stack_info", "attributes")
+
+
+@pytest.mark.parametrize("table", ["records", "cursors", "sources"])
+@pytest.mark.parametrize("endless", [hostile.ENDLESS, hostile.ONE_STEP], ids=["without end", "in one step"])
+def test_a_view_in_the_place_of_a_table(path, table, endless):
+    """A view in the place of a table is refused. `forward` asked it for rows, and no signal but SIGKILL ended it."""
+    hostile.make(path, f"ALTER TABLE {table} RENAME TO other; CREATE VIEW {table} AS {endless};")
+
+    with (
+        contextlib.closing(Spool(str(path), "x", say=print)) as spool,
+        pytest.raises(CorruptFileError, match=f"its '{table}' is not that of a log"),
+    ):
+        spool.read(10, 1_000_000)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "message = CAST(zeroblob(600000) AS TEXT)",
+        ", ".join(f"{name} = CAST(zeroblob(150000) AS TEXT)" for name in TEXTS),
+    ],
+    ids=["one text", "together"],
+)
+def test_a_row_that_no_handler_writes(path, change):
+    """A row of more than 576 KiB is an error that says where it is, and the rows before it are sent first."""
+    more = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (1, 20, 1, 1, 'm');"
+    hostile.make(path, f"{more * 2} UPDATE records SET {change} WHERE id = 3;")
+
+    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
+        assert [[1], [2]] == [[row[0] for row in spool.read(10, 1 << 30).rows] for _ in range(2)]
+        with pytest.raises(LimitError, match="the row after id 2 has more than 576 KiB"):
+            spool.read(10, 1 << 30)
