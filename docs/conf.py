@@ -55,6 +55,9 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 
+PHONE = 30  # characters that a phone shows on a line of a table
+
+
 class IndexOfTables(SphinxTransform):
     """Put the flags, options and columns that begin a row of a table into the index, so that the search finds them."""
 
@@ -75,16 +78,19 @@ class IndexOfTables(SphinxTransform):
                 literal.parent.insert(0, [addnodes.index(entries=[("single", name, place, "main", None)]), target])
 
 
-class LongWords(SphinxTransform):
-    """Mark the literals with a word that is too wide for a phone: site.css breaks these, and no other flag or name."""
+class Widths(SphinxTransform):
+    """Mark literals for site.css: "long" with a word that is too wide for a phone, "short" if all of it fits there."""
 
     default_priority = 840
 
     def apply(self, **_: Any) -> None:
         """Mark those of one page."""
         for literal in self.document.findall(nodes.literal):
-            if max(map(len, literal.astext().split()), default=0) > 30:  # noqa: PLR2004 - what a phone shows on a line of a table
+            text = literal.astext()
+            if max(map(len, text.split()), default=0) > PHONE:
                 literal["classes"].append("long")
+            elif len(text) <= PHONE:
+                literal["classes"].append("short")
 
 
 def mark_flags(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: nodes.document) -> None:
@@ -103,6 +109,6 @@ def drop_generated(_app: Sphinx, _kind: str, _name: str, _item: object, _options
 def setup(app: Sphinx) -> None:
     """Let Sphinx know what is above."""
     app.add_transform(IndexOfTables)
-    app.add_transform(LongWords)
+    app.add_transform(Widths)
     app.connect("autodoc-process-docstring", drop_generated)
     app.connect("html-page-context", mark_flags)
