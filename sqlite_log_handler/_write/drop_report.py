@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -173,13 +174,11 @@ class DropReport:
 
     def _describe(self, gap: PendingGap, now: float) -> str:
         queue, outage = self._queue, self._outage
-        causes: dict[str, int] = {}
-        spent: dict[str, int] = {}
-        others: dict[str, int] = {}
+        causes, spent, others = Counter[str](), Counter[str](), Counter[str]()
         for (cause, levelno, name), entry in gap.drops.items():
-            causes[cause] = causes.get(cause, 0) + entry[COUNT]
-            losers, loser = spent if cause == "fair_share" else others, f"{name} {logging.getLevelName(levelno)}"
-            losers[loser] = losers.get(loser, 0) + entry[COUNT]
+            causes[cause] += entry[COUNT]
+            losers = spent if cause == "fair_share" else others
+            losers[f"{name} {logging.getLevelName(levelno)}"] += entry[COUNT]
         if self._dropping_since is None:
             self._dropping_since = min(entry[SINCE] for entry in gap.drops.values())
         lasting = max(entry[UNTIL] for entry in gap.drops.values()) - self._dropping_since

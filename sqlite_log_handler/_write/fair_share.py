@@ -17,17 +17,14 @@ from __future__ import annotations
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._write.ledger import MAX_KEYS, NAME_LENGTH
 
-# (logger, whether at or above `reserve_level`)
-Holder = tuple[str, bool]
-
 
 class Shares:
     """What each logger holds of the rows that came since this was made, as [rows, size]. Used under the mutex."""
 
     def __init__(self) -> None:
-        self._held: dict[Holder, list[int]] = {}
+        self._held: dict[tuple[str, bool], list[int]] = {}  # by logger, and whether at or above `reserve_level`
 
-    def _holder(self, logger: str, *, reserved: bool) -> Holder:
+    def _holder(self, logger: str, *, reserved: bool) -> tuple[str, bool]:
         held = self._held
         key, others = (logger[:NAME_LENGTH], reserved), (OTHER_LOGGERS, reserved)
         return others if key not in held and (others in held or len(held) >= MAX_KEYS) else key

@@ -50,8 +50,6 @@ LOCKED_PATIENCE = 0.5
 # the pauses of a server that has traffic, so that a closed handler that stays attached keeps its thread.
 REVIVED_IDLE = 10.0
 
-_TICK: Final = object()
-
 
 class RecordListener(QueueListener):
     """Have `committer` work when it is time to, on a thread that opens its queue, and closes it in the end."""
@@ -157,7 +155,7 @@ class RecordListener(QueueListener):
             if stopped or self._retired or (self._idle_until is not None and now >= self._idle_until):
                 return self._sentinel  # type: ignore[attr-defined]  # a class attribute that typeshed leaves out
             if seconds == 0:
-                return _TICK
+                return "tick"
             wakeup.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
 
     def seconds_to_wait(self, now: float) -> float | None:

@@ -28,17 +28,14 @@ from itertools import repeat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeAlias, TypeVar
+    from typing import TypeVar
 
     _T = TypeVar("_T")
-
-
-Lock: TypeAlias = "threading.Lock | _thread.RLock"
 
 _BLOCKING = repeat(True)  # noqa: FBT003 - a map passes no keywords
 
 
-def acquire(lock: Lock, timeout: float = -1) -> Iterator[bool]:
+def acquire(lock: threading.Lock | _thread.RLock, timeout: float = -1) -> Iterator[bool]:
     """
     Return an iterator that takes `lock` when it is unpacked, and yields whether it did.
 

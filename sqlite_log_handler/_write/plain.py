@@ -39,10 +39,8 @@ _LEAST = 64
 # `"<cut: 1000000000 items>", `, kept for each list and dict until it is complete.
 _MARKER = 32
 
-# `: ` and `, `
-_SEPARATORS = 4
-# `"": 1, `
-_SHORTEST = 7
+_SEPARATORS = len(": , ")
+_SHORTEST = len('"": 1, ')
 
 _CONSTANTS = {None: "null", True: "true", False: "false"}
 # Floats that JSON does not have.
@@ -123,8 +121,7 @@ try:
 except ImportError:  # another Python than CPython
     from json.encoder import encode_basestring
 
-# A text as JSON, in quotes.
-json_text = encode_basestring
+json_text = encode_basestring  # which writes the quotes too
 
 
 def write_json(attributes: dict[str, Any], room: int) -> tuple[str, int]:

@@ -78,10 +78,7 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    """
-    Release all locks. Registered twice, because a signal handler that waited for the end of the fork may raise before
-    the first line; the second call finds nothing to do.
-    """
+    """Release all locks. Registered twice, because a signal handler that waited for the fork may raise in the first."""
     for listener in all_listeners():
         listener.committer.lock.after_fork_in_parent()
     if _forks:

@@ -75,8 +75,6 @@ VACUUM_PAGES = 1024 * 1024 // PAGE_BYTES
 _LINES = (1_000, 100_000)
 _BYTES_PER_LINE = 10_000
 
-_ALL_LINES = 1 << 62
-
 _YEAR = 365.25 * 86_400
 LEAST_BYTES = 1 << 20
 
@@ -205,7 +203,7 @@ class Limits(NamedTuple):
     @property
     def volume_lines(self) -> int:
         """How many lines of `volume_folded` one transaction may change: each may be on a page of its own."""
-        return _ALL_LINES if self.max_bytes is None else self.commit_bytes // PAGE_BYTES
+        return 1 << 62 if self.max_bytes is None else self.commit_bytes // PAGE_BYTES
 
     def chunk_rows(self, state: State) -> int:
         """Return how many rows one transaction deletes, if they are as large as those of the whole log."""

@@ -55,8 +55,7 @@ _TRIM_PRUNES = (
     "DELETE FROM prunes WHERE id IN (SELECT id FROM prunes ORDER BY id LIMIT ?)",
 )
 
-_COUNTS = (f"(SELECT count(*) FROM {table})" for table in _REFERRED)  # noqa: S608 - our own names
-_MOST_LINES = f"SELECT max({', '.join(_COUNTS)})"
+_MOST_LINES = f"SELECT max({', '.join(f'(SELECT count(*) FROM {table})' for table in _REFERRED)})"  # noqa: S608 - our own names
 _REFERENCES = f"SELECT DISTINCT {', '.join(_REFERRED.values())} FROM records WHERE id >= ? AND id < ?"  # noqa: S608 - our own names
 
 # What lines take: the name of the logger and the numbers.
