@@ -92,7 +92,7 @@ def _without(texts: list[str] | None) -> dict[str, list[Any]] | None:
     found: dict[str, list[Any]] = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals or name not in {*_TEXTS, "pid", "run", "where"}:
+        if not equals or name not in {*_TEXTS, "pid", "run", "pattern-of", "where"}:
             message = f"without={text!r}: write FILTER=VALUE, such as thread=worker-1"
             raise FilterError(message)
         for filter_, read in Query([(name, value)]).filters().items():

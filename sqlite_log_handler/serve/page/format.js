@@ -74,7 +74,7 @@ export function marked(text, pattern) {
 }
 
 // One sentence for all that is missing at one place.
-export function gapText(gaps, utc) {
+export function gapText(gaps, utc, when = clock) {
   const total = gaps.reduce((sum, gap) => sum + gap.count, 0);
   const since = Math.min(...gaps.map((gap) => gap.since_us));
   const until = Math.max(...gaps.map((gap) => gap.until_us));
@@ -83,7 +83,7 @@ export function gapText(gaps, utc) {
   const named = whose.slice(0, 3).map((gap) => `${oneLine(gap.logger)} ${oneLine(gap.level)} ${count(gap.count)}`);
   if (whose.length > 3) named.push(`${whose.length - 3} more`);
   const verb = whose.length ? "dropped" : "deleted before they were forwarded";
-  return `${count(total)} ${total === 1 ? "record" : "records"} ${verb} (${oneLine(causes)}) from ${clock(since, utc)}, `
+  return `${count(total)} ${total === 1 ? "record" : "records"} ${verb} (${oneLine(causes)}) from ${when(since, utc)}, `
     + `within ${duration((until - since) / 1e6)}${named.length ? `: ${named.join(", ")}` : ""}`;
 }
 

@@ -153,7 +153,8 @@ export class Histogram {
     const days = until - from > 86_400e6;
     for (let at = 0; at <= marks; at += 1) {
       const us = from + ((until - from) * at) / marks;
-      const text = days ? moment(us, state.utc).slice(5, 16) : clock(us, state.utc).slice(0, until - from < 10e6 ? 12 : 8);
+      const time = days ? moment(us, state.utc).slice(5, 16) : clock(us, state.utc).slice(0, until - from < 10e6 ? 12 : 8);
+      const text = at || width < 700 ? time : `${moment(us, state.utc).slice(0, days ? 5 : 11)}${time}`;  // which day, or year, it is
       paint.textAlign = at === 0 ? "left" : at === marks ? "right" : "center";
       paint.fillText(text, Math.min(Math.max((width * at) / marks, 4), width - 4), height - 4);
     }

@@ -58,7 +58,11 @@ export class List {
   // Show the newest rows, those around the row `at`, or the `oldest`.
   async load({ at = null, oldest = false } = {}) {
     this.opening += 1;
-    try { await (oldest ? this.openOldest() : at == null ? this.openNewest() : this.openAt(at)); } finally { this.opening -= 1; }
+    this.box.setAttribute("aria-busy", "true");
+    try { await (oldest ? this.openOldest() : at == null ? this.openNewest() : this.openAt(at)); } finally {
+      this.opening -= 1;
+      if (!this.opening) this.box.setAttribute("aria-busy", "false");
+    }
   }
 
   // Ask for pages of the log as it is now; null when another place was asked for meanwhile.
@@ -336,6 +340,7 @@ export class List {
       line.replaceChildren(time(row.created_us), level(row), element("span", { className: "n" }, " "), element("span", { className: "m" }));
     }
     line.className = `row ${this.dayBefore(index) === day ? "" : "newday"}`;
+    line.dataset.day = day;
     const [t, l, n, m] = line.children;
     time(row.created_us, state.utc, t);
     level(row, l);

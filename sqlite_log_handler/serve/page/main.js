@@ -188,8 +188,8 @@ async function open(kind, id = null, { focus = true } = {}) {
     if (kind === "row") {
       address.change({ row: id }, { quietly: true });
       await showRow(body, id, { ...shared, onContext: (at) => address.change({ filters: [], row: at }) });
-    } else if (kind === "brief") await showBrief(body, shared);
-    else if (kind === "top") await showTop(body, { ...shared, again: () => open("top") });
+    } else if (kind === "brief") await showBrief(body, { ...shared, onChange: showChange });
+    else if (kind === "top") await showTop(body, { ...shared, again: () => open("top"), onChosen: uncover });
     else await showGaps(body, { ...shared, onPlace: (at) => list.load({ at }).catch(failure) });
     if (focus) body.focus({ preventScroll: true });
     body.scrollTop = 0;
@@ -198,6 +198,20 @@ async function open(kind, id = null, { focus = true } = {}) {
     else failure(error);
   }
 }
+
+// Show the rows of a change, from the first one on.
+async function showChange({ last_id: last, first_us: first }) {
+  address.only("pattern-of", last);
+  uncover();
+  try {
+    const asked = [...address.parameters(["since"]), ["since", `@${(first - 1) / 1e6}`], ["order", "oldest"], ["lines", 1]];
+    const { rows } = await ask("rows", asked);
+    if (rows.length && address.valueOf("pattern-of") === String(last)) await list.load({ at: rows[0].id });
+  } catch (error) { failure(error); }
+}
+
+// On a phone, the panel covers the list.
+function uncover() { if (matchMedia("(max-width: 720px)").matches) close(); }
 
 function close() {
   asking.abort();
@@ -226,11 +240,12 @@ function showFilters() {
   }
   by("chips").replaceChildren(...address.chips().map(({ name, value, index }) => {
     const negative = name === "without" || name === "exclude";
-    const [kind, shown] = name === "without" ? [`not ${value.split("=")[0]}`, value.slice(value.indexOf("=") + 1)] : [address.FILTERS[name][0], value];
+    const [flag, shown] = name === "without" ? [value.split("=", 1)[0], value.slice(value.indexOf("=") + 1)] : [name, value];
+    const kind = `${name === "without" ? "not " : ""}${address.FILTERS[flag]?.[0] ?? flag}`;
     const remove = element("button", { type: "button", textContent: "✕", ariaLabel: `Remove ${kind} ${shown}` });
     remove.addEventListener("click", () => address.remove(index));
     const chip = element("span", { className: `chip${negative ? " not" : ""}`, title: `${kind} ${shown}` }, element("b", { textContent: kind }), element("span", { textContent: oneLine(pretty(name, shown)) }), remove);
-    if (name === "pattern-of" || kind === "not pattern-of") namePattern(chip, shown).catch(failure);
+    if (flag === "pattern-of") namePattern(chip, shown).catch(failure);
     return chip;
   }));
 }

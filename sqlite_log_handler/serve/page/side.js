@@ -23,7 +23,7 @@ function copyButton(text, what, say) {
 function choices(name, value, label) {
   if (value === null || value === undefined || value === "") return null;
   return element("span", {},
-    button("+", () => state.only(name, value), { className: "only", title: `Only ${label} ${value}`, ariaLabel: `Only ${label} ${value}` }),
+    button("+", (event) => state.only(name, value, event.shiftKey), { className: "only", title: `Only ${label} ${value} (with Shift: and no other filter)`, ariaLabel: `Only ${label} ${value}` }),
     button("−", () => state.without(name, value), { className: "only", title: `Without ${label} ${value}`, ariaLabel: `Without ${label} ${value}` }));
 }
 
@@ -71,7 +71,8 @@ export async function showRow(body, id, { utc, pattern, say, onContext, signal }
     element("pre", { className: "message" }, ...marked(visible(row.message), pattern)),
     element("div", { className: "actions" }, copyButton(json, "JSON", say), copyButton(row.text, "text", say),
       copyButton(state.commandLine([["after-id", id - 1], ["up-to-id", id]]), "command", say),
-      button("Same pattern", () => state.only("pattern-of", id), { title: "Only rows that say the same" })),
+      button("Same pattern", () => state.only("pattern-of", id), { title: "Only rows that say the same" }),
+      button("Without it", () => state.without("pattern-of", id), { title: "Without rows that say the same" })),
     ...(row.exc_text ? [element("h3", { textContent: "Traceback" }), traceback(row.exc_text)] : []),
     ...(row.stack_info ? [element("h3", { textContent: "Stack" }), traceback(row.stack_info)] : []),
     ...(row.attributes ? [element("h3", { textContent: "Attributes" }), attributes(row.extra, row.attributes)] : []),
@@ -114,41 +115,48 @@ async function near(row, asked, utc, signal, onContext) {
 const BY = { logger: "logger", source: "source", level: "level", exception: "exception", thread: "thread", process: "pid" };
 let by = "logger";
 let key = "";  // of the attribute
+const KEYS = 8;
 
-export async function showTop(body, { signal, again }) {
-  const { top, groups } = await ask("top", [...state.parameters(), ["by", by], ...(by === "attribute" ? [["key", key]] : []), ["lines", 30]], { signal });
+export async function showTop(body, { signal, again, onChosen }) {
+  const [{ top, groups }, { keys }] = await Promise.all([
+    ask("top", [...state.parameters(), ["by", by], ...(by === "attribute" ? [["key", key]] : []), ["lines", 30]], { signal }),
+    ask("keys", state.parameters(), { signal }),
+  ]);
   const picker = element("div", { className: "actions", role: "group", "aria-label": "Group by" },
     ...Object.keys(BY).map((name) => button(name === "source" ? "call site" : name, () => { by = name; again(); }, { "aria-pressed": String(name === by) })));
-  const name = element("input", { value: key, placeholder: "attribute, such as status", ariaLabel: "Group by attribute", autocomplete: "off", spellcheck: false });
+  const attribute = (name) => { key = name; by = key ? "attribute" : "logger"; again(); };
+  const attributes = element("div", { className: "actions", role: "group", "aria-label": "Group by the attribute" },
+    ...keys.slice(0, KEYS).map((one) => button(oneLine(one), () => attribute(one), { "aria-pressed": String(by === "attribute" && one === key) })));
+  const name = element("input", { value: key, placeholder: "another attribute", ariaLabel: "Group by attribute", autocomplete: "off", spellcheck: false });
+  name.setAttribute("list", "keys-known");
+  const known = element("datalist", { id: "keys-known" }, ...keys.map((one) => element("option", { value: one })));
   const form = element("form", {}, name);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    key = name.value.trim();
-    by = key ? "attribute" : "logger";
-    again();
+    attribute(name.value.trim());
   });
-  picker.append(form);
+  attributes.append(form, known);
   const most = Math.max(...top.map((one) => one.share), 0.0001);
   const bars = top.map((one) => {
     const dropped = one.dropped ? `, ${count(one.dropped)} dropped` : "";
     const figures = [`${count(one.records)}${dropped}`, bytes(one.bytes), `${(one.share * 100).toFixed(1)} %`];
-    const bar = button("", () => choose(one), { className: "meter", title: `${one.name}: ${figures.join(", ")}` });
+    const bar = button("", () => { choose(one); onChosen(); }, { className: "meter", title: `${one.name}: ${figures.join(", ")}` });
     const fill = element("i");
     fill.style.width = `${(one.share / most) * 100}%`;
     bar.append(fill, element("span", {}, element("span", { textContent: oneLine(one.name) }), ...figures.map((text) => element("b", { textContent: text }))));
     return bar;
   });
   const more = groups > top.length ? [element("p", { textContent: `and ${count(groups - top.length)} more` })] : [];
-  body.replaceChildren(picker, ...(bars.length ? bars : [element("p", { textContent: "Nothing matches." })]), ...more);
+  body.replaceChildren(picker, attributes, ...(bars.length ? bars : [element("p", { textContent: "Nothing matches." })]), ...more);
 }
 
 // What failed and what changed, in order of time: the first thing in a row of failures is often their cause.
-export async function showBrief(body, { utc, signal }) {
+export async function showBrief(body, { utc, signal, onChange }) {
   const asked = state.parameters().filter(([name]) => name === "file" || name === "since");
   const found = await ask("brief", asked, { signal });
   const since = found.since_us === null ? null : `${found.is_last_run ? "of the last run, " : ""}since ${moment(found.since_us, utc).slice(0, 19)}`;
   const line = (one) => {
-    const made = button("", () => state.only("pattern-of", one.last_id), { className: "change", title: `Only what says the same: ${one.sample || one.text}` });
+    const made = button("", () => onChange(one), { className: "change", title: `Only what says the same: ${one.sample || one.text}` });
     const what = one.times === null ? (since === null ? "" : "new") : one.times >= 1.5 ? `${count(Math.round(one.times))} times as often` : "";
     made.append(time(one.first_us, utc), level(one), element("b", { textContent: count(one.records) }),
       element("span", { className: "m", textContent: oneLine(one.text) }),
@@ -180,8 +188,8 @@ export async function showGaps(body, { utc, signal, onPlace }) {
   const { gaps, of } = await ask("gaps", [...state.parameters(), ["lines", 500]], { signal });
   const places = Map.groupBy ? Map.groupBy(gaps, (gap) => gap.after_id) : groupBy(gaps);
   const items = [...places].reverse().slice(0, 200).map(([place, all]) => element("div", { className: "item" },
-    element("div", { textContent: gapText(all, utc) }),
-    button(`Behind row ${place}`, () => onPlace(place), { className: "link" })));
+    element("div", { textContent: gapText(all, utc, (us) => moment(us, utc).slice(0, 23)) }),
+    button(`Show it behind row ${place}`, () => onPlace(place))));
   const total = gaps.reduce((sum, gap) => sum + gap.count, 0);
   body.replaceChildren(element("p", { textContent: gaps.length
     ? `${count(total)} records are missing at ${count(places.size)} place${places.size > 1 ? "s" : ""}${of > gaps.length ? " (the latest of more)" : ""}.`

@@ -74,7 +74,12 @@ export function add(name, value) {
 
 export function remove(index) { change({ filters: state.filters.filter((_, at) => at !== index) }); }
 
-export function only(name, value) { add(name, name === "level" ? `${value}..${value}` : value); }
+// With `alone`, in the place of all other filters: what somebody wants of a request is all of it.
+export function only(name, value, alone = false) {
+  value = name === "level" ? `${value}..${value}` : String(value);
+  if (alone) change({ filters: [[name, value]] });
+  else add(name, value);
+}
 
 export function without(name, value) {
   if (name === "logger") add("exclude", value);

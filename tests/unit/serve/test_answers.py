@@ -151,6 +151,8 @@ def test_numbers(get):
     assert 1 == len(get("top", by="logger", lines=1)["top"])
     top = get("top", by="attribute", key="customer")
     assert "c-0" in [one["name"] for one in top["top"]]
+    assert {"keys": ["customer"]} == get("keys")
+    assert {"keys": []} == get("keys", level="ERROR")
     stats = get("stats")
     assert (12, 0, 1) == (stats["rows"], stats["dropped"], stats["schema"])
     assert {**stats, "levels": {}, "now_us": None} == {**get("stats", levels=0), "now_us": None}

@@ -1,0 +1,142 @@
+"""
+The panels beside the list lead to a cause: from a change to its first row, from a row to its request.
+
+The log is the incident of the demo.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sqlite_log_handler._cli import incident
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Return the log of the incident."""
+    path = tmp_path / "shop.db"
+    incident.make(str(path), 1_795_921_934.0)
+    return path
+
+
+def ids(log: Path, condition: str) -> list[int]:
+    """Return the ids of the rows that meet a condition."""
+    with sqlite3.connect(log) as connection:
+        found = [id_ for (id_,) in connection.execute(f"SELECT id FROM logs WHERE {condition} ORDER BY id")]
+    connection.close()
+    return found
+
+
+SELECTED = "document.querySelector('#rows .row[aria-selected=true]')"
+
+
+def test_a_change_leads_to_its_first_row(log, serve, open_tab):
+    """
+    A click on a change shows the row with which it began, also if older runs had such rows.
+
+    It showed the newest row, and the cause stands before the first one.
+    """
+    tab = open_tab(serve(log))
+    tab.page.click("#show-brief")
+    tab.page.locator(".change", has_text="shop.payments").click()
+    slow = ids(log, "message LIKE 'pay.example answered after%'")
+    began = min(set(slow) & set(ids(log, "process = (SELECT process FROM logs ORDER BY id DESC LIMIT 1)")))
+    tab.wait_until(f"{SELECTED}?.id === 'line-{began}'")
+
+    assert began > slow[0]
+    assert "false" == tab.page.get_attribute("#follow", "aria-pressed")
+    assert tab.page.locator("#side .change").first.is_visible()
+
+
+def test_on_a_phone_a_change_uncovers_the_list(log, serve, open_tab):
+    """On a phone the panel covers the list, so a click in it that leads to rows closes it."""
+    tab = open_tab(serve(log), width=320)
+    tab.page.click("#show-brief")
+    tab.page.locator(".change", has_text="is not paid").first.click()
+    tab.page.locator("#side").wait_for(state="hidden")
+    tab.wait_until(f"{SELECTED}?.textContent.includes('is not paid')")
+    assert tab.page.evaluate(
+        "[...document.querySelectorAll('.chip button')].every((one) => one.getBoundingClientRect().right <= innerWidth)"
+    )
+    tab.page.click("#show-top")
+    tab.page.locator(".meter").first.wait_for()
+    assert tab.page.evaluate("document.getElementById('side-body').scrollWidth <= innerWidth")
+    tab.page.locator(".meter").first.click()
+    tab.page.locator("#side").wait_for(state="hidden")
+
+
+def test_all_of_a_request(log, serve, open_tab):
+    """With Shift, "only this" takes the place of the other filters: a pattern would hide the rest of the request."""
+    (unpaid, *_) = ids(log, "message LIKE 'order % is not paid'")
+    tab = open_tab(f"{serve(log)}&row={unpaid}&pattern-of={unpaid}&level=ERROR")
+    only = tab.page.get_by_label(re.compile("Only attribute request_id="))
+    only.click()
+    tab.wait_until("document.querySelectorAll('.chip').length === 2")
+    only.click(modifiers=["Shift"])
+    tab.wait_until("document.querySelectorAll('.chip').length === 1")
+    tab.wait_until("document.querySelectorAll('#rows .row').length > 1")
+
+    assert "" == tab.page.input_value("#level")
+    assert tab.page.locator(".chip", has_text="request_id=").is_visible()
+
+
+def test_without_a_pattern(log, serve, open_tab):
+    """
+    Rows that say the same as one can be left out, and the chip says what they say.
+
+    The dialog offered that filter, and the server refused it.
+    """
+    (unpaid, *_) = ids(log, "message LIKE 'order % is not paid'")
+    tab = open_tab(f"{serve(log)}&level=ERROR&row={unpaid}")
+    tab.page.get_by_role("button", name="Without it").click()
+    chip = tab.page.locator(".chip.not", has_text=re.compile(rf"not pattern of row{unpaid}: order \d+ is not paid"))
+    chip.wait_for()
+    tab.wait_until("document.querySelectorAll('#rows .row').length > 0")
+    tab.wait_until(
+        "[...document.querySelectorAll('#rows .m')].every((one) => !one.textContent.includes('is not paid'))"
+    )
+
+
+def test_names_of_attributes_are_offered(log, serve, open_tab):
+    """The names of attributes are buttons, the most frequent first, and are suggested where one is typed."""
+    tab = open_tab(serve(log))
+    tab.page.click("#show-top")
+    tab.page.get_by_role("button", name="status", exact=True).click()
+    tab.page.locator("button[aria-pressed=true]", has_text="status").wait_for()
+    tab.page.locator(".meter", has_text="200").click()
+    tab.page.locator(".chip", has_text="status=200").wait_for()
+
+    offered = tab.page.evaluate("[...document.querySelectorAll('#keys-known option')].map((one) => one.value)")
+    assert {"request_id", "status", "path"} <= set(offered)
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_levels_are_not_cut(log, serve, open_tab, width):
+    """The names of levels around a row have the room that they take: WARNING read "WARNI…"."""
+    (first, *_) = ids(log, "level = 'WARNING'")
+    tab = open_tab(f"{serve(log)}&row={first}", width=width)
+    tab.page.locator(".near .l", has_text="WARNING").first.wait_for(state="attached")
+
+    assert tab.page.evaluate(
+        "[...document.querySelectorAll('.near .l')].every((one) => one.scrollWidth <= one.clientWidth)"
+    )
+
+
+def test_the_day_is_shown(log, serve, open_tab):
+    """The first row of a day bears its date, and the bars begin with one: a time alone may be of any day."""
+    with sqlite3.connect(log) as connection:
+        connection.execute(
+            "UPDATE records SET created_us = created_us + 86400000000 WHERE id > (SELECT max(id) - 5 FROM records)"
+        )
+    connection.close()
+    tab = open_tab(f"{serve(log)}&tz=utc")
+    tab.wait_until("document.querySelectorAll('#rows .newday').length === 1")
+
+    assert "2026-11-30" == tab.page.get_attribute("#rows .newday", "data-day")
