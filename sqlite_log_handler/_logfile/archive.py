@@ -72,6 +72,11 @@ SELECT drops.id, json_object('drop', json_object(
 
 _NAME: Final = re.compile(r"(.+)\.(\d{4}-\d\d-\d\d)(?:\.([2-9]|[1-9]\d+))?\.(jsonl\.gz|parquet)", re.DOTALL)
 
+# Bytes that a part may have for each byte of its file, and bytes that any may have. Rows that differ in nothing but
+# their id and their time come to 60, and what is made to fill a disk to 1,000.
+GROWTH: Final = 200
+GRANTED: Final = 64 * 1024 * 1024
+
 # Bytes of the longest line that a reader takes: a row of a text of 4 MiB, or of control characters, each of which is
 # six bytes of JSON. A head, which names each process, is not longer either.
 LONGEST_LINE: Final = 6 * 1024 * 1024

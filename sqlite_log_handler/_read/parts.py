@@ -25,6 +25,8 @@ from types import NoneType
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlite_log_handler._logfile.archive import (
+    GRANTED,
+    GROWTH,
     HEAD_KEY,
     LONGEST_LINE,
     PARQUET,
@@ -73,10 +75,6 @@ _PROCESS: Final = {name: _DROP[name] for name in PROCESS_FIELDS}
 # Bytes that are decompressed at a time, and rows that are taken from Parquet at a time: a row group, as a rule.
 _CHUNK: Final = 128 * 1024
 _ROWS: Final = 5_000
-# Bytes that a part may have for each byte of its file, and bytes that any may have. Rows that differ in nothing but
-# their id and their time come to 60, and what is made to fill a disk to 1,000.
-_GROWTH: Final = 200
-_GRANTED: Final = 64 * 1024 * 1024
 # Bytes of a row group, decompressed. Writers end one after 4 MiB.
 _GROUP: Final = 32 * 1024 * 1024
 
@@ -273,10 +271,8 @@ def _too_long(path: str) -> LimitError:
 
 def _require_sane(part: Part, size: int) -> None:
     """Refuse a part that grows beyond all measure when it is decompressed."""
-    if size > _GRANTED + part.bytes * _GROWTH:
-        message = (
-            f"{part.path!r} grows to more than {_GROWTH} times its size, as no log does: it was made to fill disks"
-        )
+    if size > GRANTED + part.bytes * GROWTH:
+        message = f"{part.path!r} grows to more than {GROWTH} times its size, as no log does: it was made to fill disks"
         raise LimitError(message)
 
 

@@ -45,7 +45,7 @@ from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._logfile.parquet import import_pyarrow
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.write_lock import WriteLock
-from sqlite_log_handler._write.retention.parts import Vanished, ask, head_of, read_back, write_part
+from sqlite_log_handler._write.retention.parts import TooDense, Vanished, ask, head_of, read_back, write_part
 
 # Not through a link that another user has put there.
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -154,6 +154,13 @@ class Archive:
             OutOfTime: `stopped` said so.
             OSError, sqlite3.Error: It cannot be written, or its rows cannot be read.
         """
+        while True:
+            try:
+                return self._write(connection, first_id, last_id, stopped)
+            except TooDense as error:
+                last_id = error.last_id
+
+    def _write(self, connection: Connection, first_id: int, last_id: int, stopped: Callable[[], bool]) -> WrittenPart:
         kind = self._kind = self._kind or _best_kind()
         head, first_us = head_of(connection, self._stem, first_id, last_id)
         name = self._name_for(connection, head, first_us, kind)

@@ -18,6 +18,8 @@ from typing import IO, Any, Final, Self
 
 from sqlite_log_handler._logfile import parquet
 from sqlite_log_handler._logfile.archive import (
+    GRANTED,
+    GROWTH,
     HEAD_KEY,
     JSON_LINES,
     LONGEST_LINE,
@@ -89,6 +91,13 @@ class Vanished(Exception):  # noqa: N818 - a state, as queue.Full is
 
 class OutOfTime(Exception):  # noqa: N818 - same
     """There is no more time for the archive."""
+
+
+class TooDense(Exception):  # noqa: N818 - same
+    """A part is so small for its rows that readers would take it for a bomb. Up to `last_id` they take it."""
+
+    def __init__(self, last_id: int) -> None:
+        self.last_id = last_id
 
 
 def ask(connection: Connection, sql: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
@@ -177,6 +186,7 @@ def write_part(
 
     Raises:
         Vanished: Rows of it were deleted meanwhile.
+        TooDense: It is to have fewer rows.
         OutOfTime: `stopped` said so.
         OSError, sqlite3.Error: It cannot be written, or its rows cannot be read.
     """
@@ -184,8 +194,12 @@ def write_part(
         raise OSError(errno.EFBIG, "So many processes dropped records that no reader would take the part")
     make: type[_JsonLines | _Parquet] = _Parquet if kind == PARQUET else _JsonLines
     with make(file, head, _drops_of(connection, head)) as sink:
+        last_id = head.first_id - 1
         for lines, rows in _chunks_of(connection, head, kind):
             sink.write(lines, rows)
+            if sink.size > GRANTED + GROWTH * file.tell() and last_id >= head.first_id:
+                raise TooDense(last_id)
+            last_id += rows
             if stopped():
                 raise OutOfTime
 
@@ -225,6 +239,7 @@ class _JsonLines:
 
     def __init__(self, file: IO[bytes], head: Head, drops: Iterable[str]) -> None:
         self._file = file
+        self.size = 0
         self._compressor = zlib.compressobj(_LEVEL, wbits=31)
         self.write(f"{head.to_json()}\n".encode())
         for drop in drops:
@@ -232,6 +247,7 @@ class _JsonLines:
 
     def write(self, lines: bytes, _rows: int = 1) -> None:
         """Add lines."""
+        self.size += len(lines)
         self._file.write(self._compressor.compress(lines))
 
     def __enter__(self) -> Self:
@@ -247,6 +263,7 @@ class _Parquet:
 
     def __init__(self, file: IO[bytes], head: Head, drops: Iterable[str]) -> None:
         self._pa, _ = parquet.import_pyarrow()
+        self.size = 0
         self._schema = parquet.schema_of(PART_COLUMNS, shared=True)
         self._writer = parquet.writer(file, self._schema)
         gaps = drops_metadata(drop[len('{"drop":') : -1] for drop in drops)
@@ -254,6 +271,7 @@ class _Parquet:
 
     def write(self, lines: bytes, rows: int) -> None:
         """Add rows."""
+        self.size += len(lines)
         self._writer.write_table(parquet.table_of(lines, self._schema), row_group_size=rows)
         # What is freed between groups would be kept, and grow.
         self._pa.system_memory_pool().release_unused()

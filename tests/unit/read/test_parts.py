@@ -258,7 +258,7 @@ def test_a_part_that_grows_without_end(tmp_path: Path, monkeypatch: pytest.Monke
         "a line has more than": [blank] * 64,
         "grows to more than": [piece for row in rows for piece in (row, end)],
     }
-    monkeypatch.setattr(parts, "_GRANTED", 1 << 20)
+    monkeypatch.setattr(parts, "GRANTED", 1 << 20)
     path = tmp_path / "app-log.1970-01-01.jsonl.gz"
     for word, pieces in bombs.items():
         path.write_bytes(b"".join([gzip.compress(head), *pieces]))

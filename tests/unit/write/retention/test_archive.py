@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from archives import KINDS, account, contents_of, parts_in
 
+from sqlite_log_handler import LogReader
+from sqlite_log_handler._read import parts as read_parts
+from sqlite_log_handler._write.retention import parts as write_parts
 from sqlite_log_handler._write.retention.archive import Archive, ArchiveLimits, rows_to_archive
 
 if TYPE_CHECKING:
@@ -368,6 +371,27 @@ def test_a_folder_that_is_full(make, log, reading, folder, monkeypatch):
     with archive.hold(), pytest.raises(OSError, match="No space left"):
         archive.write(reading, 1, 9)
     assert [] == parts_in(folder)
+
+
+def test_rows_that_shrink_without_end(make, log, reading, folder, kind, path, monkeypatch):
+    """
+    Rows of which readers would say that they were made to fill a disk go into parts that they take.
+
+    A program logged the same long traceback again and again. Its part had 600 times the size of its file, the rows were
+    deleted, and from then on no reader took the part.
+    """
+    for module in (write_parts, read_parts):
+        monkeypatch.setattr(module, "GRANTED", 1 << 20)
+        monkeypatch.setattr(module, "GROWTH", 20)
+    monkeypatch.setattr(write_parts, "_CHUNK_ROWS", 10)
+    log.fill(300, width=20_000)
+
+    names = archive_all(make(kind), log, reading)
+
+    assert 4 < len(names) < 20
+    assert ([*range(1, 301)], 0) == account(path, folder)
+    with LogReader(folder) as reader:
+        assert 299 == reader.count()
 
 
 def test_parts_are_private(make, log, reading, folder):
