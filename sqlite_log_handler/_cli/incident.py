@@ -23,7 +23,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._logfile.schema import HOUR_US, OWN_LOGGER
 from sqlite_log_handler._write.handler import SQLiteHandler
 
 # All times are seconds after the end of the log, so they are negative.
@@ -299,6 +299,6 @@ def _set_clock(path: str, end: float) -> None:
             (own_us, f" last commit {_BUSY % 60:.1f} s ago", OWN_LOGGER),
         )
         connection.execute(
-            "UPDATE volume_folded SET hour = ? WHERE logger = ?", (own_us // 3_600_000_000 * 3_600, OWN_LOGGER)
+            "UPDATE volume_folded SET hour = ? WHERE logger = ?", (own_us // HOUR_US * 3_600, OWN_LOGGER)
         )
         connection.execute("COMMIT")

@@ -25,6 +25,9 @@ MAX_RECORD_BYTES = 512 * 1024
 # The same with the names of a row, of at most 4 kB each: no handler writes more.
 MAX_ROW_BYTES = MAX_RECORD_BYTES + 64 * 1024
 
+# Microseconds of an hour, by which `volume` counts.
+HOUR_US = 3_600_000_000
+
 # Bytes of a row's text, as `volume` counts them. Most rows have a message only; to ask that first saves a tenth of the
 # time.
 ROW_BYTES = """
@@ -82,7 +85,7 @@ SELECT hour * 3600 AS hour, ifnull(logger, '') AS logger, levelno, sum(records) 
 FROM (
     SELECT hour, source_id, levelno, count(*) AS records, sum(bytes) AS bytes
     FROM (
-        SELECT created_us / 3600000000 AS hour, source_id, levelno, {ROW_BYTES} AS bytes
+        SELECT created_us / {HOUR_US} AS hour, source_id, levelno, {ROW_BYTES} AS bytes
         FROM records WHERE id > (SELECT folded_id FROM marks) LIMIT -1
     )
     GROUP BY hour, source_id, levelno

@@ -29,7 +29,7 @@ _DURATION_PART = _NUMBER + r"([a-z]+)"
 _SIZE = _NUMBER + r"([a-z]*)\s*"
 
 # The length of Python's calendar: to subtract more from a time would raise another error.
-_LONGEST = 10_000 * 365.25 * 86_400
+LONGEST = 10_000 * 365.25 * 86_400
 
 # Numbers below this get a decimal, such as 12.9 MB; from here on they have none, such as 129 MB.
 _THREE_DIGITS = 100
@@ -53,7 +53,7 @@ def parse_duration(text: str) -> float:
             break
         total += float(part[1]) * _SECONDS_OF[part[2]]
         end = part.end()
-    if not end or end != len(lower) or total > _LONGEST:
+    if not end or end != len(lower) or total > LONGEST:
         message = f"{text!r} is not a length of time: write 90s, 10min, '1h 30min', 7d or '2 weeks'{hint}"
         raise ValueError(message)
     return total

@@ -15,7 +15,7 @@ from sqlite_log_handler._logfile.columns import total
 from sqlite_log_handler._logfile.connect import refuse_lost
 from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError, UnreadableFileError
 from sqlite_log_handler._logfile.forks import Connection, LostFileError
-from sqlite_log_handler._logfile.schema import SCHEMA
+from sqlite_log_handler._logfile.schema import HOUR_US, SCHEMA
 from sqlite_log_handler._read.budget import Budget
 from sqlite_log_handler._read.opening import Opened, named_errors
 from sqlite_log_handler._read.parts import Values, fault_of
@@ -43,7 +43,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 # The counts of a log besides its rows, which the view `volume` adds up.
 _COUNT: Final = f"""
 INSERT INTO volume_folded (hour, logger, levelno, dropped)
-SELECT since_us / 3600000000 * 3600, logger, levelno, {total("count")} FROM drops GROUP BY 1, 2, 3;
+SELECT since_us / {HOUR_US} * 3600, logger, levelno, {total("count")} FROM drops GROUP BY 1, 2, 3;
 INSERT INTO drop_totals SELECT cause, levelno, {total("count")} FROM drops GROUP BY 1, 2;
 """  # noqa: S608 - our own names
 

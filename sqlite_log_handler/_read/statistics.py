@@ -11,14 +11,13 @@ from typing import Any, Final
 
 from sqlite_log_handler._logfile.columns import text, total, whole
 from sqlite_log_handler._logfile.schema import OWN_LOGGER, VOLUME_LINES, level_name_of
-from sqlite_log_handler._logfile.units import parse_seconds
+from sqlite_log_handler._logfile.units import LONGEST, parse_seconds
 from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters, Where, drops_where, integer, where
 from sqlite_log_handler._read.scan import Scan
 
 _MOST_BUCKETS: Final = 100_000
 # Seconds: from the unit of the file to the length of Python's calendar, which in these units has far below 64 bits.
 _SHORTEST_BUCKET: Final = 1e-6
-_LONGEST_BUCKET: Final = 10_000 * 365.25 * 86_400
 # Microseconds. The difference of two times within this, and one bucket more, fit into 64 bits.
 _FAR_US: Final = 2**60
 
@@ -226,7 +225,7 @@ def _width(bucket: str | float | None, span_us: int, most: int) -> int:
     except (TypeError, ValueError, OverflowError) as error:
         message = f"bucket: {error}"
         raise FilterError(message) from error
-    if not _SHORTEST_BUCKET <= seconds <= _LONGEST_BUCKET:
+    if not _SHORTEST_BUCKET <= seconds <= LONGEST:
         message = f"bucket={bucket!r}: must be a microsecond or more, and 10,000 years or less"
         raise FilterError(message)
     return round(seconds * 1e6)

@@ -10,7 +10,7 @@ from sys import getsizeof
 from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._logfile.columns import text, total, whole
-from sqlite_log_handler._logfile.schema import ROW_BYTES, VOLUME_LINES, level_name
+from sqlite_log_handler._logfile.schema import HOUR_US, ROW_BYTES, VOLUME_LINES, level_name
 from sqlite_log_handler._read.filters import (
     IN_LEDGER,
     FilterError,
@@ -25,7 +25,6 @@ from sqlite_log_handler._read.filters import (
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.search import Term
 
-HOUR_US: Final = 3_600_000_000
 TREND: Final = 12
 _SPAN: Final = 10_000
 

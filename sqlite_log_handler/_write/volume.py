@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from sqlite_log_handler._logfile.schema import UNFOLDED
+from sqlite_log_handler._logfile.schema import HOUR_US, UNFOLDED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ _UNFOLDED_UP_TO = UNFOLDED.replace("LIMIT -1", "AND id <= :last_id LIMIT -1")
 _FIRST_UNFOLDED = "SELECT min(id) FROM records WHERE id > (SELECT folded_id FROM marks)"
 _MOVE_TO = "UPDATE marks SET folded_id = :last_id"
 _MOVE = "UPDATE marks SET folded_id = max(folded_id, ifnull((SELECT max(id) FROM records), 0))"
-_DROPPED = """
+_DROPPED = f"""
 INSERT INTO volume_folded (hour, logger, levelno, dropped)
-VALUES (:since_us / 3600000000 * 3600, :logger, :level, :count)
+VALUES (:since_us / {HOUR_US} * 3600, :logger, :level, :count)
 ON CONFLICT DO UPDATE SET dropped = dropped + excluded.dropped
-"""
+"""  # noqa: S608 - our own number
 # A program can make up levels without end. After 1,000 lines the others count under level 0.
 _DROP_TOTAL = """
 INSERT INTO drop_totals (cause, levelno, count)

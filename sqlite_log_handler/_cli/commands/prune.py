@@ -22,6 +22,7 @@ from sqlite_log_handler._write.options import integer
 from sqlite_log_handler._write.retention.archive import Archive, ArchiveLimits, rows_to_archive
 from sqlite_log_handler._write.retention.archiver import ArchivedOnly, folder_of
 from sqlite_log_handler._write.retention.limits import VACUUM_PAGES, Cut, Limits, State, seconds, size
+from sqlite_log_handler._write.retention.parts import ANY_LENGTH
 from sqlite_log_handler._write.retention.pruner import INCREMENTAL, Pruner, look, plan
 
 # Seconds to wait for a process that writes, and for a reader that holds a snapshot.
@@ -33,9 +34,6 @@ _BUSY_TIMEOUT = 0.1
 
 # Between two pieces, a writer gets its turn: for as long as a piece took, but at most for this time.
 _LONGEST_PAUSE = 0.05
-
-# We delete rows of any length, also those that are too long to show.
-_ANY_LENGTH = 2**31 - 1
 
 _MAY_NOT_WRITE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
 
@@ -105,7 +103,8 @@ def run(
         # Read-only: opening a file for writing may change it, and it may be a file of another program.
         reading, budget, notice, _ = open_log(path)
         with contextlib.closing(reading), budget:
-            reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _ANY_LENGTH)
+            # Rows that are too long to show are deleted too.
+            reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, ANY_LENGTH)
             if not options.dry_run:
                 _require_writable(path)
             elif notice:

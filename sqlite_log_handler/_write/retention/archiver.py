@@ -35,11 +35,10 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlite_log_handler._logfile.clock import monotonic
-from sqlite_log_handler._logfile.columns import whole
 from sqlite_log_handler._logfile.connect import connect_read_only
 from sqlite_log_handler._write.retention.archive import Archive, ArchiveLimits, WrittenPart, rows_to_archive
 from sqlite_log_handler._write.retention.limits import Cut, Limits, State, seconds, size
-from sqlite_log_handler._write.retention.parts import OutOfTime, Vanished
+from sqlite_log_handler._write.retention.parts import CREATED, OutOfTime, Vanished
 
 if TYPE_CHECKING:
     from sqlite_log_handler._logfile.forks import Connection
@@ -64,7 +63,6 @@ _LOOKS: Final = 16
 
 _ARCHIVED_ID: Final = "SELECT archived_id FROM marks"
 _MARKS: Final = "SELECT archived_id, unarchived FROM marks"
-_CREATED: Final = f"SELECT {whole('created_us')} FROM records WHERE id = ?"  # noqa: S608 - our own name
 _LAST_BEFORE: Final = "SELECT id FROM records WHERE created_us < ? ORDER BY created_us DESC LIMIT 1"
 
 
@@ -262,13 +260,13 @@ class Archiver(ArchivedOnly):
 
     def _wait_for_age(self, connection: sqlite3.Connection, first_id: int, max_age: float) -> float:
         """Return in how many seconds the oldest row that waits has half of its age."""
-        (oldest_us,) = connection.execute(_CREATED, (first_id,)).fetchone() or (self._now() * 1e6,)
+        (oldest_us,) = connection.execute(CREATED, (first_id,)).fetchone() or (self._now() * 1e6,)
         return max(oldest_us / 1e6 + max_age / 2 - self._now(), self._next_aged - self._clock())
 
     def _old_enough(self, connection: sqlite3.Connection, first_id: int, max_age: float) -> int:
         """Return the id up to which rows have a quarter of their age, or are of the days before that one's."""
         until = self._now() - max_age / 4
-        (oldest_us,) = connection.execute(_CREATED, (first_id,)).fetchone()
+        (oldest_us,) = connection.execute(CREATED, (first_id,)).fetchone()
         if oldest_us / 1e6 // _DAY < until // _DAY:
             until -= until % _DAY
         found = connection.execute(_LAST_BEFORE, (round(until * 1e6),)).fetchone()

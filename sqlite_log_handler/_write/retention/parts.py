@@ -45,7 +45,7 @@ _CHUNK_BYTES: Final = 5 * 512 * 1024
 _CHUNK_ROWS: Final = 5_000
 # What it makes at most, if the next rows are much larger than the last ones. A single row may be larger.
 _MOST_CHUNK_BYTES: Final = 6 * 1024 * 1024
-_ANY_LENGTH: Final = 2**31 - 1
+ANY_LENGTH: Final = 2**31 - 1
 
 # Ids that one statement looks at for the head.
 _SPAN: Final = 50_000
@@ -58,7 +58,7 @@ _DROPS: Final = 1_000
 _LEVEL: Final = 7
 _BLOCK: Final = 1024 * 1024
 
-_CREATED: Final = f"SELECT {whole('created_us')} FROM records WHERE id = ?"  # noqa: S608 - our own name
+CREATED: Final = f"SELECT {whole('created_us')} FROM records WHERE id = ?"  # noqa: S608 - our own name
 _FIRST_LATER: Final = (
     f"SELECT min(id) FROM (SELECT id FROM records WHERE id BETWEEN ? AND ? AND {whole('created_us')} >= ? "  # noqa: S608 - same
     "ORDER BY id LIMIT 1)"
@@ -121,7 +121,7 @@ def head_of(connection: Connection, stem: str, first_id: int, last_id: int) -> t
     Raises:
         Vanished: The first row is not there.
     """
-    found = ask(connection, _CREATED, (first_id,))
+    found = ask(connection, CREATED, (first_id,))
     if not found:
         raise Vanished
     ((first_us,),) = found
@@ -217,7 +217,7 @@ def _chunks_of(connection: Connection, head: Head, kind: str) -> Iterator[tuple[
     id_, rows = head.first_id, min(1_000, _CHUNK_ROWS)
     while id_ <= head.last_id:
         rows = min(rows, head.last_id - id_ + 1)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_CHUNK_BYTES if rows > 1 else _ANY_LENGTH)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_CHUNK_BYTES if rows > 1 else ANY_LENGTH)
         try:
             ((found, whole_lines, lines),) = ask(connection, _CHUNKS[kind], (id_, id_ + rows - 1))
         except sqlite3.DataError as error:

@@ -42,7 +42,7 @@ from contextlib import nullcontext
 
 from sqlite_log_handler._logfile.clock import monotonic
 from sqlite_log_handler._logfile.connect import primary_code
-from sqlite_log_handler._logfile.schema import ROW_BYTES
+from sqlite_log_handler._logfile.schema import HOUR_US, ROW_BYTES
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.units import format_size
 from sqlite_log_handler._write import volume
@@ -72,8 +72,6 @@ _MOST_FREE_UNITS = 8
 # The most pages that a file of SQLite can have (https://sqlite.org/limits.html).
 _MOST_PAGES = 4_294_967_294
 
-_HOUR_US = 3_600_000_000
-
 # Answer of PRAGMA auto_vacuum (https://sqlite.org/pragma.html#pragma_auto_vacuum).
 INCREMENTAL = 2
 
@@ -100,7 +98,7 @@ FROM pragma_page_size, pragma_page_count, pragma_freelist_count, ends
 # A run of pruning is one line of `prunes` for each cause and hour.
 _NOTE = f"""
 INSERT INTO prunes (id, first_id, last_id, since_us, until_us, cause, count, unsent, archived) VALUES (
-    (SELECT id FROM prunes WHERE since_us / {_HOUR_US} = :now / {_HOUR_US} AND cause = :cause ORDER BY id DESC),
+    (SELECT id FROM prunes WHERE since_us / {HOUR_US} = :now / {HOUR_US} AND cause = :cause ORDER BY id DESC),
     :first_id, :last_id, :now, :now, :cause, :count,
     ifnull(min(:count, max(0, :last_id - max(:first_id - 1, (SELECT min(after_id) FROM cursors)))), 0),
     :count - min(:count, max(0, :last_id - max(:first_id - 1, (SELECT archived_id FROM marks))))
