@@ -153,7 +153,7 @@ def test_no_two_classes_share_a_name():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_nothing_but_the_standard_library(module):
-    """There is no dependency at run time: an import is of the standard library or of ours, or what an extra adds."""
+    """Nothing else is needed at run time: each import is of the standard library, of this package, or of an extra."""
     tops = {name.partition(".")[0] for node in ast.walk(tree_of(module)) for name in imported(node)}
 
     assert EXTRAS.get(module, set()) == tops - sys.stdlib_module_names - {PACKAGE}

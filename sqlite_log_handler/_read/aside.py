@@ -139,7 +139,7 @@ def answer_all() -> None:
         error: Exception | None = None
         try:
             answer = question(*arguments, **named)
-        except Exception as raised:  # noqa: BLE001 - whoever asks gets it
+        except Exception as raised:  # noqa: BLE001 - the caller raises it
             error = raised
         _limit(0)
         pickle.dump((answer, error), sys.stdout.buffer)
@@ -147,6 +147,6 @@ def answer_all() -> None:
 
 
 def _limit(seconds: int) -> None:
-    """Let the system end this process after so many seconds of CPU time, which Windows cannot; 0 for no limit."""
+    """Have the system end this process after these seconds of CPU time, 0 for no limit. Windows cannot do it."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, seconds)

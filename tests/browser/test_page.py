@@ -70,7 +70,7 @@ def test_following(shop, serve, open_tab, write):
 
 
 def test_scrolled_up_nothing_moves(shop, serve, open_tab, write):
-    """Whoever has scrolled up keeps the place and is told how many rows are new; a click shows them."""
+    """After scrolling up, a user keeps the place and reads how many rows are new; a click shows them."""
     tab = open_tab(serve(shop))
     tab.wait_for_line("order 3000")
     tab.page.evaluate("document.getElementById('list').scrollBy(0, -1000)")

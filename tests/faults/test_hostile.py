@@ -33,7 +33,7 @@ TEXTS = {
 
 
 class Subclass(str):
-    """A text that has something to say to whoever touches it."""
+    """A text that remembers the threads that touched it."""
 
     __slots__ = ("__weakref__",)
     threads: set[int] = set()  # noqa: RUF012 - shared on purpose

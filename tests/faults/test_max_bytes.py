@@ -254,7 +254,7 @@ def test_a_wal_that_another_process_has_filled_is_noticed(writers, path):
 
 def test_a_process_that_logs_nothing_keeps_no_limit(writers, path):
     """
-    A process keeps its limits when it commits: what others add meanwhile stays until then, and goes without a drop.
+    A process keeps its limits when it commits: rows that others add meanwhile stay until then, and none is dropped.
     """
     (strict,), (other,) = writers(1, MIB), writers(1, None)
     strict.write(Commit([make_row(record())], [], 0))

@@ -27,7 +27,7 @@ MB = 1_000_000
 
 
 def ticks(handler, clock, count=1):
-    """Let so many ticks pass, with books that balance after each."""
+    """Let `count` ticks pass, with books that balance after each."""
     for _ in range(count):
         handler.listener.handle(None)
         clock.advance(0.2)

@@ -150,7 +150,7 @@ def test_reconfiguration_under_load(run, repeat):
     """
     `dictConfig` in a loop, while threads overflow the queue and the warnings are logged, neither hangs nor loses count.
 
-    Three threads that never rest make whoever opens a file wait for the GIL some hundred times. With the usual 5 ms a
+    Three busy threads make a thread that opens a file wait for the GIL some hundred times. With the usual 5 ms a
     turn, that may take so long that the wait for the file is said on stderr; with 0.5 ms there are more interleavings.
     """
     for number in repeat:

@@ -191,7 +191,7 @@ def write_part(
         OSError, sqlite3.Error: It cannot be written, or its rows cannot be read.
     """
     if len(head.to_json().encode()) >= LONGEST_LINE:
-        raise OSError(errno.EFBIG, "So many processes dropped records that no reader would take the part")
+        raise OSError(errno.EFBIG, "Too many processes dropped records: no reader would take the part")
     make: type[_JsonLines | _Parquet] = _Parquet if kind == PARQUET else _JsonLines
     with make(file, head, _drops_of(connection, head)) as sink:
         last_id = head.first_id - 1

@@ -13,7 +13,7 @@ const NAMES = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
 const FOOT = 16;
 const HEAD = 15;
 const LEAST_HATCH = 5;
-// The scale ends at so many times what nine of ten bars stay below.
+// Nine of ten bars stay below some height; the scale ends at this many times that height.
 const HIGHEST = 3;
 // Milliseconds until all is counted again, at least.
 const WHOLE = 10_000;

@@ -40,7 +40,7 @@ def test_nothing_reaches_the_terminal_that_it_would_obey(run, naughty, words):
 
 @pytest.mark.parametrize("words", [["gaps"], ["stats"]], ids=" ".join)
 def test_a_text_in_the_place_of_a_number_is_made_safe(run, naughty, words):
-    """A column of integers takes a text from whoever made the file, and that is no more obeyed than any other."""
+    """The maker of a file can put a text into a column of integers; the terminal obeys it as little as any other."""
     with contextlib.closing(sqlite3.connect(naughty, isolation_level=None)) as connection:
         connection.execute("UPDATE drops SET after_id = ?", ["\x1b[2J"])
         connection.execute("INSERT INTO cursors VALUES ('collector', ?, 0)", ["\x1b[2J"])
@@ -107,7 +107,7 @@ def test_there_are_no_colours_without_a_terminal(run):
     ],
 )
 def test_nothing_is_told_on_a_terminal_only(run, shop, words, told):
-    """Somebody at a terminal is told that nothing matched; whoever reads a pipe has the exit status."""
+    """A person at a terminal reads that nothing matched; a program behind a pipe has the exit status."""
     assert f"sqlite-log: {told}" in in_terminal([words, "-p", "CRITICAL", str(shop)], status=1)
     assert 1 == run(words, "-p", "CRITICAL")[0]
 

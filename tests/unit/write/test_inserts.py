@@ -87,7 +87,7 @@ def test_statement_fits_sqlite() -> None:
 
 
 def rows_of(contexts: int, count: int) -> list[PackedRow]:
-    """Make rows of so many contexts, which differ in one field each, and take turns without order."""
+    """Make rows of `contexts` contexts, which differ in one field each, and take turns without order."""
     rows = []
     for number in range(count):
         context = number if number < contexts else number * 7 % contexts

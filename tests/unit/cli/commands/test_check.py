@@ -30,7 +30,7 @@ def test_check_finds_books_that_do_not_agree(run, shop, path):
 
 
 def fill_and_damage(make_handler, logger, path, *, rows, pages):
-    """Log so many rows, and write over so many pages of the file."""
+    """Log `rows` rows, and write over `pages` pages of the file."""
     handler = make_handler()
     logger.addHandler(handler)
     for number in range(rows):

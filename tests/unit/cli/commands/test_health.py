@@ -16,7 +16,7 @@ from freezegun import freeze_time
 
 @pytest.fixture
 def health(run):
-    """Run `health` so many seconds after the begin of the log, and return its status and its line."""
+    """Run `health` these seconds after the log began, and return its status and its line."""
 
     def health(seconds, *words, stderr=""):
         with freeze_time(BEGIN + timedelta(seconds=seconds)):

@@ -40,7 +40,7 @@ def prune(path, clock, monkeypatch):
 
 @pytest.fixture
 def log(path):
-    """A log of so many rows, the newest of now, a second apart: `log(count)`."""
+    """A log of `count` rows, a second apart, the newest of now: `log(count)`."""
 
     def log(count, *, auto_vacuum=True):
         SQLiteHandler(path).close()
@@ -198,7 +198,7 @@ def test_no_file_is_made(prune, path, tmp_path):
 
 @pytest.mark.parametrize("content", ["empty", "text", "foreign"])
 def test_a_file_of_somebody_else_is_left_alone(prune, path, content):
-    """A file that is no log of ours is refused, and left as it is."""
+    """A file that this package did not make is refused, and left as it is."""
     if content == "foreign":
         with contextlib.closing(sqlite3.connect(path)) as connection:
             connection.execute("CREATE TABLE records (id INTEGER PRIMARY KEY)")

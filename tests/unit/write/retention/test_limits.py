@@ -36,7 +36,7 @@ def state(
     file: int | None = None,
     head: float = 0,
 ) -> State:
-    """Make the state of a log of so many bytes in use, free bytes, and bytes of WAL; 100 bytes a row by default."""
+    """Make the state of a log with these bytes in use, free, and in the WAL; 100 bytes a row by default."""
     pages, free_pages = (live + free) // PAGE, free // PAGE
     rows = live // 100 if rows is None else rows
     file = pages * PAGE if file is None else file

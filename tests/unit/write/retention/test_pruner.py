@@ -51,7 +51,7 @@ def test_the_newest_row_always_stays(log, limits):
 
 
 def test_rows_go_chunk_by_chunk(log, monkeypatch):
-    """Each transaction deletes a chunk and no more, so that whoever waits for the lock gets it in between."""
+    """Each transaction deletes a chunk and no more, so that a process that waits for the lock gets it in between."""
     monkeypatch.setattr("sqlite_log_handler._write.retention.limits._CHUNK_ROWS", 10)
     left = []
     log.fill(108)

@@ -226,7 +226,7 @@ def test_a_sweep_does_not_read_all_rows_for_each_line(log, few_lines):
 
 
 def overflow(log, start: int, count: int, width: int = 60) -> None:
-    """Log a row of each of so many loggers, whose names are so long; half of them also drop one."""
+    """Log a row of each of `count` loggers with names of `width` letters; half of them also drop one."""
     numbers = range(start, start + count)
     names = [f"{number:0{width}}" for number in numbers]
     log.connection.execute("BEGIN")
