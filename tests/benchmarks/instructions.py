@@ -7,6 +7,7 @@ Import and a program of one line: as in `tests.benchmarks.import_time`.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -81,5 +82,7 @@ def _count(path: str, *arguments: str) -> int:
 if __name__ == "__main__":
     with folder() as files:
         pure = Pure(files, Report("instructions"))
+        gc.collect()
+        gc.freeze()  # or a collection of all that was imported falls into the one run, and not into the other
         pure.burst(sys.argv[2], SHAPES[sys.argv[1]], int(sys.argv[3]))
         pure.close()
