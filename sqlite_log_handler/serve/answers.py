@@ -25,6 +25,8 @@ Answer: TypeAlias = dict[str, Any]
 # A list shows one line a row; a message of 64 KiB would cost the browser more than the line.
 _SHOWN_CHARACTERS: Final = 500
 _MOST_ROWS: Final = 2_000
+# Characters of the texts of a page: 500 for each row, and as much for its names.
+_MOST_CHARACTERS: Final = 2_000_000
 _MOST_BUCKETS: Final = 500
 _MOST_GROUPS: Final = 1_000
 _MOST_CHANGES: Final = 50
@@ -64,9 +66,16 @@ def rows(log: LogReader, query: Query) -> Answer:
         return {"count": log.count(**within), "last_id": last_id}
     lines = lines or 300
     newest = lines if order == "newest" else None
-    # A page of the largest rows would not fit into memory.
-    found = [_line(row) for row in islice(log.rows(newest=newest, **within), lines)]
-    complete = len(found) < lines
+    # A page of the largest rows, or of names that no handler writes, would not fit into memory.
+    found, left = list[dict[str, Any]](), _MOST_CHARACTERS
+    for row in islice(log.rows(newest=newest, reverse=newest is not None, **within), lines):
+        found.append(_line(row))
+        left -= sum(len(value) for value in found[-1].values() if isinstance(value, str))
+        if left < 0:
+            break
+    complete = len(found) < lines and left >= 0
+    if newest is not None:
+        found.reverse()
     gaps = _gaps_beside(log, within, found, order=order, complete=complete)
     return {"rows": found, "gaps": gaps, "last_id": last_id, "complete": complete}
 
