@@ -19,9 +19,6 @@ FORMATS: Final = ("short", "short-iso", "short-precise", "verbose", "json", "jso
 # The filters that a gap can answer.
 _OF_GAPS: Final = IN_LEDGER | {"after_id", "up_to_id"}
 
-# Characters of a line of which no second copy is made.
-_LONG: Final = 64 * 1024
-
 # Rows that take less time to read in vain than a statement of their own, which takes some 90 us; and windows at a time.
 _FEW_BETWEEN: Final = 30
 _MOST_NEAR: Final = 1_000
@@ -63,13 +60,8 @@ class View:
         before = "["
         for line in lines:
             yield before
-            if len(line) > _LONG:
-                # Not kept until the next one is there, which may be as long.
-                yield line
-                before = ","
-            else:
-                before = f"{line},"
-            del line
+            before = f"{line},"
+            del line  # or it would be in memory while the next one is made
         yield f"{before[:-1]}\n]" if self.found else "[]"
 
     def lines(self, reader: LogReader, selection: Selection) -> Iterator[str]:
