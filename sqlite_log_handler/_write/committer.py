@@ -111,7 +111,7 @@ class Committer:
         """
         more = False
         try:
-            if now >= self._report_due and self.drop_report.make(now):
+            if now >= self._report_due and self._report(now):
                 self._report_due = now + self.flush_interval
             if now >= self.outage.next_attempt:
                 end = self.queue.end
@@ -122,6 +122,13 @@ class Committer:
         except BaseException as error:  # noqa: BLE001 - it would end the listener's thread
             self.outage.note(error)
         return more
+
+    def _report(self, now: float) -> bool:
+        try:
+            return self.drop_report.make(now)
+        except Exception as error:  # noqa: BLE001 - it would keep the rows from being written
+            self.outage.note(error)
+            return False
 
     def commit(self, timeout: float = -1) -> bool:
         """Write a batch, unless another thread's commit takes `timeout` seconds; return False if all stays queued."""
@@ -214,12 +221,12 @@ class Committer:
         Rows that are not written by the deadline are dropped. Without one, a failure leaves them to the next call.
         """
         end = self.queue.end
-        self.drop_report.make(self.now())  # before the rows are written, or the gap would stand behind them
+        self._report(self.now())  # before the rows are written, or the gap would stand behind them
         done = self._drain(end, deadline)
         if not done and deadline is not None:
             self._give_up(end)
             done, deadline = True, self.now()
-        self.drop_report.make(self.now())
+        self._report(self.now())
         # Once more, for the gap that this report has made.
         if done and (self._drain(end, deadline) or deadline is not None):
             if prune:

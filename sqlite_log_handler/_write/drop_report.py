@@ -30,6 +30,7 @@ from sqlite_log_handler._logfile.units import loudest
 from sqlite_log_handler._write.ledger import COUNT, SINCE, UNTIL, PendingGap
 from sqlite_log_handler._write.operator import Operator, takes_more
 from sqlite_log_handler._write.outage import Outage
+from sqlite_log_handler._write.plain import level_name
 from sqlite_log_handler._write.queue import RecordQueue
 
 TYPE_CHECKING = False
@@ -66,11 +67,13 @@ class DropReport:
         if gap is None:
             self._dropping_since = None
             return False
-        to_send = PendingGap(gap.position, {}, 0)
-        to_send.add(gap)
-        to_send.warning = self._describe(gap, now)
-        gap.warning = self._record(to_send, logging.LogRecord)
-        queue.add_gap(gap)
+        try:
+            to_send = PendingGap(gap.position, {}, 0)
+            to_send.add(gap)
+            to_send.warning = self._describe(gap, now)
+            gap.warning = self._record(to_send, logging.LogRecord)
+        finally:
+            queue.add_gap(gap)
         with queue.mutex:
             if self._waiting is None:
                 self._waiting = to_send
@@ -178,7 +181,7 @@ class DropReport:
         for (cause, levelno, name), entry in gap.drops.items():
             causes[cause] += entry[COUNT]
             losers = spent if cause == "fair_share" else others
-            losers[f"{name} {logging.getLevelName(levelno)}"] += entry[COUNT]
+            losers[f"{name} {level_name(levelno)}"] += entry[COUNT]
         if self._dropping_since is None:
             self._dropping_since = min(entry[SINCE] for entry in gap.drops.values())
         lasting = max(entry[UNTIL] for entry in gap.drops.values()) - self._dropping_since

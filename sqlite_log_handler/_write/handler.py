@@ -28,6 +28,7 @@ from sqlite_log_handler._write.committer import Committer
 from sqlite_log_handler._write.drop_report import MARK
 from sqlite_log_handler._write.listener import RecordListener
 from sqlite_log_handler._write.operator import Operator
+from sqlite_log_handler._write.plain import level_name
 from sqlite_log_handler._write.queue import Closed, RecordQueue
 from sqlite_log_handler._write.retention.limits import limits
 from sqlite_log_handler._write.row import NewProcess, PackedRow, make_row, marker_row
@@ -346,6 +347,8 @@ class SQLiteHandler(logging.Handler):
         try:
             process.begin_anew()
             self.listener.close()
+        except Exception as error:  # noqa: BLE001 - a MemoryError
+            self.listener.committer.outage.note(error)
         finally:
             super().close()
 
@@ -364,7 +367,7 @@ class SQLiteHandler(logging.Handler):
         by_logger: dict[str, int] = {}
         committer = self.listener.committer
         for (cause, levelno, logger), count in books.pop("drops").items():
-            for counts, key in (by_cause, cause), (by_level, logging.getLevelName(levelno)), (by_logger, logger):
+            for counts, key in (by_cause, cause), (by_level, level_name(levelno)), (by_logger, logger):
                 counts[key] = counts.get(key, 0) + count
         return Stats(
             **books,

@@ -26,11 +26,11 @@ from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 
 from sqlite_log_handler._logfile.named import NamedTuple
-from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
+from sqlite_log_handler._logfile.schema import OTHER_LOGGERS, OWN_LOGGER
 from sqlite_log_handler._write import row as _row
 from sqlite_log_handler._write import volume
 from sqlite_log_handler._write.ledger import PendingGap
-from sqlite_log_handler._write.plain import clean
+from sqlite_log_handler._write.plain import clean, level_name
 from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.retention.limits import Limits
 from sqlite_log_handler._write.row import PackedRow
@@ -186,6 +186,10 @@ class Inserter:
     def _insert_gap(self, gap: PendingGap) -> None:
         """Write a gap where it is: its drops into the ledger, its warning as a row."""
         after_id = self.last_id or self._highest
+        if gap.warning is None:  # an error has ended the report
+            text = f"dropped {gap.count:,} records"
+            gap.warning = logging.LogRecord(OWN_LOGGER, logging.WARNING, __file__, 0, text, (), None)
+            gap.warning.dropped_total = gap.dropped_total
         gap.warning.dropped = gap.count  # that of all reports that were put together in this gap
         warning = _row.make_row(gap.warning)
         self._insert([warning])
@@ -289,7 +293,7 @@ class Inserter:
     def _name_levels(self, levels: Collection[int]) -> None:
         """Keep the names that `logging.addLevelName` gave: a reader's process may not know them."""
         for levelno in levels:
-            name = logging.getLevelName(levelno)
+            name = level_name(levelno)
             if name != f"Level {levelno}":
                 self.connection.execute("INSERT OR REPLACE INTO levels VALUES (?, ?)", (levelno, clean(name)))
         self._levels.update(levels)

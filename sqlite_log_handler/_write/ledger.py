@@ -8,12 +8,12 @@ An entry counts the drops of one cause, level and logger. `take_drops` hands ove
 `PendingGap`, which waits here until a commit has written it. The queue's mutex covers everything but two steps, which
 any thread takes without it. Each is one operation in C, so no tracer and no other thread comes in between:
 
-- `contended.append`: a caller could not get the mutex, and drops its record.
+- `waiting.append`: a caller could not get the mutex, and drops its record.
 - `True in tally.ticks`: a record is refused for the same reason as earlier ones of its level and logger. A tally stays
   for ever, so a late tick counts late, and is not lost.
 
-Signal handlers may raise at every call. So a drop that takes several steps waits in `waiting`, where it counts already,
-and moves into its entry in one line.
+Signal handlers may raise at every call, and there may be no memory for it. So each drop waits in `waiting`, where it
+counts already, and moves into its entry in one line.
 
 A program can make up logger names without end, so the ledger tells MAX_KEYS keys apart and counts the rest under
 OTHER_LOGGERS.
@@ -22,7 +22,6 @@ OTHER_LOGGERS.
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Iterable
 from itertools import repeat, starmap
 from operator import length_hint
@@ -92,17 +91,16 @@ class Tally:
 
 
 class Ledger:
-    """The drops of one queue. All but `contended` and the tallies' ticks is used under the queue's mutex."""
+    """The drops of one queue. All but `waiting.append` and the tallies' ticks is used under the queue's mutex."""
 
     def __init__(self) -> None:
-        self.contended: deque[Drop] = deque()
         self.gaps: list[PendingGap] = []  # reported, not yet in the database
         self.gaps_in_commit = 0
         self._entered = 0  # drops that have come from `waiting` into an entry
-        self.waiting: list[Drop] = []
-        self._next = 0  # in `waiting`
+        self.waiting: list[Drop] = []  # not a deque, whose `extend` may end halfway for lack of memory
         self._drops: dict[Key, Entry] = {}  # not yet reported
         self._position = 0
+        self._taken: tuple[int, dict[Key, Entry]] | None = None  # position and entries that `take_drops` hands over
         self._reported: dict[Key, int] = {}
         self._tallies: dict[Key, Tally] = {}
 
@@ -110,15 +108,15 @@ class Ledger:
     def dropped_total(self) -> int:
         """Records dropped since the queue was made. Needs no mutex."""
         ticks = sum(tally.total for tally in list(self._tallies.values()))
-        return self._entered + ticks + len(self.waiting) - self._next + len(self.contended)
+        return self._entered + ticks + len(self.waiting)
 
     @property
     def unreported(self) -> bool:
         """Whether there were drops since `take_drops`."""
         return bool(
             self._drops
+            or self._taken
             or self.waiting
-            or self.contended
             or any(tally.total != tally.counted for tally in list(self._tallies.values()))
         )
 
@@ -129,16 +127,15 @@ class Ledger:
 
     def _enter(self, position: int) -> None:
         while True:
-            waiting, index, drops = self.waiting, self._next, self._drops
-            if not waiting[index : index + 1]:  # no call, in which a nested one could add or enter drops
-                break
-            cause, levelno, created, logger = waiting[index]
+            first, entered, drops = self.waiting[:1], self._entered, self._drops
+            if not first:
+                return
+            cause, levelno, created, logger = first[0]
             entry = self._entry(cause, levelno, created, logger, position)
+            leave = starmap(self.waiting.pop, ((0,),))
             # A nested call may have entered this drop, or handed the entry over. From here on there is no call.
-            if self._next == index and self.waiting is waiting and self._drops is drops:
-                entry[COUNT], self._entered, self._next = entry[COUNT] + 1, self._entered + 1, index + 1
-                entry[UNTIL] = created
-        self.waiting, self._next = [], 0
+            if self._entered == entered and self._drops is drops:
+                (_,), entry[COUNT], self._entered, entry[UNTIL] = leave, entry[COUNT] + 1, entered + 1, created
 
     def _entry(self, cause: str, levelno: int, created: float, logger: str, position: int) -> Entry:
         drops = self._drops
@@ -160,7 +157,6 @@ class Ledger:
 
     def collect(self, position: int) -> None:
         """Move into the entries what was counted without the mutex."""
-        self.waiting.extend(starmap(self.contended.popleft, repeat((), len(self.contended))))
         self._enter(position)
         for tally in list(self._tallies.values()):
             total = tally.total
@@ -176,19 +172,26 @@ class Ledger:
     def take_drops(self, position: int) -> PendingGap | None:
         """Hand over the drops since the last call, to be reported and then given to `add_gap`."""
         self.collect(position)
-        if not self._drops:
-            return None
-        drops, self._drops = self._drops, {}
-        for key, (count, *_) in drops.items():
-            reported = bounded(self._reported, key)
-            self._reported[reported] = self._reported.get(reported, 0) + count
-        return PendingGap(self._position, drops, sum(self._reported.values()))
+        if self._taken is None:  # else an error has ended the last call before it was done
+            if not self._drops:
+                return None
+            self._taken, self._drops = (self._position, self._drops), {}
+        taken, reported = self._taken, dict(self._reported)
+        for key, (count, *_) in taken[1].items():
+            kept = bounded(reported, key)
+            reported[kept] = reported.get(kept, 0) + count
+        gap = PendingGap(*taken, sum(reported.values()))
+        if self._taken is not taken:
+            return None  # a nested call has handed them over
+        self._reported, self._taken = reported, None
+        return gap
 
     def drops(self) -> dict[Key, int]:
         """Return all drops that are in the entries, reported or not."""
         drops = dict(self._reported)
-        for key, (count, *_) in list(self._drops.items()):
-            drops[key] = drops.get(key, 0) + count
+        for entries in (self._drops, self._taken[1] if self._taken else {}):
+            for key, (count, *_) in list(entries.items()):
+                drops[key] = drops.get(key, 0) + count
         return drops
 
     def add_gap(self, gap: PendingGap) -> None:

@@ -11,6 +11,7 @@ is as large as that code makes it.
 
 from __future__ import annotations
 
+import logging
 import reprlib
 import sys
 from collections.abc import Callable, Sequence
@@ -70,6 +71,12 @@ def _not_shown(value: object, error: Exception) -> str:
 def clean(value: object) -> str:
     """Return a name as SQLite can keep it, cut to NAME_LENGTH."""
     return escape(shown(str, value)[:NAME_LENGTH])
+
+
+def level_name(levelno: int) -> str:
+    """Return the name of a level. Calls no code of the program, which may have given the level an object as a name."""
+    name: object = logging.getLevelName(levelno)
+    return str.__str__(name) if issubclass(type(name), str) else f"Level {levelno}"
 
 
 def escape(text: str) -> str:

@@ -53,7 +53,7 @@ import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from itertools import accumulate, islice, repeat, starmap
+from itertools import accumulate, chain, islice, repeat, starmap
 from operator import itemgetter, length_hint
 
 from sqlite_log_handler._logfile.named import NamedTuple
@@ -305,7 +305,7 @@ class RecordQueue(queue.Queue["Any"]):
 
     def contend(self, row: Sequence[Any]) -> None:
         """Count a row as dropped for lack of the mutex, in one step."""
-        self.ledger.contended.append(("contended", row[LEVELNO], row[CREATED], row[SOURCE][0]))
+        self.ledger.waiting.append(("contended", row[LEVELNO], row[CREATED], row[SOURCE][0]))
         self.wake()
 
     def holds(self, item: Any) -> bool:
@@ -491,11 +491,11 @@ class RecordQueue(queue.Queue["Any"]):
         When a signal handler raises into this, the next call goes on where it was.
         """
         while self._rows_in_commit:
-            start = len(commit.rows) - self._rows_in_commit
-            rows = commit.rows[start : start + _REMOVED_AT_ONCE]
-            bad = [row for index, row in enumerate(rows, start) if index in unwritable]
             with self.mutex:
-                self._remove(len(rows), committed=True, dropped=bad, cause="unwritable")
+                gone, start = self._gone, len(commit.rows) - self._rows_in_commit
+                rows = commit.rows[start : start + _REMOVED_AT_ONCE]
+                bad = [row for index, row in enumerate(rows, start) if index in unwritable]
+                self._remove(gone, rows, dropped=bad, cause="unwritable")
         with self.mutex:
             self._review()
             self.ledger.end_commit()
@@ -510,13 +510,13 @@ class RecordQueue(queue.Queue["Any"]):
         dropped = 0
         while True:
             with self.mutex:
-                held = self._rows_in_commit
+                gone, held = self._gone, self._rows_in_commit
                 count = min(_REMOVED_AT_ONCE, end - self.removed - held, self.queued - held)
                 if count <= 0:
                     return dropped
-                rows = self._head(held + count)[held:]
-                self._remove(len(rows), committed=False, dropped=rows, cause=cause)
-            dropped += len(rows)
+                rows = self._head(held + count)
+                if self._remove(gone, rows[held:], dropped=rows[held:], cause=cause, behind=rows[:held]):
+                    dropped += len(rows) - held
 
     def _head(self, count: int) -> list[Any]:
         """Copy the first rows, all of them counted; the mutex is held."""
@@ -527,29 +527,40 @@ class RecordQueue(queue.Queue["Any"]):
             with suppress(RuntimeError):
                 return list(islice(self.queue, min(count, self._settled[0] - self.removed)))
 
-    def _remove(self, count: int, *, committed: bool, dropped: Sequence[Any], cause: str) -> None:
+    def _remove(
+        self,
+        gone: tuple[int, int],
+        rows: Sequence[Any],
+        *,
+        dropped: Sequence[Any],
+        cause: str,
+        behind: Sequence[Any] | None = None,
+    ) -> bool:
         """
-        Take `count` rows off, of a commit that has ended, or behind those that a commit holds; the mutex is held.
+        Take off rows of a commit that has ended, or rows `behind` those that a commit holds; the mutex is held.
 
-        The `dropped` ones among them are not in the file.
+        The `dropped` ones among them are not in the file. Return False, with nothing done, if a nested call has taken
+        rows off since `_gone` was `gone`.
         """
         self._put_back()
         self._count_rows()
         self.peak_queued = max(self.peak_queued, self.queued)
-        held = 0 if committed else self._rows_in_commit
-        rows = self._head(held + count)[held:]
-        waiting = [(cause, row[LEVELNO], row[CREATED], row[SOURCE][0]) for row in dropped]
-        position, size = self.removed + len(rows), self._gone[1] + sum(map(_size_of, rows))
+        kept = list(behind or ())
+        held = len(kept)
+        after = (gone[0] + len(rows), gone[1] + sum(map(_size_of, rows)))
+        written = self.written + len(rows) - len(dropped)
+        in_commit = self._rows_in_commit - (len(rows) if behind is None else 0)
+        entries = [(cause, row[LEVELNO], row[CREATED], row[SOURCE][0]) for row in dropped]
         leave = starmap(self.queue.popleft, repeat((), held + len(rows)))
-        # In one step from the deque to `_leaving`, where they still count as queued. It is unpacked, and there is no
-        # call until all is done: a signal handler would see wrong numbers, and if it raised, it would leave them wrong.
-        (_,) = map(self._leaving.extend, (leave,))
-        self._gone, self._leaving = (position, size), self._leaving[:held]
-        self._rows_in_commit -= len(rows) if committed else 0
-        self.written += len(rows) - len(waiting)
-        self.ledger.waiting += waiting
+        # First into the ledger, for which there may be no memory, and then off the deque.
+        steps = chain(map(self.ledger.waiting.extend, (entries,)), map(deque(maxlen=0).extend, (leave,)))
+        if self._gone is not gone:
+            return False
+        # All in one step, without a call until all is done: a signal handler would see wrong numbers, and what it
+        # raises, or a MemoryError, would leave them wrong.
+        (_, _), self._gone, self._leaving, self.written, self._rows_in_commit = steps, after, kept, written, in_commit
         self._put_back()
-        self.ledger.drop((), position)
+        self.ledger.drop((), after[0])
         if self._pressed:
             shareless = min(len(rows), max(0, self._shareless - held))
             self._shareless -= shareless
@@ -557,6 +568,7 @@ class RecordQueue(queue.Queue["Any"]):
                 self._shares.remove(row[SOURCE][0], row[SIZE], reserved=row[LEVELNO] >= self._reserve_levelno)
         if self.admits is not ANY:
             self._review()
+        return True
 
     def _put_back(self) -> None:
         """Put back what a removal took off the head, and did not come to its end."""

@@ -273,6 +273,16 @@ def test_close_raises_nothing(make_handler, logger, monkeypatch):
     assert "disk I/O error" in handler.stats().last_error
 
 
+def test_close_raises_nothing_without_memory(make_handler, monkeypatch):
+    """A MemoryError ends `close`, and does not keep `logging.shutdown` from closing the handlers after this one."""
+    handler = make_handler()
+    with monkeypatch.context() as patch:
+        patch.setattr(handler.listener, "close", lambda: bytearray(1 << 62))
+        handler.close()
+
+    assert handler.stats().last_error.startswith("MemoryError")
+
+
 def test_close_raises_nothing_of_other_handlers(make_handler, logger, logging_tree, monkeypatch):
     """The last drop warning goes to other handlers, and what one of them raises does not come out of `close` either."""
 

@@ -97,7 +97,7 @@ def test_a_snapshot_is_consistent_while_others_refuse(monkeypatch, gil):
     found = books.books()
 
     assert (1, {("queue_full", INFO, "a"): 1}) == (found["dropped_total"], found["drops"])
-    assert [0 if gil else 1, 2] == [len(books.ledger.contended), books.dropped_total]
+    assert [0 if gil else 1, 2] == [len(books.ledger.waiting), books.dropped_total]
 
 
 def test_a_snapshot_is_consistent_while_signal_handlers_log():
