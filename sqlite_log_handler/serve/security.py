@@ -3,13 +3,13 @@ Checks on every request, before it is routed.
 
 - `Host` must be a name of this server. A page on another site can make its own name point here (DNS rebinding), but
   then the browser sends that name.
-- We answer GET and HEAD only, and send no CORS headers: another site can send a request, but not read the answer.
+- We answer GET and HEAD only, and send no CORS headers: another site can send a request, but cannot read the answer.
 - The address that we print has a token of 256 bits. The first request exchanges it for a cookie, and a redirect takes
-  it out of the address, so that it gets into no history, screenshot or `Referer`. Jupyter does the same.
-- Prometheus keeps no cookies, so `/metrics` takes the token as `Authorization: Bearer` too. Nothing else does: another
-  program has no use for the page, and a log is worth more than its counts.
-- Every answer forbids the browser to run, load or embed files other than those of this page, to guess types, and to
-  keep a copy.
+  it out of the address, so it does not stay in the history, in screenshots and in `Referer`. Jupyter does the same.
+- Prometheus keeps no cookies, so `/metrics` also takes the token as `Authorization: Bearer`. No other path does: no
+  program needs the page, and a log tells more than its counts.
+- Every answer forbids the browser to run, load or embed any file but those of this page, to guess the type of a file,
+  and to keep a copy.
 """
 
 import hmac
@@ -63,7 +63,7 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if scope["type"] != "http":  # a WebSocket: nothing here speaks it
+        if scope["type"] != "http":  # a WebSocket, which we do not speak
             await send({"type": "websocket.close", "code": 1008})
             return
         headers = dict(scope["headers"])

@@ -235,9 +235,11 @@ def follow(report: Report, options: Options, browser: Any, path: str) -> None:  
         before, began = cpu_of(watched), time.monotonic()
         page.wait_for_timeout(options.pick(20_000, 2_000))
         idle = (cpu_of(watched) - before) / (time.monotonic() - began)
-        ratios = []
+        ratios, busy = [], []
         for _ in range(options.times(5, 1)):
+            before, began = cpu_of(watched), time.monotonic()
             beside = rate_of(write(0, options.pick(4, 1)))
+            busy.append((cpu_of(watched) - before) / (time.monotonic() - began))
             context.set_offline(offline=True)
             alone = rate_of(write(0, options.pick(4, 1)))
             context.set_offline(offline=False)
@@ -253,6 +255,7 @@ def follow(report: Report, options: Options, browser: Any, path: str) -> None:  
         ["heap of the tab (MB)", heap],
         ["memory of the server (MB)", memory],
         ["CPU of tab and server at rest (% of a core)", idle * 100],
+        ["CPU of tab and server beside a writer at full speed (% of a core)", middle(busy) * 100],
     ]
     report.table(f"a tab that follows for {seconds} s", ["what", "value"], rows)
     report.bound("on screen after its commit, worst", "<=", 500, delays[-1] * 1000, middle(delays) * 1000, unit=" ms")
