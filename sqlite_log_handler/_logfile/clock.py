@@ -1,8 +1,8 @@
 """
-The clock of all limits of time: seconds that never jump.
+The clock behind every time limit: seconds that never jump.
 
-freezegun replaces `time.monotonic` in every module that has it. With a clock that stands still, `flush` would wait for
-a locked file for ever. It leaves `clock_gettime` as it is.
+freezegun replaces `time.monotonic` in every module that has it, but leaves `clock_gettime` as it is. With a clock that
+stands still, `flush` would wait for a locked file for ever.
 """
 
 import time

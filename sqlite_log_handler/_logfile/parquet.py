@@ -1,9 +1,9 @@
 """
 Parquet of a log: columns, encodings and row groups. It needs pyarrow, which is imported when a file is made or read.
 
-Ids and times rise by little, so they are stored as differences. Other columns have few values, and are stored as
-numbers of a dictionary, but for the message. All of it is compressed by zstd. A row group is small, because a query
-that asks for a time or for a level skips the groups that have none of it.
+Ids and times rise in small steps, so they are stored as differences. All other columns but the message have few
+distinct values, so they are stored as indices into a dictionary. zstd compresses all of it. A row group is small,
+because a query that asks for a time or a level skips the groups that have none of it.
 """
 
 import importlib
@@ -12,7 +12,7 @@ from typing import IO, Any, Final
 
 from sqlite_log_handler._logfile.columns import INTEGERS, LONG_TEXTS
 
-# Rows of a row group at most.
+# The most rows of a row group.
 GROUP_ROWS: Final = 5_000
 
 _RISING: Final = ("id", "created_us", "time")
@@ -34,7 +34,7 @@ def schema_of(columns: Iterable[str], *, shared: bool = False) -> Any:
 
     Args:
         columns: Their names.
-        shared: Whether texts that rows share are once in memory, as they are in the file in any case.
+        shared: Whether a text that rows share is in memory only once, as it is in the file either way.
     """
     pa, _ = import_pyarrow()
     once = pa.dictionary(pa.int32(), pa.string()) if shared else pa.string()
@@ -53,7 +53,7 @@ def writer(file: IO[bytes], schema: Any) -> Any:
         compression="zstd",
         use_dictionary=[name for name in schema.names if name not in {*_RISING, "message"}],
         column_encoding=dict.fromkeys(_RISING, "DELTA_BINARY_PACKED"),
-        # The least and the greatest value of each group are in memory to the end, so there are none of long texts.
+        # The least and the greatest value of each group stay in memory to the end, so long texts get no statistics.
         write_statistics=[name for name in schema.names if name in {*INTEGERS, "time", "level", "logger"}],
         write_page_checksum=True,
         store_schema=False,  # Arrow's own copy says nothing that the file does not
@@ -63,7 +63,7 @@ def writer(file: IO[bytes], schema: Any) -> Any:
 
 
 def table_of(lines: bytes, schema: Any) -> Any:
-    """Make a table of lines by `csv_line`, with `time` made of `created_us`. All on this thread."""
+    """Make a table from lines as `csv_line` makes them, with `time` from `created_us`. All on this thread."""
     pa, _ = import_pyarrow()
     csv = importlib.import_module("pyarrow.csv")
     types = {field.name: field.type for field in schema if field.name != "time"}
@@ -80,7 +80,7 @@ def table_of(lines: bytes, schema: Any) -> Any:
         ),
         memory_pool=pa.system_memory_pool(),
     )
-    # Not by `cast`: that loads all that Arrow computes, 9 MB.
+    # Not with `cast`, which loads all of Arrow's compute functions: 9 MB.
     kind = schema.field("time").type
     times = pa.chunked_array([chunk.view(kind) for chunk in table["created_us"].chunks], kind)
     return pa.Table.from_arrays([times if name == "time" else table[name] for name in schema.names], schema=schema)

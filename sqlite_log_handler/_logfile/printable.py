@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-_NON_JOINER = "\u200c"  # zero width, both
+_NON_JOINER = "\u200c"  # both have no width
 _JOINER = "\u200d"
 
 _MOST_REMEMBERED = 4_096
@@ -18,17 +18,17 @@ def is_printable(text: str) -> bool:
 
 
 def without_joiners(text: str) -> str:
-    """Return `text` without the characters that print and have no width: its length is the columns it takes."""
+    """Return `text` without printing characters of no width: the length of the result is the columns it takes."""
     return text.replace(_NON_JOINER, "").replace(_JOINER, "")
 
 
 def printable(text: str) -> str:
     r"""
-    Make `text` safe for one line of a terminal: characters that do not print are escaped, as Python would do it.
+    Make `text` safe for one line of a terminal: characters that do not print are escaped, as Python escapes them.
 
-    That covers newlines, the control characters (C0, DEL, C1), those that turn the direction of writing, and lone
+    That covers newlines, the control characters (C0, DEL, C1), those that change the direction of writing, and lone
     surrogates. The zero width non-joiner and joiner (U+200C, U+200D) pass: without them Persian and Hindi are misspelt
-    and emoji fall apart, and they neither move a cursor nor turn the direction.
+    and emoji fall apart, and they neither move a cursor nor change the direction.
 
     >>> printable("user\x1b[2Jroot\n")
     'user\\x1b[2Jroot\\n'

@@ -1,5 +1,5 @@
 """
-What an `app-log.db` looks like: the tables, the view that people query, and names that both halves know.
+What an `app-log.db` looks like: the tables, the view that people query, and the names that writing and reading share.
 
 Everything is plain SQL that SQLite 3.34 (2020) can read: no STRICT, no `->>`, no RETURNING.
 """
@@ -9,13 +9,13 @@ from collections.abc import Mapping
 # "SLog" in ASCII. SQLite keeps it in bytes 68 to 71 of the file, where file(1) looks for it.
 APPLICATION_ID = 0x534C6F67
 
-# Counts up with each change of the tables. A file with a higher number is refused, not guessed at.
+# Rises with each change of the tables. The package refuses a file with a higher number, because it could only guess.
 USER_VERSION = 1
 
 # The handler's own warnings about drops are records of this logger.
 OWN_LOGGER = "sqlite_log_handler"
 
-# Stands for all loggers in the ledger beyond those that a tick tells apart.
+# In the ledger, stands for all loggers beyond those that a tick tells apart.
 OTHER_LOGGERS = "(other)"
 
 # Bytes that message, traceback, stack and attributes of a record take together at most, whatever the options say. A row
@@ -28,7 +28,7 @@ MAX_ROW_BYTES = MAX_RECORD_BYTES + 64 * 1024
 # Microseconds of an hour, by which `volume` counts.
 HOUR_US = 3_600_000_000
 
-# Bytes of a row's text, as `volume` counts them. Most rows have a message only; to ask that first saves a tenth of the
+# Bytes of a row's text, as `volume` counts them. Most rows have a message only; asking that first saves a tenth of the
 # time.
 ROW_BYTES = """
 length(CAST(message AS BLOB)) + CASE WHEN coalesce(exc_text, stack_info, attributes) IS NULL THEN 0 ELSE
@@ -108,8 +108,9 @@ VOLUME_LINES = f"""
 # `sources`, `processes` and `threads` hold once what would otherwise stand in every row. `threads` has the first ones
 # of a process only, and a row of another thread has its `thread` and `thread_name` itself: with a server that starts a
 # thread per request, the table would grow as fast as the log. Names of tasks always stand in the row.
-# `template` is what was given before its arguments were put in, '' where it is not known. `record_totals` has what was
-# cut off `volume_folded`, so that totals never fall. `archives` has a line for each part of the archive, see `archive`.
+# `template` is the message before its arguments were put in, or '' where that is not known. `record_totals` adds up the
+# lines that were cut off `volume_folded`, so that totals never fall. `archives` has a line for each part of the
+# archive, see `archive`.
 SCHEMA = f"""
 CREATE TABLE sources (
     id INTEGER PRIMARY KEY,

@@ -14,7 +14,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """
     Commit the `with` block's writes, or roll all of them back if it raises.
 
-    It begins IMMEDIATE: while another process writes, SQLite refuses at once to turn a reader into a writer.
+    It begins IMMEDIATE, because SQLite refuses at once to turn a reader into a writer while another process writes.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:

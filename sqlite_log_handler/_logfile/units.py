@@ -1,7 +1,8 @@
 """
 Lengths of time, sizes and counts as people write them: `1h 30min`, `2 weeks`, `500MB`.
 
-Pure, and without `datetime`: the handler reads its options with this, and a program that only logs should start fast.
+Pure, and without `datetime`: the handler reads its options with this module, and a program that only logs should start
+fast.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ _BYTES |= {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _BYTES_OF = {name.lower(): count for name, count in _BYTES.items()}
 
 _NUMBER = r"\s*([0-9]+(?:\.[0-9]+)?)\s*"
-# Compiled on use, because that takes as long as importing this module and two others.
+# Compiled on use, because compiling them takes as long as importing this module and two others.
 _DURATION_PART = _NUMBER + r"([a-z]+)"
 _SIZE = _NUMBER + r"([a-z]*)\s*"
 
-# The length of Python's calendar: to subtract more from a time would raise another error.
+# The length of Python's calendar: subtracting more from a time would raise a different error.
 LONGEST = 10_000 * 365.25 * 86_400
 
 # Numbers below this get a decimal, such as 12.9 MB; from here on they have none, such as 129 MB.

@@ -139,8 +139,8 @@ class SQLiteHandler(logging.Handler):
                 less.
             reserve: Share of both capacities that is kept for `reserve_level` and above, from 0 to below 1.
             reserve_level: Level number or name.
-            fair_share: Fill of the queue, from 0 to 1, from which on a logger may hold no more of it than is left, so
-                that a flood by one logger costs the others nothing. 1 turns it off.
+            fair_share: Fill of the queue, from 0 to 1, from which a logger may hold no more of it than is still free,
+                so that a flood by one logger costs the others nothing. 1 turns it off.
             batch_size: Records per transaction at most, 1 or more.
             flush_interval: Seconds until a queued record is committed, from 0.001 to 3,600; also the flush tick.
             flush_level: A record at or above it is committed at once; its caller does not wait for that.

@@ -1,5 +1,5 @@
 """
-The parameters of a request, as filters of `LogReader`. They are named as the long flags of `sqlite-log show`.
+The parameters of a request, as filters of `LogReader`. They have the names of the long flags of `sqlite-log show`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,8 @@ FILTERS: Final = frozenset({*_TEXTS, *_NUMBERS, *_LISTS})
 
 class Query:
     """
-    The parameters of one request. Each is read once; `finish` refuses the others, so a typo never widens a search.
+    The parameters of one request. Each is read once; `finish` refuses those that nobody read, so a typo never widens a
+    search.
     """
 
     def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
@@ -42,7 +43,7 @@ class Query:
 
     @property
     def has_expression(self) -> bool:
-        """Whether it has a regular expression, which may take long."""
+        """Whether the request has a regular expression, which may take long."""
         conditions = [text for name in ("where", "without") for text in self._values.get(name, ())]
         return "grep" in self._values or any("~" in text or text.startswith("grep=") for text in conditions)
 

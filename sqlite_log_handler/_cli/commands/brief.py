@@ -41,7 +41,7 @@ _LARGEST_GAPS: Final = 5
 _TRACEBACK_LINES: Final = 4
 _LONGEST_PATH: Final = 100
 
-# Patterns and gaps in the JSON.
+# The most patterns, and the most gaps, in the JSON.
 _MOST: Final = 100
 
 
@@ -58,7 +58,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show the brief. Returns 0, also for an empty log."""
+    """Show the brief. Returns 0, even for an empty log."""
     paths = [arguments.file_of(options), *options.archives]
     with arguments.open_reader(options) as reader:
         found = reader.brief(moment_or_run(options.since, utc=options.utc))
@@ -132,7 +132,7 @@ class _Text:
             yield "No record is at ERROR or above."
 
     def _changed(self) -> Iterator[str]:
-        """Say in order of time what began: the first thing in a row of failures is often their cause."""
+        """Say what began, in order of time: the first thing in a chain of failures is often their cause."""
         found = self._found
         since = "0" if found.is_last_run else f"@{(found.since_us or 0) // 1_000_000}"
         rest = f"patterns {self._file} --new-since {since}"

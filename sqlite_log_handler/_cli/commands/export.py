@@ -25,14 +25,14 @@ from sqlite_log_handler._read.rows import Row
 
 FORMATS: Final = ("jsonl", "csv", "parquet")
 
-# Bytes of memory of the rows of a row group, which are there once more as Arrow has them.
+# Bytes of memory that the rows of a row group take; beside them, Arrow holds a copy of its own.
 _ROW_GROUP_BYTES: Final = 2 * 1024 * 1024
 
 # A cell of CSV with one of these, or with a comma, stands in quotes.
 _QUOTE: Final = '"'
 _QUOTED: Final = re.compile(r'["\r\n]')
 
-# What stands for standard output.
+# The values of `--output` that mean standard output.
 _STANDARD: Final = (None, "-")
 
 
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
             message = "a terminal cannot show Parquet: name a file with --output"
             raise FilterError(message)
     with arguments.open_reader(options) as reader:
-        # Before the file is made: a filter that is refused would leave an empty one behind.
+        # Before the file is made, because a filter that the reader refuses would leave an empty file behind.
         found: Iterator[Any] = (reader.json_lines if options.format == "jsonl" else reader.rows)(**filters)
         with _output(options.output, binary=options.format == "parquet") as file:
             if options.format == "jsonl":
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
             else:
                 count = write_parquet(found, file)
     if not count and options.output not in _STANDARD:
-        # It may have a head of CSV, and would be in the way of the next run.
+        # The file may have a CSV header, and would be in the way of the next run.
         os.remove(options.output)
     return arguments.status_of(count)
 
@@ -109,7 +109,7 @@ def _output(path: str | None, *, binary: bool) -> Iterator[IO[Any]]:
 
 
 def _opener_of(path: str, *, binary: bool) -> Callable[[str, Any], Any]:
-    """Return what opens a file that is compressed, or is not, as its name says. Parquet compresses by itself."""
+    """Return the function that opens a file, and compresses if the name says so. Parquet compresses by itself."""
     if path.lower().endswith(".gz") and not binary:
         return gzip.open
     if path.lower().endswith(".zst") and not binary:
@@ -136,7 +136,7 @@ def write_jsonl(lines: Iterable[str], file: IO[str]) -> int:
 
 def write_csv(rows: Iterable[Row], file: IO[str], *, safe: bool = False) -> int:
     """
-    Write CSV with a head (RFC 4180, but lines end in LF), and return how many rows.
+    Write CSV with a header (RFC 4180, but lines end in LF), and return how many rows.
 
     The `csv` module takes twice as long, and leaves a lone CR unquoted, at which its own reader ends the row.
 
@@ -155,7 +155,7 @@ def write_csv(rows: Iterable[Row], file: IO[str], *, safe: bool = False) -> int:
             if safe:
                 cells = [*map(printable, cells)]
             line = ",".join(cells)
-            # One look at the whole line, because half of them have nothing to quote.
+            # One look at the whole line, because half of the lines have nothing to quote.
             if line.count(",") != commas or _QUOTED.search(line):
                 line = ",".join(
                     f'"{cell.replace(_QUOTE, _QUOTE * 2)}"' if _QUOTED.search(cell) or "," in cell else cell
@@ -176,7 +176,7 @@ def write_parquet(rows: Iterable[Row], file: IO[bytes]) -> int:
 
     def arrow(batch: list[Row]) -> Any:
         columns = list(zip(*batch, strict=True))
-        batch.clear()  # or it would be in memory beside what is made of it
+        batch.clear()  # or the rows would stay in memory beside the columns made of them
         columns[time] = columns[created]
         arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
         return pa.record_batch(arrays, schema=schema)

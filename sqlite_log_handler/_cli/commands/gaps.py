@@ -25,7 +25,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show the gaps. Returns 1 when there is none."""
+    """Show the gaps. Returns 1 when there are none."""
     filters = arguments.filters_of(options)
     with arguments.open_reader(options) as reader:
         gaps = reader.gaps(**filters)
