@@ -13,9 +13,8 @@ context. That takes a third of the parameters, so twice as many rows fit into a 
 
 An `Inserter` belongs to one connection. It remembers the ids of sources and processes. They are wrong after a rollback,
 which takes back ids that the transaction gave, and after a sweep, which deletes those that no row uses. The file counts
-its sweeps (`marks.sweeps`), because another process may make them. They are also wrong when a person has deleted lines,
-which SQLite then says of the first row (`foreign_keys`), or has put an older copy in the place of the contents, which
-shows because the last row is gone.
+its sweeps (`marks.sweeps`), because another process may make them. They are also wrong when a person has deleted the
+rows, or has put an older copy in the place of the contents, which shows because the last row is gone.
 """
 
 from __future__ import annotations

@@ -286,9 +286,7 @@ class LogFile:
             self._say(f"no WAL on this file system, journal mode {mode!r}: readers and the writer wait for each other")
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
         # In WAL mode a power cut costs the last commits, never the file (https://sqlite.org/pragma.html#pragma_synchronous).
-        # A person may have deleted call sites whose ids the inserter knows, and a row without one is in no view.
         connection.executescript(f"""
-            PRAGMA foreign_keys = ON;
             PRAGMA synchronous = NORMAL;
             PRAGMA journal_size_limit = {self._limits.wal_bytes};
             PRAGMA wal_autocheckpoint = {self._limits.checkpoint_pages(page_size)};

@@ -147,18 +147,13 @@ class SideTables:
         sweep = self._sweep
         if sweep is None or not sweep.look(connection):  # of more rows than a slice, the rest is for the next steps
             return
-        # For each line that goes, SQLite would read all rows. The sweep has done so.
-        connection.execute("PRAGMA foreign_keys = OFF")
-        try:
-            for _ in range(_SWEEP_CHUNKS):
-                with transaction(connection):
-                    ended = sweep.delete(connection, self._limits.chunk_lines, self.needed)
-                if ended:
-                    self._swept_lines, self._sweep = sweep.left, None
-                if ended or not self._wal.is_free(connection):
-                    break
-        finally:
-            connection.execute("PRAGMA foreign_keys = ON")
+        for _ in range(_SWEEP_CHUNKS):
+            with transaction(connection):
+                ended = sweep.delete(connection, self._limits.chunk_lines, self.needed)
+            if ended:
+                self._swept_lines, self._sweep = sweep.left, None
+            if ended or not self._wal.is_free(connection):
+                break
 
 
 def _size(connection: sqlite3.Connection, lines_of: str) -> int:

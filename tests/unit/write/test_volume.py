@@ -183,7 +183,6 @@ def test_a_fold_under_a_budget_changes_few_lines(writer: Writer) -> None:
 def test_a_row_whose_source_is_gone_is_counted(writer: Writer) -> None:
     """In a file that was changed by hand a row may refer to no source. It stops no fold, and so no commit."""
     write(writer, "one")
-    read(writer, "PRAGMA foreign_keys = OFF")  # as it is for a person
     read(writer, "DELETE FROM sources")
     writer.write(Commit(numbered(0, 10)))
 

@@ -208,23 +208,6 @@ def test_what_was_found_in_use_in_another_file_is_forgotten(log, few_lines, monk
     assert [(3,), (60,)] == log.ask("SELECT id FROM sources ORDER BY id")
 
 
-def test_a_sweep_does_not_read_all_rows_for_each_line(log, few_lines):
-    """
-    A sweep turns `foreign_keys` off, with which SQLite looks through all rows for those that refer to a line that goes.
-    """
-    steps = []
-    sources(log, 60)
-    log.fill(1_500, source=3)
-    pruner = log.pruner(max_rows=1_000)
-    log.connection.set_progress_handler(lambda: steps.append(None), 1_000)
-    log.prune(pruner)
-    log.connection.set_progress_handler(None, 0)
-
-    assert [(3,), (60,)] == log.ask("SELECT id FROM sources ORDER BY id")
-    assert [(1,)] == log.ask("PRAGMA foreign_keys")
-    assert len(steps) < 100  # 23, and 196 with it
-
-
 def overflow(log, start: int, count: int, width: int = 60) -> None:
     """Log a row of each of `count` loggers with names of `width` letters; half of them also drop one."""
     numbers = range(start, start + count)
