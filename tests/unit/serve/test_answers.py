@@ -209,13 +209,21 @@ def test_bars_that_are_added_up(get, shop, make_handler, logger):
         ("top", {"by": "moon"}, "choose from logger"),
         ("top", {"by": "attribute"}, "name of an attribute"),
         ("histogram", {"bucket": "long"}, "length of time"),
-        ("histogram", {"bucket": "0.000001", "most": 2}, "most=2: take a longer one"),
         ("rows", {"sort": "up"}, "no parameter"),
     ],
 )
 def test_what_cannot_be_understood(get, question, parameters, message):
     """A question that cannot be understood is a 400, with the text that the command line would print."""
     assert message in get(question, status=400, **parameters)["error"]
+
+
+def test_more_bars_than_a_page_takes(get, shop):
+    """A question for more bars than `most` is a 400 that says what to do."""
+    with sqlite3.connect(shop) as connection:
+        connection.execute("UPDATE records SET created_us = id * 1000000")
+    connection.close()
+
+    assert "most=2: take a longer one" in get("histogram", status=400, bucket="1", most=2)["error"]
 
 
 @pytest.mark.parametrize(("depth", "kept"), [(100, True), (400, False), (80_000, False)])
