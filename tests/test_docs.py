@@ -251,7 +251,7 @@ def test_the_tree_is_that_of_the_package():
     trees = [block.code for block in blocks_of(DOCS / "design.md") if block.code.startswith("sqlite_log_handler/\n")]
     (tree,) = trees
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    package = ROOT / "sqlite_log_handler"
+    package = Path(sqlite_log_handler.__file__).parent
     folders = {path.parent.name for path in package.rglob("*.py")} - {package.name}
 
     assert folders == set(re.findall(r"^ +(\w+)/", tree, re.MULTILINE))
