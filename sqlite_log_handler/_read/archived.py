@@ -42,7 +42,7 @@ from sqlite_log_handler._read.filters import (
 from sqlite_log_handler._read.loaded import Loaded, Process
 from sqlite_log_handler._read.parts import FIELDS, PROCESS_FIELDS, Bounds, Part, Span, Values, meet, memory_of
 from sqlite_log_handler._read.rows import select
-from sqlite_log_handler._read.scan import BATCH, Scan
+from sqlite_log_handler._read.scan import Scan, Statement
 from sqlite_log_handler._read.statistics import LogStats, file_numbers, level_names
 
 Piece: TypeAlias = tuple[Part, Span]
@@ -479,8 +479,7 @@ class ArchivedLog:
         Returns:
             The id from which on, or down to which, the archive has to go on.
         """
-        order = "DESC" if backward else "ASC"
-        sql = f"{query} WHERE records.id BETWEEN ? AND ? AND {chosen.sql} ORDER BY records.id {order} LIMIT {BATCH}"
+        statement = Statement.of(query, chosen, backward=backward)
         low, high = file.bounds(chosen._replace(after_id=ids[0] - 1, up_to_id=ids[1]))
         first_id, span = _first_id(file), _FIRST_SPAN
         if first_id > ids[0] and not backward:
@@ -488,7 +487,7 @@ class ArchivedLog:
         low = max(low, first_id)
         while low <= high:
             begin, end = (max(high - span + 1, low), high) if backward else (low, min(low + span - 1, high))
-            batch, is_last = file.batch(sql, (begin, end, *chosen.parameters))
+            batch, is_last = file.batch(statement, (begin, end, *chosen.parameters))
             first_id = _first_id(file)
             if first_id > begin:
                 if not backward:

@@ -26,7 +26,7 @@ from functools import partial
 from itertools import chain, islice
 from operator import itemgetter, lt
 from sys import getsizeof
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from sqlite_log_handler._logfile.connect import primary_code, schema, tables
 from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
@@ -59,6 +59,24 @@ _TOO_MANY: Final = ("Expression tree is too large", "query string is too large",
 
 # `sqlite3` calls no function with a text that is not UTF-8, but with bytes.
 _AS_BYTES: Final = partial(re.compile(r"(log_\w+\([?, ]*)(message|exc_text|attributes)").sub, r"\1CAST(\2 AS BLOB)")
+
+
+class Statement(NamedTuple):
+    """What selects a batch of rows; `large_sql` and `most_bytes` are those of `Scan._run`."""
+
+    sql: str
+    large_sql: str
+    most_bytes: int
+
+    @classmethod
+    def of(cls, select: str, where: Where, *, backward: bool) -> Self:
+        """Make the statement for rows that match, in the order of their ids or backward."""
+        ids, end = "records.id BETWEEN ? AND ?", f"ORDER BY records.id {'DESC' if backward else 'ASC'} LIMIT {BATCH}"
+        return cls(
+            f"{select} WHERE {ids} AND {where.sql} {end}",
+            f"{select} WHERE {ids} AND {FITS} AND {where.sql} {end}",
+            JSON_BYTES if select == SELECT_JSON else LARGE_BYTES,
+        )
 
 
 class Scan:
@@ -224,20 +242,16 @@ class Scan:
             message = f"{self.path!r}: it is damaged: its ids are out of order; `sqlite-log check` says more"
             raise CorruptFileError(message)
 
-    def batch(
-        self, sql: str, parameters: Values, large_sql: str | None = None, most_bytes: int = LARGE_BYTES
-    ) -> tuple[list[Any], bool]:
+    def batch(self, statement: Statement, parameters: Values) -> tuple[list[Any], bool]:
         """
         Run a statement that selects `BATCH` rows with ids between its first two parameters. The first column is the id.
-
-        `large_sql` and `most_bytes` are those of `_run`.
 
         Returns the rows, as far as they come to a bounded size, and whether that is all there are.
 
         Raises:
             CorruptFileError: The ids do not rise or fall one by one, so that there would be no end.
         """
-        rows, cut = self._run(sql, parameters, self._fetch_batch, large_sql, most_bytes)
+        rows, cut = self._run(statement.sql, parameters, self._fetch_batch, statement.large_sql, statement.most_bytes)
         ids = [parameters[0] - 1, *map(itemgetter(0), rows), parameters[1] + 1]
         if len(ids) > 3 and ids[1] > ids[2]:  # noqa: PLR2004 - two rows between the bounds
             ids[1:-1] = ids[-2:0:-1]
@@ -341,15 +355,11 @@ class Scan:
 
     def rows(self, select: str, where: Where, *, backward: bool = False) -> Iterator[Values]:
         """Yield what `select` selects of each row that matches; its first column is the id."""
-        most_bytes = JSON_BYTES if select == SELECT_JSON else LARGE_BYTES
-        order = "DESC" if backward else "ASC"
-        ids, end = "records.id BETWEEN ? AND ?", f"ORDER BY records.id {order} LIMIT {BATCH}"
-        sql = f"{select} WHERE {ids} AND {where.sql} {end}"
-        large_sql = f"{select} WHERE {ids} AND {FITS} AND {where.sql} {end}"
+        statement = Statement.of(select, where, backward=backward)
         for span in self.spans(where, backward=backward):
             low, high = span
             while low <= high:
-                batch, is_last = self.batch(sql, (low, high, *where.parameters), large_sql, most_bytes)
+                batch, is_last = self.batch(statement, (low, high, *where.parameters))
                 yield from batch
                 if is_last:
                     break

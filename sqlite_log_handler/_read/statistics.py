@@ -13,6 +13,7 @@ from sqlite_log_handler._logfile.columns import text, total, whole
 from sqlite_log_handler._logfile.schema import OWN_LOGGER, VOLUME_LINES, level_name_of
 from sqlite_log_handler._logfile.units import LONGEST, parse_seconds
 from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters, Where, drops_where, integer, where
+from sqlite_log_handler._read.opening import require_file
 from sqlite_log_handler._read.scan import Scan
 
 _MOST_BUCKETS: Final = 100_000
@@ -302,7 +303,11 @@ def sizes(path: str) -> tuple[int, int]:
         wal_bytes = os.stat(os.path.realpath(path) + "-wal").st_size
     except FileNotFoundError:
         wal_bytes = 0
-    return os.stat(path).st_size, wal_bytes
+    try:
+        return os.stat(path).st_size, wal_bytes
+    except FileNotFoundError:
+        require_file(path)
+        raise
 
 
 def cursors(scan: Scan, now_us: int) -> Iterator[Cursor]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import hostile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -289,7 +290,6 @@ def test_rows_that_move_while_they_are_read(
 
     A reader in a pager stood at row 15 while retention deleted all rows up to 30, which an archive had taken over.
     """
-    monkeypatch.setattr(archived, "BATCH", 3)
     monkeypatch.setattr("sqlite_log_handler._read.scan.BATCH", 3)
     archive(file, folder, 5)
     with LogReader([file, folder]) as log:
@@ -308,7 +308,6 @@ def test_rows_that_move_behind_a_batch(
     file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, look: int, reverse: bool
 ) -> None:
     """Rows that move after a batch was read, and before it is looked whether they have, come once."""
-    monkeypatch.setattr(archived, "BATCH", 3)
     monkeypatch.setattr("sqlite_log_handler._read.scan.BATCH", 3)
     archive(file, folder, 5)
     first_id, looks = archived._first_id, iter(range(100))
@@ -490,3 +489,24 @@ def test_what_was_pruned_and_not_archived_stays_pruned(file: Path, folder: Path)
         assert 105 == log.stats().pruned
         assert [5] == [gap.count for gap in log.gaps() if not gap.logger]
         assert [*range(1, 11), 16] == [row.id for row in log.rows(up_to_id=16)]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_control_characters_beside_an_archive(tmp_path, reverse):
+    """
+    JSON of a row of control characters, six times as long as the row, comes from the file beside an archive too.
+
+    The file alone gave it, and with its archive it was a `LimitError`.
+    """
+    file = hostile.make(
+        tmp_path / "app.db",
+        "INSERT INTO records (id, created_us, levelno, source_id, process_id, message) "
+        "SELECT 2, 1, 20, 1, 1, replace(hex(zeroblob(250000)), '0', char(1));",
+    )
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    write_part(file, folder, (1, 1))
+    with LogReader(file) as alone, LogReader([file, folder]) as both:
+        expected = [*alone.json_lines(reverse=reverse)]
+
+        assert expected == [*both.json_lines(reverse=reverse)]

@@ -11,9 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from logged import BEGIN, record
 
-from sqlite_log_handler import (
-    FilterError,
-)
+from sqlite_log_handler import FilterError, MissingFileError
 from sqlite_log_handler._logfile.times import microseconds
 
 
@@ -165,3 +163,14 @@ def test_books(overflowed, reading, change):
 
     assert (11, 1, 12) == (books.rows, books.warnings, books.written_in_volume)
     assert (15, 15, 15) == (books.dropped_in_ledger, books.dropped_in_volume, books.dropped_in_warnings)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows deletes no open file")
+def test_a_file_that_is_gone(overflowed, reading, path):
+    """The size of a file that was deleted since it was opened is an error with a name. It was a bare `OSError`."""
+    log = reading()
+    path.unlink()
+
+    for ask in (log.stats, log.totals):
+        with pytest.raises(MissingFileError, match="does not exist"):
+            ask()
