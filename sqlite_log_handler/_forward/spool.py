@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
 
+from sqlite_log_handler._logfile.columns import whole
 from sqlite_log_handler._logfile.connect import connect_read_write, identity_of, is_ours, require_schema
 from sqlite_log_handler._logfile.errors import LimitError, LogFileError
 from sqlite_log_handler._logfile.schema import MAX_ROW_BYTES, OWN_LOGGER, level_name_of
@@ -41,11 +42,12 @@ Process: TypeAlias = tuple[str, int, str, int, str]
 # since_us, until_us, cause, logger, level, count
 Drop: TypeAlias = tuple[int, int, str, str, str, int]
 
-_ROWS = """
-SELECT records.id, created_us, levelno, source_id, process_id, coalesce(thread, ident), coalesce(thread_name, name),
-    task_name, message, exc_type, exc_text, stack_info, attributes
+_ROWS = f"""
+SELECT records.id, {whole("created_us")}, {whole("levelno")}, {whole("source_id")}, {whole("process_id")},
+    CAST(coalesce(thread, ident) AS INTEGER), coalesce(thread_name, name), task_name, message, exc_type, exc_text,
+    stack_info, attributes
 FROM records LEFT JOIN threads ON threads.id = thread_id WHERE records.id > ? ORDER BY records.id LIMIT ?
-"""
+"""  # noqa: S608 - our own names
 _DROPS = f"""
 SELECT after_id, since_us, until_us, cause, logger, {level_name_of("drops")}, count
 FROM drops LEFT JOIN levels ON levels.levelno = drops.levelno WHERE after_id BETWEEN ? AND ? ORDER BY drops.id
@@ -55,6 +57,10 @@ _SAVE = "UPDATE cursors SET after_id = ?, updated_us = ? WHERE name = ? AND afte
 
 # The times, numbers and names of a row, roughly.
 _ROW_BYTES = 400
+
+# Steps of SQLite for a batch, beyond which its tables have no end; a batch that lies among many gaps takes a million.
+_MOST_STEPS = 20_000_000
+_STEPS_AT_ONCE = 10_000
 
 # Short, because a signal cannot end SQLite's wait, and should end the command soon.
 _BUSY_SECONDS = 0.1
@@ -116,6 +122,7 @@ class Spool:
         self._identity: tuple[int, int] | None = None
         self._version: int | None = None
         self._at_end = False
+        self._steps = 0
         # The id that was read last, and the one that the file holds, if it holds one.
         self._position = 0
         self._saved: int | None = None
@@ -128,6 +135,7 @@ class Spool:
             LogFileError: The file is not a log, or of a newer version.
             OSError, sqlite3.Error: It cannot be read now; a later call may succeed.
         """
+        self._steps = 0
         connection = self._open()
         if connection is None:
             return OutgoingBatch(0, 0)
@@ -135,9 +143,20 @@ class Spool:
         connection.execute("BEGIN")
         try:
             batch = self._read(connection, count, max_bytes)
+        except sqlite3.OperationalError as error:
+            if self._steps < _MOST_STEPS:
+                raise
+            message = f"{self.path!r}: the rows after id {self._position} take too long to read: run `sqlite-log check`"
+            raise LimitError(message) from error
         finally:
+            self._steps = 0
             connection.execute("ROLLBACK")
         return batch
+
+    def _count_steps(self) -> bool:
+        """Count what SQLite does for a batch; Python handles signals here too. Return whether it should end."""
+        self._steps += _STEPS_AT_ONCE
+        return self._steps >= _MOST_STEPS
 
     def _read(self, connection: sqlite3.Connection, count: int, max_bytes: int) -> OutgoingBatch:
         try:
@@ -257,6 +276,7 @@ class Spool:
                 return None
             require_schema(connection, self.path)
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
+            connection.set_progress_handler(self._count_steps, _STEPS_AT_ONCE)
             # The programs that log checkpoint it.
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -275,7 +295,7 @@ class Spool:
             # Rows that were pruned before this cursor existed do not count as missing.
             self._saved = None
             first_id = _one(connection, "SELECT min(id) FROM records")
-            self._position = _last_id(connection) if first_id is None else first_id - 1
+            self._position = _last_id(connection) if first_id is None else max(first_id - 1, -1 << 63)
 
     def _find(self) -> tuple[int, int] | None:
         """Return the identity of the file at the path; None if there is none, but raise if that cannot be seen."""

@@ -5,6 +5,7 @@ Files from elsewhere that are forwarded: nothing that stands in one is run, and 
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 
 import hostile
 import pytest
@@ -45,3 +46,40 @@ def test_a_row_that_no_handler_writes(path, change):
         assert [[1], [2]] == [[row[0] for row in spool.read(10, 1 << 30).rows] for _ in range(2)]
         with pytest.raises(LimitError, match="the row after id 2 has more than 576 KiB"):
             spool.read(10, 1 << 30)
+
+
+@pytest.mark.parametrize("table", ["levels", "drops"])
+def test_a_table_without_end(path, table):
+    """
+    A file whose table leads in a circle is an error; `forward` read it for hours, and SIGTERM did not end it.
+
+    The rows of the cursor came in one call, so Python handled no signal.
+    """
+    hostile.without_end(path, table=table)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE sources SET logger = 'sqlite_log_handler'")
+
+    with (
+        contextlib.closing(Spool(str(path), "x", say=print)) as spool,
+        pytest.raises(LimitError, match="too long to read"),
+    ):
+        spool.read(10, 1 << 30)
+
+
+@pytest.mark.parametrize("change", ["levelno = 'loud'", "thread = 'x'", "thread_id = NULL, created_us = ''"])
+def test_a_text_in_the_place_of_a_number(path, change):
+    """What stands in the place of a number is sent as one; it ended `forward` in a traceback."""
+    hostile.make(path, f"UPDATE records SET {change};")
+
+    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
+        (row,) = spool.read(10, 1 << 30).rows
+
+    assert {int} == {type(value) for value in row[:5]} | {type(row[5] or 0)}
+
+
+def test_the_first_id_there_is(path):
+    """A row with the lowest number that SQLite has for an id ends nothing; there was an OverflowError."""
+    hostile.make(path, f"UPDATE records SET id = {-1 << 63};")
+
+    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
+        assert [] == spool.read(10, 1 << 30).rows
