@@ -7,8 +7,8 @@ Theory of operation
 A row is a tuple that begins with (levelno, created, source, size, marks), where source begins with the logger's name.
 The queue reads these five and no other.
 
-Rows go in at the tail (`put_nowait`). A commit copies them from the head (`begin_commit`), and they leave, and stop to
-count against both bounds, when it has succeeded (`end_commit`).
+Rows go in at the tail (`put_nowait`). A commit copies them from the head (`begin_commit`), and they leave when it has
+succeeded (`end_commit`). Until then they count against both bounds.
 
 `admits` is the lowest level that the queue takes at this moment without asking: ANY, `reserve_level` when only the
 reserve is left, NONE when it is full or closed. It is NONE under pressure too, when each logger has a share of what is

@@ -255,6 +255,31 @@ def test_gives_up_the_rows_before_a_position():
     check(books)
 
 
+def test_rows_that_a_nested_call_takes_off_first(monkeypatch):
+    """
+    A signal handler that gives the rows up while another call is about to take them off leaves it nothing to do.
+
+    Without a look at what is gone, the outer call would set the position of the head back.
+    """
+    books, nested = make_queue(), []
+    for _ in range(5):
+        books.put_nowait(row())
+    count_rows = books._count_rows
+
+    def interrupted():
+        count_rows()
+        if not nested:
+            nested.append(None)
+            nested.append(books.give_up(books.end, "close_timeout"))
+
+    monkeypatch.setattr(books, "_count_rows", interrupted)
+
+    assert 0 == books.give_up(5, "close_timeout")
+    assert [None, 5] == nested
+    assert (5, 5, 0) == (books.removed, books.dropped_total, books.queued)
+    check(books)
+
+
 def test_does_not_give_up_what_a_commit_holds():
     """A commit that does not end may yet succeed: its rows stay queued, and are written or given up when it ends."""
     books = make_queue(10, batch_size=2)

@@ -279,6 +279,7 @@ def test_the_shares_of_a_budget_add_up(max_bytes):
     assert 0 < unit <= max_bytes // 32
     assert limit.file_bytes + limit.wal_bytes <= max_bytes
     assert limit.file_bytes + limit.wal_bytes + 5 * unit <= max_bytes * 1.1
+    assert 2 * unit <= max_bytes // 16  # the largest record
     assert limit.chunk_bytes <= unit
     assert 1 <= limit.checkpoint_pages(PAGE) * PAGE <= max(PAGE, 2 * unit)
     assert limit.room(State(1, full, 0, 1, 10, 0, 0, limit.wal_bytes, full))
