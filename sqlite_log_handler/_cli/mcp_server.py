@@ -22,7 +22,7 @@ from sqlite_log_handler._cli.commands.patterns import GUESSED, levels_of, moment
 from sqlite_log_handler._cli.formats import Clock
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.printable import printable
-from sqlite_log_handler._read.aside import aside
+from sqlite_log_handler._read.aside import aside, has_expression
 from sqlite_log_handler._read.filters import Filters
 from sqlite_log_handler._read.reader import read_file
 from sqlite_log_handler._read.rows import Row
@@ -65,7 +65,7 @@ def _told(tool: Callable[..., str]) -> Callable[..., str]:
     @functools.wraps(tool)
     def told(*arguments: Any, **named: Any) -> str:
         try:
-            if named.get("regex") is None and not any("~" in text for text in named.get("where") or ()):
+            if not has_expression(named.get("regex"), named.get("where") or ()):
                 return tool(*arguments, **named)
             with aside() as process:
                 return process.ask(tool, *arguments, **named)

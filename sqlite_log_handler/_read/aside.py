@@ -16,7 +16,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar
 
 from sqlite_log_handler._read.filters import FilterError
@@ -29,6 +29,11 @@ SECONDS: Final = 60
 # How many processes wait for a question at most: as many as the page asks at a time.
 _MOST_IDLE: Final = 2
 _PROGRAM: Final = f"from {__name__} import answer_all; answer_all()"
+
+
+def has_expression(pattern: str | None, conditions: Iterable[str]) -> bool:
+    """Tell whether a question may have a regular expression: its `pattern`, or one in a condition."""
+    return pattern is not None or any("~" in text or text.startswith("grep=") for text in conditions)
 
 
 class Aside:

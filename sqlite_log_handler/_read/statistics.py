@@ -3,8 +3,8 @@ A log in numbers: gaps, statistics, a histogram, and whether the books agree.
 """
 
 import os
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -198,15 +198,20 @@ def histogram(
                 cells += levelno not in found
                 found[levelno] = found.get(levelno, 0) + records
         scan.require_few(cells)
-    dropped = [0] * count
-    for gap in gaps(scan, filters, now):
-        place = gap.since_us // width - begin
-        if gap.logger and 0 <= place < count:
-            dropped[place] += gap.count
+    dropped = dropped_over_time(gaps(scan, filters, now), width)
     return [
-        Bucket((begin + place) * width, (begin + place + 1) * width, levels[place], dropped[place])
-        for place in range(count)
+        Bucket(start * width, (start + 1) * width, levels[start - begin], dropped[start * width])
+        for start in range(begin, begin + count)
     ]
+
+
+def dropped_over_time(found: Iterable[Gap], width: int) -> Counter[int]:
+    """Count dropped records by the beginning of their bucket, which is `width` microseconds long."""
+    counts: Counter[int] = Counter()
+    for gap in found:
+        if gap.logger:  # pruned rows have none
+            counts[gap.since_us // width * width] += gap.count
+    return counts
 
 
 _NICE_SECONDS: Final = (

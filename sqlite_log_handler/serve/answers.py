@@ -18,6 +18,7 @@ from sqlite_log_handler._read.filters import FilterError, Filters
 from sqlite_log_handler._read.patterns import Pattern
 from sqlite_log_handler._read.reader import LogReader
 from sqlite_log_handler._read.rows import Row
+from sqlite_log_handler._read.statistics import dropped_over_time
 from sqlite_log_handler.serve.query import Query
 
 Answer: TypeAlias = dict[str, Any]
@@ -175,10 +176,7 @@ def histogram(log: LogReader, query: Query) -> Answer:
         message = f"bucket={bucket!r} makes {len(found):,} buckets, and most={most}: take a longer one"
         raise FilterError(message)
     # A gap has no id, and its count may still grow.
-    dropped: Counter[int] = Counter()
-    for gap in log.gaps(**filters) if found else ():
-        width = found[0].until_us - found[0].since_us
-        dropped[gap.since_us // width * width] += gap.count if gap.logger else 0
+    dropped = dropped_over_time(log.gaps(**filters), found[0].until_us - found[0].since_us) if found else {}
     return {
         "buckets": [{**dataclasses.asdict(one), "dropped": dropped[one.since_us]} for one in found],
         "last_id": last_id,

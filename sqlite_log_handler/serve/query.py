@@ -5,6 +5,7 @@ The parameters of a request, as filters of `LogReader`. They have the names of t
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
+from sqlite_log_handler._read.aside import has_expression
 from sqlite_log_handler._read.filters import FilterError, Filters
 
 # Parameter -> filter, for those that are given once.
@@ -44,8 +45,8 @@ class Query:
     @property
     def has_expression(self) -> bool:
         """Whether the request has a regular expression, which may take long."""
-        conditions = [text for name in ("where", "without") for text in self._values.get(name, ())]
-        return "grep" in self._values or any("~" in text or text.startswith("grep=") for text in conditions)
+        patterns, where, without = (self._values.get(name, []) for name in ("grep", "where", "without"))
+        return has_expression(next(iter(patterns), None), [*where, *without])
 
     def text(self, name: str) -> str | None:
         """Take a parameter that is given once at most."""
