@@ -13,10 +13,7 @@ from functools import cache, partial
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.errors import CorruptFileError, ForeignFileError, NewerSchemaError
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA, USER_VERSION
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from sqlite_log_handler._logfile.typed import Any
 
 # The number of the rowid among the columns of an index; an expression has a lower one.
 _ROWID = -1

@@ -37,10 +37,7 @@ import weakref
 from os import getpid  # a test that replaces `os.getpid` is no fork
 
 from sqlite_log_handler._logfile.clock import monotonic
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, Final
+from sqlite_log_handler._logfile.typed import Any, Final
 
 _FORK_SECONDS: Final = 5.0
 

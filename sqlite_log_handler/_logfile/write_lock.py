@@ -37,11 +37,8 @@ except ImportError:  # Windows: there SQLite's own locks are all there is
 
 from sqlite_log_handler._logfile.clock import monotonic
 
-# Seconds between two looks. A commit of a few rows takes 1 ms, one of a full batch 30 ms.
-_PAUSE = 0.002
-
-# Microseconds after which a process that waits loses its turn if it has not looked again.
-_GONE = 100_000
+_PAUSE = 0.002  # seconds between two looks. A commit of a few rows takes 1 ms, one of a full batch 30 ms
+_GONE = 100_000  # microseconds after which a process that waits loses its turn if it has not looked again
 
 # Like SQLite, we use no descriptor up to this one: a daemon may have closed them, and would then print into the file.
 _STDERR = 2
@@ -53,8 +50,7 @@ _LINE = b"%-10d %-16d %-16d\n"
 _AFTER_HOLDER = 11
 _LENGTH = 56
 
-# On Linux the last two are one.
-_NO_LOCKS_HERE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+_NO_LOCKS_HERE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}  # on Linux the last two are one
 
 
 class WriteLock:

@@ -1,3 +1,1 @@
-"""
-The way of a record from `logger.info()` to a row in the file.
-"""
+"""The way of a record from `logger.info()` to a row in the file."""

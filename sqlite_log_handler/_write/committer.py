@@ -7,8 +7,7 @@ Theory of operation
 A commit copies a batch from the head of the queue, writes it in one transaction, and then lets it go. If that fails,
 all rows are still queued, and a later tick tries again: after one flush interval, then two, four, up to BACKOFF_LIMIT.
 
-Each tick reports drops. The next commit writes the warning, and a thread of its own sends it to the other handlers, so
-that the thread that commits runs no foreign code (see `_write.drop_report`).
+Each tick reports drops, see `_write.drop_report`.
 
 Retention comes between commits, under the same lock: a short piece after a tick that leaves the queue nearly empty.
 While the queue is fuller than that, the writer does before each commit what cannot wait.
@@ -17,7 +16,6 @@ Guarantees
 ==========
 
 - A thread takes the commit lock before the queue's mutex. Under either, it neither logs nor talks to the operator.
-- Each tick with drops makes one warning. The numbers in all warnings add up to `dropped_total`.
 - `finish` drops, counts and says what it cannot write by its deadline (`close_timeout`). Rows that a stuck commit holds
   stay queued, and count when it ends.
 """
@@ -29,6 +27,7 @@ import time
 from collections.abc import Callable
 
 from sqlite_log_handler._logfile.clock import monotonic
+from sqlite_log_handler._logfile.typed import T
 from sqlite_log_handler._write.drop_report import DropReport
 from sqlite_log_handler._write.locks import CommitLock
 from sqlite_log_handler._write.operator import Operator
@@ -38,17 +37,9 @@ from sqlite_log_handler._write.retention.limits import Limits, NoRoom
 from sqlite_log_handler._write.row import SIZE_UNIT
 from sqlite_log_handler._write.writer import Outcome, Writer
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import TypeVar
-
-    _T = TypeVar("_T")
-
-# What `close` spends on retention: a program that runs for less than a tick would else never prune.
-_CLOSE_PRUNE = 0.2
-
-# And on waiting for a part of the archive that is being written: else such a program would never finish one.
-_CLOSE_ARCHIVE = 1.0
+# What `close` spends on retention, and on waiting for a part of the archive that is being written: a program that runs
+# for less than a tick would else never prune, and never finish a part.
+_CLOSE_PRUNE, _CLOSE_ARCHIVE = 0.2, 1.0
 
 
 class Committer:
@@ -97,18 +88,14 @@ class Committer:
         self.writer.forget(self.lock.cut_off)
         self._begin()
 
-    def _under_lock(self, work: Callable[[], _T], timeout: float) -> _T | None:
+    def _under_lock(self, work: Callable[[], T], timeout: float) -> T | None:
         try:
             return self.lock.do(work, timeout)
         finally:
             self.operator.say_waiting()
 
     def tick(self, now: float) -> bool:
-        """
-        Report drops, commit and prune, each if it is time to. No exception escapes.
-
-        Return whether the next tick is due at once, because a batch that was cut to its bytes has left rows.
-        """
+        """Report drops, commit and prune, each if it is due. Return whether the next tick is due now: rows are left."""
         more = False
         try:
             if now >= self._report_due and self._report(now):
@@ -180,7 +167,7 @@ class Committer:
 
     def prune(self, timeout: float = -1) -> float | None:
         """Do a piece of retention's work, with the timeout of `commit`; return as `Writer.prune` does."""
-        return None if self.outage.failures else self._under_lock(self._prune, timeout)
+        return self._under_lock(self._prune, timeout)
 
     def _prune(self) -> float | None:
         due = self.writer.prune()
@@ -268,11 +255,7 @@ class Committer:
             self.outage.note(error)
 
     def before_fork(self, timeout: float, *, beside: bool) -> None:
-        """
-        Let a commit end and close the file within `timeout` seconds, see `CommitLock`.
-
-        The file is closed on a thread `beside` this one, but not in a program that has no other thread.
-        """
+        """Let a commit end and close the file in `timeout` seconds, on a thread `beside` this one, see `CommitLock`."""
         deadline = self.now() + timeout
         if self.lock.hold_over_fork(timeout):
             if beside:

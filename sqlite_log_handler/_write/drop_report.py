@@ -26,6 +26,7 @@ from contextlib import suppress
 
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._logfile.typed import Any, Final
 from sqlite_log_handler._logfile.units import loudest
 from sqlite_log_handler._write.ledger import COUNT, SINCE, UNTIL, PendingGap
 from sqlite_log_handler._write.operator import Operator, takes_more
@@ -33,12 +34,7 @@ from sqlite_log_handler._write.outage import Outage
 from sqlite_log_handler._write.plain import level_name
 from sqlite_log_handler._write.queue import RecordQueue
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, Final
-
-# Seconds between two looks at which streams there are.
-_STREAM_WAIT = 1.0
+_STREAM_WAIT = 1.0  # seconds between two looks at which streams there are
 
 # Attribute of an own warning: the id of the queue whose drops it reports. The underscore keeps it out of databases.
 MARK: Final = "_sqlite_log_handler"

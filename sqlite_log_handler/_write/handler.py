@@ -20,8 +20,8 @@ import os
 import time
 import weakref
 
-from sqlite_log_handler._logfile.named import NamedTuple
 from sqlite_log_handler._logfile.schema import MAX_RECORD_BYTES, OWN_LOGGER
+from sqlite_log_handler._logfile.typed import Any, NamedTuple
 from sqlite_log_handler._write import options, process
 from sqlite_log_handler._write import row as _row
 from sqlite_log_handler._write.committer import Committer
@@ -34,12 +34,7 @@ from sqlite_log_handler._write.retention.limits import limits
 from sqlite_log_handler._write.row import NewProcess, PackedRow, make_row, marker_row
 from sqlite_log_handler._write.writer import Writer
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-# Seconds that a record waits for another thread's commit when the interpreter exits.
-_EXIT_COMMIT_TIMEOUT = 1.0
+_EXIT_COMMIT_TIMEOUT = 1.0  # seconds that a record waits for another thread's commit when the interpreter exits
 
 
 class Stats(NamedTuple):
@@ -192,7 +187,6 @@ class SQLiteHandler(logging.Handler):
                 max_bytes=archive_max_bytes,
                 say=operator.say_later,
             )
-        # Half a tick at most, because nothing ends SQLite's wait for a lock.
         writer = Writer(
             path, busy_timeout=min(0.05, flush_interval / 2), limits=keep, archiver=archiver, say=operator.say_later
         )
@@ -221,7 +215,7 @@ class SQLiteHandler(logging.Handler):
             try:
                 passed: Any = self.filter(record)
             except Exception as error:  # noqa: BLE001 - a filter may be there to keep a secret out: so keep no content
-                self._put(record, marker_row(record, error))
+                self._put_anyway(record, None, error, sound=False)
                 return True
             if not passed:
                 return False
@@ -250,27 +244,21 @@ class SQLiteHandler(logging.Handler):
                 if queue.refuse(record.levelno, record.created, record.name):
                     return
             row = make_row(record, self.formatter, self.max_record_bytes)
-            queue.put_nowait(row)
-        except Closed:
-            self._put(record, row)
+            try:
+                queue.put_nowait(row)
+            except Closed:
+                self._put_and_start(row)
         except NewProcess:
             process.begin_anew()
             self.emit(record)
         except BaseException as error:  # of a levelno of None, of no LogRecord at all, a signal handler's
-            self._put_anyway(record, row, error)
-            if not isinstance(error, Exception):
-                raise
-
-    def _put(self, record: logging.LogRecord, row: Any) -> None:
-        """Queue a row, and start the listener if there is none."""
-        try:
-            self._put_and_start(row)
-        except BaseException as error:  # a signal handler's
-            self._put_anyway(record, row, error)
+            # After a BaseException the record's own code may have raised it, and is not asked again.
+            self._put_anyway(record, row, error, sound=isinstance(error, Exception))
             if not isinstance(error, Exception):
                 raise
 
     def _put_and_start(self, row: PackedRow) -> None:
+        """Queue a row, and start the listener if there is none."""
         queue = self.queue
         while True:
             with contextlib.suppress(Closed):
@@ -288,27 +276,22 @@ class SQLiteHandler(logging.Handler):
     def _start(self) -> bool:
         """Start the listener, if that is possible; return whether it was."""
         process.at_exit.register_in_child()
-        if process.at_exit.begun:
-            return False
-        try:
-            self.listener.start()
-        except RuntimeError:
-            return False
-        return True
+        with contextlib.suppress(RuntimeError):
+            if not process.at_exit.begun:
+                self.listener.start()
+                return True
+        return False
 
-    def _put_anyway(self, record: logging.LogRecord, row: PackedRow | None, error: BaseException) -> None:
-        """
-        Queue a record after an error of its own code or of a signal handler, or count it.
-
-        Its row, if there is one yet, may be queued already.
-        """
+    def _put_anyway(
+        self, record: logging.LogRecord, row: PackedRow | None, error: BaseException, *, sound: bool
+    ) -> None:
+        """Queue a record after an error, or count it. It is asked again only if it is `sound`."""
         queue = self.queue
         try:
             if row is None:
-                # The record's own code may have raised a BaseException, and is not asked again.
-                sound = isinstance(error, Exception) and issubclass(type(record), logging.LogRecord)
+                sound = sound and issubclass(type(record), logging.LogRecord)
                 row = make_row(record, self.formatter, self.max_record_bytes) if sound else marker_row(record, error)
-            elif queue.holds(row):
+            elif queue.holds(row):  # it had been queued already
                 queue.wake()
                 return
             self._put_and_start(row)

@@ -24,8 +24,8 @@ import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 
-from sqlite_log_handler._logfile.named import NamedTuple
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS, OWN_LOGGER
+from sqlite_log_handler._logfile.typed import NamedTuple
 from sqlite_log_handler._write import row as _row
 from sqlite_log_handler._write import volume
 from sqlite_log_handler._write.ledger import PendingGap
@@ -78,14 +78,10 @@ _ROWS_PER_CONTEXT = 10
 _STATEMENT_SIZE = 1024 * 1024 // _row.SIZE_UNIT
 _WITHOUT_TEXT = 240 // _row.SIZE_UNIT
 
-_SOURCE_COLUMNS = ("logger", "pathname", "lineno", "func", "template")
-
-_CACHED_IDS = 10_000
-
 _MARKS = "SELECT folded_id, sweeps, ifnull((SELECT max(id) FROM records), 0) FROM marks"
-
-# Threads that get a line: those of a pool, and not each of a server that starts one for each request.
-_SHARED_THREADS = 100
+_SOURCE_COLUMNS = ("logger", "pathname", "lineno", "func", "template")
+_CACHED_IDS = 10_000
+_SHARED_THREADS = 100  # that get a line: those of a pool, and not each of a server that starts one for each request
 
 # What a row can be refused for, by sqlite3 when it binds, and by SQLite when it steps.
 DATA_ERRORS = (
@@ -107,11 +103,7 @@ class Origin(NamedTuple):
 
 
 class Inserter:
-    """
-    Insert rows and gaps by `connection`, in the transaction that is open.
-
-    The `limits` bound what the gaps of a batch name; the rest is counted under "(other)".
-    """
+    """Insert rows and gaps by `connection`, in the open transaction; the `limits` bound what the gaps name."""
 
     def __init__(self, connection: sqlite3.Connection, origin: Origin, limits: Limits) -> None:
         self.connection = connection
@@ -124,20 +116,14 @@ class Inserter:
         self.forget_ids()
 
     def write(self, batch: Commit, refused: set[int] | None = None) -> None:
-        """
-        Insert a batch: the rows, and each gap where it is.
-
-        Given `refused`, it inserts row by row, and adds the indexes of the rows that SQLite does not take.
-        """
+        """Insert a batch. Given `refused`, insert row by row, and add the indexes of rows that SQLite does not take."""
         self.last_id = 0
         folded_id, sweeps, highest = self.connection.execute(_MARKS).fetchone()
         known = len(self._sources) + len(self._threads) + len(self._levels)
         if sweeps != self._sweeps or highest < self._highest or known > _CACHED_IDS:
             self.forget_ids()
         self._sweeps, self._highest = sweeps, highest
-        unknown = {row[_row.LEVELNO] for row in batch.rows} - self._levels
-        if unknown:
-            self._name_levels(unknown)
+        self._name_levels({row[_row.LEVELNO] for row in batch.rows} - self._levels)
         start = 0
         self.gap_bytes, self._gap_lines = self._limits.commit_bytes, self._limits.volume_lines
         for gap in batch.gaps:
@@ -231,10 +217,7 @@ class Inserter:
         return values
 
     def _shared_parameters(self, rows: Sequence[PackedRow], length: int) -> list[object] | None:
-        """
-        Return the parameters of a statement with contexts; None when the rows have more contexts, or longer ones, than
-        it takes.
-        """
+        """Return the parameters of a statement with contexts; None if it takes fewer contexts, or shorter ones."""
         most = length // _ROWS_PER_CONTEXT
         numbers: dict[tuple[object, ...], int] = {}
         contexts: list[object] = []

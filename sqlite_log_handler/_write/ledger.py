@@ -27,10 +27,7 @@ from itertools import repeat, starmap
 from operator import length_hint
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, TypeAlias
+from sqlite_log_handler._logfile.typed import Any
 
 MAX_KEYS = 1_000
 NAME_LENGTH = 200
@@ -41,7 +38,7 @@ MAX_GAPS = 1_000
 # (cause, levelno, logger)
 Key = tuple[str, int, str]
 # [count, since, until], the times in seconds as in LogRecord.created
-Entry: TypeAlias = "list[Any]"
+Entry = list[Any]
 COUNT, SINCE, UNTIL = range(3)
 # (cause, levelno, created, logger)
 Drop = tuple[str, int, float, str]

@@ -33,12 +33,9 @@ import threading
 import weakref
 from logging.handlers import QueueListener
 
+from sqlite_log_handler._logfile.typed import Any, Final
 from sqlite_log_handler._write.committer import Committer
 from sqlite_log_handler._write.queue import RecordQueue
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, Final
 
 # An RLock, which logging makes anew in a child.
 LOGGING_LOCK: Final = logging._lock  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public name
@@ -120,11 +117,7 @@ class RecordListener(QueueListener):
                 self.queue.close()
 
     def stop(self, timeout: float | None = None) -> bool | None:  # type: ignore[override]
-        """
-        End the thread once it has written the queued rows, and wait for that: `close_timeout` seconds by default.
-
-        Return whether it has ended; None if there was none, or this is it.
-        """
+        """Have the thread write the queued rows and end, and wait. Return whether it has; None if there is none."""
         with self.queue.mutex:
             self.queue.close()
             thread, self._thread = self._thread, None
@@ -176,9 +169,8 @@ class RecordListener(QueueListener):
     def handle(self, record: object) -> None:  # noqa: ARG002 - it is the tick
         """Report drops, and commit if it is time to."""
         now = self.committer.now()
-        self._tick_due = now + self.committer.flush_interval
-        if self.committer.tick(now):
-            self._tick_due = now
+        more = self.committer.tick(now)
+        self._tick_due = now if more else now + self.committer.flush_interval
 
     @property
     def _patience(self) -> float:
@@ -212,7 +204,7 @@ class RecordListener(QueueListener):
             committer.drop_report.wait(max(0, deadline - committer.now()))
 
     def before_fork(self, timeout: float) -> None:
-        """Let a commit end and close the file, within `timeout` seconds."""
+        """Let a commit end and close the file, within `timeout` seconds. A program without a thread gets none."""
         self.committer.before_fork(timeout, beside=self._thread is not None)
 
     def after_fork_in_child(self) -> None:

@@ -24,24 +24,13 @@ import _thread
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from itertools import repeat
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import TypeVar
-
-    _T = TypeVar("_T")
-
-_BLOCKING = repeat(True)  # noqa: FBT003 - a map passes no keywords
+from sqlite_log_handler._logfile.typed import T
 
 
 def acquire(lock: threading.Lock | _thread.RLock, timeout: float = -1) -> Iterator[bool]:
-    """
-    Return an iterator that takes `lock` when it is unpacked, and yields whether it did.
-
-    It waits for `timeout` seconds; -1, the default, is without limit, and 0 does not wait.
-    """
-    return map(lock.acquire, _BLOCKING, (min(timeout, threading.TIMEOUT_MAX),))
+    """Return an iterator that takes `lock`, as `lock.acquire` does, when it is unpacked, and yields whether it did."""
+    return map(lock.acquire, (True,), (min(timeout, threading.TIMEOUT_MAX),))
 
 
 class CommitLock:
@@ -63,7 +52,7 @@ class CommitLock:
         """Whether the calling thread works under the lock, as when a signal handler asks in the middle of a commit."""
         return self._worker == threading.get_ident()
 
-    def do(self, work: Callable[[], _T], timeout: float) -> _T | None:
+    def do(self, work: Callable[[], T], timeout: float) -> T | None:
         """
         Do `work` under the lock, and return what it does; None if the lock is `is_mine`, or not free in time.
 
@@ -94,11 +83,7 @@ class CommitLock:
         return held
 
     def close_beside_fork(self, close: Callable[[], None], timeout: float) -> None:
-        """
-        Call `close` on a thread of its own, because a frozen disk may hold that for ever.
-
-        When it takes more than `timeout` seconds, that thread lets go of the lock at its end, and the child has no log.
-        """
+        """Call `close` on a thread: a frozen disk may hold it for ever. If it takes too long, the child has no log."""
         lock, done, waits = self._lock, threading.Lock(), [None]
 
         def run() -> None:

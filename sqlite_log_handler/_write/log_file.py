@@ -40,17 +40,10 @@ from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
 from sqlite_log_handler._write.retention.wal import size_of
 
-# Also when a module has turned the GIL on again.
-_FREE_THREADED = "free-threading" in sys.version
-
-# https://sqlite.org/fileformat2.html#pages
-_SMALLEST_PAGE = 512
-
-# The file, its -wal, its -shm, its -journal and its folder.
-_DESCRIPTORS = 5
-
-# The -wal and the -shm; the -journal comes before them and goes.
-_NEW_FILES = 2
+_FREE_THREADED = "free-threading" in sys.version  # also when a module has turned the GIL on again
+_SMALLEST_PAGE = 512  # https://sqlite.org/fileformat2.html#pages
+_DESCRIPTORS = 5  # for the file, its -wal, its -shm, its -journal and its folder
+_NEW_FILES = 2  # the -wal and the -shm; the -journal comes before them and goes
 
 # Whether the system tells what this process may do, and not only what its real user may.
 _EFFECTIVE = os.access in os.supports_effective_ids
@@ -215,11 +208,7 @@ class LogFile:
             self._say(f"the file was moved or replaced while a reader held its WAL, which is kept as {aside!r}")
 
     def _look(self) -> sqlite3.DatabaseError | None:
-        """
-        Look at an existing file, read-only, because opening it for writing may change it.
-
-        Return the error of a corrupt log of this package. Raise LogFileError if the file is foreign, or too new.
-        """
+        """Refuse a foreign file, and return the error of a corrupt log. Reads only, as opening may change the file."""
         try:
             stat = os.stat(self.real)
         except OSError:
@@ -424,17 +413,13 @@ def _takes_files(path: str) -> bool:
 
 def _refuse_read_only(path: str) -> None:
     """Refuse a file that this process may not write to: SQLite would open it read-only and leave a -wal beside it."""
-    writable = not os.path.exists(path) or os.access(path, os.W_OK, effective_ids=_EFFECTIVE)
-    if not writable and os.path.exists(path):  # asked twice: another process may have moved it aside meanwhile
+    # We ask twice, because another process may move it aside meanwhile.
+    if os.path.exists(path) and not os.access(path, os.W_OK, effective_ids=_EFFECTIVE) and os.path.exists(path):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
 
 def _create(path: str) -> None:
-    """
-    Create an empty file, if there is none, that only its owner can read and write, with any umask.
-
-    Logs hold secrets. The -wal and the -shm get its mode.
-    """
+    """Create an empty file, if there is none, for its owner only: logs hold secrets. The -wal and -shm get its mode."""
     with contextlib.suppress(FileExistsError):
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         try:

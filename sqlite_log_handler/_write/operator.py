@@ -1,6 +1,4 @@
-"""
-Lines on standard error, for the person who operates the program.
-"""
+"""Lines on standard error, for the person who operates the program."""
 
 from __future__ import annotations
 
@@ -12,18 +10,11 @@ import sys
 from collections import deque
 
 from sqlite_log_handler._logfile.printable import printable
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import TextIO
+from sqlite_log_handler._logfile.typed import TextIO
 
 
 class Operator:
-    """
-    Tell the operator what happens to the log at `path`, one line at a time.
-
-    To write a line never raises, and never waits for a pipe that nobody reads.
-    """
+    """Tell the operator what happens to the log at `path`, a line at a time. That never raises, and never waits."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -55,11 +46,7 @@ _WRITES = {io.TextIOWrapper.write, io.StringIO.write}
 
 
 def _standard_error() -> TextIO | None:
-    """
-    Return `sys.stderr`. Where that is an object of the program, return the stream that the process began with.
-
-    Such an object may log, as celery's does, and a handler that blocks would hold the thread that commits.
-    """
+    """Return `sys.stderr`, or the first one where that is an object of the program, which may log and block."""
     for stream in (sys.stderr, sys.__stderr__):
         if stream is None or getattr(type(stream), "write", None) in _WRITES:
             return stream

@@ -1,6 +1,4 @@
-"""
-Checks of options: each error names the option, the value and the range.
-"""
+"""Checks of options: each error names the option, the value and the range."""
 
 from __future__ import annotations
 

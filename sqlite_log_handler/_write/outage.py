@@ -1,6 +1,4 @@
-"""
-How commits fare: when to try again after one that failed, and what the operator hears.
-"""
+"""How commits fare: when to try again after one that failed, and what the operator hears."""
 
 from __future__ import annotations
 

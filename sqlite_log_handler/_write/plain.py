@@ -17,10 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from itertools import islice
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
+from sqlite_log_handler._logfile.typed import Any
 
 TRUNCATED = 1
 MALFORMED = 2
@@ -123,20 +120,15 @@ def cut(text: str, limit: int, length: int) -> str:
 # Attributes -----------------------------------------------------------------------------------------------------------
 
 try:
-    # The module `json` is slow to import, and its encoder is made anew for each call of `dumps`.
+    # It writes the quotes too. `json` is slow to import, and makes its encoder anew for each call of `dumps`.
     from _json import encode_basestring
 except ImportError:  # another Python than CPython
     from json.encoder import encode_basestring
-
-json_text = encode_basestring  # which writes the quotes too
+json_text = encode_basestring
 
 
 def write_json(attributes: dict[str, Any], room: int) -> tuple[str, int]:
-    """
-    Write attributes as a JSON object into `room` bytes of UTF-8, as `json.dumps(ensure_ascii=False)` where it can.
-
-    Return the text and the marks: MALFORMED if JSON has no such value, TRUNCATED if there was no room for one.
-    """
+    """Return attributes as a JSON object in `room` bytes of UTF-8, and the marks: MALFORMED, TRUNCATED, or both."""
     names = list(islice(attributes, room // _SHORTEST + 1))
     parts, marks = _members(attributes, names, room, fairly=False)
     if marks & TRUNCATED:
@@ -178,22 +170,18 @@ def _members(
 
 
 class _Json:
-    """
-    Writes values as JSON into `room` bytes.
-
-    A list or a dict keeps _MARKER of them back until it is complete, and gives no value less than _LEAST.
-    """
+    """Writes values as JSON into `room` bytes. A list or a dict keeps _MARKER of them back until it is complete."""
 
     __slots__ = ("_around", "marks", "room")
 
     def __init__(self) -> None:
         self.room = 0
         self.marks = 0
-        self._around: set[int] = set()  # the lists and dicts around the value, by their id
+        self._around: frozenset[int] = frozenset()  # the lists and dicts around the value, by their id
 
     def of(self, value: Any) -> str:  # noqa: PLR0911 - one line for each kind
         """Write a value, or a marker if its code raises."""
-        room = self.room
+        room, around = self.room, self._around
         try:
             if value is None or value is True or value is False:
                 return self._number(_CONSTANTS[value])
@@ -202,12 +190,12 @@ class _Json:
             if isinstance(value, int | float):
                 return self._number(self._digits(value))
             if isinstance(value, dict | list | tuple | set | frozenset):
-                return self._within(value)
+                return self._items(value)
             if isinstance(value, bytes | bytearray):
                 return self._text(bytes(value[:room]).decode(errors="backslashreplace"), len(value) - room)
             return self._text(exact(repr(value) if isinstance(value, BaseException) else str(value)))
         except Exception as error:  # noqa: BLE001 - the program's code, and the end of the stack
-            self.room = room
+            self.room, self._around = room, around
             self.marks |= MALFORMED
             return self._text(_not_shown(value, error))
 
@@ -245,18 +233,13 @@ class _Json:
         self.room -= len(digits)
         return digits
 
-    def _within(self, value: Any) -> str:
-        """Write a list or a dict, unless it is inside itself, or too deep."""
-        if id(value) in self._around or len(self._around) == _DEEPEST:
-            raise RecursionError
-        self._around.add(id(value))
-        self.room -= _MARKER
-        try:
-            return self._items(value)
-        finally:
-            self._around.discard(id(value))
-
     def _items(self, value: Any) -> str:
+        """Write a list or a dict, unless it is inside itself, or too deep."""
+        around = self._around
+        if id(value) in around or len(around) == _DEEPEST:
+            raise RecursionError
+        self._around = around | {id(value)}
+        self.room -= _MARKER
         named = isinstance(value, dict)
         written: list[str] = []
         # A copy, because another thread may add to it meanwhile. No item takes less than a byte.
@@ -272,6 +255,7 @@ class _Json:
             written.append(key + self.of(item[1] if named else item))
         else:
             self.room += _MARKER - len(", ")
+        self._around = around
         text = ", ".join(written)
         return f"{{{text}}}" if named else f"[{text}]"
 

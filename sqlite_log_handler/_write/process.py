@@ -19,8 +19,7 @@ from sqlite_log_handler._write import row
 from sqlite_log_handler._write.listener import LOGGING_LOCK, RecordListener, all_listeners
 from sqlite_log_handler._write.locks import acquire
 
-# Seconds that a fork waits for commits to end and files to be closed.
-FORK_TIMEOUT = 5.0
+FORK_TIMEOUT = 5.0  # seconds that a fork waits for commits to end and files to be closed
 
 
 class _Exit:

@@ -50,22 +50,19 @@ from __future__ import annotations
 import queue
 import sys
 import threading
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from itertools import accumulate, chain, islice, repeat, starmap
 from operator import itemgetter, length_hint
 
-from sqlite_log_handler._logfile.named import NamedTuple
+from sqlite_log_handler._logfile.typed import Any, Final, NamedTuple
 from sqlite_log_handler._write.fair_share import Shares
 from sqlite_log_handler._write.ledger import Ledger, PendingGap, Tally
 from sqlite_log_handler._write.locks import acquire
 from sqlite_log_handler._write.plain import MALFORMED, TRUNCATED
 from sqlite_log_handler._write.row import CREATED, LEVELNO, MARKS, SIZE, SIZE_UNIT, SOURCE
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, Final
 
 # For `admits`: every level, and one above all that a levelno can be.
 ANY: Final = None
@@ -251,14 +248,15 @@ class RecordQueue(queue.Queue["Any"]):
         if self.closed:
             raise Closed
         self._count_rows()
+        cause = self._refusal(levelno, item[SOURCE][0])
         # Nested calls leave room for this row, until there is no call any more before the append.
         self._arriving, self._arriving_size = self._arriving + 1, self._arriving_size + size
         try:
-            cause = self._refusal(levelno, item[SOURCE][0]) or self._lack(levelno)
+            cause = cause or self._lack(levelno)
         finally:
             self._arriving, self._arriving_size = self._arriving - 1, self._arriving_size - size
         if cause is not None:
-            self._drop(cause, [item])
+            self._drop(cause, item)
             return False
         if self._pressed:
             self._shares.add(item[SOURCE][0], size, reserved=levelno >= self._reserve_levelno)
@@ -269,11 +267,7 @@ class RecordQueue(queue.Queue["Any"]):
         return True
 
     def refuse(self, levelno: int, created: float, logger: str) -> bool:
-        """
-        Count a record as dropped that has no row yet, because `admits` said that there is no room.
-
-        Return False, with nothing counted, if there is room by now, or if the queue is closed.
-        """
+        """Count a record as dropped that has no row. Return False, with nothing counted, if there may be room."""
         tally = self._refusals.get((levelno, logger))
         if tally is not None and type(created) is float and True in tally.ticks:
             tally.until = created
@@ -295,7 +289,7 @@ class RecordQueue(queue.Queue["Any"]):
             if cause is None or self.closed:
                 return False
             refusals = self._refusals
-            self._drop(cause, [(levelno, created, (logger,))])
+            self._drop(cause, (levelno, created, (logger,)))
             if _GIL and (tally := self.ledger.tally(cause, levelno, created, logger)) is not None:
                 refusals[levelno, logger] = tally
             return True
@@ -353,7 +347,7 @@ class RecordQueue(queue.Queue["Any"]):
             return self._full
         if self._pressed:
             reserved = levelno >= self._reserve_levelno
-            rows, size = self._left(reserved=reserved)
+            rows, size = self._room(reserved=reserved)
             if self._shares.is_spent(logger, rows, size, reserved=reserved):
                 return "fair_share"
         return None
@@ -375,16 +369,12 @@ class RecordQueue(queue.Queue["Any"]):
             self.wake()  # the next tick decides anew, even if nothing is queued now
         return full
 
-    def _left(self, *, reserved: bool) -> tuple[int, int]:
-        """Return the rows, and the size, for which there is room beside queued rows and permits."""
+    def _room(self, *, reserved: bool) -> tuple[int, int]:
+        """Return the rows, and the size, for which there is room; below 0 if the arriving rows do not fit."""
         permits = self._granted - self._settled[0]
         rows, size = (self.capacity, self.capacity_size) if reserved else (self._open_capacity, self._open_size)
-        return rows - self.queued - permits, size - self._size() - permits * _QUICK_SIZE
-
-    def _room(self, *, reserved: bool) -> tuple[int, int]:
-        """Return the same without what arriving rows take: below 0 if they do not fit."""
-        rows, size = self._left(reserved=reserved)
-        return rows - self._arriving, size - self._arriving_size
+        size -= self._size() + permits * _QUICK_SIZE + self._arriving_size
+        return rows - self.queued - permits - self._arriving, size
 
     def _narrow_to(self, level: int, full: str) -> None:
         """Take only rows at or above `level`, unless that is so already; say why to the others."""
@@ -440,9 +430,8 @@ class RecordQueue(queue.Queue["Any"]):
         (left,) = map(sum, (permits,))
         self._granted -= left
 
-    def _drop(self, cause: str, rows: Iterable[Sequence[Any]]) -> None:
-        drops = [(cause, row[LEVELNO], row[CREATED], row[SOURCE][0]) for row in rows]
-        self.ledger.drop(drops, self.end)
+    def _drop(self, cause: str, row: Sequence[Any]) -> None:
+        self.ledger.drop([(cause, row[LEVELNO], row[CREATED], row[SOURCE][0])], self.end)
 
     # The side of the listener -----------------------------------------------------------------------------------------
 
@@ -474,10 +463,8 @@ class RecordQueue(queue.Queue["Any"]):
             self.urgent = False
             rows = self._head(self._batch_size)
             self._rows_in_commit = len(rows)
-        for count, total in enumerate(accumulate(map(_size_of, rows))):
-            if total > max_size and count:
-                del rows[count:]
-                break
+        sizes = list(accumulate(map(_size_of, rows)))
+        del rows[max(1, bisect_right(sizes, max_size)) :]
         with self.mutex:
             whole = len(rows) == self.queued
             self._rows_in_commit = len(rows)
@@ -485,11 +472,7 @@ class RecordQueue(queue.Queue["Any"]):
             return Commit(rows, gaps, self.removed)
 
     def end_commit(self, commit: Commit, unwritable: Collection[int] = ()) -> None:
-        """
-        Let the rows of a transaction go that is in the file. `unwritable` has the indexes of those that SQLite refused.
-
-        When a signal handler raises into this, the next call goes on where it was.
-        """
+        """Let the rows of a commit go, the `unwritable` as dropped. After an exception, the next call goes on."""
         while self._rows_in_commit:
             with self.mutex:
                 gone, start = self._gone, len(commit.rows) - self._rows_in_commit
@@ -605,10 +588,13 @@ class RecordQueue(queue.Queue["Any"]):
             self._count_rows()
             self.ledger.collect(self.end)
             drops = self.ledger.drops()
-            queued, waiting = self.queued, self._leaving or self.queue
-            books: dict[str, Any] = {
-                "dropped_total": sum(drops.values()),
-                "written": self.written,
+            dropped = sum(drops.values())
+            queued, written, waiting = self.queued, self.written, self._leaving or self.queue
+            return {
+                "seen": written + dropped + queued,
+                "written": written,
+                "dropped_total": dropped,
+                "drops": drops,
                 "queued": queued,
                 "queued_bytes": self._size() * SIZE_UNIT,
                 "peak_queued": max(self.peak_queued, queued),
@@ -616,7 +602,6 @@ class RecordQueue(queue.Queue["Any"]):
                 "malformed": self.malformed,
                 "oldest_created": waiting[0][CREATED] if waiting else None,
             }
-        return {**books, "seen": books["written"] + books["dropped_total"] + queued, "drops": drops}
 
     # Not for this queue -----------------------------------------------------------------------------------------------
 

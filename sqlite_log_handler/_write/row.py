@@ -21,6 +21,7 @@ from itertools import islice
 from logging import LogRecord
 from os import getpid  # a test that replaces `os.getpid` is no fork
 
+from sqlite_log_handler._logfile.typed import Any, Final
 from sqlite_log_handler._write.plain import (
     MALFORMED,
     NAME_LENGTH,
@@ -36,10 +37,6 @@ from sqlite_log_handler._write.plain import (
     utf8_length,
     write_json,
 )
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, Final
 
 # (logger, pathname, lineno, func, template)
 Source = tuple[str, str, int, str, str]
@@ -70,9 +67,7 @@ _TEXT_BYTES = 56
 _ROUND_UP = _ROW_BYTES + SIZE_UNIT - 1
 
 MAX_RECORD_BYTES = 64 * 1024
-
-# Beyond it, microseconds do not fit into 64 bits.
-_MAX_SECONDS = 9e12
+_MAX_SECONDS = 9e12  # beyond it, microseconds do not fit into 64 bits
 _MAX_SQUARE = _MAX_SECONDS * _MAX_SECONDS
 
 # The name of a thread stands in each row of the file, though only once in memory. Up to this many bytes are part of
@@ -94,22 +89,15 @@ _threads: dict[object, Thread] = {}
 _known: dict[object, tuple[int, Source, Thread]] = {}
 
 process_id = getpid()
+_default_formatter = logging.Formatter()
 
-# New in Python 3.12; before, an attribute of that name comes from `extra`.
-_WITHOUT_TASK_NAME = sys.version_info < (3, 12)
-
+_WITHOUT_TASK_NAME = sys.version_info < (3, 12)  # before, an attribute of that name comes from `extra`
 _PLAIN = vars(logging.LogRecord("", 0, "", 0, "", (), None))
 _PLAIN_LENGTH = len(_PLAIN)
 _LAST_PLAIN = next(reversed(_PLAIN))
 _STANDARD = frozenset(_PLAIN) | {"message", "asctime", "taskName", "getMessage"}
-
-# Names of attributes that `_extra` treats in ways of their own.
-_SPECIAL = frozenset(("extra", "otelTraceID", "getMessage"))
-
-# SQLite takes these, and to hash them calls no code of the program.
-_PLAIN_TYPES = frozenset((str, int, type(None)))
-
-_default_formatter = logging.Formatter()
+_SPECIAL = frozenset(("extra", "otelTraceID", "getMessage"))  # attributes that `_extra` treats in ways of their own
+_PLAIN_TYPES = frozenset((str, int, type(None)))  # SQLite takes these, and to hash them calls no code of the program
 
 
 def _standard_get_message() -> Any:
@@ -195,12 +183,7 @@ def make_row(
 def _less_common(
     record: logging.LogRecord, message: str, max_bytes: int
 ) -> tuple[int, str | None, str, str | None, str | None, str | None, str | None]:
-    """
-    Return the size of a record that has more than the common one, and its texts, from TASK_NAME to ATTRIBUTES.
-
-    The size is above `max_bytes` if something has to be cut or marked, which is left to `_build_slowly`.
-    """
-    marks = 0
+    """Return the size and the texts of a record. The size is above `max_bytes` if something is to be cut or marked."""
     task_name = exc_type = exc_text = stack_info = attributes = None
     size = len(message)
     if not message.isascii():
@@ -208,30 +191,22 @@ def _less_common(
         size = _memory(message)
     values = record.__dict__
     if len(values) != _PLAIN_LENGTH:
-        attributes, marks = _attributes(record, max_bytes)
+        attributes = _flat_attributes(values, max_bytes)
+        if attributes is None:
+            return max_bytes + 1, None, message, None, None, None, None
+        attributes = attributes or None
         size += _memory(attributes)
     if record.exc_info or record.exc_text:
         exc_type, exc_text, malformed = _exception(record, _default_formatter)
         exc_text = exc_text and escape(exc_text[: max_bytes + 1])
-        size += _memory(exc_type) + _memory(exc_text)
-        marks |= malformed
+        size += max_bytes + 1 if malformed else _memory(exc_type) + _memory(exc_text)
     if record.stack_info is not None:
         stack_info = escape(shown(str, record.stack_info)[: max_bytes + 1])
         size += _memory(stack_info)
     if values.get("taskName") is not None:
         task_name = clean(values["taskName"])
         size += _memory(task_name)
-    return max_bytes + 1 if marks else size, task_name, message, exc_type, exc_text, stack_info, attributes
-
-
-def _attributes(record: logging.LogRecord, max_bytes: int) -> tuple[str | None, int]:
-    attributes = _flat_attributes(record.__dict__, max_bytes)
-    if attributes is not None:
-        return attributes or None, 0
-    if "getMessage" in record.__dict__:
-        return None, MALFORMED  # the slow way calls it
-    extra = _extra(record)
-    return write_json(extra, max_bytes) if extra else (None, 0)
+    return size, task_name, message, exc_type, exc_text, stack_info, attributes
 
 
 # Names of attributes, as JSON with the colon; "" for a name that is none.

@@ -22,10 +22,7 @@ from __future__ import annotations
 import sqlite3
 
 from sqlite_log_handler._logfile.schema import HOUR_US, UNFOLDED
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, Final
+from sqlite_log_handler._logfile.typed import Any, Final
 
 # Rows behind the mark that are folded: a full batch. To add them up takes a look at the view some 10 ms.
 FOLD_ROWS: Final = 10_000
@@ -66,11 +63,7 @@ def fold(connection: sqlite3.Connection) -> None:
 
 
 def unfolded_up_to(connection: sqlite3.Connection, last_id: int, most_lines: int) -> tuple[list[tuple[Any, ...]], int]:
-    """
-    Count the rows behind the mark up to `last_id`, or up to an earlier one if they would change more lines than that.
-
-    Return the lines, and the id of the last row in them.
-    """
+    """Return the lines of the rows behind the mark up to `last_id`, or an earlier id with fewer lines, and that id."""
     (first_id,) = connection.execute(_FIRST_UNFOLDED).fetchone()
     while True:
         counted = connection.execute(_UNFOLDED_UP_TO, {"last_id": last_id}).fetchall()

@@ -48,11 +48,7 @@ class Outcome:
 
 
 class Writer:
-    """
-    Write rows and gaps to the database at `path`, and keep it within `limits`; see `LogFile` and `Pruner`.
-
-    The `archiver` archives what is to be deleted, and `say` takes a line for the operator.
-    """
+    """Write rows and gaps to the database at `path`, within `limits`. `archiver` archives what is to be deleted."""
 
     def __init__(
         self,
@@ -103,7 +99,7 @@ class Writer:
             LogFileError, OSError, sqlite3.Error: Nothing was written.
             BaseException: A signal handler's; `outcome` tells whether the batch is in the file.
         """
-        outcome = Outcome() if outcome is None else outcome
+        outcome = outcome or Outcome()
         with self.file.hold():
             while not outcome.written:
                 try:
@@ -143,11 +139,7 @@ class Writer:
             raise
 
     def prune(self) -> float | None:
-        """
-        Do a piece of what the limits ask for; see `Pruner.step`. A failure is said, and tried again later.
-
-        Return the seconds until there is more to do, None when there is nothing to come.
-        """
+        """Do a piece of what the limits ask for, see `Pruner.step`. A failure is said, and tried again later."""
         try:
             with self.file.hold():
                 connection = self._open().connection

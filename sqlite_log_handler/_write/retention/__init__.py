@@ -1,3 +1,1 @@
-"""
-What deletes old rows, and keeps the file and its WAL within their bounds.
-"""
+"""What deletes old rows, and keeps the file and its WAL within their bounds."""

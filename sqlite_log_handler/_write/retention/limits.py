@@ -27,23 +27,15 @@ of them share, and its `max_page_count` counts their pages as well.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 
-from sqlite_log_handler._logfile.named import NamedTuple
+from sqlite_log_handler._logfile.typed import Any, NamedTuple, T
 from sqlite_log_handler._logfile.units import parse_seconds, parse_size
 from sqlite_log_handler._write.options import integer
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, TypeVar
-
-    _Number = TypeVar("_Number", int, float)
-
 # A transaction of this many bytes at most, by the size of its rows in memory: it bounds what SQLite and sqlite3 copy.
 COMMIT_BYTES = 8 * 1024 * 1024
-
-# WAL left behind after a checkpoint: what a few full batches take. SQLite's default is no limit.
-WAL_BYTES = 16 * 1024 * 1024
 
 # Size of the WAL that makes SQLite write it back: with its default pages, its default of 1,000 of them.
 _CHECKPOINT_BYTES = 4_096_000
@@ -60,15 +52,12 @@ _TRANSACTION_UNITS = 5
 _PINNED_TRANSACTION_UNITS = 4
 _FREE_UNITS = 3
 
-# Commits that are allowed at most before free pages are looked at again. If that was too many, SQLite stops one.
-_COMMITS = 4
-
 # Of a new file. A commit writes two whole pages, so with SQLite's default of 4 KiB a row of a trickle costs 1.7 times
 # as much; docs/what-it-writes.md has what was measured.
 PAGE_BYTES = 2_048
 
-# Pages that one step gives back to the file system: 1 MiB.
-VACUUM_PAGES = 1024 * 1024 // PAGE_BYTES
+VACUUM_PAGES = 1024 * 1024 // PAGE_BYTES  # that one step gives back to the file system
+_COMMITS = 4  # before free pages are looked at again, at most. If that was too many, SQLite stops one
 
 # Lines of `drops`, `volume`, `prunes`, `sources` and `processes` that are kept, each: one for 10 kB of `max_bytes`. The
 # least is one of number only: 1,000 lines with names of 1,000 characters are more than the least budget.
@@ -121,66 +110,52 @@ class State(NamedTuple):
         return (self.last_id or 0) - 1
 
 
-class Limits(NamedTuple):
-    """What is kept at most; None where there is no limit."""
+class Limits:
+    """What is kept at most, None where there is no limit, and what follows from that. Nothing changes it."""
 
-    max_age: float | None = None  # seconds
-    max_rows: int | None = None
-    max_bytes: int | None = None  # of the file and its WAL
-    free_units: int = _FREE_UNITS  # see above; a program whose commits need more gets more
+    def __init__(
+        self,
+        max_age: float | None = None,
+        max_rows: int | None = None,
+        max_bytes: int | None = None,
+        free_units: int = _FREE_UNITS,
+    ) -> None:
+        self.max_age = max_age  # seconds
+        self.max_rows = max_rows
+        self.max_bytes = max_bytes  # of the file and its WAL
+        self.free_units = free_units  # see above; a program whose commits need more gets more
+        budget = sys.maxsize if max_bytes is None else max_bytes
+        # What one commit writes at most, by the size of its rows in memory.
+        self.commit_bytes = min(COMMIT_BYTES, budget // 32)
+        # What the WAL may take before a transaction; a larger one is written back first.
+        self.wal_bytes = _WAL_UNITS * self.commit_bytes
+        # What file and WAL may take together at any moment, and what the file may.
+        self.most_bytes = budget * 11 // 10
+        rest = self.most_bytes - (_WAL_UNITS + _TRANSACTION_UNITS) * self.commit_bytes
+        self.file_bytes = min(budget - self.wal_bytes, rest)
+        # What free pages, and pages that the file may still get, are to take before a commit.
+        self.free_bytes = free_units * self.commit_bytes
+        # How many lines of a table beside `records` are kept, and what those of `drops`, and of `volume`, may take when
+        # rows have to go for them.
+        self.lines = min(max(budget // _BYTES_PER_LINE, _LINES[0]), _LINES[1])
+        self.text_bytes = budget // 32
+        # How many bytes of rows one transaction may delete, and how many lines beside the rows: each may be on a page
+        # of its own.
+        self.chunk_bytes = min(_CHUNK_BYTES, self.commit_bytes)
+        self.chunk_lines = self.chunk_bytes // PAGE_BYTES
+        # How many lines of `volume_folded` one transaction may change, for the same reason.
+        self.volume_lines = sys.maxsize if max_bytes is None else self.commit_bytes // PAGE_BYTES
 
     def __bool__(self) -> bool:
-        return self != Limits()
-
-    @property
-    def commit_bytes(self) -> int:
-        """What one commit writes at most, by the size of its rows in memory."""
-        return COMMIT_BYTES if self.max_bytes is None else min(COMMIT_BYTES, self.max_bytes // 32)
-
-    @property
-    def wal_bytes(self) -> int:
-        """What the WAL may take before a transaction; a larger one is written back first."""
-        return WAL_BYTES if self.max_bytes is None else _WAL_UNITS * self.commit_bytes
-
-    @property
-    def most_bytes(self) -> int:
-        """What file and WAL may take together at any moment, with `max_bytes`: 110 %."""
-        return (self.max_bytes or 0) * 11 // 10
-
-    @property
-    def file_bytes(self) -> int:
-        """What the file may take, with `max_bytes`."""
-        rest = self.most_bytes - (_WAL_UNITS + _TRANSACTION_UNITS) * self.commit_bytes
-        return min((self.max_bytes or 0) - self.wal_bytes, rest)
-
-    @property
-    def free_bytes(self) -> int:
-        """What free pages, and pages that the file may still get, are to take before a commit."""
-        return self.free_units * self.commit_bytes
-
-    @property
-    def lines(self) -> int:
-        """How many lines of a table beside `records` are kept."""
-        least, most = _LINES
-        return most if self.max_bytes is None else min(max(self.max_bytes // _BYTES_PER_LINE, least), most)
-
-    @property
-    def text_bytes(self) -> int:
-        """What the lines of `drops`, and of `volume`, may take when rows have to go for them, with `max_bytes`."""
-        return (self.max_bytes or 0) // 32
+        return (self.max_age, self.max_rows, self.max_bytes) != (None, None, None)
 
     def checkpoint_pages(self, page_size: int) -> int:
         """Return after how many pages SQLite is to write the WAL back."""
         return max(1, min(_CHECKPOINT_BYTES, self.wal_bytes) // page_size)
 
     def room(self, state: State) -> int:
-        """
-        Return how many more commits there is room for, _COMMITS at most.
-
-        A file that is too large already, because the limit is new, may be written to as long as it grows no more.
-        """
-        if self.max_bytes is None:
-            return _COMMITS
+        """Return how many more commits there is room for, _COMMITS at most."""
+        # A file that is too large already, because the limit is new, may be written to as long as it grows no more.
         free = max(self.file_bytes, state.file) - state.live
         if free < self.free_bytes:
             return 0
@@ -189,21 +164,6 @@ class Limits(NamedTuple):
             file = max(state.file, state.live + self.free_bytes)
             return int(file + state.wal + _PINNED_TRANSACTION_UNITS * self.commit_bytes <= self.most_bytes)
         return min(_COMMITS, 2 * free // self.free_bytes)
-
-    @property
-    def chunk_bytes(self) -> int:
-        """How many bytes of rows one transaction may delete."""
-        return _CHUNK_BYTES if self.max_bytes is None else min(_CHUNK_BYTES, self.commit_bytes)
-
-    @property
-    def chunk_lines(self) -> int:
-        """How many lines of a table beside the rows one transaction may delete, if each has a page of its own."""
-        return self.chunk_bytes // PAGE_BYTES
-
-    @property
-    def volume_lines(self) -> int:
-        """How many lines of `volume_folded` one transaction may change: each may be on a page of its own."""
-        return 1 << 62 if self.max_bytes is None else self.commit_bytes // PAGE_BYTES
 
     def chunk_rows(self, state: State) -> int:
         """Return how many rows one transaction deletes, if they are as large as those of the whole log."""
@@ -240,8 +200,6 @@ class Limits(NamedTuple):
         return Cut((state.last_id or 0) - keep, "max_rows", state.rows * 10 > self.max_rows * 11)
 
     def _cut_by_bytes(self, state: State) -> Cut | None:
-        if self.max_bytes is None:
-            return None
         excess = state.live - (self.file_bytes - self.free_bytes)
         if excess <= 0:
             return None
@@ -252,10 +210,9 @@ class Limits(NamedTuple):
     def vacuum_pages(self, state: State, *, crowded: bool = False) -> int:
         """Return how many free pages to give back in one step: none, as a rule, because the next rows go there."""
         spare = 0 if crowded else state.free_pages - max(state.pages // 4, VACUUM_PAGES)
-        if self.max_bytes is not None:
-            reserve = self.free_bytes // state.page_size
-            beyond = state.pages - self.file_bytes // state.page_size
-            spare = max(spare, min(beyond, state.free_pages - reserve))
+        reserve = self.free_bytes // state.page_size
+        beyond = state.pages - self.file_bytes // state.page_size
+        spare = max(spare, min(beyond, state.free_pages - reserve))
         return max(0, min(spare, VACUUM_PAGES))
 
 
@@ -278,7 +235,7 @@ def size(option: str, value: object) -> int:
     return found
 
 
-def _named(option: str, value: object, parse: Callable[[object], _Number]) -> _Number:
+def _named(option: str, value: object, parse: Callable[[object], T]) -> T:
     """Call `parse`, and name the option in the error that it raises."""
     try:
         return parse(value)

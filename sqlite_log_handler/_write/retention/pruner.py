@@ -54,26 +54,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # a program without an archive loads none of it
     from sqlite_log_handler._write.retention.archiver import ArchivedOnly
 
-# Chunks that one step deletes when it is urgent: four times what one commit of small rows adds.
-_CHUNKS = 4
-
-# Chunks that `make_room` deletes at most to make room for one commit.
-_CHUNKS_FOR_ROOM = 256
+_CHUNKS = 4  # that one step deletes when it is urgent: four times what one commit of small rows adds
+_CHUNKS_FOR_ROOM = 256  # that `make_room` deletes at most for one commit
+_FAILED_RETRY = 5.0  # seconds
+_MOST_PAGES = 4_294_967_294  # https://sqlite.org/limits.html
+INCREMENTAL = 2  # https://sqlite.org/pragma.html#pragma_auto_vacuum
 
 # Rows after which retention has a turn though many wait: every other full batch, fewer than a chunk deletes.
 _ROWS_PER_STEP = 15_000
 
-# How soon to try again when pruning failed, in seconds.
-_FAILED_RETRY = 5.0
-
 # Units of free pages at most. A disk that is full looks the same to SQLite, and is not to cost half of the rows.
 _MOST_FREE_UNITS = 8
-
-# The most pages that a file of SQLite can have (https://sqlite.org/limits.html).
-_MOST_PAGES = 4_294_967_294
-
-# Answer of PRAGMA auto_vacuum (https://sqlite.org/pragma.html#pragma_auto_vacuum).
-INCREMENTAL = 2
 
 # The plus signs keep SQLite from the index on time: these walk up the ids and stop at the first hit.
 _FIRST_YOUNG = "SELECT id FROM records WHERE id <= ? AND +created_us BETWEEN ? AND ? ORDER BY id LIMIT 1"
@@ -155,7 +146,7 @@ class Pruner:
     def opened(self, path: str) -> None:
         """Forget what is known of the file: it was opened, and may be another one."""
         self.wal.path = path
-        self.tables.reopened()
+        self.tables.forget_sweep()
         if self._archived is not None:
             self._archived.opened(path)
         self._can_vacuum = None
@@ -175,11 +166,11 @@ class Pruner:
         if not self.wal.is_free(connection):
             return RETRY
         archive_due = None if self._archived is None else self._archived.step(connection, state)
-        cut = self._delete(connection, state, crowded=crowded)
-        for _ in range(_CHUNKS - 1):
-            if cut and cut.urgent and cut.partial and self.wal.is_free(connection):
-                state = self._look(connection)
-                cut = self._delete(connection, state, crowded=crowded)
+        for _ in range(_CHUNKS):
+            cut = self._delete(connection, state, crowded=crowded)
+            if not (cut and cut.urgent and cut.partial and self.wal.is_free(connection)):
+                break
+            state = self._look(connection)
         more = self.tables.step(connection)
         if cut is not None:
             more, state = True, state._replace(wal=self.wal.size)
@@ -237,17 +228,14 @@ class Pruner:
         raise NoRoom(message)
 
     def can_free_more(self, error: BaseException) -> bool:
-        """
-        Tell whether a commit that failed, because the file was full, may succeed when `make_room` is called again.
-
-        Either another process has used the room that we had seen, or the commit needs more pages than we keep free.
-        """
+        """Tell whether a commit that failed, because the file was full, may succeed after another `make_room`."""
         if not self._capped or primary_code(error) != sqlite3.SQLITE_FULL:
             return False
-        if self._looked:
+        if self._looked:  # so no other process has used the room, and the commit needs more pages than we keep free
             if self.limits.free_units >= _MOST_FREE_UNITS:
                 return False
-            self.limits = self.limits._replace(free_units=2 * self.limits.free_units)
+            known = self.limits
+            self.limits = Limits(known.max_age, known.max_rows, known.max_bytes, 2 * known.free_units)
         self._room = 0
         return True
 
@@ -260,7 +248,7 @@ class Pruner:
     def failed(self, error: Exception) -> float:
         """Note that `step` failed, and say so once if that lasts. Return when to try again, in seconds."""
         now = self._clock()
-        self.tables.failed()
+        self.tables.forget_sweep()
         if self._failing_since is None:
             self._failing_since = now
         # A single failure is a process that has the file locked.
@@ -285,7 +273,6 @@ class Pruner:
             self._live = math.inf
             return cut
         self.tables.trim_volume(connection)
-        note = {"now": round(self._now() * 1e6), "cause": cut.cause, "first_id": state.first_id}
         with transaction(connection):
             counted, last_id = volume.unfolded_up_to(connection, cut.last_id, self.limits.volume_lines)
             if last_id < cut.last_id:
@@ -293,7 +280,8 @@ class Pruner:
             # Before the rest: in a full file the pages of the rows are the only ones for it.
             count = connection.execute("DELETE FROM records WHERE id <= ?", (cut.last_id,)).rowcount
             grown = volume.add(connection, counted, cut.last_id)
-            connection.execute(_NOTE, {**note, "last_id": cut.last_id, "count": count})
+            note = {"now": round(self._now() * 1e6), "cause": cut.cause, "count": count}
+            connection.execute(_NOTE, {**note, "first_id": state.first_id, "last_id": cut.last_id})
             connection.execute(_MARK, {"last_id": cut.last_id})
         self.deleted[cut.cause] = self.deleted.get(cut.cause, 0) + count
         self.tables.deleted_rows += count
@@ -361,7 +349,7 @@ class Pruner:
             # Not `execute`, which steps once, and once frees one page.
             connection.executescript(f"PRAGMA incremental_vacuum({min(piece, pages - done)})")
         all_bytes = state.pages * state.page_size
-        if not pages and self.limits.max_bytes is not None and state.file > self.limits.file_bytes >= all_bytes:
+        if not pages and state.file > self.limits.file_bytes >= all_bytes:
             # The file gets shorter when the WAL is written back, which may be long after.
             self.wal.write_back(connection)
         return pages > 0
@@ -378,10 +366,7 @@ def plan(connection: sqlite3.Connection, path: str, limits: Limits, now: float) 
 
 
 def _last_old(connection: sqlite3.Connection, now: float, max_age: float, end: int) -> int | None:
-    """
-    Return the last id up to `end` that is too old and stands before the first row that is neither old nor of the
-    future.
-    """
+    """Return the last id up to `end` that is too old, before the first row that is neither old nor of the future."""
     since, until = round((now - max_age) * 1e6), round(now * 1e6)
     young = connection.execute(_FIRST_YOUNG, (end, since, until)).fetchone()
     old = connection.execute(_LAST_OLD, (end, young[0] if young else end + 1, since)).fetchone()

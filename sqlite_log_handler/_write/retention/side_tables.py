@@ -14,14 +14,9 @@ from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._write.retention.limits import Limits
 from sqlite_log_handler._write.retention.wal import Wal
 
-# The tables are cut when this many rows were deleted for each line that is kept.
-_ROWS_PER_LINE = 10
-
-# Rows that a sweep looks through in a step: some 5 ms.
-_SWEEP_ROWS = 20_000
-
-# Transactions in which a sweep deletes lines, in a step.
-_SWEEP_CHUNKS = 64
+_ROWS_PER_LINE = 10  # that were deleted for each line that is kept, when the tables are cut
+_SWEEP_ROWS = 20_000  # that a sweep looks through in a step: some 5 ms
+_SWEEP_CHUNKS = 64  # transactions in which a sweep deletes lines, in a step
 
 # The tables that rows refer to, and by which column.
 _REFERRED = {"sources": "source_id", "processes": "process_id", "threads": "thread_id"}
@@ -83,14 +78,10 @@ class SideTables:
         self.volume_grown = limits.text_bytes
         self._swept_lines = 0  # what the last one left in the longer table
 
-    def reopened(self) -> None:
-        """Begin a sweep again, because the file was opened and may be another one."""
+    def forget_sweep(self) -> None:
+        """Forget a sweep: the file may be another one, or retention failed. The next step cuts the tables anew."""
         if self._sweep is not None:
-            self._sweep = _Sweep()
-
-    def failed(self) -> None:
-        """Forget a sweep, because retention failed."""
-        self._sweep = None
+            self._sweep, self.deleted_rows = None, self._enough_rows
 
     def step(self, connection: sqlite3.Connection) -> bool:
         """Cut the tables if enough rows were deleted, and go on with a sweep; tell whether there is more to do."""
@@ -112,7 +103,7 @@ class SideTables:
     def trim_volume(self, connection: sqlite3.Connection) -> None:
         """Cut `volume` if it takes too much: deleting a row of a logger with a long name can add more than it frees."""
         most = self._limits.text_bytes
-        if most and self.volume_grown > most:
+        if self.volume_grown > most:
             self.volume_grown = 0
             if _size(connection, _VOLUME) > 2 * most:
                 self._shorten(connection, _TRIM_VOLUME, _VOLUME)

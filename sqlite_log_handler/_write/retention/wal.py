@@ -16,22 +16,15 @@ from contextlib import AbstractContextManager, nullcontext
 from sqlite_log_handler._logfile.units import format_size
 from sqlite_log_handler._write.retention.limits import Limits
 
-# Seconds between two attempts to write back a WAL that a reader holds: each waits for the busy timeout.
-RETRY = 1.0
-
-# Seconds to wait for the reader of the archive, whose statements take some 20 ms.
-_QUIET_PATIENCE = 0.25
+RETRY = 1.0  # seconds between two attempts to write back a WAL that a reader holds: each waits for the busy timeout
+_QUIET_PATIENCE = 0.25  # seconds to wait for the reader of the archive, whose statements take some 20 ms
 
 # Byte ranges that SQLite locks in a -shm: its slots for readers (https://sqlite.org/walformat.html, section 2.3.1).
 _READER_LOCKS = range(123, 128)
 
 
 class Wal:
-    """
-    The WAL of the log at `path`, without links. The options are those of the `Pruner`.
-
-    `quiet` keeps this program's own reader still, that of the archive; it is given the seconds to wait for that.
-    """
+    """The WAL of the log at `path`. The options are those of the `Pruner`; `quiet` keeps the archive's reader still."""
 
     def __init__(
         self,

@@ -249,7 +249,7 @@ def test_a_file_on_disk_counts_until_the_wal_has_made_it_smaller():
 
 def test_a_program_whose_commits_need_more_pages_gets_them():
     """With more free units, rows go sooner, and there is no room until they are free."""
-    more = BUDGET._replace(free_units=6)
+    more = Limits(max_bytes=BUDGET.max_bytes, free_units=6)
 
     assert None is BUDGET.cut(state(live=23 * MB))
     assert "max_bytes" == more.cut(state(live=23 * MB)).cause

@@ -1,8 +1,8 @@
 """
-`NamedTuple` for the modules that a program loads to log: it is that of `typing` for a type checker, and loads no
-`typing` when the program runs, because that takes a third as long to import as all of them together.
+Names of `typing` for the modules that a program loads to log: a type checker sees those of `typing`.
 
-For the same reason they import the other names of `typing` for type checkers alone.
+A program that runs loads no `typing`, because that takes a third as long to import as all of them together. Then
+`NamedTuple` is our own, and the others stand in annotations only, which nobody evaluates.
 """
 
 from __future__ import annotations
@@ -11,8 +11,15 @@ from collections import namedtuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NamedTuple as NamedTuple  # noqa: PLC0414 - for others to import
+    from typing import Any as Any  # noqa: PLC0414 - all of these are for others to import
+    from typing import Final as Final  # noqa: PLC0414
+    from typing import NamedTuple as NamedTuple  # noqa: PLC0414
+    from typing import TextIO as TextIO  # noqa: PLC0414
+    from typing import TypeVar
+
+    T = TypeVar("T")
 else:
+    Any = Final = TextIO = T = object
 
     class _Fields(type):
         """Makes a tuple of a class that annotates the names in it, the last ones with a default perhaps."""

@@ -1,4 +1,4 @@
-"""`_logfile.named`: a `NamedTuple` that does what that of `typing` does."""
+"""`_logfile.typed`: a `NamedTuple` that does what that of `typing` does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typing
 
 import pytest
 
-from sqlite_log_handler._logfile.named import NamedTuple
+from sqlite_log_handler._logfile.typed import NamedTuple
 
 
 class Ours(NamedTuple):
