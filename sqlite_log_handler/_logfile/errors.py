@@ -1,6 +1,4 @@
-"""
-Why we cannot write to a file as a log, or read it as one: one error for each condition.
-"""
+"""Why we cannot write to a file as a log, or read it as one: one error for each condition."""
 
 from __future__ import annotations
 

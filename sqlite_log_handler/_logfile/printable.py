@@ -1,6 +1,4 @@
-"""
-Text made safe for a terminal, which obeys control characters: a log holds what strangers wrote.
-"""
+"""Text made safe for a terminal, which obeys control characters: a log holds what strangers wrote."""
 
 from __future__ import annotations
 
@@ -37,9 +35,7 @@ def printable(text: str) -> str:
 
 
 class Escapes(dict[int, str]):
-    """
-    A table for `str.translate`: each character that does not print, as `escape` writes it.
-    """
+    """A table for `str.translate`: each character that does not print, as `escape` writes it."""
 
     def __init__(self, escape: Callable[[str], str]) -> None:
         self._escape = escape

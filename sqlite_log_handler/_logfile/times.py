@@ -44,14 +44,12 @@ def parse_time(text: str, now: datetime) -> datetime:
         if moment is None:
             moment = datetime.fromisoformat(text.strip())
     except (ValueError, OverflowError) as error:
-        message = f"{text!r} is not a point in time: {HELP}"
-        raise ValueError(message) from error
+        raise ValueError(f"{text!r} is not a point in time: {HELP}") from error
     try:
         moment = _aware(moment, now)
         moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        message = f"{text!r}: must be from the year 1 to 9999 in UTC"
-        raise ValueError(message) from error
+        raise ValueError(f"{text!r}: must be from the year 1 to 9999 in UTC") from error
     return moment
 
 

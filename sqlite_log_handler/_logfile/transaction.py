@@ -1,6 +1,4 @@
-"""
-One transaction: all of it, or nothing.
-"""
+"""One transaction: all of it, or nothing."""
 
 from __future__ import annotations
 

@@ -55,8 +55,7 @@ def parse_duration(text: str) -> float:
         total += float(part[1]) * _SECONDS_OF[part[2]]
         end = part.end()
     if not end or end != len(lower) or total > LONGEST:
-        message = f"{text!r} is not a length of time: write 90s, 10min, '1h 30min', 7d or '2 weeks'{hint}"
-        raise ValueError(message)
+        raise ValueError(f"{text!r} is not a length of time: write 90s, 10min, '1h 30min', 7d or '2 weeks'{hint}")
     return total
 
 
@@ -72,10 +71,9 @@ def parse_seconds(value: object) -> float:
         return float(value) if re.fullmatch(_NUMBER, value) else parse_duration(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    message = (
+    raise TypeError(
         f"{value!r} is not a length of time: write seconds, or a text such as 90s, 10min, '1h 30min', 7d or '2 weeks'"
     )
-    raise TypeError(message)
 
 
 def parse_size(value: object) -> int:
@@ -135,6 +133,16 @@ def format_duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:,.1f} {unit}"
     return f"{seconds:,.1f} s"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """
+    Write a number of things.
+
+    >>> counted(1, "row"), counted(1200, "row")
+    ('1 row', '1,200 rows')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def loudest(counts: Mapping[str, int], most: int = 4) -> str:

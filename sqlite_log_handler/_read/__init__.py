@@ -1,3 +1,1 @@
-"""
-The way from a log file to Python objects: `LogReader`, its filters and what it counts.
-"""
+"""The way from a log file to Python objects: `LogReader`, its filters and what it counts."""

@@ -51,14 +51,12 @@ def parse_condition(text: str) -> Condition:
     found = _CONDITION.fullmatch(text)
     key = found[2].strip() if found is not None else ""
     if found is None or not key or (found[1] and found[3]):
-        message = f"{text!r} is not a condition: {HELP}"
-        raise ValueError(message)
+        raise ValueError(f"{text!r} is not a condition: {HELP}")
     if found[3] == "~":
         try:
             compiled(found[4], ignores_case(found[4]))
         except (re.error, OverflowError, RecursionError) as error:
-            message = f"{text!r}: {found[4]!r} is not a regular expression: {error}"
-            raise ValueError(message) from error
+            raise ValueError(f"{text!r}: {found[4]!r} is not a regular expression: {error}") from error
     return Condition(key, found[1] or found[3] or "", found[4] or "")
 
 

@@ -5,7 +5,6 @@ The condition uses only columns of `records`, so it fits every query on that tab
 and each name from a user is a parameter.
 """
 
-import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
@@ -15,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._logfile.times import HELP, from_microseconds, microseconds, parse_time
 from sqlite_log_handler._read.conditions import condition_terms
-from sqlite_log_handler._read.search import Term, attribute_terms, pattern_terms, text_terms
+from sqlite_log_handler._read.search import Term, attribute_terms, joined, pattern_terms, text_terms
 from sqlite_log_handler._read.templates import says_something
 
 Names: TypeAlias = str | Collection[str]
@@ -76,7 +75,7 @@ _SOURCE: Final = re.compile(r"(.+):(\d{1,18})", re.DOTALL)
 _RANGE: Final = re.compile(r"\s*(.*?)\s*\.\.\s*(.*?)\s*")
 # Names of levels that the file may lack: those of Python, which a program may have renamed, and those of journalctl.
 _PYTHON: Final = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
-_LEVEL_NAMES: Final = {**_PYTHON, "ERR": logging.ERROR, "CRIT": logging.CRITICAL, "WARN": logging.WARNING, "FATAL": 50}
+_LEVEL_NAMES: Final = {**_PYTHON, "WARN": 30, "ERR": 40, "CRIT": 50, "FATAL": 50}
 
 
 def where(ask: Ask, filters: Filters, now: datetime | None = None) -> Where:
@@ -93,25 +92,14 @@ def where(ask: Ask, filters: Filters, now: datetime | None = None) -> Where:
         TypeError: There is no filter of that name.
     """
     check(filters)
-    now = now or _local_now()
     since_us, until_us = _span(filters, now)
-    terms: list[Term] = []
-    # The unary plus keeps SQLite from using the index: rows are read by id, within bounds that the index has given.
-    if since_us is not None:
-        terms.append(("+created_us >= ?", (since_us,)))
-    if until_us is not None:
-        terms.append(("+created_us <= ?", (until_us,)))
-    given: Mapping[str, Any] = filters
-    for name, make in _TERMS.items():
-        if given.get(name) is not None:
-            terms += make(ask, given[name])
+    after_id, up_to_id = filters.get("after_id"), filters.get("up_to_id")
     return Where(
-        " AND ".join(sql for sql, _ in terms) or "1",
-        tuple(parameter for _, parameters in terms for parameter in parameters),
+        *_terms(_TERMS, ask, {**filters, "since": since_us, "until": until_us}),
         since_us,
         until_us,
-        LOWEST if (after_id := filters.get("after_id")) is None else integer("after_id", after_id),
-        HIGHEST if (up_to_id := filters.get("up_to_id")) is None else integer("up_to_id", up_to_id),
+        LOWEST if after_id is None else integer("after_id", after_id),
+        HIGHEST if up_to_id is None else integer("up_to_id", up_to_id),
     )
 
 
@@ -126,21 +114,18 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_moment(value: object) -> bool:
-    return isinstance(value, date | str)  # a datetime is a date
-
-
 def _is_names(value: object) -> bool:
     return isinstance(value, str) or (isinstance(value, Collection) and all(map(_is_text, value)))
 
 
 def _is_attributes(value: object) -> bool:
     return isinstance(value, Mapping) and all(
-        isinstance(key, str) and (one is None or isinstance(one, str | int | float)) for key, one in value.items()
+        isinstance(key, str) and isinstance(one, str | int | float | None) for key, one in value.items()
     )
 
 
-_MOMENT: Final = (_is_moment, f"a datetime, a date or a text: {HELP}")
+# A datetime is a date.
+_MOMENT: Final = (lambda value: isinstance(value, date | str), f"a datetime, a date or a text: {HELP}")
 _INTEGER: Final = (_is_integer, "an integer")
 _NAMES: Final = (_is_names, "the name of a logger (str), or several in a list")
 # SQLite stores UTF-8, which has no lone surrogates.
@@ -186,25 +171,21 @@ def check(filters: Filters) -> None:
     """
     unknown = sorted(set(filters) - Filters.__annotations__.keys())
     if unknown:
-        message = f"there is no filter {unknown[0]!r}: choose from {', '.join(Filters.__annotations__)}"
-        raise TypeError(message)
+        raise TypeError(f"there is no filter {unknown[0]!r}: choose from {', '.join(Filters.__annotations__)}")
     for name, value in filters.items():
         is_allowed, allowed = _ALLOWED[name]
         if value is not None and not is_allowed(value):
-            message = f"{name}={value!r}: must be {allowed}"
-            raise FilterError(message)
+            raise FilterError(f"{name}={value!r}: must be {allowed}")
         require_short(name, *_texts(value))
         if any(_SURROGATE.search(text) for text in _texts(value)):
-            message = f"{name}={value!r}: has half of a surrogate pair in it, and no row has one"
-            raise FilterError(message)
+            raise FilterError(f"{name}={value!r}: has half of a surrogate pair in it, and no row has one")
 
 
 def require_short(name: str, *texts: str) -> None:
     """Refuse texts that SQLite would refuse, or that would take long to look for."""
     count = sum(map(len, texts))
     if count > _LONGEST:
-        message = f"{name} has {count:,} characters: give {_LONGEST:,} or fewer"
-        raise FilterError(message)
+        raise FilterError(f"{name} has {count:,} characters: give {_LONGEST:,} or fewer")
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -220,16 +201,11 @@ def _texts(value: object) -> Iterator[str]:
 def integer(name: str, value: int, least: int = LOWEST) -> int:
     """Return `value`; refuse anything but an integer of 64 bits that is at least `least`."""
     allowed = "an integer" if least == LOWEST else f"an integer, {least} or more"
-    if not _is_integer(value):
-        message = f"{name}={value!r}: must be {allowed}"
-        raise FilterError(message)
+    if not _is_integer(value) or LOWEST <= value < least:
+        raise FilterError(f"{name}={value!r}: must be {allowed}")
     if not LOWEST <= value <= HIGHEST:
         # In hexadecimal, because Python refuses to write very large numbers in decimal.
-        message = f"{name} {value:#x} is beyond 64 bits: no row has it"
-        raise FilterError(message)
-    if value < least:
-        message = f"{name}={value!r}: must be {allowed}"
-        raise FilterError(message)
+        raise FilterError(f"{name} {value:#x} is beyond 64 bits: no row has it")
     return value
 
 
@@ -241,21 +217,15 @@ def _one_of(column: str, ids: list[int]) -> Term:
 # Each filter ----------------------------------------------------------------------------------------------------------
 
 
-def _level(ask: Ask, level: int | str) -> list[Term]:
-    return [("records.levelno BETWEEN ? AND ?", level_range(ask, level))]
+def _terms(makers: "_Makers", ask: Ask, given: Mapping[str, Any]) -> Term:
+    return joined(
+        term for name, make in makers.items() if given.get(name) is not None for term in make(ask, given[name])
+    )
 
 
 def _logger(_: Ask, names: Names, are: str = "IN") -> list[Term]:
     sql, parameters = below("logger", names)
     return [(f"source_id {are} (SELECT id FROM sources WHERE {sql})", parameters)]  # noqa: S608 - no value in it
-
-
-def _process(_: Ask, pid: int) -> list[Term]:
-    return [("process_id IN (SELECT id FROM processes WHERE pid = ?)", (integer("process", pid),))]
-
-
-def _run(ask: Ask, number: int) -> list[Term]:
-    return [_one_of("process_id", run_processes(ask, number))]
 
 
 def _pattern_of(ask: Ask, id_: int) -> list[Term]:
@@ -291,10 +261,6 @@ def _thread(_: Ask, thread: int | str) -> list[Term]:
     return [(_THREAD, (thread, number) * 2)]
 
 
-def _task(_: Ask, name: str) -> list[Term]:
-    return [("task_name = ?", (name,))]
-
-
 def _exception(_: Ask, name: str) -> list[Term]:
     # Without LIKE, which ignores case: `zlib.error` is not `sqlite3.Error`.
     return [("(exc_type = ? OR substr(exc_type, -length(?)) = ?)", (name, f".{name}", f".{name}"))]
@@ -320,8 +286,8 @@ def _without(ask: Ask, without: Mapping[str, Any]) -> list[Term]:
             if not found:
                 message = f"without={name!r}: choose from {', '.join(sorted(_WITHOUT))}; for loggers there is `exclude`"
                 raise FilterError(message)
-            sql = " AND ".join(term for term, _ in found)
-            terms.append((f"NOT coalesce(({sql}), 0)", tuple(one for _, parameters in found for one in parameters)))
+            sql, parameters = joined(found)
+            terms.append((f"NOT coalesce(({sql}), 0)", parameters))
     return terms
 
 
@@ -332,19 +298,8 @@ IN_LEDGER: Final = frozenset({"since", "until", "level", "logger", "exclude", "p
 def drops_where(ask: Ask, filters: Filters, now: datetime | None = None) -> Term:
     """Return the filters as a condition on `drops`. Filters that do not apply to drops let every gap pass."""
     check(filters)
-    now = now or _local_now()
-    _span(filters, now)
-    terms: list[Term] = []
-    given: Mapping[str, Any] = filters
-    for name, make in _LEDGER_TERMS.items():
-        if given.get(name) is not None:
-            terms += make(ask, given[name], now)
-    return " AND ".join(sql for sql, _ in terms) or "1", tuple(value for _, values in terms for value in values)
-
-
-def _local_now() -> datetime:
-    # Without a zone: it would have the offset of today, which is wrong for days of the other half of the year.
-    return datetime.now()  # noqa: DTZ005 - local on purpose
+    since_us, until_us = _span(filters, now)
+    return _terms(_LEDGER_TERMS, ask, {**filters, "since": since_us, "until": until_us})
 
 
 def _moment(name: str, value: datetime | date | str | None, now: datetime) -> int | None:
@@ -361,20 +316,23 @@ def _moment(name: str, value: datetime | date | str | None, now: datetime) -> in
         raise FilterError(message) from error
 
 
-def _span(filters: Filters, now: datetime) -> tuple[int | None, int | None]:
+def _local_now() -> datetime:
+    # Without a zone: it would have the offset of today, which is wrong for days of the other half of the year.
+    return datetime.now()  # noqa: DTZ005 - local on purpose
+
+
+def _span(filters: Filters, now: datetime | None = None) -> tuple[int | None, int | None]:
     """Return both bounds of time, in microseconds; refuse a `since` after `until`."""
+    now = now or _local_now()
     since, until = filters.get("since"), filters.get("until")
     since_us, until_us = _moment("since", since, now), _moment("until", until, now)
     if since_us is not None and until_us is not None and since_us > until_us:
-        message = f"since ({since}) is after until ({until}), so nothing is between them: swap them"
-        raise FilterError(message)
+        raise FilterError(f"since ({since}) is after until ({until}), so nothing is between them: swap them")
     return since_us, until_us
 
 
 def below(column: str, names: Names, others: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
-    """
-    Return the condition that a logger is one of `names`, or below one of them in the hierarchy, or one of `others`.
-    """
+    """Return the condition that a logger is one of `names`, or below one in the hierarchy, or one of `others`."""
     terms = [f"{column} = ?"] * len(others)
     parameters = [*others]
     for name in [names] if isinstance(names, str) else names:
@@ -392,9 +350,14 @@ def level_range(ask: Ask, level: int | str) -> tuple[int, int]:
     lowest = _levelno(ask, low) if low else LOWEST
     highest = _levelno(ask, high) if high else HIGHEST
     if lowest > highest:
-        message = f"{level!r} is empty: write the lower level first, {high}..{low}"
-        raise FilterError(message)
+        raise FilterError(f"{level!r} is empty: write the lower level first, {high}..{low}")
     return lowest, highest
+
+
+def up_to(filters: Filters, last_id: int) -> Filters:
+    """Narrow filters to the rows up to an id."""
+    asked = filters.get("up_to_id")
+    return {**filters, "up_to_id": last_id if asked is None else min(last_id, asked)}
 
 
 def settled(ask: Ask, filters: Filters) -> Filters:
@@ -404,13 +367,12 @@ def settled(ask: Ask, filters: Filters) -> Filters:
     Tomorrow, `12:00` is another time, and the next file of the program may not know the name of a level yet.
     """
     check(filters)
-    since_us, until_us = _span(filters, _local_now())
+    since_us, until_us = _span(filters)
     bounds: Filters = {
         "since": None if since_us is None else from_microseconds(since_us),
         "until": None if until_us is None else from_microseconds(until_us),
     }
-    level = filters.get("level")
-    if level is not None:
+    if (level := filters.get("level")) is not None:
         low, high = level_range(ask, level)
         bounds["level"] = f"{low}..{high}"
     return {**filters, **bounds}
@@ -427,12 +389,12 @@ def _levelno(ask: Ask, name: str) -> int:
         str(name).upper(): int(levelno)
         for levelno, name in ask("SELECT CAST(levelno AS INTEGER), CAST(name AS TEXT) FROM levels")
     }
-    known = {**_LEVEL_NAMES, **named}
-    if name.strip().upper() in known:
-        return known[name.strip().upper()]
-    names = ", ".join(sorted(named, key=named.__getitem__))
-    message = f"{name!r} is not a level of this log: write one of {names}, a number, or a range such as INFO..ERROR"
-    raise FilterError(message)
+    found = {**_LEVEL_NAMES, **named}.get(name.strip().upper())
+    if found is None:
+        names = ", ".join(sorted(named, key=named.__getitem__))
+        message = f"{name!r} is not a level of this log: write one of {names}, a number, or a range such as INFO..ERROR"
+        raise FilterError(message)
+    return found
 
 
 # Names that multiprocessing gives to children, whose start is not a start of the program.
@@ -484,20 +446,12 @@ def run_processes(ask: Ask, number: int) -> list[int]:
 # Attributes and text --------------------------------------------------------------------------------------------------
 
 
-def _attributes(_: Ask, attributes: Mapping[str, Scalar]) -> list[Term]:
-    return [term for key, value in attributes.items() for term in attribute_terms(key, value)]
-
-
 def _conditions(_: Ask, conditions: Names) -> list[Term]:
     texts = [conditions] if isinstance(conditions, str) else conditions
     try:
         return [term for text in texts for term in condition_terms(text)]
     except ValueError as error:
         raise FilterError(str(error)) from error
-
-
-def _text(_: Ask, text: str) -> list[Term]:
-    return text_terms(text)
 
 
 def _pattern(_: Ask, pattern: str) -> list[Term]:
@@ -509,36 +463,40 @@ def _pattern(_: Ask, pattern: str) -> list[Term]:
 
 
 # In the order of the terms in a condition. The most expensive come last, because SQLite evaluates from left to right.
-_TERMS: Final[Mapping[str, Callable[[Ask, Any], list[Term]]]] = {
-    "level": _level,
-    "run": _run,
-    "process": _process,
+_Makers: TypeAlias = Mapping[str, Callable[[Ask, Any], list[Term]]]
+_TERMS: Final[_Makers] = {
+    # The unary plus keeps SQLite from using the index: rows are read by id, within bounds that the index has given.
+    "since": lambda _, since_us: [("+created_us >= ?", (since_us,))],
+    "until": lambda _, until_us: [("+created_us <= ?", (until_us,))],
+    "level": lambda ask, level: [("records.levelno BETWEEN ? AND ?", level_range(ask, level))],
+    "run": lambda ask, number: [_one_of("process_id", run_processes(ask, number))],
+    "process": lambda _, pid: [("process_id IN (SELECT id FROM processes WHERE pid = ?)", (integer("process", pid),))],
     "pattern_of": _pattern_of,
     "logger": _logger,
     "exclude": partial(_logger, are="NOT IN"),
     "thread": _thread,
-    "task": _task,
+    "task": lambda _, name: [("task_name = ?", (name,))],
     "exception": _exception,
     "source": _source,
     "without": _without,
-    "text": _text,
+    "text": lambda _, text: text_terms(text),
     "pattern": _pattern,
-    "attributes": _attributes,
+    "attributes": lambda _, given: [term for key, value in given.items() for term in attribute_terms(key, value)],
     "where": _conditions,
 }
 
-_WITHOUT: Final = frozenset(_TERMS) - {"logger", "exclude", "without"}
+_WITHOUT: Final = frozenset(_TERMS) - {"since", "until", "logger", "exclude", "without"}
 
 # Same filters for `drops`. A gap right before the first wanted row is included. The ledger has one name for all loggers
 # of a tick beyond the first thousand, so their gaps pass each filter on loggers.
-_LEDGER_TERMS: Final[Mapping[str, Callable[[Ask, Any, datetime], list[Term]]]] = {
-    "since": lambda _, value, now: [("until_us >= ?", (_moment("since", value, now),))],
-    "until": lambda _, value, now: [("since_us <= ?", (_moment("until", value, now),))],
-    "after_id": lambda _, value, __: [("after_id >= ?", (integer("after_id", value),))],
-    "up_to_id": lambda _, value, __: [("after_id < ?", (integer("up_to_id", value),))],
-    "level": lambda ask, value, _: [("drops.levelno BETWEEN ? AND ?", level_range(ask, value))],
-    "logger": lambda _, names, __: [below("logger", names, others=[OTHER_LOGGERS])],
-    "exclude": lambda _, names, __: [("NOT " + below("logger", names)[0], below("logger", names)[1])],
-    "process": lambda ask, value, _: _process(ask, value),
-    "run": lambda ask, value, _: _run(ask, value),
+_LEDGER_TERMS: Final[_Makers] = {
+    "since": lambda _, since_us: [("until_us >= ?", (since_us,))],
+    "until": lambda _, until_us: [("since_us <= ?", (until_us,))],
+    "after_id": lambda _, id_: [("after_id >= ?", (integer("after_id", id_),))],
+    "up_to_id": lambda _, id_: [("after_id < ?", (integer("up_to_id", id_),))],
+    "level": lambda ask, level: [("drops.levelno BETWEEN ? AND ?", level_range(ask, level))],
+    "logger": lambda _, names: [below("logger", names, others=[OTHER_LOGGERS])],
+    "exclude": lambda _, names: [("NOT " + below("logger", names)[0], below("logger", names)[1])],
+    "process": _TERMS["process"],
+    "run": _TERMS["run"],
 }

@@ -78,27 +78,17 @@ def raise_named(path: str, error: sqlite3.Error) -> NoReturn:
     if not code:
         raise error
     kind, advice = _NAMED.get(code, (LogFileError, "it cannot be read"))
-    message = f"{path!r}: {advice} ({error})"
-    raise kind(message) from error
+    raise kind(f"{path!r}: {advice} ({error})") from error
 
 
 def require_file(path: str) -> None:
-    """
-    Raise an error if there is no file at `path`: SQLite's own errors would say less.
-
-    Raises:
-        MissingFileError: There is nothing at the path.
-        UnreadableFileError: There is a folder, a device, a pipe or a socket. To open a pipe might take for ever.
-    """
+    """Raise an error if there is no file at `path`: SQLite's errors say less, and opening a pipe may take for ever."""
     if not os.path.exists(path):
-        message = f"{path!r} does not exist: {ADVICE}"
-        raise MissingFileError(message)
+        raise MissingFileError(f"{path!r} does not exist: {ADVICE}")
     if os.path.isdir(path):
-        message = f"{path!r} is a folder: name a file in it"
-        raise UnreadableFileError(message)
+        raise UnreadableFileError(f"{path!r} is a folder: name a file in it")
     if not os.path.isfile(path):
-        message = f"{path!r} is a device, a pipe or a socket: {ADVICE}"
-        raise UnreadableFileError(message)
+        raise UnreadableFileError(f"{path!r} is a device, a pipe or a socket: {ADVICE}")
 
 
 class Opened(NamedTuple):
@@ -119,11 +109,7 @@ def open_log(path: str, *, timeout: float = 5.0) -> Opened:
     Open the log at `path` for reading; `timeout` is in seconds.
 
     Raises:
-        MissingFileError: There is no file.
-        EmptyFileError: No log was written to the file yet.
-        ForeignFileError: The file is not a log of this package.
-        NewerSchemaError: A newer version of this package made it.
-        LogFileError: We cannot read it; the class says why.
+        LogFileError: We cannot read it; the class says why, see `LogReader`.
     """
     require_file(path)
     notice, immutable = None, False
@@ -133,7 +119,9 @@ def open_log(path: str, *, timeout: float = 5.0) -> Opened:
         except sqlite3.OperationalError as error:
             # SQLite has its -wal beside the file to which a link leads.
             real = os.path.realpath(path)
-            if primary_code(error) not in _READ_ONLY_FAILED or not _may_be_immutable(real):
+            # A journal has to be rolled back, which the main file alone cannot tell.
+            alone = os.access(real, os.R_OK) and not os.path.exists(real + "-journal")
+            if primary_code(error) not in _READ_ONLY_FAILED or not alone:
                 raise
             # In WAL mode, SQLite makes a -shm beside the file, and may not do that here.
             immutable = True
@@ -144,11 +132,6 @@ def open_log(path: str, *, timeout: float = 5.0) -> Opened:
                     "allowed to write to its folder. Copy both files to a folder of your own to see these rows"
                 )
     return Opened(connection, budget, notice, immutable)
-
-
-def _may_be_immutable(path: str) -> bool:
-    """Tell whether we may read the main file alone, which a journal to be rolled back forbids."""
-    return os.access(path, os.R_OK) and not os.path.exists(path + "-journal")
 
 
 def _connect(path: str, timeout: float, *, immutable: bool = False) -> tuple[Connection, Budget]:
@@ -170,7 +153,6 @@ def _connect(path: str, timeout: float, *, immutable: bool = False) -> tuple[Con
 def _check(connection: Connection, budget: Budget, path: str) -> None:
     with connection.in_use(), budget:
         if not is_ours(connection, path, advice=ADVICE):
-            message = f"{path!r} is an empty database: no log was written to it yet"
-            raise EmptyFileError(message)
+            raise EmptyFileError(f"{path!r} is an empty database: no log was written to it yet")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         require_schema(connection, path)

@@ -1,6 +1,4 @@
-"""
-`LogReader`: a log as Python objects.
-"""
+"""`LogReader`: a log as Python objects."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +15,7 @@ from sqlite_log_handler._logfile.times import now_us
 from sqlite_log_handler._read import brief, patterns, statistics, top, totals
 from sqlite_log_handler._read.archived import ArchivedLog, StrPath, is_archive, places_of
 from sqlite_log_handler._read.brief import Brief
-from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters, below, integer, settled, where
+from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters, below, integer, settled, up_to, where
 from sqlite_log_handler._read.opening import require_file
 from sqlite_log_handler._read.patterns import Moment, Pattern
 from sqlite_log_handler._read.rows import SELECT_JSON, SELECT_ROW, Row, select
@@ -37,16 +35,10 @@ _MOST_NAMES = 10_000
 
 
 def read_file(path: str) -> "LogReader":
-    """
-    Open the file of a log, without an archive, to follow it or to read its state.
-
-    Raises:
-        LogFileError: See `LogReader`.
-    """
+    """Open the file of a log, without an archive, to follow it or to read its state."""
     require_file(path)
     if is_archive(path):
-        message = f"{path!r} is a part of an archive: name the file of a SQLiteHandler"
-        raise UnreadableFileError(message)
+        raise UnreadableFileError(f"{path!r} is a part of an archive: name the file of a SQLiteHandler")
     return LogReader(path)
 
 
@@ -87,7 +79,7 @@ def nearest_loggers(reader: "LogReader", name: str) -> list[str] | None:
     from difflib import get_close_matches  # noqa: PLC0415 - see above
 
     names = ask(f"SELECT DISTINCT {text('logger')} FROM sources LIMIT {_MOST_NAMES}")  # noqa: S608 - our own number
-    return get_close_matches(name, [found for (found,) in names], 3)
+    return get_close_matches(name, [found for (found,) in names])
 
 
 def windows(
@@ -98,18 +90,16 @@ def windows(
 
     Windows that touch become one. Ids have no holes, so we count them instead of looking them up.
     """
-    low = high = None
+    window: tuple[int, int] | None = None
     for (id_,) in columns_of(reader, ["id"], newest=newest, reverse=reverse, **filters):
-        begin, end = max(id_ - before, 1), min(id_ + after, HIGHEST)
-        if low is None or high is None:
-            low, high = begin, end
-        elif begin <= high + 1 and low <= end + 1:
-            low, high = min(low, begin), max(high, end)
-        else:
-            yield low, high
-            low, high = begin, end
-    if low is not None and high is not None:
-        yield low, high
+        low, high = max(id_ - before, 1), min(id_ + after, HIGHEST)
+        if window is not None and low <= window[1] + 1 and window[0] <= high + 1:
+            low, high = min(low, window[0]), max(high, window[1])
+        elif window is not None:
+            yield window
+        window = low, high
+    if window is not None:
+        yield window
 
 
 def around(reader: "LogReader", filters: Filters, place: int, before: int, after: int) -> tuple[int, int]:
@@ -117,8 +107,8 @@ def around(reader: "LogReader", filters: Filters, place: int, before: int, after
     first = (filters.get("after_id") or 0) + 1
     last_id = filters.get("up_to_id")
     last = reader.last_id() if last_id is None else last_id
-    head: Filters = {**filters, "up_to_id": min(place - 1, last)}
-    tail: Filters = {**filters, "after_id": max(place, first - 1)}
+    head, tail = up_to(filters, place - 1), filters.copy()
+    tail["after_id"] = max(place, first - 1)
     below = [id_ for (id_,) in columns_of(reader, ["id"], newest=before, **head)]
     above = [id_ for (id_,) in islice(columns_of(reader, ["id"], **tail), after)]
     return max(min(below, default=place), first), min(max(above, default=place), last)
@@ -203,11 +193,13 @@ class LogReader:
     def _one_file(self, what: str) -> Scan:
         """Return the scan of the file, with a new budget; raise an error if `what` would come from an archive."""
         if self._scan is None or self._archive is not None:
-            message = f"{self.path!r} is read with an archive, which has no {what}: name the log's file alone"
-            raise FilterError(message)
+            raise FilterError(f"{self.path!r} is read with an archive, which has no {what}: name the log's file alone")
         self._scan.require_open()
         self._scan.budget.renew()
         return self._scan
+
+    def _opened(self) -> "list[Scan | ArchivedLog]":
+        return [reader for reader in (self._scan, self._archive) if reader is not None]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path}{' (closed)' if self._is_closed else ''}>"
@@ -215,8 +207,7 @@ class LogReader:
     @property
     def notice(self) -> str | None:
         """What the reader leaves out, such as rows in a -wal that it may not read; None if it leaves out nothing."""
-        readers = (self._scan, self._archive)
-        return "; ".join(reader.notice for reader in readers if reader is not None and reader.notice) or None
+        return "; ".join(reader.notice for reader in self._opened() if reader.notice) or None
 
     @property
     def schema(self) -> int:
@@ -226,15 +217,13 @@ class LogReader:
     def close(self) -> None:
         """Close the file. After that, all methods but `close` raise a ValueError."""
         self._is_closed = True
-        for reader in (self._archive, self._scan):
-            if reader is not None:
-                reader.close()
+        for reader in self._opened():
+            reader.close()
 
     def interrupt(self) -> None:
         """End the statement that another thread runs with this reader; it raises an error there."""
-        for reader in (self._archive, self._scan):
-            if reader is not None:
-                reader.interrupt()
+        for reader in self._opened():
+            reader.interrupt()
 
     def level_names(self) -> dict[int, str]:
         """Return the names of levels by their numbers."""
@@ -311,20 +300,11 @@ class LogReader:
 
     def _follow(self, filters: Filters, wait: Callable[[float], object], poll: float) -> Iterator[Row]:
         for after_id, up_to_id in self.additions(filters.get("after_id"), wait=wait, poll=poll):
-            asked = filters.get("up_to_id")
-            narrowed: Filters = {
-                **filters,
-                "after_id": after_id,
-                "up_to_id": up_to_id if asked is None else min(up_to_id, asked),
-            }
+            narrowed: Filters = {**up_to(filters, up_to_id), "after_id": after_id}
             yield from self.rows(**narrowed)
 
     def additions(
-        self,
-        after_id: int | None = None,
-        *,
-        wait: Callable[[float], object] = time.sleep,
-        poll: float = POLL_SECONDS,
+        self, after_id: int | None = None, *, wait: Callable[[float], object] = time.sleep, poll: float = POLL_SECONDS
     ) -> Iterator[tuple[int, int]]:
         """
         Yield the bounds `(after_id, up_to_id)` of each addition to the log, without end; see `follow`.
@@ -332,9 +312,7 @@ class LogReader:
         Until the caller asks for the next pair, the reader reads the file to which the pair belongs.
         """
         scan = self._one_file("new rows")
-        if after_id is None:
-            after_id = scan.last_id()
-        after_id = integer("after_id", after_id)
+        after_id = scan.last_id() if after_id is None else integer("after_id", after_id)
         version: object = None
         while True:
             if self._file is not None and self._file != identity_of(self.path):

@@ -1,6 +1,4 @@
-"""
-`Row`, a row of the view `logs`, and the way back to a `logging.LogRecord`.
-"""
+"""`Row`, a row of the view `logs`, and the way back to a `logging.LogRecord`."""
 
 import json
 import logging
@@ -128,5 +126,4 @@ def _json(attributes: str | None) -> str:
 
 
 def _refuse(name: str) -> None:
-    message = f"{name} is not JSON"
-    raise ValueError(message)
+    raise ValueError(f"{name} is not JSON")

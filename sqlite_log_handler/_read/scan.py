@@ -113,8 +113,7 @@ class Scan:
             ValueError: It was closed, or belongs to the process from which this one was forked.
         """
         if self._connection is None:
-            message = f"the reader of {self.path!r} is closed: make a new LogReader"
-            raise ValueError(message)
+            raise ValueError(f"the reader of {self.path!r} is closed: make a new LogReader")
         if self._connection.is_inherited:
             message = f"the reader of {self.path!r} was made before this process was forked: make a new LogReader"
             raise ValueError(message)
@@ -127,9 +126,7 @@ class Scan:
 
     @property
     def is_stale(self) -> bool:
-        """
-        Whether somebody wrote to the file although this connection relies on nobody writing to it.
-        """
+        """Whether somebody wrote to the file although this connection relies on nobody writing to it."""
         return self._seen is not None and self._seen != _seen(self.path)
 
     def close(self) -> None:
@@ -231,11 +228,10 @@ class Scan:
             LimitError: There are too many.
         """
         if lines > MOST or size > _MOST_BYTES:
-            message = (
+            raise LimitError(
                 f"{self.path!r}: more than {MOST:,} lines or {_MOST_BYTES >> 20} MiB would have to be kept in memory: "
                 "ask for less, by `since` or another filter"
             )
-            raise LimitError(message)
 
     def _require_order(self, holds: bool) -> None:  # noqa: FBT001 - the only argument
         if not holds:

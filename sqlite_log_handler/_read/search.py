@@ -25,9 +25,10 @@ _LIKE_SPECIAL: Final = re.compile(r"([%_\\])")
 _LONGEST: Final = 200
 
 
-def escape_like(text: str) -> str:
-    """Escape the placeholders of LIKE."""
-    return _LIKE_SPECIAL.sub(r"\\\1", text)
+def joined(terms: Iterable[Term], by: str = " AND ") -> Term:
+    """Make one term of several, which is true without any."""
+    found = list(terms)
+    return by.join(sql for sql, _ in found) or "1", tuple(one for _, parameters in found for one in parameters)
 
 
 def ignores_case(text: str) -> bool:
@@ -38,7 +39,7 @@ def ignores_case(text: str) -> bool:
 def _contains(text: str, *, ignore_case: bool) -> Term:
     """Return the term that message or traceback contain `text`. LIKE ignores the case of ASCII letters only."""
     if ignore_case:
-        like = f"%{escape_like(text)}%"
+        like = "%" + _LIKE_SPECIAL.sub(r"\\\1", text) + "%"
         return r"(message LIKE ? ESCAPE '\' OR exc_text LIKE ? ESCAPE '\')", (like, like)
     return "(instr(message, ?) OR instr(exc_text, ?))", (text, text)
 
@@ -64,9 +65,8 @@ def pattern_terms(pattern: str) -> list[Term]:
     # SQLite skips the rows that have none of these texts, before it calls Python.
     literals = required_literals(pattern, ignore_case=ignore_case)
     if literals:
-        parts = [_contains(literal, ignore_case=ignore_case) for literal in literals]
-        sql = " OR ".join(sql for sql, _ in parts)
-        terms.append((f"({sql})", tuple(parameter for _, parameters in parts for parameter in parameters)))
+        sql, parameters = joined((_contains(literal, ignore_case=ignore_case) for literal in literals), " OR ")
+        terms.append((f"({sql})", parameters))
     terms.append(_searched(SEARCH, pattern, ignore_case=ignore_case))
     return terms
 

@@ -1,6 +1,4 @@
-"""
-A log in numbers: gaps, statistics, a histogram, and whether the books agree.
-"""
+"""A log in numbers: gaps, statistics, a histogram, and whether the books agree."""
 
 import os
 from collections import Counter, defaultdict
@@ -178,8 +176,7 @@ def histogram(
     width = _width(bucket, last - first, most)
     begin, count = first // width, last // width - first // width + 1
     if count > _MOST_BUCKETS:
-        message = f"bucket={bucket!r} makes {count:,} buckets of this log: take a longer one"
-        raise FilterError(message)
+        raise FilterError(f"bucket={bucket!r} makes {count:,} buckets of this log: take a longer one")
     levels: list[dict[int, int]] = [{} for _ in range(count)]
     # SQLite divides towards zero, and Python down. From one bucket before the first on, both agree.
     part, numbers, offset = "(created_us - ?) / ?", ((begin - 1) * width, width), 1
@@ -229,11 +226,9 @@ def _width(bucket: str | float | None, span_us: int, most: int) -> int:
     try:
         seconds = parse_seconds(bucket)
     except (TypeError, ValueError, OverflowError) as error:
-        message = f"bucket: {error}"
-        raise FilterError(message) from error
+        raise FilterError(f"bucket: {error}") from error
     if not _SHORTEST_BUCKET <= seconds <= LONGEST:
-        message = f"bucket={bucket!r}: must be a microsecond or more, and 10,000 years or less"
-        raise FilterError(message)
+        raise FilterError(f"bucket={bucket!r}: must be a microsecond or more, and 10,000 years or less")
     return round(seconds * 1e6)
 
 

@@ -1,6 +1,4 @@
-"""
-Templates of messages: whether one tells messages apart, and a guess for messages without one.
-"""
+"""Templates of messages: whether one tells messages apart, and a guess for messages without one."""
 
 import re
 from typing import Final

@@ -1,6 +1,4 @@
-"""
-Who logs most: read from the view `volume` if it can tell, and counted row by row if not.
-"""
+"""Who logs most: read from the view `volume` if it can tell, and counted row by row if not."""
 
 import json
 from collections import defaultdict
@@ -105,11 +103,9 @@ _Groups: TypeAlias = defaultdict[Any, _Group]
 def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None, *, key: str | None = None) -> list[Talker]:
     """Say who logs most; see `LogReader.top`."""
     if not isinstance(by, str) or by not in _GROUPS:
-        message = f"by={by!r} is unknown: choose from {', '.join(_GROUPS)}"
-        raise FilterError(message)
+        raise FilterError(f"by={by!r} is unknown: choose from {', '.join(_GROUPS)}")
     if (by == "attribute") != isinstance(key, str):
-        message = f"key={key!r}: must be the name of an attribute with by='attribute', and None with another"
-        raise FilterError(message)
+        raise FilterError(f"key={key!r}: must be the name of an attribute with by='attribute', and None with another")
     require_short("key", key or "")
     chosen = where(scan.all, filters, now)
     given = {name for name, value in filters.items() if value is not None}
@@ -192,9 +188,7 @@ def _add_volume(scan: Scan, sums: _Groups, column: str, chosen: Where, filters: 
 
 
 def _places(key: str | None) -> tuple[str, ...]:
-    """
-    Return the last name of an attribute as it stands in JSON, and two paths: to one key, and to nested keys.
-    """
+    """Return the last name of an attribute as it stands in JSON, and two paths: to one key, and to nested keys."""
     if key is None:
         return ()
     names = [json.dumps(name, ensure_ascii=False) for name in (key, *key.split("."))]
