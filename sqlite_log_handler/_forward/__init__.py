@@ -1,3 +1,1 @@
-"""
-The way from a log file to another engine, by OTLP.
-"""
+"""The way from a log file to another engine, by OTLP."""

@@ -32,10 +32,8 @@ class HttpConnection:
     """
     Posts to one address, through the proxy that the environment names, if any.
 
-    Args:
-        url: The address; a user and a password in it are sent, unless the headers have an `authorization`.
-        timeout: Seconds for each step: to connect, to send, and each wait for the answer.
-        context: The certificates to trust, and our own.
+    A user and a password in the address are sent, unless the headers have an `authorization`. `timeout` is in seconds,
+    for each step: to connect, to send, and each wait for the answer.
     """
 
     def __init__(self, url: str, timeout: float, context: ssl.SSLContext) -> None:
@@ -190,8 +188,7 @@ def _proxy_of(address: SplitResult) -> SplitResult | None:
         return None
     parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     if parts.scheme != "http" or not parts.hostname:
-        message = f"{address.scheme.upper()}_PROXY is not the address of a proxy that begins with http://"
-        raise ValueError(message)
+        raise ValueError(f"{address.scheme.upper()}_PROXY is not the address of a proxy that begins with http://")
     return parts
 
 

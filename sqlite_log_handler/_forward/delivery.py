@@ -53,13 +53,10 @@ class Verdict(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class Answer:
     """
-    The receiver's answer to one request.
+    The receiver's answer to one request, in its words or those of an error.
 
-    Attributes:
-        verdict: What it means.
-        message: The words of the receiver, or of the error.
-        rejected: Rows of the request that it did not take (partial success); they are not sent again.
-        retry_after: Seconds for which it wants no request.
+    `rejected` rows it did not take (partial success); they are not sent again. It wants no request for `retry_after`
+    seconds.
     """
 
     verdict: Verdict
@@ -78,22 +75,13 @@ Send: TypeAlias = Callable[[bytes], Answer]
 
 @dataclass(slots=True)
 class Counts:
-    """
-    How many rows met which fate.
+    """How many rows met which fate."""
 
-    Attributes:
-        sent: Rows of the requests that the receiver took, the rejected ones included.
-        requests: Those requests.
-        rejected: Rows of those requests that the receiver did not take.
-        refused: Rows whose requests the receiver refused.
-        pruned: Rows that were pruned before they were sent.
-    """
-
-    sent: int = 0
-    requests: int = 0
-    rejected: int = 0
-    refused: int = 0
-    pruned: int = 0
+    sent: int = 0  # in requests that the receiver took, the rejected ones included
+    requests: int = 0  # those requests
+    rejected: int = 0  # rows of those requests that the receiver did not take
+    refused: int = 0  # rows whose requests the receiver refused
+    pruned: int = 0  # before they were sent
 
 
 class GivenUpError(Exception):
@@ -103,21 +91,12 @@ class GivenUpError(Exception):
 @dataclass(slots=True)
 class Delivery:
     """
-    Deliver the rows of `spools` to a receiver.
+    Deliver the rows of `spools` to a receiver: one batch of each log in turn.
 
-    Args:
-        spools: The logs. Each in turn gets one batch delivered.
-        encode: Makes the body of a request from rows of a batch.
-        send: Sends a body and returns the answer; raises nothing.
-        clock: Returns seconds since any moment.
-        wait: Waits this number of seconds.
-        say: Called with a line for the operator.
-        follow: Never end, and wait as long as something is away.
-        batch_rows: Most rows in a request.
-        batch_bytes: Most bytes in a request, before compression; a single row may be longer.
-        retry_seconds: How long the receiver or a file may be away without `follow`.
-        receiver: Its name in lines for the operator.
-        jitter: Returns a number from 0 to 1, so that not all hosts of a fleet try again at one moment.
+    `encode` makes the body of a request from rows of a batch. `send` sends it and returns the answer; it raises
+    nothing. With `follow`, a delivery never ends, and waits as long as something is away; else for `retry_seconds`.
+    A single row may be longer than `batch_bytes`, which count before compression. `receiver` is its name in lines for
+    the operator. `jitter` returns a number from 0 to 1, so that not all hosts of a fleet try again at one moment.
     """
 
     spools: Sequence[Spool]
@@ -145,7 +124,7 @@ class Delivery:
         """
         turns = [_Turn(spool, _Absence(self, spool.path)) for spool in self.spools]
         while True:
-            served = [self._serve(turn) for turn in turns if turn.is_due(self.clock())]
+            served = [self._serve(turn) for turn in turns if not turn.absence.lasts_at(self.clock())]
             if any(served):
                 continue
             if not self.follow and not any(turn.absence.lasts for turn in turns):
@@ -244,8 +223,7 @@ class Delivery:
     def _refuse(self, row: SpoolRow, answer: Answer) -> None:
         self.counts.refused += 1
         if not self.counts.requests and self.counts.refused == _REFUSED_AT_FIRST:
-            message = f"the receiver refuses every row, so none was skipped: {answer.message}"
-            raise GivenUpError(message)
+            raise GivenUpError(f"the receiver refuses every row, so none was skipped: {answer.message}")
         self._tell("refused by the receiver", f"row {row[0]}: {answer.message}")
 
     def _tell(self, what: str, line: str) -> None:
@@ -264,9 +242,6 @@ class _Turn:
     absence: "_Absence"
     owed: int | None = None  # the cursor that could not be saved
 
-    def is_due(self, now: float) -> bool:
-        return not self.absence.lasts or now >= self.absence.until
-
 
 class _Absence:
     """While something is away: one line when that begins, one when it ends, and ever longer waits in between."""
@@ -274,10 +249,8 @@ class _Absence:
     def __init__(self, delivery: Delivery, name: str) -> None:
         self._delivery = delivery
         self._name = name
-        self._since = 0.0
-        self._delay = 0.0
+        self._since = self._delay = self._until = 0.0
         self.lasts = False
-        self.until = 0.0
 
     def failed(self, message: str, retry_after: float | None = None) -> float:
         """
@@ -288,9 +261,7 @@ class _Absence:
         """
         delivery, now = self._delivery, self._delivery.clock()
         if not self.lasts:
-            self.lasts = True
-            self._since = now
-            self._delay = _FIRST_DELAY
+            self.lasts, self._since, self._delay = True, now, _FIRST_DELAY
             delivery.say(f"{self._name}: {message}; trying again")
         if retry_after is None:
             delay = self._delay * (1 + delivery.jitter()) / 2
@@ -299,12 +270,15 @@ class _Absence:
             delay = min(retry_after, _LONGEST_DELAY) + delivery.jitter() * _FIRST_DELAY
         self._delay = min(2 * self._delay, _LAST_DELAY)
         if not delivery.follow and now + delay - self._since > delivery.retry_seconds:
-            message = (
+            raise GivenUpError(
                 f"{self._name}: {message}; gave up after {now - self._since:.0f} s; the next run goes on from here"
             )
-            raise GivenUpError(message)
-        self.until = now + delay
+        self._until = now + delay
         return delay
+
+    def lasts_at(self, now: float) -> bool:
+        """Tell whether the next attempt has to wait."""
+        return self.lasts and now < self._until
 
     def end(self) -> None:
         """Say that it is back, if there was one."""

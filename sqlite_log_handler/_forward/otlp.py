@@ -62,11 +62,7 @@ def severity_number(levelno: int) -> int:
 
 def environment_attributes(environment: Mapping[str, str], service: str | None = None) -> dict[str, str]:
     """
-    Return the attributes of every resource, from `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`.
-
-    Args:
-        environment: As `os.environ`.
-        service: Overrides `service.name`.
+    Return the attributes of every resource, from the environment variables for them; `service` overrides one of them.
 
     Raises:
         ValueError: `OTEL_RESOURCE_ATTRIBUTES` is not a list of name=value.
@@ -88,19 +84,13 @@ def pairs(option: str, text: str) -> dict[str, str]:
         name, equals, value = entry.partition("=")
         if not equals or not name.strip():
             # The message leaves it out, because it may be a secret.
-            message = f"{option}: entry {number} is not name=value; write name=value,name=value"
-            raise ValueError(message)
+            raise ValueError(f"{option}: entry {number} is not name=value; write name=value,name=value")
         found[unquote(name.strip())] = unquote(value.strip())
     return found
 
 
 class Encoder:
-    """
-    Makes the body of a request from rows.
-
-    Args:
-        attributes: Those of every resource, see `environment_attributes`.
-    """
+    """Makes the body of a request from rows. Each resource gets `attributes`, see `environment_attributes`."""
 
     def __init__(self, attributes: Mapping[str, str]) -> None:
         self._attributes = attributes
@@ -142,20 +132,19 @@ class Encoder:
     def _resource(self, resource: ResourceLogs, process: Process) -> tuple[ResourceLogs, str]:
         """Fill in a resource, and return a key that no other process has."""
         host, pid, name, started_us, program = process
-        attributes: dict[str, str | int] = {
+        attributes = {
             # Unknown for a process that sent its records to another one, which wrote them.
             "service.name": program or "unknown_service",
             "host.name": host,
             "process.pid": pid,
+            "process.executable.name": program or None,
+            "process.creation.time": _time(started_us) if started_us else None,
+            "process_name": name or None,
+            **self._attributes,
         }
-        if program:
-            attributes["process.executable.name"] = program
-        if started_us:
-            attributes["process.creation.time"] = _time(started_us)
-        if name:
-            attributes["process_name"] = name
-        for key, value in {**attributes, **self._attributes}.items():
-            _add(resource.resource.attributes, key, value)
+        for key, value in attributes.items():
+            if value is not None:
+                _add(resource.resource.attributes, key, value)
         return resource, blake2b(repr(process[:4]).encode(), digest_size=6).hexdigest()
 
 
@@ -170,12 +159,9 @@ def _template(batch: OutgoingBatch, source_id: int, levelno: int) -> LogRecord:
         severity_number=severity_number(levelno),  # type: ignore[arg-type]  # an int is what the enum is
         severity_text=batch.levels.get(levelno, f"Level {levelno}"),
     )
-    if func:
-        _add(record.attributes, "code.function.name", func)
-    if pathname:
-        _add(record.attributes, "code.file.path", pathname)
-    if lineno:
-        _add(record.attributes, "code.line.number", lineno)
+    for name, value in (("function.name", func), ("file.path", pathname), ("line.number", lineno)):
+        if value:
+            _add(record.attributes, f"code.{name}", value)
     return record
 
 
@@ -184,16 +170,11 @@ def _add_details(
 ) -> None:
     """Add what most rows do not have: the exception, the stack and `extra`."""
     attributes = record.attributes
-    if exc_type is not None:
-        _add(attributes, "exception.type", exc_type)
-    if exc_text is not None:
-        _add(attributes, "exception.stacktrace", exc_text)
-    if exc_type is not None and exc_text is not None:
-        message = exception_message(exc_type, exc_text)
-        if message:
-            _add(attributes, "exception.message", message)
-    if stack_info is not None:
-        _add(attributes, "code.stacktrace", stack_info)
+    message = exception_message(exc_type, exc_text) if exc_type and exc_text else None
+    exception = (("exception.type", exc_type), ("exception.stacktrace", exc_text), ("exception.message", message))
+    for name, value in (*exception, ("code.stacktrace", stack_info)):
+        if value:
+            _add(attributes, name, value)
     if extra is not None:
         before = len(attributes)
         try:

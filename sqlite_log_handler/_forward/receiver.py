@@ -50,24 +50,14 @@ _TOO_MANY = 429
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """
-    Where and how to send.
+    """Where and how to send."""
 
-    Attributes:
-        url: The whole address for logs.
-        headers: Sent with each request.
-        timeout: Seconds from the beginning of a request to the end of its answer.
-        gzip: Compress requests.
-        certificate: File with the authorities to trust instead of the system's.
-        client_certificate, client_key: Files by which the receiver knows us.
-    """
-
-    url: str
+    url: str  # the whole address for logs
     headers: Mapping[str, str] = field(default_factory=dict)
-    timeout: float = 10.0
+    timeout: float = 10.0  # seconds from the beginning of a request to the end of its answer
     gzip: bool = True
-    certificate: str | None = None
-    client_certificate: str | None = None
+    certificate: str | None = None  # file with the authorities to trust instead of the system's
+    client_certificate: str | None = None  # file by which the receiver knows us
     client_key: str | None = None
 
     @property
@@ -83,12 +73,8 @@ def endpoint_from(
     """
     Return the endpoint that the options and the standard environment variables name.
 
-    An option wins over a variable for logs, and that over a variable for all signals.
-
-    Args:
-        environment: As `os.environ`.
-        url: The receiver's address; `/v1/logs` is added to one without a path.
-        compression: "gzip" or "none".
+    An option wins over a variable for logs, and that over a variable for all signals. `/v1/logs` is added to a `url`
+    without a path.
 
     Raises:
         ValueError: A setting is out of range, or names a file that does not exist.
@@ -102,12 +88,10 @@ def endpoint_from(
     for name in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"):
         file = setting(name)
         if file and not os.path.isfile(file):
-            message = f"OTEL_EXPORTER_OTLP_{name}: there is no file {file!r}"
-            raise ValueError(message)
+            raise ValueError(f"OTEL_EXPORTER_OTLP_{name}: there is no file {file!r}")
     compression = compression or setting("COMPRESSION") or "gzip"
     if compression not in {"gzip", "none"}:
-        message = f"compression {compression!r} is unknown: choose gzip or none"
-        raise ValueError(message)
+        raise ValueError(f"compression {compression!r} is unknown: choose gzip or none")
     return Endpoint(
         url=_logs_url(environment, url),
         headers=_headers(setting("HEADERS") or ""),
@@ -136,11 +120,10 @@ def _logs_url(environment: Mapping[str, str], url: str | None) -> str:
         found = False
     if not found:
         # The message leaves it out, because it may hold a password.
-        message = (
+        raise ValueError(
             "the address of the receiver (--otlp, OTEL_EXPORTER_OTLP_ENDPOINT) is wrong: write http:// or https://, a "
             "host, and a port if it has one; in a user or a password, percent-encode / and @"
         )
-        raise ValueError(message)
     path = parts.path.rstrip("/")
     # This is the address for logs, or the receiver's, below which each signal has its own.
     is_for_logs = bool(path) if url else bool(logs_url)
@@ -159,31 +142,25 @@ def _headers(text: str) -> dict[str, str]:
             and value == value.lstrip()
             and value == value.encode("latin-1", "ignore").decode("latin-1")
         ):
-            message = (
+            raise ValueError(
                 f"OTEL_EXPORTER_OTLP_HEADERS: {name!r} cannot be sent: write names in ASCII without a colon, values in "
                 "Latin-1, and both without control characters"
             )
-            raise ValueError(message)
     return headers
 
 
 def _seconds(milliseconds: str) -> float:
     if not milliseconds.strip().isdecimal() or int(milliseconds) < _SHORTEST_TIMEOUT_MS:
-        message = (
+        raise ValueError(
             f"OTEL_EXPORTER_OTLP_TIMEOUT is {milliseconds!r}: it must be a number of milliseconds, "
             f"{_SHORTEST_TIMEOUT_MS} or more"
         )
-        raise ValueError(message)
     return int(milliseconds) / 1000
 
 
 class Receiver:
     """
     The receiver at an endpoint. Call it with a body to send; it raises nothing.
-
-    Args:
-        endpoint: Where it is.
-        user_agent: The name of this program for the receiver.
 
     Raises:
         ValueError, OSError: A certificate or the proxy of the environment cannot be used.
@@ -253,22 +230,12 @@ def _readable(text: str, secrets: Sequence[str] = ()) -> str:
 def read_answer(
     status: int, headers: Mapping[str, str], content: bytes, *, now: Callable[[], float] = time.time
 ) -> Answer:
-    """
-    Return what an answer means.
-
-    Args:
-        status: The status of HTTP.
-        headers: Its headers; names in any case.
-        content: Its body.
-        now: Returns the seconds since 1970, for a `Retry-After` that names a moment.
-    """
+    """Return what an answer of HTTP means. Its `Retry-After` may name a moment, which is compared with `now`."""
     headers = {name.title(): value for name, value in headers.items()}
     if 200 <= status < 300:  # noqa: PLR2004 - the range of success
         return _success(status, headers.get("Content-Type", ""), content)
-    message = f"HTTP status {status}"
     words = content.decode(errors="replace").strip()
-    if words and words.isprintable():
-        message = f"{message}: {words}"
+    message = f"HTTP status {status}" + (f": {words}" if words and words.isprintable() else "")
     if status in _REFUSED:
         return Answer(Verdict.REFUSED, message)
     # OTLP names 429, 502, 503 and 504. To retry after 408 and other 5xx costs time only: the rows are in their file.
@@ -283,14 +250,13 @@ def _success(status: int, content_type: str, content: bytes) -> Answer:
     try:
         if content and content_type.startswith("application/json"):
             if not content.lstrip().startswith(b"{"):
-                message = f"HTTP status {status} with JSON that is not OTLP"
-                return Answer(Verdict.LATER, message)
+                return Answer(Verdict.LATER, f"HTTP status {status} with JSON that is not OTLP")
             json_format.Parse(content, answer, ignore_unknown_fields=True)
         elif content and content_type.startswith("application/x-protobuf"):
             answer.ParseFromString(content)
         elif content:
-            message = f"HTTP status {status} with {content_type or 'no content type'}, which is not OTLP"
-            return Answer(Verdict.LATER, message)
+            kind = content_type or "no content type"
+            return Answer(Verdict.LATER, f"HTTP status {status} with {kind}, which is not OTLP")
     except (DecodeError, json_format.ParseError, UnicodeDecodeError) as error:
         return Answer(Verdict.LATER, f"HTTP status {status} with an answer that is not OTLP: {error}")
     partial = answer.partial_success

@@ -73,42 +73,22 @@ class TakenCursorError(LogFileError):
 
 @dataclass(frozen=True, slots=True)
 class OutgoingBatch:
-    """
-    Consecutive rows, and what they refer to.
+    """Consecutive rows, and what they refer to by the ids and numbers that they hold."""
 
-    Attributes:
-        after_id: The id that was read last before them.
-        last_id: The id up to which this batch goes, missing rows included.
-        rows: In the order of their ids.
-        missing: How many ids between `after_id` and `last_id` have no row any more.
-        causes: Why those rows were pruned, as far as the file knows.
-        more: Whether more rows follow.
-        sources, processes, levels: By the ids and the numbers that the rows hold.
-        drops: Lines of the ledger, by the id of the row after which the records are missing.
-    """
-
-    after_id: int
-    last_id: int
+    after_id: int  # that was read last before them
+    last_id: int  # up to which this batch goes, missing rows included
     rows: list[SpoolRow] = field(default_factory=list)
-    missing: int = 0
-    causes: list[str] = field(default_factory=list)
-    more: bool = False
+    missing: int = 0  # ids between `after_id` and `last_id` that have no row any more
+    causes: list[str] = field(default_factory=list)  # for which those rows were pruned, as far as the file knows
+    more: bool = False  # rows follow
     sources: dict[int, Source] = field(default_factory=dict)
     processes: dict[int, Process] = field(default_factory=dict)
     levels: dict[int, str] = field(default_factory=dict)
-    drops: dict[int, list[Drop]] = field(default_factory=dict)
+    drops: dict[int, list[Drop]] = field(default_factory=dict)  # by the id of the row after which they are missing
 
 
 class Spool:
-    """
-    The log at `path`, with the cursor `name`.
-
-    Args:
-        path: Path of the log.
-        name: Name of the cursor.
-        say: Called with a line for the operator when the file was replaced.
-        time: Returns the seconds since 1970, for `cursors.updated_us`.
-    """
+    """The log at `path`, with the cursor `name`. `say` is called with a line for the operator."""
 
     def __init__(
         self, path: str, name: str, *, say: Callable[[str], None], time: Callable[[], float] = time.time
@@ -167,11 +147,10 @@ class Spool:
             try:
                 rows, more = self._rows(connection, 0, max_bytes)[0], True
             except sqlite3.DataError as error:
-                message = (
+                raise LimitError(
                     f"{self.path!r}: the row after id {self._position} has more than {MAX_ROW_BYTES >> 10} KiB, so no "
                     "handler wrote it: delete it, and forward the rest"
-                )
-                raise LimitError(message) from error
+                ) from error
         after_id = self._position
         # Without a row, all up to the highest id that was ever given are gone.
         last_id = rows[-1][0] if rows else max(after_id, _last_id(connection))
@@ -229,11 +208,10 @@ class Spool:
         else:
             added = connection.execute(_SAVE, (after_id, now_us, self.name, self._saved))
         if added.rowcount != 1:
-            message = (
+            raise TakenCursorError(
                 f"another forwarder moved the cursor {self.name!r} of {self.path!r}: end it, or give each forwarder a "
                 "cursor of its own with --name"
             )
-            raise TakenCursorError(message)
 
     def close(self, timeout: float = _LOCK_SECONDS) -> None:
         """

@@ -38,7 +38,7 @@ def test_everything_arrives_once(server, filled, run_forward):
     assert {1} == set(server.uids.values())
     assert 3 == len(server.sizes)
     assert {"gzip"} == {headers["Content-Encoding"] for headers in server.headers}
-    assert f"sqlite-log: 20000 rows sent to {server.url}/v1/logs in 3 requests\n" == said
+    assert f"sqlite-log: 20,000 rows sent to {server.url}/v1/logs in 3 requests\n" == said
 
 
 def test_the_next_run_goes_on_where_the_last_one_ended(server, filled, run_forward, path):

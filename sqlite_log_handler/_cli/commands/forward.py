@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from sqlite_log_handler._cli.arguments import at_least, needs
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import say
+from sqlite_log_handler._logfile.units import counted
 
 if TYPE_CHECKING:
     from sqlite_log_handler._forward.delivery import Answer, Counts
@@ -58,14 +59,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """
-    Run the command, and return its exit status.
-
-    0: everything was sent, or a signal ended the command. 1: it gave up, or the receiver did not take every row.
-
-    Raises:
-        LogFileError, OSError, ValueError: An argument or a setting is wrong, or we cannot use a file.
-    """
+    """Send the rows. Returns 1 when it gave up, or the receiver did not take every row."""
     with needs("otlp"):
         from sqlite_log_handler._forward import otlp  # noqa: PLC0415 - only this command needs their packages
         from sqlite_log_handler._forward.receiver import Receiver, endpoint_from  # noqa: PLC0415 - the same
@@ -88,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     receiver = Receiver(endpoint, f"sqlite-log-handler/{version('sqlite-log-handler')}")
     paths = dict.fromkeys(map(os.path.abspath, options.files))
     spools = [Spool(path, options.name or endpoint.name, say=say) for path in paths]
-    status = 0
+    has_given_up = False
     with Signals() as signals:
         delivery = Delivery(
             spools=spools,
@@ -109,14 +103,12 @@ def run(options: argparse.Namespace) -> int:
             pass
         except GivenUpError as error:
             say(str(error))
-            status = 1
+            has_given_up = True
         finally:
             _close(spools, time.monotonic)
             receiver.close()
             say(_summary(delivery.counts, endpoint.name))
-    if status == 0 and (delivery.counts.rejected or delivery.counts.refused):
-        status = 1
-    return status
+    return int(has_given_up or delivery.counts.rejected > 0 or delivery.counts.refused > 0)
 
 
 def _close(spools: "Sequence[Spool]", clock: Callable[[], float]) -> None:
@@ -133,14 +125,14 @@ def _send(signals: "Signals", receiver: "Receiver", body: bytes, timeout: float)
 
 
 def _summary(counts: "Counts", name: str) -> str:
-    line = f"{counts.sent} rows sent to {name} in {counts.requests} requests"
+    line = f"{counted(counts.sent, 'row')} sent to {name} in {counted(counts.requests, 'request')}"
     for number, what in (
         (counts.rejected, "of them rejected by the receiver"),
         (counts.refused, "refused by the receiver"),
         (counts.pruned, "pruned before they were sent"),
     ):
         if number:
-            line += f"; {number} {what}"
+            line += f"; {number:,} {what}"
     return line
 
 
