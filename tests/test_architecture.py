@@ -49,6 +49,7 @@ EXTRAS = {
     "metrics": {"opentelemetry", "prometheus_client"},
     "serve": set(),  # a program imports it for what `serve.app` has
     "serve.app": {"anyio", "starlette"},
+    "serve.security": {"starlette"},
     "serve.server": {"uvicorn"},
     "_forward.receiver": {"google", "opentelemetry"},
 }

@@ -7,14 +7,14 @@ rows, of which a list shows the beginning of the message only.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._logfile.schema import level_name
 from sqlite_log_handler._logfile.times import now_us
-from sqlite_log_handler._read.filters import FilterError, Filters
+from sqlite_log_handler._read.filters import FilterError, Filters, up_to
 from sqlite_log_handler._read.patterns import Pattern
 from sqlite_log_handler._read.reader import LogReader
 from sqlite_log_handler._read.rows import Row
@@ -58,11 +58,9 @@ def rows(log: LogReader, query: Query) -> Answer:
     order = query.text("order") or "newest"
     query.finish()
     if order not in {"newest", "oldest"}:
-        message = f"order={order!r} is unknown: choose newest or oldest"
-        raise FilterError(message)
+        raise FilterError(f"order={order!r} is unknown: choose newest or oldest")
     last_id = log.last_id()
-    asked = filters.get("up_to_id")
-    within: Filters = {**filters, "up_to_id": last_id if asked is None else min(asked, last_id)}
+    within = up_to(filters, last_id)
     if lines == 0:
         return {"count": log.count(**within), "last_id": last_id}
     lines = lines or 300
@@ -86,31 +84,24 @@ def _gaps_beside(
 ) -> list[dict[str, Any]]:
     """Return the gaps before, between and after the rows of a page; each gap is on one page only."""
     bounds: Filters = {**filters}
-    if found and not complete:
-        if order == "newest":
-            # The gap right before the first row belongs to the page before.
-            bounds["after_id"] = found[0]["id"]
-        else:
-            bounds["up_to_id"] = found[-1]["id"]
-    up_to = bounds.get("up_to_id")
-    if up_to is not None and not (order == "oldest" and found and not complete):
+    more_follow = found and not complete
+    if more_follow and order == "newest":
+        # The gap right before the first row belongs to the page before.
+        bounds["after_id"] = found[0]["id"]
+    if more_follow and order == "oldest":
+        bounds["up_to_id"] = found[-1]["id"]
+    elif (last_id := filters.get("up_to_id")) is not None:
         # `up_to_id` leaves out the gap after that row, which this page has to show.
-        bounds["up_to_id"] = up_to + 1
+        bounds["up_to_id"] = last_id + 1
     return [dataclasses.asdict(gap) for gap in islice(log.gaps(**bounds), _MOST_ROWS)]
 
 
 def _line(row: Row) -> dict[str, Any]:
     """Return the parts of a row that a list shows."""
-    message = str(row.message)
     return {
-        "id": row.id,
-        "created_us": row.created_us,
-        "levelno": row.levelno,
-        "level": row.level,
-        "logger": row.logger,
-        "message": message[:_SHOWN_CHARACTERS],
-        "cut": len(message) > _SHOWN_CHARACTERS,
-        "exc_type": row.exc_type,
+        **{name: getattr(row, name) for name in ("id", "created_us", "levelno", "level", "logger", "exc_type")},
+        "message": row.message[:_SHOWN_CHARACTERS],
+        "cut": len(row.message) > _SHOWN_CHARACTERS,
         "extra": row.attributes is not None,
     }
 
@@ -120,18 +111,17 @@ def row(log: LogReader, query: Query) -> Answer:
     id_ = query.number("id")
     query.finish()
     if id_ is None:
-        message = "id is missing: name a row"
-        raise FilterError(message)
+        raise FilterError("id is missing: name a row")
     found = next(log.rows(after_id=id_ - 1, up_to_id=id_), None)
     if found is None:
-        message = f"there is no row {id_}: retention deleted it, or it was never there"
-        raise UnknownRowError(message)
+        raise UnknownRowError(f"there is no row {id_}: retention deleted it, or it was never there")
     values = found._asdict()
     extra = found.extra
     # If it is nested deeper than any that a handler writes, the page shows its text.
     values["extra"] = extra if extra and _is_within(extra, _DEEPEST) else None
     values["run"] = _run_of(log, found.id)
-    return {**values, "text": "\n".join(_text_of(found))}
+    head = f"{found.time or found.created_us} {found.level} {found.logger}: {found.message}"
+    return {**values, "text": "\n".join(filter(None, (head, found.exc_text, found.stack_info)))}
 
 
 def _is_within(value: Any, depth: int) -> bool:
@@ -141,19 +131,12 @@ def _is_within(value: Any, depth: int) -> bool:
 
 
 def _run_of(log: LogReader, id_: int) -> int | None:
-    """
-    Return the run of a row, as `--run` counts: 0 the last, -1 the one before; None if it is further back.
-    """
+    """Return the run of a row, as `--run` counts: 0 the last, -1 the one before; None if it is further back."""
     with suppress(FilterError):  # there are fewer runs
         for run in range(0, -_RUNS, -1):
             if log.count(run=run, after_id=id_ - 1, up_to_id=id_):
                 return run
     return None
-
-
-def _text_of(found: Row) -> Iterator[str]:
-    yield f"{found.time or found.created_us} {found.level} {found.logger}: {found.message}"
-    yield from (text for text in (found.exc_text, found.stack_info) if text)
 
 
 def histogram(log: LogReader, query: Query) -> Answer:
@@ -165,16 +148,10 @@ def histogram(log: LogReader, query: Query) -> Answer:
     query.finish()
     last_id = log.last_id()
     # What is committed from now on is counted after `last_id`, so a sum of answers counts each record once.
-    asked = filters.get("up_to_id")
-    later: Filters = {
-        **filters,
-        "after_id": max(counted or 0, filters.get("after_id") or 0),
-        "up_to_id": last_id if asked is None else min(asked, last_id),
-    }
+    later: Filters = {**up_to(filters, last_id), "after_id": max(counted or 0, filters.get("after_id") or 0)}
     found = log.histogram(bucket, most=most or 120, **later)
     if most is not None and len(found) > most:
-        message = f"bucket={bucket!r} makes {len(found):,} buckets, and most={most}: take a longer one"
-        raise FilterError(message)
+        raise FilterError(f"bucket={bucket!r} makes {len(found):,} buckets, and most={most}: take a longer one")
     # A gap has no id, and its count may still grow.
     dropped = dropped_over_time(log.gaps(**filters), found[0].until_us - found[0].since_us) if found else {}
     return {
@@ -250,14 +227,7 @@ def stats(log: LogReader, query: Query) -> Answer:
 
 
 ANSWERS: Final[Mapping[str, Callable[[LogReader, Query], Answer]]] = {
-    "rows": rows,
-    "row": row,
-    "histogram": histogram,
-    "top": top,
-    "keys": keys,
-    "gaps": gaps,
-    "brief": brief,
-    "stats": stats,
+    answer.__name__: answer for answer in (rows, row, histogram, top, keys, gaps, brief, stats)
 }
 
 

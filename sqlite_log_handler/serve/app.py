@@ -42,13 +42,6 @@ _PAGE: Final = {
 # Answers that depend on the file alone, and not on the time.
 _STILL: Final = frozenset({"rows", "row", "gaps"})
 
-_STATUS: Final[Sequence[tuple[type[Exception], int]]] = (
-    (UnknownLogError, 404),
-    (UnknownRowError, 404),
-    (ValueError, 400),  # FilterError is one
-    (LogFileError, 503),
-)
-
 # How a request asks to be held until the log changes (RFC 7240), and for how many seconds it is held at most: less than
 # the minute for which proxies wait. Between two looks at the file are _LOOK_PAUSE seconds.
 _WAIT: Final = re.compile(r"\bwait=(\d{1,4})\b")
@@ -102,8 +95,7 @@ def application(
     """Make the application for a server that says when it ends, so that it need not wait for requests that we hold."""
     base_path = base_path.rstrip("/")
     if base_path and not base_path.startswith("/"):
-        message = f"base_path={base_path!r} must begin with a slash, such as /logs"
-        raise ValueError(message)
+        raise ValueError(f"base_path={base_path!r} must begin with a slash, such as /logs")
     logs = Logs(paths)
     routes = [
         Route("/", _page),
@@ -122,8 +114,7 @@ async def _page(request: Request) -> Response:
     found = _PAGE.get(request.path_params.get("name", "index.html"))
     if found is None:
         return _json(404, {"error": "there is no such page"})
-    body, media_type = found
-    return Response(body, media_type=media_type)
+    return Response(found[0], media_type=found[1])
 
 
 async def _files(logs: Logs, _: Request) -> Response:
@@ -146,12 +137,13 @@ async def _ask(logs: Logs, is_ending: Callable[[], bool], name: str, request: Re
         if tag is not None and request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"etag": tag})
         answer = await _until_gone(request, partial(_read, path, ANSWERS[name], query))
-    except tuple(kind for kind, _ in _STATUS) as error:
-        status = next(status for kind, status in _STATUS if isinstance(error, kind))
-        return _json(status, {"error": str(error)})
-    if answer is None:
-        return Response(status_code=499)
-    return _json(200, answer, tag)
+    except (UnknownLogError, UnknownRowError) as error:
+        return _json(404, {"error": str(error)})
+    except ValueError as error:  # FilterError is one
+        return _json(400, {"error": str(error)})
+    except LogFileError as error:
+        return _json(503, {"error": str(error)})
+    return Response(status_code=499) if answer is None else _json(200, answer, tag)
 
 
 _Question: TypeAlias = Callable[[LogReader, Query], Answer]
@@ -188,15 +180,16 @@ async def _tag_after_change(path: str, tag: str, request: Request, is_ending: Ca
 async def _until_gone(request: Request, ask: Callable[[list[LogReader | Aside]], Answer]) -> Answer | None:
     """Run `ask` on a thread; when the browser has gone, or the server ends, interrupt it and return None."""
     opened: list[LogReader | Aside] = []
-    answers: list[Answer] = []
-    errors: list[BaseException] = []
+    answer: Answer | None = None
+    raised: BaseException | None = None
     gone = False
 
     def run() -> None:
+        nonlocal answer, raised
         try:
-            answers.append(ask(opened))
+            answer = ask(opened)
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - an interrupted statement raises the latter
-            errors.append(error)
+            raised = error
 
     async def watch() -> None:
         nonlocal gone
@@ -218,11 +211,9 @@ async def _until_gone(request: Request, ask: Callable[[list[LogReader | Aside]],
         tasks.start_soon(watch)
         await anyio.to_thread.run_sync(run)
         tasks.cancel_scope.cancel()
-    if gone:
-        return None
-    for error in errors:
-        raise error
-    return answers[0]
+    if raised is not None and not gone:
+        raise raised
+    return None if gone else answer
 
 
 def _tag_of(path: str) -> str | None:
@@ -250,6 +241,5 @@ def _json(status: int, value: Any, tag: str | None = None) -> Response:
     text = _dumps(value)
     if _MAY_BE_INEXACT.search(text):
         text = _dumps(exact(value))
-    body = text.encode("ascii")
     headers = {"etag": tag} if tag is not None else {}
-    return Response(body, status_code=status, media_type="application/json", headers=headers)
+    return Response(text, status_code=status, media_type="application/json", headers=headers)

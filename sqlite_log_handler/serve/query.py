@@ -2,24 +2,15 @@
 The parameters of a request, as filters of `LogReader`. They have the names of the long flags of `sqlite-log show`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 from sqlite_log_handler._read.aside import has_expression
 from sqlite_log_handler._read.filters import FilterError, Filters
 
-# Parameter -> filter, for those that are given once.
-_TEXTS: Final = {
-    "since": "since",
-    "until": "until",
-    "level": "level",
-    "grep": "pattern",
-    "text": "text",
-    "task": "task",
-    "thread": "thread",
-    "exception": "exception",
-    "source": "source",
-}
+# The filters by parameter: texts and numbers, which are given once, and lists.
+_SAME_NAME: Final = ("since", "until", "level", "text", "task", "thread", "exception", "source")
+_TEXTS: Final = {"grep": "pattern", **{name: name for name in _SAME_NAME}}
 _NUMBERS: Final = {
     "pid": "process",
     "run": "run",
@@ -27,7 +18,7 @@ _NUMBERS: Final = {
     "up-to-id": "up_to_id",
     "pattern-of": "pattern_of",
 }
-_LISTS: Final = {"logger": "logger", "exclude": "exclude", "where": "where", "without": "without"}
+_LISTS: Final = ("logger", "exclude", "where", "without")
 FILTERS: Final = frozenset({*_TEXTS, *_NUMBERS, *_LISTS})
 
 
@@ -52,8 +43,7 @@ class Query:
         """Take a parameter that is given once at most."""
         values = self._values.pop(name, [])
         if len(values) > 1:
-            message = f"{name} is given {len(values)} times: give it once"
-            raise FilterError(message)
+            raise FilterError(f"{name} is given {len(values)} times: give it once")
         return values[0] if values else None
 
     def number(self, name: str, *, least: int | None = None, most: int | None = None) -> int | None:
@@ -64,27 +54,23 @@ class Query:
         try:
             number = int(text)
         except ValueError as error:
-            message = f"{name}={text!r} is not a whole number"
-            raise FilterError(message) from error
+            raise FilterError(f"{name}={text!r} is not a whole number") from error
         if (least is not None and number < least) or (most is not None and number > most):
-            message = f"{name}={number} is out of range: it must be from {least} to {most}"
-            raise FilterError(message)
+            raise FilterError(f"{name}={number} is out of range: it must be from {least} to {most}")
         return number
 
     def filters(self) -> Filters:
         """Take all filters."""
         found: dict[str, Any] = {filter_: self.text(name) for name, filter_ in _TEXTS.items()}
         found |= {filter_: self.number(name) for name, filter_ in _NUMBERS.items()}
-        found |= {filter_: self._values.pop(name, None) for name, filter_ in _LISTS.items()}
+        found |= {name: self._values.pop(name, None) for name in _LISTS}
         found["without"] = _without(found["without"])
-        given: Mapping[str, Any] = {name: value for name, value in found.items() if value is not None}
-        return cast("Filters", given)
+        return cast("Filters", {name: value for name, value in found.items() if value is not None})
 
     def finish(self) -> None:
         """Refuse the parameters that nobody took."""
         if self._values:
-            message = f"there is no parameter {min(self._values)!r}"
-            raise FilterError(message)
+            raise FilterError(f"there is no parameter {min(self._values)!r}")
 
 
 def _without(texts: list[str] | None) -> dict[str, list[Any]] | None:
@@ -95,8 +81,7 @@ def _without(texts: list[str] | None) -> dict[str, list[Any]] | None:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or name not in {*_TEXTS, "pid", "run", "pattern-of", "where"}:
-            message = f"without={text!r}: write FILTER=VALUE, such as thread=worker-1"
-            raise FilterError(message)
+            raise FilterError(f"without={text!r}: write FILTER=VALUE, such as thread=worker-1")
         for filter_, read in Query([(name, value)]).filters().items():
             found.setdefault(filter_, []).append(value if name in _LISTS else read)
     return found

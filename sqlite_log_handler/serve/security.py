@@ -15,9 +15,11 @@ Checks on every request, before it is routed.
 import hmac
 import re
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import quote, urlencode
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -66,65 +68,43 @@ class Guard:
         if scope["type"] != "http":  # a WebSocket, which we do not speak
             await send({"type": "websocket.close", "code": 1008})
             return
-        headers = dict(scope["headers"])
-        if not self._is_allowed_host(headers.get(b"host", b"").decode("latin-1")):
-            await _refuse(send, 400, "this server does not go by that name: allow it with --allowed-host")
-            return
-        if scope["method"] not in {"GET", "HEAD"}:
-            await _refuse(send, 405, "only GET and HEAD are answered")
-            return
-        if self._token is not None:
-            query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-            given = dict(query).get(TOKEN)
-            if given is not None and _same(given, self._token):
-                await self._exchange(scope, send, [pair for pair in query if pair[0] != TOKEN])
-                return
-            if not (_same(_cookie(headers, self._cookie_name(scope)), self._token) or self._is_scrape(scope, headers)):
-                await _refuse(send, 403, "open the address that `sqlite-log serve` printed: it has the token")
-                return
-        await self._app(scope, receive, _with_headers(send))
+        root = scope.get("root_path", "")
+        if self._base_path and scope["path"].startswith(f"{root}{self._base_path}/"):
+            # Not every proxy takes the base path off, and the printed address has it too.
+            scope = {**scope, "path": root + scope["path"][len(root + self._base_path) :]}
+        answer = self._answer_of(Request(scope)) or self._app
+        await answer(scope, receive, _with_headers(send))
 
-    def _is_allowed_host(self, host: str) -> bool:
-        return "*" in self._hosts or _PORT.sub("", host).lower() in self._hosts
-
-    def _is_scrape(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
-        """Tell whether a program asks for the metrics, and knows the token."""
-        path = scope["path"][len(scope.get("root_path", "")) :]
-        scheme, _, given = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        return (
-            (scope["method"], path, scheme.lower()) == ("GET", "/metrics", "bearer")
-            and self._token is not None
-            and _same(given.strip(), self._token)
-        )
-
-    def _cookie_name(self, scope: Scope) -> str:
+    def _answer_of(self, request: Request) -> Response | None:
+        """Return our own answer to a request, or None if the application may answer it."""
+        host = _PORT.sub("", request.headers.get("host", "")).lower()
+        if not {"*", host} & self._hosts:
+            return PlainTextResponse("this server does not go by that name: allow it with --allowed-host", 400)
+        if request.method not in {"GET", "HEAD"}:
+            return PlainTextResponse("only GET and HEAD are answered", 405)
+        if self._token is None:
+            return None
         # Cookies are for all ports of a host, and two servers on one machine must not take each other's.
-        _, port = scope.get("server") or ("", 0)
-        return f"sqlite-log-{port}"
-
-    async def _exchange(self, scope: Scope, send: Send, query: list[tuple[str, str]]) -> None:
-        path = self._base_path + scope["path"][len(scope.get("root_path", "")) :]
-        # One slash: two would name another host.
-        address = "/" + quote(path.lstrip("/\\")) + (f"?{urlencode(query)}" if query else "")
-        secure = "; Secure" if scope.get("scheme") == "https" else ""
-        cookie = f"{self._cookie_name(scope)}={self._token}; Path={self._base_path or '/'}; HttpOnly; SameSite=Strict"
-        headers = [
-            (b"location", address.encode("latin-1", "replace")),
-            (b"set-cookie", (cookie + secure).encode("latin-1")),
-        ]
-        await _answer(send, 303, b"", headers)
+        cookie = f"sqlite-log-{(request.scope.get('server') or ('', 0))[1]}"
+        path = request.scope["path"][len(request.scope.get("root_path", "")) :]
+        if _same(request.query_params.get(TOKEN), self._token):
+            query = urlencode([pair for pair in request.query_params.multi_items() if pair[0] != TOKEN])
+            # One slash: two would name another host.
+            address = "/" + quote((self._base_path + path).lstrip("/\\")) + (f"?{query}" if query else "")
+            answer = RedirectResponse(address, 303)
+            secure = request.scope.get("scheme") == "https"
+            where = self._base_path or "/"
+            answer.set_cookie(cookie, self._token, path=where, secure=secure, httponly=True, samesite="strict")
+            return answer
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        is_scrape = (request.method, path, scheme.lower()) == ("GET", "/metrics", "bearer")
+        if _same(request.cookies.get(cookie), self._token) or (is_scrape and _same(given.strip(), self._token)):
+            return None
+        return PlainTextResponse("open the address that `sqlite-log serve` printed: it has the token", 403)
 
 
 def _same(given: str | None, token: str) -> bool:
     return given is not None and hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
-
-
-def _cookie(headers: dict[bytes, bytes], name: str) -> str | None:
-    try:
-        cookies = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1"))
-    except CookieError:
-        return None
-    return cookies[name].value if name in cookies else None
 
 
 def _with_headers(send: Send) -> Send:
@@ -136,19 +116,3 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return send_with_headers
-
-
-async def _refuse(send: Send, status: int, text: str) -> None:
-    await _answer(send, status, text.encode(), [(b"content-type", b"text/plain; charset=utf-8")])
-
-
-async def _answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-    send = _with_headers(send)
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [*headers, (b"content-length", str(len(body)).encode())],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})

@@ -1,7 +1,6 @@
-"""
-Run the application by itself: find a port, print the address, and end at Ctrl-C within a second.
-"""
+"""Run the application by itself: find a port, print the address, and end at Ctrl-C within a second."""
 
+import contextlib
 import errno
 import os
 import re
@@ -35,27 +34,19 @@ def run(
     opened: Callable[[str], object],
 ) -> None:
     """
-    Serve until a signal comes.
+    Serve until a signal comes. `sqlite-log serve --help` explains the options.
 
-    Args:
-        paths: Files and folders.
-        host: The address to listen on.
-        port: The first port to try; 0 takes one that is free.
-        base_path: See `create_app`.
-        allowed_hosts: Names beside those of loopback.
-        with_token: Ask for a token.
-        token_file: The file with the token, which is made if it does not exist. Without one, each run makes a token.
-        say: Called with each line for the person at the terminal.
-        opened: Called with the address once the server listens.
+    `say` is called with each line for the person at the terminal, and `opened` with the address once the server
+    listens.
 
     Raises:
         ValueError: The server would show the log to a network without asking for a token, or the file has none.
         OSError: No port is free, `host` is not an address of this machine, or the file of the token cannot be read.
     """
-    if not with_token and not _is_loopback(host):
+    if not with_token and not (host in {"localhost", "::1"} or host.startswith("127.")):
         message = f"--no-token would show the log to all who reach {host}: leave --no-token out, or listen on 127.0.0.1"
         raise ValueError(message)
-    token = None if not with_token else _new_token() if token_file is None else _token_in(token_file)
+    token = None if not with_token else secrets.token_urlsafe() if token_file is None else _token_in(token_file)
     listening = _listen(host, port)
     taken = listening.getsockname()[1]
     if port not in {0, taken}:
@@ -79,16 +70,8 @@ def run(
     )
     say(f"{address}  (Ctrl-C ends it)")
     opened(address)
-    try:
+    with listening, contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
-    except KeyboardInterrupt:
-        pass
-    finally:
-        listening.close()
-
-
-def _new_token() -> str:
-    return secrets.token_urlsafe(32)
 
 
 def _token_in(path: str) -> str:
@@ -97,7 +80,7 @@ def _token_in(path: str) -> str:
         with open(path, encoding="ascii", errors="replace") as file:
             token = file.read(_LONGEST_TOKEN).strip()
     except FileNotFoundError:
-        token = _new_token()
+        token = secrets.token_urlsafe()
         made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(made, "w", encoding="ascii") as file:
             file.write(f"{token}\n")
@@ -105,10 +88,6 @@ def _token_in(path: str) -> str:
         message = f"{path} has no token of at least 32 letters, digits, - and _: remove it, and a new one is made"
         raise ValueError(message)
     return token
-
-
-def _is_loopback(host: str) -> bool:
-    return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -173,6 +173,22 @@ def test_behind_a_proxy_with_a_prefix(shop):
     assert "Path=/logs" in response.headers["set-cookie"].split("; ")
 
 
+@pytest.mark.parametrize("root_path", ["", "/logs"])
+def test_a_prefix_that_nobody_takes_off(shop, root_path):
+    """
+    Below its prefix the server answers as well, as not every proxy takes it off.
+
+    Somebody opened the address that `serve --base-path /logs` had printed, and saw "Not Found". uvicorn puts its
+    `root_path` before each path.
+    """
+    app = create_app(shop, token="t", base_path="/logs")
+    with TestClient(app, base_url=BASE, root_path=root_path, follow_redirects=False) as client:
+        response = client.get(f"{root_path}/logs/?token=t")
+        assert (303, "/logs/") == (response.status_code, response.headers["location"])
+        assert 200 == client.get(f"{root_path}/logs/").status_code
+        assert 200 == client.get(f"{root_path}/logs/main.js").status_code
+
+
 def test_a_prefix_begins_with_a_slash(shop):
     """A prefix without its slash is refused when the application is made."""
     with pytest.raises(ValueError, match="must begin with a slash"):
