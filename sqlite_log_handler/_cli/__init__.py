@@ -1,3 +1,1 @@
-"""
-The command line: `sqlite-log`.
-"""
+"""The command line: `sqlite-log`."""

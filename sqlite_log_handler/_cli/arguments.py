@@ -1,6 +1,4 @@
-"""
-What commands share: arguments for the file, the filters and the output, and the exit status.
-"""
+"""What commands share: arguments for the file, the filters and the output, and the exit status."""
 
 import argparse
 import contextlib
@@ -41,8 +39,7 @@ def whole_number(text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        message = f"{text!r} is not a whole number"
-        raise argparse.ArgumentTypeError(message) from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
 
 
 def at_least(lowest: int, highest: int = sys.maxsize) -> Callable[[str], int]:
@@ -84,8 +81,7 @@ def file_of(options: argparse.Namespace) -> str:
     """
     file: str | None = options.file or os.environ.get(VARIABLE)
     if not file:
-        message = f"which log? Name a FILE, or set {VARIABLE}; `sqlite-log --help` lists the commands"
-        raise FilterError(message)
+        raise FilterError(f"which log? Name a FILE, or set {VARIABLE}; `sqlite-log --help` lists the commands")
     return file
 
 
@@ -116,11 +112,9 @@ def require_folder(path: str) -> None:
     """Raise an error if no file can be made at `path`: its folder is missing, or read only."""
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
-        message = f"{path!r}: there is no folder {folder!r}: create it first"
-        raise FileNotFoundError(message)
+        raise FileNotFoundError(f"{path!r}: there is no folder {folder!r}: create it first")
     if not os.access(folder, os.W_OK):
-        message = f"{path!r}: you may not write to the folder {folder!r}: make it writable"
-        raise PermissionError(message)
+        raise PermissionError(f"{path!r}: you may not write to the folder {folder!r}: make it writable")
 
 
 @contextlib.contextmanager
@@ -134,8 +128,7 @@ def needs(extra: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        message = f"this needs more packages ({error}): pip install 'sqlite-log-handler[{extra}]'"
-        raise FilterError(message) from error
+        raise FilterError(f"this needs more packages ({error}): pip install 'sqlite-log-handler[{extra}]'") from error
 
 
 def status_of(found: object, nothing: str = NO_RECORD) -> int:

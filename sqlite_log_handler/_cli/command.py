@@ -1,6 +1,4 @@
-"""
-`Command`, by which each module of `commands` describes itself, and the parser of its arguments.
-"""
+"""`Command`, by which each module of `commands` describes itself, and the parser of its arguments."""
 
 import argparse
 import textwrap

@@ -20,15 +20,12 @@ _WORD = "sqlite-log-cursor"
 def require_cursor_file(path: str) -> None:
     """Raise an error if we cannot store a cursor at `path`: after the records were shown, it would be too late."""
     if not path:
-        message = "--cursor-file has no name: name a file"
-        raise FilterError(message)
+        raise FilterError("--cursor-file has no name: name a file")
     if os.path.isdir(path):
-        message = f"{path!r} is a folder: name a file in it"
-        raise FilterError(message)
+        raise FilterError(f"{path!r} is a folder: name a file in it")
     # A new file will replace it, but must replace neither /dev/null nor a link.
     if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):
-        message = f"{path!r} is not a regular file: name one that does not exist yet"
-        raise FilterError(message)
+        raise FilterError(f"{path!r} is not a regular file: name one that does not exist yet")
     require_folder(path)
     _numbers_in(path)
 

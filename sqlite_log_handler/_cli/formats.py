@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from sqlite_log_handler._cli.terminal import Paint
 from sqlite_log_handler._logfile.printable import Escapes, is_printable, printable
 from sqlite_log_handler._logfile.times import from_microseconds
-from sqlite_log_handler._logfile.units import format_duration, loudest
+from sqlite_log_handler._logfile.units import counted, format_duration, loudest
 from sqlite_log_handler._read.rows import Row, extra_of
 from sqlite_log_handler._read.statistics import Gap
 
@@ -43,36 +43,30 @@ class Clock:
         self._digits = digits
         self._utc = utc
         self._minute: int | None = None
-        self._written: tuple[str, str] | None = None
+        self._written: tuple[str, int, str] | None = None
 
     def __call__(self, created_us: int) -> str:
         """Write one time."""
         minute, micros = divmod(created_us, 60_000_000)
         if minute != self._minute:
             self._minute, self._written = minute, self._write(minute * 60)
-        if self._written is None:
-            return self._write_alone(created_us)
-        begin, end = self._written
+        if self._written is None or self._written[1]:
+            # Outside of the calendar, or in a zone whose offset had seconds, as some had long ago.
+            second, micros = divmod(created_us, 1_000_000)
+            begin, second, end = self._write(second) or ("@", second, "")
+            return f"{begin}{second:02d}{self._fraction(micros)}{end}"
+        begin, _, end = self._written
         if not self._digits:
             return f"{begin}{_TWO_DIGITS[micros // 1_000_000]}{end}"
         second, micros = divmod(micros, 1_000_000)
         return f"{begin}{_TWO_DIGITS[second]}{self._fraction(micros)}{end}"
 
-    def _write(self, second: int) -> tuple[str, str] | None:
-        """Return the text before and after the seconds of a minute; None if its seconds are not those of UTC."""
-        local = self._local(second)
-        if local is None or local.second:
-            return None
-        return local.strftime(self._head), local.isoformat()[19:] if self._zone else ""
-
-    def _write_alone(self, created_us: int) -> str:
-        """Write a time outside of the calendar, or one of a zone whose offset had seconds, as some had long ago."""
-        second, micros = divmod(created_us, 1_000_000)
+    def _write(self, second: int) -> tuple[str, int, str] | None:
+        """Return a time before its seconds, these, and what comes after them; None outside of the calendar."""
         local = self._local(second)
         if local is None:
-            return f"@{second}{self._fraction(micros)}"
-        zone = local.isoformat()[19:] if self._zone else ""
-        return f"{local.strftime(self._head)}{local.second:02d}{self._fraction(micros)}{zone}"
+            return None
+        return local.strftime(self._head), local.second, local.isoformat()[19:] if self._zone else ""
 
     def _local(self, second: int) -> datetime | None:
         moment = from_microseconds(second * 1_000_000)
@@ -124,13 +118,7 @@ class Format:
 
 
 class Drawn(Format):
-    """
-    A format for people: with colours and gaps, and with the other lines of a text indented below its first.
-
-    Args:
-        clock: Writes times.
-        paint: Gives a text the colour of its level.
-    """
+    """A format for people: with colours and gaps, and with the other lines of a text indented below its first."""
 
     draws_gaps = True
     gap_head = "GAP"
@@ -151,11 +139,7 @@ class Short(Drawn):
     """
     A line for each row, such as `Nov 25 19:33:38 WARNING  shop.stock: low`.
 
-    Args:
-        clock: Writes times.
-        paint: Gives a text the colour of its level.
-        fields: Attributes to show after the message, if a row has them.
-        has_id: Show the id as well.
+    It shows the attributes `fields` after the message, if a row has them.
     """
 
     # As wide as a level.
@@ -184,16 +168,12 @@ class Short(Drawn):
                 first, _, more = message.partition("\n")
                 text = printable(f"{level:<8} {logger}: {first}")
             if attributes:
-                text += self._fields_of(attributes)
+                extra = extra_of(attributes)
+                text += "".join(f" {_pair(name, extra[name])}" for name in self._fields if name in extra)
             head = f"[id {id_}] " if self._has_id else ""
             yield f"{clock(created_us)} {head}{paint(text, levelno)}"
-            for below in (more, exc_text, stack_info):
-                if below:
-                    yield from indented(below)
-
-    def _fields_of(self, attributes: str) -> str:
-        extra = extra_of(attributes)
-        return "".join(f" {_pair(name, extra[name])}" for name in self._fields if name in extra)
+            if more or exc_text or stack_info:
+                yield from indented(more, exc_text, stack_info)
 
 
 class Verbose(Drawn):
@@ -205,18 +185,15 @@ class Verbose(Drawn):
         head = printable(f"{row.level} {row.logger}: {first}")
         yield f"{self._clock(row.created_us)} [id {row.id}] {self._paint(head, row.levelno)}"
         # Farther right than the fields, so that a message cannot forge one.
-        yield from (_INDENT + line for line in (indented(more) if more else ()))
+        yield from (_INDENT + line for line in indented(more))
         source = f"{row.pathname}:{row.lineno} in {row.func}"
         thread = " ".join(str(part) for part in (row.thread_name, row.thread) if part is not None)
         process = f"{row.process} {row.process_name} on {row.host}"
         fields = {"source": source, "process": process, "thread": thread, "task": row.task_name}
         fields = {name: value for name, value in {**fields, "exception": row.exc_type}.items() if value}
         fields |= {f"attributes.{key}": _text(value) for key, value in row.extra.items()}
-        for name, value in fields.items():
-            yield f"{_INDENT}{printable(name)}={printable(value or '')}"
-        for text in (row.exc_text, row.stack_info):
-            if text:
-                yield from indented(text)
+        yield from (f"{_INDENT}{printable(name)}={printable(value or '')}" for name, value in fields.items())
+        yield from indented(row.exc_text, row.stack_info)
 
 
 class Cat(Format):
@@ -229,15 +206,12 @@ class Cat(Format):
         for entry in entries:
             if isinstance(entry, list):
                 yield self.gap(entry)
-                continue
-            message = entry[1]
-            if message.isprintable():
-                yield message
+            elif entry[1].isprintable():
+                yield entry[1]
             else:
-                first, _, more = message.partition("\n")
+                first, _, more = entry[1].partition("\n")
                 yield printable(first)
-                if more:
-                    yield from indented(more)
+                yield from indented(more)
 
 
 _LOGFMT_PLAIN: Final = re.compile(r'[^\s"=\\]+')
@@ -288,10 +262,11 @@ def json_document(value: object) -> Iterator[str]:
     yield from map(json_safe, text.split("\n"))
 
 
-def indented(text: str) -> Iterator[str]:
-    """Yield the lines of a text, indented to stand below the line of its row."""
-    for line in text.rstrip("\n").split("\n"):
-        yield _INDENT + printable(line)
+def indented(*texts: str | None) -> Iterator[str]:
+    """Yield the lines of the texts that there are, indented to stand below the line of their row."""
+    for text in filter(None, texts):
+        for line in text.rstrip("\n").split("\n"):
+            yield _INDENT + printable(line)
 
 
 def describe(gaps: Sequence[Gap]) -> str:
@@ -301,11 +276,15 @@ def describe(gaps: Sequence[Gap]) -> str:
         causes[gap.cause] += gap.count
         if gap.logger:
             loggers[gap.logger] += gap.count
-    count = causes.total()
     seconds = (max(gap.until_us for gap in gaps) - min(gap.since_us for gap in gaps)) / 1e6
     what = "dropped" if loggers else "pruned"
-    text = f"{count:,} record{'s' if count != 1 else ''} {what} in {format_duration(seconds)}: {loudest(causes)}"
+    text = f"{counted(causes.total(), 'record')} {what} in {format_duration(seconds)}: {loudest(causes)}"
     return f"{text}; {loudest(loggers)}" if loggers else text
+
+
+def behind(rows: int, seconds: float) -> str:
+    """Say how far a cursor is behind the last row."""
+    return f"{counted(rows, 'row')} and {format_duration(seconds)} behind" if rows else "at the end"
 
 
 def with_gaps(

@@ -52,36 +52,30 @@ _PAGES: Final = (
 )
 
 
-class _ShopError(Exception):
-    """An error of the shop, with the traceback that it has there."""
-
-    def __init__(self, traceback: str) -> None:
-        super().__init__()
-        self.traceback = traceback
-
-
-_PoolTimeout: Final = type("PoolTimeout", (_ShopError,), {"__module__": "shop.db"})
-_ReadTimeout: Final = type("ReadTimeout", (_ShopError,), {"__module__": "httpx"})
-
-_NO_CONNECTION: Final = """\
+# The errors of the shop, and the traceback that each has there.
+_PoolTimeout: Final = type("PoolTimeout", (Exception,), {"__module__": "shop.db"})
+_ReadTimeout: Final = type("ReadTimeout", (Exception,), {"__module__": "httpx"})
+_TRACEBACKS: Final[dict[type[Exception], str]] = {
+    _PoolTimeout: """\
 Traceback (most recent call last):
   File "/srv/shop/web.py", line 61, in handle
     with db.pool.connection(timeout=5) as connection:
   File "/srv/shop/db.py", line 44, in connection
     raise PoolTimeout(f"none of {self.size} connections came free within {timeout} s")
-shop.db.PoolTimeout: none of 10 connections came free within 5 s"""
-_NO_ANSWER: Final = """\
+shop.db.PoolTimeout: none of 10 connections came free within 5 s""",
+    _ReadTimeout: """\
 Traceback (most recent call last):
   File "/srv/shop/checkout.py", line 88, in pay
     order.charge_id = payments.charge(order)
   File "/srv/shop/payments.py", line 37, in charge
     answer = self.client.post("/v1/charges", json=order.charge, timeout=30)
-httpx.ReadTimeout: no answer of pay.example within 30 s"""
+httpx.ReadTimeout: no answer of pay.example within 30 s""",
+}
 
 
 class _Formatter(logging.Formatter):
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the standard library's name
-        return str(ei[1].traceback)
+        return _TRACEBACKS[ei[0]]
 
 
 _FORMATTER: Final = _Formatter()
@@ -98,8 +92,7 @@ class _Call(NamedTuple):
     template: str
     arguments: tuple[object, ...]
     extra: dict[str, object]
-    error: type[_ShopError] | None = None
-    traceback: str = ""
+    error: type[Exception] | None = None
 
 
 class _Shop:
@@ -117,11 +110,8 @@ class _Shop:
     ) -> None:
         name, line, function = where.split(":")
         place = (f"/srv/shop/{name}.py", int(line), function)
-        error, traceback = more.pop("error", None), more.pop("traceback", "")
-        call = _Call(
-            at, next(self._numbers), f"shop.{logger}", level, place, template, arguments, more, error, traceback
-        )
-        self.calls.append(call)
+        error, number = more.pop("error", None), next(self._numbers)
+        self.calls.append(_Call(at, number, f"shop.{logger}", level, place, template, arguments, more, error))
 
     def live(self) -> None:
         """Log the whole story."""
@@ -163,19 +153,10 @@ class _Shop:
         begin = max(at, self._free[0])
         waited = begin - at
         if waited > 0.5:  # noqa: PLR2004 - seconds
-            told = min(waited, _LONGEST_WAIT)
-            self.say(
-                at + 0.5,
-                "db",
-                logging.WARNING,
-                "db:39:connection",
-                "no free connection, %d of %d in use",
-                _CONNECTIONS,
-                _CONNECTIONS,
-                **more,
-            )
+            what, size = "no free connection, %d of %d in use", _CONNECTIONS
+            self.say(at + 0.5, "db", logging.WARNING, "db:39:connection", what, size, size, **more)
             if waited > _LONGEST_WAIT:
-                self._answer(at + told, at, 500, more, error=_PoolTimeout, traceback=_NO_CONNECTION)
+                self._answer(at + _LONGEST_WAIT, at, 500, more, error=_PoolTimeout)
                 return
         work *= 0.6 + 0.8 * self._chance.random()
         heapq.heapreplace(self._free, begin + work)
@@ -197,10 +178,8 @@ class _Shop:
             self._free.append(end)
             heapq.heapify(self._free)
         if seconds > _TIMEOUT:
-            self.say(
-                end, "checkout", logging.ERROR, "checkout:93:pay", "order %d is not paid", order, **more,
-                error=_ReadTimeout, traceback=_NO_ANSWER,
-            )  # fmt: skip
+            what = "order %d is not paid"
+            self.say(end, "checkout", logging.ERROR, "checkout:93:pay", what, order, **more, error=_ReadTimeout)
             return end + 0.004, 502
         if seconds > 1:
             text = "%s answered after %.1f s"
@@ -210,13 +189,11 @@ class _Shop:
 
     def _answer(self, at: float, since: float, status: int, more: dict[str, Any], **error: Any) -> None:
         if error:
-            text = "%s %s failed"
-            self.say(at, "web", logging.ERROR, "web:74:handle", text, more["method"], more["path"], **more, **error)
-        duration = round((at - since) * 1000)
-        self.say(
-            at + 0.001, "web", logging.INFO, "web:80:handle", "%s %s %d in %d ms", more["method"], more["path"], status,
-            duration, **more, status=status, duration_ms=duration,
-        )  # fmt: skip
+            said = more["method"], more["path"]
+            self.say(at, "web", logging.ERROR, "web:74:handle", "%s %s failed", *said, **more, **error)
+        text, values = "%s %s %d in %d ms", {"status": status, "duration_ms": round((at - since) * 1000)}
+        said = more["method"], more["path"], *values.values()
+        self.say(at + 0.001, "web", logging.INFO, "web:80:handle", text, *said, **more, **values)
 
     def busy(self) -> Iterator[_Call]:
         """Yield the calls of a loop without a pause."""
@@ -227,13 +204,7 @@ class _Shop:
 
 
 def make(path: str, end: float) -> int:
-    """
-    Make the log of an incident, and return how many calls to a logger it has.
-
-    Args:
-        path: The file to make.
-        end: The time at which the log ends, in seconds since 1970.
-    """
+    """Make the log of an incident that ends at `end`, in seconds since 1970; return its number of calls to a logger."""
     shop = _Shop()
     shop.live()
     calls = sorted([*shop.calls, *shop.busy()])
@@ -271,7 +242,7 @@ def _handler(path: str) -> SQLiteHandler:
 
 def _record(call: _Call, end: float) -> logging.LogRecord:
     path, line, function = call.where
-    error = (call.error, call.error(call.traceback), None) if call.error else None
+    error = (call.error, call.error(), None) if call.error else None
     record = logging.LogRecord(call.logger, call.level, path, line, call.template, call.arguments, error, function)
     record.created = end + call.at
     record.thread = int(str(call.extra.get("request_id", "r-0"))[2:]) % _THREADS
@@ -287,10 +258,8 @@ def _set_clock(path: str, end: float) -> None:
         connection.execute("BEGIN IMMEDIATE")
         ids = [id_ for (id_,) in connection.execute("SELECT id FROM processes ORDER BY id")]
         for id_, pid, begin in zip(ids, (4711, 5203), (_BEGIN, _RELEASE), strict=True):
-            connection.execute(
-                "UPDATE processes SET host = 'shop-1', pid = ?, started_us = ?, program = 'shop' WHERE id = ?",
-                (pid, round((end + begin) * 1e6), id_),
-            )
+            sql = "UPDATE processes SET host = 'shop-1', pid = ?, started_us = ?, program = 'shop' WHERE id = ?"
+            connection.execute(sql, (pid, round((end + begin) * 1e6), id_))
         own_us = round((end + _IDLE) * 1e6)
         # The handler measured its last commit by a clock of its own.
         connection.execute(
@@ -298,7 +267,6 @@ def _set_clock(path: str, end: float) -> None:
             "WHERE source_id IN (SELECT id FROM sources WHERE logger = ?)",
             (own_us, f" last commit {_BUSY % 60:.1f} s ago", OWN_LOGGER),
         )
-        connection.execute(
-            "UPDATE volume_folded SET hour = ? WHERE logger = ?", (own_us // HOUR_US * 3_600, OWN_LOGGER)
-        )
+        hour = own_us // HOUR_US * 3_600
+        connection.execute("UPDATE volume_folded SET hour = ? WHERE logger = ?", (hour, OWN_LOGGER))
         connection.execute("COMMIT")

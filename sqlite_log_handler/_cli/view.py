@@ -1,6 +1,4 @@
-"""
-The lines of `show`: rows in a format, the gaps between them, and the rows around a match.
-"""
+"""The lines of `show`: rows in a format, the gaps between them, and the rows around a match."""
 
 import argparse
 from bisect import bisect_right
@@ -67,7 +65,9 @@ class View:
     def lines(self, reader: LogReader, selection: Selection) -> Iterator[str]:
         """Yield the lines of each row and of each gap."""
         if selection.around is not None:
-            return self._around(reader, selection, selection.around)
+            low, high = around(reader, selection.filters, selection.around, selection.before, selection.after)
+            bounds: Filters = {**selection.filters, "after_id": low - 1, "up_to_id": high}
+            return self._lines_of(reader, bounds, None, whole=False)
         if selection.before or selection.after:
             return self._with_context(reader, selection)
         return self._lines_of(reader, selection.filters, selection.newest, whole=selection.newest is None)
@@ -119,12 +119,6 @@ class View:
                 yield from self._format.lines(entries if is_first else chain([[]], entries))
                 is_first = False
 
-    def _around(self, reader: LogReader, selection: Selection, place: int) -> Iterator[str]:
-        """Yield the row at a place, and the rows that match on both sides of it."""
-        low, high = around(reader, selection.filters, place, selection.before, selection.after)
-        bounds: Filters = {**selection.filters, "after_id": low - 1, "up_to_id": high}
-        return self._lines_of(reader, bounds, None, whole=False)
-
     def _noticed(self, rows: Iterator[_Entry]) -> Iterator[_Entry]:
         """Yield the rows, and remember whether there were any."""
         for row in rows:
@@ -139,16 +133,13 @@ def _neighbours(windows: Iterable[tuple[int, int]]) -> Iterator[list[tuple[int, 
     """Yield windows in lists: those that have few rows between them are read at once, with these rows."""
     near: list[tuple[int, int]] = []
     for window in windows:
-        if near and (len(near) == _MOST_NEAR or _distance(near[-1], window) > _FEW_BETWEEN):
+        # They rise, or fall.
+        if near and (len(near) == _MOST_NEAR or max(window[0] - near[-1][1], near[-1][0] - window[1]) > _FEW_BETWEEN):
             yield near
             near = []
         near.append(window)
     if near:
         yield near
-
-
-def _distance(one: tuple[int, int], other: tuple[int, int]) -> int:
-    return max(other[0] - one[1], one[0] - other[1])
 
 
 def _place_in(windows: Sequence[tuple[int, int]], row: Sequence[Any]) -> int | None:

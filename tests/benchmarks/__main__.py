@@ -23,7 +23,6 @@ BENCHMARKS = {
     "memory": "memory",
     "disk": "disk",
     "writes": "writes",
-    "pages": "pages",
     "idle": "idle",
     "import": "import_time",
     "instructions": "instructions",

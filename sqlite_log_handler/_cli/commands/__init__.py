@@ -1,3 +1,1 @@
-"""
-The commands of `sqlite-log`, one module each.
-"""
+"""The commands of `sqlite-log`, one module each."""

@@ -10,18 +10,19 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from itertools import chain
+from itertools import chain, groupby
 from logging import ERROR
+from operator import attrgetter
 from typing import Final
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.commands.patterns import GUESSED, moment_or_run
-from sqlite_log_handler._cli.formats import Clock
+from sqlite_log_handler._cli.formats import Clock, behind, describe
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import level_name
 from sqlite_log_handler._logfile.times import now_us
-from sqlite_log_handler._logfile.units import format_duration, format_size, loudest
+from sqlite_log_handler._logfile.units import counted, format_duration, format_size
 from sqlite_log_handler._read.brief import Brief
 from sqlite_log_handler._read.patterns import Pattern
 from sqlite_log_handler._read.statistics import Gap
@@ -102,7 +103,8 @@ class _Text:
         errors = [pattern for pattern in self._found.patterns if pattern.last_error_id is not None]
         errors.sort(key=lambda pattern: -_errors(pattern))
         yield from chain(*fitting(([line] for line in self._head(errors)), _HEAD))
-        yield from self._part("errors", errors, self._error, _ERRORS, f"patterns {self._file} -p ERROR{self._scope}")
+        title = "errors (how many, from when to when, the newest id)"
+        yield from self._part(title, errors, self._error, _ERRORS, f"patterns {self._file} -p ERROR{self._scope}")
         yield from self._changed()
         yield from self._loud()
         yield from self._gaps()
@@ -111,8 +113,9 @@ class _Text:
 
     def _head(self, errors: list[Pattern]) -> Iterator[str]:
         found = self._found
-        what = "the last run" if found.is_last_run else "all" if found.since_us is None else "since the time asked for"
-        yield f"{_line(self._name, 80)}: {what}{f', of {found.runs:,} runs' if found.runs > 1 else ''}"
+        what = "the whole log" if found.since_us is None else f"since {self._clock(found.since_us)}"
+        runs = "the last of " if found.is_last_run else f"{what}, of "
+        yield f"{_line(self._name, 80)}: {f'{runs}{found.runs:,} runs' if found.runs > 1 else what}"
         if found.first_us is not None and found.last_us is not None:
             length = format_duration((found.last_us - found.first_us) / 1e6)
             yield f"time     {self._clock(found.first_us)} to {self._clock(found.last_us)}, {length}"
@@ -123,9 +126,9 @@ class _Text:
         for pattern in found.patterns:
             levels.update(pattern.levels)
         named = ", ".join(f"{self._level(level)} {count:,}" for level, count in sorted(levels.items())[-8:])
-        yield _line(f"records  {found.records:,} of {len(found.patterns):,} patterns: {named or 'none'}")
+        yield _line(f"records  {found.records:,}: {named or 'none'}; {counted(len(found.patterns), 'pattern')}")
         if found.after_id:
-            yield f"         only the newest rows, those after id {found.after_id}: `sqlite-log patterns {self._file}`"
+            yield f"         only those after id {found.after_id}; `sqlite-log patterns {self._file}` counts all"
         for reason in found.left_out:
             yield _line(f"left out {reason}", 2 * _LINE)
         if not errors and not found.left_out:
@@ -136,7 +139,7 @@ class _Text:
         found = self._found
         since = "0" if found.is_last_run else f"@{(found.since_us or 0) // 1_000_000}"
         rest = f"patterns {self._file} --new-since {since}"
-        title = "what changed, by when it began"
+        title = "what changed (in the order of the first time, with the newest id)"
         yield from self._part(title, found.changes(), self._change, _CHANGED, rest, by_time=True)
 
     def _part(
@@ -159,8 +162,8 @@ class _Text:
             yield from lines
         left = found[len(shown) :]
         if left:
-            records = sum(pattern.records for pattern in left)
-            yield f"  and {len(left):,} more patterns, {records:,} records: `sqlite-log {rest}`"
+            records = counted(sum(pattern.records for pattern in left), "record")
+            yield f"  and {counted(len(left), 'more pattern')}, {records}: see `sqlite-log {rest}`"
 
     def _change(self, pattern: Pattern) -> list[str]:
         levels = ", ".join(f"{self._level(level)} {count:,}" for level, count in [*pattern.levels.items()][-4:])
@@ -197,7 +200,7 @@ class _Text:
         if not ranked:
             return
         yield ""
-        yield "who logs most:"
+        yield "who logs most (records, share of all):"
         shares = (
             f"  {count:,}  {count / (records + dropped).total():.1%}  {name}"
             + (f", {dropped[name]:,} of them dropped" if dropped[name] else "")
@@ -207,34 +210,27 @@ class _Text:
         yield from chain(*shown)
         left = ranked[len(shown) :]
         if left:
-            count = sum(count for _, count in left)
-            yield f"  and {len(left):,} more loggers, {count:,} records: `sqlite-log top {self._file}`"
+            rest = counted(sum(count for _, count in left), "record")
+            yield f"  and {counted(len(left), 'more logger')}, {rest}: see `sqlite-log top {self._file}`"
 
     def _gaps(self) -> Iterator[str]:
         gaps = self._found.gaps
         if not gaps:
             return
-        places: dict[int, list[Gap]] = {}
-        for gap in gaps:
-            places.setdefault(gap.after_id, []).append(gap)
-        total = sum(max(gap.count, 0) for gap in gaps)
+        places = [[*some] for _, some in groupby(gaps, attrgetter("after_id"))]
+        total = counted(sum(max(gap.count, 0) for gap in gaps), "record")
         yield ""
-        yield f"missing: {total:,} records in {len(places):,} gap{'s' if len(places) > 1 else ''}"
-        ranked = sorted(places.values(), key=lambda lost: -sum(gap.count for gap in lost))
-        shown = fitting(map(self._gap, ranked[:_LARGEST_GAPS]), _GAPS)
+        yield f"missing: {total} in {counted(len(places), 'gap')}"
+        places.sort(key=lambda lost: -sum(gap.count for gap in lost))
+        shown = fitting(map(self._gap, places[:_LARGEST_GAPS]), _GAPS)
         yield from chain(*shown)
         left = len(places) - len(shown)
         if left:
-            yield f"  and {left:,} more gaps: `sqlite-log gaps {self._file}{self._scope}`"
+            yield f"  and {counted(left, 'more gap')}: see `sqlite-log gaps {self._file}{self._scope}`"
 
     def _gap(self, lost: list[Gap]) -> list[str]:
-        causes, loggers = Counter[str](), Counter[str]()
-        for gap in lost:
-            causes[gap.cause] += gap.count
-            loggers[gap.logger or "?"] += gap.count
         begin = self._clock(min(gap.since_us for gap in lost))
-        what = f"{loudest(causes, 3)}; {loudest(loggers, 3)}"
-        return [_line(f"  {causes.total():,}  {begin}  after id {lost[0].after_id}  {what}")]
+        return [_line(f"  {begin}  after id {lost[0].after_id}  {describe(lost)}")]
 
     def _state(self) -> Iterator[str]:
         totals = self._found.totals
@@ -243,8 +239,7 @@ class _Text:
             age = max(now_us() - totals.last_us, 0) / 1e6
             yield f"last row {self._clock(totals.last_us)}, {format_duration(age)} ago"
         for lag in totals.lags:
-            behind = f"{lag.rows:,} rows and {format_duration(lag.seconds)} behind" if lag.rows else "at the end"
-            yield _line(f"cursor   {lag.name[:80]}, {behind}")
+            yield _line(f"cursor   {lag.name[:80]}, {behind(lag.rows, lag.seconds)}")
 
     def _level(self, levelno: int) -> str:
         return _line(level_name(self._found.level_names, levelno), 24)

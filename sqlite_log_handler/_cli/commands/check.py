@@ -1,6 +1,4 @@
-"""
-`sqlite-log check`: say whether a file is a log, whether it is sound, and whether its books agree.
-"""
+"""`sqlite-log check`: say whether a file is a log, whether it is sound, and whether its books agree."""
 
 import argparse
 import contextlib
@@ -64,8 +62,7 @@ def _is_archive(options: argparse.Namespace) -> bool:
     options.archive = options.archive or path
     logs = [name for name in os.listdir(path) if stem_of(name) in stems and PartName.parse(name) is None]
     if len(logs) > 1:
-        message = f"{path!r} has several logs: name one of them, and the folder with --archive"
-        raise FilterError(message)
+        raise FilterError(f"{path!r} has several logs: name one of them, and the folder with --archive")
     options.file = os.path.join(path, logs[0]) if logs else path
     return not logs
 

@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -37,8 +36,8 @@ from sqlite_log_handler._logfile.units import loudest
 from sqlite_log_handler._read.reader import LogReader, columns_of
 from sqlite_log_handler._write.handler import SQLiteHandler
 
-# A piece of real work. It logs, and returns the number of its calls to a logger.
-Job = Callable[[], int]
+# A piece of real work, which calls a logger once.
+Job = Callable[[], None]
 
 CAPACITY = 10_000
 THREADS = 4
@@ -65,18 +64,9 @@ sys.stdin.read()
 connection.execute("ROLLBACK")
 """
 
-LEVEL_WORDS = {
-    "fatal": logging.CRITICAL,
-    "critical": logging.CRITICAL,
-    "error": logging.ERROR,
-    "warn": logging.WARNING,
-    "failed": logging.WARNING,
-    "notice": logging.INFO,
-    "info": logging.INFO,
-    "debug": logging.DEBUG,
-    "trace": logging.DEBUG,
-}
-LEVEL_WORD = re.compile(r"\b(?:" + "|".join(LEVEL_WORDS) + ")", re.IGNORECASE)
+LEVEL_WORDS = {"fatal": 50, "critical": 50, "error": 40, "warn": 30, "failed": 30, "notice": 20, "info": 20}
+LEVEL_WORDS |= {"debug": 10, "trace": 10}
+LEVEL_WORD = re.compile(rf"\b(?:{'|'.join(LEVEL_WORDS)})", re.IGNORECASE)
 
 
 class DemoError(OSError):
@@ -107,47 +97,28 @@ def run(options: argparse.Namespace) -> int:
     if not options.incident:
         return show_all(options.files, options.database)
     if options.files:
-        message = "--incident makes up its records: leave out the FILE"
-        raise DemoError(message)
+        raise DemoError("--incident makes up its records: leave out the FILE")
     return show_incident(options.database)
 
 
 def show_incident(database: str | None) -> int:
-    """
-    Make the log of an incident, and say how to look for its cause.
-
-    Raises:
-        DemoError: `database` cannot be made.
-    """
+    """Make the log of an incident, and say how to look for its cause."""
     path = choose_database(database)
-    now = datetime.now(UTC)
-    calls = incident.make(path, now.replace(microsecond=0).timestamp())
-    text = (
-        f"{path} is the log of a small web shop: {calls:,} records of the last 90 minutes. In the end its pages fail."
-    )
-    show_folded(f"{text} Find out why:")
+    calls = incident.make(path, int(time.time()))
+    text = f"{path} is the log of a small web shop: {calls:,} records of the last 90 minutes."
+    show_folded(f"{text} In the end its pages fail. Find out why:")
     write_line()
+    quoted = shlex.quote(path)
     show_commands(
-        [
-            (f"brief {shlex.quote(path)}", "what matters first"),
-            (f"patterns {shlex.quote(path)} --new-since 0", "what only the last release says"),
-            (f"serve {shlex.quote(path)}", "the log in a browser"),
-        ],
+        (f"brief {quoted}", "what matters first"),
+        (f"patterns {quoted} --new-since 0", "what only the last release says"),
+        (f"serve {quoted}", "the log in a browser"),
     )
     return 0
 
 
 def show_all(files: Sequence[str], database: str | None) -> int:
-    """
-    Run the demo, and return its exit status: 0, or 1 when the books do not balance.
-
-    Args:
-        files: Text logs to replay; if empty, the demo hashes the installed standard library.
-        database: The file to make, or None for a free name in the current folder.
-
-    Raises:
-        DemoError: The demo cannot read a file, or cannot make `database`.
-    """
+    """Run the demo, and return its exit status: 0, or 1 when the books do not balance."""
     path = choose_database(database)
     jobs = jobs_from_logs(files) if files else jobs_from_standard_library()
     config = configuration(path)
@@ -180,8 +151,7 @@ def choose_database(database: str | None) -> str:
     """Return the path of a file that does not exist yet, so that its books cover this run only."""
     if database is not None:
         if os.path.lexists(database):
-            message = f"{database} exists: name a file that does not exist yet"
-            raise DemoError(message)
+            raise DemoError(f"{database} exists: name a file that does not exist yet")
         return database
     names = itertools.chain(["demo-log.db"], (f"demo-log-{number}.db" for number in itertools.count(2)))
     return next(name for name in names if not os.path.lexists(name))
@@ -220,37 +190,30 @@ def jobs_from_standard_library() -> list[Job]:
         logger = logging.getLogger(".".join(("stdlib", *package)))
         jobs += [partial(hash_file, logger, Path(folder, name), top) for name in sorted(names)]
     if not jobs:
-        message = f"there are no files of the standard library in {top}: give text logs to replay instead"
-        raise DemoError(message)
+        raise DemoError(f"there are no files of the standard library in {top}: give text logs to replay instead")
     return jobs
 
 
-def hash_file(logger: logging.Logger, path: Path, top: Path) -> int:
+def hash_file(logger: logging.Logger, path: Path, top: Path) -> None:
     """Hash one file and log it, at another level if it is large, empty or unreadable."""
     name = path.relative_to(top).as_posix()
     try:
         size = path.stat().st_size
         if size > LARGE_FILE:
             logger.warning("%s is large: %d bytes, not hashed", name, size, extra={"size": size})
-            return 1
+            return
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
         logger.exception("cannot read %s", name)
-        return 1
+        return
     if size == 0:
         logger.debug("%s is empty", name)
     else:
         logger.info("%s %s, %d bytes", digest[:12], name, size, extra={"size": size, "sha256": digest})
-    return 1
 
 
 def jobs_from_logs(files: Sequence[str]) -> list[Job]:
-    """
-    Return one job for each line of the text logs `files`.
-
-    Raises:
-        DemoError: The demo cannot read a file, or no file has a line.
-    """
+    """Return one job for each line of the text logs `files`."""
     jobs: list[Job] = []
     size = 0
     for name in files:
@@ -258,28 +221,19 @@ def jobs_from_logs(files: Sequence[str]) -> list[Job]:
         logger = logging.getLogger("replay." + re.sub(r"[^\w-]", "_", Path(name).stem))
         try:
             # surrogateescape: real logs contain bytes that are not UTF-8, and the handler has to take them.
-            with Path(name).open(encoding="utf-8", errors="surrogateescape") as lines:
-                for number in itertools.count(1):
-                    line = lines.readline(LONGEST_LINE)
+            with Path(name).open(encoding="utf-8", errors="surrogateescape") as file:
+                for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE), ""), 1):
                     size += len(line)
-                    if not line or size > MOST_REPLAYED:
+                    if size > MOST_REPLAYED:
                         break
-                    text = line.rstrip()
-                    if text:
-                        jobs.append(partial(replay_line, logger, guess_level(text), text, number))
+                    if text := line.rstrip():
+                        extra = {"line": number}
+                        jobs.append(partial(logger.log, guess_level(text), "%s", text, extra=extra))
         except OSError as error:
-            message = f"cannot read {name}: {error.strerror}"
-            raise DemoError(message) from error
+            raise DemoError(f"cannot read {name}: {error.strerror}") from error
     if not jobs:
-        message = f"there are no lines to replay in {', '.join(files)}"
-        raise DemoError(message)
+        raise DemoError(f"there are no lines to replay in {', '.join(files)}")
     return jobs
-
-
-def replay_line(logger: logging.Logger, level: int, text: str, number: int) -> int:
-    """Log one line of a text log."""
-    logger.log(level, "%s", text, extra={"line": number})
-    return 1
 
 
 def guess_level(text: str) -> int:
@@ -295,7 +249,8 @@ def do_jobs(jobs: Sequence[Job], seconds_each: float, stop: threading.Event) -> 
     for job in itertools.cycle(jobs):
         if stop.is_set():
             break
-        calls += job()
+        job()
+        calls += 1
         due += seconds_each
         ahead = due - time.monotonic()
         if ahead > SHORTEST_SLEEP:
@@ -332,9 +287,7 @@ def work_and_lock(handler: SQLiteHandler, jobs: Sequence[Job], path: str) -> int
             time.sleep(SECONDS_BEFORE)
             tell(books_of(handler))
             with locked(path) as process_id:
-                tell(
-                    f"another process ({process_id}) locks the database, and one logger floods; the threads do not wait"
-                )
+                tell(f"another process ({process_id}) locks the database, and a logger floods; the threads do not wait")
                 counts.append(threads.submit(flood, dry))
                 locked_at = time.monotonic()
                 while (seconds := time.monotonic() - locked_at) < MOST_SECONDS_LOCKED:
@@ -351,9 +304,9 @@ def work_and_lock(handler: SQLiteHandler, jobs: Sequence[Job], path: str) -> int
         calls = sum(count.result() for count in counts)
     # End with an error and a traceback.
     top = Path(sysconfig.get_path("stdlib"))
-    calls += hash_file(logging.getLogger("demo"), top / "no_such_module.py", top)
-    tell(f"done, with {calls:,} calls to a logger")
-    return calls
+    hash_file(logging.getLogger("demo"), top / "no_such_module.py", top)
+    tell(f"done, with {calls + 1:,} calls to a logger")
+    return calls + 1
 
 
 @contextmanager
@@ -363,8 +316,7 @@ def locked(path: str) -> Iterator[int]:
     # Leaving Popen's own `with` block closes the pipes, which ends the process, and waits for it.
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603 - LOCKER is ours
         if process.stdout is None or process.stdout.readline().strip() != b"locked":
-            message = "the other process could not lock the database"
-            raise DemoError(message)
+            raise DemoError("the other process could not lock the database")
         yield process.pid
 
 
@@ -408,12 +360,8 @@ def show_books(handler: SQLiteHandler, path: str, calls: int) -> bool:
         others = f"{stats.dropped_total - flooded:,}" if stats.dropped_total > flooded else "nothing"
         write_line(f"  The flood lost {flooded:,} records, and the others lost {others}.")
     write_line()
-    for key, counts in [
-        ("cause", stats.dropped_by_cause),
-        ("level", stats.dropped_by_level),
-        ("logger", stats.dropped_by_logger),
-    ]:
-        show_folded(loudest(counts), f"  dropped by {key:<8}")
+    for key in ("cause", "level", "logger"):
+        show_folded(loudest(getattr(stats, f"dropped_by_{key}")), f"  dropped by {key:<8}")
     return balanced
 
 
@@ -433,16 +381,15 @@ def show_file(path: str) -> None:
             write_line(f"  {cut(line)}")
     show_title(f"The file stays: {path}")
     quoted = shlex.quote(path)
-    commands = [
+    show_commands(
         (f"{quoted} -n 20", "its newest records"),
         (f"{quoted} -p ERROR", "its errors, with their tracebacks"),
         (f"gaps {quoted}", "which records are missing, and why"),
         (f"stats {quoted}", "how much there is, and when it came"),
-    ]
-    show_commands(commands)
+    )
 
 
-def show_commands(commands: Sequence[tuple[str, str]]) -> None:
+def show_commands(*commands: tuple[str, str]) -> None:
     """Print commands, each with what it does."""
     longest = max(len(command) for command, _ in commands)
     for command, what in commands:
@@ -458,9 +405,8 @@ def show_title(text: str) -> None:
 
 def fold(label: str, text: str) -> str:
     """Put `text` behind `label`, and fold it to the width of the terminal."""
-    return textwrap.fill(
-        text, width(), initial_indent=label, subsequent_indent=" " * len(label), break_on_hyphens=False
-    )
+    indent = " " * len(label)
+    return textwrap.fill(text, width(), initial_indent=label, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def show_folded(text: str, label: str = "") -> None:

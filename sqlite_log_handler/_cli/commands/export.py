@@ -1,6 +1,4 @@
-"""
-`sqlite-log export`: rows for other programs, in constant memory.
-"""
+"""`sqlite-log export`: rows for other programs, in constant memory."""
 
 import argparse
 import contextlib
@@ -64,8 +62,7 @@ def run(options: argparse.Namespace) -> int:
         with arguments.needs("parquet"):
             parquet.import_pyarrow()
         if options.output in _STANDARD and is_terminal():
-            message = "a terminal cannot show Parquet: name a file with --output"
-            raise FilterError(message)
+            raise FilterError("a terminal cannot show Parquet: name a file with --output")
     with arguments.open_reader(options) as reader:
         # Before the file is made, because a filter that the reader refuses would leave an empty file behind.
         found: Iterator[Any] = (reader.json_lines if options.format == "jsonl" else reader.rows)(**filters)
@@ -97,8 +94,7 @@ def _output(path: str | None, *, binary: bool) -> Iterator[IO[Any]]:
         file.flush()
         return
     if os.path.lexists(path):
-        message = f"{path!r} exists: name a file that does not exist yet"
-        raise FileExistsError(message)
+        raise FileExistsError(f"{path!r} exists: name a file that does not exist yet")
     arguments.require_folder(path)
     with _opener_of(path, binary=binary)(path, "xb") as raw:
         if binary:

@@ -1,6 +1,4 @@
-"""
-`sqlite-log gaps`: the ledger of drops.
-"""
+"""`sqlite-log gaps`: the ledger of drops."""
 
 import argparse
 from collections import Counter
@@ -13,7 +11,7 @@ from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.formats import CLOCKS, Clock
 from sqlite_log_handler._cli.terminal import columns, fit, is_terminal, terminal_width, width_of
 from sqlite_log_handler._logfile.printable import printable
-from sqlite_log_handler._logfile.units import format_duration, loudest
+from sqlite_log_handler._logfile.units import counted, format_duration, loudest
 from sqlite_log_handler._read.statistics import Gap
 
 
@@ -37,31 +35,25 @@ def table(gaps: Sequence[Gap], clock: Clock) -> Iterator[str]:
     """Yield a line for each place and cause; on a narrow terminal, the loggers follow on a second line."""
     if not gaps:
         return
-    rows = [("since", "lasted", "records", "after id", "cause")]
-    losers = [""]
+    rows, losers = [("since", "lasted", "missing", "after id", "cause")], ["loggers"]
     for (after_id, cause), group in groupby(gaps, lambda gap: (gap.after_id, gap.cause)):
         parts = list(group)
         since, until = min(gap.since_us for gap in parts), max(gap.until_us for gap in parts)
-        records = sum(gap.count for gap in parts)
-        # In a file from elsewhere, a text may stand in a column of numbers.
-        place = printable(str(after_id))
-        rows.append((clock(since), format_duration((until - since) / 1e6), f"{records:,}", place, printable(cause)))
+        missing, lasted = sum(gap.count for gap in parts), format_duration((until - since) / 1e6)
+        rows.append((clock(since), lasted, f"{missing:,}", str(after_id), printable(cause)))
         who = Counter[str]()
         for gap in parts:
             if gap.logger:
                 who[f"{gap.logger} {gap.level}"] += gap.count
         losers.append(printable(loudest(who)) if who else "")
-    count = len(rows) - 1
-    rows.append(("", "", f"{sum(gap.count for gap in gaps):,}", "", f"in {count:,} gap{'s' if count != 1 else ''}"))
-    losers.append("")
-    lines = list(zip(columns(rows), losers, strict=True))
-    if is_terminal() and max(width_of(line) + 2 + width_of(names) for line, names in lines) > terminal_width():
-        for line, names in lines:
-            yield line
-            if names:
-                yield fit(f"    {names}")
-    else:
-        yield from (f"{line}: {names}" if names else line for line, names in lines)
+    places = {gap.after_id for gap in gaps}
+    rows.append(("", "", f"{sum(gap.count for gap in gaps):,}", "", f"in {counted(len(places), 'gap')}"))
+    lines = list(zip(columns(rows), [*losers, ""], strict=True))
+    folds = is_terminal() and any(width_of(f"{line}: {names}") > terminal_width() for line, names in lines)
+    for line, names in lines:
+        yield f"{line}: {names}" if names and not folds else line
+        if names and folds:
+            yield fit(f"    {names}")
 
 
 COMMAND: Final = Command(

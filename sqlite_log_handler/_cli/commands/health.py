@@ -1,6 +1,4 @@
-"""
-`sqlite-log health`: one line and an exit status for probes, as monitoring plugins have them.
-"""
+"""`sqlite-log health`: one line and an exit status for probes, as monitoring plugins have them."""
 
 import argparse
 import sqlite3

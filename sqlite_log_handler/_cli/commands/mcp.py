@@ -1,6 +1,4 @@
-"""
-`sqlite-log mcp`: a log for agents.
-"""
+"""`sqlite-log mcp`: a log for agents."""
 
 import argparse
 from typing import Final

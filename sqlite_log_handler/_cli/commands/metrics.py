@@ -1,6 +1,4 @@
-"""
-`sqlite-log metrics`: logs as text for Prometheus.
-"""
+"""`sqlite-log metrics`: logs as text for Prometheus."""
 
 import argparse
 from typing import Final

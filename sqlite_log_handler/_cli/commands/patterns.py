@@ -1,6 +1,4 @@
-"""
-`sqlite-log patterns`: which records say the same, how often, and which have never been seen before.
-"""
+"""`sqlite-log patterns`: which records say the same, how often, and which have never been seen before."""
 
 import argparse
 import re

@@ -1,6 +1,4 @@
-"""
-`sqlite-log prune`: retention from outside, once, beside the program that logs or without it.
-"""
+"""`sqlite-log prune`: retention from outside, once, beside the program that logs or without it."""
 
 import argparse
 import contextlib
@@ -15,7 +13,7 @@ from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import say, write_line
 from sqlite_log_handler._logfile.connect import connect_read_only, connect_read_write, primary_code
-from sqlite_log_handler._logfile.units import format_size
+from sqlite_log_handler._logfile.units import counted, format_size
 from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._read.opening import named_errors, open_log
 from sqlite_log_handler._write.options import integer
@@ -89,8 +87,7 @@ def run(
         None if options.archive_max_bytes is None else size("--archive-max-bytes", options.archive_max_bytes),
     )
     if any(kept) and options.archive is None:
-        message = "a limit of the archive needs its folder: give --archive"
-        raise ValueError(message)
+        raise ValueError("a limit of the archive needs its folder: give --archive")
     if not limits and not options.vacuum and not any(kept):
         message = "nothing to do: give --max-age, --max-rows or --max-bytes, or --vacuum to give back free pages"
         raise ValueError(message)
@@ -105,35 +102,28 @@ def run(
         with contextlib.closing(reading), budget:
             # Rows that are too long to show are deleted too.
             reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, ANY_LENGTH)
-            if not options.dry_run:
-                _require_writable(path)
-            elif notice:
-                say(notice)
             state, cut = plan(reading, real, limits, now())
             if options.dry_run:
+                if notice:
+                    say(notice)
                 _say_plan(reading, state, cut, vacuum=options.vacuum)
                 return 0
+            if not all(os.access(place, os.W_OK) for place in (path, os.path.dirname(real))):
+                raise _may_not_write(path)
         work = _Work(real, limits, archive, now=now, clock=clock, sleep=sleep)
         return work.run(state, cut, vacuum=options.vacuum)
 
 
 @contextlib.contextmanager
 def _named_errors(path: str) -> Iterator[None]:
-    """Add the path and advice to each error of SQLite inside the `with` block."""
+    """Add the path and advice to each error of SQLite in the `with` block; that of `named_errors` is for readers."""
     with named_errors(path):
         try:
             yield
         except sqlite3.OperationalError as error:
-            # The advice of `named_errors` is for readers.
             if primary_code(error) in _MAY_NOT_WRITE:
                 raise _may_not_write(path) from error
             raise
-
-
-def _require_writable(path: str) -> None:
-    """Raise an error if we may not write to the log."""
-    if not (os.access(path, os.W_OK) and os.access(os.path.dirname(os.path.realpath(path)), os.W_OK)):
-        raise _may_not_write(path)
 
 
 def _may_not_write(path: str) -> PermissionError:
@@ -142,18 +132,16 @@ def _may_not_write(path: str) -> PermissionError:
 
 def _say_plan(connection: sqlite3.Connection, state: State, cut: Cut | None, *, vacuum: bool) -> None:
     if cut is None:
-        write_line(f"nothing to delete: {state.rows:,} rows, {format_size(state.file + state.wal)} with the WAL")
+        taken = format_size(state.file + state.wal)
+        write_line(f"nothing to delete: {counted(state.rows, 'row')}, {taken} with the WAL")
     else:
         (rows,) = connection.execute("SELECT count(*) FROM records WHERE id <= ?", (cut.last_id,)).fetchone()
         taken = format_size(state.live * rows / state.rows)
-        write_line(
-            f"would delete {rows:,} of {state.rows:,} rows, ids {state.first_id} to {cut.last_id}, about {taken}: "
-            f"{cut.cause}"
-        )
+        of = f"{rows:,} of {counted(state.rows, 'row')}"
+        write_line(f"would delete {of}, ids {state.first_id} to {cut.last_id}, about {taken}: {cut.cause}")
     if vacuum:
-        write_line(
-            f"would give back {format_size(state.free_pages * state.page_size)} of free pages, and what is deleted"
-        )
+        free = format_size(state.free_pages * state.page_size)
+        write_line(f"would give back {free} of free pages, and what is deleted")
 
 
 class _Work:
@@ -190,9 +178,11 @@ class _Work:
                 after = look(connection, self._path)
         deleted = self._pruner.deleted
         causes = ", ".join(f"{cause} {rows:,}" for cause, rows in deleted.items())
-        write_line(f"deleted {sum(deleted.values()):,} rows ({causes})" if deleted else "nothing to delete")
-        taken = [format_size(state.file + state.wal) for state in (before, after)]
-        write_line(f"{after.rows:,} rows are left; file and WAL took {taken[0]}, and now take {taken[1]}")
+        rows = counted(sum(deleted.values()), "row")
+        write_line(f"deleted {rows} ({causes})" if deleted else "nothing to delete")
+        took, take = (format_size(state.file + state.wal) for state in (before, after))
+        left = counted(after.rows, "row is", "rows are")
+        write_line(f"{left} left; file and WAL took {took}, and now take {take}")
         if not done:
             say(f"not done to the end: {self._pruner.wal.pinned}; end that reader, and run it again")
         return 0 if done else 1
@@ -233,27 +223,23 @@ class _Work:
             with self._lock.hold(_LOCK_TIMEOUT):
                 expired = archive.expire(connection)
             archive.remove(expired)
-        write_line(f"archived {rows:,} rows in {parts:,} files, {format_size(taken)}" if rows else "nothing to archive")
+        done = f"archived {counted(rows, 'row')} in {counted(parts, 'file')}, {format_size(taken)}"
+        write_line(done if rows else "nothing to archive")
 
     def _prune(self, connection: sqlite3.Connection, before: State, cut: Cut | None) -> bool:
         """Delete the rows beyond the limits. Returns whether all of them are deleted."""
         goal = 0 if cut is None else cut.last_id - (before.first_id or 0) + 1
-        pinned_until: float | None = None
         while self._pruner.limits:
             begin = self._clock()
             with self._lock.hold(_LOCK_TIMEOUT):
                 due = self._pruner.step(connection)
             self._bar.show("deleting", sum(self._pruner.deleted.values()), goal)
             if self._pruner.wal.pinned is not None:
-                pinned_until = pinned_until or begin + _READER_TIMEOUT
-                if self._clock() >= pinned_until:
+                if not self._write_back(connection):
                     return False
-                self._sleep(1.0)
             elif due != 0:
                 break
-            else:
-                pinned_until = None
-                self._sleep(min(self._clock() - begin, _LONGEST_PAUSE))
+            self._sleep(min(self._clock() - begin, _LONGEST_PAUSE))
         return True
 
     def _vacuum(self, connection: sqlite3.Connection) -> bool:
@@ -267,13 +253,11 @@ class _Work:
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 connection.execute("VACUUM")
             return True
-        (goal,) = connection.execute("PRAGMA freelist_count").fetchone()
-        left = goal
+        left = goal = connection.execute("PRAGMA freelist_count").fetchone()[0]
         while left:
             begin = self._clock()
             with self._lock.hold(_LOCK_TIMEOUT):
-                free = self._pruner.wal.is_free(connection)
-                if free:
+                if free := self._pruner.wal.is_free(connection):
                     connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
                     (left,) = connection.execute("PRAGMA freelist_count").fetchone()
             if not free and not self._write_back(connection):

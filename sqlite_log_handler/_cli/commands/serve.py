@@ -1,6 +1,4 @@
-"""
-`sqlite-log serve`: the log in a browser.
-"""
+"""`sqlite-log serve`: the log in a browser."""
 
 import argparse
 import webbrowser

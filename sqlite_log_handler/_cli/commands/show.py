@@ -1,16 +1,13 @@
-"""
-`sqlite-log show`: the rows of a log, for people and for programs.
-"""
+"""`sqlite-log show`: the rows of a log, for people and for programs."""
 
 import argparse
-from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from sqlite_log_handler._cli import arguments, cursor_file
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import write_lines
 from sqlite_log_handler._cli.view import FORMATS, Selection, View
-from sqlite_log_handler._read.filters import FilterError, Filters
+from sqlite_log_handler._read.filters import FilterError, Filters, up_to
 from sqlite_log_handler._read.reader import LogReader, columns_of, followed, has_archive
 
 _FOLLOWED: Final = 10
@@ -27,15 +24,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"only the newest N, or all (with -f: {_FOLLOWED} by default)",
     )
-    parser.add_argument(
-        "-C", "--context", type=arguments.at_least(0), metavar="N", help="N rows before and after each one that matches"
-    )
-    parser.add_argument(
-        "-B", "--before-context", type=arguments.at_least(0), metavar="N", help="N rows before each one that matches"
-    )
-    parser.add_argument(
-        "-A", "--after-context", type=arguments.at_least(0), metavar="N", help="N rows after each one that matches"
-    )
+    rows: Any = {"type": arguments.at_least(0), "metavar": "N"}
+    parser.add_argument("-C", "--context", help="N rows before and after each one that matches", **rows)
+    parser.add_argument("-B", "--before-context", help="N rows before each one that matches", **rows)
+    parser.add_argument("-A", "--after-context", help="N rows after each one that matches", **rows)
     parser.add_argument(
         "--around",
         metavar="ID|TIME",
@@ -71,31 +63,21 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """
-    Show the rows. Returns 1 when none matched.
-
-    Raises:
-        FilterError: Flags contradict each other, or we cannot read one.
-        LogFileError: The log cannot be read.
-    """
-    for holds, contradiction in _CONTRADICTIONS:
-        if holds(options):
-            raise FilterError(contradiction)
+    """Show the rows. Returns 1 when none matched."""
+    _require_sense(options)
     if options.cursor_file is not None:
         cursor_file.require_cursor_file(options.cursor_file)
     filters = arguments.filters_of(options)
     nothing = arguments.NO_RECORD
     with arguments.open_reader(options) as reader:
         if options.follow and has_archive(reader):
-            message = "-f shows new records, and none comes to an archive: name the log's file alone"
-            raise FilterError(message)
+            raise FilterError("-f shows new records, and none comes to an archive: name the log's file alone")
         last_id = reader.last_id()
         if options.cursor_file is not None and options.after_id is None:
             cursor = filters["after_id"] = cursor_file.read_cursor(options.cursor_file, reader, last_id)
             if cursor is not None:
                 nothing = f"nothing new since id {cursor}" + (" matches" if cursor < last_id else "")
-        asked = filters.get("up_to_id")
-        filters["up_to_id"] = last_id if asked is None else min(asked, last_id)
+        filters = up_to(filters, last_id)
         newest = None if options.lines == arguments.ALL else options.lines
         if options.follow and options.lines is None and options.since is None and filters.get("after_id") is None:
             newest = _FOLLOWED
@@ -112,29 +94,26 @@ def run(options: argparse.Namespace) -> int:
     return arguments.status_of(view.found, nothing)
 
 
-# Conditions under which flags contradict each other, each with its error.
-_CONTRADICTIONS: Final[tuple[tuple[Callable[[argparse.Namespace], object], str], ...]] = (
-    (
-        lambda given: given.follow and (given.reverse or given.output == "json"),
-        "-f has no end, so it goes neither with -r nor with -o json; -o jsonl has an object on each line",
-    ),
-    (
-        lambda given: given.follow and given.until,
-        "-f shows new records, which -U would leave out: give one of them",
-    ),
-    (
-        lambda given: given.follow and (any(_context(given)) or given.around),
-        "-f shows new records, and the rows after them are not known yet: leave out -A, -B, -C and --around",
-    ),
-    (
-        lambda given: given.cursor_file is not None and given.until,
-        "--cursor-file stores how far the log was read, so the records that -U leaves out would never be shown",
-    ),
-    (
-        lambda given: given.around and (given.lines is not None or given.reverse or given.cursor_file is not None),
-        "--around chooses rows by their place: it goes neither with -n nor with -r nor with --cursor-file",
-    ),
-)
+def _require_sense(given: argparse.Namespace) -> None:
+    """Refuse flags that contradict each other."""
+    if given.follow and (given.reverse or given.output == "json"):
+        raise FilterError(
+            "-f has no end, so it goes neither with -r nor with -o json; -o jsonl has an object on each line"
+        )
+    if given.follow and given.until:
+        raise FilterError("-f shows new records, which -U would leave out: give one of them")
+    if given.follow and (any(_context(given)) or given.around):
+        raise FilterError(
+            "-f shows new records, and the rows after them are not known yet: leave out -A, -B, -C and --around"
+        )
+    if given.cursor_file is not None and given.until:
+        raise FilterError(
+            "--cursor-file stores how far the log was read, so the records that -U leaves out would never be shown"
+        )
+    if given.around and (given.lines is not None or given.reverse or given.cursor_file is not None):
+        raise FilterError(
+            "--around chooses rows by their place: it goes neither with -n nor with -r nor with --cursor-file"
+        )
 
 
 def _context(options: argparse.Namespace) -> tuple[int, int]:

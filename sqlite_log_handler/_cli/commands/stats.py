@@ -1,6 +1,4 @@
-"""
-`sqlite-log stats`: how much there is, and when it came.
-"""
+"""`sqlite-log stats`: how much there is, and when it came."""
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,11 +7,11 @@ from typing import Final
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
-from sqlite_log_handler._cli.formats import Clock
+from sqlite_log_handler._cli.formats import Clock, behind
 from sqlite_log_handler._cli.terminal import Paint, painter, terminal_width
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import level_name
-from sqlite_log_handler._logfile.units import format_duration, format_size, loudest
+from sqlite_log_handler._logfile.units import counted, format_duration, format_size, loudest
 from sqlite_log_handler._read.statistics import Bucket, LogStats
 
 _LOUD: Final = 30
@@ -55,8 +53,8 @@ def numbers(path: str, stats: LogStats, *, utc: bool) -> Iterator[str]:
     yield f"mode     journal_mode {stats.journal_mode}, auto_vacuum {stats.auto_vacuum}"
     ids = "" if stats.first_id is None else f", id {stats.first_id} to {stats.last_id}"
     yield (
-        f"rows     {stats.rows:,}{ids}; {_many(stats.loggers, 'logger')}, {_many(stats.sources, 'call site')}, "
-        f"{_many(stats.processes, 'process', 'processes')}"
+        f"rows     {stats.rows:,}{ids}; {counted(stats.loggers, 'logger')}, {counted(stats.sources, 'call site')}, "
+        f"{counted(stats.processes, 'process', 'processes')}"
     )
     if stats.first_us is not None and stats.last_us is not None:
         clock = Clock("%Y-%m-%d %H:%M:%S", utc=utc)
@@ -69,14 +67,8 @@ def numbers(path: str, stats: LogStats, *, utc: bool) -> Iterator[str]:
     if stats.pruned:
         yield f"pruned   {stats.pruned:,}, {stats.unsent:,} of them not forwarded"
     for cursor in stats.cursors:
-        lag = f"{_many(cursor.lag_rows, 'row')} and {format_duration(cursor.lag_seconds)} behind"
-        # In a file from elsewhere, a text may stand in a column of numbers.
-        place = printable(f"{cursor.name} at id {cursor.after_id}")
-        yield f"cursor   {place}, {lag if cursor.lag_rows else 'at the end'}"
-
-
-def _many(count: int, one: str, many: str | None = None) -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+        lag = behind(cursor.lag_rows, cursor.lag_seconds)
+        yield f"cursor   {printable(cursor.name)} at id {cursor.after_id}, {lag}"
 
 
 def histogram(buckets: Sequence[Bucket], names: Mapping[int, str], *, utc: bool, paint: Paint) -> Iterator[str]:

@@ -1,6 +1,4 @@
-"""
-`sqlite-log top`: who logs most, and the line of code that makes it less.
-"""
+"""`sqlite-log top`: who logs most, and the line of code that makes it less."""
 
 import argparse
 import re
@@ -50,8 +48,7 @@ def _by(text: str) -> str:
     if text in BY or text.startswith(f"{ATTRIBUTE} "):
         return text
     hint = "name the attribute behind it" if text == ATTRIBUTE else f"choose from {', '.join(BY)}, {ATTRIBUTE} KEY"
-    message = f"{text!r}: {hint}"
-    raise argparse.ArgumentTypeError(message)
+    raise argparse.ArgumentTypeError(f"{text!r}: {hint}")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -89,7 +86,9 @@ def table(talkers: Sequence[Talker], by: str, most: int) -> Iterator[str]:
     if rest:
         records, share = sum(talker.records for talker in rest), f"{sum(talker.share for talker in rest):.1%}"
         taken = format_size(sum(talker.bytes for talker in rest))
-        rows.append((f"{records:,}", taken, share, "", *([""] if trend else []), f"{len(rest)} more"))
+        rows.append(
+            (f"{records:,}", taken, share, "", *([""] if trend else []), f"{len(rest):,} more; -n all shows them")
+        )
     yield from columns(rows)
 
 

@@ -58,7 +58,7 @@ def test_its_brief_tells_what_led_to_what(run, made):
     """The release, the slow provider, the pool and the failing pages stand in that order, which names the cause."""
     _, lines = run("brief", str(made[0]))
 
-    begin = lines.index("what changed, by when it began:") + 1
+    begin = lines.index("what changed (in the order of the first time, with the newest id):") + 1
     loggers = re.findall(r" id \d+  ([\w.]+): ", "\n".join(lines[begin:]))
     assert ["shop.checkout", "shop.payments", "shop.db", "shop.web", "shop.checkout"] == loggers[:5]
     assert any("in its transaction" in line for line in lines)

@@ -53,7 +53,7 @@ def test_a_brief_of_an_archive_names_both(run, places):
     _, file, folder = places
     status, lines = run("brief", file, folder)
 
-    assert (0, "app-log.db: all") == (status, lines[0])
+    assert (0, "app-log.db: the whole log") == (status, lines[0])
     assert any("ERROR 1" in line for line in lines)
 
 

@@ -76,7 +76,7 @@ def test_each_cut_is_said(tmp_path):
     for command in ("patterns", "top", "gaps"):
         assert f"`sqlite-log {command} {path}" in text
     assert " more patterns, " in text
-    assert "what changed, by when it began:" in text
+    assert "what changed (in the order of the first time, with the newest id):" in text
 
 
 def test_an_empty_log(tmp_path):
@@ -84,7 +84,7 @@ def test_an_empty_log(tmp_path):
     with closing(sqlite3.connect(path := tmp_path / "app-log.db")) as connection:
         connection.executescript(SCHEMA)
 
-    assert "records  0 of 0 patterns: none" in brief_of(path)
+    assert "records  0: none; 0 patterns" in brief_of(path)
 
 
 def test_an_error_stands_with_the_end_of_its_traceback(shop):
@@ -104,7 +104,9 @@ def test_brief_as_text(run):
 
     assert 0 == status
     assert lines[0].startswith("app-log.db: ")
-    assert {"errors:", "who logs most:"} <= set(lines)
+    assert {"errors (how many, from when to when, the newest id):", "who logs most (records, share of all):"} <= set(
+        lines
+    )
     assert lines[-2].startswith("file ")
 
 

@@ -28,8 +28,8 @@ def test_whose_a_gap_is_moves_to_a_line_of_its_own(shop):
     narrow = in_terminal(["gaps", str(shop)], COLUMNS="60").splitlines()
 
     assert wide[1].endswith("13  queue_full: shop.cache DEBUG 15")
-    assert narrow[1].endswith("13  queue_full")
-    assert "    shop.cache DEBUG 15" == narrow[2]
+    assert narrow[2].endswith("13  queue_full")
+    assert ["    loggers", "    shop.cache DEBUG 15"] == [narrow[1], narrow[3]]
 
 
 def test_gaps_works_beside_a_live_writer(run, busy_log):

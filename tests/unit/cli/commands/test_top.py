@@ -21,7 +21,7 @@ def test_top_says_who_and_what_to_do(run):
     assert 0 == status
     assert ["records", "bytes", "share", "dropped", "logger"] == lines[0].split()
     assert "     10   60 B  83.3%       15  shop.cache" == lines[1]
-    assert lines[3].endswith("3 more")
+    assert lines[3].endswith("3 more; -n all shows them")
     assert [
         "",
         "To leave out 10 of its records, and 15 that were dropped, 83.3% of all:",
