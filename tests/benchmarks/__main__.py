@@ -23,6 +23,7 @@ BENCHMARKS = {
     "memory": "memory",
     "disk": "disk",
     "writes": "writes",
+    "pages": "pages",
     "idle": "idle",
     "import": "import_time",
     "instructions": "instructions",

@@ -101,7 +101,7 @@ class Ceiling(Ours):
             outcome.written = True
             return outcome
 
-        self.handler.listener.writer.write = write  # type: ignore[method-assign,assignment]
+        self.handler.listener.committer.writer.write = write  # type: ignore[method-assign,assignment]
 
     def count(self) -> int:
         """Count what was handed over."""

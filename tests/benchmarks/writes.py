@@ -40,9 +40,8 @@ def run(report: Report, options: Options) -> None:
     for rate in RATES:
         row: list[Any] = [rate, line, line * rate * SECONDS_PER_YEAR / 1e9]
         for interval in INTERVALS:
-            size = min(BATCH_SIZE, max(1, int(rate * interval)) + (rate * interval >= 1))
-            count = size * max(2, min(commits, most // size))
-            bytes_per_record = _database(report, rate, count, size)
+            size, count = commit_size(rate, interval, commits, most)
+            bytes_per_record = database(report, rate, _records(rate, count), size)
             row += [bytes_per_record, bytes_per_record * rate * SECONDS_PER_YEAR / 1e9]
             bound = BOUNDS.get((rate, interval))
             if bound is not None:
@@ -61,6 +60,12 @@ def _written() -> int | None:
             return int(dict(line.split(": ") for line in file)["wchar"])
     except OSError:
         return None
+
+
+def commit_size(rate: int, interval: float, commits: int, most: int) -> tuple[int, int]:
+    """Return the rows of a commit, and how many rows to write: those of `commits`, and about `most` at most."""
+    size = min(BATCH_SIZE, max(1, int(rate * interval)) + (rate * interval >= 1))
+    return size, size * max(2, min(commits, most // size))
 
 
 def _records(rate: int, count: int) -> list[logging.LogRecord]:
@@ -85,12 +90,16 @@ def _text(report: Report, count: int) -> float:
     return written / count
 
 
-def _database(report: Report, rate: int, count: int, size: int) -> float:
+def database(report: Report, rate: int, records: list[logging.LogRecord], size: int, sql: str = "") -> float:
+    """Write the records in commits of `size`, into a file that `sql` has changed; return the bytes written a record."""
+    count = len(records)
     with folder() as path:
         file = os.path.join(path, "app-log.db")
-        rows = [make_row(record) for record in _records(rate, count)]
+        rows = [make_row(record) for record in records]
         with contextlib.closing(Writer(file)) as writer:
             writer.file.open()
+            assert writer.file.connection is not None
+            writer.file.connection.executescript(sql)
             before = _written() or 0
             for start in range(0, count, size):
                 writer.write(Commit(rows[start : start + size]))
