@@ -172,6 +172,18 @@ class Part(NamedTuple):
         with _named(self.path):
             yield from _parquet_rows(self, bounds) if is_parquet(self.path) else _line_rows(self, bounds)
 
+    def read_through(self) -> None:
+        """
+        Read the part to its end, and count its gaps and rows. What is in a row is not looked at.
+
+        Raises:
+            LogFileError: It cannot be read; the class says why.
+        """
+        for _ in self.drops():
+            pass
+        with _named(self.path):
+            (_count_groups if is_parquet(self.path) else _count_lines)(self)
+
 
 def is_parquet(path: str) -> bool:
     """Tell whether a part is of Parquet, by its name."""
@@ -294,6 +306,10 @@ def _lines(part: Part) -> Iterator[list[bytes]]:
         raise CorruptFileError(message)
 
 
+def _count_lines(part: Part) -> None:
+    _require_all(part, sum(map(len, _lines(part))) - 1 - part.head.drops)
+
+
 def _line_rows(part: Part, bounds: Bounds) -> Iterator[list[Values]]:
     head = part.head
     low, high = max(bounds.ids[0], head.first_id), min(bounds.ids[1], head.last_id)
@@ -316,10 +332,15 @@ def _line_rows(part: Part, bounds: Bounds) -> Iterator[list[Values]]:
         if rows:
             yield rows
     if id_ <= high:
-        message = (
-            f"{part.path!r}: it was cut or damaged: it has {head.last_id - id_ + 1:,} rows less than its head says"
+        _require_all(part, id_ - head.first_id)
+
+
+def _require_all(part: Part, rows: int) -> None:
+    """Refuse a part that has another number of rows than its head says."""
+    if rows != part.head.rows:
+        raise CorruptFileError(
+            f"{part.path!r}: it was cut or damaged: it has {rows:,} rows, and {part.head.rows:,} by its head"
         )
-        raise CorruptFileError(message)
 
 
 # Types that a row was found to have, and may have.
@@ -409,10 +430,7 @@ def _parquet_rows(part: Part, bounds: Bounds) -> Iterator[list[Values]]:
             begin, first_id = first_id, first_id + group.num_rows
             if not meet(bounds.ids, (begin, first_id - 1)) or not _group_meets(group, bounds):
                 continue
-            if group.total_byte_size > _GROUP:
-                message = f"{part.path!r}: a row group has more than {_GROUP >> 20} MiB, which no handler writes"
-                raise LimitError(message)
-            for batch in file.iter_batches(_ROWS, row_groups=[number], columns=list(FIELDS), use_threads=False):
+            for batch in _batches(part, file, number):
                 columns = [_python(batch.column(name)) for name in FIELDS]
                 rows = []
                 for id_, row in enumerate(zip(*columns, strict=True), begin):
@@ -428,6 +446,22 @@ def _parquet_rows(part: Part, bounds: Bounds) -> Iterator[list[Values]]:
                     yield rows
 
 
+def _batches(part: Part, file: Any, number: int) -> Iterator[Any]:
+    """Yield the rows of a row group as columns, some thousand at a time."""
+    if file.metadata.row_group(number).total_byte_size > _GROUP:
+        message = f"{part.path!r}: a row group has more than {_GROUP >> 20} MiB, which no handler writes"
+        raise LimitError(message)
+    yield from file.iter_batches(_ROWS, row_groups=[number], columns=list(FIELDS), use_threads=False)
+
+
+def _count_groups(part: Part) -> None:
+    with _parquet(part.path) as file:
+        _require_columns(part, file)
+        for number in range(file.num_row_groups):
+            for _ in _batches(part, file, number):
+                pass
+
+
 def _require_columns(part: Part, file: Any) -> None:
     """Refuse what has not the columns and the number of rows of a part."""
     pyarrow, _ = import_pyarrow()
@@ -439,10 +473,7 @@ def _require_columns(part: Part, file: Any) -> None:
         if kind != (pyarrow.int64() if name in INTEGERS else pyarrow.string()):
             message = f"{part.path!r}: its column {name!r} is not that of a part"
             raise CorruptFileError(message)
-    if file.metadata.num_rows != part.head.rows:
-        less = part.head.rows - file.metadata.num_rows
-        message = f"{part.path!r}: it was cut or damaged: it has {less:,} rows less than its head says"
-        raise CorruptFileError(message)
+    _require_all(part, file.metadata.num_rows)
 
 
 def _group_meets(group: Any, bounds: Bounds) -> bool:

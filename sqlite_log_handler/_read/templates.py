@@ -3,7 +3,8 @@
 import re
 from typing import Final
 
-_CONVERSION: Final = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(?:\d+|\*)?(?:\.(?:\d+|\*))?[hlL]?[a-zA-Z%]")
+# A template may come from a stranger: nothing in it is looked at twice, so a key with a `%` in it is not one.
+_CONVERSION: Final = re.compile(r"%(?:\([^)%]*+\))?[-#0 +]*+(?:\d++|\*)?(?:\.(?:\d++|\*))?[hlL]?[a-zA-Z%]")
 _VALUE: Final = re.compile(
     r"""
     (?P<id>\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b)

@@ -11,15 +11,16 @@ from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.formats import json_document
 from sqlite_log_handler._cli.terminal import write_line, write_lines
-from sqlite_log_handler._logfile.archive import PartName, part_names, read_head, stem_of
+from sqlite_log_handler._logfile.archive import PartName, part_names, stem_of
 from sqlite_log_handler._logfile.columns import text, whole
-from sqlite_log_handler._logfile.errors import CorruptFileError
+from sqlite_log_handler._logfile.errors import CorruptFileError, LogFileError, MissingFileError
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import USER_VERSION
 from sqlite_log_handler._read.filters import FilterError
+from sqlite_log_handler._read.opening import require_file
+from sqlite_log_handler._read.parts import Part
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.statistics import Books
-from sqlite_log_handler._write.retention.parts import read_back
 
 # The most findings to print; SQLite itself stops at a hundred.
 _MOST: Final = 10
@@ -73,14 +74,14 @@ def _findings_in(options: argparse.Namespace) -> Iterator[Finding]:
     for name in part_names(folder):
         path = os.path.join(folder, str(name))
         try:
-            head = read_head(path)
-            read_back(path, head, name.kind)
-        except (OSError, ValueError, ImportError) as error:
+            part = Part.open(path)
+            part.read_through()
+        except LogFileError as error:
             wrong += 1
             if wrong <= _MOST:
-                yield Finding("WRONG", f"{printable(str(name))}: {error}")
+                yield Finding("WRONG", str(error))
         else:
-            sound, rows = sound + 1, rows + head.rows
+            sound, rows = sound + 1, rows + part.head.rows
     if wrong > _MOST:
         yield Finding("WRONG", f"and {wrong - _MOST:,} more")
     yield Finding(
@@ -156,7 +157,7 @@ def look_at_parts(path: str, folder: str) -> Iterator[Finding]:
         log_id = scan.one("SELECT log_id FROM marks")
     sound = rows = wrong = 0
     for name, first_id, last_id, size, crc32 in parts:
-        fault = _fault_of(os.path.join(folder, name), log_id, (first_id, last_id), (size, crc32))
+        fault = _fault_of(folder, name, log_id, (first_id, last_id), (size, crc32))
         if fault is None:
             sound, rows = sound + 1, rows + last_id - first_id + 1
             continue
@@ -168,22 +169,25 @@ def look_at_parts(path: str, folder: str) -> Iterator[Finding]:
     yield Finding("-" if wrong else "ok", f"the archive: {sound:,} of {len(parts):,} parts are as noted, {rows:,} rows")
 
 
-def _fault_of(path: str, log_id: str, ids: tuple[int, int], noted: tuple[int, int]) -> str | None:
-    """Return the fault of a part, None if it has none."""
+def _fault_of(folder: str, name: str, log_id: str, ids: tuple[int, int], noted: tuple[int, int]) -> str | None:
+    """Return the fault of a part, None if it has none. The log names it, and may be a stranger's."""
+    if PartName.parse(name) is None or os.path.basename(name) != name:
+        return "no part of an archive has this name"
+    path = os.path.join(folder, name)
     try:
+        require_file(path)
         with open(path, "rb") as file:
             size = crc32 = 0
-            while block := file.read(_BLOCK):
+            while size <= noted[0] and (block := file.read(_BLOCK)):
                 size, crc32 = size + len(block), zlib.crc32(block, crc32)
         if (size, crc32) != noted:
             return "it was changed since it was archived"
-        head = read_head(path)
-    except FileNotFoundError:
+        head = Part.open(path).head
+    except (MissingFileError, FileNotFoundError):
         return "it is missing"
-    except (OSError, ValueError) as error:
-        return str(error)
-    except ImportError:
-        return None  # Parquet, without the extra: the sums agree
+    except (OSError, LogFileError) as error:
+        # Of Parquet, without the extra, the sums agree.
+        return None if isinstance(error.__cause__, ImportError) else str(error)
     return None if (head.log_id, head.first_id, head.last_id) == (log_id, *ids) else "it has other rows than noted"
 
 

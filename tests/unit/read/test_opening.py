@@ -48,6 +48,19 @@ def test_a_pipe(path):
         LogReader(path)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe_in_the_place_of_the_journal(path):
+    """A pipe named like the journal is refused: SQLite would open it, and try again after each signal, also Ctrl-C."""
+    path.touch()
+    os.mkfifo(f"{path}-journal")
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+
+    for name in (path, link):
+        with pytest.raises(UnreadableFileError, match="-journal' is not a file, and SQLite would wait"):
+            LogReader(name)
+
+
 def test_files_that_are_no_logs(path, tmp_path):
     """Text, empty files, other databases and newer logs are told apart."""
     with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as connection:

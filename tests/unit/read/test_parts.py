@@ -186,7 +186,7 @@ def test_a_parquet_with_other_columns(part: Any) -> None:
     others = {
         "created_us": table.drop_columns(["created_us"]),
         "message": table.set_column(table.schema.get_field_index("message"), "message", table["id"]),
-        "1 rows less": table.slice(0, 2),
+        "by its head": table.slice(0, 2),
         r"row 3.*\(id\)|line 3.*\(id\)": table.take([0, 1, 1]),
     }
     for word, other in others.items():
@@ -236,7 +236,7 @@ def test_lines_that_are_missing_or_too_many(part: Any) -> None:
     late = [*lines[:-1], lines[-1][:-1] + b" more\n"]
     for kept, word in (
         (late, r"line 5.*\( more\)"),
-        (lines[:-1], "1 rows less"),
+        (lines[:-1], "by its head"),
         ([*lines[:-1], lines[-1][:-1]], "last line has no end"),
     ):
         path.write_bytes(gzip.compress(b"".join(kept)))

@@ -4,6 +4,8 @@ Templates that tell nothing, and messages with their values masked.
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from sqlite_log_handler._read.templates import masked, says_something
@@ -16,6 +18,19 @@ from sqlite_log_handler._read.templates import masked, says_something
 def test_a_template_that_says_nothing(template, expected):
     """A template of conversions alone tells no message from another."""
     assert expected == says_something(template)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer of CPU time on this system")
+@pytest.mark.parametrize("template", ["%" + "(%" * 250_000, "%" + "0" * 500_000 + "!", "%(" * 250_000 + ")d"])
+def test_a_template_that_takes_long(template):
+    """A template takes as long as its length asks for: the first two once took hours, and Ctrl-C did not end them."""
+    signal.signal(signal.SIGVTALRM, lambda *_: pytest.fail("five seconds of CPU time"))
+    signal.setitimer(signal.ITIMER_VIRTUAL, 5)
+    try:
+        assert not says_something(template)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -14,7 +15,7 @@ import sys
 import pytest
 from archives import KINDS, parts_in
 
-from sqlite_log_handler._cli.commands import prune
+from sqlite_log_handler._cli.commands import check, prune
 
 
 @pytest.fixture(params=KINDS)
@@ -101,6 +102,49 @@ def test_many_parts_that_are_missing(run, path, folder, monkeypatch):
     assert "more" in lines[-2]
 
 
+@pytest.mark.parametrize("name", ["{folder}/{name}", "../{name}", "archive/../../{name}", "lock"])
+def test_a_part_that_is_named_outside_of_the_folder(run, path, folder, monkeypatch, name):
+    """
+    The log may be a stranger's: a note names no file outside of the archive.
+
+    Of `/dev/zero`, `check` never found the end.
+    """
+    outside = path.parent / "secret.2026-11-28.jsonl.gz"
+    outside.touch()
+    monkeypatch.setattr(check, "require_file", pytest.fail)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM archives WHERE id > 1")
+        connection.execute("UPDATE archives SET name = ?", [name.format(folder=path.parent, name=outside.name)])
+
+    status, lines = run("check", str(path), "--archive", str(folder))
+    assert 1 == status
+    assert lines[-2].endswith(": no part of an archive has this name")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe_in_the_place_of_a_part(run, path, folder):
+    """`check` does not wait for somebody to write into a pipe that is named like a part."""
+    name = parts_in(folder)[0]
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+
+    for arguments in ([str(path), "--archive", str(folder)], [str(folder)]):
+        status, lines = run("check", *arguments)
+        assert 1 == status
+        assert any("is a device, a pipe or a socket" in line for line in lines)
+
+
+def test_a_part_that_grows_before_it_is_compared(run, path, folder):
+    """Of a file that is longer than noted, `check` reads no more than shows that."""
+    first = folder / parts_in(folder)[0]
+    with open(first, "r+b") as file:
+        file.truncate(1 << 40)
+
+    status, lines = run("check", str(path), "--archive", str(folder))
+    assert 1 == status
+    assert "it was changed since" in lines[-2]
+
+
 def test_a_folder_with_the_log_in_it(run, path, folder):
     """A folder that holds an archive and its log is both."""
     shutil.copy(path, folder)
@@ -123,7 +167,7 @@ def test_an_archive_alone(run, folder):
     status, lines = run("check", "-o", "json", str(folder))
     found = json.loads("\n".join(lines))
     assert (1, False) == (status, found["ok"])
-    assert found["verdicts"][0]["text"].startswith(name)
+    assert f"{name}': it was cut" in found["verdicts"][0]["text"]
 
 
 def test_two_logs_in_a_folder(run, path, folder):
