@@ -6,10 +6,10 @@ expressions nor integers beyond 64 bits.
 """
 
 import json
-import operator
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from operator import ge, gt, le, lt
 from typing import Any, Final, NamedTuple
 
 from sqlite_log_handler._read.search import Term, compiled, equals, ignores_case, members_of, number
@@ -17,12 +17,7 @@ from sqlite_log_handler._read.search import Term, compiled, equals, ignores_case
 HOLDS: Final = "log_holds"
 
 _CONDITION: Final = re.compile(r"(!?)([^=!<>~]+)(?:(!=|<=|>=|=|<|>|~)(.*))?", re.DOTALL)
-_COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
+_COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 # Floats are exact for integers below this.
 _EXACT: Final = 2**53
 
@@ -98,7 +93,8 @@ def holds(attributes: object, text: str) -> bool:
         if sign in {"=", "!="}:
             return equals(value, expected) == (sign == "=")
         if sign == "~":
-            return compiled(expected, ignores_case(expected)).search(_text(value)) is not None
+            found = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            return compiled(expected, ignores_case(expected)).search(found) is not None
         return _compares(value, sign, expected)
     return False
 
@@ -119,7 +115,3 @@ def _compares(value: object, sign: str, expected: str) -> bool:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return limit is not None and _COMPARISONS[sign](value, limit)
     return limit is None and isinstance(value, str) and _COMPARISONS[sign](value, expected)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

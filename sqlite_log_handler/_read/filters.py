@@ -70,6 +70,10 @@ class Where(NamedTuple):
     after_id: int = LOWEST
     up_to_id: int = HIGHEST
 
+    def narrowed(self, sql: str, *parameters: object) -> "Where":
+        """Return the same with one more condition."""
+        return self._replace(sql=f"{self.sql} AND {sql}", parameters=(*self.parameters, *parameters))
+
 
 _SOURCE: Final = re.compile(r"(.+):(\d{1,18})", re.DOTALL)
 _RANGE: Final = re.compile(r"\s*(.*?)\s*\.\.\s*(.*?)\s*")

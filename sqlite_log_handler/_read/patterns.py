@@ -6,7 +6,7 @@ program puts its values into the message by itself, there is no template, and a 
 the newest message with numbers and identifiers masked, and it is marked as guessed.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -63,7 +63,7 @@ class _Sums:
     __slots__ = ("first_us", "last_error_id", "last_id", "last_us", "levels", "source")
 
     def __init__(self) -> None:
-        self.levels: dict[int, int] = defaultdict(int)
+        self.levels = Counter[int]()
         self.first_us, self.last_us, self.last_id = 1 << 63, LOWEST, LOWEST
         self.last_error_id: int | None = None
         self.source: _Source = ("?", "?", 0, "?", "")
@@ -81,7 +81,7 @@ class _Sums:
 
     @property
     def records(self) -> int:
-        return sum(self.levels.values())
+        return self.levels.total()
 
 
 def patterns(scan: Scan, new_since: Moment | None, filters: Filters, now: datetime | None = None) -> list[Pattern]:
@@ -117,16 +117,13 @@ def compared(scan: Scan, chosen: Where, begin_us: int, *, older_than_all: int = 
     # Without the filters: a pattern that any older row has is not new.
     older = _counted(scan, sources, Where("+created_us < ?", (begin_us,), None, begin_us, older_than_all))
     since_us = begin_us if chosen.since_us is None else max(begin_us, chosen.since_us)
-    later = chosen._replace(
-        sql=f"{chosen.sql} AND +created_us >= ?", parameters=(*chosen.parameters, begin_us), since_us=since_us
-    )
+    later = chosen.narrowed("+created_us >= ?", begin_us)._replace(since_us=since_us)
     found = _counted(scan, sources, later)
     guessed = [sums for key, sums in older.items() if not key[4]]
-    texts = {**_samples(scan, guessed), **_samples(scan, found.values())}
+    texts = _samples(scan, guessed) | _samples(scan, found.values())
     said = {_moved(sums, texts) for sums in guessed}
-    new = {
-        sums.last_id for key, sums in found.items() if key not in older and (key[4] or _moved(sums, texts) not in said)
-    }
+    added = {key: sums for key, sums in found.items() if key not in older}
+    new = {sums.last_id for key, sums in added.items() if key[4] or _moved(sums, texts) not in said}
     return Compared(_described(found, texts), new, _grown(found, older, begin_us))
 
 

@@ -80,19 +80,12 @@ class Statement(NamedTuple):
 
 
 class Scan:
-    """
-    A log that is open for reading.
-
-    Args:
-        path: Path of the log.
-        timeout: Seconds to wait for a lock.
-        opened: The log, if it is open already.
-    """
+    """A log that is open for reading. It opens the one at `path`, unless it is given one that is `opened` already."""
 
     def __init__(self, path: str, *, timeout: float = 5.0, opened: Opened | None = None) -> None:
         self.path = path
         self._connection: Connection | None
-        seen = _seen(path)
+        seen = seen_at(path)
         self._connection, self.budget, self.notice, immutable = opened or open_log(path, timeout=timeout)
         self._seen = seen if immutable else None
         self._raised: BaseException | None = None
@@ -106,12 +99,7 @@ class Scan:
             self._connection.create_function(name, arity, function, deterministic=True)
 
     def require_open(self) -> Connection:
-        """
-        Return the connection.
-
-        Raises:
-            ValueError: It was closed, or belongs to the process from which this one was forked.
-        """
+        """Return the connection, unless it was closed, or belongs to the process from which this one was forked."""
         if self._connection is None:
             raise ValueError(f"the reader of {self.path!r} is closed: make a new LogReader")
         if self._connection.is_inherited:
@@ -127,7 +115,7 @@ class Scan:
     @property
     def is_stale(self) -> bool:
         """Whether somebody wrote to the file although this connection relies on nobody writing to it."""
-        return self._seen is not None and self._seen != _seen(self.path)
+        return self._seen is not None and self._seen != seen_at(self.path)
 
     def close(self) -> None:
         """Close the file."""
@@ -200,12 +188,7 @@ class Scan:
             raise_named(self.path, error)
 
     def all(self, sql: str, parameters: Values = ()) -> list[Any]:
-        """
-        Run one statement and return its rows.
-
-        Raises:
-            LogFileError: It cannot be read, or there are too many rows; the class says why.
-        """
+        """Run one statement and return its rows. Raises a LogFileError whose class says why that cannot be done."""
         return self._run(sql, parameters, self._fetch_all)
 
     def _fetch_all(self, cursor: sqlite3.Cursor) -> list[Any]:
@@ -221,12 +204,7 @@ class Scan:
                 return rows
 
     def require_few(self, lines: int, size: int = 0) -> None:
-        """
-        Refuse to keep many lines, or many bytes, in memory.
-
-        Raises:
-            LimitError: There are too many.
-        """
+        """Refuse to keep many lines, or many bytes, in memory."""
         if lines > MOST or size > _MOST_BYTES:
             raise LimitError(
                 f"{self.path!r}: more than {MOST:,} lines or {_MOST_BYTES >> 20} MiB would have to be kept in memory: "
@@ -242,10 +220,8 @@ class Scan:
         """
         Run a statement that selects `BATCH` rows with ids between its first two parameters. The first column is the id.
 
-        Returns the rows, as far as they come to a bounded size, and whether that is all there are.
-
-        Raises:
-            CorruptFileError: The ids do not rise or fall one by one, so that there would be no end.
+        Returns the rows, as far as they come to a bounded size, and whether that is all there are. It refuses ids that
+        neither rise nor fall one by one, of which there would be no end.
         """
         rows, cut = self._run(statement.sql, parameters, self._fetch_batch, statement.large_sql, statement.most_bytes)
         ids = [parameters[0] - 1, *map(itemgetter(0), rows), parameters[1] + 1]
@@ -299,7 +275,7 @@ class Scan:
     def bounds(self, where: Where) -> tuple[int, int]:
         """Return the lowest and the highest id that can match; if none can, the first is above the second."""
         if where.since_us is None and where.until_us is None:
-            low, high = self._ends_of("id")
+            low, high = self.ends_of("id")
         else:
             since = where.since_us if where.since_us is not None else LOWEST
             until = where.until_us if where.until_us is not None else HIGHEST
@@ -310,23 +286,20 @@ class Scan:
             return 1, 0
         return max(low, min(where.after_id, HIGHEST - 1) + 1), min(high, where.up_to_id)
 
-    def _ends_of(self, column: str) -> tuple[Any, Any]:
+    def ends_of(self, *columns: str) -> Any:
+        """Return the lowest and the highest value of each column, as integers."""
         # In one statement, because retention may delete all rows between two. With min and max apart, each is one look.
-        ((lowest, highest),) = self.all(
-            f"SELECT CAST((SELECT min({column}) FROM records) AS INTEGER), "  # noqa: S608 - our own name
-            f"CAST((SELECT max({column}) FROM records) AS INTEGER)"
-        )
-        return lowest, highest
+        looks = (f"CAST((SELECT {end}({name}) FROM records) AS INTEGER)" for name in columns for end in ("min", "max"))  # noqa: S608 - our own names
+        (ends,) = self.all(f"SELECT {', '.join(looks)}")
+        return ends
 
     def ends(self, where: Where) -> tuple[int, int]:
         """Return the times of the first and the last record within the bounds of time."""
-        first, last = self._ends_of("created_us")
+        first, last = self.ends_of("created_us")
         if first is None or last is None:
             return 1, 0
-        return (
-            first if where.since_us is None else max(first, where.since_us),
-            last if where.until_us is None else min(last, where.until_us),
-        )
+        since_us, until_us = where.since_us, where.until_us
+        return first if since_us is None else max(first, since_us), last if until_us is None else min(last, until_us)
 
     def spans(
         self, where: Where, *, backward: bool = False, span: int = _FIRST_SPAN, widest: int = _SPAN
@@ -385,15 +358,14 @@ class Scan:
         return where._replace(after_id=lowest - 1, up_to_id=high)
 
 
-def _seen(path: str) -> list[tuple[int, int]]:
-    """Return sizes and times, which change with the log, without opening its -wal."""
-    found = []
+def seen_at(path: str) -> list[int]:
+    """Return numbers that change with the log at `path`, without opening its -wal; none if there is no log."""
+    found: list[int] = []
     for name in (os.path.realpath(path), os.path.realpath(path) + "-wal"):
-        try:
+        with contextlib.suppress(OSError):
             stat = os.stat(name)
-        except OSError:
-            continue
-        found.append((stat.st_size, stat.st_mtime_ns))
+            if stat.st_size:  # a reader may make an empty -wal, which is not a change
+                found += (stat.st_ino, stat.st_mtime_ns, stat.st_size)
     return found
 
 

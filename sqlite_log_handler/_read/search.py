@@ -96,9 +96,10 @@ _SHORTEST_LITERAL: Final = 2
 # In Unicode, these letters have a third form: the dotless i, the Kelvin sign, the long s. If Python ignores case, it
 # takes all three for one letter, and LIKE does not.
 _OTHER_CASES: Final = re.compile("[iksIKS]|[^\x00-\x7f]")
-# One piece of a pattern: a construct that we do not read, an escape, a class, or another character; and a repetition.
+# One piece of a pattern: a construct that we do not read, one that stands for several characters, or a character; and a
+# repetition.
 _PIECE: Final = re.compile(
-    r"(?P<unknown>[()]|\\[xuUN0-9])|(?P<escape>\\.)|(?P<class>\[\^?\]?(?:\\.|[^\]\\])*\])|(?P<other>.)", re.DOTALL
+    r"(?P<unknown>[()]|\\[xuUN0-9])|\\[^\W_]|\[\^?\]?(?:\\.|[^\]\\])*\]|[.^$]|\\?(?P<literal>.)", re.DOTALL
 )
 _REPEAT: Final = re.compile(r"[*+?]|\{[^}]*\}")
 
@@ -122,7 +123,7 @@ def required_literals(pattern: str, *, ignore_case: bool) -> list[str]:
         if piece[0] == "|":
             branches.append([""])
             continue
-        literal = _literal_of(piece)
+        literal = piece["literal"] or ""
         once = True
         while (repeat := _REPEAT.match(pattern, position)) is not None:
             position = repeat.end()
@@ -134,15 +135,6 @@ def required_literals(pattern: str, *, ignore_case: bool) -> list[str]:
             runs.append("")
     literals = [_longest(runs, ignore_case=ignore_case) for runs in branches]
     return literals if min(map(len, literals)) >= _SHORTEST_LITERAL else []
-
-
-def _literal_of(piece: re.Match[str]) -> str:
-    """Return the character for which a piece stands, or "" if it stands for several."""
-    if piece["escape"]:
-        character = piece["escape"][1]
-        return "" if character.isalnum() else character
-    other = piece["other"] or ""
-    return "" if other in ".^$" else other
 
 
 def _longest(runs: Iterable[str], *, ignore_case: bool) -> str:

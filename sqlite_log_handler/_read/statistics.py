@@ -1,7 +1,8 @@
 """A log in numbers: gaps, statistics, a histogram, and whether the books agree."""
 
+import contextlib
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -182,7 +183,6 @@ def histogram(
     part, numbers, offset = "(created_us - ?) / ?", ((begin - 1) * width, width), 1
     if not -_FAR_US < first <= last < _FAR_US:
         part, numbers, offset = "created_us / ? - (created_us % ? < 0)", (width, width), begin
-    # A cell is cast to a number once for each group.
     sql = (
         f"SELECT {whole('part')}, {whole('levelno')}, count(*) FROM (SELECT {part} AS part, levelno FROM records "  # noqa: S608 - same
         f"WHERE id BETWEEN ? AND ? AND {chosen.sql} LIMIT -1) GROUP BY part, levelno"
@@ -240,12 +240,7 @@ def stats(scan: Scan, now_us: int, *, by_level: bool = True) -> LogStats:
     levels = _levels(scan) if by_level else {}
     causes = dict(scan.all(f"SELECT {text('cause')}, {total('count')} FROM drops GROUP BY 1 ORDER BY 2 DESC, 1"))  # noqa: S608 - our own names
     ((pruned, unsent),) = scan.all(f"SELECT {total('count')}, {total('unsent')} FROM prunes")  # noqa: S608 - our own names
-    # Each apart, because then SQLite looks at one row of an index.
-    (ends,) = scan.all(
-        "SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records), "
-        "CAST((SELECT min(created_us) FROM records) AS INTEGER), CAST((SELECT max(created_us) FROM records) AS INTEGER)"
-    )
-    first_id, last_id, first_us, last_us = ends
+    first_id, last_id, first_us, last_us = scan.ends_of("id", "created_us")
     return LogStats(
         # Ids have no holes.
         rows=sum(levels.values()) if by_level else last_id - first_id + 1 if first_id and last_id else 0,
@@ -268,13 +263,11 @@ def stats(scan: Scan, now_us: int, *, by_level: bool = True) -> LogStats:
 
 
 def _levels(scan: Scan) -> dict[int, int]:
-    levels: dict[int, int] = defaultdict(int)
-    sql = (
-        f"SELECT {whole('levelno')}, count(*) FROM "  # noqa: S608 - our own names
-        "(SELECT levelno FROM records WHERE id BETWEEN ? AND ? LIMIT -1) GROUP BY levelno"
-    )
+    levels = Counter[int]()
+    rows = "SELECT levelno FROM records WHERE id BETWEEN ? AND ? LIMIT -1"
     for span in scan.spans(Where()):
-        for levelno, count in scan.all(sql, span):
+        # A cell is cast to a number once for each group.
+        for levelno, count in scan.all(f"SELECT {whole('levelno')}, count(*) FROM ({rows}) GROUP BY levelno", span):  # noqa: S608 - our own names
             levels[levelno] += count
         scan.require_few(len(levels))
     return levels
@@ -299,20 +292,16 @@ def level_names(scan: Scan) -> dict[int, str]:
 
 def sizes(path: str) -> tuple[int, int]:
     """Return the bytes of a file and of its WAL."""
-    try:
+    wal_bytes = 0
+    with contextlib.suppress(FileNotFoundError):
         wal_bytes = os.stat(os.path.realpath(path) + "-wal").st_size
-    except FileNotFoundError:
-        wal_bytes = 0
-    try:
-        return os.stat(path).st_size, wal_bytes
-    except FileNotFoundError:
-        require_file(path)
-        raise
+    require_file(path)
+    return os.stat(path).st_size, wal_bytes
 
 
 def cursors(scan: Scan, now_us: int) -> Iterator[Cursor]:
     """Yield how far each forwarder has come."""
-    ((first_id, last_id),) = scan.all("SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records)")
+    first_id, last_id = scan.ends_of("id")
     sql = f"SELECT {text('name')}, {whole('after_id')}, {whole('updated_us')} FROM cursors ORDER BY 1"  # noqa: S608 - our own names
     for name, after_id, updated_us in scan.all(sql):
         # Ids have no holes, so no row is counted.

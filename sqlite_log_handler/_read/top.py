@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from sys import getsizeof
 from typing import Any, Final, TypeAlias
 
@@ -21,7 +22,7 @@ from sqlite_log_handler._read.filters import (
     where,
 )
 from sqlite_log_handler._read.scan import Scan
-from sqlite_log_handler._read.search import Term
+from sqlite_log_handler._read.search import Term, joined
 
 TREND: Final = 12
 _SPAN: Final = 10_000
@@ -114,26 +115,27 @@ def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None, *, k
     knows_drops = by in _LEDGER and given <= IN_LEDGER
     rest, parts = chosen, _parts(scan, chosen)
     drops, values = drops_where(scan.all, filters, now) if knows_drops else ("0", ())
-    if by in _VOLUME and given <= _VOLUME_FILTERS and _in_full_hours(chosen):
+    in_full_hours = not (chosen.since_us or 0) % HOUR_US and not (chosen.until_us or 0) % HOUR_US
+    if by in _VOLUME and given <= _VOLUME_FILTERS and in_full_hours:
         has_trend = _add_volume(scan, sums, _VOLUME[by], chosen, filters)
         # Of the hour that begins at `until`, only the first microsecond is wanted.
-        rest, drops, values = _only_at(chosen), f"{drops} AND since_us = ?", (*values, chosen.until_us)
+        rest = chosen.narrowed("+created_us = ?", chosen.until_us)._replace(since_us=chosen.until_us)
+        drops, values = f"{drops} AND since_us = ?", (*values, chosen.until_us)
     if rest is chosen or chosen.until_us is not None:
         _add_records(scan, sums, (by, _places(key)), rest, parts)
-        _add_drops(scan, sums, by, (drops, values), parts)
+        if by in _LEDGER:
+            _add_drops(scan, sums, by, (drops, values), parts)
     names = dict(scan.all(_GROUPS["level"][2])) if by == "level" else {}
-    everything = _Group()
-    for group in sums.values():
-        everything.add(0, group.records, group.bytes, group.dropped)
+    records, size, dropped = (sum(map(attrgetter(of), sums.values())) for of in ("records", "bytes", "dropped"))
     talkers = [
         Talker(
             level_name(names, key) if by == "level" else str(key),
             group.records,
             group.bytes,
             group.dropped if knows_drops else None,
-            _share(group.records + group.dropped, everything.records + everything.dropped),
-            _share(group.bytes, everything.bytes),
-            _share(group.dropped, everything.dropped) if knows_drops else None,
+            _share(group.records + group.dropped, records + dropped),
+            _share(group.bytes, size),
+            _share(group.dropped, dropped) if knows_drops else None,
             tuple(group.trend) if has_trend else (),
         )
         for key, group in sums.items()
@@ -145,34 +147,19 @@ def _share(part: int, everything: int) -> float:
     return part / everything if everything else 0.0
 
 
-def _in_full_hours(chosen: Where) -> bool:
-    return not any(moment is not None and moment % HOUR_US for moment in (chosen.since_us, chosen.until_us))
-
-
-def _only_at(chosen: Where) -> Where:
-    until = chosen.until_us
-    return chosen._replace(
-        sql=f"{chosen.sql} AND +created_us = ?", parameters=(*chosen.parameters, until), since_us=until
-    )
-
-
 def _add_volume(scan: Scan, sums: _Groups, column: str, chosen: Where, filters: Filters) -> bool:
     """Add up the lines of `volume`, and return whether they cover enough hours for a trend."""
-    terms, parameters = ["1"], list[object]()
+    terms: list[Term] = []
     for sql, moment in (("hour >= ?", chosen.since_us), ("hour < ?", chosen.until_us)):
         if moment is not None:
-            terms.append(sql)
-            parameters.append(moment // 1_000_000)
-    level = filters.get("level")
-    if level is not None:
-        terms.append("levelno BETWEEN ? AND ?")
-        parameters += level_range(scan.all, level)
+            terms.append((sql, (moment // 1_000_000,)))
+    if (level := filters.get("level")) is not None:
+        terms.append(("levelno BETWEEN ? AND ?", level_range(scan.all, level)))
     for negation, names in (("", filters.get("logger")), ("NOT ", filters.get("exclude"))):
         if names is not None:
             sql, values = below("logger", names)
-            terms.append(negation + sql)
-            parameters += values
-    condition = " AND ".join(terms)
+            terms.append((negation + sql, values))
+    condition, parameters = joined(terms)
     # The lines before the view adds them up, and in one statement: so SQLite counts the newest rows once.
     hours = whole("(last - first) / 3600 + 1")
     rows = scan.all(
@@ -180,7 +167,7 @@ def _add_volume(scan: Scan, sums: _Groups, column: str, chosen: Where, filters: 
         "(SELECT CAST(min(hour) AS INTEGER) AS first, CAST(max(hour) AS INTEGER) AS last FROM lines) "
         f"SELECT {column}, {whole(f'(hour - first) / 3600 * {TREND} / {hours}')}, {total('records')}, "
         f"{total('bytes')}, {total('dropped')}, {hours} FROM lines, ends GROUP BY 1, 2",
-        tuple(parameters),
+        parameters,
     )
     for key, part, records, size, dropped, _ in rows:
         sums[key].add(part, records, size, dropped)
@@ -228,8 +215,6 @@ def _add_records(
 
 
 def _add_drops(scan: Scan, sums: _Groups, by: str, ledger: Term, parts: tuple[int, int]) -> None:
-    if by not in _LEDGER:
-        return
     names = dict(scan.all(_GROUPS["process"][2])) if by == "process" else {}
     condition, parameters = ledger
     rows = scan.all(

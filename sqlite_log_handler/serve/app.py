@@ -27,6 +27,7 @@ from sqlite_log_handler._read.aside import Aside, aside
 from sqlite_log_handler._read.logs import Logs, UnknownLogError
 from sqlite_log_handler._read.openmetrics import CONTENT_TYPE, openmetrics
 from sqlite_log_handler._read.reader import LogReader, read_file
+from sqlite_log_handler._read.scan import seen_at
 from sqlite_log_handler.serve.answers import ANSWERS, Answer, UnknownRowError, exact
 from sqlite_log_handler.serve.query import Query
 from sqlite_log_handler.serve.security import LOOPBACK, App, Guard
@@ -218,18 +219,8 @@ async def _until_gone(request: Request, ask: Callable[[list[LogReader | Aside]],
 
 def _tag_of(path: str) -> str | None:
     """Return a tag that changes with the log; None if we cannot tell."""
-    path = os.path.realpath(path)
-    parts: list[int] = []
-    for name in (path, path + "-wal"):
-        try:
-            stat = os.stat(name)
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return None
-        if stat.st_size:  # a reader may make an empty -wal, which is not a change
-            parts += (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-    return '"' + "-".join(f"{part:x}" for part in parts) + '"' if parts else None
+    seen = seen_at(path)
+    return '"' + "-".join(f"{number:x}" for number in seen) + '"' if seen else None
 
 
 def _dumps(value: Any) -> str:
