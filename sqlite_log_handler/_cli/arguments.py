@@ -73,12 +73,7 @@ def add_file(parser: argparse.ArgumentParser, *, archives: bool = False) -> None
 
 
 def file_of(options: argparse.Namespace) -> str:
-    """
-    Return the path of the log.
-
-    Raises:
-        FilterError: Neither the command line nor the environment names one.
-    """
+    """Return the path of the log, which the command line or the environment names."""
     file: str | None = options.file or os.environ.get(VARIABLE)
     if not file:
         raise FilterError(f"which log? Name a FILE, or set {VARIABLE}; `sqlite-log --help` lists the commands")
@@ -92,20 +87,13 @@ def open_reader(options: argparse.Namespace) -> LogReader:
     if reader.notice:
         say(reader.notice)
     for name in getattr(options, "logger", None) or ():
-        near = nearest_loggers(reader, name)
-        if near is not None:
+        if (near := nearest_loggers(reader, name)) is not None:
             say(f"no logger {name!r} in this log" + (f": did you mean {', '.join(near)}?" if near else ""))
     level = getattr(options, "level", None)
-    if level in _SYSLOG:
-        _explain_level(reader, level)
-    return reader
-
-
-def _explain_level(reader: LogReader, level: str) -> None:
-    """Say that a number of journalctl is another level here, unless this log has a name for it."""
-    if int(level) not in reader.level_names():
+    if level in _SYSLOG and int(level) not in reader.level_names():
         meant = f"{logging.getLevelName(_SYSLOG[level])} is {_SYSLOG[level]}"
         say(f"levels are those of Python's logging: {level} is below DEBUG (10), {meant}")
+    return reader
 
 
 def require_folder(path: str) -> None:
@@ -119,12 +107,7 @@ def require_folder(path: str) -> None:
 
 @contextlib.contextmanager
 def needs(extra: str) -> Iterator[None]:
-    """
-    Say which extra of the package to install if an import inside the `with` block fails.
-
-    Raises:
-        FilterError: It failed.
-    """
+    """Say which extra of the package to install if an import inside the `with` block fails."""
     try:
         yield
     except ImportError as error:
@@ -132,13 +115,7 @@ def needs(extra: str) -> Iterator[None]:
 
 
 def status_of(found: object, nothing: str = NO_RECORD) -> int:
-    """
-    Return the exit status: 0 when something was found, else 1.
-
-    Args:
-        found: Whether something was found.
-        nothing: Printed on a terminal if not; pipes and jobs have the status.
-    """
+    """Return the exit status: 0 when something was `found`, else 1. A terminal then gets the text `nothing`."""
     if not found and is_terminal():
         say(nothing)
     return 0 if found else 1
@@ -147,16 +124,7 @@ def status_of(found: object, nothing: str = NO_RECORD) -> int:
 def answer(
     options: argparse.Namespace, document: object, lines: Iterable[str], found: object, nothing: str = NO_RECORD
 ) -> int:
-    """
-    Print an answer as the flag of `add_json` asks, and return the exit status.
-
-    Args:
-        options: The arguments.
-        document: The answer for programs.
-        lines: The answer for people.
-        found: Whether something was found.
-        nothing: See `status_of`.
-    """
+    """Print `document` for programs or `lines` for people, as the flag of `add_json` asks. Return the exit status."""
     write_lines(json_document(document) if options.output == "json" else lines)
     return status_of(found, nothing)
 
@@ -164,19 +132,10 @@ def answer(
 def add_ledger_filters(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Add the filters that apply to dropped records too, which have no text."""
     group = parser.add_argument_group("which records", "A record must match all that you give.")
-    group.add_argument(
-        "-p",
-        "--level",
-        metavar="LEVEL",
-        help="this level and above, by name or number, or a range such as INFO..WARNING",
-    )
-    group.add_argument(
-        "-S",
-        "--since",
-        metavar="TIME",
-        help="at this time or later: "
-        "2025-06-30, '2025-06-30 12:00', 12:00, today, yesterday, -1h, '10 min ago', or @seconds",
-    )
+    levels = "this level and above, by name or number, or a range such as INFO..WARNING"
+    times = "2025-06-30, '2025-06-30 12:00', 12:00, today, yesterday, -1h, '10 min ago', or @seconds"
+    group.add_argument("-p", "--level", metavar="LEVEL", help=levels)
+    group.add_argument("-S", "--since", metavar="TIME", help=f"at this time or later: {times}")
     group.add_argument("-U", "--until", metavar="TIME", help="at this time or earlier, written as for --since")
     group.add_argument(
         "-l", "--logger", action="append", metavar="NAME", help="of this logger or of one below it; repeatable"
@@ -256,12 +215,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def filters_of(options: argparse.Namespace) -> Filters:
-    """
-    Return the filters that the user gave, with all times relative to one present.
-
-    Raises:
-        FilterError: We cannot read one of them.
-    """
+    """Return the filters that the user gave, with all times relative to one present."""
     given = vars(options)
     filters: dict[str, Any] = {name: given.get(_DESTINATIONS.get(name, name)) for name in Filters.__annotations__}
     now = _now(utc=given.get("utc", False))
@@ -274,12 +228,7 @@ def _now(*, utc: bool) -> datetime:
 
 
 def moment(text: str, *, utc: bool) -> datetime:
-    """
-    Read a point in time.
-
-    Raises:
-        FilterError: It is not one.
-    """
+    """Read a point in time."""
     return _time(text, _now(utc=utc))
 
 

@@ -4,6 +4,7 @@ Text for a terminal: safe, in colours if the user wants them, and as wide as the
 Commands print through `printable`, because strangers write into logs.
 """
 
+import contextlib
 import io
 import os
 import shutil
@@ -34,11 +35,7 @@ def write_line(line: str = "") -> None:
 
 
 def write_lines(lines: Iterable[str]) -> None:
-    """
-    Print lines that are safe already, many at a time.
-
-    If an error ends the lines, all lines before it are printed.
-    """
+    """Print lines that are safe already, many at a time. If an error ends them, all lines before it are printed."""
     try:
         for some in batches(lines, len):
             write_batch(some, sys.stdout)
@@ -59,13 +56,9 @@ def batches(
     items: Iterable[_Item], length: Callable[[_Item], int], most: int = LINES_AT_ONCE, text: int = _TEXT_AT_ONCE
 ) -> Iterator[list[_Item]]:
     """
-    Yield items in lists of a bounded size. Before an error comes through, the items before it are yielded.
+    Yield items in lists of a bounded size: of `most` items, or until their lengths together come to `text`.
 
-    Args:
-        items: Lines or rows.
-        length: Returns the number of characters of an item.
-        most: Most items in a list.
-        text: Characters after which a list ends.
+    Before an error comes through, the items before it are yielded.
     """
     some: list[_Item] = []
     left = text
@@ -97,11 +90,8 @@ def is_terminal() -> bool:
 
 def has_colours(when: str) -> bool:
     """
-    Tell whether to use colours.
-
-    Args:
-        when: `always`, `never`, or `auto`: as NO_COLOR and FORCE_COLOR say (https://no-color.org,
-            https://force-color.org), and without them on a terminal.
+    Tell whether to use colours: `always`, `never`, or by `auto` as NO_COLOR and FORCE_COLOR say (https://no-color.org,
+    https://force-color.org), and without them on a terminal.
     """
     if when != "auto":
         return when == "always"
@@ -152,11 +142,10 @@ def terminal_width(least: int = 40, most: int = 1_000) -> int:
 
 def shows(characters: str) -> bool:
     """Tell whether the encoding of the output has these characters; we cannot ask the font."""
-    try:
+    with contextlib.suppress(UnicodeEncodeError, LookupError):
         characters.encode(sys.stdout.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
+        return True
+    return False
 
 
 def prepare() -> bool:

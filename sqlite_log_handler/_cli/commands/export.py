@@ -49,13 +49,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """
-    Write the rows. Returns 1 when none matched.
-
-    Raises:
-        FilterError: The format is not available here.
-        FileExistsError, FileNotFoundError: The file to make exists, or its folder does not.
-    """
+    """Write the rows. Returns 1 when none matched."""
     filters = arguments.filters_of(options)
     options.format = options.format or _format_of(options.output)
     if options.format == "parquet":
@@ -134,12 +128,8 @@ def write_csv(rows: Iterable[Row], file: IO[str], *, safe: bool = False) -> int:
     """
     Write CSV with a header (RFC 4180, but lines end in LF), and return how many rows.
 
-    The `csv` module takes twice as long, and leaves a lone CR unquoted, at which its own reader ends the row.
-
-    Args:
-        rows: Rows to write.
-        file: Takes the text.
-        safe: Escape what a terminal would obey; a file gets the text unchanged.
+    The `csv` module takes twice as long, and leaves a lone CR unquoted, at which its own reader ends the row. With
+    `safe`, what a terminal would obey is escaped.
     """
     file.write(",".join(Row._fields) + "\n")
     commas = len(Row._fields) - 1
