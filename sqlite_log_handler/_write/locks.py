@@ -21,7 +21,6 @@ trace function that asks for every opcode (`frame.f_trace_opcodes`) can raise in
 from __future__ import annotations
 
 import _thread
-import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
@@ -84,18 +83,16 @@ class CommitLock:
 
     def close_beside_fork(self, close: Callable[[], None], timeout: float) -> None:
         """Call `close` on a thread: a frozen disk may hold it for ever. If it takes too long, the child has no log."""
-        lock, done, waits = self._lock, threading.Lock(), [None]
+        lock, done, first = self._lock, threading.Lock(), threading.Lock()
 
         def run() -> None:
             try:
                 close()
             finally:
-                try:
-                    waits.pop()  # the fork still waits, or has just stopped to
-                except IndexError:
-                    lock.release()
-                else:
+                if first.acquire(blocking=False):
                     done.release()
+                else:  # the fork did not wait for this
+                    lock.release()
 
         done.acquire()
         try:
@@ -103,10 +100,8 @@ class CommitLock:
         except RuntimeError:
             run()
         (closed,) = acquire(done, timeout)
-        if not closed:
-            with contextlib.suppress(IndexError):  # it was closed in this instant
-                waits.pop()
-                self._forking = None
+        if not closed and first.acquire(blocking=False):
+            self._forking = None
 
     def after_fork_in_parent(self) -> None:
         """Let go of the lock, if this thread holds it over a fork."""

@@ -145,7 +145,6 @@ def make_row(
                 and type(created) is float
                 and created * created < _MAX_SQUARE
             ):
-                levelno, source, thread = known
                 # A filter may have deleted one of these and set another attribute, so that the number is the same.
                 _ = record.levelname
                 _ = record.filename
@@ -161,17 +160,12 @@ def make_row(
                     and (_WITHOUT_TASK_NAME or record.taskName is None)  # type: ignore[attr-defined]  # new in 3.12
                     and len(record.__dict__) == _PLAIN_LENGTH
                 ):
+                    levelno, source, thread = known
                     size = size + _ROUND_UP >> _SIZE_BITS
                     return (levelno, created, source, size, 0, thread, None, message, None, None, None, None)
-                size, task_name, text, exc_type, exc_text, stack_info, attributes = _less_common(
-                    record, message, max_bytes
-                )
-                if size <= max_bytes:
-                    size = size + _ROUND_UP >> _SIZE_BITS
-                    return (
-                        levelno, created, source, size, 0, thread, task_name, text, exc_type, exc_text, stack_info,
-                        attributes,
-                    )  # fmt: skip
+                row = _less_common(record, message, max_bytes, known)
+                if row is not None:
+                    return row
     except Exception:  # noqa: BLE001 - the long way finds out what is wrong, and marks it
         message = None
     try:
@@ -181,9 +175,9 @@ def make_row(
 
 
 def _less_common(
-    record: logging.LogRecord, message: str, max_bytes: int
-) -> tuple[int, str | None, str, str | None, str | None, str | None, str | None]:
-    """Return the size and the texts of a record. The size is above `max_bytes` if something is to be cut or marked."""
+    record: logging.LogRecord, message: str, max_bytes: int, known: tuple[int, Source, Thread]
+) -> PackedRow | None:
+    """Build the row of a record that has more than the common one; None if something is to be cut or marked."""
     task_name = exc_type = exc_text = stack_info = attributes = None
     size = len(message)
     if not message.isascii():
@@ -193,20 +187,26 @@ def _less_common(
     if len(values) != _PLAIN_LENGTH:
         attributes = _flat_attributes(values, max_bytes)
         if attributes is None:
-            return max_bytes + 1, None, message, None, None, None, None
+            return None
         attributes = attributes or None
         size += _memory(attributes)
     if record.exc_info or record.exc_text:
         exc_type, exc_text, malformed = _exception(record, _default_formatter)
         exc_text = exc_text and escape(exc_text[: max_bytes + 1])
-        size += max_bytes + 1 if malformed else _memory(exc_type) + _memory(exc_text)
+        if malformed:
+            return None
+        size += _memory(exc_type) + _memory(exc_text)
     if record.stack_info is not None:
         stack_info = escape(shown(str, record.stack_info)[: max_bytes + 1])
         size += _memory(stack_info)
     if values.get("taskName") is not None:
         task_name = clean(values["taskName"])
         size += _memory(task_name)
-    return size, task_name, message, exc_type, exc_text, stack_info, attributes
+    if size > max_bytes:
+        return None
+    levelno, source, thread = known
+    size, created = size + _ROUND_UP >> _SIZE_BITS, record.created
+    return (levelno, created, source, size, 0, thread, task_name, message, exc_type, exc_text, stack_info, attributes)
 
 
 # Names of attributes, as JSON with the colon; "" for a name that is none.

@@ -219,7 +219,6 @@ class Pruner:
                     break
                 self.tables.trim_all(connection)
                 trimmed = True
-        state = self._look(connection)
         taken, budget = format_size(state.file + state.wal), format_size(self.limits.max_bytes)
         why = self.wal.pinned or "no row is left that could be deleted"
         if self._archived is not None and state.rows > 1 and not self.wal.pinned:

@@ -51,6 +51,7 @@ _TRIM_PRUNES = (
 )
 
 _MOST_LINES = f"SELECT max({', '.join(f'(SELECT count(*) FROM {table})' for table in _REFERRED)})"  # noqa: S608 - our own names
+_ENDS = "SELECT ifnull((SELECT min(id) FROM records), 0), ifnull((SELECT max(id) FROM records), 0)"
 _REFERENCES = f"SELECT DISTINCT {', '.join(_REFERRED.values())} FROM records WHERE id >= ? AND id < ?"  # noqa: S608 - our own names
 
 # What lines take: the name of the logger and the numbers.
@@ -136,8 +137,8 @@ class SideTables:
 
     def _go_on(self, connection: sqlite3.Connection) -> None:
         sweep = self._sweep
-        if sweep is None or not sweep.look(connection):  # of more rows than a slice, the rest is for the next steps
-            return
+        if sweep is None or not sweep.look(connection):
+            return  # the next slice is for the next step
         for _ in range(_SWEEP_CHUNKS):
             with transaction(connection):
                 ended = sweep.delete(connection, self._limits.chunk_lines, self.needed)
@@ -161,27 +162,20 @@ class _Sweep:
         self._used: dict[str, set[int]] = {table: set() for table in _REFERRED}
 
     def look(self, connection: sqlite3.Connection) -> bool:
-        """Look through a slice; tell whether so few rows are left that `delete` can look through them."""
-        first_id, last_id = connection.execute(
-            "SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records)"
-        ).fetchone()
-        if first_id is None:
-            return True
+        """Look through a slice of the rows; tell whether that was the last one."""
+        first_id, last_id = connection.execute(_ENDS).fetchone()
         start = max(self._next_id, first_id)
-        self._look(connection, start, min(start + _SWEEP_ROWS, last_id + 1))
-        return bool(last_id < self._next_id + _SWEEP_ROWS)
-
-    def _look(self, connection: sqlite3.Connection, start: int, end: int) -> None:
-        for line in connection.execute(_REFERENCES, (start, end)):
+        self._next_id = min(start + _SWEEP_ROWS, last_id + 1)
+        for line in connection.execute(_REFERENCES, (start, self._next_id)):
             for used, id_ in zip(self._used.values(), line, strict=True):
                 used.add(id_)
-        self._next_id = end
+        return bool(self._next_id > last_id)
 
     def delete(self, connection: sqlite3.Connection, lines: int, needed: Collection[int] = ()) -> bool:
         """Delete this many unused lines, but no needed source, in the open transaction; tell whether none is left."""
         self._used["sources"].update(needed)
-        (last_id,) = connection.execute("SELECT ifnull(max(id), 0) FROM records").fetchone()
-        self._look(connection, self._next_id, last_id + 1)
+        while not self.look(connection):
+            pass  # rows that have come since
         processes = connection.execute("SELECT DISTINCT process_id FROM drops")
         self._used["processes"].update(process for (process,) in processes)
         if self._unused is None:
