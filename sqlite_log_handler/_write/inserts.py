@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS, OWN_LOGGER
-from sqlite_log_handler._logfile.typed import NamedTuple
+from sqlite_log_handler._logfile.typed import Any, NamedTuple
 from sqlite_log_handler._write import row as _row
 from sqlite_log_handler._write import volume
 from sqlite_log_handler._write.ledger import PendingGap
@@ -78,6 +78,10 @@ _ROWS_PER_CONTEXT = 10
 _STATEMENT_SIZE = 1024 * 1024 // _row.SIZE_UNIT
 _WITHOUT_TEXT = 240 // _row.SIZE_UNIT
 
+_DROPS = """
+INSERT INTO drops (after_id, since_us, until_us, process_id, cause, logger, levelno, count)
+VALUES (:after_id, :since_us, :until_us, :process_id, :cause, :logger, :level, :count)
+"""
 _MARKS = "SELECT folded_id, sweeps, ifnull((SELECT max(id) FROM records), 0) FROM marks"
 _SOURCE_COLUMNS = ("logger", "pathname", "lineno", "func", "template")
 _CACHED_IDS = 10_000
@@ -119,7 +123,7 @@ class Inserter:
         """Insert a batch. Given `refused`, insert row by row, and add the indexes of rows that SQLite does not take."""
         self.last_id = 0
         folded_id, sweeps, highest = self.connection.execute(_MARKS).fetchone()
-        known = len(self._sources) + len(self._threads) + len(self._levels)
+        known = len(self.sources) + len(self._threads) + len(self._levels)
         if sweeps != self._sweeps or highest < self._highest or known > _CACHED_IDS:
             self.forget_ids()
         self._sweeps, self._highest = sweeps, highest
@@ -180,12 +184,10 @@ class Inserter:
         self._insert([warning])
         process_id = self._threads[warning[_row.THREAD]][0]
         for (cause, level, logger), (count, since_us, until_us) in self._lines_of(gap):
-            self.connection.execute(
-                "INSERT INTO drops (after_id, since_us, until_us, process_id, cause, logger, levelno, count) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (after_id, since_us, until_us, process_id, cause, logger, level, count),
-            )
-            volume.add_drops(self.connection, cause=cause, logger=logger, level=level, count=count, since_us=since_us)
+            drops = {"cause": cause, "level": level, "logger": logger, "count": count}
+            drops |= {"since_us": since_us, "until_us": until_us, "after_id": after_id, "process_id": process_id}
+            self.connection.execute(_DROPS, drops)
+            volume.add_drops(self.connection, drops)
 
     def _lines_of(self, gap: PendingGap) -> Iterable[tuple[tuple[str, int, str], list[int]]]:
         """Return the lines of a gap by cause, level and logger, as many loggers as there is room for."""
@@ -203,17 +205,13 @@ class Inserter:
         return lines.items()
 
     def _parameters(self, rows: Sequence[PackedRow]) -> list[object]:
-        """Return the parameters of a statement without contexts, after learning the ids that are not known yet."""
-        sources, threads = self._sources, self._threads
+        """Return the parameters of a statement without contexts."""
+        sources, threads = self.sources, self._threads
         values: list[object] = []
-        try:
-            for row in rows:
-                values += (row[_row.CREATED], row[_row.LEVELNO], sources[row[_row.SOURCE]])
-                values += threads[row[_row.THREAD]]
-                values += row[_row.TASK_NAME :]
-        except KeyError:
-            self._learn_ids(rows)
-            return self._parameters(rows)
+        for row in rows:
+            values += (row[_row.CREATED], row[_row.LEVELNO], sources[row[_row.SOURCE]])
+            values += threads[row[_row.THREAD]]
+            values += row[_row.TASK_NAME :]
         return values
 
     def _shared_parameters(self, rows: Sequence[PackedRow], length: int) -> list[object] | None:
@@ -232,11 +230,7 @@ class Inserter:
                 if number == most or size > _CONTEXTS_BYTES:
                     return None
                 numbers[context] = number
-                if source not in self._sources or thread not in self._threads:
-                    self._learn_ids(rows)
-                contexts += (
-                    levelno, self._sources[source], *self._threads[thread], task, exc_type, exc_text, stack,
-                )  # fmt: skip
+                contexts += (levelno, self.sources[source], *self._threads[thread], task, exc_type, exc_text, stack)
             values += (created, message, attributes, number)
         values += [None] * (_ROW_PARAMETERS * (length - len(rows)))
         contexts += [None] * (_CONTEXT_PARAMETERS * (most - len(numbers)))
@@ -246,31 +240,10 @@ class Inserter:
 
     def forget_ids(self) -> None:
         """Forget all ids, to look them up anew: a rollback has taken some back, or a sweep has deleted some."""
-        self._sources: dict[_row.Source, int] = {}
-        # process_id, thread_id, thread, thread_name
-        self._threads: dict[_row.Thread, tuple[int, int | None, int | None, str | None]] = {}
+        self.sources = _Ids(lambda source: self._id("sources", dict(zip(_SOURCE_COLUMNS, source, strict=True))))
+        self._threads = _Ids(self._columns_of)
         self._shared_threads = 0
         self._levels: set[int] = set()
-
-    def sources_of(self, rows: Sequence[PackedRow]) -> tuple[set[int], list[_row.Source]]:
-        """Return the ids of the call sites of `rows`, and the call sites whose id is not known yet."""
-        sources = {row[_row.SOURCE] for row in rows}
-        known = sources & self._sources.keys()
-        return {self._sources[source] for source in known}, list(sources - known)
-
-    def source_id(self, source: _row.Source) -> int:
-        """Return the id of a call site, and give it one if it has none."""
-        if source not in self._sources:
-            self._sources[source] = self._id("sources", dict(zip(_SOURCE_COLUMNS, source, strict=True)))
-        return self._sources[source]
-
-    def _learn_ids(self, rows: Sequence[PackedRow]) -> None:
-        """Give an id to each call site and thread of these rows that has none yet."""
-        for row in rows:
-            source, thread = row[_row.SOURCE], row[_row.THREAD]
-            self.source_id(source)
-            if thread not in self._threads:
-                self._threads[thread] = (self._process_id(*thread[:2]), *self._thread(*thread[2:]))
 
     def _name_levels(self, levels: Collection[int]) -> None:
         """Keep the names that `logging.addLevelName` gave: a reader's process may not know them."""
@@ -280,19 +253,18 @@ class Inserter:
                 self.connection.execute("INSERT OR REPLACE INTO levels VALUES (?, ?)", (levelno, clean(name)))
         self._levels.update(levels)
 
-    def _process_id(self, pid: int, name: str) -> int:
+    def _columns_of(self, thread: _row.Thread) -> tuple[int, int | None, int | None, str | None]:
+        """Return process_id, thread_id, thread and thread_name; the last two of a thread that has no line."""
+        pid, process_name, ident, name = thread
         # Of another process, whose records were sent here, only pid and name are known.
         ours = pid == _row.process_id
         started_us = round(self._origin.started * 1e6) if ours else 0
-        key = {"host": self._origin.host, "pid": pid, "name": name, "started_us": started_us}
-        return self._id("processes", key, program=clean(self._origin.program) if ours else "")
-
-    def _thread(self, ident: int | None, name: str | None) -> tuple[int | None, int | None, str | None]:
-        """Return the columns of a thread: the id of its line, or what stands in its rows."""
+        key = {"host": self._origin.host, "pid": pid, "name": process_name, "started_us": started_us}
+        process_id = self._id("processes", key, program=clean(self._origin.program) if ours else "")
         if ident is None or name is None or len(name) > _row.SHORT_NAME or self._shared_threads >= _SHARED_THREADS:
-            return None, ident, name
+            return process_id, None, ident, name
         self._shared_threads += 1
-        return self._id("threads", {"ident": ident, "name": name}), None, None
+        return process_id, self._id("threads", {"ident": ident, "name": name}), None, None
 
     def _id(self, table: str, key: dict[str, object], **others: object) -> int:
         """Return the id of the line of `table` with this key; add the line if there is none."""
@@ -302,6 +274,18 @@ class Inserter:
         select = f"SELECT id FROM {table} WHERE {' AND '.join(f'{column} = ?' for column in key)}"  # noqa: S608
         self.connection.execute(insert, list(line.values()))
         return int(self.connection.execute(select, list(key.values())).fetchone()[0])
+
+
+class _Ids(dict[Any, Any]):
+    """Ids by what has them; `find` finds one, or gives it, when it is asked for the first time."""
+
+    def __init__(self, find: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, key: Any) -> Any:
+        found = self[key] = self._find(key)
+        return found
 
 
 @cache

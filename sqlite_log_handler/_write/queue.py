@@ -478,7 +478,9 @@ class RecordQueue(queue.Queue["Any"]):
                 gone, start = self._gone, len(commit.rows) - self._rows_in_commit
                 rows = commit.rows[start : start + _REMOVED_AT_ONCE]
                 bad = [row for index, row in enumerate(rows, start) if index in unwritable]
-                self._remove(gone, rows, dropped=bad, cause="unwritable")
+                self._remove(
+                    gone, [], rows, dropped=bad, cause="unwritable", in_commit=self._rows_in_commit - len(rows)
+                )
         with self.mutex:
             self._review()
             self.ledger.end_commit()
@@ -498,8 +500,9 @@ class RecordQueue(queue.Queue["Any"]):
                 if count <= 0:
                     return dropped
                 rows = self._head(held + count)
-                if self._remove(gone, rows[held:], dropped=rows[held:], cause=cause, behind=rows[:held]):
-                    dropped += len(rows) - held
+                kept, rows = rows[:held], rows[held:]
+                if self._remove(gone, kept, rows, dropped=rows, cause=cause, in_commit=held):
+                    dropped += len(rows)
 
     def _head(self, count: int) -> list[Any]:
         """Copy the first rows, all of them counted; the mutex is held."""
@@ -513,14 +516,15 @@ class RecordQueue(queue.Queue["Any"]):
     def _remove(
         self,
         gone: tuple[int, int],
+        kept: list[Any],
         rows: Sequence[Any],
         *,
         dropped: Sequence[Any],
         cause: str,
-        behind: Sequence[Any] | None = None,
+        in_commit: int,
     ) -> bool:
         """
-        Take off rows of a commit that has ended, or rows `behind` those that a commit holds; the mutex is held.
+        Take off the rows behind those at the head that are `kept`; the mutex is held.
 
         The `dropped` ones among them are not in the file. Return False, with nothing done, if a nested call has taken
         rows off since `_gone` was `gone`.
@@ -528,11 +532,9 @@ class RecordQueue(queue.Queue["Any"]):
         self._put_back()
         self._count_rows()
         self.peak_queued = max(self.peak_queued, self.queued)
-        kept = list(behind or ())
         held = len(kept)
         after = (gone[0] + len(rows), gone[1] + sum(map(_size_of, rows)))
         written = self.written + len(rows) - len(dropped)
-        in_commit = self._rows_in_commit - (len(rows) if behind is None else 0)
         entries = [(cause, row[LEVELNO], row[CREATED], row[SOURCE][0]) for row in dropped]
         leave = starmap(self.queue.popleft, repeat((), held + len(rows)))
         # First into the ledger, for which there may be no memory, and then off the deque.

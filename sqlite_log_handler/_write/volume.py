@@ -81,7 +81,7 @@ def add(connection: sqlite3.Connection, counted: list[tuple[Any, ...]], last_id:
     return sum(len(logger.encode()) + LINE_BYTES for _, logger, *_ in counted)
 
 
-def add_drops(connection: sqlite3.Connection, **drops: object) -> None:
+def add_drops(connection: sqlite3.Connection, drops: dict[str, Any]) -> None:
     """Count dropped records, in the transaction that is open: their cause, logger, level, count, and since_us."""
     connection.execute(_DROPPED, drops)
     connection.execute(_DROP_TOTAL, drops)

@@ -32,7 +32,7 @@ from sqlite_log_handler._write.plain import clean
 from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.retention.limits import Limits
 from sqlite_log_handler._write.retention.pruner import Pruner
-from sqlite_log_handler._write.row import PackedRow
+from sqlite_log_handler._write.row import SOURCE, PackedRow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # a program without an archive loads none of it
@@ -172,11 +172,12 @@ class Writer:
             inserter.unfolded = self.pruner.fold(inserter.connection)
             self.pruner.make_room(inserter.connection)
         most = self.pruner.limits.chunk_lines
-        known, new = inserter.sources_of(rows)
-        self.pruner.tables.needed = known
+        sources = {row[SOURCE] for row in rows}
+        new = list(sources - inserter.sources.keys())
+        self.pruner.tables.needed = known = {inserter.sources[source] for source in sources.difference(new)}
         while len(new) > most // 2:
             with transaction(inserter.connection):
-                known.update(map(inserter.source_id, new[:most]))
+                known.update(inserter.sources[source] for source in new[:most])
             del new[:most]
             self.pruner.make_room(inserter.connection)
 

@@ -320,7 +320,7 @@ def test_more_sources_than_are_remembered(writer: Writer, monkeypatch: pytest.Mo
     for start in range(0, 1_000, 10):
         writer.write(Commit(rows[start : start + 10]))
 
-    assert 120 >= len(inserter_of(writer)._sources)
+    assert 120 >= len(inserter_of(writer).sources)
     assert [(f"app.{number}", f"{number}") for number in range(1_000)] == read(
         writer, "SELECT logger, message FROM logs ORDER BY id"
     )
