@@ -8,10 +8,14 @@ import contextlib
 import gzip
 import importlib
 import json
+import logging
 import os
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+from logged import record
+
+from sqlite_log_handler import LogReader, SQLiteHandler
 from sqlite_log_handler._logfile.archive import DROPS_KEY, HEAD_KEY, PART_COLUMNS
 from sqlite_log_handler._logfile.columns import FROM
 from sqlite_log_handler._logfile.connect import connect_read_only, connect_read_write
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+_DAY = 86_400
+_LEVELS = [logging.DEBUG, logging.INFO, 25, logging.ERROR]
 _INTEGERS = {"id", "created_us", "levelno", "lineno", "process", "thread", "started_us"}
 _PROCESS = "'process', pid, 'process_name', name, 'host', host, 'started_us', started_us, 'program', program"
 _DROP = (
@@ -141,3 +147,50 @@ def prune(connection: sqlite3.Connection, up_to_id: int) -> None:
             "VALUES (?, ?, 0, 0, 'max_age', ?, ?, ?)",
             (first_id, last_id, count, count, count),
         )
+
+
+def fill(file: Path, bursts: list[int]) -> None:
+    """
+    Log bursts of records, of which some are dropped, over days and in several runs of a program; the clock goes back.
+    """
+    logging.addLevelName(25, "NOTICE")
+    try:
+        handler = SQLiteHandler(
+            file, capacity=20, fair_share=1, reserve=0, flush_interval=3_600, flush_level=logging.CRITICAL
+        )
+        number = 0
+        for burst in bursts:
+            for _ in range(burst):
+                number += 1
+                made = record(f"order {number}", _LEVELS[number % 4], f"shop.{number % 3}", seconds=number * _DAY / 7)
+                made.lineno, made.threadName, made.thread = number % 5, f"worker-{number % 2}", number % 2
+                if number % 3:
+                    made.msg, made.args = "order %d of %s paid", (number, "ana")
+                if number % 4 == 0:
+                    vars(made).update(status=number, price=1e16 + number, created_us=5, levelno_="x", big=10**25)
+                    made.created -= _DAY
+                if number % 7 == 0:
+                    made.exc_text, made.exc_info = None, (KeyError, KeyError(number), None)
+                handler.handle(made)
+            handler.flush()
+        handler.close()
+    finally:
+        # `addLevelName` has no opposite.
+        logging._levelToName.pop(25)
+        logging._nameToLevel.pop("NOTICE")
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        connection.executescript(
+            """
+            INSERT INTO processes (host, pid, name, started_us, program)
+                SELECT host, pid + 1, name, started_us + 60000000, program FROM processes;
+            UPDATE records SET process_id = 2 WHERE id > 9;
+            UPDATE processes SET started_us = (SELECT max(created_us) FROM records WHERE id <= 5 * processes.id);
+            INSERT INTO cursors VALUES ('to loki', 5, 1);
+            """
+        )
+
+
+def ids_of(*paths: Path, **filters: Any) -> list[int]:
+    """Return the ids that a reader finds."""
+    with LogReader(paths) as log:
+        return [row.id for row in log.rows(**filters)]

@@ -22,7 +22,7 @@ from sqlite_log_handler._cli.arguments import join_times
 from sqlite_log_handler._cli.command import PROGRAM, Command, Parser
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.printable import printable
-from sqlite_log_handler._read.archived import is_archive
+from sqlite_log_handler._read.inventory import is_archive
 
 # All commands by name, with their lines in `sqlite-log --help`.
 COMMANDS: Final[Mapping[str, str]] = {

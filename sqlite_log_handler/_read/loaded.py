@@ -67,6 +67,7 @@ class Loaded:
 
     def __init__(self, path: str, levels: Mapping[int, str], processes: Collection[Process]) -> None:
         self._path = path
+        self.has_ledger = False
         self._users = 0
         self._retired = False
         self._rows = 0
@@ -212,6 +213,7 @@ class Loaded:
             connection.executemany("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", cursors)
             for statement in _COUNT.split(";")[:-1]:
                 connection.execute(statement)
+        self.has_ledger = True
 
 
 def _connect(path: str) -> Connection:

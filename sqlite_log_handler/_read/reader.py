@@ -13,9 +13,10 @@ from sqlite_log_handler._logfile.connect import identity_of
 from sqlite_log_handler._logfile.errors import EmptyFileError, MissingFileError, UnreadableFileError
 from sqlite_log_handler._logfile.times import now_us
 from sqlite_log_handler._read import brief, patterns, statistics, top, totals
-from sqlite_log_handler._read.archived import ArchivedLog, StrPath, is_archive, places_of
+from sqlite_log_handler._read.archived import ArchivedLog
 from sqlite_log_handler._read.brief import Brief
 from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters, below, integer, settled, up_to, where
+from sqlite_log_handler._read.inventory import StrPath, is_archive, places_of
 from sqlite_log_handler._read.opening import require_file
 from sqlite_log_handler._read.patterns import Moment, Pattern
 from sqlite_log_handler._read.rows import SELECT_JSON, SELECT_ROW, Row, select

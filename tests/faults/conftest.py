@@ -69,6 +69,7 @@ void fault_arm(const char *path, long n, int error, int lasting) {
     left = n; code = error; sticky = lasting; fired = 0;
 }
 int fault_disarm(void) { left = 0; return fired; }
+long fault_left(void) { return left; }
 
 static int fails(const char *path) {
     if (left <= 0 || strncmp(path, prefix, strlen(prefix))) return 0;

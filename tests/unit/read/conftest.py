@@ -7,15 +7,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+from typing import TYPE_CHECKING
 
 import pytest
 from logged import record
+from made_parts import fill
 
 from sqlite_log_handler import (
     LogReader,
 )
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._write.volume import fold
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -79,4 +84,19 @@ def overflowed(make_handler, path):
         handler.handle(record(f"burst {number}", logging.DEBUG, "shop.cache", seconds=number / 10))
     handler.handle(record("kept", logging.ERROR, seconds=3))
     handler.close()
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder for an archive."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def file(path: Path) -> Path:
+    """A log with 39 rows."""
+    fill(path, [12, 27, 12])
     return path

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import os
 import shutil
 import sqlite3
@@ -19,17 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logged import record
-from made_parts import archive, archive_for_real, prune, write_part
+from made_parts import archive, archive_for_real, fill, ids_of, prune, write_part
 
 from sqlite_log_handler import (
     CorruptFileError,
-    EmptyFileError,
     FilterError,
-    ForeignFileError,
-    LimitError,
     LogReader,
     SQLiteHandler,
-    UnreadableFileError,
 )
 from sqlite_log_handler._read import archived
 from sqlite_log_handler._read.reader import By, windows
@@ -37,51 +32,6 @@ from sqlite_log_handler._read.scan import Scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-DAY = 86_400
-LEVELS = [logging.DEBUG, logging.INFO, 25, logging.ERROR]
-
-
-def fill(file: Path, bursts: list[int]) -> None:
-    """
-    Log bursts of records, of which some are dropped, over days and in several runs of a program; the clock goes back.
-    """
-    logging.addLevelName(25, "NOTICE")
-    try:
-        handler = SQLiteHandler(
-            file, capacity=20, fair_share=1, reserve=0, flush_interval=3_600, flush_level=logging.CRITICAL
-        )
-        number = 0
-        for burst in bursts:
-            for _ in range(burst):
-                number += 1
-                made = record(f"order {number}", LEVELS[number % 4], f"shop.{number % 3}", seconds=number * DAY / 7)
-                made.lineno, made.threadName, made.thread = number % 5, f"worker-{number % 2}", number % 2
-                if number % 3:
-                    made.msg, made.args = "order %d of %s paid", (number, "ana")
-                if number % 4 == 0:
-                    vars(made).update(status=number, price=1e16 + number, created_us=5, levelno_="x", big=10**25)
-                    made.created -= DAY
-                if number % 7 == 0:
-                    made.exc_text, made.exc_info = None, (KeyError, KeyError(number), None)
-                handler.handle(made)
-            handler.flush()
-        handler.close()
-    finally:
-        # `addLevelName` has no opposite.
-        logging._levelToName.pop(25)
-        logging._nameToLevel.pop("NOTICE")
-    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
-        connection.executescript(
-            """
-            INSERT INTO processes (host, pid, name, started_us, program)
-                SELECT host, pid + 1, name, started_us + 60000000, program FROM processes;
-            UPDATE records SET process_id = 2 WHERE id > 9;
-            UPDATE processes SET started_us = (SELECT max(created_us) FROM records WHERE id <= 5 * processes.id);
-            INSERT INTO cursors VALUES ('to loki', 5, 1);
-            """
-        )
-
 
 FILTERS: list[dict[str, Any]] = [
     {},
@@ -174,27 +124,6 @@ def test_an_archived_log_answers_as_one_that_was_never_archived(data: st.DataObj
                 assert expected == actual
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder for an archive."""
-    folder = tmp_path / "archive"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def file(path: Path) -> Path:
-    """A log with 39 rows."""
-    fill(path, [12, 27, 12])
-    return path
-
-
-def ids_of(*paths: Path, **filters: Any) -> list[int]:
-    """Return the ids that a reader finds."""
-    with LogReader(paths) as log:
-        return [row.id for row in log.rows(**filters)]
-
-
 def spoil(part: Path) -> None:
     """Damage the checksum at the end of a part, which still looks the same from outside and has its head."""
     before = part.stat()
@@ -213,48 +142,6 @@ def test_an_archive_alone_is_a_log(file: Path, folder: Path) -> None:
     with LogReader(str(folder)) as log:
         assert (25, str(folder)) == (log.stats().rows, log.path)
         assert sum(part.stat().st_size for part in folder.iterdir()) == log.stats().file_bytes
-
-
-def test_a_file_whose_archive_has_not_begun(file: Path, folder: Path) -> None:
-    """An empty folder beside the log's file is an archive that has not begun; alone, it is no log."""
-    assert [*range(1, 45)] == ids_of(file, folder)[:44]
-    with pytest.raises(EmptyFileError, match="without an archived part"):
-        LogReader(folder)
-
-
-def test_two_logs_in_one_folder(file: Path, folder: Path, tmp_path: Path) -> None:
-    """An archive of several logs is read with the file of one, or refused."""
-    other = tmp_path / "other.db"
-    shutil.copy(file, other)
-    archive(file, folder, 10)
-    with contextlib.closing(sqlite3.connect(other, isolation_level=None)) as connection:
-        connection.execute("UPDATE marks SET log_id = 'another'")
-    archive(other, folder, 5)
-
-    assert [*range(1, 20)] == ids_of(file, folder, up_to_id=19)
-    with LogReader([file, folder]) as log:
-        assert log.notice is None
-    with pytest.raises(ForeignFileError, match=r"several logs \(app-log, other\)"):
-        LogReader(folder)
-    with pytest.raises(FilterError, match=r"one log at a time: '.*other.db'"):
-        LogReader([file, other, folder])
-    with pytest.raises(FilterError, match="no log is named"):
-        LogReader([])
-
-
-def test_an_earlier_log_of_the_same_name(file: Path, folder: Path) -> None:
-    """
-    A log that was removed and made anew counts its rows from 1 again: parts of the earlier one are left out, and a
-    notice says so.
-    """
-    archive(file, folder, 10)
-    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
-        connection.execute("UPDATE marks SET log_id = 'anew'")
-
-    with LogReader([file, folder]) as log:
-        assert log.last_id() - 10 == log.count()
-        assert "1 parts are left out" in str(log.notice)
-        assert "1 parts that the log notes are not there" in str(log.notice)
 
 
 def test_what_only_a_file_has_is_refused(file: Path, folder: Path) -> None:
@@ -454,27 +341,6 @@ def test_days_that_cannot_match_are_not_read(file: Path, folder: Path, monkeypat
         assert 1 == sum(bucket.records for bucket in log.histogram(since=row.time, until=row.time))
         with pytest.raises(CorruptFileError, match="cut or damaged"):
             list(log)
-
-
-def test_heads_without_end(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heads that together take more memory than those of any log are refused, and some of the parts can be read."""
-    for cut in (8, 16, 24):
-        archive(file, folder, cut)
-    monkeypatch.setattr(archived, "_HEADS", 3_500)
-    with pytest.raises(LimitError, match=r"app-log.*the heads"):
-        LogReader(folder)
-    assert [*range(1, 9)] == ids_of(folder / "app-log.2025-06-30.2.jsonl.gz")
-
-
-def test_a_folder_that_cannot_be_read(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that may not be listed is an error with a name."""
-
-    def refuse(_: str) -> list[str]:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "listdir", refuse)
-    with pytest.raises(UnreadableFileError, match=r"archive.*Permission denied"):
-        LogReader([file, folder])
 
 
 def test_what_was_pruned_and_not_archived_stays_pruned(file: Path, folder: Path) -> None:

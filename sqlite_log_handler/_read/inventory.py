@@ -1,0 +1,224 @@
+"""
+What there is of one log: its file and the parts of its archive, and which of them has which ids.
+
+A folder may have parts of other logs, and parts that overlap after a crash. Each id comes from one piece only.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from sqlite_log_handler._logfile.archive import PartName, stem_of
+from sqlite_log_handler._logfile.columns import text, whole
+from sqlite_log_handler._logfile.errors import EmptyFileError, ForeignFileError, LimitError, UnreadableFileError
+from sqlite_log_handler._read.filters import FilterError
+from sqlite_log_handler._read.loaded import Process
+from sqlite_log_handler._read.parts import PROCESS_FIELDS, Bounds, Part, Span, Values, meet, memory_of
+from sqlite_log_handler._read.scan import Scan
+from sqlite_log_handler._read.statistics import level_names
+
+StrPath: TypeAlias = str | os.PathLike[str]
+# A part, and the ids that are taken from it.
+Piece: TypeAlias = tuple[Part, Span]
+
+_PROCESSES: Final = (
+    f"SELECT {whole('pid')}, {text('name')}, {text('host')}, {whole('started_us')}, {text('program')} FROM processes "  # noqa: S608 - our own names
+    "ORDER BY id"
+)
+
+# Bytes of memory that all heads take. Those of a year with a start of the program each hour take 3 MiB.
+_HEADS: Final = 32 * 1024 * 1024
+
+
+class Places(NamedTuple):
+    """The places of one log: its file, folders with parts of its archive, and the paths of single parts."""
+
+    path: str
+    file: str | None
+    folders: tuple[str, ...]
+    parts: tuple[str, ...]
+
+
+def is_archive(path: str) -> bool:
+    """Tell whether a path is a folder, or has the name of an archived part."""
+    return os.path.isdir(path) or PartName.parse(os.path.basename(path)) is not None
+
+
+def places_of(path: StrPath | Iterable[StrPath]) -> Places:
+    """
+    Tell files, folders and parts apart, and check that they can be of one log.
+
+    Raises:
+        FilterError: There are several logs, or nothing.
+    """
+    given = [path] if isinstance(path, str | os.PathLike) else [*path]
+    paths = [*dict.fromkeys(os.path.abspath(os.fsdecode(one)) for one in given)]
+    folders = [one for one in paths if os.path.isdir(one)]
+    parts = [one for one in paths if one not in folders and is_archive(one)]
+    files = [one for one in paths if one not in {*folders, *parts}]
+    if not paths or len(files) > 1:
+        message = f"one log at a time: {files[1]!r} is one too many" if paths else "no log is named"
+        raise FilterError(message)
+    return Places([*files, *folders, *parts][0], files[0] if files else None, tuple(folders), tuple(parts))
+
+
+class Inventory(NamedTuple):
+    """
+    What there is at one moment.
+
+    Attributes:
+        pieces: In the order of their ids.
+        first_id: The first id in the file; None without a file or a row in it.
+        last_id: The last id of all.
+        levels: The names of levels, by number.
+        processes: All of them, the archive's first.
+        notices: What is left out.
+        version: Changes with each commit of another process to the file.
+    """
+
+    pieces: tuple[Piece, ...]
+    first_id: int | None
+    last_id: int
+    levels: Mapping[int, str]
+    processes: tuple[Process, ...]
+    notices: tuple[str, ...]
+    version: object
+
+    def within(self, bounds: Bounds) -> list[Piece]:
+        """Return the pieces that may have something within the bounds, each with its ids that are."""
+        low, high = bounds.ids
+        return [
+            (part, (max(ids[0], low), min(ids[1], high)))
+            for part, ids in self.pieces
+            if bounds.meet(part.head) and meet(ids, bounds.ids)
+        ]
+
+
+class PartList:
+    """
+    The parts of one log's archive, listed anew at each look.
+
+    Args:
+        places: Where they are.
+        file: The log's file, if it is read too.
+
+    Raises:
+        EmptyFileError: There is neither a file nor a part.
+    """
+
+    def __init__(self, places: Places, file: Scan | None) -> None:
+        self._places = places
+        self._file = file
+        self._heads: dict[str, tuple[tuple[int, int], Part]] = {}
+        self._found: Inventory | None = None
+        if file is None and not self.look().pieces:
+            message = f"{places.path!r} is a folder without an archived part of a log: name the file of a SQLiteHandler"
+            raise EmptyFileError(message)
+
+    def look(self) -> Inventory:
+        """
+        Return what there is now; the same object as the last time if nothing has changed.
+
+        Raises:
+            LogFileError: A part or a folder cannot be read, or is not of one log; the class says why.
+        """
+        file = self._file
+        # Before the folder is listed: a row that has left the file by then is in a part.
+        first_id, last_id, version = (None, 0, None) if file is None else _ends(file)
+        pieces, notices = self._pieces()
+        was = self._found
+        if was is not None and (was.pieces, was.first_id, was.version) == (pieces, first_id, version):
+            return was
+        levels: dict[int, str] = {}
+        processes: dict[Values, Process] = {}
+        for part, _ in pieces:
+            levels |= {int(levelno): name for levelno, name in part.head.levels.items()}
+            for process in map(process_of, part.head.processes):
+                processes.setdefault(process[:4], process)
+        if file is not None:
+            levels |= level_names(file)
+            for process in file.all(_PROCESSES):
+                processes.setdefault(process[:4], process)
+        last_id = max(last_id, pieces[-1][1][1] if pieces else 0)
+        self._found = Inventory(pieces, first_id, last_id, levels, tuple(processes.values()), notices, version)
+        return self._found
+
+    def _pieces(self) -> tuple[tuple[Piece, ...], tuple[str, ...]]:
+        """Return the parts of this log, each with the ids that no part before it has, and what is left out."""
+        parts = self._parts()
+        log_id, stem = self._log(parts)
+        mine = [part for part in parts if part.head.log_id == log_id]
+        others = [part for part in parts if part.head.log_id != log_id and stem in {None, part.head.log}]
+        notices = []
+        if others:
+            notices.append(f"{len(others):,} parts are left out: they are of another log, as {others[0].path!r}")
+        if self._file is not None:
+            noted = {name for (name,) in self._file.all(f"SELECT {text('name')} FROM archives")}  # noqa: S608 - our own names
+            missing = noted - {os.path.basename(part.path) for part in mine}
+            if missing:
+                notices.append(f"{len(missing):,} parts that the log notes are not there, as {min(missing)!r}")
+        pieces: list[Piece] = []
+        done = 0
+        for part in sorted(mine, key=lambda part: (part.head.first_id, -part.head.last_id)):
+            if part.head.last_id > done:
+                pieces.append((part, (max(part.head.first_id, done + 1), part.head.last_id)))
+                done = part.head.last_id
+        return tuple(pieces), tuple(notices)
+
+    def _parts(self) -> list[Part]:
+        """Return all parts, with the heads of those that have not changed as they were read before."""
+        heads = {}
+        left = _HEADS
+        for path in self._paths():
+            heads[path] = found = self._head(path)
+            left -= memory_of(found[1].head)
+            if left < 0:
+                message = f"{path!r}: the heads of the parts up to this one take more than {_HEADS >> 20} MiB of memory"
+                raise LimitError(message)
+        self._heads = heads
+        return [part for _, part in heads.values()]
+
+    def _paths(self) -> Iterator[str]:
+        for folder in self._places.folders:
+            try:
+                names = os.listdir(folder)
+            except OSError as error:
+                message = f"{folder!r} cannot be read: {error}"
+                raise UnreadableFileError(message) from error
+            yield from (os.path.join(folder, name) for name in sorted(names) if PartName.parse(name))
+        yield from self._places.parts
+
+    def _head(self, path: str) -> tuple[tuple[int, int], Part]:
+        """Return a part, and what tells whether its file has changed."""
+        try:
+            stat = os.stat(path)
+        except OSError:
+            version = (0, 0)
+        else:
+            version = (stat.st_size, stat.st_mtime_ns)
+        kept = self._heads.get(path)
+        return kept if kept is not None and kept[0] == version else (version, Part.open(path))
+
+    def _log(self, parts: list[Part]) -> tuple[str, str | None]:
+        """Return the id of the log that is read, and its stem, if a folder may have parts of other logs too."""
+        if self._file is not None:
+            return str(self._file.one("SELECT log_id FROM marks")), stem_of(os.path.realpath(self._file.path))
+        names = sorted({part.head.log for part in parts})
+        if len(names) > 1:
+            message = (
+                f"{self._places.path!r} has parts of several logs ({', '.join(names)}): name those of one, or its file "
+                "too"
+            )
+            raise ForeignFileError(message)
+        newest = max(parts, key=lambda part: part.head.until_us, default=None)
+        return ("", None) if newest is None else (newest.head.log_id, None)
+
+
+def process_of(found: Mapping[str, Any]) -> Process:
+    """Return the process that stands in a head, or beside a gap."""
+    return tuple(map(found.__getitem__, PROCESS_FIELDS))
+
+
+def _ends(file: Scan) -> tuple[int | None, int, object]:
+    ((first_id, last_id),) = file.all("SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records)")
+    return first_id, last_id or 0, file.one("PRAGMA data_version")

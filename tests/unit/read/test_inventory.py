@@ -1,0 +1,83 @@
+"""
+What there is of one log: its file, folders with parts of its archive, and single parts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+from made_parts import archive, ids_of
+
+from sqlite_log_handler import EmptyFileError, FilterError, ForeignFileError, LimitError, LogReader, UnreadableFileError
+from sqlite_log_handler._read import inventory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_file_whose_archive_has_not_begun(file: Path, folder: Path) -> None:
+    """An empty folder beside the log's file is an archive that has not begun; alone, it is no log."""
+    assert [*range(1, 45)] == ids_of(file, folder)[:44]
+    with pytest.raises(EmptyFileError, match="without an archived part"):
+        LogReader(folder)
+
+
+def test_two_logs_in_one_folder(file: Path, folder: Path, tmp_path: Path) -> None:
+    """An archive of several logs is read with the file of one, or refused."""
+    other = tmp_path / "other.db"
+    shutil.copy(file, other)
+    archive(file, folder, 10)
+    with contextlib.closing(sqlite3.connect(other, isolation_level=None)) as connection:
+        connection.execute("UPDATE marks SET log_id = 'another'")
+    archive(other, folder, 5)
+
+    assert [*range(1, 20)] == ids_of(file, folder, up_to_id=19)
+    with LogReader([file, folder]) as log:
+        assert log.notice is None
+    with pytest.raises(ForeignFileError, match=r"several logs \(app-log, other\)"):
+        LogReader(folder)
+    with pytest.raises(FilterError, match=r"one log at a time: '.*other.db'"):
+        LogReader([file, other, folder])
+    with pytest.raises(FilterError, match="no log is named"):
+        LogReader([])
+
+
+def test_an_earlier_log_of_the_same_name(file: Path, folder: Path) -> None:
+    """
+    A log that was removed and made anew counts its rows from 1 again: parts of the earlier one are left out, and a
+    notice says so.
+    """
+    archive(file, folder, 10)
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("UPDATE marks SET log_id = 'anew'")
+
+    with LogReader([file, folder]) as log:
+        assert log.last_id() - 10 == log.count()
+        assert "1 parts are left out" in str(log.notice)
+        assert "1 parts that the log notes are not there" in str(log.notice)
+
+
+def test_heads_without_end(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads that together take more memory than those of any log are refused, and some of the parts can be read."""
+    for cut in (8, 16, 24):
+        archive(file, folder, cut)
+    monkeypatch.setattr(inventory, "_HEADS", 3_500)
+    with pytest.raises(LimitError, match=r"app-log.*the heads"):
+        LogReader(folder)
+    assert [*range(1, 9)] == ids_of(folder / "app-log.2025-06-30.2.jsonl.gz")
+
+
+def test_a_folder_that_cannot_be_read(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that may not be listed is an error with a name."""
+
+    def refuse(_: str) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(UnreadableFileError, match=r"archive.*Permission denied"):
+        LogReader([file, folder])
