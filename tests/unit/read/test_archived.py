@@ -376,3 +376,28 @@ def test_control_characters_beside_an_archive(tmp_path, reverse):
         expected = [*alone.json_lines(reverse=reverse)]
 
         assert expected == [*both.json_lines(reverse=reverse)]
+
+
+def test_a_gap_that_moves_while_the_ledger_is_read(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A gap that leaves the file for a part between two looks is shown once.
+
+    The parts were listed first and the file was asked after that, so such a gap was in neither.
+    """
+    handler = SQLiteHandler(file)
+    handler.handle(record("the newest row stays in the file"))
+    handler.close()
+    with LogReader([file, folder]) as log:
+        expected = log.gaps()
+    ask = Scan.all
+
+    def move_first(scan: Scan, sql: str, *parameters: Any) -> list[Any]:
+        if sql == archived._DROPS and not any(folder.iterdir()):
+            archive(file, folder, 45)
+            with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+                assert connection.execute("DELETE FROM drops WHERE after_id < 45").rowcount
+        return ask(scan, sql, *parameters)
+
+    monkeypatch.setattr(Scan, "all", move_first)
+    with LogReader([file, folder]) as log:
+        assert expected == log.gaps()
