@@ -295,8 +295,11 @@ def sizes(path: str) -> tuple[int, int]:
     wal_bytes = 0
     with contextlib.suppress(FileNotFoundError):
         wal_bytes = os.stat(os.path.realpath(path) + "-wal").st_size
-    require_file(path)
-    return os.stat(path).st_size, wal_bytes
+    try:
+        return os.stat(path).st_size, wal_bytes  # of an archive alone, the path is a folder
+    except FileNotFoundError:
+        require_file(path)
+        raise
 
 
 def cursors(scan: Scan, now_us: int) -> Iterator[Cursor]:
