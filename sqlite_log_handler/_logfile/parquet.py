@@ -7,7 +7,9 @@ because a query that asks for a time or a level skips the groups that have none 
 """
 
 import importlib
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import IO, Any, Final
 
 from sqlite_log_handler._logfile.columns import INTEGERS, LONG_TEXTS
@@ -60,6 +62,31 @@ def writer(file: IO[bytes], schema: Any) -> Any:
         # Arrow's own pool keeps what it has freed.
         memory_pool=pa.system_memory_pool(),
     )
+
+
+def batch_of(columns: Iterable[Sequence[Any]], schema: Any) -> Any:
+    """Make a record batch from values by column. Not with `pyarrow.array`, which imports pandas if it can: 50 MB."""
+    pa, _ = import_pyarrow()
+    return pa.record_batch([_array(pa, *pair) for pair in zip(columns, schema.types, strict=True)], schema=schema)
+
+
+def _array(pa: Any, values: Sequence[Any], kind: Any) -> Any:
+    """Make an array of integers or texts, in the layout of https://arrow.apache.org/docs/format/Columnar.html."""
+    nulls, valid = values.count(None), None
+    if nulls == len(values):
+        return pa.nulls(nulls, kind)
+    if nulls:
+        bits = "".join("0" if value is None else "1" for value in reversed(values))
+        valid = pa.py_buffer(int(bits, 2).to_bytes(len(values) // 8 + 1, "little"))
+        values = [value or ("" if kind == pa.string() else 0) for value in values]
+    if kind != pa.string():
+        buffers = [pa.py_buffer(array("q", values))]
+    else:
+        data = "".join(values).encode()
+        # Only ASCII has a byte for each character.
+        texts: Sequence[str | bytes] = values if data.isascii() else [value.encode() for value in values]
+        buffers = [pa.py_buffer(array("i", accumulate(map(len, texts), initial=0))), pa.py_buffer(data)]
+    return pa.Array.from_buffers(kind, len(values), [valid, *buffers], nulls)
 
 
 def table_of(lines: bytes, schema: Any) -> Any:

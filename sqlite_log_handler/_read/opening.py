@@ -26,7 +26,7 @@ from sqlite_log_handler._logfile.errors import (
 from sqlite_log_handler._logfile.forks import Connection, LostFileError
 from sqlite_log_handler._read.budget import LARGE_BYTES, LONG_BYTES, Budget
 
-_CACHE_KIB: Final = 8 * 1024
+_CACHE_KIB: Final = 2 * 1024
 
 
 # For a path at which there is no log.

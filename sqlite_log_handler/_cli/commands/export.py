@@ -23,8 +23,12 @@ from sqlite_log_handler._read.rows import Row
 
 FORMATS: Final = ("jsonl", "csv", "parquet")
 
-# Bytes of memory that the rows of a row group take; beside them, Arrow holds a copy of its own.
-_ROW_GROUP_BYTES: Final = 2 * 1024 * 1024
+# Bytes of the longest row group. Parquet keeps 17 KB of each in memory to the end, so later ones have more rows: this
+# part of those before.
+_GROUP_BYTES: Final = 2 * 1024 * 1024
+_GROUPS: Final = 200
+# Bytes of a batch of large rows. What they take in memory on their way is given back to the system at once.
+_LARGE_BYTES: Final = 128 * 1024
 
 # A cell of CSV with one of these, or with a comma, stands in quotes.
 _QUOTE: Final = '"'
@@ -157,27 +161,43 @@ def write_parquet(rows: Iterable[Row], file: IO[bytes]) -> int:
     """Write Parquet, with `time` as a timestamp, and return how many rows."""
     pa, _ = parquet.import_pyarrow()
     schema = parquet.schema_of(Row._fields)
-    time, created = Row._fields.index("time"), Row._fields.index("created_us")
     count = 0
 
-    def arrow(batch: list[Row]) -> Any:
+    def share(batch: Any) -> int:
+        """Return the part of a row group that a batch fills, by its bytes or its rows, as bytes."""
+        rows: int = batch.num_rows
+        return max(int(batch.nbytes), rows * _GROUP_BYTES // max(parquet.GROUP_ROWS, count // _GROUPS))
+
+    with parquet.writer(file, schema) as writer:
+        for group in batches(_record_batches(rows, schema), share, sys.maxsize, _GROUP_BYTES):
+            table = pa.Table.from_batches(group)
+            count += table.num_rows
+            writer.write_table(table, row_group_size=table.num_rows)
+            # What is freed between groups would be kept, and grow.
+            del table
+            group.clear()
+            pa.system_memory_pool().release_unused()
+    return count
+
+
+def _record_batches(rows: Iterable[Row], schema: Any) -> Iterator[Any]:
+    pa, _ = parquet.import_pyarrow()
+    time, created = Row._fields.index("time"), Row._fields.index("created_us")
+    for batch in batches(rows, _memory):
         columns = list(zip(*batch, strict=True))
         batch.clear()  # or the rows would stay in memory beside the columns made of them
         columns[time] = columns[created]
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-        return pa.record_batch(arrays, schema=schema)
-
-    with parquet.writer(file, schema) as writer:
-        for batch in batches(rows, _memory, parquet.GROUP_ROWS, _ROW_GROUP_BYTES):
-            count += len(batch)
-            writer.write_batch(arrow(batch))
-    return count
+        made = parquet.batch_of(columns, schema)
+        if made.nbytes > _LARGE_BYTES:
+            del columns
+            pa.system_memory_pool().release_unused()
+        yield made
 
 
 COMMAND: Final = Command(
     name="export",
     description="Write the columns of the view `logs`, a row for each record that matches. Memory does not grow "
-    "with the log. Parquet needs pyarrow: pip install 'sqlite-log-handler[parquet]'.",
+    "with the log; Parquet needs 2 MB for each million rows, and pyarrow: pip install 'sqlite-log-handler[parquet]'.",
     examples=[
         ("sqlite-log export app-log.db --output app-log.jsonl.gz", "all of it, as JSON lines"),
         ("sqlite-log export app-log.db -S yesterday --output y.csv", "since yesterday"),

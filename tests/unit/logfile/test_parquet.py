@@ -70,3 +70,15 @@ def test_how_columns_are_stored() -> None:
         name for name, column in columns.items() if "DELTA_BINARY_PACKED" in column.encodings
     ]
     assert "RLE_DICTIONARY" in columns["logger"].encodings
+
+
+@pytest.mark.parametrize("nulls", [0, 1, 8, 17], ids=str)
+def test_a_batch_has_the_values_it_was_made_of(nulls: int) -> None:
+    """Values by column become arrays with these values, NULL included; we lay out their buffers ourselves."""
+    texts = [*([None] * nulls), "", "stock", "\N{GRINNING FACE}\0", "x" * 100]
+    numbers = [*([None] * nulls), 0, -(2**63), 2**63 - 1, 7]
+    schema = parquet.schema_of(("id", "message"))
+
+    batch = parquet.batch_of((numbers, texts), schema)
+    batch.validate(full=True)
+    assert {"id": numbers, "message": texts} == batch.to_pydict()

@@ -10,14 +10,18 @@ import gzip
 import importlib
 import io
 import json
+import os
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from command_line import BEGIN, NOBODY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import sqlite_log_handler
 from sqlite_log_handler import Row
 from sqlite_log_handler._cli.commands.export import write_csv, write_jsonl, write_parquet
 from sqlite_log_handler._cli.terminal import batches
@@ -89,6 +93,36 @@ def test_parquet_is_small_and_can_be_skipped(run, tmp_path):
     assert {"ZSTD"} == {column.compression for column in columns.values()}
     assert (10, 40) == (columns["levelno"].statistics.min, columns["levelno"].statistics.max)
     assert columns["created_us"].statistics.has_min_max
+
+
+def test_parquet_has_few_row_groups(tmp_path):
+    """Row groups are as long as a query wants to skip, and later ones longer: each takes memory to the end."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra `parquet` is not installed")
+    path, wide = tmp_path / "x.parquet", "\N{GRINNING FACE}" * 100_000
+    with path.open("xb") as file:
+        write_parquet((ROW._replace(id=number) for number in range(20_000)), file)
+    ordinary = parquet.read_metadata(path)
+    with path.open("wb") as file:
+        write_parquet((ROW._replace(id=number, message=wide) for number in range(20)), file)
+    large = parquet.read_metadata(path)
+
+    assert [5_000] * 3 == [ordinary.row_group(number).num_rows // 1_000 * 1_000 for number in range(3)]
+    assert [6, 6, 6, 2] == [large.row_group(number).num_rows for number in range(large.num_row_groups)]
+
+
+def test_parquet_imports_no_pandas(shop, tmp_path):
+    """
+    An export to Parquet does not import pandas where that is installed: it takes 50 MB, half of what a command may.
+
+    `pyarrow.array` looks whether it was given something of pandas, and imports it for that.
+    """
+    pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    (tmp_path / "pandas.py").write_text("raise SystemExit('pandas was imported')", encoding="utf-8")
+    program = "from sqlite_log_handler.__main__ import main; import sys; sys.exit(main(sys.argv[1:]))"
+    words = ["export", str(shop), "--output", str(tmp_path / "x.parquet")]
+    folders = os.pathsep.join([str(tmp_path), str(Path(sqlite_log_handler.__file__).parents[1])])
+
+    subprocess.run([sys.executable, "-c", program, *words], check=True, env={**os.environ, "PYTHONPATH": folders})
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
