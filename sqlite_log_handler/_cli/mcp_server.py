@@ -22,7 +22,7 @@ from sqlite_log_handler._cli.commands.patterns import GUESSED, levels_of, moment
 from sqlite_log_handler._cli.formats import Clock
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.printable import printable
-from sqlite_log_handler._read.aside import aside, has_expression
+from sqlite_log_handler._read.aside import AsideError, aside, has_expression
 from sqlite_log_handler._read.filters import Filters
 from sqlite_log_handler._read.reader import read_file
 from sqlite_log_handler._read.rows import Row
@@ -69,7 +69,7 @@ def _told(tool: Callable[..., str]) -> Callable[..., str]:
                 return tool(*arguments, **named)
             with aside() as process:
                 return process.ask(tool, *arguments, **named)
-        except (LogFileError, OSError, ValueError) as error:
+        except (LogFileError, OSError, ValueError, AsideError) as error:
             raise ToolError(printable(str(error))[:_MESSAGE_LENGTH]) from error
 
     return told
@@ -139,15 +139,20 @@ class _Tools:
         id: of the record. context: how many lines on each side, at most 10.
         """
         context = max(0, min(context, 10))
+        found: dict[str, Any] | None = None
+        around = []
         with read_file(self._path) as reader:
-            rows = [*reader.rows(after_id=id - context - 1, up_to_id=id + context)]
-        found = next((row._asdict() for row in rows if row.id == id), None)
+            # Lines of the others only: all of the largest rows would not fit into memory.
+            for row in reader.rows(after_id=id - context - 1, up_to_id=id + context):
+                around.append(_cut(_line(row), _MESSAGE_LENGTH))
+                if row.id == id:
+                    found = row._asdict()
         if found is None:
             return f"There is no record {id}."
         first = {name: found.pop(name) for name in ("message", "exc_text", "attributes")}
         lines = [f"{name}: {_field(value)}" for name, value in {**first, **found}.items() if value is not None]
-        if len(rows) > 1:
-            lines += ["", "around it:", *(_cut(_line(row), _MESSAGE_LENGTH) for row in rows)]
+        if len(around) > 1:
+            lines += ["", "around it:", *around]
         kept = _fitting(lines)
         return marked(lines[:kept], "the last fields: `sql` has them" if kept < len(lines) else None)
 

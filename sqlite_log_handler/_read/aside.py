@@ -7,6 +7,7 @@ handles Ctrl-C. On the main thread Ctrl-C ends it, so `LogReader` and the comman
 - The system ends the process when a question has used up its CPU time, also if our own process is gone by then.
 - A process answers one question at a time. One that has answered waits for the next, because it takes 0.2 s to start.
 - It ends when its standard input does, and that is when our process ends.
+- A few run at a time. Further questions wait for them, but not for long.
 """
 
 import atexit
@@ -16,6 +17,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar
 
@@ -26,8 +28,12 @@ _Answer = TypeVar("_Answer")
 # CPU seconds for a question. To try an expression on a million rows takes 3.
 SECONDS: Final = 60
 
-# How many processes wait for a question at most: as many as the page asks at a time.
+# How many processes wait for a question at most: as many as the page asks at a time. And how many there are at most:
+# each takes a core and some 30 MB.
 _MOST_IDLE: Final = 2
+_MOST: Final = 4
+# Seconds to wait for one of them.
+_PATIENCE: Final = 10
 _PROGRAM: Final = f"from {__name__} import answer_all; answer_all()"
 
 
@@ -36,17 +42,30 @@ def has_expression(pattern: str | None, conditions: Iterable[str]) -> bool:
     return pattern is not None or any("~" in text or text.startswith("grep=") for text in conditions)
 
 
+class AsideError(Exception):
+    """There is no process for a regular expression now; a later question may get one."""
+
+
 class Aside:
-    """A process that answers questions."""
+    """
+    A process that answers questions.
+
+    Raises:
+        AsideError: The system has no room for another process.
+    """
 
     def __init__(self) -> None:
         path = os.pathsep.join(map(os.path.abspath, sys.path))
-        self._process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-P", "-c", _PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
-        )
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-P", "-c", _PROGRAM],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+        except OSError as error:
+            message = f"no process for the regular expression can be started ({error}): search for a plain text"
+            raise AsideError(message) from error
         self._questions: Any = self._process.stdin
         self._answers: Any = self._process.stdout
 
@@ -95,19 +114,32 @@ class Aside:
 
 
 _idle: list[Aside] = []
+_slots = threading.BoundedSemaphore(_MOST)
 
 
 @contextlib.contextmanager
 def aside() -> Iterator[Aside]:
-    """Yield a process that runs already, or a new one."""
-    found = _take()
+    """
+    Yield a process that runs already, or a new one.
+
+    Raises:
+        AsideError: Too many run, or no other can be started.
+    """
+    slots = _slots
+    if not slots.acquire(timeout=_PATIENCE):
+        message = f"{_MOST} regular expressions are being tried already: ask again when one of them is done"
+        raise AsideError(message)
     try:
-        yield found
+        found = _take()
+        try:
+            yield found
+        finally:
+            if found.is_running and len(_idle) < _MOST_IDLE:
+                _idle.append(found)
+            else:
+                found.close()
     finally:
-        if found.is_running and len(_idle) < _MOST_IDLE:
-            _idle.append(found)
-        else:
-            found.close()
+        slots.release()
 
 
 def _take() -> Aside:
@@ -124,9 +156,16 @@ def close_idle() -> None:
         _idle.pop().close()
 
 
+def _forget() -> None:
+    """Leave the processes to the parent, which they answer."""
+    global _slots  # noqa: PLW0603 - the old one may be full for ever
+    _slots = threading.BoundedSemaphore(_MOST)
+    _idle.clear()
+
+
 atexit.register(close_idle)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_idle.clear)  # they answer the parent
+    os.register_at_fork(after_in_child=_forget)
 
 
 def answer_all() -> None:

@@ -18,19 +18,20 @@ from typing import Any, Final, TypeAlias
 import anyio
 import anyio.to_thread
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from sqlite_log_handler._logfile.errors import LogFileError
-from sqlite_log_handler._read.aside import Aside, aside
+from sqlite_log_handler._read.aside import Aside, AsideError, aside
 from sqlite_log_handler._read.logs import Logs, UnknownLogError
 from sqlite_log_handler._read.openmetrics import CONTENT_TYPE, openmetrics
 from sqlite_log_handler._read.reader import LogReader, read_file
 from sqlite_log_handler._read.scan import seen_at
 from sqlite_log_handler.serve.answers import ANSWERS, Answer, UnknownRowError, exact
 from sqlite_log_handler.serve.query import Query
-from sqlite_log_handler.serve.security import LOOPBACK, App, Guard
+from sqlite_log_handler.serve.security import LOOPBACK, App, Guard, refusal
 
 # The files of the page by name, and their types. No request gets another file.
 _TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -106,7 +107,9 @@ def application(
         Route("/api/rows/{id}", partial(_ask, logs, is_ending, "row")),
         Route("/{name}", _page),
     ]
-    return Guard(Starlette(routes=routes), token=token, allowed_hosts=allowed_hosts, base_path=base_path)
+    otherwise: Any = {404: _nothing, Exception: _failed}
+    pages = Starlette(routes=routes, exception_handlers=otherwise)
+    return Guard(pages, token=token, allowed_hosts=allowed_hosts, base_path=base_path)
 
 
 async def _page(request: Request) -> Response:
@@ -114,8 +117,16 @@ async def _page(request: Request) -> Response:
         return RedirectResponse(request.scope["path"] + "/")
     found = _PAGE.get(request.path_params.get("name", "index.html"))
     if found is None:
-        return _json(404, {"error": "there is no such page"})
+        raise HTTPException(404)
     return Response(found[0], media_type=found[1])
+
+
+async def _nothing(request: Request, _: Exception) -> Response:
+    return refusal(request, 404, "there is nothing at this address")
+
+
+async def _failed(request: Request, _: Exception) -> Response:
+    return refusal(request, 500, "the server failed, and printed why")
 
 
 async def _files(logs: Logs, _: Request) -> Response:
@@ -142,7 +153,7 @@ async def _ask(logs: Logs, is_ending: Callable[[], bool], name: str, request: Re
         return _json(404, {"error": str(error)})
     except ValueError as error:  # FilterError is one
         return _json(400, {"error": str(error)})
-    except LogFileError as error:
+    except (LogFileError, AsideError) as error:
         return _json(503, {"error": str(error)})
     return Response(status_code=499) if answer is None else _json(200, answer, tag)
 

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -79,14 +79,14 @@ class Guard:
         """Return our own answer to a request, or None if the application may answer it."""
         host = _PORT.sub("", request.headers.get("host", "")).lower()
         if not {"*", host} & self._hosts:
-            return PlainTextResponse("this server does not go by that name: allow it with --allowed-host", 400)
+            return refusal(request, 400, "this server does not go by that name: allow it with --allowed-host")
         if request.method not in {"GET", "HEAD"}:
-            return PlainTextResponse("only GET and HEAD are answered", 405)
+            return refusal(request, 405, "only GET and HEAD are answered")
         if self._token is None:
             return None
         # Cookies are for all ports of a host, and two servers on one machine must not take each other's.
         cookie = f"sqlite-log-{(request.scope.get('server') or ('', 0))[1]}"
-        path = request.scope["path"][len(request.scope.get("root_path", "")) :]
+        path = _path_of(request)
         if _same(request.query_params.get(TOKEN), self._token):
             query = urlencode([pair for pair in request.query_params.multi_items() if pair[0] != TOKEN])
             # One slash: two would name another host.
@@ -100,7 +100,20 @@ class Guard:
         is_scrape = (request.method, path, scheme.lower()) == ("GET", "/metrics", "bearer")
         if _same(request.cookies.get(cookie), self._token) or (is_scrape and _same(given.strip(), self._token)):
             return None
-        return PlainTextResponse("open the address that `sqlite-log serve` printed: it has the token", 403)
+        return refusal(request, 403, "open the address that `sqlite-log serve` printed: it has the token")
+
+
+def _path_of(request: Request) -> str:
+    """Return the path of a request, below the one at which another program mounts us."""
+    path: str = request.scope["path"]
+    return path[len(request.scope.get("root_path", "")) :]
+
+
+def refusal(request: Request, status: int, text: str) -> Response:
+    """Answer with an error: as JSON below `api/`, as all that stands there, and as text for a person elsewhere."""
+    if _path_of(request).startswith("/api/"):
+        return JSONResponse({"error": text}, status)
+    return PlainTextResponse(text, status)
 
 
 def _same(given: str | None, token: str) -> bool:

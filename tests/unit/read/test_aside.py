@@ -4,8 +4,11 @@ Regular expressions in another process, which ends when they take too long.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
+import subprocess
 import sys
 import threading
 
@@ -13,7 +16,7 @@ import pytest
 
 from sqlite_log_handler import FilterError
 from sqlite_log_handler._read import aside as aside_module
-from sqlite_log_handler._read.aside import aside, close_idle
+from sqlite_log_handler._read.aside import AsideError, aside, close_idle
 
 # Python's `re` tries each way to cut 50 letters into pieces: it would take years.
 BACKTRACKS = (r"(a+)+$", "a" * 50 + "!")
@@ -85,14 +88,48 @@ def test_our_other_threads_run_meanwhile():
     assert ended == [f"the process for regular expressions ended with status {-signal.SIGKILL}: ask again"]
 
 
+def test_a_process_that_cannot_be_started(monkeypatch):
+    """
+    A system without room for a process has an error with a name, and the next question finds its turn free.
+
+    The page answered a plain 500.
+    """
+
+    def no_room(*_, **__):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(aside_module, "_slots", threading.BoundedSemaphore(1))
+    with monkeypatch.context() as full:
+        full.setattr(subprocess, "Popen", no_room)
+        with pytest.raises(AsideError, match=r"can be started \(.*\): search for a plain text"), aside():
+            pass
+    with aside() as process:
+        assert process.ask(search, "a+", "aaa")
+
+
+def test_few_run_at_a_time(monkeypatch):
+    """Each process takes a core and memory, so a further question waits for one, and not for ever."""
+    monkeypatch.setattr(aside_module, "_slots", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(aside_module, "_PATIENCE", 0)
+    with aside() as process:
+        with pytest.raises(AsideError, match="are being tried already: ask again"), aside():
+            pass
+        assert process.ask(search, "a+", "aaa")
+    with aside() as other:
+        assert process is other
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_asks_a_process_of_its_own():
-    """A child of `fork` does not take a process that answers its parent."""
+    """A child of `fork` does not take a process that answers its parent, nor wait for those that its parent uses."""
     with aside() as process:
         process.ask(os.getpid)
-    child = os.fork()
-    if not child:
-        os._exit(len(aside_module._idle))
+    with contextlib.ExitStack() as taken:
+        for _ in range(aside_module._MOST):
+            taken.enter_context(aside_module._slots)
+        child = os.fork()
+        if not child:
+            os._exit(len(aside_module._idle) + (not aside_module._slots.acquire(blocking=False)))
 
     assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert 1 == len(aside_module._idle)

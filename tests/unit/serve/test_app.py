@@ -4,6 +4,7 @@ The application: the page's files, logs that changed or cannot be read, question
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import signal
@@ -111,6 +112,44 @@ def test_logs_that_cannot_be_read(tmp_path, shop):
         assert 503 == ask("damaged.db")[0]
         assert (404, True) == (ask("other.db")[0], "no log here is called" in ask("other.db")[1])
         assert (200, "") == ask(shop.name)
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "asked", "options"),
+    [
+        (400, "GET", "api/rows?lines=x", {}),
+        (400, "GET", "api/rows", {"headers": {"host": "evil.example"}}),
+        (403, "GET", "api/rows", {}),
+        (404, "GET", "api/nothing", {}),
+        (404, "GET", "api/rows/1/2", {}),
+        (404, "GET", "api/rows/99", {}),
+        (405, "POST", "api/rows", {}),
+        (500, "GET", "api/top", {}),
+        (503, "GET", "api/rows?grep=a%2B", {}),
+    ],
+)
+def test_an_error_of_a_question_is_json(shop, monkeypatch, status, method, asked, options):
+    """
+    A tool that asks gets each error as JSON, and a person gets it as text.
+
+    Errors of the guard, of the router, and of what we had not foreseen were plain text under `api/` too.
+    """
+
+    def fails(*_, **__):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setitem(app_module.ANSWERS, "top", fails)
+    aside.close_idle()
+    monkeypatch.setattr(subprocess, "Popen", fails)
+    token = "t" if status == 403 else None
+    with TestClient(create_app(shop, token=token), base_url=BASE, raise_server_exceptions=False) as client:
+        found = client.request(method, f"/mounted-not/{asked}", **options)
+        assert "application/json" != found.headers["content-type"]
+        found = client.request(method, f"/{asked}", **options)
+
+    assert (status, "application/json") == (found.status_code, found.headers["content-type"])
+    assert ["error"] == [*found.json()]
+    assert "nosniff" == found.headers["x-content-type-options"]
 
 
 def test_a_question_that_nobody_waits_for_is_interrupted(shop, monkeypatch):
