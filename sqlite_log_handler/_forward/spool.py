@@ -25,7 +25,13 @@ from functools import partial
 from typing import TypeAlias
 
 from sqlite_log_handler._logfile.columns import whole
-from sqlite_log_handler._logfile.connect import connect_read_write, identity_of, is_ours, require_schema
+from sqlite_log_handler._logfile.connect import (
+    connect_read_write,
+    identity_of,
+    is_ours,
+    require_schema,
+    without_triggers,
+)
 from sqlite_log_handler._logfile.errors import LimitError, LogFileError
 from sqlite_log_handler._logfile.schema import MAX_ROW_BYTES, OWN_LOGGER, level_name_of
 from sqlite_log_handler._logfile.transaction import transaction
@@ -197,7 +203,7 @@ class Spool:
         with self._lock.hold(_LOCK_SECONDS):
             if self._identity != self._find():
                 return  # the file at the path is another one, with rows of its own under these ids
-            with transaction(connection):
+            with without_triggers(connection, self.path, advice="drop it"), transaction(connection):
                 self._save(connection, after_id)
         self._saved = after_id
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import cache, partial
 
 from sqlite_log_handler._logfile import forks
-from sqlite_log_handler._logfile.errors import CorruptFileError, ForeignFileError, NewerSchemaError
+from sqlite_log_handler._logfile.errors import CorruptFileError, ForeignFileError, LogFileError, NewerSchemaError
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA, USER_VERSION
 from sqlite_log_handler._logfile.typed import Any
 
@@ -98,6 +98,29 @@ def connect_read_write(path: str, *, timeout: float) -> forks.Connection:
         LostFileError: See `refuse_lost`.
     """
     return _connect(path, "mode=rw", timeout)
+
+
+@contextlib.contextmanager
+def without_triggers(connection: sqlite3.Connection, path: str, *, advice: str) -> Iterator[None]:
+    """
+    Write inside the `with` block, and run no trigger: the author of the file could have chosen what it does.
+
+    Args:
+        connection: What writes.
+        path: The file, for the error.
+        advice: What the user can do about a trigger, for the error.
+
+    Raises:
+        LogFileError: A trigger was to run.
+    """
+    connection.setlimit(sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH, 0)
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "trigger recursion" not in str(error):
+            raise
+        message = f"{path!r}: a trigger that somebody has added to it would run: {advice}"
+        raise LogFileError(message) from error
 
 
 def _connect(path: str, parameters: str, timeout: float, *pragmas: str) -> forks.Connection:

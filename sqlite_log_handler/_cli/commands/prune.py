@@ -12,7 +12,8 @@ from typing import Final, Self, TextIO
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import say, write_line
-from sqlite_log_handler._logfile.connect import connect_read_only, connect_read_write, primary_code
+from sqlite_log_handler._logfile.connect import connect_read_only, connect_read_write, primary_code, without_triggers
+from sqlite_log_handler._logfile.errors import LimitError
 from sqlite_log_handler._logfile.units import counted, format_size
 from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._read.opening import named_errors, open_log
@@ -20,7 +21,6 @@ from sqlite_log_handler._write.options import integer
 from sqlite_log_handler._write.retention.archive import Archive, ArchiveLimits, rows_to_archive
 from sqlite_log_handler._write.retention.archiver import ArchivedOnly, folder_of
 from sqlite_log_handler._write.retention.limits import VACUUM_PAGES, Cut, Limits, State, seconds, size
-from sqlite_log_handler._write.retention.parts import ANY_LENGTH
 from sqlite_log_handler._write.retention.pruner import INCREMENTAL, Pruner, look, plan
 
 # Seconds to wait for a process that writes, and for a reader that holds a snapshot.
@@ -29,6 +29,9 @@ _READER_TIMEOUT = 10.0
 
 # Seconds that SQLite waits for its own locks, while writers wait for our lock beside the file.
 _BUSY_TIMEOUT = 0.1
+
+# Most bytes of a value: SQLite counts the bytes of a row in memory. No handler writes rows of more than half a MiB.
+_LONGEST = 32 * 1024 * 1024
 
 # Between two pieces, a writer gets its turn: for as long as a piece took, but at most for this time.
 _LONGEST_PAUSE = 0.05
@@ -59,6 +62,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="give all free pages back; a file made without auto_vacuum is rewritten for that, which takes as much "
         "space again, and blocks writers meanwhile",
+    )
+    parser.add_argument(
+        "--run-triggers",
+        action="store_true",
+        help="run the triggers that somebody has added to the log; without this, one that is to run is an error",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be deleted, and delete nothing")
 
@@ -101,7 +109,7 @@ def run(
         reading, budget, notice, _ = open_log(path)
         with contextlib.closing(reading), budget:
             # Rows that are too long to show are deleted too.
-            reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, ANY_LENGTH)
+            reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
             state, cut = plan(reading, real, limits, now())
             if options.dry_run:
                 if notice:
@@ -111,7 +119,7 @@ def run(
             if not all(os.access(place, os.W_OK) for place in (path, os.path.dirname(real))):
                 raise _may_not_write(path)
         work = _Work(real, limits, archive, now=now, clock=clock, sleep=sleep)
-        return work.run(state, cut, vacuum=options.vacuum)
+        return work.run(state, cut, vacuum=options.vacuum, run_triggers=options.run_triggers)
 
 
 @contextlib.contextmanager
@@ -124,6 +132,14 @@ def _named_errors(path: str) -> Iterator[None]:
             if primary_code(error) in _MAY_NOT_WRITE:
                 raise _may_not_write(path) from error
             raise
+        except sqlite3.DataError as error:
+            if primary_code(error) != sqlite3.SQLITE_TOOBIG:
+                raise
+            message = (
+                f"{path!r}: a row has more than {_LONGEST >> 20} MiB, so no handler wrote it: delete it, and prune the "
+                "rest"
+            )
+            raise LimitError(message) from error
 
 
 def _may_not_write(path: str) -> PermissionError:
@@ -166,8 +182,8 @@ class _Work:
         self._pruner = Pruner(path, limits, archived=archived, say=say, now=now, clock=clock)
         self._bar = _Bar(sys.stderr, clock)
 
-    def run(self, before: State, cut: Cut | None, *, vacuum: bool) -> int:
-        with contextlib.closing(self._lock), self._open() as connection, self._bar:
+    def run(self, before: State, cut: Cut | None, *, vacuum: bool, run_triggers: bool) -> int:
+        with contextlib.closing(self._lock), self._open(run_triggers=run_triggers) as connection, self._bar:
             if self._archive is not None:
                 self._fill(self._archive, connection, before, cut)
             done = self._prune(connection, before, cut) and (not vacuum or self._vacuum(connection))
@@ -188,13 +204,17 @@ class _Work:
         return 0 if done else 1
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self, *, run_triggers: bool) -> Iterator[sqlite3.Connection]:
         connection = connect_read_write(self._path, timeout=_BUSY_TIMEOUT)
+        advice = "drop it, or allow it with --run-triggers"
+        guard = contextlib.nullcontext() if run_triggers else without_triggers(connection, self._path, advice=advice)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
         try:
             with self._lock.hold(_LOCK_TIMEOUT):
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute(f"PRAGMA journal_size_limit = {self._pruner.limits.wal_bytes}")
-            yield connection
+            with guard:
+                yield connection
         finally:
             with self._lock.hold_if_free(_LOCK_TIMEOUT):
                 connection.close()

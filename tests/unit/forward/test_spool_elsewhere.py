@@ -11,7 +11,7 @@ import hostile
 import pytest
 
 from sqlite_log_handler._forward.spool import Spool
-from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
+from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError, LogFileError
 
 TEXTS = ("message", "exc_text", "stack_info", "attributes")
 
@@ -83,3 +83,16 @@ def test_the_first_id_there_is(path):
 
     with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
         assert [] == spool.read(10, 1 << 30).rows
+
+
+@pytest.mark.parametrize("event", ["INSERT", "UPDATE"])
+@pytest.mark.parametrize("endless", [hostile.ENDLESS, hostile.ONE_STEP], ids=["without end", "in one step"])
+def test_a_trigger_is_not_run(path, event, endless):
+    """A trigger on the cursors is refused. `forward` ran it when it moved the cursor, and no signal ended it."""
+    hostile.make(path, f"CREATE TRIGGER t BEFORE {event} ON cursors BEGIN SELECT count(*) FROM ({endless}); END;")
+
+    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
+        batch = spool.read(10, 1 << 30)
+        with pytest.raises(LogFileError, match="a trigger that somebody has added to it would run: drop it"):
+            for id_ in (batch.after_id, batch.last_id):
+                spool.save(id_)
