@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -74,7 +74,7 @@ def add_file(parser: argparse.ArgumentParser, *, archives: bool = False) -> None
 
 def file_of(options: argparse.Namespace) -> str:
     """Return the path of the log, which the command line or the environment names."""
-    file: str | None = options.file or os.environ.get(VARIABLE)
+    file: str | None = getattr(options, "file", None) or os.environ.get(VARIABLE)
     if not file:
         raise FilterError(f"which log? Name a FILE, or set {VARIABLE}; `sqlite-log --help` lists the commands")
     return file
@@ -202,16 +202,21 @@ def add_color(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_output(parser: argparse.ArgumentParser, formats: Sequence[str], what: str) -> None:
+    """Add the flag that chooses one of the formats, by default the first."""
+    what += f" (default: {formats[0]})"
+    parser.add_argument("-o", "--output", choices=formats, default=formats[0], metavar="FORMAT", help=what)
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the flag that chooses between text and JSON."""
-    parser.add_argument(
-        "-o",
-        "--output",
-        choices=("text", "json"),
-        default="text",
-        metavar="FORMAT",
-        help="text, or json for programs (default: text)",
-    )
+    add_output(parser, ("text", "json"), "text, or json for programs")
+
+
+def add_lines(parser: argparse.ArgumentParser, default: int) -> None:
+    """Add the flag for the number of lines."""
+    what = f"at most N lines, or all (default: {default})"
+    parser.add_argument("-n", "--lines", type=count, default=default, metavar="N", help=what)
 
 
 def filters_of(options: argparse.Namespace) -> Filters:

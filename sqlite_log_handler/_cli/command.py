@@ -35,23 +35,18 @@ class Parser(argparse.ArgumentParser):
 
 
 class Command(NamedTuple):
-    """
-    One command of `sqlite-log`.
+    """One command of `sqlite-log`, with the name of the module that has its `run`."""
 
-    Attributes:
-        name: Its name, which is also that of its module.
-        description: For its help.
-        examples: Command lines, and what each of them does.
-        add_arguments: Adds its arguments to a parser.
-        run: Does the work and returns the exit status: 0 for done or found, 1 for nothing found or something wrong, 2
-            for wrong arguments.
-    """
-
-    name: str
     description: str
-    examples: Sequence[tuple[str, str]]
+    examples: Sequence[tuple[str, str]]  # command lines, and what each of them does
     add_arguments: Callable[[argparse.ArgumentParser], None]
+    # Does the work and returns the exit status: 0 for done or found, 1 for nothing found or something wrong.
     run: Callable[[argparse.Namespace], int]
+
+    @property
+    def name(self) -> str:
+        """What a person types."""
+        return self.run.__module__.rpartition(".")[2]
 
     def parser(self) -> Parser:
         """Make the parser of its arguments."""

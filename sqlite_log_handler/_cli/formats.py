@@ -31,10 +31,8 @@ class Clock:
     """
     Writes times. It formats each minute once, and uses the text for all rows of the minute.
 
-    Args:
-        pattern: A format of `strftime` that ends in `%S` or `%S%z`; the offset is written as in ISO 8601.
-        digits: Digits of the fraction of a second, which comes before the offset: 0, 3 or 6.
-        utc: Write UTC instead of local time.
+    `pattern` is a format of `strftime` that ends in `%S` or `%S%z`; the offset is written as in ISO 8601. Before it
+    come `digits` of the fraction of a second: 0, 3 or 6.
     """
 
     def __init__(self, pattern: str, *, digits: int = 0, utc: bool = False) -> None:
@@ -89,16 +87,11 @@ CLOCKS: Final[Mapping[str, Callable[[bool], Clock]]] = {
 
 
 class Format:
-    """
-    Turns rows into lines of text.
+    """Turns rows into lines of text."""
 
-    Attributes:
-        columns: The columns of the view `logs` that it needs, the id first. To read all of them takes longer.
-        draws_gaps: Whether gaps are lines between rows.
-    """
-
+    # The columns of the view `logs` that it needs, the id first. To read all of them takes longer.
     columns: tuple[str, ...] = Row._fields
-    draws_gaps = False
+    draws_gaps = False  # as lines between rows
 
     def lines(self, entries: Iterable[Values | list[Gap]]) -> Iterator[str]:
         """Yield the lines of rows and gaps, in the order of `with_gaps`."""
@@ -293,12 +286,8 @@ def with_gaps(
     """
     Yield rows and the gaps between them; gaps without a row between them form one list.
 
-    Args:
-        rows: Rows that begin with their ids, which rise, or fall with `reverse`.
-        gaps: The gaps, in any order.
-        reverse: See above.
-        whole: These are all rows of the log, so gaps before the first are shown too. Otherwise they belong to rows that
-            are not shown.
+    Rows begin with their ids, which rise, or fall with `reverse`. Without `whole`, more rows may come before the first,
+    and gaps there belong to them.
     """
     left = deque(sorted(gaps, key=lambda gap: gap.after_id, reverse=reverse))
     begun = whole or reverse

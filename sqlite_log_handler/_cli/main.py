@@ -110,9 +110,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: done, or found. 1: nothing matched, or a check found something wrong. 2: the arguments are wrong, or we cannot
     use a file.
-
-    Args:
-        arguments: The words after the program's name; those of this process by default.
     """
     if "_ARGCOMPLETE" in os.environ:
         with contextlib.suppress(ModuleNotFoundError):

@@ -85,10 +85,10 @@ class View:
         given = {name for name, value in filters.items() if value is not None}
         if not (self._asks_for_gaps or given <= _OF_GAPS):
             return rows
-        ledger = filters
+        ledger = filters.copy()
         if self._ends:
             last_id = filters.get("up_to_id")
-            ledger = {**filters, "up_to_id": last_id + 1 if last_id and last_id < HIGHEST else None}
+            ledger["up_to_id"] = last_id + 1 if last_id and last_id < HIGHEST else None
         return with_gaps(rows, reader.gaps(**ledger), reverse=self._reverse, whole=whole)
 
     def _with_context(self, reader: LogReader, selection: Selection) -> Iterator[str]:

@@ -8,7 +8,7 @@ import argparse
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain, groupby
 from logging import ERROR
@@ -29,18 +29,11 @@ from sqlite_log_handler._read.statistics import Gap
 
 # Bytes of UTF-8. The bounds of the parts come to less than the whole, so nothing is cut twice.
 MOST_BYTES: Final = 8_000
-_ERRORS: Final = 3_000
-_CHANGED: Final = 1_400
-_LOUD: Final = 700
-_GAPS: Final = 900
-_STATE: Final = 700
-_HEAD: Final = 800
+_HEAD, _ERRORS, _CHANGED, _LOUD, _GAPS, _STATE = 800, 3_000, 1_400, 700, 900, 700
+_LINE, _PATH = 160, 100
 
-_LINE: Final = 160
-_LOUDEST: Final = 5
-_LARGEST_GAPS: Final = 5
-_TRACEBACK_LINES: Final = 4
-_LONGEST_PATH: Final = 100
+# The most loggers, the most gaps, and the most lines of a traceback.
+_LOUDEST, _LARGEST_GAPS, _TRACEBACK_LINES = 5, 5, 4
 
 # The most patterns, and the most gaps, in the JSON.
 _MOST: Final = 100
@@ -68,11 +61,11 @@ def run(options: argparse.Namespace) -> int:
 
 def document(found: Brief) -> dict[str, object]:
     """Return the brief for `json_document`, with the first patterns and the last gaps, and how many there are."""
-    counts = {"pattern_count": len(found.patterns), "gap_count": len(found.gaps)}
     drops = [{"cause": cause, "level": level, "count": n} for (cause, level), n in found.totals.drops.items()]
     return {
         **{name: getattr(found, name) for name in Brief.__slots__},
-        **counts,
+        "pattern_count": len(found.patterns),
+        "gap_count": len(found.gaps),
         "patterns": found.patterns[:_MOST],
         "new": None if found.new is None else sorted(found.new)[:_MOST],
         "gaps": found.gaps[-_MOST:],
@@ -92,7 +85,7 @@ class _Text:
         self._found = found
         # A longer path would leave no room for the facts.
         quoted = printable(shlex.join(paths))
-        self._file = quoted if len(quoted.encode("utf-8", "replace")) <= _LONGEST_PATH else "FILE"
+        self._file = quoted if len(quoted.encode("utf-8", "replace")) <= _PATH else "FILE"
         self._name = os.path.basename(os.path.abspath(paths[0]))
         self._clock = Clock("%Y-%m-%d %H:%M:%S", utc=utc)
         since_us = found.since_us
@@ -122,11 +115,11 @@ class _Text:
         begun = min(found.patterns, key=lambda pattern: pattern.first_us, default=None)
         if begun is not None and found.is_last_run and begun.sample:
             yield _line(f"begins   {begun.logger}: {begun.sample}")
-        levels: Counter[int] = Counter()
+        levels = Counter[int]()
         for pattern in found.patterns:
             levels.update(pattern.levels)
-        named = ", ".join(f"{self._level(level)} {count:,}" for level, count in sorted(levels.items())[-8:])
-        yield _line(f"records  {found.records:,}: {named or 'none'}; {counted(len(found.patterns), 'pattern')}")
+        named = self._levels(levels, 8) or "none"
+        yield _line(f"records  {found.records:,}: {named}; {counted(len(found.patterns), 'pattern')}")
         if found.after_id:
             yield f"         only those after id {found.after_id}; `sqlite-log patterns {self._file}` counts all"
         for reason in found.left_out:
@@ -166,13 +159,9 @@ class _Text:
             yield f"  and {counted(len(left), 'more pattern')}, {records}: see `sqlite-log {rest}`"
 
     def _change(self, pattern: Pattern) -> list[str]:
-        levels = ", ".join(f"{self._level(level)} {count:,}" for level, count in [*pattern.levels.items()][-4:])
-        what = (
-            "new"
-            if pattern.last_id in (self._found.new or ())
-            else f"{self._found.grown[pattern.last_id]:,.0f} times as often"
-        )
-        begun = self._clock(pattern.first_us)
+        is_new = pattern.last_id in (self._found.new or ())
+        what = "new" if is_new else f"{self._found.grown[pattern.last_id]:,.0f} times as often"
+        begun, levels = self._clock(pattern.first_us), self._levels(pattern.levels, 4)
         lines = [_line(f"  {begun}  {what}: {levels}  id {pattern.last_id}  {_named(pattern)}")]
         # The brief shows messages of errors elsewhere, and a guessed pattern or one without a value is its own message.
         if pattern.last_error_id is None and not pattern.is_guessed and "%" in pattern.text and pattern.sample:
@@ -181,9 +170,8 @@ class _Text:
 
     def _error(self, pattern: Pattern) -> list[str]:
         times = f"{self._clock(pattern.first_us)} to {self._clock(pattern.last_us)}"
-        id_ = pattern.last_error_id
-        lines = [_line(f"  {_errors(pattern):,}  {times}  id {id_}  {_named(pattern)}")]
-        message, traceback = self._found.errors.get(id_ or 0, ("", ""))
+        lines = [_line(f"  {_errors(pattern):,}  {times}  id {pattern.last_error_id}  {_named(pattern)}")]
+        message, traceback = self._found.errors.get(pattern.last_error_id or 0, ("", ""))
         if message:
             lines.append(_line(f"    {message}"))
         lines += (_line(f"    | {line}", 120) for line in traceback.splitlines()[-_TRACEBACK_LINES:])
@@ -241,8 +229,11 @@ class _Text:
         for lag in totals.lags:
             yield _line(f"cursor   {lag.name[:80]}, {behind(lag.rows, lag.seconds)}")
 
-    def _level(self, levelno: int) -> str:
-        return _line(level_name(self._found.level_names, levelno), 24)
+    def _levels(self, levels: Mapping[int, int], most: int) -> str:
+        """Count the records at the highest levels."""
+        names = self._found.level_names
+        highest = sorted(levels.items())[-most:]
+        return ", ".join(f"{_line(level_name(names, level), 24)} {count:,}" for level, count in highest)
 
 
 def _errors(pattern: Pattern) -> int:
@@ -273,7 +264,6 @@ def _line(text: str, most: int = _LINE) -> str:
 
 
 COMMAND: Final = Command(
-    name="brief",
     description="Show what matters first, in at most 8 kB, however large the log is: how much there is, errors by "
     "pattern, each with the end of a traceback, patterns that were never seen before, who logs most, what is missing, "
     "and the state of the file and of forwarders. It covers the last run, or the whole log if there was only one. It "

@@ -192,7 +192,6 @@ def _fault_of(folder: str, name: str, log_id: str, ids: tuple[int, int], noted: 
 
 
 COMMAND: Final = Command(
-    name="check",
     description="Check that the file is a log of this package, that SQLite finds nothing wrong with it, and that "
     "the counts in different places agree. It only reads. While SQLite reads through the file, the WAL of a program "
     "that logs into it grows.",

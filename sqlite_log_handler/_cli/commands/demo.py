@@ -427,7 +427,6 @@ def cut(line: str) -> str:
 
 
 COMMAND: Final = Command(
-    name="demo",
     description="Log real work from several threads into SQLite, lock the database in the middle so that a small "
     "queue overflows, and show that every record is accounted for.",
     examples=[

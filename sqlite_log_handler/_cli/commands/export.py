@@ -195,7 +195,6 @@ def _record_batches(rows: Iterable[Row], schema: Any) -> Iterator[Any]:
 
 
 COMMAND: Final = Command(
-    name="export",
     description="Write the columns of the view `logs`, a row for each record that matches. Memory does not grow "
     "with the log; Parquet needs 2 MB for each million rows, and pyarrow: pip install 'sqlite-log-handler[parquet]'.",
     examples=[

@@ -137,7 +137,6 @@ def _summary(counts: "Counts", name: str) -> str:
 
 
 COMMAND: Final = Command(
-    name="forward",
     description="Send the rows of logs to a receiver of OTLP over HTTP, while programs log into them. The log "
     "itself keeps the position, so the next run goes on there, however this one ended. The environment variables "
     "OTEL_EXPORTER_OTLP_*, OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the settings without a flag.",

@@ -57,7 +57,6 @@ def table(gaps: Sequence[Gap], clock: Clock) -> Iterator[str]:
 
 
 COMMAND: Final = Command(
-    name="gaps",
     description="Show the ledger of drops: for each gap the row before it, how many records are missing, why, and "
     "from which loggers. Rows that were pruned before they were forwarded stand in it as well.",
     examples=[

@@ -51,12 +51,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """
-    Print the state of the log in one line. Returns 0 for OK, 1 for a warning and 2 for a critical state.
-
-    Raises:
-        FilterError: No log is named, or we cannot read a time.
-    """
+    """Print the state of the log in one line. Returns 0 for OK, 1 for a warning and 2 for a critical state."""
     since = arguments.moment(options.since, utc=options.utc)
     path = arguments.file_of(options)
     try:
@@ -85,7 +80,6 @@ def _say(state: int, text: str) -> int:
 
 
 COMMAND: Final = Command(
-    name="health",
     description="Say in one line whether a program still logs and whether records were dropped. The exit status is 0 "
     "for OK, 1 for a warning and 2 for a critical state, as monitoring plugins have it. A log that cannot be read is "
     "critical.",

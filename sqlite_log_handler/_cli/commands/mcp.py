@@ -17,7 +17,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 COMMAND: Final = Command(
-    name="mcp",
     description="Answer the questions of an agent about a log, by the Model Context Protocol on standard input and "
     "output: brief, search, record, patterns and sql. Nothing can be changed, each answer is bounded, and the text of "
     "the log is marked as data.",

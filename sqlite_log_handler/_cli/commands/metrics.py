@@ -14,20 +14,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", nargs="*", metavar="FILE", help=f"logs, or folders of them (default: ${arguments.VARIABLE})"
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        choices=("openmetrics", "prometheus"),
-        default="openmetrics",
-        metavar="FORMAT",
-        help="openmetrics, or prometheus for readers of the older format, such as the textfile collector of "
-        "node_exporter (default: openmetrics)",
-    )
+    what = "openmetrics, or prometheus for readers of the older format, such as the textfile collector of node_exporter"
+    arguments.add_output(parser, ("openmetrics", "prometheus"), what)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the metrics. Returns 1 if we cannot read a log, which the metrics say as well."""
-    options.file = None
     logs = Logs(options.files or [arguments.file_of(options)])
     text, errors = openmetrics(logs.by_name(), older=options.output == "prometheus")
     write_lines(text.splitlines())
@@ -37,7 +29,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 COMMAND: Final = Command(
-    name="metrics",
     description="Print records and drops by level and cause, the size of file and WAL, the time of the last record and "
     "the lag of forwarders, as OpenMetrics. All processes that write to a log are counted together. The counters never "
     "fall: retention leaves them as they are.",

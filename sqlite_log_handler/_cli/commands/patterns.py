@@ -26,9 +26,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME|RUN",
         help="only patterns that no record before has; a run is a number as for --run, 0 for the last",
     )
-    parser.add_argument(
-        "-n", "--lines", type=arguments.count, default=20, metavar="N", help="how many, or all (default: 20)"
-    )
+    arguments.add_lines(parser, default=20)
     arguments.add_json(parser)
     arguments.add_utc(parser)
     arguments.add_filters(parser)
@@ -92,7 +90,6 @@ def one_line(text: str) -> str:
 
 
 COMMAND: Final = Command(
-    name="patterns",
     description="Show which records say the same. Those of one template, such as 'order %d paid', are counted exactly. "
     "Where a program puts its values into the message by itself, as an f-string does, the records of one call site "
     "count together, under a message in which values are masked, and are marked as guessed.",

@@ -78,13 +78,7 @@ def run(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
-    """
-    Prune, and say what was done. Returns 1 when a reader kept it from being done to the end.
-
-    Raises:
-        ValueError: A limit is out of range, or there is nothing to do.
-        LogFileError, OSError, sqlite3.Error: The file is not a log, or cannot be written now.
-    """
+    """Prune, and say what was done. Returns 1 when a reader kept it from being done to the end."""
     limits = Limits(
         None if options.max_age is None else seconds("--max-age", options.max_age),
         None if options.max_rows is None else integer("--max-rows", options.max_rows, 1),
@@ -173,10 +167,7 @@ class _Work:
         clock: Callable[[], float],
         sleep: Callable[[float], None],
     ) -> None:
-        self._path = path
-        self._archive = archive
-        self._clock = clock
-        self._sleep = sleep
+        self._path, self._archive, self._clock, self._sleep = path, archive, clock, sleep
         self._lock = WriteLock(path, say=say)
         archived = None if archive is None else ArchivedOnly()
         self._pruner = Pruner(path, limits, archived=archived, say=say, now=now, clock=clock)
@@ -327,7 +318,6 @@ class _Bar:
 
 
 COMMAND: Final = Command(
-    name="prune",
     description="Delete the oldest rows of a log until it is within the given limits. Rows go in small chunks, so "
     "that a program that logs into the file is not held up. The table `prunes` records each deletion.",
     examples=[

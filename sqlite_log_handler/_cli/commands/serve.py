@@ -47,10 +47,8 @@ def run(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     with needs("serve"):
         from sqlite_log_handler.serve import server  # noqa: PLC0415 - needs packages that the other commands do not
-    options.file = None
-    paths = options.files or [file_of(options)]
     server.run(
-        paths,
+        options.files or [file_of(options)],
         host=options.host,
         port=options.port,
         base_path=options.base_path,
@@ -64,7 +62,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 COMMAND: Final = Command(
-    name="serve",
     description="Show logs in a browser: live, with search, filters and a histogram, and with each gap where it is. "
     "Prints the address, with a token that nobody else has. The page works offline, and changes nothing in a log.",
     examples=[

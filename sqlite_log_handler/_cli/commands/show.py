@@ -44,14 +44,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gaps", action="store_true", help="draw gaps even with filters that cannot apply to dropped records"
     )
     parser.add_argument("-r", "--reverse", action="store_true", help="the newest first")
-    parser.add_argument(
-        "-o",
-        "--output",
-        choices=FORMATS,
-        default="short",
-        metavar="FORMAT",
-        help=f"{', '.join(FORMATS)} (default: short)",
-    )
+    arguments.add_output(parser, FORMATS, ", ".join(FORMATS))
     arguments.add_color(parser)
     arguments.add_utc(parser)
     parser.add_argument(
@@ -133,7 +126,6 @@ def _place(reader: LogReader, options: argparse.Namespace, last_id: int) -> int:
 
 
 COMMAND: Final = Command(
-    name="show",
     description="Show the records of a log, the oldest first, and each gap where it is.",
     examples=[
         ("sqlite-log show app-log.db -n 20", "the newest 20"),

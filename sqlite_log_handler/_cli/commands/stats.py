@@ -104,7 +104,6 @@ def _letter(names: Mapping[int, str], level: int) -> str:
 
 
 COMMAND: Final = Command(
-    name="stats",
     description="Show rows, time, levels, file, WAL, free pages, drops and cursors, and a histogram of the records "
     "over time: each bar consists of the first letters of the levels, and of ~ for drops.",
     examples=[

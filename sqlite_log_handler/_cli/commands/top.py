@@ -35,9 +35,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WHAT",
         help=f"{', '.join(BY)}, or {ATTRIBUTE} KEY for the values of one (default: logger)",
     )
-    parser.add_argument(
-        "-n", "--lines", type=arguments.count, default=10, metavar="N", help="at most N lines, or all (default: 10)"
-    )
+    arguments.add_lines(parser, default=10)
     arguments.add_json(parser)
     arguments.add_utc(parser)
     arguments.add_filters(parser)
@@ -116,7 +114,6 @@ def advice(reader: LogReader, talker: Talker, filters: Filters) -> Iterator[str]
 
 
 COMMAND: Final = Command(
-    name="top",
     description="Show who logs most: records and bytes written, the share of all records, written and dropped, and "
     "their course over time. By logger and by level, the numbers come from the log's own account, which still counts "
     "rows that were pruned.",
