@@ -57,10 +57,6 @@ def _duration(text: str) -> timedelta:
     return timedelta(seconds=parse_duration(text))
 
 
-def _midnight(word: str, now: datetime) -> datetime:
-    return datetime.combine(now.date() + timedelta(days=_DAYS[word]), time())
-
-
 def _clock(word: str, now: datetime) -> datetime:
     return datetime.combine(now.date(), time.fromisoformat(word.rjust(len(word) + (word[1] == ":"), "0")))
 
@@ -68,7 +64,7 @@ def _clock(word: str, now: datetime) -> datetime:
 # Tests of what a text looks like, in this order, and how we then read it. A time without a zone is in that of `now`.
 _READERS: Final[tuple[tuple[Callable[[str], object], Callable[[str, datetime], datetime]], ...]] = (
     (lambda word: word == "now", lambda _, now: now),
-    (lambda word: word in _DAYS, _midnight),
+    (lambda word: word in _DAYS, lambda day, now: datetime.combine(now.date() + timedelta(days=_DAYS[day]), time())),
     (lambda word: word.startswith("@"), lambda word, _: _EPOCH + timedelta(seconds=float(word[1:]))),
     (lambda word: word.startswith("-"), lambda word, now: now.astimezone(UTC) - _duration(word[1:])),
     (lambda word: word.startswith("+"), lambda word, now: now.astimezone(UTC) + _duration(word[1:])),

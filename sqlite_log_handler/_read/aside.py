@@ -71,11 +71,10 @@ class Aside:
 
     def ask(self, question: Callable[..., _Answer], *arguments: Any, **named: Any) -> _Answer:
         """
-        Call a function with these arguments in the process, all of which can be pickled.
+        Call a function in the process, and return or raise what it does. All of that can be pickled.
 
         Raises:
             FilterError: The process ended, because it took too long, or `interrupt` was called.
-            Exception: What the function raised.
         """
         try:
             pickle.dump((question, arguments, named, SECONDS), self._questions)
@@ -84,12 +83,11 @@ class Aside:
         except (EOFError, OSError, pickle.UnpicklingError) as broken:
             self.close()
             status = self._process.returncode
+            message = f"the process for regular expressions ended with status {status}: ask again"
             if status == -getattr(signal, "SIGPROF", 0):
                 message = (
                     f"a regular expression takes more than {SECONDS} s: write a simpler one, or ask for fewer rows"
                 )
-            else:
-                message = f"the process for regular expressions ended with status {status}: ask again"
             raise FilterError(message) from broken
         if error is not None:
             raise error
@@ -179,14 +177,13 @@ def answer_all() -> None:
         except EOFError:
             return
         _limit(seconds)
-        answer: Any = None
-        error: Exception | None = None
+        answer: tuple[Any, Exception | None]
         try:
-            answer = question(*arguments, **named)
-        except Exception as raised:  # noqa: BLE001 - the caller raises it
-            error = raised
+            answer = question(*arguments, **named), None
+        except Exception as error:  # noqa: BLE001 - the caller raises it
+            answer = None, error
         _limit(0)
-        pickle.dump((answer, error), sys.stdout.buffer)
+        pickle.dump(answer, sys.stdout.buffer)
         sys.stdout.buffer.flush()
 
 

@@ -55,12 +55,7 @@ class Budget:
     """
     Bounds the statements inside its `with` block; call `renew` before each question.
 
-    Args:
-        connection: What runs them.
-        path: The file, for the error.
-        size: Its size in bytes.
-        wall: Tells seconds, and costs little.
-        clock: Tells the CPU seconds of this thread.
+    `size` is that of the file at `path`, in bytes. `clock` tells the CPU seconds of this thread; `wall` costs little.
     """
 
     def __init__(

@@ -84,12 +84,7 @@ _LEVEL_NAMES: Final = {**_PYTHON, "WARN": 30, "ERR": 40, "CRIT": 50, "FATAL": 50
 
 def where(ask: Ask, filters: Filters, now: datetime | None = None) -> Where:
     """
-    Resolve `filters` against the file that is open.
-
-    Args:
-        ask: Runs a statement on the file, for the names of levels and the runs of the program.
-        filters: The filters to resolve.
-        now: The time that `yesterday` and `-1h` refer to, as `parse_time` takes it; the local present by default.
+    Resolve `filters` against the file on which `ask` runs a statement; `now` is as `parse_time` takes it.
 
     Raises:
         FilterError: A filter makes no sense.
@@ -107,19 +102,24 @@ def where(ask: Ask, filters: Filters, now: datetime | None = None) -> Where:
     )
 
 
-# Types of filters -----------------------------------------------------------------------------------------------------
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_either(value: object) -> bool:
+    return _is_text(value) or _is_integer(value)
 
 
 def _is_names(value: object) -> bool:
-    return isinstance(value, str) or (isinstance(value, Collection) and all(map(_is_text, value)))
+    return _is_text(value) or (isinstance(value, Collection) and all(map(_is_text, value)))
+
+
+def _is_source(value: object) -> bool:
+    return isinstance(value, str) and _SOURCE.fullmatch(value) is not None
 
 
 def _is_attributes(value: object) -> bool:
@@ -139,22 +139,16 @@ _LONGEST: Final = 64 * 1024
 _ALLOWED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "since": _MOMENT,
     "until": _MOMENT,
-    "level": (
-        lambda value: _is_text(value) or _is_integer(value),
-        "a number, a name, or a range such as 'INFO..WARNING'",
-    ),
+    "level": (_is_either, "a number, a name, or a range such as 'INFO..WARNING'"),
     "logger": _NAMES,
     "exclude": _NAMES,
     "text": (_is_text, "a str"),
     "pattern": (_is_text, "a regular expression as a str"),
     "process": _INTEGER,
-    "thread": (lambda value: _is_text(value) or _is_integer(value), "a name (str) or an identifier (int)"),
+    "thread": (_is_either, "a name (str) or an identifier (int)"),
     "task": (_is_text, "the name of a task (str)"),
     "exception": (_is_text, "the name of a class (str)"),
-    "source": (
-        lambda value: _is_text(value) and _SOURCE.fullmatch(str(value)) is not None,
-        "a call site such as 'orders.py:42'",
-    ),
+    "source": (_is_source, "a call site such as 'orders.py:42'"),
     "attributes": (_is_attributes, "a dict of str to str, int, float, bool or None"),
     "where": (_is_names, "a condition such as 'status>=500', or several in a list"),
     "run": _INTEGER,
@@ -166,13 +160,7 @@ _ALLOWED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
 
 
 def check(filters: Filters) -> None:
-    """
-    Refuse values of a wrong type, before anything is read.
-
-    Raises:
-        FilterError: A value has a wrong type; the text says which types it may have.
-        TypeError: There is no filter of that name.
-    """
+    """Refuse values of a wrong type, before anything is read, with a text that says which types they may have."""
     unknown = sorted(set(filters) - Filters.__annotations__.keys())
     if unknown:
         raise TypeError(f"there is no filter {unknown[0]!r}: choose from {', '.join(Filters.__annotations__)}")
@@ -216,9 +204,6 @@ def integer(name: str, value: int, least: int = LOWEST) -> int:
 def _one_of(column: str, ids: list[int]) -> Term:
     # Not by `json_each`: a table of the file may have that name, and hides the function.
     return f"{column} IN ({', '.join(map(str, ids))})", ()
-
-
-# Each filter ----------------------------------------------------------------------------------------------------------
 
 
 def _terms(makers: "_Makers", ask: Ask, given: Mapping[str, Any]) -> Term:
@@ -445,9 +430,6 @@ def run_processes(ask: Ask, number: int) -> list[int]:
         message = f"there is no run {number}: the log has {len(found)}; 0 is the last, -1 the one before, 1 the first"
         raise FilterError(message)
     return found[index]
-
-
-# Attributes and text --------------------------------------------------------------------------------------------------
 
 
 def _conditions(_: Ask, conditions: Names) -> list[Term]:

@@ -7,7 +7,7 @@ The textfile collector of node_exporter reads only the older text format of Prom
 has its suffix in the lines above it too, and no line stands at the end.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeAlias
 
 from sqlite_log_handler._logfile.errors import LogFileError
@@ -41,59 +41,37 @@ def openmetrics(paths: Mapping[str, str], *, older: bool = False) -> tuple[str, 
     return "".join(f"{line}\n" for line in _lines(found, older=older)), errors
 
 
-# Name, kind, help, and the samples of one log.
-_FAMILIES: Final[tuple[tuple[str, str, str, Callable[[Totals], Iterable[_Sample]]], ...]] = (
-    (
-        "records",
-        "counter",
-        "Records written since the file was made.",
-        lambda totals: [({"level": level}, count) for level, count in totals.records.items()],
-    ),
-    (
-        "record_bytes",
-        "counter",
-        "Bytes of their text.",
-        lambda totals: [({"level": level}, size) for level, size in totals.bytes.items()],
-    ),
-    (
-        "drops",
-        "counter",
-        "Records dropped since the file was made.",
-        lambda totals: [({"cause": cause, "level": level}, n) for (cause, level), n in totals.drops.items()],
-    ),
-    ("file_bytes", "gauge", "Size of the file.", lambda totals: [({}, totals.file_bytes)]),
-    ("wal_bytes", "gauge", "Size of the WAL beside the file.", lambda totals: [({}, totals.wal_bytes)]),
-    (
-        "last_record_timestamp_seconds",
-        "gauge",
-        "When the last record was logged, in seconds since 1970.",
-        lambda totals: [] if totals.last_us is None else [({}, totals.last_us / 1e6)],
-    ),
-    (
-        "cursor_lag_records",
-        "gauge",
-        "Records that a cursor has not passed yet.",
-        lambda totals: [({"cursor": lag.name}, lag.rows) for lag in totals.lags],
-    ),
-    (
-        "cursor_lag_seconds",
-        "gauge",
-        "How long the first of these records has waited.",
-        lambda totals: [({"cursor": lag.name}, lag.seconds) for lag in totals.lags],
-    ),
+# Name, kind and help.
+_FAMILIES: Final = (
+    ("records", "counter", "Records written since the file was made."),
+    ("record_bytes", "counter", "Bytes of their text."),
+    ("drops", "counter", "Records dropped since the file was made."),
+    ("file_bytes", "gauge", "Size of the file."),
+    ("wal_bytes", "gauge", "Size of the WAL beside the file."),
+    ("last_record_timestamp_seconds", "gauge", "When the last record was logged, in seconds since 1970."),
+    ("cursor_lag_records", "gauge", "Records that a cursor has not passed yet."),
+    ("cursor_lag_seconds", "gauge", "How long the first of these records has waited."),
 )
+
+
+def _samples_of(totals: Totals) -> Iterator[Iterable[_Sample]]:
+    """Yield the samples of one log, in the order of the families."""
+    yield [({"level": level}, count) for level, count in totals.records.items()]
+    yield [({"level": level}, size) for level, size in totals.bytes.items()]
+    yield [({"cause": cause, "level": level}, count) for (cause, level), count in totals.drops.items()]
+    yield [({}, totals.file_bytes)]
+    yield [({}, totals.wal_bytes)]
+    yield [] if totals.last_us is None else [({}, totals.last_us / 1e6)]
+    yield [({"cursor": lag.name}, lag.rows) for lag in totals.lags]
+    yield [({"cursor": lag.name}, lag.seconds) for lag in totals.lags]
 
 
 def _lines(found: Mapping[str, Totals | None], *, older: bool) -> Iterator[str]:
     up: list[_Sample] = [({"log": name}, int(totals is not None)) for name, totals in found.items()]
     yield from _family("up", "gauge", "Whether the log can be read.", up)
-    for name, kind, text, samples_of in _FAMILIES:
-        samples: list[_Sample] = [
-            ({"log": log, **labels}, value)
-            for log, totals in found.items()
-            if totals is not None
-            for labels, value in samples_of(totals)
-        ]
+    readable = {log: [*_samples_of(totals)] for log, totals in found.items() if totals is not None}
+    for number, (name, kind, text) in enumerate(_FAMILIES):
+        samples = [({"log": log, **labels}, n) for log, all_ in readable.items() for labels, n in all_[number]]
         yield from _family(f"{name}_total" if older and kind == "counter" else name, kind, text, samples)
     if not older:
         yield "# EOF"

@@ -62,15 +62,15 @@ _AS_BYTES: Final = partial(re.compile(r"(log_\w+\([?, ]*)(message|exc_text|attri
 
 
 class Statement(NamedTuple):
-    """What selects a batch of rows; `large_sql` and `most_bytes` are those of `Scan._run`."""
+    """A statement. When a value is large, `large_sql` is run in its place, with values of `most_bytes`."""
 
     sql: str
     large_sql: str
-    most_bytes: int
+    most_bytes: int = LARGE_BYTES
 
     @classmethod
     def of(cls, select: str, where: Where, *, backward: bool) -> Self:
-        """Make the statement for rows that match, in the order of their ids or backward."""
+        """Make the statement for a batch of rows that match, in the order of their ids or backward."""
         ids, end = "records.id BETWEEN ? AND ?", f"ORDER BY records.id {'DESC' if backward else 'ASC'} LIMIT {BATCH}"
         return cls(
             f"{select} WHERE {ids} AND {where.sql} {end}",
@@ -90,13 +90,9 @@ class Scan:
         self._seen = seen if immutable else None
         self._raised: BaseException | None = None
         self._is_lenient = False
-        for name, arity, function in (
-            (SEARCH, 3, partial(self._call, search)),
-            (HAS_TEXT, 3, partial(self._call, has_text)),
-            (HOLDS, 2, partial(self._call, holds)),
-            (HAS_ATTRIBUTE, 3, partial(self._call, has_attribute)),
-        ):
-            self._connection.create_function(name, arity, function, deterministic=True)
+        functions = (SEARCH, 3, search), (HAS_TEXT, 3, has_text), (HOLDS, 2, holds), (HAS_ATTRIBUTE, 3, has_attribute)
+        for name, arity, function in functions:
+            self._connection.create_function(name, arity, partial(self._call, function), deterministic=True)
 
     def require_open(self) -> Connection:
         """Return the connection, unless it was closed, or belongs to the process from which this one was forked."""
@@ -141,32 +137,19 @@ class Scan:
         finally:
             self.budget.extend(time.perf_counter() - begin)
 
-    def _run(
-        self,
-        sql: str,
-        parameters: Values,
-        fetch: Callable[[sqlite3.Cursor], _Fetched],
-        large_sql: str | None = None,
-        most_bytes: int = LARGE_BYTES,
-    ) -> _Fetched:
-        """
-        Run one statement, here and nowhere else, so that each error of SQLite gets its name.
-
-        When a value is large, `large_sql` is run in its place, with values of `most_bytes`.
-        """
+    def _run(self, statement: Statement, parameters: Values, fetch: Callable[[sqlite3.Cursor], _Fetched]) -> _Fetched:
+        """Run one statement, here and nowhere else, so that each error of SQLite gets its name."""
         while True:
             connection = self.require_open()
             self._raised = None
             with connection.in_use(), self.budget:
-                text = large_sql or sql if self.budget.is_large else sql
+                text = statement.large_sql if self.budget.is_large else statement.sql
+                text = _AS_BYTES(text) if self._is_lenient else text
                 try:
-                    cursor = connection.execute(_AS_BYTES(text) if self._is_lenient else text, parameters)
-                    try:
+                    with contextlib.closing(connection.execute(text, parameters)) as cursor:
                         return fetch(cursor)
-                    finally:
-                        cursor.close()
                 except sqlite3.Error as error:
-                    self._mend(connection, error, most_bytes)
+                    self._mend(connection, error, statement.most_bytes)
 
     def _mend(self, connection: Connection, error: sqlite3.Error, most_bytes: int) -> None:
         """Return if the statement can run again; raise the error if not."""
@@ -189,19 +172,16 @@ class Scan:
 
     def all(self, sql: str, parameters: Values = ()) -> list[Any]:
         """Run one statement and return its rows. Raises a LogFileError whose class says why that cannot be done."""
-        return self._run(sql, parameters, self._fetch_all)
+        return self._run(Statement(sql, sql), parameters, self._fetch_all)
 
     def _fetch_all(self, cursor: sqlite3.Cursor) -> list[Any]:
         rows: list[Any] = []
         size = 0
-        most = 1 if self.budget.is_long else BATCH
-        while True:
-            some = cursor.fetchmany(most)
+        while some := cursor.fetchmany(1 if self.budget.is_long else BATCH):
             rows += some
             size += sum(map(getsizeof, chain.from_iterable(some)))
             self.require_few(len(rows), size)
-            if len(some) < most:
-                return rows
+        return rows
 
     def require_few(self, lines: int, size: int = 0) -> None:
         """Refuse to keep many lines, or many bytes, in memory."""
@@ -223,7 +203,7 @@ class Scan:
         Returns the rows, as far as they come to a bounded size, and whether that is all there are. It refuses ids that
         neither rise nor fall one by one, of which there would be no end.
         """
-        rows, cut = self._run(statement.sql, parameters, self._fetch_batch, statement.large_sql, statement.most_bytes)
+        rows, cut = self._run(statement, parameters, self._fetch_batch)
         ids = [parameters[0] - 1, *map(itemgetter(0), rows), parameters[1] + 1]
         if len(ids) > 3 and ids[1] > ids[2]:  # noqa: PLR2004 - two rows between the bounds
             ids[1:-1] = ids[-2:0:-1]

@@ -143,9 +143,6 @@ def _longest(runs: Iterable[str], *, ignore_case: bool) -> str:
     return max(runs, key=len)[:_LONGEST]
 
 
-# Attributes -----------------------------------------------------------------------------------------------------------
-
-
 # SQLite compares if the JSON has no escape. It leaves numbers that are nearly equal to Python, because it rounds in
 # another way, and makes a float of a long integer.
 _ATTRIBUTE: Final = f"""

@@ -47,14 +47,7 @@ def query(
     path: str, sql: str, *, most_rows: int, most_bytes: int, clock: Callable[[], float] = time.monotonic
 ) -> Found:
     """
-    Run one SELECT on a log.
-
-    Args:
-        path: The log.
-        sql: The statement.
-        most_rows: Most rows to return.
-        most_bytes: Characters of all values after which no further row is returned.
-        clock: Returns seconds.
+    Run one SELECT on a log, and return rows until there are `most_rows`, or their values have `most_bytes` characters.
 
     Raises:
         LogFileError: We cannot read the log.
@@ -63,9 +56,7 @@ def query(
     if any((token[1] or "").strip('"`[]').lower() in _UNBOUNDED for token in _TOKEN.finditer(sql)):
         raise QueryError("printf and format may take too long in one step: use round, substr and || instead")
     connection = open_log(path).connection
-    end = clock() + _SECONDS
-    steps = 0
-    spent = False
+    end, steps, spent = clock() + _SECONDS, 0, False
 
     def look() -> bool:
         nonlocal steps, spent
@@ -102,14 +93,15 @@ def query(
 
 
 def _advice(error: BaseException, *, spent: bool) -> str:
+    code = getattr(error, "sqlite_errorcode", 0)
     if spent:
         return (
             f"the statement takes more than {_SECONDS:.0f} s or {_STEPS:,} steps: ask for fewer rows, by bounds of id "
             "or of created_us, which has an index"
         )
-    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_TOOBIG or "too big" in str(error):
+    if code == sqlite3.SQLITE_TOOBIG or "too big" in str(error):
         return f"a value or a row has more than {_VALUE_BYTES:,} bytes: take a part of it, by substr(message, 1, 1000)"
-    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_AUTH or "prohibited" in str(error):
+    if code == sqlite3.SQLITE_AUTH or "prohibited" in str(error):
         return f"only SELECT is allowed ({error})"
     return str(error)
 

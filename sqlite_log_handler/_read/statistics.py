@@ -131,9 +131,6 @@ class Books:
     unmoved: int
 
 
-# Gaps -----------------------------------------------------------------------------------------------------------------
-
-
 _GAPS: Final = f"""
 SELECT {whole("after_id")}, {whole("since_us")}, {whole("until_us")}, {text("cause")}, {text("logger")},
     {text(level_name_of("drops"))}, {whole("count")}, CAST(processes.pid AS INTEGER)
@@ -161,9 +158,6 @@ def gaps(scan: Scan, filters: Filters, now: datetime | None = None) -> list[Gap]
     condition, parameters = drops_where(scan.all, kept, now)
     found += [Gap(*row) for row in scan.all(_PRUNED.format(condition), parameters)]
     return sorted(found, key=lambda gap: (gap.after_id, gap.since_us))
-
-
-# Histogram ------------------------------------------------------------------------------------------------------------
 
 
 def histogram(

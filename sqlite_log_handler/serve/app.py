@@ -36,9 +36,9 @@ from sqlite_log_handler.serve.security import LOOPBACK, App, Guard, refusal
 # The files of the page by name, and their types. No request gets another file.
 _TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _PAGE: Final = {
-    entry.name: (entry.read_bytes(), _TYPES[os.path.splitext(entry.name)[1]])
+    entry.name: (entry.read_bytes(), kind)
     for entry in files("sqlite_log_handler.serve").joinpath("page").iterdir()
-    if os.path.splitext(entry.name)[1] in _TYPES
+    if (kind := _TYPES.get(os.path.splitext(entry.name)[1]))
 }
 
 # Answers that depend on the file alone, and not on the time.

@@ -44,15 +44,7 @@ _HEADERS: Final = (
 
 
 class Guard:
-    """
-    An ASGI application that passes allowed requests on to `app`, and refuses the others.
-
-    Args:
-        app: The application to guard.
-        token: The token that a browser must know; None asks for none.
-        allowed_hosts: The names of this server, without a port; `*` allows any.
-        base_path: The path below which a proxy serves this, such as `/logs`.
-    """
+    """An ASGI application that passes allowed requests on to `app`, and refuses the others; see `create_app`."""
 
     def __init__(self, app: App, *, token: str | None, allowed_hosts: Collection[str], base_path: str = "") -> None:
         self._app = app
