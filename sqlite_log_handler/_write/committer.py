@@ -202,11 +202,7 @@ class Committer:
         return True
 
     def finish(self, deadline: float | None = None, *, prune: bool = True) -> None:
-        """
-        Write the queued rows, report the drops, spend a moment on retention (`prune`), and close the file.
-
-        Rows that are not written by the deadline are dropped. Without one, a failure leaves them to the next call.
-        """
+        """Write what is queued, report drops, `prune` a moment, and close; drop what is not written by the deadline."""
         end = self.queue.end
         self._report(self.now())  # before the rows are written, or the gap would stand behind them
         done = self._drain(end, deadline)

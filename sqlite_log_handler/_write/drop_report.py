@@ -121,7 +121,11 @@ class DropReport:
                 with self._queue.mutex:
                     gap, self._waiting = self._waiting, None
                     self._sending = gap
-                self._send(gap)
+                # By default `dictConfig` disables every logger that it does not name. A program silences this one by
+                # its level.
+                self._logger.disabled = False
+                if self._is_wanted():
+                    self._logger.handle(self._record(gap, self._logger.makeRecord))
             except BaseException as error:  # noqa: BLE001 - of another handler, its filter or a record factory
                 self._outage.note(error)
 
@@ -156,13 +160,6 @@ class DropReport:
         if logger.manager.disable >= logging.WARNING or logger.getEffectiveLevel() > logging.WARNING:
             return False
         return not all(isinstance(handler, logging.NullHandler) for handler in self._handlers())
-
-    def _send(self, gap: PendingGap) -> None:
-        logger = self._logger
-        # By default `dictConfig` disables every logger that it does not name. A program silences this one by its level.
-        logger.disabled = False
-        if self._is_wanted():
-            logger.handle(self._record(gap, logger.makeRecord))
 
     def _record(self, gap: PendingGap, make: Callable[..., logging.LogRecord]) -> logging.LogRecord:
         # That for the database is not made by the program's record factory, nor given to other handlers: they add

@@ -99,6 +99,7 @@ class Ledger:
         self._position = 0
         self._taken: tuple[int, dict[Key, Entry]] | None = None  # position and entries that `take_drops` hands over
         self._reported: dict[Key, int] = {}
+        self._reported_total = 0
         self._tallies: dict[Key, Tally] = {}
 
     @property
@@ -110,12 +111,7 @@ class Ledger:
     @property
     def unreported(self) -> bool:
         """Whether there were drops since `take_drops`."""
-        return bool(
-            self._drops
-            or self._taken
-            or self.waiting
-            or any(tally.total != tally.counted for tally in list(self._tallies.values()))
-        )
+        return self.dropped_total != self._reported_total
 
     def drop(self, drops: Iterable[Drop], position: int) -> None:
         """Count records that were dropped after the row at `position`."""
@@ -180,7 +176,7 @@ class Ledger:
         gap = PendingGap(*taken, sum(reported.values()))
         if self._taken is not taken:
             return None  # a nested call has handed them over
-        self._reported, self._taken = reported, None
+        self._reported, self._reported_total, self._taken = reported, gap.dropped_total, None
         return gap
 
     def drops(self) -> dict[Key, int]:

@@ -164,10 +164,8 @@ class Writer:
                 raise
 
     def _make_way(self, inserter: Inserter, rows: Sequence[PackedRow]) -> None:
-        """
-        Do in transactions of their own what changes pages all over a table, which then all go into the WAL: fold the
-        rows behind the mark, and add most of the new call sites.
-        """
+        """Fold the rows behind the mark, and add most of the new call sites, in transactions of their own."""
+        # Either changes pages all over a table, which then all go into the WAL.
         while inserter.unfolded >= volume.FOLD_ROWS:
             inserter.unfolded = self.pruner.fold(inserter.connection)
             self.pruner.make_room(inserter.connection)

@@ -179,11 +179,7 @@ class Limits:
         return max(1, min(_CHUNK_ROWS, int(self.chunk_bytes / size)))
 
     def cut(self, state: State, *, aged: Cut | None = None, crowded: bool = False, whole: bool = False) -> Cut | None:
-        """
-        Reduce all limits to one cut, as far as one transaction goes, or as a whole. `aged` is what `max_age` asks for.
-
-        When it is `crowded`, because many rows wait to be written, only what is urgent counts.
-        """
+        """Reduce all limits to one cut, for one transaction or as a `whole`; only what is urgent if it is `crowded`."""
         cuts = [aged, self._cut_by_rows(state), self._cut_by_bytes(state)] if state.rows > 1 else []
         cut = max((cut for cut in cuts if cut and (cut.urgent or not crowded)), default=None)
         if cut is None:

@@ -131,7 +131,7 @@ class Pruner:
         self._clock = clock
         self._can_vacuum: bool | None = None  # None until it was looked at
         self._said_no_vacuum = False
-        self._failing_since: float | None = None
+        self._failures = 0  # since the last step that succeeded
         self._room = 0  # commits that need no look at the pages before
         self._looked = False  # at the pages before the last commit
         self._capped = False  # SQLite keeps the file from growing beyond its share
@@ -177,9 +177,9 @@ class Pruner:
         elif self._give_back(connection, state, crowded=crowded):
             more = True
         self._room = self.limits.room(state)
-        if self._failing_since == math.inf:
+        if self._failures > 1:
             self._say("pruning again")
-        self._failing_since = None
+        self._failures = 0
         if more:
             return 0
         aged_due = None if self._aged_at is None else max(0, self._aged_at - self._clock())
@@ -246,14 +246,10 @@ class Pruner:
 
     def failed(self, error: Exception) -> float:
         """Note that `step` failed, and say so once if that lasts. Return when to try again, in seconds."""
-        now = self._clock()
         self.tables.forget_sweep()
-        if self._failing_since is None:
-            self._failing_since = now
-        # A single failure is a process that has the file locked.
-        elif self._failing_since < now:
+        if self._failures == 1:  # the first may be a process that has the file locked
             self._say(f"cannot prune ({type(error).__name__}: {error}): the log is written all the same; trying again")
-            self._failing_since = math.inf
+        self._failures += 1
         return _FAILED_RETRY
 
     # Rows -------------------------------------------------------------------------------------------------------------

@@ -42,8 +42,8 @@ class Wal:
         self._say = say
         self._now = now
         self._clock = clock
-        self._pinned_since: float | None = None  # by `clock`
-        self._pinned_by = ""
+        self.pinned: str | None = None  # a clause that names the reader who keeps the WAL from being written back
+        self._pinned_since = 0.0  # by `clock`
         self._said_pinned = False
         self._next_attempt = 0.0
 
@@ -52,11 +52,6 @@ class Wal:
         """Bytes of the -wal. By `os.stat` only: opening and closing one of the files drops SQLite's locks."""
         return size_of(self.path + "-wal")
 
-    @property
-    def pinned(self) -> str | None:
-        """A clause that names the reader who keeps the WAL from being written back; None if there is no such reader."""
-        return None if self._pinned_since is None else self._pinned_by
-
     def is_free(self, connection: sqlite3.Connection) -> bool:
         """Tell whether the WAL has a normal size. A larger one is written back first, unless a reader prevents it."""
         size = self.size
@@ -64,11 +59,10 @@ class Wal:
             return self._let_go()
         if self.write_back(connection):
             return True
-        since = self._pinned_since
-        if since is not None and not self._said_pinned and self._clock() - since >= RETRY:
+        if self.pinned is not None and not self._said_pinned and self._clock() - self._pinned_since >= RETRY:
             self._said_pinned = True
             self._say(
-                f"{self._pinned_by}, so that the WAL ({format_size(size)}) cannot be written back and nothing is "
+                f"{self.pinned}, so that the WAL ({format_size(size)}) cannot be written back and nothing is "
                 f"pruned: end that reader"
             )
         return False
@@ -85,16 +79,16 @@ class Wal:
         if still is False:
             return False
         self._next_attempt = now + RETRY
-        if self._pinned_since is None:
+        if self.pinned is None:
             self._pinned_since = now
             started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._now()))
-            self._pinned_by = f"a reader holds a snapshot since {started} or before{_readers(self.path)}"
+            self.pinned = f"a reader holds a snapshot since {started} or before{_readers(self.path)}"
         return False
 
     def _let_go(self) -> bool:
         if self._said_pinned:
             self._say("the reader has let go of its snapshot, pruning again")
-        self._pinned_since = None
+        self.pinned = None
         self._said_pinned = False
         self._next_attempt = 0.0
         return True
