@@ -16,7 +16,9 @@ from sqlite_log_handler._read.opening import open_log
 # Bytes of a value or a row, and of the statement.
 _VALUE_BYTES: Final = 100_000
 _STATEMENT_BYTES: Final = 10_000
-_STEPS_AT_ONCE: Final = 1_000
+# Of LIKE and GLOB, which may compare each character of a value with each of it: 0.1 s in one step.
+_PATTERN_BYTES: Final = 200
+_STEPS_AT_ONCE: Final = 100
 _STEPS: Final = 50_000_000
 _SECONDS: Final = 5.0
 
@@ -68,6 +70,7 @@ def query(
         for category, limit in (
             (sqlite3.SQLITE_LIMIT_LENGTH, _VALUE_BYTES),
             (sqlite3.SQLITE_LIMIT_SQL_LENGTH, _STATEMENT_BYTES),
+            (sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, _PATTERN_BYTES),
             (sqlite3.SQLITE_LIMIT_COMPOUND_SELECT, 50),
             (sqlite3.SQLITE_LIMIT_EXPR_DEPTH, 100),
             (sqlite3.SQLITE_LIMIT_VDBE_OP, 100_000),
@@ -101,6 +104,8 @@ def _advice(error: BaseException, *, spent: bool) -> str:
         )
     if code == sqlite3.SQLITE_TOOBIG or "too big" in str(error):
         return f"a value or a row has more than {_VALUE_BYTES:,} bytes: take a part of it, by substr(message, 1, 1000)"
+    if "pattern too complex" in str(error):
+        return f"a pattern of LIKE or GLOB has more than {_PATTERN_BYTES} bytes: write instr(message, 'the text')"
     if code == sqlite3.SQLITE_AUTH or "prohibited" in str(error):
         return f"only SELECT is allowed ({error})"
     return str(error)

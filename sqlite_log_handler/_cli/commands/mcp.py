@@ -1,6 +1,7 @@
 """`sqlite-log mcp`: a log for agents."""
 
 import argparse
+import sys
 from typing import Final
 
 from sqlite_log_handler._cli import arguments
@@ -12,7 +13,12 @@ def run(options: argparse.Namespace) -> int:
     with arguments.needs("mcp"):
         from sqlite_log_handler._cli import mcp_server  # noqa: PLC0415 - needs packages that the other commands do not
     arguments.open_reader(options).close()  # says at once what is wrong with the file
-    mcp_server.server_of(arguments.file_of(options)).run("stdio")
+    if sys.stdin is None:
+        raise OSError("standard input is closed, so no agent can ask")
+    try:
+        mcp_server.server_of(arguments.file_of(options)).run("stdio")
+    except* BrokenPipeError as group:
+        raise BrokenPipeError from group
     return 0
 
 

@@ -4,6 +4,7 @@ The tools for agents, asked by the client of the SDK, in a process of their own 
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 
@@ -107,15 +108,18 @@ def test_an_expression_without_end(tmp_path, monkeypatch):
     assert [(True, False), True] == [tuple(failed for failed, _ in answers), "takes more than 0.1 s" in answers[0][1]]
 
 
-def test_no_answer_is_long_or_leaves_its_marks(tmp_path):
+def test_no_answer_is_long_or_leaves_its_marks(tmp_path, monkeypatch):
     """
     Whatever a log holds, an answer is bounded, and the text of the log cannot end the part that is marked as data.
     """
     path = tmp_path / "app-log.db"
     handler = SQLiteHandler(path, close_timeout=60)
+    monkeypatch.setitem(logging._levelToName, 35, OBEY)
     for number in range(150):
-        handler.handle(record(OBEY + "\U0001f600" * 9_000, name=f"{OBEY}{number}", attribute=OBEY * 99))
+        text = ("\U0001f600" if number != 8 else "\U000e0001") * 9_000  # the second is escaped to ten characters
+        handler.handle(record(OBEY + text, 35, name=f"{OBEY}{number}", attribute=OBEY * 99))
     handler.close()
+    long = "\U0001f600" * 400
     answers = asked(
         server_of(str(path)),
         ("brief", {}),
@@ -123,11 +127,14 @@ def test_no_answer_is_long_or_leaves_its_marks(tmp_path):
         ("record", {"id": 9, "context": 99}),
         ("patterns", {"most": 1_000}),
         ("sql", {"statement": "SELECT message, attributes FROM logs"}),
+        ("sql", {"statement": "SELECT " + ", ".join(f'1 AS "{number}{long}"' for number in range(5))}),
+        ("search", {"level": "NOPE"}),
+        ("sql", {"statement": f'SELECT logs."{OBEY}" FROM logs'}),
     )
 
-    for failed, text in answers:
-        assert not failed
-        (mark,) = re.findall(r"\A<log (\w{8})>", text)
+    assert [False] * 6 + [True] * 2 == [failed for failed, _ in answers]
+    for _, text in answers:
+        (mark,) = re.findall(r"\A(?:Error executing tool \w+: )?<log (\w{8})>", text)
         assert 1 == text.count(f"</log {mark}>")
         assert "\x1b" not in text
         assert len(text.encode()) < MOST_BYTES + 200
