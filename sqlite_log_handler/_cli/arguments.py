@@ -64,12 +64,8 @@ def add_file(parser: argparse.ArgumentParser, *, archives: bool = False) -> None
     """Add the argument for the log; with `archives`, also those for the folders of its archive."""
     parser.add_argument("file", nargs="?", metavar="FILE", help=f"the log (default: ${VARIABLE})")
     if archives:
-        parser.add_argument(
-            "archives",
-            nargs="*",
-            metavar="DIR",
-            help="folders of its archive, to read all as one log; they may stand alone, too",
-        )
+        what = "folders of its archive, to read all as one log; they may stand alone, too"
+        parser.add_argument("archives", nargs="*", metavar="DIR", help=what)
 
 
 def file_of(options: argparse.Namespace) -> str:

@@ -20,14 +20,8 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, name: str, description: str, *, usage: str | None = None, epilog: str = "") -> None:
-        super().__init__(
-            prog=name,
-            usage=usage,
-            description=description,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(name, usage, description, epilog, formatter_class=layout, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Print the error and where to read on, and exit."""
@@ -51,10 +45,7 @@ class Command(NamedTuple):
     def parser(self) -> Parser:
         """Make the parser of its arguments."""
         lines = [f"  {line}\n      {what}" for line, what in self.examples]
-        parser = Parser(
-            f"{PROGRAM} {self.name}",
-            textwrap.fill(self.description, _HELP_WIDTH, break_on_hyphens=False),
-            epilog="\n".join(["examples:", *lines]),
-        )
+        description = textwrap.fill(self.description, _HELP_WIDTH, break_on_hyphens=False)
+        parser = Parser(f"{PROGRAM} {self.name}", description, epilog="\n".join(["examples:", *lines]))
         self.add_arguments(parser)
         return parser

@@ -23,7 +23,6 @@ from sqlite_log_handler._cli.formats import Clock
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._read.aside import AsideError, aside, has_expression
-from sqlite_log_handler._read.filters import Filters
 from sqlite_log_handler._read.reader import read_file
 from sqlite_log_handler._read.rows import Row
 from sqlite_log_handler._read.sql import query
@@ -111,20 +110,12 @@ class _Tools:
         since, until: times. where: conditions on attributes, as ["status>=500", "user.plan=pro"]. exception: a class.
         pattern_of: the id of a record of the same pattern. up_to_id: older records than those of an earlier answer.
         """
-        filters: Filters = {
-            "text": text,
-            "pattern": regex,
-            "level": level,
-            "logger": logger,
-            "since": since,
-            "until": until,
-            "where": where,
-            "exception": exception,
-            "pattern_of": pattern_of,
-            "up_to_id": up_to_id,
-        }
         with read_file(self._path) as reader:
-            rows = reader.rows(newest=max(1, min(newest, _MOST_ROWS)), reverse=True, **filters)
+            rows = reader.rows(
+                newest=max(1, min(newest, _MOST_ROWS)), reverse=True, text=text, pattern=regex, level=level,
+                logger=logger, since=since, until=until, where=where, exception=exception, pattern_of=pattern_of,
+                up_to_id=up_to_id,
+            )  # fmt: skip
             # Lines only: a hundred of the largest rows would not fit into memory.
             found = [(row.id, _line(row)) for row in rows]
         if not found:

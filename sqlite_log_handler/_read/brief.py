@@ -84,12 +84,8 @@ def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:
     after_id = last_id - MOST_ROWS if last_id > MOST_ROWS else LOWEST
     chosen = where(scan.all, {"after_id": after_id})
     begin_us = LOWEST if since_us is None else since_us
-    found, new, grown = _attempt(
-        left_out,
-        "patterns",
-        lambda: compared(scan, chosen, begin_us, older_than_all=after_id),
-        Compared([], set(), {}),
-    )
+    nothing = Compared([], set(), {})
+    found, new, grown = _attempt(left_out, "patterns", lambda: compared(scan, chosen, begin_us, after_id), nothing)
     bounds: Filters = {} if since_us is None else {"since": f"@{since_us / 1e6:.6f}"}
     return Brief(
         since_us=since_us,

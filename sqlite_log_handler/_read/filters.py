@@ -357,10 +357,8 @@ def settled(ask: Ask, filters: Filters) -> Filters:
     """
     check(filters)
     since_us, until_us = _span(filters)
-    bounds: Filters = {
-        "since": None if since_us is None else from_microseconds(since_us),
-        "until": None if until_us is None else from_microseconds(until_us),
-    }
+    since, until = (None if bound is None else from_microseconds(bound) for bound in (since_us, until_us))
+    bounds: Filters = {"since": since, "until": until}
     if (level := filters.get("level")) is not None:
         low, high = level_range(ask, level)
         bounds["level"] = f"{low}..{high}"
@@ -374,10 +372,8 @@ def _levelno(ask: Ask, name: str) -> int:
         pass
     else:
         return integer("level", number)
-    named = {
-        str(name).upper(): int(levelno)
-        for levelno, name in ask("SELECT CAST(levelno AS INTEGER), CAST(name AS TEXT) FROM levels")
-    }
+    levels = ask("SELECT CAST(name AS TEXT), CAST(levelno AS INTEGER) FROM levels")
+    named = {str(name).upper(): int(levelno) for name, levelno in levels}
     found = {**_LEVEL_NAMES, **named}.get(name.strip().upper())
     if found is None:
         names = ", ".join(sorted(named, key=named.__getitem__))

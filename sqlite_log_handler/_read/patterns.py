@@ -107,7 +107,7 @@ class Compared(NamedTuple):
     grown: dict[int, float]
 
 
-def compared(scan: Scan, chosen: Where, begin_us: int, *, older_than_all: int = LOWEST) -> Compared:
+def compared(scan: Scan, chosen: Where, begin_us: int, older_than_all: int = LOWEST) -> Compared:
     """
     Count the records from `begin_us` on by pattern, and compare them with the older rows.
 
@@ -133,11 +133,8 @@ def _grown(found: dict[_Key, _Sums], older: dict[_Key, _Sums], begin_us: int) ->
     # No span is shorter than a second: one record in a microsecond is no rate.
     span_us = max(max(sums.last_us for sums in found.values()) - begin_us, 1_000_000)
     older_us = max(begin_us - min(sums.first_us for sums in older.values()), 1_000_000)
-    return {
-        sums.last_id: sums.records / older[key].records * older_us / span_us
-        for key, sums in found.items()
-        if key in older
-    }
+    rates = [(sums, older[key].records) for key, sums in found.items() if key in older]
+    return {sums.last_id: sums.records / before * older_us / span_us for sums, before in rates}
 
 
 def begin_of(scan: Scan, new_since: Moment, now: datetime | None = None) -> int:

@@ -199,7 +199,7 @@ def test_following(server, forward, write, path, query):
 
     assert 0 == process.wait(WATCHDOG)
     assert {1} == set(server.uids.values())
-    assert "2000 rows sent" in errors_of(process)
+    assert "2,000 rows sent" in errors_of(process)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
