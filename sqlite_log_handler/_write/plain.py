@@ -5,15 +5,15 @@ A text becomes an exact `str` that encodes to UTF-8 and has no NUL in it, and an
 no such value, its `str` takes its place, and a marker if that raises.
 
 A value costs what is kept of it, in time and in memory. The caller says for how many bytes there is room, and nothing
-here looks at more of a text, a list or a dict than fits. Only what the program's own code returns, such as a `__str__`,
-is as large as that code makes it.
+here looks at more of a text, a list or a dict than fits. Only a `str()`, which the program or Python makes whole, is as
+large as that makes it.
 """
 
 from __future__ import annotations
 
 import logging
-import reprlib
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
 
@@ -38,9 +38,14 @@ _LEAST = 64
 _MARKER = 32
 
 _SEPARATORS = len(": , ")
-_SHORTEST = len('"": 1, ')
+SHORTEST_MEMBER = len('"": 1, ')
+_SHORTEST_ITEM = len("1, ")
 
 _CONSTANTS = {None: "null", True: "true", False: "false"}
+# They become lists and objects.
+_COLLECTIONS: tuple[type, ...] = (
+    dict, list, tuple, set, frozenset, deque, type({}.keys()), type({}.values()), type({}.items()),
+)  # fmt: skip
 # Floats that JSON does not have.
 _NO_NUMBERS = frozenset(("nan", "inf", "-inf"))
 
@@ -94,14 +99,6 @@ def utf8_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-# For the arguments of a message that cannot be formatted: shows no more than NAME_LENGTH of each.
-_repr = reprlib.Repr()
-_repr.maxstring = _repr.maxother = NAME_LENGTH
-_repr.maxtuple = _repr.maxlist = _repr.maxdict = 100
-_repr.repr_bytes = _repr.repr_bytearray = _repr.repr_str  # type: ignore[attr-defined]  # it slices before it shows
-short_repr = _repr.repr
-
-
 def shares(sizes: Sequence[int], total: int) -> list[int]:
     """Share `total` among texts: the short ones get what they need, the long ones the rest in equal parts."""
     limits = [0] * len(sizes)
@@ -127,18 +124,29 @@ except ImportError:  # another Python than CPython
 json_text = encode_basestring
 
 
-def write_json(attributes: dict[str, Any], room: int) -> tuple[str, int]:
-    """Return attributes as a JSON object in `room` bytes of UTF-8, and the marks: MALFORMED, TRUNCATED, or both."""
-    names = list(islice(attributes, room // _SHORTEST + 1))
-    parts, marks = _members(attributes, names, room, fairly=False)
+def write_json(attributes: dict[str, Any], room: int, hidden: int = 0) -> tuple[str, int]:
+    """
+    Return attributes as a JSON object in `room` bytes of UTF-8, and the marks: MALFORMED, TRUNCATED, or both.
+
+    There are `hidden` more of them, which nobody has looked at.
+    """
+    names = list(islice(attributes, room // SHORTEST_MEMBER + 1))
+    parts, marks = ({}, TRUNCATED) if hidden else _members(attributes, names, room, fairly=False)
     if marks & TRUNCATED:
         # First values of known length, the short before the long: the others get the room that is left.
         by_length = sorted(names, key=lambda name: _length(attributes[name]))
         parts, marks = _members(attributes, by_length, room, fairly=True)
     written = [parts[name] for name in names if name in parts]
-    if len(parts) < len(attributes):
-        written.append(f'"cut": "{len(attributes) - len(parts)} attributes"')
+    left = len(attributes) + hidden - len(parts)
+    if left:
+        written.append(f'"cut": "{left} attributes"')
+        marks |= TRUNCATED
     return "{" + ", ".join(written) + "}", marks
+
+
+def brief(value: object) -> str:
+    """Return a value as JSON of NAME_LENGTH bytes at most."""
+    return _Json(NAME_LENGTH).of(value)
 
 
 def _length(value: object) -> int:
@@ -151,11 +159,11 @@ def _members(
     attributes: dict[str, Any], names: Sequence[str], room: int, *, fairly: bool
 ) -> tuple[dict[str, str], int]:
     """Write the attributes `names`, in that order; each may take all room that is left, or its fair share of it."""
-    json = _Json()
+    json = _Json(whole=not fairly)
     parts: dict[str, str] = {}
     left = room - _MARKER
     for rank, name in enumerate(names):
-        if left < _LEAST:
+        if left < _LEAST or (json.marks & TRUNCATED and not fairly):
             break
         key = json.key(name)
         needs = utf8_length(key) + _SEPARATORS
@@ -170,41 +178,75 @@ def _members(
 
 
 class _Json:
-    """Writes values as JSON into `room` bytes. A list or a dict keeps _MARKER of them back until it is complete."""
+    """
+    Writes values as JSON into `room` bytes. A list or a dict keeps _MARKER of them back until it is complete.
 
-    __slots__ = ("_around", "marks", "room")
+    With `whole`, the text is of no use if something has to be cut, and no work is done for it from there on.
+    """
 
-    def __init__(self) -> None:
-        self.room = 0
+    __slots__ = ("_around", "_whole", "marks", "room")
+
+    def __init__(self, room: int = 0, *, whole: bool = False) -> None:
+        self.room = room
         self.marks = 0
+        self._whole = whole
         self._around: frozenset[int] = frozenset()  # the lists and dicts around the value, by their id
 
-    def of(self, value: Any) -> str:  # noqa: PLR0911 - one line for each kind
+    def of(self, value: Any) -> str:  # noqa: C901, PLR0911 - one line for each kind
         """Write a value, or a marker if its code raises."""
-        room, around = self.room, self._around
+        room, around, kind, written = self.room, self._around, type(value), None
+        if kind is int and -(2**63) <= value < 2**63:
+            written = repr(value)
+        elif kind is str and len(value) <= room and value.isascii() and "\0" not in value:
+            written = json_text(value)
+        if written is not None and len(written) <= room:
+            # Nearly all values.
+            self.room = room - len(written)
+            return written
         try:
             if value is None or value is True or value is False:
                 return self._number(_CONSTANTS[value])
             if isinstance(value, str):
-                return self._text(value if type(value) is str else exact(value))
+                if type(value).__str__ is str.__str__:
+                    start = str.__getitem__(value, slice(room))
+                    return self._text(start, str.__len__(value) - len(start))
+                return self._text(exact(value))
             if isinstance(value, int | float):
                 return self._number(self._digits(value))
-            if isinstance(value, dict | list | tuple | set | frozenset):
+            if isinstance(value, _COLLECTIONS):
                 return self._items(value)
             if isinstance(value, bytes | bytearray):
-                return self._text(bytes(value[:room]).decode(errors="backslashreplace"), len(value) - room)
-            return self._text(exact(repr(value) if isinstance(value, BaseException) else str(value)))
+                hidden = max(0, len(value) - room)
+                kept = b"" if hidden and self._whole else bytes(value[:room])
+                return self._text(kept.decode(errors="backslashreplace"), hidden)
+            if isinstance(value, BaseException):
+                return self._text(self._exception(value))
+            return self._text(exact(str(value)))
         except Exception as error:  # noqa: BLE001 - the program's code, and the end of the stack
             self.room, self._around = room, around
             self.marks |= MALFORMED
             return self._text(_not_shown(value, error))
 
+    def _exception(self, error: BaseException) -> str:
+        """Return the `repr` of an exception, or as much of its arguments as there is room for."""
+        if type(error).__repr__ is BaseException.__repr__:
+            args = _Json(self.room, whole=True)
+            args.of(error.args)
+            if args.marks & TRUNCATED:
+                self.marks |= TRUNCATED
+                kept = "" if self._whole else _Json(self.room).of(error.args)
+                return f"{type(error).__name__[:NAME_LENGTH]}({kept[1:-1]})"
+        return exact(repr(error))
+
     def _text(self, text: str, hidden: int = 0) -> str:
         """Write as much of a text as there is room for; it has `hidden` more characters, which this did not look at."""
+        if self._whole and (hidden or len(text) > self.room):
+            self.marks |= TRUNCATED
+            return ""
         kept = escape(text[: self.room])
         written = json_text(kept)
         size = utf8_length(written)
-        length = len(text) + max(hidden, 0)
+        length = len(text) + hidden
         if length > self.room or size > self.room:
             self.marks |= TRUNCATED
             marker = f" <cut: {length} characters>"
@@ -238,12 +280,16 @@ class _Json:
         around = self._around
         if id(value) in around or len(around) == _DEEPEST:
             raise RecursionError
+        named = isinstance(value, dict)
+        most = self.room // (SHORTEST_MEMBER if named else _SHORTEST_ITEM) + 1
+        if self._whole and len(value) > most:
+            self.marks |= TRUNCATED
+            return ""
         self._around = around | {id(value)}
         self.room -= _MARKER
-        named = isinstance(value, dict)
         written: list[str] = []
-        # A copy, because another thread may add to it meanwhile. No item takes less than a byte.
-        for item in list(islice(value.items() if named else value, self.room)):
+        # A copy, because another thread may add to it meanwhile.
+        for item in list(islice(value.items() if named else value, most)):
             key = f"{self.key(item[0])}: " if named else ""
             needs = utf8_length(key) + len(", ")
             if self.room < needs + _LEAST:
@@ -262,13 +308,13 @@ class _Json:
     def key(self, name: object) -> str:
         """Write the name of a member, as JSON writes the keys of a dict."""
         if isinstance(name, str):
-            if len(name) > NAME_LENGTH:
+            if str.__len__(name) > NAME_LENGTH:
                 self.marks |= TRUNCATED
         elif name is None or name is True or name is False:
             return f'"{_CONSTANTS[name]}"'
         elif isinstance(name, int | float):
-            digits = self._digits(name)
-            if digits in _NO_NUMBERS:
+            digits = shown(self._digits, name)
+            if digits in _NO_NUMBERS or digits[0] == "<":
                 self.marks |= MALFORMED
             return f'"{digits}"'
         else:

@@ -25,14 +25,15 @@ from sqlite_log_handler._logfile.typed import Any, Final
 from sqlite_log_handler._write.plain import (
     MALFORMED,
     NAME_LENGTH,
+    SHORTEST_MEMBER,
     TRUNCATED,
+    brief,
     clean,
     cut,
     escape,
     exact,
     json_text,
     shares,
-    short_repr,
     shown,
     utf8_length,
     write_json,
@@ -209,6 +210,9 @@ def _less_common(
     return (levelno, created, source, size, 0, thread, task_name, message, exc_type, exc_text, stack_info, attributes)
 
 
+# Records with more attributes go the long way, which looks at no more of them than there is room for.
+_MANY = 1_000
+
 # Names of attributes, as JSON with the colon; "" for a name that is none.
 _keys: dict[str, str] = {}
 
@@ -216,7 +220,7 @@ _keys: dict[str, str] = {}
 def _flat_attributes(values: dict[str, Any], max_bytes: int) -> str | None:
     """Write attributes if all are short texts and numbers, as nearly always; "" if there are none, else None."""
     names = islice(values, _PLAIN_LENGTH - 1, None)
-    if next(names, None) is not _LAST_PLAIN:
+    if next(names, None) is not _LAST_PLAIN or len(values) > _MANY:
         return None
     room = max_bytes
     parts = []
@@ -269,7 +273,7 @@ def marker_row(record: logging.LogRecord, error: BaseException) -> PackedRow:
     return (levelno, created, source, size, MALFORMED, thread, None, message, None, None, None, None)
 
 
-def _build_slowly(  # noqa: C901 - a list of fields, one after the other
+def _build_slowly(  # noqa: C901, PLR0915 - a list of fields, one after the other
     record: logging.LogRecord, formatter: logging.Formatter | None, max_bytes: int, message: Any
 ) -> PackedRow:
     if not vars(record).keys() >= _PLAIN.keys():
@@ -280,14 +284,15 @@ def _build_slowly(  # noqa: C901 - a list of fields, one after the other
         complete.__dict__.update({**dict.fromkeys(_PLAIN), **vars(record)})
         complete.created = vars(record).get("created", 0.0)
         record = complete
-    extra = _extra(record)
+    extra, hidden = _extra(record, max_bytes)
     marks = 0
     template: Any = None
     try:
         template = record.msg if record.args else None
         if isinstance(record.msg, dict):
             # structlog: the event is the message, and the rest of the dict its context and exception.
-            extra = {**_context(record.msg), **extra}
+            context, more = _context(record.msg, max_bytes)
+            extra, hidden = {**context, **extra}, hidden + more
             message = template = extra.pop("event", None)
         if formatter is not None:
             message = formatter.format(_without_traceback(record))
@@ -300,22 +305,23 @@ def _build_slowly(  # noqa: C901 - a list of fields, one after the other
 
     exc_type, exc_text, malformed = _exception(record, formatter or _default_formatter)
     marks |= malformed
-    attributes = None
-    if extra:
-        attributes, more_marks = write_json(extra, max_bytes)
-        marks |= more_marks
     stack_info = None if record.stack_info is None else shown(str, record.stack_info)
     whole = (message, exc_text, stack_info)
     texts = [None if text is None else escape(text[: max_bytes + 1]) for text in whole]
-    sizes = [0 if text is None else utf8_length(text) for text in (*texts, attributes)]
+    sizes = [0 if text is None else utf8_length(text) for text in texts]
+    attributes = None
+    if extra:
+        # The share that they have if they need more. If they need less, the texts have the rest.
+        room = shares([*sizes, max_bytes + 1], max_bytes)[-1]
+        attributes, more_marks = write_json(extra, room, hidden)
+        marks |= more_marks
+    sizes.append(0 if attributes is None else utf8_length(attributes))
     if sum(sizes) > max_bytes:
         marks |= TRUNCATED
         limits = shares(sizes, max_bytes)
         for index, text in enumerate(texts):
             if text is not None and sizes[index] > limits[index]:
                 texts[index] = cut(text, limits[index], len(whole[index] or ""))
-        if sizes[-1] > limits[-1]:
-            attributes, _ = write_json(extra, limits[-1])
     message, exc_text, stack_info = texts
 
     source, source_bytes = _source(record, template if type(template) is str else "")
@@ -330,32 +336,44 @@ def _build_slowly(  # noqa: C901 - a list of fields, one after the other
     return (levelno, created, source, size, marks, thread, task_name, text, exc_type, exc_text, stack_info, attributes)
 
 
-def _extra(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what `extra`, a filter or a factory has set on the record, without private names."""
-    values = list(record.__dict__.items())
+def _extra(record: logging.LogRecord, room: int) -> tuple[dict[str, Any], int]:
+    """
+    Return what `extra`, a filter or a factory has set on the record, without private names.
+
+    It looks at no more than `room` bytes hold, and returns how many attributes it has not looked at.
+    """
+    values, hidden = _first(record.__dict__, len(_STANDARD) + room // SHORTEST_MEMBER)
     extra = {
         name: value for name, value in values if isinstance(name, str) and name not in _STANDARD and name[:1] != "_"
     }
     if "extra" in extra and isinstance(extra["extra"], dict):
         # loguru passes its own attributes on as one of that name.
-        extra = {**_public(extra.pop("extra")), **extra}
+        public, more = _public(extra.pop("extra"), room)
+        extra, hidden = {**public, **extra}, hidden + more
     if "otelTraceID" in extra and extra["otelTraceID"] == "0":
         # OpenTelemetry, outside of any span.
         for key in ("otelTraceID", "otelSpanID", "otelTraceSampled"):
             extra.pop(key, None)
-    return extra
+    return extra, hidden
 
 
-def _public(values: dict[Any, Any]) -> dict[str, Any]:
-    named = ((clean(key), value) for key, value in list(values.items()))
-    return {name: value for name, value in named if not name.startswith("_")}
+def _first(values: dict[Any, Any], count: int) -> tuple[list[tuple[Any, Any]], int]:
+    """Copy the first items, because another thread may add some meanwhile; return how many more there are."""
+    first = list(islice(values.items(), count))
+    return first, len(values) - len(first)
 
 
-def _context(event: dict[Any, Any]) -> dict[str, Any]:
-    context = _public(event)
+def _public(values: dict[Any, Any], room: int) -> tuple[dict[str, Any], int]:
+    first, hidden = _first(values, room // SHORTEST_MEMBER + 1)
+    named = ((clean(key), value) for key, value in first)
+    return {name: value for name, value in named if not name.startswith("_")}, hidden
+
+
+def _context(event: dict[Any, Any], room: int) -> tuple[dict[str, Any], int]:
+    context, hidden = _public(event, room)
     if _raised(event):
-        del context["exc_info"]
-    return context
+        context.pop("exc_info", None)
+    return context, hidden
 
 
 def _raised(event: dict[Any, Any]) -> Any:
@@ -375,7 +393,7 @@ def _without_traceback(record: logging.LogRecord) -> logging.LogRecord:
 def _unformatted(record: logging.LogRecord, error: Exception) -> str:
     text = shown(str, record.msg)
     if record.args:
-        text = f"{text} {shown(short_repr, record.args)[:NAME_LENGTH]}"
+        text = f"{text} {brief(record.args)}"
     return f"{text} <not formatted: {type(error).__name__}: {shown(str, error)[:NAME_LENGTH]}>"
 
 

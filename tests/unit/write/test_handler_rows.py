@@ -132,7 +132,7 @@ def test_a_bad_record_is_a_row(make_handler, logger, query):
     handler.flush()
 
     (message,) = messages(query)
-    assert message.startswith("%d items ('x',) <not formatted: TypeError")
+    assert message.startswith('%d items ["x"] <not formatted: TypeError')
     assert (1, 1) == (handler.stats().written, handler.stats().malformed)
 
 

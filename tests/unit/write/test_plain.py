@@ -8,11 +8,9 @@ import contextlib
 import datetime as dt
 import decimal
 import enum
-import gc
 import json
 import math
 import pathlib
-import tracemalloc
 import uuid
 from collections import UserDict
 from typing import Any, NamedTuple
@@ -137,7 +135,7 @@ class BrokenDict(dict):  # type: ignore[type-arg]
         ({math.nan: 1}, {"nan": 1}),
         (circular(), {"me": "<dict that cannot be shown: RecursionError>"}),
         (10**5_000, "<int that cannot be shown: OverflowError>"),
-        ({10**5_000: 1}, "<dict that cannot be shown: OverflowError>"),
+        ({10**5_000: 1}, {"<int that cannot be shown: OverflowError>": 1}),
         ({(1, 2): "tuple"}, {"(1, 2)": "tuple"}),
         (Hostile(), "<Hostile that cannot be shown: ValueError>"),
         ([Hostile(), 2], ["<Hostile that cannot be shown: ValueError>", 2]),
@@ -301,115 +299,6 @@ def test_names_have_a_length() -> None:
 
     assert ("n" * 1_000, "n" * 1_000, 7, "n" * 1_000, "") == row[SOURCE]
     assert ("p" * 1_000, "t" * 1_000, "k" * 1_000) == (row[THREAD][1], row[THREAD][3], row[TASK_NAME])
-
-
-# Costs ----------------------------------------------------------------------------------------------------------------
-
-
-def peak_of(call: Any) -> int:
-    """Return the most memory that a call took at one moment."""
-    call()  # what is made once
-    gc.collect()
-    tracemalloc.start()
-    try:
-        call()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
-JSON_BODY = '[{"id": 17, "tags": ["a", "b"]}, '
-LARGE = 20_000_000
-MANY = 200_000
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "part",
-    ["x", JSON_BODY, '<p class="x">text</p>', "[", '{"', "\\", "\0", "\x01", "é", "日", "😀", "\ud800", "\udc80é"],
-    ids=ascii,
-)
-@pytest.mark.parametrize("where", ["msg", "args", "extra", "nested", "key", "structlog", "misformatted", "stack_info"])
-def test_a_large_text_costs_what_is_kept(part: str, where: str) -> None:
-    """
-    A text of 20 million characters takes no more memory than the 64 KiB that are kept of it.
-
-    A regular expression that counted brackets went over the whole of a 5 MB body, and took 520 MB and a second;
-    another one that escaped surrogates took 2 seconds for a megabyte.
-    """
-    large = part * (LARGE // len(part))
-    record = {
-        "msg": lambda: make_record(large),
-        "args": lambda: make_record("%s", large),
-        "extra": lambda: make_record(body=large, order=17),
-        "nested": lambda: make_record(request={"body": [large, large], large: 1}, order=17),
-        "key": lambda: make_record(**{large: 1}, order=17),
-        "structlog": lambda: make_record({"event": "hello", "body": large, "order": 17}),
-        "misformatted": lambda: make_record("%d", large),
-        "stack_info": lambda: make_record(stack_info=large),
-    }[where]()
-    peak = peak_of(lambda: make_row(record))
-    row = row_of(record)
-
-    assert peak < 3_000_000
-    assert where == "misformatted" or row[MARKS] & TRUNCATED
-    assert utf8(row) <= 65_536
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: b"\xff" * LARGE,
-        lambda: bytearray(LARGE),
-        lambda: [1] * MANY,
-        lambda: (None,) * MANY,
-        lambda: [[[]]] * MANY,
-        lambda: dict.fromkeys(range(MANY)),
-        lambda: set(range(MANY)),
-        lambda: [["x" * 1_000] * 1_000] * 1_000,
-        lambda: [{"a" * 900: "b"}] * MANY,
-    ],
-    ids=["bytes", "bytearray", "list", "tuple", "nested", "dict", "set", "long", "dicts"],
-)
-def test_a_large_value_costs_what_is_kept(make: Any) -> None:
-    """Of very many items those are looked at that there is room for, and the rest is counted."""
-    record = make_record("hello", value=make(), other="there")
-    peak = peak_of(lambda: make_row(record, max_bytes=MAX))
-    row = row_of(record, max_bytes=MAX)
-
-    assert peak < 1_000_000
-    assert (TRUNCATED, "there") == (row[MARKS], attributes_of(row)["other"])
-    assert utf8(row) <= MAX
-
-
-def test_many_attributes_cost_what_is_kept() -> None:
-    """Of 100,000 attributes the first ones are kept, and the rest is counted."""
-    record = make_record("hello", **{f"k{number}": str(number) for number in range(100_000)})
-    row = row_of(record, max_bytes=MAX)
-    attributes = attributes_of(row)
-
-    assert ("0", "1") == (attributes["k0"], attributes["k1"])
-    assert f"{100_000 - len(attributes) + 1} attributes" == attributes["cut"]
-    assert TRUNCATED == row[MARKS]
-
-
-class CountsLooks(list):  # type: ignore[type-arg]
-    """A list that counts how many of its items were looked at."""
-
-    looks = 0
-
-    def __iter__(self) -> Any:
-        for item in super().__iter__():
-            self.looks += 1
-            yield item
-
-
-def test_no_item_is_looked_at_that_is_not_kept() -> None:
-    """The time that a list takes depends on the room that there is, and not on its length."""
-    value = CountsLooks(range(1_000_000))
-    make_row(make_record(value=value), max_bytes=MAX)
-
-    assert 0 < value.looks < 10 * MAX
 
 
 def test_what_is_cut_stays_json() -> None:

@@ -88,11 +88,11 @@ def test_message(msg: Any, args: tuple[Any, ...], message: str) -> None:
 @pytest.mark.parametrize(
     ("msg", "args", "parts"),
     [
-        ("%d", ("x",), ["%d", "('x',)", "TypeError"]),
-        ("%s %s", ("one",), ["%s %s", "('one',)", "TypeError"]),
-        ("none", ("too", "many"), ["none", "('too', 'many')", "TypeError"]),
-        ("%(who)s", ({"me": 1},), ["%(who)s", "'me': 1", "KeyError"]),
-        ("%y", (1,), ["%y", "(1,)", "ValueError"]),
+        ("%d", ("x",), ["%d", '["x"]', "TypeError"]),
+        ("%s %s", ("one",), ["%s %s", '["one"]', "TypeError"]),
+        ("none", ("too", "many"), ["none", '["too", "many"]', "TypeError"]),
+        ("%(who)s", ({"me": 1},), ["%(who)s", '{"me": 1}', "KeyError"]),
+        ("%y", (1,), ["%y", "[1]", "ValueError"]),
         ("%s", (Hostile(),), ["%s", "ValueError: no str"]),
         (Hostile(), (), ["<Hostile that cannot be shown: ValueError>"]),
     ],
