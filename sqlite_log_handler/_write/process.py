@@ -12,6 +12,7 @@ import contextlib
 import os
 import sys
 import threading
+from itertools import chain, starmap
 
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.clock import monotonic
@@ -62,15 +63,15 @@ atexit.register(at_exit)
 
 
 # One entry for each fork in progress that holds logging's lock: a signal handler may raise before a fork has it.
-_forks: list[None] = []
+_forks: list[bool] = []
 
 
 def _before_fork() -> None:
     if row.is_new_process():
         return  # the fork is over, see `_run_hooks`
     # The first lock to take: `dictConfig` holds it while it closes handlers, and each of them waits for a commit lock.
-    LOGGING_LOCK.acquire()
-    _forks.append(None)
+    # One call of C code takes it and says so: a signal handler that raises comes before both, or after.
+    _forks.extend(acquire(LOGGING_LOCK))
     deadline = monotonic() + FORK_TIMEOUT
     for listener in all_listeners():
         listener.before_fork(max(0, deadline - monotonic()))
@@ -81,8 +82,7 @@ def _after_fork_in_parent() -> None:
     for listener in all_listeners():
         listener.committer.lock.after_fork_in_parent()
     if _forks:
-        _forks.pop()
-        LOGGING_LOCK.release()
+        _, _ = chain(map(_forks.pop, (0,)), starmap(LOGGING_LOCK.release, ((),)))  # in one step too, see `_write.locks`
 
 
 def _after_fork_in_child() -> None:

@@ -4,12 +4,18 @@ Traps of a fork: locks, commits and connections that a child inherits.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from sqlite_log_handler._write import process
+from sqlite_log_handler._write.listener import LOGGING_LOCK
+
+PACKAGE = str(Path(process.__file__).parent)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -220,7 +226,7 @@ def test_a_fork_beside_a_configuration(make_handler, monkeypatch):
     locked = []
 
     class Recorder:
-        def acquire(self):
+        def acquire(self, *_):
             locked.append(listener.committer.lock._lock.locked())
 
         release = acquire
@@ -313,6 +319,47 @@ def test_an_exception_from_a_signal_handler_during_a_fork(run, contents):
     )
 
     assert {"parent": [1]} == contents().numbers
+
+
+def test_what_a_signal_handler_raises_at_any_call_of_a_fork(make_handler):
+    """
+    Wherever a signal handler raises in the hooks of a fork, no lock is left taken.
+
+    Ctrl-C that came when logging's lock had just been taken, or was just to be let go of, left it taken for ever: every
+    other thread waited for it at its first `getLogger`.
+    """
+    handler = make_handler()
+    handler.listener.start()
+    handler.flush()
+    events, failing, free = 0, 0, []
+
+    def take(lock):
+        free.append(lock.acquire(timeout=5))
+        if free[-1]:
+            lock.release()
+
+    def interrupt(frame, event, argument):  # noqa: ARG001 - as `sys.setprofile` calls it
+        nonlocal events
+        # No signal handler runs just before a call of C code.
+        events += event != "c_call" and frame.f_code.co_filename.startswith(PACKAGE)
+        if events == failing:
+            raise KeyboardInterrupt(frame.f_code.co_name, frame.f_lineno, event, argument)
+
+    while events == failing:
+        events, failing = 0, failing + 1
+        for hook in (process._before_fork, process._after_fork_in_parent, process._after_fork_in_parent):
+            try:
+                sys.setprofile(interrupt if events < failing else None)
+                hook()
+            except KeyboardInterrupt as error:
+                where = error.args
+            sys.setprofile(None)
+        free.clear()
+        for lock in (LOGGING_LOCK, handler.listener.committer.lock._lock):
+            thread = threading.Thread(target=take, args=(lock,))
+            thread.start()
+            thread.join()
+        assert [True, True] == free, where
 
 
 def test_a_handler_made_during_a_fork(make_handler, tmp_path):
