@@ -24,8 +24,9 @@ def make_queue(capacity=10, size=1_000, **options):
 def check(books):
     """Check what holds at every instant, against counts that were kept apart."""
     found = books.books()
-    assert len(books.queue) == books.queued == found["queued"]
-    assert sum(item[3] for item in books.queue) == books.queued_size
+    rows = [*books._ahead, *books.queue]
+    assert len(rows) == books.queued == found["queued"]
+    assert sum(item[3] for item in rows) == books.queued_size
     assert found["seen"] == found["written"] + found["dropped_total"] + found["queued"]
     assert found["dropped_total"] == sum(found["drops"].values())
 
@@ -35,6 +36,13 @@ def commit_all(books, *, unwritable=()):
     batch = books.begin_commit(10**9)
     books.end_commit(batch, unwritable)
     return batch
+
+
+def report(books):
+    """Report the drops since the last report as a tick does; return the gap, or None."""
+    gap = books.take_drops()
+    assert gap is None or books.add_gap(gap)
+    return gap
 
 
 def awake(books):

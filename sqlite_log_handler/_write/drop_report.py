@@ -69,7 +69,9 @@ class DropReport:
             to_send.warning = self._describe(gap, now)
             gap.warning = self._record(to_send, logging.LogRecord)
         finally:
-            queue.add_gap(gap)
+            added = queue.add_gap(gap)
+        if not added:
+            return True  # another thread has reported it
         with queue.mutex:
             if self._waiting is None:
                 self._waiting = to_send

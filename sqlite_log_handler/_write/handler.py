@@ -36,6 +36,15 @@ from sqlite_log_handler._write.writer import Writer
 
 _EXIT_COMMIT_TIMEOUT = 1.0  # seconds that a record waits for another thread's commit when the interpreter exits
 
+# Frames that the start of a thread may take, also where the program has wrapped that.
+_START_FRAMES = 100
+
+
+def _require_frames(count: int) -> None:
+    """Raise a RecursionError if there are not `count` frames left, before anything is begun that would need them."""
+    if count:
+        _require_frames(count - 1)
+
 
 class Stats(NamedTuple):
     """
@@ -211,17 +220,30 @@ class SQLiteHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Emit `record` if the filters let it pass. Takes no lock."""
-        if self.filters:
-            try:
-                passed: Any = self.filter(record)
-            except Exception as error:  # noqa: BLE001 - a filter may be there to keep a secret out: so keep no content
-                self._put_anyway(record, None, error, sound=False)
-                return True
-            if not passed:
-                return False
-            if isinstance(passed, logging.LogRecord):  # 3.12: a filter may hand over another record
-                record = passed
-        self.emit(record)
+        try:
+            if self.filters:
+                try:
+                    passed: Any = self.filter(record)
+                except Exception as error:  # noqa: BLE001 - a filter may be there to keep a secret out: so keep no content
+                    self._put_anyway(record, None, error, sound=False)
+                    return True
+                if not passed:
+                    return False
+                if isinstance(passed, logging.LogRecord):  # 3.12: a filter may hand over another record
+                    record = passed
+            self.emit(record)
+        except RecursionError:
+            # There were no frames, not even to look whether the row is queued, for which the put needs more of them. So
+            # the record counts as dropped, without a call.
+            waiting, levelno, created, name = self.queue.ledger.waiting, 0, 0.0, "?"
+            if type(record) is logging.LogRecord:
+                if type(record.levelno) is int:
+                    levelno = record.levelno
+                if type(record.created) is float:
+                    created = record.created
+                if type(record.name) is str:
+                    name = record.name
+            waiting += (("contended", levelno, created, name),)
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -259,6 +281,7 @@ class SQLiteHandler(logging.Handler):
 
     def _put_and_start(self, row: PackedRow) -> None:
         """Queue a row, and start the listener if there is none."""
+        _require_frames(_START_FRAMES)
         queue = self.queue
         while True:
             with contextlib.suppress(Closed):
@@ -298,9 +321,10 @@ class SQLiteHandler(logging.Handler):
         except BaseException as again:  # a signal handler's, or no frame is left on the stack
             # Not in a function of its own, for which there may be no frame.
             row = row or marker_row(record, again)
-            if not queue.holds(row):
+            if queue.holds(row):
+                queue.wake()
+            else:
                 queue.contend(row)
-            queue.wake()
             if not isinstance(again, Exception):
                 raise
             with contextlib.suppress(Exception):

@@ -4,9 +4,10 @@ The ledger of a queue: which records it dropped, when and why, and which of that
 Theory of operation
 ===================
 
-An entry counts the drops of one cause, level and logger. `take_drops` hands over the entries since the last report as a
-`PendingGap`, which waits here until a commit has written it. The queue's mutex covers everything but two steps, which
-any thread takes without it. Each is one operation in C, so no tracer and no other thread comes in between:
+An entry counts the drops of one cause, level and logger. `take_drops` makes a `PendingGap` of the entries since the
+last report. It stays here until a commit has written it, also when the report ends in an error. The queue's mutex
+covers everything but two steps, which any thread takes without it. Each is one operation in C, so no tracer and no
+other thread comes in between:
 
 - `waiting.append`: a caller could not get the mutex, and drops its record.
 - `True in tally.ticks`: a record is refused for the same reason as earlier ones of its level and logger. A tally stays
@@ -62,12 +63,16 @@ class PendingGap:
 
     def add(self, later: PendingGap) -> None:
         """Take in a later gap; the latest warning stays, with the sum."""
+        self.drops, self.dropped_total, self.warning = self.sum(later), later.dropped_total, later.warning
+
+    def sum(self, later: PendingGap) -> dict[Key, Entry]:
+        """Return the drops of both."""
+        drops = {key: [*entry] for key, entry in self.drops.items()}
         for key, (count, since, until) in later.drops.items():
-            entry = self.drops.setdefault(bounded(self.drops, key), [0, since, until])
+            entry = drops.setdefault(bounded(drops, key), [0, since, until])
             entry[COUNT] += count
             entry[UNTIL] = until
-        self.dropped_total = later.dropped_total
-        self.warning = later.warning
+        return drops
 
 
 class Tally:
@@ -94,10 +99,13 @@ class Ledger:
         self.gaps: list[PendingGap] = []  # reported, not yet in the database
         self.gaps_in_commit = 0
         self._entered = 0  # drops that have come from `waiting` into an entry
-        self.waiting: list[Drop] = []  # not a deque, whose `extend` may end halfway for lack of memory
+        # Not a deque, whose `extend` may end halfway for lack of memory. Nor a list that never had an item: to extend
+        # that without memory crashes CPython 3.12.
+        self.waiting: list[Drop] = [("", 0, 0.0, "")]
+        self.waiting.pop()
         self._drops: dict[Key, Entry] = {}  # not yet reported
         self._position = 0
-        self._taken: tuple[int, dict[Key, Entry]] | None = None  # position and entries that `take_drops` hands over
+        self._taken: PendingGap | None = None  # is being reported; without a total until `_reported` has its drops
         self._reported: dict[Key, int] = {}
         self._reported_total = 0
         self._tallies: dict[Key, Tally] = {}
@@ -116,7 +124,10 @@ class Ledger:
     def drop(self, drops: Iterable[Drop], position: int) -> None:
         """Count records that were dropped after the row at `position`."""
         self.waiting += drops
-        self._enter(position)
+        try:  # noqa: SIM105 - `suppress` takes frames that there may not be
+            self._enter(position)
+        except (MemoryError, RecursionError):  # they count already, and come into their entries later
+            pass
 
     def _enter(self, position: int) -> None:
         while True:
@@ -163,37 +174,50 @@ class Ledger:
                     entry[UNTIL] = tally.until
 
     def take_drops(self, position: int) -> PendingGap | None:
-        """Hand over the drops since the last call, to be reported and then given to `add_gap`."""
+        """Return the drops since the last report; the same ones again until `add_gap` has them."""
         self.collect(position)
-        if self._taken is None:  # else an error has ended the last call before it was done
-            if not self._drops:
-                return None
-            self._taken, self._drops = (self._position, self._drops), {}
-        taken, reported = self._taken, dict(self._reported)
-        for key, (count, *_) in taken[1].items():
-            kept = bounded(reported, key)
-            reported[kept] = reported.get(kept, 0) + count
-        gap = PendingGap(*taken, sum(reported.values()))
-        if self._taken is not taken:
-            return None  # a nested call has handed them over
-        self._reported, self._reported_total, self._taken = reported, gap.dropped_total, None
-        return gap
+        if self._taken is None and self._drops:
+            later: dict[Key, Entry] = {}
+            gap = PendingGap(self._position, self._drops, 0)
+            # A nested call may have been faster. From here on there is no call.
+            if self._taken is None and self._drops is gap.drops:
+                self._taken, self._drops = gap, later
+        taken = self._taken
+        if taken is not None and not taken.dropped_total:
+            reported = dict(self._reported)
+            for key, (count, *_) in taken.drops.items():
+                kept = bounded(reported, key)
+                reported[kept] = reported.get(kept, 0) + count
+            total = sum(reported.values())
+            if not taken.dropped_total:
+                self._reported, taken.dropped_total = reported, total
+        return taken
 
     def drops(self) -> dict[Key, int]:
         """Return all drops that are in the entries, reported or not."""
         drops = dict(self._reported)
-        for entries in (self._drops, self._taken[1] if self._taken else {}):
+        for entries in (self._drops, self._taken.drops if self._taken and not self._taken.dropped_total else {}):
             for key, (count, *_) in list(entries.items()):
                 drops[key] = drops.get(key, 0) + count
         return drops
 
-    def add_gap(self, gap: PendingGap) -> None:
-        """Have a reported gap written with the next commit."""
-        waiting = self.gaps[self.gaps_in_commit :]
-        if len(waiting) >= MAX_GAPS or sum(len(known.drops) for known in waiting) > MAX_KEYS:
-            waiting[-1].add(gap)
-        else:
-            self.gaps.append(gap)
+    def add_gap(self, gap: PendingGap) -> bool:
+        """Have the gap of `take_drops` written with the next commit; return False if another call has done so."""
+        while self._taken is gap:
+            keep = map(self.gaps.append, (gap,))
+            waiting = self.gaps[self.gaps_in_commit :]
+            # A list, because CPython 3.12 crashes when there is no memory for a generator.
+            if len(waiting) >= MAX_GAPS or sum([len(known.drops) for known in waiting]) > MAX_KEYS:
+                last = waiting[-1]
+                drops = last.sum(gap)
+                if self._taken is gap and self.gaps and self.gaps[-1] is last:
+                    last.drops, last.dropped_total, last.warning = drops, gap.dropped_total, gap.warning
+                    self._taken, self._reported_total = None, gap.dropped_total
+                    return True
+            elif self._taken is gap:
+                (_,), self._taken, self._reported_total = keep, None, gap.dropped_total
+                return True
+        return False
 
     def begin_commit(self, end: int | None) -> list[PendingGap]:
         """Return the gaps up to position `end`, or all of them; later drops no longer change these."""

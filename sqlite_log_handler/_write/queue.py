@@ -41,6 +41,7 @@ Guarantees
 - No caller waits for the mutex for longer than MUTEX_TIMEOUT: a collection can log from anywhere, so two threads can
   take the locks of two handlers in opposite orders. A caller that gives up counts its record (`contended`).
 - To wake the listener, a caller releases a raw lock: `Event` and `Condition` take locks that are not reentrant.
+- A RecursionError that comes out of here may follow a row that is queued, and no drop that is counted.
 - If a signal handler raises out of a trace or profile function, between a permit and its row, the queue loses the room
   of one row, and no record. Without a tracer no signal handler runs there.
 """
@@ -152,7 +153,7 @@ class RecordQueue(queue.Queue["Any"]):
         self._granted = 0  # permits ever given, and rows that needed none: as many as `_settled` counts, or more
         self._settled = (0, 0)  # rows that ever came and were counted, and their size in SIZE_UNITs
         self._gone = (0, 0)  # rows that ever left, and their size
-        self._leaving: list[Any] = []  # rows off the head of the deque, and still queued
+        self._ahead: Sequence[Any] = ()  # rows before the deque: those of a commit that outlived `give_up`
         self._arriving, self._arriving_size = 0, 0  # rows for which room is being looked for
         self.peak_queued = 0
         self.written = 0
@@ -164,7 +165,7 @@ class RecordQueue(queue.Queue["Any"]):
     @property
     def queued(self) -> int:
         """Rows that wait for their commit."""
-        return len(self.queue) + len(self._leaving)
+        return len(self._ahead) + len(self.queue)
 
     @property
     def queued_size(self) -> int:
@@ -289,8 +290,9 @@ class RecordQueue(queue.Queue["Any"]):
             if cause is None or self.closed:
                 return False
             refusals = self._refusals
+            tally = self.ledger.tally(cause, levelno, created, logger) if _GIL else None
             self._drop(cause, (levelno, created, (logger,)))
-            if _GIL and (tally := self.ledger.tally(cause, levelno, created, logger)) is not None:
+            if tally is not None:
                 refusals[levelno, logger] = tally
             return True
         finally:
@@ -300,15 +302,17 @@ class RecordQueue(queue.Queue["Any"]):
     def contend(self, row: Sequence[Any]) -> None:
         """Count a row as dropped for lack of the mutex, in one step."""
         self.ledger.waiting.append(("contended", row[LEVELNO], row[CREATED], row[SOURCE][0]))
-        self.wake()
+        try:  # noqa: SIM105 - `suppress` takes frames that there may not be
+            self.wake()
+        except RecursionError:  # it counts already
+            pass
 
     def holds(self, item: Any) -> bool:
         """Tell whether this very row is queued. Looks at the last ones first."""
         with self.mutex:
-            self._put_back()
             while True:
                 with suppress(RuntimeError):  # see `_head`
-                    return any(row is item for row in reversed(self.queue))
+                    return any(row is item for row in chain(reversed(self.queue), self._ahead))
 
     def renew_wakeup(self) -> None:
         """Make the lock that a listener waits on; it is free only from a wake-up until the listener takes it."""
@@ -327,7 +331,7 @@ class RecordQueue(queue.Queue["Any"]):
         """Count the rows that came the quick way since the last time, which uses up their permits."""
         while True:
             settled = self._settled
-            came = self._gone[0] + len(self._leaving) + len(self.queue)
+            came = self._gone[0] + len(self._ahead) + len(self.queue)
             fresh = came - settled[0]
             if fresh <= 0:
                 return
@@ -335,7 +339,7 @@ class RecordQueue(queue.Queue["Any"]):
                 size = self.queue[-1][SIZE] if fresh == 1 else sum(map(_size_of, islice(reversed(self.queue), fresh)))
             except (IndexError, RuntimeError):
                 continue  # others have put or removed rows meanwhile, see `_head`
-            if came == self._gone[0] + len(self._leaving) + len(self.queue) and self._settled is settled:
+            if came == self._gone[0] + len(self._ahead) + len(self.queue) and self._settled is settled:
                 self._settled = (came, settled[1] + size)
 
     def _size(self) -> int:
@@ -506,12 +510,11 @@ class RecordQueue(queue.Queue["Any"]):
 
     def _head(self, count: int) -> list[Any]:
         """Copy the first rows, all of them counted; the mutex is held."""
-        self._put_back()
         while True:
             self._count_rows()
             # A collection or a signal handler may append a row meanwhile, and then the iterator raises.
             with suppress(RuntimeError):
-                return list(islice(self.queue, min(count, self._settled[0] - self.removed)))
+                return list(islice(chain(self._ahead, self.queue), min(count, self._settled[0] - self.removed)))
 
     def _remove(
         self,
@@ -529,22 +532,22 @@ class RecordQueue(queue.Queue["Any"]):
         The `dropped` ones among them are not in the file. Return False, with nothing done, if a nested call has taken
         rows off since `_gone` was `gone`.
         """
-        self._put_back()
         self._count_rows()
         self.peak_queued = max(self.peak_queued, self.queued)
         held = len(kept)
+        passed, ahead = held + len(rows), self._ahead
         after = (gone[0] + len(rows), gone[1] + sum(map(_size_of, rows)))
         written = self.written + len(rows) - len(dropped)
         entries = [(cause, row[LEVELNO], row[CREATED], row[SOURCE][0]) for row in dropped]
-        leave = starmap(self.queue.popleft, repeat((), held + len(rows)))
+        leave = starmap(self.queue.popleft, repeat((), max(0, passed - len(ahead))))
+        ahead = [*kept, *ahead[passed:]]
         # First into the ledger, for which there may be no memory, and then off the deque.
         steps = chain(map(self.ledger.waiting.extend, (entries,)), map(deque(maxlen=0).extend, (leave,)))
         if self._gone is not gone:
             return False
         # All in one step, without a call until all is done: a signal handler would see wrong numbers, and what it
         # raises, or a MemoryError, would leave them wrong.
-        (_, _), self._gone, self._leaving, self.written, self._rows_in_commit = steps, after, kept, written, in_commit
-        self._put_back()
+        (_, _), self._gone, self._ahead, self.written, self._rows_in_commit = steps, after, ahead, written, in_commit
         self.ledger.drop((), after[0])
         if self._pressed:
             shareless = min(len(rows), max(0, self._shareless - held))
@@ -555,23 +558,18 @@ class RecordQueue(queue.Queue["Any"]):
             self._review()
         return True
 
-    def _put_back(self) -> None:
-        """Put back what a removal took off the head, and did not come to its end."""
-        if self._leaving:
-            self.queue.extendleft(starmap(self._leaving.pop, repeat((), len(self._leaving))))
-
     # Reports ----------------------------------------------------------------------------------------------------------
 
     def take_drops(self) -> PendingGap | None:
-        """Hand over the drops since the last call, to be reported and then given to `add_gap`."""
+        """Return the drops since the last report; the same ones again until `add_gap` has them."""
         with self.mutex:
             self._review()
             return self.ledger.take_drops(self.end)
 
-    def add_gap(self, gap: PendingGap) -> None:
-        """Have a reported gap written with the next commit."""
+    def add_gap(self, gap: PendingGap) -> bool:
+        """Have a reported gap written with the next commit; return False if another call has done so."""
         with self.mutex:
-            self.ledger.add_gap(gap)
+            return self.ledger.add_gap(gap)
 
     @property
     def gaps(self) -> list[PendingGap]:
@@ -591,7 +589,7 @@ class RecordQueue(queue.Queue["Any"]):
             self.ledger.collect(self.end)
             drops = self.ledger.drops()
             dropped = sum(drops.values())
-            queued, written, waiting = self.queued, self.written, self._leaving or self.queue
+            queued, written, waiting = self.queued, self.written, self._ahead or self.queue
             return {
                 "seen": written + dropped + queued,
                 "written": written,

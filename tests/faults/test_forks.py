@@ -4,7 +4,6 @@ Traps of a fork: locks, commits and connections that a child inherits.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
@@ -338,7 +337,7 @@ def test_what_a_signal_handler_raises_at_any_call_of_a_fork(make_handler):
         if free[-1]:
             lock.release()
 
-    def interrupt(frame, event, argument):  # noqa: ARG001 - as `sys.setprofile` calls it
+    def interrupt(frame, event, argument):
         nonlocal events
         # No signal handler runs just before a call of C code.
         events += event != "c_call" and frame.f_code.co_filename.startswith(PACKAGE)

@@ -121,7 +121,7 @@ def test_an_exception_from_a_signal_handler_writes_nothing_twice(
     assert (6, 6, 0) == (handler.stats().seen, handler.stats().written, handler.stats().queued)
 
 
-@pytest.mark.parametrize("where", ["_put_back", "_review", "_remove", "_count_rows"])
+@pytest.mark.parametrize("where", ["_review", "_remove", "_count_rows"])
 def test_an_exception_from_a_signal_handler_leaves_no_wrong_books(
     make_handler, logger, query, monkeypatch, unattended, where
 ):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 from listeners import INFO, put
+from queues import report
 
 
 class FakeRetention:
@@ -124,7 +125,8 @@ def test_nothing_is_pruned_while_nothing_can_be_written(make, retention, clock):
     listener.handle(None)
     assert 1 == retention.turns
     listener.queue.give_up(2, "close_timeout")
-    listener.queue.take_drops()
+    report(listener.queue)
+    listener.queue.ledger.gaps.clear()
 
     # Nor does the listener wake up for it.
     assert None is listener.seconds_to_wait(clock.now)

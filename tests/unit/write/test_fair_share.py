@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from queues import report
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._write import fair_share as fair_share_module
@@ -281,7 +282,7 @@ class Model:
                 queue.begin_commit(1_000)
                 queue.abort_commit()
             case "report":
-                queue.take_drops()
+                report(queue)
             case "give up":
                 queue.give_up(queue.removed + self.random.randrange(20), "close_timeout")
             case "reopen":

@@ -8,7 +8,7 @@ import sys
 import threading
 
 import pytest
-from queues import INFO, WARNING, check, commit_all, make_queue, row
+from queues import INFO, WARNING, check, commit_all, make_queue, report, row
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._write import ledger as ledger_module
@@ -25,12 +25,12 @@ def test_refusals_go_with_the_report_that_comes_next():
     books.put_nowait(row(size=2))  # does not fit, so INFO is refused for want of bytes
     for number in range(3):
         assert books.refuse(INFO, float(number), "a")
-    first = books.take_drops()
+    first = report(books)
     assert books.refuse(INFO, 3.0, "a")
     books.put_nowait(row(WARNING))
     books.put_nowait(row(WARNING))  # now there is none in rows either
     assert books.refuse(INFO, 4.0, "a")
-    second = books.take_drops()
+    second = report(books)
 
     assert {("bytes_full", INFO, "a"): [4, 0.0, 2.0]} == first.drops
     assert {("bytes_full", INFO, "a"): [1, 3.0, 3.0], ("queue_full", INFO, "a"): [1, 4.0, 4.0]} == second.drops
@@ -55,7 +55,7 @@ def test_a_report_in_the_middle_of_a_refusal():
         __slots__ = ()
 
         def __hash__(self):
-            gaps.append(books.take_drops())
+            gaps.append(report(books))
             return super().__hash__()
 
     books = Interrupted(1, 1_000 * SIZE_UNIT)
@@ -65,9 +65,9 @@ def test_a_report_in_the_middle_of_a_refusal():
 
     assert books.refuse(INFO, 1.0, "a")
     assert books.refuse(INFO, 3.0, Name("a"))
-    gaps.append(books.take_drops())
+    gaps.append(report(books))
     assert books.refuse(INFO, 4.0, "a")
-    gaps.append(books.take_drops())
+    gaps.append(report(books))
 
     key = ("queue_full", INFO, "a")
     assert [[2, 1.0, 2.0], [2, 2.0, 3.0], [2, 2.0, 4.0]] == [[gap.count, *sorted(gap.drops[key][1:])] for gap in gaps]
@@ -138,7 +138,7 @@ def test_a_long_name_is_not_kept_for_refusals():
         books.refuse(INFO, 0.0, f"{number}")
     assert ledger_module.MAX_KEYS >= len(books._refusals)
 
-    books.take_drops()
+    report(books)
     books.refuse(INFO, 0.0, "x" * 1_000_000)
     assert not books._refusals
 
@@ -148,15 +148,15 @@ def test_reports_each_drop_once():
     books = make_queue(1)
     for number in range(3):
         books.put_nowait(row(created=float(number)))
-    first = books.take_drops()
+    first = report(books)
     books.put_nowait(row(created=9.0, logger="b"))
-    second = books.take_drops()
+    second = report(books)
 
     assert first is not None
     assert second is not None
     assert (2, 2, {("queue_full", INFO, "a"): [2, 1.0, 2.0]}) == (first.count, first.dropped_total, first.drops)
     assert (1, 3, {("queue_full", INFO, "b"): [1, 9.0, 9.0]}) == (second.count, second.dropped_total, second.drops)
-    assert books.take_drops() is None
+    assert report(books) is None
     check(books)
 
 
@@ -171,7 +171,7 @@ def test_a_gap_is_where_the_first_drop_was():
     commit_all(books)
     books.put_nowait(row())
 
-    gap = books.take_drops()
+    gap = report(books)
 
     assert gap is not None
     assert 4 == gap.position
@@ -236,7 +236,7 @@ def test_the_books_are_bounded(monkeypatch):
     for round_ in range(3):
         for number in range(1_000):
             books.put_nowait(row(number, logger=f"name {round_} {number}"))
-        gap = books.take_drops()
+        gap = report(books)
         assert gap is not None
         assert len(gap.drops) <= 10 + 6
         assert 1_000 == gap.count

@@ -14,6 +14,7 @@ from collections import Counter
 from functools import partial
 
 import pytest
+from queues import report
 
 from sqlite_log_handler._write import fair_share as fair_share_module
 from sqlite_log_handler._write import ledger as ledger_module
@@ -113,14 +114,14 @@ def test_a_refusal_that_is_late_is_counted():
     queue.put_nowait(row(0))
     queue.refuse(INFO, 1.0, "a")
     tally = queue._refusals[INFO, "a"]
-    queue.take_drops()
+    report(queue)
     commit(queue)
 
     assert True in tally.ticks
 
     assert queue.ledger.unreported
     assert 2 == queue.dropped_total == queue.books()["dropped_total"]
-    assert 1 == queue.take_drops().count
+    assert 1 == report(queue).count
 
 
 def test_an_exception_between_a_permit_and_its_row():
@@ -176,7 +177,7 @@ def test_nested_calls_at_every_line(fair_share, every):
         for number in range(300):
             log(INFO)
             if number % 30 == 29:
-                queue.take_drops()
+                report(queue)
                 batch = queue.begin_commit(10**9)
                 queue.end_commit(batch)
                 committed += len(batch.rows)
