@@ -133,6 +133,7 @@ def test_no_answer_is_long_or_leaves_its_marks(tmp_path, monkeypatch):
     )
 
     assert [False] * 6 + [True] * 2 == [failed for failed, _ in answers]
+    assert "\nlevel: " in answers[2][1]
     for _, text in answers:
         (mark,) = re.findall(r"\A(?:Error executing tool \w+: )?<log (\w{8})>", text)
         assert 1 == text.count(f"</log {mark}>")
