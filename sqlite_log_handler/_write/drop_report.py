@@ -78,7 +78,7 @@ class DropReport:
             else:
                 self._waiting.add(to_send)
                 self._waiting.warning = self._describe(self._waiting, now)
-            if self._reporting:
+            if self._is_reporting():
                 return True
             self._reporting = True
         try:
@@ -105,8 +105,12 @@ class DropReport:
                 return  # all are sent, or the last `close` has said so
             self._said = gaps[-1].dropped_total
             count = sum(gap.count for gap in gaps)
-            why = "another handler has not returned" if self._reporting else "no thread can be started"
+            why = "another handler has not returned" if self._is_reporting() else "no thread can be started"
         self._operator.say(f"{count:,} drops not reported to other handlers: {why}; {gaps[-1].warning}")
+
+    def _is_reporting(self) -> bool:
+        """Tell whether the reporter will look at what waits once more; for lack of memory it may have died."""
+        return self._reporting and self._reporter is not None and self._reporter.is_alive()
 
     def _report(self) -> None:
         """Send what waits, on the reporter's thread, until nothing does."""

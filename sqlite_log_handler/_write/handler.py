@@ -80,7 +80,7 @@ class Stats(NamedTuple):
     malformed: int
     """Records with a marker in place of something that could not be kept."""
     oldest_queued_age: float | None
-    """Seconds that the oldest queued record has waited, None when none waits."""
+    """Seconds since the oldest queued record was made, None when none waits."""
     last_commit_age: float | None
     """Seconds since the last commit that succeeded, None before the first."""
     last_error: str | None

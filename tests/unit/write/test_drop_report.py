@@ -154,6 +154,27 @@ def test_the_last_resort(report, own, monkeypatch):
     assert [1] == [record.dropped for record in last.records]
 
 
+def test_a_reporter_that_died(report, own, said, monkeypatch):
+    """
+    A reporter that died, as for lack of memory, is replaced at the next drops, and what waited is sent.
+
+    No warning was ever sent again, and `close` blamed another handler.
+    """
+    gate = Gate()
+    gate.gate.release()
+    own.addHandler(gate)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "run", lambda self: None)
+        drop(report, 2)
+        report._reporter.join()
+    report.wait(60)
+    assert ["2 drops not reported to other handlers: no thread can be started"] == [line.split(";")[0] for line in said]
+    drop(report, 1)
+    report.wait(60)
+
+    assert [(3, 3)] == [(record.dropped, record.dropped_total) for record in gate.records]
+
+
 @pytest.mark.parametrize("how", ["level", "disable"])
 def test_a_silenced_warning_reaches_nobody(report, own, how):
     """The level of the logger counts, and `logging.disable`: `Logger.handle`, which sends it, asks neither."""
