@@ -118,7 +118,10 @@ def lint(session: nox.Session) -> None:
 def unit(session: nox.Session) -> None:
     """Run the quick tests of the modules, in half a minute."""
     session.install("--editable", ".[test]")
-    session.run("python", "-m", "pytest", "-n", "2", "tests/unit", *session.posargs)
+    # With bytecode, or each process would compile all that it imports.
+    session.run(
+        "python", "-m", "pytest", "-n", "2", "tests/unit", *session.posargs, env={"PYTHONDONTWRITEBYTECODE": None}
+    )
 
 
 @nox.session(tags=["ci"])

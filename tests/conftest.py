@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sqlite3
+import tempfile
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 # No deadline: that is a wall-clock bound. No database: it would be left in the checkout.
 settings.register_profile("slow", deadline=None, database=None, derandomize="CI" in os.environ, print_blob=True)
-settings.register_profile("quick", settings.get_profile("slow"), max_examples=25)
+settings.register_profile("quick", settings.get_profile("slow"), max_examples=10)
 
 # freezegun looks at every attribute of every module, which makes the lazy ones of numpy import other packages.
 freezegun.configure(extend_ignore_list=["numpy"])
@@ -41,6 +42,18 @@ WATCHDOG = 300
 LONG_WATCHDOG = 7_200
 
 
+# Where files are memory: half of the time of a quick test would be SQLite's wait for the disk.
+MEMORY = "/dev/shm"
+
+
+def _has_room(folder: str) -> bool:
+    """Tell whether the tests fit into a folder, and may start programs from it."""
+    if not (hasattr(os, "statvfs") and os.access(folder, os.W_OK)):
+        return False
+    system = os.statvfs(folder)
+    return system.f_bavail * system.f_frsize > 1 << 30 and not system.f_flag & os.ST_NOEXEC
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run the whole suite in two processes; a part of it that is named runs in one, where a debugger and `-s` work."""
     return 0 if config.args_source is pytest.Config.ArgsSource.ARGS else 2
@@ -48,11 +61,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     """
-    Choose how many examples Hypothesis makes, a quarter of them without --slow. Have programs end by SIGINT, which a
-    shell's background jobs ignore, and all that they start with them.
+    Choose how many examples Hypothesis makes, a tenth of them without --slow, and keep the logs of quick tests in
+    memory. Have programs end by SIGINT, which a shell's background jobs ignore, and all that they start with them.
     """
     config.option.slow |= config.option.long  # the full numbers are those of slow tests too
     settings.load_profile("slow" if config.getoption("--slow") else "quick")
+    if not config.getoption("--slow") and "TMPDIR" not in os.environ and _has_room(MEMORY):
+        tempfile.tempdir = os.environ["TMPDIR"] = MEMORY  # of this process, and of those that it starts
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -103,14 +118,16 @@ class LoggingTree:
 
     def __init__(self) -> None:
         self.state = self._globals()
-        self.loggers = {logger: self._state_of(logger) for logger in self._all_loggers()}
+        self.loggers = self._loggers()
 
     def changes(self) -> list[str]:
         """Say what differs now, one line each."""
-        now = self._globals()
+        now, loggers = self._globals(), self._loggers()
+        if (now, loggers) == (self.state, self.loggers):
+            return []
         lines = [f"{name}: {was!r} became {now[name]!r}" for name, was in self.state.items() if was != now[name]]
-        for logger in self._all_loggers():
-            was, state = self.loggers.get(logger, LoggerState()), self._state_of(logger)
+        for logger, state in loggers.items():
+            was = self.loggers.get(logger, LoggerState())
             lines += [
                 f"logger {logger.name!r}, {field}: {before!r} became {after!r}"
                 for field, before, after in zip(LoggerState._fields, was, state, strict=True)
@@ -122,9 +139,10 @@ class LoggingTree:
         """Put everything back, and close the handlers that came since."""
         known = {handler for state in self.loggers.values() for handler in state.handlers}
         known.update(self.state["handler names"].values())
-        came = {handler for logger in self._all_loggers() for handler in self._state_of(logger).handlers}
+        loggers = self._loggers()
+        came = {handler for state in loggers.values() for handler in state.handlers}
         came.update(HANDLERS_BY_NAME.values())
-        for logger in self._all_loggers():
+        for logger in loggers:
             was = self.loggers.get(logger, LoggerState())
             logger.setLevel(was.level)
             logger.propagate, logger.disabled = was.propagate, was.disabled
@@ -154,14 +172,14 @@ class LoggingTree:
         }
 
     @staticmethod
-    def _all_loggers() -> list[logging.Logger]:
-        known = list(logging.root.manager.loggerDict.values())
-        return [logging.root, *(logger for logger in known if isinstance(logger, logging.Logger))]
-
-    @staticmethod
-    def _state_of(logger: logging.Logger) -> LoggerState:
-        handlers = tuple(handler for handler in logger.handlers if not is_of_pytest(handler))
-        return LoggerState(logger.level, logger.propagate, logger.disabled, handlers, tuple(logger.filters))
+    def _loggers() -> dict[logging.Logger, LoggerState]:
+        loggers = {}
+        for logger in [logging.root, *logging.root.manager.loggerDict.values()]:
+            if isinstance(logger, logging.Logger):
+                handlers = tuple(handler for handler in logger.handlers if not is_of_pytest(handler))
+                filters = tuple(logger.filters)
+                loggers[logger] = LoggerState(logger.level, logger.propagate, logger.disabled, handlers, filters)
+        return loggers
 
 
 class Clock:

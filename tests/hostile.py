@@ -31,7 +31,7 @@ ONE_STEP = "SELECT instr(zeroblob(16000000), CAST(zeroblob(8000000) || x'01' AS 
 def make(path: Path, script: str = "", *, schema: str = SCHEMA, rows: str = ROWS) -> Path:
     """Make a log, and run a script on it."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.executescript("PRAGMA writable_schema = OFF;" + schema + rows + script)
+        connection.executescript(f"PRAGMA synchronous = OFF; BEGIN; {schema} {rows} COMMIT; {script}")
     return path
 
 

@@ -214,7 +214,8 @@ class LogFile:
         except OSError:
             return None
         state = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
-        if not stat.st_size or state == self._looked_at:
+        # How large a folder is depends on the file system; `open` says that it is none of ours.
+        if not stat.st_size or state == self._looked_at or os.path.isdir(self.real):
             return None
         if stat.st_size < _SMALLEST_PAGE:
             # SQLite would take it for an empty database, and write over it.

@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from slowly import slowly
 
 import sqlite_log_handler
 from sqlite_log_handler._cli.main import COMMANDS
@@ -68,15 +69,17 @@ def shell(tmp_path, monkeypatch, shop):
     ("line", "expected"),
     [
         ("sqlite-log pat", ["patterns"]),
-        ("sqlite-log ap", ["app-log.db"]),
-        ("sqlite-log patterns --new", ["--new-since"]),
-        ("sqlite-log top --by tem", ["template"]),
-        ("sqlite-log stats app-log.db -o ", ["text", "json"]),
-        ("sqlite-log app-log.db --pattern", ["--pattern-of"]),
-        ("sqlite-log app-log.db -p WAR", ["WARNING"]),
         ("sqlite-log app-log.db -l shop.s", ["shop.stock"]),
-        ("sqlite-log gaps app-log.db --exclude shop.o", ["shop.orders"]),
-        ("sqlite-log show missing.db -l s", [""]),
+        *slowly(
+            ("sqlite-log ap", ["app-log.db"]),
+            ("sqlite-log patterns --new", ["--new-since"]),
+            ("sqlite-log top --by tem", ["template"]),
+            ("sqlite-log stats app-log.db -o ", ["text", "json"]),
+            ("sqlite-log app-log.db --pattern", ["--pattern-of"]),
+            ("sqlite-log app-log.db -p WAR", ["WARNING"]),
+            ("sqlite-log gaps app-log.db --exclude shop.o", ["shop.orders"]),
+            ("sqlite-log show missing.db -l s", [""]),
+        ),
     ],
 )
 def test_bash(shell, line, expected):

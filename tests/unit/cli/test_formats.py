@@ -113,7 +113,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\n\r\
 
 
 @given(rows=st.lists(st.tuples(TEXT, TEXT, st.none() | TEXT, st.none() | TEXT, st.integers(0, 60)), max_size=8))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(rows=[("one\ntwo", "a\nb", None, None, 20)])
 def test_a_line_is_the_same_from_a_few_columns(tmp_path_factory, rows):
     """`show` reads few columns and takes no detour for plain text; the lines are those of the whole rows."""

@@ -17,6 +17,8 @@ from sqlite_log_handler._cli.main import main
 
 END = 1_795_921_934.0
 
+pytestmark = pytest.mark.slow  # a second to make the log
+
 
 def stories(path):
     """Return all that a log tells, but for what the machine gave: threads and the path of this package."""
@@ -36,7 +38,6 @@ def made(tmp_path_factory):
     return path, calls[0], printed.getvalue()
 
 
-@pytest.mark.slow
 def test_each_run_makes_the_same_log(made, tmp_path):
     """The pages that show its ids and counts stay true."""
     incident.make(str(tmp_path / "other.db"), END)

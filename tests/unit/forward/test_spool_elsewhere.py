@@ -9,7 +9,9 @@ import sqlite3
 
 import hostile
 import pytest
+from slowly import slowly
 
+from sqlite_log_handler._forward import spool as spool_module
 from sqlite_log_handler._forward.spool import Spool
 from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError, LogFileError
 
@@ -48,13 +50,15 @@ def test_a_row_that_no_handler_writes(path, change):
             spool.read(10, 1 << 30)
 
 
+@pytest.mark.parametrize("steps", [100_000, *slowly(spool_module._MOST_STEPS)])
 @pytest.mark.parametrize("table", ["levels", "drops"])
-def test_a_table_without_end(path, table):
+def test_a_table_without_end(path, monkeypatch, table, steps):
     """
     A file whose table leads in a circle is an error; `forward` read it for hours, and SIGTERM did not end it.
 
     The rows of the cursor came in one call, so Python handled no signal.
     """
+    monkeypatch.setattr(spool_module, "_MOST_STEPS", steps)
     hostile.without_end(path, table=table)
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE sources SET logger = 'sqlite_log_handler'")

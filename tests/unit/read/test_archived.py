@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logged import record
 from made_parts import archive, archive_for_real, fill, ids_of, prune, write_part
+from slowly import slowly
 
 from sqlite_log_handler import (
     CorruptFileError,
@@ -88,7 +89,7 @@ def answers(log: LogReader) -> Iterator[tuple[object, ...]]:
     yield "stats", dataclasses.replace(stats, cursors=()), lags
 
 
-@settings(max_examples=settings.default.max_examples // 12)  # each asks some 500 questions twice
+@settings(max_examples=max(2, settings.default.max_examples // 12))  # each asks some 500 questions twice
 @given(data=st.data())
 def test_an_archived_log_answers_as_one_that_was_never_archived(data: st.DataObject) -> None:
     """
@@ -275,7 +276,7 @@ def test_a_question_that_nobody_reads_leaves_no_database(file: Path, folder: Pat
         assert {0} == {loaded._users for loaded in log._archive._open}
 
 
-@pytest.mark.parametrize("kind", ["jsonl.gz", "parquet"])
+@pytest.mark.parametrize("kind", ["parquet", *slowly("jsonl.gz")])
 def test_a_part_with_very_many_gaps(file: Path, folder: Path, kind: str) -> None:
     """
     The gaps of a part may take more than 6 MiB together.
@@ -298,6 +299,7 @@ def test_a_part_with_very_many_gaps(file: Path, folder: Path, kind: str) -> None
         assert before + 7_000 == len(log.gaps())
 
 
+@pytest.mark.slow
 def test_a_day_of_very_many_processes(file: Path, folder: Path) -> None:
     """
     A day of many short processes goes into several parts. These have long names, so fewer of them suffice.

@@ -212,7 +212,7 @@ def test_row_groups(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage(part: Any, kind: str, request: pytest.FixtureRequest) -> None:
     """A part that was cut or changed anywhere is an error with a name, or reads as rows: never another error."""
-    places = 300 if request.config.getoption("--slow") else 100
+    places = 300 if request.config.getoption("--slow") else 30
     path = part(kind)
     whole = path.read_bytes()
     errors: list[str] = []

@@ -42,7 +42,7 @@ def test_rows_cannot_be_changed(log, reading):
 SCALARS = st.none() | st.text() | st.integers() | st.floats()
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(st.text(), st.dictionaries(st.text(min_size=1), st.none() | st.text() | st.integers() | st.floats()))

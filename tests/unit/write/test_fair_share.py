@@ -8,6 +8,7 @@ import random
 
 import pytest
 from queues import report
+from slowly import slowly
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._write import fair_share as fair_share_module
@@ -191,14 +192,15 @@ def test_the_holders_are_bounded(monkeypatch):
     assert not shares._held
 
 
-def test_names_without_end_under_pressure():
+@pytest.mark.parametrize("count", [20_000, *slowly(100_000)])
+def test_names_without_end_under_pressure(count):
     """A hundred thousand logger names take a bounded memory, and the books stay exact."""
     queue = make_queue(3_000)
-    for number in range(100_000):
+    for number in range(count):
         log(queue, f"name {number}")
     books = queue.books()
 
-    assert 100_000 == books["seen"] == queue.queued + books["dropped_total"]
+    assert count == books["seen"] == queue.queued + books["dropped_total"]
     assert len(queue._shares._held) <= fair_share_module.MAX_KEYS + 2
     assert len(books["drops"]) <= 1_000 + 12
     assert len(queue.ledger._tallies) <= 1_000
@@ -298,7 +300,7 @@ class Model:
             assert size <= most[1]
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", [*range(8), *slowly(*range(8, 40))])
 def test_who_holds_less_than_its_share_loses_nothing(seed):
     """
     In any order of logging, commits, drops and reopening, the queue refuses only a logger that holds its share.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 from batches import HOUR, fail_at, gap, messages, numbered, read, refuse, row, write
+from slowly import slowly
 
 # Rows ----------------------------------------------------------------------------------------------------------------
 
@@ -101,7 +102,10 @@ def rows_of(contexts: int, count: int) -> list[PackedRow]:
 @pytest.mark.parametrize("gaps", [[], [1, 150, 450]], ids=["whole", "with gaps"])
 @pytest.mark.parametrize(
     ("contexts", "count"),
-    [(1, 160), (16, 101), (16, 160), (17, 160), (40, 400), (41, 400), (30, 1_000), (500, 5_000), (501, 5_001)],
+    [
+        *[(1, 160), (16, 101), (16, 160), (17, 160), (40, 400), (41, 400)],
+        *slowly((30, 1_000), (500, 5_000), (501, 5_001)),
+    ],
 )
 def test_rows_that_share_are_written_like_others(
     make_writer: Callable[[], Writer], monkeypatch: pytest.MonkeyPatch, contexts: int, count: int, gaps: list[int]

@@ -12,6 +12,7 @@ from contextlib import closing
 
 import pytest
 from command_line import BEGIN
+from slowly import slowly
 
 from sqlite_log_handler import LogReader
 from sqlite_log_handler._cli.commands.brief import MOST_BYTES, lines_of
@@ -53,7 +54,7 @@ def brief_of(path, since=None):
         return "\n".join(lines_of(reader.brief(since), str(path), utc=True))
 
 
-@pytest.mark.parametrize("runs", [1, 2, 40])
+@pytest.mark.parametrize("runs", [40, *slowly(1, 2)])
 @pytest.mark.parametrize("texts", [["short"], [LONG], [NAUGHTY], ["", "x" * 30_000, LONG, NAUGHTY]])
 def test_no_log_makes_it_longer(tmp_path, texts, runs):
     """Whatever stands in a log, its brief has at most 8 kB, and no line can control a terminal."""

@@ -193,7 +193,7 @@ def readers(path):
         yield "DuckDB", [tuple(cell or "" for cell in row) for row in rows]
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS), min_size=1, max_size=6))
 def test_every_reader_reads_the_csv(tmp_path_factory, cells):
     """
@@ -208,7 +208,7 @@ def test_every_reader_reads_the_csv(tmp_path_factory, cells):
         assert cells == found, name
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(TEXTS, st.none() | TEXTS, st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=6))
 def test_json_lines_and_parquet_hold_what_was_logged(tmp_path_factory, cells):
     """JSON lines and Parquet give back each cell as it was, with what is missing missing."""

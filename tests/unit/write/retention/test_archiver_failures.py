@@ -118,23 +118,41 @@ def test_an_earlier_part_does_not_end_the_wait(make, log, monkeypatch, folder):
     log.fill(40, age=5 * DAY, step=DAY / 8)
     program.pruner.step(log.connection)
     run = program.archiver._run
-    while run.part is None:
-        pass
+    told = run.changed
+    told.acquire()
+    told.release()  # as if nobody had waited
     held = Held(monkeypatch)
     program.pruner.step(log.connection)  # notes the first
     held.came.wait()
-    threading.Timer(0.05, held.go.set).start()
-    program.archiver.await_part(60)
 
-    assert run.part is not None
+    class Told:
+        """Let the thread go on when it is waited for once more."""
+
+        waits, release = 0, told.release
+
+        def acquire(self, timeout):
+            self.waits += 1
+            if self.waits == 2:
+                held.go.set()
+            return told.acquire(timeout=timeout)
+
+    run.changed = Told()
+    program.archiver.await_part(60)
+    part = run.part
+    held.go.set()
     program.archiver.stop()
 
+    assert part is not None
 
-def test_a_thread_that_is_stopped_with_a_part(make, log, folder):
+
+def test_a_thread_that_is_stopped_with_a_part(make, log, monkeypatch, folder):
     """A part that is ready when the program ends is given up, and the thread ends."""
+    held = Held(monkeypatch)
     program = make(max_rows=100)
     log.fill(150)
-    program.step()
+    program.pruner.step(log.connection)
+    held.go.set()
+    program.archiver._run.changed.acquire()
     assert 1 == len(parts_in(folder))
     program.archiver.stop()
     for thread in threading.enumerate():

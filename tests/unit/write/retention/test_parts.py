@@ -115,7 +115,7 @@ def test_rows_of_all_sizes(log: Log, reading: Connection, folder: Path, kind: st
     assert 1 == sum(size > most for size in sizes)
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text() | st.sampled_from(['"', "'", "NULL", "\\", "\r\n", "{}", '{"drop": 1}']), min_size=1))
 def test_any_text(log: Log, reading: Connection, folder: Path, kind: str, texts: list[str]) -> None:
     """Any text comes out of a part as it went in."""
