@@ -160,9 +160,7 @@ class LogFile:
             raise OSError(errno.EINVAL, "Not a regular file", self.path)
         self.real = self._lock.follow(self._busy_timeout)
         _refuse_read_only(self.real)
-        corrupt = self._look()
-        if corrupt is not None:
-            self._move_aside(corrupt)
+        self._look()
         _create(self.real)
         found = identity_of(self.real)
         connection = sqlite3.connect(
@@ -207,16 +205,16 @@ class LogFile:
             os.replace(wal, aside)
             self._say(f"the file was moved or replaced while a reader held its WAL, which is kept as {aside!r}")
 
-    def _look(self) -> sqlite3.DatabaseError | None:
-        """Refuse a foreign file, and return the error of a corrupt log. Reads only, as opening may change the file."""
+    def _look(self) -> None:
+        """Refuse a foreign file. Reads only, because opening it for writing may change it."""
         try:
             stat = os.stat(self.real)
         except OSError:
-            return None
+            return
         state = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
         # How large a folder is depends on the file system; `open` says that it is none of ours.
         if not stat.st_size or state == self._looked_at or os.path.isdir(self.real):
-            return None
+            return
         if stat.st_size < _SMALLEST_PAGE:
             # SQLite would take it for an empty database, and write over it.
             message = f"{self.path!r} is not an SQLite database: choose another filename, or move that file away"
@@ -237,10 +235,10 @@ class LogFile:
                 message = f"{self.path!r} is an SQLite database of another program: choose another filename, or move it"
                 raise ForeignFileError(message)
             self._looked_at = state if found else None
-            return None
-        return self._look_under_locks()
+            return
+        self._look_under_locks()
 
-    def _look_under_locks(self) -> sqlite3.DatabaseError | None:
+    def _look_under_locks(self) -> None:
         """Look again at a file that is corrupt, or whose first pages another process writes, or died writing."""
         with contextlib.closing(connect_read_only(self.real, timeout=self._busy_timeout)) as reading:
             try:
@@ -248,13 +246,11 @@ class LogFile:
             except sqlite3.DatabaseError as error:
                 if primary_code(error) == sqlite3.SQLITE_READONLY:
                     # A killed process has left a journal. Opening the file rolls it back, and `_prepare` looks again.
-                    return None
+                    return
                 # With it, SQLite reads the header even of a file that has lost its end.
                 reading.execute("PRAGMA writable_schema = ON")
                 if not _is_corrupt(error) or reading.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
                     raise
-                return error
-        return None
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         if not is_ours(connection, self.path):
