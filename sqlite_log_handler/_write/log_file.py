@@ -304,25 +304,29 @@ class LogFile:
         return now[:1] == tuple(files[:1]) and now[-1:] == (wal,) and now[-2:-1] != (shm,)
 
     def _close(self) -> None:
+        """
+        Close the connection. If its -shm was removed, it must not write the WAL back, to which others may have added.
+
+        A connection writes the WAL back and deletes it when it gets an exclusive lock on the file. Ours gets none while
+        a second one is open, and that gets none, because it may only read.
+        """
         connection, self.connection = self.connection, None
-        if connection is not None and self._has_lost_shm():
-            self._close_without_writing_back(connection)
-        elif connection is not None:
-            _close(connection)
-
-    def _close_without_writing_back(self, connection: sqlite3.Connection) -> None:
-        """
-        Close a connection whose -shm was removed: it does not know what others have added to the WAL since.
-
-        A connection writes the WAL back and deletes it when it gets an exclusive lock on the file. The first gets none,
-        because the second is open, and the second gets none, because it may only read.
-        """
+        if connection is None:
+            return
         try:
-            with contextlib.closing(connect_read_only(self.real, timeout=self._busy_timeout)) as reading:
-                # When that fails, it has its lock all the same, also of a WAL that has become empty.
-                with contextlib.suppress(sqlite3.Error):
-                    reading.execute("SELECT max(id) FROM records").fetchone()
-                _close(connection)
+            with contextlib.ExitStack() as stack:
+                if self._has_lost_shm():
+                    reading = connect_read_only(self.real, timeout=self._busy_timeout)
+                    stack.callback(reading.close)
+                    # When that fails, it has its lock all the same, also of a WAL that has become empty.
+                    with contextlib.suppress(sqlite3.Error):
+                        reading.execute("SELECT max(id) FROM records").fetchone()
+                connection.close()
+                if _FREE_THREADED:
+                    # While a statement is left, SQLite keeps the file open (https://sqlite.org/c3ref/close.html). An
+                    # object that one thread drops may stay until a collection: first the cache, then its statements.
+                    gc.collect()
+                    gc.collect()
         except sqlite3.Error:
             forks.keep_open(connection)
 
@@ -371,15 +375,6 @@ class LogFile:
 
 def _is_corrupt(error: BaseException) -> bool:
     return primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-
-
-def _close(connection: sqlite3.Connection) -> None:
-    connection.close()
-    if _FREE_THREADED:
-        # While a statement is left, SQLite keeps the file open (https://sqlite.org/c3ref/close.html). Without a GIL an
-        # object that one thread drops may stay until a collection: first the cache, and then the statements in it.
-        gc.collect()
-        gc.collect()
 
 
 def _passes(error: BaseException, path: str) -> bool:
