@@ -36,13 +36,10 @@ NAME_LENGTH = 200
 # Gaps that wait for the database; later ones are added to the last. 1,000 ticks are 100 seconds of outage.
 MAX_GAPS = 1_000
 
-# (cause, levelno, logger)
-Key = tuple[str, int, str]
-# [count, since, until], the times in seconds as in LogRecord.created
-Entry = list[Any]
+Key = tuple[str, int, str]  # cause, levelno, logger
+Drop = tuple[str, int, float, str]  # cause, levelno, created, logger
+Entry = list[Any]  # count, since, until; the times in seconds as in LogRecord.created
 COUNT, SINCE, UNTIL = range(3)
-# (cause, levelno, created, logger)
-Drop = tuple[str, int, float, str]
 
 
 class PendingGap:

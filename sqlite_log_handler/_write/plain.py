@@ -32,22 +32,18 @@ _DEEPEST = 100
 # By default Python writes no integer of more than 4,300 digits, because the time grows with their square.
 _INTEGER_BITS = 14_000
 
-# The least room for a value: enough for the marker that says what was cut.
-_LEAST = 64
-# `"<cut: 1000000000 items>", `, kept for each list and dict until it is complete.
-_MARKER = 32
-
+_LEAST = 64  # the least room for a value: enough for the marker that says what was cut
+_MARKER = 32  # `"<cut: 1000000000 items>", `, kept for each list and dict until it is complete
 _SEPARATORS = len(": , ")
 SHORTEST_MEMBER = len('"": 1, ')
 _SHORTEST_ITEM = len("1, ")
 
 _CONSTANTS = {None: "null", True: "true", False: "false"}
+_NO_NUMBERS = frozenset(("nan", "inf", "-inf"))  # floats that JSON does not have
 # They become lists and objects.
 _COLLECTIONS: tuple[type, ...] = (
     dict, list, tuple, set, frozenset, deque, type({}.keys()), type({}.values()), type({}.items()),
 )  # fmt: skip
-# Floats that JSON does not have.
-_NO_NUMBERS = frozenset(("nan", "inf", "-inf"))
 
 # Text -----------------------------------------------------------------------------------------------------------------
 

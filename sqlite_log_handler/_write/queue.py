@@ -79,11 +79,8 @@ _GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 # permits would run out sooner.
 _QUICK_SIZE = 64
 
-# One row in a thousand takes the mutex, and to take these back takes some 10 microseconds.
-PERMITS = 1_000
-
-# Rows removed per turn of the mutex: a caller that waits for it waits some 20 microseconds.
-_REMOVED_AT_ONCE = 256
+PERMITS = 1_000  # so one row in a thousand takes the mutex, and to take these back takes some 10 microseconds
+_REMOVED_AT_ONCE = 256  # per turn of the mutex: a caller that waits for it waits some 20 microseconds
 
 _size_of = itemgetter(SIZE)
 

@@ -39,10 +39,8 @@ from sqlite_log_handler._write.plain import (
     write_json,
 )
 
-# (logger, pathname, lineno, func, template)
-Source = tuple[str, str, int, str, str]
-# (process, process_name, thread, thread_name)
-Thread = tuple[int, str, int | None, str | None]
+Source = tuple[str, str, int, str, str]  # logger, pathname, lineno, func, template
+Thread = tuple[int, str, int | None, str | None]  # process, process_name, thread, thread_name
 PackedRow = tuple[int, float, Source, int, int, Thread, str | None, str, str | None, str | None, str | None, str | None]
 LEVELNO: Final = 0
 CREATED: Final = 1  # seconds since 1970, as in the record
