@@ -272,7 +272,7 @@ def describe(gaps: Sequence[Gap]) -> str:
     seconds = (max(gap.until_us for gap in gaps) - min(gap.since_us for gap in gaps)) / 1e6
     what = "dropped" if loggers else "pruned"
     text = f"{counted(causes.total(), 'record')} {what} in {format_duration(seconds)}: {loudest(causes)}"
-    return f"{text}; {loudest(loggers)}" if loggers else text
+    return f"{text}; from {loudest(loggers)}" if loggers else text
 
 
 def behind(rows: int, seconds: float) -> str:

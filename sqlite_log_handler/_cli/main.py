@@ -88,7 +88,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
         if not named:
             _refuse_late_command(words, [*unknown, options.file])
         if unknown[0].startswith("--limit") and hasattr(options, "lines"):
-            parser.error(f"{unknown[0]} is called -n here: write -n 20 for 20 lines, or -n all")
+            parser.error("--limit is called -n here: write -n 20 for 20 lines, or -n all")
         if unknown[0].startswith("-"):
             parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         parser.error(f"one log at a time: {unknown[0]!r} is one too many")

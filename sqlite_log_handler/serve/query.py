@@ -19,7 +19,6 @@ _NUMBERS: Final = {
     "pattern-of": "pattern_of",
 }
 _LISTS: Final = ("logger", "exclude", "where", "without")
-FILTERS: Final = frozenset({*_TEXTS, *_NUMBERS, *_LISTS})
 
 
 class Query:

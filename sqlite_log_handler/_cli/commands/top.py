@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     with arguments.open_reader(options) as reader:
         by, _, key = options.by.partition(" ")
         talkers = reader.top(by, key=key or None, **filters)
-        lines: Iterable[str] = table(talkers, key or by, options.lines)
+        lines: Iterable[str] = table(talkers, key or by, options.lines, "more; -n all shows them")
         # With --level, the table does not count the records that a higher level would leave out.
         if options.by == "logger" and talkers and options.lines and options.level is None:
             lines = chain(lines, advice(reader, talkers[0], filters))
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
 _LONGEST_NAME: Final = 1_000
 
 
-def table(talkers: Sequence[Talker], by: str, most: int) -> Iterator[str]:
+def table(talkers: Sequence[Talker], by: str, most: int, more: str = "more") -> Iterator[str]:
     """Yield the table, a line for each of the loudest."""
     if not talkers:
         return
@@ -84,9 +84,7 @@ def table(talkers: Sequence[Talker], by: str, most: int) -> Iterator[str]:
     if rest:
         records, share = sum(talker.records for talker in rest), f"{sum(talker.share for talker in rest):.1%}"
         taken = format_size(sum(talker.bytes for talker in rest))
-        rows.append(
-            (f"{records:,}", taken, share, "", *([""] if trend else []), f"{len(rest):,} more; -n all shows them")
-        )
+        rows.append((f"{records:,}", taken, share, "", *([""] if trend else []), f"{len(rest):,} {more}"))
     yield from columns(rows)
 
 

@@ -35,7 +35,7 @@ def test_the_gap_is_drawn_where_it_is(run):
     _, lines = run("--utc", "-p", "DEBUG..WARNING", "-n", "3")
 
     assert "Jun 30 12:00:03 DEBUG    shop.cache: miss 9" == lines[0]
-    gap = "Jun 30 12:00:04 GAP      ~~~ 15 records dropped in 1.4 s: queue_full 15; shop.cache 15 ~~~"
+    gap = "Jun 30 12:00:04 GAP      ~~~ 15 records dropped in 1.4 s: queue_full 15; from shop.cache 15 ~~~"
     assert gap == lines[1]
     assert lines[2].startswith("Jun 30 12:00:06 WARNING  sqlite_log_handler: dropped 15 records")
     assert gap in run("--utc", "-r")[1]
