@@ -80,8 +80,8 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
     parser = command.parser()
     options, unknown = parser.parse_known_args(words[1:] if named else words)
     if hasattr(options, "archives"):
-        # argparse leaves what stands behind a flag.
-        others = sorted([*options.archives, *unknown], key=words.index)
+        # argparse leaves what stands behind a flag, and of `-fz` what it does not know: `-z`, or all of it.
+        others = sorted([*options.archives, *unknown], key=[*words, *unknown].index)
         options.archives = [*filter(is_archive, others)]
         unknown = [word for word in others if word not in options.archives]
     if unknown:

@@ -71,7 +71,7 @@ class Budget:
         self._path = path
         self._clocks = (wall, clock)
         self._clock = wall
-        self._seconds = self._left = _SECONDS + size / 1e6 * _SECONDS_PER_MB
+        self.seconds = self._left = _SECONDS + size / 1e6 * _SECONDS_PER_MB
         self._since = 0.0
         self.spent = False
         for category, limit in _LIMITS.items():
@@ -81,7 +81,7 @@ class Budget:
     def renew(self) -> None:
         """Start to count for a new question."""
         self._clock, _ = self._clocks
-        self._left = self._seconds
+        self._left = self.seconds
         self._set(_USUAL_BYTES, _USUAL_STEPS)
 
     def extend(self, seconds: float) -> None:
@@ -129,5 +129,5 @@ class Budget:
         wall, clock = self._clocks
         self.spent = self._clock is not wall
         if not self.spent:
-            self._clock, self._left, self._since = clock, self._seconds, clock()
+            self._clock, self._left, self._since = clock, self.seconds, clock()
         return self.spent

@@ -220,5 +220,5 @@ def process_of(found: Mapping[str, Any]) -> Process:
 
 
 def _ends(file: Scan) -> tuple[int | None, int, object]:
-    ((first_id, last_id),) = file.all("SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records)")
+    first_id, last_id = file.row("SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records)")
     return first_id, last_id or 0, file.one("PRAGMA data_version")

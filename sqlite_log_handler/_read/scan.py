@@ -227,7 +227,14 @@ class Scan:
 
     def one(self, sql: str, parameters: Values = ()) -> Any:
         """Run one statement and return the first value of its first row."""
-        return self.all(sql, parameters)[0][0]
+        return self.row(sql, parameters)[0]
+
+    def row(self, sql: str, parameters: Values = ()) -> Any:
+        """Run one statement and return its first row."""
+        rows = self.all(sql, parameters)
+        if not rows:
+            raise CorruptFileError(f"{self.path!r}: a table has lost its only line: it is damaged")
+        return rows[0]
 
     def check(self) -> list[str]:
         """

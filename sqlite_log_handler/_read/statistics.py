@@ -233,7 +233,7 @@ def stats(scan: Scan, now_us: int, *, by_level: bool = True) -> LogStats:
     """Count rows, bytes and drops; see `LogReader.stats`."""
     levels = _levels(scan) if by_level else {}
     causes = dict(scan.all(f"SELECT {text('cause')}, {total('count')} FROM drops GROUP BY 1 ORDER BY 2 DESC, 1"))  # noqa: S608 - our own names
-    ((pruned, unsent),) = scan.all(f"SELECT {total('count')}, {total('unsent')} FROM prunes")  # noqa: S608 - our own names
+    pruned, unsent = scan.row(f"SELECT {total('count')}, {total('unsent')} FROM prunes")  # noqa: S608 - our own names
     first_id, last_id, first_us, last_us = scan.ends_of("id", "created_us")
     return LogStats(
         # Ids have no holes.
@@ -310,7 +310,7 @@ def cursors(scan: Scan, now_us: int) -> Iterator[Cursor]:
 def books(scan: Scan) -> Books:
     """Count in all places that have to agree; see `LogReader.books`."""
     # In one statement, because a program may log at this moment.
-    ((rows, warnings, *others),) = scan.all(_BOOKS)
+    rows, warnings, *others = scan.row(_BOOKS)
     return Books(rows - warnings, warnings, *others)
 
 

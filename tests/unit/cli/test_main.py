@@ -91,6 +91,16 @@ def test_errors_are_one_line(run, tmp_path, monkeypatch, words):
     assert (2, []) == run(*words.replace("{folder}", str(tmp_path)).split(), stderr=message)
 
 
+@pytest.mark.parametrize("words", ["show -fz a.db", "a.db -rz", "a.db -rf9"])
+def test_two_flags_in_one_word(run, words):
+    """
+    Of two short flags in one word, one does not exist: that is said.
+
+    Newer versions of argparse give back `-z` alone, which is no word of the line, and the command ended in a traceback.
+    """
+    assert (2, []) == run(*words.split(), stderr=re.compile(r"^sqlite-log show: .*\n\Z"))
+
+
 def test_a_command_that_does_not_exist(run, tmp_path, monkeypatch):
     """A word that is neither a command nor a file is told as such, with the commands there are."""
     monkeypatch.chdir(tmp_path)

@@ -29,6 +29,7 @@ from sqlite_log_handler import (
     NewerSchemaError,
     UnreadableFileError,
 )
+from sqlite_log_handler._read.opening import open_log
 
 
 def test_a_file_that_is_not_there(tmp_path):
@@ -46,6 +47,19 @@ def test_a_pipe(path):
     os.mkfifo(path)
     with pytest.raises(UnreadableFileError, match="is a device, a pipe or a socket"):
         LogReader(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="does not tell how much of a file is on the disk")
+def test_a_hole_gives_no_time(log, path):
+    """A question may take longer in a larger file, and a hole, which costs nothing to make, makes none larger."""
+    log(record("a"))
+    before = open_log(str(path))
+    os.truncate(path, 100 << 30)
+    after = open_log(str(path))
+
+    assert before.budget.seconds == pytest.approx(after.budget.seconds, abs=0.5)
+    before.connection.close()
+    after.connection.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from logged import BEGIN, record
 
-from sqlite_log_handler import FilterError, MissingFileError
+from sqlite_log_handler import CorruptFileError, FilterError, MissingFileError
 from sqlite_log_handler._logfile.times import microseconds
 
 
@@ -166,6 +166,15 @@ def test_books(overflowed, reading, change):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows deletes no open file")
+def test_a_table_that_has_lost_its_line(log, reading, change):
+    """The table `marks` has one line; without it, the error has a name, where it was an IndexError."""
+    log(record("a"))
+    change("DELETE FROM marks")
+
+    with pytest.raises(CorruptFileError, match="a table has lost its only line"), reading() as reader:
+        reader.books()
+
+
 def test_a_file_that_is_gone(overflowed, reading, path):
     """The size of a file that was deleted since it was opened is an error with a name. It was a bare `OSError`."""
     log = reading()
