@@ -25,15 +25,14 @@ _REFERRED = {"sources": "source_id", "processes": "process_id", "threads": "thre
 _OLD_DROPS = "drops WHERE after_id < ifnull((SELECT min(id) FROM records), 1 << 62)"
 _HOUR = "hour, logger, levelno"
 
-# How many lines there are to choose from, and how to delete some of the oldest. What `volume` loses is kept in totals,
-# because a counter that a monitoring system reads must not fall. Levels are bounded as in `_write.volume`.
+# The lines to choose from, and how to delete some of the oldest. What `volume` loses is kept in totals, because a
+# counter that a monitoring system reads must not fall. Levels are bounded as in `_write.volume`.
 _TRIM_DROPS = (
-    f"SELECT count(*) FROM {_OLD_DROPS}",  # noqa: S608 - our own name
+    _OLD_DROPS,
     f"DELETE FROM drops WHERE id IN (SELECT id FROM {_OLD_DROPS} ORDER BY id LIMIT ?)",  # noqa: S608 - our own name
 )
-_VOLUME = "volume_folded"
 _TRIM_VOLUME = (
-    f"SELECT count(*) FROM {_VOLUME}",  # noqa: S608 - our own name
+    "volume_folded",
     """
     INSERT INTO record_totals
     SELECT
@@ -45,10 +44,7 @@ _TRIM_VOLUME = (
     """,
     f"DELETE FROM volume_folded WHERE ({_HOUR}) IN (SELECT {_HOUR} FROM volume_folded ORDER BY {_HOUR} LIMIT ?)",  # noqa: S608 - names
 )
-_TRIM_PRUNES = (
-    "SELECT count(*) FROM prunes",
-    "DELETE FROM prunes WHERE id IN (SELECT id FROM prunes ORDER BY id LIMIT ?)",
-)
+_TRIM_PRUNES = ("prunes", "DELETE FROM prunes WHERE id IN (SELECT id FROM prunes ORDER BY id LIMIT ?)")
 
 _MOST_LINES = f"SELECT max({', '.join(f'(SELECT count(*) FROM {table})' for table in _REFERRED)})"  # noqa: S608 - our own names
 _ENDS = "SELECT ifnull((SELECT min(id) FROM records), 0), ifnull((SELECT max(id) FROM records), 0)"
@@ -56,12 +52,7 @@ _REFERENCES = f"SELECT DISTINCT {', '.join(_REFERRED.values())} FROM records WHE
 
 # What lines take: the name of the logger and the numbers.
 _SIZE = "SELECT ifnull(sum(length(CAST(logger AS BLOB)) + 50), 0) FROM "
-_SOURCES_SIZE = """
-SELECT ifnull(sum(
-    length(CAST(logger AS BLOB)) + length(CAST(pathname AS BLOB)) + length(CAST(func AS BLOB))
-    + length(CAST(template AS BLOB)) + 50
-), 0) FROM sources
-"""
+_SOURCES_SIZE = "SELECT ifnull(sum(length(CAST(logger || pathname || func || template AS BLOB)) + 50), 0) FROM sources"
 
 
 class SideTables:
@@ -94,8 +85,8 @@ class SideTables:
     def trim_all(self, connection: sqlite3.Connection) -> None:
         """Cut the tables by the bytes of their lines as well, because with long names few lines take much."""
         self._trim(connection)
-        self._shorten(connection, _TRIM_DROPS, _OLD_DROPS)
-        self._shorten(connection, _TRIM_VOLUME, _VOLUME)
+        self._shorten(connection, _TRIM_DROPS)
+        self._shorten(connection, _TRIM_VOLUME)
         (size,) = connection.execute(_SOURCES_SIZE).fetchone()
         if self._sweep is None and size > self._limits.text_bytes:
             self._sweep = _Sweep()
@@ -106,12 +97,12 @@ class SideTables:
         most = self._limits.text_bytes
         if self.volume_grown > most:
             self.volume_grown = 0
-            if _size(connection, _VOLUME) > 2 * most:
-                self._shorten(connection, _TRIM_VOLUME, _VOLUME)
+            if _size(connection, _TRIM_VOLUME) > 2 * most:
+                self._shorten(connection, _TRIM_VOLUME)
 
-    def _shorten(self, connection: sqlite3.Connection, trim: tuple[str, ...], lines_of: str) -> None:
+    def _shorten(self, connection: sqlite3.Connection, trim: tuple[str, ...]) -> None:
         lines = self._limits.lines
-        while lines and _size(connection, lines_of) > self._limits.text_bytes:
+        while lines and _size(connection, trim) > self._limits.text_bytes:
             lines //= 2
             self._keep(connection, trim, lines)
 
@@ -127,8 +118,8 @@ class SideTables:
 
     def _keep(self, connection: sqlite3.Connection, trim: tuple[str, ...], lines: int) -> None:
         """Keep this many of the newest lines. One transaction adds no more to the WAL than one that deletes rows."""
-        count, *statements = trim
-        going = connection.execute(count).fetchone()[0] - lines
+        lines_of, *statements = trim
+        going = connection.execute(f"SELECT count(*) FROM {lines_of}").fetchone()[0] - lines  # noqa: S608 - our own name
         while going > 0 and self._wal.is_free(connection):
             with transaction(connection):
                 for statement in statements:
@@ -148,8 +139,8 @@ class SideTables:
                 break
 
 
-def _size(connection: sqlite3.Connection, lines_of: str) -> int:
-    return int(connection.execute(_SIZE + lines_of).fetchone()[0])
+def _size(connection: sqlite3.Connection, trim: tuple[str, ...]) -> int:
+    return int(connection.execute(_SIZE + trim[0]).fetchone()[0])
 
 
 class _Sweep:
