@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS, OWN_LOGGER
@@ -127,7 +127,12 @@ class Inserter:
         if sweeps != self._sweeps or highest < self._highest or known > _CACHED_IDS:
             self.forget_ids()
         self._sweeps, self._highest = sweeps, highest
-        self._name_levels({row[_row.LEVELNO] for row in batch.rows} - self._levels)
+        for levelno in {row[_row.LEVELNO] for row in batch.rows} - self._levels:
+            # A reader's process may not know the name that `logging.addLevelName` gave.
+            name = level_name(levelno)
+            if name != f"Level {levelno}":
+                self.connection.execute("INSERT OR REPLACE INTO levels VALUES (?, ?)", (levelno, clean(name)))
+            self._levels.add(levelno)
         start = 0
         self.gap_bytes, self._gap_lines = self._limits.commit_bytes, self._limits.volume_lines
         for gap in batch.gaps:
@@ -244,14 +249,6 @@ class Inserter:
         self._threads = _Ids(self._columns_of)
         self._shared_threads = 0
         self._levels: set[int] = set()
-
-    def _name_levels(self, levels: Collection[int]) -> None:
-        """Keep the names that `logging.addLevelName` gave: a reader's process may not know them."""
-        for levelno in levels:
-            name = level_name(levelno)
-            if name != f"Level {levelno}":
-                self.connection.execute("INSERT OR REPLACE INTO levels VALUES (?, ?)", (levelno, clean(name)))
-        self._levels.update(levels)
 
     def _columns_of(self, thread: _row.Thread) -> tuple[int, int | None, int | None, str | None]:
         """Return process_id, thread_id, thread and thread_name; the last two of a thread that has no line."""
