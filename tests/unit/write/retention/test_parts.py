@@ -4,8 +4,9 @@ What stands in a part: every row once, whatever it holds, in bounded memory; and
 
 from __future__ import annotations
 
+import io
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from archives import contents_of
@@ -48,6 +49,29 @@ def test_every_row_once(log: Log, reading: Connection, folder: Path, kind: str, 
     assert log.ask("SELECT min(created_us), max(created_us) FROM records WHERE id < 1000") == [
         (head["since_us"], head["until_us"])
     ]
+
+
+def test_arrow_seldom_calls_python(log: Log, reading: Connection, folder: Path, monkeypatch) -> None:
+    """
+    Row groups of Parquet reach the file some hundred at a time.
+
+    Arrow wrote each column of each group by a call of Python, 50 times for 50 KB. Each took the GIL from a program that
+    logged at full speed.
+    """
+    pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    monkeypatch.setattr(parts, "_CHUNK_ROWS", 100)
+    log.fill(1_000)
+    head, _ = head_of(reading, "app-log", 1, 999)
+    calls = []
+
+    class File(io.BytesIO):
+        def write(self, data: Any) -> int:
+            calls.append(len(data))
+            return super().write(data)
+
+    write_part(reading, File(), head, "parquet")
+
+    assert len(calls) < 5
 
 
 def test_gaps_without_end(log: Log, reading: Connection, folder: Path, kind: str, monkeypatch) -> None:
