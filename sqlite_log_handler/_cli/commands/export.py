@@ -107,11 +107,12 @@ def _opener_of(path: str, *, binary: bool) -> Callable[[str, Any], Any]:
     if path.lower().endswith(".gz") and not binary:
         return gzip.open
     if path.lower().endswith(".zst") and not binary:
-        try:
-            return cast("Callable[[str, Any], Any]", importlib.import_module("compression.zstd").open)
-        except ImportError as error:
-            message = f"{path!r}: only Python 3.14 and later have zstd: name a file that ends in .gz"
-            raise FilterError(message) from error
+        for module in ("compression.zstd", "backports.zstd"):  # Python has the first from 3.14 on
+            with contextlib.suppress(ImportError):
+                return cast("Callable[[str, Any], Any]", importlib.import_module(module).open)
+        raise FilterError(
+            f"{path!r}: Python before 3.14 has no zstd: pip install backports.zstd, or name a file that ends in .gz"
+        )
     return open
 
 

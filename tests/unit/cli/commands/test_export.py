@@ -69,17 +69,24 @@ def test_the_name_of_the_output_says_what_is_in_it(run, tmp_path, name):
     assert [name] == [file.name for file in tmp_path.iterdir()]
 
 
-def test_zstd_where_python_has_it(run, tmp_path):
-    """Python 3.14 compresses a file that ends in .zst; an earlier one says so, and makes none."""
+def test_zstd(run, tmp_path):
+    """A file that ends in .zst is compressed by zstd, by that of Python 3.14 or by its backport."""
+    name = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+    zstd = pytest.importorskip(name, reason="backports.zstd is not installed")
     path = tmp_path / "x.jsonl.zst"
-    if sys.version_info >= (3, 14):
-        zstd = importlib.import_module("compression.zstd")
-        assert 0 == run("export", "--output", str(path))[0]
-        assert run("export")[1] == zstd.decompress(path.read_bytes()).decode().splitlines()
-    else:
-        said = re.compile("only Python 3.14 and later have zstd")
-        assert (2, []) == run("export", "--output", str(path), stderr=said)
-        assert [] == list(tmp_path.iterdir())
+
+    assert 0 == run("export", "--output", str(path))[0]
+    assert run("export")[1] == zstd.decompress(path.read_bytes()).decode().splitlines()
+
+
+def test_zstd_that_is_not_there(run, tmp_path, monkeypatch):
+    """Without zstd an error says how to get it, and no file is made."""
+    for name in ("compression.zstd", "backports.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+    said = re.compile("pip install backports.zstd")
+    assert (2, []) == run("export", "--output", str(tmp_path / "x.jsonl.zst"), stderr=said)
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_parquet_is_small_and_can_be_skipped(run, tmp_path):
