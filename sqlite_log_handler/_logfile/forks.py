@@ -162,7 +162,8 @@ def _before_fork() -> None:
             held.append(connection)  # noqa: PERF401 - one by one, or an error in between would leave them locked
 
 
-def _after_fork() -> None:
+def let_go() -> None:
+    """Release what a fork that is over still holds."""
     while _held and _held[-1]:
         _held[-1].pop().lock.release()
     if _held:
@@ -170,4 +171,4 @@ def _after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=let_go, after_in_child=let_go)

@@ -2,7 +2,8 @@
 The process that logs: its exit, its forks, and how it notices a fork that Python did not make.
 
 A fork by Python runs the hooks at the end of this file. One by C code, as uWSGI's or that of daemon(3), may not. Then
-the first record with the new process id begins anew, see `handler.emit`.
+the first record with the new process id begins anew, see `handler.emit`. So does a record that comes before our hook,
+from one that the program registered first.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import sys
 import threading
 from itertools import chain, starmap
+from os import getpid  # a test that replaces `os.getpid` is no fork
 
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.clock import monotonic
@@ -31,7 +33,7 @@ class _Exit:
     attached to a logger, is missing there, and so is one that came back to life. This closes all of them.
     """
 
-    begun = _registered_in_child = False
+    begun = _registered_in_child = _watches = False
 
     def forget(self) -> None:
         """Begin anew in a forked child."""
@@ -49,13 +51,22 @@ class _Exit:
         """Run at the end of a multiprocessing child too, which runs no atexit callback up to Python 3.12."""
         # Such a child has both. This imports nothing, because after a chroot a program may be unable to.
         process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
-        if self._registered_in_child or process is None or util is None:
+        if process is None or util is None:
             return
-        if process.parent_process() is not None:
-            self._registered_in_child = True
-            util.Finalize(None, self, exitpriority=0)
-            # It has called its finalizers, and joins its threads: this is one of them.
-            self.begun = util._exiting  # noqa: SLF001 - there is no public name
+        if not self._watches:
+            # A child may log before it knows that it is one: in a hook of the program, or while it imports its main
+            # module. It forgets its finalizers when it begins, and then calls this.
+            self._watches = True
+            util.register_after_fork(self, _Exit._register)
+        if not self._registered_in_child and process.parent_process() is not None:
+            self._register()
+
+    def _register(self) -> None:
+        util = sys.modules["multiprocessing.util"]
+        self._registered_in_child = True
+        util.Finalize(None, self, exitpriority=0)
+        # It has called its finalizers, and joins its threads: this is one of them.
+        self.begun = util._exiting  # noqa: SLF001 - there is no public name
 
 
 at_exit = _Exit()
@@ -86,7 +97,10 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
+    if not row.is_new_process():
+        return  # a hook of the program has logged, and was faster
     at_exit.forget()
+    forks.let_go()
     _forks.clear()
     cut_off = {listener.committer.lock.cut_off for listener in all_listeners()}
     if cut_off - {None, threading.get_ident()}:
@@ -103,12 +117,13 @@ def retire(listener: RecordListener) -> None:
     listener.retire()
 
 
-_beginning = threading.Lock()
+_beginning = threading.RLock()
+_hooking = 0  # the process that runs all hooks, see `_run_hooks`
 _GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def begin_anew() -> None:
-    """Do what the hook of a child does, if this process is a child and no hook has run."""
+    """Do what the hook of a child does, if this process is a child and that hook has not run."""
     if not row.is_new_process():
         return
     held = False
@@ -129,7 +144,13 @@ def _run_hooks() -> bool:
     C code that forks should do this (https://docs.python.org/3/c-api/sys.html). If it does not, and a thread of the
     parent waited for the GIL, the first two threads here would wait for that one for ever. Python then deletes the
     state of all other threads, so this process must have none. Without a GIL, Python would wait for the parent's.
+
+    Not where Python runs them already, and one of the program's logs before it comes to ours.
     """
+    global _hooking  # noqa: PLW0603 - it belongs to the process
+    if _forks or _hooking == getpid():
+        return False
+    _hooking = getpid()
     try:
         import ctypes  # noqa: PLC0415 - only such a child needs it
 

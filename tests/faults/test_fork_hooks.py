@@ -1,0 +1,80 @@
+"""
+Hooks that the program runs in a forked child, which log before this package or `multiprocessing` has begun there.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+
+@pytest.mark.parametrize("fork", ["os", "C"])
+def test_a_hook_that_logs_before_ours(run, contents, fork):
+    """
+    A hook that the program registered before it imported this package logs in a child, which goes on at once.
+
+    Its record made the child run all hooks, its own again too, and each nested one waited a second for the outer one.
+    """
+    run(
+        '''
+        # Begin again, without this package.
+        os.execv(sys.executable, [sys.executable, "-W", "ignore", "-c", """if True:
+            import ctypes, logging, os, sys
+            logger = logging.getLogger("program")
+            logger.setLevel(1)
+            os.register_at_fork(after_in_child=lambda: logger.info("child 1"))
+            from sqlite_log_handler import SQLiteHandler
+            handler = SQLiteHandler(sys.argv[1], flush_interval=3600, close_timeout=60)
+            logger.addHandler(handler)
+            logger.info("parent 1")
+            assert handler.flush()
+            pid = os.fork() if sys.argv[2] == "os" else ctypes.CDLL(None).fork()
+            if not pid:
+                logger.info("child 2")
+                stats = handler.stats()
+                assert (2, 0) == (stats.queued, stats.dropped_total), stats
+            else:
+                assert 0 == os.waitpid(pid, 0)[1]
+                logger.info("parent 2")
+        """, path, *arguments])
+        ''',
+        fork,
+    )
+
+    assert {"child": [1, 2], "parent": [1, 2]} == contents().numbers
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_a_child_that_logs_before_it_begins(run, contents, method):
+    """
+    A multiprocessing child keeps its last tick, also when it logs in a hook of the fork, or as it imports a module.
+
+    The handler put itself on the list of finalizers when its listener started. Before the child begins there is no
+    sign that it is one, and as it begins it forgets that list.
+    """
+    run(
+        """
+        import multiprocessing
+        number = 0
+        def log_again():
+            global number
+            number += 1
+            logger.info("child %d", number)
+        logger.addHandler(SQLiteHandler(path, flush_interval=3600))
+        if __name__ == "__main__":
+            os.register_at_fork(after_in_child=log_again)
+            context = multiprocessing.get_context(arguments[0])
+            process = context.Process(target=log_again)
+            process.start()
+            process.join()
+            assert 0 == process.exitcode
+        else:
+            log_again()
+        """,
+        method,
+    )
+
+    assert {"child": [1, 2]} == contents().numbers
