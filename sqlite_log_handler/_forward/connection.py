@@ -12,20 +12,12 @@ import socket
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 # Browsers leave these characters of an address alone. `%` is one of them, so percent-encoded text stays as it is.
 _SAFE = "/?%:@!$&'()*+,;=~[]-._"
-
-
-class Response(NamedTuple):
-    """The answer to a request: the status, the headers, and the beginning of the body."""
-
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
 
 
 class HttpConnection:
@@ -43,9 +35,9 @@ class HttpConnection:
         self._proxy = _proxy_of(self._address)
         self._connection: http.client.HTTPConnection | None = None
 
-    def post(self, body: bytes, headers: Mapping[str, str], longest: int) -> Response:
+    def post(self, body: bytes, headers: Mapping[str, str], longest: int) -> tuple[int, dict[str, str], bytes]:
         """
-        Send a body, and return the answer with at most `longest` bytes of its content.
+        Send a body, and return the status and the headers of the answer, and at most `longest` bytes of its content.
 
         Raises:
             OSError, http.client.HTTPException: No answer came, or a part of one.
@@ -72,7 +64,7 @@ class HttpConnection:
             if self._connection is connection:
                 self._connection = None
             raise
-        return Response(response.status, dict(response.headers), content)
+        return response.status, dict(response.headers), content
 
     @property
     def credentials(self) -> list[str]:

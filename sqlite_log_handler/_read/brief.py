@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 from sqlite_log_handler._logfile.columns import text
 from sqlite_log_handler._logfile.errors import LimitError
 from sqlite_log_handler._read.filters import LOWEST, Filters, runs, where
-from sqlite_log_handler._read.patterns import Compared, Moment, Pattern, begin_of, compared
+from sqlite_log_handler._read.patterns import Moment, Pattern, begin_of, compared
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.statistics import Gap, gaps, level_names
 from sqlite_log_handler._read.totals import Totals, totals
@@ -84,7 +84,7 @@ def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:
     after_id = last_id - MOST_ROWS if last_id > MOST_ROWS else LOWEST
     chosen = where(scan.all, {"after_id": after_id})
     begin_us = LOWEST if since_us is None else since_us
-    nothing = Compared([], set(), {})
+    nothing = list[Pattern](), set[int](), dict[int, float]()
     found, new, grown = _attempt(left_out, "patterns", lambda: compared(scan, chosen, begin_us, after_id), nothing)
     bounds: Filters = {} if since_us is None else {"since": f"@{since_us / 1e6:.6f}"}
     return Brief(

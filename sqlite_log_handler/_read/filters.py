@@ -405,11 +405,9 @@ def runs(ask: Ask) -> list[list[int]]:
     same: dict[tuple[object, ...], list[int]] = {}
     for id_, started_us, host, program, pid, name in processes:
         begun_us, run = current.get((host, program), (None, None))
-        # A process that was renamed has a line for each name.
-        run = same.get((host, pid, started_us), run)
-        if run is None or not (
-            (host, pid, started_us) in same or _CHILD.fullmatch(name) or started_us - begun_us <= _TOGETHER_US
-        ):
+        if (host, pid, started_us) in same:  # a process that was renamed has a line for each name
+            run = same[host, pid, started_us]
+        elif run is None or not (_CHILD.fullmatch(name) or started_us - begun_us <= _TOGETHER_US):
             run = []
             found.append(run)
             current[host, program] = started_us, run

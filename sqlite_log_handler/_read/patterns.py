@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from logging import ERROR
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from sqlite_log_handler._logfile.columns import text, whole
 from sqlite_log_handler._read.filters import LOWEST, Filters, Where, run_processes, where
@@ -90,28 +90,18 @@ def patterns(scan: Scan, new_since: Moment | None, filters: Filters, now: dateti
     if new_since is None:
         found = _counted(scan, _sources(scan), chosen)
         return _described(found, _samples(scan, found.values()))
-    later = compared(scan, chosen, begin_of(scan, new_since, now))
-    return [pattern for pattern in later.patterns if pattern.last_id in later.new]
+    later, new, _ = compared(scan, chosen, begin_of(scan, new_since, now))
+    return [pattern for pattern in later if pattern.last_id in new]
 
 
-class Compared(NamedTuple):
-    """
-    Patterns, and how they differ from those of older rows.
-
-    By `last_id`, `new` has those that no older row has, and `grown` how many times as often as before each other one
-    was logged.
-    """
-
-    patterns: list[Pattern]
-    new: set[int]
-    grown: dict[int, float]
-
-
-def compared(scan: Scan, chosen: Where, begin_us: int, older_than_all: int = LOWEST) -> Compared:
+def compared(
+    scan: Scan, chosen: Where, begin_us: int, older_than_all: int = LOWEST
+) -> tuple[list[Pattern], set[int], dict[int, float]]:
     """
     Count the records from `begin_us` on by pattern, and compare them with the older rows.
 
-    Rows up to the id `older_than_all` are too old to be compared with.
+    Returns, by their `last_id`, also the patterns that no older row has, and how many times as often as before each
+    other one was logged. Rows up to the id `older_than_all` are too old to be compared with.
     """
     sources = _sources(scan)
     # Without the filters: a pattern that any older row has is not new.
@@ -124,7 +114,7 @@ def compared(scan: Scan, chosen: Where, begin_us: int, older_than_all: int = LOW
     said = {_moved(sums, texts) for sums in guessed}
     added = {key: sums for key, sums in found.items() if key not in older}
     new = {sums.last_id for key, sums in added.items() if key[4] or _moved(sums, texts) not in said}
-    return Compared(_described(found, texts), new, _grown(found, older, begin_us))
+    return _described(found, texts), new, _grown(found, older, begin_us)
 
 
 def _grown(found: dict[_Key, _Sums], older: dict[_Key, _Sums], begin_us: int) -> dict[int, float]:
