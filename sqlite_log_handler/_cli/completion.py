@@ -18,6 +18,7 @@ from argcomplete.lexers import split_line
 from sqlite_log_handler._cli.arguments import file_of
 from sqlite_log_handler._cli.main import COMMANDS, command_of
 from sqlite_log_handler._logfile.errors import LogFileError
+from sqlite_log_handler._logfile.printable import is_printable
 from sqlite_log_handler._read.reader import LogReader
 
 # Values to offer, by the placeholder that `--help` shows behind a flag.
@@ -54,5 +55,5 @@ def _commands_and_files(prefix: str, **_: object) -> dict[str, str]:
 
 def _loggers(parsed_args: Namespace, **_: object) -> list[str]:
     with contextlib.suppress(LogFileError, OSError, ValueError, sqlite3.Error), LogReader(file_of(parsed_args)) as log:
-        return [one.name for one in log.top() if one.name]
+        return [one.name for one in log.top() if one.name and is_printable(one.name)]
     return []

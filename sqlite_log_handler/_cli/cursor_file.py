@@ -11,7 +11,7 @@ import tempfile
 
 from sqlite_log_handler._cli.arguments import require_folder
 from sqlite_log_handler._cli.terminal import say
-from sqlite_log_handler._read.filters import FilterError
+from sqlite_log_handler._read.filters import LOWEST, FilterError, integer
 from sqlite_log_handler._read.reader import LogReader
 
 _WORD = "sqlite-log-cursor"
@@ -21,7 +21,7 @@ def require_cursor_file(path: str) -> None:
     """Raise an error if we cannot store a cursor at `path`: after the records were shown, it would be too late."""
     if not path:
         raise FilterError("--cursor-file has no name: name a file")
-    if os.path.isdir(path):
+    if os.path.isdir(path) or not os.path.basename(path):
         raise FilterError(f"{path!r} is a folder: name a file in it")
     # A new file will replace it, but must replace neither /dev/null nor a link.
     if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):
@@ -37,7 +37,7 @@ def _numbers_in(path: str) -> list[int]:
             words = file.read(100).split()
         if words and (words[0] != _WORD or len(words) > 3):  # noqa: PLR2004 - an id and a time
             raise ValueError  # noqa: TRY301 - as `int` below does
-        return [int(word) for word in words[1:]]
+        return [integer("a number", int(word), least) for word, least in zip(words[1:], (0, LOWEST), strict=False)]
     except FileNotFoundError:
         return []
     except ValueError as error:
@@ -71,8 +71,7 @@ def store_cursor(path: str | None, reader: LogReader, last_id: int) -> None:
     The time of the last row tells this log from another one, which has other times under its ids.
     """
     if path is not None and last_id:
-        folder, name = os.path.split(path)
-        descriptor, new = tempfile.mkstemp(prefix=f".{name}.", dir=folder or ".")
+        descriptor, new = tempfile.mkstemp(prefix=f".{_WORD}.", dir=os.path.dirname(path) or ".")
         try:
             with open(descriptor, "w", encoding="ascii") as file:
                 file.write(" ".join(map(str, [_WORD, last_id, *_created(reader, last_id)])) + "\n")

@@ -88,12 +88,15 @@ class View:
         ledger = filters.copy()
         if self._ends:
             last_id = filters.get("up_to_id")
-            ledger["up_to_id"] = last_id + 1 if last_id and last_id < HIGHEST else None
+            # A log without rows may have gaps.
+            asks_for_all = last_id is None or not (last_id or reader.last_id())
+            ledger["up_to_id"] = None if asks_for_all else min((last_id or 0) + 1, HIGHEST)
         return with_gaps(rows, reader.gaps(**ledger), reverse=self._reverse, whole=whole)
 
     def _with_context(self, reader: LogReader, selection: Selection) -> Iterator[str]:
         """Yield the rows around each match, with a line between those that are not consecutive."""
-        last_id = selection.filters.get("up_to_id") or HIGHEST
+        up_to_id = selection.filters.get("up_to_id")
+        last_id = HIGHEST if up_to_id is None else up_to_id
         is_first = True
         found = windows(
             reader, selection.filters, selection.newest, selection.before, selection.after, reverse=self._reverse

@@ -67,7 +67,7 @@ class Where(NamedTuple):
     parameters: tuple[object, ...] = ()
     since_us: int | None = None
     until_us: int | None = None
-    after_id: int = LOWEST
+    after_id: int = LOWEST - 1
     up_to_id: int = HIGHEST
 
     def narrowed(self, sql: str, *parameters: object) -> "Where":
@@ -97,7 +97,7 @@ def where(ask: Ask, filters: Filters, now: datetime | None = None) -> Where:
         *_terms(_TERMS, ask, {**filters, "since": since_us, "until": until_us}),
         since_us,
         until_us,
-        LOWEST if after_id is None else integer("after_id", after_id),
+        LOWEST - 1 if after_id is None else integer("after_id", after_id),
         HIGHEST if up_to_id is None else integer("up_to_id", up_to_id),
     )
 

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
+from sqlite_log_handler._logfile.errors import UnreadableFileError
+
 _SUFFIX: Final = ".db"
 
 
@@ -62,5 +64,15 @@ class Logs:
 def _files_at(path: str) -> list[str]:
     if not os.path.isdir(path):
         return [path]
-    with os.scandir(path) as entries:
-        return sorted(entry.path for entry in entries if entry.name.endswith(_SUFFIX) and entry.is_file())
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entry.path for entry in entries if entry.name.endswith(_SUFFIX) and _may_be_file(entry))
+    except OSError as error:
+        raise UnreadableFileError(f"{path!r} cannot be read: {error}") from error
+
+
+def _may_be_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads to itself: a question about it says what is wrong
+        return True

@@ -28,7 +28,6 @@ from sqlite_log_handler._read.budget import LARGE_BYTES, LONG_BYTES, Budget
 
 _CACHE_KIB: Final = 2 * 1024
 
-
 # For a path at which there is no log.
 ADVICE: Final = "name the file of a SQLiteHandler"
 

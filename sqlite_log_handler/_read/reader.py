@@ -14,7 +14,17 @@ from sqlite_log_handler._logfile.times import now_us
 from sqlite_log_handler._read import brief, patterns, statistics, top, totals
 from sqlite_log_handler._read.archived import ArchivedLog
 from sqlite_log_handler._read.brief import Brief
-from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters, below, integer, settled, up_to, where
+from sqlite_log_handler._read.filters import (
+    HIGHEST,
+    LOWEST,
+    FilterError,
+    Filters,
+    below,
+    integer,
+    settled,
+    up_to,
+    where,
+)
 from sqlite_log_handler._read.inventory import StrPath, is_archive, places_of
 from sqlite_log_handler._read.opening import require_file
 from sqlite_log_handler._read.patterns import Moment, Pattern
@@ -92,7 +102,7 @@ def windows(
     """
     window: tuple[int, int] | None = None
     for (id_,) in columns_of(reader, ["id"], newest=newest, reverse=reverse, **filters):
-        low, high = max(id_ - before, 1), min(id_ + after, HIGHEST)
+        low, high = max(id_ - before, min(id_, 1), LOWEST + 1), min(id_ + after, HIGHEST)
         if window is not None and low <= window[1] + 1 and window[0] <= high + 1:
             low, high = min(low, window[0]), max(high, window[1])
         elif window is not None:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._logfile.schema import level_name
 from sqlite_log_handler._logfile.times import now_us
-from sqlite_log_handler._read.filters import FilterError, Filters, up_to
+from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters, up_to
 from sqlite_log_handler._read.patterns import Pattern
 from sqlite_log_handler._read.reader import LogReader
 from sqlite_log_handler._read.rows import Row
@@ -92,7 +92,7 @@ def _gaps_beside(
         bounds["up_to_id"] = found[-1]["id"]
     elif (last_id := filters.get("up_to_id")) is not None:
         # `up_to_id` leaves out the gap after that row, which this page has to show.
-        bounds["up_to_id"] = last_id + 1
+        bounds["up_to_id"] = min(last_id + 1, HIGHEST)
     return [dataclasses.asdict(gap) for gap in islice(log.gaps(**bounds), _MOST_ROWS)]
 
 

@@ -107,7 +107,7 @@ def application(
         Route("/api/rows/{id}", partial(_ask, logs, is_ending, "row")),
         Route("/{name}", _page),
     ]
-    otherwise: Any = {404: _nothing, Exception: _failed}
+    otherwise: Any = {404: _nothing, LogFileError: _unreadable, Exception: _failed}
     pages = Starlette(routes=routes, exception_handlers=otherwise)
     return Guard(pages, token=token, allowed_hosts=allowed_hosts, base_path=base_path)
 
@@ -123,6 +123,10 @@ async def _page(request: Request) -> Response:
 
 async def _nothing(request: Request, _: Exception) -> Response:
     return refusal(request, 404, "there is nothing at this address")
+
+
+async def _unreadable(request: Request, error: Exception) -> Response:
+    return refusal(request, 503, str(error))
 
 
 async def _failed(request: Request, _: Exception) -> Response:
@@ -153,7 +157,7 @@ async def _ask(logs: Logs, is_ending: Callable[[], bool], name: str, request: Re
         return _json(404, {"error": str(error)})
     except ValueError as error:  # FilterError is one
         return _json(400, {"error": str(error)})
-    except (LogFileError, AsideError) as error:
+    except AsideError as error:
         return _json(503, {"error": str(error)})
     return Response(status_code=499) if answer is None else _json(200, answer, tag)
 

@@ -151,3 +151,29 @@ def test_no_link_is_followed(run, tmp_path, target):
 
     assert (target == "there") == victim.exists()
     assert ["cursor", "cursor.new"] == sorted(file.name for file in tmp_path.iterdir() if "cursor" in file.name)
+
+
+@pytest.mark.parametrize("name", ["folder/", "none/"])
+def test_a_cursor_file_without_a_name(run, tmp_path, shop, name):
+    """A name that ends in a slash is refused before anything is shown; `show` said so after it had shown the log."""
+    path = f"{tmp_path}/{name}"
+    note = re.compile(re.escape(f"{path!r} is a folder: name a file in it"))
+
+    assert (2, []) == run(str(shop), "--cursor-file", path, stderr=note)
+
+
+def test_a_cursor_file_of_the_longest_name(run, tmp_path, shop):
+    """A name of as many bytes as the file system takes is one; the name of the new file beside it was too long."""
+    path = tmp_path / ("c" * 255)
+
+    assert 0 == run(str(shop), "--cursor-file", str(path))[0]
+    assert path.read_text().startswith("sqlite-log-cursor ")
+
+
+@pytest.mark.parametrize("number", [-1, 2**63, 10**30])
+def test_a_cursor_that_is_no_id(run, tmp_path, shop, number):
+    """A number that no row can have is not one that `show` wrote, and the error names the file."""
+    path = tmp_path / "cursor"
+    path.write_text(f"sqlite-log-cursor {number} 5\n")
+
+    assert (2, []) == run(str(shop), "--cursor-file", str(path), stderr=re.compile("is not a cursor file"))

@@ -152,3 +152,8 @@ def test_fields_and_ids_in_short_lines(run):
 
     assert 'Jun 30 12:00:01 [id 2] INFO     shop.orders: order 7 paid order=7 customer="c 17"' == lines[0]
     assert "Jun 30 12:00:02 [id 3] ERROR    shop.orders: order 8 failed" == lines[1]
+
+
+def test_no_row_and_no_gap(run, shop):
+    """Up to the id 0 there is neither a row nor a gap; `show` drew all gaps of the log."""
+    assert (1, []) == run(str(shop), "--up-to-id", "0")

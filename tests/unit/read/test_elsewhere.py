@@ -18,7 +18,7 @@ from sqlite_log_handler import CorruptFileError, FilterError, LimitError, LogFil
 from sqlite_log_handler._logfile.connect import tables
 from sqlite_log_handler._logfile.schema import SCHEMA
 from sqlite_log_handler._read import budget as budget_module
-from sqlite_log_handler._read.reader import nearest_loggers
+from sqlite_log_handler._read.reader import nearest_loggers, windows
 from sqlite_log_handler._read.scan import MOST
 
 QUESTIONS: dict[str, Any] = {
@@ -318,3 +318,17 @@ def test_no_error_of_sqlite_reaches_a_user(path):
         for filters in ({"run": 0}, {"level": "x"}):
             with pytest.raises(CorruptFileError, match="it holds something that no log holds"):
                 reader.rows(**filters)
+
+
+MORE = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (1, 20, 1, 1, 'm');" * 2
+
+
+def test_ids_below_those_of_a_handler(path):
+    """A row is shown whatever its id is, also the lowest, and with the rows around it."""
+    hostile.make(
+        path, f"{MORE} UPDATE records SET id = -5 WHERE id = 2; UPDATE records SET id = {-1 << 63} WHERE id = 1;"
+    )
+
+    with LogReader(path) as reader:
+        assert [-(2**63), -5, 3] == [row.id for row in reader]
+        assert [(-5, -4), (2, 4)] == list(windows(reader, {"level": "INFO", "after_id": -6}, None, 1, 1))

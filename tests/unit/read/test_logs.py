@@ -4,10 +4,12 @@ Which logs are served: names for paths, and never a path from a name.
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 
+from sqlite_log_handler import UnreadableFileError
 from sqlite_log_handler._read.logs import Logs, UnknownLogError
 
 
@@ -71,3 +73,22 @@ def test_paths_stay_where_they_were(tmp_path, monkeypatch):
     monkeypatch.chdir(os.sep)
 
     assert str(tmp_path / "app.db") == logs.path_of("app.db")
+
+
+def test_a_folder_with_a_file_that_cannot_be_seen(tmp_path):
+    """A link that leads to itself is a log that cannot be read. It kept a folder's sound logs from being served."""
+    (tmp_path / "app.db").touch()
+    (tmp_path / "loop.db").symlink_to("loop.db")
+
+    assert ["app.db", "loop.db"] == list(Logs([tmp_path]).by_name())
+
+
+def test_a_folder_that_may_not_be_listed(tmp_path, monkeypatch):
+    """A folder whose files may not be listed is an error with a name."""
+
+    def refused(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(UnreadableFileError, match=r"cannot be read: \[Errno 13\]"):
+        Logs([tmp_path]).by_name()

@@ -4,6 +4,7 @@ What the page is answered: rows by id, one row whole, numbers, gaps.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from typing import Any
@@ -282,3 +283,11 @@ def test_what_changed(get, shop, make_handler, logger):
     ]
     assert [14] == ids(get("rows", pattern_of=14))
     assert 14 == get("brief", since="-1w")["records"]
+
+
+def test_the_last_id_there_is(get, shop):
+    """A log whose last row has the greatest id that SQLite knows is shown; the answer was that an id is too large."""
+    with contextlib.closing(sqlite3.connect(shop)) as connection, connection:
+        connection.execute(f"UPDATE records SET id = {2**63 - 1} WHERE id = 12")
+
+    assert [11, str(2**63 - 1)] == [row["id"] for row in get("rows", lines=2)["rows"]]

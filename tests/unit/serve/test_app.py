@@ -153,6 +153,19 @@ def test_an_error_of_a_question_is_json(shop, monkeypatch, status, method, asked
     assert "nosniff" == found.headers["x-content-type-options"]
 
 
+def test_a_folder_that_may_not_be_listed(shop, monkeypatch):
+    """A folder that the server may not list is a 503 with the sentence of the error, for each question."""
+
+    def refused(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with TestClient(create_app(shop.parent), base_url=BASE) as client:
+        found = [client.get(f"/{asked}") for asked in ("api/files", "api/rows", "metrics")]
+
+    assert [(503, True)] * 3 == [(answer.status_code, "cannot be read" in answer.text) for answer in found]
+
+
 def test_a_question_that_nobody_waits_for_is_interrupted(shop, monkeypatch):
     """When the browser goes away, the statement that runs for it ends, and its thread with it."""
     running, ended = threading.Event(), []
