@@ -90,6 +90,7 @@ def test_mistakes_are_told(shop):
         assert part in text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no timer of CPU time")
 def test_an_expression_without_end(tmp_path, monkeypatch):
     """

@@ -8,8 +8,9 @@ import json
 import logging
 
 import pytest
+from logged import record
 
-from sqlite_log_handler import FilterError, LogReader
+from sqlite_log_handler import FilterError, LogReader, SQLiteHandler
 from sqlite_log_handler._read.conditions import Condition, holds, parse_condition
 
 
@@ -61,6 +62,18 @@ ROW = {
 }
 
 
+@pytest.fixture(scope="module")
+def three_rows(tmp_path_factory):
+    """A log of a row without attributes, one with them, and one whose JSON has escapes."""
+    path = tmp_path_factory.mktemp("conditions") / "app-log.db"
+    handler = SQLiteHandler(path, close_timeout=60)
+    for message, extra in {"plain": {}, "with": ROW, "escaped": {"line": "\n\x00", **ROW}}.items():
+        vars(one := record(message)).update(extra)
+        handler.handle(one)
+    handler.close()
+    return path
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -100,18 +113,12 @@ ROW = {
         ("!status", False),
     ],
 )
-def test_a_condition_chooses_rows(make_handler, logger, path, text, expected):
+def test_a_condition_chooses_rows(three_rows, text, expected):
     """Numbers are compared as numbers and texts as texts, nested keys have dots, and a row without the key is out."""
-    logger.addHandler(handler := make_handler())
-    logger.info("plain")
-    logger.info("with", extra=ROW)
-    logger.info("escaped", extra={"line": "\n\x00", **ROW})
-    handler.close()
-
     chosen = ["with", "escaped"] if expected else []
     if text.startswith("!"):
         chosen = ["plain", *chosen]
-    with LogReader(path) as reader:
+    with LogReader(three_rows) as reader:
         assert chosen == [row.message for row in reader.rows(where=text)]
         assert chosen == [row.message for row in reader.rows(where=[text, text])]
 

@@ -17,6 +17,7 @@ from records import (
     row_of,
     rows_of,
 )
+from slowly import slowly
 
 from sqlite_log_handler._write import queue as queue_module
 from sqlite_log_handler._write import row as row_module
@@ -166,11 +167,12 @@ def test_estimate_is_not_below_the_truth(letter: str, length: int) -> None:
     assert 50_000 > min(truth - estimate for estimate, truth in measured)
 
 
+@pytest.mark.parametrize("count", [250, *slowly(1_000)])
 @pytest.mark.parametrize("name", ["name", "threadName", "taskName", "order"])
-@pytest.mark.parametrize("letter", ["x", "😀", *(pytest.param(one, marks=pytest.mark.slow) for one in "é日")])
-def test_estimate_counts_names(name: str, letter: str) -> None:
+@pytest.mark.parametrize("letter", ["x", "😀", *slowly("é", "日")])
+def test_estimate_counts_names(name: str, letter: str, count: int) -> None:
     """Names that are made up for each record count too."""
-    estimate, truth = queued((f"{number:06d}{letter}" for number in range(1_000)), **{name: letter * 900})
+    estimate, truth = queued((f"{number:06d}{letter}" for number in range(count)), **{name: letter * 900})
 
     # What is interned is not the queue's; it is bounded by itself.
-    assert estimate >= truth - 1_000 * 300
+    assert estimate >= truth - count * 300
