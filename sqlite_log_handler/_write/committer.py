@@ -250,15 +250,7 @@ class Committer:
         except Exception as error:  # noqa: BLE001 - logging.shutdown would skip the handlers that come after ours
             self.outage.note(error)
 
-    def before_fork(self, timeout: float, *, beside: bool) -> None:
-        """Let a commit end and close the file in `timeout` seconds, on a thread `beside` this one, see `CommitLock`."""
-        deadline = self.now() + timeout
-        if self.lock.hold_over_fork(timeout):
-            if beside:
-                self.lock.close_beside_fork(self._close_for_fork, max(0, deadline - self.now()))
-            else:
-                self._close_for_fork()
-
-    def _close_for_fork(self) -> None:
+    def close_for_fork(self) -> None:
+        """Close the file, under the lock that a fork holds."""
         with contextlib.suppress(Exception):  # the next commit opens it again, or says why it cannot
             self.writer.close()

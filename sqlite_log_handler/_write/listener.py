@@ -205,7 +205,13 @@ class RecordListener(QueueListener):
 
     def before_fork(self, timeout: float) -> None:
         """Let a commit end and close the file, within `timeout` seconds. A program without a thread gets none."""
-        self.committer.before_fork(timeout, beside=self._thread is not None)
+        committer = self.committer
+        deadline = committer.now() + timeout
+        if committer.lock.hold_over_fork(timeout):
+            if self._thread is None:
+                committer.close_for_fork()
+            else:
+                committer.lock.close_beside_fork(committer.close_for_fork, max(0, deadline - committer.now()))
 
     def after_fork_in_child(self) -> None:
         """Begin anew: no thread, no connection, an empty queue, books at zero. The parent writes the queued rows."""
