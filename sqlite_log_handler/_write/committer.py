@@ -47,7 +47,7 @@ class Committer:
     Commit the rows of `queue` through `writer`, which is only ever called under the commit lock.
 
     The `operator` hears of outages, and of rows that were given up. `clock` gives seconds that never jump, and `sleep`
-    waits between two attempts of `flush` and `finish`. The other options are those of the handler.
+    waits between two attempts of `drain`. The other options are those of the handler.
     """
 
     def __init__(
@@ -175,11 +175,7 @@ class Committer:
         self._prune_due = None if due is None else self._pruned + max(due, self.flush_interval)
         return due
 
-    def flush(self, deadline: float) -> bool:
-        """Commit all rows that are queued now; return whether that was done by the deadline."""
-        return self._drain(self.queue.end, deadline)
-
-    def _drain(self, end: int, deadline: float | None) -> bool:
+    def drain(self, end: int, deadline: float | None) -> bool:
         """Commit the rows before `end` and the gaps that wait now. Without a deadline, give up at the first failure."""
         queue = self.queue
         if end <= self._given_up and deadline is not None:
@@ -205,13 +201,13 @@ class Committer:
         """Write what is queued, report drops, `prune` a moment, and close; drop what is not written by the deadline."""
         end = self.queue.end
         self._report(self.now())  # before the rows are written, or the gap would stand behind them
-        done = self._drain(end, deadline)
+        done = self.drain(end, deadline)
         if not done and deadline is not None:
             self._give_up(end)
             done, deadline = True, self.now()
         self._report(self.now())
         # Once more, for the gap that this report has made.
-        if done and (self._drain(end, deadline) or deadline is not None):
+        if done and (self.drain(end, deadline) or deadline is not None):
             if prune:
                 self._prune_at_close(deadline)
             self.close(0 if deadline is None else max(0, deadline - self.now()))

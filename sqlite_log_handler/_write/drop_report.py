@@ -64,9 +64,7 @@ class DropReport:
             self._dropping_since = None
             return False
         try:
-            to_send = PendingGap(gap.position, {}, 0)
-            to_send.add(gap)
-            to_send.warning = self._describe(gap, now)
+            to_send = PendingGap(gap.position, gap.drops, gap.dropped_total, self._describe(gap, now))
             gap.warning = self._record(to_send, logging.LogRecord)
         finally:
             added = queue.add_gap(gap)

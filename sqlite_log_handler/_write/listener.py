@@ -181,7 +181,8 @@ class RecordListener(QueueListener):
 
     def flush(self, timeout: float | None = None) -> bool:
         """Commit all rows that are queued now, on this thread; return whether that took at most `timeout` seconds."""
-        return self.committer.flush(self.committer.now() + (self._patience if timeout is None else timeout))
+        deadline = self.committer.now() + (self._patience if timeout is None else timeout)
+        return self.committer.drain(self.queue.end, deadline)
 
     def close(self) -> None:
         """Stop, write the queued rows, send the last report, and close the file, all within `close_timeout` seconds."""
