@@ -16,6 +16,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
+from types import MappingProxyType
 
 from sqlite_log_handler._logfile.typed import Any
 
@@ -42,7 +43,7 @@ _CONSTANTS = {None: "null", True: "true", False: "false"}
 _NO_NUMBERS = frozenset(("nan", "inf", "-inf"))  # floats that JSON does not have
 # They become lists and objects.
 _COLLECTIONS: tuple[type, ...] = (
-    dict, list, tuple, set, frozenset, deque, type({}.keys()), type({}.values()), type({}.items()),
+    dict, MappingProxyType, list, tuple, set, frozenset, deque, type({}.keys()), type({}.values()), type({}.items()),
 )  # fmt: skip
 
 # Text -----------------------------------------------------------------------------------------------------------------
@@ -146,9 +147,13 @@ def brief(value: object) -> str:
 
 
 def _length(value: object) -> int:
-    if isinstance(value, str | bytes | bytearray):
-        return len(value)
-    return 0 if value is None or isinstance(value, int | float) else sys.maxsize
+    # By `type`, because the class of a proxy may raise, as werkzeug's does outside of a request.
+    kind = type(value)
+    if issubclass(kind, str):
+        return str.__len__(value)  # type: ignore[arg-type]
+    if issubclass(kind, bytes | bytearray):
+        return memoryview(value).nbytes  # type: ignore[arg-type]
+    return 0 if value is None or issubclass(kind, int | float) else sys.maxsize
 
 
 def _members(
@@ -276,7 +281,7 @@ class _Json:
         around = self._around
         if id(value) in around or len(around) == _DEEPEST:
             raise RecursionError
-        named = isinstance(value, dict)
+        named = isinstance(value, dict | MappingProxyType)
         most = self.room // (SHORTEST_MEMBER if named else _SHORTEST_ITEM) + 1
         if self._whole and len(value) > most:
             self.marks |= TRUNCATED

@@ -342,13 +342,15 @@ def _extra(record: logging.LogRecord, room: int) -> tuple[dict[str, Any], int]:
     """
     values, hidden = _first(record.__dict__, len(_STANDARD) + room // SHORTEST_MEMBER)
     extra = {
-        name: value for name, value in values if isinstance(name, str) and name not in _STANDARD and name[:1] != "_"
+        name: value
+        for name, value in values
+        if issubclass(type(name), str) and name not in _STANDARD and name[:1] != "_"
     }
-    if "extra" in extra and isinstance(extra["extra"], dict):
+    if "extra" in extra and issubclass(type(extra["extra"]), dict):
         # loguru passes its own attributes on as one of that name.
         public, more = _public(extra.pop("extra"), room)
         extra, hidden = {**public, **extra}, hidden + more
-    if "otelTraceID" in extra and extra["otelTraceID"] == "0":
+    if "otelTraceID" in extra and type(extra["otelTraceID"]) is str and extra["otelTraceID"] == "0":
         # OpenTelemetry, outside of any span.
         for key in ("otelTraceID", "otelSpanID", "otelTraceSampled"):
             extra.pop(key, None)
@@ -390,7 +392,7 @@ def _without_traceback(record: logging.LogRecord) -> logging.LogRecord:
 
 def _unformatted(record: logging.LogRecord, error: Exception) -> str:
     text = shown(str, record.msg)
-    if record.args:
+    if record.args is not None and (type(record.args) is not tuple or record.args):
         text = f"{text} {brief(record.args)}"
     return f"{text} <not formatted: {type(error).__name__}: {shown(str, error)[:NAME_LENGTH]}>"
 
@@ -411,10 +413,10 @@ def _exception(record: logging.LogRecord, formatter: logging.Formatter) -> tuple
                 return clean(name), exact(formatter.formatException(exc_info)), 0
             except ImportError:
                 return clean(name), _bare_traceback(name, exc_info), 0
+        # Another handler has rendered it already, or another process did before it sent the record here.
+        return None, shown(str, record.exc_text) if record.exc_text else None, 0
     except Exception as error:  # noqa: BLE001 - a formatException that raises, an exc_info that is none
         return None, f"<traceback not kept: {type(error).__name__}>", MALFORMED
-    # Another handler has rendered it already, or another process did before it sent the record here.
-    return None, shown(str, record.exc_text) if record.exc_text else None, 0
 
 
 def _bare_traceback(name: str, exc_info: Any) -> str:
@@ -440,7 +442,10 @@ def _memory(text: str | None) -> int:
 
 def integer(value: object, default: int = 0) -> int:
     """Return `value` if SQLite can keep it as an integer, else `default`."""
-    return int(value) if isinstance(value, int) and -(2**63) <= value < 2**63 else default
+    if issubclass(type(value), int):
+        number = int.__add__(value, 0)  # type: ignore[operator]  # calls no code of a subclass
+        return number if -(2**63) <= number < 2**63 else default
+    return default
 
 
 def microseconds(created: object) -> int:
@@ -449,8 +454,11 @@ def microseconds(created: object) -> int:
 
 
 def _created(value: object) -> tuple[float, int]:
-    if isinstance(value, int | float) and abs(value) < _MAX_SECONDS:
-        return float(value), 0
+    kind = type(value)
+    if issubclass(kind, int | float):
+        number = int.__add__(value, 0) if issubclass(kind, int) else float.__add__(value, 0.0)  # type: ignore[operator]
+        if abs(number) < _MAX_SECONDS:
+            return float(number), 0
     return 0.0, MALFORMED
 
 
@@ -461,7 +469,7 @@ def _source(record: logging.LogRecord, template: str) -> tuple[Source, int]:
 
 def _clean_source(key: tuple[Any, ...]) -> Source:
     name, pathname, lineno, func, template = key
-    return (clean(name), clean(pathname), integer(lineno), clean(func or ""), clean(template))
+    return (clean(name), clean(pathname), integer(lineno), clean("" if func is None else func), clean(template))
 
 
 def _kept(site: tuple[Any, ...], template: str) -> str:
@@ -494,7 +502,7 @@ def _clean_thread(key: tuple[Any, ...]) -> Thread:
     process, process_name, thread, thread_name = key
     return (
         integer(process, getpid()),
-        clean(process_name or ""),
+        clean("" if process_name is None else process_name),
         None if thread is None else integer(thread),
         None if thread_name is None else clean(thread_name),
     )
