@@ -207,9 +207,7 @@ class SQLiteHandler(logging.Handler):
         self.queue = queue
         # A sixteenth: text that is not ASCII takes five times its UTF-8 in memory, and a row must fit into an empty
         # queue.
-        self.max_record_bytes = min(max_record_bytes, capacity_bytes // 16)
-        if keep.max_bytes is not None:
-            self.max_record_bytes = min(self.max_record_bytes, 2 * keep.commit_bytes)
+        self.max_record_bytes = min(max_record_bytes, capacity_bytes // 16, 2 * keep.commit_bytes)
         committer = Committer(
             queue, writer, operator, limits=keep, flush_interval=flush_interval, close_timeout=close_timeout
         )

@@ -118,8 +118,8 @@ class Writer:
                 self.pruner.lift_cap(connection)
             elif self.pruner.limits:
                 self._prune_before(connection, len(batch.rows))
-                self.pruner.make_room(connection)
                 if self.pruner.limits.max_bytes is not None:
+                    self.pruner.make_room(connection)
                     self._make_way(inserter, batch.rows)
             connection.execute("BEGIN IMMEDIATE")
             try:

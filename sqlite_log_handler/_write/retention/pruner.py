@@ -194,8 +194,6 @@ class Pruner:
 
     def make_room(self, connection: sqlite3.Connection) -> None:
         """Make room for one commit, if there is none. Raises NoRoom if that did not help."""
-        if self.limits.max_bytes is None:
-            return
         self._room -= 1
         self._looked = not self._capped or self._room <= 0 or self.wal.size > self.limits.wal_bytes
         if not self._looked:
@@ -219,7 +217,7 @@ class Pruner:
                     break
                 self.tables.trim_all(connection)
                 trimmed = True
-        taken, budget = format_size(state.file + state.wal), format_size(self.limits.max_bytes)
+        taken, budget = format_size(state.file + state.wal), format_size(self.limits.max_bytes or 0)
         why = self.wal.pinned or "no row is left that could be deleted"
         if self._archived is not None and state.rows > 1 and not self.wal.pinned:
             why = self._archived.why
