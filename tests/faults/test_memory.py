@@ -121,17 +121,19 @@ def peak_of(path, commands):
     return statuses, peak
 
 
+SLOW = pytest.mark.slow
 CRAFTED = [
     pytest.param(lambda path: wide_everywhere(path, 3_900, 800), id="names just below the first limit"),
-    pytest.param(lambda path: wide_everywhere(path, 60_000, 40), id="just below the second"),
-    pytest.param(lambda path: wide_everywhere(path, 500_000, 4), id="many large texts in a row"),
-    pytest.param(different_attributes, id="attributes"),
+    pytest.param(lambda path: wide_everywhere(path, 60_000, 40), id="just below the second", marks=SLOW),
+    pytest.param(lambda path: wide_everywhere(path, 500_000, 4), id="many large texts in a row", marks=SLOW),
+    pytest.param(different_attributes, id="attributes", marks=SLOW),
 ]
+SETS = [pytest.param(COMMANDS, id="all"), pytest.param(PARQUET, id="parquet", marks=SLOW)]
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc")
 
 
-@pytest.mark.parametrize("commands", [COMMANDS, PARQUET], ids=["all", "parquet"])
+@pytest.mark.parametrize("commands", SETS)
 def test_the_largest_records(make_handler, logger, path, commands):
     """
     Each command shows the largest records that a handler writes, and takes less than 100 MB.
@@ -149,7 +151,7 @@ def test_the_largest_records(make_handler, logger, path, commands):
     assert peak < MOST, peak
 
 
-@pytest.mark.parametrize("commands", [COMMANDS, PARQUET], ids=["all", "parquet"])
+@pytest.mark.parametrize("commands", SETS)
 @pytest.mark.parametrize("make", CRAFTED)
 def test_a_file_that_is_to_fill_the_memory(path, commands, make):
     """
@@ -179,7 +181,7 @@ QUESTIONS = [
 ]
 
 
-@pytest.mark.parametrize("make", [*CRAFTED, pytest.param(largest_in_a_file, id="largest records")])
+@pytest.mark.parametrize("make", [*CRAFTED, pytest.param(largest_in_a_file, id="largest records", marks=SLOW)])
 def test_the_memory_of_the_page(path, make):
     """
     The server of the page takes less than 100 MB, whatever a log holds.
@@ -201,7 +203,7 @@ def test_the_memory_of_the_page(path, make):
     assert peak < MOST, peak
 
 
-@pytest.mark.parametrize("make", [*CRAFTED, pytest.param(largest_in_a_file, id="largest records")])
+@pytest.mark.parametrize("make", [*CRAFTED, pytest.param(largest_in_a_file, id="largest records", marks=SLOW)])
 def test_the_memory_of_the_forwarder(path, make):
     """`forward` takes less than 100 MB, or says which row it does not send."""
     pytest.importorskip("opentelemetry.proto")
