@@ -2,14 +2,15 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
+from textwrap import wrap
 from typing import Final
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
-from sqlite_log_handler._cli.formats import CLOCKS, Clock
-from sqlite_log_handler._cli.terminal import columns, fit, is_terminal, terminal_width, width_of
+from sqlite_log_handler._cli.formats import CLOCKS
+from sqlite_log_handler._cli.terminal import columns, is_terminal, terminal_width, width_of
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.units import counted, format_duration, loudest
 from sqlite_log_handler._read.statistics import Gap
@@ -31,29 +32,35 @@ def run(options: argparse.Namespace) -> int:
     return arguments.answer(options, gaps, lines, gaps, "no gap: none of the records that you asked for is missing")
 
 
-def table(gaps: Sequence[Gap], clock: Clock) -> Iterator[str]:
-    """Yield a line for each place and cause; on a narrow terminal, the loggers follow on a second line."""
+def table(gaps: Sequence[Gap], clock: Callable[[int], str]) -> Iterator[str]:
+    """Yield a line for each place and cause; on a narrow terminal, the cause and the loggers stand below it."""
     if not gaps:
         return
-    rows, losers = [("since", "lasted", "missing", "after id", "cause")], ["loggers"]
-    for (after_id, cause), group in groupby(gaps, lambda gap: (gap.after_id, gap.cause)):
+    rows, details = [("since", "lasted", "missing", "after id", "")], ["cause: loggers"]
+    for _, group in groupby(sorted(gaps, key=_place_and_cause), _place_and_cause):
         parts = list(group)
         since, until = min(gap.since_us for gap in parts), max(gap.until_us for gap in parts)
         missing, lasted = sum(gap.count for gap in parts), format_duration((until - since) / 1e6)
-        rows.append((clock(since), lasted, f"{missing:,}", str(after_id), printable(cause)))
+        rows.append((clock(since), lasted, f"{missing:,}", str(parts[0].after_id), ""))
         who = Counter[str]()
         for gap in parts:
             if gap.logger:
                 who[f"{gap.logger} {gap.level}"] += gap.count
-        losers.append(printable(loudest(who)) if who else "")
-    places = {gap.after_id for gap in gaps}
-    rows.append(("", "", f"{sum(gap.count for gap in gaps):,}", "", f"in {counted(len(places), 'gap')}"))
-    lines = list(zip(columns(rows), [*losers, ""], strict=True))
-    folds = is_terminal() and any(width_of(f"{line}: {names}") > terminal_width() for line, names in lines)
-    for line, names in lines:
-        yield f"{line}: {names}" if names and not folds else line
-        if names and folds:
-            yield fit(f"    {names}")
+        details.append(printable(parts[0].cause + (f": {loudest(who)}" if who else "")))
+    rows.append(("", "", f"{sum(gap.count for gap in gaps):,}", "", ""))
+    details.append(f"in {counted(len({gap.after_id for gap in gaps}), 'gap')}")
+    lines, width = list(columns(rows)), terminal_width()
+    room = max(map(len, lines))
+    if is_terminal() and room + 2 + max(map(width_of, details)) > width:
+        for line, detail in zip(lines, details, strict=True):
+            yield line
+            yield from wrap(detail, width, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False)
+    else:
+        yield from (f"{line:<{room}}  {detail}" for line, detail in zip(lines, details, strict=True))
+
+
+def _place_and_cause(gap: Gap) -> tuple[int, str]:
+    return gap.after_id, gap.cause
 
 
 COMMAND: Final = Command(

@@ -10,6 +10,7 @@ import json
 from command_line import in_terminal
 
 from sqlite_log_handler import Gap
+from sqlite_log_handler._cli.commands.gaps import table
 
 
 def test_gaps_are_a_table(run):
@@ -22,14 +23,35 @@ def test_gaps_are_a_table(run):
     assert (1, []) == run("gaps", "-p", "ERROR")
 
 
+def test_a_cause_has_one_line_at_a_place():
+    """
+    Causes that take turns at one place are one line each.
+
+    A queue that was full while a logger flooded was shown in four lines, `fair_share` and `queue_full` twice.
+    """
+    lost = [
+        Gap(5, at, at + 1, cause, "flood", "INFO", count=1, process=1)
+        for at, cause in ((1, "fair_share"), (2, "queue_full"), (3, "fair_share"), (4, "queue_full"))
+    ]
+
+    assert [
+        "since  lasted  missing  after id  cause: loggers",
+        "    1    0 ms        2         5  fair_share: flood INFO 2",
+        "    2    0 ms        2         5  queue_full: flood INFO 2",
+        "                     4            in 1 gap",
+    ] == list(table(lost, str))
+
+
 def test_whose_a_gap_is_moves_to_a_line_of_its_own(shop):
-    """On a terminal that is too narrow for it, the loggers of a gap stand below its line."""
+    """On a terminal that is too narrow for them, cause and loggers of a gap stand below its line, and whole."""
     wide = in_terminal(["gaps", str(shop)], COLUMNS="100").splitlines()
-    narrow = in_terminal(["gaps", str(shop)], COLUMNS="60").splitlines()
+    narrow = in_terminal(["gaps", str(shop)], COLUMNS="45").splitlines()
 
     assert wide[1].endswith("13  queue_full: shop.cache DEBUG 15")
-    assert narrow[2].endswith("13  queue_full")
-    assert ["    loggers", "    shop.cache DEBUG 15"] == [narrow[1], narrow[3]]
+    assert narrow[0].endswith("after id")
+    assert "    cause: loggers" == narrow[1]
+    assert narrow[2].endswith(" 13")
+    assert "    queue_full: shop.cache DEBUG 15" == narrow[3]
 
 
 def test_gaps_works_beside_a_live_writer(run, busy_log):
