@@ -40,6 +40,8 @@ from sqlite_log_handler._write.writer import Outcome, Writer
 # What `close` spends on retention, and on waiting for a part of the archive that is being written: a program that runs
 # for less than a tick would else never prune, and never finish a part.
 _CLOSE_PRUNE, _CLOSE_ARCHIVE = 0.2, 1.0
+# And on the end of the archive's thread, which takes a twentieth of a second unless the machine is very busy.
+_CLOSE_THREAD = 5.0
 
 
 class Committer:
@@ -221,6 +223,7 @@ class Committer:
             if archiver.await_part(self._at_most(min(_CLOSE_ARCHIVE, self.close_timeout / 2), deadline)):
                 self.prune(self._at_most(_CLOSE_PRUNE, deadline))  # this notes the part
             self._under_lock(archiver.stop, self._at_most(_CLOSE_PRUNE, deadline))
+            archiver.await_end(self._at_most(_CLOSE_THREAD, deadline))
 
     def _at_most(self, seconds: float, deadline: float | None) -> float:
         """Return `seconds`, or what is left of them until the deadline."""

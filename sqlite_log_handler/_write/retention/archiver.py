@@ -10,7 +10,8 @@ until they make a quarter. So its thread has the time in which the other half fi
 
 The thread reads by a connection of its own and writes to the folder. It never writes to the log: it hands each part
 over, and waits until a step has noted it. It ends when the goal is reached. `close` waits a second for a part that is
-being written. Then it gives the part up, and the next program archives its rows.
+being written. Then it gives the part up, and the next program archives its rows. It also waits for the thread to end,
+which takes a chunk's time: if the interpreter exits while a thread is in Arrow, Arrow may abort the process.
 
 The thread has a low priority where the system knows that of a thread (Linux does).
 
@@ -125,6 +126,7 @@ class Archiver(ArchivedOnly):
         self._clock = clock
         self._path = ""
         self._run: _Run | None = None
+        self._thread: threading.Thread | None = None  # of the last run
         self._wanted = 0  # retention would have deleted rows up to this id
         self._unarchived = 0  # rows that were deleted without an archive, before the run
         self._ending = False
@@ -145,7 +147,7 @@ class Archiver(ArchivedOnly):
         """Begin anew in a forked child, which has no thread."""
         if self._run is not None:
             self._run.archive.close()
-        self._run = None
+        self._run = self._thread = None
         self._ending = False
 
     def step(self, connection: sqlite3.Connection, state: State) -> float | None:
@@ -183,7 +185,8 @@ class Archiver(ArchivedOnly):
         if overtaken:  # begin half-way, to be ahead again
             first_id = (first_id + state.last_but_one_id) // 2
         self._run = _Run(self._make(self._path), self._path, first_id, max(goal, first_id))
-        if not self._run.start():
+        self._thread = self._run.start()
+        if self._thread is None:
             self._run = None
         return POLL
 
@@ -230,11 +233,16 @@ class Archiver(ArchivedOnly):
         return run is not None
 
     def stop(self) -> None:
-        """End the run. Its thread ends at the next chunk, and is not waited for."""
+        """End the run. Its thread ends at the next chunk."""
         self._ending = False
         run, self._run = self._run, None
         if run is not None:
             run.stop()
+
+    def await_end(self, timeout: float) -> None:
+        """Wait until the thread has ended. The caller does not hold the commit lock."""
+        if self._thread is not None:
+            self._thread.join(timeout)
 
     def _goal(self, connection: sqlite3.Connection, state: State, first_id: int) -> tuple[float | None, int]:
         """Return in how many seconds a run is due, None for never, and up to which id it is to go."""
@@ -366,13 +374,14 @@ class _Run:
         self._answered.acquire()
         self._expired: list[str] | None = None
 
-    def start(self) -> bool:
-        """Start the thread; tell whether it could be."""
+    def start(self) -> threading.Thread | None:
+        """Start the thread; None if the interpreter exits."""
+        thread = threading.Thread(target=self._main, daemon=True, name="sqlite_log_handler archive")
         try:
-            threading.Thread(target=self._main, daemon=True, name="sqlite_log_handler archive").start()
-        except RuntimeError:  # the interpreter exits
-            return False
-        return True
+            thread.start()
+        except RuntimeError:
+            return None
+        return thread
 
     def answer(self, expired: list[str] | None) -> None:
         """Say that the part is noted, and which parts are to be removed; None that it was refused."""

@@ -14,6 +14,7 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
+from types import SimpleNamespace
 from typing import IO, Any, Final, Self
 
 from sqlite_log_handler._logfile import parquet
@@ -268,7 +269,8 @@ class _Parquet:
         self.size = 0
         self._schema = parquet.schema_of(PART_COLUMNS, shared=True)
         # Arrow writes each column of a row group, and takes the GIL to call Python's `write`: 50 times for some 50 KB.
-        self._buffer = self._pa.BufferedOutputStream(self._pa.PythonFile(file, "w"), _BLOCK)
+        self._file = SimpleNamespace(write=file.write, tell=file.tell, closed=False)
+        self._buffer = self._pa.BufferedOutputStream(self._pa.PythonFile(self._file, "w"), _BLOCK)
         self._writer = parquet.writer(self._buffer, self._schema)
         gaps = drops_metadata(drop[len('{"drop":') : -1] for drop in drops)
         self._writer.add_key_value_metadata({HEAD_KEY: head.to_json(), **gaps})
@@ -284,12 +286,16 @@ class _Parquet:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._writer.close()
-            self._buffer.detach()
-        else:
-            with contextlib.suppress(Exception):  # it writes its foot in any case
+        try:
+            if kind is None:
                 self._writer.close()
+                self._buffer.flush()
+        finally:
+            # Arrow writes in any case: its foot now, what the buffer has when that is freed, or it says so on stderr.
+            self._file.write = len
+            with contextlib.suppress(Exception):
+                self._writer.close()
+            self._buffer.detach()
 
 
 def read_back(path: str, head: Head, kind: str) -> tuple[int, int]:

@@ -199,10 +199,11 @@ def test_close_prunes_for_a_moment(make, retention, clock):
     assert 2 == retention.turns
 
 
-@pytest.mark.parametrize(("took", "left"), [(0, [1.0]), (59.5, [0.5]), (60, [0])])
+@pytest.mark.parametrize(("took", "left"), [(0, [1.0, "stop", 5.0]), (59.5, [0.5, "stop", 0.5]), (60, [0, "stop", 0])])
 def test_close_waits_for_the_archive_within_its_time(make, retention, clock, took, left):
     """
-    `close` waits for a part that is being written as long as there is time left, and a second at most.
+    `close` waits for a part that is being written, a second at most, and for the end of the thread, as long as there is
+    time left.
 
     That second came on top of `close_timeout`.
     """
@@ -213,7 +214,10 @@ def test_close_waits_for_the_archive_within_its_time(make, retention, clock, too
             return waits.append(timeout)
 
         def stop(self):
-            pass
+            waits.append("stop")
+
+        def await_end(self, timeout):
+            waits.append(timeout)
 
     listener = make(retention=retention, close_timeout=60)
     listener.committer.writer.archiver = Archiver()

@@ -163,3 +163,22 @@ def test_another_folder(prune, path, folder, monkeypatch):
         connection.execute("DELETE FROM archives WHERE name = 'x'")
     assert [*range(taken[0].head.last_id + 1, 41)] == account(path, folder)[0]
     assert taken[0].name not in parts_in(folder)
+
+
+def test_rows_that_come_meanwhile(prune, path, folder, monkeypatch):
+    """Rows that a program logs while the command archives push none out of the file that is in no part."""
+    expire = Archive.expire
+
+    def log_more(archive, connection):
+        connection.executemany(
+            "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (?, 20, 1, 1, 'm')",
+            [(round(NOW * 1e6),)] * 20,
+        )
+        return expire(archive, connection)
+
+    monkeypatch.setattr(Archive, "expire", log_more)
+    assert 0 == prune("--max-rows", "10")
+
+    assert ([*range(1, 61)], 0) == account(path, folder)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert [(31, 60)] == connection.execute("SELECT min(id), max(id) FROM records").fetchall()

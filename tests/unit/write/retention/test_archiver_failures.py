@@ -162,6 +162,25 @@ def test_a_thread_that_is_stopped_with_a_part(make, log, monkeypatch, folder):
     assert [] == log.ask("SELECT * FROM archives")
 
 
+def test_a_thread_that_was_stopped_is_waited_for(make, log, monkeypatch):
+    """
+    The end of a program waits for the thread of the archive.
+
+    Arrow called Python in that thread while the interpreter exited: "Fatal Python error: PyGILState_Release", and the
+    program ended with SIGABRT, once in 150 times.
+    """
+    held = Held(monkeypatch)
+    program = make(max_rows=100)
+    log.fill(150)
+    program.pruner.step(log.connection)
+    held.came.wait()
+    program.archiver.stop()
+    threading.Timer(0.05, held.go.set).start()
+    program.archiver.await_end(60)
+
+    assert "sqlite_log_handler archive" not in {thread.name for thread in threading.enumerate()}
+
+
 def held_with_a_reader(make, log, monkeypatch):
     """Return the thread's hold, a program whose archive is at work, and the connection that reads for it."""
     held = Held(monkeypatch)

@@ -4,8 +4,10 @@ What stands in a part: every row once, whatever it holds, in bounded memory; and
 
 from __future__ import annotations
 
+import gc
 import io
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -72,6 +74,25 @@ def test_arrow_seldom_calls_python(log: Log, reading: Connection, folder: Path, 
     write_part(reading, File(), head, "parquet")
 
     assert len(calls) < 5
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_arrow_says_nothing_of_a_part_that_was_given_up(log: Log, reading: Connection, folder: Path, capfd) -> None:
+    """
+    A part that cannot be written is an error, and a part that is given up is none; neither brings a line of Arrow.
+
+    "Error ignored when destroying file of type N5arrow2io20BufferedOutputStreamE" stood on standard error.
+    """
+    pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    log.fill(1_000)
+    head, _ = head_of(reading, "app-log", 1, 999)
+    with open("/dev/full", "wb", buffering=0) as full, pytest.raises(OSError, match="No space left"):
+        write_part(reading, full, head, "parquet")
+    with (folder / "part").open("wb") as file, pytest.raises(OutOfTime):
+        write_part(reading, file, head, "parquet", lambda: True)
+    gc.collect()
+
+    assert ("", "") == capfd.readouterr()
 
 
 def test_gaps_without_end(log: Log, reading: Connection, folder: Path, kind: str, monkeypatch) -> None:
