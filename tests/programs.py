@@ -44,6 +44,15 @@ class Program:
             run.changed.acquire()
         return due
 
+    def step_to_a_part(self, held: Held) -> None:
+        """Do a step that begins a run, and wait until it has a part, which no step has noted."""
+        self.pruner.step(self.log.connection)
+        held.go.set()
+        run = self.archiver._run
+        assert run is not None
+        run.changed.acquire()
+        assert run.part is not None
+
     def run(self) -> None:
         """Step until there is nothing more to do."""
         for _ in range(1_000):

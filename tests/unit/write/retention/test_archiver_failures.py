@@ -67,11 +67,11 @@ def test_another_process_archives(make, log, folder):
     assert ([], []) == (log.said, parts_in(folder))
 
 
-def test_a_part_that_is_refused_is_removed(make, log, folder, path):
+def test_a_part_that_is_refused_is_removed(make, log, folder, monkeypatch):
     """Another process has archived the same rows into another folder: the part is not noted, and is removed."""
     program = make(max_rows=100)
     log.fill(150)
-    program.step()
+    program.step_to_a_part(Held(monkeypatch))
     assert 1 == len(parts_in(folder))
     log.connection.execute("INSERT INTO archives SELECT 1, 'elsewhere', 1, 125, 0, 0, 20, 0, 0, 1, 1 FROM marks")
     log.connection.execute("UPDATE marks SET archived_id = 125")
