@@ -95,11 +95,13 @@ def test_a_time_that_is_no_number(make, log, folder, path):
     assert [(29,)] == log.ask("SELECT archived_id FROM marks")
 
 
-def test_the_end_of_a_program(make, log, folder):
+def test_the_end_of_a_program(make, log, folder, monkeypatch):
     """At the end, a part that is being written may become ready; no other one is begun before `stop`."""
     program = make(max_rows=100)
     log.fill(150, age=5 * DAY, step=DAY / 40)
+    held = Held(monkeypatch)
     program.pruner.step(log.connection)
+    threading.Timer(0.05, held.go.set).start()
     program.archiver.await_part(60)
     program.pruner.step(log.connection)  # which notes the part
     for thread in threading.enumerate():
