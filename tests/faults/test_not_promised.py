@@ -1,0 +1,223 @@
+"""
+What the reliability page says is not promised, shown as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+
+import pytest
+
+from sqlite_log_handler import ForeignFileError
+
+
+def change(path, *statements):
+    """Have another program change a log."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def messages(path):
+    """Return the messages that the view shows."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return [message for (message,) in connection.execute("SELECT message FROM logs ORDER BY id")]
+
+
+def test_a_file_with_two_names(make_handler, logger, path, tmp_path):
+    """SQLite makes a -wal for each name of a file, so what one name wrote last may be missing under the other."""
+    first = make_handler()
+    logger.addHandler(first)
+    logger.info("one")
+    assert first.flush()
+    os.link(path, tmp_path / "other.db")
+    found = []
+    with contextlib.suppress(sqlite3.Error):  # without the WAL of the first name it is no whole database
+        found = messages(tmp_path / "other.db")
+    assert ["one"] != found
+
+
+def test_an_adapter_of_the_program(run, contents):
+    """An adapter for `str` that the program registers gets the texts of the log, on the thread that commits."""
+    run(
+        """
+        handler = SQLiteHandler(path)
+        logger.addHandler(handler)
+        threads = set()
+        sqlite3.register_adapter(str, lambda text: threads.add(threading.current_thread()) or text)
+        logger.error("program 1")
+        while not handler.stats().written: pass
+        assert threads and threading.main_thread() not in threads, threads
+        """
+    )
+
+    assert {"program": [1]} == contents().numbers
+
+
+@pytest.mark.privileged
+@pytest.mark.skipif(not hasattr(os, "chroot") or os.geteuid() != 0, reason="needs the right to change the root")
+def test_after_a_chroot(run, tmp_path):
+    """A handler that was made before a chroot looks for its file below the new root, and makes it there."""
+    root = tmp_path / "root"
+    (root / str(tmp_path)[1:]).mkdir(parents=True)
+    run(
+        """
+        handler = SQLiteHandler(path, flush_interval=3600)
+        logger.addHandler(handler)
+        logger.info("program 1")
+        assert handler.flush()
+        os.chroot(arguments[0]); os.chdir("/")
+        logger.info("program 2")
+        assert handler.flush(), handler.stats().last_error
+        """,
+        root,
+    )
+
+    below = next(root.rglob("*.db"))
+    assert ["program 2"] == messages(below)
+
+
+def test_the_newest_row_was_deleted(make_handler, logger, path):
+    """SQLite gives the id of the newest row again when a person has deleted that row."""
+    handler = make_handler()
+    logger.addHandler(handler)
+    for message in ("one", "two", "three"):
+        if message == "three":
+            change(path, "DELETE FROM records WHERE id = 2")
+        logger.info(message)
+        assert handler.flush()
+
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert [(1, "one"), (2, "three")] == connection.execute("SELECT id, message FROM records").fetchall()
+
+
+def test_lines_of_sources_were_deleted(make_handler, logger, path):
+    """A row whose line in `sources` a person has deleted is in no view."""
+    handler = make_handler()
+    logger.addHandler(handler)
+    for number in range(2):
+        if number:
+            change(path, "PRAGMA foreign_keys = OFF", "DELETE FROM sources")
+        logger.info("hello")
+        assert handler.flush()
+
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert (2,) == connection.execute("SELECT count(*) FROM records").fetchone()
+    assert 2 > len(messages(path))
+
+
+def test_the_tables_were_changed(make_handler, logger, path):
+    """Commits fail while a table has another name, and go on when it has its name again."""
+    handler = make_handler(flush_interval=3600)
+    logger.addHandler(handler)
+    logger.info("one")
+    assert handler.flush()
+    change(path, "PRAGMA legacy_alter_table = ON", "ALTER TABLE records RENAME TO mine")
+    logger.info("two")
+    assert not handler.flush(0)
+    assert "records" in (handler.stats().last_error or "")
+    change(path, "PRAGMA legacy_alter_table = ON", "ALTER TABLE mine RENAME TO records")
+    assert handler.flush()
+
+    assert ["one", "two"] == messages(path)
+
+
+def test_the_first_page_was_overwritten(make_handler, logger, path):
+    """A log whose first page another program has overwritten is refused, and left as it is."""
+    handler = make_handler()
+    logger.addHandler(handler)
+    logger.info("one")
+    handler.close()
+    logger.removeHandler(handler)
+    with path.open("r+b") as file:
+        file.write(b"x" * 2_048)
+    before = path.read_bytes()
+
+    with pytest.raises(ForeignFileError):
+        make_handler()
+    assert before == path.read_bytes()
+
+
+def test_a_wal_that_was_cut(run, path):
+    """Rows that are committed before the file is opened again may be lost, when another program cuts the -wal."""
+    run(
+        """
+        handler = SQLiteHandler(path, flush_interval=3600)
+        logger.addHandler(handler)
+        logger.info("program 1")
+        assert handler.flush()
+        os.truncate(f"{path}-wal", 0)
+        logger.info("program 2")
+        handler.flush(0)
+        os._exit(0)
+        """,
+        stderr=".*",
+    )
+
+    assert set(messages(path)) < {"program 1", "program 2"}
+
+
+def test_a_shm_that_was_cut(run):
+    """A process that reads a -shm which another program has cut is killed by the system."""
+    run(
+        """
+        handler = SQLiteHandler(path, flush_interval=3600)
+        logger.addHandler(handler)
+        logger.info("program 1")
+        assert handler.flush()
+        os.truncate(f"{path}-shm", 0)
+        logger.info("program 2")
+        handler.flush()
+        """,
+        code=-7,
+        stderr=".*",
+    )
+
+
+def test_rows_that_went_into_a_removed_file(make_handler, logger, path, tmp_path, monkeypatch):
+    """The rows of a commit in whose middle the file is moved go with it, and the next ones into a new file."""
+    handler = make_handler(flush_interval=3600)
+    logger.addHandler(handler)
+    logger.info("one")
+    assert handler.flush()
+    file = handler.listener.committer.writer.file
+    look = file.open
+
+    def moved():
+        connection = look()
+        for end in ("", "-wal", "-shm"):
+            shutil.move(f"{path}{end}", f"{tmp_path / 'gone'}{end}")
+        return connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file, "open", moved)
+        logger.info("two")
+        assert handler.flush()
+    logger.info("three")
+    assert handler.flush()
+
+    assert (["one", "two"], ["three"]) == (messages(tmp_path / "gone"), messages(path))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the locks are those of POSIX")
+def test_a_program_that_copies_its_own_log(run):
+    """When a program copies its own log, the system drops the locks of SQLite, and another may take the file."""
+    run(
+        """
+        import shutil, subprocess
+        # The bytes that each connection locks, see https://sqlite.org/src/file?name=src/os.h
+        take = "import sys; from fcntl import *; lockf(open(sys.argv[1], 'r+b'), LOCK_EX | LOCK_NB, 510, 0x40000002)"
+        def is_free():
+            return 0 == subprocess.run([sys.executable, "-c", take, path], stderr=subprocess.DEVNULL).returncode
+        handler = SQLiteHandler(path, flush_interval=3600)
+        logger.addHandler(handler)
+        logger.info("program 1")
+        assert handler.flush()
+        assert not is_free()
+        shutil.copy(path, f"{path}.copy")
+        assert is_free()
+        """
+    )
