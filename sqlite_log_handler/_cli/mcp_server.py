@@ -22,6 +22,7 @@ from sqlite_log_handler._cli.commands.patterns import GUESSED, levels_of, moment
 from sqlite_log_handler._cli.formats import Clock
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._logfile.units import counted
 from sqlite_log_handler._read.aside import AsideError, aside, has_expression
 from sqlite_log_handler._read.reader import read_file
 from sqlite_log_handler._read.rows import Row
@@ -174,8 +175,8 @@ class _Tools:
         ]
         kept = _fitting(lines)
         rest = found[len(kept) :]
-        left = f"{len(rest)} more patterns, {sum(one.records for one in rest)} records" if rest else None
-        return marked(kept, left) if found else "No pattern matches."
+        left = f"{counted(len(rest), 'more pattern')}, {counted(sum(one.records for one in rest), 'record')}"
+        return marked(kept, left if rest else None) if found else "No pattern matches."
 
     def sql(self, statement: str) -> str:
         """One SELECT in SQLite's SQL, at most 100 rows, as JSON arrays; the first line has the columns.

@@ -156,5 +156,5 @@ def loudest(counts: Mapping[str, int], most: int = 4) -> str:
     parts = [f"{name} {count:,}" for name, count in ranked[:most]]
     rest = ranked[most:]
     if rest:
-        parts.append(f"{len(rest)} other{'s' if len(rest) > 1 else ''} {sum(count for _, count in rest):,}")
+        parts.append(f"{counted(len(rest), 'other')} {sum(count for _, count in rest):,}")
     return ", ".join(parts) or "none"

@@ -27,7 +27,7 @@ from contextlib import suppress
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._logfile.typed import Any, Final
-from sqlite_log_handler._logfile.units import loudest
+from sqlite_log_handler._logfile.units import counted, loudest
 from sqlite_log_handler._write.ledger import COUNT, SINCE, UNTIL, PendingGap
 from sqlite_log_handler._write.operator import Operator, takes_more
 from sqlite_log_handler._write.outage import Outage
@@ -182,11 +182,10 @@ class DropReport:
         if self._dropping_since is None:
             self._dropping_since = min(entry[SINCE] for entry in gap.drops.values())
         lasting = max(entry[UNTIL] for entry in gap.drops.values()) - self._dropping_since
-        noun = "record" if gap.count == 1 else "records"
         used = queue.queued_size / queue.capacity_size
         age = outage.last_commit_age(now)
         parts = [
-            f"dropped {gap.count:,} {noun} ({loudest(causes, 6)}; {gap.dropped_total:,} in total)",
+            f"dropped {counted(gap.count, 'record')} ({loudest(causes, 6)}; {gap.dropped_total:,} in total)",
             f"dropping for {lasting:.1f} s",
             f"queue {queue.queued:,} of {queue.capacity:,} rows, {used:.0%} of its bytes",
             *_most_from(spent, others),

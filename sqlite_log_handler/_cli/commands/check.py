@@ -16,6 +16,7 @@ from sqlite_log_handler._logfile.columns import text, whole
 from sqlite_log_handler._logfile.errors import CorruptFileError, LogFileError, MissingFileError
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import USER_VERSION
+from sqlite_log_handler._logfile.units import counted
 from sqlite_log_handler._read.filters import FilterError
 from sqlite_log_handler._read.opening import require_file
 from sqlite_log_handler._read.parts import Part
@@ -84,9 +85,8 @@ def _findings_in(options: argparse.Namespace) -> Iterator[Finding]:
             sound, rows = sound + 1, rows + part.head.rows
     if wrong > _MOST:
         yield Finding("WRONG", f"and {wrong - _MOST:,} more")
-    yield Finding(
-        "-" if wrong else "ok", f"the archive: {sound:,} of {sound + wrong:,} parts can be read, {rows:,} rows"
-    )
+    what = f"{sound:,} of {counted(sound + wrong, 'part')} can be read, {counted(rows, 'row')}"
+    yield Finding("-" if wrong else "ok", f"the archive: {what}")
     yield Finding("-", "whether parts are missing stands in the log: name its file, and the folder with --archive")
 
 
@@ -137,7 +137,7 @@ def compare(books: Books) -> Iterator[Finding]:
     here = books.archived + books.unmoved + books.unarchived + books.expired
     yield Finding(
         "ok" if here == books.written_ever == books.last_id else "WRONG",
-        f"seen, {books.written_ever + books.dropped_ever:,} records: {books.archived:,} in the archive, "
+        f"seen, {counted(books.written_ever + books.dropped_ever, 'record')}: {books.archived:,} in the archive, "
         f"{books.unmoved:,} in the file alone, {books.unarchived:,} deleted without an archive, "
         f"{books.expired:,} deleted from the archive, {books.dropped_ever:,} dropped; "
         f"{here + books.dropped_ever:,} in all",
@@ -166,7 +166,8 @@ def look_at_parts(path: str, folder: str) -> Iterator[Finding]:
             yield Finding("WRONG", f"{printable(name)}, rows {first_id} to {last_id}: {fault}")
     if wrong > _MOST:
         yield Finding("WRONG", f"and {wrong - _MOST:,} more")
-    yield Finding("-" if wrong else "ok", f"the archive: {sound:,} of {len(parts):,} parts are as noted, {rows:,} rows")
+    what = f"{sound:,} of {counted(len(parts), 'part')} are as noted, {counted(rows, 'row')}"
+    yield Finding("-" if wrong else "ok", f"the archive: {what}")
 
 
 def _fault_of(folder: str, name: str, log_id: str, ids: tuple[int, int], noted: tuple[int, int]) -> str | None:
