@@ -90,7 +90,8 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
         if unknown[0].startswith("--limit") and hasattr(options, "lines"):
             parser.error("--limit is called -n here: write -n 20 for 20 lines, or -n all")
         if unknown[0].startswith("-"):
-            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+            # Without their values: one may be an address with a password.
+            parser.error(f"unrecognized arguments: {' '.join(word.partition('=')[0] for word in unknown)}")
         parser.error(f"one log at a time: {unknown[0]!r} is one too many")
     return command, options
 

@@ -16,6 +16,8 @@ from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+_SWITCHING, _OK = 101, 200
+
 # Browsers leave these characters of an address alone. `%` is one of them, so percent-encoded text stays as it is.
 _SAFE = "/?%:@!$&'()*+,;=~[]-._"
 
@@ -139,9 +141,15 @@ class _HttpResponse(http.client.HTTPResponse):
     def begin(self) -> None:
         file: Any = _LastLine(self.fp)
         self.fp = file
-        super().begin()
-        if file.last not in {b"\r\n", b"\n"}:
-            raise http.client.IncompleteRead(file.last)
+        is_interim = True
+        while is_interim:
+            super().begin()
+            if file.last not in {b"\r\n", b"\n"}:
+                raise http.client.IncompleteRead(file.last)
+            # The answer follows (RFC 9110, section 15.2). `http.client` knows this of 100 only.
+            is_interim = _SWITCHING < self.status < _OK
+            if is_interim:
+                self.headers: Any = None
         if self.fp is not None:
             self.fp = file.file
 

@@ -9,14 +9,17 @@ to be left alone, nor how many records it rejected.
 We do not trust the receiver: before anybody sees its words, they are cut, made printable, and rid of our secrets.
 """
 
+import base64
 import email.utils
 import gzip
+import json
 import os
+import re
 import ssl
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote_plus, urlsplit, urlunsplit
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
@@ -88,10 +91,10 @@ def endpoint_from(
     for name in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"):
         file = setting(name)
         if file and not os.path.isfile(file):
-            raise ValueError(f"OTEL_EXPORTER_OTLP_{name}: there is no file {file!r}")
+            raise ValueError(f"OTEL_EXPORTER_OTLP_{name}: there is no such file")
     compression = compression or setting("COMPRESSION") or "gzip"
     if compression not in {"gzip", "none"}:
-        raise ValueError(f"compression {compression!r} is unknown: choose gzip or none")
+        raise ValueError("the compression is unknown: choose gzip or none")
     return Endpoint(
         url=_logs_url(environment, url),
         headers=_headers(setting("HEADERS") or ""),
@@ -131,9 +134,9 @@ def _logs_url(environment: Mapping[str, str], url: str | None) -> str:
 
 
 def _headers(text: str) -> dict[str, str]:
-    """Read the headers, and refuse those that cannot be sent. The message leaves out the value, which may be secret."""
+    """Read the headers, and refuse those that cannot be sent. The message leaves them out: they may be secret."""
     headers = pairs("OTEL_EXPORTER_OTLP_HEADERS", text)
-    for name, value in headers.items():
+    for number, (name, value) in enumerate(headers.items(), 1):
         # `http.client` encodes values in Latin-1.
         if not (
             f"{name}{value}".isprintable()
@@ -143,18 +146,15 @@ def _headers(text: str) -> dict[str, str]:
             and value == value.encode("latin-1", "ignore").decode("latin-1")
         ):
             raise ValueError(
-                f"OTEL_EXPORTER_OTLP_HEADERS: {name!r} cannot be sent: write names in ASCII without a colon, values in "
-                "Latin-1, and both without control characters"
+                f"OTEL_EXPORTER_OTLP_HEADERS: entry {number} cannot be sent: write names in ASCII without a colon, "
+                "values in Latin-1, and both without control characters"
             )
     return headers
 
 
 def _seconds(milliseconds: str) -> float:
     if not milliseconds.strip().isdecimal() or int(milliseconds) < _SHORTEST_TIMEOUT_MS:
-        raise ValueError(
-            f"OTEL_EXPORTER_OTLP_TIMEOUT is {milliseconds!r}: it must be a number of milliseconds, "
-            f"{_SHORTEST_TIMEOUT_MS} or more"
-        )
+        raise ValueError(f"OTEL_EXPORTER_OTLP_TIMEOUT must be a number of milliseconds, {_SHORTEST_TIMEOUT_MS} or more")
     return int(milliseconds) / 1000
 
 
@@ -209,21 +209,26 @@ def _tls(endpoint: Endpoint) -> ssl.SSLContext:
     return context
 
 
-def _secrets(endpoint: Endpoint, credentials: Collection[str]) -> list[str]:
-    """Return the secrets that a receiver may repeat: the words of the headers, the passwords, the query."""
+def _secrets(endpoint: Endpoint, credentials: Collection[str]) -> re.Pattern[str]:
+    """Return what finds the secrets that a receiver may repeat: the words of the headers, the passwords, the query."""
     query = urlsplit(endpoint.url).query
-    values = [value for _, value in parse_qsl(query)]
-    texts = [*endpoint.headers.values(), *credentials, query, *values, *map(quote, values)]
-    words = {word for text in texts for word in (text, *text.split())}
-    return sorted((word for word in words if len(word) >= _SHORTEST_SECRET), key=len, reverse=True)
+    values = [pair.partition("=")[2] for pair in query.split("&")]
+    texts = [*endpoint.headers.values(), *credentials, query, *values, *map(unquote_plus, values)]
+    words = {word for text in texts for word in (text, *text.split()) if len(word) >= _SHORTEST_SECRET}
+    forms = sorted({form for word in words for form in _forms(word)}, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, forms)) or r"(?!)", re.IGNORECASE)
 
 
-def _readable(text: str, secrets: Sequence[str] = ()) -> str:
+def _forms(word: str) -> Iterator[str]:
+    """Yield a word as it is, percent-encoded, within JSON, and in base64."""
+    yield from (word, quote(word), quote(word, safe=""), json.dumps(word)[1:-1])
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        yield encode(word.encode()).decode().rstrip("=")
+
+
+def _readable(text: str, secrets: re.Pattern[str]) -> str:
     """Make one line of a receiver's words, without our secrets."""
-    text = text[:_LONGEST_ANSWER]
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    text = printable(" ".join(text.split()))
+    text = printable(" ".join(secrets.sub("***", text[:_LONGEST_ANSWER]).split()))
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
 
 

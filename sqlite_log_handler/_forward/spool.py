@@ -55,7 +55,7 @@ SELECT records.id, {whole("created_us")}, {whole("levelno")}, {whole("source_id"
 FROM records LEFT JOIN threads ON threads.id = thread_id WHERE records.id > ? ORDER BY records.id LIMIT ?
 """  # noqa: S608 - our own names
 _DROPS = f"""
-SELECT after_id, since_us, until_us, cause, logger, {level_name_of("drops")}, count
+SELECT after_id, {whole("since_us")}, {whole("until_us")}, cause, logger, {level_name_of("drops")}, {whole("count")}
 FROM drops LEFT JOIN levels ON levels.levelno = drops.levelno WHERE after_id BETWEEN ? AND ? ORDER BY drops.id
 """  # noqa: S608 - our own name
 _CAUSES = "SELECT DISTINCT cause FROM prunes WHERE last_id > ? AND first_id <= ? ORDER BY cause"
@@ -63,6 +63,8 @@ _SAVE = "UPDATE cursors SET after_id = ?, updated_us = ? WHERE name = ? AND afte
 
 # The times, numbers and names of a row, roughly.
 _ROW_BYTES = 400
+# A value in `extra`, encoded. A batch of values alone would hold up a signal for seconds.
+_VALUE_BYTES = 40
 
 # Steps of SQLite for a batch, beyond which its tables have no end; a batch that lies among many gaps takes a million.
 _MOST_STEPS = 20_000_000
@@ -175,9 +177,10 @@ class Spool:
         with contextlib.closing(connection.execute(_ROWS, (self._position, count + 1))) as found:
             for row in found:
                 size = sum(map(len, filter(None, row[8:])))
+                values = str(row[12]).count(",")
                 if size > MAX_ROW_BYTES:
                     raise sqlite3.DataError
-                max_bytes -= _ROW_BYTES + size
+                max_bytes -= _ROW_BYTES + size + _VALUE_BYTES * values
                 if rows and (max_bytes < 0 or len(rows) == count):
                     return rows, True
                 rows.append(row)
@@ -296,9 +299,10 @@ def _fill(connection: sqlite3.Connection, batch: OutgoingBatch) -> None:
     # In a repaired file, a row may refer to nothing. It is sent with what it has.
     batch.sources.update(dict.fromkeys(source_ids, ("", "", 0, "")))
     batch.processes.update(dict.fromkeys(process_ids, ("", 0, "", 0, "")))
-    for source_id, *source in _lookup(connection, "sources", "logger, pathname, lineno, func", source_ids):
+    for source_id, *source in _lookup(connection, "sources", f"logger, pathname, {whole('lineno')}, func", source_ids):
         batch.sources[source_id] = tuple(source)
-    for process_id, *process in _lookup(connection, "processes", "host, pid, name, started_us, program", process_ids):
+    columns = f"host, {whole('pid')}, name, {whole('started_us')}, program"
+    for process_id, *process in _lookup(connection, "processes", columns, process_ids):
         batch.processes[process_id] = tuple(process)
     batch.levels.update(connection.execute("SELECT levelno, name FROM levels"))
     if any(source[0] == OWN_LOGGER for source in batch.sources.values()):

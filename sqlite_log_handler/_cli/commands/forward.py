@@ -72,6 +72,9 @@ def run(options: argparse.Namespace) -> int:
     endpoint = endpoint_from(os.environ, url=options.otlp, compression=options.compression)
     attributes = otlp.environment_attributes(os.environ, options.service)
     missing = [file for file in options.files if not os.path.isfile(file)]
+    if any("://" in file for file in missing):
+        # The message leaves it out, because it may hold a password.
+        raise ValueError("an address stands in the place of a file: write --otlp in front of it")
     if missing and not options.follow:
         raise FileNotFoundError(
             f"{missing[0]!r} is not a file: name the file of a SQLiteHandler, or wait for it with -f"

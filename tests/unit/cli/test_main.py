@@ -201,3 +201,18 @@ def test_help_of_all(run):
     assert 0 == status
     assert max(len(line) for line in lines) <= 80
     assert set(COMMANDS) <= {line.split()[0] for line in lines if line.startswith("    ")}
+
+
+@pytest.mark.parametrize("words", [["--oltp=https://user:s3cr3t@host/"], ["https://user:s3cr3t@host/v1/logs"]])
+def test_a_misplaced_address_is_not_written_out(capsys, shop, words):
+    """An address behind a misspelt flag, or in the place of a file, may hold a password, which a journal would keep."""
+    pytest.importorskip("opentelemetry.proto")
+    status = 0
+    try:
+        status = main(["forward", str(shop), *words])
+    except SystemExit as ended:
+        status = ended.code
+    said = capsys.readouterr().err
+
+    assert (2, False) == (status, "s3cr3t" in said)
+    assert said.startswith("sqlite-log forward: ")

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
+import re
 import shutil
 import socket
 import ssl
@@ -13,6 +15,7 @@ import subprocess
 import threading
 from contextlib import closing, contextmanager
 from itertools import takewhile
+from urllib.parse import quote
 
 import pytest
 
@@ -342,6 +345,10 @@ def test_a_secret_that_comes_back_in_the_form_in_which_it_was_sent_is_hidden(mon
         ("HEADERS", "Bearer s3cr3t"),
         ("HEADERS", "authorization=Basic abc,s3cr3t"),
         ("HEADERS", "s3cr3t"),
+        ("HEADERS", "Authorization: Basic s3cr3t=="),
+        ("HEADERS", "s3cr3t%3Aname=x"),
+        ("CLIENT_KEY", "-----BEGIN PRIVATE KEY-----\ns3cr3t\n"),
+        ("TIMEOUT", "s3cr3t"),
         ("HEADERS", "authorization=s3cr3t%0A"),
         ("ENDPOINT", "https://user:p/s3cr3t@host:4318"),
         ("ENDPOINT", "https://user:443/s3cr3t@host:4318"),
@@ -367,3 +374,72 @@ def test_a_wrong_proxy_is_an_error(monkeypatch):
         Receiver(Endpoint("https://host"), "test")
 
     assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize("interim", [b"100 Continue", b"102 Processing", b"103 Early Hints"])
+def test_an_interim_answer(interim):
+    """
+    An answer that only says that the answer will come is passed over (RFC 9110, section 15.2).
+
+    After 102 or 103 the command gave up, because it took them for a refusal; some proxies send 103.
+    """
+    with serving(b"HTTP/1.1 %s\r\nLink: </x>\r\n\r\n" % interim * 3 + TAKEN) as (port, _):
+        said = ask(port)
+
+    assert Verdict.TAKEN is said.verdict
+
+
+def test_interim_answers_without_end():
+    """A receiver that sends nothing but interim answers is given up when the request has had its time."""
+    begun = threading.Event()
+
+    def flood(connection):
+        while True:
+            connection.sendall(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
+            begun.set()
+
+    with serving(flood) as (port, _):
+        receiver = Receiver(Endpoint(f"http://127.0.0.1:{port}/", timeout=20, gzip=False), "test")
+        said = []
+        thread = threading.Thread(target=lambda: said.append(receiver(b"body")))
+        thread.start()
+        assert begun.wait(20)
+        receiver.give_up()
+        thread.join()
+
+    assert [Verdict.LATER] == [answer.verdict for answer in said]
+
+
+def test_an_answer_of_another_protocol():
+    """A receiver that wants to speak another protocol is refused, as it was not asked to."""
+    with serving(b"HTTP/1.1 101 Switching Protocols\r\n\r\n") as (port, _):
+        assert Verdict.DENIED is ask(port).verdict
+
+
+SECRET = 'Sup3r/S3cret+K"ey=='
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        SECRET,
+        SECRET.upper(),
+        quote(SECRET),
+        quote(SECRET, safe=""),
+        quote(SECRET, safe="").lower(),
+        json.dumps(SECRET),
+        base64.b64encode(SECRET.encode()).decode(),
+        base64.urlsafe_b64encode(SECRET.encode()).decode(),
+    ],
+)
+@pytest.mark.parametrize("place", ["header", "password", "query"])
+def test_a_secret_that_comes_back_in_any_form_is_hidden(place, form):
+    """A secret is hidden wherever it was set, and in whatever form a receiver repeats it."""
+    words = form.encode()
+    coded = quote(SECRET, safe="")
+    url = {"password": f"http://user:{coded}@127.0.0.1:{{}}/", "query": f"http://127.0.0.1:{{}}/?key={coded}&b=1"}
+    headers = {"x-api-key": SECRET} if place == "header" else {}
+    with serving(b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n%s" % (len(words), words)) as (port, _):
+        said = ask(port, url=url.get(place, "http://127.0.0.1:{}/"), headers=headers)
+
+    assert re.fullmatch(r'HTTP status 401: "?\*\*\*=*"?', said.message)

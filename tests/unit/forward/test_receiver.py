@@ -93,13 +93,13 @@ def test_what_nobody_says():
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:99999"}, "address of the receiver .* is wrong"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:x"}, "address of the receiver .* is wrong"),
         ({"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://[::1"}, "address of the receiver .* is wrong"),
-        ({"OTEL_EXPORTER_OTLP_HEADERS": "authorization=a%0A"}, "HEADERS: 'authorization' cannot be sent"),
-        ({"OTEL_EXPORTER_OTLP_HEADERS": "authorization=%E2%82%AC"}, "HEADERS: 'authorization' cannot be sent"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "authorization=a%0A"}, "HEADERS: entry 1 cannot be sent"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "a=b,authorization=%E2%82%AC"}, "HEADERS: entry 2 cannot be sent"),
         ({"OTEL_EXPORTER_OTLP_TIMEOUT": "10"}, "milliseconds"),
         ({"OTEL_EXPORTER_OTLP_TIMEOUT": "1.5"}, "milliseconds"),
         ({"OTEL_EXPORTER_OTLP_COMPRESSION": "zstd"}, "choose gzip or none"),
         ({"OTEL_EXPORTER_OTLP_HEADERS": "secret"}, "entry 1 is not name=value"),
-        ({"OTEL_EXPORTER_OTLP_CLIENT_KEY": "/no/such/file"}, "no file '/no/such/file'"),
+        ({"OTEL_EXPORTER_OTLP_CLIENT_KEY": "/no/such/file"}, "CLIENT_KEY: there is no such file"),
     ],
 )
 def test_a_wrong_setting_is_an_error(environment, words):

@@ -100,3 +100,29 @@ def test_a_trigger_is_not_run(path, event, endless):
         with pytest.raises(LogFileError, match="a trigger that somebody has added to it would run: drop it"):
             for id_ in (batch.after_id, batch.last_id):
                 spool.save(id_)
+
+
+def test_a_batch_of_many_values(path):
+    """Values in `extra` count as what they take when they are encoded, so that no batch has millions of them."""
+    more = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (1, 20, 1, 1, 'm');"
+    hostile.make(path, f"{more * 99} UPDATE records SET attributes = '{{\"a\": [{'1,' * 4_999}1]}}';")
+
+    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
+        assert 4 == len(spool.read(1_000, 1 << 20).rows)
+
+
+def test_texts_in_the_place_of_other_numbers(path):
+    """Numbers of a process and of a gap are numbers, whatever stands there; there were TypeErrors."""
+    hostile.make(
+        path,
+        "UPDATE processes SET pid = 'x', started_us = 'x';"
+        "UPDATE sources SET lineno = 'x', logger = 'sqlite_log_handler';"
+        "UPDATE drops SET since_us = 'x', until_us = x'00', count = 'many';",
+    )
+
+    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
+        batch = spool.read(10, 1 << 30)
+
+    assert [("host", 0, "MainProcess", 0, "app")] == [*batch.processes.values()]
+    assert [("sqlite_log_handler", "/srv/app.py", 0, "work")] == [*batch.sources.values()]
+    assert [(0, 0, "queue_full", "shop", "INFO", 0)] == batch.drops[0]
