@@ -7,10 +7,9 @@ Theory of operation
 A commit copies a batch from the head of the queue, writes it in one transaction, and then lets it go. If that fails,
 all rows are still queued, and a later tick tries again: after one flush interval, then two, four, up to BACKOFF_LIMIT.
 
-Each tick reports drops, see `_write.drop_report`.
-
-Retention comes between commits, under the same lock: a short piece after a tick that leaves the queue nearly empty.
-While the queue is fuller than that, the writer does before each commit what cannot wait.
+Each tick reports drops, see `_write.drop_report`. Retention comes between commits, under the same lock: a short piece
+after a tick that leaves the queue nearly empty. While the queue is fuller than that, the writer does before each commit
+what cannot wait.
 
 Guarantees
 ==========

@@ -8,11 +8,9 @@ The writer hands its connection to a `Pruner` under the commit lock, between two
 delete. Here it is deleted, each piece in a short transaction of its own, never in that of an insert. `Wal` knows
 whether the WAL can be written back, and `SideTables` cuts the tables beside `records`.
 
-- `step` does a piece of what is due: a chunk of rows, lines of the side tables, some free pages. It has its turn when
-  few rows wait to be written.
-- `step_before` does the same before every other full batch, but only what cannot wait.
-- `make_room` comes before each commit if there is `max_bytes`, and raises `NoRoom` when there is none. It sets SQLite's
-  `max_page_count`, so that a commit cannot make the file longer than its share, whatever other processes have written.
+`step` has its turn when few rows wait to be written, `step_before` before every other full batch, and `make_room`
+before each commit if there is `max_bytes`. That sets SQLite's `max_page_count`, so that a commit cannot make the file
+longer than its share, whatever other processes have written.
 
 Nothing is deleted while a reader holds the WAL back, see `wal`. When file and WAL have come to `max_bytes` then, the
 rows that wait are dropped.
