@@ -33,7 +33,7 @@ from sqlite_log_handler._logfile.printable import printable
 _DEFAULT_ENDPOINT = "http://localhost:4318"
 _DEFAULT_TIMEOUT_MS = "10000"
 # A smaller number is meant in seconds, as Python's SDK takes it: no receiver answers within a tenth of one.
-_SHORTEST_TIMEOUT_MS = 100
+_SHORTEST_TIMEOUT_MS, _LONGEST_TIMEOUT_MS = 100, 86_400_000
 
 # It shrinks log lines to a tenth; a higher level takes three times as long to save a tenth of that.
 _GZIP_LEVEL = 1
@@ -153,9 +153,13 @@ def _headers(text: str) -> dict[str, str]:
 
 
 def _seconds(milliseconds: str) -> float:
-    if not milliseconds.strip().isdecimal() or int(milliseconds) < _SHORTEST_TIMEOUT_MS:
-        raise ValueError(f"OTEL_EXPORTER_OTLP_TIMEOUT must be a number of milliseconds, {_SHORTEST_TIMEOUT_MS} or more")
-    return int(milliseconds) / 1000
+    found = int(milliseconds[:12]) if milliseconds.strip().isdecimal() else 0
+    if not _SHORTEST_TIMEOUT_MS <= found <= _LONGEST_TIMEOUT_MS:
+        raise ValueError(
+            f"OTEL_EXPORTER_OTLP_TIMEOUT must be a number of milliseconds from {_SHORTEST_TIMEOUT_MS} to "
+            f"{_LONGEST_TIMEOUT_MS}"
+        )
+    return found / 1000
 
 
 class Receiver:

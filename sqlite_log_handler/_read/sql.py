@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from sqlite_log_handler._logfile.connect import schema
 from sqlite_log_handler._read.opening import open_log
 
 # Bytes of a value or a row, and of the statement.
@@ -55,7 +56,7 @@ def query(
         LogFileError: We cannot read the log.
         QueryError: We cannot run the statement, or not within the bounds.
     """
-    if any((token[1] or "").strip('"`[]').lower() in _UNBOUNDED for token in _TOKEN.finditer(sql)):
+    if _may_take_long(sql):
         raise QueryError("printf and format may take too long in one step: use round, substr and || instead")
     connection = open_log(path).connection
     end, steps, spent = clock() + _SECONDS, 0, False
@@ -76,6 +77,10 @@ def query(
             (sqlite3.SQLITE_LIMIT_VDBE_OP, 100_000),
         ):
             connection.setlimit(category, limit)
+        with connection.in_use():
+            texts = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        if any(_may_take_long(text) for (text,) in texts if text not in schema().values()):
+            raise QueryError("a view or table that somebody has added calls printf or format, which may take too long")
         connection.set_authorizer(_authorize)
         connection.set_progress_handler(look, _STEPS_AT_ONCE)
         with connection.in_use():
@@ -93,6 +98,10 @@ def query(
     finally:
         connection.set_progress_handler(None, 0)
         connection.close()
+
+
+def _may_take_long(sql: str) -> bool:
+    return any((token[1] or "").strip('"`[]').lower() in _UNBOUNDED for token in _TOKEN.finditer(sql))
 
 
 def _advice(error: BaseException, *, spent: bool) -> str:

@@ -78,7 +78,8 @@ def histogram(buckets: Sequence[Bucket], names: Mapping[int, str], *, utc: bool,
     label = len(clock(buckets[0].since_us))
     number = max(len(f"{bucket.records:,}") for bucket in buckets)
     room = max(terminal_width() - label - number - 3, 10)
-    highest = max(bucket.records + bucket.dropped for bucket in buckets)
+    # In a file from elsewhere a number of drops may be below zero.
+    highest = max(1, *(bucket.records + max(bucket.dropped, 0) for bucket in buckets))
     for bucket in buckets:
         drawn = bar(bucket, highest, room, names, paint)
         yield f"{clock(bucket.since_us)} {bucket.records:>{number},} {drawn}".rstrip()
@@ -95,7 +96,7 @@ def bar(bucket: Bucket, highest: int, room: int, names: Mapping[int, str], paint
         length = round(count * room / highest)
         parts.append(paint(_letter(names, level) * (length or (level >= _LOUD)), level))
     if bucket.dropped:
-        parts.append(paint("~" * (round(bucket.dropped * room / highest) or 1), _LOUD))
+        parts.append(paint("~" * max(round(bucket.dropped * room / highest), 1), _LOUD))
     return "".join(parts)
 
 

@@ -367,9 +367,16 @@ def test_no_secret_in_an_error(name, value):
     assert "s3cr3t" not in str(caught.value)
 
 
-def test_a_wrong_proxy_is_an_error(monkeypatch):
-    """An address of a proxy that cannot be used is refused without its password."""
-    monkeypatch.setenv("https_proxy", "socks5://user:s3cr3t@host:1080")
+@pytest.mark.parametrize(
+    "proxy", ["socks5://user:s3cr3t@host:1080", "http://user:s3cr3t/word@host:1080", "http://user:s3cr3t@host:x"]
+)
+def test_a_wrong_proxy_is_an_error(monkeypatch, proxy):
+    """
+    An address of a proxy that cannot be used is refused without its password.
+
+    Of a password with a `/` in it, the first half stood in the place of a port, and was printed.
+    """
+    monkeypatch.setenv("https_proxy", proxy)
     with pytest.raises(ValueError, match="HTTPS_PROXY") as caught:
         Receiver(Endpoint("https://host"), "test")
 

@@ -97,6 +97,8 @@ def test_what_nobody_says():
         ({"OTEL_EXPORTER_OTLP_HEADERS": "a=b,authorization=%E2%82%AC"}, "HEADERS: entry 2 cannot be sent"),
         ({"OTEL_EXPORTER_OTLP_TIMEOUT": "10"}, "milliseconds"),
         ({"OTEL_EXPORTER_OTLP_TIMEOUT": "1.5"}, "milliseconds"),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "9" * 5_000}, "milliseconds"),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "99999999999"}, "milliseconds"),
         ({"OTEL_EXPORTER_OTLP_COMPRESSION": "zstd"}, "choose gzip or none"),
         ({"OTEL_EXPORTER_OTLP_HEADERS": "secret"}, "entry 1 is not name=value"),
         ({"OTEL_EXPORTER_OTLP_CLIENT_KEY": "/no/such/file"}, "CLIENT_KEY: there is no such file"),

@@ -129,6 +129,21 @@ def test_what_counts_in_one_step_is_refused(log, path, call):
         ask(path, f"SELECT {call}")
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "DROP VIEW logs; CREATE VIEW logs AS SELECT printf('%.*c', 900000000, 'x') AS message FROM records",
+        "CREATE TABLE more (id, text AS (Format('%d', id)))",
+    ],
+)
+def test_what_counts_in_one_step_is_refused_in_the_file_too(log, path, change, script):
+    """A view of the file may call `printf` for the statement, as may a table that somebody has added."""
+    log(record("a"))
+    change(script)
+    with pytest.raises(QueryError, match="somebody has added"):
+        ask(path, "SELECT count(message) FROM logs")
+
+
 def test_the_word_may_stand_in_a_text(log, path):
     """A text that is searched for may be the name of a function, and the view `logs` may call it."""
     log(record("printf"))

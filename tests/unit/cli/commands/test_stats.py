@@ -32,6 +32,18 @@ def test_stats_have_a_histogram(run):
     assert lines[-1].endswith("D DEBUG, I INFO, W WARNING, E ERROR, ~ dropped 15")
 
 
+@pytest.mark.parametrize("count", [-1, -(2**63)])
+def test_a_histogram_of_less_than_nothing(run, shop, path, count):
+    """In a file from elsewhere, a number of drops may be below zero. It was divided by, or a length."""
+    path.write_bytes(shop.read_bytes())
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM records WHERE id > 1")
+        connection.execute("UPDATE drops SET count = ?, since_us = (SELECT created_us FROM records)", [count])
+
+    status, lines = run("stats", str(path))
+    assert (0, "dropped") == (status, lines[6].split()[0])
+
+
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_a_histogram_fits_the_terminal(run, monkeypatch, columns):
     """No bar is longer than the terminal is wide, and the longest fills it."""
