@@ -76,6 +76,7 @@ class WriteLock:
         self._opened = os.stat_result([0] * 10)
         self._missing = fcntl is None
         self._waiting_since: int | None = None
+        self._is_line = True  # what the file holds
 
     def _lead_to(self, real: str) -> None:
         self.real = real  # of the database, without links
@@ -206,15 +207,18 @@ class WriteLock:
 
     def _read(self) -> tuple[int, int, int, int]:
         with contextlib.suppress(OSError, ValueError):
-            found = map(int, os.pread(self._descriptor or -1, _LENGTH, 0).split())
+            text = os.pread(self._descriptor or -1, _LENGTH + 1, 0)
+            self._is_line = len(text) <= _LENGTH and not text.strip(b"0123456789 \n")
+            found = map(int, text.split())
             # Before a process has waited, there is a holder only.
             holder, waiter, since, seen, *_ = *found, 0, 0, 0, 0
             return holder, waiter, since, seen
         return 0, 0, 0, 0
 
     def _write(self, offset: int, text: bytes) -> None:
-        with contextlib.suppress(OSError):  # on a full disk, processes do not take turns
-            os.pwrite(self._descriptor or -1, text, offset)
+        if self._is_line:  # else another program has a file of this name, which we lock and leave as it is
+            with contextlib.suppress(OSError):  # on a full disk, processes do not take turns
+                os.pwrite(self._descriptor or -1, text, offset)
 
     def _open(self) -> int:
         # Look again each time, because the folder to which a link led may be gone.

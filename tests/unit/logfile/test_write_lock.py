@@ -138,6 +138,18 @@ def test_a_line_that_nobody_can_read(make_lock, path):
         assert not is_held(lock)
 
 
+@pytest.mark.parametrize("text", ["a list of locks", "Notes of another program.\n" * 10, "1 2 3 4\n" * 100])
+def test_a_file_of_another_program_is_left_as_it_is(make_lock, path, pauses, text):
+    """A file that has the lock's name by chance is locked, and not written to: its first 56 bytes were written over."""
+    file = path.with_name(path.name + "-lock")
+    file.write_text(text)
+    lock, other = make_lock(), make_lock()
+    with lock.hold(0), pytest.raises(TimeoutError), other.hold(0.01):
+        pass
+
+    assert text == file.read_text()
+
+
 def test_who_is_writing(make_lock, pauses):
     """Who waited in vain is told which process holds the lock."""
     first, second = make_lock(), make_lock()
