@@ -251,8 +251,15 @@ def json_safe(line: str) -> str:
 
 def json_document(value: object) -> Iterator[str]:
     """Yield the lines of a JSON document; a dataclass is an object of its fields."""
-    text = json.dumps(value, ensure_ascii=False, indent=2, default=dataclasses.asdict)
-    yield from map(json_safe, text.split("\n"))
+    line: list[str] = []
+    # Piece by piece, because `dumps` keeps all of them: fifty bytes for each bracket and each comma.
+    for piece in json.JSONEncoder(ensure_ascii=False, indent=2, default=dataclasses.asdict).iterencode(value):
+        head, *others = piece.split("\n")
+        line.append(head)
+        for other in others:
+            yield json_safe("".join(line))
+            line = [other]
+    yield json_safe("".join(line))
 
 
 def indented(*texts: str | None) -> Iterator[str]:

@@ -34,6 +34,7 @@ _MOST_CHANGES: Final = 50
 # Rows whose attributes are read for their names: this takes 10 ms.
 _SAMPLED: Final = 1_000
 _MOST_KEYS: Final = 100
+_MOST_COUNTED: Final = 10_000
 _DEEPEST: Final = 110
 # Runs that we try, one after the other, to tell of which run a row is.
 _RUNS: Final = 20
@@ -150,7 +151,8 @@ def histogram(log: LogReader, query: Query) -> Answer:
     # What is committed from now on is counted after `last_id`, so a sum of answers counts each record once.
     later: Filters = {**up_to(filters, last_id), "after_id": max(counted or 0, filters.get("after_id") or 0)}
     found = log.histogram(bucket, most=most or 120, **later)
-    if most is not None and len(found) > most:
+    most = most or _MOST_BUCKETS
+    if len(found) > most:
         raise FilterError(f"bucket={bucket!r} makes {len(found):,} buckets, and most={most}: take a longer one")
     # A gap has no id, and its count may still grow.
     dropped = dropped_over_time(log.gaps(**filters), found[0].until_us - found[0].since_us) if found else {}
@@ -175,7 +177,10 @@ def keys(log: LogReader, query: Query) -> Answer:
     """Answer the names of attributes in the newest rows, the most frequent first."""
     filters = query.filters()
     query.finish()
-    found = Counter(key for row in log.rows(newest=_SAMPLED, **filters) for key in row.extra)
+    found: Counter[str] = Counter()
+    for row in log.rows(newest=_SAMPLED, **filters):
+        # A program that logs what strangers send may have names without end.
+        found.update(key for key in row.extra if key in found or len(found) < _MOST_COUNTED)
     return {"keys": [key for key, _ in found.most_common(_MOST_KEYS)]}
 
 

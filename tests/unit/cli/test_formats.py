@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from sqlite_log_handler import LogReader, Row
 from sqlite_log_handler._cli.commands.export import write_csv
-from sqlite_log_handler._cli.formats import CLOCKS, Clock, Short, json_safe
+from sqlite_log_handler._cli.formats import CLOCKS, Clock, Short, json_document, json_safe
 from sqlite_log_handler._cli.terminal import plain
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import SCHEMA
@@ -171,3 +171,12 @@ def test_a_message_of_several_lines_is_shown_as_lines(run, make_handler, path, n
     indent = " " * (8 if name == "verbose" else 4)
     assert lines[0].endswith("query failed:")
     assert [f"{indent}  SELECT 1", rf"{indent}    source=forged\x1b[2J"] == lines[1:3]
+
+
+def test_a_json_document_is_written_as_it_is_made():
+    """The first lines of a long document come before the last ones are made, so that none is in memory whole."""
+    lines = json_document({"a": ["b\n", 1.5, []], "c": object()})
+
+    assert ["{", '  "a": [', '    "b\\n",', "    1.5,", "    []", "  ],"] == [next(lines) for _ in range(6)]
+    with pytest.raises(TypeError):
+        next(lines)

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from sqlite_log_handler.serve import answers
+
 
 def ids(answer: dict[str, Any]) -> list[int]:
     """Return the ids of the rows of a page."""
@@ -219,11 +221,12 @@ def test_what_cannot_be_understood(get, question, parameters, message):
 
 
 def test_more_bars_than_a_page_takes(get, shop):
-    """A question for more bars than `most` is a 400 that says what to do."""
+    """A question for more bars than `most`, or than a page takes, is a 400 that says what to do."""
     with sqlite3.connect(shop) as connection:
         connection.execute("UPDATE records SET created_us = id * 1000000")
     connection.close()
 
+    assert "most=500: take a longer one" in get("histogram", status=400, bucket="10ms")["error"]
     assert "most=2: take a longer one" in get("histogram", status=400, bucket="1", most=2)["error"]
 
 
@@ -291,3 +294,10 @@ def test_the_last_id_there_is(get, shop):
         connection.execute(f"UPDATE records SET id = {2**63 - 1} WHERE id = 12")
 
     assert [11, str(2**63 - 1)] == [row["id"] for row in get("rows", lines=2)["rows"]]
+
+
+def test_names_without_number(get, monkeypatch):
+    """A log whose attributes have names without end has its first ones counted; each of them took memory."""
+    monkeypatch.setattr(answers, "_MOST_COUNTED", 0)
+
+    assert {"keys": []} == get("keys")
