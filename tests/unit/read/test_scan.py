@@ -19,6 +19,7 @@ from sqlite_log_handler import (
     LogReader,
     SQLiteHandler,
 )
+from sqlite_log_handler._read.rows import FITS
 
 
 def test_rows_come_in_the_order_of_their_commits(log, messages):
@@ -178,3 +179,18 @@ def test_ctrl_c_in_a_regular_expression_without_end(log, reading):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(("size", "twice"), [(1_000, False), (10_000, False), (100_000, True)])
+def test_only_a_large_row_is_looked_at_twice(reading, make_handler, size, twice):
+    """
+    The texts of a row are added up only where they may be large together: for rows of 10 kB that costs a fifth.
+    """
+    handler = make_handler(max_record_bytes=200_000)
+    handler.handle(record("x" * size))
+    handler.close()
+    reader, statements = reading(), []
+    reader._scan.require_open().set_trace_callback(statements.append)
+
+    assert [size] == [len(row.message) for row in reader]
+    assert twice == any(FITS in sql for sql in statements)
