@@ -1,5 +1,5 @@
 """
-Answer questions with a regular expression in another process, for servers.
+Answer questions in another process, for servers: those with a regular expression, and all that an agent asks.
 
 Python's `re` may need hours for one text, and keeps the GIL meanwhile: no other thread runs, not even the one that
 handles Ctrl-C. On the main thread Ctrl-C ends it, so `LogReader` and the commands need none of this.
@@ -43,7 +43,7 @@ def has_expression(pattern: str | None, conditions: Iterable[str]) -> bool:
 
 
 class AsideError(Exception):
-    """There is no process for a regular expression now; a later question may get one."""
+    """There is no process for the question now; a later question may get one."""
 
 
 class Aside:
@@ -64,7 +64,7 @@ class Aside:
                 env={**os.environ, "PYTHONPATH": path},
             )
         except OSError as error:
-            message = f"no process for the regular expression can be started ({error}): search for a plain text"
+            message = f"no process for the question can be started ({error}): ask again later"
             raise AsideError(message) from error
         self._questions: Any = self._process.stdin
         self._answers: Any = self._process.stdout
@@ -83,11 +83,9 @@ class Aside:
         except (EOFError, OSError, pickle.UnpicklingError) as broken:
             self.close()
             status = self._process.returncode
-            message = f"the process for regular expressions ended with status {status}: ask again"
+            message = f"the process for the question ended with status {status}: ask again"
             if status == -getattr(signal, "SIGPROF", 0):
-                message = (
-                    f"a regular expression takes more than {SECONDS} s: write a simpler one, or ask for fewer rows"
-                )
+                message = f"the question takes more than {SECONDS} s: ask for fewer rows, or with a simpler expression"
             raise FilterError(message) from broken
         if error is not None:
             raise error
@@ -125,7 +123,7 @@ def aside() -> Iterator[Aside]:
     """
     slots = _slots
     if not slots.acquire(timeout=_PATIENCE):
-        message = f"{_MOST} regular expressions are being tried already: ask again when one of them is done"
+        message = f"{_MOST} such questions are being answered already: ask again when one of them is done"
         raise AsideError(message)
     try:
         found = _take()

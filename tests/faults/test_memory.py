@@ -203,6 +203,56 @@ def test_the_memory_of_the_page(path, make):
     assert peak < MOST, peak
 
 
+EPHEMERAL = ", ".join(f"(SELECT count(DISTINCT message || {number} || id) FROM logs)" for number in range(40))
+TOOLS = [
+    ("brief", {}),
+    ("search", {"newest": 100}),
+    ("search", {"level": "ERROR"}),
+    ("search", {"regex": "a.c$"}),
+    ("search", {"where": ["a~x.y"]}),
+    ("record", {"id": 10, "context": 10}),
+    ("patterns", {}),
+    ("patterns", {"new_since": "0"}),
+    ("sql", {"statement": "SELECT * FROM logs"}),
+    ("sql", {"statement": "SELECT * FROM logs ORDER BY message"}),
+    ("sql", {"statement": f"SELECT {EPHEMERAL}"}),
+]
+
+
+@pytest.mark.parametrize("make", [*CRAFTED, pytest.param(largest_in_a_file, id="largest records", marks=SLOW)])
+def test_the_memory_of_the_tools_for_agents(path, make):
+    """
+    `mcp` takes less than 100 MB, and so does the process in which it answers.
+
+    The packages for the protocol take 75 MB by being imported, and a question came on top of that.
+    """
+    pytest.importorskip("mcp")
+    make(path)
+    command = [sys.executable, "-m", "sqlite_log_handler", "mcp", str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def send(**message):
+            process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+            process.stdin.flush()
+
+        version = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+        send(id=0, method="initialize", params=version)
+        assert "result" in json.loads(process.stdout.readline())
+        send(method="notifications/initialized")
+        for number, (name, arguments) in enumerate(TOOLS, 1):
+            send(id=number, method="tools/call", params={"name": name, "arguments": arguments})
+            assert "result" in json.loads(process.stdout.readline())
+        tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
+        answering = [pid for task in tasks for pid in task.read_text(encoding="ascii").split()]
+        statuses = [Path(f"/proc/{pid}/status").read_text(encoding="ascii") for pid in (process.pid, *answering)]
+        process.stdin.close()
+    peaks = [int(line.split()[1]) / 1000 for one in statuses for line in one.splitlines() if line.startswith("VmHWM")]
+    assert 2 == len(peaks)
+    assert max(peaks) < MOST, peaks
+
+
 @pytest.mark.parametrize("make", [*CRAFTED, pytest.param(largest_in_a_file, id="largest records", marks=SLOW)])
 def test_the_memory_of_the_forwarder(path, make):
     """`forward` takes less than 100 MB, or says which row it does not send."""

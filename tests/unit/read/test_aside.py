@@ -55,7 +55,7 @@ def test_an_answer_and_an_error_come_back():
 def test_an_expression_without_end(monkeypatch):
     """The system ends the process when the question has used up its time, and the next question gets a new one."""
     monkeypatch.setattr(aside_module, "SECONDS", 0.1)
-    with aside() as process, pytest.raises(FilterError, match=r"takes more than 0\.1 s: write a simpler one"):
+    with aside() as process, pytest.raises(FilterError, match=r"takes more than 0\.1 s: ask for fewer rows"):
         process.ask(search, *BACKTRACKS)
     with aside() as process:
         assert process.ask(search, "a+", "aaa")
@@ -85,7 +85,7 @@ def test_our_other_threads_run_meanwhile():
     found[0].interrupt()
     thread.join()
 
-    assert ended == [f"the process for regular expressions ended with status {-signal.SIGKILL}: ask again"]
+    assert ended == [f"the process for the question ended with status {-signal.SIGKILL}: ask again"]
 
 
 def test_a_process_that_cannot_be_started(monkeypatch):
@@ -101,7 +101,7 @@ def test_a_process_that_cannot_be_started(monkeypatch):
     monkeypatch.setattr(aside_module, "_slots", threading.BoundedSemaphore(1))
     with monkeypatch.context() as full:
         full.setattr(subprocess, "Popen", no_room)
-        with pytest.raises(AsideError, match=r"can be started \(.*\): search for a plain text"), aside():
+        with pytest.raises(AsideError, match=r"can be started \(.*\): ask again later"), aside():
             pass
     with aside() as process:
         assert process.ask(search, "a+", "aaa")
@@ -112,7 +112,7 @@ def test_few_run_at_a_time(monkeypatch):
     monkeypatch.setattr(aside_module, "_slots", threading.BoundedSemaphore(1))
     monkeypatch.setattr(aside_module, "_PATIENCE", 0)
     with aside() as process:
-        with pytest.raises(AsideError, match="are being tried already: ask again"), aside():
+        with pytest.raises(AsideError, match="are being answered already: ask again"), aside():
             pass
         assert process.ask(search, "a+", "aaa")
     with aside() as other:

@@ -1,0 +1,53 @@
+"""
+What an agent is answered, without the server: marks, long fields, and a statement that takes much memory.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from command_line import record
+
+from sqlite_log_handler import SQLiteHandler
+from sqlite_log_handler._cli import agent_tools
+from sqlite_log_handler._cli.agent_tools import Tools, marked
+from sqlite_log_handler._read.sql import QueryError
+
+
+@pytest.fixture
+def tools(path):
+    """Tools for a log of one record with a long message."""
+    handler = SQLiteHandler(path, close_timeout=60)
+    handler.handle(record("begin " + "x" * 5_000 + " end"))
+    handler.close()
+    return Tools(str(path))
+
+
+def test_marks_are_new_each_time():
+    """No log can contain the marks in advance, and what is left out is said outside of them."""
+    pattern = re.compile(r"<log (\w{8})> .*\nm\n</log \1>\n\[left out: more\]")
+    marks = {found[1] for found in map(pattern.fullmatch, (marked(["m"], "more") for _ in range(9))) if found}
+
+    assert 9 == len(marks)
+
+
+def test_a_long_field_has_its_beginning_and_its_end(tools):
+    """Of a long value the beginning and the end are shown, and how much is left out between them."""
+    shown = tools.record(1)
+
+    assert "message: begin xxx" in shown
+    assert "xxx end" in shown
+    assert "characters left out]" in shown
+
+
+def test_a_statement_that_takes_much_memory(tools, monkeypatch):
+    """SQLite's limit of memory is a mistake of the statement that is told, and no end of the server."""
+
+    def no_memory(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(agent_tools, "query", no_memory)
+    monkeypatch.setattr(agent_tools, "_HEAP_BYTES", 1 << 40)  # it stays for as long as the process lives
+    with pytest.raises(QueryError, match=r"takes more than \d+ MiB of memory: ask for less at a time"):
+        tools.sql("SELECT 1")
