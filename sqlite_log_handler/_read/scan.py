@@ -21,7 +21,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 from operator import itemgetter, lt
@@ -36,7 +36,16 @@ from sqlite_log_handler._read.conditions import HOLDS, holds
 from sqlite_log_handler._read.filters import HIGHEST, LOWEST, FilterError, Where
 from sqlite_log_handler._read.opening import Opened, open_log, raise_named
 from sqlite_log_handler._read.rows import FITS, SELECT_JSON
-from sqlite_log_handler._read.search import HAS_ATTRIBUTE, HAS_TEXT, SEARCH, has_attribute, has_text, search
+from sqlite_log_handler._read.search import (
+    ATTRIBUTE,
+    HAS_ATTRIBUTE,
+    HAS_TEXT,
+    SEARCH,
+    attribute,
+    has_attribute,
+    has_text,
+    search,
+)
 
 # Most rows of a statement, and most bytes of memory if rows are large.
 BATCH: Final = 128
@@ -90,7 +99,10 @@ class Scan:
         self._seen = seen if immutable else None
         self._raised: BaseException | None = None
         self._is_lenient = False
-        functions = (SEARCH, 3, search), (HAS_TEXT, 3, has_text), (HOLDS, 2, holds), (HAS_ATTRIBUTE, 3, has_attribute)
+        functions: Sequence[tuple[str, int, Callable[..., Any]]] = (
+            *((SEARCH, 3, search), (HAS_TEXT, 3, has_text), (HOLDS, 2, holds)),
+            *((HAS_ATTRIBUTE, 3, has_attribute), (ATTRIBUTE, 2, attribute)),
+        )
         for name, arity, function in functions:
             self._connection.create_function(name, arity, partial(self._call, function), deterministic=True)
 
@@ -126,7 +138,7 @@ class Scan:
             with contextlib.suppress(sqlite3.ProgrammingError):  # closed since
                 connection.interrupt()
 
-    def _call(self, function: Callable[..., bool], *arguments: object) -> bool:
+    def _call(self, function: Callable[..., Any], *arguments: object) -> Any:
         """Run a function for SQLite. Its time does not count: the expression is the user's, who can press Ctrl-C."""
         begin = time.perf_counter()
         try:

@@ -19,6 +19,7 @@ Term: TypeAlias = tuple[str, tuple[object, ...]]
 SEARCH: Final = "log_search"
 HAS_TEXT: Final = "log_has_text"
 HAS_ATTRIBUTE: Final = "log_has_attribute"
+ATTRIBUTE: Final = "log_attribute"
 
 _LIKE_SPECIAL: Final = re.compile(r"([%_\\])")
 # SQLite searches a value for a text in one step, which nothing can interrupt.
@@ -187,6 +188,15 @@ def has_attribute(attributes: object, key: str, text: str) -> bool:
     """Tell whether a JSON object has a member of this value. SQL calls this as `log_has_attribute`."""
     members = members_of(attributes)
     return isinstance(members, dict) and key in members and equals(members[key], text)
+
+
+def attribute(attributes: object, key: str) -> str | None:
+    """Return the value of a member of a JSON object as SQLite writes it. SQL calls this as `log_attribute`."""
+    members = members_of(attributes)
+    value = members.get(key) if isinstance(members, dict) else None
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(int(value) if isinstance(value, bool) else value, ensure_ascii=False, separators=(",", ":"))
 
 
 def members_of(attributes: object) -> object:

@@ -22,7 +22,7 @@ from sqlite_log_handler._read.filters import (
     where,
 )
 from sqlite_log_handler._read.scan import Scan
-from sqlite_log_handler._read.search import Term, joined
+from sqlite_log_handler._read.search import ATTRIBUTE, Term, joined
 
 TREND: Final = 12
 _SPAN: Final = 10_000
@@ -175,10 +175,12 @@ def _add_volume(scan: Scan, sums: _Groups, column: str, chosen: Where, filters: 
 
 
 def _places(key: str | None) -> tuple[str, ...]:
-    """Return the last name of an attribute as it stands in JSON, and two paths: to one key, and to nested keys."""
+    """Return the end of an attribute's name as it stands in JSON, and two paths: to one key, and to nested keys."""
     if key is None:
         return ()
     names = [json.dumps(name, ensure_ascii=False) for name in (key, *key.split("."))]
+    if "\\" in names[0]:  # a path cannot contain it, because SQLite has no escape for quotes there
+        return (key,)
     return names[-1][1:], f"$.{names[0]}", f"$.{'.'.join(names[1:])}"
 
 
@@ -187,6 +189,8 @@ def _add_records(
 ) -> None:
     by, places = group
     column, who, naming = _GROUPS[by]
+    if len(places) == 1:
+        column = f"{ATTRIBUTE}(attributes, ?)"
     # Levels keep their numbers, which the ledger has too.
     names = dict(scan.all(naming)) if naming and by != "level" else {}
     since, width = parts

@@ -29,6 +29,8 @@ def test_by_template(log, path):
         ("a.b", [("1", 1)]),
         ("nothing", []),
         ("é", [("ü", 1)]),
+        ('q"k', [("1", 1)]),
+        ("b\\k", [("true", 1)]),
         ('"', []),
         ("a'b", [("q", 1)]),
         ("", []),
@@ -40,7 +42,7 @@ def test_by_attribute(log, path, key, expected):
         record("a", status=200),
         record("b", status=200, user={"plan": "pro"}),
         record("c", status=500, **{"user.plan": "pro"}),
-        record("d", status="x y", **{"a.b": 1, "é": "ü", "a'b": "q"}),
+        record("d", status="x y", **{"a.b": 1, "é": "ü", "a'b": "q", 'q"k': True, "b\\k": "true"}),
         record("e"),
     )
     with LogReader(path) as reader:
