@@ -9,6 +9,7 @@ import gc
 
 import pytest
 from queues import INFO, check, commit_all, make_queue, report, row
+from slowly import slowly
 
 _testcapi = pytest.importorskip("_testcapi", reason="a part of CPython's tests")
 
@@ -76,25 +77,26 @@ def test_gaps_are_added_up_without_memory(monkeypatch):
         assert len(queue.gaps) <= 2
 
 
-def test_rows_behind_a_stuck_commit_without_memory():
+@pytest.mark.parametrize(("taken", "behind"), [(100, 30), *slowly((2_000, 300))])
+def test_rows_behind_a_stuck_commit_without_memory(taken, behind):
     """
     The rows of a commit that does not end stay at the head, in order, while those behind them are given up.
 
     They were taken off and put back, and when there was no memory for that, one was gone and counted nowhere.
     """
     for failing in range(1, 150):
-        queue = make_queue(capacity=3_000, size=10_000, batch_size=2_000)
-        for number in range(2_300):
+        queue = make_queue(capacity=3_000, size=10_000, batch_size=taken)
+        for number in range(taken + behind):
             queue.put_nowait(row(created=float(number)))
         commit = queue.begin_commit(10**9)
         without_memory(failing, WORK["give_up"], queue)
         queue.give_up(queue.end, "close_timeout")
-        assert commit.rows == queue._head(2_000)
+        assert commit.rows == queue._head(taken)
         assert all(map(queue.holds, commit.rows))
-        queue.put_nowait(row(created=2_300.0))
+        queue.put_nowait(row(created=-1.0))
         queue.end_commit(commit)
-        assert (2_000, 1, 300) == (queue.written, queue.queued, queue.dropped_total)
-        assert [2_300.0] == [item[1] for item in commit_all(queue).rows]
+        assert (taken, 1, behind) == (queue.written, queue.queued, queue.dropped_total)
+        assert [-1.0] == [item[1] for item in commit_all(queue).rows]
         check(queue)
 
 
