@@ -126,8 +126,8 @@ class LoggingTree:
         if (now, loggers) == (self.state, self.loggers):
             return []
         lines = [f"{name}: {was!r} became {now[name]!r}" for name, was in self.state.items() if was != now[name]]
-        for logger, state in loggers.items():
-            was = self.loggers.get(logger, LoggerState())
+        for logger in {**self.loggers, **loggers}:
+            was, state = self.loggers.get(logger, LoggerState()), loggers.get(logger, LoggerState())
             lines += [
                 f"logger {logger.name!r}, {field}: {before!r} became {after!r}"
                 for field, before, after in zip(LoggerState._fields, was, state, strict=True)
@@ -142,7 +142,7 @@ class LoggingTree:
         loggers = self._loggers()
         came = {handler for state in loggers.values() for handler in state.handlers}
         came.update(HANDLERS_BY_NAME.values())
-        for logger in loggers:
+        for logger in {**self.loggers, **loggers}:
             was = self.loggers.get(logger, LoggerState())
             logger.setLevel(was.level)
             logger.propagate, logger.disabled = was.propagate, was.disabled
@@ -173,9 +173,12 @@ class LoggingTree:
 
     @staticmethod
     def _loggers() -> dict[logging.Logger, LoggerState]:
+        """Return the state of each logger that is not as it was made."""
         loggers = {}
         for logger in [logging.root, *logging.root.manager.loggerDict.values()]:
-            if isinstance(logger, logging.Logger):
+            if isinstance(logger, logging.PlaceHolder):
+                continue
+            if logger.level or not logger.propagate or logger.disabled or logger.handlers or logger.filters:
                 handlers = tuple(handler for handler in logger.handlers if not is_of_pytest(handler))
                 filters = tuple(logger.filters)
                 loggers[logger] = LoggerState(logger.level, logger.propagate, logger.disabled, handlers, filters)
