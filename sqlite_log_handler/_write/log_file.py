@@ -42,6 +42,10 @@ from sqlite_log_handler._write.retention.wal import size_of
 
 _FREE_THREADED = "free-threading" in sys.version  # also when a module has turned the GIL on again
 _SMALLEST_PAGE = 512  # https://sqlite.org/fileformat2.html#pages
+_LONGEST_NAME = 255 - len("-journal")  # in bytes
+_SHM_BYTES = 32_768  # by which SQLite makes a -shm longer
+_NEW_SHM_BYTES = 3  # https://sqlite.org/src/file/src/os_unix.c
+_NEW_JOURNAL_BYTES = 512  # its header alone: a process that was killed while it made the tables leaves that
 _DESCRIPTORS = 5  # for the file, its -wal, its -shm, its -journal and its folder
 _NEW_FILES = 2  # the -wal and the -shm; the -journal comes before them and goes
 
@@ -161,6 +165,8 @@ class LogFile:
         self.real = self._lock.follow(self._busy_timeout)
         _refuse_read_only(self.real)
         self._look()
+        if not size_of(self.real):
+            self._keep_left_files()
         _create(self.real)
         found = identity_of(self.real)
         connection = sqlite3.connect(
@@ -201,9 +207,25 @@ class LogFile:
         self._close()
         is_there = identity_of(self.real) in self._files[:1]
         if known is not None and not is_there and identity_of(wal) == known and size_of(wal):
-            aside = self.real + time.strftime(".left-%Y%m%dT%H%M%SZ-wal", time.gmtime())
-            os.replace(wal, aside)
-            self._say(f"the file was moved or replaced while a reader held its WAL, which is kept as {aside!r}")
+            aside = self._put_aside("left", ["-wal"]) + "-wal"
+            self._say(
+                f"the file was moved or replaced while a reader held its WAL, which is kept as {aside + '-wal'!r}"
+            )
+
+    def _keep_left_files(self) -> None:
+        """
+        Put aside what stands beside a file that is not there, or empty, because SQLite would delete or overwrite it.
+
+        Somebody may have moved the file of a killed process away, and its last rows are in the -wal. Or another program
+        has files of such names.
+        """
+        sizes = {end: size_of(self.real + end) for end in ("-wal", "-journal", "-shm")}
+        if sizes["-shm"] % _SHM_BYTES == 0 or sizes["-shm"] == _NEW_SHM_BYTES:
+            del sizes["-shm"]  # says nothing without its -wal
+        ends = [end for end, size in sizes.items() if size not in (0, _NEW_JOURNAL_BYTES)]
+        if ends:
+            aside = self._put_aside("left", ends)
+            self._say(f"{' and '.join(ends)} without the file: kept as {aside + ends[0]!r}")
 
     def _look(self) -> None:
         """Refuse a foreign file. Reads only, because opening it for writing may change it."""
@@ -350,13 +372,23 @@ class LogFile:
     def _move_aside(self, why: object) -> None:
         """Keep a corrupt file, which a person may mend, and start anew at the next commit."""
         self._close()
-        suffix = time.strftime(".corrupt-%Y%m%dT%H%M%SZ", time.gmtime())
-        while os.path.exists(self.real + suffix):
+        aside = self._put_aside("corrupt", [end for end in ("", "-wal", "-shm") if os.path.exists(self.real + end)])
+        self._say(f"corrupt ({why}): moved aside as {aside!r}, a new file is begun")
+
+    def _put_aside(self, why: str, ends: list[str]) -> str:
+        """Rename the files of these endings, replacing none, and return the name that they share."""
+        folder, name = os.path.split(self.real)
+        suffix = time.strftime(f".{why}-%Y%m%dT%H%M%SZ", time.gmtime())
+        while True:
+            # The name may be as long as the file system allows.
+            short = os.fsdecode(os.fsencode(name)[: _LONGEST_NAME - len(suffix)])
+            aside = os.path.join(folder, short + suffix)
+            if not any(os.path.lexists(aside + end) for end in ends):
+                break
             suffix += "+"
-        for end in ("", "-wal", "-shm"):
-            if os.path.exists(self.real + end):
-                os.replace(self.real + end, self.real + suffix + end)
-        self._say(f"corrupt ({why}): moved aside as {self.real + suffix!r}, a new file is begun")
+        for end in ends:
+            os.replace(self.real + end, aside + end)
+        return aside
 
     def _stat(self, path: str) -> tuple[tuple[object, ...], int]:
         """Return the identity of `path` and of the files beside it that the connection has open, and the size."""

@@ -425,6 +425,24 @@ def test_two_corrupt_files_of_one_second(writer: Writer, path: Path) -> None:
     assert {kept[100:] for kept in corrupt} == {kept[100:] for kept in corrupt_files(path)}
 
 
+@pytest.mark.parametrize("name", ["x" * 244 + ".db", "é" * 120 + ".db"])
+def test_corrupt_file_with_the_longest_name(make_writer: Callable[..., Writer], tmp_path: Path, name: str) -> None:
+    """
+    The name of a file that is moved aside is cut to a length that the system takes.
+
+    SQLite opens a name of 247 bytes. With the time behind it, it was too long to be moved to, at each try, and so
+    nothing was written any more.
+    """
+    path = tmp_path / name
+    writer = make_writer(str(path))
+    write(writer, "0")
+    os.truncate(path, 0)
+    write(writer, "1")
+
+    assert ["1"] == messages(writer)
+    assert 1 == len([kept for kept in os.listdir(tmp_path) if kept.endswith("Z")])
+
+
 @POSIX
 def test_corrupt_file_that_another_process_moved_aside(
     make_writer: Callable[[], Writer], path: Path, monkeypatch: pytest.MonkeyPatch

@@ -12,9 +12,11 @@ import subprocess
 import sys
 import threading
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from freezegun import freeze_time
 
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.errors import ForeignFileError
@@ -25,9 +27,8 @@ from sqlite_log_handler._write.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-from batches import POSIX, messages, read, row, write
+from batches import POSIX, Said, messages, read, row, write
 
 # Several processes, and what others do to the file -------------------------------------------------------------------
 
@@ -296,6 +297,79 @@ def test_file_that_was_unlinked(writer: Writer, path: Path, ends: list[str]) -> 
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert found == [message for (message,) in connection.execute("SELECT message FROM logs ORDER BY id")]
         assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty file"])
+def test_the_wal_of_a_killed_process_whose_file_was_moved(writer: Writer, path: Path, said: Said, left: str) -> None:
+    """
+    A -wal without its file is put aside: beside the moved file it has the last rows.
+
+    A process was killed, logrotate moved its file away, and the program started again. SQLite deletes a -wal beside an
+    empty database, and with it went each row since the last checkpoint.
+    """
+    write(writer, "before")
+    moved, wal = path.with_name("rotated.db"), Path(f"{path}-wal")
+    copies = {path: path.read_bytes(), wal: wal.read_bytes()}
+    writer.close()
+    path.unlink()
+    if left == "an empty file":
+        path.touch()
+    wal.write_bytes(copies[wal])
+    write(writer, "after")
+
+    assert ["after"] == messages(writer)
+    (aside,) = path.parent.glob("*.left-*")
+    assert [f"-wal without the file: kept as {str(aside)!r}"] == said
+    moved.write_bytes(copies[path])
+    aside.rename(f"{moved}-wal")
+    with contextlib.closing(sqlite3.connect(moved)) as connection:
+        assert [("before",)] == connection.execute("SELECT message FROM logs").fetchall()
+
+
+def test_files_of_other_programs_beside_a_new_log(writer: Writer, path: Path) -> None:
+    """SQLite would delete a -wal or a -journal of another program, and write its own -shm over another one."""
+    notes = b"Notes of another program." * 1000
+    ends = ["-journal", "-shm", "-wal"]
+    for end in ends:
+        Path(f"{path}{end}").write_bytes(notes)
+    write(writer, "0")
+
+    aside = sorted(path.parent.glob("*.left-*"))
+    assert ends == [name.name[-len(end) :] for name, end in zip(aside, ends, strict=True)]
+    assert [notes] * 3 == [name.read_bytes() for name in aside]
+    assert ["0"] == messages(writer)
+
+
+def test_a_new_log_keeps_no_shm_of_sqlite(writer: Writer, path: Path, said: Said) -> None:
+    """A -shm that SQLite has made says nothing without its -wal, and stays where it is."""
+    for size in (3, 32_768):
+        Path(f"{path}-shm").write_bytes(b"\0" * size)
+        write(writer, "0")
+        writer.close()
+        path.unlink()
+
+    assert [] == said
+
+
+@POSIX
+@freeze_time("2025-11-23T10:00:00Z")
+def test_a_file_that_is_moved_twice_in_a_second_while_it_is_read(writer: Writer, path: Path) -> None:
+    """
+    Each -wal that a reader holds when its file is moved is kept under a name of its own.
+
+    The second -wal of a second was moved over the first, and its rows, which were counted as written, were gone.
+    """
+    with contextlib.ExitStack() as readers:
+        for number in range(3):
+            write(writer, "0")
+            reader = readers.enter_context(contextlib.closing(sqlite3.connect(path, isolation_level=None)))
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM logs").fetchone()
+            write(writer, "1")
+            path.rename(f"{path}.{number}")
+        write(writer, "2")
+
+    assert 3 == len(list(path.parent.glob("*.left-*-wal")))
 
 
 def make_database(path: Path, mode: str) -> None:
