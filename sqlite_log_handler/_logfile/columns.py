@@ -76,7 +76,7 @@ def json_object(columns: Mapping[str, str]) -> str:
 
 def csv_line(columns: Mapping[str, str]) -> str:
     """
-    Return the SQL of a line of CSV that has these columns, each cell within single quotes; NULL has none.
+    Return the SQL of a line of CSV that has these columns, each text within single quotes; NULL has none.
 
     printf ends a text at a NUL. The handler writes none, and a text in which somebody has put one becomes JSON.
     """
@@ -86,4 +86,6 @@ def csv_line(columns: Mapping[str, str]) -> str:
         else text
         for name, text in columns.items()
     ]
-    return f"printf('{','.join(['%Q'] * len(cells))}', {', '.join(cells)})"
+    # A number without quotes saves a tenth of the time.
+    kinds = ["%d" if name in INTEGERS and name != "thread" else "%Q" for name in columns]
+    return f"printf('{','.join(kinds)}', {', '.join(cells)})"
