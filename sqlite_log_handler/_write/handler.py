@@ -34,8 +34,6 @@ from sqlite_log_handler._write.retention.limits import limits
 from sqlite_log_handler._write.row import NewProcess, PackedRow, make_row, marker_row
 from sqlite_log_handler._write.writer import Writer
 
-_EXIT_COMMIT_TIMEOUT = 1.0  # seconds that a record waits for another thread's commit when the interpreter exits
-
 # Frames that the start of a thread may take, also where the program has wrapped that.
 _START_FRAMES = 100
 
@@ -290,8 +288,7 @@ class SQLiteHandler(logging.Handler):
                 queue.open()
                 queue.put_nowait(row)
                 queue.close()
-                if process.at_exit.begun:
-                    self.listener.committer.commit(_EXIT_COMMIT_TIMEOUT)
+                process.at_exit.commit(self.listener.committer)
                 return
 
     def _start(self) -> bool:

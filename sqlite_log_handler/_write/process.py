@@ -19,9 +19,11 @@ from os import getpid  # a test that replaces `os.getpid` is no fork
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.clock import monotonic
 from sqlite_log_handler._write import row
+from sqlite_log_handler._write.committer import Committer
 from sqlite_log_handler._write.listener import LOGGING_LOCK, RecordListener, all_listeners
 from sqlite_log_handler._write.locks import acquire
 
+_EXIT_COMMIT_TIMEOUT = 1.0  # seconds that a record waits for another thread's commit when the interpreter exits
 FORK_TIMEOUT = 5.0  # seconds that a fork waits for commits to end and files to be closed
 
 
@@ -34,10 +36,12 @@ class _Exit:
     """
 
     begun = _registered_in_child = _watches = False
+    _failed = 0.0  # seconds
 
     def forget(self) -> None:
         """Begin anew in a forked child."""
         self.begun = self._registered_in_child = False
+        self._failed = 0.0
 
     def __call__(self) -> None:
         begin_anew()
@@ -46,6 +50,13 @@ class _Exit:
             with contextlib.suppress(Exception):
                 listener.close()
                 listener.committer.drop_report.let_exit()
+
+    def commit(self, committer: Committer) -> None:
+        """Commit a record that came when the interpreter exits, unless such commits have failed for `close_timeout`."""
+        if self.begun and self._failed < committer.close_timeout:
+            began = committer.now()
+            if not committer.commit(_EXIT_COMMIT_TIMEOUT):
+                self._failed += committer.now() - began
 
     def register_in_child(self) -> None:
         """Run at the end of a multiprocessing child too, which runs no atexit callback up to Python 3.12."""

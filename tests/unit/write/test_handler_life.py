@@ -131,6 +131,34 @@ def test_without_a_thread_records_wait(make_handler, logger, query, monkeypatch)
     assert ["0", "1"] == messages(query)[:2]
 
 
+def test_at_exit_callers_wait_for_close_timeout_together(make_handler, logger, monkeypatch, clock):
+    """
+    While the file cannot be written, the calls that come at exit wait for `close_timeout` seconds, all together.
+
+    Each waited for the lock of a locked file by itself: ten thousand lines of a callback would take nine minutes.
+    """
+    handler = make_handler(close_timeout=1, flush_interval=3600)
+    logger.addHandler(handler)
+    committer, tries = handler.listener.committer, []
+
+    def commit(timeout):
+        tries.append(timeout)
+        clock.advance(0.05)
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(process.at_exit, "begun", True)
+        patch.setattr(process.at_exit, "_failed", 0.0)
+        patch.setattr(committer, "now", lambda: clock.now)
+        patch.setattr(committer, "commit", commit)
+        for _ in range(100):
+            logger.info("last")
+
+    assert 20 <= len(tries) <= 21
+    assert 100 == handler.stats().queued
+    assert handler.flush(60)
+
+
 def test_at_exit_records_are_committed_by_their_caller(make_handler, logger, query, monkeypatch):
     """Once the interpreter exits there is no thread to commit later, so what is logged then is written at once."""
     handler = make_handler()
