@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
 
-from sqlite_log_handler._logfile.columns import whole
+from sqlite_log_handler._logfile.columns import text, text_or_none, whole
 from sqlite_log_handler._logfile.connect import (
     connect_read_write,
     identity_of,
@@ -50,15 +50,21 @@ Drop: TypeAlias = tuple[int, int, str, str, str, int]
 
 _ROWS = f"""
 SELECT records.id, {whole("created_us")}, {whole("levelno")}, {whole("source_id")}, {whole("process_id")},
-    CAST(coalesce(thread, ident) AS INTEGER), coalesce(thread_name, name), task_name, message, exc_type, exc_text,
-    stack_info, attributes
+    CAST(coalesce(thread, ident) AS INTEGER), {text_or_none("coalesce(thread_name, name)")},
+    {text_or_none("task_name")}, {text("message")}, {text_or_none("exc_type")}, {text_or_none("exc_text")},
+    {text_or_none("stack_info")}, {text_or_none("attributes")}
 FROM records LEFT JOIN threads ON threads.id = thread_id WHERE records.id > ? ORDER BY records.id LIMIT ?
 """  # noqa: S608 - our own names
 _DROPS = f"""
-SELECT after_id, {whole("since_us")}, {whole("until_us")}, cause, logger, {level_name_of("drops")}, {whole("count")}
+SELECT after_id, {whole("since_us")}, {whole("until_us")}, {text("cause")}, {text("logger")},
+    {text(level_name_of("drops"))}, {whole("count")}
 FROM drops LEFT JOIN levels ON levels.levelno = drops.levelno WHERE after_id BETWEEN ? AND ? ORDER BY drops.id
 """  # noqa: S608 - our own name
-_CAUSES = "SELECT DISTINCT cause FROM prunes WHERE last_id > ? AND first_id <= ? ORDER BY cause"
+_SOURCES = ("sources", text("logger"), text("pathname"), whole("lineno"), text("func"))
+_PROCESSES = ("processes", text("host"), whole("pid"), text("name"), whole("started_us"), text("program"))
+_LEVELS = f"SELECT {whole('levelno')}, {text('name')} FROM levels"  # noqa: S608 - our own names
+_CAUSES = f"SELECT DISTINCT {text('cause')} FROM prunes WHERE last_id > ? AND first_id <= ? ORDER BY 1"  # noqa: S608 - the same
+_CURSOR = f"SELECT {whole('after_id')} FROM cursors WHERE name = ?"  # noqa: S608 - the same
 _SAVE = "UPDATE cursors SET after_id = ?, updated_us = ? WHERE name = ? AND after_id = ?"
 
 # The times, numbers and names of a row, roughly.
@@ -177,10 +183,9 @@ class Spool:
         with contextlib.closing(connection.execute(_ROWS, (self._position, count + 1))) as found:
             for row in found:
                 size = sum(map(len, filter(None, row[8:])))
-                values = str(row[12]).count(",")
                 if size > MAX_ROW_BYTES:
                     raise sqlite3.DataError
-                max_bytes -= _ROW_BYTES + size + _VALUE_BYTES * values
+                max_bytes -= _ROW_BYTES + size + _VALUE_BYTES * (row[12] or "").count(",")
                 if rows and (max_bytes < 0 or len(rows) == count):
                     return rows, True
                 rows.append(row)
@@ -275,7 +280,7 @@ class Spool:
         return connection
 
     def _begin(self, connection: sqlite3.Connection) -> None:
-        found = connection.execute("SELECT after_id FROM cursors WHERE name = ?", (self.name,)).fetchone()
+        found = connection.execute(_CURSOR, (self.name,)).fetchone()
         if found is not None:
             self._saved = self._position = found[0]
         else:
@@ -299,21 +304,20 @@ def _fill(connection: sqlite3.Connection, batch: OutgoingBatch) -> None:
     # In a repaired file, a row may refer to nothing. It is sent with what it has.
     batch.sources.update(dict.fromkeys(source_ids, ("", "", 0, "")))
     batch.processes.update(dict.fromkeys(process_ids, ("", 0, "", 0, "")))
-    for source_id, *source in _lookup(connection, "sources", f"logger, pathname, {whole('lineno')}, func", source_ids):
+    for source_id, *source in _lookup(connection, source_ids, *_SOURCES):
         batch.sources[source_id] = tuple(source)
-    columns = f"host, {whole('pid')}, name, {whole('started_us')}, program"
-    for process_id, *process in _lookup(connection, "processes", columns, process_ids):
+    for process_id, *process in _lookup(connection, process_ids, *_PROCESSES):
         batch.processes[process_id] = tuple(process)
-    batch.levels.update(connection.execute("SELECT levelno, name FROM levels"))
+    batch.levels.update(connection.execute(_LEVELS))
     if any(source[0] == OWN_LOGGER for source in batch.sources.values()):
         for after_id, *drop in connection.execute(_DROPS, (batch.rows[0][0] - 1, batch.rows[-1][0])):
             batch.drops.setdefault(after_id, []).append(tuple(drop))
 
 
-def _lookup(connection: sqlite3.Connection, table: str, columns: str, ids: set[int]) -> sqlite3.Cursor:
+def _lookup(connection: sqlite3.Connection, ids: set[int], table: str, *columns: str) -> sqlite3.Cursor:
     # Not by `json_each`: a table of that name in the file would hide the function.
-    known = ", ".join(str(id_) for id_ in sorted(id_ for id_ in ids if isinstance(id_, int)))
-    return connection.execute(f"SELECT id, {columns} FROM {table} WHERE id IN ({known})")  # noqa: S608 - numbers
+    known = ", ".join(map(str, sorted(ids)))
+    return connection.execute(f"SELECT id, {', '.join(columns)} FROM {table} WHERE id IN ({known})")  # noqa: S608 - our own names and numbers
 
 
 def _one(connection: sqlite3.Connection, sql: str) -> int | None:
