@@ -148,8 +148,6 @@ class Encoder:
         return resource, blake2b(repr(process[:4]).encode(), digest_size=6).hexdigest()
 
 
-# Values in `extra` of a row. Each takes Python 3 us and 40 bytes, so the text of more is sent as it is.
-_MOST_VALUES = 10_000
 # exc_type, exc_text, stack_info and attributes of most rows.
 _NOTHING_MORE = (None, None, None, None)
 
@@ -177,9 +175,7 @@ def _add_details(
     for name, value in (*exception, ("code.stacktrace", stack_info)):
         if value:
             _add(attributes, name, value)
-    if extra is not None and str(extra).count(",") > _MOST_VALUES:
-        _add(attributes, "attributes", extra)
-    elif extra is not None:
+    if extra is not None:
         before = len(attributes)
         try:
             values = json.loads(extra)

@@ -1,7 +1,8 @@
 """
 End the program soon after SIGINT or SIGTERM, but never in the middle of its own work.
 
-A signal ends the program at once while it waits for the receiver or the clock, and at the next such wait otherwise.
+A signal ends the program at once while it waits for the receiver or the clock, or makes a request from rows, which
+leaves nothing behind; otherwise when it does so next.
 Each request runs on a thread of its own. Only so can the program leave a look-up of a name while the network is down,
 and give a deadline to a receiver that sends one byte now and then.
 """
@@ -29,7 +30,7 @@ class Signals:
 
     def __init__(self) -> None:
         self._asked = False  # a signal came
-        self._waiting = False  # for the receiver or the clock
+        self._waiting = False  # for the receiver or the clock, or computing something
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -60,6 +61,11 @@ class Signals:
         """Wait; raise `Stopped` if a signal comes."""
         with self._interruptible():
             time.sleep(seconds)
+
+    def compute(self, call: Callable[[], T]) -> T:
+        """Return the result of a call that changes nothing; raise `Stopped` if a signal comes."""
+        with self._interruptible():
+            return call()
 
     def run_in_thread(self, call: Callable[[], T], timeout: float) -> T:
         """

@@ -86,10 +86,11 @@ def run(options: argparse.Namespace) -> int:
     paths = dict.fromkeys(map(os.path.abspath, options.files))
     spools = [Spool(path, options.name or endpoint.name, say=say) for path in paths]
     has_given_up = False
+    encode = otlp.Encoder(attributes)
     with Signals() as signals:
         delivery = Delivery(
             spools=spools,
-            encode=otlp.Encoder(attributes),
+            encode=lambda batch, rows: signals.compute(lambda: encode(batch, rows)),
             send=lambda body: _send(signals, receiver, body, endpoint.timeout),
             clock=time.monotonic,
             wait=signals.wait,

@@ -321,17 +321,3 @@ def test_a_drop_warning_carries_its_ledger(path, make_handler, logger):
     assert {"INFO": 2, "ERROR": 1} == attributes["dropped_by_level"]
     assert attributes["dropped_since"] <= attributes["dropped_until"]
     assert attributes["dropped_since"].endswith("Z")
-
-
-@pytest.mark.parametrize(("count", "is_text"), [(10_001, False), (10_002, True)])
-def test_attributes_of_very_many_values_are_sent_as_they_are(count, is_text):
-    """
-    Each value takes an object of its own, so those of a row with very many are sent as the text that they are.
-
-    A row of half a MB took 150 MB, and a signal ended the command seconds later, when the whole batch was encoded.
-    """
-    text = json.dumps({"a": [1] * count})
-
-    assert ({"attributes": text} if is_text else {"a": [1] * count}).items() <= attributes_of(
-        record_of(attributes=text)
-    ).items()

@@ -57,6 +57,28 @@ def test_a_signal_ends_the_wait_for_a_call():
     assert before is signal.getsignal(signal.SIGTERM)
 
 
+def test_a_signal_ends_a_computation():
+    """
+    SIGTERM ends the making of a request, which leaves nothing behind, and none begins after it.
+
+    A batch of rows with many values took seconds, and the signal was seen only behind it.
+    """
+    ran = []
+
+    def call():
+        ran.append("begun")
+        os.kill(os.getpid(), signal.SIGTERM)
+        ran.append("ended")
+
+    with Signals() as signals:
+        assert 5 == signals.compute(lambda: 5)
+        for _ in range(2):
+            with pytest.raises(Stopped):
+                signals.compute(call)
+
+    assert ["begun"] == ran
+
+
 def test_an_answer_just_after_the_signal_counts():
     """What is answered within the grace of a signal is returned, so that the cursor moves; the next wait stops."""
 
