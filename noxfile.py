@@ -119,18 +119,8 @@ def unit(session: nox.Session) -> None:
     """Run the quick tests of the modules, in half a minute, and name the slowest."""
     session.install("--editable", ".[test]")
     # With bytecode, or each process would compile all that it imports.
-    session.run(
-        "python",
-        "-m",
-        "pytest",
-        "-n",
-        "2",
-        "--durations",
-        "5",
-        "tests/unit",
-        *session.posargs,
-        env={"PYTHONDONTWRITEBYTECODE": None},
-    )
+    bytecode = {"PYTHONDONTWRITEBYTECODE": None}
+    session.run("python", "-m", "pytest", "-n2", "--durations=5", "tests/unit", *session.posargs, env=bytecode)
 
 
 @nox.session(tags=["ci"])
