@@ -184,8 +184,7 @@ class Head(NamedTuple):
             head = cls(*values)  # type: ignore[arg-type]  # the next line looks at them
             if [*map(type, values)] == _HEAD_TYPES and found.get("rows") == head.rows:
                 return head
-        message = "not the head of a part"
-        raise ValueError(message)
+        raise ValueError("not the head of a part")
 
 
 _HEAD_TYPES: Final = [str, str, *[int] * 7, dict, list]

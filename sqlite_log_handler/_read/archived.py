@@ -129,8 +129,7 @@ class ArchivedLog:
 
     def _look(self) -> Inventory:
         if self._is_closed:
-            message = f"the reader of {self._path!r} is closed: make a new LogReader"
-            raise ValueError(message)
+            raise ValueError(f"the reader of {self._path!r} is closed: make a new LogReader")
         return self._parts.look()
 
     # Databases --------------------------------------------------------------------------------------------------------

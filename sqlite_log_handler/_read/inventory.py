@@ -57,8 +57,7 @@ def places_of(path: StrPath | Iterable[StrPath]) -> Places:
     parts = [one for one in paths if one not in folders and is_archive(one)]
     files = [one for one in paths if one not in {*folders, *parts}]
     if not paths or len(files) > 1:
-        message = f"one log at a time: {files[1]!r} is one too many" if paths else "no log is named"
-        raise FilterError(message)
+        raise FilterError(f"one log at a time: {files[1]!r} is one too many" if paths else "no log is named")
     return Places([*files, *folders, *parts][0], files[0] if files else None, tuple(folders), tuple(parts))
 
 
@@ -112,8 +111,9 @@ class PartList:
         self._heads: dict[str, tuple[tuple[int, int], Part]] = {}
         self._found: Inventory | None = None
         if file is None and not self.look().pieces:
-            message = f"{places.path!r} is a folder without an archived part of a log: name the file of a SQLiteHandler"
-            raise EmptyFileError(message)
+            raise EmptyFileError(
+                f"{places.path!r} is a folder without an archived part of a log: name the file of a SQLiteHandler"
+            )
 
     def look(self) -> Inventory:
         """
@@ -173,8 +173,9 @@ class PartList:
             heads[path] = found = self._head(path)
             left -= memory_of(found[1].head)
             if left < 0:
-                message = f"{path!r}: the heads of the parts up to this one take more than {_HEADS >> 20} MiB of memory"
-                raise LimitError(message)
+                raise LimitError(
+                    f"{path!r}: the heads of the parts up to this one take more than {_HEADS >> 20} MiB of memory"
+                )
         self._heads = heads
         return [part for _, part in heads.values()]
 
@@ -183,8 +184,7 @@ class PartList:
             try:
                 names = os.listdir(folder)
             except OSError as error:
-                message = f"{folder!r} cannot be read: {error}"
-                raise UnreadableFileError(message) from error
+                raise UnreadableFileError(f"{folder!r} cannot be read: {error}") from error
             yield from (os.path.join(folder, name) for name in sorted(names) if PartName.parse(name))
         yield from self._places.parts
 
@@ -205,11 +205,10 @@ class PartList:
             return str(self._file.one("SELECT log_id FROM marks")), stem_of(os.path.realpath(self._file.path))
         names = sorted({part.head.log for part in parts})
         if len(names) > 1:
-            message = (
+            raise ForeignFileError(
                 f"{self._places.path!r} has parts of several logs ({', '.join(names)}): name those of one, or its file "
                 "too"
             )
-            raise ForeignFileError(message)
         newest = max(parts, key=lambda part: part.head.until_us, default=None)
         return ("", None) if newest is None else (newest.head.log_id, None)
 

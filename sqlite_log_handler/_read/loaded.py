@@ -139,12 +139,12 @@ class Loaded:
             try:
                 connection.executemany(_RECORD, [self._record(connection, row) for row in rows])
             except sqlite3.DataError as error:
-                message = f"{path!r}: a row has more than {_LONGEST >> 20} MiB, which no handler writes"
-                raise LimitError(message) from error
+                raise LimitError(
+                    f"{path!r}: a row has more than {_LONGEST >> 20} MiB, which no handler writes"
+                ) from error
             except (OverflowError, UnicodeEncodeError) as error:
                 found = next(((row[0], fault) for row in rows if (fault := fault_of(row))), (rows[0][0], "a value"))
-                message = f"{path!r}, row {found[0]}: not a row ({found[1]})"
-                raise CorruptFileError(message) from error
+                raise CorruptFileError(f"{path!r}, row {found[0]}: not a row ({found[1]})") from error
             self._rows += len(rows)
 
     def clear(self) -> None:
@@ -220,7 +220,8 @@ def _connect(path: str) -> Connection:
     try:
         refuse_lost(path)
     except LostFileError as error:
-        message = f"{path!r}: this process was forked in the middle of a query on it: start the process with spawn"
-        raise UnreadableFileError(message) from error
+        raise UnreadableFileError(
+            f"{path!r}: this process was forked in the middle of a query on it: start the process with spawn"
+        ) from error
     make = cast("type[Connection]", partial(Connection, file=object()))
     return sqlite3.connect("", isolation_level=None, check_same_thread=False, factory=make)

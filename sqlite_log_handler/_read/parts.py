@@ -4,12 +4,13 @@ The parts of an archive, read piece by piece: rows and gaps as plain values, in 
 Theory of operation
 ===================
 
-A part holds a range of ids without a hole, so its n-th row has a known id, and a line outside of the bounds that are
-asked for is counted and not parsed. Its head tells ids, times, levels and processes, so most parts are never read on;
-the statistics of Parquet tell the same of each row group. Bounds only spare work: SQL asks each row again.
+A part holds a range of ids without a hole, so we know the id of its n-th row, and count lines outside of the bounds
+without parsing them. Its head tells ids, times, levels and processes, so we read few parts beyond their heads; the
+statistics of Parquet tell the same of each row group. Bounds only spare work: SQL asks each row again.
 
-A part may come from anywhere. Each value must have the type of its column. A line, and what a part grows to when it is
-decompressed, have limits, so neither can take memory or time without end. Each fault names the part, and the line.
+A part may come from anywhere. Each value must have the type of its column. We limit the length of a line, and the size
+to which a part grows when we decompress it, so neither takes memory or time without end. Each fault names the part and
+the line.
 """
 
 import contextlib
@@ -61,12 +62,8 @@ _TYPES: Final = tuple(
 _VALUES: Final = itemgetter(*FIELDS)
 _TEXTS: Final = itemgetter(*(place for place, name in enumerate(FIELDS) if name not in INTEGERS))
 _DROP: Final[Mapping[str, type]] = {
-    **dict.fromkeys(("id", "after_id", "since_us", "until_us"), int),
-    **dict.fromkeys(("cause", "logger"), str),
-    **dict.fromkeys(("levelno", "count", "process"), int),
-    **dict.fromkeys(("process_name", "host"), str),
-    "started_us": int,
-    "program": str,
+    **dict.fromkeys(("id", "after_id", "since_us", "until_us", "levelno", "count", "process", "started_us"), int),
+    **dict.fromkeys(("cause", "logger", "process_name", "host", "program"), str),
 }
 PROCESS_FIELDS: Final = ("process", "process_name", "host", "started_us", "program")
 _NAMES: Final = ("process_name", "host", "program")
@@ -78,12 +75,12 @@ _ROWS: Final = 5_000
 # Bytes of a row group, decompressed. Writers end one after 4 MiB.
 _GROUP: Final = 32 * 1024 * 1024
 
-# The time and the level of a row, which are known so before all of it is parsed. Within a text the quotes are escaped.
+# The time and the level of a row, found without parsing the rest. Within a text the quotes are escaped.
 _TIME: Final = re.compile(r'"created_us":\s*(-?\d{1,19})[,}]')
 _LEVEL: Final = re.compile(r'"levelno":\s*(-?\d{1,19})[,}]')
-# Before the attributes, whose text is kept as it was written. Nothing else in a row is an object.
+# What stands before the attributes, whose text we keep as it was written. Nothing else in a row is an object.
 _ATTRIBUTES: Final = re.compile(r'[{,]\s*"attributes":\s*')
-# SQLite has left out the blanks that `json.dumps` writes. A text is taken whole, so that nothing in it changes.
+# SQLite leaves out the blanks that `json.dumps` writes. This takes a text whole, so that nothing in it changes.
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[,:](?!\s)')
 # What `json.loads` calls; its own steps would take a fifth of the time.
 _scan: Final[Callable[[str, int], tuple[Any, int]]] = make_scanner(json.JSONDecoder())  # type: ignore[arg-type]  # typeshed asks for the scanner itself
@@ -119,7 +116,7 @@ class Bounds(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A file of an archive that was found to be one: its path, its head, and its size in bytes."""
+    """A part whose head was read: its path, its head, and its size in bytes."""
 
     path: str
     head: Head
@@ -243,17 +240,13 @@ def _named(path: str) -> Iterator[None]:
     try:
         yield
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        message = f"{path!r}: it was cut or damaged: {error}"
-        raise CorruptFileError(message) from error
+        raise CorruptFileError(f"{path!r}: it was cut or damaged: {error}") from error
     except FileNotFoundError as error:
-        message = f"{path!r} has been removed"
-        raise MissingFileError(message) from error
+        raise MissingFileError(f"{path!r} has been removed") from error
     except ImportError as error:
-        message = f"{path!r} needs pyarrow: pip install 'sqlite-log-handler[parquet]'"
-        raise UnreadableFileError(message) from error
+        raise UnreadableFileError(f"{path!r} needs pyarrow: pip install 'sqlite-log-handler[parquet]'") from error
     except OSError as error:
-        message = f"{path!r} cannot be read: {error}"
-        raise UnreadableFileError(message) from error
+        raise UnreadableFileError(f"{path!r} cannot be read: {error}") from error
 
 
 # JSON lines -----------------------------------------------------------------------------------------------------------
@@ -284,8 +277,9 @@ def _too_long(path: str) -> LimitError:
 def _require_sane(part: Part, size: int) -> None:
     """Refuse a part that grows beyond all measure when it is decompressed."""
     if size > GRANTED + part.bytes * GROWTH:
-        message = f"{part.path!r} grows to more than {GROWTH} times its size, as no log does: it was made to fill disks"
-        raise LimitError(message)
+        raise LimitError(
+            f"{part.path!r} grows to more than {GROWTH} times its size, as no log does: it was made to fill disks"
+        )
 
 
 def _lines(part: Part) -> Iterator[list[bytes]]:
@@ -302,8 +296,7 @@ def _lines(part: Part) -> Iterator[list[bytes]]:
                 raise _too_long(part.path)
             yield lines
     if rest:
-        message = f"{part.path!r}: it was cut or damaged: its last line has no end"
-        raise CorruptFileError(message)
+        raise CorruptFileError(f"{part.path!r}: it was cut or damaged: its last line has no end")
 
 
 def _count_lines(part: Part) -> None:
@@ -396,8 +389,7 @@ def _parquet(path: str) -> Iterator[Any]:
     except (LogFileError, FileNotFoundError, PermissionError):
         raise
     except Exception as error:
-        message = f"{path!r}: it was cut or damaged: {error!r}"
-        raise CorruptFileError(message) from error
+        raise CorruptFileError(f"{path!r}: it was cut or damaged: {error!r}") from error
 
 
 def _metadata(path: str, keys: Iterable[bytes]) -> Iterator[bytes]:
@@ -417,8 +409,7 @@ def _parquet_drops(path: str) -> Iterator[object]:
         for some in _metadata(path, drops_keys()):
             yield from json.loads(some) or ()
     except (ValueError, RecursionError, TypeError) as error:
-        message = f"{path!r}: it was cut or damaged: we cannot read its gaps"
-        raise CorruptFileError(message) from error
+        raise CorruptFileError(f"{path!r}: it was cut or damaged: we cannot read its gaps") from error
 
 
 def _parquet_rows(part: Part, bounds: Bounds) -> Iterator[list[Values]]:
@@ -449,8 +440,7 @@ def _parquet_rows(part: Part, bounds: Bounds) -> Iterator[list[Values]]:
 def _batches(part: Part, file: Any, number: int) -> Iterator[Any]:
     """Yield the rows of a row group as columns, some thousand at a time."""
     if file.metadata.row_group(number).total_byte_size > _GROUP:
-        message = f"{part.path!r}: a row group has more than {_GROUP >> 20} MiB, which no handler writes"
-        raise LimitError(message)
+        raise LimitError(f"{part.path!r}: a row group has more than {_GROUP >> 20} MiB, which no handler writes")
     yield from file.iter_batches(_ROWS, row_groups=[number], columns=list(FIELDS), use_threads=False)
 
 
@@ -471,8 +461,7 @@ def _require_columns(part: Part, file: Any) -> None:
         kind = schema.field(place).type if place >= 0 else None
         kind = kind.value_type if isinstance(kind, pyarrow.DictionaryType) else kind
         if kind != (pyarrow.int64() if name in INTEGERS else pyarrow.string()):
-            message = f"{part.path!r}: its column {name!r} is not that of a part"
-            raise CorruptFileError(message)
+            raise CorruptFileError(f"{part.path!r}: its column {name!r} is not that of a part")
     _require_all(part, file.metadata.num_rows)
 
 

@@ -221,8 +221,7 @@ class Archive:
 
     def _require_lock(self) -> None:
         if not self._lock.stands():  # another process may archive the same rows
-            message = f"the file of the lock was deleted: {self._lock.path!r}"
-            raise TimeoutError(message)
+            raise TimeoutError(f"the file of the lock was deleted: {self._lock.path!r}")
 
     def discard(self, part: WrittenPart) -> None:
         """Delete a part that was refused, unless another process may have written a file of its name meanwhile."""

@@ -316,8 +316,7 @@ def archiver(
         FileNotFoundError: The folder does not exist.
     """
     if unarchived not in {KEEP, DELETE}:
-        message = f"unarchived={unarchived!r}: must be {KEEP!r} or {DELETE!r}"
-        raise ValueError(message)
+        raise ValueError(f"unarchived={unarchived!r}: must be {KEEP!r} or {DELETE!r}")
     kept = ArchiveLimits(
         None if max_age is None else seconds("archive_max_age", max_age),
         None if max_bytes is None else size("archive_max_bytes", max_bytes),
@@ -325,13 +324,13 @@ def archiver(
     if folder is None:
         given = {"unarchived": unarchived != KEEP, "archive_max_age": max_age, "archive_max_bytes": max_bytes}
         for option in (name for name, value in given.items() if value):
-            message = f"{option} needs an archive: name its folder with archive"
-            raise ValueError(message)
+            raise ValueError(f"{option} needs an archive: name its folder with archive")
         return None
     folder = folder_of("archive", folder)
     if not limits:
-        message = f"archive={folder!r}: nothing leaves the file without a limit: give max_age, max_rows or max_bytes"
-        raise ValueError(message)
+        raise ValueError(
+            f"archive={folder!r}: nothing leaves the file without a limit: give max_age, max_rows or max_bytes"
+        )
     make = partial(Archive, folder, limits=kept, say=cache(say))  # each run says the same of its folder
     return Archiver(make, limits, deletes=unarchived == DELETE, say=say)
 
@@ -344,12 +343,10 @@ def folder_of(option: str, value: Any) -> str:
         TypeError, FileNotFoundError: It is no path, or there is no such folder.
     """
     if not isinstance(value, str | os.PathLike):
-        message = f"{option}={value!r}: must be a path (str or os.PathLike)"
-        raise TypeError(message)
+        raise TypeError(f"{option}={value!r}: must be a path (str or os.PathLike)")
     folder = os.path.abspath(os.fsdecode(value))
     if not os.path.isdir(folder):
-        message = f"{option}={value!r}: there is no folder {folder!r}: create it first"
-        raise FileNotFoundError(message)
+        raise FileNotFoundError(f"{option}={value!r}: there is no folder {folder!r}: create it first")
     return folder
 
 
