@@ -62,9 +62,11 @@ ELSE {} END
 """.format(text_or_none(LOG_COLUMNS["time"]))
 COLUMNS: Final = {name: _KINDS[name](expression) for name, expression in LOG_COLUMNS.items()} | {"time": _TIME}
 
-# `attributes` is JSON already, and a text if it is not JSON. Its numbers and escapes stay unchanged.
+# `attributes` is JSON already, and a text if it is not JSON. Its numbers and escapes stay unchanged. SQLite reads JSON
+# up to a NUL.
 JSON_COLUMNS: Final = COLUMNS | {
-    "attributes": "CASE WHEN attributes IS NULL THEN NULL WHEN json_valid(attributes) THEN json(attributes) "
+    "attributes": "CASE WHEN attributes IS NULL THEN NULL "
+    "WHEN json_valid(attributes) AND NOT instr(attributes, char(0)) THEN json(attributes) "
     "ELSE CAST(attributes AS TEXT) END"
 }
 

@@ -75,7 +75,7 @@ def test_numbers_in_attributes_stay_as_they_are(log, reading):
     assert "1152921504606846977" in line
 
 
-@pytest.mark.parametrize("attributes", ["no JSON", "{", "NaN", '{"a": NaN}', "[" * 5_000])
+@pytest.mark.parametrize("attributes", ["no JSON", "{", "NaN", '{"a": NaN}', '{"b": 1}\0x', "[" * 5_000])
 def test_attributes_that_are_no_json(log, reading, change, attributes):
     """In a file from elsewhere, attributes that are no JSON are a text in JSON, and no attributes of the row."""
     log(record())
