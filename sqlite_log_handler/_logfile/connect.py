@@ -38,7 +38,8 @@ def refuse_lost(path: str) -> None:
     forks.settle()
     if forks.stuck or (forks.lost and identity_of(path) in forks.lost):
         message = (
-            "this process was forked while its parent wrote to the file, so it must not open it: start it with spawn"
+            "this process must not open the file: it was forked while its parent wrote to it, or has closed SQLite's "
+            "descriptors: start it with spawn, or make the handler afterwards"
         )
         raise forks.LostFileError(message)
 

@@ -49,7 +49,7 @@ stuck = False
 
 
 class LostFileError(OSError):
-    """This process was forked while its parent was writing to the file, or reading it."""
+    """This process was forked while its parent used the file, or has closed the descriptors that SQLite had for it."""
 
 
 class Connection(sqlite3.Connection):

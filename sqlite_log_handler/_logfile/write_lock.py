@@ -77,6 +77,7 @@ class WriteLock:
         self._missing = fcntl is None
         self._waiting_since: int | None = None
         self._is_line = True  # what the file holds
+        self.lost = False  # the program has closed our descriptor
 
     def _lead_to(self, real: str) -> None:
         self.real = real  # of the database, without links
@@ -145,8 +146,9 @@ class WriteLock:
     def _checked(self) -> int | None:
         """Return the descriptor; None if it is not open, or has become that of another file."""
         with contextlib.suppress(OSError):
-            if self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), self._opened):
+            if self._descriptor is None or os.path.samestat(os.fstat(self._descriptor), self._opened):
                 return self._descriptor
+        self.lost = True
         return None
 
     def _acquire(self, timeout: float) -> None:

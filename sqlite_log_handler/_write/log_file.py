@@ -85,6 +85,7 @@ class LogFile:
     def _reset(self) -> None:
         self.connection: sqlite3.Connection | None = None
         self._files: tuple[object, ...] = ()
+        self._descriptors: dict[int, object] = {}  # those of the connection, and what each is open on
         self._wal = False
         self._looked_at: tuple[int, ...] | None = None  # what the last look found to be a log
 
@@ -149,6 +150,8 @@ class LogFile:
             LogFileError: The file is foreign, or too new.
             OSError, sqlite3.Error: We cannot open it now; a later call may succeed, unless it is a LostFileError.
         """
+        if self._gives_up_descriptors():
+            refuse_lost(self.path)
         if self.connection is not None:
             files, size = self._stat(self.path)
             if self._files != files:
@@ -168,7 +171,7 @@ class LogFile:
         if not size_of(self.real):
             self._keep_left_files()
         _create(self.real)
-        found = identity_of(self.real)
+        found, others = identity_of(self.real), _descriptors()
         connection = sqlite3.connect(
             self.real, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=32
         )
@@ -190,7 +193,25 @@ class LogFile:
         self.connection = connection
         # By its own path: the next commit finds out whether a link was switched meanwhile.
         self._files, _ = self._stat(self.real)
+        mine = {at: _file_of(at) for at in _descriptors() - others}
+        self._descriptors = {at: file for at, file in mine.items() if file in self._files}
         return connection
+
+    def _gives_up_descriptors(self) -> bool:
+        """
+        Never use the file again if the program has closed SQLite's descriptors and given their numbers to its files.
+
+        SQLite would write into those, and close them. Descriptors that are only closed make one commit fail.
+        """
+        if self.connection is None or not self._lock.lost:
+            return False  # the lock's descriptor goes with the others
+        self._lock.lost = False
+        if all(_file_of(at) in {file, None} for at, file in self._descriptors.items()):
+            return False
+        forks.lost.update(self._files[:1])
+        forks.keep_open(self.connection)
+        self.connection = None
+        return True
 
     def _leave(self) -> None:
         """
@@ -305,9 +326,10 @@ class LogFile:
         try:
             if self.connection is not None:
                 with self._lock.hold_if_free(self._busy_timeout) as held:
-                    if held and _FREE_THREADED:
-                        self._write_back()
-                    self._close()
+                    if not self._gives_up_descriptors():
+                        if held and _FREE_THREADED:
+                            self._write_back()
+                        self._close()
         finally:
             self._lock.close()
 
@@ -451,3 +473,18 @@ def _create(path: str) -> None:
                 os.fchmod(descriptor, 0o600)
         finally:
             os.close(descriptor)
+
+
+def _descriptors() -> set[int]:
+    """Return the descriptors that this process has open; none on a system that does not tell."""
+    with contextlib.suppress(OSError, ValueError):
+        return set(map(int, os.listdir("/dev/fd")))
+    return set()
+
+
+def _file_of(descriptor: int) -> object:
+    """Return the (device, inode) that a descriptor is open on, or None."""
+    with contextlib.suppress(OSError):
+        found = os.fstat(descriptor)
+        return found.st_dev, found.st_ino
+    return None

@@ -112,3 +112,36 @@ def test_a_program_that_closes_all_descriptors(run, contents, closed):
     )
 
     assert {"n": [0, 1]} == contents().numbers
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="the system does not tell which descriptors are open")
+@pytest.mark.parametrize("then", ["commit", "close"])
+def test_files_that_have_the_numbers_of_sqlites_descriptors(run, contents, then):
+    """
+    A program closes all descriptors, and opens files that get their numbers: nothing is written to these, or closed.
+
+    SQLite wrote pages of the log into them, `flush` said that all was written, and `close` closed them.
+    """
+    run(
+        """
+        handler = SQLiteHandler(path, flush_interval=3600, close_timeout=0.1)
+        logger.addHandler(handler)
+        logger.info("n 0")
+        assert handler.flush(60)
+        os.closerange(3, 256)
+        names = [f"{path}-mine-{number}" for number in range(12)]
+        mine = [os.open(name, os.O_RDWR | os.O_CREAT) for name in names]
+        for descriptor in mine: os.write(descriptor, b"mine" * 5000)
+        if arguments == ["commit"]:
+            logger.info("n 1")
+            assert not handler.flush(0)
+        handler.close()
+        for name, descriptor in zip(names, mine):
+            assert os.path.samestat(os.stat(name), os.fstat(descriptor)), name
+            assert b"mine" * 5000 == open(name, "rb").read(), name
+        """,
+        then,
+        stderr="(?s:.*)",
+    )
+
+    assert {"n": [0]} == contents().numbers
