@@ -6,7 +6,8 @@ handles Ctrl-C. On the main thread Ctrl-C ends it, so `LogReader` and the comman
 
 - The system ends the process when a question has used up its CPU time, also if our own process is gone by then.
 - A process answers one question at a time. One that has answered waits for the next, because it takes 0.2 s to start.
-- It ends when its standard input does, and that is when our process ends.
+- It ends when its standard input does, and that is when our process ends, however it ends, also in the middle of a
+  question: the system sends it a signal then, and `re` looks for signals.
 - A few run at a time. Further questions wait for them, but not for long.
 """
 
@@ -14,12 +15,18 @@ import atexit
 import contextlib
 import os
 import pickle
+import select
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 from sqlite_log_handler._read.filters import FilterError
 
@@ -169,6 +176,9 @@ def answer_all() -> None:
     for name in ("SIGINT", "SIGPROF"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
+    if fcntl is not None:
+        signal.signal(signal.SIGIO, lambda *_: os._exit(0))
+        fcntl.fcntl(sys.stdin, fcntl.F_SETOWN, os.getpid())
     while True:
         try:
             question, arguments, named, seconds = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own program
@@ -186,6 +196,13 @@ def answer_all() -> None:
 
 
 def _limit(seconds: int) -> None:
-    """Have the system end this process after these seconds of CPU time, 0 for no limit. Windows cannot do it."""
-    if hasattr(signal, "setitimer"):
+    """
+    Have the system end this process after these seconds of CPU time, 0 for no limit, or at the end of standard input.
+
+    Windows cannot do it. Without a limit, the next question may come at any time.
+    """
+    if fcntl is not None:
         signal.setitimer(signal.ITIMER_PROF, seconds)
+        fcntl.fcntl(sys.stdin, fcntl.F_SETFL, os.O_ASYNC if seconds else 0)
+        if seconds and select.select([sys.stdin], [], [], 0)[0]:  # it has ended already
+            os._exit(0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -150,6 +151,34 @@ def test_it_ends_with_this_process():
     """A process ends when nobody can ask it any more."""
     with aside() as process:
         process.ask(os.getpid)
+        process._questions.close()
+
+        assert 0 == process._process.wait()
+
+
+def begin_and_search(begun, pattern, text):
+    """Tell that a question has begun, and search."""
+    open(begun, "w").close()
+    return search(pattern, text)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no signal at the end of a pipe")
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_it_ends_with_this_process_in_the_middle_of_a_question(tmp_path, has_begun):
+    """
+    A process that searches for hours ends with ours, even if a signal ends ours at once.
+
+    SIGTERM ended `serve`, and its processes searched on for a minute each.
+    """
+    begun = tmp_path / "begun"
+    question = (begin_and_search, (begun, *BACKTRACKS)) if has_begun else (search, BACKTRACKS)
+    with aside() as process:
+        if has_begun:
+            os.mkfifo(begun)
+        pickle.dump((*question, {}, 5), process._questions)
+        process._questions.flush()
+        if has_begun:
+            begun.read_bytes()
         process._questions.close()
 
         assert 0 == process._process.wait()
