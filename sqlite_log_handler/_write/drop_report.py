@@ -6,14 +6,15 @@ Theory of operation
 
 Other handlers are foreign code: a paused terminal or a dead log host can hold its caller for ever. So the thread that
 commits never calls them. `make` leaves the warning to another thread, the reporter, which starts when there is one to
-send, and ends when there is none. While a handler holds the reporter, `make` adds later drops to the one warning that
-waits. So the deltas of all warnings still add up to `dropped_total`.
+send, and ends when there is none. The ledger hands `make` the drops, and in one step with that adds them to the one
+warning that waits for the reporter, which takes them when it has made a record of them. So the deltas of all warnings
+add up to `dropped_total`, whatever holds the reporter or fails here.
 
 A thread that blocks in a write holds the locks of the handler and of the stream, and the interpreter needs both to end.
 So the reporter waits outside of them until each stream takes more, as far as the system can tell. A handler may block
 all the same, as one of a socket does. Then `let_exit` gives it a new lock at exit.
 
-The queue's mutex covers `_waiting`, `_sending` and `_reporting`. No foreign code runs under it.
+The queue's mutex covers `_sending` and `_reporting`. No foreign code runs under it.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class DropReport:
         # Looked up now, because that takes logging's lock, which `dictConfig` holds while it closes handlers.
         self._logger = logging.getLogger(OWN_LOGGER)
         self._dropping_since: float | None = None  # with drops at every tick
-        self._waiting: PendingGap | None = None
+        self._now = 0.0  # of the last report
         self._sending: PendingGap | None = None
         self._reporting = False
         self._reporter: threading.Thread | None = None
@@ -58,24 +59,22 @@ class DropReport:
 
     def make(self, now: float) -> bool:
         """Warn of the drops since the last call; return whether there were any."""
-        queue = self._queue
+        queue, self._now = self._queue, now
         gap = queue.take_drops()
         if gap is None:
             self._dropping_since = None
-            return False
-        try:
-            to_send = PendingGap(gap.position, gap.drops, gap.dropped_total, self._describe(gap, now))
-            gap.warning = self._record(to_send, logging.LogRecord)
-        finally:
-            added = queue.add_gap(gap)
-        if not added:
-            return True  # another thread has reported it
+            if not (queue.closed and queue.ledger.unsent):
+                return False
+        else:
+            if self._dropping_since is None:
+                self._dropping_since = _since(gap)
+            try:
+                gap.warning = self._record(gap, logging.LogRecord)
+            finally:
+                kept = queue.add_gap(gap)
+            if kept is not None and kept is not gap:
+                kept.warning = self._record(kept, logging.LogRecord)
         with queue.mutex:
-            if self._waiting is None:
-                self._waiting = to_send
-            else:
-                self._waiting.add(to_send)
-                self._waiting.warning = self._describe(self._waiting, now)
             if self._is_reporting():
                 return True
             self._reporting = True
@@ -98,38 +97,43 @@ class DropReport:
             with suppress(RuntimeError):  # not started yet, or never
                 reporter.join(timeout)
         with self._queue.mutex:
-            gaps = [gap for gap in (self._sending, self._waiting) if gap is not None]
+            gaps = [gap for gap in (self._sending, self._queue.ledger.unsent) if gap is not None]
             if not gaps or gaps[-1].dropped_total == self._said or not self._is_wanted():
                 return  # all are sent, or the last `close` has said so
             self._said = gaps[-1].dropped_total
             count = sum(gap.count for gap in gaps)
             why = "another handler has not returned" if self._is_reporting() else "no thread can be started"
-        self._operator.say(f"{count:,} drops not reported to other handlers: {why}; {gaps[-1].warning}")
+        self._operator.say(f"{count:,} drops not reported to other handlers: {why}; {self._describe(gaps[-1])}")
 
     def _is_reporting(self) -> bool:
         """Tell whether the reporter will look at what waits once more; for lack of memory it may have died."""
         return self._reporting and self._reporter is not None and self._reporter.is_alive()
 
     def _report(self) -> None:
-        """Send what waits, on the reporter's thread, until nothing does."""
+        """Send what waits, on the reporter's thread, until nothing does, or its warning cannot be made."""
+        queue, ledger = self._queue, self._queue.ledger
+        tried: PendingGap | None = None
         while True:
-            with self._queue.mutex:
+            with queue.mutex:
                 self._sending = None
-                if self._waiting is None:
+                if ledger.unsent is None or ledger.unsent is tried:
                     self._reporting = False
                     return
             try:
                 with suppress(BaseException):  # of a stream that the program made
                     while not all(takes_more(stream, _STREAM_WAIT) for stream in self._streams()):
                         pass
-                with self._queue.mutex:
-                    gap, self._waiting = self._waiting, None
-                    self._sending = gap
+                tried = gap = ledger.unsent
                 # By default `dictConfig` disables every logger that it does not name. A program silences this one by
                 # its level.
                 self._logger.disabled = False
-                if self._is_wanted():
-                    self._logger.handle(self._record(gap, self._logger.makeRecord))
+                record = self._record(gap, self._logger.makeRecord) if self._is_wanted() else None
+                with queue.mutex:
+                    if ledger.unsent is not gap:
+                        continue  # more was dropped meanwhile
+                    self._sending, ledger.unsent = gap, None
+                if record is not None:
+                    self._logger.handle(record)
             except BaseException as error:  # noqa: BLE001 - of another handler, its filter or a record factory
                 self._outage.note(error)
 
@@ -168,22 +172,21 @@ class DropReport:
     def _record(self, gap: PendingGap, make: Callable[..., logging.LogRecord]) -> logging.LogRecord:
         # That for the database is not made by the program's record factory, nor given to other handlers: they add
         # attributes.
-        record = make(OWN_LOGGER, logging.WARNING, __file__, 0, gap.warning, (), None, "report")
+        record = make(OWN_LOGGER, logging.WARNING, __file__, 0, self._describe(gap), (), None, "report")
         vars(record).update({"dropped": gap.count, "dropped_total": gap.dropped_total, MARK: id(self._queue)})
         return record
 
-    def _describe(self, gap: PendingGap, now: float) -> str:
+    def _describe(self, gap: PendingGap) -> str:
         queue, outage = self._queue, self._outage
         causes, spent, others = Counter[str](), Counter[str](), Counter[str]()
         for (cause, levelno, name), entry in gap.drops.items():
             causes[cause] += entry[COUNT]
             losers = spent if cause == "fair_share" else others
             losers[f"{name} {level_name(levelno)}"] += entry[COUNT]
-        if self._dropping_since is None:
-            self._dropping_since = min(entry[SINCE] for entry in gap.drops.values())
-        lasting = max(entry[UNTIL] for entry in gap.drops.values()) - self._dropping_since
+        since = _since(gap) if self._dropping_since is None else min(self._dropping_since, _since(gap))
+        lasting = max(entry[UNTIL] for entry in gap.drops.values()) - since
         used = queue.queued_size / queue.capacity_size
-        age = outage.last_commit_age(now)
+        age = outage.last_commit_age(self._now)
         parts = [
             f"dropped {counted(gap.count, 'record')} ({loudest(causes, 6)}; {gap.dropped_total:,} in total)",
             f"dropping for {lasting:.1f} s",
@@ -194,6 +197,10 @@ class DropReport:
         if outage.last_error and (outage.failures or "disk_budget" in causes):
             parts.append(f"the writer says: {outage.last_error}")
         return printable("; ".join(parts))
+
+
+def _since(gap: PendingGap) -> float:
+    return float(min(entry[SINCE] for entry in gap.drops.values()))
 
 
 def _most_from(spent: dict[str, int], others: dict[str, int]) -> Iterator[str]:

@@ -58,10 +58,6 @@ class PendingGap:
         """How many records were dropped here."""
         return sum(entry[COUNT] for entry in self.drops.values())
 
-    def add(self, later: PendingGap) -> None:
-        """Take in a later gap; the latest warning stays, with the sum."""
-        self.drops, self.dropped_total, self.warning = self.sum(later), later.dropped_total, later.warning
-
     def sum(self, later: PendingGap) -> dict[Key, Entry]:
         """Return the drops of both."""
         drops = {key: [*entry] for key, entry in self.drops.items()}
@@ -95,6 +91,7 @@ class Ledger:
     def __init__(self) -> None:
         self.gaps: list[PendingGap] = []  # reported, not yet in the database
         self.gaps_in_commit = 0
+        self.unsent: PendingGap | None = None  # the sum of those whose warning the other handlers do not have
         self._entered = 0  # drops that have come from `waiting` into an entry
         # Not a deque, whose `extend` may end halfway for lack of memory. Nor a list that never had an item: to extend
         # that without memory crashes CPython 3.12.
@@ -198,23 +195,31 @@ class Ledger:
                 drops[key] = drops.get(key, 0) + count
         return drops
 
-    def add_gap(self, gap: PendingGap) -> bool:
-        """Have the gap of `take_drops` written with the next commit; return False if another call has done so."""
+    def add_gap(self, gap: PendingGap) -> PendingGap | None:
+        """
+        Have the gap of `take_drops` written with the next commit, and its warning sent, both or neither.
+
+        Returns:
+            The gap that has its drops now: an earlier one when too many wait. None if another call has added it.
+        """
         while self._taken is gap:
             keep = map(self.gaps.append, (gap,))
+            drops = gap.drops if self.unsent is None else self.unsent.sum(gap)
+            unsent = PendingGap(gap.position, drops, gap.dropped_total)
             waiting = self.gaps[self.gaps_in_commit :]
             # A list, because CPython 3.12 crashes when there is no memory for a generator.
             if len(waiting) >= MAX_GAPS or sum([len(known.drops) for known in waiting]) > MAX_KEYS:
                 last = waiting[-1]
                 drops = last.sum(gap)
                 if self._taken is gap and self.gaps and self.gaps[-1] is last:
-                    last.drops, last.dropped_total, last.warning = drops, gap.dropped_total, gap.warning
-                    self._taken, self._reported_total = None, gap.dropped_total
-                    return True
+                    # The warning told of fewer drops.
+                    last.drops, last.dropped_total, last.warning = drops, gap.dropped_total, None
+                    self._taken, self._reported_total, self.unsent = None, gap.dropped_total, unsent
+                    return last
             elif self._taken is gap:
-                (_,), self._taken, self._reported_total = keep, None, gap.dropped_total
-                return True
-        return False
+                (_,), self._taken, self._reported_total, self.unsent = keep, None, gap.dropped_total, unsent
+                return gap
+        return None
 
     def begin_commit(self, end: int | None) -> list[PendingGap]:
         """Return the gaps up to position `end`, or all of them; later drops no longer change these."""

@@ -564,8 +564,8 @@ class RecordQueue(queue.Queue["Any"]):
             self._review()
             return self.ledger.take_drops(self.end)
 
-    def add_gap(self, gap: PendingGap) -> bool:
-        """Have a reported gap written with the next commit; return False if another call has done so."""
+    def add_gap(self, gap: PendingGap) -> PendingGap | None:
+        """Have a reported gap written and sent, see `Ledger.add_gap`."""
         with self.mutex:
             return self.ledger.add_gap(gap)
 

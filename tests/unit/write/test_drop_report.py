@@ -14,6 +14,7 @@ import threading
 import pytest
 
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._write import ledger as ledger_module
 from sqlite_log_handler._write.drop_report import DropReport
 from sqlite_log_handler._write.operator import Operator
 from sqlite_log_handler._write.outage import Outage
@@ -86,6 +87,79 @@ def test_what_waits_is_added_up(report, own):
     assert [(1, 1), (5, 6)] == [(record.dropped, record.dropped_total) for record in gate.records]
     assert gate.records[1].getMessage().startswith("dropped 5 records (queue_full 5; 6 in total)")
     assert [1, 2, 3] == [gap.count for gap in report._queue.ledger.gaps]
+
+
+@pytest.mark.parametrize("name", ["_describe", "_record"])
+@pytest.mark.parametrize("closes", [False, True])
+def test_drops_whose_warning_cannot_be_made_are_in_the_next(report, own, monkeypatch, name, closes):
+    """
+    An error while a warning is made leaves its drops to the next one, or to that of `close`, so that the sum is right.
+
+    The report had taken them from the ledger, and kept what is to be sent when it had the text. One MemoryError took
+    the drops of that tick out of the warnings for good.
+    """
+
+    def fail(*_):
+        raise MemoryError
+
+    gate = Gate()
+    gate.gate.release(2)
+    own.addHandler(gate)
+    with monkeypatch.context() as patch:
+        patch.setattr(report, name, fail)
+        with pytest.raises(MemoryError):
+            drop(report, 2)
+    if closes:
+        report._queue.close()
+        report.make(101.0)
+    else:
+        drop(report, 3)
+    report.wait(60)
+
+    assert [2 if closes else 5] == [record.dropped for record in gate.records]
+
+
+def test_a_record_factory_that_fails_for_a_while(report, own, said):
+    """The reporter leaves a warning to the next report when its record cannot be made, and tries once each time."""
+    gate = Gate()
+    gate.gate.release()
+    own.addHandler(gate)
+    factory, tries = logging.getLogRecordFactory(), []
+
+    def fail(*arguments, **keywords):
+        tries.append(arguments)
+        raise ValueError
+
+    logging.setLogRecordFactory(fail)
+    try:
+        for _ in range(2):
+            drop(report, 2)
+            report._reporter.join()
+    finally:
+        logging.setLogRecordFactory(factory)
+    drop(report, 1)
+    report.wait(60)
+
+    assert 2 == len(tries)
+    assert [5] == [record.dropped for record in gate.records]
+    assert [] == said
+
+
+def test_the_warning_of_gaps_that_were_put_together(report, own, monkeypatch):
+    """
+    The row of a gap that many ticks share tells how many were dropped in all of them.
+
+    It had the text of the last tick, and the number of them all beside it as an attribute.
+    """
+    monkeypatch.setattr(ledger_module, "MAX_GAPS", 1)
+    own.addHandler(logging.NullHandler())
+    for count in (1, 2, 3):
+        drop(report, count)
+    report.wait(60)
+
+    (gap,) = report._queue.ledger.gaps
+    assert gap.warning.getMessage().startswith("dropped 6 records (queue_full 6; 6 in total)")
+    assert 6 == gap.warning.dropped
 
 
 def test_the_reporter_goes_when_there_is_nothing_to_send(report, own):

@@ -401,7 +401,7 @@ def test_gap_of_a_record_that_was_never_cleaned(writer: Writer, since: Any, leve
 def test_warning_has_the_sum(writer: Writer) -> None:
     """The warning of several reports put together has the sum of their drops."""
     first, second = gap(1, 5), gap(1, 7)
-    first.add(second)
+    first.drops = first.sum(second)
     writer.write(Commit(numbered(0, 1), [first]))
 
     assert [(12,)] == read(writer, "SELECT json_extract(attributes, '$.dropped') FROM logs WHERE level = 'WARNING'")

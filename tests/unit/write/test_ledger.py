@@ -206,10 +206,12 @@ def test_waiting_gaps_are_bounded(monkeypatch):
         gap = books.take_drops()
         assert gap is not None
         gap.warning = number
-        books.add_gap(gap)
+        kept = books.add_gap(gap)
 
     assert [1, 1, 8] == [gap.count for gap in books.ledger.gaps]
-    assert (9, 10) == (books.ledger.gaps[-1].warning, books.ledger.gaps[-1].dropped_total)
+    assert kept is books.ledger.gaps[-1]
+    assert (None, 10) == (kept.warning, kept.dropped_total)  # the warning would tell of the last one
+    assert books.ledger.unsent.count == 10
     assert [8, 2.0, 9.0] == books.ledger.gaps[-1].drops["queue_full", INFO, "a"]
 
 
