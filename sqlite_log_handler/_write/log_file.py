@@ -228,7 +228,7 @@ class LogFile:
         self._close()
         is_there = identity_of(self.real) in self._files[:1]
         if known is not None and not is_there and identity_of(wal) == known and size_of(wal):
-            aside = self._put_aside("left", ["-wal"]) + "-wal"
+            aside = self._put_aside("left", ["-wal"])
             self._say(
                 f"the file was moved or replaced while a reader held its WAL, which is kept as {aside + '-wal'!r}"
             )
