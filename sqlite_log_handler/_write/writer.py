@@ -21,8 +21,8 @@ import os
 import socket
 import sqlite3
 import sys
-import time
 from collections.abc import Callable, Sequence
+from time import time  # a test of the program may replace `time.time`
 
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._write import volume
@@ -65,8 +65,11 @@ class Writer:
         self._begin()
 
     def _begin(self) -> None:
-        program = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""
-        self._origin = Origin(clean(socket.gethostname()), program, time.time())
+        program = ""
+        # A program may put anything there, or nothing. In a forked child, an error here would leave the rest undone.
+        with contextlib.suppress(Exception):
+            program = clean(os.path.basename(os.fsdecode(sys.argv[0])))
+        self._origin = Origin(clean(socket.gethostname()), program, time())
         self._inserter: Inserter | None = None
 
     def forget(self, cut_off: int | None) -> None:

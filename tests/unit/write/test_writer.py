@@ -7,7 +7,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import sys
 import threading
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +21,7 @@ from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.row import MESSAGE, SOURCE, THREAD
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from sqlite_log_handler._write.writer import Writer
 
@@ -178,6 +181,35 @@ def test_row_that_breaks_the_contract(writer: Writer, field: int, value: Any) ->
     outcome = writer.write(Commit([row("0"), tuple(broken), row("2")]))  # type: ignore[list-item]
     assert {1} == outcome.refused
     assert ["0", "2"] == messages(writer)
+
+
+@pytest.mark.parametrize(
+    ("argv", "program"),
+    [
+        ([None], ""),
+        ([], ""),
+        (None, ""),
+        ([b"/bin/shop"], "shop"),
+        ([Path("/bin/shop")], "shop"),
+        (["/bin/\udcff\0"], "\\udcff\\x00"),
+    ],
+)
+def test_a_writer_in_an_odd_program(
+    make_writer: Callable[[], Writer], monkeypatch: pytest.MonkeyPatch, argv: object, program: str
+) -> None:
+    """
+    A writer that is made while the program has other objects in the place of `sys.argv` and `time.time` writes.
+
+    With None as the program's name, no handler could be made, and none begun anew in a forked child. With a mock as the
+    time of the start, each row of the handler's life was dropped as unwritable.
+    """
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", argv)
+        patch.setattr(time, "time", object)
+        writer = make_writer()
+    writer.write(Commit([row("0")], []))
+
+    assert [(program, 1)] == read(writer, "SELECT program, started_us > 1e15 FROM processes")
 
 
 def test_rows_of_a_thread_that_is_not_the_writers(writer: Writer) -> None:
