@@ -1,5 +1,5 @@
 """
-What an agent may ask of a log: the tools that `mcp_server` offers, without the packages that it needs.
+What an agent may ask of a log: the tools that `mcp_server` offers. They need none of its packages.
 
 Each answer is bounded and says what it leaves out. The text of the log stands between two random marks, because it is
 data from programs and strangers, and an agent must not take it for instructions.

@@ -1,8 +1,8 @@
 """
-Names of `typing` for the modules that a program loads to log: a type checker sees those of `typing`.
+Stand-ins for names of `typing`, for the modules that a program loads to log. A type checker sees the real ones.
 
-A program that runs loads no `typing`, because that takes a third as long to import as all of them together. Then
-`NamedTuple` is our own, and the others stand in annotations only, which nobody evaluates.
+A running program does not load `typing`, because its import takes a third as long as that of all these modules.
+`NamedTuple` is our own then, and the other names stand in annotations only, which nothing evaluates.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ else:
     Any = Final = TextIO = T = object
 
     class _Fields(type):
-        """Makes a tuple of a class that annotates the names in it, the last ones with a default perhaps."""
+        """Makes a named tuple of a class that annotates its fields, of which the last may have defaults."""
 
         def __new__(cls, name, _bases, body):  # noqa: ANN001, ANN204 - type checkers see the other NamedTuple
             fields = body["__annotations__"]
             defaults = [body.pop(field) for field in fields if field in body]
-            made = namedtuple(name, fields, defaults=defaults)  # noqa: PYI024 - this makes what it asks for
+            made = namedtuple(name, fields, defaults=defaults)  # noqa: PYI024 - this makes what the rule asks for
             made.__new__.__annotations__ = fields
             for key, value in body.items():
                 setattr(made, key, value)

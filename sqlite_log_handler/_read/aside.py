@@ -35,11 +35,11 @@ _Answer = TypeVar("_Answer")
 # CPU seconds for a question. To try an expression on a million rows takes 3.
 SECONDS: Final = 60
 
-# How many processes wait for a question at most: as many as the page asks at a time. And how many there are at most:
-# each takes a core and some 30 MB.
+# Most processes that wait for a question: as many as the page asks at a time. And most that answer one: each takes a
+# core and some 30 MB.
 _MOST_IDLE: Final = 2
 _MOST: Final = 4
-# Seconds to wait for one of them.
+# Seconds that a question waits until one of the latter is done.
 _PATIENCE: Final = 10
 _PROGRAM: Final = f"from {__name__} import answer_all; answer_all()"
 
@@ -78,7 +78,7 @@ class Aside:
 
     def ask(self, question: Callable[..., _Answer], *arguments: Any, **named: Any) -> _Answer:
         """
-        Call a function in the process, and return or raise what it does. All of that can be pickled.
+        Call a function in the process, and return or raise what it does. All of these must be picklable.
 
         Raises:
             FilterError: The process ended, because it took too long, or `interrupt` was called.
@@ -172,7 +172,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def answer_all() -> None:
-    """Answer the questions that come on standard input, until it ends; the program of the process."""
+    """Answer the questions that come on standard input, until it ends. This is what the process runs."""
     for name in ("SIGINT", "SIGPROF"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)

@@ -128,7 +128,7 @@ def _is_attributes(value: object) -> bool:
     )
 
 
-# A datetime is a date.
+# `date` includes `datetime`, its subclass.
 _MOMENT: Final = (lambda value: isinstance(value, date | str), f"a datetime, a date or a text: {HELP}")
 _INTEGER: Final = (_is_integer, "an integer")
 _NAMES: Final = (_is_names, "the name of a logger (str), or several in a list")
@@ -230,8 +230,8 @@ def _pattern_of(ask: Ask, id_: int) -> list[Term]:
         raise FilterError(message)
     ids = [
         other
-        for other, template, others, is_same_line in found
-        if (template == others if says_something(template) else is_same_line and not says_something(others))
+        for other, template, its_template, is_same_line in found
+        if (template == its_template if says_something(template) else is_same_line and not says_something(its_template))
     ]
     return [_one_of("source_id", ids)]
 
@@ -395,7 +395,7 @@ def runs(ask: Ask) -> list[list[int]]:
     A start consists of the processes of one program and host that began within ten seconds, and of the children that
     multiprocessing starts for them later.
     """
-    # 0 stands for an unknown time: another process wrote the records of this one, which is not a run.
+    # A start at 0 is unknown: another process wrote the records of such a process, so it counts for no run.
     processes = ask(
         "SELECT CAST(id AS INTEGER), CAST(started_us AS INTEGER), CAST(host AS TEXT), CAST(program AS TEXT), pid, "
         "CAST(name AS TEXT) FROM processes WHERE started_us > 0 ORDER BY started_us, id"

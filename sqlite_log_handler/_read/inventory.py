@@ -1,5 +1,5 @@
 """
-What there is of one log: its file and the parts of its archive, and which of them has which ids.
+An inventory of one log: its file, the parts of its archive, and the ids that are read from each.
 
 A folder may have parts of other logs, and parts that overlap after a crash. Each id comes from one piece only.
 """
@@ -26,12 +26,12 @@ _PROCESSES: Final = (
     "ORDER BY id"
 )
 
-# Bytes of memory that all heads take. Those of a year with a start of the program each hour take 3 MiB.
+# Most bytes of memory for the heads of all parts. Those of a year with a start of the program each hour take 3 MiB.
 _HEADS: Final = 32 * 1024 * 1024
 
 
 class Places(NamedTuple):
-    """The places of one log: its file, folders with parts of its archive, and the paths of single parts."""
+    """The places of one log: its file, folders with parts of its archive, and single parts; errors name `path`."""
 
     path: str
     file: str | None
@@ -63,12 +63,12 @@ def places_of(path: StrPath | Iterable[StrPath]) -> Places:
 
 class Inventory(NamedTuple):
     """
-    What there is at one moment.
+    What a log consists of at one moment.
 
     Attributes:
         pieces: In the order of their ids.
         first_id: The first id in the file; None without a file or a row in it.
-        last_id: The last id of all.
+        last_id: The last id of all, 0 if there is none.
         levels: The names of levels, by number.
         processes: All of them, the archive's first.
         notices: What is left out.
@@ -84,7 +84,7 @@ class Inventory(NamedTuple):
     version: object
 
     def within(self, bounds: Bounds) -> list[Piece]:
-        """Return the pieces that may have something within the bounds, each with its ids that are."""
+        """Return the pieces that may have something within the bounds, each with its ids within them."""
         low, high = bounds.ids
         return [
             (part, (max(ids[0], low), min(ids[1], high)))
@@ -123,7 +123,7 @@ class PartList:
             LogFileError: A part or a folder cannot be read, or is not of one log; the class says why.
         """
         file = self._file
-        # Before the folder is listed: a row that has left the file by then is in a part.
+        # The file before the folder: a row that leaves the file meanwhile is in a part by then.
         first_id, last_id, version = (None, 0, None) if file is None else _ends(file)
         pieces, notices = self._pieces()
         was = self._found
@@ -166,7 +166,7 @@ class PartList:
         return tuple(pieces), tuple(notices)
 
     def _parts(self) -> list[Part]:
-        """Return all parts, with the heads of those that have not changed as they were read before."""
+        """Return all parts. It reads a head again only if the part has changed."""
         heads = {}
         left = _HEADS
         for path in self._paths():
@@ -200,7 +200,7 @@ class PartList:
         return kept if kept is not None and kept[0] == version else (version, Part.open(path))
 
     def _log(self, parts: list[Part]) -> tuple[str, str | None]:
-        """Return the id of the log that is read, and its stem, if a folder may have parts of other logs too."""
+        """Return the id of the log that is read, and the stem of its file, if that is read too."""
         if self._file is not None:
             return str(self._file.one("SELECT log_id FROM marks")), stem_of(os.path.realpath(self._file.path))
         names = sorted({part.head.log for part in parts})

@@ -47,7 +47,7 @@ from sqlite_log_handler._read.search import (
     search,
 )
 
-# Most rows of a statement, and most bytes of memory if rows are large.
+# Most rows of a statement, most bytes of memory if rows are large, and how many rows tell whether they are.
 BATCH: Final = 128
 _BATCH_BYTES: Final = 1024 * 1024
 _TO_MEASURE: Final = 8
@@ -66,7 +66,7 @@ _Fetched = TypeVar("_Fetched")
 # What SQLite says of our own SQL when only the filters can have made it so long.
 _TOO_MANY: Final = ("Expression tree is too large", "query string is too large", "too many SQL variables")
 
-# `sqlite3` calls no function with a text that is not UTF-8, but with bytes.
+# `sqlite3` cannot pass a text that is not UTF-8 to a function, so this passes bytes.
 _AS_BYTES: Final = partial(re.compile(r"(log_\w+\([?, ]*)(message|exc_text|attributes)").sub, r"\1CAST(\2 AS BLOB)")
 
 
@@ -98,7 +98,7 @@ class Scan:
         self._connection, self.budget, self.notice, immutable = opened or open_log(path, timeout=timeout)
         self._seen = seen if immutable else None
         self._raised: BaseException | None = None
-        self._is_lenient = False
+        self._is_lenient = False  # True once a text turns out not to be UTF-8
         functions: Sequence[tuple[str, int, Callable[..., Any]]] = (
             *((SEARCH, 3, search), (HAS_TEXT, 3, has_text), (HOLDS, 2, holds)),
             *((HAS_ATTRIBUTE, 3, has_attribute), (ATTRIBUTE, 2, attribute)),
@@ -212,8 +212,8 @@ class Scan:
         """
         Run a statement that selects `BATCH` rows with ids between its first two parameters. The first column is the id.
 
-        Returns the rows, as far as they come to a bounded size, and whether that is all there are. It refuses ids that
-        neither rise nor fall one by one, of which there would be no end.
+        Returns rows up to a bounded size, and whether there are no more. It refuses ids that neither rise nor fall,
+        because walking along those might never end.
         """
         rows, cut = self._run(statement, parameters, self._fetch_batch)
         ids = [parameters[0] - 1, *map(itemgetter(0), rows), parameters[1] + 1]
@@ -223,7 +223,7 @@ class Scan:
         return rows, not cut and len(rows) < BATCH
 
     def _fetch_batch(self, cursor: sqlite3.Cursor) -> tuple[list[Any], bool]:
-        # The first rows tell whether those of a batch are worth measuring: of short ones, that costs a fiftieth.
+        # The first rows tell whether to measure the others: for short rows, that would take a fiftieth more time.
         rows: list[Any] = [] if self.budget.is_long else cursor.fetchmany(_TO_MEASURE)
         size = sum(map(getsizeof, chain.from_iterable(rows)))
         if len(rows) == _TO_MEASURE and size < _BATCH_BYTES // 8:
@@ -287,7 +287,8 @@ class Scan:
 
     def ends_of(self, *columns: str) -> Any:
         """Return the lowest and the highest value of each column, as integers."""
-        # In one statement, because retention may delete all rows between two. With min and max apart, each is one look.
+        # In one statement, because retention may delete all rows between two. A min or max alone in a query is one
+        # look into an index.
         looks = (f"CAST((SELECT {end}({name}) FROM records) AS INTEGER)" for name in columns for end in ("min", "max"))  # noqa: S608 - our own names
         (ends,) = self.all(f"SELECT {', '.join(looks)}")
         return ends

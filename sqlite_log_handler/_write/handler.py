@@ -34,7 +34,7 @@ from sqlite_log_handler._write.retention.limits import limits
 from sqlite_log_handler._write.row import NewProcess, PackedRow, make_row, marker_row
 from sqlite_log_handler._write.writer import Writer
 
-# Frames that the start of a thread may take, also where the program has wrapped that.
+# Frames that starting a thread may take, even where the program has wrapped `Thread.start`.
 _START_FRAMES = 100
 
 
@@ -211,7 +211,7 @@ class SQLiteHandler(logging.Handler):
         )
         self.listener = RecordListener(committer)
         operator.say_waiting()
-        # The thread holds the listener, not the handler, so a handler that the program has dropped can go.
+        # The thread holds the listener, not the handler, so a handler that the program no longer has can be collected.
         weakref.finalize(self, process.retire, self.listener).atexit = False
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -229,8 +229,8 @@ class SQLiteHandler(logging.Handler):
                     record = passed
             self.emit(record)
         except RecursionError:
-            # There were no frames, not even to look whether the row is queued, for which the put needs more of them. So
-            # the record counts as dropped, without a call.
+            # The stack has no frames left, not even to look for the row on the queue. So the row is not there, because
+            # putting it takes more frames. The record counts as dropped, without a call.
             waiting, levelno, created, name = self.queue.ledger.waiting, 0, 0.0, "?"
             if type(record) is logging.LogRecord:
                 if type(record.levelno) is int:
@@ -269,8 +269,8 @@ class SQLiteHandler(logging.Handler):
         except NewProcess:
             process.begin_anew()
             self.emit(record)
-        except BaseException as error:  # of a levelno of None, of no LogRecord at all, a signal handler's
-            # After a BaseException the record's own code may have raised it, and is not asked again.
+        except BaseException as error:  # from a levelno of None, no LogRecord at all, a signal handler
+            # The record's own code may have raised what is no Exception, so it does not run again.
             self._put_anyway(record, row, error, sound=isinstance(error, Exception))
             if not isinstance(error, Exception):
                 raise
@@ -303,7 +303,7 @@ class SQLiteHandler(logging.Handler):
     def _put_anyway(
         self, record: logging.LogRecord, row: PackedRow | None, error: BaseException, *, sound: bool
     ) -> None:
-        """Queue a record after an error, or count it. It is asked again only if it is `sound`."""
+        """Queue a record after an error, or count it. Its own code runs again only if it is `sound`."""
         queue = self.queue
         try:
             if row is None:
@@ -333,8 +333,8 @@ class SQLiteHandler(logging.Handler):
             timeout: Seconds to try; by default `close_timeout`.
 
         Returns:
-            Whether nothing of that is queued any more. Then all is written, but what `max_bytes` had no room for:
-            that is dropped and counted (`disk_budget`).
+            True if none of it is queued any more: it is written, or `max_bytes` had no room for it, and it is dropped
+            and counted (`disk_budget`).
         """
         process.begin_anew()
         return self.listener.flush(timeout)

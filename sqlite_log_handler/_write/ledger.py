@@ -1,5 +1,5 @@
 """
-The ledger of a queue: which records it dropped, when and why, and which of that the database does not have yet.
+The ledger of a queue: which records it dropped, when and why, and which drops are not in the database yet.
 
 Theory of operation
 ===================
@@ -13,8 +13,8 @@ other thread comes in between:
 - `True in tally.ticks`: a record is refused for the same reason as earlier ones of its level and logger. A tally stays
   for ever, so a late tick counts late, and is not lost.
 
-Signal handlers may raise at every call, and there may be no memory for it. So each drop waits in `waiting`, where it
-counts already, and moves into its entry in one line.
+A signal handler may raise at any call, and any call may fail for lack of memory. So each drop first joins `waiting`,
+where it counts already. Then one line, which runs no code but C (see `_write.locks`), moves it into its entry.
 
 A program can make up logger names without end, so the ledger tells MAX_KEYS keys apart and counts the rest under
 OTHER_LOGGERS.
@@ -43,7 +43,7 @@ COUNT, SINCE, UNTIL = range(3)
 
 
 class PendingGap:
-    """Drops of one report. They happened after the row at `position`, counted from the first one ever queued."""
+    """The drops of one report. They happened after the first `position` rows that the queue ever had."""
 
     __slots__ = ("dropped_total", "drops", "position", "warning")
 
@@ -76,7 +76,7 @@ class Tally:
     def __init__(self, key: Key, created: float) -> None:
         self.key = key
         self.ticks = repeat(True, sys.maxsize)  # noqa: FBT003 - repeat takes no keyword
-        self.counted = 0  # of them, in the entries
+        self.counted = 0  # ticks that an entry has
         self.until = created
 
     @property
@@ -99,9 +99,9 @@ class Ledger:
         self.waiting.pop()
         self._drops: dict[Key, Entry] = {}  # not yet reported
         self._position = 0
-        self._taken: PendingGap | None = None  # is being reported; without a total until `_reported` has its drops
-        self._reported: dict[Key, int] = {}
-        self._reported_total = 0
+        self._taken: PendingGap | None = None  # is being reported; its total is 0 until `_reported` has its drops
+        self._reported: dict[Key, int] = {}  # drops of all gaps, with the one that is being reported
+        self._reported_total = 0  # drops of all gaps, without that one
         self._tallies: dict[Key, Tally] = {}
 
     @property
@@ -116,7 +116,7 @@ class Ledger:
         return self.dropped_total != self._reported_total
 
     def drop(self, drops: Iterable[Drop], position: int) -> None:
-        """Count records that were dropped after the row at `position`."""
+        """Count records that were dropped after the first `position` rows."""
         self.waiting += drops
         try:  # noqa: SIM105 - `suppress` takes frames that there may not be
             self._enter(position)
@@ -233,7 +233,7 @@ class Ledger:
 
 
 def bounded(counts: dict[Key, Any], key: Key) -> Key:
-    """Return the key to count under: when there are too many, one with no name, and the level rounded to tens."""
+    """Return the key to count under: beyond MAX_KEYS, one of OTHER_LOGGERS, with the level rounded to tens."""
     if key in counts or len(counts) < MAX_KEYS:
         return key
     cause, levelno, _ = key

@@ -10,7 +10,7 @@ each commit. It looks at the path by `os.stat`, and opens anew what was moved, r
 Guarantees
 ==========
 
-- The package touches the file, its -wal and its -shm through SQLite and `os.stat` only. To open and close one of them
+- The package opens the file, its -wal and its -shm through SQLite only. To open and close one of them by other means
   would drop SQLite's POSIX locks (https://sqlite.org/howtocorrupt.html, section 2.2). The one exception is the file
   that `os.open` creates, because no process has that open yet.
 - The package never writes to a foreign file. It moves a log aside that is corrupt or has lost its end, and never
@@ -56,7 +56,7 @@ _EFFECTIVE = os.access in os.supports_effective_ids
 _PASSING_CODES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _PASSING_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
 
-# A connection may go on to say these when a new one would not, see `roll_back`.
+# A connection may keep failing with these where a new one would not, see `roll_back`.
 _SPENT = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL}
 
 # SQLite counts these among the errors of a disk: a file system that has no locks, or no shared memory.
@@ -94,9 +94,9 @@ class LogFile:
         Start anew in a forked child.
 
         A connection that is still open is the parent's: this fork ran none of Python's hooks. To close it only takes
-        the parent's POSIX locks off SQLite's list, and its real ones keep SQLite from changing the WAL. But if a thread
-        was in a commit (`cut_off`), that list says that this process holds those locks, so it never opens the file
-        again; and if it was this very thread, it must not go on.
+        the parent's POSIX locks off SQLite's list, and the locks that the parent still holds keep SQLite from changing
+        the WAL. But if a thread was in a commit (`cut_off`), that list says that this process holds those locks, so it
+        never opens the file again. If it was this very thread, its commit must not go on.
         """
         self._lock.close()
         lost = cut_off is not None
@@ -255,7 +255,7 @@ class LogFile:
         except OSError:
             return
         state = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
-        # How large a folder is depends on the file system; `open` says that it is none of ours.
+        # Not a folder, whose size depends on the file system: `open` refuses it.
         if not stat.st_size or state == self._looked_at or os.path.isdir(self.real):
             return
         if stat.st_size < _SMALLEST_PAGE:
@@ -362,7 +362,7 @@ class LogFile:
                 if self._has_lost_shm():
                     reading = connect_read_only(self.real, timeout=self._busy_timeout)
                     stack.callback(reading.close)
-                    # When that fails, it has its lock all the same, also of a WAL that has become empty.
+                    # It gets its lock even if this fails, and even from a WAL that has become empty.
                     with contextlib.suppress(sqlite3.Error):
                         reading.execute("SELECT max(id) FROM records").fetchone()
                 connection.close()
@@ -375,7 +375,7 @@ class LogFile:
             forks.keep_open(connection)
 
     def roll_back(self, error: BaseException) -> None:
-        """End a transaction that failed with `error`; close a connection, or move a file aside, of no more use."""
+        """End a transaction that failed with `error`; drop a connection, or move aside a file, that is useless now."""
         connection = self.connection
         try:
             if connection is not None and connection.in_transaction:
@@ -441,7 +441,7 @@ def _passes(error: BaseException, path: str) -> bool:
 
 
 def _has_descriptors() -> bool:
-    """Tell whether this process can open as many files as SQLite needs, which only says CANTOPEN if not."""
+    """Tell whether this process can open as many files as SQLite needs: if not, SQLite says only CANTOPEN."""
     with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
         for _ in range(_DESCRIPTORS):
             opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
@@ -450,7 +450,7 @@ def _has_descriptors() -> bool:
 
 
 def _takes_files(path: str) -> bool:
-    """Tell whether the file system has room for the files beside `path`, for which SQLite only says CANTOPEN if not."""
+    """Tell whether the file system takes the files beside `path`: if not, SQLite says only CANTOPEN."""
     with contextlib.suppress(AttributeError, OSError):  # Windows has no statvfs
         found = os.statvfs(path if os.path.exists(path) else os.path.dirname(path))
         return not found.f_files or found.f_favail >= _NEW_FILES

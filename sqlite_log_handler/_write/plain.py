@@ -4,9 +4,9 @@ Plain values, which SQLite and JSON take, made of anything that a program logs.
 A text becomes an exact `str` that encodes to UTF-8 and has no NUL in it, and an attribute becomes JSON. Where JSON has
 no such value, its `str` takes its place, and a marker if that raises.
 
-A value costs what is kept of it, in time and in memory. The caller says for how many bytes there is room, and nothing
-here looks at more of a text, a list or a dict than fits. Only a `str()`, which the program or Python makes whole, is as
-large as that makes it.
+A value costs no more time and memory than the part of it that is kept. The caller says for how many bytes there is
+room, and nothing here looks at more of a text, a list or a dict than fits. Only the `str()` of other objects may be
+longer, because the program or Python makes all of it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SHORTEST_ITEM = len("1, ")
 
 _CONSTANTS = {None: "null", True: "true", False: "false"}
 _NO_NUMBERS = frozenset(("nan", "inf", "-inf"))  # floats that JSON does not have
-# They become lists and objects.
+# These become arrays and objects of JSON.
 _COLLECTIONS: tuple[type, ...] = (
     dict, MappingProxyType, list, tuple, set, frozenset, deque, type({}.keys()), type({}.values()), type({}.items()),
 )  # fmt: skip
@@ -114,7 +114,7 @@ def cut(text: str, limit: int, length: int) -> str:
 # Attributes -----------------------------------------------------------------------------------------------------------
 
 try:
-    # It writes the quotes too. `json` is slow to import, and makes its encoder anew for each call of `dumps`.
+    # Returns the text with its quotes. `json` is slow to import, and makes its encoder anew for each call of `dumps`.
     from _json import encode_basestring
 except ImportError:  # another Python than CPython
     from json.encoder import encode_basestring
@@ -125,7 +125,7 @@ def write_json(attributes: dict[str, Any], room: int, hidden: int = 0) -> tuple[
     """
     Return attributes as a JSON object in `room` bytes of UTF-8, and the marks: MALFORMED, TRUNCATED, or both.
 
-    There are `hidden` more of them, which nobody has looked at.
+    There are `hidden` more attributes, which the caller has not looked at.
     """
     names = list(islice(attributes, room // SHORTEST_MEMBER + 1))
     parts, marks = ({}, TRUNCATED) if hidden else _members(attributes, names, room, fairly=False)
@@ -182,7 +182,7 @@ class _Json:
     """
     Writes values as JSON into `room` bytes. A list or a dict keeps _MARKER of them back until it is complete.
 
-    With `whole`, the text is of no use if something has to be cut, and no work is done for it from there on.
+    With `whole`, the caller cannot use a text with a cut, so from the first cut on this does no more work for it.
     """
 
     __slots__ = ("_around", "_whole", "marks", "room")
@@ -289,7 +289,7 @@ class _Json:
         self._around = around | {id(value)}
         self.room -= _MARKER
         written: list[str] = []
-        # A copy, because another thread may add to it meanwhile.
+        # A copy, because another thread may add to the value meanwhile.
         for item in list(islice(value.items() if named else value, most)):
             key = f"{self.key(item[0])}: " if named else ""
             needs = utf8_length(key) + len(", ")

@@ -2,8 +2,8 @@
 The process that logs: its exit, its forks, and how it notices a fork that Python did not make.
 
 A fork by Python runs the hooks at the end of this file. One by C code, as uWSGI's or that of daemon(3), may not. Then
-the first record with the new process id begins anew, see `handler.emit`. So does a record that comes before our hook,
-from one that the program registered first.
+the first record with the new process id begins anew, see `handler.emit`. So does a record from a hook of the program
+that runs before ours.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 from itertools import chain, starmap
-from os import getpid  # a test that replaces `os.getpid` is no fork
+from os import getpid  # so that a test that replaces `os.getpid` does not look like a fork
 
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.clock import monotonic
@@ -36,7 +36,7 @@ class _Exit:
     """
 
     begun = _registered_in_child = _watches = False
-    _failed = 0.0  # seconds
+    _failed = 0.0  # seconds that failed commits have taken
 
     def forget(self) -> None:
         """Begin anew in a forked child."""
@@ -60,13 +60,13 @@ class _Exit:
 
     def register_in_child(self) -> None:
         """Run at the end of a multiprocessing child too, which runs no atexit callback up to Python 3.12."""
-        # Such a child has both. This imports nothing, because after a chroot a program may be unable to.
+        # Such a child has both modules. This imports nothing, because after a chroot a program may be unable to.
         process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
         if process is None or util is None:
             return
         if not self._watches:
             # A child may log before it knows that it is one: in a hook of the program, or while it imports its main
-            # module. It forgets its finalizers when it begins, and then calls this.
+            # module. When it begins, it forgets its finalizers, and then calls `_register`.
             self._watches = True
             util.register_after_fork(self, _Exit._register)
         if not self._registered_in_child and process.parent_process() is not None:
@@ -76,7 +76,7 @@ class _Exit:
         util = sys.modules["multiprocessing.util"]
         self._registered_in_child = True
         util.Finalize(None, self, exitpriority=0)
-        # It has called its finalizers, and joins its threads: this is one of them.
+        # If this is set, the child is ending and calls no new finalizer: this record comes from a thread that it joins.
         self.begun = util._exiting  # noqa: SLF001 - there is no public name
 
 
@@ -123,13 +123,13 @@ def _after_fork_in_child() -> None:
 
 
 def retire(listener: RecordListener) -> None:
-    """End a listener whose handler the program has dropped."""
+    """End a listener whose handler was collected."""
     begin_anew()
     listener.retire()
 
 
 _beginning = threading.RLock()
-_hooking = 0  # the process that runs all hooks, see `_run_hooks`
+_hooking = 0  # the id of the process that runs all hooks, see `_run_hooks`
 _GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
@@ -139,7 +139,7 @@ def begin_anew() -> None:
         return
     held = False
     try:
-        # With a limit, for a child that was forked in here.
+        # With a time limit: a fork in here copies the lock as held by a thread that the child may not have.
         (held,) = acquire(_beginning, 1.0)
         if row.is_new_process() and not _run_hooks():  # else another thread was faster
             _after_fork_in_child()
@@ -154,9 +154,10 @@ def _run_hooks() -> bool:
 
     C code that forks should do this (https://docs.python.org/3/c-api/sys.html). If it does not, and a thread of the
     parent waited for the GIL, the first two threads here would wait for that one for ever. Python then deletes the
-    state of all other threads, so this process must have none. Without a GIL, Python would wait for the parent's.
+    state of all other threads, so this process must have none. Without a GIL, Python would wait for the parent's
+    threads.
 
-    Not where Python runs them already, and one of the program's logs before it comes to ours.
+    This does nothing where Python runs the hooks already, and one of the program has logged before ours.
     """
     global _hooking  # noqa: PLW0603 - it belongs to the process
     if _forks or _hooking == getpid():

@@ -5,7 +5,7 @@ From a `logging.LogRecord` to a row: a flat tuple of atoms, made on the thread t
 changed, the queue would keep frames and objects of the program alive, and another thread would call the program's code.
 
 A row begins with the five fields that the queue reads (see `_write.queue`). All rows of a call site share one tuple for
-it, and all of a thread. Only so do 100,000 rows of 50 characters fit into 33 MB.
+it, and all rows of a thread another, so 100,000 rows of 50 characters fit into 33 MB.
 
 Nothing that a program logs may make a batch fail, so a row holds only what SQLite takes: `str` that encodes to UTF-8
 and has no NUL in it, `int` within 64 bits, finite `float`, None. A marker takes the place of anything else.
@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from itertools import islice
 from logging import LogRecord
-from os import getpid  # a test that replaces `os.getpid` is no fork
+from os import getpid  # so that a test that replaces `os.getpid` does not look like a fork
 
 from sqlite_log_handler._logfile.typed import Any, Final
 from sqlite_log_handler._write.plain import (
@@ -69,7 +69,7 @@ MAX_RECORD_BYTES = 64 * 1024
 _MAX_SECONDS = 9e12  # beyond it, microseconds do not fit into 64 bits
 _MAX_SQUARE = _MAX_SECONDS * _MAX_SECONDS
 
-# The name of a thread stands in each row of the file, though only once in memory. Up to this many bytes are part of
+# The rows of a thread share its name in memory, but each may store it in the file. Up to this many bytes are part of
 # _ROW_BYTES; a longer name counts in each row.
 SHORT_NAME = 128
 
@@ -77,14 +77,14 @@ SHORT_NAME = 128
 _INTERNED = 4_096
 _sources: dict[object, Source] = {}
 
-# A call site has one template, and one that logs for others (a helper without `stacklevel`) some tens. Each template is
+# A call site has one template; one that logs for others (a helper without `stacklevel`) has some tens. Each template is
 # a line in the file. So a call site keeps this many, and a process `_INTERNED`; later ones are left out.
 _TEMPLATES_OF_A_SITE = 100
 _templates: set[object] = set()
 _template_counts: dict[object, int] = {}
 _threads: dict[object, Thread] = {}
 
-# Level, source and thread of rows, by what their records have of them.
+# Level, source and thread of rows, by the attributes of a record from which they are made.
 _known: dict[object, tuple[int, Source, Thread]] = {}
 
 process_id = getpid()
@@ -95,7 +95,7 @@ _PLAIN = vars(logging.LogRecord("", 0, "", 0, "", (), None))
 _PLAIN_LENGTH = len(_PLAIN)
 _LAST_PLAIN = next(reversed(_PLAIN))
 _STANDARD = frozenset(_PLAIN) | {"message", "asctime", "taskName", "getMessage"}
-_SPECIAL = frozenset(("extra", "otelTraceID", "getMessage"))  # attributes that `_extra` treats in ways of their own
+_SPECIAL = frozenset(("extra", "otelTraceID", "getMessage"))  # attributes that `_extra` treats each in its own way
 _PLAIN_TYPES = frozenset((str, int, type(None)))  # SQLite takes these, and to hash them calls no code of the program
 
 
@@ -113,7 +113,7 @@ def make_row(
     record: logging.LogRecord, formatter: logging.Formatter | None = None, max_bytes: int = MAX_RECORD_BYTES
 ) -> PackedRow:
     """
-    Build the row of `record`. Raises no Exception, whatever the record holds; KeyboardInterrupt and the like come out.
+    Build the row of `record`. Raises no Exception, whatever the record holds; KeyboardInterrupt and the like pass.
 
     The `formatter` gives the message, without the traceback, which has a field of its own; only it may change the
     record. Message, traceback, stack and attributes take `max_bytes` of UTF-8 together at most.
@@ -128,7 +128,7 @@ def make_row(
             and LogRecord.getMessage is _get_message
             and type(record.msg) is str
         ):
-            # LogRecord.getMessage(), without the call. A text without arguments may be made up, so it is no template.
+            # LogRecord.getMessage(), without the call. A text without arguments may be an f-string, and is no template.
             template = record.msg if record.args else ""
             message = record.msg % record.args if record.args else record.msg
             known = _known.get((
@@ -144,13 +144,13 @@ def make_row(
                 and type(created) is float
                 and created * created < _MAX_SQUARE
             ):
-                # A filter may have deleted one of these and set another attribute, so that the number is the same.
+                # All of these must be there: a filter may have deleted one and added another, so that the count fits.
                 _ = record.levelname
                 _ = record.filename
                 _ = record.module
                 _ = record.msecs
                 _ = record.relativeCreated
-                # The __dict__ last, because a record that has shown it is slower to read.
+                # The __dict__ last, because CPython reads a record more slowly once somebody has asked for it.
                 if (
                     message.isascii()
                     and not record.exc_info
@@ -211,7 +211,7 @@ def _less_common(
 # Records with more attributes go the long way, which looks at no more of them than there is room for.
 _MANY = 1_000
 
-# Names of attributes, as JSON with the colon; "" for a name that is none.
+# Names of attributes, as JSON with the colon; "" for a name that is not stored.
 _keys: dict[str, str] = {}
 
 
@@ -309,7 +309,7 @@ def _build_slowly(  # noqa: C901, PLR0915 - a list of fields, one after the othe
     sizes = [0 if text is None else utf8_length(text) for text in texts]
     attributes = None
     if extra:
-        # The share that they have if they need more. If they need less, the texts have the rest.
+        # The share of attributes that need more than it. What they do not need goes to the texts.
         room = shares([*sizes, max_bytes + 1], max_bytes)[-1]
         attributes, more_marks = write_json(extra, room, hidden)
         marks |= more_marks
