@@ -375,7 +375,7 @@ class LogFile:
             forks.keep_open(connection)
 
     def roll_back(self, error: BaseException) -> None:
-        """End a transaction that failed with `error`; drop a connection, or move aside a file, that is useless now."""
+        """End a transaction that failed with `error`; close a connection, or move aside a file, that is useless now."""
         connection = self.connection
         try:
             if connection is not None and connection.in_transaction:
