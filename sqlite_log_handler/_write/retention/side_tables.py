@@ -1,8 +1,9 @@
 """
 The tables beside `records`: they outlive the rows, and are cut so that they do not push the rows out.
 
-`drops`, `volume` and `prunes` keep their newest lines. `sources`, `processes` and `threads` keep the lines that a row
-refers to. To find those, a sweep reads all rows, a slice in each step, and then deletes the other lines in portions.
+`drops`, `volume` and `prunes` keep their newest lines. `sources`, `processes`, `threads` and `levels` keep the lines
+that a row refers to. To find those, a sweep reads all rows, a slice in each step, and then deletes the other lines in
+portions.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ _SWEEP_ROWS = 20_000  # that a sweep looks through in a step: some 5 ms
 _SWEEP_CHUNKS = 64  # transactions in which a sweep deletes lines, in a step
 
 # The tables that rows refer to, and by which column.
-_REFERRED = {"sources": "source_id", "processes": "process_id", "threads": "thread_id"}
+_REFERRED = {"sources": "source_id", "processes": "process_id", "threads": "thread_id", "levels": "levelno"}
+_OWN_LEVELS = range(10, 60, 10)  # those of `logging`, which stay
 
 # Gaps whose place was deleted. If there is no row, those are all gaps.
 _OLD_DROPS = "drops WHERE after_id < ifnull((SELECT min(id) FROM records), 1 << 62)"
@@ -50,9 +52,18 @@ _MOST_LINES = f"SELECT max({', '.join(f'(SELECT count(*) FROM {table})' for tabl
 _ENDS = "SELECT ifnull((SELECT min(id) FROM records), 0), ifnull((SELECT max(id) FROM records), 0)"
 _REFERENCES = f"SELECT DISTINCT {', '.join(_REFERRED.values())} FROM records WHERE id >= ? AND id < ?"  # noqa: S608 - our own names
 
-# What lines take: the name of the logger and the numbers.
+# What lines take: the name of the logger, or all texts, and the numbers.
 _SIZE = "SELECT ifnull(sum(length(CAST(logger AS BLOB)) + 50), 0) FROM "
-_SOURCES_SIZE = "SELECT ifnull(sum(length(CAST(logger || pathname || func || template AS BLOB)) + 50), 0) FROM sources"
+_TEXTS = {
+    "sources": "logger || pathname || func || template",
+    "processes": "host || name || program",
+    "threads": "name",
+    "levels": "name",
+}
+_SIZES = " UNION ALL ".join(
+    f"SELECT sum(length(CAST({texts} AS BLOB)) + 50) FROM {table}"  # noqa: S608 - our own names
+    for table, texts in _TEXTS.items()
+)
 
 
 class SideTables:
@@ -87,7 +98,7 @@ class SideTables:
         self._trim(connection)
         self._shorten(connection, _TRIM_DROPS)
         self._shorten(connection, _TRIM_VOLUME)
-        (size,) = connection.execute(_SOURCES_SIZE).fetchone()
+        size = max(size or 0 for (size,) in connection.execute(_SIZES))
         if self._sweep is None and size > self._limits.text_bytes:
             self._sweep = _Sweep()
         self._go_on(connection)
@@ -144,13 +155,14 @@ def _size(connection: sqlite3.Connection, trim: tuple[str, ...]) -> int:
 
 
 class _Sweep:
-    """Find the sources, processes and threads that no row refers to, a slice of the rows at a time, and delete them."""
+    """Find the lines that no row refers to, a slice of the rows at a time, and delete them."""
 
     def __init__(self) -> None:
         self.left = 0  # lines in the longer table, at the end
         self._unused: list[tuple[str, int]] | None = None  # the lowest id last
         self._next_id = 0
         self._used: dict[str, set[int]] = {table: set() for table in _REFERRED}
+        self._used["levels"].update(_OWN_LEVELS)
 
     def look(self, connection: sqlite3.Connection) -> bool:
         """Look through a slice of the rows; tell whether that was the last one."""
@@ -177,13 +189,13 @@ class _Sweep:
         for table, used in self._used.items():
             # Another process may have logged from one of them meanwhile.
             ids = ",".join(str(line) for name, line in some if name == table and line not in used)
-            connection.execute(f"DELETE FROM {table} WHERE id IN ({ids})")  # noqa: S608 - integers
+            connection.execute(f"DELETE FROM {table} WHERE rowid IN ({ids})")  # noqa: S608 - integers
         # Ids that a writer has learned may be gone, see `_write.inserts`.
         connection.execute("UPDATE marks SET sweeps = sweeps + 1")
         return not self._unused
 
     def _find(self, connection: sqlite3.Connection, table: str, used: set[int]) -> list[tuple[str, int]]:
-        ids = [line for (line,) in connection.execute(f"SELECT id FROM {table} ORDER BY id")]  # noqa: S608 - our own name
+        ids = [line for (line,) in connection.execute(f"SELECT rowid FROM {table} ORDER BY 1")]  # noqa: S608 - our own name
         # The highest stays, so that its id is not given again.
         unused = [(table, line) for line in ids[:-1] if line not in used]
         self.left = max(self.left, len(ids) - len(unused))

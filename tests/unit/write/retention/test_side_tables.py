@@ -282,6 +282,29 @@ def test_a_file_without_room_or_rows_is_written_to_again(log, width):
     assert log.ask("SELECT sweeps FROM marks")[0][0]
 
 
+@pytest.mark.parametrize(
+    ("table", "values"),
+    [("processes", "'h', ?1, 'x' || ?2, 0, ''"), ("threads", "?1, 'x' || ?2"), ("levels", "'x' || ?2")],
+)
+def test_few_lines_with_long_names_go_too(log, table, values):
+    """
+    Lines of each table that rows refer to count by their bytes, and go when no row refers to them.
+
+    The names of 96 processes of others, of 4 kB each, took all that a log of 1 MiB has, and those of 746 levels did.
+    They were too few lines for a sweep, or were in none, and each later record was dropped.
+    """
+    lines = [(number, "\U0001f600" * 1_000) for number in range(100, 400)]
+    log.connection.executemany(f"INSERT INTO {table} VALUES (?1, {values})", lines)
+    assert look(log.connection, log.path).live > 1 << 20
+    pruner = log.pruner(max_bytes=1 << 20)
+
+    assert None is log.no_room(pruner)
+    log.prune(pruner)
+    assert look(log.connection, log.path).live < 1 << 19
+    assert [(10,), (20,), (30,), (40,), (50,)] == log.ask("SELECT levelno FROM levels WHERE levelno < 100")
+    assert log.ask("SELECT count(*) FROM logs") == log.ask("SELECT count(*) FROM records")
+
+
 def test_cutting_lines_stops_at_a_reader_too(log, reader):
     """What goes from the tables beside the rows writes to the WAL as rows do: not beside a reader who stays."""
     without_rows(log, 4_000, 60)
