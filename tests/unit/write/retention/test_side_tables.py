@@ -284,7 +284,7 @@ def test_a_file_without_room_or_rows_is_written_to_again(log, width):
 
 @pytest.mark.parametrize(
     ("table", "values"),
-    [("processes", "'h', ?1, 'x' || ?2, 0, ''"), ("threads", "?1, 'x' || ?2"), ("levels", "'x' || ?2")],
+    [("processes", "'h', :id, :name, 0, ''"), ("threads", ":id, :name"), ("levels", ":name")],
 )
 def test_few_lines_with_long_names_go_too(log, table, values):
     """
@@ -293,8 +293,8 @@ def test_few_lines_with_long_names_go_too(log, table, values):
     The names of 96 processes of others, of 4 kB each, took all that a log of 1 MiB has, and those of 746 levels did.
     They were too few lines for a sweep, or were in none, and each later record was dropped.
     """
-    lines = [(number, "\U0001f600" * 1_000) for number in range(100, 400)]
-    log.connection.executemany(f"INSERT INTO {table} VALUES (?1, {values})", lines)
+    lines = [{"id": number, "name": "\U0001f600" * 1_000} for number in range(100, 400)]
+    log.connection.executemany(f"INSERT INTO {table} VALUES (:id, {values})", lines)
     assert look(log.connection, log.path).live > 1 << 20
     pruner = log.pruner(max_bytes=1 << 20)
 
