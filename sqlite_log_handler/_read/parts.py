@@ -20,6 +20,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from json.scanner import make_scanner
 from operator import itemgetter
 from types import NoneType
@@ -44,6 +45,7 @@ from sqlite_log_handler._logfile.errors import (
     UnreadableFileError,
 )
 from sqlite_log_handler._logfile.parquet import import_pyarrow
+from sqlite_log_handler._logfile.schema import MAX_ROW_BYTES
 from sqlite_log_handler._read.filters import HIGHEST, LOWEST
 from sqlite_log_handler._read.opening import require_file
 
@@ -80,8 +82,14 @@ _TIME: Final = re.compile(r'"created_us":\s*(-?\d{1,19})[,}]')
 _LEVEL: Final = re.compile(r'"levelno":\s*(-?\d{1,19})[,}]')
 # What stands before the attributes, whose text we keep as it was written. Nothing else in a row is an object.
 _ATTRIBUTES: Final = re.compile(r'[{,]\s*"attributes":\s*')
+# A text of JSON, up to its end or that of the line: so no line takes time without end.
+_TEXT: Final = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+'
 # SQLite leaves out the blanks that `json.dumps` writes. This takes a text whole, so that nothing in it changes.
-_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[,:](?!\s)')
+_TOKEN: Final = re.compile(rf"{_TEXT}|[,:](?!\s)")
+# Texts, commas and brackets of a line, each of which `json` makes some 80 bytes of at most. The longest attributes have
+# two in three bytes.
+_PIECE: Final = re.compile(rf"{_TEXT}|[,\[{{]".encode())
+_MOST_PIECES: Final = 2 * MAX_ROW_BYTES // 3
 # What `json.loads` calls; its own steps would take a fifth of the time.
 _scan: Final[Callable[[str, int], tuple[Any, int]]] = make_scanner(json.JSONDecoder())  # type: ignore[arg-type]  # typeshed asks for the scanner itself
 
@@ -200,8 +208,13 @@ def _is_sound(head: Head) -> bool:
 
 
 def memory_of(head: Head) -> int:
-    """Return how many bytes the processes and the levels of a head take, roughly."""
-    texts = [*head.levels.values(), *(process[name] for process in head.processes for name in _NAMES)]
+    """Return how many bytes the names, the processes and the levels of a head take, roughly."""
+    texts = [
+        head.log,
+        head.log_id,
+        *head.levels.values(),
+        *(process[name] for process in head.processes for name in _NAMES),
+    ]
     return sum(map(len, texts)) + 100 * (len(texts) + len(head.processes))
 
 
@@ -258,6 +271,7 @@ def _first_lines(path: str) -> Iterator[bytes]:
         while line := file.readline(LONGEST_LINE):
             if len(line) == LONGEST_LINE:
                 raise _too_long(path)
+            _require_few_pieces(path, line)
             yield line
 
 
@@ -272,6 +286,12 @@ def _drop_lines(part: Part) -> Iterator[object]:
 
 def _too_long(path: str) -> LimitError:
     return LimitError(f"{path!r}: a line has more than {LONGEST_LINE >> 20} MiB, which no handler writes")
+
+
+def _require_few_pieces(path: str, line: bytes) -> None:
+    """Refuse a line of which `json` would make too many objects."""
+    if len(line) > _MOST_PIECES and next(islice(_PIECE.finditer(line), _MOST_PIECES, None), None):
+        raise LimitError(f"{path!r}: a line has more than {_MOST_PIECES:,} values, which no handler writes")
 
 
 def _require_sane(part: Part, size: int) -> None:
@@ -316,6 +336,7 @@ def _line_rows(part: Part, bounds: Bounds) -> Iterator[list[Values]]:
         rows = []
         for place in range(max(low - begin, 0), min(high - begin + 1, len(lines))):
             try:
+                _require_few_pieces(part.path, lines[place])
                 line = lines[place].decode()
                 if not asks_more or _admits(bounds, line):
                     rows.append(_row_of(line, begin + place))
@@ -358,6 +379,7 @@ def _row_of(line: str, id_: int) -> Values:
         raise ValueError(line[end:])
     begin = None if isinstance(found["attributes"], str | None) else _ATTRIBUTES.search(line)
     if begin is not None:
+        found["attributes"] = None  # of what is parsed again
         found["attributes"] = _TOKEN.sub(_spaced, line[begin.end() : _scan(line, begin.end())[1]])
     return _checked(_VALUES(found), id_)
 
@@ -401,6 +423,7 @@ def _metadata(path: str, keys: Iterable[bytes]) -> Iterator[bytes]:
             return
         if len(value) > LONGEST_LINE:
             raise _too_long(path)
+        _require_few_pieces(path, value)
         yield value
 
 

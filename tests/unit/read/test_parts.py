@@ -22,7 +22,8 @@ from sqlite_log_handler import (
     UnreadableFileError,
 )
 from sqlite_log_handler._logfile import archive
-from sqlite_log_handler._read import parts
+from sqlite_log_handler._logfile.schema import MAX_RECORD_BYTES
+from sqlite_log_handler._read import inventory, parts
 from sqlite_log_handler._read.parts import FIELDS, Bounds, Part
 
 if TYPE_CHECKING:
@@ -276,6 +277,64 @@ def test_a_head_without_an_end(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b"[" * (32 << 20), 1))
     with pytest.raises(LimitError, match="a line has more than"):
         Part.open(str(path))
+
+
+@pytest.mark.parametrize("place", ["head", "drop", "row", "attributes"])
+def test_a_line_of_very_many_values(tmp_path: Path, place: str) -> None:
+    """
+    A line of which `json` would make millions of objects is refused before it does; a few kB took 464 MB.
+
+    The line had its bound in text only, and each `[],` becomes 72 bytes.
+    """
+    lines = {"head": HEAD, "drop": {"drop": DROP}, "row": ROW, "attributes": {**ROW, "id": 2}, "last": {**ROW, "id": 3}}
+    path = tmp_path / "app-log.1970-01-01.jsonl.gz"
+    texts = {name: json.dumps(line) for name, line in lines.items()}
+    many = f"[{','.join(['[]'] * 1_900_000)}]"
+    if place == "attributes":
+        texts[place] = texts[place].replace('"attributes": null', f'"attributes": {many}')
+    else:
+        texts[place] = f'{texts[place][:-1]}, "x": {many}}}'
+    path.write_bytes(gzip.compress("".join(f"{text}\n" for text in texts.values()).encode(), 1))
+    del many, texts
+
+    tracemalloc.start()
+    with pytest.raises(LimitError, match="a line has more than 393,216 values"):
+        rows_of(path) + list(Part.open(str(path)).drops())
+    assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    tracemalloc.stop()
+
+
+def test_the_gaps_of_parquet_have_the_bounds_of_a_line(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The metadata of Parquet has JSON too, of which a stranger can make as many objects."""
+    path = part("parquet", drop={**DROP, "x": [[]] * 1_000})
+    monkeypatch.setattr(parts, "_MOST_PIECES", 1_000)
+    with pytest.raises(LimitError, match="a line has more than"):
+        list(Part.open(str(path)).drops())
+
+
+def test_the_largest_attributes_are_read(part: Any) -> None:
+    """Attributes as large as a handler writes them are no bomb, whatever is in them."""
+    attributes = f'{{"a":[{",".join(["[]"] * (MAX_RECORD_BYTES // 3 - 4))}]}}'
+
+    assert attributes == rows_of(part(attributes=attributes))[1][FIELDS.index("attributes")].replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"), [(b'"' + b'\\"' * 300_000, 1), (b'"' * 300_001, 150_001), (b'"' + b"\\" * 300_000, 1)]
+)
+def test_a_text_without_an_end(text: bytes, pieces: int) -> None:
+    """A text that has no end is looked through once, and not again from each quote in it, which takes minutes."""
+    assert pieces == sum(1 for _ in parts._PIECE.finditer(text))
+
+
+def test_long_names_in_many_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names of the log in the heads count as the rest of a head does: 28 parts of some kB took 205 MB."""
+    monkeypatch.setattr(inventory, "_HEADS", 100_000)
+    for number, name in enumerate(("log", "log_id", "log_id"), 2):
+        head = {**HEAD, "drops": 0, name: "x" * 40_000, "first_id": number, "last_id": number, "rows": 1}
+        write_head_and_rows(tmp_path / f"app-log.1970-01-01.{number}.jsonl.gz", head, [], [{**ROW, "id": number}])
+    with pytest.raises(LimitError, match="the heads of the parts"), LogReader(tmp_path) as log:
+        list(log.rows())
 
 
 def test_files_that_are_none(part: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
