@@ -221,7 +221,7 @@ class SQLiteHandler(logging.Handler):
                 try:
                     passed: Any = self.filter(record)
                 except Exception as error:  # noqa: BLE001 - a filter may be there to keep a secret out: so keep no content
-                    self._put_anyway(record, None, error, sound=False)
+                    self._put_anyway(record, None, error, ask_again=False)
                     return True
                 if not passed:
                     return False
@@ -257,7 +257,7 @@ class SQLiteHandler(logging.Handler):
                 return
             admits = queue.admits
             if admits is not None and record.levelno < admits:
-                if record.process != _row.process_id:
+                if record.process != _row.own_pid:
                     process.begin_anew()  # does nothing if only the record is of another process
                 if queue.refuse(record.levelno, record.created, record.name):
                     return
@@ -271,7 +271,7 @@ class SQLiteHandler(logging.Handler):
             self.emit(record)
         except BaseException as error:  # from a levelno of None, no LogRecord at all, a signal handler
             # The record's own code may have raised what is no Exception, so it does not run again.
-            self._put_anyway(record, row, error, sound=isinstance(error, Exception))
+            self._put_anyway(record, row, error, ask_again=isinstance(error, Exception))
             if not isinstance(error, Exception):
                 raise
 
@@ -301,14 +301,16 @@ class SQLiteHandler(logging.Handler):
         return False
 
     def _put_anyway(
-        self, record: logging.LogRecord, row: PackedRow | None, error: BaseException, *, sound: bool
+        self, record: logging.LogRecord, row: PackedRow | None, error: BaseException, *, ask_again: bool
     ) -> None:
-        """Queue a record after an error, or count it. Its own code runs again only if it is `sound`."""
+        """Queue a record after an error, or count it. Its own code runs again only with `ask_again`."""
         queue = self.queue
         try:
             if row is None:
-                sound = sound and issubclass(type(record), logging.LogRecord)
-                row = make_row(record, self.formatter, self.max_record_bytes) if sound else marker_row(record, error)
+                ask_again = ask_again and issubclass(type(record), logging.LogRecord)
+                row = (
+                    make_row(record, self.formatter, self.max_record_bytes) if ask_again else marker_row(record, error)
+                )
             elif queue.holds(row):  # it had been queued already
                 queue.wake()
                 return

@@ -254,7 +254,7 @@ class Inserter:
         """Return process_id, thread_id, thread and thread_name; the last two of a thread that has no line."""
         pid, process_name, ident, name = thread
         # Of another process, whose records were sent here, only pid and name are known.
-        ours = pid == _row.process_id
+        ours = pid == _row.own_pid
         started_us = round(self._origin.started * 1e6) if ours else 0
         key = {"host": self._origin.host, "pid": pid, "name": process_name, "started_us": started_us}
         process_id = self._id("processes", key, program=clean(self._origin.program) if ours else "")

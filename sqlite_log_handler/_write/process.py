@@ -119,7 +119,7 @@ def _after_fork_in_child() -> None:
         forks.get_stuck()  # before any file is closed
     for listener in all_listeners():
         listener.after_fork_in_child()
-    row.begin_anew()
+    row.learn_pid()
 
 
 def retire(listener: RecordListener) -> None:

@@ -87,7 +87,7 @@ _threads: dict[object, Thread] = {}
 # Level, source and thread of rows, by the attributes of a record from which they are made.
 _known: dict[object, tuple[int, Source, Thread]] = {}
 
-process_id = getpid()
+own_pid = getpid()
 _default_formatter = logging.Formatter()
 
 _WITHOUT_TASK_NAME = sys.version_info < (3, 12)  # before, an attribute of that name comes from `extra`
@@ -535,16 +535,16 @@ class NewProcess(BaseException):  # not an Exception, which `make_row` would tur
 
 
 def is_new_process() -> bool:
-    """Tell whether this process was forked since `begin_anew`."""
-    return getpid() != process_id
+    """Tell whether this process was forked since `learn_pid`."""
+    return getpid() != own_pid
 
 
-def begin_anew() -> None:
+def learn_pid() -> None:
     """Begin anew in a forked child: a record without a process (`logging.logProcesses = False`) is this child's now."""
-    global process_id  # noqa: PLW0603 - there is one process
+    global own_pid  # noqa: PLW0603 - there is one process
     _threads.clear()
     _known.clear()
-    process_id = getpid()
+    own_pid = getpid()
 
 
 def _is_plain(key: tuple[Any, ...]) -> bool:

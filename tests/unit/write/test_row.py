@@ -299,7 +299,7 @@ def test_forked_child_without_process(monkeypatch: pytest.MonkeyPatch) -> None:
         make_row(record)
     child = os.getpid() + 1
     monkeypatch.setattr(row_module, "getpid", lambda: child)
-    row_module.begin_anew()
+    row_module.learn_pid()
 
     assert child == make_row(record)[THREAD][0]
 
