@@ -125,6 +125,18 @@ def test_the_tables_were_changed(make_handler, logger, path):
     assert ["one", "two"] == messages(path)
 
 
+def test_the_pages_were_made_larger(make_handler, logger, path):
+    """With pages of 64 KiB the empty tables of a log take more than the least `max_bytes`, and no record has room."""
+    make_handler().close()
+    change(path, "PRAGMA journal_mode = DELETE", "PRAGMA page_size = 65536", "VACUUM")
+    handler = make_handler(max_bytes="1MiB")
+    logger.addHandler(handler)
+    logger.info("one")
+    assert handler.flush()
+
+    assert {"disk_budget": 1} == handler.stats().dropped_by_cause
+
+
 def test_the_first_page_was_overwritten(make_handler, logger, path):
     """A log whose first page another program has overwritten is refused, and left as it is."""
     handler = make_handler()
