@@ -185,7 +185,8 @@ class Spool:
                 size = sum(map(len, filter(None, row[8:])))
                 if size > MAX_ROW_BYTES:
                     raise sqlite3.DataError
-                max_bytes -= _ROW_BYTES + size + _VALUE_BYTES * sum(map((row[12] or "").count, ",[{"))
+                values = sum(map(row[12].count, ",[{")) if row[12] else 0
+                max_bytes -= _ROW_BYTES + size + _VALUE_BYTES * values
                 if rows and (max_bytes < 0 or len(rows) == count):
                     return rows, True
                 rows.append(row)
