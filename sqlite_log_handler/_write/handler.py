@@ -335,8 +335,8 @@ class SQLiteHandler(logging.Handler):
             timeout: Seconds to try; by default `close_timeout`.
 
         Returns:
-            True if none of it is queued any more: it is written, or `max_bytes` had no room for it, and it is dropped
-            and counted (`disk_budget`).
+            True if none of it is queued any more. Then it is written, or `max_bytes` had no room for it, and it is
+            dropped and counted (`disk_budget`).
         """
         process.begin_anew()
         return self.listener.flush(timeout)
