@@ -17,7 +17,9 @@ def run(options: argparse.Namespace) -> int:
         raise OSError("standard input is closed, so no agent can ask")
     try:
         mcp_server.server_of(arguments.file_of(options)).run("stdio")
-    except* BrokenPipeError as group:
+    except BaseExceptionGroup as group:  # not `except*`, with which Python 3.11.2 raises a group again
+        if group.subgroup(BrokenPipeError) is None:
+            raise
         raise BrokenPipeError from group
     return 0
 
