@@ -168,10 +168,9 @@ class LogFile:
         self.real = self._lock.follow(self._busy_timeout)
         _refuse_read_only(self.real)
         self._look()
-        if not size_of(self.real):
-            self._keep_left_files()
+        self._keep_left_files()
         _create(self.real)
-        found, others = identity_of(self.real), _descriptors()
+        found, others = identity_of(self.real), {at: _file_of(at) for at in _descriptors()}
         connection = sqlite3.connect(
             self.real, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=32
         )
@@ -193,7 +192,7 @@ class LogFile:
         self.connection = connection
         # By its own path: the next commit finds out whether a link was switched meanwhile.
         self._files, _ = self._stat(self.real)
-        mine = {at: _file_of(at) for at in _descriptors() - others}
+        mine = {at: file for at in _descriptors() if (file := _file_of(at)) != others.get(at)}
         self._descriptors = {at: file for at, file in mine.items() if file in self._files}
         return connection
 
@@ -201,12 +200,16 @@ class LogFile:
         """
         Never use the file again if the program has closed SQLite's descriptors and given their numbers to its files.
 
-        SQLite would write into those, and close them. Descriptors that are only closed make one commit fail.
+        SQLite would write into those, and close them. One that is only closed may be given away while a commit waits:
+        then the connection is made anew.
         """
         if self.connection is None or not self._lock.lost:
             return False  # the lock's descriptor goes with the others
         self._lock.lost = False
-        if all(_file_of(at) in {file, None} for at, file in self._descriptors.items()):
+        now = {at: _file_of(at) for at in self._descriptors}
+        if all(now[at] in {file, None} for at, file in self._descriptors.items()):
+            if None in now.values():
+                self._close()
             return False
         forks.lost.update(self._files[:1])
         forks.keep_open(self.connection)
@@ -223,15 +226,23 @@ class LogFile:
         """
         wal = self.real + "-wal"
         known = self._files[-1] if self._wal and self._files else None
+        shm = self._files[-2] if known is not None else None
         if not self._has_lost_shm():
             self._write_back()
         self._close()
         is_there = identity_of(self.real) in self._files[:1]
-        if known is not None and not is_there and identity_of(wal) == known and size_of(wal):
-            aside = self._put_aside("left", ["-wal"])
-            self._say(
-                f"the file was moved or replaced while a reader held its WAL, which is kept as {aside + '-wal'!r}"
-            )
+        if known is None or is_there:
+            return
+        # Another process may still have the old file open, and these with it. A new file must not share them.
+        if identity_of(self.real + "-shm") == shm:
+            _remove(self.real + "-shm")
+        if identity_of(wal) != known:
+            return
+        if not size_of(wal):
+            _remove(wal)
+            return
+        aside = self._put_aside("left", ["-wal"])
+        self._say(f"the file was moved or replaced while a reader held its WAL, which is kept as {aside + '-wal'!r}")
 
     def _keep_left_files(self) -> None:
         """
@@ -240,6 +251,9 @@ class LogFile:
         Somebody may have moved the file of a killed process away, and its last rows are in the -wal. Or another program
         has files of such names.
         """
+        with contextlib.suppress(FileNotFoundError):  # another error does not tell
+            if os.stat(self.real).st_size:
+                return
         sizes = {end: size_of(self.real + end) for end in ("-wal", "-journal", "-shm")}
         if sizes["-shm"] % _SHM_BYTES == 0 or sizes["-shm"] == _NEW_SHM_BYTES:
             del sizes["-shm"]  # says nothing without its -wal
@@ -247,6 +261,9 @@ class LogFile:
         if ends:
             aside = self._put_aside("left", ends)
             self._say(f"{' and '.join(ends)} without the file: kept as {aside + ends[0]!r}")
+        # What is left is empty, or the index of another file's WAL, which a new file must not share.
+        _remove(self.real + "-wal")
+        _remove(self.real + "-shm")
 
     def _look(self) -> None:
         """Refuse a foreign file. Reads only, because opening it for writing may change it."""
@@ -462,6 +479,11 @@ def _refuse_read_only(path: str) -> None:
     # We ask twice, because another process may move it aside meanwhile.
     if os.path.exists(path) and not os.access(path, os.W_OK, effective_ids=_EFFECTIVE) and os.path.exists(path):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _create(path: str) -> None:

@@ -53,7 +53,7 @@ class _Exit:
 
     def commit(self, committer: Committer) -> None:
         """Commit a record that came when the interpreter exits, unless such commits have failed for `close_timeout`."""
-        if self.begun and self._failed < committer.close_timeout:
+        if self.begun and (not self._failed or self._failed < committer.close_timeout):
             began = committer.now()
             if not committer.commit(_EXIT_COMMIT_TIMEOUT):
                 self._failed += committer.now() - began
@@ -108,7 +108,8 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    if not row.is_new_process():
+    # A child may have its parent's id, as the first one in a PID namespace has.
+    if not (_forks or row.is_new_process()):
         return  # a hook of the program has logged, and was faster
     at_exit.forget()
     forks.let_go()

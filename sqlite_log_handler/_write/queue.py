@@ -287,9 +287,9 @@ class RecordQueue(queue.Queue["Any"]):
                 return False
             refusals = self._refusals
             tally = self.ledger.tally(cause, levelno, created, logger) if _GIL else None
-            self._drop(cause, (levelno, created, (logger,)))
             if tally is not None:
-                refusals[levelno, logger] = tally
+                refusals[levelno, logger] = tally  # first, as there may be no memory for it
+            self._drop(cause, (levelno, created, (logger,)))
             return True
         finally:
             if held:

@@ -8,9 +8,13 @@ import contextlib
 import logging
 import os
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 from listeners import ticks
+
+import sqlite_log_handler
 
 
 @pytest.mark.parametrize(
@@ -160,3 +164,61 @@ def test_a_person_changes_the_rows(make, path, query, how):
 
     assert list("fdecba") == [name for (name,) in query("SELECT logger FROM logs WHERE message = 'after' ORDER BY id")]
     assert 0 == handler.dropped_total
+
+
+TALKS = """
+import logging, sys
+from sqlite_log_handler import SQLiteHandler
+
+handler = SQLiteHandler(sys.argv[1])
+logger = logging.getLogger("program")
+logger.setLevel("INFO")
+logger.addHandler(handler)
+number = 0
+for line in sys.stdin:
+    for _ in range(int(line)):
+        logger.info(f"{sys.argv[2]} %d", number)
+        number += 1
+    print(handler.flush(60), flush=True)
+"""
+
+
+@pytest.mark.parametrize("fault", ["rename", "unlink"])
+def test_the_file_goes_under_two_processes(contents, path, fault):
+    """
+    When the file of two processes is moved or removed, the rows of both go into the new one, and none into the old.
+
+    The first to notice left an empty -wal and the -shm. A new file took them, and the other process wrote its rows from
+    there into the old file.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))}
+    programs = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", TALKS, path, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for name in "ab"
+    }
+
+    def write(name, count):
+        programs[name].stdin.write(f"{count}\n")
+        programs[name].stdin.flush()
+        assert "True\n" == programs[name].stdout.readline()
+
+    write("a", 5)
+    write("b", 5)
+    if fault == "rename":
+        os.rename(path, f"{path}.1")
+    else:
+        os.unlink(path)
+    for name, count in (("a", 100), ("b", 20), ("a", 10), ("b", 5)):
+        write(name, count)
+    for program in programs.values():
+        program.communicate()
+
+    assert {"a": [*range(5, 115)], "b": [*range(5, 30)]} == contents().numbers
+    if fault == "rename":
+        assert {"a": [*range(5)], "b": [*range(5)]} == contents(f"{path}.1").numbers

@@ -115,7 +115,7 @@ def test_a_program_that_closes_all_descriptors(run, contents, closed):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="the system does not tell which descriptors are open")
-@pytest.mark.parametrize("then", ["commit", "close"])
+@pytest.mark.parametrize("then", ["commit", "close", "close the first"])
 def test_files_that_have_the_numbers_of_sqlites_descriptors(run, contents, then):
     """
     A program closes all descriptors, and opens files that get their numbers: nothing is written to these, or closed.
@@ -129,9 +129,12 @@ def test_files_that_have_the_numbers_of_sqlites_descriptors(run, contents, then)
         logger.info("n 0")
         assert handler.flush(60)
         os.closerange(3, 256)
-        names = [f"{path}-mine-{number}" for number in range(12)]
+        names = [f"{path}-mine-{number}" for number in range(12 if arguments != ["close the first"] else 2)]
         mine = [os.open(name, os.O_RDWR | os.O_CREAT) for name in names]
         for descriptor in mine: os.write(descriptor, b"mine" * 5000)
+        if arguments == ["close the first"]:  # whose number the lock takes
+            os.close(mine.pop(0))
+            del names[0]
         if arguments == ["commit"]:
             logger.info("n 1")
             assert not handler.flush(0)
@@ -145,3 +148,26 @@ def test_files_that_have_the_numbers_of_sqlites_descriptors(run, contents, then)
     )
 
     assert {"n": [0]} == contents().numbers
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="the system does not tell which descriptors are open")
+def test_descriptors_of_sqlite_that_are_closed(run, contents):
+    """
+    When a program has closed all descriptors, the file is opened anew, and not even one commit fails.
+
+    SQLite tried the commit again for ten seconds, and wrote into the files that got its numbers meanwhile.
+    """
+    run(
+        """
+        handler = SQLiteHandler(path, flush_interval=3600)
+        logger.addHandler(handler)
+        logger.info("n 0")
+        assert handler.flush(60)
+        os.closerange(3, 256)
+        logger.info("n 1")
+        assert handler.flush(60)
+        assert handler.stats().last_error is None
+        """
+    )
+
+    assert {"n": [0, 1]} == contents().numbers

@@ -8,10 +8,13 @@ import os
 import subprocess
 import sys
 import textwrap
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
 import sqlite_log_handler
+from sqlite_log_handler._write.process import _Exit
 
 # Where the package under test is: a program in another folder is to find the same one.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))}
@@ -260,3 +263,36 @@ def test_logging_imports_no_slow_module(tmp_path):
     made, later = (set(line.split()) for line in done.stdout.splitlines())
 
     assert (0, set(), set()) == (done.returncode, slow & made, later), done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_with_the_id_of_its_parent(run, stored):
+    """A child may have its parent's id, as the first one in a PID namespace has, and begins anew all the same."""
+    run(
+        """
+        from sqlite_log_handler._write import row
+        row.getpid = lambda: row.own_pid
+        logger.info("parent")
+        if not (child := os.fork()):
+            logger.info("child")
+            os._exit(not handler.flush(5))
+        assert 0 == os.waitpid(child, 0)[1]
+        """
+    )
+
+    assert ["child", "parent"] == sorted(stored())
+
+
+@pytest.mark.parametrize(("timeout", "expected"), [(0, 1), (1.5, 2)])
+def test_a_commit_at_exit_is_tried_once(timeout, expected):
+    """Commits at exit end when they have failed for `close_timeout`, and one is tried if that is 0."""
+    times = count()
+    tried = []
+    committer = SimpleNamespace(close_timeout=timeout, now=lambda: next(times), commit=tried.append)
+    at_exit = _Exit()
+    at_exit.forget()
+    at_exit.begun = True
+    for _ in range(3):
+        at_exit.commit(committer)
+
+    assert expected == len(tried)
