@@ -89,9 +89,12 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
             _refuse_late_command(words, [*unknown, options.file])
         if unknown[0].startswith("--limit") and hasattr(options, "lines"):
             parser.error("--limit is called -n here: write -n 20 for 20 lines, or -n all")
+        # Without their values: one may be an address with a password.
+        shown = [word.partition("=")[0] for word in unknown if "://" not in word.partition("=")[0]]
         if unknown[0].startswith("-"):
-            # Without their values: one may be an address with a password.
-            parser.error(f"unrecognized arguments: {' '.join(word.partition('=')[0] for word in unknown)}")
+            parser.error(f"unrecognized arguments: {' '.join(shown)}")
+        if unknown[0] not in shown:
+            parser.error("an address stands in the place of a file: write --otlp in front of it")
         parser.error(f"one log at a time: {unknown[0]!r} is one too many")
     return command, options
 

@@ -47,6 +47,8 @@ def _told(tool: Callable[..., str]) -> Callable[..., str]:
         try:
             with aside() as process:
                 return process.ask(tool, *arguments, **named)
+        except MemoryError as error:
+            raise ToolError("the question takes too much memory: ask for less") from error
         except (LogFileError, OSError, ValueError, AsideError) as error:
             # It may have names and values of the log.
             raise ToolError(marked([printable(str(error))[:MESSAGE_LENGTH]])) from error

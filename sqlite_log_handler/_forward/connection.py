@@ -186,10 +186,10 @@ def _proxy_of(address: SplitResult) -> SplitResult | None:
     proxy = getproxies().get(address.scheme)
     if not proxy or proxy_bypass(str(address.hostname)):
         return None
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         found = parts.scheme == "http" and parts.hostname and parts.port != 0
-    except ValueError:  # what stands in the place of a port may be a part of the password
+    except ValueError:  # what it says may have a part of the password
         found = False
     if not found:
         raise ValueError(f"{address.scheme.upper()}_PROXY is not the address of a proxy that begins with http://")

@@ -145,7 +145,8 @@ def _connect(path: str, timeout: float, *, immutable: bool = False) -> tuple[Con
     try:
         status = os.stat(path)
         # A hole at its end takes no work to make. A file system that compresses makes a log ten times smaller.
-        size = min(status.st_size, 10 * 512 * getattr(status, "st_blocks", status.st_size))
+        blocks = getattr(status, "st_blocks", 0)  # some file systems tell none
+        size = min(status.st_size, 10 * 512 * blocks) if blocks else status.st_size
         budget = Budget(connection, path, size)
         budget.allow_more(LONG_BYTES)  # an owner may have added a view of any length
         _check(connection, budget, path)

@@ -31,6 +31,8 @@ _UNBOUNDED: Final = frozenset(("printf", "format"))
 _TOKEN: Final = re.compile(
     r"""'(?:[^']|'')*'|--[^\n]*|/\*.*?(?:\*/|\Z)|("(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|\w+)""", re.DOTALL
 )
+# Behind the name of a function.
+_CALL: Final = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*+\(", re.DOTALL)
 _REFUSED_FUNCTIONS: Final = frozenset(("load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"))
 
 
@@ -78,7 +80,7 @@ def query(
         ):
             connection.setlimit(category, limit)
         with connection.in_use():
-            texts = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+            texts = connection.execute("SELECT CAST(sql AS TEXT) FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
         if any(_may_take_long(text) for (text,) in texts if text not in schema().values()):
             raise QueryError("a view or table that somebody has added calls printf or format, which may take too long")
         connection.set_authorizer(_authorize)
@@ -101,7 +103,8 @@ def query(
 
 
 def _may_take_long(sql: str) -> bool:
-    return any((token[1] or "").strip('"`[]').lower() in _UNBOUNDED for token in _TOKEN.finditer(sql))
+    names = (token for token in _TOKEN.finditer(sql) if (token[1] or "").strip('"`[]').lower() in _UNBOUNDED)
+    return any(_CALL.match(sql, name.end()) for name in names)
 
 
 def _advice(error: BaseException, *, spent: bool) -> str:

@@ -35,6 +35,7 @@ _MOST_CHANGES: Final = 50
 _SAMPLED: Final = 1_000
 _MOST_KEYS: Final = 100
 _MOST_COUNTED: Final = 10_000
+_LONGEST_KEY: Final = 200
 _DEEPEST: Final = 110
 # Runs that we try, one after the other, to tell of which run a row is.
 _RUNS: Final = 20
@@ -179,8 +180,10 @@ def keys(log: LogReader, query: Query) -> Answer:
     query.finish()
     found: Counter[str] = Counter()
     for row in log.rows(newest=_SAMPLED, **filters):
-        # A program that logs what strangers send may have names without end.
-        found.update(key for key in row.extra if key in found or len(found) < _MOST_COUNTED)
+        # A program that logs what strangers send may have names without end, and long ones.
+        found.update(
+            key for key in row.extra if key in found or (len(found) < _MOST_COUNTED and len(key) <= _LONGEST_KEY)
+        )
     return {"keys": [key for key, _ in found.most_common(_MOST_KEYS)]}
 
 

@@ -72,6 +72,10 @@ ERRORS = {
     "forward a.db --retry 5": "forward: unrecognized arguments: --retry 5; `sqlite-log forward --help` says more",
     "top a.db --limit=5": "top: --limit is called -n here: write -n 20 for 20 lines, or -n all; `sqlite-log top "
     "--help` says more",
+    "forward a.db --otpl http://u:p@h": "forward: unrecognized arguments: --otpl; `sqlite-log forward --help` says "
+    "more",
+    "show a.db http://u:p@h": "show: an address stands in the place of a file: write --otlp in front of it; "
+    "`sqlite-log show --help` says more",
     "--colour": "show: unrecognized arguments: --colour; `sqlite-log show --help` says more",
     "gaps a.db -g x": "gaps: unrecognized arguments: -g x; `sqlite-log gaps --help` says more",
     "top a.db b.db": "top: one log at a time: 'b.db' is one too many; `sqlite-log top --help` says more",

@@ -368,7 +368,13 @@ def test_no_secret_in_an_error(name, value):
 
 
 @pytest.mark.parametrize(
-    "proxy", ["socks5://user:s3cr3t@host:1080", "http://user:s3cr3t/word@host:1080", "http://user:s3cr3t@host:x"]
+    "proxy",
+    [
+        "socks5://user:s3cr3t@host:1080",
+        "http://user:s3cr3t/word@host:1080",
+        "http://user:s3cr3t@host:x",
+        "http://user:[s3cr3t]@host:1",
+    ],
 )
 def test_a_wrong_proxy_is_an_error(monkeypatch, proxy):
     """

@@ -144,6 +144,15 @@ def test_what_counts_in_one_step_is_refused_in_the_file_too(log, path, change, s
         ask(path, "SELECT count(message) FROM logs")
 
 
+def test_a_column_may_have_the_word_as_its_name(log, path, change):
+    """A column that is called `format` calls nothing."""
+    log(record("a"))
+    change("CREATE TABLE reports (id, format TEXT)")
+
+    assert [(1,)] == ask(path, "SELECT count(*) FROM logs").rows
+    assert [] == ask(path, "SELECT format FROM reports").rows
+
+
 def test_the_word_may_stand_in_a_text(log, path):
     """A text that is searched for may be the name of a function, and the view `logs` may call it."""
     log(record("printf"))
