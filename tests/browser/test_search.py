@@ -190,7 +190,7 @@ def test_no_row_matches(log: Path, serve: Callable[..., str], open_tab: Callable
     The list was empty but for a gap, and said nothing.
     """
     tab = open_tab(serve(log))
-    tab.page.locator("#query").wait_for()
+    tab.wait_until("document.querySelectorAll('#rows .row').length > 10")
     tab.page.fill("#query", "nothing of this kind")
     tab.page.get_by_text("No row matches.").wait_for()
     tab.wait_for_line("11,202 records dropped")
