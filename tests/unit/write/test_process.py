@@ -10,6 +10,7 @@ import sys
 import textwrap
 from itertools import count
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -288,7 +289,7 @@ def test_a_commit_at_exit_is_tried_once(timeout, expected):
     """Commits at exit end when they have failed for `close_timeout`, and one is tried if that is 0."""
     times = count()
     tried = []
-    committer = SimpleNamespace(close_timeout=timeout, now=lambda: next(times), commit=tried.append)
+    committer: Any = SimpleNamespace(close_timeout=timeout, now=lambda: next(times), commit=tried.append)
     at_exit = _Exit()
     at_exit.forget()
     at_exit.begun = True
