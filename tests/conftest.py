@@ -278,6 +278,14 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder for the archive of the log."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
 def make_handler(path: Path) -> Iterator[Callable[..., SQLiteHandler]]:
     """
     Make handlers: `make_handler(**options)` on `path`, `make_handler(filename, **options)` elsewhere.

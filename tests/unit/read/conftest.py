@@ -88,14 +88,6 @@ def overflowed(make_handler, path):
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder for an archive."""
-    folder = tmp_path / "archive"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def file(path: Path) -> Path:
     """A log with 39 rows."""
     fill(path, [12, 27, 12])

@@ -33,14 +33,6 @@ def prune(path, clock, archived_log):
 
 
 @pytest.fixture
-def folder(path):
-    """The folder of the archive."""
-    folder = path.parent / "archive"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def archived_log(path, folder, monkeypatch):
     """Fill the test's log: `archived_log(count)`. Parts are of JSON lines."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)

@@ -137,14 +137,6 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """The folder of the archive."""
-    folder = tmp_path / "archive"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def reading(log: Log) -> Iterator[Connection]:
     """The connection by which the archive reads the log."""
     with contextlib.closing(connect_read_only(log.path)) as connection:
