@@ -9,6 +9,7 @@ import gzip
 import importlib
 import json
 import sqlite3
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlite_log_handler._logfile.archive import DROPS_KEY, HEAD_KEY
@@ -31,8 +32,9 @@ def contents_of(path: Path) -> Contents:
     """Read a part whole."""
     if path.suffix == ".parquet":
         parquet = importlib.import_module("pyarrow.parquet")
-        metadata = parquet.read_metadata(path).metadata
-        rows = parquet.read_table(path).to_pylist()
+        content = path.read_bytes()  # a thread of Arrow may close a file a moment after it was read
+        metadata = parquet.read_metadata(BytesIO(content)).metadata
+        rows = parquet.read_table(BytesIO(content)).to_pylist()
         return Contents(json.loads(metadata[HEAD_KEY]), json.loads(metadata[DROPS_KEY]), rows)
     head, *lines = map(json.loads, gzip.decompress(path.read_bytes()).splitlines())
     return Contents(
