@@ -28,7 +28,7 @@ ALL: Final = sys.maxsize
 _SYSLOG: Final = {"1": 50, "2": 50, "3": 40, "4": 30, "5": 20, "6": 20, "7": 10}
 
 # Where the parser puts the filters whose flags have other names.
-_DESTINATIONS: Final = {"pattern": "grep", "process": "pid", "run": "started"}
+_DESTINATIONS: Final = {"expression": "grep", "process": "pid", "run": "started"}
 
 # Their values may begin with a minus: -S -1h.
 _TIMES: Final = ("-S", "--since", "-U", "--until", "--around", "--new-since")
@@ -159,7 +159,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         "-g",
         "--grep",
         metavar="REGEX",
-        help="with a match in the message or the traceback; a pattern without capital letters ignores case",
+        help="with a match in the message or the traceback; an expression without capital letters ignores case",
     )
     group.add_argument("-F", "--text", metavar="TEXT", help="the same for plain text")
     group.add_argument("--thread", metavar="THREAD", help="of this thread, by name or identifier")

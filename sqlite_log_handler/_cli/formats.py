@@ -31,12 +31,12 @@ class Clock:
     """
     Writes times. It formats each minute once, and uses the text for all rows of the minute.
 
-    `pattern` is a format of `strftime` that ends in `%S` or `%S%z`; the offset is written as in ISO 8601. Before it
+    `form` is a format of `strftime` that ends in `%S` or `%S%z`; the offset is written as in ISO 8601. Before it
     come `digits` of the fraction of a second: 0, 3 or 6.
     """
 
-    def __init__(self, pattern: str, *, digits: int = 0, utc: bool = False) -> None:
-        self._head, _, zone = pattern.partition("%S")
+    def __init__(self, form: str, *, digits: int = 0, utc: bool = False) -> None:
+        self._head, _, zone = form.partition("%S")
         self._zone = bool(zone)
         self._digits = digits
         self._utc = utc

@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     try:
         with warnings.catch_warnings():
-            # `re` warns programmers of patterns whose meaning may change.
+            # `re` warns programmers of expressions whose meaning may change.
             warnings.simplefilter("ignore", FutureWarning)
             return command.run(options)
     except KeyboardInterrupt:

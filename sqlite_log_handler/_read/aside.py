@@ -44,9 +44,9 @@ _PATIENCE: Final = 10
 _PROGRAM: Final = f"from {__name__} import answer_all; answer_all()"
 
 
-def has_expression(pattern: str | None, conditions: Iterable[str]) -> bool:
-    """Tell whether a question may have a regular expression: its `pattern`, or one in a condition."""
-    return pattern is not None or any("~" in text or text.startswith("grep=") for text in conditions)
+def has_expression(expression: str | None, conditions: Iterable[str]) -> bool:
+    """Tell whether a question may have a regular expression: its `expression`, or one in a condition."""
+    return expression is not None or any("~" in text or text.startswith("grep=") for text in conditions)
 
 
 class AsideError(Exception):

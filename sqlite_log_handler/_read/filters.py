@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._logfile.times import HELP, from_microseconds, microseconds, parse_time
 from sqlite_log_handler._read.conditions import condition_terms
-from sqlite_log_handler._read.search import Term, attribute_terms, joined, pattern_terms, text_terms
+from sqlite_log_handler._read.search import Term, attribute_terms, expression_terms, joined, text_terms
 from sqlite_log_handler._read.templates import says_something
 
 Names: TypeAlias = str | Collection[str]
@@ -41,7 +41,7 @@ class Filters(TypedDict, total=False):
     logger: Names | None
     exclude: Names | None
     text: str | None
-    pattern: str | None
+    expression: str | None
     process: int | None
     thread: int | str | None
     task: str | None
@@ -143,7 +143,7 @@ _ALLOWED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "logger": _NAMES,
     "exclude": _NAMES,
     "text": (_is_text, "a str"),
-    "pattern": (_is_text, "a regular expression as a str"),
+    "expression": (_is_text, "a regular expression as a str"),
     "process": _INTEGER,
     "thread": (_is_either, "a name (str) or an identifier (int)"),
     "task": (_is_text, "the name of a task (str)"),
@@ -434,11 +434,11 @@ def _conditions(_: Ask, conditions: Names) -> list[Term]:
         raise FilterError(str(error)) from error
 
 
-def _pattern(_: Ask, pattern: str) -> list[Term]:
+def _expression(_: Ask, expression: str) -> list[Term]:
     try:
-        return pattern_terms(pattern)
+        return expression_terms(expression)
     except (re.error, OverflowError, RecursionError) as error:  # the latter for large numbers and deep nesting
-        message = f"{pattern!r} is not a regular expression: {error}; to search for plain text, use -F or `text=`"
+        message = f"{expression!r} is not a regular expression: {error}; to search for plain text, use -F or `text=`"
         raise FilterError(message) from error
 
 
@@ -460,7 +460,7 @@ _TERMS: Final[_Makers] = {
     "source": _source,
     "without": _without,
     "text": lambda _, text: text_terms(text),
-    "pattern": _pattern,
+    "expression": _expression,
     "attributes": lambda _, given: [term for key, value in given.items() for term in attribute_terms(key, value)],
     "where": _conditions,
 }

@@ -53,22 +53,22 @@ def text_terms(text: str) -> list[Term]:
     return [_contains(text, ignore_case=ignore_case)]
 
 
-def pattern_terms(pattern: str) -> list[Term]:
+def expression_terms(expression: str) -> list[Term]:
     """
     Turn a search for a regular expression into terms of SQL.
 
     Raises:
         re.error: It is not a regular expression.
     """
-    ignore_case = ignores_case(re.sub(r"\\.", "", pattern, flags=re.DOTALL))
-    compiled(pattern, ignore_case)
+    ignore_case = ignores_case(re.sub(r"\\.", "", expression, flags=re.DOTALL))
+    compiled(expression, ignore_case)
     terms: list[Term] = []
     # SQLite skips the rows that have none of these texts, before it calls Python.
-    literals = required_literals(pattern, ignore_case=ignore_case)
+    literals = required_literals(expression, ignore_case=ignore_case)
     if literals:
         sql, parameters = joined((_contains(literal, ignore_case=ignore_case) for literal in literals), " OR ")
         terms.append((f"({sql})", parameters))
-    terms.append(_searched(SEARCH, pattern, ignore_case=ignore_case))
+    terms.append(_searched(SEARCH, expression, ignore_case=ignore_case))
     return terms
 
 
@@ -78,14 +78,14 @@ def _searched(function: str, wanted: str, *, ignore_case: bool) -> Term:
 
 
 @lru_cache(maxsize=64)
-def compiled(pattern: str, ignore_case: bool) -> re.Pattern[str]:  # noqa: FBT001 - as SQL hands it over
-    """Compile a pattern, and remember it."""
-    return re.compile(pattern, re.IGNORECASE if ignore_case else 0)
+def compiled(expression: str, ignore_case: bool) -> re.Pattern[str]:  # noqa: FBT001 - as SQL hands it over
+    """Compile an expression, and remember it."""
+    return re.compile(expression, re.IGNORECASE if ignore_case else 0)
 
 
-def search(pattern: str, ignore_case: bool, text: object) -> bool:  # noqa: FBT001 - same
-    """Tell whether a pattern matches in a text. SQL calls this as `log_search`."""
-    return isinstance(text, str) and compiled(pattern, bool(ignore_case)).search(text) is not None
+def search(expression: str, ignore_case: bool, text: object) -> bool:  # noqa: FBT001 - same
+    """Tell whether an expression matches in a text. SQL calls this as `log_search`."""
+    return isinstance(text, str) and compiled(expression, bool(ignore_case)).search(text) is not None
 
 
 def has_text(wanted: str, ignore_case: bool, text: object) -> bool:  # noqa: FBT001 - same
@@ -97,26 +97,26 @@ _SHORTEST_LITERAL: Final = 2
 # In Unicode, these letters have a third form: the dotless i, the Kelvin sign, the long s. If Python ignores case, it
 # takes all three for one letter, and LIKE does not.
 _OTHER_CASES: Final = re.compile("[iksIKS]|[^\x00-\x7f]")
-# One piece of a pattern: a construct that we do not read, one that stands for several characters, or a character; and a
-# repetition.
+# One piece of an expression: a construct that we do not read, one that stands for several characters, or a character;
+# and a repetition.
 _PIECE: Final = re.compile(
     r"(?P<unknown>[()]|\\[xuUN0-9])|\\[^\W_]|\[\^?\]?(?:\\.|[^\]\\])*\]|[.^$]|\\?(?P<literal>.)", re.DOTALL
 )
 _REPEAT: Final = re.compile(r"[*+?]|\{[^}]*\}")
 
 
-def required_literals(pattern: str, *, ignore_case: bool) -> list[str]:
+def required_literals(expression: str, *, ignore_case: bool) -> list[str]:
     r"""
     Return texts of which every match contains at least one, or an empty list if we cannot find them.
 
-    We read plain patterns only: letters, escapes, classes, repetitions, and alternatives without groups.
+    We read plain expressions only: letters, escapes, classes, repetitions, and alternatives without groups.
 
     >>> required_literals(r"timed? out after \d+|refused", ignore_case=False)
     [' out after ', 'refused']
     """
     branches = [[""]]
     position = 0
-    while (piece := _PIECE.match(pattern, position)) is not None:
+    while (piece := _PIECE.match(expression, position)) is not None:
         if piece["unknown"]:
             return []
         position = piece.end()
@@ -126,7 +126,7 @@ def required_literals(pattern: str, *, ignore_case: bool) -> list[str]:
             continue
         literal = piece["literal"] or ""
         once = True
-        while (repeat := _REPEAT.match(pattern, position)) is not None:
+        while (repeat := _REPEAT.match(expression, position)) is not None:
             position = repeat.end()
             once = False
             if repeat[0] != "+":

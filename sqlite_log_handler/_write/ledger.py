@@ -130,10 +130,10 @@ class Ledger:
                 return
             cause, levelno, created, logger = first[0]
             entry = self._entry(cause, levelno, created, logger, position)
-            leave = starmap(self.waiting.pop, ((0,),))
+            popping = starmap(self.waiting.pop, ((0,),))  # as soon as it is unpacked
             # A nested call may have entered this drop, or handed the entry over. From here on there is no call.
             if self._entered == entered and self._drops is drops:
-                (_,), entry[COUNT], self._entered, entry[UNTIL] = leave, entry[COUNT] + 1, entered + 1, created
+                (_,), entry[COUNT], self._entered, entry[UNTIL] = popping, entry[COUNT] + 1, entered + 1, created
 
     def _entry(self, cause: str, levelno: int, created: float, logger: str, position: int) -> Entry:
         drops = self._drops
@@ -203,7 +203,7 @@ class Ledger:
             The gap that has its drops now: an earlier one when too many wait. None if another call has added it.
         """
         while self._taken is gap:
-            keep = map(self.gaps.append, (gap,))
+            appending = map(self.gaps.append, (gap,))  # as soon as it is unpacked
             drops = gap.drops if self.unsent is None else self.unsent.sum(gap)
             unsent = PendingGap(gap.position, drops, gap.dropped_total)
             waiting = self.gaps[self.gaps_in_commit :]
@@ -217,7 +217,7 @@ class Ledger:
                     self._taken, self._reported_total, self.unsent = None, gap.dropped_total, unsent
                     return last
             elif self._taken is gap:
-                (_,), self._taken, self._reported_total, self.unsent = keep, None, gap.dropped_total, unsent
+                (_,), self._taken, self._reported_total, self.unsent = appending, None, gap.dropped_total, unsent
                 return gap
         return None
 

@@ -241,12 +241,12 @@ class LogFile:
         if not size_of(wal):
             _remove(wal)
             return
-        aside = self._put_aside("left", ["-wal"])
+        aside = self._rename_aside("left", ["-wal"])
         self._say(f"the file was moved or replaced while a reader held its WAL, which is kept as {aside + '-wal'!r}")
 
     def _keep_left_files(self) -> None:
         """
-        Put aside what stands beside a file that is not there, or empty, because SQLite would delete or overwrite it.
+        Move aside what stands beside a file that is not there, or empty, because SQLite would delete or overwrite it.
 
         Somebody may have moved the file of a killed process away, and its last rows are in the -wal. Or another program
         has files of such names.
@@ -259,7 +259,7 @@ class LogFile:
             del sizes["-shm"]  # says nothing without its -wal
         ends = [end for end, size in sizes.items() if size not in (0, _NEW_JOURNAL_BYTES)]
         if ends:
-            aside = self._put_aside("left", ends)
+            aside = self._rename_aside("left", ends)
             self._say(f"{' and '.join(ends)} without the file: kept as {aside + ends[0]!r}")
         # What is left is empty, or the index of another file's WAL, which a new file must not share.
         _remove(self.real + "-wal")
@@ -411,10 +411,10 @@ class LogFile:
     def _move_aside(self, why: object) -> None:
         """Keep a corrupt file, which a person may mend, and start anew at the next commit."""
         self._close()
-        aside = self._put_aside("corrupt", [end for end in ("", "-wal", "-shm") if os.path.exists(self.real + end)])
+        aside = self._rename_aside("corrupt", [end for end in ("", "-wal", "-shm") if os.path.exists(self.real + end)])
         self._say(f"corrupt ({why}): moved aside as {aside!r}, a new file is begun")
 
-    def _put_aside(self, why: str, ends: list[str]) -> str:
+    def _rename_aside(self, why: str, ends: list[str]) -> str:
         """Rename the files of these endings, replacing none, and return the name that they share."""
         folder, name = os.path.split(self.real)
         suffix = time.strftime(f".{why}-%Y%m%dT%H%M%SZ", time.gmtime())

@@ -10,7 +10,7 @@ from sqlite_log_handler._read.filters import FilterError, Filters
 
 # The filters by parameter: texts and numbers, which are given once, and lists.
 _SAME_NAME: Final = ("since", "until", "level", "text", "task", "thread", "exception", "source")
-_TEXTS: Final = {"grep": "pattern", **{name: name for name in _SAME_NAME}}
+_TEXTS: Final = {"grep": "expression", **{name: name for name in _SAME_NAME}}
 _NUMBERS: Final = {
     "pid": "process",
     "run": "run",
@@ -35,8 +35,8 @@ class Query:
     @property
     def has_expression(self) -> bool:
         """Whether the request has a regular expression, which may take long."""
-        patterns, where, without = (self._values.get(name, []) for name in ("grep", "where", "without"))
-        return has_expression(next(iter(patterns), None), [*where, *without])
+        expressions, where, without = (self._values.get(name, []) for name in ("grep", "where", "without"))
+        return has_expression(next(iter(expressions), None), [*where, *without])
 
     def text(self, name: str) -> str | None:
         """Take a parameter that is given once at most."""

@@ -60,12 +60,12 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
-// The parts of `text` that `pattern` finds, marked.
-export function marked(text, pattern) {
-  if (!pattern) return [text];
+// The parts of `text` that `expression` finds, marked.
+export function marked(text, expression) {
+  if (!expression) return [text];
   const found = [];
   let end = 0;
-  for (const match of text.matchAll(pattern)) {
+  for (const match of text.matchAll(expression)) {
     if (!match[0] || found.length > 40) break;
     found.push(text.slice(end, match.index), element("mark", { textContent: match[0] }));
     end = match.index + match[0].length;

@@ -21,7 +21,7 @@ export class List {
     this.on = { onOpen, onSelect, onNew, onEmpty, onFailure };
     this.pool = [];
     this.following = true;
-    this.pattern = null;
+    this.expression = null;
     this.opening = 0;  // pieces of the log that are being opened: nobody else may begin another
     this.clear();
     box.addEventListener("scroll", () => this.scrolled(), { passive: true });
@@ -323,7 +323,7 @@ export class List {
     line.style.top = `${index * this.height}px`;
     line.setAttribute("aria-selected", String(item === this.selected));
     line.dataset.index = index;
-    const key = `${this.generation}|${item.key}|${item.gaps?.length}|${state.utc}|${this.pattern}|${this.dayBefore(index)}`;
+    const key = `${this.generation}|${item.key}|${item.gaps?.length}|${state.utc}|${this.expression}|${this.dayBefore(index)}`;
     if (line.dataset.key === key) return;
     line.dataset.key = key;
     line.id = `line-${item.key}`;
@@ -345,7 +345,7 @@ export class List {
     time(row.created_us, state.utc, t);
     level(row, l);
     if (n.title !== logger) n.title = n.firstChild.data = logger;
-    m.replaceChildren(...marked(message, this.pattern), row.cut ? "…" : "",
+    m.replaceChildren(...marked(message, this.expression), row.cut ? "…" : "",
       row.exc_type ? element("em", { textContent: `  ${oneLine(row.exc_type)}` }) : "");
   }
 

@@ -99,7 +99,7 @@ const histogram = new Histogram(by("histogram"), by("tip"), (since, until) => {
 
 async function reload() {
   stale = true;
-  list.pattern = patternOf();
+  list.expression = expressionOf();
   if (state.row) {
     await list.load({ at: state.row });
     open("row", state.row, { focus: false });
@@ -108,7 +108,7 @@ async function reload() {
   by("follow").setAttribute("aria-pressed", String(list.following));
 }
 
-function patternOf() {
+function expressionOf() {
   const [text, regex] = [address.valueOf("text"), address.valueOf("grep")];
   if (!text && !regex) return null;
   const source = text ? text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&") : regex;
@@ -183,7 +183,7 @@ async function open(kind, id = null, { focus = true } = {}) {
   by("side-title").textContent = { row: "Record", brief: "What changed", top: "Who logs most", gaps: "What is missing" }[kind];
   for (const name of PANELS) by(`show-${name}`).setAttribute("aria-expanded", String(kind === name));
   const body = by("side-body");
-  const shared = { utc: state.utc, pattern: list.pattern, say, signal };
+  const shared = { utc: state.utc, expression: list.expression, say, signal };
   try {
     if (kind === "row") {
       address.change({ row: id }, { quietly: true });

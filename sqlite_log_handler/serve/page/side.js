@@ -62,13 +62,13 @@ function attributes(extra, raw) {
   return element("table", { className: "facts" }, element("tbody", {}, ...rows));
 }
 
-export async function showRow(body, id, { utc, pattern, say, onContext, signal }) {
+export async function showRow(body, id, { utc, expression, say, onContext, signal }) {
   const asked = state.state.file ? [["file", state.state.file]] : [];
   const row = await ask(`rows/${id}`, asked, { signal });
   const source = `${row.pathname}:${row.lineno}`;
   const json = JSON.stringify({ ...row, text: undefined, extra: undefined, attributes: row.extra ?? row.attributes }, null, 2);
   body.replaceChildren(
-    element("pre", { className: "message" }, ...marked(visible(row.message), pattern)),
+    element("pre", { className: "message" }, ...marked(visible(row.message), expression)),
     element("div", { className: "actions" }, copyButton(json, "JSON", say), copyButton(row.text, "text", say),
       copyButton(state.commandLine([["after-id", id - 1], ["up-to-id", id]]), "command", say),
       button("Same pattern", () => state.only("pattern-of", id), { title: "Only rows that say the same" }),

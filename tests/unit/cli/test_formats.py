@@ -81,10 +81,10 @@ def zone(request, monkeypatch):
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("digits", [0, 3, 6])
-@pytest.mark.parametrize("pattern", ["%b %d %H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"])
-def test_a_minute_is_written_once_and_right(zone, pattern, digits, times):
+@pytest.mark.parametrize("form", ["%b %d %H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"])
+def test_a_minute_is_written_once_and_right(zone, form, digits, times):
     """A clock writes a minute once and adds the seconds; that is what the calendar says, in every zone."""
-    clock = Clock(pattern, digits=digits)
+    clock = Clock(form, digits=digits)
 
     for created_us in times:
         second, micros = divmod(created_us, 1_000_000)
@@ -94,8 +94,8 @@ def test_a_minute_is_written_once_and_right(zone, pattern, digits, times):
         if moment is not None:
             with contextlib.suppress(OverflowError, OSError, ValueError):
                 moment = moment.astimezone()
-            expected = moment.strftime(pattern.removesuffix("%z")) + fraction
-            expected += moment.isoformat()[19:] if pattern.endswith("%z") else ""
+            expected = moment.strftime(form.removesuffix("%z")) + fraction
+            expected += moment.isoformat()[19:] if form.endswith("%z") else ""
         assert expected == clock(created_us)
 
 

@@ -21,7 +21,7 @@ from sqlite_log_handler._read.search import ignores_case, required_literals
 
 
 @pytest.mark.parametrize(
-    ("pattern", "expected"),
+    ("expression", "expected"),
     [
         ("timeout", ["timeout"]),
         (r"timed out after \d+ ms", ["timed out after "]),
@@ -34,17 +34,17 @@ from sqlite_log_handler._read.search import ignores_case, required_literals
         ("^begin.*end$", ["begin"]),
     ],
 )
-def test_literals_of_a_pattern(pattern, expected):
-    """From a plain pattern it is known which texts a match contains, so that SQLite can look for those."""
-    assert expected == required_literals(pattern, ignore_case=False)
+def test_literals_of_an_expression(expression, expected):
+    """From a plain expression it is known which texts a match contains, so that SQLite can look for those."""
+    assert expected == required_literals(expression, ignore_case=False)
 
 
 @pytest.mark.parametrize(
-    "pattern", ["", r"\d+", "a", "(abc)", "abc|", r"\x41bc", r"\u0041bc", "(?i)abc", "(?x)a b c", "a*b?", "ab|c"]
+    "expression", ["", r"\d+", "a", "(abc)", "abc|", r"\x41bc", r"\u0041bc", "(?i)abc", "(?x)a b c", "a*b?", "ab|c"]
 )
-def test_patterns_without_a_literal(pattern):
+def test_expressions_without_a_literal(expression):
     """Where it cannot be told what a match contains, nothing is told."""
-    assert [] == required_literals(pattern, ignore_case=False)
+    assert [] == required_literals(expression, ignore_case=False)
 
 
 def test_letters_of_three_cases_are_not_relied_on():
@@ -59,13 +59,13 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=8).map("".join), st.text("abAB .,-{}1\n", max_size=12), st.booleans())
-def test_no_match_is_missed_for_its_literals(pattern, text, ignore_case):
-    """Whatever matches a pattern contains one of the literals that were derived from it."""
+def test_no_match_is_missed_for_its_literals(expression, text, ignore_case):
+    """Whatever matches an expression contains one of the literals that were derived from it."""
     try:
-        match = re.search(pattern, text, re.IGNORECASE if ignore_case else 0)
+        match = re.search(expression, text, re.IGNORECASE if ignore_case else 0)
     except re.error:
         return
-    literals = required_literals(pattern, ignore_case=ignore_case)
+    literals = required_literals(expression, ignore_case=ignore_case)
 
     if match and literals:
         found = match[0].lower() if ignore_case else match[0]
@@ -139,7 +139,7 @@ def test_levels_of_python_keep_their_names(connection):
         ({"level": "LOUD"}, "'LOUD' is not a level of this log: write one of TRACE, DEBUG, INFO, WARNING, a number"),
         ({"level": 2**70}, "level .* is beyond 64 bits"),
         ({"since": "soon"}, "'soon' is not a point in time"),
-        ({"pattern": "(unclosed"}, "'.unclosed' is not a regular expression: .*; to search for plain text, use -F"),
+        ({"expression": "(unclosed"}, "'.unclosed' is not a regular expression: .*; to search for plain text, use -F"),
         ({"run": 4}, "there is no run 4: the log has 3; 0 is the last"),
         ({"run": -3}, "there is no run -3"),
         ({"after_id": 2**63}, "after_id .* is beyond 64 bits"),
@@ -197,7 +197,7 @@ NO_ATTRIBUTES = "must be a dict of str to str, int, float, bool or None"
         ("logger", ["shop", 5], NO_LOGGER),
         pytest.param("exclude", (name for name in ["shop"]), NO_LOGGER, id="exclude-generator"),
         ("text", 5, "must be a str"),
-        ("pattern", re.compile("x"), "must be a regular expression as a str"),
+        ("expression", re.compile("x"), "must be a regular expression as a str"),
         ("process", "x", NO_INTEGER),
         ("process", True, NO_INTEGER),
         ("thread", 1.5, r"must be a name \(str\) or an identifier \(int\)"),
@@ -254,7 +254,7 @@ def test_runs_are_counted_by_their_start(connection, run, expected):
 
 def test_no_value_stands_in_the_sql(connection):
     """Whatever a user gives is a parameter."""
-    names = ("logger", "exclude", "text", "pattern", "task", "exception", "thread")
+    names = ("logger", "exclude", "text", "expression", "task", "exception", "thread")
     filters: Any = {**dict.fromkeys(names, "QQ"), "attributes": {"QQ": "QQ"}}
 
     assert "QQ" not in where(asking(connection), filters).sql

@@ -133,7 +133,7 @@ def test_text_that_is_no_utf_8(log, change, reading, messages):
 
 
 @pytest.mark.parametrize(
-    "filters", [{"pattern": r"\w.b"}, {"text": "a\N{REPLACEMENT CHARACTER}"}, {"where": "k~a.b"}, {"where": "!one"}]
+    "filters", [{"expression": r"\w.b"}, {"text": "a\N{REPLACEMENT CHARACTER}"}, {"where": "k~a.b"}, {"where": "!one"}]
 )
 def test_a_pattern_on_text_that_is_no_utf_8(log, change, reading, filters):
     """

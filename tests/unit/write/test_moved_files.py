@@ -302,7 +302,7 @@ def test_file_that_was_unlinked(writer: Writer, path: Path, ends: list[str]) -> 
 @pytest.mark.parametrize("left", ["nothing", "an empty file"])
 def test_the_wal_of_a_killed_process_whose_file_was_moved(writer: Writer, path: Path, said: Said, left: str) -> None:
     """
-    A -wal without its file is put aside: beside the moved file it has the last rows.
+    A -wal without its file is moved aside: beside the moved file it has the last rows.
 
     A process was killed, logrotate moved its file away, and the program started again. SQLite deletes a -wal beside an
     empty database, and with it went each row since the last checkpoint.
