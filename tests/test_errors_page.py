@@ -29,7 +29,6 @@ NOT_READ = {"incident.py"}
 NOT_MET = {
     "module … has no attribute …",
     "rows are not taken from a RecordQueue one by one: use begin_commit() and end_commit()",
-    "Not a regular file",
     "a row has no time",
     "… is not JSON",
 }

@@ -11,7 +11,13 @@ from collections.abc import Iterator
 from functools import cache, partial
 
 from sqlite_log_handler._logfile import forks
-from sqlite_log_handler._logfile.errors import CorruptFileError, ForeignFileError, LogFileError, NewerSchemaError
+from sqlite_log_handler._logfile.errors import (
+    CorruptFileError,
+    ForeignFileError,
+    LogFileError,
+    NewerSchemaError,
+    UnreadableFileError,
+)
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA, USER_VERSION
 from sqlite_log_handler._logfile.typed import Any
 
@@ -42,6 +48,14 @@ def refuse_lost(path: str) -> None:
             "descriptors: start it with spawn, or make the handler afterwards"
         )
         raise forks.LostFileError(message)
+
+
+def require_files(path: str) -> None:
+    """Refuse a log that is not a file, or has something else in the place of one of SQLite's files beside it."""
+    real = os.path.realpath(path)
+    for name in (real, real + "-journal", real + "-wal", real + "-shm"):
+        if os.path.exists(name) and not os.path.isfile(name):
+            raise UnreadableFileError(f"{name!r} is not a file, and SQLite would wait for it or write to it: move it")
 
 
 # The characters that stand for themselves in a URI.
@@ -85,6 +99,7 @@ def connect_read_only(path: str, *, timeout: float = 5.0, immutable: bool = Fals
 
     Raises:
         sqlite3.OperationalError: There is no file, or we may not read it.
+        UnreadableFileError: See `require_files`.
         LostFileError: See `refuse_lost`.
     """
     return _connect(path, "mode=ro&immutable=1" if immutable else "mode=ro", timeout, "PRAGMA query_only = ON")
@@ -96,6 +111,7 @@ def connect_read_write(path: str, *, timeout: float) -> forks.Connection:
 
     Raises:
         sqlite3.OperationalError: There is no file, or we may not write to it.
+        UnreadableFileError: See `require_files`.
         LostFileError: See `refuse_lost`.
     """
     return _connect(path, "mode=rw", timeout)
@@ -125,6 +141,7 @@ def without_triggers(connection: sqlite3.Connection, path: str, *, advice: str) 
 
 
 def _connect(path: str, parameters: str, timeout: float, *pragmas: str) -> forks.Connection:
+    require_files(path)
     refuse_lost(path)
     uri = f"{uri_of(path)}?{parameters}"
     make: Any = partial(forks.Connection, file=identity_of(path))

@@ -88,9 +88,6 @@ def require_file(path: str) -> None:
         raise UnreadableFileError(f"{path!r} is a folder: name a file in it")
     if not os.path.isfile(path):
         raise UnreadableFileError(f"{path!r} is a device, a pipe or a socket: {ADVICE}")
-    journal = os.path.realpath(path) + "-journal"
-    if os.path.exists(journal) and not os.path.isfile(journal):
-        raise UnreadableFileError(f"{journal!r} is not a file, and SQLite would wait for it: remove it")
 
 
 class Opened(NamedTuple):

@@ -32,7 +32,14 @@ import time
 from collections.abc import Callable, Iterator
 
 from sqlite_log_handler._logfile import forks
-from sqlite_log_handler._logfile.connect import connect_read_only, identity_of, is_ours, primary_code, refuse_lost
+from sqlite_log_handler._logfile.connect import (
+    connect_read_only,
+    identity_of,
+    is_ours,
+    primary_code,
+    refuse_lost,
+    require_files,
+)
 from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError
 from sqlite_log_handler._logfile.forks import LostFileError
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA
@@ -124,6 +131,7 @@ class LogFile:
         try:
             refuse_lost(self.path)
             # Before the lock, because a refused file must get no lock file beside it.
+            require_files(self.path)
             _refuse_read_only(self.real)
             self._look()
             with self.hold():
@@ -134,7 +142,7 @@ class LogFile:
             self._lock.close()
             raise
         except (sqlite3.Error, OSError) as error:
-            if _passes(error, self.real) and not os.path.isdir(self.real):
+            if _passes(error, self.real):
                 return
             self._lock.close()
             message = (
@@ -147,7 +155,7 @@ class LogFile:
         Open the file, or create it, under the lock. Return a new connection if the path leads to another file now.
 
         Raises:
-            LogFileError: The file is foreign, or too new.
+            LogFileError: The file is foreign or too new, or no file.
             OSError, sqlite3.Error: We cannot open it now; a later call may succeed, unless it is a LostFileError.
         """
         if self._gives_up_descriptors():
@@ -162,9 +170,7 @@ class LogFile:
                 self._move_aside("it was cut to nothing while it was open")
             else:
                 return self.connection
-        if os.path.exists(self.path) and not os.path.isfile(self.path):
-            # SQLite would write its first page to a device.
-            raise OSError(errno.EINVAL, "Not a regular file", self.path)
+        require_files(self.path)
         self.real = self._lock.follow(self._busy_timeout)
         _refuse_read_only(self.real)
         self._look()
@@ -272,8 +278,7 @@ class LogFile:
         except OSError:
             return
         state = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
-        # Not a folder, whose size depends on the file system: `open` refuses it.
-        if not stat.st_size or state == self._looked_at or os.path.isdir(self.real):
+        if not stat.st_size or state == self._looked_at:
             return
         if stat.st_size < _SMALLEST_PAGE:
             # SQLite would take it for an empty database, and write over it.

@@ -17,7 +17,12 @@ import pytest
 
 from sqlite_log_handler import SQLiteHandler
 from sqlite_log_handler._logfile.connect import connect_read_only, is_ours, uri_of
-from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError, NewerSchemaError
+from sqlite_log_handler._logfile.errors import (
+    ForeignFileError,
+    LogFileError,
+    NewerSchemaError,
+    UnreadableFileError,
+)
 from sqlite_log_handler._logfile.schema import USER_VERSION
 from sqlite_log_handler._write.writer import Writer
 
@@ -114,6 +119,25 @@ def open_writer(path: Path) -> None:
 def open_handler(path: Path) -> None:
     """Open as a program does."""
     SQLiteHandler(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+@pytest.mark.parametrize("use", [open_writer, open_handler, lambda path: connect_read_only(str(path))])
+@pytest.mark.parametrize("end", ["-journal", "-wal", "-shm"])
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_pipe_beside_the_file(path: Path, use: Callable[[Path], None], end: str, *, exists: bool) -> None:
+    """
+    A pipe that is named like one of SQLite's files is refused, and left where it is.
+
+    SQLite opens a journal to see whether it has to be rolled back, so one held the constructor of a handler for ever.
+    """
+    if exists:
+        make_ours(path)
+    os.mkfifo(f"{path}{end}")
+
+    with pytest.raises(UnreadableFileError, match=rf"{path}{end}' is not a file"):
+        use(path)
+    assert os.path.exists(f"{path}{end}")
 
 
 @pytest.mark.parametrize("use", [open_writer, open_handler])

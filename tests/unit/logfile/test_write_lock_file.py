@@ -47,6 +47,16 @@ def test_a_number_that_another_file_has_now(make_lock, path):
     os.close(descriptor)  # it was not closed with the lock
 
 
+def test_a_pipe_in_the_place_of_the_lock(make_lock):
+    """A pipe of the lock's name is locked as a file would be, and opening it does not wait for a reader."""
+    lock, other = make_lock(), make_lock()
+    os.mkfifo(lock.path)
+    with lock.hold(0):
+        assert is_held(other)
+    with other.hold(0):
+        pass
+
+
 def test_a_descriptor_that_was_closed(make_lock):
     """A lock whose descriptor was closed behind our back is opened again; closing it is no error either."""
     lock, other = make_lock(), make_lock()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from freezegun import freeze_time
 
+from sqlite_log_handler._logfile.errors import UnreadableFileError
 from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits, NoRoom
 
@@ -200,7 +201,7 @@ def test_a_link_that_is_switched_to_a_pipe(make_writer: Callable[..., Writer], p
     os.mkfifo(pipe)
     switch(path, pipe)
     for _ in range(2):
-        with pytest.raises(OSError, match="Not a regular file"):
+        with pytest.raises(UnreadableFileError, match="is not a file"):
             write(writer, "two")
 
     assert ["app-log.db", "app-log.db-lock", "link.db", "pipe"] == sorted(os.listdir(path.parent))

@@ -192,15 +192,21 @@ def test_close_writes_the_wal_back(writer: Writer, path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda path: path.mkdir(), lambda path: path.symlink_to(path.parent / "no" / "where")]
+    ("make", "error"),
+    [
+        (lambda path: path.mkdir(), "is not a file, and SQLite would wait for it or write to it: move it"),
+        (lambda path: path.symlink_to(path.parent / "no" / "where"), "make it and its folder writable, or choose"),
+    ],
 )
-def test_open_first_says_what_will_not_work(writer: Writer, path: Path, make: Callable[[Path], None]) -> None:
+def test_open_first_says_what_will_not_work(
+    writer: Writer, path: Path, make: Callable[[Path], None], error: str
+) -> None:
     """What will never work is an error at the first open, with the path and what to do."""
     try:
         make(path)
     except OSError:
         pytest.skip("no symbolic links")
-    with pytest.raises(LogFileError, match="make it and its folder writable, or choose another"):
+    with pytest.raises(LogFileError, match=error):
         writer.file.open_first()
 
 
