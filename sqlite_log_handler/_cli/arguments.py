@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -60,12 +61,30 @@ def count(text: str) -> int:
     return ALL if text == "all" else at_least(0)(text)
 
 
+def add_flag(parser: argparse._ActionsContainer, flag: str, what: str, **options: Any) -> None:
+    """Add a flag as `--help` shows it, such as `-n, --lines N`. One without a value is a switch."""
+    *names, metavar = re.split(",? ", flag)
+    if metavar.startswith("-"):
+        names.append(metavar)
+        options["action"] = "store_true"
+    else:
+        options["metavar"] = metavar
+    if options.get("default", "") != "":
+        what += f" (default: {options['default']})"
+    parser.add_argument(*names, help=what, **options)
+
+
 def add_file(parser: argparse.ArgumentParser, *, archives: bool = False) -> None:
     """Add the argument for the log; with `archives`, also those for the folders of its archive."""
     parser.add_argument("file", nargs="?", metavar="FILE", help=f"the log (default: ${VARIABLE})")
     if archives:
         what = "folders of its archive, to read all as one log; they may stand alone, too"
         parser.add_argument("archives", nargs="*", metavar="DIR", help=what)
+
+
+def add_files(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the argument for any number of logs."""
+    parser.add_argument("files", nargs="*", metavar="FILE", help=f"{what} (default: ${VARIABLE})")
 
 
 def file_of(options: argparse.Namespace) -> str:
@@ -130,78 +149,51 @@ def add_ledger_filters(parser: argparse.ArgumentParser) -> argparse._ArgumentGro
     group = parser.add_argument_group("which records", "A record must match all that you give.")
     levels = "this level and above, by name or number, or a range such as INFO..WARNING"
     times = "2025-06-30, '2025-06-30 12:00', 12:00, today, yesterday, -1h, '10 min ago', or @seconds"
-    group.add_argument("-p", "--level", metavar="LEVEL", help=levels)
-    group.add_argument("-S", "--since", metavar="TIME", help=f"at this time or later: {times}")
-    group.add_argument("-U", "--until", metavar="TIME", help="at this time or earlier, written as for --since")
-    group.add_argument(
-        "-l", "--logger", action="append", metavar="NAME", help="of this logger or of one below it; repeatable"
-    )
-    group.add_argument(
-        "--exclude", action="append", metavar="NAME", help="not of this logger nor of one below it; repeatable"
-    )
-    group.add_argument("--pid", type=whole_number, metavar="PID", help="of this process id")
-    group.add_argument(
-        "--run",
-        type=whole_number,
-        dest="started",
-        metavar="N",
-        help="of one start of the program: 0 the last, -1 the one before, 1 the first",
-    )
-    group.add_argument("--after-id", type=whole_number, metavar="ID", help="after the row with this id")
-    group.add_argument("--up-to-id", type=whole_number, metavar="ID", help="up to the row with this id")
+    run = "of one start of the program: 0 the last, -1 the one before, 1 the first"
+    add_flag(group, "-p, --level LEVEL", levels)
+    add_flag(group, "-S, --since TIME", f"at this time or later: {times}")
+    add_flag(group, "-U, --until TIME", "at this time or earlier, written as for --since")
+    add_flag(group, "-l, --logger NAME", "of this logger or of one below it; repeatable", action="append")
+    add_flag(group, "--exclude NAME", "not of this logger nor of one below it; repeatable", action="append")
+    add_flag(group, "--pid PID", "of this process id", type=whole_number)
+    add_flag(group, "--run N", run, type=whole_number, dest="started")
+    add_flag(group, "--after-id ID", "after the row with this id", type=whole_number)
+    add_flag(group, "--up-to-id ID", "up to the row with this id", type=whole_number)
     return group
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
     """Add all filters on rows."""
     group = add_ledger_filters(parser)
-    group.add_argument(
-        "-g",
-        "--grep",
-        metavar="REGEX",
-        help="with a match in the message or the traceback; an expression without capital letters ignores case",
+    found = "with a match in the message or the traceback; an expression without capital letters ignores case"
+    same = "that say the same as the row with this id, as `sqlite-log patterns` counts them"
+    where = (
+        "with this attribute, which the program gave as extra: KEY=VALUE, !=, <, <=, >, >=, KEY~REGEX, KEY (is there), "
+        "!KEY; repeatable"
     )
-    group.add_argument("-F", "--text", metavar="TEXT", help="the same for plain text")
-    group.add_argument("--thread", metavar="THREAD", help="of this thread, by name or identifier")
-    group.add_argument("--task", metavar="NAME", help="of this asyncio task")
-    group.add_argument(
-        "--exception", metavar="CLASS", help="with an exception of this class, with or without its module"
-    )
-    group.add_argument(
-        "--pattern-of",
-        type=whole_number,
-        metavar="ID",
-        help="that say the same as the row with this id, as `sqlite-log patterns` counts them",
-    )
-    group.add_argument(
-        "--where",
-        action="append",
-        metavar="CONDITION",
-        help="with this attribute, which the program gave as extra: KEY=VALUE, !=, <, <=, >, >=, KEY~REGEX, KEY (is "
-        "there), !KEY; repeatable",
-    )
+    add_flag(group, "-g, --grep REGEX", found)
+    add_flag(group, "-F, --text TEXT", "the same for plain text")
+    add_flag(group, "--thread THREAD", "of this thread, by name or identifier")
+    add_flag(group, "--task NAME", "of this asyncio task")
+    add_flag(group, "--exception CLASS", "with an exception of this class, with or without its module")
+    add_flag(group, "--pattern-of ID", same, type=whole_number)
+    add_flag(group, "--where CONDITION", where, action="append")
 
 
 def add_utc(parser: argparse.ArgumentParser) -> None:
     """Add the flag for times in UTC."""
-    parser.add_argument("--utc", action="store_true", help="read and show times in UTC instead of local time")
+    add_flag(parser, "--utc", "read and show times in UTC instead of local time")
 
 
 def add_color(parser: argparse.ArgumentParser) -> None:
     """Add the flag for colours."""
-    parser.add_argument(
-        "--color",
-        choices=("auto", "always", "never"),
-        default="auto",
-        metavar="WHEN",
-        help="auto (on a terminal, or as NO_COLOR and FORCE_COLOR say), always or never (default: auto)",
-    )
+    what = "auto (on a terminal, or as NO_COLOR and FORCE_COLOR say), always or never"
+    add_flag(parser, "--color WHEN", what, choices=("auto", "always", "never"), default="auto")
 
 
 def add_output(parser: argparse.ArgumentParser, formats: Sequence[str], what: str) -> None:
     """Add the flag that chooses one of the formats, by default the first."""
-    what += f" (default: {formats[0]})"
-    parser.add_argument("-o", "--output", choices=formats, default=formats[0], metavar="FORMAT", help=what)
+    add_flag(parser, "-o, --output FORMAT", what, choices=formats, default=formats[0])
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -211,8 +203,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def add_lines(parser: argparse.ArgumentParser, default: int) -> None:
     """Add the flag for the number of lines."""
-    what = f"at most N lines, or all (default: {default})"
-    parser.add_argument("-n", "--lines", type=count, default=default, metavar="N", help=what)
+    add_flag(parser, "-n, --lines N", "at most N lines, or all", type=count, default=default)
 
 
 def filters_of(options: argparse.Namespace) -> Filters:

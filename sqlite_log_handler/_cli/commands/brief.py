@@ -41,12 +41,8 @@ _MOST: Final = 100
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser, archives=True)
-    parser.add_argument(
-        "-S",
-        "--since",
-        metavar="TIME|RUN",
-        help="since this time, or since the start of a run: a number as for --run (default: the last run, or all)",
-    )
+    since = "since this time, or since the start of a run: a number as for --run (default: the last run, or all)"
+    arguments.add_flag(parser, "-S, --since TIME|RUN", since)
     arguments.add_json(parser)
     arguments.add_utc(parser)
 

@@ -38,7 +38,7 @@ class Finding(NamedTuple):
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
-    parser.add_argument("--archive", metavar="DIR", help="check the archive in this folder too")
+    arguments.add_flag(parser, "--archive DIR", "check the archive in this folder too")
     arguments.add_json(parser)
 
 

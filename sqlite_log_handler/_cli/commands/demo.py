@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlite_log_handler._cli import incident
+from sqlite_log_handler._cli.arguments import add_flag
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.commands.top import table
 from sqlite_log_handler._cli.formats import Clock, Short, with_gaps
@@ -74,22 +75,12 @@ class DemoError(OSError):
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files",
-        nargs="*",
-        metavar="FILE",
-        help="a text log whose lines are replayed; without one, the demo hashes the files of Python's standard library",
-    )
-    parser.add_argument(
-        "--database",
-        metavar="PATH",
-        help="the file to make, which must not exist yet (default: demo-log.db, or the next free name)",
-    )
-    parser.add_argument(
-        "--incident",
-        action="store_true",
-        help="make the log of a shop whose pages fail, to look for the cause; it is always the same, and ends now",
-    )
+    log = "a text log whose lines are replayed; without one, the demo hashes the files of Python's standard library"
+    made = "the file to make, which must not exist yet (default: demo-log.db, or the next free name)"
+    shop = "make the log of a shop whose pages fail, to look for the cause; it is always the same, and ends now"
+    parser.add_argument("files", nargs="*", metavar="FILE", help=log)
+    add_flag(parser, "--database PATH", made)
+    add_flag(parser, "--incident", shop)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -40,14 +40,10 @@ _STANDARD: Final = (None, "-")
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser, archives=True)
-    parser.add_argument(
-        "--format", choices=FORMATS, metavar="FORMAT", help=f"{', '.join(FORMATS)} (default: by the output, or jsonl)"
-    )
-    parser.add_argument(
-        "--output",
-        metavar="PATH",
-        help="the file to make, which must not exist yet; .gz and .zst are compressed (default: -, standard output)",
-    )
+    formats = f"{', '.join(FORMATS)} (default: by the output, or jsonl)"
+    output = "the file to make, which must not exist yet; .gz and .zst are compressed (default: -, standard output)"
+    arguments.add_flag(parser, "--format FORMAT", formats, choices=FORMATS)
+    arguments.add_flag(parser, "--output PATH", output)
     arguments.add_utc(parser)
     arguments.add_filters(parser)
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from sqlite_log_handler._cli.arguments import at_least, needs
+from sqlite_log_handler._cli.arguments import add_flag, at_least, needs
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import say
 from sqlite_log_handler._logfile.units import counted
@@ -27,35 +27,18 @@ _CLOSE_SECONDS = 0.25
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="a log")
-    parser.add_argument(
-        "--otlp",
-        metavar="URL",
-        help="the receiver; an address without a path gets /v1/logs (default: the environment's, or "
-        "http://localhost:4318)",
-    )
-    parser.add_argument("-f", "--follow", action="store_true", help="go on for ever, and send new rows as they come")
-    parser.add_argument("--name", help="name of the cursor in the log (default: the address of the receiver)")
-    parser.add_argument("--service", metavar="NAME", help="service.name (default: the program that logged)")
-    parser.add_argument(
-        "--compression", choices=("gzip", "none"), help="of requests (default: the environment's, or gzip)"
-    )
-    parser.add_argument(
-        "--batch-rows", type=at_least(1), default=8_000, metavar="N", help="most rows in a request (default: 8000)"
-    )
-    parser.add_argument(
-        "--batch-bytes",
-        type=at_least(1_024),
-        default=4 * 1024 * 1024,
-        metavar="N",
-        help="most bytes in a request, before compression (default: 4194304)",
-    )
-    parser.add_argument(
-        "--retry-seconds",
-        type=at_least(0),
-        default=60,
-        metavar="N",
-        help="how long the receiver may be away before this gives up; for ever with --follow (default: 60)",
-    )
+    url = "the receiver; an address without a path gets /v1/logs (default: the environment's, or http://localhost:4318)"
+    compression = "of requests (default: the environment's, or gzip)"
+    retry = "how long the receiver may be away before this gives up; for ever with --follow"
+    add_flag(parser, "--otlp URL", url)
+    add_flag(parser, "-f, --follow", "go on for ever, and send new rows as they come")
+    add_flag(parser, "--name NAME", "name of the cursor in the log (default: the address of the receiver)")
+    add_flag(parser, "--service NAME", "service.name (default: the program that logged)")
+    add_flag(parser, "--compression {gzip,none}", compression, choices=("gzip", "none"))
+    add_flag(parser, "--batch-rows N", "most rows in a request", type=at_least(1), default=8_000)
+    bytes_ = "most bytes in a request, before compression"
+    add_flag(parser, "--batch-bytes N", bytes_, type=at_least(1_024), default=4 * 1024 * 1024)
+    add_flag(parser, "--retry-seconds N", retry, type=at_least(0), default=60)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Final
 
 from sqlite_log_handler._cli import arguments
+from sqlite_log_handler._cli.arguments import add_flag
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import write_line
 from sqlite_log_handler._logfile.errors import LogFileError
@@ -27,26 +28,14 @@ def _seconds(text: str) -> float:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
-    parser.add_argument(
-        "--max-age",
-        type=_seconds,
-        metavar="TIME",
-        help="critical when the newest record is older than this: 90s, 10min",
+    age, drops = (
+        "critical when the newest record is older than this: 90s, 10min",
+        "a warning when more records were dropped",
     )
-    parser.add_argument(
-        "--max-drops",
-        type=arguments.at_least(0),
-        default=0,
-        metavar="N",
-        help="a warning when more records were dropped (default: 0)",
-    )
-    parser.add_argument(
-        "-S",
-        "--since",
-        metavar="TIME",
-        default="-1h",
-        help="count drops from this time on, written as for `show` (default: -1h)",
-    )
+    since = "count drops from this time on, written as for `show`"
+    add_flag(parser, "--max-age TIME", age, type=_seconds)
+    add_flag(parser, "--max-drops N", drops, type=arguments.at_least(0), default=0)
+    add_flag(parser, "-S, --since TIME", since, default="-1h")
     arguments.add_utc(parser)
 
 

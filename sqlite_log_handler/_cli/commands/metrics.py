@@ -11,9 +11,7 @@ from sqlite_log_handler._read.openmetrics import openmetrics
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files", nargs="*", metavar="FILE", help=f"logs, or folders of them (default: ${arguments.VARIABLE})"
-    )
+    arguments.add_files(parser, "logs, or folders of them")
     what = "openmetrics, or prometheus for readers of the older format, such as the textfile collector of node_exporter"
     arguments.add_output(parser, ("openmetrics", "prometheus"), what)
 

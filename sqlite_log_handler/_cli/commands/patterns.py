@@ -21,11 +21,8 @@ GUESSED: Final = " (guessed)"
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser, archives=True)
-    parser.add_argument(
-        "--new-since",
-        metavar="TIME|RUN",
-        help="only patterns that no record before has; a run is a number as for --run, 0 for the last",
-    )
+    new = "only patterns that no record before has; a run is a number as for --run, 0 for the last"
+    arguments.add_flag(parser, "--new-since TIME|RUN", new)
     arguments.add_lines(parser, default=20)
     arguments.add_json(parser)
     arguments.add_utc(parser)

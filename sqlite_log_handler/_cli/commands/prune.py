@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, Self, TextIO
 
 from sqlite_log_handler._cli import arguments
+from sqlite_log_handler._cli.arguments import add_flag
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import say, write_line
 from sqlite_log_handler._logfile.connect import connect_read_only, connect_read_write, primary_code, without_triggers
@@ -45,30 +46,22 @@ _BAR_WIDTH = 40
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
-    parser.add_argument("--max-age", metavar="AGE", help="delete older rows: seconds, or 7d, '1h 30min', '2 weeks'")
-    parser.add_argument(
-        "--max-rows", metavar="N", type=arguments.whole_number, help="keep this many rows, or up to a hundredth less"
+    most_rows = "keep this many rows, or up to a hundredth less"
+    archive = "write rows to compressed files in this folder before they are deleted"
+    vacuum = (
+        "give all free pages back; a file made without auto_vacuum is rewritten for that, which takes as much space "
+        "again, and blocks writers meanwhile"
     )
-    parser.add_argument("--max-bytes", metavar="SIZE", help="let file and WAL take this much: bytes, or 500MB, 2GB")
-    parser.add_argument(
-        "--archive", metavar="DIR", help="write rows to compressed files in this folder before they are deleted"
-    )
-    parser.add_argument("--archive-max-age", metavar="AGE", help="delete files of the archive whose rows are all older")
-    parser.add_argument(
-        "--archive-max-bytes", metavar="SIZE", help="let the archive take this much: the oldest files are deleted"
-    )
-    parser.add_argument(
-        "--vacuum",
-        action="store_true",
-        help="give all free pages back; a file made without auto_vacuum is rewritten for that, which takes as much "
-        "space again, and blocks writers meanwhile",
-    )
-    parser.add_argument(
-        "--run-triggers",
-        action="store_true",
-        help="run the triggers that somebody has added to the log; without this, one that is to run is an error",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be deleted, and delete nothing")
+    triggers = "run the triggers that somebody has added to the log; without this, one that is to run is an error"
+    add_flag(parser, "--max-age AGE", "delete older rows: seconds, or 7d, '1h 30min', '2 weeks'")
+    add_flag(parser, "--max-rows N", most_rows, type=arguments.whole_number)
+    add_flag(parser, "--max-bytes SIZE", "let file and WAL take this much: bytes, or 500MB, 2GB")
+    add_flag(parser, "--archive DIR", archive)
+    add_flag(parser, "--archive-max-age AGE", "delete files of the archive whose rows are all older")
+    add_flag(parser, "--archive-max-bytes SIZE", "let the archive take this much: the oldest files are deleted")
+    add_flag(parser, "--vacuum", vacuum)
+    add_flag(parser, "--run-triggers", triggers)
+    add_flag(parser, "--dry-run", "say what would be deleted, and delete nothing")
 
 
 def run(

@@ -4,43 +4,23 @@ import argparse
 import webbrowser
 from typing import Final
 
-from sqlite_log_handler._cli.arguments import VARIABLE, at_least, file_of, needs
+from sqlite_log_handler._cli.arguments import add_files, add_flag, at_least, file_of, needs
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import write_line
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files", nargs="*", metavar="FILE", help=f"logs, or folders with files ending in .db (default: ${VARIABLE})"
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
-    parser.add_argument(
-        "--port",
-        type=at_least(0, 65_535),
-        default=8710,
-        metavar="N",
-        help="the first port to try, 0 for a free one (default: 8710)",
-    )
-    parser.add_argument("--open", action="store_true", help="open the page in a browser")
-    parser.add_argument(
-        "--base-path", default="", metavar="PATH", help="the path at which a proxy serves this, such as /logs"
-    )
-    parser.add_argument(
-        "--allowed-host",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a name by which a browser may call this server, besides those of loopback; repeatable",
-    )
+    add_files(parser, "logs, or folders with files ending in .db")
+    called = "a name by which a browser may call this server, besides those of loopback; repeatable"
+    kept = "keep the token in this file, for Prometheus and across restarts; it is made if there is none"
+    add_flag(parser, "--host HOST", "the address to listen on", default="127.0.0.1")
+    add_flag(parser, "--port N", "the first port to try, 0 for a free one", type=at_least(0, 65_535), default=8710)
+    add_flag(parser, "--open", "open the page in a browser")
+    add_flag(parser, "--base-path PATH", "the path at which a proxy serves this, such as /logs", default="")
+    add_flag(parser, "--allowed-host NAME", called, action="append")
     tokens = parser.add_mutually_exclusive_group()
-    tokens.add_argument(
-        "--token-file",
-        metavar="PATH",
-        help="keep the token in this file, for Prometheus and across restarts; it is made if there is none",
-    )
-    tokens.add_argument(
-        "--no-token", action="store_true", help="ask for no token: everybody on this machine can read the log"
-    )
+    add_flag(tokens, "--token-file PATH", kept)
+    add_flag(tokens, "--no-token", "ask for no token: everybody on this machine can read the log")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
         host=options.host,
         port=options.port,
         base_path=options.base_path,
-        allowed_hosts=options.allowed_host,
+        allowed_hosts=options.allowed_host or [],
         with_token=not options.no_token,
         token_file=options.token_file,
         say=write_line,

@@ -1,9 +1,10 @@
 """`sqlite-log show`: the rows of a log, for people and for programs."""
 
 import argparse
-from typing import Any, Final
+from typing import Final
 
 from sqlite_log_handler._cli import arguments, cursor_file
+from sqlite_log_handler._cli.arguments import add_flag
 from sqlite_log_handler._cli.command import Command
 from sqlite_log_handler._cli.terminal import write_lines
 from sqlite_log_handler._cli.view import FORMATS, Selection, View
@@ -16,42 +17,24 @@ _AROUND: Final = 10
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser, archives=True)
-    parser.add_argument("-f", "--follow", action="store_true", help="show each new record, until Ctrl-C")
-    parser.add_argument(
-        "-n",
-        "--lines",
-        type=arguments.count,
-        metavar="N",
-        help=f"only the newest N, or all (with -f: {_FOLLOWED} by default)",
-    )
-    rows: Any = {"type": arguments.at_least(0), "metavar": "N"}
-    parser.add_argument("-C", "--context", help="N rows before and after each one that matches", **rows)
-    parser.add_argument("-B", "--before-context", help="N rows before each one that matches", **rows)
-    parser.add_argument("-A", "--after-context", help="N rows after each one that matches", **rows)
-    parser.add_argument(
-        "--around",
-        metavar="ID|TIME",
-        help=f"only the rows before and after this id or time, {_AROUND} each unless -C, -B or -A says otherwise",
-    )
-    parser.add_argument(
-        "--fields",
-        metavar="KEY,...",
-        default="",
-        help="in the short formats, show these attributes behind the message",
-    )
-    parser.add_argument("--id", action="store_true", help="in the short formats, show the id of each row")
-    parser.add_argument(
-        "--gaps", action="store_true", help="draw gaps even with filters that cannot apply to dropped records"
-    )
-    parser.add_argument("-r", "--reverse", action="store_true", help="the newest first")
+    rows = arguments.at_least(0)
+    newest = f"only the newest N, or all (with -f: {_FOLLOWED} by default)"
+    place = f"only the rows before and after this id or time, {_AROUND} each unless -C, -B or -A says otherwise"
+    cursor = "show only what came since the last run with this file, which keeps the position"
+    add_flag(parser, "-f, --follow", "show each new record, until Ctrl-C")
+    add_flag(parser, "-n, --lines N", newest, type=arguments.count)
+    add_flag(parser, "-C, --context N", "N rows before and after each one that matches", type=rows)
+    add_flag(parser, "-B, --before-context N", "N rows before each one that matches", type=rows)
+    add_flag(parser, "-A, --after-context N", "N rows after each one that matches", type=rows)
+    add_flag(parser, "--around ID|TIME", place)
+    add_flag(parser, "--fields KEY,...", "in the short formats, show these attributes behind the message", default="")
+    add_flag(parser, "--id", "in the short formats, show the id of each row")
+    add_flag(parser, "--gaps", "draw gaps even with filters that cannot apply to dropped records")
+    add_flag(parser, "-r, --reverse", "the newest first")
     arguments.add_output(parser, FORMATS, ", ".join(FORMATS))
     arguments.add_color(parser)
     arguments.add_utc(parser)
-    parser.add_argument(
-        "--cursor-file",
-        metavar="PATH",
-        help="show only what came since the last run with this file, which keeps the position",
-    )
+    add_flag(parser, "--cursor-file PATH", cursor)
     arguments.add_filters(parser)
 
 

@@ -19,9 +19,8 @@ _LOUD: Final = 30
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser, archives=True)
-    parser.add_argument(
-        "--bucket", metavar="TIME", help="length of time of a bar, such as 10min or 1h (default: a round one)"
-    )
+    length = "length of time of a bar, such as 10min or 1h (default: a round one)"
+    arguments.add_flag(parser, "--bucket TIME", length)
     arguments.add_json(parser)
     arguments.add_color(parser)
     arguments.add_utc(parser)

@@ -28,13 +28,8 @@ _FOLDER: Final = re.compile(r" [^ ]*[/\\](?=[^/\\]*:\d+ )")
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser, archives=True)
-    parser.add_argument(
-        "--by",
-        type=_by,
-        default="logger",
-        metavar="WHAT",
-        help=f"{', '.join(BY)}, or {ATTRIBUTE} KEY for the values of one (default: logger)",
-    )
+    what = f"{', '.join(BY)}, or {ATTRIBUTE} KEY for the values of one"
+    arguments.add_flag(parser, "--by WHAT", what, type=_by, default="logger")
     arguments.add_lines(parser, default=10)
     arguments.add_json(parser)
     arguments.add_utc(parser)
