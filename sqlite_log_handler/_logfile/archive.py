@@ -45,9 +45,12 @@ MORE_COLUMNS: Final = {
 }
 PART_COLUMNS: Final = {**COLUMNS, **MORE_COLUMNS}
 
+# A row is archived even if somebody has deleted its line of `sources` or `processes`.
+_FROM: Final = FROM.replace("CROSS", "LEFT")
+
 # A row as a line of CSV, of which Arrow makes Parquet, with `time` made of `created_us`; to be continued by WHERE.
 _CELLS: Final = {name: expression for name, expression in PART_COLUMNS.items() if name != "time"}
-SELECT_CSV: Final = f"SELECT {csv_line(_CELLS)} AS line FROM {FROM}"  # noqa: S608 - our own names
+SELECT_CSV: Final = f"SELECT {csv_line(_CELLS)} AS line FROM {_FROM}"  # noqa: S608 - our own names
 
 # A row as it stands in a part of JSON lines: one JSON object. The order makes the part smaller: to the compressor, what
 # rows of a call site share is one match, and so is what lies between the digits that differ in each row.
@@ -56,7 +59,7 @@ _FIRST: Final = (
     *("id", "time", "created_us", "message"),
 )
 _MEMBERS: Final = {name: JSON_COLUMNS.get(name, PART_COLUMNS[name]) for name in (*_FIRST, *PART_COLUMNS)}
-SELECT_JSON: Final = f"SELECT {json_object(_MEMBERS)} AS line FROM {FROM}"  # noqa: S608 - same
+SELECT_JSON: Final = f"SELECT {json_object(_MEMBERS)} AS line FROM {_FROM}"  # noqa: S608 - same
 
 # A process as it stands in heads, and beside each gap.
 _PROCESS: Final = (
@@ -218,10 +221,12 @@ def read_head(path: str) -> Head:
     Read the head of a part.
 
     Raises:
-        ValueError: The file is not a part, or was cut.
+        ValueError: It is not a part, or was cut.
         ImportError: It is of Parquet, for which the extra `parquet` is needed.
         OSError: It cannot be read.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError("not the head of a part")  # to open a pipe would take until somebody writes to it
     if path.endswith("." + PARQUET):
         pyarrow, parquet = import_pyarrow()
         try:

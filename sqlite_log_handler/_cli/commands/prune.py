@@ -22,6 +22,7 @@ from sqlite_log_handler._write.options import integer
 from sqlite_log_handler._write.retention.archive import Archive, ArchiveLimits, rows_to_archive
 from sqlite_log_handler._write.retention.archiver import ArchivedOnly, folder_of
 from sqlite_log_handler._write.retention.limits import VACUUM_PAGES, Cut, Limits, State, seconds, size
+from sqlite_log_handler._write.retention.parts import Vanished
 from sqlite_log_handler._write.retention.pruner import INCREMENTAL, Pruner, look, plan
 
 # Seconds to wait for a process that writes, and for a reader that holds a snapshot.
@@ -213,9 +214,13 @@ class _Work:
             archive.hold(_LOCK_TIMEOUT),
             contextlib.closing(connect_read_only(self._path)) as reading,
         ):
+            reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
             archive.remove_expired(reading)
             while (ids := rows_to_archive(reading)) and ids[0] <= last_id:
-                part = archive.write(reading, ids[0], min(ids[1], last_id))
+                try:
+                    part = archive.write(reading, ids[0], min(ids[1], last_id))
+                except Vanished:  # a program has deleted rows of it meanwhile
+                    continue
                 with self._lock.hold(_LOCK_TIMEOUT):
                     expired = archive.note(connection, part)
                 if expired is None:  # another process has archived these rows into another folder

@@ -46,7 +46,6 @@ _CHUNK_BYTES: Final = 5 * 512 * 1024
 _CHUNK_ROWS: Final = 5_000
 # What it makes at most, if the next rows are much larger than the last ones. A single row may be larger.
 _MOST_CHUNK_BYTES: Final = 6 * 1024 * 1024
-ANY_LENGTH: Final = 2**31 - 1
 
 # Ids that one statement looks at for the head.
 _SPAN: Final = 50_000
@@ -220,16 +219,18 @@ def _chunks_of(connection: Connection, head: Head, kind: str) -> Iterator[tuple[
     id_, rows = head.first_id, min(1_000, _CHUNK_ROWS)
     while id_ <= head.last_id:
         rows = min(rows, head.last_id - id_ + 1)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_CHUNK_BYTES if rows > 1 else ANY_LENGTH)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_CHUNK_BYTES if rows > 1 else LONGEST_LINE)
         try:
             ((found, whole_lines, lines),) = ask(connection, _CHUNKS[kind], (id_, id_ + rows - 1))
         except sqlite3.DataError as error:
-            if rows == 1 or primary_code(error) != sqlite3.SQLITE_TOOBIG:
+            if primary_code(error) != sqlite3.SQLITE_TOOBIG:
                 raise
             found, whole_lines = rows, 0
         if found != rows:
             raise Vanished
         if whole_lines < rows:  # of a text that is too long, printf makes NULL
+            if rows == 1:
+                raise OSError(errno.EFBIG, f"Row {id_} is longer than any that a handler writes: delete it")
             rows = max(1, rows // 8)
             continue
         yield lines, rows

@@ -13,6 +13,7 @@ import pytest
 from archives import account, parts_in
 
 from sqlite_log_handler._cli.commands import prune as command
+from sqlite_log_handler._write.retention import parts
 from sqlite_log_handler._write.retention.archive import Archive
 
 NOW = 1_700_000_000.0
@@ -155,6 +156,24 @@ def test_another_folder(prune, path, folder, monkeypatch):
         connection.execute("DELETE FROM archives WHERE name = 'x'")
     assert [*range(taken[0].head.last_id + 1, 41)] == account(path, folder)[0]
     assert taken[0].name not in parts_in(folder)
+
+
+def test_rows_that_go_meanwhile(prune, path, folder, monkeypatch):
+    """Rows that a program deletes while the command archives them are not archived, and the command goes on."""
+    ask = parts.ask
+    deleted = []
+
+    def delete(connection, sql, parameters=()):
+        if "group_concat" in sql and not deleted:
+            deleted.append(1)
+            with contextlib.closing(sqlite3.connect(path)) as other, other:
+                other.execute("DELETE FROM records WHERE id <= 3")
+        return ask(connection, sql, parameters)
+
+    monkeypatch.setattr(parts, "ask", delete)
+    assert 0 == prune("--max-rows", "10")
+
+    assert [*range(4, 41)] == account(path, folder)[0]
 
 
 def test_rows_that_come_meanwhile(prune, path, folder, monkeypatch):

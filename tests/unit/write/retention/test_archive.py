@@ -198,6 +198,19 @@ def test_a_part_of_another_log(make, log, reading, folder, path, data):
     assert ([*range(1, 6)], 0) == account(path, folder)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe_in_the_place_of_a_part(make, log, reading, folder, kind):
+    """
+    A pipe that has the name of a part is taken for a part of somebody else, and never opened.
+
+    Opening it held the thread of the archive for ever, and nobody heard of that.
+    """
+    log.fill(40)
+    os.mkfifo(folder / f"app-log.2023-11-14.{kind}")
+
+    assert [f"app-log.2023-11-14.2.{kind}"] == archive_all(make(kind, max_bytes=1_000_000), log, reading)
+
+
 @pytest.mark.parametrize("limits", [{}, {"max_bytes": 1_000_000}])
 def test_a_part_of_a_copy_of_the_log(make, log, reading, folder, path, limits):
     """

@@ -160,6 +160,32 @@ def test_rows_of_all_sizes(log: Log, reading: Connection, folder: Path, kind: st
     assert 1 == sum(size > most for size in sizes)
 
 
+def test_a_row_that_no_handler_writes(log: Log, reading: Connection, folder: Path, kind: str, monkeypatch) -> None:
+    """A row so long that no reader would take the part is an error that names it, and takes no memory of its length."""
+    for most in ("_MOST_CHUNK_BYTES", "LONGEST_LINE"):
+        monkeypatch.setattr(parts, most, 200_000)
+    log.fill(20)
+    log.fill(1, width=200_000)
+
+    with pytest.raises(OSError, match="Row 21 is longer than any that a handler writes: delete it"):
+        written(folder, reading, kind, 21)
+
+
+def test_a_row_without_its_source(log: Log, reading: Connection, folder: Path, kind: str) -> None:
+    """
+    A row whose lines of `sources` and `processes` somebody has deleted is archived all the same, without their names.
+
+    The view `logs` does not show it. So the archiver took it for deleted, and tried again without end, in silence.
+    """
+    log.fill(3)
+    for table in ("sources", "processes"):
+        log.connection.execute(f"DELETE FROM {table}")
+
+    rows = contents_of(written(folder, reading, kind, 3)).rows
+
+    assert [(1, "", 0), (2, "", 0), (3, "", 0)] == [(row["id"], row["logger"], row["process"]) for row in rows]
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text() | st.sampled_from(['"', "'", "NULL", "\\", "\r\n", "{}", '{"drop": 1}']), min_size=1))
 def test_any_text(log: Log, reading: Connection, folder: Path, kind: str, texts: list[str]) -> None:
