@@ -20,8 +20,8 @@ import itertools
 import logging
 import random
 import sqlite3
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from operator import attrgetter
+from typing import Any, Final
 
 from sqlite_log_handler._logfile.schema import HOUR_US, OWN_LOGGER
 from sqlite_log_handler._write.handler import SQLiteHandler
@@ -42,6 +42,7 @@ _THREADS: Final = 32
 _BUSY_RECORDS: Final = 14_000
 _BUSY_SECONDS: Final = 0.4
 _CAPACITY: Final = 4_000
+_IN_THE_LOOP: Final = "waiting for a connection, try %d"
 
 # (share of the requests, method, path, seconds of work with a connection)
 _PAGES: Final = (
@@ -81,37 +82,28 @@ class _Formatter(logging.Formatter):
 _FORMATTER: Final = _Formatter()
 
 
-class _Call(NamedTuple):
-    """One call of a logger."""
-
-    at: float
-    number: int  # tells calls of one moment apart
-    logger: str
-    level: int
-    where: tuple[str, int, str]
-    template: str
-    arguments: tuple[object, ...]
-    extra: dict[str, object]
-    error: type[Exception] | None = None
-
-
 class _Shop:
     """The shop: what it logs, in the order in which things begin."""
 
     def __init__(self) -> None:
         # Of `random`, only `random()` gives the same numbers in each version of Python.
         self._chance = random.Random(7)  # noqa: S311 - no secret
-        self._numbers = itertools.count()
         self._free = [0.0] * _CONNECTIONS
-        self.calls: list[_Call] = []
+        self.records: list[logging.LogRecord] = []
 
     def say(
         self, at: float, logger: str, level: int, where: str, template: str, *arguments: object, **more: Any
     ) -> None:
-        name, line, function = where.split(":")
-        place = (f"/srv/shop/{name}.py", int(line), function)
-        error, number = more.pop("error", None), next(self._numbers)
-        self.calls.append(_Call(at, number, f"shop.{logger}", level, place, template, arguments, more, error))
+        module, line, function = where.split(":")
+        error = more.pop("error", None)
+        info = (error, error(), None) if error else None
+        path = f"/srv/shop/{module}.py"
+        record = logging.LogRecord(f"shop.{logger}", level, path, int(line), template, arguments, info, function)
+        record.created = at
+        record.thread = int(more.get("request_id", "r-0")[2:]) % _THREADS
+        record.threadName = f"worker-{record.thread}"
+        vars(record).update(more)
+        self.records.append(record)
 
     def live(self) -> None:
         """Log the whole story."""
@@ -129,7 +121,9 @@ class _Shop:
         for minute in range(int(_BEGIN // 60) + 1, 0):
             at = minute * 60.0 + 0.5
             self.say(at, "stock", logging.INFO, "stock:19:refresh", "stock of %d products read", 1_240 + minute % 7)
-        self.calls = [call for call in self.calls if call.at < 0]
+        for number in range(_BUSY_RECORDS):  # a loop without a pause
+            at = _BUSY + number / _BUSY_RECORDS * _BUSY_SECONDS
+            self.say(at, "db", logging.DEBUG, "db:36:connection", _IN_THE_LOOP, number)
 
     def _start(self, at: float, version: str) -> None:
         self.say(at + 0.3, "app", logging.INFO, "app:12:main", "shop %s starts with %d threads", version, 32)
@@ -195,42 +189,40 @@ class _Shop:
         said = more["method"], more["path"], *values.values()
         self.say(at + 0.001, "web", logging.INFO, "web:80:handle", text, *said, **more, **values)
 
-    def busy(self) -> Iterator[_Call]:
-        """Yield the calls of a loop without a pause."""
-        place = ("/srv/shop/db.py", 36, "connection")
-        for number in range(_BUSY_RECORDS):
-            at = _BUSY + number / _BUSY_RECORDS * _BUSY_SECONDS
-            yield _Call(at, -1, "shop.db", logging.DEBUG, place, "waiting for a connection, try %d", (number,), {})
-
 
 def make(path: str, end: float) -> int:
     """Make the log of an incident that ends at `end`, in seconds since 1970; return its number of calls to a logger."""
     shop = _Shop()
     shop.live()
-    calls = sorted([*shop.calls, *shop.busy()])
+    records = sorted((record for record in shop.records if record.created < 0), key=attrgetter("created"))
     own, quiet = logging.getLogger(OWN_LOGGER), logging.NullHandler()
     own.addHandler(quiet)  # the drop warning is for the log only
     try:
-        _write(path, calls, end)
+        _write(path, records, end)
     finally:
         own.removeHandler(quiet)
     _set_clock(path, end)
-    return len(calls)
+    return len(records)
 
 
-def _write(path: str, calls: list[_Call], end: float) -> None:
+def _write(path: str, records: list[logging.LogRecord], end: float) -> None:
     handlers = [_handler(path), _handler(path)]
     # A minute is one commit. `close` writes what was dropped, so the gap stands right behind the busy moment.
-    for (minute, is_busy), some in itertools.groupby(calls, lambda call: (call.at // 60, _BUSY <= call.at < _IDLE)):
+    for (minute, is_busy), some in itertools.groupby(records, _minute_and_moment):
         handler = handlers[minute * 60 >= _RELEASE]
         # The loop comes last, because nothing promises where the gap stands among other rows of the same moment.
-        for call in sorted(some, key=lambda call: call.number < 0) if is_busy else some:
-            handler.setFormatter(_FORMATTER if call.error else None)
-            handler.handle(_record(call, end))
+        for record in sorted(some, key=lambda record: record.msg == _IN_THE_LOOP) if is_busy else some:
+            record.created += end
+            handler.setFormatter(_FORMATTER if record.exc_info else None)
+            handler.handle(record)
         if is_busy or minute * 60 == _RELEASE - 60:
             handler.close()
         handler.flush()
     handlers[1].close()
+
+
+def _minute_and_moment(record: logging.LogRecord) -> tuple[float, bool]:
+    return record.created // 60, _BUSY <= record.created < _IDLE
 
 
 def _handler(path: str) -> SQLiteHandler:
@@ -238,17 +230,6 @@ def _handler(path: str) -> SQLiteHandler:
     return SQLiteHandler(
         path, capacity=_CAPACITY, batch_size=_CAPACITY + 1, flush_interval=3_600, flush_level=logging.CRITICAL
     )
-
-
-def _record(call: _Call, end: float) -> logging.LogRecord:
-    path, line, function = call.where
-    error = (call.error, call.error(), None) if call.error else None
-    record = logging.LogRecord(call.logger, call.level, path, line, call.template, call.arguments, error, function)
-    record.created = end + call.at
-    record.thread = int(str(call.extra.get("request_id", "r-0"))[2:]) % _THREADS
-    record.threadName = f"worker-{record.thread}"
-    vars(record).update(call.extra)
-    return record
 
 
 def _set_clock(path: str, end: float) -> None:

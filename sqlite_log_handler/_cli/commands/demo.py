@@ -55,6 +55,8 @@ LARGE_FILE = 256 * 1024
 MOST_REPLAYED = 32 * 1024 * 1024  # characters read from the given logs
 LONGEST_LINE = 8 * 1024
 
+STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
+
 # Another program: it takes the write lock, says so, and holds it until its input ends.
 LOCKER = """
 import sqlite3, sys
@@ -84,12 +86,26 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command, and return its exit status; see `show_all`."""
-    if not options.incident:
-        return show_all(options.files, options.database)
-    if options.files:
-        raise DemoError("--incident makes up its records: leave out the FILE")
-    return show_incident(options.database)
+    """Run the demo, and return its exit status: 0, or 1 when the books do not balance."""
+    if options.incident:
+        if options.files:
+            raise DemoError("--incident makes up its records: leave out the FILE")
+        return show_incident(options.database)
+    path = choose_database(options.database)
+    jobs = jobs_from_logs(options.files) if options.files else jobs_from_standard_library()
+    handler = configure(path)
+    work = "replay {:,} lines" if options.files else "hash {:,} files of Python's standard library"
+    work = f"{THREADS} threads {work.format(len(jobs))}, over and over, and log about {PACE:,} records a second:"
+    show("", *fold(work), "")
+    try:
+        calls = work_and_lock(handler, jobs, path)
+        handler.flush(timeout=5.0)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    balanced = show_books(handler, path, calls)
+    show_file(path)
+    return 0 if balanced else 1
 
 
 def show_incident(database: str | None) -> int:
@@ -97,8 +113,7 @@ def show_incident(database: str | None) -> int:
     path = choose_database(database)
     calls = incident.make(path, int(time.time()))
     text = f"{path} is the log of a small web shop: {calls:,} records of the last 90 minutes."
-    show_folded(f"{text} In the end its pages fail. Find out why:")
-    write_line()
+    show(*fold(f"{text} In the end its pages fail. Find out why:"), "")
     quoted = shlex.quote(path)
     show_commands(
         (f"brief {quoted}", "what matters first"),
@@ -108,49 +123,18 @@ def show_incident(database: str | None) -> int:
     return 0
 
 
-def show_all(files: Sequence[str], database: str | None) -> int:
-    """Run the demo, and return its exit status: 0, or 1 when the books do not balance."""
-    path = choose_database(database)
-    jobs = jobs_from_logs(files) if files else jobs_from_standard_library()
-    config = configuration(path)
-    show_folded("logging.config.dictConfig gets this, with a small queue so that it overflows:")
-    write_line()
-    for line in pprint.pformat(config, width=min(92, width() - 2), compact=True, sort_dicts=False).splitlines():
-        write_line(f"  {line}")
-    try:
-        logging.config.dictConfig(config)
-    except ValueError as error:
-        raise DemoError(str(error.__cause__ or error)) from error
-    root = logging.getLogger()
-    handler = next(handler for handler in root.handlers if isinstance(handler, SQLiteHandler))
-    write_line()
-    work = f"replay {len(jobs):,} lines" if files else f"hash {len(jobs):,} files of Python's standard library"
-    show_folded(f"{THREADS} threads {work}, over and over, and log about {PACE:,} records a second:")
-    write_line()
-    try:
-        calls = work_and_lock(handler, jobs, path)
-        handler.flush(timeout=5.0)
-    finally:
-        root.removeHandler(handler)
-        handler.close()
-    balanced = show_books(handler, path, calls)
-    show_file(path)
-    return 0 if balanced else 1
-
-
 def choose_database(database: str | None) -> str:
     """Return the path of a file that does not exist yet, so that its books cover this run only."""
-    if database is not None:
-        if os.path.lexists(database):
-            raise DemoError(f"{database} exists: name a file that does not exist yet")
-        return database
-    names = itertools.chain(["demo-log.db"], (f"demo-log-{number}.db" for number in itertools.count(2)))
-    return next(name for name in names if not os.path.lexists(name))
+    names = itertools.chain(["demo-log.db"], map("demo-log-{}.db".format, itertools.count(2)))
+    path = next(name for name in names if not os.path.lexists(name)) if database is None else database
+    if os.path.lexists(path):
+        raise DemoError(f"{path} exists: name a file that does not exist yet")
+    return path
 
 
-def configuration(path: str) -> dict[str, Any]:
-    """Return the configuration: the handler on the root logger, and its own warnings on the console too."""
-    return {
+def configure(path: str) -> SQLiteHandler:
+    """Show and use a configuration: the handler on the root logger, and its own warnings on the console too."""
+    config: dict[str, Any] = {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"folded": {"class": "sqlite_log_handler._cli.commands.demo.FoldingFormatter"}},
@@ -161,6 +145,14 @@ def configuration(path: str) -> dict[str, Any]:
         "loggers": {"sqlite_log_handler": {"handlers": ["console"]}},
         "root": {"handlers": ["db"], "level": "DEBUG"},
     }
+    show(*fold("logging.config.dictConfig gets this, with a small queue so that it overflows:"), "")
+    text = pprint.pformat(config, width=min(92, width() - 2), compact=True, sort_dicts=False)
+    show(*(f"  {line}" for line in text.splitlines()))
+    try:
+        logging.config.dictConfig(config)
+    except ValueError as error:
+        raise DemoError(str(error.__cause__ or error)) from error
+    return next(handler for handler in logging.getLogger().handlers if isinstance(handler, SQLiteHandler))
 
 
 class FoldingFormatter(logging.Formatter):
@@ -168,26 +160,26 @@ class FoldingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as lines of text."""
-        return fold(f"       {record.levelname} ", record.getMessage())
+        return "\n".join(fold(record.getMessage(), f"       {record.levelname} "))
 
 
 def jobs_from_standard_library() -> list[Job]:
     """Return one job for each file of the installed standard library."""
-    top = Path(sysconfig.get_path("stdlib"))
     jobs: list[Job] = []
-    for folder, folders, names in os.walk(top):
+    for folder, folders, names in os.walk(STANDARD_LIBRARY):
         folders[:] = sorted(set(folders) - {"site-packages", "dist-packages", "__pycache__"})
-        package = Path(folder).relative_to(top).parts[:1]
+        package = Path(folder).relative_to(STANDARD_LIBRARY).parts[:1]
         logger = logging.getLogger(".".join(("stdlib", *package)))
-        jobs += [partial(hash_file, logger, Path(folder, name), top) for name in sorted(names)]
+        jobs += [partial(hash_file, logger, Path(folder, name)) for name in sorted(names)]
     if not jobs:
-        raise DemoError(f"there are no files of the standard library in {top}: give text logs to replay instead")
+        message = f"there are no files of the standard library in {STANDARD_LIBRARY}: give text logs to replay instead"
+        raise DemoError(message)
     return jobs
 
 
-def hash_file(logger: logging.Logger, path: Path, top: Path) -> None:
-    """Hash one file and log it, at another level if it is large, empty or unreadable."""
-    name = path.relative_to(top).as_posix()
+def hash_file(logger: logging.Logger, path: Path) -> None:
+    """Hash one file of the standard library and log it, at another level if it is large, empty or unreadable."""
+    name = path.relative_to(STANDARD_LIBRARY).as_posix()
     try:
         size = path.stat().st_size
         if size > LARGE_FILE:
@@ -218,8 +210,7 @@ def jobs_from_logs(files: Sequence[str]) -> list[Job]:
                     if size > MOST_REPLAYED:
                         break
                     if text := line.rstrip():
-                        extra = {"line": number}
-                        jobs.append(partial(logger.log, guess_level(text), "%s", text, extra=extra))
+                        jobs.append(partial(logger.log, guess_level(text), "%s", text, extra={"line": number}))
         except OSError as error:
             raise DemoError(f"cannot read {name}: {error.strerror}") from error
     if not jobs:
@@ -235,20 +226,18 @@ def guess_level(text: str) -> int:
 
 def do_jobs(jobs: Sequence[Job], seconds_each: float, stop: threading.Event) -> int:
     """Do `jobs` over and over at an even pace until `stop` is set; return the number of calls to a logger."""
-    calls = 0
     due = time.monotonic()
-    for job in itertools.cycle(jobs):
+    for calls, job in enumerate(itertools.cycle(jobs)):
         if stop.is_set():
-            break
+            return calls
         job()
-        calls += 1
         due += seconds_each
         ahead = due - time.monotonic()
         if ahead > SHORTEST_SLEEP:
             stop.wait(ahead)
         elif ahead < -LONGEST_DELAY:
             due = time.monotonic()  # a burst to catch up would overflow the queue by itself
-    return calls
+    return 0
 
 
 def flood(stop: threading.Event) -> int:
@@ -267,13 +256,12 @@ def work_and_lock(handler: SQLiteHandler, jobs: Sequence[Job], path: str) -> int
     start = time.monotonic()
 
     def tell(text: str) -> None:
-        show_folded(text, f"{time.monotonic() - start:4.1f} s  ")
+        show(*fold(text, f"{time.monotonic() - start:4.1f} s  "))
 
     stop, dry = threading.Event(), threading.Event()
     with ThreadPoolExecutor(THREADS + 1, thread_name_prefix="worker") as threads:
         try:
-            # Each thread does the whole list if it is shorter than the number of threads.
-            parts = [jobs[number::THREADS] if len(jobs) >= THREADS else jobs for number in range(THREADS)]
+            parts = [jobs[number::THREADS] or jobs for number in range(THREADS)]
             counts = [threads.submit(do_jobs, part, THREADS / PACE, stop) for part in parts]
             time.sleep(SECONDS_BEFORE)
             tell(books_of(handler))
@@ -292,12 +280,11 @@ def work_and_lock(handler: SQLiteHandler, jobs: Sequence[Job], path: str) -> int
         finally:
             dry.set()
             stop.set()
-        calls = sum(count.result() for count in counts)
+        calls = sum(count.result() for count in counts) + 1
     # End with an error and a traceback.
-    top = Path(sysconfig.get_path("stdlib"))
-    hash_file(logging.getLogger("demo"), top / "no_such_module.py", top)
-    tell(f"done, with {calls + 1:,} calls to a logger")
-    return calls + 1
+    hash_file(logging.getLogger("demo"), STANDARD_LIBRARY / "no_such_module.py")
+    tell(f"done, with {calls:,} calls to a logger")
+    return calls
 
 
 @contextmanager
@@ -322,37 +309,34 @@ def books_of(handler: SQLiteHandler) -> str:
 def show_books(handler: SQLiteHandler, path: str, calls: int) -> bool:
     """Print the handler's counts beside counts from elsewhere, and return whether all of them agree."""
     stats = handler.stats()
+    seen, written, dropped = stats.seen, stats.written, stats.dropped_total
     with LogReader(path) as reader:
         books = reader.books()
-    show_title("The books")
-    write_line(f"  {books_of(handler)}")
-    write_line()
+    show("", "The books", "", f"  {books_of(handler)}", "")
     checks = [
-        ("seen", stats.seen, "written + dropped + queued", stats.written + stats.dropped_total + stats.queued),
-        ("seen", stats.seen, "calls, as the threads counted", calls),
-        ("written", stats.written, "rows without the drop warnings", books.rows),
-        ("dropped", stats.dropped_total, "sum of the table drops", books.dropped_in_ledger),
-        ("dropped", stats.dropped_total, "sum of the table volume", books.dropped_in_volume),
-        ("dropped", stats.dropped_total, f"sum of the {books.warnings} drop warnings", books.dropped_in_warnings),
+        ("seen", seen, "written + dropped + queued", written + dropped + stats.queued),
+        ("seen", seen, "calls, as the threads counted", calls),
+        ("written", written, "rows without the drop warnings", books.rows),
+        ("dropped", dropped, "sum of the table drops", books.dropped_in_ledger),
+        ("dropped", dropped, "sum of the table volume", books.dropped_in_volume),
+        ("dropped", dropped, f"sum of the {books.warnings} drop warnings", books.dropped_in_warnings),
     ]
     for name, ours, other_name, theirs in checks:
         verdict = "agree" if ours == theirs else f"DIFFER by {abs(ours - theirs):,}"
-        write_line(f"  {name:<8}{ours:>8,}   {other_name:<32}{theirs:>8,}   {verdict}")
+        show(f"  {name:<8}{ours:>8,}   {other_name:<32}{theirs:>8,}   {verdict}")
     balanced = all(ours == theirs for _, ours, _, theirs in checks)
-    write_line()
-    write_line("  The books balance." if balanced else "  THE BOOKS DO NOT BALANCE.")
+    show("", "  The books balance." if balanced else "  THE BOOKS DO NOT BALANCE.")
     if books.warnings:
         rows = books.rows + books.warnings
-        show_folded(f"The drop warnings are rows as well: `sqlite-log stats` counts {rows:,}.", "  ")
-    if not stats.dropped_total:
-        write_line("  This machine was too slow to make the queue overflow: nothing was dropped.")
+        show(*fold(f"The drop warnings are rows as well: `sqlite-log stats` counts {rows:,}.", "  "))
+    flooded = stats.dropped_by_logger.get(FLOOD, 0)
+    if dropped:
+        others = f"{dropped - flooded:,}" if dropped > flooded else "nothing"
+        show(f"  The flood lost {flooded:,} records, and the others lost {others}.", "")
     else:
-        flooded = stats.dropped_by_logger.get(FLOOD, 0)
-        others = f"{stats.dropped_total - flooded:,}" if stats.dropped_total > flooded else "nothing"
-        write_line(f"  The flood lost {flooded:,} records, and the others lost {others}.")
-    write_line()
+        show("  This machine was too slow to make the queue overflow: nothing was dropped.", "")
     for key in ("cause", "level", "logger"):
-        show_folded(loudest(getattr(stats, f"dropped_by_{key}")), f"  dropped by {key:<8}")
+        show(*fold(loudest(getattr(stats, f"dropped_by_{key}")), f"  dropped by {key:<8}"))
     return balanced
 
 
@@ -362,15 +346,12 @@ def show_file(path: str) -> None:
     with LogReader(path) as reader:
         gaps = reader.gaps()
         if gaps:
-            show_title("The gap, where it is")
             after_id = gaps[0].after_id
             rows = columns_of(reader, short.columns, after_id=after_id - 3, up_to_id=after_id + 3)
-            for line in short.lines(with_gaps(rows, [gap for gap in gaps if gap.after_id == after_id], whole=False)):
-                write_line(f"  {cut(line)}")
-        show_title("Who logs most")
-        for line in table(reader.top(), "logger", 6):
-            write_line(f"  {cut(line)}")
-    show_title(f"The file stays: {path}")
+            entries = with_gaps(rows, [gap for gap in gaps if gap.after_id == after_id], whole=False)
+            show("", "The gap, where it is", "", *map(indented, short.lines(entries)))
+        show("", "Who logs most", "", *map(indented, table(reader.top(), "logger", 6)))
+    show("", f"The file stays: {path}", "")
     quoted = shlex.quote(path)
     show_commands(
         (f"{quoted} -n 20", "its newest records"),
@@ -383,26 +364,12 @@ def show_file(path: str) -> None:
 def show_commands(*commands: tuple[str, str]) -> None:
     """Print commands, each with what it does."""
     longest = max(len(command) for command, _ in commands)
-    for command, what in commands:
-        write_line(f"  sqlite-log {command:<{longest}}  {what}")
+    show(*(f"  sqlite-log {command:<{longest}}  {what}" for command, what in commands))
 
 
-def show_title(text: str) -> None:
-    """Print a heading."""
-    write_line()
-    write_line(text)
-    write_line()
-
-
-def fold(label: str, text: str) -> str:
-    """Put `text` behind `label`, and fold it to the width of the terminal."""
-    indent = " " * len(label)
-    return textwrap.fill(text, width(), initial_indent=label, subsequent_indent=indent, break_on_hyphens=False)
-
-
-def show_folded(text: str, label: str = "") -> None:
-    """Print `text` behind `label`, in lines as wide as the terminal."""
-    for line in fold(label, text).splitlines():
+def show(*lines: str) -> None:
+    """Print lines."""
+    for line in lines:
         write_line(line)
 
 
@@ -411,10 +378,16 @@ def width() -> int:
     return terminal_width(most=100)
 
 
-def cut(line: str) -> str:
-    """Cut a line to the width of the terminal, less two columns."""
+def fold(text: str, label: str = "") -> list[str]:
+    """Put `text` behind `label`, in lines as wide as the terminal."""
+    indent = " " * len(label)
+    return textwrap.wrap(text, width(), initial_indent=label, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def indented(line: str) -> str:
+    """Indent a line by two columns, and cut it to the width of the terminal."""
     room = width() - 2
-    return line if len(line) <= room else f"{line[: room - 3]}..."
+    return f"  {line if len(line) <= room else f'{line[: room - 3]}...'}"
 
 
 COMMAND: Final = Command(

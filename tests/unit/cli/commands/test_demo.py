@@ -15,7 +15,7 @@ def test_the_demo_keeps_to_a_narrow_terminal(monkeypatch):
     """The demo folds what it tells to the width of the terminal, and breaks no name at its hyphen."""
     monkeypatch.setenv("COLUMNS", "60")
 
-    lines = demo_module.fold("       WARNING ", "lib-dynload " * 20).splitlines()
+    lines = demo_module.fold("lib-dynload " * 20, "       WARNING ")
     assert 40 < max(len(line) for line in lines) <= 60
     assert {"lib-dynload"} == {word for line in lines for word in line.split()} - {"WARNING"}
 
