@@ -95,13 +95,19 @@ class CommitLock:
                     lock.release()
 
         done.acquire()
+        started = closed = None
         try:
-            _thread.start_new_thread(run, ())
+            (started,) = map(_thread.start_new_thread, (run,), ((),))
+            (closed,) = acquire(done, timeout)
         except RuntimeError:
+            if started:
+                raise
             run()
-        (closed,) = acquire(done, timeout)
-        if not closed and first.acquire(blocking=False):
-            self._forking = None
+        finally:
+            # A signal handler may raise in the wait; the thread closes on all the same.
+            (alone,) = acquire(first, 0) if started and not closed else (False,)
+            if alone:
+                self._forking = None
 
     def after_fork_in_parent(self) -> None:
         """Let go of the lock, if this thread holds it over a fork."""

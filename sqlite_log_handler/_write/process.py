@@ -103,7 +103,7 @@ def _after_fork_in_parent() -> None:
     """Release all locks. Registered twice, because a signal handler that waited for the fork may raise in the first."""
     for listener in all_listeners():
         listener.committer.lock.after_fork_in_parent()
-    if _forks:
+    if _forks and LOGGING_LOCK._is_owned():  # noqa: SLF001 - as in `_write.listener`; else another thread forks by now
         _, _ = chain(map(_forks.pop, (0,)), starmap(LOGGING_LOCK.release, ((),)))  # in one step too, see `_write.locks`
 
 

@@ -228,6 +228,9 @@ def test_a_fork_beside_a_configuration(make_handler, monkeypatch):
         def acquire(self, *_):
             locked.append(listener.committer.lock._lock.locked())
 
+        def _is_owned(self):
+            return True
+
         release = acquire
 
     monkeypatch.setattr(process, "LOGGING_LOCK", Recorder())

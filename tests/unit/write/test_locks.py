@@ -11,6 +11,7 @@ import threading
 
 import pytest
 
+from sqlite_log_handler._write import locks
 from sqlite_log_handler._write.locks import CommitLock, acquire
 
 HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -143,6 +144,35 @@ def test_a_fork_knows_whose_commit_it_cut_off():
     lock.after_fork_in_parent()
     with lock._lock:
         assert 0 == lock.cut_off  # the other thread has just taken it, and has not said so yet
+
+
+def test_a_signal_while_a_fork_waits_for_a_close(monkeypatch):
+    """
+    Ctrl-C beside a frozen disk ends the wait of a fork, and the child knows that a thread was closing the file.
+
+    Python forks on after an error in a hook. The child opened the file, while the parent's thread was inside SQLite.
+    """
+    lock = CommitLock()
+    frozen = threading.Event()
+
+    def close():
+        frozen.wait()
+
+    def interrupted(lock, timeout):
+        if timeout == 60:
+            raise KeyboardInterrupt
+        return acquire(lock, timeout)
+
+    assert lock.hold_over_fork(-1)
+    monkeypatch.setattr(locks, "acquire", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lock.close_beside_fork(close, 60)
+
+    assert 0 == lock.cut_off
+    lock.after_fork_in_parent()
+    assert 0 == lock.cut_off
+    frozen.set()
+    assert 1 == lock.do(lambda: 1, -1)
 
 
 def test_nobody_waits_for_his_own_work():

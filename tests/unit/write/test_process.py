@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 
 import sqlite_log_handler
-from sqlite_log_handler._write.process import _Exit
+from sqlite_log_handler._write import process
+from sqlite_log_handler._write.process import LOGGING_LOCK, _Exit
 
 # Where the package under test is: a program in another folder is to find the same one.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))}
@@ -282,6 +284,35 @@ def test_a_child_with_the_id_of_its_parent(run, stored):
     )
 
     assert ["child", "parent"] == sorted(stored())
+
+
+def test_two_threads_that_fork_at_once():
+    """
+    A thread that comes back from its fork lets go of logging's lock once, and not for another one that forks by then.
+
+    The hook of the parent is there twice. Its second call took the other fork's entry off the list, and could not
+    release the lock, which the other thread then kept for ever.
+    """
+    process._before_fork()
+    began, go_on = threading.Event(), threading.Event()
+
+    def fork():
+        process._before_fork()
+        began.set()
+        go_on.wait()
+        process._after_fork_in_parent()
+        process._after_fork_in_parent()
+
+    other = threading.Thread(target=fork)
+    other.start()
+    process._after_fork_in_parent()
+    began.wait()
+    process._after_fork_in_parent()
+    go_on.set()
+    other.join()
+
+    assert LOGGING_LOCK.acquire(blocking=False)
+    LOGGING_LOCK.release()
 
 
 @pytest.mark.parametrize(("timeout", "expected"), [(0, 1), (1.5, 2)])
