@@ -19,7 +19,7 @@ from sqlite_log_handler import LogReader, SQLiteHandler
 from sqlite_log_handler._logfile.archive import DROPS_KEY, HEAD_KEY, PART_COLUMNS
 from sqlite_log_handler._logfile.columns import FROM
 from sqlite_log_handler._logfile.connect import connect_read_only, connect_read_write
-from sqlite_log_handler._write.retention.archive import Archive, rows_to_archive
+from sqlite_log_handler._write.retention.archive import Archive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,8 +112,8 @@ def archive_for_real(file: Path, folder: Path, up_to_id: int, *, kind: str, dele
         contextlib.closing(store),
         store.hold(),
     ):
-        while (ids := rows_to_archive(reading)) and ids[0] <= up_to_id:
-            assert [] == store.note(writing, store.write(reading, ids[0], min(ids[1], up_to_id)))
+        for part in store.parts(reading, last_id=up_to_id):
+            assert store.note(writing, part)
         if delete:
             prune(writing, up_to_id)
 

@@ -33,7 +33,7 @@ class Program:
             return Archive(str(folder), path, kind="jsonl.gz", say=log.said.append)
 
         self.archiver = Archiver(make, self.limits, deletes=deletes, **options)
-        self.pruner = Pruner(log.path, self.limits, archived=self.archiver, **options)
+        self.pruner = Pruner(log.path, self.limits, archiver=self.archiver, **options)
         self.pruner.opened(log.path)
 
     def step(self) -> float | None:

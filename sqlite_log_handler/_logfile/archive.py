@@ -15,17 +15,14 @@ The table `archives` in the log's file has a line for each part that was read ba
 its rows be deleted.
 """
 
-import gzip
 import json
 import os
 import re
-import zlib
 from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Any, Final, NamedTuple
 
 from sqlite_log_handler._logfile.columns import COLUMNS, FROM, JSON_COLUMNS, csv_line, json_object, text, whole
-from sqlite_log_handler._logfile.parquet import import_pyarrow
 
 JSON_LINES: Final = "jsonl.gz"
 PARQUET: Final = "parquet"
@@ -214,28 +211,3 @@ def part_names(folder: str, stem: str | None = None) -> Iterator[PartName]:
     """
     found = filter(None, map(PartName.parse, os.listdir(folder)))
     yield from sorted(name for name in found if stem in {None, name.stem})
-
-
-def read_head(path: str) -> Head:
-    """
-    Read the head of a part.
-
-    Raises:
-        ValueError: It is not a part, or was cut.
-        ImportError: It is of Parquet, for which the extra `parquet` is needed.
-        OSError: It cannot be read.
-    """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError("not the head of a part")  # to open a pipe would take until somebody writes to it
-    if path.endswith("." + PARQUET):
-        pyarrow, parquet = import_pyarrow()
-        try:
-            metadata = parquet.read_metadata(path).metadata or {}
-        except pyarrow.ArrowInvalid as error:
-            raise ValueError(str(error)) from error
-        return Head.from_json(metadata.get(HEAD_KEY, b"null"))
-    try:
-        with gzip.open(path) as file:
-            return Head.from_json(file.readline(LONGEST_LINE))
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(str(error)) from error

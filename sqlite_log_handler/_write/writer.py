@@ -61,7 +61,7 @@ class Writer:
     ) -> None:
         self.file = LogFile(path, busy_timeout=busy_timeout, limits=limits, say=say)
         self.archiver = archiver
-        self.pruner = Pruner(path, limits, archived=archiver, say=say)
+        self.pruner = Pruner(path, limits, archiver=archiver, say=say)
         self._begin()
 
     def _begin(self) -> None:

@@ -23,7 +23,7 @@ from sqlite_log_handler import SQLiteHandler
 from sqlite_log_handler.__main__ import main
 from sqlite_log_handler._logfile.connect import connect_read_only
 from sqlite_log_handler._logfile.parquet import import_pyarrow
-from sqlite_log_handler._write.retention.archive import Archive, rows_to_archive
+from sqlite_log_handler._write.retention.archive import Archive
 from tests.benchmarks.core import Options, Report, alternate, folder, middle, python, ratio, rss
 from tests.benchmarks.load import logger_with, realistic
 
@@ -99,8 +99,7 @@ def archived(kind: str, count: int, files: tuple[str, ...]) -> dict[str, Any]:
             contextlib.closing(connect_read_only(file)) as reading,
             archive.hold(),
         ):
-            while ids := rows_to_archive(reading):
-                part = archive.write(reading, *ids, look)
+            for part in archive.parts(reading, stopped=look):
                 archive.note(writing, part)
                 rows, taken = rows + part.head.rows, taken + part.size
                 memory.append(rss())

@@ -24,7 +24,7 @@ from sqlite_log_handler._logfile.connect import connect_read_only, connect_read_
 from sqlite_log_handler._logfile.times import from_microseconds
 from sqlite_log_handler._read.reader import windows
 from sqlite_log_handler._write.queue import Commit
-from sqlite_log_handler._write.retention.archive import Archive, rows_to_archive
+from sqlite_log_handler._write.retention.archive import Archive
 from sqlite_log_handler._write.row import make_row
 from sqlite_log_handler._write.writer import Writer
 from tests.benchmarks.core import ROOT, Options, Report, alternate, count_rows, folder, middle
@@ -241,8 +241,8 @@ def _archive_all(file: str, folder: str, kind: str) -> None:
         contextlib.closing(archive),
         archive.hold(),
     ):
-        while ids := rows_to_archive(reading):
-            archive.note(writing, archive.write(reading, *ids))
+        for part in archive.parts(reading):
+            archive.note(writing, part)
 
 
 def _csv_cell(name: str) -> str:

@@ -19,8 +19,8 @@ from sqlite_log_handler._logfile.units import counted, format_size
 from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._read.opening import named_errors, open_log
 from sqlite_log_handler._write.options import integer
-from sqlite_log_handler._write.retention.archive import Archive, ArchiveLimits, rows_to_archive
-from sqlite_log_handler._write.retention.archiver import ArchivedOnly, folder_of
+from sqlite_log_handler._write.retention.archive import Archive
+from sqlite_log_handler._write.retention.archiver import archived_only, folder_of
 from sqlite_log_handler._write.retention.limits import VACUUM_PAGES, Cut, Limits, State, seconds, size
 from sqlite_log_handler._write.retention.parts import Vanished
 from sqlite_log_handler._write.retention.pruner import INCREMENTAL, Pruner, look, plan
@@ -78,13 +78,14 @@ def run(
         None if options.max_rows is None else integer("--max-rows", options.max_rows, 1),
         None if options.max_bytes is None else size("--max-bytes", options.max_bytes),
     )
-    kept = ArchiveLimits(
+    kept = Limits(
         None if options.archive_max_age is None else seconds("--archive-max-age", options.archive_max_age),
+        None,
         None if options.archive_max_bytes is None else size("--archive-max-bytes", options.archive_max_bytes),
     )
-    if any(kept) and options.archive is None:
+    if kept and options.archive is None:
         raise ValueError("a limit of the archive needs its folder: give --archive")
-    if not limits and not options.vacuum and not any(kept):
+    if not limits and not options.vacuum and not kept:
         message = "nothing to do: give --max-age, --max-rows or --max-bytes, or --vacuum to give back free pages"
         raise ValueError(message)
     path = os.path.abspath(arguments.file_of(options))
@@ -163,8 +164,8 @@ class _Work:
     ) -> None:
         self._path, self._archive, self._clock, self._sleep = path, archive, clock, sleep
         self._lock = WriteLock(path, say=say)
-        archived = None if archive is None else ArchivedOnly()
-        self._pruner = Pruner(path, limits, archived=archived, say=say, now=now, clock=clock)
+        bound = None if archive is None else archived_only
+        self._pruner = Pruner(path, limits, bound=bound, say=say, now=now, clock=clock)
         self._bar = _Bar(sys.stderr, clock)
 
     def run(self, before: State, cut: Cut | None, *, vacuum: bool, run_triggers: bool) -> int:
@@ -215,20 +216,16 @@ class _Work:
             contextlib.closing(connect_read_only(self._path)) as reading,
         ):
             reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
-            archive.remove_expired(reading)
-            while (ids := rows_to_archive(reading)) and ids[0] <= last_id:
-                try:
-                    part = archive.write(reading, ids[0], min(ids[1], last_id))
-                except Vanished:  # a program has deleted rows of it meanwhile
-                    continue
-                with self._lock.hold(_LOCK_TIMEOUT):
-                    expired = archive.note(connection, part)
-                if expired is None:  # another process has archived these rows into another folder
-                    archive.discard(part)
-                    continue
-                archive.remove(expired)
-                rows, taken, parts = rows + part.head.rows, taken + part.size, parts + 1
-                self._bar.show("archiving", rows, goal)
+            ended = False
+            while not ended:
+                with contextlib.suppress(Vanished):  # a program has deleted rows of a part meanwhile
+                    for part in archive.parts(reading, last_id=last_id):
+                        with self._lock.hold(_LOCK_TIMEOUT):
+                            noted = archive.note(connection, part)
+                        if noted:  # else another process has archived these rows into another folder
+                            rows, taken, parts = rows + part.head.rows, taken + part.size, parts + 1
+                        self._bar.show("archiving", rows, goal)
+                    ended = True
             with self._lock.hold(_LOCK_TIMEOUT):
                 expired = archive.expire(connection)
             archive.remove(expired)

@@ -26,8 +26,10 @@ import errno
 import json
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from sqlite_log_handler._logfile.archive import (
@@ -38,14 +40,22 @@ from sqlite_log_handler._logfile.archive import (
     Head,
     PartName,
     part_names,
-    read_head,
     stem_of,
 )
 from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._logfile.parquet import import_pyarrow
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.write_lock import WriteLock
-from sqlite_log_handler._write.retention.parts import TooDense, Vanished, ask, head_of, read_back, write_part
+from sqlite_log_handler._write.retention.limits import Limits
+from sqlite_log_handler._write.retention.parts import (
+    TooDense,
+    Vanished,
+    ask,
+    head_of,
+    read_back,
+    read_head,
+    write_part,
+)
 
 # Not through a link that another user has put there.
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -85,13 +95,6 @@ class WrittenPart(NamedTuple):
     crc32: int
 
 
-class ArchiveLimits(NamedTuple):
-    """What is kept of an archive: parts whose newest row is younger, in seconds, and bytes; None is no limit."""
-
-    max_age: float | None = None
-    max_bytes: int | None = None
-
-
 class Archive:
     """
     The archive of the log at `path`, in `folder`.
@@ -99,7 +102,7 @@ class Archive:
     Args:
         folder: Absolute path of a folder that exists.
         path: Path of the database, without links.
-        limits: How much is kept of it.
+        limits: What is kept of it: parts whose newest row is younger than `max_age`, and `max_bytes` of them.
         kind: The format of parts; by default Parquet where pyarrow is installed, else JSON lines.
         say: Called with a line for the operator if the file system of the folder has no locks.
         now: Seconds since 1970, against which the age of parts is measured.
@@ -110,7 +113,7 @@ class Archive:
         folder: str,
         path: str,
         *,
-        limits: ArchiveLimits = ArchiveLimits(),  # noqa: B008 - immutable
+        limits: Limits = Limits(),  # noqa: B008 - nothing changes it
         kind: str | None = None,
         say: Callable[[str], None] = print,
         now: Callable[[], float] = time.time,
@@ -120,11 +123,11 @@ class Archive:
         self._kind = kind
         self._stem = stem_of(path)
         self._now = now
+        self._may_go: set[str] = set()  # files to delete if they have no note
         lock = os.path.join(folder, f"{self._stem}-archive")
         self._lock = WriteLock(lock, say=lambda line: say(f"{folder!r}: {line}"))
 
-    @contextlib.contextmanager
-    def hold(self, timeout: float = 0) -> Iterator[None]:
+    def hold(self, timeout: float = 0) -> contextlib.AbstractContextManager[None]:
         """
         Hold the right to archive this log in the folder.
 
@@ -132,16 +135,34 @@ class Archive:
             TimeoutError: Another process has it.
             OSError: The folder cannot be written to.
         """
-        with self._lock.hold(timeout):
-            for name in os.listdir(self.folder):
-                part = PartName.parse(name.removesuffix(PARTIAL)) if name.endswith(PARTIAL) else None
-                if part is not None and part.stem == self._stem:
-                    self.remove([name])
-            yield
+        return self._lock.hold(timeout)
 
     def close(self) -> None:
         """Close the lock's file."""
         self._lock.close()
+
+    def parts(
+        self,
+        connection: Connection,
+        first_id: int = 0,
+        last_id: int = sys.maxsize,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Iterator[WrittenPart]:
+        """
+        Yield parts of the rows in a range of ids, each to be noted by the caller, who holds the right to archive.
+
+        Then its file is deleted if it has got no note, and so are those of parts that lost theirs to a limit. Raises
+        what `write` raises.
+        """
+        self.remove_leftovers(connection)
+        begun = 0
+        while (ids := _rows_to_archive(connection)) and begun < ids[0] <= last_id and not stopped():
+            begun = ids[0]
+            part = self.write(connection, max(begun, first_id), min(ids[1], last_id), stopped)
+            self._may_go = {part.name}
+            yield part
+            if self._lock.stands():  # else another process may have written files of these names meanwhile
+                self.remove(self._may_go - self._noted(connection))
 
     def write(
         self, connection: Connection, first_id: int, last_id: int, stopped: Callable[[], bool] = lambda: False
@@ -152,15 +173,9 @@ class Archive:
         Raises:
             Vanished: Rows of it were deleted meanwhile.
             OutOfTime: `stopped` said so.
+            TimeoutError: The file of the lock was deleted, so another process may archive the same rows.
             OSError, sqlite3.Error: It cannot be written, or its rows cannot be read.
         """
-        while True:
-            try:
-                return self._write(connection, first_id, last_id, stopped)
-            except TooDense as error:
-                last_id = error.last_id
-
-    def _write(self, connection: Connection, first_id: int, last_id: int, stopped: Callable[[], bool]) -> WrittenPart:
         kind = self._kind = self._kind or _best_kind()
         head, first_us = head_of(connection, self._stem, first_id, last_id)
         name = self._name_for(connection, head, first_us, kind)
@@ -171,62 +186,55 @@ class Archive:
                 file.flush()
                 os.fsync(file.fileno())
             size, crc32 = read_back(path + PARTIAL, head, kind)
-            self._require_lock()
-            _rename(path + PARTIAL, path)
-        except BaseException:
+            if not self._lock.stands():
+                raise TimeoutError(f"the file of the lock was deleted: {self._lock.path!r}")
+            if os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+            os.rename(path + PARTIAL, path)
+        except TooDense as error:
+            last_id = error.last_id
+        else:
+            self._sync()
+            return WrittenPart(name, head, size, crc32)
+        finally:
             with contextlib.suppress(OSError):
                 os.unlink(path + PARTIAL)
-            raise
-        self._sync()
-        return WrittenPart(name, head, size, crc32)
+        return self.write(connection, first_id, last_id, stopped)
 
-    def note(self, connection: sqlite3.Connection, part: WrittenPart) -> list[str] | None:
+    def note(self, connection: sqlite3.Connection, part: WrittenPart) -> bool:
         """
-        Note a part, on the connection that writes to the log.
+        Note a part, on the connection that writes to the log, and take the notes of parts beyond the limits.
 
-        Returns:
-            The names of parts that the archive is too large for, to be removed now. None if this part is refused: its
-            rows are in another part, or in another file.
+        Return whether that was done. A part is refused if its rows are in another one, or in another file.
         """
-        values = {**part.head._asdict(), "name": part.name, "size": part.size, "crc32": part.crc32}
-        del values["levels"], values["processes"]
+        values = part._asdict() | part.head._asdict()
         with transaction(connection):
-            if connection.execute(_NOTE, values).rowcount != 1:
-                return None
-            connection.execute(_NOTE_DELETED, values)
-            connection.execute(_MARK, values)
-            return self._expire(connection)
+            noted = connection.execute(_NOTE, values).rowcount == 1
+            if noted:
+                connection.execute(_NOTE_DELETED, values)
+                connection.execute(_MARK, values)
+                self._may_go |= self._expire(connection)
+        return noted
 
-    def expire(self, connection: sqlite3.Connection) -> list[str]:
+    def expire(self, connection: sqlite3.Connection) -> set[str]:
         """Take the notes of parts that the archive is too large for; return their names, to be removed now."""
         with transaction(connection):
             return self._expire(connection)
 
-    def _expire(self, connection: sqlite3.Connection) -> list[str]:
-        max_age, max_bytes = self._limits
-        if max_age is None and max_bytes is None:
-            return []
-        parts = connection.execute(_PARTS).fetchall()
+    def _expire(self, connection: sqlite3.Connection) -> set[str]:
+        max_age, max_bytes = self._limits.max_age, self._limits.max_bytes
+        parts = connection.execute(_PARTS).fetchall() if self._limits else []
         left = sum(part[-1] for part in parts)
-        gone = []
+        gone = set()
         for id_, name, rows, until_us, size in parts:
             old = max_age is not None and until_us < (self._now() - max_age) * 1e6
             if not old and (max_bytes is None or left <= max_bytes):
                 break
             left -= size
-            gone.append(name)
+            gone.add(name)
             connection.execute("DELETE FROM archives WHERE id = ?", (id_,))
             connection.execute(_EXPIRED, (rows,))
         return gone
-
-    def _require_lock(self) -> None:
-        if not self._lock.stands():  # another process may archive the same rows
-            raise TimeoutError(f"the file of the lock was deleted: {self._lock.path!r}")
-
-    def discard(self, part: WrittenPart) -> None:
-        """Delete a part that was refused, unless another process may have written a file of its name meanwhile."""
-        if self._lock.stands():
-            self.remove([part.name])
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete files of the archive."""
@@ -234,29 +242,30 @@ class Archive:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.folder, name))
 
-    def remove_expired(self, connection: Connection) -> None:
-        """Delete parts that have lost their notes to a limit, when the process was killed in between."""
-        if not any(self._limits):
+    def remove_leftovers(self, connection: Connection) -> None:
+        """Delete parts that a killed process was writing, and those that had lost their notes to a limit."""
+        for name in os.listdir(self.folder):
+            part = PartName.parse(name.removesuffix(PARTIAL))
+            if name.endswith(PARTIAL) and part is not None and part.stem == self._stem:
+                self.remove([name])
+        if not self._limits:
             return
-        noted = {name for (name,) in ask(connection, "SELECT name FROM archives")}
         ((log_id, archived_id),) = ask(connection, "SELECT log_id, archived_id FROM marks")
-        for name in map(str, part_names(self.folder, self._stem)):
-            if name not in noted:
-                head = self._head_of(name)
-                if head is not None and head.log_id == log_id and head.last_id <= archived_id:
-                    known = [json.loads(line) for (line,) in ask(connection, SELECT_PROCESS)]
-                    if all(process in known for process in head.processes):  # not those of a copy of the log
-                        self.remove([name])
+        for name in {*map(str, part_names(self.folder, self._stem))} - self._noted(connection):
+            head = read_head(os.path.join(self.folder, name))
+            if head is not None and head.log_id == log_id and head.last_id <= archived_id:
+                known = [json.loads(line) for (line,) in ask(connection, SELECT_PROCESS)]
+                if all(process in known for process in head.processes):  # not those of a copy of the log
+                    self.remove([name])
 
     def _name_for(self, connection: Connection, head: Head, first_us: int, kind: str) -> str:
         """Choose the name of a part: the next of its day, or that of a part with its rows that was not noted."""
         day = time.strftime("%Y-%m-%d", time.gmtime(min(max(first_us // 1_000_000, 0), _LAST_SECOND)))
-        noted = {PartName.parse(name) for (name,) in ask(connection, "SELECT name FROM archives")}
-        parts = [part for part in {*noted, *part_names(self.folder, self._stem)} if part and part.day == day]
-        last = max(parts, key=lambda part: part.number, default=None)
+        names = {*map(PartName.parse, self._noted(connection)), *part_names(self.folder, self._stem)}
+        last = max((name for name in names if name and name.day == day), key=attrgetter("number"), default=None)
         if last is None:
             return str(PartName(self._stem, day, 1, kind))
-        found = self._head_of(str(last))
+        found = read_head(os.path.join(self.folder, str(last)))
         if found is None or found.first_id < head.first_id or not self._is_of(connection, found):
             return str(last._replace(number=last.number + 1, kind=kind))
         self.remove([str(last)])
@@ -268,10 +277,9 @@ class Archive:
             return head_of(connection, self._stem, head.first_id, head.last_id)[0] == head
         return False
 
-    def _head_of(self, name: str) -> Head | None:
-        with contextlib.suppress(ValueError, ImportError, OSError):
-            return read_head(os.path.join(self.folder, name))
-        return None
+    @staticmethod
+    def _noted(connection: Connection) -> set[str]:
+        return {name for (name,) in ask(connection, "SELECT name FROM archives")}
 
     def _sync(self) -> None:
         """Write the folder to the disk, on systems where a folder can be opened."""
@@ -283,17 +291,10 @@ class Archive:
                 os.close(descriptor)
 
 
-def rows_to_archive(connection: Connection) -> tuple[int, int] | None:
+def _rows_to_archive(connection: Connection) -> tuple[int, int] | None:
     """Return the first and the last id that can be archived now. The newest row never leaves the file."""
     ((first_id, last_id),) = ask(connection, _FIRST_AND_LAST)
     return None if first_id is None or first_id > last_id else (first_id, last_id)
-
-
-def _rename(path: str, new: str) -> None:
-    """Rename a file, and write over none."""
-    if os.path.lexists(new):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
-    os.rename(path, new)
 
 
 def _best_kind() -> str:

@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlite_log_handler._logfile.clock import monotonic
 from sqlite_log_handler._logfile.connect import connect_read_only
-from sqlite_log_handler._write.retention.archive import Archive, ArchiveLimits, WrittenPart, rows_to_archive
+from sqlite_log_handler._write.retention.archive import Archive, WrittenPart
 from sqlite_log_handler._write.retention.limits import Cut, Limits, State, seconds, size
 from sqlite_log_handler._write.retention.parts import CREATED, OutOfTime, Vanished
 
@@ -67,35 +67,15 @@ _MARKS: Final = "SELECT archived_id, unarchived FROM marks"
 _LAST_BEFORE: Final = "SELECT id FROM records WHERE created_us < ? ORDER BY created_us DESC LIMIT 1"
 
 
-class ArchivedOnly:
-    """Let retention delete archived rows only. `sqlite-log prune --archive`, which archives them, needs no more."""
-
-    def opened(self, path: str) -> None:
-        """Note that the log at `path` was opened."""
-
-    def step(self, connection: sqlite3.Connection, state: State) -> float | None:  # noqa: ARG002 - see `Archiver`
-        """Do nothing."""
-        return None
-
-    def bound(self, connection: sqlite3.Connection, state: State, cut: Cut) -> Cut | None:
-        """Return the part of a cut that may be deleted now."""
-        (archived_id,) = connection.execute(_ARCHIVED_ID).fetchone()
-        if cut.last_id <= archived_id:
-            return cut
-        return cut._replace(last_id=archived_id, partial=True) if archived_id >= (state.first_id or 0) else None
-
-    @contextlib.contextmanager
-    def quiet(self, timeout: float) -> Iterator[bool]:  # noqa: ARG002 - see `Archiver`
-        """Keep the reader of the archive still over the `with` block; tell whether it is."""
-        yield True
-
-    @property
-    def why(self) -> str:
-        """A clause that says why no row may be deleted."""
-        return "the rows in it wait for the archive"
+def archived_only(connection: sqlite3.Connection, state: State, cut: Cut) -> Cut | None:
+    """Return the part of a cut that is archived. `sqlite-log prune --archive` asks for no more."""
+    (archived_id,) = connection.execute(_ARCHIVED_ID).fetchone()
+    if cut.last_id <= archived_id:
+        return cut
+    return cut._replace(last_id=archived_id, partial=True) if archived_id >= (state.first_id or 0) else None
 
 
-class Archiver(ArchivedOnly):
+class Archiver:
     """
     Archive the rows that `limits` will ask to be deleted.
 
@@ -131,9 +111,9 @@ class Archiver(ArchivedOnly):
         self._unarchived = 0  # rows that were deleted without an archive, before the run
         self._ending = False
         self._failures = 0
+        self._error: str | None = None
         self._next_run = 0.0  # by `clock`, as the next line
         self._next_aged = 0.0  # when to look at the age of rows again
-        self.error: str | None = None
 
     def opened(self, path: str) -> None:
         """Archive the log at `path`, whose file was opened, and may be another one."""
@@ -164,7 +144,8 @@ class Archiver(ArchivedOnly):
         run = self._run
         if run is not None:
             if run.part is not None:
-                run.answer(run.archive.note(connection, run.part))
+                run.parts += run.archive.note(connection, run.part)
+                run.answer()
             if not run.ended:
                 return POLL
             self._run = None
@@ -184,10 +165,10 @@ class Archiver(ArchivedOnly):
             return wait
         if overtaken:  # begin half-way, to be ahead again
             first_id = (first_id + state.last_but_one_id) // 2
-        self._run = _Run(self._make(self._path), self._path, first_id, max(goal, first_id))
-        self._thread = self._run.start()
-        if self._thread is None:
-            self._run = None
+        run = _Run(self._make(self._path), self._path, first_id, max(goal, first_id))
+        with contextlib.suppress(RuntimeError):  # the interpreter exits
+            run.thread.start()
+            self._run, self._thread = run, run.thread
         return POLL
 
     def bound(self, connection: sqlite3.Connection, state: State, cut: Cut) -> Cut | None:
@@ -195,27 +176,30 @@ class Archiver(ArchivedOnly):
         if cut.cause != "max_age" or self._clock() >= self._next_aged:
             self._wanted = max(self._wanted, cut.last_id)
         self.step(connection, state)
-        return cut if self._deletes and cut.urgent else super().bound(connection, state, cut)
+        return cut if self._deletes and cut.urgent else archived_only(connection, state, cut)
 
     @contextlib.contextmanager
     def quiet(self, timeout: float) -> Iterator[bool]:
         """Keep the reader of the archive still over the `with` block; tell whether it is."""
         reader = None if self._run is None else self._run.reader
-        still = reader is None or reader.lock.acquire(timeout=timeout)
-        if reader is not None and not still:  # its thread gets too little of a busy machine
+        if reader is None:
+            yield True
+            return
+        still = reader.lock.acquire(timeout=timeout)
+        if not still:  # its thread gets too little of a busy machine
             with contextlib.suppress(sqlite3.Error):  # it was just closed
                 reader.interrupt()
             still = reader.lock.acquire(timeout=timeout)
         try:
             yield still
         finally:
-            if reader is not None and still:
+            if still:
                 reader.lock.release()
 
     @property
     def why(self) -> str:
         """A clause that says why no row may be deleted."""
-        return super().why + (f", which fails ({self.error})" if self.error else "")
+        return "the rows in it wait for the archive" + (f", which fails ({self._error})" if self._error else "")
 
     def await_part(self, timeout: float) -> bool:
         """
@@ -247,56 +231,47 @@ class Archiver(ArchivedOnly):
     def _goal(self, connection: sqlite3.Connection, state: State, first_id: int) -> tuple[float | None, int]:
         """Return in how many seconds a run is due, None for never, and up to which id it is to go."""
         limits, last_id = self._limits, state.last_id or 0
-        waiting = last_id - first_id + 1
-        goals = [self._wanted]
-        if limits.max_rows is not None and waiting > limits.max_rows // 2:
-            goals.append(last_id - limits.max_rows // 4)
+        rooms, goals, wait = [], [self._wanted], None
+        if limits.max_rows is not None:
+            rooms.append(limits.max_rows)
         if limits.max_bytes is not None:
-            rows = state.rows * (limits.file_bytes - limits.free_bytes) // max(1, state.live)  # that there is room for
-            if waiting > rows // 2:
-                goals.append(last_id - rows // 4)
-        wait = None
+            rooms.append(state.rows * (limits.file_bytes - limits.free_bytes) // max(1, state.live))
+        goals += [last_id - rows // 4 for rows in rooms if last_id - first_id + 1 > rows // 2]
         if limits.max_age is not None:
-            wait = self._wait_for_age(connection, first_id, limits.max_age)
+            now = self._now()
+            oldest = (connection.execute(CREATED, (first_id,)).fetchone() or (now * 1e6,))[0] / 1e6
+            wait = max(oldest + limits.max_age / 2 - now, self._next_aged - self._clock())
             if wait <= 0:
-                goals.append(self._old_enough(connection, first_id, limits.max_age))
+                # Up to a quarter of the age, or all of the days before that.
+                until = now - limits.max_age / 4
+                if oldest // _DAY < until // _DAY:
+                    until -= until % _DAY
+                goals += connection.execute(_LAST_BEFORE, (round(until * 1e6),)).fetchone() or ()
                 # Rows that come of age one by one go together.
                 wait = limits.max_age / _LOOKS
                 self._next_aged = self._clock() + wait
         goal = min(max(goals), state.last_but_one_id)
         return (0, goal) if goal >= first_id else (wait, 0)
 
-    def _wait_for_age(self, connection: sqlite3.Connection, first_id: int, max_age: float) -> float:
-        """Return in how many seconds the oldest row that waits has half of its age."""
-        (oldest_us,) = connection.execute(CREATED, (first_id,)).fetchone() or (self._now() * 1e6,)
-        return max(oldest_us / 1e6 + max_age / 2 - self._now(), self._next_aged - self._clock())
-
-    def _old_enough(self, connection: sqlite3.Connection, first_id: int, max_age: float) -> int:
-        """Return the id up to which rows have a quarter of their age, or are of the days before that one's."""
-        until = self._now() - max_age / 4
-        (oldest_us,) = connection.execute(CREATED, (first_id,)).fetchone()
-        if oldest_us / 1e6 // _DAY < until // _DAY:
-            until -= until % _DAY
-        found = connection.execute(_LAST_BEFORE, (round(until * 1e6),)).fetchone()
-        return found[0] if found else 0
-
     def _ended(self, run: "_Run") -> None:
         """Choose when the next run may begin, and tell the operator when the archive begins to fail or works again."""
-        if run.error is None:
-            self._next_run = 0.0
-        elif isinstance(run.error, Vanished | TimeoutError):
-            # Another process archives, or retention was faster than the run: neither is a failure.
-            self._next_run = self._clock() + (RETRY / 5 if isinstance(run.error, TimeoutError) else 0)
-        else:
-            self.error = f"{type(run.error).__name__}: {run.error}"
-            if not self._failures:
-                then = "rows are deleted without it when a limit asks for that" if self._deletes else "rows stay"
-                self._say(f"cannot archive in {run.archive.folder!r} ({self.error}): {then}; trying again")
-            self._next_run = self._clock() + min(RETRY * 2**self._failures, LONGEST_RETRY)
-            self._failures = min(self._failures + 1, 10)
-        if run.parts and self._failures and run.error is None:
-            self._failures, self.error = 0, None
-            self._say("archiving again")
+        pause = 0.0
+        match run.error:
+            case None if run.parts and self._failures:
+                self._failures, self._error = 0, None
+                self._say("archiving again")
+            case None | Vanished():  # retention was faster than the run
+                pass
+            case TimeoutError():  # another process archives
+                pause = RETRY / 5
+            case error:
+                self._error = f"{type(error).__name__}: {error}"
+                if not self._failures:
+                    then = "rows are deleted without it when a limit asks for that" if self._deletes else "rows stay"
+                    self._say(f"cannot archive in {run.archive.folder!r} ({self._error}): {then}; trying again")
+                pause = min(RETRY * 2**self._failures, LONGEST_RETRY)
+                self._failures = min(self._failures + 1, 10)
+        self._next_run = self._clock() + pause
 
 
 def archiver(
@@ -317,8 +292,9 @@ def archiver(
     """
     if unarchived not in {KEEP, DELETE}:
         raise ValueError(f"unarchived={unarchived!r}: must be {KEEP!r} or {DELETE!r}")
-    kept = ArchiveLimits(
+    kept = Limits(
         None if max_age is None else seconds("archive_max_age", max_age),
+        None,
         None if max_bytes is None else size("archive_max_bytes", max_bytes),
     )
     if folder is None:
@@ -351,59 +327,49 @@ def folder_of(option: str, value: Any) -> str:
 
 
 class _Run:
-    """One run of the archive's thread. The thread sets `part`, and `answer` sets it back to None."""
+    """One run of the archive's thread, which sets `part`; `answer` sets it back, once a step has had it."""
 
     def __init__(self, archive: Archive, path: str, first_id: int, last_id: int) -> None:
         self.archive = archive
-        self.is_last = False  # no part after this one
-        self.changed = threading.Lock()  # taken, until a part is ready or the run has ended
-        self.changed.acquire()
+        self.thread = threading.Thread(target=self._main, daemon=True, name="sqlite_log_handler archive")
         self.reader: Connection | None = None
         self.part: WrittenPart | None = None
-        self.parts = 0
+        self.parts = 0  # that were noted
+        self.is_last = False  # no part after this one
         self.error: BaseException | None = None
         self.ended = False
-        self._path = path
-        self._first_id = first_id
-        self._last_id = last_id
-        self._stopped = False
+        self.changed = threading.Lock()  # taken, until a part is ready or the run has ended
+        self.changed.acquire()
         self._answered = threading.Lock()  # taken, until the part is noted or refused
         self._answered.acquire()
-        self._expired: list[str] | None = None
+        self._stopped = False
+        self._path = path
+        self._ids = first_id, last_id
 
-    def start(self) -> threading.Thread | None:
-        """Start the thread; None if the interpreter exits."""
-        thread = threading.Thread(target=self._main, daemon=True, name="sqlite_log_handler archive")
-        try:
-            thread.start()
-        except RuntimeError:
-            return None
-        return thread
-
-    def answer(self, expired: list[str] | None) -> None:
-        """Say that the part is noted, and which parts are to be removed; None that it was refused."""
-        self.part, self._expired = None, expired
+    def answer(self) -> None:
+        """Let the thread go on: the part has had its turn."""
+        self.part = None
         self._answered.release()
 
     def stop(self) -> None:
         """Let the thread end as soon as it can."""
         self._stopped = True
         if self.part is not None:
-            self.answer(None)
+            self.answer()
 
     def _main(self) -> None:
         if sys.platform == "linux":
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         try:
-            with self.archive.hold(), contextlib.closing(connect_read_only(self._path)) as connection:
-                self.reader = connection
-                self.archive.remove_expired(connection)
-                while (ids := rows_to_archive(connection)) and ids[0] <= self._last_id and not self._stopped:
-                    first_id, last_id = max(ids[0], self._first_id), min(ids[1], self._last_id)
-                    part = self.archive.write(connection, first_id, last_id, lambda: self._stopped)
-                    if not self._hand_over(part) or self.is_last:
-                        break
+            with self.archive.hold(), contextlib.closing(connect_read_only(self._path)) as self.reader:
+                for part in self.archive.parts(self.reader, *self._ids, lambda: self._stopped):
+                    self.part = part
+                    self._tell()
+                    if not self._stopped:  # `stop` sets this before it looks at `part`, so one of both sees the other
+                        self._answered.acquire()
+                    if self.is_last:
+                        self._stopped = True
         except OutOfTime:
             pass
         except BaseException as error:  # noqa: BLE001 - the step that finds it tells the operator
@@ -413,19 +379,6 @@ class _Run:
             self.archive.close()
             self.ended = True
             self._tell()
-
-    def _hand_over(self, part: WrittenPart) -> bool:
-        """Have a step note the part, and then remove the parts that expired; tell whether it was noted."""
-        self.part = part
-        self._tell()
-        if not self._stopped:  # `stop` sets this before it looks at `part`, so one of both sees the other
-            self._answered.acquire()
-        if self._expired is None:
-            self.archive.discard(part)
-            return False
-        self.parts += 1
-        self.archive.remove(self._expired)
-        return True
 
     def _tell(self) -> None:
         with contextlib.suppress(RuntimeError):  # it is free already

@@ -8,14 +8,15 @@ chunk, and with Parquet by that of a row group.
 
 import contextlib
 import errno
+import gzip
 import json
 import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from itertools import takewhile
+from itertools import chain, takewhile
 from types import SimpleNamespace
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Final, TypeAlias
 
 from sqlite_log_handler._logfile import parquet
 from sqlite_log_handler._logfile.archive import (
@@ -61,15 +62,13 @@ _BLOCK: Final = 1024 * 1024
 _SHARED: Final = [name for name in PART_COLUMNS if name not in {*INTEGERS, *LONG_TEXTS, "time"}]
 
 CREATED: Final = f"SELECT {whole('created_us')} FROM records WHERE id = ?"  # noqa: S608 - our own name
-_FIRST_LATER: Final = (
-    f"SELECT min(id) FROM (SELECT id FROM records WHERE id BETWEEN ? AND ? AND {whole('created_us')} >= ? "  # noqa: S608 - same
-    "ORDER BY id LIMIT 1)"
-)
-# The rows from the first on, up to the first hole, which somebody has made by hand.
-_LAST_BEFORE_HOLE: Final = """
-SELECT max(id) FROM (SELECT id, row_number() OVER (ORDER BY id) AS number FROM records WHERE id BETWEEN ? AND ?)
-WHERE id = ? + number - 1
-"""
+# The last row before the first hole, which somebody has made by hand, and before the first row of a later day.
+_END: Final = f"""
+SELECT ifnull(max(id), :first_id - 1) FROM (
+    SELECT id, row_number() OVER by_id AS number, max({whole("created_us")}) OVER by_id AS latest
+    FROM records WHERE id BETWEEN :first_id AND :last_id WINDOW by_id AS (ORDER BY id)
+) WHERE id = :first_id + number - 1 AND latest < :midnight
+"""  # noqa: S608 - same
 _LOOK: Final = f"""
 SELECT count(*), min({whole("created_us")}), max({whole("created_us")}), max({whole("levelno")})
 FROM records WHERE id BETWEEN ? AND ?
@@ -87,6 +86,10 @@ FROM ({} WHERE records.id BETWEEN ? AND ? ORDER BY records.id LIMIT -1)
 _CHUNKS: Final = {JSON_LINES: _CHUNK.format(SELECT_JSON), PARQUET: _CHUNK.format(SELECT_CSV)}
 
 
+# Adds lines to a part, which have this many rows.
+_Write: TypeAlias = Callable[[bytes, int], object]
+
+
 class Vanished(Exception):  # noqa: N818 - a state, as queue.Full is
     """Rows were deleted before they were archived."""
 
@@ -102,7 +105,7 @@ class TooDense(Exception):  # noqa: N818 - same
         self.last_id = last_id
 
 
-def ask(connection: Connection, sql: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+def ask(connection: Connection, sql: str, parameters: tuple[Any, ...] | dict[str, Any] = ()) -> list[Any]:
     """Ask for a few lines; a fork waits until they are there. The writer may interrupt it, to write the WAL back."""
     while True:
         try:
@@ -128,43 +131,34 @@ def head_of(connection: Connection, stem: str, first_id: int, last_id: int) -> t
         raise Vanished
     ((first_us,),) = found
     midnight = (first_us // _DAY_US + 1) * _DAY_US
-    looks: list[tuple[int, int, int, int]] = []
+    looks: list[tuple[int, int, int]] = []
     keys: set[tuple[int, int]] = set()
-    begin, end = first_id, first_id - 1
-    while begin == end + 1 and begin <= last_id:
+    begin = first_id
+    while begin <= last_id:
         last = min(begin + _SPAN - 1, last_id)
-        look = ask(connection, _LOOK, (begin, last))[0]
-        if look[0] and look[2] >= midnight:
-            ((later,),) = ask(connection, _FIRST_LATER, (begin, last, midnight))
-            if later is None:  # it was deleted since
-                raise Vanished
-            last = last_id = later - 1
-            look = ask(connection, _LOOK, (begin, last))[0]
-        if look[0] != last - begin + 1:
-            ((before_hole,),) = ask(connection, _LAST_BEFORE_HOLE, (begin, last, begin))
-            last = last_id = begin - 1 if before_hole is None else before_hole
-            look = ask(connection, _LOOK, (begin, last))[0]
-        if look[0]:
-            some = {*ask(connection, _KEYS, (begin, last))}
-            while len(keys | some) > _MOST_KEYS and last > begin:
-                last = last_id = (begin + last) // 2
-                look = ask(connection, _LOOK, (begin, last))[0]
-                some = {*ask(connection, _KEYS, (begin, last))}
-            looks.append(look)
-            keys |= some
-        begin, end = last + 1, last
+        count, *look = ask(connection, _LOOK, (begin, last))[0]
+        if count <= last - begin or look[1] >= midnight:
+            values = {"first_id": begin, "last_id": last, "midnight": midnight}
+            ((last_id,),) = ask(connection, _END, values)
+            continue
+        some = keys.union(ask(connection, _KEYS, (begin, last)))
+        if len(some) > _MOST_KEYS and last > begin:
+            last_id = (begin + last) // 2
+            continue
+        looks.append(look)
+        keys, begin = some, last + 1
     if not looks:
         raise Vanished
-    _, since, until, levelnos = zip(*looks, strict=True)
-    keys.update(ask(connection, _KEYS_OF_DROPS, (first_id, end, _MOST_KEYS)))
-    ((drops, dropped),) = ask(connection, _SUM_OF_DROPS, (first_id, end))
+    since, until, levelnos = zip(*looks, strict=True)
+    keys.update(ask(connection, _KEYS_OF_DROPS, (first_id, last_id, _MOST_KEYS)))
+    ((drops, dropped),) = ask(connection, _SUM_OF_DROPS, (first_id, last_id))
     ((log_id,),) = ask(connection, "SELECT log_id FROM marks")
     names = dict(ask(connection, "SELECT levelno, name FROM levels"))
     head = Head(
         stem,
         log_id,
         first_id,
-        end,
+        last_id,
         min(since),
         max(until),
         max(levelnos),
@@ -192,14 +186,21 @@ def write_part(
         OutOfTime: `stopped` said so.
         OSError, sqlite3.Error: It cannot be written, or its rows cannot be read.
     """
-    if len(head.to_json().encode()) >= LONGEST_LINE:
+    first_line = head.to_json()
+    if len(first_line.encode()) >= LONGEST_LINE:
         raise OSError(errno.EFBIG, "Too many processes dropped records: no reader would take the part")
-    make: type[_JsonLines | _Parquet] = _Parquet if kind == PARQUET else _JsonLines
-    with make(file, head, _drops_of(connection, head)) as sink:
-        last_id = head.first_id - 1
-        for lines, rows in _chunks_of(connection, head, kind):
-            sink.write(lines, rows)
-            if sink.size > GRANTED + GROWTH * file.tell() and last_id >= head.first_id:
+    chunks, drops = _chunks_of(connection, head, kind), _drops_of(connection, head)
+    if kind == JSON_LINES:
+        chunks = chain(((f"{line}\n".encode(), 0) for line in chain([first_line], drops)), chunks)
+        sink = _compressed(file)
+    else:
+        sink = _parquet(file, first_line, drops)
+    size, last_id = 0, head.first_id - 1
+    with sink as write:
+        for lines, rows in chunks:
+            write(lines, rows)
+            size += len(lines)
+            if size > GRANTED + GROWTH * file.tell() and last_id >= head.first_id:
                 raise TooDense(last_id)
             last_id += rows
             if stopped():
@@ -238,65 +239,54 @@ def _chunks_of(connection: Connection, head: Head, kind: str) -> Iterator[tuple[
         rows = max(1, min(2 * rows, rows * _CHUNK_BYTES // len(lines), _CHUNK_ROWS))
 
 
-class _JsonLines:
-    """A part of JSON lines. The rows of each chunk are lines already."""
-
-    def __init__(self, file: IO[bytes], head: Head, drops: Iterable[str]) -> None:
-        self._file = file
-        self.size = 0
-        self._compressor = zlib.compressobj(_LEVEL, wbits=31)
-        self.write(f"{head.to_json()}\n".encode())
-        for drop in drops:
-            self.write(f"{drop}\n".encode())
-
-    def write(self, lines: bytes, _rows: int = 1) -> None:
-        """Add lines."""
-        self.size += len(lines)
-        self._file.write(self._compressor.compress(lines))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._file.write(self._compressor.flush())
+@contextlib.contextmanager
+def _compressed(file: IO[bytes]) -> Iterator[_Write]:
+    """Write a part of JSON lines. The rows of each chunk are lines already."""
+    compressor = zlib.compressobj(_LEVEL, wbits=31)
+    yield lambda lines, _: file.write(compressor.compress(lines))
+    file.write(compressor.flush())
 
 
-class _Parquet:
-    """A part of Parquet. Arrow reads the CSV of each chunk, which becomes a row group, with the GIL free as well."""
+@contextlib.contextmanager
+def _parquet(file: IO[bytes], head: str, drops: Iterable[str]) -> Iterator[_Write]:
+    """Write a part of Parquet. Arrow makes a row group from the CSV of each chunk, with the GIL free as well."""
+    pa, _ = parquet.import_pyarrow()
+    schema = parquet.schema_of(PART_COLUMNS, shared=True)
+    # Arrow writes each column of a row group, and takes the GIL to call Python's `write`: 50 times for some 50 KB.
+    passed_on = SimpleNamespace(write=file.write, tell=file.tell, closed=False)
+    buffer = pa.BufferedOutputStream(pa.PythonFile(passed_on, "w"), _BLOCK)
+    writer = parquet.writer(buffer, schema)
 
-    def __init__(self, file: IO[bytes], head: Head, drops: Iterable[str]) -> None:
-        self._pa, _ = parquet.import_pyarrow()
-        self.size = 0
-        self._schema = parquet.schema_of(PART_COLUMNS, shared=True)
-        # Arrow writes each column of a row group, and takes the GIL to call Python's `write`: 50 times for some 50 KB.
-        self._file = SimpleNamespace(write=file.write, tell=file.tell, closed=False)
-        self._buffer = self._pa.BufferedOutputStream(self._pa.PythonFile(self._file, "w"), _BLOCK)
-        self._writer = parquet.writer(self._buffer, self._schema)
-        gaps = drops_metadata(drop[len('{"drop":') : -1] for drop in drops)
-        self._writer.add_key_value_metadata({HEAD_KEY: head.to_json(), **gaps})
-
-    def write(self, lines: bytes, rows: int) -> None:
-        """Add rows."""
-        self.size += len(lines)
-        self._writer.write_table(parquet.table_of(lines, self._schema), row_group_size=rows)
+    def write(lines: bytes, rows: int) -> None:
+        writer.write_table(parquet.table_of(lines, schema), row_group_size=rows)
         # What is freed between groups would be kept, and grow.
-        self._pa.system_memory_pool().release_unused()
+        pa.system_memory_pool().release_unused()
 
-    def __enter__(self) -> Self:
-        return self
+    try:
+        gaps = drops_metadata(drop[len('{"drop":') : -1] for drop in drops)
+        writer.add_key_value_metadata({HEAD_KEY: head, **gaps})
+        yield write
+        writer.close()
+        buffer.flush()
+    finally:
+        # Arrow writes in any case: its foot now, what the buffer has when that is freed, or it says so on stderr.
+        passed_on.write = len
+        with contextlib.suppress(Exception):
+            writer.close()
+        buffer.detach()
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self._writer.close()
-                self._buffer.flush()
-        finally:
-            # Arrow writes in any case: its foot now, what the buffer has when that is freed, or it says so on stderr.
-            self._file.write = len
-            with contextlib.suppress(Exception):
-                self._writer.close()
-            self._buffer.detach()
+
+def read_head(path: str) -> Head | None:
+    """Read the head of a part; None if it is no part, or cannot be read."""
+    if not os.path.isfile(path):  # to open a pipe would take until somebody writes to it
+        return None
+    with contextlib.suppress(ValueError, ImportError, EOFError, OSError, zlib.error):  # Arrow's are ValueErrors
+        if path.endswith("." + PARQUET):
+            metadata = parquet.import_pyarrow()[1].read_metadata(path).metadata or {}
+            return Head.from_json(metadata.get(HEAD_KEY, b"null"))
+        with gzip.open(path) as file:
+            return Head.from_json(file.readline(LONGEST_LINE))
+    return None
 
 
 def read_back(path: str, head: Head, kind: str) -> tuple[int, int]:
@@ -306,51 +296,44 @@ def read_back(path: str, head: Head, kind: str) -> tuple[int, int]:
     Raises:
         OSError: It cannot be read, or is not what was written.
     """
+    size = crc32 = 0
     with open(path, "rb") as file:
         if hasattr(os, "posix_fadvise"):  # not from the memory of the system
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        size, crc32, expected = 0, 0, 1 + head.drops + head.rows
-        decompressor = zlib.decompressobj(wbits=31)
-        lines = 0
         while block := file.read(_BLOCK):
             size += len(block)
             crc32 = zlib.crc32(block, crc32)
-            while kind == JSON_LINES and block:
-                try:
-                    lines += decompressor.decompress(block, _BLOCK).count(b"\n")
-                except zlib.error as error:
-                    raise _differs(path) from error
-                block = decompressor.unconsumed_tail
-    if kind == JSON_LINES:
-        lines += decompressor.flush().count(b"\n")
-        sound = decompressor.eof and not decompressor.unused_data and lines == expected
-    else:
-        sound = _count_parquet(path) == (head.rows, head.drops)
-    if not sound:
-        raise _differs(path)
-    return size, crc32
+    with contextlib.suppress(ValueError, zlib.error):  # Arrow's errors are ValueErrors
+        if kind == JSON_LINES:
+            sound = _count_lines(path) == 1 + head.drops + head.rows
+        else:
+            sound = _count_parquet(path) == (head.rows, head.drops)
+        if sound:
+            return size, crc32
+    raise OSError(errno.EIO, "What was read back is not what was written", path)
+
+
+def _count_lines(path: str) -> int:
+    decompressor, lines = zlib.decompressobj(wbits=31), 0
+    with open(path, "rb") as file:
+        while block := decompressor.unconsumed_tail or file.read(_BLOCK):
+            lines += decompressor.decompress(block, _BLOCK).count(b"\n")
+    lines += decompressor.flush().count(b"\n")
+    if not decompressor.eof or decompressor.unused_data:
+        raise ValueError
+    return lines
 
 
 def _count_parquet(path: str) -> tuple[int, int]:
     """Count the rows of a part of Parquet, a row group at a time, with a look at every page, and its gaps."""
     pa, pq = parquet.import_pyarrow()
-    rows = 0
     options = {"buffer_size": _BLOCK, "pre_buffer": False, "page_checksum_verification": True}
-    try:
-        # Texts that rows share are not copied into each row.
-        with pq.ParquetFile(path, read_dictionary=_SHARED, **options) as file:
-            metadata = file.metadata.metadata
-            lists = takewhile(lambda some: some is not None, map(metadata.get, drops_keys()))
-            gaps = sum(len(json.loads(some)) for some in lists)
-            for group in range(file.num_row_groups):
-                rows += sum(
-                    batch.num_rows for batch in file.iter_batches(parquet.GROUP_ROWS, [group], use_threads=False)
-                )
-                pa.default_memory_pool().release_unused()
-    except pa.ArrowInvalid as error:
-        raise _differs(path) from error
+    # Texts that rows share are not copied into each row.
+    with pq.ParquetFile(path, read_dictionary=_SHARED, **options) as file:
+        lists = takewhile(lambda some: some is not None, map(file.metadata.metadata.get, drops_keys()))
+        rows, gaps = 0, sum(len(json.loads(some)) for some in lists)
+        for group in range(file.num_row_groups):
+            batches = file.iter_batches(parquet.GROUP_ROWS, [group], use_threads=False)
+            rows += sum(batch.num_rows for batch in batches)
+            pa.default_memory_pool().release_unused()
     return rows, gaps
-
-
-def _differs(path: str) -> OSError:
-    return OSError(errno.EIO, "What was read back is not what was written", path)

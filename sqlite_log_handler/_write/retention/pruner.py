@@ -50,7 +50,7 @@ from sqlite_log_handler._write.retention.wal import RETRY, Wal, size_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # a program without an archive loads none of it
-    from sqlite_log_handler._write.retention.archiver import ArchivedOnly
+    from sqlite_log_handler._write.retention.archiver import Archiver
 
 _CHUNKS = 4  # that one step deletes when it is urgent: four times what one commit of small rows adds
 _CHUNKS_FOR_ROOM = 256  # that `make_room` deletes at most for one commit
@@ -103,7 +103,7 @@ UPDATE marks SET unarchived = unarchived + max(0, :last_id - archived_id), archi
 
 class Pruner:
     """
-    Keep the log at `path`, without links, within `limits`. Where there is an archive, `archived` is what it lets go.
+    Keep the log at `path`, without links, within `limits`. Of a cut, delete what `bound` or the `archiver` leaves.
 
     `say` takes a line for the operator, `now` gives the time, for the age of rows, and `clock` seconds that never jump.
     """
@@ -113,15 +113,17 @@ class Pruner:
         path: str,
         limits: Limits,
         *,
-        archived: ArchivedOnly | None = None,
+        archiver: Archiver | None = None,
+        bound: Callable[[sqlite3.Connection, State, Cut], Cut | None] | None = None,
         say: Callable[[str], None] = print,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.limits = limits
-        self._archived = archived
+        self._archiver = archiver
+        self._bound = bound if archiver is None else archiver.bound
         self.deleted: dict[str, int] = {}  # rows by cause
-        quiet = nullcontext if archived is None else archived.quiet
+        quiet = nullcontext if archiver is None else archiver.quiet
         self.wal = Wal(path, limits, say=say, now=now, clock=clock, quiet=quiet)
         self.tables = SideTables(limits, self.wal)
         self._say = say
@@ -145,8 +147,8 @@ class Pruner:
         """Forget what is known of the file: it was opened, and may be another one."""
         self.wal.path = path
         self.tables.forget_sweep()
-        if self._archived is not None:
-            self._archived.opened(path)
+        if self._archiver is not None:
+            self._archiver.opened(path)
         self._can_vacuum = None
         self._room = 0
         self._capped = False
@@ -163,7 +165,7 @@ class Pruner:
         state = self._look(connection)
         if not self.wal.is_free(connection):
             return RETRY
-        archive_due = None if self._archived is None else self._archived.step(connection, state)
+        archive_due = None if self._archiver is None else self._archiver.step(connection, state)
         for _ in range(_CHUNKS):
             cut = self._delete(connection, state, crowded=crowded)
             if not (cut and cut.urgent and cut.partial and self.wal.is_free(connection)):
@@ -217,8 +219,8 @@ class Pruner:
                 trimmed = True
         taken, budget = format_size(state.file + state.wal), format_size(self.limits.max_bytes or 0)
         why = self.wal.pinned or "no row is left that could be deleted"
-        if self._archived is not None and state.rows > 1 and not self.wal.pinned:
-            why = self._archived.why
+        if self._archiver is not None and state.rows > 1 and not self.wal.pinned:
+            why = self._archiver.why
         message = f"file and WAL take {taken} of max_bytes {budget}, and {why}"
         raise NoRoom(message)
 
@@ -254,8 +256,8 @@ class Pruner:
         """Delete a chunk, if one is due. When the tables beside the rows went first, the cut is still to be made."""
         aged = self._cut_by_age(connection, state)
         cut = self.limits.cut(state, aged=aged, crowded=crowded)
-        if cut is not None and self._archived is not None:
-            cut = self._archived.bound(connection, state, cut)
+        if cut is not None and self._bound is not None:
+            cut = self._bound(connection, state, cut)
         if cut is None:
             return None
         if cut.cause == "max_bytes" and (self.tables.deleted_rows >= state.rows or state.live >= self._live):

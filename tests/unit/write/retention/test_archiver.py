@@ -10,7 +10,7 @@ import pytest
 from archives import account, contents_of, parts_in
 from programs import DAY, Held
 
-from sqlite_log_handler._write.retention.archiver import ArchivedOnly, archiver
+from sqlite_log_handler._write.retention.archiver import archived_only, archiver
 from sqlite_log_handler._write.retention.limits import Limits
 from sqlite_log_handler._write.retention.pruner import Pruner, look
 
@@ -238,7 +238,7 @@ def test_make_room_takes_a_part_that_is_ready(make, log):
 
 def test_what_another_process_archives(log):
     """Retention beside an archive that another makes deletes rows up to what is archived."""
-    pruner = Pruner(log.path, Limits(max_rows=10), archived=ArchivedOnly(), say=log.said.append, clock=log.clock)
+    pruner = Pruner(log.path, Limits(max_rows=10), bound=archived_only, say=log.said.append, clock=log.clock)
     log.fill(100)
     log.prune(pruner)
     assert 100 == log.rows[2]

@@ -5,6 +5,7 @@ What stands in a part: every row once, whatever it holds, in bounded memory; and
 from __future__ import annotations
 
 import gc
+import gzip
 import io
 import json
 import os
@@ -15,8 +16,9 @@ from archives import contents_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sqlite_log_handler._logfile.archive import HEAD_KEY, Head
 from sqlite_log_handler._write.retention import parts
-from sqlite_log_handler._write.retention.parts import OutOfTime, Vanished, head_of, read_back, write_part
+from sqlite_log_handler._write.retention.parts import OutOfTime, Vanished, head_of, read_back, read_head, write_part
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from conftest import Log  # type: ignore[attr-defined]
 
     from sqlite_log_handler._logfile.forks import Connection
+
+HEAD = Head("app-log", "8c0f" * 4, 11, 20, 1_000_000, 2_000_000, 40, 1, 50, {"40": "ERROR"}, [{"process": 1}])
 
 
 def written(folder: Path, reading: Connection, kind: str, last_id: int) -> Path:
@@ -312,3 +316,42 @@ def test_it_reads_in_short_statements(log: Log, reading: Connection, folder: Pat
 
     assert 10 <= len(busy)
     assert {0} == {*busy}
+
+
+def test_the_head_of_json_lines(tmp_path: Path) -> None:
+    """The first line of a part of JSON lines is its head."""
+    path = tmp_path / "a.2026-11-28.jsonl.gz"
+    path.write_bytes(gzip.compress(HEAD.to_json().encode() + b'\n{"id": 11}\n'))
+
+    assert HEAD == read_head(str(path))
+
+
+def test_the_head_of_parquet(tmp_path: Path) -> None:
+    """A part of Parquet has its head in the metadata of the file."""
+    pa = pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    pq = pytest.importorskip("pyarrow.parquet", reason="the extra `parquet` is not installed")
+    path = tmp_path / "a.2026-11-28.parquet"
+    pq.write_table(pa.table({"id": [11]}).replace_schema_metadata({HEAD_KEY: HEAD.to_json()}), path)
+
+    assert HEAD == read_head(str(path))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        b"",
+        b"no gzip",
+        gzip.compress(b"", mtime=0),
+        gzip.compress(b"{}\n", mtime=0),
+        gzip.compress(HEAD.to_json().encode(), mtime=0)[:40],
+        gzip.compress(HEAD.to_json().encode(), mtime=0)[:20] + b"\xff" * 40,
+    ],
+)
+def test_what_is_no_part(data: bytes | None, kind: str, tmp_path: Path) -> None:
+    """A file that was cut, is something else under the name of a part, or is not there, has no head."""
+    path = tmp_path / f"a.2026-11-28.{kind}"
+    if data is not None:
+        path.write_bytes(data)
+
+    assert None is read_head(str(path))
