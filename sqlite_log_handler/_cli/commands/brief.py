@@ -13,7 +13,7 @@ from dataclasses import asdict
 from itertools import chain, groupby
 from logging import ERROR
 from operator import attrgetter
-from typing import Final
+from typing import Final, TypeAlias
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import Command
@@ -25,12 +25,13 @@ from sqlite_log_handler._logfile.times import now_us
 from sqlite_log_handler._logfile.units import counted, format_duration, format_size
 from sqlite_log_handler._read.brief import Brief
 from sqlite_log_handler._read.patterns import Pattern
-from sqlite_log_handler._read.statistics import Gap
+
+_LinesOf: TypeAlias = Callable[[Pattern], list[str]]
 
 # Bytes of UTF-8. The bounds of the parts come to less than the whole, so nothing is cut twice.
 MOST_BYTES: Final = 8_000
-_HEAD, _ERRORS, _CHANGED, _LOUD, _GAPS, _STATE = 800, 3_000, 1_400, 700, 900, 700
-_LINE, _PATH = 160, 100
+_HEAD, _ERRORS, _CHANGED, _STATE = 800, 3_000, 1_400, 700
+_LINE, _SHORT_LINE, _PATH = 160, 120, 100
 
 # The most loggers, the most gaps, and the most lines of a traceback.
 _LOUDEST, _LARGEST_GAPS, _TRACEBACK_LINES = 5, 5, 4
@@ -89,16 +90,19 @@ class _Text:
 
     def lines(self) -> Iterator[str]:
         """Yield all lines."""
-        errors = [pattern for pattern in self._found.patterns if pattern.last_error_id is not None]
+        found = self._found
+        errors = [pattern for pattern in found.patterns if pattern.last_error_id is not None]
         errors.sort(key=lambda pattern: -_errors(pattern))
         yield from chain(*fitting(([line] for line in self._head(errors)), _HEAD))
-        title = "errors (how many, from when to when, the newest id)"
-        yield from self._part(title, errors, self._error, _ERRORS, f"patterns {self._file} -p ERROR{self._scope}")
-        yield from self._changed()
+        title, rest = "errors (how many, from when to when, the newest id)", f"-p ERROR{self._scope}"
+        yield from self._part(title, errors, self._error, _ERRORS, rest)
+        title = "what changed (in the order of the first time, with the newest id)"
+        since = "0" if found.is_last_run else f"@{(found.since_us or 0) // 1_000_000}"
+        # By time, because the first thing in a chain of failures is often their cause.
+        yield from self._part(title, found.changes(), self._change, _CHANGED, f"--new-since {since}", by_time=True)
         yield from self._loud()
         yield from self._gaps()
-        yield ""
-        yield from chain(*fitting(([line] for line in self._state()), _STATE))
+        yield from ("", *chain(*fitting(([line] for line in self._state()), _STATE)))
 
     def _head(self, errors: list[Pattern]) -> Iterator[str]:
         found = self._found
@@ -123,36 +127,18 @@ class _Text:
         if not errors and not found.left_out:
             yield "No record is at ERROR or above."
 
-    def _changed(self) -> Iterator[str]:
-        """Say what began, in order of time: the first thing in a chain of failures is often their cause."""
-        found = self._found
-        since = "0" if found.is_last_run else f"@{(found.since_us or 0) // 1_000_000}"
-        rest = f"patterns {self._file} --new-since {since}"
-        title = "what changed (in the order of the first time, with the newest id)"
-        yield from self._part(title, found.changes(), self._change, _CHANGED, rest, by_time=True)
-
     def _part(
-        self,
-        title: str,
-        found: list[Pattern],
-        lines_of: Callable[[Pattern], list[str]],
-        most: int,
-        rest: str,
-        *,
-        by_time: bool = False,
+        self, title: str, found: list[Pattern], lines_of: _LinesOf, most: int, rest: str, *, by_time: bool = False
     ) -> Iterator[str]:
         if not found:
             return
-        yield ""
-        yield f"{title}:"
         shown = fitting(map(lines_of, found), most)
         items = [*zip((pattern.first_us for pattern in found), shown, strict=False)]
-        for _, lines in sorted(items) if by_time else items:
-            yield from lines
-        left = found[len(shown) :]
-        if left:
+        yield from ("", f"{title}:", *chain(*(lines for _, lines in (sorted(items) if by_time else items))))
+        if left := found[len(shown) :]:
             records = counted(sum(pattern.records for pattern in left), "record")
-            yield f"  and {counted(len(left), 'more pattern')}, {records}: see `sqlite-log {rest}`"
+            what = f"{counted(len(left), 'more pattern')}, {records}"
+            yield f"  and {what}: see `sqlite-log patterns {self._file} {rest}`"
 
     def _change(self, pattern: Pattern) -> list[str]:
         is_new = pattern.last_id in (self._found.new or ())
@@ -170,7 +156,7 @@ class _Text:
         message, traceback = self._found.errors.get(pattern.last_error_id or 0, ("", ""))
         if message:
             lines.append(_line(f"    {message}"))
-        lines += (_line(f"    | {line}", 120) for line in traceback.splitlines()[-_TRACEBACK_LINES:])
+        lines += (_line(f"    | {line}", _SHORT_LINE) for line in traceback.splitlines()[-_TRACEBACK_LINES:])
         return lines
 
     def _loud(self) -> Iterator[str]:
@@ -180,20 +166,15 @@ class _Text:
         for gap in self._found.gaps:
             if gap.count > 0 and gap.logger:
                 dropped[gap.logger] += gap.count
-        ranked = (records + dropped).most_common()
+        attempted = records + dropped
+        ranked = attempted.most_common()
         if not ranked:
             return
-        yield ""
-        yield "who logs most (records, share of all):"
-        shares = (
-            f"  {count:,}  {count / (records + dropped).total():.1%}  {name}"
-            + (f", {dropped[name]:,} of them dropped" if dropped[name] else "")
-            for name, count in ranked[:_LOUDEST]
-        )
-        shown = fitting(([_line(share, 120)] for share in shares), _LOUD)
-        yield from chain(*shown)
-        left = ranked[len(shown) :]
-        if left:
+        yield from ("", "who logs most (records, share of all):")
+        for name, count in ranked[:_LOUDEST]:
+            lost = f", {dropped[name]:,} of them dropped" if dropped[name] else ""
+            yield _line(f"  {count:,}  {count / attempted.total():.1%}  {name}{lost}", _SHORT_LINE)
+        if left := ranked[_LOUDEST:]:
             rest = counted(sum(count for _, count in left), "record")
             yield f"  and {counted(len(left), 'more logger')}, {rest}: see `sqlite-log top {self._file}`"
 
@@ -202,19 +183,14 @@ class _Text:
         if not gaps:
             return
         places = [[*some] for _, some in groupby(gaps, attrgetter("after_id"))]
-        total = counted(sum(max(gap.count, 0) for gap in gaps), "record")
-        yield ""
-        yield f"missing: {total} in {counted(len(places), 'gap')}"
         places.sort(key=lambda lost: -sum(gap.count for gap in lost))
-        shown = fitting(map(self._gap, places[:_LARGEST_GAPS]), _GAPS)
-        yield from chain(*shown)
-        left = len(places) - len(shown)
-        if left:
-            yield f"  and {counted(left, 'more gap')}: see `sqlite-log gaps {self._file}{self._scope}`"
-
-    def _gap(self, lost: list[Gap]) -> list[str]:
-        begin = self._clock(min(gap.since_us for gap in lost))
-        return [_line(f"  {begin}  after id {lost[0].after_id}  {describe(lost)}")]
+        total = counted(sum(max(gap.count, 0) for gap in gaps), "record")
+        yield from ("", f"missing: {total} in {counted(len(places), 'gap')}")
+        for lost in places[:_LARGEST_GAPS]:
+            begin = self._clock(min(gap.since_us for gap in lost))
+            yield _line(f"  {begin}  after id {lost[0].after_id}  {describe(lost)}")
+        if left := places[_LARGEST_GAPS:]:
+            yield f"  and {counted(len(left), 'more gap')}: see `sqlite-log gaps {self._file}{self._scope}`"
 
     def _state(self) -> Iterator[str]:
         totals = self._found.totals

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from sqlite_log_handler._cli import arguments
@@ -45,7 +45,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print all findings. Returns 1 when one of them is WRONG."""
     seen: list[Finding] = []
-    for finding in _findings_in(options) if _is_archive(options) else findings(options):
+    for finding in findings(options):
         seen.append(finding)
         if options.output == "text":  # at once, because checking a large file takes a while
             write_line(f"{finding.verdict:<5}  {finding.text}")
@@ -53,6 +53,29 @@ def run(options: argparse.Namespace) -> int:
     if options.output == "json":
         write_lines(json_document({"ok": not is_wrong, "verdicts": [finding._asdict() for finding in seen]}))
     return int(is_wrong)
+
+
+def findings(options: argparse.Namespace) -> Iterator[Finding]:
+    """Check the file, then its books and its archive; or an archive alone."""
+    if _is_archive(options):
+        yield from _sum_up(_read_parts(options.archive), "can be read")
+        yield Finding("-", "whether parts are missing stands in the log: name its file, and the folder with --archive")
+        return
+    try:
+        with arguments.open_reader(options) as reader:
+            yield Finding("ok", f"a log of sqlite-log-handler, schema {reader.schema} of {USER_VERSION}")
+            wrong, _ = yield from _first(split_faults(reader.check()))
+            if wrong:
+                yield Finding("-", "the books cannot be compared in a damaged file")
+                return
+            yield Finding("ok", "SQLite's integrity check")
+            yield from compare(reader.books())
+            if options.archive is not None:
+                yield from _sum_up(_compare_parts(reader.path, options.archive), "are as noted")
+    except CorruptFileError as error:
+        # The text of the error names this command; its cause has SQLite's text.
+        yield Finding("WRONG", str(error.__cause__ or error))
+        yield Finding("-", "not all of it can be read: `.recover` of the sqlite3 shell saves what it can")
 
 
 def _is_archive(options: argparse.Namespace) -> bool:
@@ -69,47 +92,37 @@ def _is_archive(options: argparse.Namespace) -> bool:
     return not logs
 
 
-def _findings_in(options: argparse.Namespace) -> Iterator[Finding]:
-    """Check each part of an archive without its log: read it to the end, and count."""
-    folder, sound, rows, wrong = options.archive, 0, 0, 0
-    for name in part_names(folder):
-        path = os.path.join(folder, str(name))
-        try:
-            part = Part.open(path)
-            part.read_through()
-        except LogFileError as error:
-            wrong += 1
-            if wrong <= _MOST:
-                yield Finding("WRONG", str(error))
-        else:
-            sound, rows = sound + 1, rows + part.head.rows
+def _first(faults: Iterable[str | int]) -> Generator[Finding, None, tuple[int, list[int]]]:
+    """Yield the first faults, each at once, and how many more there are. Returns their number, and the other items."""
+    wrong, others = 0, list[int]()
+    for fault in faults:
+        if isinstance(fault, int):
+            others.append(fault)
+            continue
+        wrong += 1
+        if wrong <= _MOST:
+            yield Finding("WRONG", fault)
     if wrong > _MOST:
         yield Finding("WRONG", f"and {wrong - _MOST:,} more")
-    what = f"{sound:,} of {counted(sound + wrong, 'part')} can be read, {counted(rows, 'row')}"
+    return wrong, others
+
+
+def _sum_up(parts: Iterable[str | int], are: str) -> Iterator[Finding]:
+    """Sum up the parts of an archive, for each of which there is a fault or the number of its rows."""
+    wrong, rows = yield from _first(parts)
+    what = f"{len(rows):,} of {counted(len(rows) + wrong, 'part')} {are}, {counted(sum(rows), 'row')}"
     yield Finding("-" if wrong else "ok", f"the archive: {what}")
-    yield Finding("-", "whether parts are missing stands in the log: name its file, and the folder with --archive")
 
 
-def findings(options: argparse.Namespace) -> Iterator[Finding]:
-    """Check the file, then its books."""
-    try:
-        with arguments.open_reader(options) as reader:
-            yield Finding("ok", f"a log of sqlite-log-handler, schema {reader.schema} of {USER_VERSION}")
-            faults = split_faults(reader.check())
-            yield from (Finding("WRONG", fault) for fault in faults[:_MOST])
-            if len(faults) > _MOST:
-                yield Finding("WRONG", f"and {len(faults) - _MOST:,} more")
-            if faults:
-                yield Finding("-", "the books cannot be compared in a damaged file")
-                return
-            yield Finding("ok", "SQLite's integrity check")
-            yield from compare(reader.books())
-            if options.archive is not None:
-                yield from look_at_parts(reader.path, options.archive)
-    except CorruptFileError as error:
-        # The text of the error names this command; its cause has SQLite's text.
-        yield Finding("WRONG", str(error.__cause__ or error))
-        yield Finding("-", "not all of it can be read: `.recover` of the sqlite3 shell saves what it can")
+def _read_parts(folder: str) -> Iterator[str | int]:
+    """Read each part of an archive to its end, and yield its number of rows, or its fault."""
+    for name in part_names(folder):
+        try:
+            part = Part.open(os.path.join(folder, str(name)))
+            part.read_through()
+            yield part.head.rows
+        except LogFileError as error:
+            yield str(error)
 
 
 def split_faults(faults: Iterable[str]) -> list[str]:
@@ -120,15 +133,11 @@ def split_faults(faults: Iterable[str]) -> list[str]:
 
 def compare(books: Books) -> Iterator[Finding]:
     """Compare the counts of different places. Once rows were pruned, a difference may be right: `-`."""
-    ledger = books.dropped_in_ledger
+    ledger, rows = books.dropped_in_ledger, books.rows + books.warnings + books.pruned
     pairs = (
         ("dropped: the ledger, and the volume", ledger, books.dropped_in_volume),
         (f"dropped: the ledger, and {books.warnings:,} drop warnings", ledger, books.dropped_in_warnings),
-        (
-            "written: rows, drop warnings and pruned rows, and the volume",
-            books.rows + books.warnings + books.pruned,
-            books.written_in_volume,
-        ),
+        ("written: rows, drop warnings and pruned rows, and the volume", rows, books.written_in_volume),
     )
     for what, one, other in pairs:
         verdict = "ok" if one == other else "-" if books.pruned else "WRONG"
@@ -150,27 +159,17 @@ FROM archives ORDER BY id
 """  # noqa: S608 - our own names
 
 
-def look_at_parts(path: str, folder: str) -> Iterator[Finding]:
+def _compare_parts(path: str, folder: str) -> Iterator[str | int]:
     """Compare each part of the archive with its note, which was made when the part was read back and counted."""
     with contextlib.closing(Scan(path)) as scan:
         parts = scan.all(_PARTS)
         log_id = scan.one("SELECT log_id FROM marks")
-    sound = rows = wrong = 0
-    for name, first_id, last_id, size, crc32 in parts:
-        fault = _fault_of(folder, name, log_id, (first_id, last_id), (size, crc32))
-        if fault is None:
-            sound, rows = sound + 1, rows + last_id - first_id + 1
-            continue
-        wrong += 1
-        if wrong <= _MOST:
-            yield Finding("WRONG", f"{printable(name)}, rows {first_id} to {last_id}: {fault}")
-    if wrong > _MOST:
-        yield Finding("WRONG", f"and {wrong - _MOST:,} more")
-    what = f"{sound:,} of {counted(len(parts), 'part')} are as noted, {counted(rows, 'row')}"
-    yield Finding("-" if wrong else "ok", f"the archive: {what}")
+    for name, first_id, last_id, *noted in parts:
+        fault = _fault_of(folder, name, (log_id, first_id, last_id), noted)
+        yield f"{printable(name)}, rows {first_id} to {last_id}: {fault}" if fault else last_id - first_id + 1
 
 
-def _fault_of(folder: str, name: str, log_id: str, ids: tuple[int, int], noted: tuple[int, int]) -> str | None:
+def _fault_of(folder: str, name: str, head: tuple[str, int, int], noted: list[int]) -> str | None:
     """Return the fault of a part, None if it has none. The log names it, and may be a stranger's."""
     if PartName.parse(name) is None or os.path.basename(name) != name:
         return "no part of an archive has this name"
@@ -181,15 +180,15 @@ def _fault_of(folder: str, name: str, log_id: str, ids: tuple[int, int], noted: 
             size = crc32 = 0
             while size <= noted[0] and (block := file.read(_BLOCK)):
                 size, crc32 = size + len(block), zlib.crc32(block, crc32)
-        if (size, crc32) != noted:
+        if [size, crc32] != noted:
             return "it was changed since it was archived"
-        head = Part.open(path).head
+        found = Part.open(path).head
     except (MissingFileError, FileNotFoundError):
         return "it is missing"
     except (OSError, LogFileError) as error:
         # Of Parquet, without the extra, the sums agree.
         return None if isinstance(error.__cause__, ImportError) else str(error)
-    return None if (head.log_id, head.first_id, head.last_id) == (log_id, *ids) else "it has other rows than noted"
+    return None if (found.log_id, found.first_id, found.last_id) == head else "it has other rows than noted"
 
 
 COMMAND: Final = Command(
