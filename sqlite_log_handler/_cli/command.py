@@ -1,9 +1,10 @@
-"""`Command`, by which each module of `commands` describes itself, and the parser of its arguments."""
+"""The decorator `command`, by which each module of `commands` describes itself, and the parser of its arguments."""
 
 import argparse
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, NoReturn
+from functools import partial
+from typing import Any, Final, NamedTuple, NoReturn
 
 from sqlite_log_handler._logfile.printable import printable
 
@@ -29,18 +30,21 @@ class Parser(argparse.ArgumentParser):
 
 
 class Command(NamedTuple):
-    """One command of `sqlite-log`, with the name of the module that has its `run`."""
+    """One command of `sqlite-log`, with the name of the module that has its function."""
 
+    add_arguments: Callable[[argparse.ArgumentParser], None]
     description: str
     examples: Sequence[tuple[str, str]]  # command lines, and what each of them does
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    # Does the work and returns the exit status: 0 for done or found, 1 for nothing found or something wrong.
-    run: Callable[[argparse.Namespace], int]
+    work: Callable[..., int]
+
+    def __call__(self, options: argparse.Namespace, **others: Any) -> int:
+        """Do the work and return the exit status: 0 for done or found, 1 for nothing found or something wrong."""
+        return self.work(options, **others)
 
     @property
     def name(self) -> str:
         """What a person types."""
-        return self.run.__module__.rpartition(".")[2]
+        return self.work.__module__.rpartition(".")[2]
 
     def parser(self) -> Parser:
         """Make the parser of its arguments."""
@@ -49,3 +53,10 @@ class Command(NamedTuple):
         parser = Parser(f"{PROGRAM} {self.name}", description, epilog="\n".join(["examples:", *lines]))
         self.add_arguments(parser)
         return parser
+
+
+def command(
+    add_arguments: Callable[[argparse.ArgumentParser], None], description: str, *examples: tuple[str, str]
+) -> Callable[[Callable[..., int]], Command]:
+    """Make a command of the function below, which does the work."""
+    return partial(Command, add_arguments, description, examples)

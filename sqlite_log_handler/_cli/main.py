@@ -1,7 +1,7 @@
 """
 The command line: the list of commands, and the exit status of each error.
 
-Each module of `commands` has a `Command` named COMMAND. We import only the module of the command to run: `show` needs
+Each module of `commands` has a `Command` named `run`. We import only the module of the command to run: `show` needs
 neither the threads of the demo nor the packages of `forward`.
 """
 
@@ -46,7 +46,7 @@ COMMANDS: Final[Mapping[str, str]] = {
 
 def command_of(name: str) -> Command:
     """Import the command with this name."""
-    command: Command = importlib.import_module(f"{__package__}.commands.{name}").COMMAND
+    command: Command = importlib.import_module(f"{__package__}.commands.{name}").run
     return command
 
 
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             # `re` warns programmers of expressions whose meaning may change.
             warnings.simplefilter("ignore", FutureWarning)
-            return command.run(options)
+            return command(options)
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as shells count
     except BrokenPipeError:

@@ -381,7 +381,7 @@ def test_the_command_beside_a_writer_in_another_process(start, contents, path, q
     monkeypatch.setattr(prune_module, "_LOCK_TIMEOUT", 60)
     process = start(BESIDE)
     assert "ready\n" == process.stdout.readline()
-    options = prune_module.COMMAND.parser().parse_args([str(path), "--max-rows", "1000", "--vacuum"])
+    options = prune_module.run.parser().parse_args([str(path), "--max-rows", "1000", "--vacuum"])
     while not query("SELECT max(id) > 5000 FROM records")[0][0]:
         assert process.poll() is None
     for _ in range(10):

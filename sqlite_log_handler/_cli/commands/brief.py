@@ -16,7 +16,7 @@ from operator import attrgetter
 from typing import Final, TypeAlias
 
 from sqlite_log_handler._cli import arguments
-from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.commands.patterns import GUESSED, moment_or_run
 from sqlite_log_handler._cli.formats import Clock, behind, describe
 from sqlite_log_handler._logfile.printable import printable
@@ -48,6 +48,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_utc(parser)
 
 
+@command(
+    _add_arguments,
+    "Show what matters first, in at most 8 kB, however large the log is: how much there is, errors by "
+    "pattern, each with the end of a traceback, patterns that were never seen before, who logs most, what is missing, "
+    "and the state of the file and of forwarders. It covers the last run, or the whole log if there was only one. It "
+    "says what it leaves out, and which command shows that.",
+    ("sqlite-log brief app-log.db", "of the last run"),
+    ("sqlite-log brief app-log.db -S -1h", "of the last hour, and what is new in it"),
+)
 def run(options: argparse.Namespace) -> int:
     """Show the brief. Returns 0, even for an empty log."""
     paths = [arguments.file_of(options), *options.archives]
@@ -233,17 +242,3 @@ def _line(text: str, most: int = _LINE) -> str:
     if len(line.encode()) <= most:
         return line
     return line.encode()[: most - 3].decode(errors="ignore") + "..."
-
-
-COMMAND: Final = Command(
-    description="Show what matters first, in at most 8 kB, however large the log is: how much there is, errors by "
-    "pattern, each with the end of a traceback, patterns that were never seen before, who logs most, what is missing, "
-    "and the state of the file and of forwarders. It covers the last run, or the whole log if there was only one. It "
-    "says what it leaves out, and which command shows that.",
-    examples=[
-        ("sqlite-log brief app-log.db", "of the last run"),
-        ("sqlite-log brief app-log.db -S -1h", "of the last hour, and what is new in it"),
-    ],
-    add_arguments=_add_arguments,
-    run=run,
-)

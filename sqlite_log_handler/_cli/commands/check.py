@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from sqlite_log_handler._cli import arguments
-from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.formats import json_document
 from sqlite_log_handler._cli.terminal import write_line, write_lines
 from sqlite_log_handler._logfile.archive import PartName, part_names, stem_of
@@ -42,6 +42,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_json(parser)
 
 
+@command(
+    _add_arguments,
+    "Check that the file is a log of this package, that SQLite finds nothing wrong with it, and that "
+    "the counts in different places agree. It only reads. While SQLite reads through the file, the WAL of a program "
+    "that logs into it grows.",
+    ("sqlite-log check app-log.db", "says ok or what is wrong, a line for each"),
+    ("sqlite-log check /srv/archive", "reads each file of an archive, and the log if it is there too"),
+    ("sqlite-log check app-log.db --archive /srv/archive", "compares each file of the archive with its note"),
+    ("sqlite-log check app-log.db && cp app-log.db /backup/", "the exit status is 0 when all of it is ok"),
+)
 def run(options: argparse.Namespace) -> int:
     """Print all findings. Returns 1 when one of them is WRONG."""
     seen: list[Finding] = []
@@ -189,18 +199,3 @@ def _fault_of(folder: str, name: str, head: tuple[str, int, int], noted: list[in
         # Of Parquet, without the extra, the sums agree.
         return None if isinstance(error.__cause__, ImportError) else str(error)
     return None if (found.log_id, found.first_id, found.last_id) == head else "it has other rows than noted"
-
-
-COMMAND: Final = Command(
-    description="Check that the file is a log of this package, that SQLite finds nothing wrong with it, and that "
-    "the counts in different places agree. It only reads. While SQLite reads through the file, the WAL of a program "
-    "that logs into it grows.",
-    examples=[
-        ("sqlite-log check app-log.db", "says ok or what is wrong, a line for each"),
-        ("sqlite-log check /srv/archive", "reads each file of an archive, and the log if it is there too"),
-        ("sqlite-log check app-log.db --archive /srv/archive", "compares each file of the archive with its note"),
-        ("sqlite-log check app-log.db && cp app-log.db /backup/", "the exit status is 0 when all of it is ok"),
-    ],
-    add_arguments=_add_arguments,
-    run=run,
-)

@@ -25,11 +25,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from sqlite_log_handler._cli import incident
 from sqlite_log_handler._cli.arguments import add_flag
-from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.commands.top import table
 from sqlite_log_handler._cli.formats import Clock, Short, with_gaps
 from sqlite_log_handler._cli.terminal import plain, terminal_width, write_line
@@ -85,6 +85,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--incident", shop)
 
 
+@command(
+    _add_arguments,
+    "Log real work from several threads into SQLite, lock the database in the middle so that a small "
+    "queue overflows, and show that every record is accounted for.",
+    ("sqlite-log demo", "hash the files of Python's standard library, and log it"),
+    ("sqlite-log demo /var/log/syslog --database syslog.db", "replay a text log"),
+    ("sqlite-log demo --incident --database shop-log.db", "make the log of a shop whose pages fail"),
+)
 def run(options: argparse.Namespace) -> int:
     """Run the demo, and return its exit status: 0, or 1 when the books do not balance."""
     if options.incident:
@@ -388,16 +396,3 @@ def indented(line: str) -> str:
     """Indent a line by two columns, and cut it to the width of the terminal."""
     room = width() - 2
     return f"  {line if len(line) <= room else f'{line[: room - 3]}...'}"
-
-
-COMMAND: Final = Command(
-    description="Log real work from several threads into SQLite, lock the database in the middle so that a small "
-    "queue overflows, and show that every record is accounted for.",
-    examples=[
-        ("sqlite-log demo", "hash the files of Python's standard library, and log it"),
-        ("sqlite-log demo /var/log/syslog --database syslog.db", "replay a text log"),
-        ("sqlite-log demo --incident --database shop-log.db", "make the log of a shop whose pages fail"),
-    ],
-    add_arguments=_add_arguments,
-    run=run,
-)

@@ -13,7 +13,7 @@ from sys import getsizeof
 from typing import IO, Any, Final, cast
 
 from sqlite_log_handler._cli import arguments
-from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.formats import json_safe
 from sqlite_log_handler._cli.terminal import batches, is_terminal, write_batch
 from sqlite_log_handler._logfile import parquet
@@ -48,6 +48,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_filters(parser)
 
 
+@command(
+    _add_arguments,
+    "Write the columns of the view `logs`, a row for each record that matches. Memory does not grow "
+    "with the log; Parquet needs 2 MB for each million rows, and pyarrow: pip install 'sqlite-log-handler[parquet]'.",
+    ("sqlite-log export app-log.db --output app-log.jsonl.gz", "all of it, as JSON lines"),
+    ("sqlite-log export app-log.db -S yesterday --output y.csv", "since yesterday"),
+    ("sqlite-log export app-log.db --output app-log.parquet", "for pandas, Polars, DuckDB"),
+)
 def run(options: argparse.Namespace) -> int:
     """Write the rows. Returns 1 when none matched."""
     filters = arguments.filters_of(options)
@@ -189,16 +197,3 @@ def _record_batches(rows: Iterable[Row], schema: Any) -> Iterator[Any]:
             del columns
             pa.system_memory_pool().release_unused()
         yield made
-
-
-COMMAND: Final = Command(
-    description="Write the columns of the view `logs`, a row for each record that matches. Memory does not grow "
-    "with the log; Parquet needs 2 MB for each million rows, and pyarrow: pip install 'sqlite-log-handler[parquet]'.",
-    examples=[
-        ("sqlite-log export app-log.db --output app-log.jsonl.gz", "all of it, as JSON lines"),
-        ("sqlite-log export app-log.db -S yesterday --output y.csv", "since yesterday"),
-        ("sqlite-log export app-log.db --output app-log.parquet", "for pandas, Polars, DuckDB"),
-    ],
-    add_arguments=_add_arguments,
-    run=run,
-)

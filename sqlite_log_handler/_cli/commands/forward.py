@@ -8,10 +8,10 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from sqlite_log_handler._cli.arguments import add_flag, at_least, needs
-from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.terminal import say
 from sqlite_log_handler._logfile.units import counted
 
@@ -41,6 +41,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--retry-seconds N", retry, type=at_least(0), default=60)
 
 
+@command(
+    _add_arguments,
+    "Send the rows of logs to a receiver of OTLP over HTTP, while programs log into them. The log "
+    "itself keeps the position, so the next run goes on there, however this one ended. The environment variables "
+    "OTEL_EXPORTER_OTLP_*, OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the settings without a flag.",
+    ("sqlite-log forward app-log.db --otlp http://localhost:4318", "all rows that were not sent yet"),
+    ("sqlite-log forward a.db b.db --otlp http://localhost:4318 -f", "two logs, and each row that comes"),
+)
 def run(options: argparse.Namespace) -> int:
     """Send the rows. Returns 1 when it gave up, or the receiver did not take every row."""
     with needs("otlp"):
@@ -121,16 +129,3 @@ def _summary(counts: "Counts", name: str) -> str:
         if number:
             line += f"; {number:,} {what}"
     return line
-
-
-COMMAND: Final = Command(
-    description="Send the rows of logs to a receiver of OTLP over HTTP, while programs log into them. The log "
-    "itself keeps the position, so the next run goes on there, however this one ended. The environment variables "
-    "OTEL_EXPORTER_OTLP_*, OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the settings without a flag.",
-    examples=[
-        ("sqlite-log forward app-log.db --otlp http://localhost:4318", "all rows that were not sent yet"),
-        ("sqlite-log forward a.db b.db --otlp http://localhost:4318 -f", "two logs, and each row that comes"),
-    ],
-    add_arguments=_add_arguments,
-    run=run,
-)

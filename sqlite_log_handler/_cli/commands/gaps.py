@@ -5,10 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from textwrap import wrap
-from typing import Final
 
 from sqlite_log_handler._cli import arguments
-from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.formats import CLOCKS
 from sqlite_log_handler._cli.terminal import columns, is_terminal, terminal_width, width_of
 from sqlite_log_handler._logfile.printable import printable
@@ -23,6 +22,17 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_ledger_filters(parser)
 
 
+@command(
+    _add_arguments,
+    "Show the ledger of drops: for each gap the row before it, how many records are missing, why, and "
+    "from which loggers. Rows that were pruned before they were forwarded stand in it as well.",
+    ("sqlite-log gaps app-log.db", "all of them"),
+    (
+        "sqlite-log gaps app-log.db -S yesterday -l shop.orders",
+        "of a part of the hierarchy, since yesterday",
+    ),
+    ("sqlite-log gaps app-log.db -p ERROR", "those in which errors are missing"),
+)
 def run(options: argparse.Namespace) -> int:
     """Show the gaps. Returns 1 when there are none."""
     filters = arguments.filters_of(options)
@@ -61,19 +71,3 @@ def table(gaps: Sequence[Gap], clock: Callable[[int], str]) -> Iterator[str]:
 
 def _place_and_cause(gap: Gap) -> tuple[int, str]:
     return gap.after_id, gap.cause
-
-
-COMMAND: Final = Command(
-    description="Show the ledger of drops: for each gap the row before it, how many records are missing, why, and "
-    "from which loggers. Rows that were pruned before they were forwarded stand in it as well.",
-    examples=[
-        ("sqlite-log gaps app-log.db", "all of them"),
-        (
-            "sqlite-log gaps app-log.db -S yesterday -l shop.orders",
-            "of a part of the hierarchy, since yesterday",
-        ),
-        ("sqlite-log gaps app-log.db -p ERROR", "those in which errors are missing"),
-    ],
-    add_arguments=_add_arguments,
-    run=run,
-)

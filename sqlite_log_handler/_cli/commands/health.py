@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.arguments import add_flag
-from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.terminal import write_line
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.times import now_us
@@ -39,6 +39,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_utc(parser)
 
 
+@command(
+    _add_arguments,
+    "Say in one line whether a program still logs and whether records were dropped. The exit status is 0 "
+    "for OK, 1 for a warning and 2 for a critical state, as monitoring plugins have it. A log that cannot be read is "
+    "critical.",
+    ("sqlite-log health app-log.db --max-age 10min", "critical when nothing was logged for ten minutes"),
+    ("sqlite-log health app-log.db --max-drops 100 -S -1d", "a warning when more were dropped in a day"),
+)
 def run(options: argparse.Namespace) -> int:
     """Print the state of the log in one line. Returns 0 for OK, 1 for a warning and 2 for a critical state."""
     since = arguments.moment(options.since, utc=options.utc)
@@ -66,16 +74,3 @@ def run(options: argparse.Namespace) -> int:
 def _say(state: int, text: str) -> int:
     write_line(f"{_STATES[state]}: {text}")
     return state
-
-
-COMMAND: Final = Command(
-    description="Say in one line whether a program still logs and whether records were dropped. The exit status is 0 "
-    "for OK, 1 for a warning and 2 for a critical state, as monitoring plugins have it. A log that cannot be read is "
-    "critical.",
-    examples=[
-        ("sqlite-log health app-log.db --max-age 10min", "critical when nothing was logged for ten minutes"),
-        ("sqlite-log health app-log.db --max-drops 100 -S -1d", "a warning when more were dropped in a day"),
-    ],
-    add_arguments=_add_arguments,
-    run=run,
-)

@@ -2,12 +2,18 @@
 
 import argparse
 import sys
-from typing import Final
 
 from sqlite_log_handler._cli import arguments
-from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.command import command
 
 
+@command(
+    arguments.add_file,
+    "Answer the questions of an agent about a log, by the Model Context Protocol on standard input and "
+    "output: brief, search, record, patterns and sql. Nothing can be changed, each answer is bounded, and the text of "
+    "the log is marked as data.",
+    ("sqlite-log mcp app-log.db", "what an agent is configured to start"),
+)
 def run(options: argparse.Namespace) -> int:
     """Answer on standard input and output until that is closed."""
     with arguments.needs("mcp"):
@@ -22,13 +28,3 @@ def run(options: argparse.Namespace) -> int:
             raise
         raise BrokenPipeError from group
     return 0
-
-
-COMMAND: Final = Command(
-    description="Answer the questions of an agent about a log, by the Model Context Protocol on standard input and "
-    "output: brief, search, record, patterns and sql. Nothing can be changed, each answer is bounded, and the text of "
-    "the log is marked as data.",
-    examples=[("sqlite-log mcp app-log.db", "what an agent is configured to start")],
-    add_arguments=arguments.add_file,
-    run=run,
-)

@@ -1,10 +1,9 @@
 """`sqlite-log metrics`: logs as text for Prometheus."""
 
 import argparse
-from typing import Final
 
 from sqlite_log_handler._cli import arguments
-from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.terminal import say, write_lines
 from sqlite_log_handler._read.logs import Logs
 from sqlite_log_handler._read.openmetrics import openmetrics
@@ -16,6 +15,17 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_output(parser, ("openmetrics", "prometheus"), what)
 
 
+@command(
+    _add_arguments,
+    "Print records and drops by level and cause, the size of file and WAL, the time of the last record and "
+    "the lag of forwarders, as OpenMetrics. All processes that write to a log are counted together. The counters never "
+    "fall: retention leaves them as they are.",
+    ("sqlite-log metrics app-log.db", "for one log"),
+    (
+        "sqlite-log metrics /var/log/app -o prometheus | sponge /srv/metrics/app.prom",
+        "for all logs in a folder, for the textfile collector of node_exporter",
+    ),
+)
 def run(options: argparse.Namespace) -> int:
     """Print the metrics. Returns 1 if we cannot read a log, which the metrics say as well."""
     logs = Logs(options.files or [arguments.file_of(options)])
@@ -24,19 +34,3 @@ def run(options: argparse.Namespace) -> int:
     for error in errors:
         say(error)
     return 1 if errors else 0
-
-
-COMMAND: Final = Command(
-    description="Print records and drops by level and cause, the size of file and WAL, the time of the last record and "
-    "the lag of forwarders, as OpenMetrics. All processes that write to a log are counted together. The counters never "
-    "fall: retention leaves them as they are.",
-    examples=[
-        ("sqlite-log metrics app-log.db", "for one log"),
-        (
-            "sqlite-log metrics /var/log/app -o prometheus | sponge /srv/metrics/app.prom",
-            "for all logs in a folder, for the textfile collector of node_exporter",
-        ),
-    ],
-    add_arguments=_add_arguments,
-    run=run,
-)

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import Final
 
 from sqlite_log_handler._cli import arguments
-from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.formats import Clock
 from sqlite_log_handler._cli.terminal import columns, fit
 from sqlite_log_handler._logfile.printable import printable
@@ -29,6 +29,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_filters(parser)
 
 
+@command(
+    _add_arguments,
+    "Show which records say the same. Those of one template, such as 'order %d paid', are counted exactly. "
+    "Where a program puts its values into the message by itself, as an f-string does, the records of one call site "
+    "count together, under a message in which values are masked, and are marked as guessed.",
+    ("sqlite-log patterns app-log.db", "the most frequent, with a record of each"),
+    ("sqlite-log patterns app-log.db --new-since 0 -p WARNING", "warnings that no earlier run has logged"),
+    ("sqlite-log show app-log.db --pattern-of 1234", "the records of one of them, by its id"),
+)
 def run(options: argparse.Namespace) -> int:
     """Show the patterns. Returns 1 when there is none."""
     filters = arguments.filters_of(options)
@@ -84,17 +93,3 @@ def levels_of(levels: Mapping[int, int], names: Mapping[int, str]) -> str:
 def one_line(text: str) -> str:
     """Make one line of a text, safe for a terminal."""
     return printable(" ".join(text.split()))
-
-
-COMMAND: Final = Command(
-    description="Show which records say the same. Those of one template, such as 'order %d paid', are counted exactly. "
-    "Where a program puts its values into the message by itself, as an f-string does, the records of one call site "
-    "count together, under a message in which values are masked, and are marked as guessed.",
-    examples=[
-        ("sqlite-log patterns app-log.db", "the most frequent, with a record of each"),
-        ("sqlite-log patterns app-log.db --new-since 0 -p WARNING", "warnings that no earlier run has logged"),
-        ("sqlite-log show app-log.db --pattern-of 1234", "the records of one of them, by its id"),
-    ],
-    add_arguments=_add_arguments,
-    run=run,
-)

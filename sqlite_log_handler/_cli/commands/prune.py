@@ -7,11 +7,11 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Final, Self, TextIO
+from typing import Self, TextIO
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.arguments import add_flag
-from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.terminal import say, write_line
 from sqlite_log_handler._logfile.connect import connect_read_only, connect_read_write, primary_code, without_triggers
 from sqlite_log_handler._logfile.errors import LimitError
@@ -65,6 +65,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--dry-run", "say what would be deleted, and delete nothing")
 
 
+@command(
+    _add_arguments,
+    "Delete the oldest rows of a log until it is within the given limits. Rows go in small chunks, so "
+    "that a program that logs into the file is not held up. The table `prunes` records each deletion.",
+    ("sqlite-log prune app-log.db --max-age 30d", "delete rows older than 30 days"),
+    ("sqlite-log prune app-log.db --max-bytes 500MB --dry-run", "say which rows would have to go"),
+    ("sqlite-log prune app-log.db --max-age 30d --archive /srv/archive", "archive them first, a file for each day"),
+    ("sqlite-log prune app-log.db --vacuum", "give free pages back to the file system"),
+)
 def run(
     options: argparse.Namespace,
     *,
@@ -310,17 +319,3 @@ class _Bar:
         self._file.write(f"\r{what} [{'#' * full}{'.' * (_BAR_WIDTH - full)}] {share:.0%}\x1b[K")
         self._file.flush()
         self._shown = True
-
-
-COMMAND: Final = Command(
-    description="Delete the oldest rows of a log until it is within the given limits. Rows go in small chunks, so "
-    "that a program that logs into the file is not held up. The table `prunes` records each deletion.",
-    examples=[
-        ("sqlite-log prune app-log.db --max-age 30d", "delete rows older than 30 days"),
-        ("sqlite-log prune app-log.db --max-bytes 500MB --dry-run", "say which rows would have to go"),
-        ("sqlite-log prune app-log.db --max-age 30d --archive /srv/archive", "archive them first, a file for each day"),
-        ("sqlite-log prune app-log.db --vacuum", "give free pages back to the file system"),
-    ],
-    add_arguments=_add_arguments,
-    run=run,
-)

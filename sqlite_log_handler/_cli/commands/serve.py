@@ -2,10 +2,9 @@
 
 import argparse
 import webbrowser
-from typing import Final
 
 from sqlite_log_handler._cli.arguments import add_files, add_flag, at_least, file_of, needs
-from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.terminal import write_line
 
 
@@ -23,6 +22,17 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(tokens, "--no-token", "ask for no token: everybody on this machine can read the log")
 
 
+@command(
+    _add_arguments,
+    "Show logs in a browser: live, with search, filters and a histogram, and with each gap where it is. "
+    "Prints the address, with a token that nobody else has. The page works offline, and changes nothing in a log.",
+    ("sqlite-log serve app-log.db --open", "one log, in the browser at once"),
+    ("sqlite-log serve /var/log/shop", "every log in a folder, one to be chosen at the top of the page"),
+    (
+        "sqlite-log serve app-log.db --base-path /logs --allowed-host ops.example.org",
+        "behind a proxy, which serves it below https://ops.example.org/logs/",
+    ),
+)
 def run(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     with needs("serve"):
@@ -39,19 +49,3 @@ def run(options: argparse.Namespace) -> int:
         opened=webbrowser.open if options.open else lambda _: None,
     )
     return 0
-
-
-COMMAND: Final = Command(
-    description="Show logs in a browser: live, with search, filters and a histogram, and with each gap where it is. "
-    "Prints the address, with a token that nobody else has. The page works offline, and changes nothing in a log.",
-    examples=[
-        ("sqlite-log serve app-log.db --open", "one log, in the browser at once"),
-        ("sqlite-log serve /var/log/shop", "every log in a folder, one to be chosen at the top of the page"),
-        (
-            "sqlite-log serve app-log.db --base-path /logs --allowed-host ops.example.org",
-            "behind a proxy, which serves it below https://ops.example.org/logs/",
-        ),
-    ],
-    add_arguments=_add_arguments,
-    run=run,
-)

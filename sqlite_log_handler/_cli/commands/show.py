@@ -5,7 +5,7 @@ from typing import Final
 
 from sqlite_log_handler._cli import arguments, cursor_file
 from sqlite_log_handler._cli.arguments import add_flag
-from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.terminal import write_lines
 from sqlite_log_handler._cli.view import FORMATS, Selection, View
 from sqlite_log_handler._read.filters import FilterError, Filters, up_to
@@ -38,6 +38,17 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_filters(parser)
 
 
+@command(
+    _add_arguments,
+    "Show the records of a log, the oldest first, and each gap where it is.",
+    ("sqlite-log show app-log.db -n 20", "the newest 20"),
+    ("sqlite-log show app-log.db -f", "the newest 10, and each new one"),
+    ("sqlite-log app-log.db -p WARNING -S -1h", "warnings and above of the last hour"),
+    ("sqlite-log app-log.db -l shop --exclude shop.cache", "a part of the hierarchy"),
+    ("sqlite-log app-log.db -g 'timed? out|refused'", "by regular expression"),
+    ("sqlite-log app-log.db --where 'status>=500' -C 3", "by attribute, with three rows before and after each"),
+    ("sqlite-log app-log.db --run -1 -r -n 50", "the end of the last run but one, the newest first"),
+)
 def run(options: argparse.Namespace) -> int:
     """Show the rows. Returns 1 when none matched."""
     _require_sense(options)
@@ -106,19 +117,3 @@ def _place(reader: LogReader, options: argparse.Namespace, last_id: int) -> int:
         return int(text)
     since = arguments.moment(text, utc=options.utc)
     return next((id_ for (id_,) in columns_of(reader, ["id"], since=since)), last_id + 1)
-
-
-COMMAND: Final = Command(
-    description="Show the records of a log, the oldest first, and each gap where it is.",
-    examples=[
-        ("sqlite-log show app-log.db -n 20", "the newest 20"),
-        ("sqlite-log show app-log.db -f", "the newest 10, and each new one"),
-        ("sqlite-log app-log.db -p WARNING -S -1h", "warnings and above of the last hour"),
-        ("sqlite-log app-log.db -l shop --exclude shop.cache", "a part of the hierarchy"),
-        ("sqlite-log app-log.db -g 'timed? out|refused'", "by regular expression"),
-        ("sqlite-log app-log.db --where 'status>=500' -C 3", "by attribute, with three rows before and after each"),
-        ("sqlite-log app-log.db --run -1 -r -n 50", "the end of the last run but one, the newest first"),
-    ],
-    add_arguments=_add_arguments,
-    run=run,
-)

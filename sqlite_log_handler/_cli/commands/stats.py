@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Final
 
 from sqlite_log_handler._cli import arguments
-from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.formats import Clock, behind
 from sqlite_log_handler._cli.terminal import Paint, painter, terminal_width
 from sqlite_log_handler._logfile.printable import printable
@@ -27,6 +27,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_filters(parser)
 
 
+@command(
+    _add_arguments,
+    "Show rows, time, levels, file, WAL, free pages, drops and cursors, and a histogram of the records "
+    "over time: each bar consists of the first letters of the levels, and of ~ for drops.",
+    ("sqlite-log stats app-log.db", "the whole log"),
+    ("sqlite-log stats app-log.db -S -1h -p WARNING", "with a histogram of the warnings of the last hour"),
+    ("sqlite-log stats app-log.db --bucket 10min", "with a bar for each ten minutes"),
+)
 def run(options: argparse.Namespace) -> int:
     """Show the numbers. Returns 1 when nothing matched the filters."""
     filters = arguments.filters_of(options)
@@ -101,16 +109,3 @@ def bar(bucket: Bucket, highest: int, room: int, names: Mapping[int, str], paint
 
 def _letter(names: Mapping[int, str], level: int) -> str:
     return printable(level_name(names, level))[:1].upper()
-
-
-COMMAND: Final = Command(
-    description="Show rows, time, levels, file, WAL, free pages, drops and cursors, and a histogram of the records "
-    "over time: each bar consists of the first letters of the levels, and of ~ for drops.",
-    examples=[
-        ("sqlite-log stats app-log.db", "the whole log"),
-        ("sqlite-log stats app-log.db -S -1h -p WARNING", "with a histogram of the warnings of the last hour"),
-        ("sqlite-log stats app-log.db --bucket 10min", "with a bar for each ten minutes"),
-    ],
-    add_arguments=_add_arguments,
-    run=run,
-)

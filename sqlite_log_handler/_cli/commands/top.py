@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Final
 
 from sqlite_log_handler._cli import arguments
-from sqlite_log_handler._cli.command import Command
+from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.terminal import columns, is_terminal, shows, terminal_width
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.units import format_size
@@ -44,6 +44,15 @@ def _by(text: str) -> str:
     raise argparse.ArgumentTypeError(f"{text!r}: {hint}")
 
 
+@command(
+    _add_arguments,
+    "Show who logs most: records and bytes written, the share of all records, written and dropped, and "
+    "their course over time. By logger and by level, the numbers come from the log's own account, which still counts "
+    "rows that were pruned.",
+    ("sqlite-log top app-log.db", "by logger, since the log began"),
+    ("sqlite-log top app-log.db --by source -S -1h", "by line of code, in the last hour"),
+    ("sqlite-log top app-log.db --by exception -n 5", "the five most frequent exceptions"),
+)
 def run(options: argparse.Namespace) -> int:
     """Show who logs most. Returns 1 when nothing matched."""
     filters = arguments.filters_of(options)
@@ -104,17 +113,3 @@ def advice(reader: LogReader, talker: Talker, filters: Filters) -> Iterator[str]
             yield f"To leave out {records:,} of its records{drops}, {share:.1%} of all:"
             yield f"  logging.getLogger({printable(name)}).setLevel(logging.{level})"
             return
-
-
-COMMAND: Final = Command(
-    description="Show who logs most: records and bytes written, the share of all records, written and dropped, and "
-    "their course over time. By logger and by level, the numbers come from the log's own account, which still counts "
-    "rows that were pruned.",
-    examples=[
-        ("sqlite-log top app-log.db", "by logger, since the log began"),
-        ("sqlite-log top app-log.db --by source -S -1h", "by line of code, in the last hour"),
-        ("sqlite-log top app-log.db --by exception -n 5", "the five most frequent exceptions"),
-    ],
-    add_arguments=_add_arguments,
-    run=run,
-)

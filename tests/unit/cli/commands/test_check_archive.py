@@ -35,7 +35,7 @@ def folder(request, make_handler, logger, path, monkeypatch, capsys):
     folder = path.parent / "archive"
     folder.mkdir()
     for arguments in (["--max-rows", "80"], ["--max-rows", "20", "--archive", str(folder)]):
-        options = prune.COMMAND.parser().parse_args([str(path), *arguments])
+        options = prune.run.parser().parse_args([str(path), *arguments])
         prune.run(options, sleep=lambda seconds: None)
     monkeypatch.undo()
     capsys.readouterr()

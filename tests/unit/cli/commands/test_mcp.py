@@ -50,4 +50,4 @@ def test_an_agent_that_has_gone(shop, monkeypatch):
 
     monkeypatch.setattr(server.MCPServer, "run", run)
     with pytest.raises(BrokenPipeError):
-        mcp.run(mcp.COMMAND.parser().parse_args([str(shop)]))
+        mcp.run(mcp.run.parser().parse_args([str(shop)]))

@@ -32,7 +32,7 @@ def prune(path, clock, monkeypatch):
     monkeypatch.delenv("SQLITE_LOG_DB", raising=False)
 
     def prune(*arguments, file=path):
-        options = command.COMMAND.parser().parse_args([*([str(file)] if file else []), *arguments])
+        options = command.run.parser().parse_args([*([str(file)] if file else []), *arguments])
         return command.run(options, now=lambda: NOW, clock=clock, sleep=clock.advance)
 
     return prune
@@ -457,6 +457,6 @@ def test_short_work_shows_no_bar(prune, log, monkeypatch):
 
 def test_the_help_has_examples():
     """`--help` names each flag, and shows how it is called."""
-    out = command.COMMAND.parser().format_help()
+    out = command.run.parser().format_help()
     for word in ("--max-age", "--max-rows", "--max-bytes", "--vacuum", "--dry-run", "sqlite-log prune app-log.db"):
         assert word in out

@@ -27,7 +27,7 @@ def prune(path, clock, archived_log):
 
     def prune(*arguments, archive=True):
         folder = ["--archive", str(path.parent / "archive")] if archive else []
-        options = command.COMMAND.parser().parse_args([str(path), *folder, *arguments])
+        options = command.run.parser().parse_args([str(path), *folder, *arguments])
         return command.run(options, now=lambda: NOW, clock=clock, sleep=clock.advance)
 
     return prune

@@ -23,7 +23,7 @@ EVENTS = ("DELETE ON records", "INSERT ON prunes", "UPDATE ON marks", "INSERT ON
 
 def prune(path, *arguments):
     """Run the command with a limit that deletes all rows but the newest."""
-    return command.run(command.COMMAND.parser().parse_args([str(path), "--max-rows", "1", *arguments]))
+    return command.run(command.run.parser().parse_args([str(path), "--max-rows", "1", *arguments]))
 
 
 def count(path, table="records"):
