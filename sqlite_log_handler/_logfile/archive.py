@@ -129,34 +129,19 @@ class PartName(NamedTuple):
 
 
 class Head(NamedTuple):
-    """
-    What a part says of itself.
+    """What a part says of itself."""
 
-    Attributes:
-        log: The stem of the log's file.
-        log_id: The id of that very file: one that takes its place counts its rows from 1 again.
-        first_id: Of the first row.
-        last_id: Of the last row. None is missing in between.
-        since_us: The earliest time of a row, in microseconds since 1970.
-        until_us: The latest time of a row.
-        max_levelno: The highest level of a row.
-        drops: How many gaps it has: those before its first row, and between its rows.
-        dropped: How many records they stand for.
-        levels: The names of its levels, by number.
-        processes: Those that wrote its rows and lost its records, each as `SELECT_PROCESS` has it.
-    """
-
-    log: str
-    log_id: str
+    log: str  # the stem of the log's file
+    log_id: str  # of that very file: one that takes its place counts its rows from 1 again
     first_id: int
-    last_id: int
-    since_us: int
-    until_us: int
+    last_id: int  # no row is missing in between
+    since_us: int  # the earliest time of a row, in microseconds since 1970
+    until_us: int  # the latest one
     max_levelno: int
-    drops: int
-    dropped: int
-    levels: dict[str, str]
-    processes: list[dict[str, Any]]
+    drops: int  # how many gaps it has: those before its first row, and between its rows
+    dropped: int  # how many records they stand for
+    levels: dict[str, str]  # names, by number
+    processes: list[dict[str, Any]]  # that wrote its rows and lost its records, each as `SELECT_PROCESS` has it
 
     @property
     def rows(self) -> int:
@@ -169,12 +154,7 @@ class Head(NamedTuple):
 
     @classmethod
     def from_json(cls, line: str | bytes) -> "Head":
-        """
-        Read the first line of a part.
-
-        Raises:
-            ValueError: It is not the head of a part, or of a version that we do not know.
-        """
+        """Read the first line of a part. Raises ValueError if it is none, or of a version that we do not know."""
         try:
             found = json.loads(line)
         except RecursionError:
@@ -203,11 +183,6 @@ def stem_of(path: str) -> str:
 
 
 def part_names(folder: str, stem: str | None = None) -> Iterator[PartName]:
-    """
-    Yield the names of the parts in a folder, of one log or of all, by log, day and number.
-
-    Raises:
-        OSError: The folder cannot be read.
-    """
+    """Yield the names of the parts in a folder, of one log or of all, by log, day and number."""
     found = filter(None, map(PartName.parse, os.listdir(folder)))
     yield from sorted(name for name in found if stem in {None, name.stem})

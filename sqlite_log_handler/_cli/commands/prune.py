@@ -83,14 +83,13 @@ def run(
 ) -> int:
     """Prune, and say what was done. Returns 1 when a reader kept it from being done to the end."""
     limits = Limits(
-        None if options.max_age is None else seconds("--max-age", options.max_age),
+        seconds("--max-age", options.max_age),
         None if options.max_rows is None else integer("--max-rows", options.max_rows, 1),
-        None if options.max_bytes is None else size("--max-bytes", options.max_bytes),
+        size("--max-bytes", options.max_bytes),
     )
     kept = Limits(
-        None if options.archive_max_age is None else seconds("--archive-max-age", options.archive_max_age),
-        None,
-        None if options.archive_max_bytes is None else size("--archive-max-bytes", options.archive_max_bytes),
+        seconds("--archive-max-age", options.archive_max_age),
+        max_bytes=size("--archive-max-bytes", options.archive_max_bytes),
     )
     if kept and options.archive is None:
         raise ValueError("a limit of the archive needs its folder: give --archive")

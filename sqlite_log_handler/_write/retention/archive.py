@@ -128,13 +128,7 @@ class Archive:
         self._lock = WriteLock(lock, say=lambda line: say(f"{folder!r}: {line}"))
 
     def hold(self, timeout: float = 0) -> contextlib.AbstractContextManager[None]:
-        """
-        Hold the right to archive this log in the folder.
-
-        Raises:
-            TimeoutError: Another process has it.
-            OSError: The folder cannot be written to.
-        """
+        """Hold the right to archive this log in the folder. Raises TimeoutError if another process has it."""
         return self._lock.hold(timeout)
 
     def close(self) -> None:

@@ -165,7 +165,7 @@ class Archiver:
             return wait
         if overtaken:  # begin half-way, to be ahead again
             first_id = (first_id + state.last_but_one_id) // 2
-        run = _Run(self._make(self._path), self._path, first_id, max(goal, first_id))
+        run = _Run(self._make(self._path), self._path, first_id, max(goal, first_id), lambda: self._ending)
         with contextlib.suppress(RuntimeError):  # the interpreter exits
             run.thread.start()
             self._run, self._thread = run, run.thread
@@ -210,7 +210,6 @@ class Archiver:
         self._ending = True
         run = self._run
         if run is not None:
-            run.is_last = True
             deadline = monotonic() + timeout
             while run.part is None and not run.ended and deadline > monotonic():
                 run.changed.acquire(timeout=max(0, deadline - monotonic()))  # it may tell of an earlier part
@@ -292,11 +291,7 @@ def archiver(
     """
     if unarchived not in {KEEP, DELETE}:
         raise ValueError(f"unarchived={unarchived!r}: must be {KEEP!r} or {DELETE!r}")
-    kept = Limits(
-        None if max_age is None else seconds("archive_max_age", max_age),
-        None,
-        None if max_bytes is None else size("archive_max_bytes", max_bytes),
-    )
+    kept = Limits(seconds("archive_max_age", max_age), max_bytes=size("archive_max_bytes", max_bytes))
     if folder is None:
         given = {"unarchived": unarchived != KEEP, "archive_max_age": max_age, "archive_max_bytes": max_bytes}
         for option in (name for name, value in given.items() if value):
@@ -312,12 +307,7 @@ def archiver(
 
 
 def folder_of(option: str, value: Any) -> str:
-    """
-    Return the absolute path of a folder.
-
-    Raises:
-        TypeError, FileNotFoundError: It is no path, or there is no such folder.
-    """
+    """Return the absolute path of a folder. Raises TypeError or FileNotFoundError if there is none."""
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"{option}={value!r}: must be a path (str or os.PathLike)")
     folder = os.path.abspath(os.fsdecode(value))
@@ -329,13 +319,12 @@ def folder_of(option: str, value: Any) -> str:
 class _Run:
     """One run of the archive's thread, which sets `part`; `answer` sets it back, once a step has had it."""
 
-    def __init__(self, archive: Archive, path: str, first_id: int, last_id: int) -> None:
+    def __init__(self, archive: Archive, path: str, first_id: int, last_id: int, is_last: Callable[[], bool]) -> None:
         self.archive = archive
         self.thread = threading.Thread(target=self._main, daemon=True, name="sqlite_log_handler archive")
         self.reader: Connection | None = None
         self.part: WrittenPart | None = None
         self.parts = 0  # that were noted
-        self.is_last = False  # no part after this one
         self.error: BaseException | None = None
         self.ended = False
         self.changed = threading.Lock()  # taken, until a part is ready or the run has ended
@@ -345,6 +334,7 @@ class _Run:
         self._stopped = False
         self._path = path
         self._ids = first_id, last_id
+        self._is_last = is_last  # no part after this one
 
     def answer(self) -> None:
         """Let the thread go on: the part has had its turn."""
@@ -368,7 +358,7 @@ class _Run:
                     self._tell()
                     if not self._stopped:  # `stop` sets this before it looks at `part`, so one of both sees the other
                         self._answered.acquire()
-                    if self.is_last:
+                    if self._is_last():
                         self._stopped = True
         except OutOfTime:
             pass

@@ -212,8 +212,10 @@ class Limits:
         return max(0, min(spare, VACUUM_PAGES))
 
 
-def seconds(option: str, value: object) -> float:
-    """Read an age: a number of seconds, or a text like "7d", "1h 30min", "2 weeks"."""
+def seconds(option: str, value: object) -> float | None:
+    """Read an age, None for no limit: a number of seconds, or a text like "7d", "1h 30min", "2 weeks"."""
+    if value is None:
+        return None
     age = _named(option, value, parse_seconds)
     if not 1 <= age <= 100 * _YEAR:
         message = f"{option}={value!r}: must be from 1 second to 100 years, and is {age:,.15g} seconds"
@@ -221,8 +223,10 @@ def seconds(option: str, value: object) -> float:
     return age
 
 
-def size(option: str, value: object) -> int:
-    """Read a size: a number of bytes, or a text like "500MB", "2GB", "64MiB"."""
+def size(option: str, value: object) -> int | None:
+    """Read a size, None for no limit: a number of bytes, or a text like "500MB", "2GB", "64MiB"."""
+    if value is None:
+        return None
     found = _named(option, value, parse_size)
     if not LEAST_BYTES <= found < 1 << 62:
         allowed = f"must be {LEAST_BYTES:,} bytes or more" if found < LEAST_BYTES else "must be below 2**62 bytes"
@@ -243,8 +247,5 @@ def _named(option: str, value: object, parse: Callable[[object], T]) -> T:
 
 def limits(max_age: Any = None, max_rows: Any = None, max_bytes: Any = None) -> Limits:
     """Read all three, None where there is no limit. Raises TypeError or ValueError if one is wrong."""
-    return Limits(
-        None if max_age is None else seconds("max_age", max_age),
-        None if max_rows is None else integer("max_rows", max_rows, 1),
-        None if max_bytes is None else size("max_bytes", max_bytes),
-    )
+    rows = None if max_rows is None else integer("max_rows", max_rows, 1)
+    return Limits(seconds("max_age", max_age), rows, size("max_bytes", max_bytes))

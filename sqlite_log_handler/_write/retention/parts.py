@@ -118,18 +118,12 @@ def ask(connection: Connection, sql: str, parameters: tuple[Any, ...] | dict[str
 
 def head_of(connection: Connection, stem: str, first_id: int, last_id: int) -> tuple[Head, int]:
     """
-    Return the head of a part that begins with row `first_id`, and the time of that row.
+    Return the head of a part that begins with row `first_id`, and the time of that row; raise Vanished without it.
 
     The part ends with its day, at a hole that somebody has made by hand, with row `last_id`, or sooner if very many
     processes wrote its rows.
-
-    Raises:
-        Vanished: The first row is not there.
     """
-    found = ask(connection, CREATED, (first_id,))
-    if not found:
-        raise Vanished
-    ((first_us,),) = found
+    first_us = next((us for (us,) in ask(connection, CREATED, (first_id,))), 0)
     midnight = (first_us // _DAY_US + 1) * _DAY_US
     looks: list[tuple[int, int, int]] = []
     keys: set[tuple[int, int]] = set()
@@ -138,8 +132,7 @@ def head_of(connection: Connection, stem: str, first_id: int, last_id: int) -> t
         last = min(begin + _SPAN - 1, last_id)
         count, *look = ask(connection, _LOOK, (begin, last))[0]
         if count <= last - begin or look[1] >= midnight:
-            values = {"first_id": begin, "last_id": last, "midnight": midnight}
-            ((last_id,),) = ask(connection, _END, values)
+            ((last_id,),) = ask(connection, _END, {"first_id": begin, "last_id": last, "midnight": midnight})
             continue
         some = keys.union(ask(connection, _KEYS, (begin, last)))
         if len(some) > _MOST_KEYS and last > begin:
@@ -177,15 +170,7 @@ def head_of(connection: Connection, stem: str, first_id: int, last_id: int) -> t
 def write_part(
     connection: Connection, file: IO[bytes], head: Head, kind: str, stopped: Callable[[], bool] = lambda: False
 ) -> None:
-    """
-    Write a part.
-
-    Raises:
-        Vanished: Rows of it were deleted meanwhile.
-        TooDense: It is to have fewer rows.
-        OutOfTime: `stopped` said so.
-        OSError, sqlite3.Error: It cannot be written, or its rows cannot be read.
-    """
+    """Write a part, or raise one of the states above: OutOfTime when `stopped` says so."""
     first_line = head.to_json()
     if len(first_line.encode()) >= LONGEST_LINE:
         raise OSError(errno.EFBIG, "Too many processes dropped records: no reader would take the part")
