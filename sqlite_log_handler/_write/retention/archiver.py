@@ -26,6 +26,7 @@ Guarantees
 """
 
 import contextlib
+import math
 import os
 import sqlite3
 import sys
@@ -62,14 +63,13 @@ _DAY: Final = 86_400
 # How often we look at the age of rows while one comes of age.
 _LOOKS: Final = 16
 
-_ARCHIVED_ID: Final = "SELECT archived_id FROM marks"
 _MARKS: Final = "SELECT archived_id, unarchived FROM marks"
 _LAST_BEFORE: Final = "SELECT id FROM records WHERE created_us < ? ORDER BY created_us DESC LIMIT 1"
 
 
 def archived_only(connection: sqlite3.Connection, state: State, cut: Cut) -> Cut | None:
     """Return the part of a cut that is archived. `sqlite-log prune --archive` asks for no more."""
-    (archived_id,) = connection.execute(_ARCHIVED_ID).fetchone()
+    archived_id, _ = connection.execute(_MARKS).fetchone()
     if cut.last_id <= archived_id:
         return cut
     return cut._replace(last_id=archived_id, partial=True) if archived_id >= (state.first_id or 0) else None
@@ -130,16 +130,11 @@ class Archiver:
         self._run = self._thread = None
         self._ending = False
 
-    def step(self, connection: sqlite3.Connection, state: State) -> float | None:
+    def step(self, connection: sqlite3.Connection, state: State) -> float:
         """
-        Note a part that is ready, and begin a run if one is due.
+        Note a part that is ready, and begin a run if one is due, between two transactions of the `connection`.
 
-        Args:
-            connection: The one that writes to the log; it is in no transaction.
-            state: The state of the log.
-
-        Returns:
-            Seconds until there is more to do; None when there is nothing to come.
+        Return the seconds until there is more to do, infinity when there is nothing to come.
         """
         run = self._run
         if run is not None:
@@ -156,19 +151,19 @@ class Archiver:
         self._unarchived = unarchived
         first_id = max(archived_id + 1, state.first_id or 0)
         if first_id > state.last_but_one_id or self._ending:
-            return None
+            return math.inf
         wait, goal = self._goal(connection, state, first_id)
-        if wait is None:
-            return None
         wait = max(wait, self._next_run - self._clock())
         if wait > 0:
             return wait
         if overtaken:  # begin half-way, to be ahead again
             first_id = (first_id + state.last_but_one_id) // 2
         run = _Run(self._make(self._path), self._path, first_id, max(goal, first_id), lambda: self._ending)
-        with contextlib.suppress(RuntimeError):  # the interpreter exits
+        self._run, self._thread = run, run.thread
+        try:
             run.thread.start()
-            self._run, self._thread = run, run.thread
+        except RuntimeError:  # the interpreter exits
+            self._run = self._thread = None
         return POLL
 
     def bound(self, connection: sqlite3.Connection, state: State, cut: Cut) -> Cut | None:
@@ -202,11 +197,7 @@ class Archiver:
         return "the rows in it wait for the archive" + (f", which fails ({self._error})" if self._error else "")
 
     def await_part(self, timeout: float) -> bool:
-        """
-        Wait until a part is ready to be noted, or the thread has ended. No other part is begun before `stop`.
-
-        Return whether there was a thread.
-        """
+        """Wait for a part, or the end of the run, and let nothing begin before `stop`; tell whether there was a run."""
         self._ending = True
         run = self._run
         if run is not None:
@@ -227,10 +218,10 @@ class Archiver:
         if self._thread is not None:
             self._thread.join(timeout)
 
-    def _goal(self, connection: sqlite3.Connection, state: State, first_id: int) -> tuple[float | None, int]:
-        """Return in how many seconds a run is due, None for never, and up to which id it is to go."""
+    def _goal(self, connection: sqlite3.Connection, state: State, first_id: int) -> tuple[float, int]:
+        """Return in how many seconds a run is due, and up to which id it is to go."""
         limits, last_id = self._limits, state.last_id or 0
-        rooms, goals, wait = [], [self._wanted], None
+        rooms, goals, wait = [], [self._wanted], math.inf
         if limits.max_rows is not None:
             rooms.append(limits.max_rows)
         if limits.max_bytes is not None:

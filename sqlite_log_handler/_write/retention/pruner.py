@@ -139,7 +139,7 @@ class Pruner:
         self._rows_since_step = 0
         self._chunk_rows = 64
         self._next_look = 0.0  # at the age of rows, by `clock`
-        self._aged_at: float | None = None  # when the next row is too old
+        self._aged_at = math.inf  # when the next row is too old
 
     # What the writer calls --------------------------------------------------------------------------------------------
 
@@ -165,7 +165,7 @@ class Pruner:
         state = self._look(connection)
         if not self.wal.is_free(connection):
             return RETRY
-        archive_due = None if self._archiver is None else self._archiver.step(connection, state)
+        archive_due = math.inf if self._archiver is None else self._archiver.step(connection, state)
         for _ in range(_CHUNKS):
             cut = self._delete(connection, state, crowded=crowded)
             if not (cut and cut.urgent and cut.partial and self.wal.is_free(connection)):
@@ -180,10 +180,8 @@ class Pruner:
         if self._failures > 1:
             self._say("pruning again")
         self._failures = 0
-        if more:
-            return 0
-        aged_due = None if self._aged_at is None else max(0, self._aged_at - self._clock())
-        return min((due for due in (aged_due, archive_due) if due is not None), default=None)
+        due = 0 if more else max(0, min(self._aged_at - self._clock(), archive_due))
+        return None if due == math.inf else due
 
     def step_before(self, connection: sqlite3.Connection, rows: int) -> None:
         """Do what is urgent, if it is time to, before `rows` rows are written."""
@@ -218,9 +216,8 @@ class Pruner:
                 self.tables.trim_all(connection)
                 trimmed = True
         taken, budget = format_size(state.file + state.wal), format_size(self.limits.max_bytes or 0)
-        why = self.wal.pinned or "no row is left that could be deleted"
-        if self._archiver is not None and state.rows > 1 and not self.wal.pinned:
-            why = self._archiver.why
+        waiting = self._archiver is not None and state.rows > 1 and self._archiver.why
+        why = self.wal.pinned or waiting or "no row is left that could be deleted"
         message = f"file and WAL take {taken} of max_bytes {budget}, and {why}"
         raise NoRoom(message)
 
@@ -295,7 +292,7 @@ class Pruner:
         """Return what is too old in the next chunk."""
         max_age = self.limits.max_age
         if state.rows <= 1:
-            self._next_look, self._aged_at = 0.0, None
+            self._next_look, self._aged_at = 0.0, math.inf
             return None
         if max_age is None or state.oldest_us is None or self._clock() < self._next_look:
             return None
