@@ -210,21 +210,18 @@ def filters_of(options: argparse.Namespace) -> Filters:
     """Return the filters that the user gave, with all times relative to one present."""
     given = vars(options)
     filters: dict[str, Any] = {name: given.get(_DESTINATIONS.get(name, name)) for name in Filters.__annotations__}
-    now = _now(utc=given.get("utc", False))
-    filters |= {name: filters[name] and _time(filters[name], now) for name in ("since", "until")}
+    now = present(utc=given.get("utc", False))
+    filters |= {name: filters[name] and moment(filters[name], now) for name in ("since", "until")}
     return cast("Filters", filters)
 
 
-def _now(*, utc: bool) -> datetime:
+def present(*, utc: bool) -> datetime:
+    """Return the time, in UTC or as the clocks of the place show it."""
     return datetime.now(UTC) if utc else datetime.now()  # noqa: DTZ005 - local on purpose
 
 
-def moment(text: str, *, utc: bool) -> datetime:
+def moment(text: str, now: datetime) -> datetime:
     """Read a point in time."""
-    return _time(text, _now(utc=utc))
-
-
-def _time(text: str, now: datetime) -> datetime:
     try:
         return parse_time(text, now)
     except ValueError as error:

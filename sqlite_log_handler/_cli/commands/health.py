@@ -49,7 +49,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 )
 def run(options: argparse.Namespace) -> int:
     """Print the state of the log in one line. Returns 0 for OK, 1 for a warning and 2 for a critical state."""
-    since = arguments.moment(options.since, utc=options.utc)
+    since = arguments.moment(options.since, arguments.present(utc=options.utc))
     path = arguments.file_of(options)
     try:
         with read_file(path) as reader:

@@ -52,7 +52,7 @@ def moment_or_run(text: str | None, *, utc: bool) -> datetime | int | None:
     """Read a time, or the number of a run."""
     if text is None:
         return None
-    return int(text) if _RUN.fullmatch(text) else arguments.moment(text, utc=utc)
+    return int(text) if _RUN.fullmatch(text) else arguments.moment(text, arguments.present(utc=utc))
 
 
 def table(found: Sequence[Pattern], names: Mapping[int, str], most: int, *, utc: bool) -> Iterator[str]:

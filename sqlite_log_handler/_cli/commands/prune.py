@@ -82,15 +82,10 @@ def run(
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Prune, and say what was done. Returns 1 when a reader kept it from being done to the end."""
-    limits = Limits(
-        seconds("--max-age", options.max_age),
-        None if options.max_rows is None else integer("--max-rows", options.max_rows, 1),
-        size("--max-bytes", options.max_bytes),
-    )
-    kept = Limits(
-        seconds("--archive-max-age", options.archive_max_age),
-        max_bytes=size("--archive-max-bytes", options.archive_max_bytes),
-    )
+    rows = None if options.max_rows is None else integer("--max-rows", options.max_rows, 1)
+    limits = Limits(seconds("--max-age", options.max_age), rows, size("--max-bytes", options.max_bytes))
+    age, most = options.archive_max_age, options.archive_max_bytes
+    kept = Limits(seconds("--archive-max-age", age), max_bytes=size("--archive-max-bytes", most))
     if kept and options.archive is None:
         raise ValueError("a limit of the archive needs its folder: give --archive")
     if not limits and not options.vacuum and not kept:
@@ -132,10 +127,8 @@ def _named_errors(path: str) -> Iterator[None]:
         except sqlite3.DataError as error:
             if primary_code(error) != sqlite3.SQLITE_TOOBIG:
                 raise
-            message = (
-                f"{path!r}: a row has more than {_LONGEST >> 20} MiB, so no handler wrote it: delete it, and prune the "
-                "rest"
-            )
+            most = _LONGEST >> 20
+            message = f"{path!r}: a row has more than {most} MiB, so no handler wrote it: delete it, and prune the rest"
             raise LimitError(message) from error
 
 

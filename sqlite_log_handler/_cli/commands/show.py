@@ -84,23 +84,20 @@ def run(options: argparse.Namespace) -> int:
 def _require_sense(given: argparse.Namespace) -> None:
     """Refuse flags that contradict each other."""
     if given.follow and (given.reverse or given.output == "json"):
-        raise FilterError(
-            "-f has no end, so it goes neither with -r nor with -o json; -o jsonl has an object on each line"
-        )
+        message = "-f has no end, so it goes neither with -r nor with -o json; -o jsonl has an object on each line"
+        raise FilterError(message)
     if given.follow and given.until:
         raise FilterError("-f shows new records, which -U would leave out: give one of them")
     if given.follow and (any(_context(given)) or given.around):
-        raise FilterError(
-            "-f shows new records, and the rows after them are not known yet: leave out -A, -B, -C and --around"
-        )
+        message = "-f shows new records, and the rows after them are not known yet: leave out -A, -B, -C and --around"
+        raise FilterError(message)
     if given.cursor_file is not None and given.until:
         raise FilterError(
             "--cursor-file stores how far the log was read, so the records that -U leaves out would never be shown"
         )
     if given.around and (given.lines is not None or given.reverse or given.cursor_file is not None):
-        raise FilterError(
-            "--around chooses rows by their place: it goes neither with -n nor with -r nor with --cursor-file"
-        )
+        message = "--around chooses rows by their place: it goes neither with -n nor with -r nor with --cursor-file"
+        raise FilterError(message)
 
 
 def _context(options: argparse.Namespace) -> tuple[int, int]:
@@ -115,5 +112,5 @@ def _place(reader: LogReader, options: argparse.Namespace, last_id: int) -> int:
     text: str = options.around
     if text.isdecimal():
         return int(text)
-    since = arguments.moment(text, utc=options.utc)
+    since = arguments.moment(text, arguments.present(utc=options.utc))
     return next((id_ for (id_,) in columns_of(reader, ["id"], since=since)), last_id + 1)
