@@ -72,10 +72,6 @@ LEVEL_WORDS |= {"debug": 10, "trace": 10}
 LEVEL_WORD = re.compile(rf"\b(?:{'|'.join(LEVEL_WORDS)})", re.IGNORECASE)
 
 
-class DemoError(OSError):
-    """The demo cannot begin, because it cannot read or make a file. The text says what to do."""
-
-
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     log = "a text log whose lines are replayed; without one, the demo hashes the files of Python's standard library"
     made = "the file to make, which must not exist yet (default: demo-log.db, or the next free name)"
@@ -97,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the demo, and return its exit status: 0, or 1 when the books do not balance."""
     if options.incident:
         if options.files:
-            raise DemoError("--incident makes up its records: leave out the FILE")
+            raise ValueError("--incident makes up its records: leave out the FILE")
         return show_incident(options.database)
     path = choose_database(options.database)
     jobs = jobs_from_logs(options.files) if options.files else jobs_from_standard_library()
@@ -136,7 +132,7 @@ def choose_database(database: str | None) -> str:
     names = itertools.chain(["demo-log.db"], map("demo-log-{}.db".format, itertools.count(2)))
     path = next(name for name in names if not os.path.lexists(name)) if database is None else database
     if os.path.lexists(path):
-        raise DemoError(f"{path} exists: name a file that does not exist yet")
+        raise FileExistsError(f"{path} exists: name a file that does not exist yet")
     return path
 
 
@@ -159,7 +155,7 @@ def configure(path: str) -> SQLiteHandler:
     try:
         logging.config.dictConfig(config)
     except ValueError as error:
-        raise DemoError(str(error.__cause__ or error)) from error
+        raise ValueError(str(error.__cause__ or error)) from error
     return next(handler for handler in logging.getLogger().handlers if isinstance(handler, SQLiteHandler))
 
 
@@ -181,7 +177,7 @@ def jobs_from_standard_library() -> list[Job]:
         jobs += [partial(hash_file, logger, Path(folder, name)) for name in sorted(names)]
     if not jobs:
         message = f"there are no files of the standard library in {STANDARD_LIBRARY}: give text logs to replay instead"
-        raise DemoError(message)
+        raise FileNotFoundError(message)
     return jobs
 
 
@@ -220,9 +216,9 @@ def jobs_from_logs(files: Sequence[str]) -> list[Job]:
                     if text := line.rstrip():
                         jobs.append(partial(logger.log, guess_level(text), "%s", text, extra={"line": number}))
         except OSError as error:
-            raise DemoError(f"cannot read {name}: {error.strerror}") from error
+            raise OSError(f"cannot read {name}: {error.strerror}") from error
     if not jobs:
-        raise DemoError(f"there are no lines to replay in {', '.join(files)}")
+        raise ValueError(f"there are no lines to replay in {', '.join(files)}")
     return jobs
 
 
@@ -302,7 +298,7 @@ def locked(path: str) -> Iterator[int]:
     # Leaving Popen's own `with` block closes the pipes, which ends the process, and waits for it.
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603 - LOCKER is ours
         if process.stdout is None or process.stdout.readline().strip() != b"locked":
-            raise DemoError("the other process could not lock the database")
+            raise OSError("the other process could not lock the database")
         yield process.pid
 
 

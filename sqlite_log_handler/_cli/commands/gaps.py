@@ -46,27 +46,26 @@ def table(gaps: Sequence[Gap], clock: Callable[[int], str]) -> Iterator[str]:
     """Yield a line for each place and cause; on a narrow terminal, the cause and the loggers stand below it."""
     if not gaps:
         return
-    rows, details = [("since", "lasted", "missing", "after id", "")], ["cause: loggers"]
+    rows = [("since", "lasted", "missing", "after id", "cause: loggers")]
     for _, group in groupby(sorted(gaps, key=_place_and_cause), _place_and_cause):
         parts = list(group)
         since, until = min(gap.since_us for gap in parts), max(gap.until_us for gap in parts)
         missing, lasted = sum(gap.count for gap in parts), format_duration((until - since) / 1e6)
-        rows.append((clock(since), lasted, f"{missing:,}", str(parts[0].after_id), ""))
         who = Counter[str]()
         for gap in parts:
             if gap.logger:
                 who[f"{gap.logger} {gap.level}"] += gap.count
-        details.append(printable(parts[0].cause + (f": {loudest(who)}" if who else "")))
-    rows.append(("", "", f"{sum(gap.count for gap in gaps):,}", "", ""))
-    details.append(f"in {counted(len({gap.after_id for gap in gaps}), 'gap')}")
-    lines, width = list(columns(rows)), terminal_width()
-    room = max(map(len, lines))
-    if is_terminal() and room + 2 + max(map(width_of, details)) > width:
-        for line, detail in zip(lines, details, strict=True):
-            yield line
-            yield from wrap(detail, width, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False)
-    else:
-        yield from (f"{line:<{room}}  {detail}" for line, detail in zip(lines, details, strict=True))
+        detail = printable(parts[0].cause + (f": {loudest(who)}" if who else ""))
+        rows.append((clock(since), lasted, f"{missing:,}", str(parts[0].after_id), detail))
+    places = counted(len({gap.after_id for gap in gaps}), "gap")
+    rows.append(("", "", f"{sum(gap.count for gap in gaps):,}", "", f"in {places}"))
+    heads, width = [*columns([(*cells, "") for *cells, _ in rows])], terminal_width()
+    if not is_terminal() or max(map(len, heads)) + 2 + max(width_of(row[-1]) for row in rows) <= width:
+        yield from columns(rows)
+        return
+    for head, (*_, detail) in zip(heads, rows, strict=True):
+        yield head
+        yield from wrap(detail, width, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False)
 
 
 def _place_and_cause(gap: Gap) -> tuple[int, str]:

@@ -7,7 +7,6 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Self, TextIO
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.arguments import add_flag
@@ -167,10 +166,13 @@ class _Work:
         self._lock = WriteLock(path, say=say)
         bound = None if archive is None else archived_only
         self._pruner = Pruner(path, limits, bound=bound, say=say, now=now, clock=clock)
-        self._bar = _Bar(sys.stderr, clock)
 
     def run(self, before: State, cut: Cut | None, *, vacuum: bool, run_triggers: bool) -> int:
-        with contextlib.closing(self._lock), self._open(run_triggers=run_triggers) as connection, self._bar:
+        with (
+            contextlib.closing(self._lock),
+            self._open(run_triggers=run_triggers) as connection,
+            _bar(self._clock) as self._show,
+        ):
             if self._archive is not None:
                 self._fill(self._archive, connection, before, cut)
             done = self._prune(connection, before, cut) and (not vacuum or self._vacuum(connection))
@@ -225,7 +227,7 @@ class _Work:
                             noted = archive.note(connection, part)
                         if noted:  # else another process has archived these rows into another folder
                             rows, taken, parts = rows + part.head.rows, taken + part.size, parts + 1
-                        self._bar.show("archiving", rows, goal)
+                        self._show("archiving", rows, goal)
                     ended = True
             with self._lock.hold(_LOCK_TIMEOUT):
                 expired = archive.expire(connection)
@@ -240,7 +242,7 @@ class _Work:
             begin = self._clock()
             with self._lock.hold(_LOCK_TIMEOUT):
                 due = self._pruner.step(connection)
-            self._bar.show("deleting", sum(self._pruner.deleted.values()), goal)
+            self._show("deleting", sum(self._pruner.deleted.values()), goal)
             if self._pruner.wal.pinned is not None:
                 if not self._write_back(connection):
                     return False
@@ -269,7 +271,7 @@ class _Work:
                     (left,) = connection.execute("PRAGMA freelist_count").fetchone()
             if not free and not self._write_back(connection):
                 return False
-            self._bar.show("giving back", goal - left, goal)
+            self._show("giving back", goal - left, goal)
             self._sleep(min(self._clock() - begin, _LONGEST_PAUSE))
         return True
 
@@ -285,29 +287,21 @@ class _Work:
             self._sleep(1.0)
 
 
-class _Bar:
-    """Shows the progress of long work, on a terminal only."""
+@contextlib.contextmanager
+def _bar(clock: Callable[[], float]) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function that shows how much of long work is done, on a terminal only."""
+    begin, is_shown = clock(), False
 
-    def __init__(self, file: TextIO | None, clock: Callable[[], float]) -> None:
-        self._file = file if file is not None and file.isatty() else None
-        self._clock = clock
-        self._begin = clock()
-        self._shown = False
+    def show(what: str, done: int, goal: int) -> None:
+        nonlocal is_shown
+        if sys.stderr.isatty() and goal and clock() - begin >= _BAR_AFTER:
+            share, is_shown = min(1.0, done / goal), True
+            sys.stderr.write(f"\r{what} [{'#' * int(share * _BAR_WIDTH):.<{_BAR_WIDTH}}] {share:.0%}\x1b[K")
+            sys.stderr.flush()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None and self._shown:
-            self._file.write("\r\x1b[K")
-            self._file.flush()
-
-    def show(self, what: str, done: int, goal: int) -> None:
-        """Show that `done` of `goal` pieces of work are done."""
-        if self._file is None or not goal or self._clock() - self._begin < _BAR_AFTER:
-            return
-        share = min(1.0, done / goal)
-        full = int(share * _BAR_WIDTH)
-        self._file.write(f"\r{what} [{'#' * full}{'.' * (_BAR_WIDTH - full)}] {share:.0%}\x1b[K")
-        self._file.flush()
-        self._shown = True
+    try:
+        yield show
+    finally:
+        if is_shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()

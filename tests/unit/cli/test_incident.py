@@ -12,7 +12,7 @@ import sqlite3
 import pytest
 
 from sqlite_log_handler._cli import incident
-from sqlite_log_handler._cli.commands.demo import DemoError, show_incident
+from sqlite_log_handler._cli.commands.demo import show_incident
 from sqlite_log_handler._cli.main import main
 
 END = 1_795_921_934.0
@@ -71,7 +71,7 @@ def test_the_demo_makes_it(run, made):
     assert f"is the log of a small web shop: {calls:,} records" in " ".join(printed.split())
     assert f"sqlite-log brief {path}" in printed
 
-    with pytest.raises(DemoError, match="exists: name a file that does not exist yet"):
+    with pytest.raises(FileExistsError, match="exists: name a file that does not exist yet"):
         show_incident(str(path))
     status, _ = run("demo", "--incident", "app.log", stderr=re.compile("--incident makes up its records"))
     assert 2 == status
