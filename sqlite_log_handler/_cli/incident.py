@@ -197,50 +197,48 @@ def make(path: str, end: float) -> int:
     records = sorted((record for record in shop.records if record.created < 0), key=attrgetter("created"))
     own, quiet = logging.getLogger(OWN_LOGGER), logging.NullHandler()
     own.addHandler(quiet)  # the drop warning is for the log only
+    old = [record for record in records if record.created < _RELEASE]
     try:
-        _write(path, records, end)
+        for pid, begin, some in ((4711, _BEGIN, old), (5203, _RELEASE, records[len(old) :])):
+            _write(path, some, end)
+            _set_clock(path, end, pid, begin)
     finally:
         own.removeHandler(quiet)
-    _set_clock(path, end)
     return len(records)
 
 
 def _write(path: str, records: list[logging.LogRecord], end: float) -> None:
-    handlers = [_handler(path), _handler(path)]
+    # It commits when it is told to, and never by itself.
+    handler = SQLiteHandler(
+        path, capacity=_CAPACITY, batch_size=_CAPACITY + 1, flush_interval=3_600, flush_level=logging.CRITICAL
+    )
     # A minute is one commit. `close` writes what was dropped, so the gap stands right behind the busy moment.
-    for (minute, is_busy), some in itertools.groupby(records, _minute_and_moment):
-        handler = handlers[minute * 60 >= _RELEASE]
+    for (_, is_busy), some in itertools.groupby(records, _minute_and_moment):
         # The loop comes last, because nothing promises where the gap stands among other rows of the same moment.
         for record in sorted(some, key=lambda record: record.msg == _IN_THE_LOOP) if is_busy else some:
             record.created += end
             handler.setFormatter(_FORMATTER if record.exc_info else None)
             handler.handle(record)
-        if is_busy or minute * 60 == _RELEASE - 60:
+        if is_busy:
             handler.close()
         handler.flush()
-    handlers[1].close()
+    handler.close()
 
 
 def _minute_and_moment(record: logging.LogRecord) -> tuple[float, bool]:
     return record.created // 60, _BUSY <= record.created < _IDLE
 
 
-def _handler(path: str) -> SQLiteHandler:
-    """Return a handler that commits when it is told to, and never by itself."""
-    return SQLiteHandler(
-        path, capacity=_CAPACITY, batch_size=_CAPACITY + 1, flush_interval=3_600, flush_level=logging.CRITICAL
-    )
-
-
-def _set_clock(path: str, end: float) -> None:
-    """Give the processes and the drop warning times of the story."""
+def _set_clock(path: str, end: float, pid: int, begin: float) -> None:
+    """Give the process that has just written, and the drop warning, times of the story."""
     connection = sqlite3.connect(path, isolation_level=None)
     with contextlib.closing(connection):
         connection.execute("BEGIN IMMEDIATE")
-        ids = [id_ for (id_,) in connection.execute("SELECT id FROM processes ORDER BY id")]
-        for id_, pid, begin in zip(ids, (4711, 5203), (_BEGIN, _RELEASE), strict=True):
-            sql = "UPDATE processes SET host = 'shop-1', pid = ?, started_us = ?, program = 'shop' WHERE id = ?"
-            connection.execute(sql, (pid, round((end + begin) * 1e6), id_))
+        connection.execute(
+            "UPDATE processes SET host = 'shop-1', pid = ?, started_us = ?, program = 'shop' "
+            "WHERE id = (SELECT max(id) FROM processes)",
+            (pid, round((end + begin) * 1e6)),
+        )
         own_us = round((end + _IDLE) * 1e6)
         # The handler measured its last commit by a clock of its own.
         connection.execute(

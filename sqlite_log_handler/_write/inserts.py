@@ -99,11 +99,10 @@ DATA_ERRORS = (
 
 
 class Origin(NamedTuple):
-    """Who writes: what `processes` holds of this process besides its id and its name."""
+    """Who writes: what `processes` holds of this process besides its id, its name and its start."""
 
     host: str
     program: str
-    started: float
 
 
 class Inserter:
@@ -127,12 +126,12 @@ class Inserter:
         if sweeps != self._sweeps or highest < self._highest or known > _CACHED_IDS:
             self.forget_ids()
         self._sweeps, self._highest = sweeps, highest
-        for levelno in {row[_row.LEVELNO] for row in batch.rows} - self._levels:
-            # A reader's process may not know the name that `logging.addLevelName` gave.
+        for levelno in {row[_row.LEVELNO] for row in batch.rows}:
+            # A reader's process may not know the name that `logging.addLevelName` gave, or has given since.
             name = level_name(levelno)
-            if name != f"Level {levelno}":
+            if name not in {self._levels.get(levelno), f"Level {levelno}"}:
                 self.connection.execute("INSERT OR REPLACE INTO levels VALUES (?, ?)", (levelno, clean(name)))
-            self._levels.add(levelno)
+                self._levels[levelno] = name
         start = 0
         self.gap_bytes, self._gap_lines = self._limits.commit_bytes, self._limits.volume_lines
         for gap in batch.gaps:
@@ -248,14 +247,14 @@ class Inserter:
         self.sources = _Ids(lambda source: self._id("sources", dict(zip(_SOURCE_COLUMNS, source, strict=True))))
         self._threads = _Ids(self._columns_of)
         self._shared_threads = 0
-        self._levels: set[int] = set()
+        self._levels: dict[int, str] = {}
 
     def _columns_of(self, thread: _row.Thread) -> tuple[int, int | None, int | None, str | None]:
         """Return process_id, thread_id, thread and thread_name; the last two of a thread that has no line."""
         pid, process_name, ident, name = thread
         # Of another process, whose records were sent here, only pid and name are known.
         ours = pid == _row.own_pid
-        started_us = round(self._origin.started * 1e6) if ours else 0
+        started_us = _row.microseconds(_row.own_start) if ours else 0
         key = {"host": self._origin.host, "pid": pid, "name": process_name, "started_us": started_us}
         process_id = self._id("processes", key, program=clean(self._origin.program) if ours else "")
         if ident is None or name is None or len(name) > _row.SHORT_NAME or self._shared_threads >= _SHARED_THREADS:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from itertools import islice
 from logging import LogRecord
 from os import getpid  # so that a test that replaces `os.getpid` does not look like a fork
+from time import time  # same
 
 from sqlite_log_handler._logfile.typed import Any, Final
 from sqlite_log_handler._write.plain import (
@@ -88,6 +89,7 @@ _threads: dict[object, Thread] = {}
 _known: dict[object, tuple[int, Source, Thread]] = {}
 
 own_pid = getpid()
+own_start = time()
 _default_formatter = logging.Formatter()
 
 _WITHOUT_TASK_NAME = sys.version_info < (3, 12)  # before, an attribute of that name comes from `extra`
@@ -341,11 +343,8 @@ def _extra(record: logging.LogRecord, room: int) -> tuple[dict[str, Any], int]:
     It looks at no more than `room` bytes hold, and returns how many attributes it has not looked at.
     """
     values, hidden = _first(record.__dict__, len(_STANDARD) + room // SHORTEST_MEMBER)
-    extra = {
-        name: value
-        for name, value in values
-        if issubclass(type(name), str) and name not in _STANDARD and name[:1] != "_"
-    }
+    named = ((name if issubclass(type(name), str) else clean(name), value) for name, value in values)
+    extra = {name: value for name, value in named if name not in _STANDARD and name[:1] != "_"}
     if "extra" in extra and issubclass(type(extra["extra"]), dict):
         # loguru passes its own attributes on as one of that name.
         public, more = _public(extra.pop("extra"), room)
@@ -399,6 +398,7 @@ def _unformatted(record: logging.LogRecord, error: Exception) -> str:
 
 def _exception(record: logging.LogRecord, formatter: logging.Formatter) -> tuple[str | None, str | None, int]:
     exc_info: Any = record.exc_info
+    name = None
     try:
         if not exc_info and isinstance(record.msg, dict):
             exc_info = _raised(record.msg)
@@ -408,15 +408,17 @@ def _exception(record: logging.LogRecord, formatter: logging.Formatter) -> tuple
             exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
         if exc_info and exc_info[0] is not None:
             kind = exc_info[0]
-            name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+            name = clean(
+                kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+            )
             try:
-                return clean(name), exact(formatter.formatException(exc_info)), 0
+                return name, exact(formatter.formatException(exc_info)), 0
             except ImportError:
-                return clean(name), _bare_traceback(name, exc_info), 0
+                return name, _bare_traceback(name, exc_info), 0
         # Another handler has rendered it already, or another process did before it sent the record here.
         return None, shown(str, record.exc_text) if record.exc_text else None, 0
     except Exception as error:  # noqa: BLE001 - a formatException that raises, an exc_info that is none
-        return None, f"<traceback not kept: {type(error).__name__}>", MALFORMED
+        return name, f"<traceback not kept: {type(error).__name__}>", MALFORMED
 
 
 def _bare_traceback(name: str, exc_info: Any) -> str:
@@ -541,10 +543,10 @@ def is_new_process() -> bool:
 
 def learn_pid() -> None:
     """Begin anew in a forked child: a record without a process (`logging.logProcesses = False`) is this child's now."""
-    global own_pid  # noqa: PLW0603 - there is one process
+    global own_pid, own_start
     _threads.clear()
     _known.clear()
-    own_pid = getpid()
+    own_pid, own_start = getpid(), time()
 
 
 def _is_plain(key: tuple[Any, ...]) -> bool:

@@ -22,7 +22,6 @@ import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
-from time import time  # a test of the program may replace `time.time`
 
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._write import volume
@@ -69,7 +68,7 @@ class Writer:
         # A program may put anything there, or nothing. In a forked child, an error here would leave the rest undone.
         with contextlib.suppress(Exception):
             program = clean(os.path.basename(os.fsdecode(sys.argv[0])))
-        self._origin = Origin(clean(socket.gethostname()), program, time())
+        self._origin = Origin(clean(socket.gethostname()), program)
         self._inserter: Inserter | None = None
 
     def forget(self, cut_off: int | None) -> None:

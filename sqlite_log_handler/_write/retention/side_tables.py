@@ -2,8 +2,8 @@
 The tables beside `records`: they outlive the rows, and are cut so that they do not push the rows out.
 
 `drops`, `volume` and `prunes` keep their newest lines. `sources`, `processes`, `threads` and `levels` keep the lines
-that a row refers to. To find those, a sweep reads all rows, a slice in each step, and then deletes the other lines in
-portions.
+that a row or a gap refers to. To find those, a sweep reads all rows, a slice in each step, and then deletes the other
+lines in portions.
 """
 
 from __future__ import annotations
@@ -179,8 +179,9 @@ class _Sweep:
         self._used["sources"].update(needed)
         while not self.look(connection):
             pass  # rows that have come since
-        processes = connection.execute("SELECT DISTINCT process_id FROM drops")
-        self._used["processes"].update(process for (process,) in processes)
+        for process, levelno in connection.execute("SELECT DISTINCT process_id, levelno FROM drops"):
+            self._used["processes"].add(process)
+            self._used["levels"].add(levelno)
         if self._unused is None:
             self._unused = [line for table, used in self._used.items() for line in self._find(connection, table, used)]
             self._unused.reverse()

@@ -268,15 +268,15 @@ def test_what_changed(get, shop, make_handler, logger):
         *(get("brief")[name] for name in ("runs", "since_us", "changes")),
         [one["sample"] for one in get("brief")["errors"]],
     )
+    with sqlite3.connect(shop) as connection:
+        connection.execute("UPDATE processes SET started_us = started_us - 86400000000")
+        connection.execute("UPDATE records SET created_us = created_us - 86400000000")
+    connection.close()
     handler = make_handler(shop)
     logger.addHandler(handler)
     logger.info("order %d paid", 9)
     logger.warning("order %d is late", 9)
     assert handler.flush()
-    with sqlite3.connect(shop) as connection:
-        connection.execute("UPDATE processes SET started_us = started_us + 60000000 WHERE id = 2")
-        connection.execute("UPDATE records SET created_us = created_us + 60000000 WHERE id > 12")
-    connection.close()
     found = get("brief")
 
     assert (2, True, 2, 2) == (found["runs"], found["is_last_run"], found["records"], found["of"])

@@ -62,7 +62,8 @@ def nothing_interned(monkeypatch: pytest.MonkeyPatch) -> None:
     for cache in ("_sources", "_threads", "_known", "_keys", "_template_counts"):
         monkeypatch.setattr(row_module, cache, {})
     monkeypatch.setattr(row_module, "_templates", set())
-    monkeypatch.setattr(row_module, "own_pid", row_module.own_pid)  # a test may change it
+    for name in ("own_pid", "own_start"):
+        monkeypatch.setattr(row_module, name, getattr(row_module, name))  # a test may change it
 
 
 @pytest.fixture(params=[True, False], ids=["GIL", "no GIL"])

@@ -12,7 +12,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from freezegun import freeze_time
 
 from sqlite_log_handler._write import inserts as inserts_module
 from sqlite_log_handler._write import row as row_module
@@ -289,11 +288,11 @@ def test_a_thread_that_was_rolled_back_is_written_again(writer: Writer) -> None:
 def test_process_of_ours(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of this process the start and the program are kept, and never its arguments, which hold secrets."""
     monkeypatch.setattr(sys, "argv", ["/usr/bin/shop", "--password=hunter2"])
-    with freeze_time("2025-11-23T10:00:00Z"):
-        fresh = Writer(writer.file.path)
-    write(fresh, "hello")
-    found = read(fresh, "SELECT pid, name, started_us, program FROM processes")
-    fresh.close()
+    monkeypatch.setattr(row_module, "own_start", 1_763_892_000.0)
+    for _ in range(2):  # a second configuration makes another handler
+        with contextlib.closing(Writer(writer.file.path)) as fresh:
+            write(fresh, "hello")
+            found = read(fresh, "SELECT pid, name, started_us, program FROM processes")
 
     assert [(os.getpid(), "MainProcess", 1_763_892_000_000_000, "shop")] == found
 
@@ -306,6 +305,14 @@ def test_levels_that_a_program_named(writer: Writer, monkeypatch: pytest.MonkeyP
 
     assert [(25, "NOTICE\\x00")] * 2 == read(writer, "SELECT levelno, level FROM logs WHERE levelno = 25 LIMIT 2")
     assert [(25, "NOTICE\\x00")] == read(writer, "SELECT * FROM levels WHERE levelno NOT IN (10, 20, 30, 40, 50)")
+
+
+def test_a_level_that_is_named_later(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that a module gives when records of its level are in the file already is the name of those too."""
+    for name in ("Level 25", "NOTICE", "NOTE"):
+        monkeypatch.setitem(logging._levelToName, 25, name)
+        writer.write(Commit([row(levelno=25)]))
+        assert {(name,)} == set(read(writer, "SELECT level FROM logs"))
 
 
 def test_more_levels_than_are_remembered(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,25 @@ def test_standard_and_private_names_are_no_attributes() -> None:
     assert None is row[ATTRIBUTES]
 
 
+def test_names_that_are_no_texts() -> None:
+    """A name that is another value is kept as its text, or as a marker where that raises."""
+
+    class Refusing:
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    record = make_record(order=17)
+    others: dict[Any, str] = {7: "seven", ("a", 1): "pair", Refusing(): "refused"}
+    vars(record).update(others)
+
+    assert {
+        "order": 17,
+        "7": "seven",
+        "('a', 1)": "pair",
+        "<Refusing that cannot be shown: RuntimeError>": "refused",
+    } == attributes_of(row_of(record))
+
+
 class Point(NamedTuple):
     """A tuple with names."""
 
@@ -224,14 +243,6 @@ def test_extra_that_changes_while_it_is_read() -> None:
 
     assert "hello" == row[MESSAGE]
     assert "there" == attributes_of(row)["other"]
-
-
-def test_keys_that_are_no_str() -> None:
-    """Attributes whose names are no str are left out."""
-    record = make_record("hello", order=1)
-    vars(record)[7] = "seven"  # type: ignore[index]
-
-    assert {"order": 1} == attributes_of(row_of(record))
 
 
 # Cutting --------------------------------------------------------------------------------------------------------------

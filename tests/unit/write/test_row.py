@@ -299,9 +299,10 @@ def test_forked_child_without_process(monkeypatch: pytest.MonkeyPatch) -> None:
         make_row(record)
     child = os.getpid() + 1
     monkeypatch.setattr(row_module, "getpid", lambda: child)
+    monkeypatch.setattr(row_module, "time", lambda: 5.0)
     row_module.learn_pid()
 
-    assert child == make_row(record)[THREAD][0]
+    assert (child, 5.0) == (make_row(record)[THREAD][0], row_module.own_start)
 
 
 def test_task_name() -> None:

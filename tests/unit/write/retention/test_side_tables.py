@@ -136,20 +136,26 @@ def sources(log, count: int) -> None:
 
 
 def test_sources_go_when_no_row_is_of_them(log, few_lines):
-    """Sources, processes and threads that no row is of any more go, but the last one, so that no id is given again."""
+    """
+    Lines that no row is of any more go, but the last one of each table, so that no id is given again.
+
+    Processes and levels that a gap is of stay too.
+    """
     sources(log, 60)
     log.connection.executemany("INSERT INTO processes VALUES (?, 'host', ?, '', 0, '')", [(n, n) for n in range(2, 60)])
     log.connection.executemany("INSERT INTO threads VALUES (?, ?, 'worker')", [(n, n) for n in range(1, 60)])
     log.fill(100, source=3)
     log.fill(50, source=40)
     log.connection.execute("UPDATE records SET thread_id = CASE WHEN id > 100 THEN 8 ELSE 9 END WHERE id != 150")
-    log.connection.execute("INSERT INTO drops VALUES (NULL, 149, 0, 0, 7, 'queue_full', 'app', 20, 1)")
+    log.connection.execute("INSERT INTO drops VALUES (NULL, 149, 0, 0, 7, 'queue_full', 'app', 35, 1)")
+    log.connection.executemany("INSERT INTO levels VALUES (?, 'mine')", [(n,) for n in range(31, 38)])
     pruner = log.pruner(max_rows=50)
     log.prune(pruner)
 
     assert [(40,), (60,)] == log.ask("SELECT id FROM sources ORDER BY id")
     assert [(1,), (7,), (59,)] == log.ask("SELECT id FROM processes ORDER BY id")
     assert [(8,), (59,)] == log.ask("SELECT id FROM threads ORDER BY id")
+    assert [(10,), (20,), (30,), (35,), (40,), (50,)] == log.ask("SELECT levelno FROM levels ORDER BY 1")
     assert log.ask("SELECT sweeps FROM marks")[0][0]
 
 
