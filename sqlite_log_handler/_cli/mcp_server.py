@@ -6,9 +6,10 @@ the packages for the protocol take 75 MB already.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import anyio.to_thread
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
@@ -39,14 +40,18 @@ def server_of(path: str) -> MCPServer:
     return server
 
 
-def _told(tool: Callable[..., str]) -> Callable[..., str]:
+def _told(tool: Callable[..., str]) -> Callable[..., Awaitable[str]]:
     """Tell the agent about errors in its question or in the file."""
 
+    def ask(named: dict[str, Any]) -> str:
+        with aside() as process:
+            return process.ask(tool, **named)
+
     @functools.wraps(tool)
-    def told(*arguments: Any, **named: Any) -> str:
+    async def told(**named: Any) -> str:
         try:
-            with aside() as process:
-                return process.ask(tool, *arguments, **named)
+            # The server may end meanwhile.
+            return await anyio.to_thread.run_sync(ask, named, abandon_on_cancel=True)
         except MemoryError as error:
             raise ToolError("the question takes too much memory: ask for less") from error
         except (LogFileError, OSError, ValueError, AsideError) as error:

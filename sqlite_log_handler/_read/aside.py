@@ -116,8 +116,52 @@ class Aside:
                 pipe.close()
 
 
-_idle: list[Aside] = []
-_slots = threading.BoundedSemaphore(_MOST)
+class _Pool:
+    """The processes of this program, those that answer and those that wait for a question."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.idle: list[Aside] = []
+        self.busy: set[Aside] = set()
+        self.is_closed = False
+
+    def take(self) -> Aside:
+        """Return a process that waits, or a new one, as soon as few answer."""
+        with self.changed:
+            if not self.changed.wait_for(lambda: self.is_closed or len(self.busy) < _MOST, _PATIENCE):
+                message = f"{_MOST} such questions are being answered already: ask again when one of them is done"
+                raise AsideError(message)
+            if self.is_closed:
+                message = "the program that answers is about to end"
+                raise AsideError(message)
+            while self.idle and not self.idle[-1].is_running:
+                self.idle.pop().close()
+            found = self.idle.pop() if self.idle else Aside()
+            self.busy.add(found)
+            return found
+
+    def give_back(self, found: Aside) -> None:
+        """Keep a process for the next question, or end it."""
+        with self.changed:
+            self.busy.remove(found)
+            if found.is_running and not self.is_closed and len(self.idle) < _MOST_IDLE:
+                self.idle.append(found)
+            else:
+                found.close()
+            self.changed.notify()
+
+    def close(self) -> None:
+        """End all processes, and with them the questions; each further question raises an error at once."""
+        with self.changed:
+            self.is_closed = True
+            for process in self.busy:
+                process.interrupt()
+            while self.idle:
+                self.idle.pop().close()
+            self.changed.notify_all()
+
+
+_pool = _Pool()
 
 
 @contextlib.contextmanager
@@ -126,47 +170,28 @@ def aside() -> Iterator[Aside]:
     Yield a process that runs already, or a new one.
 
     Raises:
-        AsideError: Too many run, or no other can be started.
+        AsideError: Too many run, no other can be started, or `end_questions` was called.
     """
-    slots = _slots
-    if not slots.acquire(timeout=_PATIENCE):
-        message = f"{_MOST} such questions are being answered already: ask again when one of them is done"
-        raise AsideError(message)
+    pool = _pool
+    found = pool.take()
     try:
-        found = _take()
-        try:
-            yield found
-        finally:
-            if found.is_running and len(_idle) < _MOST_IDLE:
-                _idle.append(found)
-            else:
-                found.close()
+        yield found
     finally:
-        slots.release()
+        pool.give_back(found)
 
 
-def _take() -> Aside:
-    with contextlib.suppress(IndexError):  # other threads take them too
-        while not (found := _idle.pop()).is_running:
-            found.close()
-        return found
-    return Aside()
-
-
-def close_idle() -> None:
-    """End the processes that wait for a question."""
-    while _idle:
-        _idle.pop().close()
+def end_questions() -> None:
+    """End all questions, those that wait for a process too, and refuse further ones: our own process is to end."""
+    _pool.close()
 
 
 def _forget() -> None:
     """Leave the processes to the parent, which they answer."""
-    global _slots  # noqa: PLW0603 - the old one may be full for ever
-    _slots = threading.BoundedSemaphore(_MOST)
-    _idle.clear()
+    global _pool  # noqa: PLW0603 - another thread of the parent may hold the lock of the old one
+    _pool = _Pool()
 
 
-atexit.register(close_idle)
+atexit.register(end_questions)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
@@ -177,7 +202,7 @@ def answer_all() -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
     if fcntl is not None:
-        signal.signal(signal.SIGIO, lambda *_: os._exit(0))
+        signal.signal(signal.SIGIO, _end_with_input)
         fcntl.fcntl(sys.stdin, fcntl.F_SETOWN, os.getpid())
     while True:
         try:
@@ -195,6 +220,12 @@ def answer_all() -> None:
         sys.stdout.buffer.flush()
 
 
+def _end_with_input(*_: object) -> None:
+    """End this process if its standard input has ended. The signal may come for the question itself, a little late."""
+    if select.select([sys.stdin], [], [], 0)[0]:
+        os._exit(0)
+
+
 def _limit(seconds: int) -> None:
     """
     Have the system end this process after these seconds of CPU time, 0 for no limit, or at the end of standard input.
@@ -204,5 +235,5 @@ def _limit(seconds: int) -> None:
     if fcntl is not None:
         signal.setitimer(signal.ITIMER_PROF, seconds)
         fcntl.fcntl(sys.stdin, fcntl.F_SETFL, os.O_ASYNC if seconds else 0)
-        if seconds and select.select([sys.stdin], [], [], 0)[0]:  # it has ended already
-            os._exit(0)
+        if seconds:
+            _end_with_input()  # it may have ended already

@@ -152,7 +152,7 @@ async def _ask(logs: Logs, is_ending: Callable[[], bool], name: str, request: Re
             tag = await _tag_after_change(path, tag, request, is_ending)
         if tag is not None and request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"etag": tag})
-        answer = await _until_gone(request, partial(_read, path, ANSWERS[name], query))
+        answer = await _until_gone(request, is_ending, partial(_read, path, ANSWERS[name], query))
     except (UnknownLogError, UnknownRowError) as error:
         return _json(404, {"error": str(error)})
     except ValueError as error:  # FilterError is one
@@ -193,7 +193,9 @@ async def _tag_after_change(path: str, tag: str, request: Request, is_ending: Ca
     return found
 
 
-async def _until_gone(request: Request, ask: Callable[[list[LogReader | Aside]], Answer]) -> Answer | None:
+async def _until_gone(
+    request: Request, is_ending: Callable[[], bool], ask: Callable[[list[LogReader | Aside]], Answer]
+) -> Answer | None:
     """Run `ask` on a thread; when the browser has gone, or the server ends, interrupt it and return None."""
     opened: list[LogReader | Aside] = []
     answer: Answer | None = None
@@ -210,7 +212,7 @@ async def _until_gone(request: Request, ask: Callable[[list[LogReader | Aside]],
     async def watch() -> None:
         nonlocal gone
         try:
-            while not await request.is_disconnected():  # noqa: ASYNC110 - Starlette has no event for it
+            while not (is_ending() or await request.is_disconnected()):  # noqa: ASYNC110 - Starlette has no event for it
                 await anyio.sleep(_INTERRUPT_PAUSE * 5)
             gone = True
             while True:

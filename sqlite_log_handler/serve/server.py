@@ -11,6 +11,7 @@ from typing import Final
 
 import uvicorn
 
+from sqlite_log_handler._read.aside import end_questions
 from sqlite_log_handler.serve.app import application
 from sqlite_log_handler.serve.security import LOOPBACK, TOKEN
 
@@ -70,8 +71,11 @@ def run(
     )
     say(f"{address}  (Ctrl-C ends it)")
     opened(address)
-    with listening, contextlib.suppress(KeyboardInterrupt):
-        server.run(sockets=[listening])
+    try:
+        with listening, contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
+    finally:
+        end_questions()  # Python waits for their threads
 
 
 def _token_in(path: str) -> str:

@@ -5,6 +5,7 @@ import sys
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import command
+from sqlite_log_handler._read.aside import end_questions
 
 
 @command(
@@ -27,4 +28,6 @@ def run(options: argparse.Namespace) -> int:
         if group.subgroup(BrokenPipeError) is None:
             raise
         raise BrokenPipeError from group
+    finally:
+        end_questions()  # Python waits for their threads
     return 0

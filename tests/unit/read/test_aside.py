@@ -4,7 +4,6 @@ Regular expressions in another process, which ends when they take too long.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import pickle
@@ -17,16 +16,19 @@ import pytest
 
 from sqlite_log_handler import FilterError
 from sqlite_log_handler._read import aside as aside_module
-from sqlite_log_handler._read.aside import AsideError, aside, close_idle
+from sqlite_log_handler._read.aside import AsideError, aside, end_questions
 
 # Python's `re` tries each way to cut 50 letters into pieces: it would take years.
 BACKTRACKS = (r"(a+)+$", "a" * 50 + "!")
 
 
 @pytest.fixture(autouse=True)
-def _ended():
-    yield
-    close_idle()
+def pool(monkeypatch):
+    """Processes of each test's own."""
+    own = aside_module._Pool()
+    monkeypatch.setattr(aside_module, "_pool", own)
+    yield own
+    end_questions()
 
 
 def search(pattern, text):
@@ -99,7 +101,7 @@ def test_a_process_that_cannot_be_started(monkeypatch):
     def no_room(*_, **__):
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    monkeypatch.setattr(aside_module, "_slots", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(aside_module, "_MOST", 1)
     with monkeypatch.context() as full:
         full.setattr(subprocess, "Popen", no_room)
         with pytest.raises(AsideError, match=r"can be started \(.*\): ask again later"), aside():
@@ -110,7 +112,7 @@ def test_a_process_that_cannot_be_started(monkeypatch):
 
 def test_few_run_at_a_time(monkeypatch):
     """Each process takes a core and memory, so a further question waits for one, and not for ever."""
-    monkeypatch.setattr(aside_module, "_slots", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(aside_module, "_MOST", 1)
     monkeypatch.setattr(aside_module, "_PATIENCE", 0)
     with aside() as process:
         with pytest.raises(AsideError, match="are being answered already: ask again"), aside():
@@ -121,19 +123,83 @@ def test_few_run_at_a_time(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_forked_child_asks_a_process_of_its_own():
+def test_a_forked_child_asks_a_process_of_its_own(pool):
     """A child of `fork` does not take a process that answers its parent, nor wait for those that its parent uses."""
     with aside() as process:
         process.ask(os.getpid)
-    with contextlib.ExitStack() as taken:
-        for _ in range(aside_module._MOST):
-            taken.enter_context(aside_module._slots)
+    with pool.changed:
         child = os.fork()
         if not child:
-            os._exit(len(aside_module._idle) + (not aside_module._slots.acquire(blocking=False)))
+            own = aside_module._pool
+            os._exit(len(own.idle) + (not own.changed.acquire(blocking=False)))
 
     assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert 1 == len(aside_module._idle)
+    assert 1 == len(pool.idle)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_when_the_program_ends_no_question_is_left(monkeypatch, pool, waits):
+    """
+    Once a program is to end, a question that runs ends, and one that waits for a process or comes later gets none.
+
+    Ctrl-C at `serve` ended the four that ran, and then others had their turn, for up to a minute.
+    """
+    monkeypatch.setattr(aside_module, "_MOST", 1)
+    monkeypatch.setattr(aside_module, "_PATIENCE", 600)
+    ended = []
+
+    def ask():
+        try:
+            with aside() as process:
+                process.ask(search, *BACKTRACKS)
+        except (AsideError, FilterError) as error:
+            ended.append(str(error))
+
+    waiting = threading.Event()
+    monkeypatch.setattr(pool.changed, "wait_for", wait_and_say(pool.changed.wait_for, waiting))
+    with aside():
+        thread = threading.Thread(target=ask)
+        if waits:
+            thread.start()
+            waiting.wait()
+        end_questions()
+        if not waits:
+            thread.start()
+        thread.join()
+
+    assert ["the program that answers is about to end"] == ended
+
+
+def wait_and_say(wait_for, waiting):
+    """Return a `wait_for` that says when it has found that it has to wait."""
+
+    def wait(predicate, timeout):
+        def look():
+            found = predicate()
+            if not found:
+                waiting.set()
+            return found
+
+        return wait_for(look, timeout)
+
+    return wait
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGIO"), reason="no signal of a pipe")
+def test_a_signal_that_comes_late_for_the_question_itself():
+    """
+    A process goes on when the signal of a pipe comes while its input has not ended.
+
+    The system may send it for the last bytes of the question, after the process has begun to answer that.
+    """
+    with aside() as process:
+        assert process.ask(signal_and_answer, 7) == 7
+
+
+def signal_and_answer(answer):
+    """Get the signal of the pipe in the middle of a question."""
+    signal.raise_signal(signal.SIGIO)
+    return answer
 
 
 def test_a_process_that_has_ended_is_not_asked():

@@ -13,6 +13,7 @@ pytest.importorskip("httpx", reason="Starlette's test client needs httpx")
 
 from starlette.testclient import TestClient  # noqa: E402
 
+from sqlite_log_handler._read import aside  # noqa: E402
 from sqlite_log_handler.serve import create_app  # noqa: E402
 
 if TYPE_CHECKING:
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlite_log_handler import SQLiteHandler
+
+
+@pytest.fixture(autouse=True)
+def _pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let each test have processes of its own, as a server that ends ends them for good."""
+    monkeypatch.setattr(aside, "_pool", aside._Pool())
+    yield
+    aside.end_questions()
 
 
 @pytest.fixture

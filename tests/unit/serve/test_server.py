@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 
+from sqlite_log_handler._read import aside
 from sqlite_log_handler.serve import server
 
 
@@ -55,6 +56,14 @@ def test_the_address_is_said(started, path):
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{43}", address)
     assert [f"{address}  (Ctrl-C ends it)"] == first
     assert first != second
+
+
+def test_no_question_outlives_the_server(started, path):
+    """When the server has ended, its questions end too, those that it cannot interrupt as they wait for a process."""
+    started(path)
+
+    with pytest.raises(aside.AsideError, match="about to end"), aside.aside():
+        pass
 
 
 def test_a_port_that_is_taken(started, path):
