@@ -19,6 +19,7 @@ the archive anew and read them from there.
 """
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, islice
@@ -255,10 +256,12 @@ class ArchivedLog:
     def _stream(self, query: str, newest: int | None, filters: Filters, *, backward: bool) -> Iterator[Values]:
         """Yield the rows that match, in turn from the archive and from the file, some hundred in memory at a time."""
         if newest is not None:
-            ids = [id_ for (id_,) in islice(self._stream(select(["id"]), None, filters, backward=True), newest)]
-            if not ids:
+            ids = islice(self._stream(select(["id"]), None, filters, backward=True), newest)
+            (high,) = next(ids, (None,))
+            if high is None:
                 return
-            filters = {**filters, "after_id": ids[-1] - 1, "up_to_id": ids[0]}
+            ((low,),) = deque(ids, maxlen=1) or [(high,)]
+            filters = {**filters, "after_id": low - 1, "up_to_id": high}
         names = self.names()
         chosen = where(names.all, filters)
         bounds, _ = self._bounds(names, filters)

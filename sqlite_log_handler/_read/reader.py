@@ -1,6 +1,7 @@
 """`LogReader`: a log as Python objects."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -119,9 +120,9 @@ def around(reader: "LogReader", filters: Filters, place: int, before: int, after
     last = reader.last_id() if last_id is None else last_id
     head, tail = up_to(filters, place - 1), filters.copy()
     tail["after_id"] = max(place, first - 1)
-    below = [id_ for (id_,) in columns_of(reader, ["id"], newest=before, **head)]
-    above = [id_ for (id_,) in islice(columns_of(reader, ["id"], **tail), after)]
-    return max(min(below, default=place), first), min(max(above, default=place), last)
+    (low,) = next(columns_of(reader, ["id"], newest=before, **head), (place,))
+    ((high,),) = deque(islice(columns_of(reader, ["id"], **tail), after), maxlen=1) or [(place,)]
+    return max(low, first), min(high, last)
 
 
 class LogReader:
