@@ -44,7 +44,7 @@ ARROWS = {
 # What a module needs beside the standard library, which an extra brings; imported by nobody before a command runs.
 EXTRAS = {
     "_cli.completion": {"argcomplete"},
-    "_cli.mcp_server": {"mcp"},
+    "_cli.mcp_server": {"anyio", "mcp"},
     "_forward.otlp": {"opentelemetry"},
     "metrics": {"opentelemetry", "prometheus_client"},
     "serve": set(),  # a program imports it for what `serve.app` has

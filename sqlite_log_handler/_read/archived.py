@@ -268,7 +268,7 @@ class ArchivedLog:
         low, high = bounds.ids[0], min(bounds.ids[1], self._look().last_id)
         file = self._file
         if file is not None:
-            file.budget.renew()
+            file.renew()
         while low <= high:
             first_id = self._look().first_id
             if file is None or first_id is None or (high if backward else low) < first_id:

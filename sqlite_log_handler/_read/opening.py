@@ -145,15 +145,16 @@ def _connect(path: str, timeout: float, *, immutable: bool = False) -> tuple[Con
         blocks = getattr(status, "st_blocks", 0)  # some file systems tell none
         size = min(status.st_size, 10 * 512 * blocks) if blocks else status.st_size
         budget = Budget(connection, path, size)
-        budget.allow_more(LONG_BYTES)  # an owner may have added a view of any length
-        _check(connection, budget, path)
+        require_log(connection, budget, path)
     except BaseException:
         connection.close()
         raise
     return connection, budget
 
 
-def _check(connection: Connection, budget: Budget, path: str) -> None:
+def require_log(connection: Connection, budget: Budget, path: str) -> None:
+    """Refuse a file that is not a log, or not one any more."""
+    budget.allow_more(LONG_BYTES)  # an owner may have added a view of any length
     with connection.in_use(), budget:
         if not is_ours(connection, path, advice=ADVICE):
             raise EmptyFileError(f"{path!r} is an empty database: no log was written to it yet")

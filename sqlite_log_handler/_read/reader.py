@@ -205,8 +205,7 @@ class LogReader:
         """Return the scan of the file, with a new budget; raise an error if `what` would come from an archive."""
         if self._scan is None or self._archive is not None:
             raise FilterError(f"{self.path!r} is read with an archive, which has no {what}: name the log's file alone")
-        self._scan.require_open()
-        self._scan.budget.renew()
+        self._scan.renew()
         return self._scan
 
     def _opened(self) -> "list[Scan | ArchivedLog]":

@@ -34,7 +34,7 @@ from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._read.budget import JSON_BYTES, LARGE_BYTES, LONG_BYTES
 from sqlite_log_handler._read.conditions import HOLDS, holds
 from sqlite_log_handler._read.filters import HIGHEST, LOWEST, FilterError, Where
-from sqlite_log_handler._read.opening import Opened, open_log, raise_named
+from sqlite_log_handler._read.opening import Opened, named_errors, open_log, raise_named, require_log
 from sqlite_log_handler._read.rows import FITS, SELECT_JSON
 from sqlite_log_handler._read.search import (
     ATTRIBUTE,
@@ -98,6 +98,7 @@ class Scan:
         self._connection, self.budget, self.notice, immutable = opened or open_log(path, timeout=timeout)
         self._seen = seen if immutable else None
         self._raised: BaseException | None = None
+        self._schema_version: object = None  # whose tables were compared
         self._is_lenient = False  # True once a text turns out not to be UTF-8
         functions: Sequence[tuple[str, int, Callable[..., Any]]] = (
             *((SEARCH, 3, search), (HAS_TEXT, 3, has_text), (HOLDS, 2, holds)),
@@ -114,6 +115,17 @@ class Scan:
             message = f"the reader of {self.path!r} was made before this process was forked: make a new LogReader"
             raise ValueError(message)
         return self._connection
+
+    def renew(self) -> None:
+        """Begin a question: with a new budget, and with the tables of a log, which somebody may have replaced."""
+        connection = self.require_open()
+        self.budget.renew()
+        version = self.one("PRAGMA schema_version")
+        if version != self._schema_version:
+            with named_errors(self.path):
+                require_log(connection, self.budget, self.path)
+            self._schema_version = version
+            self.budget.renew()
 
     @property
     def closed(self) -> bool:

@@ -72,6 +72,27 @@ OTHERS = {
 }
 
 
+@pytest.mark.parametrize("asks", ["follow", "rows", "archive"])
+def test_a_view_that_takes_the_place_of_a_table_later(path, tmp_path, asks):
+    """
+    A table that becomes a view while a reader is open is refused by the next question.
+
+    `show -f` compared the tables when it opened the file, and read the view.
+    """
+    hostile.make(path)
+    (tmp_path / "archive").mkdir()
+    with LogReader([path, tmp_path / "archive"] if asks == "archive" else path) as reader:
+        rows = reader.follow(after_id=0) if asks == "follow" else reader.rows()
+        assert 1 == next(rows).id
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.executescript(
+                "ALTER TABLE sources RENAME TO other; CREATE VIEW sources AS SELECT * FROM other;"
+                "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (1, 20, 1, 1, 'm');"
+            )
+        with pytest.raises(CorruptFileError, match="is not that of a log"):
+            next(rows if asks == "follow" else reader.rows())
+
+
 @pytest.mark.parametrize("other", OTHERS)
 def test_another_table_in_the_place_of_a_table(path, other):
     """A table with other columns than those of a log is refused, whatever its name is."""
