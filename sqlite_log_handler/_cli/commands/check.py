@@ -81,7 +81,7 @@ def findings(options: argparse.Namespace) -> Iterator[Finding]:
             yield Finding("ok", "SQLite's integrity check")
             yield from compare(reader.books())
             if options.archive is not None:
-                yield from _sum_up(_compare_parts(reader.path, options.archive), "are as noted")
+                yield from _sum_up(_compare_parts(reader.path, options.archive), "as noted")
     except CorruptFileError as error:
         # The text of the error names this command; its cause has SQLite's text.
         yield Finding("WRONG", str(error.__cause__ or error))

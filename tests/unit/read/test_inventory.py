@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from made_parts import archive, ids_of
 
 from sqlite_log_handler import EmptyFileError, FilterError, ForeignFileError, LimitError, LogReader, UnreadableFileError
 from sqlite_log_handler._read import inventory
+from sqlite_log_handler._read.parts import Part, memory_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,10 +68,28 @@ def test_heads_without_end(file: Path, folder: Path, monkeypatch: pytest.MonkeyP
     """Heads that together take more memory than those of any log are refused, and some of the parts can be read."""
     for cut in (8, 16, 24):
         archive(file, folder, cut)
-    monkeypatch.setattr(inventory, "_HEADS", 3_500)
+    monkeypatch.setattr(inventory, "_HEADS", 5_000)
     with pytest.raises(LimitError, match=r"app-log.*the heads"):
         LogReader(folder)
     assert [*range(1, 9)] == ids_of(folder / "app-log.2025-06-30.2.jsonl.gz")
+
+
+def test_heads_are_counted_by_the_memory_that_they_take(file: Path, folder: Path) -> None:
+    """
+    What a head is counted for is at least what it takes.
+
+    A third of it was counted: 41,887 parts took 117 MB before they were too many.
+    """
+    archive(file, folder, 8)
+    (first,) = folder.iterdir()
+    copies = [str(shutil.copy(first, folder / first.name.replace(".2.", f".{number}."))) for number in range(3, 203)]
+    Part.open(copies[0])
+    tracemalloc.start()
+    parts = {path: Part.open(path) for path in copies}
+    took, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert took < sum(memory_of(part.head) for part in parts.values()) < 2 * took
 
 
 def test_a_folder_that_cannot_be_read(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

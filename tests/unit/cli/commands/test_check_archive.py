@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import re
@@ -51,9 +52,7 @@ def test_all_is_there(run, path, folder):
         "ok     seen, 90 records: 60 in the archive, 20 in the file alone, 10 deleted without an archive, "
         "0 deleted from the archive, 0 dropped; 90 in all"
     ) in lines
-    assert (
-        f"ok     the archive: {len(parts_in(folder))} of {len(parts_in(folder))} parts are as noted, 60 rows" in lines
-    )
+    assert f"ok     the archive: {len(parts_in(folder))} of {len(parts_in(folder))} parts as noted, 60 rows" in lines
 
 
 def test_rows_that_nobody_knows_of(run, path, folder):
@@ -168,6 +167,26 @@ def test_an_archive_alone(run, folder):
     found = json.loads("\n".join(lines))
     assert (1, False) == (status, found["ok"])
     assert f"{name}': it was cut" in found["verdicts"][0]["text"]
+
+
+@pytest.mark.parametrize("value", [None, "\ud800", 2**70])
+def test_a_row_that_no_log_has(run, folder, value):
+    """
+    A part with a row that the reader refuses is not sound.
+
+    `check` counted the lines of a part, and called it ok whatever stood in them.
+    """
+    part = folder / parts_in(folder)[0]
+    if part.suffix == ".parquet":
+        pytest.skip("its columns have types")
+    *lines, last = gzip.decompress(part.read_bytes()).splitlines()
+    name = "lineno" if isinstance(value, int) else "message"
+    changed = json.dumps({**json.loads(last), name: value}).encode()
+    part.write_bytes(gzip.compress(b"".join(line + b"\n" for line in [*lines, changed])))
+
+    status, found = run("check", str(folder))
+    assert 1 == status
+    assert f"line {len(lines) + 1}: not a row ({name})" in found[0]
 
 
 def test_two_logs_in_a_folder(run, path, folder):
