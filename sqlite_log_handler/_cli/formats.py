@@ -4,12 +4,12 @@ Rows and gaps as lines of text, in the formats of `sqlite-log show`.
 Pure: a row goes in, lines come out, and all of them are safe for a terminal.
 """
 
+import contextlib
 import dataclasses
 import json
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._cli.terminal import Paint
@@ -41,42 +41,31 @@ class Clock:
         self._digits = digits
         self._utc = utc
         self._minute: int | None = None
-        self._written: tuple[str, int, str] | None = None
+        self._written = "", 0, ""
 
     def __call__(self, created_us: int) -> str:
         """Write one time."""
         minute, micros = divmod(created_us, 60_000_000)
         if minute != self._minute:
             self._minute, self._written = minute, self._write(minute * 60)
-        if self._written is None or self._written[1]:
+        begin, first, end = self._written
+        second = _TWO_DIGITS[micros // 1_000_000]
+        if first:
             # Outside of the calendar, or in a zone whose offset had seconds, as some had long ago.
-            second, micros = divmod(created_us, 1_000_000)
-            begin, second, end = self._write(second) or ("@", second, "")
-            return f"{begin}{second:02d}{self._fraction(micros)}{end}"
-        begin, _, end = self._written
-        if not self._digits:
-            return f"{begin}{_TWO_DIGITS[micros // 1_000_000]}{end}"
-        second, micros = divmod(micros, 1_000_000)
-        return f"{begin}{_TWO_DIGITS[second]}{self._fraction(micros)}{end}"
+            begin, number, end = self._write(created_us // 1_000_000)
+            second = f"{number:02d}"
+        fraction = f".{micros % 1_000_000:06d}"[: self._digits + 1] if self._digits else ""
+        return f"{begin}{second}{fraction}{end}"
 
-    def _write(self, second: int) -> tuple[str, int, str] | None:
-        """Return a time before its seconds, these, and what comes after them; None outside of the calendar."""
-        local = self._local(second)
-        if local is None:
-            return None
-        return local.strftime(self._head), local.second, local.isoformat()[19:] if self._zone else ""
-
-    def _local(self, second: int) -> datetime | None:
-        moment = from_microseconds(second * 1_000_000)
-        if moment is None or self._utc:
-            return moment
-        try:
-            return moment.astimezone()
-        except (OverflowError, OSError, ValueError):
-            return moment
-
-    def _fraction(self, micros: int) -> str:
-        return f".{micros:06d}"[: self._digits + 1] if self._digits else ""
+    def _write(self, seconds: int) -> tuple[str, int, str]:
+        """Return a time up to its second, that, and the rest; outside of the calendar, an @ and `seconds`."""
+        moment = from_microseconds(seconds * 1_000_000)
+        if moment is None:
+            return "@", seconds, ""
+        if not self._utc:
+            with contextlib.suppress(OverflowError, OSError, ValueError):
+                moment = moment.astimezone()
+        return moment.strftime(self._head), moment.second, moment.isoformat()[19:] if self._zone else ""
 
 
 CLOCKS: Final[Mapping[str, Callable[[bool], Clock]]] = {
