@@ -210,3 +210,46 @@ def test_the_age_of_the_oldest_queued_record(make_handler, logger, unattended):
     handler.flush()
 
     assert None is handler.stats().oldest_queued_age
+
+
+def test_a_level_whose_name_is_an_object(make_handler, logger, query, monkeypatch, unattended):
+    """
+    A level may have an object as its name, and nothing asks that what it is called.
+
+    Its `__str__` ran on the thread that commits. When it raised, the tick made no commit, and the drops that were to be
+    reported were in no warning, and in no ledger in the file.
+    """
+
+    class Name:
+        def __str__(self):
+            raise ValueError
+
+    class Text(str):
+        __slots__ = ()
+        __str__ = __format__ = Name.__str__
+
+    monkeypatch.setattr(logging, "_levelToName", {**logging._levelToName, 33: Name(), 34: Text("text")})
+    handler = make_handler(capacity=2, reserve=0, fair_share=1)
+    logger.addHandler(handler)
+    for levelno in (33, 34, 33, 34):
+        logger.log(levelno, "x")
+    assert {"Level 33": 1, "text": 1} == handler.stats().dropped_by_level
+    handler.close()
+
+    assert [(33, "Level 33"), (34, "text")] == query("SELECT levelno, level FROM logs WHERE message = 'x' ORDER BY id")
+    assert [(2,)] == query("SELECT sum(count) FROM drops")
+
+
+def test_a_report_that_fails_is_written_all_the_same(make_handler, logger, query, monkeypatch, unattended):
+    """When there is no memory for the text of a warning, rows and ledger are written, with a warning that is short."""
+    handler = make_handler(capacity=2, reserve=0, fair_share=1)
+    logger.addHandler(handler)
+    for _ in range(5):
+        logger.info("x")
+    monkeypatch.setattr(handler.listener.committer.drop_report, "_describe", lambda *_: bytearray(1 << 62))
+    handler.close()
+
+    assert [("x",), ("x",), ("dropped 3 records",)] == query("SELECT message FROM logs ORDER BY id")
+    assert [(3, "sqlite_log_handler", 3)] == query(
+        "SELECT (SELECT sum(count) FROM drops), logger, attributes ->> 'dropped_total' FROM logs WHERE id = 3"
+    )

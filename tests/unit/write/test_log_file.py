@@ -1,5 +1,5 @@
 """
-The file: what it is made like, what is refused, and what becomes of a corrupt one.
+The file: what it is made like, what is refused, and what a child does with it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from freezegun import freeze_time
 
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError
@@ -20,7 +19,6 @@ from sqlite_log_handler._logfile.forks import LostFileError
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, USER_VERSION
 from sqlite_log_handler._write import log_file as log_file_module
 from sqlite_log_handler._write.queue import Commit
-from sqlite_log_handler._write.retention.limits import PAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,9 +26,7 @@ if TYPE_CHECKING:
 
     from sqlite_log_handler._write.writer import Writer
 
-from batches import POSIX, Said, corrupt_files, fill, messages, overwrite, pragma, row, switch, write, write_at_last
-
-# The file ------------------------------------------------------------------------------------------------------------
+from batches import POSIX, Said, messages, pragma, row, switch, write
 
 
 @pytest.mark.parametrize("reopened", [False, True])
@@ -353,132 +349,6 @@ def test_no_wal(writer: Writer, said: Said, monkeypatch: pytest.MonkeyPatch, mod
 
     assert ["one", "two"] == messages(writer)
     assert [f"no WAL on this file system, journal mode {mode!r}: readers and the writer wait for each other"] == said
-
-
-# Corrupt files -------------------------------------------------------------------------------------------------------
-
-
-def rootpage(path: Path, name: str) -> int:
-    """Find the first page of a table or an index."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()
-    return int(page)
-
-
-def test_corrupt_file_is_moved_aside(writer: Writer, path: Path, said: Said) -> None:
-    """
-    A log that is corrupt beyond its first page is moved aside, a new one is begun, and the operator hears of it.
-    """
-    fill(path)
-    corrupt = overwrite(path, range(2, path.stat().st_size // PAGE_BYTES + 1))
-    write_at_last(writer)
-    write(writer, "more")
-
-    assert ["after", "dropped at 1", "more"] == messages(writer)
-    # The first 100 bytes have counters, which any open may raise.
-    assert [corrupt[100:]] == [kept[100:] for kept in corrupt_files(path)]
-    assert 1 == len(said)
-    assert "moved aside as" in said[0]
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "records",
-        "records_created_us",
-        "sources",
-        "sqlite_autoindex_sources_1",
-        "processes",
-        "volume_folded",
-        "marks",
-    ],
-)
-def test_corrupt_page(writer: Writer, path: Path, said: Said, name: str) -> None:
-    """Whichever page is found corrupt, when opening or when writing, the log goes on, and nothing is deleted."""
-    fill(path)
-    page = rootpage(path, name)
-    overwrite(path, [page])
-    write_at_last(writer)
-
-    assert ["after", "dropped at 1"] == messages(writer)[-2:]
-    (kept,) = corrupt_files(path)
-    assert b"\xff" * PAGE_BYTES == kept[(page - 1) * PAGE_BYTES : page * PAGE_BYTES]
-    assert 1 == len(said)
-
-
-def test_handler_starts_on_a_corrupt_file(writer: Writer, path: Path) -> None:
-    """A program whose log is corrupt starts all the same."""
-    fill(path)
-    overwrite(path, range(2, path.stat().st_size // PAGE_BYTES + 1))
-    writer.file.open_first()
-    write_at_last(writer)
-
-    assert "after" == messages(writer)[-2]
-
-
-@freeze_time("2025-11-23T10:00:00Z")
-def test_two_corrupt_files_of_one_second(writer: Writer, path: Path) -> None:
-    """A second file that is moved aside within the same second does not replace the first."""
-    corrupt = []
-    for _ in range(2):
-        fill(path)
-        corrupt.append(overwrite(path, [rootpage(path, "sources"), len(corrupt) + 20]))
-        write_at_last(writer)
-        writer.close()
-        path.unlink()
-
-    # The first 100 bytes have counters, which any open may raise.
-    assert {kept[100:] for kept in corrupt} == {kept[100:] for kept in corrupt_files(path)}
-
-
-@pytest.mark.parametrize("name", ["x" * 244 + ".db", "é" * 120 + ".db"])
-def test_corrupt_file_with_the_longest_name(make_writer: Callable[..., Writer], tmp_path: Path, name: str) -> None:
-    """
-    The name of a file that is moved aside is cut to a length that the system takes.
-
-    SQLite opens a name of 247 bytes. With the time behind it, it was too long to be moved to, at each try, and so
-    nothing was written any more.
-    """
-    path = tmp_path / name
-    writer = make_writer(str(path))
-    write(writer, "0")
-    os.truncate(path, 0)
-    write(writer, "1")
-
-    assert ["1"] == messages(writer)
-    assert 1 == len([kept for kept in os.listdir(tmp_path) if kept.endswith("Z")])
-
-
-@POSIX
-def test_corrupt_file_that_another_process_moved_aside(
-    make_writer: Callable[[], Writer], path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """
-    The process that finds the corruption second does not move the new file aside that the first has begun.
-
-    With the lock beside the file they take turns; it is where there is no such lock that they can meet.
-    """
-    monkeypatch.setattr("sqlite_log_handler._logfile.write_lock.fcntl", None)
-    fill(path)
-    overwrite(path, [rootpage(path, "sqlite_autoindex_sources_1")])
-    first, second = make_writer(), make_writer()
-    first.file.open()
-    second.file.open()
-    real = second.file.open
-
-    def late() -> sqlite3.Connection:
-        # The first one is faster, after the second has looked for the file.
-        connection = real()
-        monkeypatch.setattr(second.file, "open", real)
-        write_at_last(first)
-        return connection
-
-    monkeypatch.setattr(second.file, "open", late)
-    write_at_last(second)
-    write(first, "first")
-
-    assert ["after", "dropped at 1", "after", "dropped at 1", "first"] == messages(first)
-    assert 1 == len(corrupt_files(path))
 
 
 def test_forgotten_connection_is_not_closed(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
