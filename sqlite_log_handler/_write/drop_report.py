@@ -102,7 +102,7 @@ class DropReport:
                 return  # all are sent, or the last `close` has said so
             self._said = gaps[-1].dropped_total
             count = sum(gap.count for gap in gaps)
-            why = "another handler has not returned" if self._is_reporting() else "no thread can be started"
+            why = "another handler has not returned" if self._is_reporting() else "no thread sends them"
         self._operator.say(f"{count:,} drops not reported to other handlers: {why}; {self._describe(gaps[-1])}")
 
     def _is_reporting(self) -> bool:

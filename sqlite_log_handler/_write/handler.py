@@ -17,8 +17,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import time
 import weakref
+from time import time  # a test of the program may replace `time.time`
 
 from sqlite_log_handler._logfile.schema import MAX_RECORD_BYTES, OWN_LOGGER
 from sqlite_log_handler._logfile.typed import Any, NamedTuple
@@ -378,7 +378,7 @@ class SQLiteHandler(logging.Handler):
             dropped_by_cause=by_cause,
             dropped_by_level=by_level,
             dropped_by_logger=by_logger,
-            oldest_queued_age=None if created is None else max(0.0, time.time() - created),
+            oldest_queued_age=None if created is None else max(0.0, time() - created),
             last_commit_age=committer.outage.last_commit_age(committer.now()),
             last_error=committer.outage.last_error,
         )

@@ -214,7 +214,7 @@ class _Json:
                 return self._text(exact(value))
             if isinstance(value, int | float):
                 return self._number(self._digits(value))
-            if isinstance(value, _COLLECTIONS):
+            if isinstance(value, _COLLECTIONS) or type(value).__module__ == "array":  # which few programs import
                 return self._items(value)
             if isinstance(value, bytes | bytearray):
                 hidden = max(0, len(value) - room)

@@ -12,6 +12,7 @@ import json
 import math
 import pathlib
 import uuid
+from array import array
 from collections import UserDict
 from typing import Any, NamedTuple
 
@@ -95,6 +96,7 @@ class Color(enum.Enum):
         ({1}, [1]),
         (frozenset({"a"}), ["a"]),
         ((1, 2), [1, 2]),
+        (array("d", [1.5, 2]), [1.5, 2.0]),
         (Point(1, 2), [1, 2]),
         (Color.RED, "Color.RED"),
         (ValueError("oops"), "ValueError('oops')"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from array import array
 from collections import deque
 from typing import Any
 
@@ -80,6 +81,7 @@ def test_a_large_text_costs_what_is_kept(part: str, where: str) -> None:
         lambda: [{"a" * 900: "b"}] * MANY,
         lambda: Text("x" * LARGE),
         lambda: deque(range(MANY)),
+        lambda: array("q", [1]) * MANY,
         lambda: dict.fromkeys(range(MANY)).keys(),
         lambda: ValueError(list(range(MANY))),
         lambda: ValueError("x" * LARGE),
@@ -96,6 +98,7 @@ def test_a_large_text_costs_what_is_kept(part: str, where: str) -> None:
         "dicts",
         "text",
         "deque",
+        "array",
         "keys",
         "exception",
         "long exception",
