@@ -219,6 +219,8 @@ class _Work:
             contextlib.closing(connect_read_only(self._path)) as reading,
         ):
             reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+            with self._lock.hold(_LOCK_TIMEOUT):
+                archive.expire(connection)
             ended = False
             while not ended:
                 with contextlib.suppress(Vanished):  # a program has deleted rows of a part meanwhile
@@ -229,9 +231,6 @@ class _Work:
                             rows, taken, parts = rows + part.head.rows, taken + part.size, parts + 1
                         self._show("archiving", rows, goal)
                     ended = True
-            with self._lock.hold(_LOCK_TIMEOUT):
-                expired = archive.expire(connection)
-            archive.remove(expired)
         done = f"archived {counted(rows, 'row')} in {counted(parts, 'file')}, {format_size(taken)}"
         write_line(done if rows else "nothing to archive")
 

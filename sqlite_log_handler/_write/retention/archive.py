@@ -29,7 +29,6 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from operator import attrgetter
 from typing import Final, NamedTuple
 
 from sqlite_log_handler._logfile.archive import (
@@ -148,7 +147,7 @@ class Archive:
         Then its file is deleted if it has got no note, and so are those of parts that lost theirs to a limit. Raises
         what `write` raises.
         """
-        self.remove_leftovers(connection)
+        self._remove_leftovers(connection)
         begun = 0
         while (ids := _rows_to_archive(connection)) and begun < ids[0] <= last_id and not stopped():
             begun = ids[0]
@@ -156,7 +155,7 @@ class Archive:
             self._may_go = {part.name}
             yield part
             if self._lock.stands():  # else another process may have written files of these names meanwhile
-                self.remove(self._may_go - self._noted(connection))
+                self._remove(self._may_go - self._noted(connection))
 
     def write(
         self, connection: Connection, first_id: int, last_id: int, stopped: Callable[[], bool] = lambda: False
@@ -172,7 +171,7 @@ class Archive:
         """
         kind = self._kind = self._kind or _best_kind()
         head, first_us = head_of(connection, self._stem, first_id, last_id)
-        name = self._name_for(connection, head, first_us, kind)
+        name = self._next_name(connection, first_us, kind)
         path = os.path.join(self.folder, name)
         try:
             with open(os.open(path + PARTIAL, _NEW_FILE, 0o600), "wb") as file:
@@ -207,69 +206,65 @@ class Archive:
             if noted:
                 connection.execute(_NOTE_DELETED, values)
                 connection.execute(_MARK, values)
-                self._may_go |= self._expire(connection)
+                self._expire(connection)
         return noted
 
-    def expire(self, connection: sqlite3.Connection) -> set[str]:
-        """Take the notes of parts that the archive is too large for; return their names, to be removed now."""
+    def expire(self, connection: sqlite3.Connection) -> None:
+        """Take the notes of parts that the archive is too large for; `parts` removes their files."""
         with transaction(connection):
-            return self._expire(connection)
+            self._expire(connection)
 
-    def _expire(self, connection: sqlite3.Connection) -> set[str]:
+    def _expire(self, connection: sqlite3.Connection) -> None:
         max_age, max_bytes = self._limits.max_age, self._limits.max_bytes
         parts = connection.execute(_PARTS).fetchall() if self._limits else []
         left = sum(part[-1] for part in parts)
-        gone = set()
         for id_, name, rows, until_us, size in parts:
             old = max_age is not None and until_us < (self._now() - max_age) * 1e6
             if not old and (max_bytes is None or left <= max_bytes):
                 break
             left -= size
-            gone.add(name)
+            self._may_go.add(name)
             connection.execute("DELETE FROM archives WHERE id = ?", (id_,))
             connection.execute(_EXPIRED, (rows,))
-        return gone
 
-    def remove(self, names: Iterable[str]) -> None:
-        """Delete files of the archive."""
+    def _remove(self, names: Iterable[str]) -> None:
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.folder, name))
 
-    def remove_leftovers(self, connection: Connection) -> None:
-        """Delete parts that a killed process was writing, and those that had lost their notes to a limit."""
+    def _remove_leftovers(self, connection: Connection) -> None:
+        """
+        Delete what a limit took the note of, and what a killed process has left.
+
+        That is parts that it was writing, those that it had not noted, whose rows are in this file, and those that had
+        lost their notes to a limit. A part of a copy of the log has rows or processes that this file does not have.
+        """
         for name in os.listdir(self.folder):
             part = PartName.parse(name.removesuffix(PARTIAL))
             if name.endswith(PARTIAL) and part is not None and part.stem == self._stem:
-                self.remove([name])
-        if not self._limits:
-            return
+                self._remove([name])
+        noted = self._noted(connection)
+        self._remove(self._may_go - noted)
         ((log_id, archived_id),) = ask(connection, "SELECT log_id, archived_id FROM marks")
-        for name in {*map(str, part_names(self.folder, self._stem))} - self._noted(connection):
+        for name in {*map(str, part_names(self.folder, self._stem))} - noted:
             head = read_head(os.path.join(self.folder, name))
-            if head is not None and head.log_id == log_id and head.last_id <= archived_id:
+            if head is None or head.log_id != log_id:
+                continue
+            if head.last_id > archived_id:
+                with contextlib.suppress(Vanished):
+                    if head == head_of(connection, self._stem, head.first_id, head.last_id)[0]:
+                        self._remove([name])
+            elif self._limits:
                 known = [json.loads(line) for (line,) in ask(connection, SELECT_PROCESS)]
-                if all(process in known for process in head.processes):  # not those of a copy of the log
-                    self.remove([name])
+                if all(process in known for process in head.processes):
+                    self._remove([name])
 
-    def _name_for(self, connection: Connection, head: Head, first_us: int, kind: str) -> str:
-        """Choose the name of a part: the next of its day, or that of a part with its rows that was not noted."""
+    def _next_name(self, connection: Connection, first_us: int, kind: str) -> str:
+        """Return the next name of the day of a part's first row."""
         day = time.strftime("%Y-%m-%d", time.gmtime(min(max(first_us // 1_000_000, 0), _LAST_SECOND)))
         names = {*map(PartName.parse, self._noted(connection)), *part_names(self.folder, self._stem)}
-        last = max((name for name in names if name and name.day == day), key=attrgetter("number"), default=None)
-        if last is None:
-            return str(PartName(self._stem, day, 1, kind))
-        found = read_head(os.path.join(self.folder, str(last)))
-        if found is None or found.first_id < head.first_id or not self._is_of(connection, found):
-            return str(last._replace(number=last.number + 1, kind=kind))
-        self.remove([str(last)])
-        return str(last._replace(kind=kind))
-
-    def _is_of(self, connection: Connection, head: Head) -> bool:
-        """Tell whether a part has rows that are in this file, and not those of a copy of it."""
-        with contextlib.suppress(Vanished):
-            return head_of(connection, self._stem, head.first_id, head.last_id)[0] == head
-        return False
+        last = max((name.number for name in names if name is not None and name.day == day), default=0)
+        return str(PartName(self._stem, day, last + 1, kind))
 
     @staticmethod
     def _noted(connection: Connection) -> set[str]:

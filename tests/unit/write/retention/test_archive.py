@@ -192,6 +192,7 @@ def test_a_part_of_another_log(make, log, reading, folder, path, data):
     log.connection.execute("UPDATE marks SET archived_id = 0, log_id = 'another'")
 
     assert ["app-log.2023-11-14.2.jsonl.gz"] == archive_all(make(), log, reading)
+    assert [] == archive_all(make(max_bytes=1_000_000), log, reading)
     assert kept == (folder / name).read_bytes()
     assert ([*range(1, 6)], 0) == account(path, folder)
 
@@ -226,7 +227,7 @@ def test_a_part_of_a_copy_of_the_log(make, log, reading, folder, path, limits):
 
     archive = make(**limits)
     names += archive_all(archive, log, reading)
-    archive.remove_leftovers(reading)
+    assert [] == archive_all(archive, log, reading)
 
     assert ["app-log.2023-11-14.jsonl.gz", "app-log.2023-11-14.2.jsonl.gz"] == names
     assert sorted(names) == sorted(parts_in(folder))
@@ -326,13 +327,26 @@ def test_a_part_that_lost_its_note_and_was_not_deleted(make, log, reading, folde
     log.fill(40, age=5 * DAY, step=DAY / 8)
     names = archive_all(make(), log, reading)
     archive = make(max_age=3.6 * DAY)
-    gone = archive.expire(log.connection)
-    assert gone == {*names[: len(gone)]} != set()
+    archive.expire(log.connection)
+    left = [name for (name,) in log.ask("SELECT name FROM archives ORDER BY id")]
+    assert left == names[-len(left) :] != names
 
-    make().remove_leftovers(reading)
+    assert [] == archive_all(make(), log, reading)
     assert names == parts_in(folder)
-    archive.remove_leftovers(reading)
-    assert names[len(gone) :] == parts_in(folder)
+    assert [] == archive_all(make(max_age=3.6 * DAY), log, reading)
+    assert left == parts_in(folder)
+
+
+def test_a_part_whose_processes_are_forgotten(make, log, reading, folder):
+    """A part that loses its note to a limit goes, also when no row in the file is left of the processes that it has."""
+    log.fill(40, age=5 * DAY, step=DAY / 8)
+    archive_all(make(), log, reading)
+    log.connection.execute("UPDATE processes SET pid = 2")
+    archive = make(max_age=3.6 * DAY)
+    archive.expire(log.connection)
+
+    assert [] == archive_all(archive, log, reading)
+    assert [(name,) for name in parts_in(folder)] == log.ask("SELECT name FROM archives ORDER BY id")
 
 
 def test_one_process_at_a_time(make):
@@ -362,7 +376,7 @@ def test_a_lock_that_somebody_deletes(make, log, reading, folder, path):
         with pytest.raises(TimeoutError, match="the file of the lock was deleted"):
             first.write(reading, 1, 9, lambda: lock.unlink(missing_ok=True) is not None)
         with second.hold():
-            again = second.write(reading, 1, 9)
+            again = next(second.parts(reading))
             assert part.name == again.name
             assert None is next(parts, None)
             assert second.note(log.connection, again)
