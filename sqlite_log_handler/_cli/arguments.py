@@ -28,9 +28,6 @@ ALL: Final = sys.maxsize
 # The levels of syslog and journalctl (syslog(3)) as levels of `logging`: notice is nearest to INFO.
 _SYSLOG: Final = {"1": 50, "2": 50, "3": 40, "4": 30, "5": 20, "6": 20, "7": 10}
 
-# Where the parser puts the filters whose flags have other names.
-_DESTINATIONS: Final = {"expression": "grep", "process": "pid", "run": "started"}
-
 # Their values may begin with a minus: -S -1h.
 _TIMES: Final = ("-S", "--since", "-U", "--until", "--around", "--new-since")
 
@@ -155,8 +152,8 @@ def add_ledger_filters(parser: argparse.ArgumentParser) -> argparse._ArgumentGro
     add_flag(group, "-U, --until TIME", "at this time or earlier, written as for --since")
     add_flag(group, "-l, --logger NAME", "of this logger or of one below it; repeatable", action="append")
     add_flag(group, "--exclude NAME", "not of this logger nor of one below it; repeatable", action="append")
-    add_flag(group, "--pid PID", "of this process id", type=whole_number)
-    add_flag(group, "--run N", run, type=whole_number, dest="started")
+    add_flag(group, "--pid PID", "of this process id", type=whole_number, dest="process")
+    add_flag(group, "--run N", run, type=whole_number)
     add_flag(group, "--after-id ID", "after the row with this id", type=whole_number)
     add_flag(group, "--up-to-id ID", "up to the row with this id", type=whole_number)
     return group
@@ -171,7 +168,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         "with this attribute, which the program gave as extra: KEY=VALUE, !=, <, <=, >, >=, KEY~REGEX, KEY (is there), "
         "!KEY; repeatable"
     )
-    add_flag(group, "-g, --grep REGEX", found)
+    add_flag(group, "-g, --grep REGEX", found, dest="expression")
     add_flag(group, "-F, --text TEXT", "the same for plain text")
     add_flag(group, "--thread THREAD", "of this thread, by name or identifier")
     add_flag(group, "--task NAME", "of this asyncio task")
@@ -209,7 +206,7 @@ def add_lines(parser: argparse.ArgumentParser, default: int) -> None:
 def filters_of(options: argparse.Namespace) -> Filters:
     """Return the filters that the user gave, with all times relative to one present."""
     given = vars(options)
-    filters: dict[str, Any] = {name: given.get(_DESTINATIONS.get(name, name)) for name in Filters.__annotations__}
+    filters: dict[str, Any] = {name: given.get(name) for name in Filters.__annotations__}
     now = present(utc=given.get("utc", False))
     filters |= {name: filters[name] and moment(filters[name], now) for name in ("since", "until")}
     return cast("Filters", filters)

@@ -34,22 +34,27 @@ def write_line(line: str = "") -> None:
     sys.stdout.flush()
 
 
-def write_lines(lines: Iterable[str]) -> None:
-    """Print lines that are safe already, many at a time. If an error ends them, all lines before it are printed."""
+def write_lines(lines: Iterable[str], file: IO[str] | None = None) -> int:
+    """
+    Write lines that are safe already, many at a time, and return how many: to `file`, or standard output.
+
+    If an error ends them, all lines before it are written.
+    """
+    file = file or sys.stdout
+    count = 0
     try:
         for some in batches(lines, len):
-            write_batch(some, sys.stdout)
+            count += len(some)
+            text = "\n".join(some)
+            some.clear()
+            # A line may be long, and what is written at once is copied more than once.
+            for at in range(0, len(text), _TEXT_AT_ONCE):
+                file.write(text[at : at + _TEXT_AT_ONCE])
+            file.write("\n")
+            del text
     finally:
-        sys.stdout.flush()
-
-
-def write_batch(lines: list[str], file: IO[str]) -> None:
-    """Write lines, and empty the list. A line may be long, and what is written at once is copied more than once."""
-    text = "\n".join(lines)
-    lines.clear()
-    for at in range(0, len(text), _TEXT_AT_ONCE):
-        file.write(text[at : at + _TEXT_AT_ONCE])
-    file.write("\n")
+        file.flush()
+    return count
 
 
 def batches(

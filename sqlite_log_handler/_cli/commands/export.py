@@ -15,7 +15,7 @@ from typing import IO, Any, Final, cast
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.formats import json_safe
-from sqlite_log_handler._cli.terminal import batches, is_terminal, write_batch
+from sqlite_log_handler._cli.terminal import batches, is_terminal, write_lines
 from sqlite_log_handler._logfile import parquet
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._read.filters import FilterError
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         found: Iterator[Any] = (reader.json_lines if options.format == "jsonl" else reader.rows)(**filters)
         with _output(options.output, binary=options.format == "parquet") as file:
             if options.format == "jsonl":
-                count = write_jsonl(found, file)
+                count = write_lines(map(json_safe, found), file)
             elif options.format == "csv":
                 count = write_csv(found, file, safe=options.output in _STANDARD and is_terminal())
             else:
@@ -122,15 +122,6 @@ def _opener_of(path: str, *, binary: bool) -> Callable[[str, Any], Any]:
 
 def _memory(row: Row) -> int:
     return sum(map(getsizeof, row))
-
-
-def write_jsonl(lines: Iterable[str], file: IO[str]) -> int:
-    """Write a JSON object on each line, and return how many."""
-    count = 0
-    for batch in batches(map(json_safe, lines), len):
-        count += len(batch)
-        write_batch(batch, file)
-    return count
 
 
 def write_csv(rows: Iterable[Row], file: IO[str], *, safe: bool = False) -> int:

@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 
 import sqlite_log_handler
 from sqlite_log_handler import Row
-from sqlite_log_handler._cli.commands.export import write_csv, write_jsonl, write_parquet
-from sqlite_log_handler._cli.terminal import batches
+from sqlite_log_handler._cli.commands.export import write_csv, write_parquet
+from sqlite_log_handler._cli.formats import json_safe
+from sqlite_log_handler._cli.terminal import batches, write_lines
 
 ROW = Row(1, 0, None, 20, "INFO", "shop", "m", "/p", 1, "f", 1, "M", "h", *[None] * 7)
 
@@ -222,8 +223,9 @@ def test_json_lines_and_parquet_hold_what_was_logged(tmp_path_factory, cells):
     parquet = pytest.importorskip("pyarrow.parquet", reason="the extra `parquet` is not installed")
     folder = tmp_path_factory.mktemp("parquet")
     rows = [ROW._replace(id=number, message=m, exc_text=e, thread=n) for number, (m, e, n) in enumerate(cells)]
+    json_lines = (json_safe(row.to_json()) for row in rows)
     with open(folder / "x.parquet", "xb") as binary, open(folder / "x.jsonl", "x", encoding="utf-8") as file:
-        assert len(rows) == write_parquet(rows, binary) == write_jsonl((row.to_json() for row in rows), file)
+        assert len(rows) == write_parquet(rows, binary) == write_lines(json_lines, file)
 
     assert cells == [
         (r["message"], r["exc_text"], r["thread"]) for r in parquet.read_table(folder / "x.parquet").to_pylist()
