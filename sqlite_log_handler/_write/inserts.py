@@ -85,6 +85,7 @@ VALUES (:after_id, :since_us, :until_us, :process_id, :cause, :logger, :level, :
 _MARKS = "SELECT folded_id, sweeps, ifnull((SELECT max(id) FROM records), 0) FROM marks"
 _SOURCE_COLUMNS = ("logger", "pathname", "lineno", "func", "template")
 _CACHED_IDS = 10_000
+_NAMES_LENGTH = 250  # letters
 _SHARED_THREADS = 100  # that get a line: those of a pool, and not each of a server that starts one for each request
 
 # What a row can be refused for, by sqlite3 when it binds, and by SQLite when it steps.
@@ -122,7 +123,7 @@ class Inserter:
         """Insert a batch. Given `refused`, insert row by row, and add the indexes of rows that SQLite does not take."""
         self.last_id = 0
         folded_id, sweeps, highest = self.connection.execute(_MARKS).fetchone()
-        known = len(self.sources) + len(self._threads) + len(self._levels)
+        known = self.sources.weight + self._threads.weight + len(self._levels)
         if sweeps != self._sweeps or highest < self._highest or known > _CACHED_IDS:
             self.forget_ids()
         self._sweeps, self._highest = sweeps, highest
@@ -278,8 +279,10 @@ class _Ids(dict[Any, Any]):
     def __init__(self, find: Callable[[Any], Any]) -> None:
         super().__init__()
         self._find = find
+        self.weight = 0  # in ids; one with very long names counts as several
 
     def __missing__(self, key: Any) -> Any:
+        self.weight += 1 + _row.letters_of(key) // _NAMES_LENGTH
         found = self[key] = self._find(key)
         return found
 

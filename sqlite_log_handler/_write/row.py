@@ -76,6 +76,8 @@ SHORT_NAME = 128
 
 # A program has some thousand call sites at most; made-up logger names must not make the process grow.
 _INTERNED = 4_096
+_MOST_LETTERS = 4_000_000  # in all of their names: that many call sites have a million
+_letters = 0
 _sources: dict[object, Source] = {}
 
 # A call site has one template; one that logs for others (a helper without `stacklevel`) has some tens. Each template is
@@ -526,9 +528,7 @@ def _remember_call_site(record: logging.LogRecord, template: str) -> tuple[int, 
     known = (levelno, source, thread)
     # Made-up and very long templates would push the others out.
     if source[4] == template and all(type(part) in _PLAIN_TYPES for part in (*site, *thread_key)):
-        if len(_known) >= _INTERNED:
-            _known.clear()
-        _known[(levelno, *site, template, *thread_key)] = known
+        _intern(_known, (levelno, *site, template, *thread_key), known)
     return known
 
 
@@ -562,7 +562,21 @@ def _interned(known: dict[Any, Any], key: tuple[Any, ...], make: Callable[[tuple
         return value, 0
     value = make(key)
     if plain:
-        if len(known) >= _INTERNED:
-            known.clear()
-        known[key] = value
+        _intern(known, key, value)
     return value, 4 * SIZE_UNIT + sum(_memory(part) for part in value if isinstance(part, str))
+
+
+def _intern(known: dict[Any, Any], key: tuple[Any, ...], value: Any) -> None:
+    """Share a value. Once there are too many keys, or too many letters in them, all that is shared is forgotten."""
+    global _letters  # noqa: PLW0603 - as the caches
+    _letters += letters_of(key)
+    if len(known) >= _INTERNED or _letters > _MOST_LETTERS:
+        for cache in (_sources, _threads, _known):
+            cache.clear()
+        _letters = 0
+    known[key] = value
+
+
+def letters_of(key: tuple[Any, ...]) -> int:
+    """Return the letters of the names in a key."""
+    return sum(len(part) for part in key if type(part) is str)

@@ -55,6 +55,22 @@ def test_interning_is_bounded(monkeypatch: pytest.MonkeyPatch, attribute: str, l
     assert row_module._INTERNED >= max(len(row_module._sources), len(row_module._threads), len(row_module._known))
 
 
+def test_the_letters_of_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Made-up names of a thousand letters are not remembered in such numbers as usual ones.
+
+    A process that wrote records of others grew by 250 MB beside a queue of 1 MiB.
+    """
+    monkeypatch.setattr(row_module, "_MOST_LETTERS", 100_000)
+    for number in range(300):
+        names = dict.fromkeys(("name", "pathname", "funcName", "threadName"), f"{number}" + "x" * 900)
+        for _ in range(2):
+            make_row(make_record(**names))
+
+    caches: tuple[dict[Any, Any], ...] = (row_module._sources, row_module._threads, row_module._known)
+    assert 0 < sum(row_module.letters_of(key) for known in caches for key in known) <= 100_000
+
+
 def test_pairs_of_call_site_and_thread_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program with many call sites and many threads makes what is shared grow by neither of them."""
     monkeypatch.setattr(row_module, "_INTERNED", 100)
