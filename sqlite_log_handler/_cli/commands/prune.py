@@ -14,6 +14,7 @@ from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.terminal import say, write_line
 from sqlite_log_handler._logfile.connect import connect_read_only, connect_read_write, primary_code, without_triggers
 from sqlite_log_handler._logfile.errors import LimitError
+from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.units import counted, format_size
 from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._read.opening import named_errors, open_log
@@ -219,7 +220,7 @@ class _Work:
             contextlib.closing(connect_read_only(self._path)) as reading,
         ):
             reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
-            with self._lock.hold(_LOCK_TIMEOUT):
+            with self._lock.hold(_LOCK_TIMEOUT), transaction(connection):
                 archive.expire(connection)
             ended = False
             while not ended:

@@ -56,12 +56,10 @@ from sqlite_log_handler._write.retention.parts import (
     write_part,
 )
 
-# Not through a link that another user has put there.
-_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-
 # What names of parts can say: from 1970 to 9999.
 _LAST_SECOND: Final = 253_402_300_799
 
+# The newest row never leaves the file.
 _FIRST_AND_LAST: Final = """
 SELECT (SELECT min(id) FROM records WHERE id > archived_id), (SELECT max(id) - 1 FROM records) FROM marks
 """
@@ -149,13 +147,16 @@ class Archive:
         """
         self._remove_leftovers(connection)
         begun = 0
-        while (ids := _rows_to_archive(connection)) and begun < ids[0] <= last_id and not stopped():
-            begun = ids[0]
-            part = self.write(connection, max(begun, first_id), min(ids[1], last_id), stopped)
+        while not stopped():
+            ((begin, end),) = ask(connection, _FIRST_AND_LAST)
+            if begin is None or not begun < begin <= min(end, last_id):
+                return
+            begun = begin
+            part = self.write(connection, max(begin, first_id), min(end, last_id), stopped)
             self._may_go = {part.name}
             yield part
             if self._lock.stands():  # else another process may have written files of these names meanwhile
-                self._remove(self._may_go - self._noted(connection))
+                self._remove(self._may_go - _noted(connection))
 
     def write(
         self, connection: Connection, first_id: int, last_id: int, stopped: Callable[[], bool] = lambda: False
@@ -174,7 +175,8 @@ class Archive:
         name = self._next_name(connection, first_us, kind)
         path = os.path.join(self.folder, name)
         try:
-            with open(os.open(path + PARTIAL, _NEW_FILE, 0o600), "wb") as file:
+            # A new file, and not through a link that another user has put there.
+            with open(path + PARTIAL, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
                 write_part(connection, file, head, kind, stopped)
                 file.flush()
                 os.fsync(file.fileno())
@@ -198,7 +200,7 @@ class Archive:
         """
         Note a part, on the connection that writes to the log, and take the notes of parts beyond the limits.
 
-        Return whether that was done. A part is refused if its rows are in another one, or in another file.
+        Return False if the part is refused, because its rows are in another one, or in another file.
         """
         values = part._asdict() | part.head._asdict()
         with transaction(connection):
@@ -206,15 +208,11 @@ class Archive:
             if noted:
                 connection.execute(_NOTE_DELETED, values)
                 connection.execute(_MARK, values)
-                self._expire(connection)
+                self.expire(connection)
         return noted
 
     def expire(self, connection: sqlite3.Connection) -> None:
-        """Take the notes of parts that the archive is too large for; `parts` removes their files."""
-        with transaction(connection):
-            self._expire(connection)
-
-    def _expire(self, connection: sqlite3.Connection) -> None:
+        """Take the notes of parts beyond the limits, in the open transaction; `parts` removes their files."""
         max_age, max_bytes = self._limits.max_age, self._limits.max_bytes
         parts = connection.execute(_PARTS).fetchall() if self._limits else []
         left = sum(part[-1] for part in parts)
@@ -243,7 +241,7 @@ class Archive:
             part = PartName.parse(name.removesuffix(PARTIAL))
             if name.endswith(PARTIAL) and part is not None and part.stem == self._stem:
                 self._remove([name])
-        noted = self._noted(connection)
+        noted = _noted(connection)
         self._remove(self._may_go - noted)
         ((log_id, archived_id),) = ask(connection, "SELECT log_id, archived_id FROM marks")
         for name in {*map(str, part_names(self.folder, self._stem))} - noted:
@@ -262,13 +260,9 @@ class Archive:
     def _next_name(self, connection: Connection, first_us: int, kind: str) -> str:
         """Return the next name of the day of a part's first row."""
         day = time.strftime("%Y-%m-%d", time.gmtime(min(max(first_us // 1_000_000, 0), _LAST_SECOND)))
-        names = {*map(PartName.parse, self._noted(connection)), *part_names(self.folder, self._stem)}
+        names = {*map(PartName.parse, _noted(connection)), *part_names(self.folder, self._stem)}
         last = max((name.number for name in names if name is not None and name.day == day), default=0)
         return str(PartName(self._stem, day, last + 1, kind))
-
-    @staticmethod
-    def _noted(connection: Connection) -> set[str]:
-        return {name for (name,) in ask(connection, "SELECT name FROM archives")}
 
     def _sync(self) -> None:
         """Write the folder to the disk, on systems where a folder can be opened."""
@@ -280,10 +274,8 @@ class Archive:
                 os.close(descriptor)
 
 
-def _rows_to_archive(connection: Connection) -> tuple[int, int] | None:
-    """Return the first and the last id that can be archived now. The newest row never leaves the file."""
-    ((first_id, last_id),) = ask(connection, _FIRST_AND_LAST)
-    return None if first_id is None or first_id > last_id else (first_id, last_id)
+def _noted(connection: Connection) -> set[str]:
+    return {name for (name,) in ask(connection, "SELECT name FROM archives")}
 
 
 def _best_kind() -> str:

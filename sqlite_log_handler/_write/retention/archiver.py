@@ -40,7 +40,7 @@ from sqlite_log_handler._logfile.clock import monotonic
 from sqlite_log_handler._logfile.connect import connect_read_only
 from sqlite_log_handler._write.retention.archive import Archive, WrittenPart
 from sqlite_log_handler._write.retention.limits import Cut, Limits, State, seconds, size
-from sqlite_log_handler._write.retention.parts import CREATED, OutOfTime, Vanished
+from sqlite_log_handler._write.retention.parts import CREATED, Vanished
 
 if TYPE_CHECKING:
     from sqlite_log_handler._logfile.forks import Connection
@@ -351,8 +351,6 @@ class _Run:
                         self._answered.acquire()
                     if self._is_last():
                         self._stopped = True
-        except OutOfTime:
-            pass
         except BaseException as error:  # noqa: BLE001 - the step that finds it tells the operator
             self.error = error
         finally:

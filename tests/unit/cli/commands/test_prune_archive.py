@@ -178,16 +178,17 @@ def test_rows_that_go_meanwhile(prune, path, folder, monkeypatch):
 
 def test_rows_that_come_meanwhile(prune, path, folder, monkeypatch):
     """Rows that a program logs while the command archives push none out of the file that is in no part."""
-    expire = Archive.expire
+    close = Archive.close
 
-    def log_more(archive, connection):
-        connection.executemany(
-            "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (?, 20, 1, 1, 'm')",
-            [(round(NOW * 1e6),)] * 20,
-        )
-        return expire(archive, connection)
+    def log_more(archive):
+        close(archive)
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            connection.executemany(
+                "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (?, 20, 1, 1, 'm')",
+                [(round(NOW * 1e6),)] * 20,
+            )
 
-    monkeypatch.setattr(Archive, "expire", log_more)
+    monkeypatch.setattr(Archive, "close", log_more)
     assert 0 == prune("--max-rows", "10")
 
     assert ([*range(1, 61)], 0) == account(path, folder)
