@@ -244,14 +244,17 @@ def do_jobs(jobs: Sequence[Job], seconds_each: float, stop: threading.Event) -> 
     return 0
 
 
-def flood(stop: threading.Event) -> int:
-    """Log far too much until `stop` is set; return the number of calls to a logger."""
+def flood(handler: SQLiteHandler) -> int:
+    """Log far too much until the handler has dropped some thousands; return the number of calls to a logger."""
     logger = logging.getLogger(FLOOD)
-    calls = 0
-    while not stop.wait(0.001):
+    calls, start = 0, time.monotonic()
+    while (seconds := time.monotonic() - start) < MOST_SECONDS_LOCKED:
+        if seconds >= SECONDS_LOCKED and handler.dropped_total >= CAPACITY // 2:
+            break
         for _ in range(FLOOD_BURST):
             logger.info("here I am again, %d", calls)
             calls += 1
+        time.sleep(0.001)
     return calls
 
 
@@ -262,8 +265,8 @@ def work_and_lock(handler: SQLiteHandler, jobs: Sequence[Job], path: str) -> int
     def tell(text: str) -> None:
         show(*fold(text, f"{time.monotonic() - start:4.1f} s  "))
 
-    stop, dry = threading.Event(), threading.Event()
-    with ThreadPoolExecutor(THREADS + 1, thread_name_prefix="worker") as threads:
+    stop = threading.Event()
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="worker") as threads:
         try:
             parts = [jobs[number::THREADS] or jobs for number in range(THREADS)]
             counts = [threads.submit(do_jobs, part, THREADS / PACE, stop) for part in parts]
@@ -271,20 +274,13 @@ def work_and_lock(handler: SQLiteHandler, jobs: Sequence[Job], path: str) -> int
             tell(books_of(handler))
             with locked(path) as process_id:
                 tell(f"another process ({process_id}) locks the database, and a logger floods; the threads do not wait")
-                counts.append(threads.submit(flood, dry))
-                locked_at = time.monotonic()
-                while (seconds := time.monotonic() - locked_at) < MOST_SECONDS_LOCKED:
-                    if seconds >= SECONDS_LOCKED and handler.dropped_total >= CAPACITY // 2:
-                        break
-                    time.sleep(0.05)
-                dry.set()
+                calls = flood(handler)
                 tell(f"still locked: {books_of(handler)}")
             tell("the lock is gone: what waits in the queue is written")
             time.sleep(SECONDS_AFTER)
         finally:
-            dry.set()
             stop.set()
-        calls = sum(count.result() for count in counts) + 1
+        calls += sum(count.result() for count in counts) + 1
     # End with an error and a traceback.
     hash_file(logging.getLogger("demo"), STANDARD_LIBRARY / "no_such_module.py")
     tell(f"done, with {calls:,} calls to a logger")

@@ -120,11 +120,9 @@ def _named_errors(path: str) -> Iterator[None]:
     with named_errors(path):
         try:
             yield
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if primary_code(error) in _MAY_NOT_WRITE:
                 raise _may_not_write(path) from error
-            raise
-        except sqlite3.DataError as error:
             if primary_code(error) != sqlite3.SQLITE_TOOBIG:
                 raise
             most = _LONGEST >> 20
