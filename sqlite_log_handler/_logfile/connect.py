@@ -43,11 +43,10 @@ def refuse_lost(path: str) -> None:
     """
     forks.settle()
     if forks.stuck or (forks.lost and identity_of(path) in forks.lost):
-        message = (
+        raise forks.LostFileError(
             "this process must not open the file: it was forked while its parent wrote to it, or has closed SQLite's "
             "descriptors: start it with spawn, or make the handler afterwards"
         )
-        raise forks.LostFileError(message)
 
 
 def require_files(path: str) -> None:
@@ -106,14 +105,7 @@ def connect_read_only(path: str, *, timeout: float = 5.0, immutable: bool = Fals
 
 
 def connect_read_write(path: str, *, timeout: float) -> forks.Connection:
-    """
-    Open an existing file for reading and writing; `timeout` is in seconds.
-
-    Raises:
-        sqlite3.OperationalError: There is no file, or we may not write to it.
-        UnreadableFileError: See `require_files`.
-        LostFileError: See `refuse_lost`.
-    """
+    """Open an existing file for reading and writing; `timeout` is in seconds. Raises as `connect_read_only`."""
     return _connect(path, "mode=rw", timeout)
 
 
@@ -136,8 +128,7 @@ def without_triggers(connection: sqlite3.Connection, path: str, *, advice: str) 
     except sqlite3.OperationalError as error:
         if "trigger recursion" not in str(error):
             raise
-        message = f"{path!r}: a trigger that somebody has added to it would run: {advice}"
-        raise LogFileError(message) from error
+        raise LogFileError(f"{path!r}: a trigger that somebody has added to it would run: {advice}") from error
 
 
 def _connect(path: str, parameters: str, timeout: float, *pragmas: str) -> forks.Connection:
@@ -178,20 +169,17 @@ def is_ours(
         application_id, user_version, tables = _header_of(connection)
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-            message = f"{path!r} is not an SQLite database: {advice}"
-            raise ForeignFileError(message) from error
+            raise ForeignFileError(f"{path!r} is not an SQLite database: {advice}") from error
         raise
     if application_id == APPLICATION_ID:
         if user_version > USER_VERSION:
-            message = (
+            raise NewerSchemaError(
                 f"{path!r} has schema version {user_version}, this sqlite-log-handler knows {USER_VERSION} at most: "
                 "upgrade sqlite-log-handler, or choose another filename"
             )
-            raise NewerSchemaError(message)
         return True
     if application_id or tables:
-        message = f"{path!r} is an SQLite database of another program: {advice}"
-        raise ForeignFileError(message)
+        raise ForeignFileError(f"{path!r} is an SQLite database of another program: {advice}")
     return False
 
 
@@ -228,11 +216,10 @@ def require_schema(connection: sqlite3.Connection, path: str) -> None:
     if not odd and found - {*expected.values()}:
         odd = [index for table in expected for index in _odd_indexes(connection, table)]
     if odd:
-        message = (
+        raise CorruptFileError(
             f"{path!r}: its {odd[0]!r} is not that of a log: the file was cut, or was not made by this package; "
             "`.recover` of the sqlite3 shell saves what can be saved"
         )
-        raise CorruptFileError(message)
 
 
 # The view `logs` is for people, and SQLite makes its own tables by itself: we read neither.

@@ -173,8 +173,7 @@ class Inserter:
             parameters += [None] * (_PARAMETERS * (length - len(rows)))
         cursor = self.connection.execute(statement, parameters)
         if cursor.rowcount != len(rows):
-            message = "a row has no time"
-            raise sqlite3.IntegrityError(message)
+            raise sqlite3.IntegrityError("a row has no time")
         self.last_id = cursor.lastrowid or 0
 
     def _insert_gap(self, gap: PendingGap) -> None:

@@ -145,10 +145,9 @@ class LogFile:
             if _passes(error, self.real):
                 return
             self._lock.close()
-            message = (
+            raise LogFileError(
                 f"{self.path!r} cannot be opened as a log ({error}): make it and its folder writable, or choose another"
-            )
-            raise LogFileError(message) from error
+            ) from error
 
     def open(self) -> sqlite3.Connection:
         """

@@ -10,11 +10,9 @@ def integer(option: str, value: object, minimum: int, maximum: int | None = None
     """Return `value` if it is an integer in range; without a `maximum` it has no upper end."""
     allowed = f"{minimum:,} or more" if maximum is None else f"from {minimum:,} to {maximum:,}"
     if not isinstance(value, int) or isinstance(value, bool):
-        message = f"{option}={value!r}: must be an integer, {allowed}"
-        raise TypeError(message)
+        raise TypeError(f"{option}={value!r}: must be an integer, {allowed}")
     if value < minimum or (maximum is not None and value > maximum):
-        message = f"{option}={value!r}: must be {allowed}"
-        raise ValueError(message)
+        raise ValueError(f"{option}={value!r}: must be {allowed}")
     return value
 
 
@@ -22,12 +20,10 @@ def number(option: str, value: object, minimum: float, maximum: float, *, below:
     """Return `value` as a float if it is in range; `below` leaves out the maximum itself."""
     allowed = f"from {minimum:,} to {'below ' if below else ''}{maximum:,}"
     if not isinstance(value, int | float) or isinstance(value, bool):
-        message = f"{option}={value!r}: must be a number {allowed}"
-        raise TypeError(message)
+        raise TypeError(f"{option}={value!r}: must be a number {allowed}")
     # Written so that NaN is out of range too.
     if not (minimum <= value < maximum if below else minimum <= value <= maximum):
-        message = f"{option}={value!r}: must be {allowed}"
-        raise ValueError(message)
+        raise ValueError(f"{option}={value!r}: must be {allowed}")
     return float(value)
 
 
@@ -45,15 +41,13 @@ def level(option: str, value: object) -> int:
 def path(filename: object) -> str:
     """Return the absolute path of a database; refuse a name that is no path to SQLite, or leads nowhere."""
     if not isinstance(filename, str | os.PathLike):
-        message = f"filename={filename!r}: must be a path (str or os.PathLike)"
-        raise TypeError(message)
+        raise TypeError(f"filename={filename!r}: must be a path (str or os.PathLike)")
     name = os.fsdecode(filename)
     if not name or name == ":memory:" or name.startswith("file:") or "\0" in name:
-        message = (
+        raise ValueError(
             f"filename={name!r}: must be the path of a file: an empty name, ':memory:' and 'file:' URIs "
             "would not be kept, and a NUL ends a path"
         )
-        raise ValueError(message)
     absolute = os.path.abspath(name)
     folder = os.path.dirname(absolute)
     if not os.path.isdir(folder):
@@ -62,9 +56,7 @@ def path(filename: object) -> str:
             message = f"filename={name!r}: '~' is not expanded: use os.path.expanduser({name!r})"
         raise FileNotFoundError(message)
     if os.path.isdir(absolute):
-        message = f"filename={name!r}: is a directory: add the name of a file"
-        raise IsADirectoryError(message)
+        raise IsADirectoryError(f"filename={name!r}: is a directory: add the name of a file")
     if os.path.exists(absolute) and not os.path.isfile(absolute):
-        message = f"filename={name!r}: is a device, a pipe or a socket: choose another"
-        raise ValueError(message)
+        raise ValueError(f"filename={name!r}: is a device, a pipe or a socket: choose another")
     return absolute

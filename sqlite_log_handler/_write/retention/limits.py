@@ -218,8 +218,7 @@ def seconds(option: str, value: object) -> float | None:
         return None
     age = _named(option, value, parse_seconds)
     if not 1 <= age <= 100 * _YEAR:
-        message = f"{option}={value!r}: must be from 1 second to 100 years, and is {age:,.15g} seconds"
-        raise ValueError(message)
+        raise ValueError(f"{option}={value!r}: must be from 1 second to 100 years, and is {age:,.15g} seconds")
     return age
 
 
@@ -230,8 +229,7 @@ def size(option: str, value: object) -> int | None:
     found = _named(option, value, parse_size)
     if not LEAST_BYTES <= found < 1 << 62:
         allowed = f"must be {LEAST_BYTES:,} bytes or more" if found < LEAST_BYTES else "must be below 2**62 bytes"
-        message = f"{option}={value!r}: {allowed}, and is {found:,.15g} bytes"
-        raise ValueError(message)
+        raise ValueError(f"{option}={value!r}: {allowed}, and is {found:,.15g} bytes")
     return found
 
 
@@ -241,8 +239,7 @@ def _named(option: str, value: object, parse: Callable[[object], T]) -> T:
         return parse(value)
     except (TypeError, ValueError, OverflowError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        message = f"{option}: {error}"
-        raise kind(message) from error
+        raise kind(f"{option}: {error}") from error
 
 
 def limits(max_age: Any = None, max_rows: Any = None, max_bytes: Any = None) -> Limits:
