@@ -41,6 +41,9 @@ freezegun.configure(extend_ignore_list=["numpy"])
 WATCHDOG = 300
 LONG_WATCHDOG = 7_200
 
+# Where the watchdog writes: pytest takes what is written to `sys.stderr` while a test runs, and would end with it.
+STDERR = pytest.StashKey[int]()
+
 
 # Where files are memory: half of the time of a quick test would be SQLite's wait for the disk.
 MEMORY = "/dev/shm"
@@ -64,6 +67,8 @@ def pytest_configure(config: pytest.Config) -> None:
     Choose how many examples Hypothesis makes, a tenth of them without --slow, and keep the logs of quick tests in
     memory. Have programs end by SIGINT, which a shell's background jobs ignore, and all that they start with them.
     """
+    config.stash[STDERR] = os.dup(2)
+    logging.root.addHandler(logging.NullHandler())  # or `logging` would print the warnings that no test looks at
     config.option.slow |= config.option.long  # the full numbers are those of slow tests too
     settings.load_profile("slow" if config.getoption("--slow") else "quick")
     if not config.getoption("--slow") and "TMPDIR" not in os.environ and _has_room(MEMORY):
@@ -81,11 +86,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip the slow tests, unless they are asked for."""
+    """Leave out the slow tests, unless they are asked for: to skip each would take a second in all."""
     if not config.getoption("--slow"):
-        for item in items:
-            if "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="slow; --slow runs it"))
+        slow = [item for item in items if "slow" in item.keywords]
+        items[:] = [item for item in items if "slow" not in item.keywords]
+        config.hook.pytest_deselected(items=slow)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Tell which tests are run."""
+    return "all tests" if config.getoption("--slow") else "all but the slow tests, which --slow runs too"
 
 
 def pytest_collection_finish() -> None:
@@ -106,11 +116,6 @@ class LoggerState(NamedTuple):
     disabled: bool = False
     handlers: tuple[logging.Handler, ...] = ()
     filters: tuple[Any, ...] = ()
-
-
-def is_of_pytest(handler: logging.Handler) -> bool:
-    """Tell whether pytest put this handler there: they come and go with the phases of a test."""
-    return type(handler).__module__.startswith("_pytest.")
 
 
 class LoggingTree:
@@ -146,7 +151,7 @@ class LoggingTree:
             was = self.loggers.get(logger, LoggerState())
             logger.setLevel(was.level)
             logger.propagate, logger.disabled = was.propagate, was.disabled
-            logger.handlers[:] = [*was.handlers, *filter(is_of_pytest, logger.handlers)]
+            logger.handlers[:] = was.handlers
             logger.filters[:] = was.filters
         for handler in came - known:
             handler.close()
@@ -179,9 +184,8 @@ class LoggingTree:
             if isinstance(logger, logging.PlaceHolder):
                 continue
             if logger.level or not logger.propagate or logger.disabled or logger.handlers or logger.filters:
-                handlers = tuple(handler for handler in logger.handlers if not is_of_pytest(handler))
-                filters = tuple(logger.filters)
-                loggers[logger] = LoggerState(logger.level, logger.propagate, logger.disabled, handlers, filters)
+                state = (logger.level, logger.propagate, logger.disabled, tuple(logger.handlers), tuple(logger.filters))
+                loggers[logger] = LoggerState(*state)
         return loggers
 
 
@@ -220,7 +224,7 @@ def _open_below(folder: Path) -> list[str]:
 def _watchdog(request: pytest.FixtureRequest) -> Iterator[None]:
     """Turn a deadlock into a failure that shows where every thread stands."""
     seconds = LONG_WATCHDOG if request.config.getoption("--long") else WATCHDOG
-    faulthandler.dump_traceback_later(seconds, exit=True)
+    faulthandler.dump_traceback_later(seconds, file=request.config.stash[STDERR], exit=True)
 
     yield
 
@@ -256,7 +260,9 @@ def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         faults += changes
         tree.restore()
     if folder is not None:
-        faults += [f"file left open: {name}" for name in _open_below(folder.resolve())]
+        while (left_open := _open_below(folder.resolve())) and time.monotonic() < patience:
+            time.sleep(0.01)  # a thread of a library, as Arrow has them, may be about to close it
+        faults += [f"file left open: {name}" for name in left_open]
     if faults:
         pytest.fail("the test leaves behind:\n  " + "\n  ".join(faults), pytrace=False)
 
@@ -307,25 +313,15 @@ def make_handler(path: Path) -> Iterator[Callable[..., SQLiteHandler]]:
 
 @pytest.fixture
 def logger(request: pytest.FixtureRequest) -> Iterator[logging.Logger]:
-    """
-    A logger of the test's own, which lets everything through and passes nothing on.
-
-    Not by `propagate`: to loggers without it pytest adds handlers of its own, and those format every record.
-    """
-    name = re.sub(r"\W+", "_", request.node.name)
-    logger = logging.getLogger(f"test.{name}")
-    parent = logger.parent
-    logger.parent = logging.Logger("nobody")  # noqa: LOG001 - of no tree, so with no handlers above it
+    """A logger of the test's own, which lets everything through, passes nothing on, and is gone after the test."""
+    name = "test." + re.sub(r"\W+", "_", request.node.name)
+    logger = logging.getLogger(name)
+    logger.propagate = False
     logger.setLevel(1)
 
     yield logger
 
-    was = LoggerState()
-    logger.parent = parent
-    logger.setLevel(was.level)
-    logger.propagate, logger.disabled = was.propagate, was.disabled
-    logger.handlers.clear()
-    logger.filters.clear()
+    del logging.root.manager.loggerDict[name]
 
 
 @pytest.fixture

@@ -96,6 +96,7 @@ def test_fish(shell):
     assert [f"patterns\t{COMMANDS['patterns']}"] == shell("fish", FISH.format(line="'sqlite-log pat'"))
 
 
+@pytest.mark.slow
 def test_zsh(shell):
     """The function is taken by zsh, which asks for answers with their descriptions."""
     script = """

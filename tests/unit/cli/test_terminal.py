@@ -14,6 +14,7 @@ import sys
 
 import pytest
 from command_line import NAUGHTY, in_terminal
+from slowly import slowly
 
 import sqlite_log_handler
 from sqlite_log_handler.__main__ import main
@@ -100,10 +101,12 @@ def test_there_are_no_colours_without_a_terminal(run):
     ("words", "told"),
     [
         ("show", "no record matches; `sqlite-log stats` shows what there is"),
-        ("top", "no record matches; `sqlite-log stats` shows what there is"),
-        ("gaps", "no gap: none of the records that you asked for is missing"),
-        ("stats", "no record matches, so there is no histogram"),
-        ("export", "no record matches; `sqlite-log stats` shows what there is"),
+        *slowly(
+            ("top", "no record matches; `sqlite-log stats` shows what there is"),
+            ("gaps", "no gap: none of the records that you asked for is missing"),
+            ("stats", "no record matches, so there is no histogram"),
+            ("export", "no record matches; `sqlite-log stats` shows what there is"),
+        ),
     ],
 )
 def test_nothing_is_told_on_a_terminal_only(run, shop, words, told):
@@ -168,7 +171,7 @@ def test_a_closed_output_is_one_line(shop, monkeypatch, capsys, words):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell that closes descriptors")
-@pytest.mark.parametrize(("closed", "status"), [(">&-", 2), ("2>&-", 0), (">&- 2>&-", 2)])
+@pytest.mark.parametrize(("closed", "status"), [(">&-", 2), *slowly(("2>&-", 0), (">&- 2>&-", 2))])
 def test_a_shell_may_close_what_is_printed_to(shop, closed, status):
     """With the output closed the status is 2, and with that for errors closed the command works without a word."""
     command = f"{shlex.quote(sys.executable)} -m sqlite_log_handler {shlex.quote(str(shop))} -n 1 {closed}"

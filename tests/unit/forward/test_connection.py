@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import re
 import shutil
 import socket
@@ -31,7 +32,8 @@ PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch):
-    """Leave out the proxies of the machine."""
+    """Leave out the proxies of the machine, and its authorities, which OpenSSL reads for each receiver."""
+    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
     for name in PROXIES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -193,7 +195,8 @@ def certificate(folder, name):
     key, file = str(folder / "key.pem"), str(folder / "certificate.pem")
     subprocess.run(
         [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tea"),
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+            *("-nodes", "-days", "2", "-subj", "/CN=tea"),
             *("-addext", f"subjectAltName={name}", "-keyout", key, "-out", file),
         ],
         check=True,

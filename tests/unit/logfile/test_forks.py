@@ -8,7 +8,9 @@ import ctypes
 import os
 import sys
 import threading
+from functools import partial
 
+import forked
 import pytest
 
 from sqlite_log_handler import LogReader, UnreadableFileError
@@ -22,25 +24,7 @@ def in_child(request):
     """
     Run a function in a forked child, by `os.fork` and by a fork that runs none of Python's hooks; return its text.
     """
-    fork = os.fork if request.param else ctypes.PyDLL(None).fork
-
-    def run(function):
-        reading, writing = os.pipe()
-        process = fork()
-        if process == 0:
-            try:
-                said = str(function())
-            except BaseException as error:  # noqa: BLE001 - the parent is to see it
-                said = f"{type(error).__name__}: {error}"
-            os.write(writing, said.encode())
-            os._exit(0)
-        os.close(writing)
-        with open(reading, encoding="utf-8") as file:
-            said = file.read()
-        os.waitpid(process, 0)
-        return said
-
-    return run
+    return partial(forked.in_child, fork=os.fork if request.param else ctypes.PyDLL(None).fork)
 
 
 def locks(log):

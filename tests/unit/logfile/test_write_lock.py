@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from forked import in_child
 from locked import is_held
 
 from sqlite_log_handler._logfile import write_lock as write_lock_module
@@ -213,14 +214,10 @@ def test_a_child_does_not_let_go_of_its_parents_lock(make_lock):
     """
     lock, other = make_lock(), make_lock()
     with lock.hold(0):
-        child = os.fork()
-        if child == 0:
-            lock.close()
-            os._exit(0 if is_held(lock) else 1)
-        _, status = os.waitpid(child, 0)
+        said = in_child(lambda: (lock.close(), is_held(lock)))
         held = is_held(other)
 
-    assert (0, True) == (os.waitstatus_to_exitcode(status), held)
+    assert ("(None, True)", True) == (said, held)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

@@ -13,6 +13,7 @@ import sys
 import threading
 
 import pytest
+from forked import in_child
 
 from sqlite_log_handler import FilterError
 from sqlite_log_handler._read import aside as aside_module
@@ -128,12 +129,9 @@ def test_a_forked_child_asks_a_process_of_its_own(pool):
     with aside() as process:
         process.ask(os.getpid)
     with pool.changed:
-        child = os.fork()
-        if not child:
-            own = aside_module._pool
-            os._exit(len(own.idle) + (not own.changed.acquire(blocking=False)))
+        said = in_child(lambda: (aside_module._pool.idle, aside_module._pool.changed.acquire(blocking=False)))
 
-    assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert "([], True)" == said
     assert 1 == len(pool.idle)
 
 

@@ -190,7 +190,7 @@ def test_a_very_long_text(log, messages, name):
     assert [long.upper()] == messages(**{name: long})
 
 
-@pytest.mark.parametrize("character", ["x", "\N{GRINNING FACE}", *slowly("\x01", "%")])
+@pytest.mark.parametrize("character", ["\N{GRINNING FACE}", *slowly("x", "\x01", "%")])
 @pytest.mark.parametrize(
     ("found", "make"),
     [

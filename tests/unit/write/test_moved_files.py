@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 from batches import POSIX, Said, messages, read, row, write
+from forked import in_child
 
 # Several processes, and what others do to the file -------------------------------------------------------------------
 
@@ -157,18 +158,9 @@ def test_a_child_does_not_share_the_lock(writer: Writer, path: Path) -> None:
     The child inherits the open file, and with it the lock: each process that has it open has the lock already.
     """
     with writer.file._lock.hold(0):
-        child = os.fork()
-        if child == 0:
-            writer.forget(None)
-            try:
-                write(writer, "child")
-            except TimeoutError:
-                os._exit(0)
-            finally:
-                os._exit(1)
-        _, status = os.waitpid(child, 0)
+        said = in_child(lambda: (writer.forget(None), write(writer, "child")))
 
-    assert 0 == os.waitstatus_to_exitcode(status)
+    assert said.startswith("TimeoutError: ")
 
 
 @POSIX

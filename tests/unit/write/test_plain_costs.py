@@ -143,7 +143,7 @@ def counting(kind: Any, items: Any) -> Any:
     return type(kind.__name__, (kind,), {method: lambda self: looked_at(found(self))})(items)
 
 
-NUMBERS = range(100_000)
+NUMBERS = range(10_000)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ NUMBERS = range(100_000)
         lambda: make_record(value=counting(set, NUMBERS)),
         lambda: make_record(value=counting(deque, NUMBERS)),
         lambda: make_record(value=counting(dict, zip(NUMBERS, NUMBERS, strict=True))),
-        lambda: make_record(value=counting(list, [1] * 100_000), order=17),
+        lambda: make_record(value=counting(list, [1] * 10_000), order=17),
         lambda: make_record(value=[counting(list, NUMBERS)] * 1_000),
         lambda: make_record(value={"a": {"b": [{}, counting(list, NUMBERS)]}}),
         lambda: make_record(**{f"value{number}": counting(list, NUMBERS) for number in range(100)}),

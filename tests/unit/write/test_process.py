@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from slowly import slowly
 
 import sqlite_log_handler
 from sqlite_log_handler._write import process
@@ -133,7 +134,7 @@ def test_a_forked_child_logs_for_itself(run, stored):
     assert sorted(expected) == sorted(stored())
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("method", ["fork", *slowly("forkserver", "spawn")])
 def test_children_of_multiprocessing_keep_their_log(tmp_path, path, stored, method):
     """A multiprocessing child runs no atexit callback up to Python 3.12; its log is kept all the same."""
     import multiprocessing  # noqa: PLC0415 - its resource tracker is this test's alone

@@ -15,6 +15,7 @@ from functools import partial
 
 import pytest
 from queues import report
+from slowly import slowly
 
 from sqlite_log_handler._write import fair_share as fair_share_module
 from sqlite_log_handler._write import ledger as ledger_module
@@ -258,7 +259,7 @@ WAYS = [
     profiled,
     traced,
     pytest.param(monitored, marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="new in Python 3.12")),
-    covered,
+    *slowly(covered),
     sampled,
 ]
 

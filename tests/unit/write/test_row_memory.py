@@ -185,7 +185,7 @@ def test_estimate_is_not_below_the_truth(letter: str, length: int) -> None:
 
 @pytest.mark.parametrize("count", [250, *slowly(1_000)])
 @pytest.mark.parametrize("name", ["name", "threadName", "taskName", "order"])
-@pytest.mark.parametrize("letter", ["x", "😀", *slowly("é", "日")])
+@pytest.mark.parametrize("letter", ["😀", *slowly("x", "é", "日")])
 def test_estimate_counts_names(name: str, letter: str, count: int) -> None:
     """Names that are made up for each record count too."""
     estimate, truth = queued((f"{number:06d}{letter}" for number in range(count)), **{name: letter * 900})

@@ -141,7 +141,7 @@ def test_rows_of_all_sizes(log: Log, reading: Connection, folder: Path, kind: st
     What SQLite makes in one statement is bounded, and what exceeds that is read in smaller pieces, a single row in any
     case.
     """
-    most, sizes = 200_000, []
+    most, sizes = 20_000, []
     monkeypatch.setattr(parts, "_MOST_CHUNK_BYTES", most)
     ask = parts.ask
 
@@ -153,7 +153,7 @@ def test_rows_of_all_sizes(log: Log, reading: Connection, folder: Path, kind: st
 
     monkeypatch.setattr(parts, "ask", remember)
     log.fill(2_000)
-    log.fill(20, width=150_000)
+    log.fill(20, width=15_000)
     log.fill(1, width=3 * most)
     log.fill(500)
 
