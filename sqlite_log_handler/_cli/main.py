@@ -14,7 +14,7 @@ import sqlite3
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 import sqlite_log_handler
 from sqlite_log_handler._cli import terminal
@@ -84,19 +84,24 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
         others = sorted([*options.archives, *unknown], key=[*words, *unknown].index)
         options.archives = [*filter(is_archive, others)]
         unknown = [word for word in others if word not in options.archives]
+    if unknown and not named:
+        _refuse_late_command(words, [*unknown, options.file])
     if unknown:
-        if not named:
-            _refuse_late_command(words, [*unknown, options.file])
-        if unknown[0].startswith("--limit") and hasattr(options, "lines"):
-            parser.error("--limit is called -n here: write -n 20 for 20 lines, or -n all")
-        # Without their values: one may be an address with a password.
-        shown = [word.partition("=")[0] for word in unknown if "://" not in word.partition("=")[0]]
-        if unknown[0].startswith("-"):
-            parser.error(f"unrecognized arguments: {' '.join(shown)}")
-        if unknown[0] not in shown:
-            parser.error("an address stands in the place of a file: write --otlp in front of it")
-        parser.error(f"one log at a time: {unknown[0]!r} is one too many")
+        _refuse(unknown, parser, has_lines=hasattr(options, "lines"))
     return command, options
+
+
+def _refuse(unknown: Sequence[str], parser: Parser, *, has_lines: bool) -> NoReturn:
+    """Say what is wrong with arguments that a command does not take, and exit."""
+    if unknown[0].startswith("--limit") and has_lines:
+        parser.error("--limit is called -n here: write -n 20 for 20 lines, or -n all")
+    # Without their values: one may be an address with a password.
+    shown = [word.partition("=")[0] for word in unknown if "://" not in word.partition("=")[0]]
+    if unknown[0].startswith("-"):
+        parser.error(f"unrecognized arguments: {' '.join(shown)}")
+    if unknown[0] not in shown:
+        parser.error("an address stands in the place of a file: write --otlp in front of it")
+    parser.error(f"one log at a time: {unknown[0]!r} is one too many")
 
 
 def _refuse_late_command(words: Sequence[str], files: Iterable[str]) -> None:

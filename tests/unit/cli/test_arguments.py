@@ -11,7 +11,21 @@ import sqlite3
 import pytest
 from command_line import record
 
-from sqlite_log_handler._cli.arguments import join_times
+from sqlite_log_handler._cli.arguments import add_flag, join_times
+from sqlite_log_handler._cli.command import Parser
+
+
+def test_a_flag_is_given_as_help_shows_it():
+    """A flag with a name behind it takes a value, and `--help` has its default; another one is a switch."""
+    parser = Parser("x", "")
+    add_flag(parser, "-n, --lines N", "at most N lines", type=int, default=3)
+    add_flag(parser, "--fields KEY,...", "these", default="")
+    add_flag(parser, "-f, --follow", "go on")
+
+    assert {"lines": 3, "fields": "", "follow": False} == vars(parser.parse_args([]))
+    assert {"lines": 5, "fields": "a,b", "follow": True} == vars(parser.parse_args(["-fn5", "--fields", "a,b"]))
+    help_ = " ".join(parser.format_help().split())
+    assert "--lines N at most N lines (default: 3) --fields KEY,... these -f, --follow go on" in help_
 
 
 def test_a_time_may_begin_with_a_minus():
