@@ -210,7 +210,7 @@ class _Work:
     def _fill(self, archive: Archive, connection: sqlite3.Connection, before: State, cut: Cut | None) -> None:
         """Archive the rows before they are deleted, and delete from the archive what exceeds its limits."""
         last_id = 0 if cut is None else cut.last_id
-        goal = last_id - (before.first_id or 0) + 1
+        goal = last_id - before.first_id + 1
         rows = taken = parts = 0
         with (
             contextlib.closing(archive),
@@ -235,7 +235,7 @@ class _Work:
 
     def _prune(self, connection: sqlite3.Connection, before: State, cut: Cut | None) -> bool:
         """Delete the rows beyond the limits. Returns whether all of them are deleted."""
-        goal = 0 if cut is None else cut.last_id - (before.first_id or 0) + 1
+        goal = 0 if cut is None else cut.last_id - before.first_id + 1
         while self._pruner.limits:
             begin = self._clock()
             with self._lock.hold(_LOCK_TIMEOUT):

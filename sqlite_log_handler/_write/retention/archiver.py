@@ -72,7 +72,7 @@ def archived_only(connection: sqlite3.Connection, state: State, cut: Cut) -> Cut
     archived_id, _ = connection.execute(_MARKS).fetchone()
     if cut.last_id <= archived_id:
         return cut
-    return cut._replace(last_id=archived_id, partial=True) if archived_id >= (state.first_id or 0) else None
+    return cut._replace(last_id=archived_id, partial=True) if archived_id >= state.first_id else None
 
 
 class Archiver:
@@ -149,7 +149,7 @@ class Archiver:
         # Rows were deleted, and none was archived: it is too slow for those that go next.
         overtaken = self._deletes and run is not None and not run.parts and unarchived > self._unarchived
         self._unarchived = unarchived
-        first_id = max(archived_id + 1, state.first_id or 0)
+        first_id = max(archived_id + 1, state.first_id)
         if first_id > state.last_but_one_id or self._ending:
             return math.inf
         wait, goal = self._goal(connection, state, first_id)
@@ -220,7 +220,7 @@ class Archiver:
 
     def _goal(self, connection: sqlite3.Connection, state: State, first_id: int) -> tuple[float, int]:
         """Return in how many seconds a run is due, and up to which id it is to go."""
-        limits, last_id = self._limits, state.last_id or 0
+        limits, last_id = self._limits, state.last_id
         rooms, goals, wait = [], [self._wanted], math.inf
         if limits.max_rows is not None:
             rooms.append(limits.max_rows)

@@ -87,10 +87,10 @@ class State(NamedTuple):
     page_size: int
     pages: int
     free_pages: int
-    first_id: int | None  # None when there is no row
-    last_id: int | None
-    oldest_us: int | None  # the earliest time
-    head_bytes: float | None  # of text in a row, on average, among those that are next to go
+    first_id: int  # 1 when there is no row
+    last_id: int  # 0 when there is none
+    oldest_us: int  # the earliest time
+    head_bytes: float  # of text in a row, on average, among those that are next to go
     wal: int
     file: int  # on disk, or when the WAL is written back, whichever is more
 
@@ -102,12 +102,12 @@ class State(NamedTuple):
     @property
     def rows(self) -> int:
         """Number of rows; there are no holes, see `_write.retention.pruner`."""
-        return 0 if self.first_id is None or self.last_id is None else self.last_id - self.first_id + 1
+        return self.last_id - self.first_id + 1
 
     @property
     def last_but_one_id(self) -> int:
         """The highest id that may be deleted: without the newest row, SQLite would give its id again."""
-        return (self.last_id or 0) - 1
+        return self.last_id - 1
 
 
 class Limits:
@@ -172,8 +172,8 @@ class Limits:
     def chunk_end(self, state: State) -> int:
         """Return the highest id that one transaction may delete."""
         # Not by the average of all rows alone: a chunk of larger ones would make a WAL many times as large.
-        rows = min(self.chunk_rows(state), self._rows_of(max(1, state.head_bytes or 0)))
-        return min((state.first_id or 0) - 1 + rows, state.last_but_one_id)
+        rows = min(self.chunk_rows(state), self._rows_of(max(1, state.head_bytes)))
+        return min(state.first_id - 1 + rows, state.last_but_one_id)
 
     def _rows_of(self, size: float) -> int:
         return max(1, min(_CHUNK_ROWS, int(self.chunk_bytes / size)))
@@ -193,7 +193,7 @@ class Limits:
             return None
         # Down to 99 %: a program that logs a row at a time would else delete a row at a time.
         keep = self.max_rows - self.max_rows // 100
-        return Cut((state.last_id or 0) - keep, "max_rows", state.rows * 10 > self.max_rows * 11)
+        return Cut(state.last_id - keep, "max_rows", state.rows * 10 > self.max_rows * 11)
 
     def _cut_by_bytes(self, state: State) -> Cut | None:
         excess = state.live - (self.file_bytes - self.free_bytes)
@@ -201,7 +201,7 @@ class Limits:
             return None
         # And one unit more, for the same reason.
         rows = math.ceil((excess + self.commit_bytes) * state.rows / state.live)
-        return Cut((state.first_id or 0) - 1 + rows, "max_bytes", urgent=True)
+        return Cut(state.first_id - 1 + rows, "max_bytes", urgent=True)
 
     def vacuum_pages(self, state: State, *, crowded: bool = False) -> int:
         """Return how many free pages to give back in one step: none, as a rule, because the next rows go there."""

@@ -73,15 +73,16 @@ _LAST_OLD = "SELECT id FROM records WHERE id <= ? AND id < ? AND +created_us < ?
 # read all rows; and with the text of 64 rows spread over what will be the next chunk.
 _LOOK = f"""
 WITH RECURSIVE
-    ends (first_id, last_id) AS (SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records)),
+    ends (first_id, last_id) AS (
+        SELECT ifnull((SELECT min(id) FROM records), 1), ifnull((SELECT max(id) FROM records), 0)
+    ),
     heads (id) AS (
         SELECT first_id FROM ends
         UNION ALL
         SELECT id + max(1, min(?, last_id - first_id) / 64) FROM heads, ends LIMIT 64
     )
-SELECT page_size, page_count, freelist_count, first_id, last_id, (SELECT min(created_us) FROM records), (
-    SELECT avg({ROW_BYTES}) FROM records WHERE id IN heads
-)
+SELECT page_size, page_count, freelist_count, first_id, last_id, ifnull((SELECT min(created_us) FROM records), 0),
+    ifnull((SELECT avg({ROW_BYTES}) FROM records WHERE id IN heads), 0)
 FROM pragma_page_size, pragma_page_count, pragma_freelist_count, ends
 """  # noqa: S608 - our own SQL
 # A run of pruning is one line of `prunes` for each cause and hour.
@@ -294,7 +295,7 @@ class Pruner:
         if state.rows <= 1:
             self._next_look, self._aged_at = 0.0, math.inf
             return None
-        if max_age is None or state.oldest_us is None or self._clock() < self._next_look:
+        if max_age is None or self._clock() < self._next_look:
             return None
         now = self._now()
         age = now - state.oldest_us / 1e6

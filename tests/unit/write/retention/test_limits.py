@@ -40,8 +40,6 @@ def state(
     pages, free_pages = (live + free) // PAGE, free // PAGE
     rows = live // 100 if rows is None else rows
     file = pages * PAGE if file is None else file
-    if not rows:
-        return State(PAGE, pages, free_pages, None, None, None, None, wal, file)
     return State(PAGE, pages, free_pages, first, first + rows - 1, 0, head, wal, file)
 
 
