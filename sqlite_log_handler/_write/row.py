@@ -68,7 +68,6 @@ _ROUND_UP = _ROW_BYTES + SIZE_UNIT - 1
 
 MAX_RECORD_BYTES = 64 * 1024
 _MAX_SECONDS = 9e12  # beyond it, microseconds do not fit into 64 bits
-_MAX_SQUARE = _MAX_SECONDS * _MAX_SECONDS
 
 # The rows of a thread share its name in memory, but each may store it in the file. Up to this many bytes are part of
 # _ROW_BYTES; a longer name counts in each row.
@@ -88,7 +87,7 @@ _template_counts: dict[object, int] = {}
 _threads: dict[object, Thread] = {}
 
 # Level, source and thread of rows, by the attributes of a record from which they are made.
-_known: dict[object, tuple[int, Source, Thread]] = {}
+_known: dict[object, tuple[int, Source, Thread] | None] = {}
 
 own_pid = getpid()
 own_start = time()
@@ -126,19 +125,21 @@ def make_row(
     try:
         # The common record, in few steps (docs/performance.md has what each costs). A record that lacks a part, or has
         # an odd one, goes the long way.
-        if (
-            formatter is None
-            and type(record) is LogRecord
-            and LogRecord.getMessage is _get_message
-            and type(record.msg) is str
-        ):
+        if formatter is None and type(record) is LogRecord and LogRecord.getMessage is _get_message:
             # LogRecord.getMessage(), without the call. A text without arguments may be an f-string, and is no template.
-            template = record.msg if record.args else ""
-            message = record.msg % record.args if record.args else record.msg
-            known = _known.get((
-                record.levelno, record.name, record.pathname, record.lineno, record.funcName, template,
-                record.process, record.processName, record.thread, record.threadName,
-            )) or _remember_call_site(record, template)  # fmt: skip
+            message, template, args = record.msg, "", record.args
+            if args:
+                if type(message) is str:
+                    message, template = message % args, message
+                else:
+                    message = None
+            try:
+                known = _known[
+                    record.levelno, record.name, record.pathname, record.lineno, record.funcName, template,
+                    record.process, record.processName, record.thread, record.threadName,
+                ]  # fmt: skip
+            except KeyError:
+                known = _remember_call_site(record, template)
             created = record.created
             if (
                 known is not None
@@ -146,7 +147,7 @@ def make_row(
                 and (size := len(message)) <= max_bytes
                 and "\0" not in message
                 and type(created) is float
-                and created * created < _MAX_SQUARE
+                and 0.0 < created < _MAX_SECONDS
             ):
                 # All of these must be there: a filter may have deleted one and added another, so that the count fits.
                 _ = record.levelname
@@ -157,9 +158,9 @@ def make_row(
                 # The __dict__ last, because CPython reads a record more slowly once somebody has asked for it.
                 if (
                     message.isascii()
-                    and not record.exc_info
-                    and not record.exc_text
-                    and not record.stack_info
+                    and record.exc_info is None
+                    and record.exc_text is None
+                    and record.stack_info is None
                     and (_WITHOUT_TASK_NAME or record.taskName is None)  # type: ignore[attr-defined]  # new in 3.12
                     and len(record.__dict__) == _PLAIN_LENGTH
                 ):
@@ -298,7 +299,7 @@ def _build_slowly(  # noqa: C901, PLR0915 - a list of fields, one after the othe
             message = template = extra.pop("event", None)
         if formatter is not None:
             message = formatter.format(_without_traceback(record))
-        elif message is None or "getMessage" in vars(record):
+        elif type(message) is not str or "getMessage" in vars(record):
             message = record.getMessage()
         message = exact(message)
     except Exception as error:  # noqa: BLE001 - "%d" % "x", a formatter that misses an attribute, a __str__ that raises
