@@ -21,7 +21,6 @@ from sqlite_log_handler._cli import terminal
 from sqlite_log_handler._cli.arguments import join_times
 from sqlite_log_handler._cli.command import PROGRAM, Command, Parser
 from sqlite_log_handler._logfile.errors import LogFileError
-from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._read.inventory import is_archive
 
 # All commands by name, with their lines in `sqlite-log --help`.
@@ -142,5 +141,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # 128 + SIGPIPE
     except (LogFileError, OSError, ValueError, sqlite3.Error) as error:
-        sys.stderr.write(f"{PROGRAM} {command.name}: {printable(str(error))}\n")
+        terminal.say(str(error), f"{PROGRAM} {command.name}")
         return 2

@@ -83,9 +83,16 @@ def batches(
         yield some
 
 
-def say(text: str) -> None:
+def say(text: str, program: str = "sqlite-log") -> None:
     """Print a line for the operator to standard error."""
-    sys.stderr.write(f"sqlite-log: {printable(text)}\n")
+    write_error(f"{program}: {printable(text)}\n")
+
+
+def write_error(text: str) -> None:
+    """Write to standard error. If its disk is full or its reader gone, the text is lost, and the command goes on."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def is_terminal() -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.arguments import add_flag
 from sqlite_log_handler._cli.command import command
-from sqlite_log_handler._cli.terminal import say, write_line
+from sqlite_log_handler._cli.terminal import say, write_error, write_line
 from sqlite_log_handler._logfile.connect import connect_read_only, connect_read_write, primary_code, without_triggers
 from sqlite_log_handler._logfile.errors import LimitError
 from sqlite_log_handler._logfile.transaction import transaction
@@ -294,12 +294,10 @@ def _bar(clock: Callable[[], float]) -> Iterator[Callable[[str, int, int], None]
         nonlocal is_shown
         if sys.stderr.isatty() and goal and clock() - begin >= _BAR_AFTER:
             share, is_shown = min(1.0, done / goal), True
-            sys.stderr.write(f"\r{what} [{'#' * int(share * _BAR_WIDTH):.<{_BAR_WIDTH}}] {share:.0%}\x1b[K")
-            sys.stderr.flush()
+            write_error(f"\r{what} [{'#' * int(share * _BAR_WIDTH):.<{_BAR_WIDTH}}] {share:.0%}\x1b[K")
 
     try:
         yield show
     finally:
         if is_shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            write_error("\r\x1b[K")

@@ -5,8 +5,11 @@ Output: safe for a terminal, as wide as it is, and into pipes that close.
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import json
 import os
+import pathlib
 import shlex
 import sqlite3
 import subprocess
@@ -183,6 +186,42 @@ def test_a_shell_may_close_what_is_printed_to(shop, closed, status):
     assert (status, status == 0) == (process.returncode, "stock is low" in process.stdout)
     assert ("standard output is closed" in process.stderr) == (closed == ">&-")
     assert "Traceback" not in process.stderr
+
+
+class FullDisk(io.StringIO):
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("show no.db", (2, 0)),
+        ("show -o jsonl -n 5 -l shopp -l shop", (0, 5)),
+        ("show -l nobody", (1, 0)),
+        ("show --rever", (2, 0)),
+    ],
+)
+def test_what_standard_error_does_not_take_changes_nothing(run, monkeypatch, words, expected):
+    """
+    With `2>>errors.log` on a full disk, a command does what it would do, and ends with the same status.
+
+    A note ended `show` before its first row, an error ended with the status of "nothing matched", and `forward -f`
+    ended at its first line.
+    """
+    monkeypatch.setattr(sys, "stderr", FullDisk())
+
+    status, lines = run(*words.split())
+
+    assert expected == (status, len(lines))
+
+
+def test_one_function_writes_to_standard_error():
+    """No other module of the command line writes to it, so a full disk there ends no command."""
+    folder = pathlib.Path(terminal_module.__file__).parent
+    writers = [path.name for path in sorted(folder.rglob("*.py")) if "stderr.write" in path.read_text("utf-8")]
+
+    assert ["terminal.py"] == writers
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell that closes descriptors")
