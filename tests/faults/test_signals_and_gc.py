@@ -158,7 +158,7 @@ def test_reconfiguration_under_load(run, repeat):
             """
             path += arguments[0]
             sys.setswitchinterval(0.0005)
-            logging.lastResort = None  # in moments in which `dictConfig` has taken all handlers away
+            logging.lastResort = logging.NullHandler()  # in moments in which `dictConfig` has taken all handlers away
             known = []
             def config():
                 logging.config.dictConfig({
