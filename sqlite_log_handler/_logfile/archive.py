@@ -8,11 +8,9 @@ says which times it has.
 
 A part of JSON lines, compressed by gzip, has its head on the first line, then each gap as an object with the one key
 `drop`, then the rows in the order of their ids. A part of Parquet has the rows in its columns, and the head and the
-gaps in the metadata of the file. Many gaps stand in several lists, each under a key of its own. A part that is being
-written is called `.partial`, and is begun anew after a crash.
+gaps in the metadata of the file. Many gaps stand in several lists, each under a key of its own.
 
-The table `archives` in the log's file has a line for each part that was read back after it was written. Only then may
-its rows be deleted.
+The table `archives` in the log's file has a line for each part that was read back after it was written.
 """
 
 import json

@@ -4,9 +4,10 @@ The archive of a log: a folder in which rows become parts, which are then noted 
 Theory of operation
 ===================
 
-`Archive.write` makes one part of the first rows of a range. It writes the part under another name, syncs it, reads it
-back and counts, and only then gives the part its name. `note`, on the connection that writes to the log, puts a line
-for it into the table `archives` and raises `marks.archived_id`; retention deletes only rows up to there.
+`Archive.parts` makes parts of the rows in a range, one after the other. It writes each under another name, syncs it,
+reads it back and counts, and only then gives it its name and yields it. `note`, on the connection that writes to the
+log, puts a line for it into the table `archives` and raises `marks.archived_id`; retention deletes only rows up to
+there.
 
 Guarantees
 ==========
@@ -14,7 +15,7 @@ Guarantees
 - At each moment each row is in the file, in a part that is noted, or counted in `marks.unarchived`. No row is in two
   parts that are noted.
 - A part that is being written is called `.partial`, and is begun anew after a crash. So is a part that has its name but
-  no note, because the process was killed in between: it gets the same name again.
+  no note, because the process was killed in between.
 - A part of another log, or of an earlier file of the same name, is never written over: it has another `log_id`. Neither
   is that of a copy of the log, which has the same one: its rows and processes are not in this file.
 - One process at a time archives a log in a folder, from the choice of a name to the note.
