@@ -77,8 +77,8 @@ def _warns(pattern: Pattern) -> bool:
 def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:
     """Read the brief; see `LogReader.brief`."""
     left_out: list[str] = []
-    starts = _attempt(left_out, "runs", lambda: runs(scan.all), list[list[int]]())
-    is_last_run = since is None and len(starts) > 1
+    starts = _attempt(left_out, "runs", lambda: len(runs(scan.all)), 0)
+    is_last_run = since is None and starts > 1
     since_us = None if since is None and not is_last_run else begin_of(scan, 0 if since is None else since)
     last_id = scan.last_id()
     after_id = last_id - MOST_ROWS if last_id > MOST_ROWS else LOWEST
@@ -90,7 +90,7 @@ def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:
     return Brief(
         since_us=since_us,
         is_last_run=is_last_run,
-        runs=len(starts),
+        runs=starts,
         after_id=max(after_id, 0),
         records=sum(pattern.records for pattern in found),
         first_us=min((pattern.first_us for pattern in found), default=None),

@@ -395,24 +395,28 @@ def runs(ask: Ask) -> list[list[int]]:
     A start consists of the processes of one program and host that began within ten seconds, and of the children that
     multiprocessing starts for them later.
     """
-    # A start at 0 is unknown: another process wrote the records of such a process, so it counts for no run.
+    # A start at 0 is unknown: another process wrote the records of such a process, so it counts for no run. The names
+    # of hosts and programs stay in SQLite, as there may be 100,000 of each.
     processes = ask(
-        "SELECT CAST(id AS INTEGER), CAST(started_us AS INTEGER), CAST(host AS TEXT), CAST(program AS TEXT), pid, "
+        "SELECT CAST(id AS INTEGER), CAST(started_us AS INTEGER), dense_rank() OVER (ORDER BY host, program), pid, "
         "CAST(name AS TEXT) FROM processes WHERE started_us > 0 ORDER BY started_us, id"
     )
     found: list[list[int]] = []
-    current: dict[tuple[str, str], tuple[int, list[int]]] = {}
-    same: dict[tuple[object, ...], list[int]] = {}
-    for id_, started_us, host, program, pid, name in processes:
-        begun_us, run = current.get((host, program), (None, None))
-        if (host, pid, started_us) in same:  # a process that was renamed has a line for each name
-            run = same[host, pid, started_us]
+    current: dict[int, tuple[int, list[int]]] = {}
+    same: dict[object, list[int]] = {}  # of those that started at one moment
+    moment = 0
+    for id_, started_us, program, pid, name in processes:
+        if started_us != moment:
+            moment, same = started_us, {}
+        begun_us, run = current.get(program, (0, None))
+        if (program, pid) in same:  # a process that was renamed has a line for each name
+            run = same[program, pid]
         elif run is None or not (_CHILD.fullmatch(name) or started_us - begun_us <= _TOGETHER_US):
             run = []
             found.append(run)
-            current[host, program] = started_us, run
+            current[program] = started_us, run
         run.append(id_)
-        same[host, pid, started_us] = run
+        same[program, pid] = run
     return found
 
 

@@ -56,9 +56,10 @@ _FAMILIES: Final = (
 
 def _samples_of(totals: Totals) -> Iterator[Iterable[_Sample]]:
     """Yield the samples of one log, in the order of the families."""
-    yield [({"level": level}, count) for level, count in totals.records.items()]
-    yield [({"level": level}, size) for level, size in totals.bytes.items()]
-    yield [({"cause": cause, "level": level}, count) for (cause, level), count in totals.drops.items()]
+    # Some of them as they are asked for, because a log may have 100,000 levels.
+    yield (({"level": level}, count) for level, count in totals.records.items())
+    yield (({"level": level}, size) for level, size in totals.bytes.items())
+    yield (({"cause": cause, "level": level}, count) for (cause, level), count in totals.drops.items())
     yield [({}, totals.file_bytes)]
     yield [({}, totals.wal_bytes)]
     yield [] if totals.last_us is None else [({}, totals.last_us / 1e6)]
@@ -71,7 +72,7 @@ def _lines(found: Mapping[str, Totals | None], *, older: bool) -> Iterator[str]:
     yield from _family("up", "gauge", "Whether the log can be read.", up)
     readable = {log: [*_samples_of(totals)] for log, totals in found.items() if totals is not None}
     for number, (name, kind, text) in enumerate(_FAMILIES):
-        samples = [({"log": log, **labels}, n) for log, all_ in readable.items() for labels, n in all_[number]]
+        samples = (({"log": log, **labels}, n) for log, all_ in readable.items() for labels, n in all_[number])
         yield from _family(f"{name}_total" if older and kind == "counter" else name, kind, text, samples)
     if not older:
         yield "# EOF"

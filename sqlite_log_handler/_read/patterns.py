@@ -4,16 +4,24 @@ Patterns: records that say the same, except for the values in them.
 `logging` gets a template and its values apart, so a pattern is exactly the template of a logger in a source file. If a
 program puts its values into the message by itself, there is no template, and a pattern is a call site. Its text is then
 the newest message with numbers and identifiers masked, and it is marked as guessed.
+
+We count by call site, as numbers, which take 200 bytes for each, and read the names of those with most records only. So
+a log with 100,000 call sites does not fill the memory.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from array import array
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from heapq import nlargest
+from itertools import groupby, islice
 from logging import ERROR
-from typing import Final, TypeAlias
+from sys import getsizeof
+from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._logfile.columns import text, whole
+from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._read.filters import LOWEST, Filters, Where, run_processes, where
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.templates import masked, says_something
@@ -23,7 +31,12 @@ Moment: TypeAlias = datetime | date | str | int
 # The most frequent patterns get a sample: how many, the characters of each, and how many we read at once.
 _SAMPLES: Final = 1_000
 _SAMPLE_LENGTH: Final = 300
-_SAMPLES_AT_ONCE: Final = 100
+_AT_ONCE: Final = 100
+
+# Most call sites whose names we read, and most bytes of these: a pattern takes 2 kB. The records of the others, which
+# are those of a program that makes names up, are one pattern.
+_MOST: Final = 10_000
+_MOST_BYTES: Final = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +65,44 @@ class Pattern:
 
 
 # (logger, pathname, lineno, func, template)
-_Source: TypeAlias = tuple[str, str, int, str, str]
+_Source: TypeAlias = tuple[Any, ...]
 # Without the line of a template, which moves with each change of the source file.
-_Key: TypeAlias = tuple[str, str, int, str, str]
+_Key: TypeAlias = _Source
+# The records of a call site at one level: the level, how many, their first and last time, and the last id.
+_Level: TypeAlias = tuple[int, ...]
+_UNKNOWN: Final[_Source] = ("?", "?", 0, "?", "")
+_OTHERS: Final[_Source] = (OTHER_LOGGERS, *_UNKNOWN[1:])
+
+
+class _CallSites:
+    """Numbers of records by call site and level."""
+
+    def __init__(self) -> None:
+        self._places: dict[int, int] = {}  # by the call site, and the level as a number of 64 bits
+        self._numbers = array("q")
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def add(self, source_id: int, found: _Level) -> None:
+        """Add the records of a call site at one level in one span of ids."""
+        levelno, records, first_us, last_us, last_id = found
+        numbers, end = self._numbers, len(self._numbers)
+        place = self._places.setdefault((source_id << 64) + levelno - LOWEST, end)
+        if place < end:
+            records += numbers[place]
+            first_us, last_us = min(first_us, numbers[place + 1]), max(last_us, numbers[place + 2])
+        numbers[place : place + 4] = array("q", (records, first_us, last_us, last_id))
+
+    def by_source(self) -> Iterator[tuple[int, list[_Level]]]:
+        """Yield the id of each call site, and its records by level."""
+        for source_id, places in groupby(sorted(self._places.items()), lambda item: item[0] >> 64):
+            yield source_id, [(key % 2**64 + LOWEST, *self._numbers[place : place + 4]) for key, place in places]
+
+    @property
+    def first_us(self) -> int:
+        """The time of the first record."""
+        return min(self._numbers[1::4])
 
 
 class _Sums:
@@ -63,33 +111,33 @@ class _Sums:
     __slots__ = ("first_us", "last_error_id", "last_id", "last_us", "levels", "source")
 
     def __init__(self) -> None:
-        self.levels = Counter[int]()
+        self.levels: dict[int, int] = {}
         self.first_us, self.last_us, self.last_id = 1 << 63, LOWEST, LOWEST
         self.last_error_id: int | None = None
-        self.source: _Source = ("?", "?", 0, "?", "")
+        self.source = _UNKNOWN
 
-    def add(self, source: _Source, levelno: int, found: tuple[int, int, int, int]) -> None:
-        """Add a call site in one span of ids: its records, its first and last time, and its last id."""
-        records, first_us, last_us, last_id = found
-        self.levels[levelno] += records
-        self.first_us = min(self.first_us, first_us)
-        self.last_us = max(self.last_us, last_us)
-        if levelno >= ERROR:
-            self.last_error_id = max(last_id, self.last_error_id or last_id)
-        if last_id > self.last_id:
-            self.last_id, self.source = last_id, source
+    def add(self, source: _Source, levels: Iterable[_Level]) -> None:
+        """Add the records of a call site."""
+        for levelno, records, first_us, last_us, last_id in levels:
+            self.levels[levelno] = self.levels.get(levelno, 0) + records
+            self.first_us = min(self.first_us, first_us)
+            self.last_us = max(self.last_us, last_us)
+            if levelno >= ERROR:
+                self.last_error_id = max(last_id, self.last_error_id or last_id)
+            if last_id > self.last_id:
+                self.last_id, self.source = last_id, source
 
     @property
     def records(self) -> int:
-        return self.levels.total()
+        return sum(self.levels.values())
 
 
 def patterns(scan: Scan, new_since: Moment | None, filters: Filters, now: datetime | None = None) -> list[Pattern]:
     """Count records by pattern; see `LogReader.patterns`."""
     chosen = where(scan.all, filters, now)
     if new_since is None:
-        found = _counted(scan, _sources(scan), chosen)
-        return _described(found, _samples(scan, found.values()))
+        found = _merged(scan, _counted(scan, chosen))
+        return _described(found, _samples(scan, _ranked(found)))
     later, new, _ = compared(scan, chosen, begin_of(scan, new_since, now))
     return [pattern for pattern in later if pattern.last_id in new]
 
@@ -103,28 +151,39 @@ def compared(
     Returns, by their `last_id`, also the patterns that no older row has, and how many times as often as before each
     other one was logged. Rows up to the id `older_than_all` are too old to be compared with.
     """
-    sources = _sources(scan)
     # Without the filters: a pattern that any older row has is not new.
-    older = _counted(scan, sources, Where("+created_us < ?", (begin_us,), None, begin_us, older_than_all))
+    older = _counted(scan, Where("+created_us < ?", (begin_us,), None, begin_us, older_than_all))
     since_us = begin_us if chosen.since_us is None else max(begin_us, chosen.since_us)
     later = chosen.narrowed("+created_us >= ?", begin_us)._replace(since_us=since_us)
-    found = _counted(scan, sources, later)
-    guessed = [sums for key, sums in older.items() if not key[4]]
-    texts = _samples(scan, guessed) | _samples(scan, found.values())
-    said = {_moved(sums, texts) for sums in guessed}
-    added = {key: sums for key, sums in found.items() if key not in older}
+    found = _merged(scan, _counted(scan, later), {source_id for source_id, _ in older.by_source()})
+    before = defaultdict[_Key, _Sums](_Sums)
+    functions = {_function(sums.source) for key, sums in found.items() if not key[4]}
+    said = set[tuple[str, ...]]()
+
+    def guessed() -> Iterator[tuple[int, int, tuple[str, ...]]]:
+        """Add up the older records of the same patterns, and yield those of the same functions without a template."""
+        for _, source, levels in _named(scan, older.by_source()):
+            key, function = _key(source), _function(source)
+            if key in found:
+                before[key].add(source, levels)
+            if not key[4] and function in functions:
+                said.add((*function, ""))
+                yield sum(level[1] for level in levels), max(level[4] for level in levels), function
+
+    frequent = nlargest(_SAMPLES, guessed())
+    texts = _samples(scan, _ranked(found)) | _samples(scan, frequent)
+    said |= {(*function, masked(texts.get(last_id, ""))) for _, last_id, function in frequent}
+    added = {key: sums for key, sums in found.items() if key not in before and key != _OTHERS}
     new = {sums.last_id for key, sums in added.items() if key[4] or _moved(sums, texts) not in said}
-    return _described(found, texts), new, _grown(found, older, begin_us)
-
-
-def _grown(found: dict[_Key, _Sums], older: dict[_Key, _Sums], begin_us: int) -> dict[int, float]:
-    if not found or not older:
-        return {}
-    # No span is shorter than a second: one record in a microsecond is no rate.
-    span_us = max(max(sums.last_us for sums in found.values()) - begin_us, 1_000_000)
-    older_us = max(begin_us - min(sums.first_us for sums in older.values()), 1_000_000)
-    rates = [(sums, older[key].records) for key, sums in found.items() if key in older]
-    return {sums.last_id: sums.records / before * older_us / span_us for sums, before in rates}
+    grown: dict[int, float] = {}
+    if found and len(older):
+        # No span is shorter than a second: one record in a microsecond is no rate.
+        span_us = max(max(sums.last_us for sums in found.values()) - begin_us, 1_000_000)
+        older_us = max(begin_us - older.first_us, 1_000_000)
+        grown = {
+            found[key].last_id: found[key].records / was.records * older_us / span_us for key, was in before.items()
+        }
+    return _described(found, texts), new, grown
 
 
 def begin_of(scan: Scan, new_since: Moment, now: datetime | None = None) -> int:
@@ -136,9 +195,45 @@ def begin_of(scan: Scan, new_since: Moment, now: datetime | None = None) -> int:
     return LOWEST if since_us is None else since_us
 
 
-def _sources(scan: Scan) -> dict[int, _Source]:
+def _named(scan: Scan, counts: Iterable[tuple[int, list[_Level]]]) -> Iterator[tuple[int, _Source, list[_Level]]]:
+    """Yield call sites with their names, which are read some at a time."""
     columns = ", ".join([*map(text, ("logger", "pathname")), whole("lineno"), *map(text, ("func", "template"))])
-    return {id_: tuple(source) for id_, *source in scan.all(f"SELECT id, {columns} FROM sources")}  # noqa: S608 - our own names
+    counts, names = iter(counts), dict[object, object]()
+    while some := [*islice(counts, _AT_ONCE)]:
+        ids = ",".join(str(source_id) for source_id, _ in some)
+        rows = scan.all(f"SELECT id, {columns} FROM sources WHERE id IN ({ids})")  # noqa: S608 - numbers
+        # Many call sites have the same names.
+        found = {id_: tuple(names.setdefault(name, name) for name in source) for id_, *source in rows}
+        for source_id, levels in some:
+            yield source_id, found.get(source_id, _UNKNOWN), levels
+        if len(names) > _MOST:
+            names.clear()
+
+
+def _merged(scan: Scan, counts: _CallSites, older: Collection[int] = ()) -> dict[_Key, _Sums]:
+    """Add up the records of each pattern: of the call sites that matter most, if there are too many."""
+
+    def rank(found: tuple[int, list[_Level]]) -> tuple[bool, bool, int]:
+        source_id, levels = found
+        return source_id not in older, max(levels)[0] >= ERROR, sum(level[1] for level in levels)
+
+    found = defaultdict[_Key, _Sums](_Sums)
+    left, named = _MOST_BYTES, set[int]()
+    for source_id, source, levels in _named(scan, nlargest(_MOST, counts.by_source(), rank)):
+        left -= sum(map(getsizeof, source))
+        if left < 0:
+            break
+        named.add(source_id)
+        found[_key(source)].add(source, levels)
+    if left < 0 or len(counts) > _MOST:
+        for source_id, levels in counts.by_source():
+            if source_id not in named:
+                found[_OTHERS].add(_OTHERS, levels)
+    return found
+
+
+def _function(source: _Source) -> tuple[str, ...]:
+    return source[0], source[1], source[3]
 
 
 def _key(source: _Source) -> _Key:
@@ -163,21 +258,17 @@ FROM records WHERE id BETWEEN ? AND ? AND {{0}} AND NOT coalesce(
 """  # noqa: S608 - our own names
 
 
-def _counted(scan: Scan, sources: dict[int, _Source], chosen: Where) -> dict[_Key, _Sums]:
-    found: dict[_Key, _Sums] = defaultdict(_Sums)
-    keys = {id_: _key(source) for id_, source in sources.items()}
-    unknown: _Source = ("?", "?", 0, "?", "")
+def _counted(scan: Scan, chosen: Where) -> _CallSites:
+    counts = _CallSites()
     for span in scan.spans(chosen):
         parameters = (*span, *chosen.parameters)
         groups = scan.all(_PACKED.format(chosen.sql), parameters)
         if groups and groups[0][0] < 0:
             groups[:1] = scan.all(_UNPACKED.format(chosen.sql), parameters)
         for source_id, levelno, records, first_us, last_us, last_id in groups:
-            source = sources.get(source_id, unknown)
-            sums = found[keys.get(source_id, unknown)]
-            sums.add(source, levelno, (records, _number(first_us), _number(last_us), last_id))
-        scan.require_few(sum(len(sums.levels) for sums in found.values()) if len(groups) > _SAMPLES else len(found))
-    return found
+            counts.add(source_id, (levelno, records, _number(first_us), _number(last_us), last_id))
+        scan.require_few(len(counts))
+    return counts
 
 
 def _number(value: object) -> int:
@@ -185,22 +276,24 @@ def _number(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _samples(scan: Scan, sums: Iterable[_Sums]) -> dict[int, str]:
+def _ranked(found: dict[_Key, _Sums]) -> list[tuple[int, int]]:
+    return nlargest(_SAMPLES, ((sums.records, sums.last_id) for sums in found.values()))
+
+
+def _samples(scan: Scan, frequent: Sequence[tuple[int, int, *tuple[object, ...]]]) -> dict[int, str]:
     """Return the newest message of the most frequent patterns by its id."""
-    frequent = sorted(sums, key=lambda one: -one.records)[:_SAMPLES]
-    ids = [one.last_id for one in frequent]
+    ids = [last_id for _, last_id, *_ in frequent]
     message = text(f"substr(message, 1, {_SAMPLE_LENGTH})")
     texts: dict[int, str] = {}
-    for begin in range(0, len(ids), _SAMPLES_AT_ONCE):
-        some = ",".join(map(str, ids[begin : begin + _SAMPLES_AT_ONCE]))
+    for begin in range(0, len(ids), _AT_ONCE):
+        some = ",".join(map(str, ids[begin : begin + _AT_ONCE]))
         texts.update(scan.all(f"SELECT id, {message} FROM records WHERE id IN ({some})"))  # noqa: S608 - numbers
     return texts
 
 
-def _moved(sums: _Sums, texts: dict[int, str]) -> tuple[str, str, str, str]:
+def _moved(sums: _Sums, texts: dict[int, str]) -> tuple[str, ...]:
     """Return the function and the text of a guessed pattern, by which we find it again if its line has moved."""
-    logger, pathname, _, func, _ = sums.source
-    return logger, pathname, func, masked(texts.get(sums.last_id, ""))
+    return *_function(sums.source), masked(texts.get(sums.last_id, ""))
 
 
 def _described(found: dict[_Key, _Sums], texts: dict[int, str]) -> list[Pattern]:

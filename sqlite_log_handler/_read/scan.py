@@ -194,15 +194,19 @@ class Scan:
         else:
             raise_named(self.path, error)
 
-    def all(self, sql: str, parameters: Values = ()) -> list[Any]:
-        """Run one statement and return its rows. Raises a LogFileError whose class says why that cannot be done."""
-        return self._run(Statement(sql, sql), parameters, self._fetch_all)
+    def all(self, sql: str, parameters: Values = (), each: Callable[[Any], Any] = tuple) -> list[Any]:
+        """
+        Run one statement and return its rows, or what `each` makes of each of them.
 
-    def _fetch_all(self, cursor: sqlite3.Cursor) -> list[Any]:
+        Raises a LogFileError whose class says why that cannot be done.
+        """
+        return self._run(Statement(sql, sql), parameters, partial(self._fetch_all, each))
+
+    def _fetch_all(self, each: Callable[[Any], Any], cursor: sqlite3.Cursor) -> list[Any]:
         rows: list[Any] = []
         size = 0
         while some := cursor.fetchmany(1 if self.budget.is_long else BATCH):
-            rows += some
+            rows += map(each, some)
             size += sum(map(getsizeof, chain.from_iterable(some)))
             self.require_few(len(rows), size)
         return rows

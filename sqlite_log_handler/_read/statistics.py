@@ -16,6 +16,8 @@ from sqlite_log_handler._read.opening import require_file
 from sqlite_log_handler._read.scan import Scan
 
 _MOST_BUCKETS: Final = 100_000
+# Lines that a cursor counts for: a log has one for each receiver.
+_CURSOR: Final = 100
 # Seconds: from the unit of the file to the length of Python's calendar, which in these units has far below 64 bits.
 _SHORTEST_BUCKET: Final = 1e-6
 # Microseconds. The difference of two times within this, and one bucket more, fit into 64 bits.
@@ -151,12 +153,18 @@ FROM (
 
 def gaps(scan: Scan, filters: Filters, now: datetime | None = None) -> list[Gap]:
     """Read the ledger; see `LogReader.gaps`."""
-    condition, parameters = drops_where(scan.all, filters, now)
-    found = [Gap(*row) for row in scan.all(_GAPS.format(condition), parameters)]
     # Pruned rows have lost their logger, level and process, so those filters do not apply.
     kept: Filters = {**filters, "level": None, "logger": None, "exclude": None, "process": None, "run": None}
-    condition, parameters = drops_where(scan.all, kept, now)
-    found += [Gap(*row) for row in scan.all(_PRUNED.format(condition), parameters)]
+    names: dict[str, str] = {}
+
+    def gap(row: Any) -> Gap:
+        # Of 100,000 lines, most have the same names.
+        return Gap(*row[:3], *(names.setdefault(name, name) for name in row[3:6]), *row[6:])
+
+    found: list[Gap] = []
+    for sql, chosen in ((_GAPS, filters), (_PRUNED, kept)):
+        condition, parameters = drops_where(scan.all, chosen, now)
+        found += scan.all(sql.format(condition), parameters, gap)
     return sorted(found, key=lambda gap: (gap.after_id, gap.since_us))
 
 
@@ -300,7 +308,8 @@ def cursors(scan: Scan, now_us: int) -> Iterator[Cursor]:
     """Yield how far each forwarder has come."""
     first_id, last_id = scan.ends_of("id")
     sql = f"SELECT {text('name')}, {whole('after_id')}, {whole('updated_us')} FROM cursors ORDER BY 1"  # noqa: S608 - our own names
-    for name, after_id, updated_us in scan.all(sql):
+    scan.require_few(len(found := scan.all(sql)) * _CURSOR)
+    for name, after_id, updated_us in found:
         # Ids have no holes, so no row is counted.
         lag = max((last_id or 0) - max(after_id, (first_id or 1) - 1), 0)
         oldest = scan.all(f"SELECT {whole('created_us')} FROM records WHERE id > ? ORDER BY id LIMIT 1", (after_id,))  # noqa: S608 - our own names

@@ -4,12 +4,13 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
+from heapq import nsmallest
+from operator import add, attrgetter
 from sys import getsizeof
 from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._logfile.columns import text, total, whole
-from sqlite_log_handler._logfile.schema import HOUR_US, ROW_BYTES, VOLUME_LINES, level_name
+from sqlite_log_handler._logfile.schema import HOUR_US, OTHER_LOGGERS, ROW_BYTES, VOLUME_LINES, level_name
 from sqlite_log_handler._read.filters import (
     IN_LEDGER,
     FilterError,
@@ -26,6 +27,8 @@ from sqlite_log_handler._read.search import ATTRIBUTE, Term, joined
 
 TREND: Final = 12
 _SPAN: Final = 10_000
+# Most groups that have a line of their own. Those with fewest records are one more.
+_MOST: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,13 @@ class _Group:
         self.dropped += dropped
         self.trend[min(max(part, 0), TREND - 1)] += records + dropped
 
+    def merge(self, other: "_Group") -> None:
+        """Add the sums of another group."""
+        self.records += other.records
+        self.bytes += other.bytes
+        self.dropped += other.dropped
+        self.trend = [*map(add, self.trend, other.trend)]
+
 
 _Groups: TypeAlias = defaultdict[Any, _Group]
 
@@ -127,9 +137,14 @@ def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None, *, k
             _add_drops(scan, sums, by, (drops, values), parts)
     names = dict(scan.all(_GROUPS["level"][2])) if by == "level" else {}
     records, size, dropped = (sum(map(attrgetter(of), sums.values())) for of in ("records", "bytes", "dropped"))
+    if len(sums) > _MOST:
+        others = _Group()
+        for name in nsmallest(len(sums) - _MOST, sums, lambda name: sums[name].records + sums[name].dropped):
+            others.merge(sums.pop(name))
+        sums[OTHER_LOGGERS].merge(others)
     talkers = [
         Talker(
-            level_name(names, key) if by == "level" else str(key),
+            level_name(names, key) if by == "level" and key != OTHER_LOGGERS else str(key),
             group.records,
             group.bytes,
             group.dropped if knows_drops else None,

@@ -10,6 +10,7 @@ import pytest
 from logged import BEGIN, record
 
 from sqlite_log_handler import FilterError, LogReader
+from sqlite_log_handler._read import patterns
 
 
 def said(msg, *args, lineno=7, seconds=0.0, level=logging.INFO, name="shop"):
@@ -125,3 +126,45 @@ def test_what_stands_in_no_log_is_counted(log, path, change):
         (found,) = reader.patterns()
 
     assert (1, {0: 1}, 0) == (found.records, found.levels, found.first_us)
+
+
+def many(log):
+    """Log five old patterns, the first of which are most frequent, and later these, a new one, and one that moved."""
+    old = [
+        said(f"old {name} %d", 1, lineno=ord(name)) for number, name in enumerate("edcba") for _ in range(number + 1)
+    ]
+    moved = [said("seen 5", lineno=1), *(said(f"seen {number}", lineno=2, seconds=9) for number in range(3))]
+    new = [said("new %d", 1, seconds=9, lineno=5, level=logging.ERROR)]
+    log(*old, *moved, *(said("old a %d", 1, lineno=6, seconds=9) for _ in range(30)), *new)
+
+
+@pytest.mark.parametrize(("name", "most"), [("_MOST", 3), ("_MOST_BYTES", 800)])
+def test_more_patterns_than_fit_into_memory(log, path, monkeypatch, name, most):
+    """
+    Beyond a number of call sites, or of bytes of their names, all others are one pattern; errors have their own.
+
+    A log with 100,000 call sites took 240 MB.
+    """
+    many(log)
+    monkeypatch.setattr(patterns, name, most)
+    with LogReader(path) as reader:
+        found = {one.text if one.logger != "(other)" else one.logger: one.records for one in reader.patterns()}
+        rows = reader.count()
+
+    assert {"old a %d", "new %d", "(other)"} <= {*found}
+    assert rows == sum(found.values())
+    assert 4 >= len(found)
+
+
+@pytest.mark.parametrize(("most", "expected"), [(10_000, ["new %d"]), (3, ["new %d"]), (1, ["new %d"])])
+def test_what_is_new_among_too_many(log, path, monkeypatch, most, expected):
+    """Of too many call sites, those that no older row has have a pattern of their own before all others."""
+    many(log)
+    monkeypatch.setattr(patterns, "_MOST", most)
+    with LogReader(path) as reader:
+        found = reader.patterns(new_since=f"@{BEGIN.timestamp() + 5}")
+        brief = reader.brief(f"@{BEGIN.timestamp() + 5}")
+
+    assert expected == [one.text for one in found]
+    assert 34 == brief.records
+    assert {one.last_id: 30 / 5 for one in brief.patterns if one.text == "old a %d"}.keys() <= brief.grown.keys()

@@ -123,10 +123,10 @@ def test_everything_is_pruned_meanwhile(hundred_rows, path, change, question, st
     with LogReader(path) as reader:
         run, left = reader._scan.all, iter(range(statement, -1, -1))
 
-        def all_rows(sql, parameters=()):
+        def all_rows(sql, parameters=(), each=tuple):
             if next(left, None) == 0:
                 change("DELETE FROM records")
-            return run(sql, parameters)
+            return run(sql, parameters, each)
 
         reader._scan.all = all_rows  # type: ignore[method-assign]
         question(reader)

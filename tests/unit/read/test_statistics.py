@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from logged import BEGIN, record
 
-from sqlite_log_handler import CorruptFileError, FilterError, MissingFileError
+from sqlite_log_handler import CorruptFileError, FilterError, LimitError, MissingFileError
 from sqlite_log_handler._logfile.times import microseconds
 
 
@@ -183,3 +183,17 @@ def test_a_file_that_is_gone(overflowed, reading, path):
     for ask in (log.stats, log.totals):
         with pytest.raises(MissingFileError, match="does not exist"):
             ask()
+
+
+def test_more_cursors_than_any_log_has(log, reading, change):
+    """
+    A log with thousands of cursors is refused, as it has one for each receiver.
+
+    `metrics` took 175 MB for 99,000 of them.
+    """
+    log(record())
+    numbers = "WITH n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1001)"
+    change(f"{numbers} INSERT INTO cursors SELECT i, 0, 0 FROM n")
+    for question in (reading().stats, reading().totals):
+        with pytest.raises(LimitError, match="lines"):
+            question()
