@@ -50,10 +50,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @command(
     _add_arguments,
-    "Show what matters first, in at most 8 kB, however large the log is: how much there is, errors by "
-    "pattern, each with the end of a traceback, patterns that were never seen before, who logs most, what is missing, "
-    "and the state of the file and of forwarders. It covers the last run, or the whole log if there was only one. It "
-    "says what it leaves out, and which command shows that.",
+    "Show what matters first, in at most 8 kB, however large the log is: how much there is, errors by pattern, each "
+    "with the end of a traceback, patterns that were never seen before, who logs most, what is missing, and the state "
+    "of the file and of forwarders. It covers the last run, or the whole log if there was only one. It says what it "
+    "leaves out, and which command shows that.",
     ("sqlite-log brief app-log.db", "of the last run"),
     ("sqlite-log brief app-log.db -S -1h", "of the last hour, and what is new in it"),
 )

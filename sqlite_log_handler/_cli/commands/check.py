@@ -44,9 +44,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @command(
     _add_arguments,
-    "Check that the file is a log of this package, that SQLite finds nothing wrong with it, and that "
-    "the counts in different places agree. It only reads. While SQLite reads through the file, the WAL of a program "
-    "that logs into it grows.",
+    "Check that the file is a log of this package, that SQLite finds nothing wrong with it, and that the counts in "
+    "different places agree. It only reads. While SQLite reads through the file, the WAL of a program that logs into "
+    "it grows.",
     ("sqlite-log check app-log.db", "says ok or what is wrong, a line for each"),
     ("sqlite-log check /srv/archive", "reads each file of an archive, and the log if it is there too"),
     ("sqlite-log check app-log.db --archive /srv/archive", "compares each file of the archive with its note"),

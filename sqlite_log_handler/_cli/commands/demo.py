@@ -83,8 +83,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @command(
     _add_arguments,
-    "Log real work from several threads into SQLite, lock the database in the middle so that a small "
-    "queue overflows, and show that every record is accounted for.",
+    "Log real work from several threads into SQLite, lock the database in the middle so that a small queue overflows, "
+    "and show that every record is accounted for.",
     ("sqlite-log demo", "hash the files of Python's standard library, and log it"),
     ("sqlite-log demo /var/log/syslog --database syslog.db", "replay a text log"),
     ("sqlite-log demo --incident --database shop-log.db", "make the log of a shop whose pages fail"),

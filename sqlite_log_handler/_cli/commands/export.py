@@ -50,8 +50,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @command(
     _add_arguments,
-    "Write the columns of the view `logs`, a row for each record that matches. Memory does not grow "
-    "with the log; Parquet needs 2 MB for each million rows, and pyarrow: pip install 'sqlite-log-handler[parquet]'.",
+    "Write the columns of the view `logs`, a row for each record that matches. Memory does not grow with the log; "
+    "Parquet needs 2 MB for each million rows, and pyarrow: pip install 'sqlite-log-handler[parquet]'.",
     ("sqlite-log export app-log.db --output app-log.jsonl.gz", "all of it, as JSON lines"),
     ("sqlite-log export app-log.db -S yesterday --output y.csv", "since yesterday"),
     ("sqlite-log export app-log.db --output app-log.parquet", "for pandas, Polars, DuckDB"),

@@ -44,9 +44,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @command(
     _add_arguments,
-    "Send the rows of logs to a receiver of OTLP over HTTP, while programs log into them. The log "
-    "itself keeps the position, so the next run goes on there, however this one ended. The environment variables "
-    "OTEL_EXPORTER_OTLP_*, OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the settings without a flag.",
+    "Send the rows of logs to a receiver of OTLP over HTTP, while programs log into them. The log itself keeps the "
+    "position, so the next run goes on there, however this one ended. The environment variables OTEL_EXPORTER_OTLP_*, "
+    "OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the settings without a flag.",
     ("sqlite-log forward app-log.db --otlp http://localhost:4318", "all rows that were not sent yet"),
     ("sqlite-log forward a.db b.db --otlp http://localhost:4318 -f", "two logs, and each row that comes"),
 )

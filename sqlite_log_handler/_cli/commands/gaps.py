@@ -24,8 +24,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @command(
     _add_arguments,
-    "Show the ledger of drops: for each gap the row before it, how many records are missing, why, and "
-    "from which loggers. Rows that were pruned before they were forwarded stand in it as well.",
+    "Show the ledger of drops: for each gap the row before it, how many records are missing, why, and from which "
+    "loggers. Rows that were pruned before they were forwarded stand in it as well.",
     ("sqlite-log gaps app-log.db", "all of them"),
     (
         "sqlite-log gaps app-log.db -S yesterday -l shop.orders",

@@ -28,22 +28,17 @@ def _seconds(text: str) -> float:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser)
-    age, drops = (
-        "critical when the newest record is older than this: 90s, 10min",
-        "a warning when more records were dropped",
-    )
-    since = "count drops from this time on, written as for `show`"
-    add_flag(parser, "--max-age TIME", age, type=_seconds)
-    add_flag(parser, "--max-drops N", drops, type=arguments.at_least(0), default=0)
-    add_flag(parser, "-S, --since TIME", since, default="-1h")
+    drops, number = "a warning when more records were dropped", arguments.at_least(0)
+    add_flag(parser, "--max-age TIME", "critical when the newest record is older than this: 90s, 10min", type=_seconds)
+    add_flag(parser, "--max-drops N", drops, type=number, default=0)
+    add_flag(parser, "-S, --since TIME", "count drops from this time on, written as for `show`", default="-1h")
     arguments.add_utc(parser)
 
 
 @command(
     _add_arguments,
-    "Say in one line whether a program still logs and whether records were dropped. The exit status is 0 "
-    "for OK, 1 for a warning and 2 for a critical state, as monitoring plugins have it. A log that cannot be read is "
-    "critical.",
+    "Say in one line whether a program still logs and whether records were dropped. The exit status is 0 for OK, 1 "
+    "for a warning and 2 for a critical state, as monitoring plugins have it. A log that cannot be read is critical.",
     ("sqlite-log health app-log.db --max-age 10min", "critical when nothing was logged for ten minutes"),
     ("sqlite-log health app-log.db --max-drops 100 -S -1d", "a warning when more were dropped in a day"),
 )

@@ -10,9 +10,9 @@ from sqlite_log_handler._read.aside import end_questions
 
 @command(
     arguments.add_file,
-    "Answer the questions of an agent about a log, by the Model Context Protocol on standard input and "
-    "output: brief, search, record, patterns and sql. Nothing can be changed, each answer is bounded, and the text of "
-    "the log is marked as data.",
+    "Answer the questions of an agent about a log, by the Model Context Protocol on standard input and output: brief, "
+    "search, record, patterns and sql. Nothing can be changed, each answer is bounded, and the text of the log is "
+    "marked as data.",
     ("sqlite-log mcp app-log.db", "what an agent is configured to start"),
 )
 def run(options: argparse.Namespace) -> int:

@@ -17,9 +17,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @command(
     _add_arguments,
-    "Print records and drops by level and cause, the size of file and WAL, the time of the last record and "
-    "the lag of forwarders, as OpenMetrics. All processes that write to a log are counted together. The counters never "
-    "fall: retention leaves them as they are.",
+    "Print records and drops by level and cause, the size of file and WAL, the time of the last record and the lag of "
+    "forwarders, as OpenMetrics. All processes that write to a log are counted together. The counters never fall: "
+    "retention leaves them as they are.",
     ("sqlite-log metrics app-log.db", "for one log"),
     (
         "sqlite-log metrics /var/log/app -o prometheus | sponge /srv/metrics/app.prom",

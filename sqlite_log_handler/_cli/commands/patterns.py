@@ -31,9 +31,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @command(
     _add_arguments,
-    "Show which records say the same. Those of one template, such as 'order %d paid', are counted exactly. "
-    "Where a program puts its values into the message by itself, as an f-string does, the records of one call site "
-    "count together, under a message in which values are masked, and are marked as guessed.",
+    "Show which records say the same. Those of one template, such as 'order %d paid', are counted exactly. Where a "
+    "program puts its values into the message by itself, as an f-string does, the records of one call site count "
+    "together, under a message in which values are masked, and are marked as guessed.",
     ("sqlite-log patterns app-log.db", "the most frequent, with a record of each"),
     ("sqlite-log patterns app-log.db --new-since 0 -p WARNING", "warnings that no earlier run has logged"),
     ("sqlite-log show app-log.db --pattern-of 1234", "the records of one of them, by its id"),

@@ -67,8 +67,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @command(
     _add_arguments,
-    "Delete the oldest rows of a log until it is within the given limits. Rows go in small chunks, so "
-    "that a program that logs into the file is not held up. The table `prunes` records each deletion.",
+    "Delete the oldest rows of a log until it is within the given limits. Rows go in small chunks, so that a program "
+    "that logs into the file is not held up. The table `prunes` records each deletion.",
     ("sqlite-log prune app-log.db --max-age 30d", "delete rows older than 30 days"),
     ("sqlite-log prune app-log.db --max-bytes 500MB --dry-run", "say which rows would have to go"),
     ("sqlite-log prune app-log.db --max-age 30d --archive /srv/archive", "archive them first, a file for each day"),

@@ -24,8 +24,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @command(
     _add_arguments,
-    "Show logs in a browser: live, with search, filters and a histogram, and with each gap where it is. "
-    "Prints the address, with a token that nobody else has. The page works offline, and changes nothing in a log.",
+    "Show logs in a browser: live, with search, filters and a histogram, and with each gap where it is. Prints the "
+    "address, with a token that nobody else has. The page works offline, and changes nothing in a log.",
     ("sqlite-log serve app-log.db --open", "one log, in the browser at once"),
     ("sqlite-log serve /var/log/shop", "every log in a folder, one to be chosen at the top of the page"),
     (

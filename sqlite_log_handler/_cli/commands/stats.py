@@ -29,8 +29,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @command(
     _add_arguments,
-    "Show rows, time, levels, file, WAL, free pages, drops and cursors, and a histogram of the records "
-    "over time: each bar consists of the first letters of the levels, and of ~ for drops.",
+    "Show rows, time, levels, file, WAL, free pages, drops and cursors, and a histogram of the records over time: "
+    "each bar consists of the first letters of the levels, and of ~ for drops.",
     ("sqlite-log stats app-log.db", "the whole log"),
     ("sqlite-log stats app-log.db -S -1h -p WARNING", "with a histogram of the warnings of the last hour"),
     ("sqlite-log stats app-log.db --bucket 10min", "with a bar for each ten minutes"),

@@ -46,9 +46,9 @@ def _by(text: str) -> str:
 
 @command(
     _add_arguments,
-    "Show who logs most: records and bytes written, the share of all records, written and dropped, and "
-    "their course over time. By logger and by level, the numbers come from the log's own account, which still counts "
-    "rows that were pruned.",
+    "Show who logs most: records and bytes written, the share of all records, written and dropped, and their course "
+    "over time. By logger and by level, the numbers come from the log's own account, which still counts rows that "
+    "were pruned.",
     ("sqlite-log top app-log.db", "by logger, since the log began"),
     ("sqlite-log top app-log.db --by source -S -1h", "by line of code, in the last hour"),
     ("sqlite-log top app-log.db --by exception -n 5", "the five most frequent exceptions"),
