@@ -87,6 +87,11 @@ def primary_code(error: BaseException) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
+def is_corrupt(error: BaseException) -> bool:
+    """Tell whether SQLite has found that a file is not as it wrote it."""
+    return primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
 def connect_read_only(path: str, *, timeout: float = 5.0, immutable: bool = False) -> forks.Connection:
     """
     Open `path` so that we can neither change it nor run anything that stands in it.

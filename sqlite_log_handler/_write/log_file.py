@@ -35,6 +35,7 @@ from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.connect import (
     connect_read_only,
     identity_of,
+    is_corrupt,
     is_ours,
     primary_code,
     refuse_lost,
@@ -185,7 +186,7 @@ class LogFile:
             connection.execute("SELECT max(id) FROM records").fetchone()
         except BaseException as error:
             connection.close()
-            if not _is_corrupt(error) or found != identity_of(self.real):
+            if not is_corrupt(error) or found != identity_of(self.real):
                 raise
             self._move_aside(error)
             return self.open()
@@ -313,7 +314,7 @@ class LogFile:
                     return
                 # With it, SQLite reads the header even of a file that has lost its end.
                 reading.execute("PRAGMA writable_schema = ON")
-                if not _is_corrupt(error) or reading.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
+                if not is_corrupt(error) or reading.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
                     raise
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -404,7 +405,7 @@ class LogFile:
         except sqlite3.Error:
             # A new connection finds the file as the last commit left it.
             self._close()
-        corrupt = _is_corrupt(error)
+        corrupt = is_corrupt(error)
         if corrupt and self._files == self._stat(self.path)[0]:
             self._move_aside(error)
         elif corrupt or primary_code(error) in _SPENT:
@@ -446,10 +447,6 @@ class LogFile:
         if self._wal:
             files += (identity_of(self.real + "-shm"), identity_of(self.real + "-wal"))
         return tuple(files), found.st_size
-
-
-def _is_corrupt(error: BaseException) -> bool:
-    return primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def _passes(error: BaseException, path: str) -> bool:

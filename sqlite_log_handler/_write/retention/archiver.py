@@ -37,7 +37,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlite_log_handler._logfile.clock import monotonic
-from sqlite_log_handler._logfile.connect import connect_read_only
+from sqlite_log_handler._logfile.connect import connect_read_only, identity_of, is_corrupt
 from sqlite_log_handler._write.retention.archive import Archive, WrittenPart
 from sqlite_log_handler._write.retention.limits import Cut, Limits, State, seconds, size
 from sqlite_log_handler._write.retention.parts import CREATED, Vanished
@@ -112,6 +112,7 @@ class Archiver:
         self._ending = False
         self._failures = 0
         self._error: str | None = None
+        self._corrupt: object = None  # the file that the last run found corrupt
         self._next_run = 0.0  # by `clock`, as the next line
         self._next_aged = 0.0  # when to look at the age of rows again
 
@@ -246,12 +247,19 @@ class Archiver:
     def _ended(self, run: "_Run") -> None:
         """Choose when the next run may begin, and tell the operator when the archive begins to fail or works again."""
         pause = 0.0
+        known, self._corrupt = self._corrupt, None
         match run.error:
             case None if run.parts and self._failures:
                 self._failures, self._error = 0, None
                 self._say("archiving again")
             case None | Vanished():  # retention was faster than the run
                 pass
+            case sqlite3.Error() as error if is_corrupt(error):
+                # The thread that commits moves the log aside, if a second reader finds the same. One may be wrong, when
+                # somebody has removed the -shm.
+                if known and known == run.file == identity_of(self._path):
+                    raise error
+                self._corrupt = run.file
             case TimeoutError():  # another process archives
                 pause = RETRY / 5
             case error:
@@ -314,6 +322,7 @@ class _Run:
         self.archive = archive
         self.thread = threading.Thread(target=self._main, daemon=True, name="sqlite_log_handler archive")
         self.reader: Connection | None = None
+        self.file: object = None  # that it reads
         self.part: WrittenPart | None = None
         self.parts = 0  # that were noted
         self.error: BaseException | None = None
@@ -344,6 +353,7 @@ class _Run:
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         try:
             with self.archive.hold(), contextlib.closing(connect_read_only(self._path)) as self.reader:
+                self.file = self.reader.file
                 for part in self.archive.parts(self.reader, *self._ids, lambda: self._stopped):
                     self.part = part
                     self._tell()

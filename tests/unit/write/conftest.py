@@ -39,8 +39,8 @@ def make_writer(path: Path, said: Said) -> Iterator[Callable[[], Writer]]:
     """Make writers that do not wait for locks."""
     made = []
 
-    def make(path: object = path, limits: Limits = Limits()) -> Writer:  # noqa: B008 - frozen
-        writer = Writer(str(path), busy_timeout=0, limits=limits, say=said)
+    def make(path: object = path, **options: Any) -> Writer:
+        writer = Writer(str(path), busy_timeout=0, say=said, **options)
         made.append(writer)
         return writer
 

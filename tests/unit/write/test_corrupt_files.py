@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 from freezegun import freeze_time
 
-from sqlite_log_handler._write.retention.limits import PAGE_BYTES
+from sqlite_log_handler._write.retention.archiver import archiver as make_archiver
+from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
+from sqlite_log_handler._write.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from sqlite_log_handler._write.writer import Writer
 
 from batches import POSIX, Said, corrupt_files, fill, messages, overwrite, write, write_at_last
 
@@ -69,6 +69,32 @@ def test_corrupt_page(writer: Writer, path: Path, said: Said, name: str) -> None
     (kept,) = corrupt_files(path)
     assert b"\xff" * PAGE_BYTES == kept[(page - 1) * PAGE_BYTES : page * PAGE_BYTES]
     assert 1 == len(said)
+
+
+def test_a_corrupt_page_that_only_the_archive_reads(
+    make_writer: Callable[..., Writer], path: Path, said: Said, tmp_path: Path
+) -> None:
+    """
+    A disk had damaged a page of old rows. No commit reads them, and retention waits for the archive, which could not
+    read them either: it failed for ever, the file stayed full, and all new records were dropped, also after a restart.
+    """
+    with contextlib.closing(Writer(str(path))) as writer:
+        write(writer, *(f"{number:05}" * 50 for number in range(5_000)))
+    overwrite(path, [path.read_bytes().index(b"00300" * 50) // PAGE_BYTES + 1])  # where `Pruner` takes no sample
+    folder, limits = tmp_path / "archive", Limits(max_rows=100)
+    folder.mkdir()
+    archiver = make_archiver(folder, limits, say=said)
+    assert archiver is not None
+    writer = make_writer(limits=limits, archiver=archiver)
+    for _ in range(2):
+        writer.prune()
+        archiver.await_end(60)
+    writer.prune()
+    write_at_last(writer)
+
+    assert ["after", "dropped at 1"] == messages(writer)
+    assert 1 == len(corrupt_files(path))
+    assert [True] == ["moved aside" in line for line in said]
 
 
 def test_handler_starts_on_a_corrupt_file(writer: Writer, path: Path) -> None:

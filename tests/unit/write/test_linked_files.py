@@ -267,7 +267,7 @@ def test_the_budget_behind_a_link(make_writer: Callable[..., Writer], path: Path
     It was looked for beside the link, so a reader that stayed let it grow without end, and nobody was told.
     """
     target = folders[0] / "log.db"
-    writer = make_writer(switch(path, target), Limits(max_bytes=2_000_000))
+    writer = make_writer(switch(path, target), limits=Limits(max_bytes=2_000_000))
 
     def write_much() -> None:
         for _ in range(100):

@@ -5,6 +5,7 @@ The archive of a program that logs: what happens when it fails, at the end of th
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from archives import account, parts_in
 from programs import DAY, Held
 
+from sqlite_log_handler._write.retention import archiver as archiver_module
 from sqlite_log_handler._write.retention import parts
 from sqlite_log_handler._write.retention.archive import Archive
 
@@ -52,6 +54,27 @@ def test_a_full_disk_is_told_once(make, log, monkeypatch, folder, path):
     program.run()
     assert ["archiving again"] == log.said[1:]
     assert ([*range(1, 151)], 0) == account(path, folder)
+
+
+def test_a_log_that_two_runs_find_corrupt(make, log, monkeypatch, path):
+    """The thread that commits hears that the log is corrupt when two runs in a row have found it, in one file."""
+    errors = failing(monkeypatch)
+    corrupt, errors[0] = sqlite3.DatabaseError("malformed"), OSError()
+    corrupt.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    program = make(max_rows=200)  # so no row is to be deleted yet
+    log.fill(150)
+    program.step()
+    errors[0] = corrupt
+    assert 5 == program.step()
+    log.clock.advance(5)
+    program.step()  # begins a run
+    program.step()  # this one has found the first error, and begins the second run
+    with monkeypatch.context() as patch:
+        patch.setattr(archiver_module, "identity_of", lambda _: "another file, put in its place")
+        program.step()
+    with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+        program.step()
+    assert 1 == len(log.said)
 
 
 def test_another_process_archives(make, log, folder):
