@@ -83,8 +83,7 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module  # noqa: PLC0415 - most programs only log
 
         return getattr(import_module(f"{__name__}._read.{_READING[name]}"), name)
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -27,8 +27,7 @@ class Logs:
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
         if not paths:
-            message = "there is nothing to serve: name the file of a SQLiteHandler, or a folder of them"
-            raise ValueError(message)
+            raise ValueError("there is nothing to serve: name the file of a SQLiteHandler, or a folder of them")
         self._paths = [os.path.abspath(os.fsdecode(path)) for path in paths]
 
     def by_name(self) -> dict[str, str]:
@@ -56,8 +55,7 @@ class Logs:
             raise UnknownLogError("there is no log here yet")
         found = by_name.get(next(iter(by_name)) if name is None else name)
         if found is None:
-            message = f"no log here is called {name!r}: choose from {', '.join(by_name)}"
-            raise UnknownLogError(message)
+            raise UnknownLogError(f"no log here is called {name!r}: choose from {', '.join(by_name)}")
         return found
 
 

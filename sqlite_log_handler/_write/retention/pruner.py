@@ -219,8 +219,7 @@ class Pruner:
         taken, budget = format_size(state.file + state.wal), format_size(self.limits.max_bytes or 0)
         waiting = self._archiver is not None and state.rows > 1 and self._archiver.why
         why = self.wal.pinned or waiting or "no row is left that could be deleted"
-        message = f"file and WAL take {taken} of max_bytes {budget}, and {why}"
-        raise NoRoom(message)
+        raise NoRoom(f"file and WAL take {taken} of max_bytes {budget}, and {why}")
 
     def can_free_more(self, error: BaseException) -> bool:
         """Tell whether a commit that failed, because the file was full, may succeed after another `make_room`."""
