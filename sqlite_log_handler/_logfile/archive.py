@@ -63,11 +63,11 @@ _PROCESS: Final = (
 )
 SELECT_PROCESS: Final = f"SELECT json_object({_PROCESS}) FROM processes"  # noqa: S608 - same
 SELECT_DROP: Final = f"""
-SELECT drops.id, json_object('drop', json_object(
+SELECT drops.id, json_object(
     'id', drops.id, 'after_id', {whole("after_id")}, 'since_us', {whole("since_us")}, 'until_us', {whole("until_us")},
     'cause', {text("cause")}, 'logger', {text("logger")}, 'levelno', {whole("levelno")}, 'count', {whole("count")},
     {_PROCESS}
-)) FROM drops LEFT JOIN processes ON processes.id = process_id
+) FROM drops LEFT JOIN processes ON processes.id = process_id
 """  # noqa: S608 - same
 
 _NAME: Final = re.compile(r"(.+)\.(\d{4}-\d\d-\d\d)(?:\.([2-9]|[1-9]\d+))?\.(jsonl\.gz|parquet)", re.DOTALL)

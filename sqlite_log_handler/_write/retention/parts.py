@@ -176,7 +176,8 @@ def write_part(
         raise OSError(errno.EFBIG, "Too many processes dropped records: no reader would take the part")
     chunks, drops = _chunks_of(connection, head, kind), _drops_of(connection, head)
     if kind == JSON_LINES:
-        chunks = chain(((f"{line}\n".encode(), 0) for line in chain([first_line], drops)), chunks)
+        before = chain([first_line], (f'{{"drop":{drop}}}' for drop in drops))
+        chunks = chain(((f"{line}\n".encode(), 0) for line in before), chunks)
         sink = _compressed(file)
     else:
         sink = _parquet(file, first_line, drops)
@@ -193,7 +194,7 @@ def write_part(
 
 
 def _drops_of(connection: Connection, head: Head) -> Iterator[str]:
-    """Yield the gaps of a part as lines of JSON."""
+    """Yield the gaps of a part as objects of JSON."""
     last = 0
     while found := ask(connection, _DROPS_OF, (head.first_id, head.last_id, last)):
         yield from (line for _, line in found)
@@ -248,8 +249,7 @@ def _parquet(file: IO[bytes], head: str, drops: Iterable[str]) -> Iterator[_Writ
         pa.system_memory_pool().release_unused()
 
     try:
-        gaps = drops_metadata(drop[len('{"drop":') : -1] for drop in drops)
-        writer.add_key_value_metadata({HEAD_KEY: head, **gaps})
+        writer.add_key_value_metadata({HEAD_KEY: head, **drops_metadata(drops)})
         yield write
         writer.close()
         buffer.flush()
