@@ -65,12 +65,17 @@ def fold(connection: sqlite3.Connection) -> None:
 def unfolded_up_to(connection: sqlite3.Connection, last_id: int, most_lines: int) -> tuple[list[tuple[Any, ...]], int]:
     """Return the lines of the rows behind the mark up to `last_id`, or an earlier id with fewer lines, and that id."""
     (first_id,) = connection.execute(_FIRST_UNFOLDED).fetchone()
-    while True:
-        counted = connection.execute(_UNFOLDED_UP_TO, {"last_id": last_id}).fetchall()
-        rows = last_id - (first_id or 0) + 1
-        if len(counted) <= most_lines or rows <= most_lines:
-            return counted, last_id
-        last_id -= rows - max(most_lines, rows // 2)
+    counted: list[tuple[Any, ...]] = []
+    # From the first row on, in growing steps: so a fold looks at a few times the rows that it folds.
+    folded_id = rows = 0
+    while folded_id < last_id:
+        rows = max(most_lines, 2 * rows, rows * most_lines // max(1, len(counted)))
+        up_to = min(last_id, (first_id or last_id) + rows - 1)
+        more = connection.execute(_UNFOLDED_UP_TO, {"last_id": up_to}).fetchall()
+        if counted and len(more) > most_lines:
+            break
+        counted, folded_id = more, up_to
+    return counted, folded_id
 
 
 def add(connection: sqlite3.Connection, counted: list[tuple[Any, ...]], last_id: int) -> int:

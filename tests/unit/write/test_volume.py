@@ -179,6 +179,35 @@ def test_a_fold_under_a_budget_changes_few_lines(writer: Writer) -> None:
     assert 100 == folded(writer)
 
 
+def test_a_fold_under_a_budget_looks_at_few_rows(writer: Writer) -> None:
+    """
+    What a fold costs depends on the rows that it folds, and not on those behind them.
+
+    It began with all of them and took half until their lines were few enough. With a thousand loggers and a budget of
+    1 MiB it looked at 20,000 rows to fold 16, and writing fell to a tenth.
+    """
+    pruner = Pruner(str(writer.file.path), Limits(max_bytes=1 << 20))
+    steps, instructions = [], 0
+
+    def count() -> None:
+        nonlocal instructions
+        instructions += 1
+
+    for rows in (100, 2_000):
+        writer.write(Commit([row("m", name=f"app.{number}") for number in range(rows)]))
+        connection = writer.file.connection
+        assert connection is not None
+        instructions = 0
+        connection.set_progress_handler(count, 1)
+        pruner.fold(connection)
+        connection.set_progress_handler(None, 1)
+        steps.append(instructions)
+
+    few, many = steps
+    assert few > 100
+    assert many < 2 * few
+
+
 @pytest.mark.usefixtures("few")
 def test_a_row_whose_source_is_gone_is_counted(writer: Writer) -> None:
     """In a file that was changed by hand a row may refer to no source. It stops no fold, and so no commit."""
