@@ -7,13 +7,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-import sqlite_log_handler
+from sqlite_log_handler.__main__ import main
 
 BEGIN = datetime(2025, 6, 30, 12, tzinfo=UTC)
 
@@ -46,17 +46,22 @@ def in_terminal(words, status=0, **environment):
     """Run a command with a terminal for its output, and return what it prints there."""
     pty = pytest.importorskip("pty", reason="no terminals on this system")
     ours, theirs = pty.openpty()
-    package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
-    settings = {**os.environ, "PYTHONPATH": package, "TERM": "xterm", "COLUMNS": "80", **environment}
-    settings.pop("NO_COLOR", None)
-    settings.update(environment)
-    command = [sys.executable, "-m", "sqlite_log_handler", *words]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=settings) as process:
-        os.close(theirs)
-        printed = b""
+    printed = []
+
+    def read():
         with contextlib.suppress(OSError):  # the other side is closed
             while part := os.read(ours, 65536):
-                printed += part
-        os.close(ours)
-        assert status == process.wait(60)
-    return printed.decode()
+                printed.append(part)
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    with pytest.MonkeyPatch.context() as patch, open(theirs, "w", encoding="utf-8") as terminal:
+        patch.delenv("NO_COLOR", raising=False)
+        for name, value in {"TERM": "xterm", "COLUMNS": "80", **environment}.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "stdout", terminal)
+        patch.setattr(sys, "stderr", terminal)
+        assert status == main(words)
+    reading.join()
+    os.close(ours)
+    return b"".join(printed).decode()

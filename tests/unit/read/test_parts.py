@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from made_parts import write_head_and_rows
+from slowly import slowly
 
 from sqlite_log_handler import (
     CorruptFileError,
@@ -253,13 +254,14 @@ def test_a_part_that_grows_without_end(tmp_path: Path, monkeypatch: pytest.Monke
     lines that are mostly blank.
     """
     head = json.dumps({**HEAD, "drops": 0, "last_id": 10**6, "rows": 10**6}).encode() + b"\n"
-    blank = gzip.compress(b" " * (1 << 20))
-    end = gzip.compress(b" " * 4_000_000 + b"\n")
+    blank = gzip.compress(b" " * (1 << 18))
+    end = gzip.compress(b" " * 900_000 + b"\n")
     rows = [gzip.compress(json.dumps({**ROW, "id": number}).encode()) for number in range(1, 33)]
     bombs = {
-        "a line has more than": [blank] * 64,
+        "a line has more than": [blank] * 16,
         "grows to more than": [piece for row in rows for piece in (row, end)],
     }
+    monkeypatch.setattr(parts, "LONGEST_LINE", 1 << 20)
     monkeypatch.setattr(parts, "GRANTED", 1 << 20)
     path = tmp_path / "app-log.1970-01-01.jsonl.gz"
     for word, pieces in bombs.items():
@@ -267,7 +269,7 @@ def test_a_part_that_grows_without_end(tmp_path: Path, monkeypatch: pytest.Monke
         tracemalloc.start()
         with pytest.raises((LimitError, CorruptFileError), match=word):
             rows_of(path)
-        assert tracemalloc.get_traced_memory()[1] < 60_000_000
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
         tracemalloc.stop()
 
 
@@ -279,17 +281,19 @@ def test_a_head_without_an_end(tmp_path: Path) -> None:
         Part.open(str(path))
 
 
+@pytest.mark.parametrize("most", [20_000, *slowly(parts._MOST_PIECES)])
 @pytest.mark.parametrize("place", ["head", "drop", "row", "attributes"])
-def test_a_line_of_very_many_values(tmp_path: Path, place: str) -> None:
+def test_a_line_of_very_many_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, most: int) -> None:
     """
     A line of which `json` would make millions of objects is refused before it does; a few kB took 464 MB.
 
     The line had its bound in text only, and each `[],` becomes 72 bytes.
     """
+    monkeypatch.setattr(parts, "_MOST_PIECES", most)
     lines = {"head": HEAD, "drop": {"drop": DROP}, "row": ROW, "attributes": {**ROW, "id": 2}, "last": {**ROW, "id": 3}}
     path = tmp_path / "app-log.1970-01-01.jsonl.gz"
     texts = {name: json.dumps(line) for name, line in lines.items()}
-    many = f"[{','.join(['[]'] * 600_000)}]"
+    many = f"[{','.join(['[]'] * most * 4)}]"
     if place == "attributes":
         texts[place] = texts[place].replace('"attributes": null', f'"attributes": {many}')
     else:
@@ -298,9 +302,9 @@ def test_a_line_of_very_many_values(tmp_path: Path, place: str) -> None:
     del many, texts
 
     tracemalloc.start()
-    with pytest.raises(LimitError, match="a line has more than 393,216 values"):
+    with pytest.raises(LimitError, match=f"a line has more than {most:,} values"):
         rows_of(path) + list(Part.open(str(path)).drops())
-    assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    assert tracemalloc.get_traced_memory()[1] < most * 100
     tracemalloc.stop()
 
 

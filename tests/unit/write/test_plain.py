@@ -30,6 +30,7 @@ from records import (
     rows_of,
     utf8,
 )
+from slowly import slowly
 
 from sqlite_log_handler._write.plain import MALFORMED, TRUNCATED, write_json
 from sqlite_log_handler._write.row import ATTRIBUTES, MARKS, MESSAGE, SOURCE, STACK_INFO, TASK_NAME, THREAD, make_row
@@ -251,7 +252,7 @@ def test_extra_that_changes_while_it_is_read() -> None:
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "日", "😀", "\0", "\ud800", "\\", "\x01"], ids=ascii)
-@pytest.mark.parametrize("max_bytes", [1_024, 4_096, pytest.param(65_536, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("max_bytes", [1_024, *slowly(4_096, 65_536)])
 @pytest.mark.parametrize("field", ["message", "exc_text", "stack_info", "attribute", "attributes", "key", "all"])
 def test_cut(letter: str, max_bytes: int, field: str) -> None:
     """What is too long is cut to `max_bytes` of UTF-8 in all, marked, and stays JSON; what is short stays whole."""

@@ -423,10 +423,10 @@ def test_rows_that_shrink_without_end(make, log, reading, folder, kind, path, mo
     deleted, and from then on no reader took the part.
     """
     for module in (write_parts, read_parts):
-        monkeypatch.setattr(module, "GRANTED", 1 << 20)
+        monkeypatch.setattr(module, "GRANTED", 1 << 18)
         monkeypatch.setattr(module, "GROWTH", 20)
     monkeypatch.setattr(write_parts, "_CHUNK_ROWS", 10)
-    log.fill(300, width=20_000)
+    log.fill(300, width=5_000)
 
     names = archive_all(make(kind), log, reading)
 
