@@ -91,6 +91,7 @@ def test_bash(shell, line, expected):
     assert sorted(expected) == sorted(found)
 
 
+@pytest.mark.slow
 def test_fish(shell):
     """In fish, the same answers come with the help of each flag."""
     assert [f"patterns\t{COMMANDS['patterns']}"] == shell("fish", FISH.format(line="'sqlite-log pat'"))

@@ -13,6 +13,7 @@ from datetime import timedelta
 
 import pytest
 from logged import BEGIN, record
+from slowly import slowly
 
 from sqlite_log_handler import (
     FilterError,
@@ -109,12 +110,11 @@ def hundred_rows(tmp_path_factory):
     "question",
     [
         lambda reader: list(reader.rows()),
-        lambda reader: list(reader.rows(newest=2, reverse=True)),
         lambda reader: reader.top("source"),
-        lambda reader: reader.histogram(),
         lambda reader: reader.stats(),
+        *slowly(lambda reader: list(reader.rows(newest=2, reverse=True)), lambda reader: reader.histogram()),
     ],
-    ids=["rows", "newest", "top", "histogram", "stats"],
+    ids=["rows", "top", "stats", "newest", "histogram"],
 )
 def test_everything_is_pruned_meanwhile(hundred_rows, path, change, question, statement):
     """Whenever the last row goes, between any two statements, what is asked has an answer and no error."""
