@@ -21,23 +21,25 @@ class Outage:
         self._began = 0.0
         self._said = False
         self._dropped = 0  # until the last commit that succeeded
-        self.failures = 0  # since the last commit that succeeded
+        self.failures = 0  # of attempts that were due, since the last commit that succeeded
         self.next_attempt = 0.0
         self.last_commit: float | None = None  # that succeeded
         self.last_error: str | None = None  # of a commit, or of the listener's thread
 
     def failed(self, error: BaseException, now: float) -> str | None:
         """Note a commit that failed; return a line for the operator if that begins an outage."""
-        self.failures += 1
         self.note(error)
-        # A process that waits for its turn keeps trying. With ever longer pauses, the one that has waited longest would
-        # be the least likely to get the lock.
-        waits_for_turn = isinstance(error, TimeoutError)
-        # Cap the exponent so the power stays a float; the delay is limited anyway.
-        backoff = min(self._flush_interval * 2 ** min(self.failures - 1, 30), BACKOFF_LIMIT)
-        self.next_attempt = 0.0 if waits_for_turn else now + backoff
-        if self.failures == 1:
+        if not self.failures:
             self._began = now
+        if now >= self.next_attempt:  # `flush` tries much more often, and must not make the pauses longer
+            self.failures += 1
+            # Cap the exponent so the power stays a float; the delay is limited anyway.
+            self.next_attempt = now + min(self._flush_interval * 2 ** min(self.failures - 1, 30), BACKOFF_LIMIT)
+        waits_for_turn = isinstance(error, TimeoutError)
+        if waits_for_turn:
+            # It keeps trying. With ever longer pauses, the process that has waited longest would be the least likely to
+            # get the lock.
+            self.next_attempt = 0.0
         if self._said or now - self._began < (TURN_OUTAGE_AFTER if waits_for_turn else OUTAGE_AFTER):
             return None
         self._said = True

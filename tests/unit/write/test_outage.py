@@ -12,13 +12,27 @@ DISK, TURN = OSError("disk"), TimeoutError("process 1 is writing")
 def test_the_next_attempt_is_later_each_time():
     """After a failure the next attempt is one flush interval away, then two, four, and five seconds at most."""
     outage = Outage(0.1)
-    delays = []
+    delays, now = [], 100.0
     for _ in range(40):
-        outage.failed(DISK, 100.0)
-        delays.append(round(outage.next_attempt - 100.0, 6))
+        outage.failed(DISK, now)
+        delays.append(round(outage.next_attempt - now, 6))
+        now = outage.next_attempt
 
     assert [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, BACKOFF_LIMIT] == delays[:7]
     assert {BACKOFF_LIMIT} == set(delays[7:])
+
+
+def test_a_flush_in_an_outage_does_not_delay_the_next_attempt():
+    """
+    A file was locked for a second, and a program called `flush`, which tries fifty times a second. Each try counted as
+    a step of the listener, so the queued records were written five seconds after the end of the lock.
+    """
+    outage = Outage(0.1)
+    for tenth in range(2):
+        for _ in range(50):
+            outage.failed(DISK, 100.0 + tenth / 10)
+
+    assert 100.3 == outage.next_attempt
 
 
 def test_a_turn_is_waited_for_without_a_pause():
@@ -33,7 +47,7 @@ def test_a_turn_is_waited_for_without_a_pause():
 def test_an_outage_is_said_once():
     """A failure is an outage after a second, and a turn that does not come after five; each is one line."""
     for error, limit in ((DISK, OUTAGE_AFTER), (TURN, TURN_OUTAGE_AFTER)):
-        outage = Outage(0.1)
+        outage = Outage(60.0)  # so no attempt but the first one is due
         lines = [outage.failed(error, now) for now in (100.0, 100.0 + limit - 0.01, 100.0 + limit, 100.0 + 2 * limit)]
 
         assert [False, False, True, False] == [line is not None for line in lines]
