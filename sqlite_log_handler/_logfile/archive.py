@@ -77,9 +77,9 @@ _NAME: Final = re.compile(r"(.+)\.(\d{4}-\d\d-\d\d)(?:\.([2-9]|[1-9]\d+))?\.(jso
 GROWTH: Final = 200
 GRANTED: Final = 64 * 1024 * 1024
 
-# Bytes of the longest line that a reader takes: a row of a text of 4 MiB, or of control characters, each of which is
-# six bytes of JSON. A head, which names each process, is not longer either.
-LONGEST_LINE: Final = 6 * 1024 * 1024
+# Bytes of the longest line that a reader takes: the longest row, of control characters, each of which is six bytes of
+# JSON. A head, which names each process, is not longer either.
+LONGEST_LINE: Final = 4 * 1024 * 1024
 
 
 def drops_keys() -> Iterator[bytes]:

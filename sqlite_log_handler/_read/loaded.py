@@ -124,9 +124,9 @@ class Loaded:
                     connection.execute("COMMIT")
         self.scan.budget = Budget(connection, self._path, self._rows * _ROW)
 
-    def add(self, path: str, rows: Sequence[Values]) -> None:
+    def add(self, path: str, rows: list[Values]) -> None:
         """
-        Add the rows that are not here yet.
+        Add the rows that are not here yet, and empty the list, or long rows would be in memory while others are read.
 
         Args:
             path: Their file, for errors.
@@ -146,6 +146,7 @@ class Loaded:
                 found = next(((row[0], fault) for row in rows if (fault := fault_of(row))), (rows[0][0], "a value"))
                 raise CorruptFileError(f"{path!r}, row {found[0]}: not a row ({found[1]})") from error
             self._rows += len(rows)
+            rows.clear()
 
     def clear(self) -> None:
         """Remove all rows."""

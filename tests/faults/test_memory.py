@@ -5,6 +5,7 @@ The memory that commands take: less than 100 MB, for the largest records and for
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import logging
 import os
@@ -19,8 +20,10 @@ from pathlib import Path
 
 import hostile
 import pytest
+from made_parts import write_part
 
 import sqlite_log_handler
+from sqlite_log_handler._logfile.archive import LONGEST_LINE
 from sqlite_log_handler._logfile.schema import MAX_RECORD_BYTES
 
 COMMANDS = [
@@ -220,6 +223,27 @@ def test_as_many_lines_as_retention_keeps(path, command):
 
     (status,), peak = peak_of(path, [command])
     assert status < 2
+    assert peak < MOST, peak
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["show"], ["show", "-r"], ["top"], ["stats"], ["check"]], ids=" ".join)
+def test_a_part_of_an_archive_that_is_to_fill_the_memory(path, command):
+    """
+    The longest lines that a reader takes, with one character that makes Python take four bytes for each, fit as well.
+
+    A row was in memory while the next one was read: 145 MB.
+    """
+    folder = path.parent / "archive"
+    write_part(hostile.make(path), folder, (1, 1))
+    (part,) = folder.iterdir()
+    head, *drops, line = map(json.loads, gzip.decompress(part.read_bytes()).splitlines())
+    text = WIDE + "x" * (LONGEST_LINE - 2_000)
+    lines = [{**head, "rows": 6, "last_id": 6}, *drops, *({**line, "id": id_, "message": text} for id_ in range(1, 7))]
+    with gzip.open(part, "wt", 1, encoding="utf-8") as file:
+        file.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in lines)
+
+    _, peak = peak_of(folder, [command])
     assert peak < MOST, peak
 
 
