@@ -28,6 +28,11 @@ from sqlite_log_handler._read.budget import LARGE_BYTES, LONG_BYTES, Budget
 
 _CACHE_KIB: Final = 2 * 1024
 
+# Most bytes of the text of an object of the schema, and most objects: a log has 24, and SQLite keeps all of them in
+# memory, in some 30 bytes for each of their text. And the steps that it takes to read one.
+_SCHEMAS: Final = ((4 * 1024, 300), (LONG_BYTES, 40))
+_STEPS: Final = 7
+
 # For a path at which there is no log.
 ADVICE: Final = "name the file of a SQLiteHandler"
 
@@ -154,9 +159,26 @@ def _connect(path: str, timeout: float, *, immutable: bool = False) -> tuple[Con
 
 def require_log(connection: Connection, budget: Budget, path: str) -> None:
     """Refuse a file that is not a log, or not one any more."""
+    for most_bytes, objects in _SCHEMAS:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most_bytes)
+        connection.set_progress_handler(lambda: True, objects * _STEPS)
+        try:
+            with connection.in_use():
+                ours = is_ours(connection, path, advice=ADVICE)
+            break
+        except sqlite3.Error as error:
+            if primary_code(error) not in {sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_TOOBIG}:
+                raise
+    else:
+        few, many = _SCHEMAS[1][1], _SCHEMAS[0][1]
+        raise LimitError(
+            f"{path!r}: it has more than {many} tables, views and indexes, or than {few} with one of more than 4 KiB, "
+            "and SQLite keeps all of them in memory: it was not made by this package"
+        )
+    if not ours:
+        raise EmptyFileError(f"{path!r} is an empty database: no log was written to it yet")
+    budget.renew()
     budget.allow_more(LONG_BYTES)  # an owner may have added a view of any length
     with connection.in_use(), budget:
-        if not is_ours(connection, path, advice=ADVICE):
-            raise EmptyFileError(f"{path!r} is an empty database: no log was written to it yet")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         require_schema(connection, path)

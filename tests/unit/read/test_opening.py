@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import hostile
 import pytest
 from logged import record
 
@@ -273,3 +274,19 @@ def test_without_the_right_to_read(log, path, as_nobody):
     log(record())
 
     assert as_nobody(path, 0o000).startswith("UnreadableFileError")
+
+
+@pytest.mark.parametrize(
+    ("views", "size", "fits"),
+    [(250, 100, True), (10, 60_000, True), (400, 100, False), (50, 60_000, False), (1, 70_000, False)],
+)
+def test_a_schema_that_is_to_fill_the_memory(path, views, size, fits):
+    """
+    What an owner adds is read, and a schema of megabytes is refused before SQLite has all of it in memory.
+
+    Views of 4 MB took 126 MB, and those of 90 MB took 294.
+    """
+    hostile.make(path, "".join(f"CREATE VIEW v{number} AS SELECT '{'x' * size}';" for number in range(views)))
+    refused = pytest.raises(LimitError, match="SQLite keeps all of them in memory")
+    with contextlib.nullcontext() if fits else refused, LogReader(path) as reader:
+        assert 1 == reader.count()
