@@ -69,12 +69,10 @@ class HttpConnection:
         return response.status, dict(response.headers), content
 
     @property
-    def credentials(self) -> list[str]:
-        """The passwords for the receiver and the proxy, in each form in which one of them may repeat them."""
+    def secrets(self) -> str:
+        """Users, passwords and queries in the addresses of the receiver and the proxy."""
         addresses = [address for address in (self._address, self._proxy) if address is not None]
-        passwords = [address.password for address in addresses if address.password]
-        sent = [value for address in addresses for value in _basic("", address).values()]
-        return [*passwords, *map(unquote, passwords), *sent]
+        return unquote(" ".join(f"{address.netloc.rpartition('@')[0]} {address.query}" for address in addresses))
 
     def break_off(self) -> None:
         """End the request that another thread waits for."""

@@ -6,20 +6,21 @@ https://opentelemetry.io/docs/specs/otel/protocol/exporter/ the environment vari
 exporter: it takes records of OpenTelemetry's SDK and returns success or failure only, not how long the receiver wants
 to be left alone, nor how many records it rejected.
 
-We do not trust the receiver: before anybody sees its words, they are cut, made printable, and rid of our secrets.
+We do not trust the receiver: before anybody sees its words, they are cut and made printable. Where it knows a secret,
+we print only words of a fixed list, because there is no end to the forms in which it may repeat a secret.
 """
 
-import base64
 import email.utils
 import gzip
-import json
+import itertools
 import os
 import re
 import ssl
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from urllib.parse import quote, unquote_plus, urlsplit, urlunsplit
+from functools import partial
+from urllib.parse import urlsplit, urlunsplit
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
@@ -42,8 +43,25 @@ _GZIP_LEVEL = 1
 _LONGEST_ANSWER = 64 * 1024
 _LONGEST_MESSAGE = 500
 
-# Shorter words of a header also occur in ordinary text.
-_SHORTEST_SECRET = 6
+# What receivers, proxies and `http.client` say of a request.
+_WORD = re.compile(r"[^\s\"'(){}\[\],.:;!?<>]+")
+_WORDS = frozenset(
+    _WORD.findall("""
+    400 401 403 404 407 408 413 422 429 500 502 503 504 a access account active all allowed already an and any api
+    application/json are at authentication authorization bad batch be been before behind body by bytes cannot
+    certificate client closed closing code collector compressed compression connection content could data decode
+    denied deprecated detail details did disabled does duplicate empty encoding end entry error exceeded expected
+    expired exporter failed far field fields for forbidden format found from full future gateway grpc gzip has have
+    header headers host http in index ingestion internal into invalid is it its json key label labels large later
+    length limit limited line log logs long malformed many max maximum memory message method missing more must name
+    no not number of old older on only or organization otlp out over overloaded parse part partial payload per
+    permission policy project proto protobuf provided proxy queue quota rate read reading reason receiver reduce
+    refused rejected remote request requests required resource response retry row rows server service shutting size
+    slow some space status storage stream streams supported table temporarily tenant text/html text/plain than that
+    the this time timed timeout timestamp to token too try tunnel type unable unauthorized unavailable unexpected
+    unknown unmarshal unsupported use user valid value values version was were when with without write wrong your
+    """)
+)
 
 # These refuse one request; the other 4xx refuse everything from us.
 _REFUSED = frozenset({400, 413, 422})
@@ -177,15 +195,16 @@ class Receiver:
             self._headers["Content-Encoding"] = "gzip"
         self._headers.update(endpoint.headers)
         self._connection = HttpConnection(endpoint.url, endpoint.timeout, _tls(endpoint))
-        self._secrets = _secrets(endpoint, self._connection.credentials)
+        secrets = " ".join([*endpoint.headers.values(), self._connection.secrets]).lower()
+        known = _WORDS.difference(re.findall("[a-z]+", secrets)) if secrets.strip() else None
+        self._readable = partial(_readable, known=known)
 
     def __call__(self, body: bytes) -> Answer:
         """Send a body and return the answer."""
         answer = self._ask(gzip.compress(body, _GZIP_LEVEL, mtime=0) if self._endpoint.gzip else body)
-        message = _readable(answer.message, self._secrets)
         if self._endpoint.gzip and answer.verdict in {Verdict.REFUSED, Verdict.DENIED}:
-            message += " (for a receiver without gzip: --compression none)"
-        return replace(answer, message=message)
+            return replace(answer, message=f"{answer.message} (for a receiver without gzip: --compression none)")
+        return answer
 
     def give_up(self) -> Answer:
         """Abort the request that another thread waits for, because its time is over."""
@@ -200,10 +219,15 @@ class Receiver:
         try:
             status, headers, content = self._connection.post(body, self._headers, _LONGEST_ANSWER)
         except ssl.SSLCertVerificationError as error:
-            return Answer(Verdict.DENIED, _reason(error))
+            return Answer(Verdict.DENIED, self._reason(error))
         except Exception as error:  # noqa: BLE001 - whatever http.client, ssl or the system raises, no answer came
-            return Answer(Verdict.LATER, _reason(error))
-        return read_answer(status, headers, content)
+            return Answer(Verdict.LATER, self._reason(error))
+        return read_answer(status, headers, content, self._readable)
+
+    def _reason(self, error: Exception) -> str:
+        # The system knows no secret, but other errors quote the receiver.
+        is_ours = isinstance(error, OSError) and error.errno
+        return f"{type(error).__name__}: {error if is_ours else self._readable(str(error))}"
 
 
 def _tls(endpoint: Endpoint) -> ssl.SSLContext:
@@ -213,38 +237,34 @@ def _tls(endpoint: Endpoint) -> ssl.SSLContext:
     return context
 
 
-def _secrets(endpoint: Endpoint, credentials: Collection[str]) -> re.Pattern[str]:
-    """Return what finds the secrets that a receiver may repeat: the words of the headers, the passwords, the query."""
-    query = urlsplit(endpoint.url).query
-    values = [pair.partition("=")[2] for pair in query.split("&")]
-    texts = [*endpoint.headers.values(), *credentials, query, *values, *map(unquote_plus, values)]
-    words = {word for text in texts for word in (text, *text.split()) if len(word) >= _SHORTEST_SECRET}
-    forms = sorted({form for word in words for form in _forms(word)}, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, forms)) or r"(?!)", re.IGNORECASE)
-
-
-def _forms(word: str) -> Iterator[str]:
-    """Yield a word as it is, percent-encoded, within JSON, and in base64."""
-    yield from (word, quote(word), quote(word, safe=""), json.dumps(word)[1:-1])
-    for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        yield encode(word.encode()).decode().rstrip("=")
-
-
-def _readable(text: str, secrets: re.Pattern[str]) -> str:
-    """Make one line of a receiver's words, without our secrets."""
-    text = printable(" ".join(secrets.sub("***", text[:_LONGEST_ANSWER]).split()))
+def _readable(text: str, known: Collection[str] | None = None) -> str:
+    """Make one line of a receiver's words. If some are `known`, the others become `***`."""
+    text = text[:_LONGEST_ANSWER]
+    if known is not None:
+        words = [word if word in known else "***" for word in _WORD.findall(text.lower())]
+        text = " ".join(word for word, _ in itertools.groupby(words))
+    text = printable(" ".join(text.split()))
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
 
 
 def read_answer(
-    status: int, headers: Mapping[str, str], content: bytes, *, now: Callable[[], float] = time.time
+    status: int,
+    headers: Mapping[str, str],
+    content: bytes,
+    readable: Callable[[str], str] = _readable,
+    *,
+    now: Callable[[], float] = time.time,
 ) -> Answer:
-    """Return what an answer of HTTP means. Its `Retry-After` may name a moment, which is compared with `now`."""
+    """
+    Return what an answer of HTTP means, in words that are made `readable`.
+
+    Its `Retry-After` may name a moment, which is compared with `now`.
+    """
     headers = {name.title(): value for name, value in headers.items()}
     if 200 <= status < 300:  # noqa: PLR2004 - the range of success
-        return _success(status, headers.get("Content-Type", ""), content)
+        return _success(status, headers.get("Content-Type", ""), content, readable)
     words = content.decode(errors="replace").strip()
-    message = f"HTTP status {status}" + (f": {words}" if words and words.isprintable() else "")
+    message = f"HTTP status {status}" + (f": {readable(words)}" if words and words.isprintable() else "")
     if status in _REFUSED:
         return Answer(Verdict.REFUSED, message)
     # OTLP names 429, 502, 503 and 504. To retry after 408 and other 5xx costs time only: the rows are in their file.
@@ -253,7 +273,7 @@ def read_answer(
     return Answer(Verdict.DENIED, message)
 
 
-def _success(status: int, content_type: str, content: bytes) -> Answer:
+def _success(status: int, content_type: str, content: bytes, readable: Callable[[str], str]) -> Answer:
     """Read an answer of success. If it is not OTLP, it came from a proxy, and no receiver took the request."""
     answer = ExportLogsServiceResponse()
     try:
@@ -264,12 +284,12 @@ def _success(status: int, content_type: str, content: bytes) -> Answer:
         elif content and content_type.startswith("application/x-protobuf"):
             answer.ParseFromString(content)
         elif content:
-            kind = content_type or "no content type"
+            kind = readable(content_type) or "no content type"
             return Answer(Verdict.LATER, f"HTTP status {status} with {kind}, which is not OTLP")
     except (DecodeError, json_format.ParseError, UnicodeDecodeError) as error:
-        return Answer(Verdict.LATER, f"HTTP status {status} with an answer that is not OTLP: {error}")
-    partial = answer.partial_success
-    return Answer(Verdict.TAKEN, partial.error_message, rejected=max(0, partial.rejected_log_records))
+        return Answer(Verdict.LATER, f"HTTP status {status} with an answer that is not OTLP: {readable(str(error))}")
+    some = answer.partial_success
+    return Answer(Verdict.TAKEN, readable(some.error_message), rejected=max(0, some.rejected_log_records))
 
 
 def _retry_after(text: str, now: Callable[[], float]) -> float | None:
@@ -281,7 +301,3 @@ def _retry_after(text: str, now: Callable[[], float]) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now())
     except (OverflowError, ValueError):
         return None
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
