@@ -1,8 +1,8 @@
 """
 A log for agents: tools of the Model Context Protocol on standard input and output.
 
-Each question is answered in another process, see `aside`: so none holds up the others or fills the memory, of which
-the packages for the protocol take 75 MB already.
+Each question is answered in another process, see `other_process`: so none holds up the others or fills the memory, of
+which the packages for the protocol take 75 MB already.
 """
 
 import functools
@@ -18,7 +18,7 @@ import sqlite_log_handler
 from sqlite_log_handler._cli.agent_tools import MESSAGE_LENGTH, Tools, marked
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.printable import printable
-from sqlite_log_handler._read.aside import AsideError, aside
+from sqlite_log_handler._read.other_process import NoProcessError, other_process
 
 _INSTRUCTIONS: Final = """\
 Reads one log file of a program. Begin with `brief`. Then `patterns` for what is frequent or new, `search` for records,
@@ -44,7 +44,7 @@ def _told(tool: Callable[..., str]) -> Callable[..., Awaitable[str]]:
     """Tell the agent about errors in its question or in the file."""
 
     def ask(named: dict[str, Any]) -> str:
-        with aside() as process:
+        with other_process() as process:
             return process.ask(tool, **named)
 
     @functools.wraps(tool)
@@ -54,7 +54,7 @@ def _told(tool: Callable[..., str]) -> Callable[..., Awaitable[str]]:
             return await anyio.to_thread.run_sync(ask, named, abandon_on_cancel=True)
         except MemoryError as error:
             raise ToolError("the question takes too much memory: ask for less") from error
-        except (LogFileError, OSError, ValueError, AsideError) as error:
+        except (LogFileError, OSError, ValueError, NoProcessError) as error:
             # It may have names and values of the log.
             raise ToolError(marked([printable(str(error))[:MESSAGE_LENGTH]])) from error
 

@@ -2,7 +2,7 @@
 The ASGI application: the page, and its questions under `api/`.
 
 Each question opens a reader on a thread and closes it with the answer, so nothing holds a snapshot between two
-questions. One with a regular expression is asked in another process, see `aside`. If the browser goes away, we
+questions. One with a regular expression is asked in another process, see `other_process`. If the browser goes away, we
 interrupt the question. If the log has not changed since the last answer, we do not open it: its size and time, and
 those of its -wal, make the `ETag`.
 """
@@ -24,9 +24,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from sqlite_log_handler._logfile.errors import LogFileError
-from sqlite_log_handler._read.aside import Aside, AsideError, aside
 from sqlite_log_handler._read.logs import Logs, UnknownLogError
 from sqlite_log_handler._read.openmetrics import CONTENT_TYPE, openmetrics
+from sqlite_log_handler._read.other_process import NoProcessError, OtherProcess, other_process
 from sqlite_log_handler._read.reader import LogReader, read_file
 from sqlite_log_handler._read.scan import seen_at
 from sqlite_log_handler.serve.answers import ANSWERS, Answer, UnknownRowError, exact
@@ -157,7 +157,7 @@ async def _ask(logs: Logs, is_ending: Callable[[], bool], name: str, request: Re
         return _json(404, {"error": str(error)})
     except ValueError as error:  # FilterError is one
         return _json(400, {"error": str(error)})
-    except AsideError as error:
+    except NoProcessError as error:
         return _json(503, {"error": str(error)})
     return Response(status_code=499) if answer is None else _json(200, answer, tag)
 
@@ -165,10 +165,10 @@ async def _ask(logs: Logs, is_ending: Callable[[], bool], name: str, request: Re
 _Question: TypeAlias = Callable[[LogReader, Query], Answer]
 
 
-def _read(path: str, question: _Question, query: Query, opened: list[LogReader | Aside]) -> Answer:
+def _read(path: str, question: _Question, query: Query, opened: list[LogReader | OtherProcess]) -> Answer:
     if not query.has_expression:
         return _answer(path, question, query, opened)
-    with aside() as process:
+    with other_process() as process:
         opened.append(process)
         try:
             return process.ask(_answer, path, question, query, [])
@@ -176,7 +176,7 @@ def _read(path: str, question: _Question, query: Query, opened: list[LogReader |
             opened.clear()
 
 
-def _answer(path: str, question: _Question, query: Query, opened: list[LogReader | Aside]) -> Answer:
+def _answer(path: str, question: _Question, query: Query, opened: list[LogReader | OtherProcess]) -> Answer:
     with read_file(path) as log:
         opened.append(log)
         return question(log, query)
@@ -194,10 +194,10 @@ async def _tag_after_change(path: str, tag: str, request: Request, is_ending: Ca
 
 
 async def _until_gone(
-    request: Request, is_ending: Callable[[], bool], ask: Callable[[list[LogReader | Aside]], Answer]
+    request: Request, is_ending: Callable[[], bool], ask: Callable[[list[LogReader | OtherProcess]], Answer]
 ) -> Answer | None:
     """Run `ask` on a thread; when the browser has gone, or the server ends, interrupt it and return None."""
-    opened: list[LogReader | Aside] = []
+    opened: list[LogReader | OtherProcess] = []
     answer: Answer | None = None
     raised: BaseException | None = None
     gone = False

@@ -5,8 +5,8 @@ The parameters of a request, as filters of `LogReader`. They have the names of t
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
-from sqlite_log_handler._read.aside import has_expression
 from sqlite_log_handler._read.filters import FilterError, Filters
+from sqlite_log_handler._read.other_process import has_expression
 
 # The filters by parameter: texts and numbers, which are given once, and lists.
 _SAME_NAME: Final = ("since", "until", "level", "text", "task", "thread", "exception", "source")

@@ -11,7 +11,7 @@ from typing import Final
 
 import uvicorn
 
-from sqlite_log_handler._read.aside import end_questions
+from sqlite_log_handler._read.other_process import end_questions
 from sqlite_log_handler.serve.app import application
 from sqlite_log_handler.serve.security import LOOPBACK, TOKEN
 

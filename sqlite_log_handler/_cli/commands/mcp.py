@@ -5,7 +5,7 @@ import sys
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import command
-from sqlite_log_handler._read.aside import end_questions
+from sqlite_log_handler._read.other_process import end_questions
 
 
 @command(

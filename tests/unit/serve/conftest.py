@@ -13,7 +13,7 @@ pytest.importorskip("httpx", reason="Starlette's test client needs httpx")
 
 from starlette.testclient import TestClient  # noqa: E402
 
-from sqlite_log_handler._read import aside  # noqa: E402
+from sqlite_log_handler._read import other_process  # noqa: E402
 from sqlite_log_handler.serve import create_app  # noqa: E402
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let each test have processes of its own, as a server that ends ends them for good."""
-    monkeypatch.setattr(aside, "_pool", aside._Pool())
+    monkeypatch.setattr(other_process, "_pool", other_process._Pool())
     yield
-    aside.end_questions()
+    other_process.end_questions()
 
 
 @pytest.fixture

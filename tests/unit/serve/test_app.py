@@ -27,7 +27,7 @@ from starlette.applications import Starlette  # noqa: E402
 from starlette.routing import Mount  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
-from sqlite_log_handler._read import aside  # noqa: E402
+from sqlite_log_handler._read import other_process  # noqa: E402
 from sqlite_log_handler._read.openmetrics import openmetrics  # noqa: E402
 from sqlite_log_handler.serve import app as app_module  # noqa: E402
 from sqlite_log_handler.serve import create_app  # noqa: E402
@@ -285,7 +285,7 @@ def test_an_expression_without_end(shop, make_handler, logger, monkeypatch, para
 
     It ran on a thread of the server and kept the GIL: nobody was answered any more, and Ctrl-C ended nothing.
     """
-    monkeypatch.setattr(aside, "SECONDS", 0.1)
+    monkeypatch.setattr(other_process, "SECONDS", 0.1)
     handler = make_handler()
     logger.addHandler(handler)
     logger.info("%s!", "a" * 50, extra={"a": "a" * 50 + "!"})

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 
-from sqlite_log_handler._read import aside
+from sqlite_log_handler._read import other_process
 from sqlite_log_handler.serve import server
 
 
@@ -62,7 +62,7 @@ def test_no_question_outlives_the_server(started, path):
     """When the server has ended, its questions end too, those that it cannot interrupt as they wait for a process."""
     started(path)
 
-    with pytest.raises(aside.AsideError, match="about to end"), aside.aside():
+    with pytest.raises(other_process.NoProcessError, match="about to end"), other_process.other_process():
         pass
 
 

@@ -49,16 +49,16 @@ def has_expression(expression: str | None, conditions: Iterable[str]) -> bool:
     return expression is not None or any("~" in text or text.startswith("grep=") for text in conditions)
 
 
-class AsideError(Exception):
+class NoProcessError(Exception):
     """There is no process for the question now; a later question may get one."""
 
 
-class Aside:
+class OtherProcess:
     """
     A process that answers questions.
 
     Raises:
-        AsideError: The system has no room for another process.
+        NoProcessError: The system has no room for another process.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Aside:
             )
         except OSError as error:
             message = f"no process for the question can be started ({error}): ask again later"
-            raise AsideError(message) from error
+            raise NoProcessError(message) from error
         self._questions: Any = self._process.stdin
         self._answers: Any = self._process.stdout
 
@@ -121,26 +121,26 @@ class _Pool:
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self.idle: list[Aside] = []
-        self.busy: set[Aside] = set()
+        self.idle: list[OtherProcess] = []
+        self.busy: set[OtherProcess] = set()
         self.is_closed = False
 
-    def take(self) -> Aside:
+    def take(self) -> OtherProcess:
         """Return a process that waits, or a new one, as soon as few answer."""
         with self.changed:
             if not self.changed.wait_for(lambda: self.is_closed or len(self.busy) < _MOST, _PATIENCE):
                 message = f"{_MOST} such questions are being answered already: ask again when one of them is done"
-                raise AsideError(message)
+                raise NoProcessError(message)
             if self.is_closed:
                 message = "the program that answers is about to end"
-                raise AsideError(message)
+                raise NoProcessError(message)
             while self.idle and not self.idle[-1].is_running:
                 self.idle.pop().close()
-            found = self.idle.pop() if self.idle else Aside()
+            found = self.idle.pop() if self.idle else OtherProcess()
             self.busy.add(found)
             return found
 
-    def give_back(self, found: Aside) -> None:
+    def give_back(self, found: OtherProcess) -> None:
         """Keep a process for the next question, or end it."""
         with self.changed:
             self.busy.remove(found)
@@ -165,12 +165,12 @@ _pool = _Pool()
 
 
 @contextlib.contextmanager
-def aside() -> Iterator[Aside]:
+def other_process() -> Iterator[OtherProcess]:
     """
     Yield a process that runs already, or a new one.
 
     Raises:
-        AsideError: Too many run, no other can be started, or `end_questions` was called.
+        NoProcessError: Too many run, no other can be started, or `end_questions` was called.
     """
     pool = _pool
     found = pool.take()

@@ -16,8 +16,8 @@ import pytest
 from forked import in_child
 
 from sqlite_log_handler import FilterError
-from sqlite_log_handler._read import aside as aside_module
-from sqlite_log_handler._read.aside import AsideError, aside, end_questions
+from sqlite_log_handler._read import other_process as module
+from sqlite_log_handler._read.other_process import NoProcessError, end_questions, other_process
 
 # Python's `re` tries each way to cut 50 letters into pieces: it would take years.
 BACKTRACKS = (r"(a+)+$", "a" * 50 + "!")
@@ -26,8 +26,8 @@ BACKTRACKS = (r"(a+)+$", "a" * 50 + "!")
 @pytest.fixture(autouse=True)
 def pool(monkeypatch):
     """Processes of each test's own."""
-    own = aside_module._Pool()
-    monkeypatch.setattr(aside_module, "_pool", own)
+    own = module._Pool()
+    monkeypatch.setattr(module, "_pool", own)
     yield own
     end_questions()
 
@@ -46,22 +46,22 @@ def fail(message):
 
 def test_an_answer_and_an_error_come_back():
     """What the question returns or raises comes from the process, which then answers the next one."""
-    with aside() as process:
+    with other_process() as process:
         assert os.getpid() != process.ask(os.getpid)
         with pytest.raises(FilterError, match="no such run"):
             process.ask(fail, "no such run")
         first = process.ask(os.getpid)
-    with aside() as process:
+    with other_process() as process:
         assert first == process.ask(os.getpid)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no timer of CPU time")
 def test_an_expression_without_end(monkeypatch):
     """The system ends the process when the question has used up its time, and the next question gets a new one."""
-    monkeypatch.setattr(aside_module, "SECONDS", 0.1)
-    with aside() as process, pytest.raises(FilterError, match=r"takes more than 0\.1 s: ask for fewer rows"):
+    monkeypatch.setattr(module, "SECONDS", 0.1)
+    with other_process() as process, pytest.raises(FilterError, match=r"takes more than 0\.1 s: ask for fewer rows"):
         process.ask(search, *BACKTRACKS)
-    with aside() as process:
+    with other_process() as process:
         assert process.ask(search, "a+", "aaa")
 
 
@@ -74,7 +74,7 @@ def test_our_other_threads_run_meanwhile():
     started, ended = threading.Event(), []
 
     def ask():
-        with aside() as process:
+        with other_process() as process:
             found.append(process)
             started.set()
             try:
@@ -82,7 +82,7 @@ def test_our_other_threads_run_meanwhile():
             except FilterError as error:
                 ended.append(str(error))
 
-    found: list[aside_module.Aside] = []
+    found: list[module.OtherProcess] = []
     thread = threading.Thread(target=ask)
     thread.start()
     started.wait()
@@ -102,34 +102,34 @@ def test_a_process_that_cannot_be_started(monkeypatch):
     def no_room(*_, **__):
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    monkeypatch.setattr(aside_module, "_MOST", 1)
+    monkeypatch.setattr(module, "_MOST", 1)
     with monkeypatch.context() as full:
         full.setattr(subprocess, "Popen", no_room)
-        with pytest.raises(AsideError, match=r"can be started \(.*\): ask again later"), aside():
+        with pytest.raises(NoProcessError, match=r"can be started \(.*\): ask again later"), other_process():
             pass
-    with aside() as process:
+    with other_process() as process:
         assert process.ask(search, "a+", "aaa")
 
 
 def test_few_run_at_a_time(monkeypatch):
     """Each process takes a core and memory, so a further question waits for one, and not for ever."""
-    monkeypatch.setattr(aside_module, "_MOST", 1)
-    monkeypatch.setattr(aside_module, "_PATIENCE", 0)
-    with aside() as process:
-        with pytest.raises(AsideError, match="are being answered already: ask again"), aside():
+    monkeypatch.setattr(module, "_MOST", 1)
+    monkeypatch.setattr(module, "_PATIENCE", 0)
+    with other_process() as process:
+        with pytest.raises(NoProcessError, match="are being answered already: ask again"), other_process():
             pass
         assert process.ask(search, "a+", "aaa")
-    with aside() as other:
+    with other_process() as other:
         assert process is other
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_asks_a_process_of_its_own(pool):
     """A child of `fork` does not take a process that answers its parent, nor wait for those that its parent uses."""
-    with aside() as process:
+    with other_process() as process:
         process.ask(os.getpid)
     with pool.changed:
-        said = in_child(lambda: (aside_module._pool.idle, aside_module._pool.changed.acquire(blocking=False)))
+        said = in_child(lambda: (module._pool.idle, module._pool.changed.acquire(blocking=False)))
 
     assert "([], True)" == said
     assert 1 == len(pool.idle)
@@ -142,20 +142,20 @@ def test_when_the_program_ends_no_question_is_left(monkeypatch, pool, waits):
 
     Ctrl-C at `serve` ended the four that ran, and then others had their turn, for up to a minute.
     """
-    monkeypatch.setattr(aside_module, "_MOST", 1)
-    monkeypatch.setattr(aside_module, "_PATIENCE", 600)
+    monkeypatch.setattr(module, "_MOST", 1)
+    monkeypatch.setattr(module, "_PATIENCE", 600)
     ended = []
 
     def ask():
         try:
-            with aside() as process:
+            with other_process() as process:
                 process.ask(search, *BACKTRACKS)
-        except (AsideError, FilterError) as error:
+        except (NoProcessError, FilterError) as error:
             ended.append(str(error))
 
     waiting = threading.Event()
     monkeypatch.setattr(pool.changed, "wait_for", wait_and_say(pool.changed.wait_for, waiting))
-    with aside():
+    with other_process():
         thread = threading.Thread(target=ask)
         if waits:
             thread.start()
@@ -190,7 +190,7 @@ def test_a_signal_that_comes_late_for_the_question_itself():
 
     The system may send it for the last bytes of the question, after the process has begun to answer that.
     """
-    with aside() as process:
+    with other_process() as process:
         assert process.ask(signal_and_answer, 7) == 7
 
 
@@ -202,18 +202,18 @@ def signal_and_answer(answer):
 
 def test_a_process_that_has_ended_is_not_asked():
     """A process that was killed while it waited is not taken for the next question."""
-    with aside() as process:
+    with other_process() as process:
         process.ask(os.getpid)
     process.interrupt()
     process._process.wait()
 
-    with aside() as other:
+    with other_process() as other:
         assert os.getpid() != other.ask(os.getpid)
 
 
 def test_it_ends_with_this_process():
     """A process ends when nobody can ask it any more."""
-    with aside() as process:
+    with other_process() as process:
         process.ask(os.getpid)
         process._questions.close()
 
@@ -236,7 +236,7 @@ def test_it_ends_with_this_process_in_the_middle_of_a_question(tmp_path, has_beg
     """
     begun = tmp_path / "begun"
     question = (begin_and_search, (begun, *BACKTRACKS)) if has_begun else (search, BACKTRACKS)
-    with aside() as process:
+    with other_process() as process:
         if has_begun:
             os.mkfifo(begun)
         pickle.dump((*question, {}, 5), process._questions)
