@@ -28,7 +28,7 @@ class EmptyFileError(ForeignFileError):
 
 
 class UnreadableFileError(LogFileError):
-    """We may not read the file, or could do so only if we could write to its folder."""
+    """We may not read the file, or only if we could write to its folder; or it is a pipe, a device or a folder."""
 
 
 class BusyFileError(LogFileError):

@@ -164,6 +164,7 @@ class SQLiteHandler(logging.Handler):
             TypeError, ValueError: An option is of the wrong kind, or out of range.
             FileNotFoundError, IsADirectoryError: `filename` or `archive` leads nowhere, or `filename` to a directory.
             ForeignFileError, NewerSchemaError: The file is not a log of this package, or too new. It is left alone.
+            UnreadableFileError: A pipe, a device or a folder has the name of one of its files.
         """
         levelno = options.level("level", level)
         queue = RecordQueue(
