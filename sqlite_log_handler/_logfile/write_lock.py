@@ -7,7 +7,8 @@ Readers do not need the lock: they open the file read-only and never checkpoint.
 
 It is a `flock` on a file of its own. To lock the database, we would have to open and close it, which drops the POSIX
 locks that SQLite holds on it (https://sqlite.org/howtocorrupt.html, section 2.2). A `flock` belongs to the open file,
-not to the process, so two handlers of one process exclude each other too, and the lock ends with the process.
+not to the process, so two handlers of one process exclude each other too. The lock ends with the process, and with all
+children of it that C code forked and that have not logged since: they have the same file open.
 
 The file of the lock stands beside the database itself, as SQLite's -wal does, so a process that comes by a symbolic
 link takes the same lock. `follow`, and opening the file of the lock, look up where a link leads. Until then the lock
@@ -168,7 +169,8 @@ class WriteLock:
             if monotonic() >= deadline:
                 holder = self._read()[0]
                 self._leave_line()
-                raise TimeoutError(f"process {holder or 'unknown'} is writing to {self._database!r}")
+                who = f"{holder} (not found here)" if _is_gone(holder) else holder or "unknown"
+                raise TimeoutError(f"process {who} is writing to {self._database!r}")
             # A random time, so that two processes do not look at the same moments. From the system, because importing
             # `random` takes 4 ms.
             time.sleep(_PAUSE * (0.5 + int.from_bytes(os.urandom(4), "little") / 2**33))
@@ -255,3 +257,12 @@ class WriteLock:
         if descriptor is not None:
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _is_gone(process: int) -> bool:
+    """Tell whether the system knows no such process. It knows none of another container."""
+    try:
+        os.kill(process, 0)
+    except (OSError, OverflowError) as error:
+        return isinstance(error, ProcessLookupError)
+    return False

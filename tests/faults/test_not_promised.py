@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import sqlite3
 
 import pytest
@@ -212,6 +213,41 @@ def test_rows_that_went_into_a_removed_file(make_handler, logger, path, tmp_path
     assert handler.flush()
 
     assert (["one", "two"], ["three"]) == (messages(tmp_path / "gone"), messages(path))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the locks are those of POSIX")
+def test_killed_in_a_commit_beside_a_child_of_c_code(start, make_handler, logger, contents):
+    """
+    A child that C code forked, and that has not logged since, keeps the lock of its parent, which was killed.
+
+    The others said that the dead process was writing, and nothing that led to the child.
+    """
+    killed = start(
+        """
+        import ctypes
+        handler = SQLiteHandler(path, flush_interval=3600)
+        logger.addHandler(handler)
+        logger.info("killed 1")
+        assert handler.flush()
+        pid = ctypes.PyDLL(None).fork()
+        if not pid:
+            signal.pause()
+        print(pid, flush=True)
+        with handler.listener.committer.writer.file.hold():
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    child = int(killed.stdout.readline())
+    killed.wait()
+    handler = make_handler(flush_interval=3600)
+    logger.addHandler(handler)
+    logger.info("other 1")
+    assert not handler.flush(0)
+    assert f"process {killed.pid} (not found here) is writing to" in (handler.stats().last_error or "")
+    os.kill(child, signal.SIGKILL)
+    assert handler.flush(60)
+
+    assert {"killed": [1], "other": [1]} == contents().numbers
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the locks are those of POSIX")
