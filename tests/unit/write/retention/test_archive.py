@@ -436,6 +436,22 @@ def test_rows_that_shrink_without_end(make, log, reading, folder, kind, path, mo
         assert 299 == reader.count()
 
 
+def test_rows_of_very_many_processes(make, log, reading, folder, kind, path, monkeypatch):
+    """Rows that very many processes wrote go into several parts, so that no head names more than a reader takes."""
+    monkeypatch.setattr(write_parts, "_MOST_KEYS", 5)
+    log.fill(40)
+    log.connection.execute("UPDATE records SET process_id = id")
+    log.connection.executemany(
+        "INSERT INTO processes VALUES (?, 'host', ?, 'Job', 0, 'job')", [(id_, id_) for id_ in range(2, 41)]
+    )
+
+    names = archive_all(make(kind), log, reading)
+
+    assert 39 == sum(len(contents_of(folder / name).head["processes"]) for name in names)
+    assert 5 >= max(len(contents_of(folder / name).head["processes"]) for name in names)
+    assert ([*range(1, 41)], 0) == account(path, folder)
+
+
 def test_parts_are_private(make, log, reading, folder):
     """A part can be read by its owner only, as the log."""
     log.fill(3)
