@@ -28,7 +28,7 @@ from sqlite_log_handler._read.budget import LARGE_BYTES, LONG_BYTES, Budget
 
 _CACHE_KIB: Final = 2 * 1024
 
-# Most bytes of the text of an object of the schema, and most objects: a log has 24, and SQLite keeps all of them in
+# Most bytes of the text of an object of the schema, and most objects: a log has 20, and SQLite keeps all of them in
 # memory, in some 30 bytes for each of their text. And the steps that it takes to read one.
 _SCHEMAS: Final = ((4 * 1024, 300), (LONG_BYTES, 40))
 _STEPS: Final = 7
