@@ -44,6 +44,26 @@ def test_pruning_comes_after_the_commit(make, retention, clock):
     assert 2 == retention.turns
 
 
+def test_retention_waits_for_two_flush_intervals_at_most(make, retention, clock):
+    """
+    Retention that is due sooner waits for `flush_interval`, and then for the commit of the rows that have come.
+
+    The page on retention left that out: with `flush_interval=5`, rows stayed five seconds longer than it said.
+    """
+    retention.due = 1.0
+    listener = make(retention=retention, flush_interval=5)
+    put(listener, 1)
+    listener.handle(None)
+    assert 5 == listener.seconds_to_wait(clock.now)
+    clock.advance(5 - 1e-6)
+    put(listener, 1)
+
+    assert (5, 1) == (listener.seconds_to_wait(clock.now), retention.turns)
+    clock.advance(5)
+    listener.handle(None)
+    assert 2 == retention.turns
+
+
 def test_without_retention_nobody_asks(make, clock):
     """A listener without retention waits for nothing once all is written."""
     listener = make()
