@@ -18,6 +18,9 @@ from urllib.request import getproxies, proxy_bypass
 
 _SWITCHING, _OK = 101, 200
 
+# Bytes of the headers of an answer, as long as `http.client` lets one of them be.
+_LONGEST_HEAD = 64 * 1024
+
 # Browsers leave these characters of an address alone. `%` is one of them, so percent-encoded text stays as it is.
 _SAFE = "/?%:@!$&'()*+,;=~[]-._"
 
@@ -118,15 +121,23 @@ class HttpConnection:
         return made
 
 
-class _LastLine:
-    """The file of a response, which remembers the last line that was read: an empty one ends the headers."""
+class _HeaderFile:
+    """
+    The file of a response, while its headers are read: it remembers the last line, because an empty one ends them.
+
+    `http.client` takes 100 headers of 64 KiB each, which would become 45 MB.
+    """
 
     def __init__(self, file: Any) -> None:
         self.file = file
         self.last = b""
+        self._left = _LONGEST_HEAD
 
     def readline(self, limit: int = -1) -> bytes:
         self.last = self.file.readline(limit)
+        self._left -= len(self.last)
+        if self._left < 0:
+            raise http.client.HTTPException("the answer has more than 64 KiB of headers")
         return self.last
 
     def __getattr__(self, name: str) -> Any:
@@ -137,7 +148,7 @@ class _HttpResponse(http.client.HTTPResponse):
     """A response that must not end within its headers, which `http.client` takes for a complete one."""
 
     def begin(self) -> None:
-        file: Any = _LastLine(self.fp)
+        file: Any = _HeaderFile(self.fp)
         self.fp = file
         is_interim = True
         while is_interim:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from sys import getsizeof
 from typing import TypeAlias
 
 from sqlite_log_handler._logfile.columns import text, text_or_none, whole
@@ -68,7 +69,7 @@ _CURSOR = f"SELECT {whole('after_id')} FROM cursors WHERE name = ?"  # noqa: S60
 _SAVE = "UPDATE cursors SET after_id = ?, updated_us = ? WHERE name = ? AND after_id = ?"
 
 # The times, numbers and names of a row, roughly.
-_ROW_BYTES = 400
+_ROW_BYTES = 350
 # A value in `extra`, which becomes objects of 60 to 180 bytes: the largest row has more of them than a batch of 4 MiB.
 _VALUE_BYTES = 40
 
@@ -182,11 +183,12 @@ class Spool:
         rows: list[SpoolRow] = []
         with contextlib.closing(connection.execute(_ROWS, (self._position, count + 1))) as found:
             for row in found:
-                size = sum(map(len, filter(None, row[8:])))
-                if size > MAX_ROW_BYTES:
+                texts = [text for text in row[8:] if text]
+                if sum(map(len, texts)) > MAX_ROW_BYTES:
                     raise sqlite3.DataError
                 values = sum(map(row[12].count, ",[{")) if row[12] else 0
-                max_bytes -= _ROW_BYTES + size + _VALUE_BYTES * values
+                # In memory, and not in the file: with one emoji, each letter of a text takes four bytes.
+                max_bytes -= _ROW_BYTES + sum(map(getsizeof, texts)) + _VALUE_BYTES * values
                 if rows and (max_bytes < 0 or len(rows) == count):
                     return rows, True
                 rows.append(row)

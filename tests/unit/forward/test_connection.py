@@ -120,14 +120,16 @@ def test_a_connection_is_kept():
         b"\x1b[2J\x1b]0;title\x07\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1_000 + b"\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"y" * 1_000_000,
+        b"HTTP/1.1 200 OK\r\n" + (b"X: " + b"y" * 30_000 + b"\r\n") * 3 + b"\r\n",
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_an_answer_that_ends_in_the_middle(answer):
     """
     An answer that is cut, or is none, is no success, and what is said of it is one short line that prints.
 
-    One that was cut in its headers was taken for a success without a word, and its rows were passed over.
+    One that was cut in its headers was taken for a success without a word, and its rows were passed over. One with 99
+    headers of 64 KiB was taken as well, with 45 MB of memory.
     """
     with serving(lambda connection: connection.sendall(answer)) as (port, _):
         said = ask(port)
