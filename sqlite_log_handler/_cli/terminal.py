@@ -4,13 +4,15 @@ Text for a terminal: safe, in colours if the user wants them, and as wide as the
 Commands print through `printable`, because strangers write into logs.
 """
 
+import codecs
 import contextlib
 import io
+import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, Final, TypeAlias, TypeVar
+from typing import IO, Any, Final, TypeAlias, TypeVar
 
 from sqlite_log_handler._logfile.printable import printable, without_joiners
 
@@ -162,7 +164,7 @@ def shows(characters: str) -> bool:
 
 def prepare() -> bool:
     """
-    Let standard output take any text: it gets an escape for each letter that its encoding does not have.
+    Let standard output take any text: it gets an escape of JSON for each letter that its encoding does not have.
 
     Returns whether there is a standard output. After `>&-` in a shell, the next file that is opened gets its number, so
     C code that prints would write into the log.
@@ -170,5 +172,10 @@ def prepare() -> bool:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+        codecs.register_error(_escape.__name__, _escape)
+        sys.stdout.reconfigure(errors=_escape.__name__)
     return sys.stdout is not None
+
+
+def _escape(error: Any) -> tuple[str, int]:
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end

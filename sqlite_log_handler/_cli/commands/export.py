@@ -91,6 +91,9 @@ def _format_of(path: str | None) -> str:
 def _output(path: str | None, *, binary: bool) -> Iterator[IO[Any]]:
     """Open the output. A file that exists is left alone."""
     if path in _STANDARD:
+        if isinstance(sys.stdout, io.TextIOWrapper) and not is_terminal():
+            # As a file is, because an escape in CSV cannot be told from text.
+            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="")
         file: IO[Any] = sys.stdout.buffer if binary else sys.stdout
         yield file
         file.flush()

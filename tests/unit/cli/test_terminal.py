@@ -224,6 +224,43 @@ def test_one_function_writes_to_standard_error():
     assert ["terminal.py"] == writers
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "show -o json",
+        "show -o jsonl",
+        "brief -o json",
+        "patterns -o json",
+        "top --by attribute tea -o json",
+        "export",
+        "export --format csv",
+    ],
+)
+def test_the_output_need_not_be_utf_8(make_handler, logger, path, monkeypatch, encoding, words):
+    r"""
+    JSON is JSON in any encoding, and a parser restores the text; `export` writes UTF-8, as into a file.
+
+    With a locale of Latin-1, or into a pipe on Windows, an emoji became `\U0001f600`, which is no JSON, and in CSV
+    cannot be told from text.
+    """
+    text = "h\xe9 \u20ac \U0001f600"
+    logger.addHandler(make_handler())
+    logger.error(text, extra={"tea": text})
+    logger.handlers[0].close()
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding=encoding))
+    name, *flags = words.split()
+
+    assert 0 == main([name, str(path), *flags])
+    sys.stdout.flush()
+    found = printed.getvalue().decode("utf-8" if name == "export" else encoding)
+    if "csv" in flags:
+        assert text in found
+    else:
+        assert text in json.dumps(json.loads(found), ensure_ascii=False)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="a shell that closes descriptors")
 def test_an_error_that_nobody_can_be_told_has_its_status(tmp_path):
     """What is wrong with a command is in its exit status, also when the output for errors is closed."""
