@@ -66,7 +66,7 @@ class Tools:
         """
         with read_file(self._path) as reader:
             rows = reader.rows(
-                newest=max(1, min(newest, _MOST_ROWS)), reverse=True, text=text, expression=regex, level=level,
+                newest=max(1, min(newest, _MOST_ROWS)), reverse=True, text=text, pattern=regex, level=level,
                 logger=logger, since=since, until=until, where=where, exception=exception, pattern_of=pattern_of,
                 up_to_id=up_to_id,
             )  # fmt: skip

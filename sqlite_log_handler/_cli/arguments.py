@@ -168,7 +168,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         "with this attribute, which the program gave as extra: KEY=VALUE, !=, <, <=, >, >=, KEY~REGEX, KEY (is there), "
         "!KEY; repeatable"
     )
-    add_flag(group, "-g, --grep REGEX", found, dest="expression")
+    add_flag(group, "-g, --grep REGEX", found, dest="pattern")
     add_flag(group, "-F, --text TEXT", "the same for plain text")
     add_flag(group, "--thread THREAD", "of this thread, by name or identifier")
     add_flag(group, "--task NAME", "of this asyncio task")

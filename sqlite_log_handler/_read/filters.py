@@ -41,7 +41,7 @@ class Filters(TypedDict, total=False):
     logger: Names | None
     exclude: Names | None
     text: str | None
-    expression: str | None
+    pattern: str | None
     process: int | None
     thread: int | str | None
     task: str | None
@@ -143,7 +143,7 @@ _ALLOWED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "logger": _NAMES,
     "exclude": _NAMES,
     "text": (_is_text, "a str"),
-    "expression": (_is_text, "a regular expression as a str"),
+    "pattern": (_is_text, "a regular expression as a str"),
     "process": _INTEGER,
     "thread": (_is_either, "a name (str) or an identifier (int)"),
     "task": (_is_text, "the name of a task (str)"),
@@ -464,7 +464,7 @@ _TERMS: Final[_Makers] = {
     "source": _source,
     "without": _without,
     "text": lambda _, text: text_terms(text),
-    "expression": _expression,
+    "pattern": _expression,
     "attributes": lambda _, given: [term for key, value in given.items() for term in attribute_terms(key, value)],
     "where": _conditions,
 }

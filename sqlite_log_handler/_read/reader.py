@@ -144,7 +144,7 @@ class LogReader:
       as `yesterday`, `-1h`, `10 min ago`, `2025-06-30 12:00`, `@1751284800`.
     - `level`: The lowest level, by name or number, or a range such as `INFO..WARNING`.
     - `logger`, `exclude`: Names of loggers, one or several, which include those below them in the hierarchy.
-    - `text`: Text in the message or in the traceback; `expression`: a regular expression instead. Without a capital
+    - `text`: Text in the message or in the traceback; `pattern`: a regular expression instead. Without a capital
       letter, both ignore case.
     - `process`: A process id; `run`: one start of the program: the last (0), the one before (-1), or the first (1).
     - `thread`: A thread's name or identifier; `task`: the name of an asyncio task.

@@ -10,7 +10,7 @@ from sqlite_log_handler._read.other_process import has_expression
 
 # The filters by parameter: texts and numbers, which are given once, and lists.
 _SAME_NAME: Final = ("since", "until", "level", "text", "task", "thread", "exception", "source")
-_TEXTS: Final = {"grep": "expression", **{name: name for name in _SAME_NAME}}
+_TEXTS: Final = {"grep": "pattern", **{name: name for name in _SAME_NAME}}
 _NUMBERS: Final = {
     "pid": "process",
     "run": "run",

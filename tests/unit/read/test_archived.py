@@ -48,7 +48,7 @@ FILTERS: list[dict[str, Any]] = [
     {"without": {"pattern_of": [1, 2]}, "since": "2025-07-02", "level": 20},
     {"without": {"pattern_of": 2, "thread": "worker-1"}},
     {"exclude": "shop.0", "text": "order 1"},
-    {"expression": r"order \d of"},
+    {"pattern": r"order \d of"},
     {"where": "status>=8"},
     {"attributes": {"big": 10**25}},
     {"exception": "KeyError"},

@@ -200,7 +200,7 @@ def test_the_time_of_a_regular_expression_is_the_user_s(path, monkeypatch):
     monkeypatch.setattr("sqlite_log_handler._read.scan.time.perf_counter", lambda: next(clock))
 
     with LogReader(path) as reader:
-        assert ["m"] == [row.message for row in reader.rows(expression="m+")]
+        assert ["m"] == [row.message for row in reader.rows(pattern="m+")]
 
 
 WIDE = "CAST(replace(hex(zeroblob(:size / 2)), '00', 'ab') || char(128512) AS TEXT)"

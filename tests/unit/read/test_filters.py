@@ -139,7 +139,7 @@ def test_levels_of_python_keep_their_names(connection):
         ({"level": "LOUD"}, "'LOUD' is not a level of this log: write one of TRACE, DEBUG, INFO, WARNING, a number"),
         ({"level": 2**70}, "level .* is beyond 64 bits"),
         ({"since": "soon"}, "'soon' is not a point in time"),
-        ({"expression": "(unclosed"}, "'.unclosed' is not a regular expression: .*; to search for plain text, use -F"),
+        ({"pattern": "(unclosed"}, "'.unclosed' is not a regular expression: .*; to search for plain text, use -F"),
         ({"run": 4}, "there is no run 4: the log has 3; 0 is the last"),
         ({"run": -3}, "there is no run -3"),
         ({"after_id": 2**63}, "after_id .* is beyond 64 bits"),
@@ -197,7 +197,7 @@ NO_ATTRIBUTES = "must be a dict of str to str, int, float, bool or None"
         ("logger", ["shop", 5], NO_LOGGER),
         pytest.param("exclude", (name for name in ["shop"]), NO_LOGGER, id="exclude-generator"),
         ("text", 5, "must be a str"),
-        ("expression", re.compile("x"), "must be a regular expression as a str"),
+        ("pattern", re.compile("x"), "must be a regular expression as a str"),
         ("process", "x", NO_INTEGER),
         ("process", True, NO_INTEGER),
         ("thread", 1.5, r"must be a name \(str\) or an identifier \(int\)"),
@@ -254,7 +254,7 @@ def test_runs_are_counted_by_their_start(connection, run, expected):
 
 def test_no_value_stands_in_the_sql(connection):
     """Whatever a user gives is a parameter."""
-    names = ("logger", "exclude", "text", "expression", "task", "exception", "thread")
+    names = ("logger", "exclude", "text", "pattern", "task", "exception", "thread")
     filters: Any = {**dict.fromkeys(names, "QQ"), "attributes": {"QQ": "QQ"}}
 
     assert "QQ" not in where(asking(connection), filters).sql

@@ -54,7 +54,7 @@ VALUES = {
     "until": st.sampled_from(MOMENTS),
     "text": st.sampled_from(["timed", "Timed", "%_", "\\", "GRÖSSE", "m"]),
     "exception": st.sampled_from(["KeyError", "JSONDecodeError", "Error"]),
-    "expression": st.sampled_from(["timed", "T.med", r"[0-9]+%", r"\\", "gr(ö|oe)ße", "m|b", "^$"]),
+    "pattern": st.sampled_from(["timed", "T.med", r"[0-9]+%", r"\\", "gr(ö|oe)ße", "m|b", "^$"]),
     "thread": st.sampled_from(["MainThread", "7"]),
     "task": st.sampled_from(["Task-1", "none"]),
     "process": st.sampled_from([41, 42, 99]),
@@ -146,7 +146,7 @@ def wanted(connection, filters):  # noqa: C901 - a branch for each filter
             found &= {i for i, m in messages if value in (m if value != value.lower() else m.lower())}
         elif name == "exception":
             keep("exc_type = ? OR exc_type GLOB '*.' || ?", value, value)
-        elif name == "expression":
+        elif name == "pattern":
             flags = 0 if value != value.lower() else re.IGNORECASE
             messages = connection.execute("SELECT id, message FROM logs").fetchall()
             found &= {i for i, m in messages if re.search(value, m, flags)}

@@ -134,7 +134,7 @@ def test_text_that_is_no_utf_8(log, change, reading, messages):
 
 
 @pytest.mark.parametrize(
-    "filters", [{"expression": r"\w.b"}, {"text": "a\N{REPLACEMENT CHARACTER}"}, {"where": "k~a.b"}, {"where": "!one"}]
+    "filters", [{"pattern": r"\w.b"}, {"text": "a\N{REPLACEMENT CHARACTER}"}, {"where": "k~a.b"}, {"where": "!one"}]
 )
 def test_a_pattern_on_text_that_is_no_utf_8(log, change, reading, filters):
     """

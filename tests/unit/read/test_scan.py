@@ -143,7 +143,7 @@ def test_what_is_raised_inside_of_a_query_comes_out_of_it(log, reading, monkeypa
     monkeypatch.setattr("sqlite_log_handler._read.scan.search", interrupted)
 
     with pytest.raises(error):
-        list(reading().rows(expression="hel+o"))
+        list(reading().rows(pattern="hel+o"))
 
 
 @pytest.mark.parametrize("question", [list, LogReader.check], ids=["rows", "check"])
@@ -175,7 +175,7 @@ def test_ctrl_c_in_a_regular_expression_without_end(log, reading):
     signal.setitimer(signal.ITIMER_REAL, 0.05)
     try:
         with pytest.raises(KeyboardInterrupt):
-            list(reading().rows(expression="(a+)+$"))
+            list(reading().rows(pattern="(a+)+$"))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -38,11 +38,11 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"text": "50%_"}, "e"),
     ({"text": "keyerror"}, "d"),
     ({"text": "größe"}, "f"),
-    ({"expression": "timed? out"}, "ab"),
-    ({"expression": r"T\w+D OUT"}, "b"),
-    ({"expression": "^gr..e$"}, "f"),
-    ({"expression": "keyerror: 'x"}, "d"),
-    ({"expression": "(stock|timed) out"}, "ab"),
+    ({"pattern": "timed? out"}, "ab"),
+    ({"pattern": r"T\w+D OUT"}, "b"),
+    ({"pattern": "^gr..e$"}, "f"),
+    ({"pattern": "keyerror: 'x"}, "d"),
+    ({"pattern": "(stock|timed) out"}, "ab"),
     ({"process": 99_999_999}, "e"),
     ({"thread": "worker_1"}, "c"),
     ({"thread": 99}, "e"),
@@ -181,7 +181,7 @@ def test_a_date_is_its_midnight(log, messages):
     assert ["-1", "0"] == messages(until=date(2025, 7, 1))
 
 
-@pytest.mark.parametrize("name", ["text", "expression"])
+@pytest.mark.parametrize("name", ["text", "pattern"])
 def test_a_very_long_text(log, messages, name):
     """A text that is longer than SQLite takes for LIKE is looked for as any other."""
     long = "ab" * 30_000
@@ -194,10 +194,7 @@ def test_a_very_long_text(log, messages, name):
 @pytest.mark.parametrize(
     ("found", "make"),
     [
-        *(
-            (0, lambda text, name=name: {name: text})
-            for name in ("text", "expression", "logger", "thread", "exception")
-        ),
+        *((0, lambda text, name=name: {name: text}) for name in ("text", "pattern", "logger", "thread", "exception")),
         (0, lambda text: {"source": f"{text[2:]}:1"}),
         (0, lambda text: {"attributes": {text: ""}}),
         (0, lambda text: {"attributes": {"": text}}),

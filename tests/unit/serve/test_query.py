@@ -37,7 +37,7 @@ def test_parameters_are_the_long_flags():
         "exclude": ["shop.cart"],
         "process": 12,
         "run": -1,
-        "expression": "pa+id",
+        "pattern": "pa+id",
         "thread": "worker",
         "after_id": 7,
     } == filters
