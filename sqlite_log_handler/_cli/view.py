@@ -95,21 +95,19 @@ class View:
 
     def _with_context(self, reader: LogReader, selection: Selection) -> Iterator[str]:
         """Yield the rows around each match, with a line between those that are not consecutive."""
-        up_to_id = selection.filters.get("up_to_id")
-        last_id = HIGHEST if up_to_id is None else up_to_id
         is_first = True
         found = windows(
             reader, selection.filters, selection.newest, selection.before, selection.after, reverse=self._reverse
         )
         if self._format is None:
             for low, high in found:
-                bounds: Filters = {"after_id": low - 1, "up_to_id": min(high, last_id)}
+                bounds: Filters = {"after_id": low - 1, "up_to_id": high}
                 yield from self._lines_of(reader, bounds, None, whole=False)
             return
         for near in _neighbours(found):
             near.sort()
             low, high = near[0][0], near[-1][1]
-            bounds = {"after_id": low - 1, "up_to_id": min(high, last_id)}
+            bounds = {"after_id": low - 1, "up_to_id": high}
             rows = columns_of(reader, self._format.columns, reverse=self._reverse, **bounds)
             gaps = reader.gaps(after_id=low, up_to_id=high) if self._format.draws_gaps else []
             for number, some in groupby(rows, partial(_place_in, near)):

@@ -86,14 +86,15 @@ def _require_sense(given: argparse.Namespace) -> None:
     if given.follow and (given.reverse or given.output == "json"):
         message = "-f has no end, so it goes neither with -r nor with -o json; -o jsonl has an object on each line"
         raise FilterError(message)
-    if given.follow and given.until:
-        raise FilterError("-f shows new records, which -U would leave out: give one of them")
+    has_end = given.until or given.up_to_id is not None
+    if given.follow and has_end:
+        raise FilterError("-f shows new records, which -U and --up-to-id would leave out: give one of them")
     if given.follow and (any(_context(given)) or given.around):
         message = "-f shows new records, and the rows after them are not known yet: leave out -A, -B, -C and --around"
         raise FilterError(message)
-    if given.cursor_file is not None and given.until:
+    if given.cursor_file is not None and has_end:
         raise FilterError(
-            "--cursor-file stores how far the log was read, so the records that -U leaves out would never be shown"
+            "--cursor-file stores how far the log was read, so what -U and --up-to-id leave out would never be shown"
         )
     if given.around and (given.lines is not None or given.reverse or given.cursor_file is not None):
         message = "--around chooses rows by their place: it goes neither with -n nor with -r nor with --cursor-file"

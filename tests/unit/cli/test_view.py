@@ -42,6 +42,7 @@ def numbers(*ranges):
         ("-g ^(20|26)$ -C 2", numbers((18, 22), (24, 28))),
         ("-p ERROR -C 1 -n 2", numbers((79, 81), (89, 91))),
         ("-g ^(0|99)$ -C 2", numbers((0, 2), (97, 99))),
+        ("-p ERROR -C 2 --after-id 50 --up-to-id 51", numbers((48, 52))),
         ("-p ERROR -l shop.0 -C 4", numbers((0, 4), (26, 34), (56, 64), (86, 94))),
         ("-g nothing -C 2", []),
     ],
