@@ -134,8 +134,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # `re` warns programmers of expressions whose meaning may change.
             warnings.simplefilter("ignore", FutureWarning)
             return command(options)
-    except KeyboardInterrupt:
-        return 130  # 128 + SIGINT, as shells count
     except BrokenPipeError:
         # The reader of our output, such as `head`, has gone. Without this, Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

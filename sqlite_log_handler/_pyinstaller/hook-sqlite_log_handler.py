@@ -1,5 +1,7 @@
 """
-The package imports the half that reads when one of its names is asked for.
+The package imports most of its names when they are asked for.
 """
 
-hiddenimports = [f"sqlite_log_handler._read.{name}" for name in ("filters", "reader", "rows", "statistics", "top")]
+from sqlite_log_handler import _MODULES
+
+hiddenimports = [f"sqlite_log_handler.{module}" for module in sorted(set(_MODULES.values()))]

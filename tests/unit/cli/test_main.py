@@ -9,6 +9,8 @@ import importlib.metadata
 import os
 import re
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -189,6 +191,37 @@ def test_every_command_works_beside_a_live_writer(run, busy_log):
     ):
         status, lines = run(*words, str(busy_log))
         assert (words, 0, True) == (words, status, bool(lines))
+
+
+def test_ctrl_c_while_modules_are_imported(monkeypatch):
+    """
+    Ctrl-C ends a command with 130 from its beginning.
+
+    In its first fifth of a second it printed a traceback of the imports.
+    """
+
+    class Interrupted:
+        def find_spec(self, name, *_):
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "sqlite_log_handler._cli.main")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted()])
+
+    assert 130 == main([])
+
+
+def test_little_is_imported_before_the_command_line():
+    """Before `main` can take Ctrl-C, the package imports its errors only."""
+    program = (
+        "import sys; before = {*sys.modules}; import sqlite_log_handler.__main__; print(*({*sys.modules} - before))"
+    )
+    package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": package}, capture_output=True, check=True
+    )
+
+    ours = {name for name in done.stdout.decode().split() if name.startswith("sqlite_log_handler")}
+    assert {"sqlite_log_handler" + name for name in ("", ".__main__", "._logfile", "._logfile.errors")} == ours
 
 
 def test_the_command_is_installed():
