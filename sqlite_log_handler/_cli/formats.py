@@ -215,7 +215,10 @@ class Logfmt(Format):
         fields: dict[str, object] = {"time": self._clock(row.created_us), "level": row.level, "logger": row.logger}
         fields |= {"message": row.message, **{name: getattr(row, name) for name in _LOGFMT_NAMES}}
         # An attribute with the name of a column gets another name, the same as in `forward`.
-        fields |= {f"extra.{key}" if key in fields else key: value for key, value in row.extra.items()}
+        for key, value in row.extra.items():
+            while key in fields:
+                key = f"extra.{key}"  # noqa: PLW2901 - the name under which it is shown
+            fields[key] = value
         yield " ".join(_pair(key, value) for key, value in fields.items() if value is not None)
 
 

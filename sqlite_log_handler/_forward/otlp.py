@@ -24,9 +24,10 @@ from sqlite_log_handler._logfile.times import from_microseconds
 
 Attributes: TypeAlias = Any  # a repeated KeyValue, for which protobuf has no public type
 
-# Attributes that we set. Names must be unique, so one of these in `extra` is sent as "extra.NAME".
+# Attributes that we set, and no name. Names must be unique, so one of these in `extra` is sent as "extra.NAME".
 _OWN_NAMES = frozenset(
     {
+        "", "dropped_by_cause", "dropped_by_level", "dropped_by_logger", "dropped_since", "dropped_until",
         "code.file.path", "code.function.name", "code.line.number", "code.stacktrace",
         "exception.message", "exception.stacktrace", "exception.type",
         "log.record.uid", "task_name", "thread.id", "thread.name",
@@ -181,7 +182,11 @@ def _add_details(
             values = json.loads(extra)
             _take_trace(record, values)
             for name, value in values.items():
-                _add(attributes, name if name and name not in _OWN_NAMES else f"extra.{name}", value)
+                if name in _OWN_NAMES:
+                    name = f"extra.{name}"  # noqa: PLW2901 - the name under which it is sent
+                    while name in values:
+                        name = f"extra.{name}"  # noqa: PLW2901 - the same
+                _add(attributes, name, value)
         except (AttributeError, RecursionError, TypeError, ValueError):
             # The handler did not write this: send the text unchanged.
             del attributes[before:]

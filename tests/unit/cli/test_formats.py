@@ -35,6 +35,17 @@ def test_logfmt_quotes_what_must_be(run):
     assert line.endswith(' thread_name=worker order=7 customer="c 17"')
 
 
+def test_no_two_pairs_of_logfmt_have_one_name(run, make_handler, path):
+    """An attribute whose name is taken gets another one: of `logger` and `extra.logger`, one was lost."""
+    handler = make_handler()
+    handler.handle(record("tea", **{"logger": 1, "extra.logger": 2}))
+    handler.close()
+
+    _, (line,) = run(str(path), "-o", "logfmt")
+
+    assert line.endswith(" extra.logger=1 extra.extra.logger=2")
+
+
 def test_printable_keeps_letters():
     """Letters of all scripts stay as they are."""
     assert "größer, больше, 大きい, 🎉" == printable("größer, больше, 大きい, 🎉")

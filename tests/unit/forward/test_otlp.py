@@ -222,11 +222,17 @@ def test_extra_keeps_its_types():
 
 
 def test_a_name_that_is_taken_is_moved():
-    """An `extra` of a name that the row itself has, or of none, is sent under `extra.`: names are unique."""
-    attributes = attributes_of(record_of(attributes='{"code.line.number": 1, "": 2, "thread.id": 3}', thread=7))
+    """
+    An `extra` of a name that the row itself has, or of none, is sent under `extra.`: names are unique.
 
+    Two attributes had one name where `extra` had that one, too.
+    """
+    extra = '{"code.line.number": 1, "": 2, "thread.id": 3, "extra.": 4, "extra.extra.": 5, "dropped_since": 6}'
+    attributes = attributes_of(record_of(attributes=extra, thread=7))
+
+    assert (4, 5, 2) == (attributes["extra."], attributes["extra.extra."], attributes["extra.extra.extra."])
+    assert 6 == attributes["extra.dropped_since"]
     assert (17, 1) == (attributes["code.line.number"], attributes["extra.code.line.number"])
-    assert 2 == attributes["extra."]
     assert (7, 3) == (attributes["thread.id"], attributes["extra.thread.id"])
 
 
