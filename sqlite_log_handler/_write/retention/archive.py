@@ -30,6 +30,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Final, NamedTuple
 
 from sqlite_log_handler._logfile.archive import (
@@ -146,6 +147,7 @@ class Archive:
         Then its file is deleted if it has got no note, and so are those of parts that lost theirs to a limit. Raises
         what `write` raises.
         """
+        connection.text_factory = partial(str, encoding="utf-8", errors="replace")
         self._remove_leftovers(connection)
         begun = 0
         while not stopped():

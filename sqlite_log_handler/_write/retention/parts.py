@@ -73,10 +73,11 @@ _LOOK: Final = f"""
 SELECT count(*), min({whole("created_us")}), max({whole("created_us")}), max({whole("levelno")})
 FROM records WHERE id BETWEEN ? AND ?
 """  # noqa: S608 - same
-_KEYS: Final = "SELECT DISTINCT levelno, process_id FROM records WHERE id BETWEEN ? AND ?"
+_KEY: Final = f"SELECT DISTINCT levelno, {whole('process_id')} FROM"
+_KEYS: Final = f"{_KEY} records WHERE id BETWEEN ? AND ?"
 # A gap stands behind the row with its `after_id`, and goes with the row that comes next.
 _IN_PART: Final = "after_id >= ? - 1 AND after_id < ?"
-_KEYS_OF_DROPS: Final = f"SELECT DISTINCT levelno, process_id FROM drops WHERE {_IN_PART} LIMIT ?"  # noqa: S608 - same
+_KEYS_OF_DROPS: Final = f"{_KEY} drops WHERE {_IN_PART} LIMIT ?"
 _SUM_OF_DROPS: Final = f"SELECT count(*), CAST(total({whole('count')}) AS INTEGER) FROM drops WHERE {_IN_PART}"  # noqa: S608 - same
 _DROPS_OF: Final = f"{SELECT_DROP} WHERE {_IN_PART} AND drops.id > ? ORDER BY drops.id LIMIT {_DROPS}"
 _CHUNK: Final = """
@@ -146,7 +147,7 @@ def head_of(connection: Connection, stem: str, first_id: int, last_id: int) -> t
     keys.update(ask(connection, _KEYS_OF_DROPS, (first_id, last_id, _MOST_KEYS)))
     ((drops, dropped),) = ask(connection, _SUM_OF_DROPS, (first_id, last_id))
     ((log_id,),) = ask(connection, "SELECT log_id FROM marks")
-    names = dict(ask(connection, "SELECT levelno, name FROM levels"))
+    names = dict(ask(connection, "SELECT levelno, CAST(name AS TEXT) FROM levels"))
     head = Head(
         stem,
         log_id,

@@ -118,6 +118,29 @@ def test_a_time_that_is_no_number(make, log, folder, path):
     assert [(29,)] == log.ask("SELECT archived_id FROM marks")
 
 
+@pytest.mark.parametrize("value", ["'text'", "x'ff'", "CAST(x'ff' AS TEXT)"], ids=["text", "bytes", "no UTF-8"])
+@pytest.mark.parametrize(
+    "column",
+    ["records.levelno", "records.process_id", "drops.process_id", "drops.logger", "levels.name", "processes.host"],
+)
+def test_a_value_that_is_none(make, log, folder, path, column, value):
+    """
+    Damage that SQLite does not notice, a flipped bit in a text or in its type, does not end the archive.
+
+    It failed at the same row for ever, the file stayed full, and all new records were dropped.
+    """
+    program = make(max_rows=100)
+    log.fill(150)
+    log.connection.execute("INSERT OR IGNORE INTO levels VALUES (20, 'INFO')")
+    log.connection.execute("INSERT INTO drops VALUES (1, 5, 1, 2, 1, 'queue_full', 'app', 20, 1)")
+    table, name = column.split(".")
+    log.connection.execute("PRAGMA foreign_keys = OFF")
+    log.connection.execute(f"UPDATE {table} SET {name} = {value}")
+    program.run()
+
+    assert ([], [(125,)]) == (log.said, log.ask("SELECT archived_id FROM marks"))
+
+
 def test_the_end_of_a_program(make, log, folder, monkeypatch):
     """At the end, a part that is being written may become ready; no other one is begun before `stop`."""
     program = make(max_rows=100)
