@@ -83,11 +83,8 @@ class _Kept(NamedTuple):
 
 class ArchivedLog:
     """
-    The parts of one log's archive, with its file or without.
-
-    Args:
-        places: Where they are. Folders may have parts of other logs, too.
-        file: The log's file, if it is read too.
+    The parts of one log's archive at `places`, and its `file`, if that is read too. Folders may have parts of other
+    logs, too.
 
     Raises:
         LogFileError: There is nothing to read; the class says why.
@@ -144,10 +141,6 @@ class ArchivedLog:
         loaded.retire()
         self._open = {one for one in self._open if not one.scan.closed}
 
-    def names(self) -> Scan:
-        """Return a database without rows, which has the names of levels and all processes."""
-        return self._names().scan
-
     def ledger(self) -> Scan:
         """Return a database without rows, which has all gaps."""
         loaded = self._names()
@@ -156,6 +149,7 @@ class ArchivedLog:
         return loaded.scan
 
     def _names(self) -> Loaded:
+        """Return a database without rows, which has the names of levels and all processes."""
         found = self._look()
         if self._named is None or self._named[1] is not found:
             if self._named is not None:
@@ -174,7 +168,7 @@ class ArchivedLog:
 
     def question(self, filters: Filters) -> Scan:
         """Return a database with all rows that these filters may let pass, and the ledger."""
-        bounds, processes = self._bounds(self.names(), filters)
+        bounds, processes = self._bounds(self._names().scan, filters)
         loaded = self._load("question", bounds, processes)
         for id_ in _patterns_of(filters):
             self._add(loaded, self._look(), Bounds((id_, id_)), None)
@@ -241,7 +235,7 @@ class ArchivedLog:
 
     def rows(self, query: str, newest: int | None, filters: Filters, *, backward: bool) -> Iterator[Values]:
         """Yield what `query` selects of each row that matches; see `LogReader.rows`."""
-        names = self.names()
+        names = self._names().scan
         filters = settled(names.all, filters)
         given = {name for name, value in filters.items() if value is not None} | {*(filters.get("without") or ())}
         if not given & _OF_ALL:
@@ -251,7 +245,7 @@ class ArchivedLog:
         chosen = where(scan.all, filters)
         if newest is not None:
             chosen = scan.newest(chosen, newest)
-        return _using(self._kept["question"].loaded, query, chosen, backward=backward)
+        return self._kept["question"].loaded.rows(query, chosen, backward=backward)
 
     def _stream(self, query: str, newest: int | None, filters: Filters, *, backward: bool) -> Iterator[Values]:
         """Yield the rows that match, in turn from the archive and from the file, some hundred in memory at a time."""
@@ -262,7 +256,7 @@ class ArchivedLog:
                 return
             ((low,),) = deque(ids, maxlen=1) or [(high,)]
             filters = {**filters, "after_id": low - 1, "up_to_id": high}
-        names = self.names()
+        names = self._names().scan
         chosen = where(names.all, filters)
         bounds, _ = self._bounds(names, filters)
         low, high = bounds.ids[0], min(bounds.ids[1], self._look().last_id)
@@ -292,7 +286,7 @@ class ArchivedLog:
             ids = (low - low % _NEAR, high - high % _NEAR + _NEAR - 1)
             loaded = self._load("near", Bounds(ids), None)
             loaded.scan.budget.renew()
-            yield from _using(loaded, query, chosen._replace(after_id=low - 1, up_to_id=high), backward=backward)
+            yield from loaded.rows(query, chosen._replace(after_id=low - 1, up_to_id=high), backward=backward)
             return
         loaded = self._new(found)
         try:
@@ -348,22 +342,6 @@ def _patterns_of(filters: Filters) -> Iterator[int]:
     """Yield the ids of rows whose pattern the filters ask for: they may be out of all bounds."""
     for given in (filters.get("pattern_of"), (filters.get("without") or {}).get("pattern_of")):
         yield from [given] if isinstance(given, int) else given or ()
-
-
-def _using(loaded: Loaded, query: str, chosen: Where, *, backward: bool) -> Iterator[Values]:
-    """Return rows of a database that another question may replace meanwhile."""
-
-    def rows() -> Iterator[Values]:
-        loaded.use()
-        try:
-            yield ()
-            yield from loaded.scan.rows(query, chosen, backward=backward)
-        finally:
-            loaded.leave()
-
-    begun = rows()
-    next(begun)  # from here on it leaves the database in the end, also if nobody asks for a row
-    return begun
 
 
 def _first_id(file: Scan) -> int:

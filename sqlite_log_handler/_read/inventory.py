@@ -4,6 +4,7 @@ An inventory of one log: its file, the parts of its archive, and the ids that ar
 A folder may have parts of other logs, and parts that overlap after a crash. Each id comes from one piece only.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -95,19 +96,14 @@ class Inventory(NamedTuple):
 
 class PartList:
     """
-    The parts of one log's archive, listed anew at each look.
-
-    Args:
-        places: Where they are.
-        file: The log's file, if it is read too.
+    The parts of one log's archive at `places`, listed anew at each look, and its `file`, if that is read too.
 
     Raises:
         EmptyFileError: There is neither a file nor a part.
     """
 
     def __init__(self, places: Places, file: Scan | None) -> None:
-        self._places = places
-        self._file = file
+        self._places, self._file = places, file
         self._heads: dict[str, tuple[tuple[int, int], Part]] = {}
         self._found: Inventory | None = None
         if file is None and not self.look().pieces:
@@ -190,11 +186,9 @@ class PartList:
 
     def _head(self, path: str) -> tuple[tuple[int, int], Part]:
         """Return a part, and what tells whether its file has changed."""
-        try:
+        version = (0, 0)
+        with contextlib.suppress(OSError):  # opening it raises the error
             stat = os.stat(path)
-        except OSError:
-            version = (0, 0)
-        else:
             version = (stat.st_size, stat.st_mtime_ns)
         kept = self._heads.get(path)
         return kept if kept is not None and kept[0] == version else (version, Part.open(path))

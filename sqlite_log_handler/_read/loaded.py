@@ -9,14 +9,15 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final, Self, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from sqlite_log_handler._logfile.columns import total
 from sqlite_log_handler._logfile.connect import refuse_lost
-from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError, UnreadableFileError
-from sqlite_log_handler._logfile.forks import Connection, LostFileError
+from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
+from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._logfile.schema import HOUR_US, SCHEMA
 from sqlite_log_handler._read.budget import Budget
+from sqlite_log_handler._read.filters import Where
 from sqlite_log_handler._read.opening import Opened, named_errors
 from sqlite_log_handler._read.parts import Values, fault_of
 from sqlite_log_handler._read.scan import Scan
@@ -57,12 +58,9 @@ _ROW: Final = 500
 
 class Loaded:
     """
-    A temporary database with rows, and the scan that reads it.
+    A temporary database with rows, and the scan that reads it; errors name `path`.
 
-    Args:
-        path: Where the rows come from, for errors.
-        levels: The names of levels.
-        processes: Those that are known, in the order of their ids; others are added with their rows.
+    `processes` are those that are known, in the order of their ids; others are added with their rows.
     """
 
     def __init__(self, path: str, levels: Mapping[int, str], processes: Collection[Process]) -> None:
@@ -75,7 +73,10 @@ class Loaded:
         self._source_count = 0
         self._sources: dict[tuple[Any, ...], int] = {}
         self._processes = {process[:4]: id_ for id_, process in enumerate(processes, 1)}
-        connection = _connect(path)
+        make = cast("type[Connection]", partial(Connection, file=object()))
+        with named_errors(path):
+            refuse_lost(path)
+            connection = sqlite3.connect("", isolation_level=None, check_same_thread=False, factory=make)
         try:
             with named_errors(path), connection.in_use():
                 # Nothing has to outlive a crash.
@@ -90,15 +91,20 @@ class Loaded:
             connection.close()
             raise
 
-    def use(self) -> Self:
-        """Keep it open until `leave` is called, also when it is retired."""
-        self._users += 1
-        return self
+    def rows(self, query: str, chosen: Where, *, backward: bool) -> Iterator[Values]:
+        """Return rows as `Scan.rows` does; the database stays open for them, also when it is retired meanwhile."""
+        begun = self._rows_of(query, chosen, backward=backward)
+        next(begun)  # from here on, its end closes the database, also if nobody asks for a row
+        return begun
 
-    def leave(self) -> None:
-        """Need it no longer."""
-        self._users -= 1
-        self._close_unused()
+    def _rows_of(self, query: str, chosen: Where, *, backward: bool) -> Iterator[Values]:
+        self._users += 1
+        try:
+            yield ()
+            yield from self.scan.rows(query, chosen, backward=backward)
+        finally:
+            self._users -= 1
+            self._close_unused()
 
     def retire(self) -> None:
         """Close it as soon as nobody uses it."""
@@ -128,9 +134,7 @@ class Loaded:
         """
         Add the rows that are not here yet, and empty the list, or long rows would be in memory while others are read.
 
-        Args:
-            path: Their file, for errors.
-            rows: Their values in the order of `parts.FIELDS`.
+        The values of each are in the order of `parts.FIELDS`; errors name `path`, their file.
 
         Raises:
             CorruptFileError: A log cannot have one of the values.
@@ -195,10 +199,7 @@ class Loaded:
         """
         Set what the log has besides its rows.
 
-        Args:
-            drops: Lines of the ledger but for the id and the process, and the process.
-            prunes: Lines of `prunes` up to `unsent`.
-            cursors: Lines of `cursors`.
+        A line of `drops` lacks the id and has its process beside it; one of `prunes` ends with `unsent`.
         """
         with self._writing() as connection:
             for table in ("drops", "prunes", "cursors", "volume_folded", "drop_totals"):
@@ -215,14 +216,3 @@ class Loaded:
             for statement in _COUNT.split(";")[:-1]:
                 connection.execute(statement)
         self.has_ledger = True
-
-
-def _connect(path: str) -> Connection:
-    try:
-        refuse_lost(path)
-    except LostFileError as error:
-        raise UnreadableFileError(
-            f"{path!r}: this process was forked in the middle of a query on it: start the process with spawn"
-        ) from error
-    make = cast("type[Connection]", partial(Connection, file=object()))
-    return sqlite3.connect("", isolation_level=None, check_same_thread=False, factory=make)

@@ -72,6 +72,9 @@ def named_errors(path: str) -> Iterator[None]:
     """Turn each error of SQLite inside the `with` block into the error class of its condition."""
     try:
         yield
+    except LostFileError as error:
+        message = f"{path!r}: this process was forked in the middle of a query on it: start the process with spawn"
+        raise UnreadableFileError(message) from error
     except sqlite3.Error as error:
         raise_named(path, error)
 
@@ -139,11 +142,7 @@ def open_log(path: str, *, timeout: float = 5.0) -> Opened:
 
 
 def _connect(path: str, timeout: float, *, immutable: bool = False) -> tuple[Connection, Budget]:
-    try:
-        connection = connect_read_only(path, timeout=timeout, immutable=immutable)
-    except LostFileError as error:
-        message = f"{path!r}: this process was forked in the middle of a query on it: start the process with spawn"
-        raise UnreadableFileError(message) from error
+    connection = connect_read_only(path, timeout=timeout, immutable=immutable)
     try:
         status = os.stat(path)
         # A hole at its end takes no work to make. A file system that compresses makes a log ten times smaller.

@@ -19,6 +19,7 @@ import json
 import os
 import re
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from json.scanner import make_scanner
@@ -125,7 +126,11 @@ class Bounds(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A part whose head was read: its path, its head, and its size in bytes."""
+    """
+    A part whose head was read: its path, its head, and its size in bytes.
+
+    If it cannot be read, each method raises a LogFileError whose class says why.
+    """
 
     path: str
     head: Head
@@ -133,12 +138,7 @@ class Part(NamedTuple):
 
     @classmethod
     def open(cls, path: str) -> "Part":
-        """
-        Read the head of a part.
-
-        Raises:
-            LogFileError: It cannot be read; the class says why.
-        """
+        """Read the head of a part."""
         require_file(path)
         with _named(path):
             size = os.stat(path).st_size
@@ -152,12 +152,7 @@ class Part(NamedTuple):
             return cls(path, head, size)
 
     def drops(self) -> Iterator[dict[str, Any]]:
-        """
-        Yield the gaps of the part, as lines of the ledger with their process.
-
-        Raises:
-            LogFileError: It cannot be read; the class says why.
-        """
+        """Yield the gaps of the part, as lines of the ledger with their process."""
         if not self.head.drops:
             return
         with _named(self.path):
@@ -169,24 +164,13 @@ class Part(NamedTuple):
                 yield drop
 
     def rows(self, bounds: Bounds) -> Iterator[list[Values]]:
-        """
-        Yield the rows within the bounds, some hundred at a time, the values of each in the order of `FIELDS`.
-
-        Raises:
-            LogFileError: It cannot be read; the class says why.
-        """
+        """Yield the rows within the bounds, some hundred at a time, the values of each in the order of `FIELDS`."""
         with _named(self.path):
             yield from _parquet_rows(self, bounds) if is_parquet(self.path) else _line_rows(self, bounds)
 
     def read_through(self) -> None:
-        """
-        Read the part to its end, and look at each of its gaps and rows.
-
-        Raises:
-            LogFileError: It cannot be read; the class says why.
-        """
-        for _ in self.drops():
-            pass
+        """Read the part to its end, and look at each of its gaps and rows."""
+        deque(self.drops(), maxlen=0)
         for rows in self.rows(Bounds()):
             for number, row in enumerate(rows, rows[0][0] - self.head.first_id + 2 + self.head.drops):
                 if fault := fault_of(row):
@@ -239,10 +223,8 @@ def _is_storable(value: object) -> bool:
 
 def fault_of(values: Values) -> str | None:
     """Return the name of the first value that no row has; None if there is none."""
-    for name, value, types in zip(FIELDS, values, _TYPES, strict=True):
-        if type(value) not in types or not _is_storable(value):
-            return name
-    return None
+    found = zip(FIELDS, values, _TYPES, strict=True)
+    return next((name for name, value, types in found if type(value) not in types or not _is_storable(value)), None)
 
 
 def _corrupt(path: str, line: int, what: str) -> CorruptFileError:
@@ -401,10 +383,7 @@ def _parquet(path: str) -> Iterator[Any]:
     pyarrow, parquet = import_pyarrow()
     texts = [name for name in FIELDS if name not in INTEGERS]
     try:
-        with (
-            pyarrow.OSFile(path) as raw,
-            parquet.ParquetFile(raw, read_dictionary=texts) as file,
-        ):
+        with pyarrow.OSFile(path) as raw, parquet.ParquetFile(raw, read_dictionary=texts) as file:
             yield file
     except (LogFileError, FileNotFoundError, PermissionError):
         raise

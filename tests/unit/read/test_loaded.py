@@ -87,10 +87,10 @@ def test_no_room(loaded: Loaded) -> None:
 
 def test_it_stays_open_while_it_is_used(loaded: Loaded) -> None:
     """A database that another question has replaced stays open until its last rows were read."""
-    loaded.use()
+    rows = loaded.rows(SELECT_ROW, Where(), backward=False)
     loaded.retire()
     assert not loaded.scan.closed
-    loaded.leave()
+    assert [*rows] == []
     assert loaded.scan.closed
 
 
