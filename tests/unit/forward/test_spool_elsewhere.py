@@ -5,6 +5,7 @@ Files from elsewhere that are forwarded: nothing that stands in one is run, and 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 
 import hostile
@@ -13,7 +14,8 @@ from slowly import slowly
 
 from sqlite_log_handler._forward import spool as spool_module
 from sqlite_log_handler._forward.spool import Spool
-from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError, LogFileError
+from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError, LogFileError, UnreadableFileError
+from sqlite_log_handler._logfile.write_lock import WriteLock
 
 TEXTS = ("message", "exc_text", "stack_info", "attributes")
 
@@ -48,6 +50,23 @@ def test_a_row_that_no_handler_writes(path, change):
         assert [[1], [2]] == [[row[0] for row in spool.read(10, 1 << 30).rows] for _ in range(2)]
         with pytest.raises(LimitError, match="the row after id 2 has more than 576 KiB"):
             spool.read(10, 1 << 30)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe_in_the_place_of_a_journal(path, make_handler):
+    """
+    A pipe where SQLite looks for a journal is an error, and the lock of the log is free behind it.
+
+    SQLite waited for it with the lock held: the program beside `forward` wrote nothing more, and only SIGKILL helped.
+    """
+    make_handler().close()
+    os.mkfifo(f"{path}-journal")
+
+    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
+        with pytest.raises(UnreadableFileError, match="-journal' is not a file"):
+            spool.read(10, 1_000_000)
+        with contextlib.closing(WriteLock(str(path), say=print)) as lock, lock.hold(0):
+            pass
 
 
 @pytest.mark.parametrize("steps", [100_000, *slowly(spool_module._MOST_STEPS)])
