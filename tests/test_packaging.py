@@ -97,10 +97,12 @@ def test_first_try(tmp_path):
 
 
 def test_contributing_names_what_is_there():
-    """Each file that CONTRIBUTING.md names is there, so that nobody looks for one that was moved."""
+    """Each file that CONTRIBUTING.md names is there, with the functions in it, so that nobody looks for a moved one."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:_\w+|tests|docs)/[\w/]+\.(?:py|md))`", text)) - {"_cli/commands/COMMAND.py"}
     folders = [ROOT, Path(sqlite_log_handler.__file__).parent]
 
     assert len(named) > 10
     assert [] == [name for name in sorted(named) if not any((folder / name).is_file() for folder in folders)]
+    placed = re.findall(r"`(?:\w+\.)*(\w+)` in `(_\w+/[\w/]+\.py)`", text)
+    assert [] == [pair for pair in placed if pair[0] not in (folders[1] / pair[1]).read_text(encoding="utf-8")]

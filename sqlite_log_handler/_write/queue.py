@@ -34,7 +34,7 @@ Guarantees
 ==========
 
 - At every instant `seen == written + dropped + queued`. `seen` is not counted, it is that sum. `queued` is the length
-  of the deque and `dropped` the sum of the ledger, so the books cannot balance when a row is missing.
+  of the deque and `dropped` the sum of the ledger, so `seen` would be too small if a row got lost.
 - `queued <= capacity`, and the sizes of the queued rows add up to `capacity_bytes` at most.
 - A thread holds the mutex for microseconds: no I/O, no foreign code, no logging under it. It is the innermost lock.
 - The mutex is an RLock, because a signal handler or a `__del__` may log while its own thread is in `put`.
