@@ -254,10 +254,12 @@ class Archiver:
                 self._say("archiving again")
             case None | Vanished():  # retention was faster than the run
                 pass
+            case _ if run.file not in {None, identity_of(self._path)}:  # the file was moved in the middle of the run
+                pass
             case sqlite3.Error() as error if is_corrupt(error):
                 # The thread that commits moves the log aside, if a second reader finds the same. One may be wrong, when
                 # somebody has removed the -shm.
-                if known and known == run.file == identity_of(self._path):
+                if known == run.file:
                     raise error
                 self._corrupt = run.file
             case TimeoutError():  # another process archives

@@ -72,9 +72,29 @@ def test_a_log_that_two_runs_find_corrupt(make, log, monkeypatch, path):
     with monkeypatch.context() as patch:
         patch.setattr(archiver_module, "identity_of", lambda _: "another file, put in its place")
         program.step()
+    program.step()
     with pytest.raises(sqlite3.DatabaseError, match="malformed"):
         program.step()
     assert 1 == len(log.said)
+
+
+def test_a_file_that_is_moved_in_the_middle_of_a_run(make, log, monkeypatch):
+    """
+    What fails in a run whose file was moved is not said, because the next run has another file.
+
+    When a corrupt log was moved aside, the operator also heard of a disk I/O error, and that rows stay.
+    """
+    errors = failing(monkeypatch)
+    program = make(max_rows=200)  # so no row is to be deleted yet
+    log.fill(150)
+    program.step()
+    errors.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(archiver_module, "identity_of", lambda _: "another file, put in its place")
+        program.step()
+    program.run()
+
+    assert ([], 100) == (log.said, program.archived_id)
 
 
 def test_another_process_archives(make, log, folder):
