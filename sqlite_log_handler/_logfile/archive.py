@@ -29,7 +29,7 @@ PARTIAL: Final = ".partial"
 # The keys of Parquet's metadata.
 HEAD_KEY: Final = b"sqlite_log_handler.head"
 DROPS_KEY: Final = b"sqlite_log_handler.drops"
-# Bytes of gaps under one key, because readers refuse very long ones. A single gap may be longer.
+# Bytes of gaps under one key, because readers refuse very long values. A single gap may be longer.
 _DROPS_BYTES: Final = 1024 * 1024
 
 # What the view `logs` lacks, and readers ask for: the message before its arguments were put in, and the run.
@@ -43,7 +43,7 @@ PART_COLUMNS: Final = {**COLUMNS, **MORE_COLUMNS}
 # A row is archived even if somebody has deleted its line of `sources` or `processes`.
 _FROM: Final = FROM.replace("CROSS", "LEFT")
 
-# A row as a line of CSV, of which Arrow makes Parquet, with `time` made of `created_us`; to be continued by WHERE.
+# A row as a line of CSV, of which Arrow makes Parquet; `time` is made of `created_us` there. A WHERE is to follow.
 _CELLS: Final = {name: expression for name, expression in PART_COLUMNS.items() if name != "time"}
 SELECT_CSV: Final = f"SELECT {csv_line(_CELLS)} AS line FROM {_FROM}"  # noqa: S608 - our own names
 
@@ -72,8 +72,8 @@ SELECT drops.id, json_object(
 
 _NAME: Final = re.compile(r"(.+)\.(\d{4}-\d\d-\d\d)(?:\.([2-9]|[1-9]\d+))?\.(jsonl\.gz|parquet)", re.DOTALL)
 
-# Bytes that a part may have for each byte of its file, and bytes that any may have. Rows that differ in nothing but
-# their id and their time come to 60, and what is made to fill a disk to 1,000.
+# Most bytes of a part, decompressed, for each byte of its file, and bytes that any may have. Rows that differ only in
+# their id and their time come to 60 for each, and what is made to fill a disk to 1,000.
 GROWTH: Final = 200
 GRANTED: Final = 64 * 1024 * 1024
 
@@ -176,7 +176,7 @@ def stem_of(path: str) -> str:
     'app-log'
     """
     name = os.path.basename(path)
-    # A name that is not UTF-8 stands in notes and heads, which are.
+    # Notes and heads are UTF-8, and the name may not be.
     return (name.removesuffix(".db") or name).encode("utf-8", "backslashreplace").decode()
 
 

@@ -1,5 +1,5 @@
 """
-Open a log file, and tell whether it is one. This creates no file, and runs nothing that stands in one.
+Open a file, and tell whether it is a log. This creates no file, and runs nothing that stands in one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ROWID = -1
 
 
 def identity_of(path: str, unseen: type[OSError] = OSError) -> tuple[int, int] | None:
-    """Return (device, inode), or None if the file cannot be seen and the error is an `unseen`."""
+    """Return (device, inode); None if looking at the file raises `unseen`."""
     try:
         stat = os.stat(path)
     except unseen:
@@ -39,7 +39,7 @@ def refuse_lost(path: str) -> None:
     Refuse a file that this process must not open, because its parent was using it at the fork.
 
     Raises:
-        LostFileError: The parent was.
+        LostFileError: It was.
     """
     forks.settle()
     if forks.stuck or (forks.lost and identity_of(path) in forks.lost):
@@ -120,7 +120,7 @@ def without_triggers(connection: sqlite3.Connection, path: str, *, advice: str) 
     Write inside the `with` block, and run no trigger: the author of the file could have chosen what it does.
 
     Args:
-        connection: What writes.
+        connection: The one that writes.
         path: The file, for the error.
         advice: What the user can do about a trigger, for the error.
 
@@ -191,8 +191,8 @@ def is_ours(
 def _header_of(connection: sqlite3.Connection) -> tuple[int, int, int]:
     # Not from `pragma_application_id`: a file may have a view of that name. In one transaction: if another process is
     # just making a log of the file, we see nothing of that, or all.
-    alone = not connection.in_transaction
-    if alone:
+    begins = not connection.in_transaction
+    if begins:
         connection.execute("BEGIN")
     try:
         application_id, user_version, tables = (
@@ -200,7 +200,7 @@ def _header_of(connection: sqlite3.Connection) -> tuple[int, int, int]:
             for sql in ("PRAGMA application_id", "PRAGMA user_version", "SELECT EXISTS (SELECT 1 FROM sqlite_master)")
         )
     finally:
-        if alone and connection.in_transaction:
+        if begins and connection.in_transaction:
             connection.execute("ROLLBACK")
     return application_id, user_version, tables
 

@@ -114,7 +114,7 @@ class Inserter:
         self._origin = origin
         self._limits = limits
         self.last_id = 0  # of the last row of this transaction
-        self.unfolded = 0  # rows behind the mark of `volume` after the last batch
+        self.unfolded = 0  # rows after the mark of `volume` after the last batch
         self.gap_bytes = 0  # what the gaps of this batch may still add to `drops`, and to `volume`
         self._sweeps = self._highest = 0  # sweeps of the file, and the id of its last row, when the ids were learned
         self.forget_ids()

@@ -1,10 +1,10 @@
 """
-Taking a lock so that no signal handler can tear the step, and the lock of those who commit.
+How to take a lock in one step that no signal handler can tear, and the commit lock.
 
-A signal handler may raise: Ctrl-C, a time limit. CPython runs it after calls and at jumps back. After a
-`lock.acquire()` that comes before the `try`, or before the store of its result, the lock would stay taken for ever. A
-`with` has no time limit. CPython runs none while it unpacks an iterator, nor between that and the store. So a `map`, in
-C, makes the call when its result is unpacked:
+A signal handler may raise: Ctrl-C, a time limit. CPython runs it after calls and at jumps back. If it raises between
+`lock.acquire()` and the `try`, or before the result is stored, the lock stays taken for ever. A `with` has no time
+limit. CPython runs no signal handler while it unpacks an iterator, nor between that and the store. So a `map`, in C,
+makes the call when its result is unpacked:
 
     held = False
     try:
@@ -53,7 +53,7 @@ class CommitLock:
 
     def do(self, work: Callable[[], T], timeout: float) -> T | None:
         """
-        Do `work` under the lock, and return what it does; None if the lock is `is_mine`, or not free in time.
+        Do `work` under the lock, and return what it returns; None if `is_mine`, or if the lock is not free in time.
 
         It is one frame, and no context manager: what a signal handler raises into the frames of `contextlib` would
         leave the lock taken for as long as somebody keeps that exception.
@@ -74,7 +74,7 @@ class CommitLock:
                 lock.release()
 
     def hold_over_fork(self, timeout: float) -> bool:
-        """Take the lock for a thread that forks, within `timeout` seconds; a thread that has it does not wait."""
+        """Take the lock for a thread that forks; tell whether it came in time. A thread that has it does not wait."""
         thread = threading.get_ident()
         (held,) = acquire(self._lock, 0 if thread in {self._worker, self._forking} else timeout)
         if held:
@@ -83,7 +83,7 @@ class CommitLock:
 
     def close_beside_fork(self, close: Callable[[], None], timeout: float) -> None:
         """Call `close` on a thread: a frozen disk may hold it for ever. If it takes too long, the child has no log."""
-        lock, done, first = self._lock, threading.Lock(), threading.Lock()
+        lock, done, first = self._lock, threading.Lock(), threading.Lock()  # thread and wait race for `first`
 
         def run() -> None:
             try:

@@ -1,7 +1,7 @@
 """
-From a `logging.LogRecord` to a row: a flat tuple of atoms, made on the thread that logs.
+From a `logging.LogRecord` to a row: a tuple of plain values, made on the thread that logs.
 
-`make_row` is pure: no clock, no lock, no I/O. It runs before the record leaves the caller. Later, arguments may have
+`make_row` uses no clock, no lock and no I/O. It runs before the record leaves the caller. Later, arguments may have
 changed, the queue would keep frames and objects of the program alive, and another thread would call the program's code.
 
 A row begins with the five fields that the queue reads (see `_write.queue`). All rows of a call site share one tuple for
@@ -221,7 +221,7 @@ _keys: dict[str, str] = {}
 
 
 def _flat_attributes(values: dict[str, Any], max_bytes: int) -> str | None:
-    """Write attributes if all are short texts and numbers, as nearly always; "" if there are none, else None."""
+    """Write attributes if all are short texts and numbers, as nearly always, or return None; "" without attributes."""
     names = islice(values, _PLAIN_LENGTH - 1, None)
     if next(names, None) is not _LAST_PLAIN or len(values) > _MANY:
         return None
@@ -343,7 +343,7 @@ def _extra(record: logging.LogRecord, room: int) -> tuple[dict[str, Any], int]:
     """
     Return what `extra`, a filter or a factory has set on the record, without private names.
 
-    It looks at no more than `room` bytes hold, and returns how many attributes it has not looked at.
+    It looks at no more attributes than `room` bytes hold, and returns how many others there are.
     """
     values, hidden = _first(record.__dict__, len(_STANDARD) + room // SHORTEST_MEMBER)
     named = ((name if issubclass(type(name), str) else clean(name), value) for name, value in values)
@@ -379,7 +379,7 @@ def _context(event: dict[Any, Any], room: int) -> tuple[dict[str, Any], int]:
 
 
 def _raised(event: dict[Any, Any]) -> Any:
-    """Return the `exc_info` of a structlog event: it stays in the dict, for a processor that renders it."""
+    """Return the `exc_info` of a structlog event, which no processor has rendered and taken out of the dict."""
     exc_info = event.get("exc_info")
     return exc_info if exc_info is True or isinstance(exc_info, BaseException | tuple) else None
 
@@ -579,5 +579,5 @@ def _intern(known: dict[Any, Any], key: tuple[Any, ...], value: Any) -> None:
 
 
 def letters_of(key: tuple[Any, ...]) -> int:
-    """Return the letters of the names in a key."""
+    """Count the letters of the names in a key."""
     return sum(len(part) for part in key if type(part) is str)

@@ -4,16 +4,16 @@ Volume: how much was logged, by hour, logger and level, kept apart from the rows
 Theory of operation
 ===================
 
-`volume` is a view. It adds up the table `volume_folded` and the rows behind a mark in the file, `marks.folded_id`. So
-it is exact at every moment, and a commit of few rows writes no page for it. A commit folds the rows behind the mark
-into the table when there are FOLD_ROWS of them. Retention folds rows before it deletes them. With `max_bytes` a fold
+`volume` is a view. It adds up the table `volume_folded` and the rows after a mark in the file, `marks.folded_id`. So it
+is exact at every moment, and a commit of few rows writes no page for it. A commit folds the rows after the mark into
+the table when there are FOLD_ROWS of them. Retention folds rows before it deletes them. With `max_bytes` a fold
 changes few lines at a time, because each logger's line may be on a page of its own.
 
 Guarantees
 ==========
 
 - The rows go into the table in the transaction that moves the mark, so each row is counted once, whatever fails.
-- At most FOLD_ROWS rows and one batch stand behind the mark, so a look at the view reads no more.
+- At most FOLD_ROWS rows and one batch stand after the mark, so a look at the view reads no more.
 - Dropped records are in the table from the start, because gaps are rare. `drop_totals` never falls.
 """
 
@@ -24,10 +24,10 @@ import sqlite3
 from sqlite_log_handler._logfile.schema import HOUR_US, UNFOLDED
 from sqlite_log_handler._logfile.typed import Any, Final
 
-# Rows behind the mark that are folded: a full batch. To add them up takes a look at the view some 10 ms.
+# Rows after the mark that a commit folds: a full batch. A look at the view takes some 10 ms to add them up.
 FOLD_ROWS: Final = 10_000
 
-# What a line takes besides the name of its logger, roughly.
+# Bytes that a line takes besides the name of its logger, roughly.
 LINE_BYTES: Final = 50
 
 _INTO = "INSERT INTO volume_folded (hour, logger, levelno, records, bytes)"
@@ -57,13 +57,13 @@ ON CONFLICT DO UPDATE SET count = count + excluded.count
 
 
 def fold(connection: sqlite3.Connection) -> None:
-    """Fold all rows behind the mark, in the transaction that is open."""
+    """Fold all rows after the mark, in the transaction that is open."""
     connection.execute(_FOLD)
     connection.execute(_MOVE)
 
 
 def unfolded_up_to(connection: sqlite3.Connection, last_id: int, most_lines: int) -> tuple[list[tuple[Any, ...]], int]:
-    """Return the lines of the rows behind the mark up to `last_id`, or an earlier id with fewer lines, and that id."""
+    """Return lines for the rows after the mark, up to `last_id` or an id with at most `most_lines`, and that id."""
     (first_id,) = connection.execute(_FIRST_UNFOLDED).fetchone()
     counted: list[tuple[Any, ...]] = []
     # From the first row on, in growing steps: so a fold looks at a few times the rows that it folds.
@@ -79,7 +79,7 @@ def unfolded_up_to(connection: sqlite3.Connection, last_id: int, most_lines: int
 
 
 def add(connection: sqlite3.Connection, counted: list[tuple[Any, ...]], last_id: int) -> int:
-    """Fold what `unfolded_up_to` has counted; return how many bytes longer the table may be."""
+    """Fold what `unfolded_up_to` has counted; return by how many bytes the table may grow."""
     if counted:
         connection.executemany(_ADD, counted)
         connection.execute(_MOVE_TO, {"last_id": last_id})
@@ -87,6 +87,6 @@ def add(connection: sqlite3.Connection, counted: list[tuple[Any, ...]], last_id:
 
 
 def add_drops(connection: sqlite3.Connection, drops: dict[str, Any]) -> None:
-    """Count dropped records, in the transaction that is open: their cause, logger, level, count, and since_us."""
+    """Count dropped records, given as cause, logger, level, count and since_us, in the transaction that is open."""
     connection.execute(_DROPPED, drops)
     connection.execute(_DROP_TOTAL, drops)

@@ -166,7 +166,7 @@ class Writer:
                 raise
 
     def _make_way(self, inserter: Inserter, rows: Sequence[PackedRow]) -> None:
-        """Fold the rows behind the mark, and add most of the new call sites, in transactions of their own."""
+        """Fold the rows after the mark, and add most of the new call sites, in transactions of their own."""
         # Either changes pages all over a table, which then all go into the WAL.
         while inserter.unfolded >= volume.FOLD_ROWS:
             inserter.unfolded = self.pruner.fold(inserter.connection)

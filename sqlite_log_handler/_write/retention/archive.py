@@ -6,18 +6,17 @@ Theory of operation
 
 `Archive.parts` makes parts of the rows in a range, one after the other. It writes each under another name, syncs it,
 reads it back and counts, and only then gives it its name and yields it. `note`, on the connection that writes to the
-log, puts a line for it into the table `archives` and raises `marks.archived_id`; retention deletes only rows up to
-there.
+log, puts a line for it into the table `archives` and raises `marks.archived_id`: rows up to there may be deleted.
 
 Guarantees
 ==========
 
 - At each moment each row is in the file, in a part that is noted, or counted in `marks.unarchived`. No row is in two
   parts that are noted.
-- A part that is being written is called `.partial`, and is begun anew after a crash. So is a part that has its name but
+- A part that is being written ends in `.partial`, and is begun anew after a crash. So is a part that has its name but
   no note, because the process was killed in between.
-- A part of another log, or of an earlier file of the same name, is never written over: it has another `log_id`. Neither
-  is that of a copy of the log, which has the same one: its rows and processes are not in this file.
+- A part of another log, or of an earlier file of the same name, is never written over: its `log_id` differs. Nor is one
+  of a copy of the log, whose `log_id` is the same: its rows or processes are not in this file.
 - One process at a time archives a log in a folder, from the choice of a name to the note.
 - When the archive has become too large, its oldest parts first lose their notes, and then they are deleted.
 """
@@ -144,7 +143,7 @@ class Archive:
         """
         Yield parts of the rows in a range of ids, each to be noted by the caller, who holds the right to archive.
 
-        Then its file is deleted if it has got no note, and so are those of parts that lost theirs to a limit. Raises
+        After that, the file of a part without a note is deleted, and so are those whose notes a limit removed. Raises
         what `write` raises.
         """
         connection.text_factory = partial(str, encoding="utf-8", errors="replace")
@@ -165,11 +164,11 @@ class Archive:
         self, connection: Connection, first_id: int, last_id: int, stopped: Callable[[], bool] = lambda: False
     ) -> WrittenPart:
         """
-        Make a part of the first rows of a range; the caller holds the right to.
+        Make a part of the first rows of a range; the caller holds the right to archive.
 
         Raises:
             Vanished: Rows of it were deleted meanwhile.
-            OutOfTime: `stopped` said so.
+            OutOfTime: `stopped` returned True.
             TimeoutError: The file of the lock was deleted, so another process may archive the same rows.
             OSError, sqlite3.Error: It cannot be written, or its rows cannot be read.
         """
@@ -201,7 +200,7 @@ class Archive:
 
     def note(self, connection: sqlite3.Connection, part: WrittenPart) -> bool:
         """
-        Note a part, on the connection that writes to the log, and take the notes of parts beyond the limits.
+        Note a part, on the connection that writes to the log, and remove the notes of parts beyond the limits.
 
         Return False if the part is refused, because its rows are in another one, or in another file.
         """
@@ -215,7 +214,7 @@ class Archive:
         return noted
 
     def expire(self, connection: sqlite3.Connection) -> None:
-        """Take the notes of parts beyond the limits, in the open transaction; `parts` removes their files."""
+        """Remove the notes of parts beyond the limits, in the open transaction; `parts` removes their files."""
         max_age, max_bytes = self._limits.max_age, self._limits.max_bytes
         parts = connection.execute(_PARTS).fetchall() if self._limits else []
         left = sum(part[-1] for part in parts)
@@ -235,10 +234,10 @@ class Archive:
 
     def _remove_leftovers(self, connection: Connection) -> None:
         """
-        Delete what a limit took the note of, and what a killed process has left.
+        Delete what a limit removed the note of, and what a killed process has left.
 
-        That is parts that it was writing, those that it had not noted, whose rows are in this file, and those that had
-        lost their notes to a limit. A part of a copy of the log has rows or processes that this file does not have.
+        The latter are parts that it was writing, those that it had not noted, whose rows are in this file, and those
+        whose notes a limit had removed. A part of a copy of the log has rows or processes that this file does not have.
         """
         for name in os.listdir(self.folder):
             part = PartName.parse(name.removesuffix(PARTIAL))

@@ -13,7 +13,7 @@ over, and waits until a step has noted it. It ends when the goal is reached. `cl
 being written. Then it gives the part up, and the next program archives its rows. It also waits for the thread to end,
 which takes a chunk's time: if the interpreter exits while a thread is in Arrow, Arrow may abort the process.
 
-The thread has a low priority where the system knows that of a thread (Linux does).
+The thread has a low priority where each thread has one of its own (on Linux).
 
 Guarantees
 ==========
@@ -60,7 +60,7 @@ KEEP: Final = "keep"
 DELETE: Final = "delete"
 
 _DAY: Final = 86_400
-# How often we look at the age of rows while one comes of age.
+# How often we look at the age of rows while one reaches `max_age`.
 _LOOKS: Final = 16
 
 _MARKS: Final = "SELECT archived_id, unarchived FROM marks"
@@ -68,7 +68,7 @@ _LAST_BEFORE: Final = "SELECT id FROM records WHERE created_us < ? ORDER BY crea
 
 
 def archived_only(connection: sqlite3.Connection, state: State, cut: Cut) -> Cut | None:
-    """Return the part of a cut that is archived. `sqlite-log prune --archive` asks for no more."""
+    """Return as much of a cut as is archived, None for nothing. `sqlite-log prune --archive` deletes no more."""
     archived_id, _ = connection.execute(_MARKS).fetchone()
     if cut.last_id <= archived_id:
         return cut
@@ -168,7 +168,7 @@ class Archiver:
         return POLL
 
     def bound(self, connection: sqlite3.Connection, state: State, cut: Cut) -> Cut | None:
-        """Return the part of a cut that may be deleted now."""
+        """Return as much of a cut as may be deleted now, None for nothing."""
         if cut.cause != "max_age" or self._clock() >= self._next_aged:
             self._wanted = max(self._wanted, cut.last_id)
         self.step(connection, state)
@@ -233,7 +233,7 @@ class Archiver:
             oldest = (connection.execute(CREATED, (first_id,)).fetchone() or (now * 1e6,))[0] / 1e6
             wait = max(oldest + limits.max_age / 2 - now, self._next_aged - self._clock())
             if wait <= 0:
-                # Up to a quarter of the age, or all of the days before that.
+                # Up to a quarter of the age, or to the last midnight before that.
                 until = now - limits.max_age / 4
                 if oldest // _DAY < until // _DAY:
                     until -= until % _DAY
@@ -318,7 +318,7 @@ def folder_of(option: str, value: Any) -> str:
 
 
 class _Run:
-    """One run of the archive's thread, which sets `part`; `answer` sets it back, once a step has had it."""
+    """One run of the archive's thread, which sets `part`; `answer` clears it, once a step has noted or refused it."""
 
     def __init__(self, archive: Archive, path: str, first_id: int, last_id: int, is_last: Callable[[], bool]) -> None:
         self.archive = archive

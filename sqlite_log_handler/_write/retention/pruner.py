@@ -280,7 +280,7 @@ class Pruner:
         return cut
 
     def fold(self, connection: sqlite3.Connection) -> int:
-        """Fold rows behind the mark of `volume`, as many as one transaction may; return how many are left."""
+        """Fold rows after the mark of `volume`, as many as one transaction may; return how many are left."""
         with transaction(connection):
             (last_id,) = connection.execute("SELECT ifnull(max(id), 0) FROM records").fetchone()
             counted, folded_id = volume.unfolded_up_to(connection, last_id, self.limits.volume_lines)

@@ -27,7 +27,7 @@ from batches import fail_at, gap, numbered, read, row, write
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Fold as soon as this many rows stand behind the mark."""
+    """Fold as soon as this many rows stand after the mark."""
     monkeypatch.setattr(volume, "FOLD_ROWS", 7)
     return 7
 
@@ -97,7 +97,7 @@ def test_a_commit_is_few_statements(writer: Writer, rows: int, expected: int) ->
 
 
 def test_volume_is_exact_after_each_commit(make_writer: Callable[[], Writer], few: int) -> None:
-    """Volume is that of the rows after each commit of two writers, and few rows stand behind the mark."""
+    """Volume is that of the rows after each commit of two writers, and few rows stand after the mark."""
     writers = [make_writer(), make_writer()]
     for writer in writers:
         write(writer, "first")
