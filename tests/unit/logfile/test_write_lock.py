@@ -158,6 +158,24 @@ def test_who_is_writing(make_lock, pauses):
         pass
 
 
+@pytest.mark.parametrize(
+    ("error", "where"),
+    [(ProcessLookupError, r" \(not found here\)"), (PermissionError, ""), (OverflowError, "")],
+    ids=["gone", "of another user", "no process id"],
+)
+def test_a_holder_that_is_gone(make_lock, pauses, monkeypatch, error, where):
+    """The error says when the system knows no such process, as after a kill, and only then."""
+
+    def kill(process: int, number: int) -> None:
+        raise error
+
+    first, second = make_lock(), make_lock()
+    monkeypatch.setattr(os, "kill", kill)
+    text = f"process {os.getpid()}{where} is writing to"
+    with first.hold(0), pytest.raises(TimeoutError, match=text), second.hold(0):
+        pass
+
+
 def test_the_holder_is_written_when_it_changes(make_lock, monkeypatch, pauses):
     """Who has the lock again and again writes its name once, and again after somebody else had it."""
     first, second = make_lock(), make_lock()
