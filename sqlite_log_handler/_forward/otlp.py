@@ -182,11 +182,10 @@ def _add_details(
             values = json.loads(extra)
             _take_trace(record, values)
             for name, value in values.items():
-                if name in _OWN_NAMES:
-                    name = f"extra.{name}"  # noqa: PLW2901 - the name under which it is sent
-                    while name in values:
-                        name = f"extra.{name}"  # noqa: PLW2901 - the same
-                _add(attributes, name, value)
+                key = name
+                while key in _OWN_NAMES or (key != name and key in values):
+                    key = f"extra.{key}"
+                _add(attributes, key, value)
         except (AttributeError, RecursionError, TypeError, ValueError):
             # The handler did not write this: send the text unchanged.
             del attributes[before:]
