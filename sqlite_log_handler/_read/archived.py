@@ -173,8 +173,17 @@ class ArchivedLog:
         for id_ in _patterns_of(filters):
             self._add(loaded, self._look(), Bounds((id_, id_)), None)
         self._fill_ledger(loaded)
+        loaded.scan.whole_log = self._ends()
         loaded.scan.budget.renew()
         return loaded.scan
+
+    def _ends(self) -> tuple[int | None, int | None]:
+        """Return the times of the first and the last record of all, in the file or not."""
+        heads = [part.head for part, _ in self._look().pieces]
+        ends = () if self._file is None else self._file.ends_of("created_us")
+        times = [head.since_us for head in heads] + [head.until_us for head in heads]
+        times += [end for end in ends if end is not None]
+        return min(times, default=None), max(times, default=None)
 
     def _load(self, slot: str, bounds: Bounds, processes: frozenset[Process] | None) -> Loaded:
         """Return a database with all rows within these bounds: the one that is kept in this slot, if it covers them."""

@@ -100,6 +100,8 @@ class Scan:
         self._raised: BaseException | None = None
         self._schema_version: object = None  # whose tables were compared
         self._is_lenient = False  # True once a text turns out not to be UTF-8
+        # When the log's first and last record were made, if this database has only some of its records.
+        self.whole_log: tuple[int | None, int | None] | None = None
         functions: Sequence[tuple[str, int, Callable[..., Any]]] = (
             *((SEARCH, 3, search), (HAS_TEXT, 3, has_text), (HOLDS, 2, holds)),
             *((HAS_ATTRIBUTE, 3, has_attribute), (ATTRIBUTE, 2, attribute)),
@@ -311,7 +313,7 @@ class Scan:
 
     def ends(self, where: Where) -> tuple[int, int]:
         """Return the times of the first and the last record within the bounds of time."""
-        first, last = self.ends_of("created_us")
+        first, last = self.whole_log or self.ends_of("created_us")
         if first is None or last is None:
             return 1, 0
         since_us, until_us = where.since_us, where.until_us

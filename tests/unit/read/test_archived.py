@@ -84,9 +84,9 @@ def test_a_number_of_rows_costs_no_memory(file, tmp_path, monkeypatch):
     assert peak < 1_000_000, peak
 
 
-def answers(log: LogReader) -> Iterator[tuple[object, ...]]:
+def answers(log: LogReader, some: list[dict[str, Any]]) -> Iterator[tuple[object, ...]]:
     """Yield what a log answers to each question, with the question."""
-    for filters in FILTERS:
+    for filters in some:
         try:
             yield "rows", filters, [*log.rows(**filters)]
         except FilterError as error:
@@ -115,7 +115,7 @@ def answers(log: LogReader) -> Iterator[tuple[object, ...]]:
     yield "stats", dataclasses.replace(stats, cursors=()), lags
 
 
-@settings(max_examples=max(2, settings.default.max_examples // 12))  # each asks some 500 questions twice
+@settings(max_examples=max(2, settings.default.max_examples // 12))  # each asks some 500 questions twice, or 150
 @given(data=st.data())
 def test_an_archived_log_answers_as_one_that_was_never_archived(data: st.DataObject) -> None:
     """
@@ -147,7 +147,10 @@ def test_an_archived_log_answers_as_one_that_was_never_archived(data: st.DataObj
 
         with LogReader(Path(name, "whole.db")) as whole, LogReader([file, folder]) as log:
             assert log.notice is None
-            for expected, actual in zip(answers(whole), answers(log), strict=True):
+            # In any order, because an answer must not depend on the rows that were loaded for the last one.
+            some = data.draw(st.permutations(FILTERS))
+            some = some if settings.default.max_examples > 10 else some[:6]
+            for expected, actual in zip(answers(whole, some), answers(log, some), strict=True):
                 assert expected == actual
 
 
