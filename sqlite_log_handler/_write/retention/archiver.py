@@ -254,7 +254,7 @@ class Archiver:
                 self._say("archiving again")
             case None | Vanished():  # retention was faster than the run
                 pass
-            case _ if run.file not in {None, identity_of(self._path)}:  # the file was moved in the middle of the run
+            case _ if run.file != identity_of(self._path):  # it was moved in the middle of the run
                 pass
             case sqlite3.Error() as error if is_corrupt(error):
                 # The thread that commits moves the log aside, if a second reader finds the same. One may be wrong, when
@@ -324,7 +324,7 @@ class _Run:
         self.archive = archive
         self.thread = threading.Thread(target=self._main, daemon=True, name="sqlite_log_handler archive")
         self.reader: Connection | None = None
-        self.file: object = None  # that it reads
+        self.file = identity_of(path)
         self.part: WrittenPart | None = None
         self.parts = 0  # that were noted
         self.error: BaseException | None = None
@@ -355,7 +355,6 @@ class _Run:
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         try:
             with self.archive.hold(), contextlib.closing(connect_read_only(self._path)) as self.reader:
-                self.file = self.reader.file
                 for part in self.archive.parts(self.reader, *self._ids, lambda: self._stopped):
                     self.part = part
                     self._tell()

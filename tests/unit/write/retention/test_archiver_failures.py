@@ -71,7 +71,8 @@ def test_a_log_that_two_runs_find_corrupt(make, log, monkeypatch, path):
     program.step()  # this one has found the first error, and begins the second run
     with monkeypatch.context() as patch:
         patch.setattr(archiver_module, "identity_of", lambda _: "another file, put in its place")
-        program.step()
+        program.step()  # so the second run is forgotten
+    program.step()  # as is the run that this step has begun
     program.step()
     with pytest.raises(sqlite3.DatabaseError, match="malformed"):
         program.step()
