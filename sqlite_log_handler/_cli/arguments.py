@@ -213,7 +213,7 @@ def filters_of(options: argparse.Namespace) -> Filters:
 
 
 def present(*, utc: bool) -> datetime:
-    """Return the time, in UTC or as the clocks of the place show it."""
+    """Return the present time, in UTC or as the clocks of the place show it."""
     return datetime.now(UTC) if utc else datetime.now()  # noqa: DTZ005 - local on purpose
 
 

@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Command(NamedTuple):
-    """One command of `sqlite-log`, with the name of the module that has its function."""
+    """One command of `sqlite-log`, named after the module that has its function."""
 
     add_arguments: Callable[[argparse.ArgumentParser], None]
     description: str
@@ -58,5 +58,5 @@ class Command(NamedTuple):
 def command(
     add_arguments: Callable[[argparse.ArgumentParser], None], description: str, *examples: tuple[str, str]
 ) -> Callable[[Callable[..., int]], Command]:
-    """Make a command of the function below, which does the work."""
+    """Make a `Command` of the decorated function, which does the work."""
     return partial(Command, add_arguments, description, examples)

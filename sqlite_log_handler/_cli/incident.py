@@ -7,8 +7,8 @@ Theory of operation
 No thread and no clock takes part. A model of the shop hands out its ten database connections to one request after the
 other, and each request notes what it logs and when. The notes go through two real handlers, one for each release, in
 the order of their times. Nothing is committed while the busy moment lasts, so the queue overflows at the same record
-each time. The processes and the drop warning have the time at which the log was made, so they get times of the story
-at the end.
+each time. The processes and the drop warning have the time at which the log was made, so at the end they get times of
+the story.
 
 What happened: release 2.15.0 keeps its connection while it charges a card. The provider of payments had been slow
 before, and nobody noticed. Now ten slow charges take all connections, and every page waits for one in vain.
@@ -191,7 +191,7 @@ class _Shop:
 
 
 def make(path: str, end: float) -> int:
-    """Make the log of an incident that ends at `end`, in seconds since 1970; return its number of calls to a logger."""
+    """Make the log of an incident that ends at `end`, in seconds since 1970; return its number of log calls."""
     shop = _Shop()
     shop.live()
     records = sorted((record for record in shop.records if record.created < 0), key=attrgetter("created"))
@@ -208,7 +208,7 @@ def make(path: str, end: float) -> int:
 
 
 def _write(path: str, records: list[logging.LogRecord], end: float) -> None:
-    # It commits when it is told to, and never by itself.
+    # It commits at `flush` and `close`, and never by itself.
     handler = SQLiteHandler(
         path, capacity=_CAPACITY, batch_size=_CAPACITY + 1, flush_interval=3_600, flush_level=logging.CRITICAL
     )

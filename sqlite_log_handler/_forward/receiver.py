@@ -129,7 +129,7 @@ def _logs_url(environment: Mapping[str, str], url: str | None) -> str:
     whole = url or logs_url or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT") or _DEFAULT_ENDPOINT
     try:
         parts = urlsplit(whole)
-        found = (
+        is_valid = (
             parts.scheme in {"http", "https"}
             and parts.hostname
             and parts.port != 0
@@ -138,9 +138,9 @@ def _logs_url(environment: Mapping[str, str], url: str | None) -> str:
             and " " not in whole
         )
     except ValueError:  # the port is not a number, or a bracket is not closed
-        found = False
-    if not found:
-        # The message leaves it out, because it may hold a password.
+        is_valid = False
+    if not is_valid:
+        # The message leaves the address out, because it may hold a password.
         raise ValueError(
             "the address of the receiver (--otlp, OTEL_EXPORTER_OTLP_ENDPOINT) is wrong: write http:// or https://, a "
             "host, and a port if it has one; in a user or a password, percent-encode / and @"
@@ -182,7 +182,7 @@ def _seconds(milliseconds: str) -> float:
 
 class Receiver:
     """
-    The receiver at an endpoint. Call it with a body to send; it raises nothing.
+    The receiver at an endpoint. Call it with a body to send; the call raises nothing.
 
     Raises:
         ValueError, OSError: A certificate or the proxy of the environment cannot be used.

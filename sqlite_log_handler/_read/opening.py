@@ -28,8 +28,8 @@ from sqlite_log_handler._read.budget import LARGE_BYTES, LONG_BYTES, Budget
 
 _CACHE_KIB: Final = 2 * 1024
 
-# Most bytes of the text of an object of the schema, and most objects: a log has 20, and SQLite keeps all of them in
-# memory, in some 30 bytes for each of their text. And the steps that it takes to read one.
+# Most bytes of the text of an object of the schema, and most objects: many short ones, or few long ones. A log has 20.
+# SQLite keeps all of them in memory, in some 30 bytes for each byte of text, and takes _STEPS to read one.
 _SCHEMAS: Final = ((4 * 1024, 300), (LONG_BYTES, 40))
 _STEPS: Final = 7
 
@@ -145,7 +145,7 @@ def _connect(path: str, timeout: float, *, immutable: bool = False) -> tuple[Con
     connection = connect_read_only(path, timeout=timeout, immutable=immutable)
     try:
         status = os.stat(path)
-        # A hole at its end takes no work to make. A file system that compresses makes a log ten times smaller.
+        # By its blocks, because a hole takes no work to make. A file system that compresses keeps a log in a tenth.
         blocks = getattr(status, "st_blocks", 0)  # some file systems tell none
         size = min(status.st_size, 10 * 512 * blocks) if blocks else status.st_size
         budget = Budget(connection, path, size)

@@ -6,8 +6,8 @@ handles Ctrl-C. On the main thread Ctrl-C ends it, so `LogReader` and the comman
 
 - The system ends the process when a question has used up its CPU time, also if our own process is gone by then.
 - A process answers one question at a time. One that has answered waits for the next, because it takes 0.2 s to start.
-- It ends when its standard input does, and that is when our process ends, however it ends, also in the middle of a
-  question: the system sends it a signal then, and `re` looks for signals.
+- It ends when its standard input does, and so when our process ends in any way, even in the middle of a question: the
+  system then sends it a signal, and `re` looks for signals.
 - A few run at a time. Further questions wait for them, but not for long.
 """
 
@@ -126,7 +126,7 @@ class _Pool:
         self.is_closed = False
 
     def take(self) -> OtherProcess:
-        """Return a process that waits, or a new one, as soon as few answer."""
+        """Return a process that waits, or a new one, as soon as fewer than `_MOST` answer."""
         with self.changed:
             if not self.changed.wait_for(lambda: self.is_closed or len(self.busy) < _MOST, _PATIENCE):
                 message = f"{_MOST} such questions are being answered already: ask again when one of them is done"
@@ -230,7 +230,7 @@ def _limit(seconds: int) -> None:
     """
     Have the system end this process after these seconds of CPU time, 0 for no limit, or at the end of standard input.
 
-    Windows cannot do it. Without a limit, the next question may come at any time.
+    Windows cannot do it. With 0, the process reads on: what comes on standard input then is the next question.
     """
     if fcntl is not None:
         signal.setitimer(signal.ITIMER_PROF, seconds)

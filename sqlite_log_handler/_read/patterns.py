@@ -5,8 +5,8 @@ Patterns: records that say the same, except for the values in them.
 program puts its values into the message by itself, there is no template, and a pattern is a call site. Its text is then
 the newest message with numbers and identifiers masked, and it is marked as guessed.
 
-We count by call site, as numbers, which take 200 bytes for each, and read the names of those with most records only. So
-a log with 100,000 call sites does not fill the memory.
+We count by the ids of call sites, which takes 200 bytes for each, and read only the names of those with most
+records. So a log with 100,000 call sites does not fill the memory.
 """
 
 from array import array
@@ -66,7 +66,7 @@ class Pattern:
 
 # (logger, pathname, lineno, func, template)
 _Source: TypeAlias = tuple[Any, ...]
-# Without the line of a template, which moves with each change of the source file.
+# A source; with a template it has no line, which moves with each change of the file.
 _Key: TypeAlias = _Source
 # The records of a call site at one level: the level, how many, their first and last time, and the last id.
 _Level: TypeAlias = tuple[int, ...]
@@ -143,16 +143,16 @@ def patterns(scan: Scan, new_since: Moment | None, filters: Filters, now: dateti
 
 
 def compared(
-    scan: Scan, chosen: Where, begin_us: int, older_than_all: int = LOWEST
+    scan: Scan, chosen: Where, begin_us: int, after_id: int = LOWEST
 ) -> tuple[list[Pattern], set[int], dict[int, float]]:
     """
     Count the records from `begin_us` on by pattern, and compare them with the older rows.
 
     Returns, by their `last_id`, also the patterns that no older row has, and how many times as often as before each
-    other one was logged. Rows up to the id `older_than_all` are too old to be compared with.
+    other one was logged. Of the older rows, only those after the id `after_id` count.
     """
     # Without the filters: a pattern that any older row has is not new.
-    older = _counted(scan, Where("+created_us < ?", (begin_us,), None, begin_us, older_than_all))
+    older = _counted(scan, Where("+created_us < ?", (begin_us,), None, begin_us, after_id))
     since_us = begin_us if chosen.since_us is None else max(begin_us, chosen.since_us)
     later = chosen.narrowed("+created_us >= ?", begin_us)._replace(since_us=since_us)
     found = _merged(scan, _counted(scan, later), {source_id for source_id, _ in older.by_source()})

@@ -71,7 +71,7 @@ _AS_BYTES: Final = partial(re.compile(r"(log_\w+\([?, ]*)(message|exc_text|attri
 
 
 class Statement(NamedTuple):
-    """A statement. When a value is large, `large_sql` is run in its place, with values of `most_bytes`."""
+    """A statement. When a value is large, `large_sql` runs in place of `sql`, with values of up to `most_bytes`."""
 
     sql: str
     large_sql: str

@@ -103,11 +103,11 @@ class _Text:
         errors = [pattern for pattern in found.patterns if pattern.last_error_id is not None]
         errors.sort(key=lambda pattern: -_errors(pattern))
         yield from chain(*fitting(([line] for line in self._head(errors)), _HEAD))
-        title, rest = "errors (how many, from when to when, the newest id)", f"-p ERROR{self._scope}"
-        yield from self._part(title, errors, self._error, _ERRORS, rest)
+        title, flags = "errors (how many, from when to when, the newest id)", f"-p ERROR{self._scope}"
+        yield from self._part(title, errors, self._error, _ERRORS, flags)
         title = "what changed (in the order of the first time, with the newest id)"
         since = "0" if found.is_last_run else f"@{(found.since_us or 0) // 1_000_000}"
-        # By time, because the first thing in a chain of failures is often their cause.
+        # By time, because the first event in a chain of failures is often the cause.
         yield from self._part(title, found.changes(), self._change, _CHANGED, f"--new-since {since}", by_time=True)
         yield from self._loud()
         yield from self._gaps()
@@ -137,17 +137,17 @@ class _Text:
             yield "No record is at ERROR or above."
 
     def _part(
-        self, title: str, found: list[Pattern], lines_of: _LinesOf, most: int, rest: str, *, by_time: bool = False
+        self, title: str, found: list[Pattern], as_lines: _LinesOf, most: int, flags: str, *, by_time: bool = False
     ) -> Iterator[str]:
         if not found:
             return
-        shown = fitting(map(lines_of, found), most)
+        shown = fitting(map(as_lines, found), most)
         items = [*zip((pattern.first_us for pattern in found), shown, strict=False)]
         yield from ("", f"{title}:", *chain(*(lines for _, lines in (sorted(items) if by_time else items))))
         if left := found[len(shown) :]:
             records = counted(sum(pattern.records for pattern in left), "record")
             what = f"{counted(len(left), 'more pattern')}, {records}"
-            yield f"  and {what}: see `sqlite-log patterns {self._file} {rest}`"
+            yield f"  and {what}: see `sqlite-log patterns {self._file} {flags}`"
 
     def _change(self, pattern: Pattern) -> list[str]:
         is_new = pattern.last_id in (self._found.new or ())
