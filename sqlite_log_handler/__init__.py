@@ -20,6 +20,7 @@ from sqlite_log_handler._logfile.errors import (
     NewerSchemaError,
     UnreadableFileError,
 )
+from sqlite_log_handler._write.handler import SQLiteHandler, Stats
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from sqlite_log_handler._read.statistics import Books, Bucket, Cursor, Gap, LogStats
     from sqlite_log_handler._read.top import Talker
     from sqlite_log_handler._read.totals import Lag, Totals
-    from sqlite_log_handler._write.handler import SQLiteHandler, Stats
 
 __version__ = "0.1.0"
 
@@ -64,28 +64,27 @@ __all__ = [
     "UnreadableFileError",
 ]
 
-# Imported when it is asked for: most programs only log, and the command line begins without either half.
-_MODULES = {
-    **dict.fromkeys(("Books", "Bucket", "Cursor", "Gap", "LogStats"), "_read.statistics"),
-    **dict.fromkeys(("SQLiteHandler", "Stats"), "_write.handler"),
-    "Brief": "_read.brief",
-    "FilterError": "_read.filters",
-    "Lag": "_read.totals",
-    "LogReader": "_read.reader",
-    "Row": "_read.rows",
-    "Pattern": "_read.patterns",
-    "Talker": "_read.top",
-    "Totals": "_read.totals",
+# Of the half that reads, imported when it is asked for: most programs only log.
+_READING = {
+    **dict.fromkeys(("Books", "Bucket", "Cursor", "Gap", "LogStats"), "statistics"),
+    "Brief": "brief",
+    "FilterError": "filters",
+    "Lag": "totals",
+    "LogReader": "reader",
+    "Row": "rows",
+    "Pattern": "patterns",
+    "Talker": "top",
+    "Totals": "totals",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name in _READING:
         from importlib import import_module  # noqa: PLC0415 - most programs only log
 
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        return getattr(import_module(f"{__name__}._read.{_READING[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    return sorted({*globals(), *_READING})

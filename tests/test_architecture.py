@@ -31,7 +31,7 @@ WITHOUT_TESTS = {"_pyinstaller.hook-logging.config", "_pyinstaller.hook-sqlite_l
 # Which folder may import which.
 ARROWS = {
     "_logfile": set(),
-    "_pyinstaller": {"__init__"},
+    "_pyinstaller": set(),
     "_write": {"_logfile"},
     "_read": {"_logfile"},
     "_forward": {"_logfile"},

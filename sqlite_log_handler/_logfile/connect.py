@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from functools import cache, partial
 
@@ -53,8 +54,11 @@ def require_files(path: str) -> None:
     """Refuse a log that is not a file, or has something else in the place of one of SQLite's files beside it."""
     real = os.path.realpath(path)
     for name in (real, real + "-journal", real + "-wal", real + "-shm"):
-        if os.path.exists(name) and not os.path.isfile(name):
-            raise UnreadableFileError(f"{name!r} is not a file, and SQLite would wait for it or write to it: move it")
+        # One look, because another process may delete the -wal and the -shm between two.
+        with contextlib.suppress(OSError):
+            if not stat.S_ISREG(os.stat(name).st_mode):
+                message = f"{name!r} is not a file, and SQLite would wait for it or write to it: move it"
+                raise UnreadableFileError(message)
 
 
 # The characters that stand for themselves in a URI.

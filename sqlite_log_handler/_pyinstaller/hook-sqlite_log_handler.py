@@ -1,7 +1,5 @@
 """
-The package imports most of its names when they are asked for.
+The package imports the half that reads when one of its names is asked for.
 """
 
-from sqlite_log_handler import _MODULES
-
-hiddenimports = [f"sqlite_log_handler.{module}" for module in sorted(set(_MODULES.values()))]
+hiddenimports = [f"sqlite_log_handler._read.{name}" for name in ("filters", "reader", "rows", "statistics", "top")]

@@ -9,7 +9,6 @@ import importlib.metadata
 import os
 import re
 import socket
-import subprocess
 import sys
 
 import pytest
@@ -208,20 +207,6 @@ def test_ctrl_c_while_modules_are_imported(monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [Interrupted()])
 
     assert 130 == main([])
-
-
-def test_little_is_imported_before_the_command_line():
-    """Before `main` can take Ctrl-C, the package imports its errors only."""
-    program = (
-        "import sys; before = {*sys.modules}; import sqlite_log_handler.__main__; print(*({*sys.modules} - before))"
-    )
-    package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
-    done = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": package}, capture_output=True, check=True
-    )
-
-    ours = {name for name in done.stdout.decode().split() if name.startswith("sqlite_log_handler")}
-    assert {"sqlite_log_handler" + name for name in ("", ".__main__", "._logfile", "._logfile.errors")} == ours
 
 
 def test_the_command_is_installed():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sqlite_log_handler import SQLiteHandler
-from sqlite_log_handler._logfile.connect import connect_read_only, is_ours, uri_of
+from sqlite_log_handler._logfile.connect import connect_read_only, is_ours, require_files, uri_of
 from sqlite_log_handler._logfile.errors import (
     ForeignFileError,
     LogFileError,
@@ -138,6 +138,30 @@ def test_a_pipe_beside_the_file(path: Path, use: Callable[[Path], None], end: st
     with pytest.raises(UnreadableFileError, match=rf"{path}{end}' is not a file"):
         use(path)
     assert os.path.exists(f"{path}{end}")
+
+
+def test_a_file_that_goes_while_it_is_looked_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A -shm that another process deletes is not taken for a pipe.
+
+    We asked whether it is there, and then whether it is a file; a close in between kept a program from starting.
+    """
+    make_ours(path)
+    shm = f"{path}-shm"
+    Path(shm).touch()
+    look, looks = os.stat, []
+
+    def look_and_go(name: str, **options: bool) -> os.stat_result:
+        found = look(name, **options)
+        if name == shm:
+            looks.append(name)
+            os.unlink(shm)
+        return found
+
+    monkeypatch.setattr(os, "stat", look_and_go)
+
+    require_files(str(path))
+    assert [shm] == looks
 
 
 @pytest.mark.parametrize("use", [open_writer, open_handler])
