@@ -318,6 +318,10 @@ class Pruner:
 
     def _look(self, connection: sqlite3.Connection) -> State:
         state = look(connection, self.wal.path, self._chunk_rows)
+        if state.rows < 0:
+            error = sqlite3.DatabaseError("the ids of its rows are out of order")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
         self._chunk_rows = self.limits.chunk_rows(state)
         return state
 

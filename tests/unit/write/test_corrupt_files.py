@@ -97,6 +97,26 @@ def test_a_corrupt_page_that_only_the_archive_reads(
     assert [True] == ["moved aside" in line for line in said]
 
 
+def test_an_id_beyond_the_newest(make_writer: Callable[..., Writer], path: Path, said: Said) -> None:
+    """
+    A bit had flipped in the id of an old row, which then was beyond the newest one. SQLite does not notice.
+
+    A deletion ended at that row. So none was deleted any more, and with `max_bytes` all new records were dropped.
+    """
+    with contextlib.closing(Writer(str(path))) as writer:
+        write(writer, *(f"{number:05}" * 10 for number in range(1, 301)))
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"\x81\x16", 0, content.index(b"00150" * 10))] ^= 0x40  # 150 becomes 8,342
+    path.write_bytes(content)
+    writer = make_writer(limits=Limits(max_rows=10))
+    while writer.prune() == 0:
+        pass
+    write_at_last(writer)
+
+    assert ["after", "dropped at 1"] == messages(writer)
+    assert [True] == ["moved aside" in line for line in said]
+
+
 def test_handler_starts_on_a_corrupt_file(writer: Writer, path: Path) -> None:
     """A program whose log is corrupt starts all the same."""
     fill(path)
