@@ -57,6 +57,7 @@ def path(filename: object) -> str:
         raise FileNotFoundError(message)
     if os.path.isdir(absolute):
         raise IsADirectoryError(f"filename={name!r}: is a directory: add the name of a file")
-    if os.path.exists(absolute) and not os.path.isfile(absolute):
+    # Asked twice, because another process may move it aside meanwhile.
+    if os.path.exists(absolute) and not os.path.isfile(absolute) and os.path.exists(absolute):
         raise ValueError(f"filename={name!r}: is a device, a pipe or a socket: choose another")
     return absolute
