@@ -119,11 +119,7 @@ class WriteLock:
         """
         Inside `hold`, without an open database: change to the lock of the database to which the path leads now.
 
-        Returns:
-            The path of that database, without links.
-
-        Raises:
-            TimeoutError, OSError: As `hold` does; then no lock is held.
+        Return the path of that database, without links. If this raises what `hold` raises, no lock is held.
         """
         while (real := os.path.realpath(self._database)) != self.real:
             self._release()
