@@ -295,9 +295,12 @@ class SQLiteHandler(logging.Handler):
     def _start(self) -> bool:
         """Start the listener, if that is possible; return whether it was."""
         process.at_exit.register_in_child()
-        with contextlib.suppress(RuntimeError):
-            if not process.at_exit.begun:
+        if not process.at_exit.begun:
+            try:
                 self.listener.start()
+            except RuntimeError as error:
+                self.listener.committer.outage.note(error)
+            else:
                 return True
         return False
 

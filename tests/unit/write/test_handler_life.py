@@ -114,7 +114,7 @@ def test_a_new_process_is_noticed(make_handler, logger, query, monkeypatch, unat
 
 
 def test_without_a_thread_records_wait(make_handler, logger, query, monkeypatch):
-    """When no thread can be started the record is queued, no exception comes out, and `flush` still writes it."""
+    """When no thread can be started the record is queued, `stats` says why it waits, and `flush` still writes it."""
 
     def no_thread(self, thread):
         raise RuntimeError("can't start new thread")
@@ -124,7 +124,8 @@ def test_without_a_thread_records_wait(make_handler, logger, query, monkeypatch)
     logger.addHandler(handler)
     for number in range(3):
         logger.info("%d", number)
-    assert (2, 1) == (handler.stats().queued, handler.stats().dropped_total)
+    stats = handler.stats()
+    assert (2, 1, "RuntimeError: can't start new thread") == (stats.queued, stats.dropped_total, stats.last_error)
 
     handler.flush()
 
