@@ -27,21 +27,12 @@ from typing import Final, NamedTuple
 
 from sqlite_log_handler._logfile.archive import MORE_COLUMNS
 from sqlite_log_handler._logfile.columns import text, whole
-from sqlite_log_handler._read.filters import (
-    HIGHEST,
-    LOWEST,
-    Filters,
-    Where,
-    level_range,
-    run_processes,
-    settled,
-    where,
-)
+from sqlite_log_handler._read.filters import HIGHEST, Filters, Where, level_range, run_processes, settled, where
 from sqlite_log_handler._read.inventory import Inventory, PartList, Piece, Places, process_of
 from sqlite_log_handler._read.loaded import Loaded, Process
-from sqlite_log_handler._read.parts import FIELDS, Bounds, Span, Values
+from sqlite_log_handler._read.parts import ALL, FIELDS, Bounds, Span, Values
 from sqlite_log_handler._read.rows import select
-from sqlite_log_handler._read.scan import Scan, Statement
+from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.statistics import LogStats, file_numbers
 
 _SELECT: Final = select(MORE_COLUMNS.get(name, name) for name in FIELDS)
@@ -65,9 +56,6 @@ _OF_ALL: Final = {"run", "pattern_of"}
 # We take a question for at most this many ids for one of context, which asks for the next ids soon: we read more.
 _FEW: Final = 1_000
 _NEAR: Final = 20_000
-# Ids that a statement on the file looks at.
-_FIRST_SPAN: Final = 1_000
-_SPAN: Final = 50_000
 # Rows of the file that are in memory on their way into the database.
 _ROWS: Final = 500
 
@@ -227,18 +215,13 @@ class ArchivedLog:
     def _bounds(self, names: Scan, filters: Filters) -> tuple[Bounds, frozenset[Process] | None]:
         """Return what heads can tell of these filters: spans, and the processes of a run, or None for all."""
         chosen = where(names.all, {**filters, "pattern_of": None, "without": None})
-        level = filters.get("level")
-        run = filters.get("run")
-        processes = None
-        if run is not None:
-            ids = {*run_processes(names.all, run)}
-            processes = frozenset(process for id_, process in enumerate(self._look().processes, 1) if id_ in ids)
-        times = (
-            LOWEST if chosen.since_us is None else chosen.since_us,
-            HIGHEST if chosen.until_us is None else chosen.until_us,
-        )
-        levels = (LOWEST, HIGHEST) if level is None else level_range(names.all, level)
-        return Bounds((max(chosen.after_id, 0) + 1, chosen.up_to_id), times, levels), processes
+        level, run = filters.get("level"), filters.get("run")
+        levels = ALL if level is None else level_range(names.all, level)
+        bounds = Bounds((max(chosen.after_id, 0) + 1, chosen.up_to_id), (chosen.since_us, chosen.until_us), levels)
+        if run is None:
+            return bounds, None
+        ids = {*run_processes(names.all, run)}
+        return bounds, frozenset(process for id_, process in enumerate(self._look().processes, 1) if id_ in ids)
 
     # Rows -------------------------------------------------------------------------------------------------------------
 
@@ -320,31 +303,20 @@ class ArchivedLog:
         Returns:
             The id from which on, or down to which, the archive has to go on.
         """
-        statement = Statement.of(query, chosen, backward=backward)
-        low, high = file.bounds(chosen._replace(after_id=ids[0] - 1, up_to_id=ids[1]))
-        first_id, span = _first_id(file), _FIRST_SPAN
-        if first_id > ids[0] and not backward:
-            return ids[0]
-        low = max(low, first_id)
-        while low <= high:
-            begin, end = (max(high - span + 1, low), high) if backward else (low, min(low + span - 1, high))
-            batch, is_last = file.batch(statement, (begin, end, *chosen.parameters))
+        low, high = ids  # those that are still to be read
+        within = chosen._replace(after_id=low - 1, up_to_id=high)
+        for batch, begin, end in file.batches(query, within, backward=backward):
             first_id = _first_id(file)
+            if first_id > low and not backward:
+                return low
+            yield from batch if first_id <= begin else [row for row in batch if row[0] >= first_id]
             if first_id > begin:
-                if not backward:
-                    return begin
-                kept = [row for row in batch if row[0] >= first_id]
-                yield from kept
-                if is_last or len(kept) < len(batch):
-                    return min(first_id - 1, high)
-            else:
-                yield from batch
-            if is_last:
-                low, high = (low, begin - 1) if backward else (end + 1, high)
-                span = min(span * 4, _SPAN)
-            else:
-                low, high = (low, batch[-1][0] - 1) if backward else (batch[-1][0] + 1, high)
-        return min(max(ids[0], first_id) - 1, ids[1]) if backward else ids[1] + 1
+                return min(first_id - 1, high)
+            low, high = (low, begin - 1) if backward else (end + 1, high)
+        first_id = _first_id(file)  # rows may have gone over after the last look
+        if backward:
+            return min(max(low, first_id) - 1, high)
+        return low if first_id > low else ids[1] + 1
 
 
 def _patterns_of(filters: Filters) -> Iterator[int]:
@@ -360,15 +332,8 @@ def _first_id(file: Scan) -> int:
 
 
 def _where_of(bounds: Bounds) -> Where:
-    (low, high), (since_us, until_us) = bounds.ids, bounds.times
-    return Where(
-        "+created_us BETWEEN ? AND ? AND records.levelno BETWEEN ? AND ?",
-        (*bounds.times, *bounds.levels),
-        None if since_us == LOWEST else since_us,
-        None if until_us == HIGHEST else until_us,
-        low - 1,
-        high,
-    )
+    sql = "+created_us BETWEEN ? AND ? AND records.levelno BETWEEN ? AND ?"
+    return Where(sql, (*bounds.times, *bounds.levels), *bounds.times, bounds.ids[0] - 1, bounds.ids[1])
 
 
 def _archived_drops(pieces: Iterable[Piece]) -> Iterator[tuple[Values, Process]]:

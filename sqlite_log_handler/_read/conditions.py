@@ -14,8 +14,6 @@ from typing import Any, Final, NamedTuple
 
 from sqlite_log_handler._read.search import Term, compiled, equals, ignores_case, members_of, number
 
-HOLDS: Final = "log_holds"
-
 _CONDITION: Final = re.compile(r"(!?)([^=!<>~]+)(?:(!=|<=|>=|=|<|>|~)(.*))?", re.DOTALL)
 _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 # Floats are exact for integers below this.
@@ -59,7 +57,7 @@ def condition_terms(text: str) -> list[Term]:
     """Turn a condition into terms of SQL."""
     condition = parse_condition(text)
     if condition.operator == "!":
-        return [(f"NOT coalesce({HOLDS}(attributes, ?), 0)", (condition.key,))]
+        return [("NOT coalesce(log_holds(attributes, ?), 0)", (condition.key,))]
     # The whole key, or the last part of a nested one. JSON with an escape may spell the key in another way.
     names = {json.dumps(key, ensure_ascii=False) for key in (condition.key, condition.key.rpartition(".")[2])}
     there = " OR ".join(["instr(attributes, ?)"] * len(names))
@@ -75,9 +73,9 @@ def _compared(condition: Condition, text: str) -> Term:
     """
     member, limit = json.dumps(condition.key, ensure_ascii=False), number(condition.value)
     if condition.operator not in _COMPARISONS or limit is None or not abs(limit) < _EXACT or set(".\\") & set(member):
-        return f"{HOLDS}(attributes, ?)", (text,)
+        return "log_holds(attributes, ?)", (text,)
     sql = rf"""
-    CASE WHEN instr(attributes, '\') OR NOT json_valid(attributes) THEN {HOLDS}(attributes, ?)
+    CASE WHEN instr(attributes, '\') OR NOT json_valid(attributes) THEN log_holds(attributes, ?)
         WHEN json_type(attributes, ?) IN ('integer', 'real') THEN json_extract(attributes, ?) {condition.operator} ?
     END
     """

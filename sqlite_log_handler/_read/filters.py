@@ -65,8 +65,8 @@ class Where(NamedTuple):
 
     sql: str = "1"
     parameters: tuple[object, ...] = ()
-    since_us: int | None = None
-    until_us: int | None = None
+    since_us: int = LOWEST
+    until_us: int = HIGHEST
     after_id: int = LOWEST - 1
     up_to_id: int = HIGHEST
 
@@ -95,23 +95,18 @@ def where(ask: Ask, filters: Filters, now: datetime | None = None) -> Where:
     after_id, up_to_id = filters.get("after_id"), filters.get("up_to_id")
     return Where(
         *_terms(_TERMS, ask, {**filters, "since": since_us, "until": until_us}),
-        since_us,
-        until_us,
+        LOWEST if since_us is None else since_us,
+        HIGHEST if until_us is None else until_us,
         LOWEST - 1 if after_id is None else integer("after_id", after_id),
         HIGHEST if up_to_id is None else integer("up_to_id", up_to_id),
     )
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is(*kinds: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, kinds) and not isinstance(value, bool)
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_either(value: object) -> bool:
-    return _is_text(value) or _is_integer(value)
+_is_integer, _is_text, _is_either = _is(int), _is(str), _is(int, str)
 
 
 def _is_names(value: object) -> bool:
@@ -129,7 +124,7 @@ def _is_attributes(value: object) -> bool:
 
 
 # `date` includes `datetime`, its subclass.
-_MOMENT: Final = (lambda value: isinstance(value, date | str), f"a datetime, a date or a text: {HELP}")
+_MOMENT: Final = (_is(date, str), f"a datetime, a date or a text: {HELP}")
 _INTEGER: Final = (_is_integer, "an integer")
 _NAMES: Final = (_is_names, "the name of a logger (str), or several in a list")
 # SQLite stores UTF-8, which has no lone surrogates.
@@ -153,7 +148,7 @@ _ALLOWED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "where": (_is_names, "a condition such as 'status>=500', or several in a list"),
     "run": _INTEGER,
     "pattern_of": _INTEGER,
-    "without": (lambda value: isinstance(value, Mapping), "a dict of filters such as {'thread': 'worker-1'}"),
+    "without": (_is(Mapping), "a dict of filters such as {'thread': 'worker-1'}"),
     "after_id": _INTEGER,
     "up_to_id": _INTEGER,
 }

@@ -152,9 +152,8 @@ def compared(
     other one was logged. Of the older rows, only those after the id `after_id` count.
     """
     # Without the filters: a pattern that any older row has is not new.
-    older = _counted(scan, Where("+created_us < ?", (begin_us,), None, begin_us, after_id))
-    since_us = begin_us if chosen.since_us is None else max(begin_us, chosen.since_us)
-    later = chosen.narrowed("+created_us >= ?", begin_us)._replace(since_us=since_us)
+    older = _counted(scan, Where("+created_us < ?", (begin_us,), LOWEST, begin_us, after_id))
+    later = chosen.narrowed("+created_us >= ?", begin_us)._replace(since_us=max(begin_us, chosen.since_us))
     found = _merged(scan, _counted(scan, later), {source_id for source_id, _ in older.by_source()})
     before = defaultdict[_Key, _Sums](_Sums)
     functions = {_function(sums.source) for key, sums in found.items() if not key[4]}
@@ -191,8 +190,7 @@ def begin_of(scan: Scan, new_since: Moment, now: datetime | None = None) -> int:
     if isinstance(new_since, int):
         ids = ",".join(map(str, run_processes(scan.all, new_since)))
         return int(scan.one(f"SELECT {whole('min(started_us)')} FROM processes WHERE id IN ({ids})"))  # noqa: S608 - numbers
-    since_us = where(scan.all, {"since": new_since}, now).since_us
-    return LOWEST if since_us is None else since_us
+    return where(scan.all, {"since": new_since}, now).since_us
 
 
 def _named(scan: Scan, counts: Iterable[tuple[int, list[_Level]]]) -> Iterator[tuple[int, _Source, list[_Level]]]:

@@ -21,7 +21,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain, islice
 from operator import itemgetter, lt
@@ -32,20 +32,11 @@ from sqlite_log_handler._logfile.connect import primary_code, schema, tables
 from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
 from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._read.budget import JSON_BYTES, LARGE_BYTES, LONG_BYTES
-from sqlite_log_handler._read.conditions import HOLDS, holds
+from sqlite_log_handler._read.conditions import holds
 from sqlite_log_handler._read.filters import HIGHEST, LOWEST, FilterError, Where
 from sqlite_log_handler._read.opening import Opened, named_errors, open_log, raise_named, require_log
 from sqlite_log_handler._read.rows import FITS, SELECT_JSON
-from sqlite_log_handler._read.search import (
-    ATTRIBUTE,
-    HAS_ATTRIBUTE,
-    HAS_TEXT,
-    SEARCH,
-    attribute,
-    has_attribute,
-    has_text,
-    search,
-)
+from sqlite_log_handler._read.search import attribute, has_attribute, has_text, search
 
 # Most rows of a statement, most bytes of memory if rows are large, and how many rows tell whether they are.
 BATCH: Final = 128
@@ -102,11 +93,8 @@ class Scan:
         self._is_lenient = False  # True once a text turns out not to be UTF-8
         # When the log's first and last record were made, if this database has only some of its records.
         self.whole_log: tuple[int | None, int | None] | None = None
-        functions: Sequence[tuple[str, int, Callable[..., Any]]] = (
-            *((SEARCH, 3, search), (HAS_TEXT, 3, has_text), (HOLDS, 2, holds)),
-            *((HAS_ATTRIBUTE, 3, has_attribute), (ATTRIBUTE, 2, attribute)),
-        )
-        for name, arity, function in functions:
+        for function in (search, has_text, has_attribute, attribute, holds):
+            name, arity = f"log_{function.__name__}", function.__code__.co_argcount
             self._connection.create_function(name, arity, partial(self._call, function), deterministic=True)
 
     def require_open(self) -> Connection:
@@ -226,21 +214,8 @@ class Scan:
             message = f"{self.path!r}: it is damaged: its ids are out of order; `sqlite-log check` says more"
             raise CorruptFileError(message)
 
-    def batch(self, statement: Statement, parameters: Values) -> tuple[list[Any], bool]:
-        """
-        Run a statement that selects `BATCH` rows with ids between its first two parameters. The first column is the id.
-
-        Returns rows up to a bounded size, and whether there are no more. It refuses ids that neither rise nor fall,
-        because walking along those might never end.
-        """
-        rows, cut = self._run(statement, parameters, self._fetch_batch)
-        ids = [parameters[0] - 1, *map(itemgetter(0), rows), parameters[1] + 1]
-        if len(ids) > 3 and ids[1] > ids[2]:  # noqa: PLR2004 - two rows between the bounds
-            ids[1:-1] = ids[-2:0:-1]
-        self._require_order(all(map(lt, ids, islice(ids, 1, None))))
-        return rows, not cut and len(rows) < BATCH
-
     def _fetch_batch(self, cursor: sqlite3.Cursor) -> tuple[list[Any], bool]:
+        """Return rows up to a bounded size, and whether there may be more for that reason."""
         # The first rows tell whether to measure the others: for short rows, that would take a fiftieth more time.
         rows: list[Any] = [] if self.budget.is_long else cursor.fetchmany(_TO_MEASURE)
         size = sum(map(getsizeof, chain.from_iterable(rows)))
@@ -291,14 +266,11 @@ class Scan:
 
     def bounds(self, where: Where) -> tuple[int, int]:
         """Return the lowest and the highest id that can match; if none can, the first is above the second."""
-        if where.since_us is None and where.until_us is None:
+        times = where.since_us, where.until_us
+        if times == (LOWEST, HIGHEST):
             low, high = self.ends_of("id")
         else:
-            since = where.since_us if where.since_us is not None else LOWEST
-            until = where.until_us if where.until_us is not None else HIGHEST
-            ((low, high),) = self.all(
-                "SELECT min(id), max(id) FROM records WHERE created_us BETWEEN ? AND ?", (since, until)
-            )
+            low, high = self.row("SELECT min(id), max(id) FROM records WHERE created_us BETWEEN ? AND ?", times)
         if low is None or high is None:  # both, or one of them in a damaged file
             return 1, 0
         return max(low, min(where.after_id, HIGHEST - 1) + 1), min(high, where.up_to_id)
@@ -316,8 +288,7 @@ class Scan:
         first, last = self.whole_log or self.ends_of("created_us")
         if first is None or last is None:
             return 1, 0
-        since_us, until_us = where.since_us, where.until_us
-        return first if since_us is None else max(first, since_us), last if until_us is None else min(last, until_us)
+        return max(first, where.since_us), min(last, where.until_us)
 
     def spans(
         self, where: Where, *, backward: bool = False, span: int = _FIRST_SPAN, widest: int = _SPAN
@@ -342,19 +313,28 @@ class Scan:
 
     def rows(self, select: str, where: Where, *, backward: bool = False) -> Iterator[Values]:
         """Yield what `select` selects of each row that matches; its first column is the id."""
+        for batch, *_ in self.batches(select, where, backward=backward):
+            yield from batch
+            batch.clear()  # or two batches would be in memory while the next one is read
+
+    def batches(self, select: str, where: Where, *, backward: bool) -> Iterator[tuple[list[Values], int, int]]:
+        """
+        Yield the rows that match, some at a time, and the lowest and the highest id that was looked at for them.
+
+        It refuses ids that are out of order, because walking along those might never end.
+        """
         statement = Statement.of(select, where, backward=backward)
         for span in self.spans(where, backward=backward):
             low, high = span
             while low <= high:
-                batch, is_last = self.batch(statement, (low, high, *where.parameters))
-                yield from batch
-                if is_last:
-                    break
-                if backward:
-                    high = batch[-1][0] - 1
-                else:
-                    low = batch[-1][0] + 1
-                batch.clear()  # or two batches would be in memory while the next one is read
+                rows, cut = self._run(statement, (low, high, *where.parameters), self._fetch_batch)
+                ids = [low - 1, *map(itemgetter(0), reversed(rows) if backward else rows), high + 1]
+                self._require_order(all(map(lt, ids, islice(ids, 1, None))))
+                begin, end = low, high
+                if cut or len(rows) == BATCH:
+                    begin, end = (ids[1], high) if backward else (low, ids[-2])
+                yield rows, begin, end
+                low, high = (low, begin - 1) if backward else (end + 1, high)
 
     def count(self, where: Where) -> int:
         """Count the rows that match."""

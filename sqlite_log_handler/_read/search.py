@@ -16,11 +16,6 @@ from typing import Final, TypeAlias
 # A condition, and its parameters.
 Term: TypeAlias = tuple[str, tuple[object, ...]]
 
-SEARCH: Final = "log_search"
-HAS_TEXT: Final = "log_has_text"
-HAS_ATTRIBUTE: Final = "log_has_attribute"
-ATTRIBUTE: Final = "log_attribute"
-
 _LIKE_SPECIAL: Final = re.compile(r"([%_\\])")
 # SQLite searches a value for a text in one step, which nothing can interrupt.
 _LONGEST: Final = 200
@@ -49,7 +44,7 @@ def text_terms(text: str) -> list[Term]:
     """Turn a search for plain text into terms of SQL."""
     ignore_case = ignores_case(text)
     if len(text) > _LONGEST or (ignore_case and not text.isascii()):
-        return [_searched(HAS_TEXT, text.casefold() if ignore_case else text, ignore_case=ignore_case)]
+        return [_searched("log_has_text", text.casefold() if ignore_case else text, ignore_case=ignore_case)]
     return [_contains(text, ignore_case=ignore_case)]
 
 
@@ -68,7 +63,7 @@ def expression_terms(expression: str) -> list[Term]:
     if literals:
         sql, parameters = joined((_contains(literal, ignore_case=ignore_case) for literal in literals), " OR ")
         terms.append((f"({sql})", parameters))
-    terms.append(_searched(SEARCH, expression, ignore_case=ignore_case))
+    terms.append(_searched("log_search", expression, ignore_case=ignore_case))
     return terms
 
 
@@ -146,8 +141,8 @@ def _longest(runs: Iterable[str], *, ignore_case: bool) -> str:
 
 # SQLite compares if the JSON has no escape. It leaves numbers that are nearly equal to Python, because it rounds in
 # another way, and makes a float of a long integer.
-_ATTRIBUTE: Final = f"""
-CASE WHEN instr(attributes, '\\') THEN {HAS_ATTRIBUTE}(attributes, ?, ?)
+_ATTRIBUTE: Final = r"""
+CASE WHEN instr(attributes, '\') THEN log_has_attribute(attributes, ?, ?)
 ELSE CASE json_type(attributes, ?)
     WHEN 'text' THEN json_extract(attributes, ?) = ?
     WHEN 'object' THEN json_extract(attributes, ?) = ?
@@ -156,7 +151,7 @@ ELSE CASE json_type(attributes, ?)
     WHEN 'false' THEN ? = 'false'
     WHEN 'null' THEN ? = 'null'
     ELSE CASE WHEN json_extract(attributes, ?) = ? OR abs(json_extract(attributes, ?) - ?) <= ?
-        THEN {HAS_ATTRIBUTE}(attributes, ?, ?) END
+        THEN log_has_attribute(attributes, ?, ?) END
     END
 END
 """
@@ -167,7 +162,7 @@ def attribute_terms(key: str, value: str | float | None) -> list[Term]:
     text = value if isinstance(value, str) else json.dumps(value)
     member = json.dumps(key, ensure_ascii=False)
     if "\\" in member:  # a path cannot contain it, because SQLite has no escape for quotes there
-        return [("instr(attributes, ?)", (member,)), (f"{HAS_ATTRIBUTE}(attributes, ?, ?)", (key, text))]
+        return [("instr(attributes, ?)", (member,)), ("log_has_attribute(attributes, ?, ?)", (key, text))]
     path, near = f"$.{member}", _as_float(text)
     compared = (*(path, text) * 3, *(text,) * 3, *(path, near) * 2, near and abs(near) * 1e-9)
     return [

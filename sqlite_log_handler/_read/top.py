@@ -12,7 +12,9 @@ from typing import Any, Final, TypeAlias
 from sqlite_log_handler._logfile.columns import text, total, whole
 from sqlite_log_handler._logfile.schema import HOUR_US, OTHER_LOGGERS, ROW_BYTES, VOLUME_LINES, level_name
 from sqlite_log_handler._read.filters import (
+    HIGHEST,
     IN_LEDGER,
+    LOWEST,
     FilterError,
     Filters,
     Where,
@@ -23,7 +25,7 @@ from sqlite_log_handler._read.filters import (
     where,
 )
 from sqlite_log_handler._read.scan import Scan
-from sqlite_log_handler._read.search import ATTRIBUTE, Term, joined
+from sqlite_log_handler._read.search import Term, joined
 
 TREND: Final = 12
 _SPAN: Final = 10_000
@@ -125,13 +127,13 @@ def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None, *, k
     knows_drops = by in _LEDGER and given <= IN_LEDGER
     rest, parts = chosen, _parts(scan, chosen)
     drops, values = drops_where(scan.all, filters, now) if knows_drops else ("0", ())
-    in_full_hours = not (chosen.since_us or 0) % HOUR_US and not (chosen.until_us or 0) % HOUR_US
+    in_full_hours = all(us in {LOWEST, HIGHEST} or us % HOUR_US == 0 for us in (chosen.since_us, chosen.until_us))
     if by in _VOLUME and given <= _VOLUME_FILTERS and in_full_hours:
         has_trend = _add_volume(scan, sums, _VOLUME[by], chosen, filters)
         # Of the hour that begins at `until`, only the first microsecond is wanted.
         rest = chosen.narrowed("+created_us = ?", chosen.until_us)._replace(since_us=chosen.until_us)
         drops, values = f"{drops} AND since_us = ?", (*values, chosen.until_us)
-    if rest is chosen or chosen.until_us is not None:
+    if rest is chosen or chosen.until_us != HIGHEST:
         _add_records(scan, sums, (by, _places(key)), rest, parts)
         if by in _LEDGER:
             _add_drops(scan, sums, by, (drops, values), parts)
@@ -164,10 +166,7 @@ def _share(part: int, everything: int) -> float:
 
 def _add_volume(scan: Scan, sums: _Groups, column: str, chosen: Where, filters: Filters) -> bool:
     """Add up the lines of `volume`, and return whether they cover enough hours for a trend."""
-    terms: list[Term] = []
-    for sql, moment in (("hour >= ?", chosen.since_us), ("hour < ?", chosen.until_us)):
-        if moment is not None:
-            terms.append((sql, (moment // 1_000_000,)))
+    terms: list[Term] = [("hour >= ? AND hour < ?", (chosen.since_us // 1_000_000, chosen.until_us // 1_000_000))]
     if (level := filters.get("level")) is not None:
         terms.append(("levelno BETWEEN ? AND ?", level_range(scan.all, level)))
     for negation, names in (("", filters.get("logger")), ("NOT ", filters.get("exclude"))):
@@ -205,7 +204,7 @@ def _add_records(
     by, places = group
     column, who, naming = _GROUPS[by]
     if len(places) == 1:
-        column = f"{ATTRIBUTE}(attributes, ?)"
+        column = "log_attribute(attributes, ?)"
     # Levels keep their numbers, which the ledger has too.
     names = dict(scan.all(naming)) if naming and by != "level" else {}
     since, width = parts

@@ -240,6 +240,24 @@ def test_rows_that_move_behind_a_batch(
         assert sorted(range(1, log.last_id() + 1), reverse=reverse) == found
 
 
+@pytest.mark.parametrize(("reverse", "gone"), [(False, 28), (False, 35), (True, 18)])
+@pytest.mark.parametrize("read", [10, 15])
+def test_rows_that_move_between_two_spans(
+    file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, read: int, gone: int, reverse: bool
+) -> None:
+    """Rows that move while no statement runs come once, also if the file has none left for the next one."""
+    spans = Scan.spans
+    monkeypatch.setattr(Scan, "spans", lambda *given, **options: spans(*given, **options, span=5, widest=5))
+    archive(file, folder, 5)
+    with LogReader([file, folder]) as log:
+        rows = log.rows(reverse=reverse, up_to_id=30)
+        found = [next(rows).id for _ in range(read)]
+        archive(file, folder, gone)
+        found += [row.id for row in rows]
+
+    assert sorted(range(1, 31), reverse=reverse) == found
+
+
 def test_rows_that_move_while_they_are_counted(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that go over into the archive just before the file is read are counted once."""
     archive(file, folder, 5)

@@ -136,11 +136,11 @@ def test_everything_is_pruned_meanwhile(hundred_rows, path, change, question, st
 def test_what_is_raised_inside_of_a_query_comes_out_of_it(log, reading, monkeypatch, error):
     """Ctrl-C while SQLite has the word ends a search as it ends everything else, and is no error of the file."""
 
-    def interrupted(*arguments):
+    def search(expression, ignore_case, text):
         raise error
 
     log(record())
-    monkeypatch.setattr("sqlite_log_handler._read.scan.search", interrupted)
+    monkeypatch.setattr("sqlite_log_handler._read.scan.search", search)
 
     with pytest.raises(error):
         list(reading().rows(pattern="hel+o"))
