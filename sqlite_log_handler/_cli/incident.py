@@ -52,7 +52,6 @@ _PAGES: Final = (
     (1.00, "POST", "/checkout", 0.030),
 )
 
-
 # The errors of the shop, and the traceback that each has there.
 _PoolTimeout: Final = type("PoolTimeout", (Exception,), {"__module__": "shop.db"})
 _ReadTimeout: Final = type("ReadTimeout", (Exception,), {"__module__": "httpx"})
@@ -94,6 +93,7 @@ class _Shop:
     def say(
         self, at: float, logger: str, level: int, where: str, template: str, *arguments: object, **more: Any
     ) -> None:
+        """Log a record at a time of the story; `where` is module:line:function, and `more` its attributes."""
         module, line, function = where.split(":")
         error = more.pop("error", None)
         info = (error, error(), None) if error else None

@@ -74,13 +74,13 @@ _MAX_SECONDS = 9e12  # beyond it, microseconds do not fit into 64 bits
 SHORT_NAME = 128
 
 # A program has some thousand call sites at most; made-up logger names must not make the process grow.
-_INTERNED = 4_096
+_MOST_INTERNED = 4_096
 _MOST_LETTERS = 4_000_000  # in all of their names: that many call sites have a million
-_letters = 0
+_letters = 0  # in the names that are shared now
 _sources: dict[object, Source] = {}
 
 # A call site has one template; one that logs for others (a helper without `stacklevel`) has some tens. Each template is
-# a line in the file. So a call site keeps this many, and a process `_INTERNED`; later ones are left out.
+# a line in the file. So a call site keeps this many, and a process `_MOST_INTERNED`; later ones are left out.
 _TEMPLATES_OF_A_SITE = 100
 _templates: set[object] = set()
 _template_counts: dict[object, int] = {}
@@ -254,7 +254,7 @@ def _learn_key(name: object) -> str | None:
     """Remember the name of an attribute; None for one that needs a look each time."""
     if type(name) is not str or len(name) > SHORT_NAME or not name.isascii() or name in _SPECIAL:
         return None
-    if len(_keys) >= _INTERNED:
+    if len(_keys) >= _MOST_INTERNED:
         _keys.clear()
     key = _keys[name] = "" if name in _STANDARD or name.startswith("_") else f"{json_text(name)}: "
     return key
@@ -484,7 +484,7 @@ def _kept(site: tuple[Any, ...], template: str) -> str:
     template = template[:NAME_LENGTH]
     if (*site, template) in _templates:
         return template
-    if len(_templates) >= _INTERNED or _template_counts.get(site, 0) >= _TEMPLATES_OF_A_SITE:
+    if len(_templates) >= _MOST_INTERNED or _template_counts.get(site, 0) >= _TEMPLATES_OF_A_SITE:
         return ""
     _templates.add((*site, template))
     _template_counts[site] = _template_counts.get(site, 0) + 1
@@ -571,7 +571,7 @@ def _intern(known: dict[Any, Any], key: tuple[Any, ...], value: Any) -> None:
     """Share a value. Once there are too many keys, or too many letters in them, all that is shared is forgotten."""
     global _letters  # noqa: PLW0603 - as the caches
     _letters += letters_of(key)
-    if len(known) >= _INTERNED or _letters > _MOST_LETTERS:
+    if len(known) >= _MOST_INTERNED or _letters > _MOST_LETTERS:
         for cache in (_sources, _threads, _known):
             cache.clear()
         _letters = 0

@@ -97,7 +97,7 @@ def test_made_up_templates_of_a_call_site() -> None:
 
 def test_the_templates_of_a_process_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Call sites that are made up cannot bring more templates than a process may have."""
-    monkeypatch.setattr(row_module, "_INTERNED", 50)
+    monkeypatch.setattr(row_module, "_MOST_INTERNED", 50)
     rows = [make_row(make_record(f"{n} %s", 1, name=f"app.{n}", lineno=n)) for n in range(500) for _ in range(2)]
 
     assert 51 == len({row[SOURCE][TEMPLATE] for row in rows})
