@@ -1,10 +1,10 @@
 """
 The archive of a log: a folder of compressed parts, which `_write.retention.archive` fills and readers read.
 
-A part holds the rows of one range of ids, none missing, and the gaps among them. Ranges of different parts do not
-overlap. A part is named after the log and the day (UTC) of its first row, and goes on until a row of a later day comes.
-So rows of an earlier day, which a clock that went back leaves, stand among the others, and only the head of the part
-says which times it has.
+A part holds the rows of one range of ids, none missing, and the gaps among them: the lines of `drops`. Ranges of
+different parts do not overlap. A part is named after the log and the day (UTC) of its first row, and goes on until a
+row of a later day comes. So rows of an earlier day, which a clock that went back leaves, stand among the others, and
+only the head of the part says which times it has.
 
 A part of JSON lines, compressed by gzip, has its head on the first line, then each gap as an object with the one key
 `drop`, then the rows in the order of their ids. A part of Parquet has the rows in its columns, and the head and the

@@ -64,8 +64,8 @@ _LAST_SECOND: Final = 253_402_300_799
 _FIRST_AND_LAST: Final = """
 SELECT (SELECT min(id) FROM records WHERE id > archived_id), (SELECT max(id) - 1 FROM records) FROM marks
 """
-# Ids before the part that no part has were deleted, or are given up. They are counted in `unarchived`, and so were rows
-# of the part that were deleted before it was noted.
+# Ids between the last part and this one were deleted, or are given up: they count in `unarchived` from now on. Rows of
+# this part that were deleted before its note counted there, and no longer do.
 _NOTE: Final = """
 INSERT INTO archives (name, first_id, last_id, since_us, until_us, max_levelno, drops, dropped, bytes, crc32)
 SELECT :name, :first_id, :last_id, :since_us, :until_us, :max_levelno, :drops, :dropped, :size, :crc32 FROM marks
