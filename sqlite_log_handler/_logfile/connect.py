@@ -96,6 +96,13 @@ def is_corrupt(error: BaseException) -> bool:
     return primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
+def corrupt(why: str) -> sqlite3.DatabaseError:
+    """Return an error as SQLite raises it, for damage that SQLite does not notice."""
+    error = sqlite3.DatabaseError(why)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
 def connect_read_only(path: str, *, timeout: float = 5.0, immutable: bool = False) -> forks.Connection:
     """
     Open `path` so that we can neither change it nor run anything that stands in it.

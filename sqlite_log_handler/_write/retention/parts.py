@@ -36,7 +36,7 @@ from sqlite_log_handler._logfile.archive import (
     drops_metadata,
 )
 from sqlite_log_handler._logfile.columns import INTEGERS, LONG_TEXTS, whole
-from sqlite_log_handler._logfile.connect import primary_code
+from sqlite_log_handler._logfile.connect import corrupt, primary_code
 from sqlite_log_handler._logfile.forks import Connection
 
 _DAY_US: Final = 86_400_000_000
@@ -215,7 +215,9 @@ def _chunks_of(connection: Connection, head: Head, kind: str) -> Iterator[tuple[
                 raise
             found, whole_lines = rows, 0
         if found != rows:
-            raise Vanished
+            # From the row before, as they stand in the file: SQLite takes them to be in order.
+            ids = ask(connection, "SELECT id FROM records WHERE id >= ? - 1 ORDER BY id LIMIT ?", (id_, rows + 1))
+            raise Vanished if ids == sorted(ids) else corrupt("the ids of its rows are out of order")
         if whole_lines < rows:  # of a text that is too long, printf makes NULL
             if rows == 1:
                 raise OSError(errno.EFBIG, f"Row {id_} is longer than any that a handler writes: delete it")

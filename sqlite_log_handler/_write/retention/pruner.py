@@ -39,7 +39,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 from sqlite_log_handler._logfile.clock import monotonic
-from sqlite_log_handler._logfile.connect import primary_code
+from sqlite_log_handler._logfile.connect import corrupt, primary_code
 from sqlite_log_handler._logfile.schema import HOUR_US, ROW_BYTES
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.units import format_size
@@ -319,9 +319,7 @@ class Pruner:
     def _look(self, connection: sqlite3.Connection) -> State:
         state = look(connection, self.wal.path, self._chunk_rows)
         if state.rows < 0:
-            error = sqlite3.DatabaseError("the ids of its rows are out of order")
-            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-            raise error
+            raise corrupt("the ids of its rows are out of order")
         self._chunk_rows = self.limits.chunk_rows(state)
         return state
 

@@ -97,6 +97,33 @@ def test_a_corrupt_page_that_only_the_archive_reads(
     assert [True] == ["moved aside" in line for line in said]
 
 
+def test_an_id_that_is_another_rows(make_writer: Callable[..., Writer], path: Path, said: Said, tmp_path: Path) -> None:
+    """
+    A bit had flipped in the id of an old row, which SQLite does not notice, and the archive took it for a deleted one.
+
+    It began again at once, for ever and without a word, and with `max_bytes` all new records were dropped.
+    """
+    with contextlib.closing(Writer(str(path))) as writer:
+        write(writer, *(f"{number:05}" * 10 for number in range(1, 5_001)))
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"\x8c\x20", 0, content.index(b"01568" * 10))
+    content[at : at + 2] = b"\x9c\x20"  # 1,568 becomes 3,616
+    path.write_bytes(content)
+    folder, limits = tmp_path / "archive", Limits(max_rows=500)
+    folder.mkdir()
+    archiver = make_archiver(folder, limits, say=said)
+    assert archiver is not None
+    writer = make_writer(limits=limits, archiver=archiver)
+    for _ in range(2):
+        writer.prune()
+        archiver.await_end(60)
+    writer.prune()
+    write_at_last(writer)
+
+    assert ["after", "dropped at 1"] == messages(writer)
+    assert [True] == ["moved aside" in line for line in said]
+
+
 def test_an_id_beyond_the_newest(make_writer: Callable[..., Writer], path: Path, said: Said) -> None:
     """
     A bit had flipped in the id of an old row, which then was beyond the newest one. SQLite does not notice.
