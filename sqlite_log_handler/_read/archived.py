@@ -73,9 +73,6 @@ class ArchivedLog:
     """
     The parts of one log's archive at `places`, and its `file`, if that is read too. Folders may have parts of other
     logs, too.
-
-    Raises:
-        LogFileError: There is nothing to read; the class says why.
     """
 
     def __init__(self, places: Places, file: Scan | None) -> None:
@@ -84,12 +81,12 @@ class ArchivedLog:
         self._kept: dict[str, _Kept] = {}
         self._named: tuple[Loaded, Inventory] | None = None
         self._open: set[Loaded] = set()
-        self._is_closed = False
+        self.closed = False
         self.notice = "; ".join(self._look().notices) or None
 
     def close(self) -> None:
         """Close all that is open."""
-        self._is_closed = True
+        self.closed = True
         for loaded in self._open:
             loaded.scan.close()
         self._open.clear()
@@ -114,7 +111,7 @@ class ArchivedLog:
         return replace(stats, pruned=stats.pruned + file.one(f"SELECT {whole('expired')} FROM marks"), **own)  # noqa: S608 - our own name
 
     def _look(self) -> Inventory:
-        if self._is_closed:
+        if self.closed:
             raise ValueError(f"the reader of {self._path!r} is closed: make a new LogReader")
         return self._parts.look()
 
@@ -300,8 +297,7 @@ class ArchivedLog:
         """
         Yield the rows of the file within these ids, as far as the archive does not take them over meanwhile.
 
-        Returns:
-            The id from which on, or down to which, the archive has to go on.
+        Returns the id from which on, or down to which, the archive has to go on.
         """
         low, high = ids  # those that are still to be read
         within = chosen._replace(after_id=low - 1, up_to_id=high)

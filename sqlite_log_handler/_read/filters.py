@@ -351,8 +351,7 @@ def settled(ask: Ask, filters: Filters) -> Filters:
     Tomorrow, `12:00` is another time, and the next file of the program may not know the name of a level yet.
     """
     check(filters)
-    since_us, until_us = _span(filters)
-    since, until = (None if bound is None else from_microseconds(bound) for bound in (since_us, until_us))
+    since, until = (None if bound is None else from_microseconds(bound) for bound in _span(filters))
     bounds: Filters = {"since": since, "until": until}
     if (level := filters.get("level")) is not None:
         low, high = level_range(ask, level)

@@ -46,12 +46,7 @@ def is_archive(path: str) -> bool:
 
 
 def places_of(path: StrPath | Iterable[StrPath]) -> Places:
-    """
-    Tell files, folders and parts apart, and check that they can be of one log.
-
-    Raises:
-        FilterError: There are several logs, or nothing.
-    """
+    """Tell files, folders and parts apart; raise a FilterError if they cannot be of one log."""
     given = [path] if isinstance(path, str | os.PathLike) else [*path]
     paths = [*dict.fromkeys(os.path.abspath(os.fsdecode(one)) for one in given)]
     folders = [one for one in paths if os.path.isdir(one)]
@@ -95,12 +90,7 @@ class Inventory(NamedTuple):
 
 
 class PartList:
-    """
-    The parts of one log's archive at `places`, listed anew at each look, and its `file`, if that is read too.
-
-    Raises:
-        EmptyFileError: There is neither a file nor a part.
-    """
+    """The parts of one log's archive at `places`, listed anew at each look, and its `file`, if that is read too."""
 
     def __init__(self, places: Places, file: Scan | None) -> None:
         self._places, self._file = places, file
@@ -112,12 +102,7 @@ class PartList:
             )
 
     def look(self) -> Inventory:
-        """
-        Return what there is now; the same object as the last time if nothing has changed.
-
-        Raises:
-            LogFileError: A part or a folder cannot be read, or is not of one log; the class says why.
-        """
+        """Return what there is now; the same object as the last time if nothing has changed."""
         file = self._file
         # The file before the folder: a row that leaves the file meanwhile is in a part by then.
         first_id, last_id, version = (None, 0, None) if file is None else _ends(file)

@@ -44,12 +44,7 @@ class Logs:
         return dict(zip(names, files, strict=True))
 
     def path_of(self, name: str | None) -> str:
-        """
-        Return the path of the log with this name, or of the first log without a name.
-
-        Raises:
-            UnknownLogError: No log has this name.
-        """
+        """Return the path of the log with this name, or of the first log; raise an UnknownLogError if there is none."""
         by_name = self.by_name()
         if not by_name:
             raise UnknownLogError("there is no log here yet")

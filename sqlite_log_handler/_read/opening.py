@@ -112,12 +112,7 @@ class Opened(NamedTuple):
 
 
 def open_log(path: str, *, timeout: float = 5.0) -> Opened:
-    """
-    Open the log at `path` for reading; `timeout` is in seconds.
-
-    Raises:
-        LogFileError: We cannot read it; the class says why, see `LogReader`.
-    """
+    """Open the log at `path` for reading; `timeout` is in seconds. Raises as `LogReader`."""
     require_file(path)
     notice, immutable = None, False
     with named_errors(path):

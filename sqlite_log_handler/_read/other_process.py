@@ -54,12 +54,7 @@ class NoProcessError(Exception):
 
 
 class OtherProcess:
-    """
-    A process that answers questions.
-
-    Raises:
-        NoProcessError: The system has no room for another process.
-    """
+    """A process that answers questions. It raises a NoProcessError if the system has no room for another one."""
 
     def __init__(self) -> None:
         path = os.pathsep.join(map(os.path.abspath, sys.path))
@@ -80,8 +75,7 @@ class OtherProcess:
         """
         Call a function in the process, and return or raise what it does. All of these must be picklable.
 
-        Raises:
-            FilterError: The process ended, because it took too long, or `interrupt` was called.
+        If the process ends, because that takes too long or `interrupt` is called, this raises a FilterError.
         """
         try:
             pickle.dump((question, arguments, named, SECONDS), self._questions)
@@ -166,12 +160,7 @@ _pool = _Pool()
 
 @contextlib.contextmanager
 def other_process() -> Iterator[OtherProcess]:
-    """
-    Yield a process that runs already, or a new one.
-
-    Raises:
-        NoProcessError: Too many run, no other can be started, or `end_questions` was called.
-    """
+    """Yield a process that runs already, or a new one; raise a NoProcessError if there can be none."""
     pool = _pool
     found = pool.take()
     try:

@@ -187,13 +187,13 @@ def is_parquet(path: str) -> bool:
 
 def _is_sound(head: Head) -> bool:
     """Tell whether the values in a head are those that a part can have."""
-    levels: Iterable[tuple[str, object]] = head.levels.items()
     return (
         1 <= head.first_id <= head.last_id
         and head.drops >= 0
         and all(map(_is_storable, head))
         and all(_has(process, _PROCESS) for process in head.processes)
-        and all(re.fullmatch(r"-?\d{1,18}", level) and _is_name(name) for level, name in levels)
+        and all(re.fullmatch(r"-?\d{1,18}", level) for level in head.levels)
+        and all(type(name) is str and _is_storable(name) for name in head.levels.values())
     )
 
 
@@ -202,10 +202,6 @@ def memory_of(head: Head) -> int:
     processes = head.processes
     texts = [head.log, head.log_id, *head.levels.values(), *(one[name] for one in processes for name in _NAMES)]
     return sum(map(getsizeof, texts)) + 1_000 + 300 * len(processes) + 100 * len(head.levels)
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and _is_storable(value)
 
 
 def _has(found: object, types: Mapping[str, type]) -> bool:
@@ -421,7 +417,10 @@ def _parquet_rows(part: Part, bounds: Bounds) -> Iterator[list[Values]]:
             begin, first_id = first_id, first_id + group.num_rows
             if not meet(bounds.ids, (begin, first_id - 1)) or not _group_meets(group, bounds):
                 continue
-            for batch in _batches(part, file, number):
+            if group.total_byte_size > _GROUP:
+                message = f"{part.path!r}: a row group has more than {_GROUP >> 20} MiB, which no handler writes"
+                raise LimitError(message)
+            for batch in file.iter_batches(_ROWS, row_groups=[number], columns=[*FIELDS], use_threads=False):
                 columns = [_python(batch.column(name)) for name in FIELDS]
                 rows = []
                 for id_, row in enumerate(zip(*columns, strict=True), begin):
@@ -435,13 +434,6 @@ def _parquet_rows(part: Part, bounds: Bounds) -> Iterator[list[Values]]:
                 _require_sane(part, size)
                 if rows:
                     yield rows
-
-
-def _batches(part: Part, file: Any, number: int) -> Iterator[Any]:
-    """Yield the rows of a row group as columns, some thousand at a time."""
-    if file.metadata.row_group(number).total_byte_size > _GROUP:
-        raise LimitError(f"{part.path!r}: a row group has more than {_GROUP >> 20} MiB, which no handler writes")
-    yield from file.iter_batches(_ROWS, row_groups=[number], columns=list(FIELDS), use_threads=False)
 
 
 def _require_columns(part: Part, file: Any) -> None:

@@ -178,7 +178,6 @@ class LogReader:
     def __init__(self, path: StrPath | Iterable[StrPath], *, timeout: float = 5.0) -> None:
         place = places_of(path)
         self._timeout = timeout
-        self._is_closed = False
         self._archive: ArchivedLog | None = None
         # Before we open it: if the file is replaced in between, rows come twice rather than never.
         self._file = None if place.file is None else identity_of(place.file)
@@ -212,7 +211,7 @@ class LogReader:
         return [reader for reader in (self._scan, self._archive) if reader is not None]
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.path}{' (closed)' if self._is_closed else ''}>"
+        return f"<{type(self).__name__} {self.path}{' (closed)' if self._opened()[0].closed else ''}>"
 
     @property
     def notice(self) -> str | None:
@@ -226,7 +225,6 @@ class LogReader:
 
     def close(self) -> None:
         """Close the file. After that, all methods but `close` raise a ValueError."""
-        self._is_closed = True
         for reader in self._opened():
             reader.close()
 

@@ -49,12 +49,7 @@ def text_terms(text: str) -> list[Term]:
 
 
 def expression_terms(expression: str) -> list[Term]:
-    """
-    Turn a search for a regular expression into terms of SQL.
-
-    Raises:
-        re.error: It is not a regular expression.
-    """
+    """Turn a search for a regular expression into terms of SQL; raise an error of `re` if it is none."""
     ignore_case = ignores_case(re.sub(r"\\.", "", expression, flags=re.DOTALL))
     compiled(expression, ignore_case)
     terms: list[Term] = []

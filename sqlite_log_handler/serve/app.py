@@ -107,7 +107,11 @@ def application(
         Route("/api/rows/{id}", partial(_ask, logs, is_ending, "row")),
         Route("/{name}", _page),
     ]
-    otherwise: Any = {404: _nothing, LogFileError: _unreadable, Exception: _failed}
+    otherwise: Any = {
+        404: partial(_refused, 404, "there is nothing at this address"),
+        LogFileError: partial(_refused, 503, ""),
+        Exception: partial(_refused, 500, "the server failed, and printed why"),
+    }
     pages = Starlette(routes=routes, exception_handlers=otherwise)
     return Guard(pages, token=token, allowed_hosts=allowed_hosts, base_path=base_path)
 
@@ -121,16 +125,8 @@ async def _page(request: Request) -> Response:
     return Response(found[0], media_type=found[1])
 
 
-async def _nothing(request: Request, _: Exception) -> Response:
-    return refusal(request, 404, "there is nothing at this address")
-
-
-async def _unreadable(request: Request, error: Exception) -> Response:
-    return refusal(request, 503, str(error))
-
-
-async def _failed(request: Request, _: Exception) -> Response:
-    return refusal(request, 500, "the server failed, and printed why")
+async def _refused(status: int, text: str, request: Request, error: Exception) -> Response:
+    return refusal(request, status, text or str(error))
 
 
 async def _files(logs: Logs, _: Request) -> Response:
@@ -147,11 +143,11 @@ async def _ask(logs: Logs, is_ending: Callable[[], bool], name: str, request: Re
     query = Query([*request.query_params.multi_items(), *request.path_params.items()])
     try:
         path = logs.path_of(query.text("file"))
-        tag = _tag_of(path) if name in _STILL else None
-        if tag is not None and request.headers.get("if-none-match") == tag:
+        tag, seen = _tag_of(path) if name in _STILL else None, request.headers.get("if-none-match")
+        if tag is not None and tag == seen:
             tag = await _tag_after_change(path, tag, request, is_ending)
-        if tag is not None and request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers={"etag": tag})
+            if tag == seen:
+                return Response(status_code=304, headers={"etag": seen})
         answer = await _until_gone(request, is_ending, partial(_read, path, ANSWERS[name], query))
     except (UnknownLogError, UnknownRowError) as error:
         return _json(404, {"error": str(error)})
