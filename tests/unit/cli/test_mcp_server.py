@@ -132,6 +132,7 @@ def test_an_expression_without_end(tmp_path, monkeypatch):
     assert [(True, False), True] == [tuple(failed for failed, _ in answers), "takes more than 0.1 s" in answers[0][1]]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no time of children")
 def test_an_agent_that_goes_in_the_middle_of_its_questions(tmp_path):
     """

@@ -242,7 +242,7 @@ def test_memory_is_bounded_by_bytes(path, question, rows, size):
     assert (rows - 1, True) == (count, peak < 64e6), peak
 
 
-@pytest.mark.parametrize("by", ["thread", "exception", "source", "level"])
+@pytest.mark.parametrize("by", ["source", *slowly("thread", "exception", "level")])
 def test_groups_without_number(path, monkeypatch, by):
     """What is counted by something that has no end of values is an error, and not all of the memory."""
     monkeypatch.setattr("sqlite_log_handler._read.scan.MOST", 50)

@@ -299,7 +299,7 @@ def test_an_expression_without_end(shop, make_handler, logger, monkeypatch, para
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGINT, *slowly(signal.SIGTERM)])
 def test_a_server_with_expressions_without_end_ends(shop, make_handler, logger, number):
     """
     While expressions are tried that would take years, the server answers other questions, and ends when told.

@@ -118,6 +118,7 @@ def test_parquet_has_few_row_groups(tmp_path):
     assert [6, 6, 6, 2] == [large.row_group(number).num_rows for number in range(large.num_row_groups)]
 
 
+@pytest.mark.slow
 def test_parquet_imports_no_pandas(shop, tmp_path):
     """
     An export to Parquet does not import pandas where that is installed: it takes 50 MB, half of what a command may.
