@@ -58,10 +58,10 @@ def condition_terms(text: str) -> list[Term]:
     condition = parse_condition(text)
     if condition.operator == "!":
         return [("NOT coalesce(log_holds(attributes, ?), 0)", (condition.key,))]
-    # The whole key, or the last part of a nested one. JSON with an escape may spell the key in another way.
-    names = {json.dumps(key, ensure_ascii=False) for key in (condition.key, condition.key.rpartition(".")[2])}
-    there = " OR ".join(["instr(attributes, ?)"] * len(names))
-    return [(rf"({there} OR instr(attributes, '\'))", tuple(names)), _compared(condition, text)]
+    # A key, or the end of one whose dots may be those of objects. JSON with an escape may spell it in another way.
+    _, dot, last = condition.key.rpartition(".")
+    end = json.dumps(last, ensure_ascii=False)[len(dot) :]
+    return [(r"(instr(attributes, ?) OR instr(attributes, '\'))", (end,)), _compared(condition, text)]
 
 
 def _compared(condition: Condition, text: str) -> Term:

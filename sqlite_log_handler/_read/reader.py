@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from operator import itemgetter
@@ -411,7 +412,9 @@ class LogReader:
         """
         counted = by_level or self._archive is not None  # parts of an archive may be gone, and then ids have holes
         found = statistics.stats(self._question(), now_us(), by_level=counted)
-        return found if self._archive is None else self._archive.sized(found)
+        if self._archive is not None:
+            found = self._archive.sized(found)
+        return found if by_level else replace(found, levels={})
 
     def totals(self) -> Totals:
         """Return how much was written and dropped since the file was made, in numbers that never fall; its state."""

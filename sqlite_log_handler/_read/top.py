@@ -119,7 +119,7 @@ def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None, *, k
         raise FilterError(f"by={by!r} is unknown: choose from {', '.join(_GROUPS)}")
     if (by == "attribute") != isinstance(key, str):
         raise FilterError(f"key={key!r}: must be the name of an attribute with by='attribute', and None with another")
-    require_short("key", key or "")
+    require_short("key", key)
     chosen = where(scan.all, filters, now)
     given = {name for name, value in filters.items() if value is not None}
     sums: _Groups = defaultdict(_Group)

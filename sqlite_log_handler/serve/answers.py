@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import islice
+from math import isfinite
 from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._logfile.schema import level_name
@@ -119,17 +120,19 @@ def row(log: LogReader, query: Query) -> Answer:
         raise UnknownRowError(f"there is no row {id_}: retention deleted it, or it was never there")
     values = found._asdict()
     extra = found.extra
-    # If it is nested deeper than any that a handler writes, the page shows its text.
-    values["extra"] = extra if extra and _is_within(extra, _DEEPEST) else None
+    # If it is nothing that a handler writes, such as one that is nested deeper, the page shows its text.
+    values["extra"] = extra if extra and _is_plain(extra, _DEEPEST) else None
     values["run"] = _run_of(log, found.id)
     head = f"{found.time or found.created_us} {found.level} {found.logger}: {found.message}"
     return {**values, "text": "\n".join(filter(None, (head, found.exc_text, found.stack_info)))}
 
 
-def _is_within(value: Any, depth: int) -> bool:
-    """Tell whether lists and dicts are nested no deeper than `depth`."""
+def _is_plain(value: Any, depth: int) -> bool:
+    """Tell whether JSON has words for all numbers, and lists and dicts are nested no deeper than `depth`."""
+    if isinstance(value, float):
+        return isfinite(value)
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return depth > 0 and all(_is_within(one, depth - 1) for one in inner)
+    return depth > 0 and all(_is_plain(one, depth - 1) for one in inner)
 
 
 def _run_of(log: LogReader, id_: int) -> int | None:

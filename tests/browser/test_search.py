@@ -259,6 +259,35 @@ def test_an_expression_that_backtracks(
     other.wait_for_line("and aaa")
 
 
+@pytest.mark.parametrize(
+    ("query", "marked"),
+    [("?grep=order|refund", ["order", "refund"]), ("?text=(a", ["(a"]), ("?grep=order|(a%2B)%2B$", [])],
+)
+def test_what_the_page_marks(
+    tmp_path: Path,
+    write: Callable[..., Any],
+    serve: Callable[..., str],
+    open_tab: Callable[..., Tab],
+    query: str,
+    marked: list[str],
+) -> None:
+    """
+    The page marks the text that was searched for, and of expressions those that no text can keep busy.
+
+    Python stops at the first match, and the browser looked for all of them, on the texts of strangers: behind `order`,
+    `(a+)+$` never came to an end, and the tab froze.
+    """
+    path = tmp_path / "app.db"
+    write(path, flush_interval=0.05).info("order and refund (%s!", "a" * 40)
+    tab = open_tab(serve(path))
+    tab.wait_for_line("order and refund")
+    with tab.page.expect_response(lambda response: "/rows?" in response.url and query[1:5] in response.url):
+        filter_by(tab, query)
+    tab.page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+
+    assert marked == tab.page.locator("#rows mark").all_text_contents()
+
+
 @pytest.mark.parametrize("question", ["rows", "histogram"])
 def test_a_question_that_is_refused(
     log: Path,

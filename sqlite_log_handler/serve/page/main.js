@@ -110,7 +110,8 @@ async function reload() {
 
 function expressionOf() {
   const [text, regex] = [address.valueOf("text"), address.valueOf("grep")];
-  if (!text && !regex) return null;
+  // With groups or repetition, it may take for ever to find all matches in a text of strangers, and the tab freezes.
+  if (!text && (!regex || /[(*+?{]/.test(regex))) return null;
   const source = text ? text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&") : regex;
   try {
     return new RegExp(source, /[A-Z]/.test(source) ? "gu" : "giu");

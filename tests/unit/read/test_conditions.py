@@ -57,6 +57,7 @@ ROW = {
     "nothing": None,
     "user": {"plan": "Pro", "id": 7},
     "http.status": 404,
+    "answer": {"http.status": 404, "of": {"tls.version": 1}},
     "tags": ["a", "b"],
     'quo"te': 1,
 }
@@ -106,6 +107,9 @@ def three_rows(tmp_path_factory):
         ("user", True),
         ("http.status=404", True),
         ("http", False),
+        ("answer.http.status=404", True),
+        ("answer.of.tls.version<2", True),
+        ("!answer.http.status", False),
         ("status~^5", True),
         ("tags~b", True),
         ('quo"te=1', True),

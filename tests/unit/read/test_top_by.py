@@ -55,3 +55,10 @@ def test_a_key_belongs_to_an_attribute(log, path, by, key):
     log(record("a"))
     with LogReader(path) as reader, pytest.raises(FilterError, match="name of an attribute"):
         reader.top(by, key=key)
+
+
+def test_a_key_that_no_row_can_have(log, path):
+    """A key that is not UTF-8 is refused as a filter is; SQLite raised a UnicodeEncodeError of its own."""
+    log(record("a"))
+    with LogReader(path) as reader, pytest.raises(FilterError, match="half of a surrogate pair"):
+        reader.top("attribute", key="\ud800")

@@ -243,6 +243,22 @@ def test_attributes_that_are_nested_deep(get, shop, depth, kept):
     assert (text, kept) == (row["attributes"], row["extra"] is not None)
 
 
+@pytest.mark.parametrize("text", ['{"a":1e999}', '{"a":[-1e999]}', '{"a":{"b":NaN}}'])
+def test_numbers_that_json_lacks(get, shop, text):
+    """
+    Attributes with a number that JSON has no word for are their text.
+
+    Python wrote `Infinity` into the answer, which no browser reads, so the page could not open the row at all.
+    """
+    with sqlite3.connect(shop) as connection:
+        connection.execute("UPDATE records SET attributes = ? WHERE id = 3", (text,))
+    connection.close()
+
+    row = get("rows/3")
+
+    assert (text, None) == (row["attributes"], row["extra"])
+
+
 def test_numbers_that_a_browser_would_round(get, shop):
     """Whole numbers beyond 2**53 reach the browser as text: it would round them."""
     with sqlite3.connect(shop) as connection:
