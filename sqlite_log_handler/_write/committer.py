@@ -236,10 +236,6 @@ class Committer:
             because = self.outage.last_error or "no error"
             self.operator.say(f"closed with {dropped:,} records dropped (close_timeout){held}; {because}")
 
-    def give_up_on_failure(self) -> None:
-        """Have each row that is queued now dropped when its next commit fails."""
-        self._given_up = self.queue.end
-
     def close(self, timeout: float) -> None:
         """Close the file, unless another thread is in a commit for `timeout` seconds."""
         try:

@@ -20,7 +20,8 @@ Guarantees
 - `close` lets the thread write what is queued and close the file, and waits for that with a limit: so a frozen disk
   holds that thread. If there is none, or it fails, `close` does it itself.
 - A `__del__` that the garbage collector runs in the middle of a commit may log, and need logging's module lock. So a
-  caller of `close` that holds it, as `dictConfig` does, waits LOCKED_PATIENCE for the thread, which finishes alone.
+  caller of `close` that holds it, as `dictConfig` does, waits LOCKED_PATIENCE for the thread, which goes on alone and
+  has `close_timeout` for the rest.
 - A listener that came back to life after `close`, or in a child that another thread than the main one has forked,
   closes its file and ends after REVIVED_IDLE seconds without a record.
 """
@@ -63,6 +64,7 @@ class RecordListener(QueueListener):
         self._thread: threading.Thread | None = None
         self._retired = False  # the program has dropped the handler
         self._ends_idle = False
+        self._ends_alone = False  # the last caller of `close` has no time to write the rest
         self._tick_due: float | None = None
         self._idle_until: float | None = None
 
@@ -101,7 +103,8 @@ class RecordListener(QueueListener):
                 ends_by_itself = self._is_in_charge
                 if ends_by_itself:
                     self.stop()
-            self.committer.finish(self.committer.now() + self.committer.close_timeout if ends_by_itself else None)
+            alone = ends_by_itself or self._ends_alone
+            self.committer.finish(self.committer.now() + self.committer.close_timeout if alone else None)
         except BaseException as error:  # noqa: BLE001 - the thread is about to end
             self.committer.outage.note(error)
 
@@ -195,13 +198,13 @@ class RecordListener(QueueListener):
             return
         deadline = committer.now() + committer.close_timeout
         patience = self._patience
+        self._ends_alone = patience < committer.close_timeout
         ended = self.stop(patience)
         # From here on the next record finds the queue closed, and starts anew.
-        if ended is False and patience < committer.close_timeout:
-            committer.give_up_on_failure()  # of the thread, which writes the rest when it goes on
+        if self._ends_alone and ended is False:
             return
         committer.finish(deadline, prune=not ended)
-        if patience == committer.close_timeout:
+        if not self._ends_alone:
             committer.drop_report.wait(max(0, deadline - committer.now()))
 
     def before_fork(self, timeout: float) -> None:

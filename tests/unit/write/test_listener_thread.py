@@ -332,8 +332,40 @@ def test_close_under_logging_lock_leaves_the_rest_to_the_thread(make, said):
     assert (list(range(5)), 1, []) == (numbers(listener), listener.committer.writer.closed, said)
 
 
+def test_a_locked_file_does_not_hold_close_under_logging_lock(make):
+    """
+    Where commits fail, `close` under logging's lock leaves the rest to the thread as well, which tries on.
+
+    The thread tried once and ended, and `dictConfig` then tried for five seconds, in which no other thread could use a
+    logger for the first time. The rows were dropped, though the file was free soon after.
+    """
+    listener = make(batch_size=5, close_timeout=60)
+    writer = listener.committer.writer
+    writer.gate = threading.Event()
+    writer.error = OSError("locked")
+    listener.start()
+    thread = listener._thread
+    put(listener, 5)
+    writer.entered.wait()
+    tries = []
+
+    def sleep(_):
+        tries.append(threading.current_thread())
+        writer.error = None
+
+    listener.committer._sleep = sleep
+    with listener_module.LOGGING_LOCK, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listener_module, "LOCKED_PATIENCE", 0.001)
+        listener.close()
+    writer.gate.set()
+    thread.join()
+
+    assert ([thread], list(range(5)), 1) == (tries, numbers(listener), writer.closed)
+    assert 0 == listener.queue.dropped_total
+
+
 def test_what_fails_after_close_under_logging_lock_is_counted(make):
-    """When that commit fails, no thread tries again: its rows are dropped as `close_timeout`."""
+    """When commits fail for another `close_timeout`, the thread drops the rows, and counts them."""
     listener = make(batch_size=5, close_timeout=60)
     listener.committer.writer.gate = threading.Event()
     listener.committer.writer.error = OSError("disk")
