@@ -105,7 +105,8 @@ class PartList:
         """Return what there is now; the same object as the last time if nothing has changed."""
         file = self._file
         # The file before the folder: a row that leaves the file meanwhile is in a part by then.
-        first_id, last_id, version = (None, 0, None) if file is None else _ends(file)
+        first_id, last_id = (None, None) if file is None else file.ends_of("id")
+        version = None if file is None else file.one("PRAGMA data_version")
         pieces, notices = self._pieces()
         was = self._found
         if was is not None and (was.pieces, was.first_id, was.version) == (pieces, first_id, version):
@@ -120,7 +121,7 @@ class PartList:
             levels |= level_names(file)
             for process in file.all(_PROCESSES):
                 processes.setdefault(process[:4], process)
-        last_id = max(last_id, pieces[-1][1][1] if pieces else 0)
+        last_id = max(last_id or 0, pieces[-1][1][1] if pieces else 0)
         self._found = Inventory(pieces, first_id, last_id, levels, tuple(processes.values()), notices, version)
         return self._found
 
@@ -195,8 +196,3 @@ class PartList:
 def process_of(found: Mapping[str, Any]) -> Process:
     """Return the process that stands in a head, or beside a gap."""
     return tuple(map(found.__getitem__, PROCESS_FIELDS))
-
-
-def _ends(file: Scan) -> tuple[int | None, int, object]:
-    first_id, last_id = file.row("SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records)")
-    return first_id, last_id or 0, file.one("PRAGMA data_version")

@@ -256,12 +256,11 @@ def _first_lines(path: str) -> Iterator[bytes]:
 
 
 def _drop_lines(part: Part) -> Iterator[object]:
-    for number, line in enumerate(_first_lines(part.path), 1):
-        if number > 1:
-            try:
-                yield json.loads(line)["drop"]
-            except (ValueError, RecursionError, TypeError, KeyError) as error:
-                raise _corrupt(part.path, number, "not a gap") from error
+    for number, line in enumerate(islice(_first_lines(part.path), 1, None), 2):
+        try:
+            yield json.loads(line)["drop"]
+        except (ValueError, RecursionError, TypeError, KeyError) as error:
+            raise _corrupt(part.path, number, "not a gap") from error
 
 
 def _too_long(path: str) -> LimitError:

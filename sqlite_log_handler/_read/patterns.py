@@ -240,13 +240,13 @@ def _key(source: _Source) -> _Key:
 
 
 # Packed into one number, the keys that GROUP BY sorts take a fifth less. Levels above 255 are counted apart.
-_PACKED: Final = """
-SELECT who >> 8, who & 255, count(*), min(created_us), max(created_us), max(id) FROM (
+_PACKED: Final = f"""
+SELECT who >> 8, who & 255, count(*), {whole("min(created_us)")}, {whole("max(created_us)")}, max(id) FROM (
     SELECT CASE WHEN levelno BETWEEN 0 AND 255 AND source_id BETWEEN 0 AND 1 << 50 THEN source_id << 8 | levelno
         ELSE -1 END AS who, created_us, id
-    FROM records WHERE id BETWEEN ? AND ? AND {0} LIMIT -1
+    FROM records WHERE id BETWEEN ? AND ? AND {{0}} LIMIT -1
 ) GROUP BY who
-"""
+"""  # noqa: S608 - our own names
 _UNPACKED: Final = f"""
 SELECT {whole("source_id")} AS source, {whole("levelno")} AS level, count(*), {whole("min(created_us)")},
     {whole("max(created_us)")}, max(id)
@@ -263,15 +263,10 @@ def _counted(scan: Scan, chosen: Where) -> _CallSites:
         groups = scan.all(_PACKED.format(chosen.sql), parameters)
         if groups and groups[0][0] < 0:
             groups[:1] = scan.all(_UNPACKED.format(chosen.sql), parameters)
-        for source_id, levelno, records, first_us, last_us, last_id in groups:
-            counts.add(source_id, (levelno, records, _number(first_us), _number(last_us), last_id))
+        for source_id, *found in groups:
+            counts.add(source_id, tuple(found))
         scan.require_few(len(counts))
     return counts
-
-
-def _number(value: object) -> int:
-    # In a file from elsewhere, any value may stand in any column.
-    return value if isinstance(value, int) else 0
 
 
 def _ranked(found: dict[_Key, _Sums]) -> list[tuple[int, int]]:

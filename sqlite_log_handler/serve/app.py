@@ -159,9 +159,11 @@ async def _ask(logs: Logs, is_ending: Callable[[], bool], name: str, request: Re
 
 
 _Question: TypeAlias = Callable[[LogReader, Query], Answer]
+# What is busy with a question, so that it can be interrupted.
+_Opened: TypeAlias = list[LogReader | OtherProcess]
 
 
-def _read(path: str, question: _Question, query: Query, opened: list[LogReader | OtherProcess]) -> Answer:
+def _read(path: str, question: _Question, query: Query, opened: _Opened) -> Answer:
     if not query.has_expression:
         return _answer(path, question, query, opened)
     with other_process() as process:
@@ -172,7 +174,7 @@ def _read(path: str, question: _Question, query: Query, opened: list[LogReader |
             opened.clear()
 
 
-def _answer(path: str, question: _Question, query: Query, opened: list[LogReader | OtherProcess]) -> Answer:
+def _answer(path: str, question: _Question, query: Query, opened: _Opened) -> Answer:
     with read_file(path) as log:
         opened.append(log)
         return question(log, query)
@@ -190,20 +192,13 @@ async def _tag_after_change(path: str, tag: str, request: Request, is_ending: Ca
 
 
 async def _until_gone(
-    request: Request, is_ending: Callable[[], bool], ask: Callable[[list[LogReader | OtherProcess]], Answer]
+    request: Request, is_ending: Callable[[], bool], ask: Callable[[_Opened], Answer]
 ) -> Answer | None:
     """Run `ask` on a thread; when the browser has gone, or the server ends, interrupt it and return None."""
-    opened: list[LogReader | OtherProcess] = []
+    opened: _Opened = []
     answer: Answer | None = None
     raised: BaseException | None = None
     gone = False
-
-    def run() -> None:
-        nonlocal answer, raised
-        try:
-            answer = ask(opened)
-        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - an interrupted statement raises the latter
-            raised = error
 
     async def watch() -> None:
         nonlocal gone
@@ -223,7 +218,10 @@ async def _until_gone(
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
-        await anyio.to_thread.run_sync(run)
+        try:
+            answer = await anyio.to_thread.run_sync(ask, opened)
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - an interrupted statement raises the latter
+            raised = error  # not in the group, which would raise it in a group of errors
         tasks.cancel_scope.cancel()
     if raised is not None and not gone:
         raise raised
