@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from sys import getsizeof
 from typing import Any, Final, TypeAlias, cast
 
 from sqlite_log_handler._logfile.columns import total
@@ -48,8 +49,9 @@ SELECT since_us / {HOUR_US} * 3600, logger, levelno, {total("count")} FROM drops
 INSERT INTO drop_totals SELECT cause, levelno, {total("count")} FROM drops GROUP BY 1, 2;
 """  # noqa: S608 - our own names
 
-# Call sites whose ids are in memory.
+# Call sites whose ids are in memory, and bytes of their names.
 _MOST_SOURCES: Final = 50_000
+_MOST_SOURCE_BYTES: Final = 8 * 1024 * 1024
 # Most bytes of a value while we insert rows. Reading refuses values that are longer than the reader allows.
 _LONGEST: Final = 16 * 1024 * 1024
 # Bytes that the budget of a question counts for a row.
@@ -72,6 +74,8 @@ class Loaded:
         # Those in the database, and the ids that are in memory.
         self._source_count = 0
         self._sources: dict[tuple[Any, ...], int] = {}
+        # Bytes of the names that are in memory.
+        self._source_bytes = self._process_bytes = 0
         self._processes = {process[:4]: id_ for id_, process in enumerate(processes, 1)}
         make = cast("type[Connection]", partial(Connection, file=object()))
         with named_errors(path):
@@ -178,8 +182,10 @@ class Loaded:
         )  # fmt: skip
 
     def _source_id(self, connection: Connection, source: tuple[Any, ...]) -> int:
-        if len(self._sources) > _MOST_SOURCES:
+        if len(self._sources) > _MOST_SOURCES or self._source_bytes > _MOST_SOURCE_BYTES:
             self._sources.clear()
+            self._source_bytes = 0
+        self._source_bytes += sum(map(getsizeof, source))
         ((id_,),) = connection.execute(_KNOWN_SOURCE, source).fetchall() or [(None,)]
         if id_ is None:
             id_ = connection.execute(_SOURCE, source).lastrowid or 0
@@ -188,7 +194,8 @@ class Loaded:
         return int(id_)
 
     def _process_id(self, connection: Connection, process: Process) -> int:
-        self.scan.require_few(len(self._processes))
+        self._process_bytes += sum(map(getsizeof, process[:4]))
+        self.scan.require_few(len(self._processes), self._process_bytes)
         self._processes[process[:4]] = id_ = len(self._processes) + 1
         connection.execute(_PROCESS, (*process, id_))
         return id_

@@ -64,6 +64,20 @@ def test_call_sites_are_bounded(loaded: Loaded, monkeypatch: pytest.MonkeyPatch)
     assert 0 == loaded.scan.one("SELECT count(*) FROM sources")
 
 
+def test_names_of_call_sites_are_bounded(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Of call sites with long names few are in memory, and each still has one line.
+
+    They were bounded by number alone, and a part of 0.6 MB, whose names are 4 kB each, took 436 MB.
+    """
+    monkeypatch.setattr(module, "_MOST_SOURCE_BYTES", 10_000)
+    rows = [row(id=id_, template=f"{id_ % 7} {'x' * 4_000}") for id_ in range(1, 30)]
+    loaded.add("part", rows)
+
+    assert 7 == loaded.scan.one("SELECT count(*) FROM sources")
+    assert 3 >= len(loaded._sources)
+
+
 @pytest.mark.parametrize("values", [{"thread": 2**63}, {"message": "\ud800"}, {"message": "x" * (17 << 20)}])
 def test_a_value_that_no_row_has(loaded: Loaded, values: dict[str, Any]) -> None:
     """A value that SQLite cannot keep is an error that names the part, and the row where it can be told."""
@@ -76,6 +90,13 @@ def test_processes_without_end(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("sqlite_log_handler._read.scan.MOST", 10)
     with pytest.raises(LimitError):
         loaded.add("part", [row(id=id_, process=id_) for id_ in range(1, 30)])
+
+
+def test_names_of_processes_without_end(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long names of processes are refused before they fill the memory, however few processes there are."""
+    monkeypatch.setattr("sqlite_log_handler._read.scan._MOST_BYTES", 10_000)
+    with pytest.raises(LimitError):
+        loaded.add("part", [row(id=id_, process_name=f"{id_} {'x' * 4_000}") for id_ in range(1, 9)])
 
 
 def test_no_room(loaded: Loaded) -> None:
