@@ -200,7 +200,11 @@ class ArchivedLog:
             low = max(low, stop + 1)
             if self._file is None or low > high:
                 return
-            filed = self._file.rows(_SELECT, _where_of(bounds._replace(ids=(low, high))))
+            sql, values = (
+                "+created_us BETWEEN ? AND ? AND records.levelno BETWEEN ? AND ?",
+                (*bounds.times, *bounds.levels),
+            )
+            filed = self._file.rows(_SELECT, Where(sql, values, *bounds.times, low - 1, high))
             while some := [*islice(filed, _ROWS)]:
                 loaded.add(self._file.path, some)
             found = self._look()
@@ -325,11 +329,6 @@ def _first_id(file: Scan) -> int:
     """Return the first id in a file; for an empty one HIGHEST, so that the archive has all rows."""
     first_id: int | None = file.one("SELECT min(id) FROM records")
     return HIGHEST if first_id is None else first_id
-
-
-def _where_of(bounds: Bounds) -> Where:
-    sql = "+created_us BETWEEN ? AND ? AND records.levelno BETWEEN ? AND ?"
-    return Where(sql, (*bounds.times, *bounds.levels), *bounds.times, bounds.ids[0] - 1, bounds.ids[1])
 
 
 def _archived_drops(pieces: Iterable[Piece]) -> Iterator[tuple[Values, Process]]:

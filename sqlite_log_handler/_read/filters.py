@@ -83,13 +83,7 @@ _LEVEL_NAMES: Final = {**_PYTHON, "WARN": 30, "ERR": 40, "CRIT": 50, "FATAL": 50
 
 
 def where(ask: Ask, filters: Filters, now: datetime | None = None) -> Where:
-    """
-    Resolve `filters` against the file on which `ask` runs a statement; `now` is as `parse_time` takes it.
-
-    Raises:
-        FilterError: A filter makes no sense.
-        TypeError: There is no filter of that name.
-    """
+    """Resolve `filters` against the file on which `ask` runs a statement; `now` is as `parse_time` takes it."""
     check(filters)
     since_us, until_us = _span(filters, now)
     after_id, up_to_id = filters.get("after_id"), filters.get("up_to_id")
@@ -155,7 +149,7 @@ _ALLOWED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
 
 
 def check(filters: Filters) -> None:
-    """Refuse values of a wrong type, before anything is read, with a text that says which types they may have."""
+    """Refuse unknown filters (a TypeError) and values of a wrong type (a FilterError), before anything is read."""
     unknown = sorted(set(filters) - Filters.__annotations__.keys())
     if unknown:
         raise TypeError(f"there is no filter {unknown[0]!r}: choose from {', '.join(Filters.__annotations__)}")

@@ -66,8 +66,7 @@ class OtherProcess:
                 env={**os.environ, "PYTHONPATH": path},
             )
         except OSError as error:
-            message = f"no process for the question can be started ({error}): ask again later"
-            raise NoProcessError(message) from error
+            raise NoProcessError(f"no process for the question can be started ({error}): ask again later") from error
         self._questions: Any = self._process.stdin
         self._answers: Any = self._process.stdout
 
@@ -126,8 +125,7 @@ class _Pool:
                 message = f"{_MOST} such questions are being answered already: ask again when one of them is done"
                 raise NoProcessError(message)
             if self.is_closed:
-                message = "the program that answers is about to end"
-                raise NoProcessError(message)
+                raise NoProcessError("the program that answers is about to end")
             while self.idle and not self.idle[-1].is_running:
                 self.idle.pop().close()
             found = self.idle.pop() if self.idle else OtherProcess()

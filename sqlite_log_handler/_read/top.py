@@ -125,7 +125,8 @@ def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None, *, k
     sums: _Groups = defaultdict(_Group)
     has_trend = True
     knows_drops = by in _LEDGER and given <= IN_LEDGER
-    rest, parts = chosen, _parts(scan, chosen)
+    rest, (since, until) = chosen, scan.ends(chosen)
+    parts = since, max((until - since) // TREND + 1, 1)  # the beginning and the length of the first part of the time
     drops, values = drops_where(scan.all, filters, now) if knows_drops else ("0", ())
     in_full_hours = all(us in {LOWEST, HIGHEST} or us % HOUR_US == 0 for us in (chosen.since_us, chosen.until_us))
     if by in _VOLUME and given <= _VOLUME_FILTERS and in_full_hours:
@@ -242,9 +243,3 @@ def _add_drops(scan: Scan, sums: _Groups, by: str, ledger: Term, parts: tuple[in
     )
     for key, part, dropped in rows:
         sums[names.get(key, key)].add(part, 0, 0, dropped)
-
-
-def _parts(scan: Scan, chosen: Where) -> tuple[int, int]:
-    """Return the beginning of the first of the equal parts of the time, and their length, in microseconds."""
-    since, until = scan.ends(chosen)
-    return since, max((until - since) // TREND + 1, 1)
