@@ -200,10 +200,8 @@ class ArchivedLog:
             low = max(low, stop + 1)
             if self._file is None or low > high:
                 return
-            sql, values = (
-                "+created_us BETWEEN ? AND ? AND records.levelno BETWEEN ? AND ?",
-                (*bounds.times, *bounds.levels),
-            )
+            sql = "+created_us BETWEEN ? AND ? AND records.levelno BETWEEN ? AND ?"
+            values = (*bounds.times, *bounds.levels)
             filed = self._file.rows(_SELECT, Where(sql, values, *bounds.times, low - 1, high))
             while some := [*islice(filed, _ROWS)]:
                 loaded.add(self._file.path, some)

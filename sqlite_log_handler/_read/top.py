@@ -126,7 +126,7 @@ def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None, *, k
     has_trend = True
     knows_drops = by in _LEDGER and given <= IN_LEDGER
     rest, (since, until) = chosen, scan.ends(chosen)
-    parts = since, max((until - since) // TREND + 1, 1)  # the beginning and the length of the first part of the time
+    parts = since, max((until - since) // TREND + 1, 1)  # the beginning of the first, and the length of each
     drops, values = drops_where(scan.all, filters, now) if knows_drops else ("0", ())
     in_full_hours = all(us in {LOWEST, HIGHEST} or us % HOUR_US == 0 for us in (chosen.since_us, chosen.until_us))
     if by in _VOLUME and given <= _VOLUME_FILTERS and in_full_hours:
