@@ -28,10 +28,12 @@ from sqlite_log_handler._read.budget import LARGE_BYTES, LONG_BYTES, Budget
 
 _CACHE_KIB: Final = 2 * 1024
 
-# Most bytes of the text of an object of the schema, and most objects: many short ones, or few long ones. A log has 20.
-# SQLite keeps all of them in memory, in some 30 bytes for each byte of text, and takes _STEPS to read one.
-_SCHEMAS: Final = ((4 * 1024, 300), (LONG_BYTES, 40))
-_STEPS: Final = 7
+# A log has 20 objects in its schema. Somebody may add one with a text of _MORE_BYTES, or several with shorter ones:
+# SQLite keeps all of them in memory, in up to 75 bytes for each byte of text, and takes some _STEPS to read one.
+_OBJECTS: Final = 20
+_MORE_OBJECTS: Final = (40, 12, 3, 1)
+_MORE_BYTES: Final = 48 * 1024
+_STEPS: Final = 8
 
 # For a path at which there is no log.
 ADVICE: Final = "name the file of a SQLiteHandler"
@@ -153,9 +155,9 @@ def _connect(path: str, timeout: float, *, immutable: bool = False) -> tuple[Con
 
 def require_log(connection: Connection, budget: Budget, path: str) -> None:
     """Refuse a file that is not a log, or not one any more."""
-    for most_bytes, objects in _SCHEMAS:
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most_bytes)
-        connection.set_progress_handler(lambda: True, objects * _STEPS)
+    for more in _MORE_OBJECTS:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MORE_BYTES // more)
+        connection.set_progress_handler(lambda: True, (_OBJECTS + more) * _STEPS)
         try:
             with connection.in_use():
                 ours = is_ours(connection, path, advice=ADVICE)
@@ -164,10 +166,9 @@ def require_log(connection: Connection, budget: Budget, path: str) -> None:
             if primary_code(error) not in {sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_TOOBIG}:
                 raise
     else:
-        few, many = _SCHEMAS[1][1], _SCHEMAS[0][1]
         raise LimitError(
-            f"{path!r}: it has more than {many} tables, views and indexes, or than {few} with one of more than 4 KiB, "
-            "and SQLite keeps all of them in memory: it was not made by this package"
+            f"{path!r}: somebody has added more than {_MORE_OBJECTS[0]} tables, views and indexes to it, or more than "
+            f"{_MORE_BYTES >> 10} KiB of them, and SQLite keeps all of them in memory: drop some"
         )
     if not ours:
         raise EmptyFileError(f"{path!r} is an empty database: no log was written to it yet")
