@@ -64,6 +64,7 @@ def run(
             log_config=None,
             access_log=False,
             lifespan="off",
+            http="h11",  # bounds headers, which another one collects without end before the token is asked for
             server_header=False,
             timeout_graceful_shutdown=1,
             root_path=base_path.rstrip("/"),
