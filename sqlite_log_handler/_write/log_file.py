@@ -6,6 +6,7 @@ Theory of operation
 
 `LogFile` owns the connection and the lock beside the file (see `_logfile.write_lock`). The writer calls `open` before
 each commit. It looks at the path by `os.stat`, and opens anew what was moved, replaced or cut since the last commit.
+`close` looks as well, because SQLite writes no WAL back into a file that was moved.
 
 Guarantees
 ==========
@@ -233,8 +234,7 @@ class LogFile:
         wal = self.real + "-wal"
         known = self._files[-1] if self._wal and self._files else None
         shm = self._files[-2] if known is not None else None
-        if not self._has_lost_shm():
-            self._write_back()
+        self._write_back()
         self._close()
         is_there = identity_of(self.real) in self._files[:1]
         if known is None or is_there:
@@ -349,7 +349,10 @@ class LogFile:
             if self.connection is not None:
                 with self._lock.hold_if_free(self._busy_timeout) as held:
                     if not self._gives_up_descriptors():
-                        if held and _FREE_THREADED:
+                        is_moved = self._files != self._stat(self.path)[0]
+                        if held and is_moved:
+                            self._leave()
+                        if is_moved or (held and _FREE_THREADED):
                             self._write_back()
                         self._close()
         finally:
@@ -357,7 +360,7 @@ class LogFile:
 
     def _write_back(self) -> None:
         """Write the WAL back on this thread: a slow disk must not hold up another one that closes the file."""
-        if self.connection is not None:
+        if self.connection is not None and not self._has_lost_shm():
             with contextlib.suppress(sqlite3.Error):
                 self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -188,6 +189,23 @@ def test_a_shm_that_was_cut(run):
         code=-7,
         stderr=".*",
     )
+
+
+def test_a_file_in_the_place_of_a_killed_log(make_handler, logger, path, tmp_path):
+    """The -wal of a killed process is applied to the file that is put in the place of its log."""
+    for name in ("other", "killed"):
+        handler = make_handler(flush_interval=3600)
+        logger.addHandler(handler)
+        logger.info(name)
+        assert handler.flush()
+        copied = {end: Path(f"{path}{end}").read_bytes() for end in ("", "-wal")}
+        logger.removeHandler(handler)
+        handler.close()
+        path.rename(tmp_path / name)
+    (tmp_path / "other").rename(path)
+    Path(f"{path}-wal").write_bytes(copied["-wal"])
+
+    assert ["killed"] == messages(path)
 
 
 def test_rows_that_went_into_a_removed_file(make_handler, logger, path, tmp_path, monkeypatch):
