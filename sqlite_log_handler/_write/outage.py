@@ -57,5 +57,5 @@ class Outage:
         self.last_error = f"{type(error).__name__}: {shown(str, error)}"
 
     def last_commit_age(self, now: float) -> float | None:
-        """Return the seconds since the last commit that succeeded."""
-        return None if self.last_commit is None else now - self.last_commit
+        """Return the seconds since the last commit that succeeded; 0 if that was after `now`."""
+        return None if self.last_commit is None else max(0.0, now - self.last_commit)

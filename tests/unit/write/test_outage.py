@@ -75,6 +75,7 @@ def test_the_age_of_the_last_commit():
     outage.failed(DISK, 101.0)
 
     assert 2.5 == outage.last_commit_age(102.5)
+    assert 0.0 == outage.last_commit_age(99.9)  # a report whose tick began before the commit
 
 
 def test_an_error_that_cannot_be_shown():
