@@ -23,13 +23,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from sys import getsizeof
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from sqlite_log_handler._logfile.columns import text, text_or_none, whole
 from sqlite_log_handler._logfile.connect import (
     connect_read_write,
     identity_of,
-    is_ours,
+    is_small_log,
     require_schema,
     without_triggers,
 )
@@ -61,15 +61,20 @@ SELECT after_id, {whole("since_us")}, {whole("until_us")}, {text("cause")}, {tex
     {text(level_name_of("drops"))}, {whole("count")}
 FROM drops LEFT JOIN levels ON levels.levelno = drops.levelno WHERE after_id BETWEEN ? AND ? ORDER BY drops.id
 """  # noqa: S608 - our own name
-_SOURCES = ("sources", text("logger"), text("pathname"), whole("lineno"), text("func"))
-_PROCESSES = ("processes", text("host"), whole("pid"), text("name"), whole("started_us"), text("program"))
-_LEVELS = f"SELECT {whole('levelno')}, {text('name')} FROM levels"  # noqa: S608 - our own names
+_SOURCE = f"SELECT {text('logger')}, {text('pathname')}, {whole('lineno')}, {text('func')} FROM sources WHERE id = ?"  # noqa: S608 - our own names
+_PROCESS = f"""
+SELECT {text("host")}, {whole("pid")}, {text("name")}, {whole("started_us")}, {text("program")}
+FROM processes WHERE id = ?
+"""  # noqa: S608 - the same
+_LEVEL = f"SELECT {text('name')} FROM levels WHERE levelno = ?"  # noqa: S608 - the same
 _CAUSES = f"SELECT DISTINCT {text('cause')} FROM prunes WHERE last_id > ? AND first_id <= ? ORDER BY 1"  # noqa: S608 - the same
 _CURSOR = f"SELECT {whole('after_id')} FROM cursors WHERE name = ?"  # noqa: S608 - the same
 _SAVE = "UPDATE cursors SET after_id = ?, updated_us = ? WHERE name = ? AND after_id = ?"
 
-# The times, numbers and names of a row, roughly.
-_ROW_BYTES = 350
+# The times and numbers of a row, or of a line of the ledger, roughly.
+_ROW_BYTES = 100
+# Retention keeps 100,000 lines of the ledger, which take less.
+_MOST_DROP_BYTES = 56 * 1024 * 1024
 # A value in `extra`, which becomes objects of 60 to 180 bytes: the largest row has more of them than a batch of 4 MiB.
 _VALUE_BYTES = 40
 
@@ -154,13 +159,14 @@ class Spool:
         return self._steps >= _MOST_STEPS
 
     def _read(self, connection: sqlite3.Connection, count: int, max_bytes: int) -> OutgoingBatch:
+        names = _Names(connection)
         try:
-            rows, more = self._rows(connection, count, max_bytes)
+            rows, more = self._rows(connection, names, count, max_bytes)
         except sqlite3.DataError:
             # One row is too long. Those before it come one by one, because `sqlite3` steps to a row before it returns
             # the one before.
             try:
-                rows, more = self._rows(connection, 0, max_bytes)[0], True
+                rows, more = self._rows(connection, names, 0, max_bytes)[0], True
             except sqlite3.DataError as error:
                 raise LimitError(
                     f"{self.path!r}: the row after id {self._position} has more than {MAX_ROW_BYTES >> 10} KiB, so no "
@@ -169,26 +175,37 @@ class Spool:
         after_id = self._position
         # Without a row, all up to the highest id that was ever given are gone.
         last_id = rows[-1][0] if rows else max(after_id, _last_id(connection))
-        batch = OutgoingBatch(after_id, last_id, rows, last_id - after_id - len(rows), more=more)
+        missing = last_id - after_id - len(rows)
+        batch = OutgoingBatch(after_id, last_id, rows, missing, [], more, names.sources, names.processes, names.levels)
         if batch.missing:
             batch.causes.extend(cause for (cause,) in connection.execute(_CAUSES, (after_id, last_id)))
-        if rows:
-            _fill(connection, batch)
+        if any(source[0] == OWN_LOGGER for source in names.sources.values()):
+            self._add_drops(connection, batch)
         self._position = last_id
         self._at_end = not more
         return batch
 
-    def _rows(self, connection: sqlite3.Connection, count: int, max_bytes: int) -> tuple[list[SpoolRow], bool]:
+    def _add_drops(self, connection: sqlite3.Connection, batch: OutgoingBatch) -> None:
+        held = 0
+        for after_id, *drop in connection.execute(_DROPS, (batch.rows[0][0] - 1, batch.rows[-1][0])):
+            held += _ROW_BYTES + sum(map(getsizeof, drop))
+            if held > _MOST_DROP_BYTES:
+                raise LimitError(f"{self.path!r}: its gaps take more than {_MOST_DROP_BYTES >> 20} MiB of memory")
+            batch.drops.setdefault(after_id, []).append(tuple(drop))
+
+    def _rows(
+        self, connection: sqlite3.Connection, names: "_Names", count: int, max_bytes: int
+    ) -> tuple[list[SpoolRow], bool]:
         """Return rows, and whether more follow. Raises a DataError for a long one, as SQLite does for a long text."""
         rows: list[SpoolRow] = []
         with contextlib.closing(connection.execute(_ROWS, (self._position, count + 1))) as found:
             for row in found:
-                texts = [text for text in row[8:] if text]
+                texts = [text for text in row[6:] if text]
                 if sum(map(len, texts)) > MAX_ROW_BYTES:
                     raise sqlite3.DataError
                 values = sum(map(row[12].count, ",[{")) if row[12] else 0
                 # In memory, and not in the file: with one emoji, each letter of a text takes four bytes.
-                max_bytes -= _ROW_BYTES + sum(map(getsizeof, texts)) + _VALUE_BYTES * values
+                max_bytes -= _ROW_BYTES + names.size(*row[2:5]) + sum(map(getsizeof, texts)) + _VALUE_BYTES * values
                 if rows and (max_bytes < 0 or len(rows) == count):
                     return rows, True
                 rows.append(row)
@@ -266,12 +283,12 @@ class Spool:
         try:
             # Send a damaged file as far as possible.
             connection.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
-            if not is_ours(connection, self.path, advice="name the file of a SQLiteHandler"):
+            if not is_small_log(connection, self.path, advice="name the file of a SQLiteHandler"):
                 connection.close()
                 return None
-            require_schema(connection, self.path)
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
             connection.set_progress_handler(self._count_steps, _STEPS_AT_ONCE)
+            require_schema(connection, self.path)
             # The programs that log checkpoint it.
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -301,26 +318,31 @@ def _last_id(connection: sqlite3.Connection) -> int:
     return _one(connection, "SELECT max(id) FROM records") or 0
 
 
-def _fill(connection: sqlite3.Connection, batch: OutgoingBatch) -> None:
-    """Look up what the rows refer to. Nothing is cached: retention may delete a source and reuse its id."""
-    source_ids, process_ids = {row[3] for row in batch.rows}, {row[4] for row in batch.rows}
-    # In a repaired file, a row may refer to nothing. It is sent with what it has.
-    batch.sources.update(dict.fromkeys(source_ids, ("", "", 0, "")))
-    batch.processes.update(dict.fromkeys(process_ids, ("", 0, "", 0, "")))
-    for source_id, *source in _lookup(connection, source_ids, *_SOURCES):
-        batch.sources[source_id] = tuple(source)
-    for process_id, *process in _lookup(connection, process_ids, *_PROCESSES):
-        batch.processes[process_id] = tuple(process)
-    batch.levels.update(connection.execute(_LEVELS))
-    if any(source[0] == OWN_LOGGER for source in batch.sources.values()):
-        for after_id, *drop in connection.execute(_DROPS, (batch.rows[0][0] - 1, batch.rows[-1][0])):
-            batch.drops.setdefault(after_id, []).append(tuple(drop))
+class _Names:
+    """What the rows of a batch refer to; nothing for longer, because retention may delete a source and reuse its id."""
 
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.sources: dict[int, Source] = {}
+        self.processes: dict[int, Process] = {}
+        self.levels: dict[int, str] = {}
+        self._sizes: dict[tuple[int, int], int] = {}
 
-def _lookup(connection: sqlite3.Connection, ids: set[int], table: str, *columns: str) -> sqlite3.Cursor:
-    # Not by `json_each`: a table of that name in the file would hide the function.
-    known = ", ".join(map(str, sorted(ids)))
-    return connection.execute(f"SELECT id, {', '.join(columns)} FROM {table} WHERE id IN ({known})")  # noqa: S608 - our own names and numbers
+    def size(self, levelno: int, source_id: int, process_id: int) -> int:
+        """Look up the names of a row, and return how many bytes it takes to send them with it."""
+        size = 0
+        # In a repaired file, a row may refer to nothing. It is sent with what it has.
+        if process_id not in self.processes:
+            self.processes[process_id] = self._row(_PROCESS, process_id) or ("", 0, "", 0, "")
+            size = sum(map(getsizeof, self.processes[process_id]))
+        if (levelno, source_id) not in self._sizes:
+            self.sources[source_id] = self._row(_SOURCE, source_id) or ("", "", 0, "")
+            (self.levels[levelno],) = self._row(_LEVEL, levelno) or (f"Level {levelno}",)
+            self._sizes[levelno, source_id] = sum(map(getsizeof, (*self.sources[source_id], self.levels[levelno])))
+        return size + self._sizes[levelno, source_id]
+
+    def _row(self, query: str, key: int) -> Any:
+        return self._connection.execute(query, (key,)).fetchone()
 
 
 def _one(connection: sqlite3.Connection, sql: str) -> int | None:

@@ -15,6 +15,7 @@ from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.errors import (
     CorruptFileError,
     ForeignFileError,
+    LimitError,
     LogFileError,
     NewerSchemaError,
     UnreadableFileError,
@@ -60,6 +61,13 @@ def require_files(path: str) -> None:
                 message = f"{name!r} is not a file, and SQLite would wait for it or write to it: move it"
                 raise UnreadableFileError(message)
 
+
+# A log has 20 objects in its schema. Somebody may add one with a text of _MORE_BYTES, or several with shorter ones:
+# SQLite keeps all of them in memory, in up to 75 bytes for each byte of text, and takes some _STEPS to read one.
+_OBJECTS = 20
+_MORE_OBJECTS = (40, 12, 3, 1)
+_MORE_BYTES = 48 * 1024
+_STEPS = 8
 
 # The characters that stand for themselves in a URI.
 _UNQUOTED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~/:")
@@ -197,6 +205,26 @@ def is_ours(
     if application_id or tables:
         raise ForeignFileError(f"{path!r} is an SQLite database of another program: {advice}")
     return False
+
+
+def is_small_log(connection: sqlite3.Connection, path: str, *, advice: str) -> bool:
+    """
+    Do the same for a file from elsewhere, and raise a LimitError for a schema that is to fill the memory.
+
+    It leaves bounds on values and steps behind: set your own.
+    """
+    for more in _MORE_OBJECTS:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MORE_BYTES // more)
+        connection.set_progress_handler(lambda: True, (_OBJECTS + more) * _STEPS)
+        try:
+            return is_ours(connection, path, advice=advice)
+        except sqlite3.Error as error:
+            if primary_code(error) not in {sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_TOOBIG}:
+                raise
+    raise LimitError(
+        f"{path!r}: somebody has added more than {_MORE_OBJECTS[0]} tables, views and indexes to it, or more than "
+        f"{_MORE_BYTES >> 10} KiB of them, and SQLite keeps all of them in memory: drop some"
+    )
 
 
 def _header_of(connection: sqlite3.Connection) -> tuple[int, int, int]:

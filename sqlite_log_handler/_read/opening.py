@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple, NoReturn
 
-from sqlite_log_handler._logfile.connect import connect_read_only, is_ours, primary_code, require_schema
+from sqlite_log_handler._logfile.connect import connect_read_only, is_small_log, primary_code, require_schema
 from sqlite_log_handler._logfile.errors import (
     BusyFileError,
     CorruptFileError,
@@ -27,13 +27,6 @@ from sqlite_log_handler._logfile.forks import Connection, LostFileError
 from sqlite_log_handler._read.budget import LARGE_BYTES, LONG_BYTES, Budget
 
 _CACHE_KIB: Final = 2 * 1024
-
-# A log has 20 objects in its schema. Somebody may add one with a text of _MORE_BYTES, or several with shorter ones:
-# SQLite keeps all of them in memory, in up to 75 bytes for each byte of text, and takes some _STEPS to read one.
-_OBJECTS: Final = 20
-_MORE_OBJECTS: Final = (40, 12, 3, 1)
-_MORE_BYTES: Final = 48 * 1024
-_STEPS: Final = 8
 
 # For a path at which there is no log.
 ADVICE: Final = "name the file of a SQLiteHandler"
@@ -155,21 +148,8 @@ def _connect(path: str, timeout: float, *, immutable: bool = False) -> tuple[Con
 
 def require_log(connection: Connection, budget: Budget, path: str) -> None:
     """Refuse a file that is not a log, or not one any more."""
-    for more in _MORE_OBJECTS:
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MORE_BYTES // more)
-        connection.set_progress_handler(lambda: True, (_OBJECTS + more) * _STEPS)
-        try:
-            with connection.in_use():
-                ours = is_ours(connection, path, advice=ADVICE)
-            break
-        except sqlite3.Error as error:
-            if primary_code(error) not in {sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_TOOBIG}:
-                raise
-    else:
-        raise LimitError(
-            f"{path!r}: somebody has added more than {_MORE_OBJECTS[0]} tables, views and indexes to it, or more than "
-            f"{_MORE_BYTES >> 10} KiB of them, and SQLite keeps all of them in memory: drop some"
-        )
+    with connection.in_use():
+        ours = is_small_log(connection, path, advice=ADVICE)
     if not ours:
         raise EmptyFileError(f"{path!r} is an empty database: no log was written to it yet")
     budget.renew()

@@ -70,21 +70,83 @@ def test_a_pipe_in_the_place_of_a_journal(path, make_handler):
 
 
 @pytest.mark.parametrize("steps", [100_000, *slowly(spool_module._MOST_STEPS)])
-@pytest.mark.parametrize("table", ["levels", "drops"])
-def test_a_table_without_end(path, monkeypatch, table, steps):
+def test_a_table_without_end(path, monkeypatch, steps):
     """
     A file whose table leads in a circle is an error; `forward` read it for hours, and SIGTERM did not end it.
 
     The rows of the cursor came in one call, so Python handled no signal.
     """
     monkeypatch.setattr(spool_module, "_MOST_STEPS", steps)
-    hostile.without_end(path, table=table)
+    hostile.without_end(path, table="drops")
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE sources SET logger = 'sqlite_log_handler'")
 
     with (
         contextlib.closing(Spool(str(path), "x", say=print)) as spool,
         pytest.raises(LimitError, match="too long to read"),
+    ):
+        spool.read(10, 1 << 30)
+
+
+@pytest.mark.parametrize(("views", "fits"), [(40, True), (300, False)])
+def test_a_schema_that_is_to_fill_the_memory(path, views, fits):
+    """A schema that no reader takes is refused here too: 3,000 views of 4 kB took 571 MB."""
+    hostile.make(path, "".join(f"CREATE VIEW v{number} AS SELECT '{'x' * 900}';" for number in range(views)))
+    refused = pytest.raises(LimitError, match="SQLite keeps all of them in memory")
+
+    with contextlib.closing(Spool(str(path), "x", say=print)) as spool, contextlib.nullcontext() if fits else refused:
+        assert spool.read(10, 1 << 30).rows
+
+
+def test_levels_without_end(path):
+    """Of levels that lead in a circle, those of the rows are read; all of them were, for each batch."""
+    hostile.without_end(path, table="levels")
+
+    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
+        batch = spool.read(10, 1 << 30)
+
+    assert {row[2] for row in batch.rows} == {*batch.levels}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "UPDATE sources SET pathname = hex(zeroblob(2000));",
+        "UPDATE sources SET id = id, func = hex(zeroblob(2000)); UPDATE levels SET name = hex(zeroblob(100));",
+        "UPDATE records SET thread_name = hex(zeroblob(2000));",
+        """
+        INSERT INTO processes (id, pid, name, host, started_us, program)
+        SELECT id + 1, id, hex(zeroblob(2000)), '', 0, '' FROM records;
+        UPDATE records SET process_id = id + 1;
+        """,
+    ],
+    ids=["call site", "function and level", "thread", "process"],
+)
+def test_a_batch_of_long_names(path, names):
+    """
+    Names count for each row that takes a copy of them along.
+
+    A batch had 8,000 rows of a call site or a process each, with names of 4 kB as a handler writes them: 540 MB.
+    """
+    more = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (1, 20, 1, 1, 'm');"
+    hostile.make(path, more * 99 + names)
+
+    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
+        assert 14 <= len(spool.read(1_000, 64 * 1024).rows) <= 16
+
+
+def test_gaps_that_are_to_fill_the_memory(path, monkeypatch):
+    """More gaps at one place than any handler keeps are an error; half a million lines took 209 MB."""
+    monkeypatch.setattr(spool_module, "_MOST_DROP_BYTES", 10_000)
+    hostile.make(
+        path,
+        "UPDATE sources SET logger = 'sqlite_log_handler'; UPDATE drops SET after_id = 0;"
+        + "INSERT INTO drops SELECT NULL, after_id, since_us, until_us, cause, logger, levelno, 1, 1 FROM drops;" * 6,
+    )
+
+    with (
+        contextlib.closing(Spool(str(path), "x", say=print)) as spool,
+        pytest.raises(LimitError, match="its gaps take more than"),
     ):
         spool.read(10, 1 << 30)
 
