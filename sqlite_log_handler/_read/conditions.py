@@ -48,7 +48,7 @@ def parse_condition(text: str) -> Condition:
     if found[3] == "~":
         try:
             compiled(found[4], ignores_case(found[4]))
-        except (re.error, OverflowError, RecursionError) as error:
+        except (re.error, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"{text!r}: {found[4]!r} is not a regular expression: {error}") from error
     return Condition(key, found[1] or found[3] or "", found[4] or "")
 

@@ -261,6 +261,8 @@ def _without(ask: Ask, without: Mapping[str, Any]) -> list[Term]:
     for name, values in without.items():
         for value in [values] if isinstance(values, str) or not isinstance(values, Collection) else values:
             check({name: value})  # type: ignore[misc]  # says so when there is no such filter
+            if value is None:
+                continue
             found = _TERMS[name](ask, value) if name in _WITHOUT else []
             if not found:
                 message = f"without={name!r}: choose from {', '.join(sorted(_WITHOUT))}; for loggers there is `exclude`"
@@ -430,7 +432,7 @@ def _conditions(_: Ask, conditions: Names) -> list[Term]:
 def _expression(_: Ask, expression: str) -> list[Term]:
     try:
         return expression_terms(expression)
-    except (re.error, OverflowError, RecursionError) as error:  # the latter for large numbers and deep nesting
+    except (re.error, ValueError, OverflowError, RecursionError) as error:  # flags, large numbers and deep nesting
         message = f"{expression!r} is not a regular expression: {error}; to search for plain text, use -F or `text=`"
         raise FilterError(message) from error
 

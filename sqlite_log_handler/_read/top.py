@@ -117,7 +117,7 @@ def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None, *, k
     """Say who logs most; see `LogReader.top`."""
     if not isinstance(by, str) or by not in _GROUPS:
         raise FilterError(f"by={by!r} is unknown: choose from {', '.join(_GROUPS)}")
-    if (by == "attribute") != isinstance(key, str):
+    if not (isinstance(key, str) if by == "attribute" else key is None):
         raise FilterError(f"key={key!r}: must be the name of an attribute with by='attribute', and None with another")
     require_short("key", key)
     chosen = where(scan.all, filters, now)

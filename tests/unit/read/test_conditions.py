@@ -39,7 +39,7 @@ def test_a_condition_is_read(text, expected):
     assert Condition(*expected) == parse_condition(text)
 
 
-@pytest.mark.parametrize("text", ["", "=5", "!", "!status=5", "~x", "path~(", "path~a{99999999999}"])
+@pytest.mark.parametrize("text", ["", "=5", "!", "!status=5", "~x", "path~(", "path~a{99999999999}", "path~(?a)(?u)"])
 def test_what_is_not_a_condition(text):
     """Anything else is refused, and the error says what can be written, or what is wrong with the expression."""
     with pytest.raises(ValueError, match=r"is not a condition: write KEY=VALUE|is not a regular expression"):

@@ -49,7 +49,7 @@ def test_by_attribute(log, path, key, expected):
         assert expected == [(talker.name, talker.records) for talker in reader.top("attribute", key=key)]
 
 
-@pytest.mark.parametrize(("by", "key"), [("attribute", None), ("logger", "status"), ("attribute", 7)])
+@pytest.mark.parametrize(("by", "key"), [("attribute", None), ("logger", "status"), ("attribute", 7), ("logger", 7)])
 def test_a_key_belongs_to_an_attribute(log, path, by, key):
     """To group by an attribute takes its key, and nothing else does."""
     log(record("a"))

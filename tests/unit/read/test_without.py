@@ -71,6 +71,7 @@ def test_a_call_site(shop, source, expected):
         ({"level": "INFO..INFO"}, []),
         ({"text": "nothing"}, [1, 2, 3, 4]),
         ({"thread": []}, [1, 2, 3, 4]),
+        *(({name: None}, [1, 2, 3, 4]) for name in ("text", "source", "run", "where")),
     ],
 )
 def test_without(shop, without, expected):
