@@ -72,9 +72,9 @@ _CURSOR = f"SELECT {whole('after_id')} FROM cursors WHERE name = ?"  # noqa: S60
 _SAVE = "UPDATE cursors SET after_id = ?, updated_us = ? WHERE name = ? AND after_id = ?"
 
 # The times and numbers of a row, or of a line of the ledger, roughly.
-_ROW_BYTES = 100
+_ROW_BYTES = 50
 # Retention keeps 100,000 lines of the ledger, which take less.
-_MOST_DROP_BYTES = 56 * 1024 * 1024
+_MOST_DROP_BYTES = 44 * 1024 * 1024
 # A value in `extra`, which becomes objects of 60 to 180 bytes: the largest row has more of them than a batch of 4 MiB.
 _VALUE_BYTES = 40
 
@@ -201,11 +201,12 @@ class Spool:
         with contextlib.closing(connection.execute(_ROWS, (self._position, count + 1))) as found:
             for row in found:
                 texts = [text for text in row[6:] if text]
-                if sum(map(len, texts)) > MAX_ROW_BYTES:
+                # In memory, and not in the file: with one emoji, each letter of a text takes four bytes.
+                size = sum(map(getsizeof, texts))
+                if size > MAX_ROW_BYTES and sum(map(len, texts)) > MAX_ROW_BYTES:
                     raise sqlite3.DataError
                 values = sum(map(row[12].count, ",[{")) if row[12] else 0
-                # In memory, and not in the file: with one emoji, each letter of a text takes four bytes.
-                max_bytes -= _ROW_BYTES + names.size(*row[2:5]) + sum(map(getsizeof, texts)) + _VALUE_BYTES * values
+                max_bytes -= _ROW_BYTES + names[row[2:5]] + size + _VALUE_BYTES * values
                 if rows and (max_bytes < 0 or len(rows) == count):
                     return rows, True
                 rows.append(row)
@@ -318,28 +319,29 @@ def _last_id(connection: sqlite3.Connection) -> int:
     return _one(connection, "SELECT max(id) FROM records") or 0
 
 
-class _Names:
-    """What the rows of a batch refer to; nothing for longer, because retention may delete a source and reuse its id."""
+class _Names(dict[tuple[int, int, int], int]):
+    """
+    What the rows of a batch refer to; nothing for longer, because retention may delete a source and reuse its id.
+
+    Ask it with the level, the source and the process of a row for the bytes that it takes to send their names with it.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.sources: dict[int, Source] = {}
         self.processes: dict[int, Process] = {}
         self.levels: dict[int, str] = {}
-        self._sizes: dict[tuple[int, int], int] = {}
 
-    def size(self, levelno: int, source_id: int, process_id: int) -> int:
-        """Look up the names of a row, and return how many bytes it takes to send them with it."""
-        size = 0
+    def __missing__(self, key: tuple[int, int, int]) -> int:
+        levelno, source_id, process_id = key
         # In a repaired file, a row may refer to nothing. It is sent with what it has.
-        if process_id not in self.processes:
-            self.processes[process_id] = self._row(_PROCESS, process_id) or ("", 0, "", 0, "")
-            size = sum(map(getsizeof, self.processes[process_id]))
-        if (levelno, source_id) not in self._sizes:
-            self.sources[source_id] = self._row(_SOURCE, source_id) or ("", "", 0, "")
-            (self.levels[levelno],) = self._row(_LEVEL, levelno) or (f"Level {levelno}",)
-            self._sizes[levelno, source_id] = sum(map(getsizeof, (*self.sources[source_id], self.levels[levelno])))
-        return size + self._sizes[levelno, source_id]
+        self.sources[source_id] = source = self._row(_SOURCE, source_id) or ("", "", 0, "")
+        (self.levels[levelno],) = self._row(_LEVEL, levelno) or (f"Level {levelno}",)
+        self[key] = size = sum(map(getsizeof, (*source, self.levels[levelno])))
+        if process_id not in self.processes:  # which is sent once
+            self.processes[process_id] = process = self._row(_PROCESS, process_id) or ("", 0, "", 0, "")
+            size += sum(map(getsizeof, process))
+        return size
 
     def _row(self, query: str, key: int) -> Any:
         return self._connection.execute(query, (key,)).fetchone()
