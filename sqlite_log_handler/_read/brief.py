@@ -16,10 +16,10 @@ from typing import Final, TypeVar
 
 from sqlite_log_handler._logfile.columns import text
 from sqlite_log_handler._logfile.errors import LimitError
-from sqlite_log_handler._read.filters import LOWEST, Filters, runs, where
+from sqlite_log_handler._read.filters import LOWEST, Filters, level_names, runs, where
 from sqlite_log_handler._read.patterns import Moment, Pattern, begin_of, compared
 from sqlite_log_handler._read.scan import Scan
-from sqlite_log_handler._read.statistics import Gap, gaps, level_names
+from sqlite_log_handler._read.statistics import Gap, gaps, sizes
 from sqlite_log_handler._read.totals import Totals, totals
 
 _T = TypeVar("_T")
@@ -86,6 +86,7 @@ def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:
     begin_us = LOWEST if since_us is None else since_us
     nothing = list[Pattern](), set[int](), dict[int, float]()
     found, new, grown = _attempt(left_out, "patterns", lambda: compared(scan, chosen, begin_us, after_id), nothing)
+    no_totals = Totals({}, {}, {}, None, *sizes(scan.path), ())
     bounds: Filters = {} if since_us is None else {"since": f"@{since_us / 1e6:.6f}"}
     return Brief(
         since_us=since_us,
@@ -100,8 +101,8 @@ def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:
         grown=grown,
         errors=_attempt(left_out, "errors", lambda: _errors(scan, found), {}),
         gaps=tuple(_attempt(left_out, "gaps", lambda: gaps(scan, bounds), [])),
-        level_names=_attempt(left_out, "names of levels", lambda: level_names(scan), {}),
-        totals=totals(scan, now_us),
+        level_names=_attempt(left_out, "names of levels", lambda: level_names(scan.all), {}),
+        totals=_attempt(left_out, "totals", lambda: totals(scan, now_us), no_totals),
         left_out=tuple(left_out),
     )
 

@@ -12,11 +12,10 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from sqlite_log_handler._logfile.archive import PartName, stem_of
 from sqlite_log_handler._logfile.columns import text, whole
 from sqlite_log_handler._logfile.errors import EmptyFileError, ForeignFileError, LimitError, UnreadableFileError
-from sqlite_log_handler._read.filters import FilterError
+from sqlite_log_handler._read.filters import FilterError, level_names
 from sqlite_log_handler._read.loaded import Process
 from sqlite_log_handler._read.parts import PROCESS_FIELDS, Bounds, Part, Span, Values, meet, memory_of
 from sqlite_log_handler._read.scan import Scan
-from sqlite_log_handler._read.statistics import level_names
 
 StrPath: TypeAlias = str | os.PathLike[str]
 # A part, and the ids that are taken from it.
@@ -118,7 +117,7 @@ class PartList:
             for process in map(process_of, part.head.processes):
                 processes.setdefault(process[:4], process)
         if file is not None:
-            levels |= level_names(file)
+            levels |= level_names(file.all)
             for process in file.all(_PROCESSES):
                 processes.setdefault(process[:4], process)
         last_id = max(last_id or 0, pieces[-1][1][1] if pieces else 0)

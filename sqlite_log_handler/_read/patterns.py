@@ -64,6 +64,9 @@ class Pattern:
     sample: str
 
 
+# Lines that a level counts for: a pattern has a number for each.
+_LEVEL: Final = 100
+
 # (logger, pathname, lineno, func, template)
 _Source: TypeAlias = tuple[Any, ...]
 # A source; with a template it has no line, which moves with each change of the file.
@@ -258,14 +261,16 @@ FROM records WHERE id BETWEEN ? AND ? AND {{0}} AND NOT coalesce(
 
 def _counted(scan: Scan, chosen: Where) -> _CallSites:
     counts = _CallSites()
+    levels = set[int]()  # those above 255
     for span in scan.spans(chosen):
         parameters = (*span, *chosen.parameters)
         groups = scan.all(_PACKED.format(chosen.sql), parameters)
         if groups and groups[0][0] < 0:
             groups[:1] = scan.all(_UNPACKED.format(chosen.sql), parameters)
+            levels.update(levelno for _, levelno, *_ in groups)
         for source_id, *found in groups:
             counts.add(source_id, tuple(found))
-        scan.require_few(len(counts))
+        scan.require_few(max(len(counts), len(levels) * _LEVEL))
     return counts
 
 

@@ -23,6 +23,7 @@ from sqlite_log_handler._read.filters import (
     Filters,
     below,
     integer,
+    level_names,
     settled,
     up_to,
     where,
@@ -236,7 +237,7 @@ class LogReader:
 
     def level_names(self) -> dict[int, str]:
         """Return the names of levels by their numbers."""
-        return statistics.level_names(self._names())
+        return level_names(self._names().all)
 
     def last_id(self) -> int:
         """Return the id of the last row, 0 in an empty log."""

@@ -11,7 +11,16 @@ from typing import Any, Final
 from sqlite_log_handler._logfile.columns import text, total, whole
 from sqlite_log_handler._logfile.schema import OWN_LOGGER, VOLUME_LINES, level_name_of
 from sqlite_log_handler._logfile.units import LONGEST, parse_seconds
-from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters, Where, drops_where, integer, where
+from sqlite_log_handler._read.filters import (
+    HIGHEST,
+    FilterError,
+    Filters,
+    Where,
+    drops_where,
+    integer,
+    level_names,
+    where,
+)
 from sqlite_log_handler._read.opening import require_file
 from sqlite_log_handler._read.scan import Scan
 
@@ -251,7 +260,7 @@ def stats(scan: Scan, now_us: int, *, by_level: bool = True) -> LogStats:
         first_us=first_us,
         last_us=last_us,
         levels=dict(sorted(levels.items())),
-        level_names=level_names(scan),
+        level_names=level_names(scan.all),
         loggers=scan.one("SELECT count(DISTINCT logger) FROM sources"),
         sources=scan.one("SELECT count(id) FROM sources"),
         processes=scan.one("SELECT count(id) FROM processes"),
@@ -285,11 +294,6 @@ def file_numbers(scan: Scan) -> dict[str, Any]:
         "journal_mode": scan.one("PRAGMA journal_mode"),
         "auto_vacuum": _VACUUM[scan.one("PRAGMA auto_vacuum")],
     }
-
-
-def level_names(scan: Scan) -> dict[int, str]:
-    """Read the names of levels."""
-    return dict(scan.all(f"SELECT {whole('levelno')}, {text('name')} FROM levels ORDER BY 1"))  # noqa: S608 - our own names
 
 
 def sizes(path: str) -> tuple[int, int]:

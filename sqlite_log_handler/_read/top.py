@@ -4,7 +4,6 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
-from heapq import nsmallest
 from operator import add, attrgetter
 from sys import getsizeof
 from typing import Any, Final, TypeAlias
@@ -20,6 +19,7 @@ from sqlite_log_handler._read.filters import (
     Where,
     below,
     drops_where,
+    level_names,
     level_range,
     require_short,
     where,
@@ -62,21 +62,23 @@ _ATTRIBUTE: Final = r"""
 CASE WHEN (instr(attributes, ?) OR instr(attributes, '\')) AND json_valid(attributes)
     THEN CAST(coalesce(json_extract(attributes, ?), json_extract(attributes, ?)) AS TEXT) END
 """
-# The value `who` by which to group, how it is read, once for each group, and, if it is an id, a query for its names.
-_GROUPS: Final[dict[str, tuple[str, str, str]]] = {
-    "logger": ("source_id", "who", f"SELECT id, {text('logger')} FROM sources"),  # noqa: S608 - our own names
-    "source": ("source_id", "who", f"SELECT id, {text(_CALL_SITE)} FROM sources"),  # noqa: S608 - our own names
-    "template": ("source_id", "who", f"SELECT id, {_TEMPLATE} FROM sources"),  # noqa: S608 - our own names
-    "level": ("levelno", whole("who"), f"SELECT levelno, {text('name')} FROM levels"),  # noqa: S608 - our own names
-    "exception": ("exc_type", text("who"), ""),
+
+
+def _named(name: str, table: str) -> str:
+    return f"coalesce((SELECT {text(name)} FROM {table} WHERE id = who), who)"  # noqa: S608 - our own names
+
+
+# The value `who` by which to group, and how it is read, once for each group: a table of all names would be kept twice.
+_GROUPS: Final = {
+    "logger": ("source_id", _named("logger", "sources")),
+    "source": ("source_id", _named(_CALL_SITE, "sources")),
+    "template": ("source_id", _named(_TEMPLATE, "sources")),
+    "level": ("levelno", whole("who")),  # not its name, because the ledger has the number too
+    "exception": ("exc_type", text("who")),
     # An id, or the text that stands in the row itself.
-    "thread": (
-        "coalesce(thread_id, CAST(coalesce(thread_name, thread) AS TEXT))",
-        "who",
-        f"SELECT id, {text('name')} FROM threads",  # noqa: S608 - our own names
-    ),
-    "process": ("process_id", "who", f"SELECT id, {text(_PROCESS)} FROM processes"),  # noqa: S608 - our own names
-    "attribute": (_ATTRIBUTE, text("who"), ""),
+    "thread": ("coalesce(thread_id, CAST(coalesce(thread_name, thread) AS TEXT))", _named("name", "threads")),
+    "process": ("process_id", _named(_PROCESS, "processes")),
+    "attribute": (_ATTRIBUTE, text("who")),
 }
 # The columns of `drops` and of `volume` with the same value, if there is one.
 _LEDGER: Final = {"logger": text("logger"), "level": whole("levelno"), "process": "process_id"}
@@ -138,11 +140,12 @@ def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None, *, k
         _add_records(scan, sums, (by, _places(key)), rest, parts)
         if by in _LEDGER:
             _add_drops(scan, sums, by, (drops, values), parts)
-    names = dict(scan.all(_GROUPS["level"][2])) if by == "level" else {}
+    names = level_names(scan.all) if by == "level" else {}
     records, size, dropped = (sum(map(attrgetter(of), sums.values())) for of in ("records", "bytes", "dropped"))
     if len(sums) > _MOST:
         others = _Group()
-        for name in nsmallest(len(sums) - _MOST, sums, lambda name: sums[name].records + sums[name].dropped):
+        # Not by `nsmallest`, which keeps a tuple for each of them.
+        for name in sorted(sums, key=lambda name: sums[name].records + sums[name].dropped)[:-_MOST]:
             others.merge(sums.pop(name))
         sums[OTHER_LOGGERS].merge(others)
     talkers = [
@@ -203,11 +206,9 @@ def _add_records(
     scan: Scan, sums: _Groups, group: tuple[str, tuple[str, ...]], chosen: Where, parts: tuple[int, int]
 ) -> None:
     by, places = group
-    column, who, naming = _GROUPS[by]
+    column, who = _GROUPS[by]
     if len(places) == 1:
         column = "log_attribute(attributes, ?)"
-    # Levels keep their numbers, which the ledger has too.
-    names = dict(scan.all(naming)) if naming and by != "level" else {}
     since, width = parts
     # LIMIT -1 keeps the inner query apart, so that GROUP BY sorts numbers and not messages.
     sql = (
@@ -225,8 +226,7 @@ def _add_records(
         if not found:
             break  # the rest was pruned meanwhile
         ((created_us,),) = found
-        for key, records, size in scan.all(sql, (*places, low, high, *chosen.parameters)):
-            name = names.get(key, key)
+        for name, records, size in scan.all(sql, (*places, low, high, *chosen.parameters)):
             if name not in sums:
                 held += getsizeof(name)
             sums[name].add((created_us - since) // width, records, size, 0)
@@ -234,12 +234,16 @@ def _add_records(
 
 
 def _add_drops(scan: Scan, sums: _Groups, by: str, ledger: Term, parts: tuple[int, int]) -> None:
-    names = dict(scan.all(_GROUPS["process"][2])) if by == "process" else {}
     condition, parameters = ledger
     rows = scan.all(
         f"SELECT {_LEDGER[by]}, {whole('(since_us - ?) / ?')}, {total('count')} FROM drops WHERE {condition} "  # noqa: S608 - same
         "GROUP BY 1, 2",
         (*parts, *parameters),
     )
-    for key, part, dropped in rows:
-        sums[names.get(key, key)].add(part, 0, 0, dropped)
+    for first in range(0, len(rows), _SPAN):
+        some = rows[first : first + _SPAN]
+        ids = ",".join(str(key) for key, *_ in some if by == "process" and isinstance(key, int))
+        names = dict(scan.all(f"SELECT id, {text(_PROCESS)} FROM processes WHERE id IN ({ids})"))  # noqa: S608 - numbers
+        for key, part, dropped in some:
+            sums[names.get(key, key)].add(part, 0, 0, dropped)
+        scan.require_few(len(sums), sum(map(getsizeof, sums)))

@@ -5,10 +5,12 @@ They come from tables of few lines, and from the newest rows, which are not adde
 milliseconds at any size of the log.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 from sqlite_log_handler._logfile.columns import text, total, whole
-from sqlite_log_handler._logfile.schema import level_name_of
+from sqlite_log_handler._logfile.schema import level_name
+from sqlite_log_handler._read.filters import level_names
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.statistics import cursors, sizes
 
@@ -41,25 +43,30 @@ class Totals:
 
 
 _WRITTEN = f"""
-SELECT {text(level_name_of("totals"))}, {total("records")}, {total("bytes")} FROM (
+SELECT {whole("levelno")}, {total("records")}, {total("bytes")} FROM (
     SELECT levelno, records, bytes FROM volume UNION ALL SELECT levelno, records, bytes FROM record_totals
-) AS totals LEFT JOIN levels ON levels.levelno = totals.levelno GROUP BY 1 ORDER BY 1
+) GROUP BY 1
 """  # noqa: S608 - our own names
-_DROPPED = f"""
-SELECT {text("cause")}, {text(level_name_of("totals"))}, {total("count")}
-FROM drop_totals AS totals LEFT JOIN levels ON levels.levelno = totals.levelno GROUP BY 1, 2 ORDER BY 1, 2
-"""  # noqa: S608 - our own names
+_DROPPED = f"SELECT {text('cause')}, {whole('levelno')}, {total('count')} FROM drop_totals GROUP BY 1, 2"  # noqa: S608 - our own names
 
 
 def totals(scan: Scan, now_us: int) -> Totals:
     """Read the totals; see `LogReader.totals`."""
-    written = scan.all(_WRITTEN)
+    names = level_names(scan.all)
+    # Two levels may have one name.
+    records, lengths, drops = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
+    for levelno, count, size in scan.all(_WRITTEN):
+        name = level_name(names, levelno)
+        records[name] += max(count, 0)
+        lengths[name] += max(size, 0)
+    for cause, levelno, count in scan.all(_DROPPED):
+        drops[cause, level_name(names, levelno)] += max(count, 0)
     newest = scan.all(f"SELECT {whole('created_us')} FROM records ORDER BY id DESC LIMIT 1")  # noqa: S608 - our own name
     file_bytes, wal_bytes = sizes(scan.path)
     return Totals(
-        records={level: max(records, 0) for level, records, _ in written},
-        bytes={level: max(size, 0) for level, _, size in written},
-        drops={(cause, level): max(count, 0) for cause, level, count in scan.all(_DROPPED)},
+        records=dict(sorted(records.items())),
+        bytes=dict(sorted(lengths.items())),
+        drops=dict(sorted(drops.items())),
         last_us=newest[0][0] if newest else None,
         file_bytes=file_bytes,
         wal_bytes=wal_bytes,

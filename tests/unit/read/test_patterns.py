@@ -9,7 +9,7 @@ import logging
 import pytest
 from logged import BEGIN, record
 
-from sqlite_log_handler import FilterError, LogReader
+from sqlite_log_handler import FilterError, LimitError, LogReader
 from sqlite_log_handler._read import patterns
 
 
@@ -168,3 +168,16 @@ def test_what_is_new_among_too_many(log, path, monkeypatch, most, expected):
     assert expected == [one.text for one in found]
     assert 34 == brief.records
     assert {one.last_id: 30 / 5 for one in brief.patterns if one.text == "old a %d"}.keys() <= brief.grown.keys()
+
+
+def test_more_levels_than_any_log_has(log, reading):
+    """
+    Records at thousands of levels are refused, because a pattern has a number for each level.
+
+    `patterns` wrote one line of 25 MB for 99,000 of them, and `brief` no brief at all.
+    """
+    log(*(record(level=100 + number) for number in range(1_001)))
+
+    with pytest.raises(LimitError, match="lines"):
+        reading().patterns()
+    assert ["patterns"] == [reason.partition(":")[0] for reason in reading().brief().left_out]

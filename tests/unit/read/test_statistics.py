@@ -185,6 +185,27 @@ def test_a_file_that_is_gone(overflowed, reading, path):
             ask()
 
 
+LEVELS = (
+    "WITH n (i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 1_200) INSERT INTO levels SELECT i, {} FROM n"
+)
+
+
+@pytest.mark.parametrize(("name", "named"), [("'L' || i", 1_000), ("printf('%0250d', i)", 267)])
+def test_more_levels_than_any_log_has(log, reading, change, name, named):
+    """
+    Of a log with thousands of levels, or with long names of levels, some are shown by their numbers.
+
+    `stats` took 201 MB for 99,000 names of 250 letters.
+    """
+    log(record(level=1_200))
+    numbers = "WITH n (i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)"
+    change(f"{numbers} INSERT INTO levels SELECT i, {name} FROM n")
+
+    assert named == len(reading().level_names()) == len(reading().stats().level_names)
+    assert ["Level 1200"] == [*reading().totals().records]
+    assert ["Level 1200"] == [talker.name for talker in reading().top("level")]
+
+
 def test_more_cursors_than_any_log_has(log, reading, change):
     """
     A log with thousands of cursors is refused, as it has one for each receiver.
