@@ -67,7 +67,9 @@ SELECT {text("host")}, {whole("pid")}, {text("name")}, {whole("started_us")}, {t
 FROM processes WHERE id = ?
 """  # noqa: S608 - the same
 _LEVEL = f"SELECT {text('name')} FROM levels WHERE levelno = ?"  # noqa: S608 - the same
-_CAUSES = f"SELECT DISTINCT {text('cause')} FROM prunes WHERE last_id > ? AND first_id <= ? ORDER BY 1"  # noqa: S608 - the same
+_CAUSES = f"""
+SELECT DISTINCT substr({text("cause")}, 1, 100) FROM prunes WHERE last_id > ? AND first_id <= ? ORDER BY 1 LIMIT 10
+"""  # noqa: S608 - the same
 _CURSOR = f"SELECT {whole('after_id')} FROM cursors WHERE name = ?"  # noqa: S608 - the same
 _SAVE = "UPDATE cursors SET after_id = ?, updated_us = ? WHERE name = ? AND after_id = ?"
 
@@ -165,6 +167,7 @@ class Spool:
         except sqlite3.DataError:
             # One row is too long. Those before it come one by one, because `sqlite3` steps to a row before it returns
             # the one before.
+            names = _Names(connection)
             try:
                 rows, more = self._rows(connection, names, 0, max_bytes)[0], True
             except sqlite3.DataError as error:
@@ -202,11 +205,11 @@ class Spool:
             for row in found:
                 texts = [text for text in row[6:] if text]
                 # In memory, and not in the file: with one emoji, each letter of a text takes four bytes.
-                size = sum(map(getsizeof, texts))
-                if size > MAX_ROW_BYTES and sum(map(len, texts)) > MAX_ROW_BYTES:
+                size = names[row[2:5]] + sum(map(getsizeof, texts))
+                if size > MAX_ROW_BYTES and sum(map(len, texts)) + names.letters(*row[2:5]) > MAX_ROW_BYTES:
                     raise sqlite3.DataError
                 values = sum(map(row[12].count, ",[{")) if row[12] else 0
-                max_bytes -= _ROW_BYTES + names[row[2:5]] + size + _VALUE_BYTES * values
+                max_bytes -= _ROW_BYTES + size + _VALUE_BYTES * values
                 if rows and (max_bytes < 0 or len(rows) == count):
                     return rows, True
                 rows.append(row)
@@ -342,6 +345,11 @@ class _Names(dict[tuple[int, int, int], int]):
             self.processes[process_id] = process = self._row(_PROCESS, process_id) or ("", 0, "", 0, "")
             size += sum(map(getsizeof, process))
         return size
+
+    def letters(self, levelno: int, source_id: int, process_id: int) -> int:
+        """Return how long the names of a row are together."""
+        values = (*self.sources[source_id], *self.processes[process_id], self.levels[levelno])
+        return sum(len(value) for value in values if isinstance(value, str))
 
     def _row(self, query: str, key: int) -> Any:
         return self._connection.execute(query, (key,)).fetchone()

@@ -38,13 +38,19 @@ def test_a_view_in_the_place_of_a_table(path, table, endless):
     [
         "message = CAST(zeroblob(600000) AS TEXT)",
         ", ".join(f"{name} = CAST(zeroblob(150000) AS TEXT)" for name in TEXTS),
+        "message = CAST(zeroblob(300000) AS TEXT), source_id = 2",
+        "message = CAST(zeroblob(300000) AS TEXT), process_id = 2",
+        "message = CAST(zeroblob(300000) AS TEXT), levelno = 2",
     ],
-    ids=["one text", "together"],
+    ids=["one text", "together", "with its call site", "with its process", "with its level"],
 )
 def test_a_row_that_no_handler_writes(path, change):
     """A row of more than 576 KiB is an error that says where it is, and the rows before it are sent first."""
     more = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (1, 20, 1, 1, 'm');"
-    hostile.make(path, f"{more * 2} UPDATE records SET {change} WHERE id = 3;")
+    names = "INSERT INTO sources VALUES (2, '', '', 0, CAST(zeroblob(300000) AS TEXT), '');"
+    names += "INSERT INTO processes VALUES (2, '', 0, '', 0, CAST(zeroblob(300000) AS TEXT));"
+    names += "INSERT INTO levels VALUES (2, CAST(zeroblob(300000) AS TEXT));"
+    hostile.make(path, f"{more * 2} {names} UPDATE records SET {change} WHERE id = 3;")
 
     with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
         assert [[1], [2]] == [[row[0] for row in spool.read(10, 1 << 30).rows] for _ in range(2)]
@@ -133,6 +139,24 @@ def test_a_batch_of_long_names(path, names):
 
     with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
         assert 14 <= len(spool.read(1_000, 64 * 1024).rows) <= 16
+
+
+def test_causes_that_are_to_fill_the_memory(path):
+    """Of the causes for which rows were pruned, ten are told, cut to 100 letters; 100,000 of 400 took 277 MB."""
+    hostile.make(
+        path,
+        "UPDATE records SET id = 9; INSERT INTO cursors VALUES ('x', 1, 1);"
+        + "".join(
+            "INSERT INTO prunes (first_id, last_id, since_us, until_us, cause, count) "
+            f"VALUES (2, 8, 1, 1, {number} || hex(zeroblob(300)), 7);"
+            for number in range(15)
+        ),
+    )
+
+    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
+        causes = spool.read(10, 1 << 30).causes
+
+    assert [100] * 10 == [*map(len, causes)]
 
 
 def test_gaps_that_are_to_fill_the_memory(path, monkeypatch):
