@@ -35,13 +35,15 @@ class _Exit:
     attached to a logger, is missing there, and so is one that came back to life. This closes all of them.
     """
 
-    begun = _registered_in_child = _watches = False
-    _failed = 0.0  # seconds that failed commits have taken
+    _watches = False
+
+    def __init__(self) -> None:
+        self.forget()
 
     def forget(self) -> None:
-        """Begin anew in a forked child."""
+        """Begin anew, also in a forked child."""
         self.begun = self._registered_in_child = False
-        self._failed = 0.0
+        self._failed: dict[Committer, float] = {}  # seconds that commits have taken which failed
 
     def __call__(self) -> None:
         begin_anew()
@@ -53,10 +55,12 @@ class _Exit:
 
     def commit(self, committer: Committer) -> None:
         """Commit a record that came when the interpreter exits, unless such commits have failed for `close_timeout`."""
-        if self.begun and (not self._failed or self._failed < committer.close_timeout):
+        failed = self._failed
+        # Together, or ten handlers would take ten times as long. One that has not failed may have a healthy file.
+        if self.begun and (committer not in failed or sum(failed.values()) < committer.close_timeout):
             began = committer.now()
             if not committer.commit(_EXIT_COMMIT_TIMEOUT):
-                self._failed += committer.now() - began
+                failed[committer] = failed.get(committer, 0.0) + committer.now() - began
 
     def register_in_child(self) -> None:
         """Run at the end of a multiprocessing child too, which runs no atexit callback up to Python 3.12."""

@@ -132,14 +132,17 @@ def test_without_a_thread_records_wait(make_handler, logger, query, monkeypatch)
     assert ["0", "1"] == messages(query)[:2]
 
 
-def test_at_exit_callers_wait_for_close_timeout_together(make_handler, logger, monkeypatch, clock):
+def test_at_exit_callers_wait_for_close_timeout_together(make_handler, logger, path, monkeypatch, clock):
     """
     While the file cannot be written, the calls that come at exit wait for `close_timeout` seconds, all together.
 
-    Each waited for the lock of a locked file by itself: ten thousand lines of a callback would take nine minutes.
+    Each waited for the lock of a locked file by itself: ten thousand lines of a callback would take nine minutes. And
+    when that time was over, a handler with a healthy file wrote nothing more either, and nobody said so.
     """
     handler = make_handler(close_timeout=1, flush_interval=3600)
+    healthy = make_handler(path.with_name("healthy.db"), close_timeout=1, flush_interval=3600)
     logger.addHandler(handler)
+    logger.addHandler(healthy)
     committer, tries = handler.listener.committer, []
 
     def commit(timeout):
@@ -149,14 +152,14 @@ def test_at_exit_callers_wait_for_close_timeout_together(make_handler, logger, m
 
     with monkeypatch.context() as patch:
         patch.setattr(process.at_exit, "begun", True)
-        patch.setattr(process.at_exit, "_failed", 0.0)
+        patch.setattr(process.at_exit, "_failed", {})
         patch.setattr(committer, "now", lambda: clock.now)
         patch.setattr(committer, "commit", commit)
         for _ in range(100):
             logger.info("last")
 
     assert 20 <= len(tries) <= 21
-    assert 100 == handler.stats().queued
+    assert (100, 0, 100) == (handler.stats().queued, healthy.stats().queued, healthy.stats().written)
     assert handler.flush(60)
 
 

@@ -10,8 +10,8 @@ import sys
 import textwrap
 import threading
 from itertools import count
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from slowly import slowly
@@ -321,9 +321,8 @@ def test_a_commit_at_exit_is_tried_once(timeout, expected):
     """Commits at exit end when they have failed for `close_timeout`, and one is tried if that is 0."""
     times = count()
     tried = []
-    committer: Any = SimpleNamespace(close_timeout=timeout, now=lambda: next(times), commit=tried.append)
+    committer: Any = Mock(close_timeout=timeout, now=times.__next__, commit=tried.append)
     at_exit = _Exit()
-    at_exit.forget()
     at_exit.begun = True
     for _ in range(3):
         at_exit.commit(committer)
