@@ -2,16 +2,16 @@
 The ASGI application: the page, and its questions under `api/`.
 
 Each question opens a reader on a thread and closes it with the answer, so nothing holds a snapshot between two
-questions. One with a regular expression is asked in another process, see `other_process`. If the browser goes away, we
-interrupt the question. If the log has not changed since the last answer, we do not open it: its size and time, and
-those of its -wal, make the `ETag`.
+questions. We answer four at a time, because each takes memory. One with a regular expression is asked in another
+process, see `other_process`. If the browser goes away, we interrupt the question. If the log has not changed since the
+last answer, we do not open it: its size and time, and those of its -wal, make the `ETag`.
 """
 
 import json
 import os
 import re
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any, Final, TypeAlias
 
@@ -49,6 +49,9 @@ _STILL: Final = frozenset({"rows", "row", "gaps"})
 _WAIT: Final = re.compile(r"\bwait=(\d{1,4})\b")
 _LONGEST_WAIT: Final = 20
 _LOOK_PAUSE: Final = 0.2
+
+# Questions at a time, apart from those with a regular expression: each has a cache, rows and an arena of its own.
+_AT_ONCE: Final = 4
 
 # To look for numbers beyond 2**53 in the text takes a tenth of the time of looking for them in the values.
 _MAY_BE_INEXACT: Final = re.compile(r"[1-9]\d{16}|9\d{15}", re.ASCII)
@@ -99,12 +102,14 @@ def application(
     if base_path and not base_path.startswith("/"):
         raise ValueError(f"base_path={base_path!r} must begin with a slash, such as /logs")
     logs = Logs(paths)
+    limiter = cache(partial(anyio.CapacityLimiter, _AT_ONCE))  # made in the event loop, as some versions of anyio need
+    ask = partial(_ask, logs, is_ending, limiter)
     routes = [
         Route("/", _page),
         Route("/api/files", partial(_files, logs)),
         Route("/metrics", partial(_metrics, logs)),
-        *(Route(f"/api/{name}", partial(_ask, logs, is_ending, name)) for name in ANSWERS if name != "row"),
-        Route("/api/rows/{id}", partial(_ask, logs, is_ending, "row")),
+        *(Route(f"/api/{name}", partial(ask, name)) for name in ANSWERS if name != "row"),
+        Route("/api/rows/{id}", partial(ask, "row")),
         Route("/{name}", _page),
     ]
     otherwise: Any = {
@@ -138,7 +143,9 @@ async def _metrics(logs: Logs, _: Request) -> Response:
     return Response(text, headers={"content-type": CONTENT_TYPE})
 
 
-async def _ask(logs: Logs, is_ending: Callable[[], bool], name: str, request: Request) -> Response:
+async def _ask(
+    logs: Logs, is_ending: Callable[[], bool], limiter: Callable[[], anyio.CapacityLimiter], name: str, request: Request
+) -> Response:
     """Answer one question of the page."""
     query = Query([*request.query_params.multi_items(), *request.path_params.items()])
     try:
@@ -148,7 +155,9 @@ async def _ask(logs: Logs, is_ending: Callable[[], bool], name: str, request: Re
             tag = await _tag_after_change(path, tag, request, is_ending)
             if tag == seen:
                 return Response(status_code=304, headers={"etag": seen})
-        answer = await _until_gone(request, is_ending, partial(_read, path, ANSWERS[name], query))
+        # An expression waits for a process, and holds up nobody else.
+        at_once = None if query.has_expression else limiter()
+        answer = await _until_gone(request, is_ending, partial(_read, path, ANSWERS[name], query), at_once)
     except (UnknownLogError, UnknownRowError) as error:
         return _json(404, {"error": str(error)})
     except ValueError as error:  # FilterError is one
@@ -192,7 +201,10 @@ async def _tag_after_change(path: str, tag: str, request: Request, is_ending: Ca
 
 
 async def _until_gone(
-    request: Request, is_ending: Callable[[], bool], ask: Callable[[_Opened], Answer]
+    request: Request,
+    is_ending: Callable[[], bool],
+    ask: Callable[[_Opened], Answer],
+    limiter: anyio.CapacityLimiter | None,
 ) -> Answer | None:
     """Run `ask` on a thread; when the browser has gone, or the server ends, interrupt it and return None."""
     opened: _Opened = []
@@ -219,7 +231,7 @@ async def _until_gone(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
         try:
-            answer = await anyio.to_thread.run_sync(ask, opened)
+            answer = await anyio.to_thread.run_sync(ask, opened, limiter=limiter)
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - an interrupted statement raises the latter
             raised = error  # not in the group, which would raise it in a group of errors
         tasks.cancel_scope.cancel()
