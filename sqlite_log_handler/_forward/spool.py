@@ -59,7 +59,8 @@ FROM records LEFT JOIN threads ON threads.id = thread_id WHERE records.id > ? OR
 _DROPS = f"""
 SELECT after_id, {whole("since_us")}, {whole("until_us")}, {text("cause")}, {text("logger")},
     {text(level_name_of("drops"))}, {whole("count")}
-FROM drops LEFT JOIN levels ON levels.levelno = drops.levelno WHERE after_id BETWEEN ? AND ? ORDER BY drops.id
+FROM drops LEFT JOIN levels ON levels.levelno = drops.levelno WHERE after_id BETWEEN ? AND ?
+ORDER BY after_id, drops.id
 """  # noqa: S608 - our own name
 _SOURCE = f"SELECT {text('logger')}, {text('pathname')}, {whole('lineno')}, {text('func')} FROM sources WHERE id = ?"  # noqa: S608 - our own names
 _PROCESS = f"""
@@ -175,26 +176,41 @@ class Spool:
                     f"{self.path!r}: the row after id {self._position} has more than {MAX_ROW_BYTES >> 10} KiB, so no "
                     "handler wrote it: delete it, and forward the rest"
                 ) from error
+        drops: dict[int, list[Drop]] = {}
+        if any(source[0] == OWN_LOGGER for source in names.sources.values()):
+            read = len(rows)
+            drops = self._drops(connection, rows, max_bytes)
+            more = more or len(rows) < read
         after_id = self._position
         # Without a row, all up to the highest id that was ever given are gone.
         last_id = rows[-1][0] if rows else max(after_id, _last_id(connection))
         missing = last_id - after_id - len(rows)
-        batch = OutgoingBatch(after_id, last_id, rows, missing, [], more, names.sources, names.processes, names.levels)
+        looked_up = names.sources, names.processes, names.levels, drops
+        batch = OutgoingBatch(after_id, last_id, rows, missing, [], more, *looked_up)
         if batch.missing:
             batch.causes.extend(cause for (cause,) in connection.execute(_CAUSES, (after_id, last_id)))
-        if any(source[0] == OWN_LOGGER for source in names.sources.values()):
-            self._add_drops(connection, batch)
         self._position = last_id
         self._at_end = not more
         return batch
 
-    def _add_drops(self, connection: sqlite3.Connection, batch: OutgoingBatch) -> None:
-        held = 0
-        for after_id, *drop in connection.execute(_DROPS, (batch.rows[0][0] - 1, batch.rows[-1][0])):
+    def _drops(self, connection: sqlite3.Connection, rows: list[SpoolRow], max_bytes: int) -> dict[int, list[Drop]]:
+        """Return the gaps before these rows. If they are longer than `max_bytes`, this cuts rows off the end."""
+        drops: dict[int, list[Drop]] = {}
+        first, held = rows[0][0] - 1, 0
+        for after_id, *drop in connection.execute(_DROPS, (first, rows[-1][0] - 1)):
+            if after_id >= rows[-1][0]:
+                break
             held += _ROW_BYTES + sum(map(getsizeof, drop))
             if held > _MOST_DROP_BYTES:
                 raise LimitError(f"{self.path!r}: its gaps take more than {_MOST_DROP_BYTES >> 20} MiB of memory")
-            batch.drops.setdefault(after_id, []).append(tuple(drop))
+            if held > max_bytes and after_id == first:
+                del rows[1:]
+            elif held > max_bytes:
+                rows[:] = [row for row in rows if row[0] <= after_id]
+                drops.pop(after_id, None)
+                break
+            drops.setdefault(after_id, []).append(tuple(drop))
+        return drops
 
     def _rows(
         self, connection: sqlite3.Connection, names: "_Names", count: int, max_bytes: int

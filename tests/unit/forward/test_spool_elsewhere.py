@@ -159,6 +159,25 @@ def test_causes_that_are_to_fill_the_memory(path):
     assert [100] * 10 == [*map(len, causes)]
 
 
+@pytest.mark.parametrize(("max_bytes", "batches"), [(10_000, [[1], [2], [3]]), (50_000, [[1, 2], [3]])])
+def test_gaps_count_for_the_batch(path, max_bytes, batches):
+    """A batch ends before a gap for which it has no room; as many gaps as retention keeps took 112 MB at a time."""
+    more = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (1, 20, 1, 1, 'm');"
+    hostile.make(
+        path,
+        "UPDATE sources SET logger = 'sqlite_log_handler'; DELETE FROM drops;"
+        + more * 2
+        + "".join(f"INSERT INTO drops VALUES (NULL, {n % 3}, 1, 2, 1, 'queue_full', {n}, 20, 1);" for n in range(180)),
+    )
+
+    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
+        found = [spool.read(10, max_bytes) for _ in range(len(batches) + 1)]
+
+    assert [*batches, []] == [[row[0] for row in batch.rows] for batch in found]
+    assert [[60] * len(ids) for ids in batches] == [[*map(len, batch.drops.values())] for batch in found[:-1]]
+    assert [True] * (len(batches) - 1) + [False] == [batch.more for batch in found[:-1]]
+
+
 def test_gaps_that_are_to_fill_the_memory(path, monkeypatch):
     """More gaps at one place than any handler keeps are an error; half a million lines took 209 MB."""
     monkeypatch.setattr(spool_module, "_MOST_DROP_BYTES", 10_000)
