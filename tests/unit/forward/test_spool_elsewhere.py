@@ -178,6 +178,20 @@ def test_gaps_count_for_the_batch(path, max_bytes, batches):
     assert [True] * (len(batches) - 1) + [False] == [batch.more for batch in found[:-1]]
 
 
+def test_a_long_gap_comes_with_its_warning_alone(path):
+    """A gap that is longer than a batch may be comes with one row, so that not both fill the memory."""
+    more = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (1, 20, 1, 1, 'm');"
+    hostile.make(
+        path,
+        "UPDATE sources SET logger = 'sqlite_log_handler'; UPDATE drops SET after_id = 0;"
+        + more * 2
+        + "INSERT INTO drops SELECT NULL, after_id, since_us, until_us, cause, logger, levelno, 1, 1 FROM drops;" * 6,
+    )
+
+    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
+        assert [[1], [2, 3]] == [[row[0] for row in spool.read(10, 10_000).rows] for _ in range(2)]
+
+
 def test_gaps_that_are_to_fill_the_memory(path, monkeypatch):
     """More gaps at one place than any handler keeps are an error; half a million lines took 209 MB."""
     monkeypatch.setattr(spool_module, "_MOST_DROP_BYTES", 10_000)
