@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, NoReturn
 
+from sqlite_log_handler._cli.terminal import write_error
 from sqlite_log_handler._logfile.printable import printable
 
 PROGRAM: Final = "sqlite-log"
@@ -26,7 +27,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the error and where to read on, and exit."""
-        self.exit(2, f"{self.prog}: {printable(message)}; `{self.prog} --help` says more\n")
+        write_error(f"{self.prog}: {printable(message)}; `{self.prog} --help` says more\n")
+        self.exit(2)
 
 
 class Command(NamedTuple):

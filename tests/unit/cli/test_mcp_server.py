@@ -55,7 +55,7 @@ def test_the_command_in_a_process(shop):
     command = mcp.StdioServerParameters(command=sys.executable, args=["-m", "sqlite_log_handler", "mcp", str(shop)])
 
     async def ask():
-        async with mcp.Client(mcp.stdio_client(command)) as client:
+        async with mcp.Client(mcp.stdio_client(command, errlog=sys.__stderr__)) as client:
             return await client.call_tool("brief", {})
 
     assert "order 8 failed" in anyio.run(ask).content[0].text
