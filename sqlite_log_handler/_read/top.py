@@ -234,16 +234,15 @@ def _add_records(
 
 
 def _add_drops(scan: Scan, sums: _Groups, by: str, ledger: Term, parts: tuple[int, int]) -> None:
+    name = _GROUPS[by][1] if by == "process" else "who"
     condition, parameters = ledger
-    rows = scan.all(
-        f"SELECT {_LEDGER[by]}, {whole('(since_us - ?) / ?')}, {total('count')} FROM drops WHERE {condition} "  # noqa: S608 - same
-        "GROUP BY 1, 2",
-        (*parts, *parameters),
+    sql = (
+        f"SELECT {name}, part, dropped FROM (SELECT {_LEDGER[by]} AS who, {whole('(since_us - ?) / ?')} AS part, "  # noqa: S608 - same
+        f"{total('count')} AS dropped FROM drops WHERE {condition} GROUP BY 1, 2 ORDER BY 1, 2 LIMIT {_SPAN} OFFSET ?)"
     )
-    for first in range(0, len(rows), _SPAN):
-        some = rows[first : first + _SPAN]
-        ids = ",".join(str(key) for key, *_ in some if by == "process" and isinstance(key, int))
-        names = dict(scan.all(f"SELECT id, {text(_PROCESS)} FROM processes WHERE id IN ({ids})"))  # noqa: S608 - numbers
+    first = 0
+    while some := scan.all(sql, (*parts, *parameters, first)):
         for key, part, dropped in some:
-            sums[names.get(key, key)].add(part, 0, 0, dropped)
+            sums[key].add(part, 0, 0, dropped)
         scan.require_few(len(sums), sum(map(getsizeof, sums)))
+        first += _SPAN

@@ -141,7 +141,7 @@ def many_lines(path):
 
 
 def long_names(path, table):
-    """Make a log with 99,000 levels or processes whose names are long, and a record of each."""
+    """Make a log with 99,000 levels or processes whose names are long, and a record (and a drop) of each."""
     hostile.make(path)
     values = {"levels": "i, printf('%0200d', i)", "processes": "i, 'host', i, printf('%0200d', i), i, 'app.py'"}[table]
     column = {"levels": "levelno", "processes": "process_id"}[table]
@@ -153,6 +153,10 @@ def long_names(path, table):
             f"{numbers} INSERT INTO records (created_us, source_id, message, {column}, {columns}) "
             "SELECT i, 1, 'm', i, 1 FROM n"
         )
+        if table == "processes":
+            connection.execute(
+                f"{numbers} INSERT INTO drops SELECT i, 0, i, i + 1, i, 'queue_full', 'shop', 20, 3 FROM n"
+            )
 
 
 def long_call_sites(path):
