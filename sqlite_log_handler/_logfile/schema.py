@@ -12,8 +12,9 @@ APPLICATION_ID = 0x534C6F67
 # Rises with each change of the tables. The package refuses a file with a higher number, because it could only guess.
 USER_VERSION = 1
 
-# The handler's own warnings about drops are records of this logger.
+# The handler's own warnings about drops are records of this logger, and those that it sends to others of this function.
 OWN_LOGGER = "sqlite_log_handler"
+SENT = "send"
 
 # In the ledger, stands for all loggers beyond those that a tick tells apart.
 OTHER_LOGGERS = "(other)"

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlite_log_handler._logfile.columns import text, total, whole
-from sqlite_log_handler._logfile.schema import OWN_LOGGER, VOLUME_LINES, level_name_of
+from sqlite_log_handler._logfile.schema import OWN_LOGGER, SENT, VOLUME_LINES, level_name_of
 from sqlite_log_handler._logfile.units import LONGEST, parse_seconds
 from sqlite_log_handler._read.filters import (
     HIGHEST,
@@ -329,8 +329,9 @@ def books(scan: Scan) -> Books:
 
 # SQLite counts a table in one step, which nothing can interrupt, however long it takes; but not a query with a LIMIT.
 # The scan for warnings is the dearest part; without a logger for them, SQLite leaves it out.
+# A warning that another handler has sent counts records of its own file.
 _BOOKS: Final = f"""
-WITH own AS (SELECT id FROM sources WHERE logger = '{OWN_LOGGER}')
+WITH own AS (SELECT id FROM sources WHERE logger = '{OWN_LOGGER}' AND func <> '{SENT}')
 SELECT rows, warnings, pruned, records, in_ledger, in_volume, in_warnings, records + cut, last_id, dropped,
     archived, expired, unarchived, rows - moved
 FROM

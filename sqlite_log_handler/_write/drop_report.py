@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from sqlite_log_handler._logfile.printable import printable
-from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._logfile.schema import OWN_LOGGER, SENT
 from sqlite_log_handler._logfile.typed import Any, Final
 from sqlite_log_handler._logfile.units import counted, loudest
 from sqlite_log_handler._write.ledger import COUNT, SINCE, UNTIL, PendingGap
@@ -69,11 +69,11 @@ class DropReport:
             if self._dropping_since is None:
                 self._dropping_since = _since(gap)
             try:
-                gap.warning = self._record(gap, logging.LogRecord)
+                gap.warning = self._record(gap, logging.LogRecord, "report")
             finally:
                 kept = queue.add_gap(gap)
             if kept is not None and kept is not gap:
-                kept.warning = self._record(kept, logging.LogRecord)
+                kept.warning = self._record(kept, logging.LogRecord, "report")
         with queue.mutex:
             if self._is_reporting():
                 return True
@@ -127,7 +127,7 @@ class DropReport:
                 # By default `dictConfig` disables every logger that it does not name. A program silences this one by
                 # its level.
                 self._logger.disabled = False
-                record = self._record(gap, self._logger.makeRecord) if self._is_wanted() else None
+                record = self._record(gap, self._logger.makeRecord, SENT) if self._is_wanted() else None
                 with queue.mutex:
                     if ledger.unsent is not gap:
                         continue  # more was dropped meanwhile
@@ -169,10 +169,10 @@ class DropReport:
             return False
         return not all(isinstance(handler, logging.NullHandler) for handler in self._handlers())
 
-    def _record(self, gap: PendingGap, make: Callable[..., logging.LogRecord]) -> logging.LogRecord:
+    def _record(self, gap: PendingGap, make: Callable[..., logging.LogRecord], func: str) -> logging.LogRecord:
         # That for the database is not made by the program's record factory, nor given to other handlers: they add
         # attributes.
-        record = make(OWN_LOGGER, logging.WARNING, __file__, 0, self._describe(gap), (), None, "report")
+        record = make(OWN_LOGGER, logging.WARNING, __file__, 0, self._describe(gap), (), None, func)
         vars(record).update({"dropped": gap.count, "dropped_total": gap.dropped_total, MARK: id(self._queue)})
         return record
 

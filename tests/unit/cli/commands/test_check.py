@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 import sqlite3
 
@@ -27,6 +28,33 @@ def test_check_finds_books_that_do_not_agree(run, shop, path):
     status, lines = run("check", str(path))
     assert 1 == status
     assert ["ok", "ok", "WRONG", "WRONG", "ok", "ok"] == [line.split()[0] for line in lines]
+
+
+def test_check_leaves_out_the_drops_of_another_handler(run, make_handler, path):
+    """
+    A log that has the drop warning of another handler's file is sound.
+
+    `check` counted the warning as one of its own, and called each log beside one that dropped records WRONG.
+    """
+    small, large = make_handler(capacity=10), make_handler(path.with_name("other.db"))
+    root = logging.getLogger()
+    for handler in small, large:
+        root.addHandler(handler)
+    try:
+        for number in range(200):
+            root.warning("%d", number)
+    finally:
+        for handler in small, large:
+            handler.close()
+            root.removeHandler(handler)
+
+    assert small.dropped_total > large.dropped_total == 0
+    for handler in small, large:
+        status, lines = run("check", handler.filename)
+        assert (0, ["ok"] * 6) == (status, [line.split()[0] for line in lines])
+    with contextlib.closing(sqlite3.connect(large.filename)) as connection:
+        query = "SELECT DISTINCT attributes ->> 'dropped_total' FROM logs WHERE logger = 'sqlite_log_handler'"
+        assert [(small.dropped_total,)] == connection.execute(query).fetchall()[-1:]
 
 
 def fill_and_damage(make_handler, logger, path, *, rows, pages):
