@@ -76,8 +76,8 @@ _SAVE = "UPDATE cursors SET after_id = ?, updated_us = ? WHERE name = ? AND afte
 
 # The times and numbers of a row, or of a line of the ledger, roughly.
 _ROW_BYTES = 50
-# Retention keeps 100,000 lines of the ledger, which take less.
-_MOST_DROP_BYTES = 44 * 1024 * 1024
+# A gap has some 1,000 lines, with names of 200 letters; to encode one takes four times its size.
+_MOST_DROP_BYTES = 14 * 1024 * 1024
 # A value in `extra`, which becomes objects of 60 to 180 bytes: the largest row has more of them than a batch of 4 MiB.
 _VALUE_BYTES = 40
 
@@ -202,7 +202,7 @@ class Spool:
                 break
             held += _ROW_BYTES + sum(map(getsizeof, drop))
             if held > _MOST_DROP_BYTES:
-                raise LimitError(f"{self.path!r}: its gaps take more than {_MOST_DROP_BYTES >> 20} MiB of memory")
+                raise LimitError(f"{self.path!r}: a gap takes more than {_MOST_DROP_BYTES >> 20} MiB of memory")
             if held > max_bytes and after_id == first:
                 del rows[1:]
             elif held > max_bytes:

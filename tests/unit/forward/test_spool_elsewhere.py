@@ -203,7 +203,7 @@ def test_gaps_that_are_to_fill_the_memory(path, monkeypatch):
 
     with (
         contextlib.closing(Spool(str(path), "x", say=print)) as spool,
-        pytest.raises(LimitError, match="its gaps take more than"),
+        pytest.raises(LimitError, match="a gap takes more than"),
     ):
         spool.read(10, 1 << 30)
 
