@@ -49,6 +49,7 @@ from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
 from sqlite_log_handler._write.retention.wal import size_of
 
+_MOVED_TIMEOUT = 1.0  # seconds for the lock when a moved file is closed, whose WAL is written back in any case
 _FREE_THREADED = "free-threading" in sys.version  # also when a module has turned the GIL on again
 _SMALLEST_PAGE = 512  # https://sqlite.org/fileformat2.html#pages
 _LONGEST_NAME = 255 - len("-journal")  # in bytes
@@ -347,9 +348,9 @@ class LogFile:
         """Close the connection, if it is open; the last one to close writes the WAL back."""
         try:
             if self.connection is not None:
-                with self._lock.hold_if_free(self._busy_timeout) as held:
+                is_moved = self._files != self._stat(self.path)[0]
+                with self._lock.hold_if_free(_MOVED_TIMEOUT if is_moved else self._busy_timeout) as held:
                     if not self._gives_up_descriptors():
-                        is_moved = self._files != self._stat(self.path)[0]
                         if held and is_moved:
                             self._leave()
                         if is_moved or (held and _FREE_THREADED):
@@ -365,12 +366,12 @@ class LogFile:
                 self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def _has_lost_shm(self) -> bool:
-        """Tell whether the file and the -wal are those of the connection, and the -shm is not."""
+        """Tell whether the file is that of the connection, and the -shm, or the -wal that stands there, is not."""
         if not self._wal or not self._files:
             return False
         *files, shm, wal = self._files
         now, _ = self._stat(self.real)
-        return now[:1] == tuple(files[:1]) and now[-1:] == (wal,) and now[-2:-1] != (shm,)
+        return now[:1] == tuple(files[:1]) and (now[-2] != shm if now[-1] == wal else now[-1] is not None)
 
     def _close(self) -> None:
         """
@@ -396,7 +397,7 @@ class LogFile:
                     # object that one thread drops may stay until a collection: first the cache, then its statements.
                     gc.collect()
                     gc.collect()
-        except sqlite3.Error:
+        except (sqlite3.Error, LogFileError):
             forks.keep_open(connection)
 
     def roll_back(self, error: BaseException) -> None:

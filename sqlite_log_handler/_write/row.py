@@ -173,7 +173,7 @@ def make_row(
     except Exception:  # noqa: BLE001 - the long way finds out what is wrong, and marks it
         message = None
     try:
-        return _build_slowly(record, formatter, max_bytes, message)
+        return _build_slowly(record, formatter, max_bytes, message if type(message) is str else None)
     except Exception as error:  # noqa: BLE001 - RecursionError, MemoryError: keep what can be kept
         return marker_row(record, error)
 
@@ -299,7 +299,7 @@ def _build_slowly(  # noqa: C901, PLR0915 - a list of fields, one after the othe
             message = template = extra.pop("event", None)
         if formatter is not None:
             message = formatter.format(_without_traceback(record))
-        elif type(message) is not str or "getMessage" in vars(record):
+        elif message is None or "getMessage" in vars(record):
             message = record.getMessage()
         message = exact(message)
     except Exception as error:  # noqa: BLE001 - "%d" % "x", a formatter that misses an attribute, a __str__ that raises

@@ -45,7 +45,7 @@ _DAY_US: Final = 86_400_000_000
 # over the GIL every 5 ms only, and between two statements it is needed a dozen times; so there are to be few.
 _CHUNK_BYTES: Final = 5 * 512 * 1024
 _CHUNK_ROWS: Final = 5_000
-# What it makes at most, if the next rows are much larger than the last ones. A single row may be larger.
+# What it makes at most, if the next rows are much larger than the last ones.
 _MOST_CHUNK_BYTES: Final = 6 * 1024 * 1024
 
 # Ids that one statement looks at for the head.

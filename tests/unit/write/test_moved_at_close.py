@@ -7,16 +7,19 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+import sqlite_log_handler
+from sqlite_log_handler._write import log_file
 from sqlite_log_handler._write.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 from batches import messages, write
 
@@ -32,7 +35,7 @@ def in_file(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("is_busy", [False, True])
 def test_a_renamed_file_has_its_rows_at_close(
-    writer: Writer, path: Path, make_writer: Callable[[], Writer], is_busy: bool
+    writer: Writer, path: Path, make_writer: Callable[[], Writer], monkeypatch: pytest.MonkeyPatch, is_busy: bool
 ) -> None:
     """
     A file that was renamed has all its rows when the program ends before its next record, also while others commit.
@@ -42,6 +45,7 @@ def test_a_renamed_file_has_its_rows_at_close(
     write(writer, "0", "1")
     rotated = path.with_name("rotated.db")
     path.rename(rotated)
+    monkeypatch.setattr(log_file, "_MOVED_TIMEOUT", 0)
     if is_busy:
         with make_writer().file.hold():
             writer.close()
@@ -72,3 +76,44 @@ def test_a_file_in_the_place_of_a_log_keeps_its_rows_at_close(
     assert ["other", "after"] == messages(again)
     again.close()
     assert ["other", "after"] == in_file(path)
+
+
+OTHER = """
+import logging, sys
+from sqlite_log_handler import SQLiteHandler
+handler = SQLiteHandler(sys.argv[1], close_timeout=60)
+for number in range(14_000):
+    handler.handle(logging.makeLogRecord({"msg": f"{number} {'x' * 500}"}))
+assert handler.flush()
+print("written", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("end", ["close", "commit"])
+def test_another_wal_is_not_written_over(writer: Writer, path: Path, end: str) -> None:
+    """
+    A process that was idle while somebody removed the -wal and the -shm leaves the rows of another one alone.
+
+    Its lock was that of the removed -shm, so it wrote its old pages over those that the other one had just written.
+    """
+    write(writer, *(f"lost {'y' * 500}" for _ in range(500)))
+    for name in ("-wal", "-shm"):
+        os.unlink(f"{path}{name}")
+    package = str(Path(sqlite_log_handler.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": package}
+    with subprocess.Popen(
+        [sys.executable, "-c", OTHER, str(path)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert b"written\n" == other.stdout.readline()
+        if end == "commit":
+            write(writer, "after")
+        writer.close()
+        other.stdin.close()
+        assert 0 == other.wait()
+
+    found = in_file(path)
+    assert {f"{number} {'x' * 500}" for number in range(14_000)} <= set(found)
+    assert ("after" in found) == (end == "commit")

@@ -22,7 +22,7 @@ from records import (
 
 from sqlite_log_handler._write import row as row_module
 from sqlite_log_handler._write.plain import MALFORMED
-from sqlite_log_handler._write.row import EXC_TEXT, EXC_TYPE, LEVELNO, MARKS, MESSAGE, STACK_INFO
+from sqlite_log_handler._write.row import ATTRIBUTES, EXC_TEXT, EXC_TYPE, LEVELNO, MARKS, MESSAGE, STACK_INFO
 
 pytestmark = pytest.mark.usefixtures("nothing_interned")
 
@@ -33,6 +33,14 @@ def test_dict_message() -> None:
 
     assert ("order %s", 0) == (row[MESSAGE], row[MARKS])
     assert {"order": 17, "user": "bob"} == attributes_of(row)
+
+
+@pytest.mark.parametrize("event", [ValueError("x"), 7, type("Lazy", (str,), {})("x")])
+def test_an_event_that_is_no_text(event: object) -> None:
+    """An event of another type is the message as well, as with `log.error(error)`, without the rest of the dict."""
+    row = row_of(make_record({"event": event, "order": 17}))
+
+    assert (str(event), '{"order": 17}') == (row[MESSAGE], row[ATTRIBUTES])
 
 
 def test_dict_message_without_event() -> None:
