@@ -47,8 +47,8 @@ _LONGEST_MESSAGE = 500
 _WORD = re.compile(r"[^\s\"'(){}\[\],.:;!?<>]+")
 _WORDS = frozenset(
     _WORD.findall("""
-    400 401 403 404 407 408 413 422 429 500 502 503 504 a access account active all allowed already an and any api
-    application/json are at authentication authorization bad batch be been before behind body by bytes cannot
+    400 401 403 404 407 408 413 422 429 500 502 503 504 64 a access account active all allowed already an and any api
+    answer application/json are at authentication authorization bad batch be been before behind body by bytes cannot
     certificate client closed closing code collector compressed compression connection content could data decode
     denied deprecated detail details did disabled does duplicate empty encoding end entry error exceeded expected
     expired exporter failed far field fields for forbidden format found from full future gateway grpc gzip has have
@@ -196,7 +196,8 @@ class Receiver:
         self._headers.update(endpoint.headers)
         self._connection = HttpConnection(endpoint.url, endpoint.timeout, _tls(endpoint))
         secrets = " ".join([*endpoint.headers.values(), self._connection.secrets]).lower()
-        known = _WORDS.difference(re.findall("[a-z]+", secrets)) if secrets.strip() else None
+        parts = *re.findall("[a-z]+", secrets), *re.findall("[0-9]+", secrets), *_WORD.findall(secrets)
+        known = _WORDS.difference(parts) if secrets.strip() else None
         self._readable = partial(_readable, known=known)
 
     def __call__(self, body: bytes) -> Answer:

@@ -201,11 +201,11 @@ class Spool:
             if after_id >= rows[-1][0]:
                 break
             held += _ROW_BYTES + sum(map(getsizeof, drop))
-            if held > _MOST_DROP_BYTES:
+            if held > _MOST_DROP_BYTES and after_id == first:
                 raise LimitError(f"{self.path!r}: a gap takes more than {_MOST_DROP_BYTES >> 20} MiB of memory")
             if held > max_bytes and after_id == first:
                 del rows[1:]
-            elif held > max_bytes:
+            elif held > min(max_bytes, _MOST_DROP_BYTES):
                 rows[:] = [row for row in rows if row[0] <= after_id]
                 drops.pop(after_id, None)
                 break

@@ -99,6 +99,7 @@ class ArchivedLog:
 
     def last_id(self) -> int:
         """Return the id of the last row, 0 in an empty log."""
+        self._renew_file()
         return self._look().last_id
 
     def sized(self, stats: LogStats) -> LogStats:
@@ -126,6 +127,11 @@ class ArchivedLog:
         loaded.retire()
         self._open = {one for one in self._open if not one.scan.closed}
 
+    def _renew_file(self) -> None:
+        """Begin a question to the file, see `Scan.renew`."""
+        if self._file is not None and not self.closed:
+            self._file.renew()
+
     def ledger(self) -> Scan:
         """Return a database without rows, which has all gaps."""
         loaded = self._names()
@@ -135,6 +141,7 @@ class ArchivedLog:
 
     def _names(self) -> Loaded:
         """Return a database without rows, which has the names of levels and all processes."""
+        self._renew_file()
         found = self._look()
         if self._named is None or self._named[1] is not found:
             if self._named is not None:

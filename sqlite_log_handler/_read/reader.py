@@ -343,7 +343,7 @@ class LogReader:
 
     def _reopened(self, was: Scan) -> Scan:
         """Open the file at the path now, if it is a log already; or open the same file again."""
-        was.one("SELECT 1")  # not when `wait` has closed the reader
+        was.require_open()  # not when `wait` has closed the reader
         file = identity_of(self.path)
         if self._file is not None and self._file != file:
             return was  # it was replaced just now, and the next look begins with the new one

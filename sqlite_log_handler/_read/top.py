@@ -65,7 +65,7 @@ CASE WHEN (instr(attributes, ?) OR instr(attributes, '\')) AND json_valid(attrib
 
 
 def _named(name: str, table: str) -> str:
-    return f"coalesce((SELECT {text(name)} FROM {table} WHERE id = who), who)"  # noqa: S608 - our own names
+    return f"coalesce((SELECT {text(name)} FROM {table} WHERE id = who AND typeof(who) = 'integer'), who)"  # noqa: S608 - our own names
 
 
 # The value `who` by which to group, and how it is read, once for each group: a table of all names would be kept twice.

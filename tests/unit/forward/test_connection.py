@@ -397,6 +397,15 @@ def test_an_answer_of_another_protocol():
         assert Verdict.DENIED is ask(port).verdict
 
 
+def test_a_word_of_the_list_that_is_a_secret_is_hidden():
+    """A number or a name with a slash that is set as a secret is not printed, although the list has it."""
+    words = b"503 text/html expired"
+    with serving(b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n%s" % (len(words), words)) as (port, _):
+        said = ask(port, headers={"x-pin": "503", "x-kind": "text/html"})
+
+    assert "HTTP status 401: *** expired" == said.message
+
+
 SECRET = 'Sup3r/S3cret+K"ey&ä!=='
 
 

@@ -159,7 +159,7 @@ def test_causes_that_are_to_fill_the_memory(path):
     assert [100] * 10 == [*map(len, causes)]
 
 
-@pytest.mark.parametrize(("max_bytes", "batches"), [(10_000, [[1], [2], [3]]), (50_000, [[1, 2], [3]])])
+@pytest.mark.parametrize(("max_bytes", "batches"), [(10_000, [[1], [2], [3]]), (40_000, [[1, 2], [3]])])
 def test_gaps_count_for_the_batch(path, max_bytes, batches):
     """A batch ends before a gap for which it has no room; as many gaps as retention keeps took 112 MB at a time."""
     more = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (1, 20, 1, 1, 'm');"
@@ -206,6 +206,23 @@ def test_gaps_that_are_to_fill_the_memory(path, monkeypatch):
         pytest.raises(LimitError, match="a gap takes more than"),
     ):
         spool.read(10, 1 << 30)
+
+
+def test_many_gaps_of_which_none_is_long(path, monkeypatch):
+    """Gaps that are too long for a batch together make it shorter, whatever its size may be."""
+    monkeypatch.setattr(spool_module, "_MOST_DROP_BYTES", 5_000)
+    row = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (1, 20, 1, 1, 'm');"
+    gaps = [f"INSERT INTO drops VALUES (NULL, {id_}, 1, 2, 1, 'queue_full', 'a', 20, 1);" * 4 for id_ in range(1, 6)]
+    begin = "UPDATE sources SET logger = 'sqlite_log_handler'; DELETE FROM drops;"
+    hostile.make(path, "".join([begin, row * 5, *gaps]))
+
+    found = []
+    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
+        while (batch := spool.read(10, 1 << 30)).rows:
+            found += [row[0] for row in batch.rows]
+            if not batch.more:
+                break
+    assert [*range(1, 7)] == found
 
 
 @pytest.mark.parametrize("value", ["'loud'", *slowly("x'00ff'", "1.5e300", "9223372036854775807"), f"{-1 << 63}"])

@@ -164,6 +164,30 @@ def spoil(part: Path) -> None:
     os.utime(part, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+def test_each_question_has_its_budget_and_its_look_at_the_tables(
+    file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    With an archive too, each question begins with a new budget for the file, and looks at its tables again.
+
+    A reader that lived for long ended with "more work than any log", and read a view in the place of a table.
+    """
+    archive(file, folder, 10)
+    with LogReader([file, folder]) as log:
+        renewed: list[object] = []
+        renew = log._archive._file.renew  # type: ignore[union-attr]
+        monkeypatch.setattr(log._archive._file, "renew", lambda: (renewed.append(1), renew()))  # type: ignore[union-attr]
+        for ask in log.stats, log.gaps, log.last_id, lambda: log.top("source"), log.histogram, log.patterns:
+            before = len(renewed)
+            ask()
+            assert len(renewed) > before
+        with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute("DROP TABLE cursors")
+            connection.execute("CREATE VIEW cursors AS SELECT 'x' AS name, 1 AS after_id, 2 AS updated_us")
+        with pytest.raises(CorruptFileError, match="'cursors' is not that of a log"):
+            log.stats()
+
+
 def test_an_archive_alone_is_a_log(file: Path, folder: Path) -> None:
     """Without the log's file, its archive is a log that ends with the last archived row."""
     archive(file, folder, 10)

@@ -17,6 +17,14 @@ from sqlite_log_handler import (
 from sqlite_log_handler._read import top
 
 
+def test_a_thread_that_is_called_by_a_number(log, reading, change):
+    """A name in the row is a name, and not the number of a line in `threads`: "01" was counted as line 1."""
+    log(record("a", threadName="main"), record("b", threadName="other", thread=18))
+    change("UPDATE records SET thread_id = NULL, thread_name = '01' WHERE id = 2")
+
+    assert ["01", "main"] == sorted(talker.name for talker in reading().top("thread"))
+
+
 def test_top_by_logger_comes_from_the_volume(overflowed, reading, prune):
     """By logger and by level, what was pruned since still counts, and so do drops."""
     prune()
