@@ -79,7 +79,7 @@ GRANTED: Final = 64 * 1024 * 1024
 
 # Bytes of the longest line that a reader takes: the longest row, of control characters, each of which is six bytes of
 # JSON. A head, which names each process, is not longer either.
-LONGEST_LINE: Final = 4 * 1024 * 1024
+LONGEST_LINE: Final = 3_584 * 1024
 
 
 def drops_keys() -> Iterator[bytes]:

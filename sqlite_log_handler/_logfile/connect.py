@@ -222,8 +222,8 @@ def is_small_log(connection: sqlite3.Connection, path: str, *, advice: str) -> b
             if primary_code(error) not in {sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_TOOBIG}:
                 raise
     raise LimitError(
-        f"{path!r}: somebody has added more than {_MORE_OBJECTS[0]} tables, views and indexes to it, or more than "
-        f"{_MORE_BYTES >> 10} KiB of them, and SQLite keeps all of them in memory: drop some"
+        f"{path!r}: somebody has added more or longer tables, views and indexes to it than {_MORE_OBJECTS[0]} of 1 KiB "
+        f"or one of {_MORE_BYTES >> 10} KiB, and SQLite keeps all of them in memory: drop some"
     )
 
 

@@ -264,7 +264,7 @@ def _drop_lines(part: Part) -> Iterator[object]:
 
 
 def _too_long(path: str) -> LimitError:
-    return LimitError(f"{path!r}: a line has more than {LONGEST_LINE >> 20} MiB, which no handler writes")
+    return LimitError(f"{path!r}: a line has more than {LONGEST_LINE / 2**20:g} MiB, which no handler writes")
 
 
 def _require_few_pieces(path: str, line: bytes) -> None:
