@@ -284,6 +284,7 @@ def test_what_the_page_marks(
     with tab.page.expect_response(lambda response: "/rows?" in response.url and query[1:5] in response.url):
         filter_by(tab, query)
     tab.page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    tab.page.wait_for_function("(least) => document.querySelectorAll('#rows mark').length >= least", arg=len(marked))
 
     assert marked == tab.page.locator("#rows mark").all_text_contents()
 
