@@ -259,8 +259,6 @@ class ArchivedLog:
         bounds, _ = self._bounds(names, filters)
         low, high = bounds.ids[0], min(bounds.ids[1], self._look().last_id)
         file = self._file
-        if file is not None:
-            file.renew()
         while low <= high:
             first_id = self._look().first_id
             if file is None or first_id is None or (high if backward else low) < first_id:
