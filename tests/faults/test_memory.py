@@ -115,10 +115,15 @@ def different_attributes(path):
         )
 
 
+def numbers_of(first, last):
+    """Return the beginning of a statement that has the numbers `i` in a table `n`."""
+    return f"WITH n (i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM n WHERE i < {last})"
+
+
 def many_lines(path):
     """Make a log with as many call sites, processes, threads and gaps as retention keeps, and a record of each."""
     hostile.make(path)
-    numbers = "WITH n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 99000)"
+    numbers = numbers_of(2, 99000)
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         for table, values in (
             (
@@ -146,7 +151,7 @@ def long_names(path, table):
     values = {"levels": "i, printf('%0200d', i)", "processes": "i, 'host', i, printf('%0200d', i), i, 'app.py'"}[table]
     column = {"levels": "levelno", "processes": "process_id"}[table]
     columns = ", ".join(name for name in ("levelno", "process_id") if name != column)
-    numbers = "WITH n (i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 99000)"
+    numbers = numbers_of(100, 99000)
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"{numbers} INSERT INTO {table} SELECT {values} FROM n")
         connection.execute(
@@ -162,7 +167,7 @@ def long_names(path, table):
 def long_call_sites(path):
     """Make a log with 8,000 call sites whose names are as long as a handler writes them, and a record of each."""
     hostile.make(path)
-    numbers = "WITH n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 8000)"
+    numbers = numbers_of(2, 8000)
     name = "printf('%04000d', i)"
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"{numbers} INSERT INTO sources SELECT i, {name}, {name}, i, {name}, '' FROM n")

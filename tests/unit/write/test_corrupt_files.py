@@ -30,6 +30,21 @@ def rootpage(path: Path, name: str) -> int:
     return int(page)
 
 
+def write_beside_an_archive(make_writer: Callable[..., Writer], folder: Path, said: Said, max_rows: int) -> Writer:
+    """Let the archive run twice on a log that it cannot read, and then write."""
+    folder.mkdir()
+    limits = Limits(max_rows=max_rows)
+    archiver = make_archiver(folder, limits, say=said)
+    assert archiver is not None
+    writer = make_writer(limits=limits, archiver=archiver)
+    for _ in range(2):
+        writer.prune()
+        archiver.await_end(60)
+    writer.prune()
+    write_at_last(writer)
+    return writer
+
+
 def test_corrupt_file_is_moved_aside(writer: Writer, path: Path, said: Said) -> None:
     """
     A log that is corrupt beyond its first page is moved aside, a new one is begun, and the operator hears of it.
@@ -81,16 +96,7 @@ def test_a_corrupt_page_that_only_the_archive_reads(
     with contextlib.closing(Writer(str(path))) as writer:
         write(writer, *(f"{number:05}" * 50 for number in range(5_000)))
     overwrite(path, [path.read_bytes().index(b"00300" * 50) // PAGE_BYTES + 1])  # where `Pruner` takes no sample
-    folder, limits = tmp_path / "archive", Limits(max_rows=100)
-    folder.mkdir()
-    archiver = make_archiver(folder, limits, say=said)
-    assert archiver is not None
-    writer = make_writer(limits=limits, archiver=archiver)
-    for _ in range(2):
-        writer.prune()
-        archiver.await_end(60)
-    writer.prune()
-    write_at_last(writer)
+    writer = write_beside_an_archive(make_writer, tmp_path / "archive", said, 100)
 
     assert ["after", "dropped at 1"] == messages(writer)
     assert 1 == len(corrupt_files(path))
@@ -109,16 +115,7 @@ def test_an_id_that_is_another_rows(make_writer: Callable[..., Writer], path: Pa
     at = content.rindex(b"\x8c\x20", 0, content.index(b"01568" * 10))
     content[at : at + 2] = b"\x9c\x20"  # 1,568 becomes 3,616
     path.write_bytes(content)
-    folder, limits = tmp_path / "archive", Limits(max_rows=500)
-    folder.mkdir()
-    archiver = make_archiver(folder, limits, say=said)
-    assert archiver is not None
-    writer = make_writer(limits=limits, archiver=archiver)
-    for _ in range(2):
-        writer.prune()
-        archiver.await_end(60)
-    writer.prune()
-    write_at_last(writer)
+    writer = write_beside_an_archive(make_writer, tmp_path / "archive", said, 500)
 
     assert ["after", "dropped at 1"] == messages(writer)
     assert [True] == ["moved aside" in line for line in said]
