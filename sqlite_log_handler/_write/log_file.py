@@ -243,13 +243,13 @@ class LogFile:
         # Another process may still have the old file open, and these with it. A new file must not share them.
         if identity_of(self.real + "-shm") == shm:
             _remove(self.real + "-shm")
-        if identity_of(wal) != known:
-            return
-        if not size_of(wal):
-            _remove(wal)
-            return
-        aside = self._rename_aside("left", ["-wal"])
-        self._say(f"the file was moved or replaced while a reader held its WAL, which is kept as {aside + '-wal'!r}")
+        # A process that has opened the path since may have moved it aside, see `_keep_left_files`.
+        at = wal if identity_of(wal) == known else _left_at(os.path.dirname(wal), known)
+        if not size_of(at):
+            _remove(at)
+        elif at == wal:
+            aside = self._rename_aside("left", ["-wal"]) + "-wal"
+            self._say(f"the file was moved or replaced while a reader held its WAL, which is kept as {aside!r}")
 
     def _keep_left_files(self) -> None:
         """
@@ -489,6 +489,16 @@ def _refuse_read_only(path: str) -> None:
 def _remove(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
+
+
+def _left_at(folder: str, wal: object) -> str:
+    """Return the path of a WAL, given as (device, inode), that was moved aside in its folder; '' if it is not there."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            path = os.path.join(folder, name)
+            if ".left-" in name and identity_of(path) == wal:
+                return path
+    return ""
 
 
 def _create(path: str) -> None:

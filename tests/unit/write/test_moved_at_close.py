@@ -78,6 +78,29 @@ def test_a_file_in_the_place_of_a_log_keeps_its_rows_at_close(
     assert ["other", "after"] == in_file(path)
 
 
+@pytest.mark.parametrize("end", ["close", "commit"])
+def test_no_empty_wal_is_left(writer: Writer, path: Path, make_writer: Callable[[], Writer], end: str) -> None:
+    """
+    Nothing is left of a WAL that a new process moved aside, once the process that has it open has written it back.
+
+    Short jobs opened the path first after nearly each rename, and a file of no bytes stayed for each.
+    """
+    write(writer, "0", "1")
+    rotated = path.with_name("rotated.db")
+    path.rename(rotated)
+    job = make_writer()
+    write(job, "job")
+    (left,) = path.parent.glob("*.left-*-wal")
+    assert left.stat().st_size
+    if end == "commit":
+        write(writer, "2")
+    writer.close()
+    job.close()
+
+    assert [] == [*path.parent.glob("*.left-*")]
+    assert (["0", "1"], ["job", "2"][: 2 if end == "commit" else 1]) == (in_file(rotated), in_file(path))
+
+
 OTHER = """
 import logging, sys
 from sqlite_log_handler import SQLiteHandler
