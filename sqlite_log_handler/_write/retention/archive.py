@@ -48,6 +48,7 @@ from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._write.retention.limits import Limits
 from sqlite_log_handler._write.retention.parts import (
+    LOG_ID,
     TooDense,
     Vanished,
     ask,
@@ -66,18 +67,18 @@ SELECT (SELECT min(id) FROM records WHERE id > archived_id), (SELECT max(id) - 1
 """
 # Ids between the last part and this one were deleted, or are given up: they count in `unarchived` from now on. Rows of
 # this part that were deleted before its note counted there, and no longer do.
-_NOTE: Final = """
+_NOTE: Final = f"""
 INSERT INTO archives (name, first_id, last_id, since_us, until_us, max_levelno, drops, dropped, bytes, crc32)
 SELECT :name, :first_id, :last_id, :since_us, :until_us, :max_levelno, :drops, :dropped, :size, :crc32 FROM marks
-WHERE log_id = :log_id AND NOT EXISTS (SELECT 1 FROM archives WHERE last_id >= :first_id)
-"""
+WHERE ifnull({LOG_ID}, :log_id) = :log_id AND NOT EXISTS (SELECT 1 FROM archives WHERE last_id >= :first_id)
+"""  # noqa: S608 - our own SQL
 _DELETED_ROWS: Final = "max(0, min(archived_id, :last_id) - :first_id + 1)"
 _NOTE_DELETED: Final = f"""
 UPDATE prunes SET archived = min(count, archived + (SELECT {_DELETED_ROWS} FROM marks))
 WHERE id = (SELECT max(id) FROM prunes)
 """  # noqa: S608 - our own SQL
 _MARK: Final = f"""
-UPDATE marks SET archived_id = max(archived_id, :last_id),
+UPDATE marks SET log_id = :log_id, archived_id = max(archived_id, :last_id),
     unarchived = unarchived + max(0, :first_id - 1 - archived_id) - {_DELETED_ROWS}
 """  # noqa: S608 - same
 _PARTS: Final = "SELECT id, name, last_id - first_id + 1, until_us, bytes FROM archives ORDER BY id"
@@ -102,7 +103,7 @@ class Archive:
         path: Path of the database, without links.
         limits: What is kept of it: parts whose newest row is younger than `max_age`, and `max_bytes` of them.
         kind: The format of parts; by default Parquet where pyarrow is installed, else JSON lines.
-        say: Called with a line for the operator if the file system of the folder has no locks.
+        say: Called with a line for the operator if the file system of the folder has no locks, or the log is damaged.
         now: Seconds since 1970, against which the age of parts is measured.
     """
 
@@ -122,6 +123,7 @@ class Archive:
         self._stem = stem_of(path)
         self._now = now
         self._may_go: set[str] = set()  # files to delete if they have no note
+        self._say = say
         lock = os.path.join(folder, f"{self._stem}-archive")
         self._lock = WriteLock(lock, say=lambda line: say(f"{folder!r}: {line}"))
 
@@ -174,6 +176,11 @@ class Archive:
         """
         kind = self._kind = self._kind or _best_kind()
         head, first_us = head_of(connection, self._stem, first_id, last_id)
+        if head.log_id is None:
+            self._say("its `log_id` is damaged: it gets that of its archive, or another one")
+            heads = (read_head(os.path.join(self.folder, name)) for name in _noted(connection))
+            log_id = next((known.log_id for known in heads if known is not None), os.urandom(8).hex())
+            head = head._replace(log_id=log_id)
         name = self._next_name(connection, first_us, kind)
         path = os.path.join(self.folder, name)
         try:
@@ -245,7 +252,7 @@ class Archive:
                 self._remove([name])
         noted = _noted(connection)
         self._remove(self._may_go - noted)
-        ((log_id, archived_id),) = ask(connection, "SELECT log_id, archived_id FROM marks")
+        ((log_id, archived_id),) = ask(connection, f"SELECT {LOG_ID}, archived_id FROM marks")  # noqa: S608 - our own SQL
         for name in {*map(str, part_names(self.folder, self._stem))} - noted:
             head = read_head(os.path.join(self.folder, name))
             if head is None or head.log_id != log_id:

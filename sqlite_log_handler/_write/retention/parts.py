@@ -62,6 +62,8 @@ _BLOCK: Final = 1024 * 1024
 _SHARED: Final = [name for name in PART_COLUMNS if name not in {*INTEGERS, *LONG_TEXTS, "time"}]
 
 CREATED: Final = f"SELECT {whole('created_us')} FROM records WHERE id = ?"  # noqa: S608 - our own name
+# The id of the log, as `_logfile.schema` makes it; NULL if it was damaged.
+LOG_ID: Final = "iif(typeof(log_id) = 'text' AND length(log_id) = 16 AND log_id NOT GLOB '*[^0-9a-f]*', log_id, NULL)"
 # The last row before the first hole, which somebody has made by hand, and before the first row of a later day.
 _END: Final = f"""
 SELECT ifnull(max(id), :first_id - 1) FROM (
@@ -122,7 +124,7 @@ def head_of(connection: Connection, stem: str, first_id: int, last_id: int) -> t
     Return the head of a part that begins with row `first_id`, and the time of that row; raise Vanished without it.
 
     The part ends with its day, at a hole that somebody has made by hand, with row `last_id`, or sooner if very many
-    processes wrote its rows.
+    processes wrote its rows. If the `log_id` of the log was damaged, the head has None.
     """
     first_us = next((us for (us,) in ask(connection, CREATED, (first_id,))), 0)
     midnight = (first_us // _DAY_US + 1) * _DAY_US
@@ -146,7 +148,7 @@ def head_of(connection: Connection, stem: str, first_id: int, last_id: int) -> t
     since, until, levelnos = zip(*looks, strict=True)
     keys.update(ask(connection, _KEYS_OF_DROPS, (first_id, last_id, _MOST_KEYS)))
     ((drops, dropped),) = ask(connection, _SUM_OF_DROPS, (first_id, last_id))
-    ((log_id,),) = ask(connection, "SELECT log_id FROM marks")
+    ((log_id,),) = ask(connection, f"SELECT {LOG_ID} FROM marks")  # noqa: S608 - our own SQL
     names = dict(ask(connection, "SELECT levelno, CAST(name AS TEXT) FROM levels"))
     head = Head(
         stem,

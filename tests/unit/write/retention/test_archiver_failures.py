@@ -17,6 +17,7 @@ from programs import DAY, Held
 from sqlite_log_handler._write.retention import archiver as archiver_module
 from sqlite_log_handler._write.retention import parts
 from sqlite_log_handler._write.retention.archive import Archive
+from sqlite_log_handler._write.retention.parts import read_head
 
 
 def failing(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
@@ -160,6 +161,43 @@ def test_a_value_that_is_none(make, log, folder, path, column, value):
     program.run()
 
     assert ([], [(125,)]) == (log.said, log.ask("SELECT archived_id FROM marks"))
+
+
+@pytest.mark.parametrize("value", ["NULL", "'text'", "x'ff'", "CAST(x'ff' AS TEXT)", "upper(log_id) || char(0)"])
+def test_a_damaged_log_id(make, log, folder, path, value):
+    """
+    A log whose `log_id` was damaged is archived, and finds its earlier parts again: it gets the number that they have.
+
+    No part was noted ever again, the file stayed full, and all new records were dropped.
+    """
+    program = make(max_rows=100)
+    log.fill(150)
+    program.run()
+    ((known,),) = log.ask("SELECT log_id FROM marks")
+    log.connection.execute("PRAGMA writable_schema = ON")
+    log.connection.execute("UPDATE sqlite_master SET sql = replace(sql, 'log_id TEXT NOT NULL', 'log_id')")
+    log.connection.execute("PRAGMA writable_schema = RESET")
+    log.connection.execute(f"UPDATE marks SET log_id = {value}")
+    for _ in range(2):
+        log.fill(150)
+        program.run()
+
+    assert [(known,)] == log.ask("SELECT log_id FROM marks")
+    assert {known} == {read_head(str(folder / name)).log_id for name in parts_in(folder)}
+    assert ["its `log_id` is damaged: it gets that of its archive, or another one"] == log.said
+    assert ([*range(1, 451)], 0) == account(path, folder)
+
+
+def test_a_log_id_that_is_damaged_before_the_first_part(make, log, folder, path):
+    """A log whose `log_id` was damaged before it had an archive gets another one, which its parts have too."""
+    program = make(max_rows=100)
+    log.connection.execute("UPDATE marks SET log_id = x''")
+    log.fill(150)
+    program.run()
+
+    ((log_id,),) = log.ask("SELECT log_id FROM marks")
+    assert [log_id] == [read_head(str(folder / name)).log_id for name in parts_in(folder)]
+    assert ([*range(1, 151)], 0) == account(path, folder)
 
 
 def test_the_end_of_a_program(make, log, folder, monkeypatch):
