@@ -69,6 +69,27 @@ def test_following(shop, serve, open_tab, write):
     assert ["new 0", "new 1", "new 2"] == tab.lines()[-3:]
 
 
+def test_a_row_that_moves_under_the_pointer(shop, serve, open_tab, write):
+    """
+    The row that was pressed is opened, although new rows have moved the list before the button is released.
+
+    The click then belongs to no row, so that in a busy log most clicks opened nothing.
+    """
+    tab = open_tab(serve(shop))
+    tab.wait_for_line("order 3000 has no price")
+    row = tab.page.locator("#rows .row", has_text="order 2995 paid")
+    row.hover()
+    tab.page.mouse.down()
+    logger = write(shop, "shop.late")
+    for number in range(3):
+        logger.info("late %d", number)
+    tab.wait_for_line("late 2")
+    tab.lines()
+    tab.page.mouse.up()
+
+    tab.page.locator("#side .message", has_text="order 2995 paid").wait_for()
+
+
 def test_scrolled_up_nothing_moves(shop, serve, open_tab, write):
     """After scrolling up, a user keeps the place and reads how many rows are new; a click shows them."""
     tab = open_tab(serve(shop))

@@ -25,9 +25,13 @@ export class List {
     this.opening = 0;  // pieces of the log that are being opened: nobody else may begin another
     this.clear();
     box.addEventListener("scroll", () => this.scrolled(), { passive: true });
+    // New rows may move the list under the pointer before it is released: what was pressed is opened.
+    const lineOf = (event) => this.lines[event.target.closest(".row")?.dataset.index];
+    let pressed = null;
+    box.addEventListener("pointerdown", (event) => { pressed = { line: lineOf(event), y: event.clientY }; });
     box.addEventListener("click", (event) => {
-      const line = event.target.closest(".row");
-      if (line) this.select(this.lines[Number(line.dataset.index)], true);
+      const line = Math.abs(event.clientY - pressed?.y) < this.height / 2 ? pressed.line : lineOf(event);
+      if (line) this.select(line, true);
     });
     new ResizeObserver(() => this.measure()).observe(box);
     this.measure();
