@@ -209,27 +209,18 @@ def _add_records(
     column, who = _GROUPS[by]
     if len(places) == 1:
         column = "log_attribute(attributes, ?)"
-    since, width = parts
     # LIMIT -1 keeps the inner query apart, so that GROUP BY sorts numbers and not messages.
     sql = (
-        f"SELECT {who}, count(*), ifnull(sum(size), 0) "  # noqa: S608 - no value in it
-        f"FROM (SELECT {column} AS who, {ROW_BYTES} AS size FROM records "
-        f"WHERE id BETWEEN ? AND ? AND {chosen.sql} LIMIT -1) WHERE who IS NOT NULL GROUP BY who"
+        f"SELECT {who}, {whole('part')}, count(*), ifnull(sum(size), 0) FROM (SELECT {column} AS who, "  # noqa: S608 - no value in it
+        f"(created_us - ?) / ? AS part, {ROW_BYTES} AS size FROM records "
+        f"WHERE id BETWEEN ? AND ? AND {chosen.sql} LIMIT -1) WHERE who IS NOT NULL GROUP BY who, part"
     )
     held = 0
-    low, high = scan.bounds(chosen)
-    # A span is so short that most of them lie within one part of the time.
-    span = min(max((high - low) // (20 * TREND), 1), _SPAN)
-    first = f"SELECT {whole('created_us')} FROM records WHERE id >= ? ORDER BY id LIMIT 1"  # noqa: S608 - our own names
-    for low, high in scan.spans(chosen, span=span, widest=span):
-        found = scan.all(first, (low,))
-        if not found:
-            break  # the rest was pruned meanwhile
-        ((created_us,),) = found
-        for name, records, size in scan.all(sql, (*places, low, high, *chosen.parameters)):
+    for span in scan.spans(chosen, widest=_SPAN):
+        for name, part, records, size in scan.all(sql, (*places, *parts, *span, *chosen.parameters)):
             if name not in sums:
                 held += getsizeof(name)
-            sums[name].add((created_us - since) // width, records, size, 0)
+            sums[name].add(part, records, size, 0)
         scan.require_few(len(sums), held)
 
 

@@ -101,6 +101,19 @@ def test_the_trend_is_the_course_of_time(log, reading):
     assert (1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2) == talker.trend
 
 
+def test_the_trend_is_exact_where_ids_and_times_do_not_agree(log, reading):
+    """
+    Each record counts in its own part of the time, also when clocks go back or processes commit out of turn.
+
+    The trend counted a span of ids in the part of its first record, so it depended on the length of the log, and a log
+    had another trend with an archive than without.
+    """
+    log(*(record(seconds=number % 2 * 1199) for number in range(600)))
+
+    (talker,) = reading().top("source")
+    assert (300, *[0] * 10, 300) == talker.trend
+
+
 @pytest.mark.parametrize("by", ["logger", "source", "level"])
 def test_more_groups_than_fit_into_memory(log, reading, monkeypatch, by):
     """
