@@ -12,6 +12,7 @@ Guarantees
 - Only `save` and `close` write to the file, and they hold the write lock of the log.
 - `save` writes into the file from which the rows came. A file that was moved takes its cursor along, and the file at
   its old path has a cursor of its own.
+- A file that was moved also takes along the rows of its WAL, and no other file is opened beside that WAL.
 - `save` moves the cursor only from where this spool has put it, so two forwarders with one name notice each other.
 """
 
@@ -123,6 +124,8 @@ class Spool:
         self._lock = WriteLock(self.path, say=say)
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
+        self._real = self.path  # the path that was opened, without links
+        self._beside: tuple[object, ...] = ()  # the -shm and the -wal that are open
         self._version: int | None = None
         self._at_end = False
         self._steps = 0
@@ -276,9 +279,33 @@ class Spool:
         """
         connection, self._connection = self._connection, None
         if connection is not None:
-            with self._lock.hold_if_free(timeout):
+            with self._lock.hold_if_free(timeout) as held:
+                if held:
+                    self._leave(connection)
                 connection.close()
         self._lock.close()
+
+    def _leave(self, connection: sqlite3.Connection) -> bool:
+        """
+        Write the WAL back into a file that was moved, as SQLite does not when it closes one.
+
+        The -wal stays where it is, and SQLite would apply it to the file that comes in its place
+        (https://sqlite.org/howtocorrupt.html, section 1.4). Return whether it is empty, or not there.
+        """
+        if identity_of(self._real) == self._identity:
+            return True  # not moved, though a link may have been switched
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        files = [self._real + "-shm", self._real + "-wal"]
+        if self._beside != tuple(map(identity_of, files)):
+            return True  # moved along, or aside
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(files[1]).st_size:
+                return False
+            # Another process may still have the old file open, and these with it. A new file must not share them.
+            for name in files:
+                os.unlink(name)
+        return True
 
     def _open(self) -> sqlite3.Connection | None:
         """Return the connection to the file at the path; None as long as there is no log in it."""
@@ -287,6 +314,11 @@ class Spool:
             if identity == self._identity:
                 return self._connection
             # The file at the path now has the same -wal and -shm, so the old one must not even be read.
+            with self._lock.hold(_LOCK_SECONDS):
+                if not self._leave(self._connection):
+                    raise TimeoutError(
+                        f"{self.path!r} was moved or replaced while a reader held its -wal, which is still there"
+                    )
             self.close()
             self._say(
                 f"{self.path!r} was moved or replaced: forward the old file as well, which has the rows that were not "
@@ -316,7 +348,8 @@ class Spool:
         except BaseException:
             connection.close()
             raise
-        self._connection, self._identity = connection, identity
+        self._connection, self._identity, self._real = connection, identity, real
+        self._beside = tuple(identity_of(real + end) for end in ("-shm", "-wal"))
         return connection
 
     def _begin(self, connection: sqlite3.Connection) -> None:

@@ -264,6 +264,84 @@ def test_a_file_that_was_replaced_begins_anew(log, make_spool, path, lines, make
     assert [2, 3] == ids(make_spool(file=f"{path}.old").read(*ALL))[-2:]
 
 
+def move_beside(log, make_spool, path, logger):
+    """Let a program log and end, and move its log: the forwarder, which had it open, keeps the rows in the WAL."""
+    log(3)
+    spool = make_spool()
+    spool.read(*ALL)
+    spool.save(2)
+    logger.handlers.pop().close()
+    os.rename(path, f"{path}.old")
+    return spool
+
+
+def test_a_moved_file_takes_its_rows_along(log, make_spool, path, logger, make_handler):
+    """
+    A file that was moved has its rows and its cursor, also those that only its WAL had, which nobody else wrote back.
+
+    The program had ended before the forwarder, so its close wrote nothing back; a new one moved the -wal aside.
+    """
+    spool = move_beside(log, make_spool, path, logger)
+    logger.addHandler(make_handler())
+    log_new = logger.handlers[0]
+    logger.info("new")
+    log_new.flush()
+
+    assert ["new"] == [row[8] for row in spool.read(*ALL).rows]
+    assert [3] == ids(make_spool(file=f"{path}.old").read(*ALL))
+
+
+def test_a_moved_file_takes_its_rows_along_at_the_end(log, make_spool, path, logger, query):
+    """The same if the forwarder ends before it looks again."""
+    move_beside(log, make_spool, path, logger).close()
+    for end in ("-wal", "-shm"):
+        assert not os.path.exists(f"{path}{end}")
+    os.rename(f"{path}.old", path)
+
+    assert [(3,)] == query("SELECT count(*) FROM records")
+
+
+def test_a_log_that_takes_the_place_of_another_keeps_its_rows(log, make_spool, path, logger, make_handler):
+    """
+    The WAL of the file that was there is not applied to the file that takes its place.
+
+    SQLite wrote the pages of the old file into the new one, of which nothing could be read any more.
+    """
+    spool = move_beside(log, make_spool, path, logger)
+    other = make_handler(path.with_name("other.db"))
+    logger.addHandler(other)
+    for number in range(500):
+        logger.info("new %d", number)
+    other.close()
+    os.rename(path.with_name("other.db"), path)
+
+    assert [f"new {number}" for number in range(500)] == [row[8] for row in spool.read(*ALL).rows]
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
+
+
+def test_a_reader_that_holds_the_wal_of_a_moved_file(log, make_spool, path, logger, make_handler):
+    """As long as a reader keeps the WAL from being written back, no other file is opened beside it."""
+    log(3)
+    spool = make_spool()
+    spool.read(*ALL)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM records").fetchone()
+        spool.save(2)
+        logger.handlers.pop().close()
+        other = make_handler(path.with_name("other.db"))
+        logger.addHandler(other)
+        logger.info("new")
+        other.close()
+        os.rename(path, f"{path}.old")
+        os.rename(path.with_name("other.db"), path)
+        with pytest.raises(TimeoutError, match="moved or replaced while a reader held its -wal"):
+            spool.read(*ALL)
+
+    assert ["new"] == [row[8] for row in spool.read(*ALL).rows]
+
+
 def test_a_link_that_is_switched_to_another_log(log, make_spool, path, lines, make_handler, logger):
     """When the link leads to another log, that one is read, and its cursor saved under its own write lock."""
     second, link = path.with_name("second.db"), path.with_name("link.db")
