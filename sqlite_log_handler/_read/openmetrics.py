@@ -10,7 +10,7 @@ has its suffix in the lines above it too, and no line stands at the end.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeAlias
 
-from sqlite_log_handler._logfile.errors import LogFileError
+from sqlite_log_handler._logfile.errors import LimitError, LogFileError
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._read.reader import read_file
 from sqlite_log_handler._read.totals import Totals
@@ -20,6 +20,11 @@ CONTENT_TYPE: Final = "application/openmetrics-text; version=1.0.0; charset=utf-
 _PREFIX: Final = "sqlite_log_"
 # Labels and a value.
 _Sample: TypeAlias = tuple[dict[str, str], float]
+# The samples of a family, by their labels as text.
+_Family: TypeAlias = dict[str, float]
+# Most letters of the samples of one log, and of all. An ordinary log has some 3 kB.
+_MOST: Final = 1024 * 1024
+_MOST_OF_ALL: Final = 8 * 1024 * 1024
 
 
 def openmetrics(paths: Mapping[str, str], *, older: bool = False) -> tuple[str, list[str]]:
@@ -29,16 +34,27 @@ def openmetrics(paths: Mapping[str, str], *, older: bool = False) -> tuple[str, 
     The text has only `sqlite_log_up 0` for such a log. The keys of `paths` are the names of the logs in the text.
     With `older`, the text has the older format.
     """
-    found: dict[str, Totals | None] = {}
+    up: _Family = {}
+    families: list[_Family] = [{} for _ in _FAMILIES]
     errors: list[str] = []
+    left = _MOST_OF_ALL
     for name, path in paths.items():
         try:
             with read_file(path) as reader:
-                found[name] = reader.totals()
+                found, length = _found(path, name, reader.totals(), left)
         except (LogFileError, OSError) as error:
-            found[name] = None
+            _add(up, _labels(log=name), 0)
             errors.append(str(error))
-    return "".join(f"{line}\n" for line in _lines(found, older=older)), errors
+            continue
+        left -= length
+        _add(up, _labels(log=name), 1)
+        for family, samples in zip(families, found, strict=True):
+            for labels, value in samples:
+                _add(family, labels, value)
+    lines = [*_lines("up", "gauge", "Whether the log can be read.", up)]
+    for (name, kind, text), family in zip(_FAMILIES, families, strict=True):
+        lines += _lines(f"{name}_total" if older and kind == "counter" else name, kind, text, family)
+    return "".join(f"{line}\n" for line in (lines if older else [*lines, "# EOF"])), errors
 
 
 # Name, kind and help.
@@ -67,28 +83,38 @@ def _samples_of(totals: Totals) -> Iterator[Iterable[_Sample]]:
     yield [({"cursor": lag.name}, lag.seconds) for lag in totals.lags]
 
 
-def _lines(found: Mapping[str, Totals | None], *, older: bool) -> Iterator[str]:
-    up: list[_Sample] = [({"log": name}, int(totals is not None)) for name, totals in found.items()]
-    yield from _family("up", "gauge", "Whether the log can be read.", up)
-    readable = {log: [*_samples_of(totals)] for log, totals in found.items() if totals is not None}
-    for number, (name, kind, text) in enumerate(_FAMILIES):
-        samples = (({"log": log, **labels}, n) for log, all_ in readable.items() for labels, n in all_[number])
-        yield from _family(f"{name}_total" if older and kind == "counter" else name, kind, text, samples)
-    if not older:
-        yield "# EOF"
+def _found(path: str, name: str, totals: Totals, left: int) -> tuple[list[list[tuple[str, float]]], int]:
+    """Return the samples of one log by family, and how long they are; refuse more than `left` letters."""
+    found: list[list[tuple[str, float]]] = []
+    length = 0
+    for samples in _samples_of(totals):
+        found.append([])
+        for labels, value in samples:
+            found[-1].append((_labels(log=name, **labels), value))
+            length += len(found[-1][-1][0])
+            if length > min(left, _MOST):
+                raise LimitError(
+                    f"{path!r}: its metrics take more than {_MOST >> 20} MiB, or those of all logs more than "
+                    f"{_MOST_OF_ALL >> 20} MiB: name fewer logs, or look for long names of cursors, levels and causes"
+                )
+    return found, length
 
 
-def _family(name: str, kind: str, text: str, samples: Iterable[_Sample]) -> Iterator[str]:
+def _labels(**labels: str) -> str:
+    return ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+
+
+def _add(family: _Family, labels: str, value: float) -> None:
+    # Two names may become one when we make them printable, and a sample may occur only once.
+    family[labels] = family.get(labels, 0) + value
+
+
+def _lines(name: str, kind: str, text: str, family: _Family) -> Iterator[str]:
     yield f"# HELP {_PREFIX}{name} {text}"
     yield f"# TYPE {_PREFIX}{name} {kind}"
     suffix = "_total" if kind == "counter" and not name.endswith("_total") else ""
-    # Two names may become one when we make them printable, and a sample may occur only once.
-    summed: dict[str, float] = {}
-    for labels, value in samples:
-        key = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
-        summed[key] = summed.get(key, 0) + value
-    for key, value in summed.items():
-        yield f"{_PREFIX}{name}{suffix}{{{key}}} {value!r}"
+    for labels, value in family.items():
+        yield f"{_PREFIX}{name}{suffix}{{{labels}}} {value!r}"
 
 
 def _escaped(text: str) -> str:

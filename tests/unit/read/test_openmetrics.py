@@ -5,6 +5,7 @@ OpenMetrics text, read by the parsers of Prometheus' own client.
 from __future__ import annotations
 
 import logging
+import shutil
 
 import pytest
 from logged import record
@@ -62,3 +63,34 @@ def test_a_log_that_cannot_be_read_is_down(text):
     others = [line for line in text.splitlines() if line[0] != "#" and '{log="shop"' not in line]
 
     assert [True] == [line.startswith("sqlite_log_up{") and line.endswith(" 0") for line in others]
+
+
+def test_a_log_whose_names_are_long(log, path, change):
+    """
+    A log whose samples would be long is down, and the error says why; the others have all they have.
+
+    900 cursors with names of 30 kB took 175 MB, and twelve such logs 1,886 MB.
+    """
+    log(record("a"))
+    other = shutil.copy(path, path.with_name("other.db"))
+    change("INSERT INTO cursors SELECT value || printf('%030000d', 0), 1, 0 FROM json_each('[1, 2, 3, 4, 5, 6, 7, 8]')")
+    text, errors = openmetrics({"few": str(path), "other": str(other)})
+    assert not errors
+    change("INSERT INTO cursors SELECT name || n, 1, 0 FROM cursors, (SELECT 0 AS n UNION SELECT 1 UNION SELECT 2)")
+    text, errors = openmetrics({"many": str(path), "other": str(other)})
+
+    assert [True] == ["its metrics take more than 1 MiB" in error for error in errors]
+    assert 'sqlite_log_up{log="many"} 0' in text
+    assert 'sqlite_log_records_total{log="other",level="INFO"} 1' in text
+    assert len(text) < 2_000
+
+
+def test_many_logs_with_long_names(log, path, change, monkeypatch):
+    """All logs together have a limit as well; those that are beyond it are down."""
+    log(record("a"))
+    change("INSERT INTO cursors VALUES (?, 1, 0)", "x" * 1_000)
+    monkeypatch.setattr("sqlite_log_handler._read.openmetrics._MOST_OF_ALL", 6_000)
+    text, errors = openmetrics(dict.fromkeys("abc", str(path)))
+
+    assert 1 == len(errors)
+    assert ["1", "1", "0"] == [line[-1] for line in text.splitlines() if line.startswith("sqlite_log_up")]
