@@ -39,6 +39,15 @@ def text_or_none(expression: str) -> str:
     return f"CAST({expression} AS TEXT)"
 
 
+# The names of levels. A program has some ten; somebody may have put any number of them into a file, of any length.
+LEVELS: Final = f"""
+SELECT levelno, name FROM (
+    SELECT {whole("levelno")} AS levelno, {text("name")} AS name,
+        sum(length(CAST(name AS BLOB))) OVER (ORDER BY levelno) AS size
+    FROM levels ORDER BY levelno LIMIT 1000
+) WHERE size <= 64 * 1024
+"""  # noqa: S608 - our own names
+
 _KINDS: Final[dict[str, Callable[[str], str]]] = {
     **dict.fromkeys(("created_us", "levelno", "lineno", "process"), whole),
     **dict.fromkeys(("level", "logger", "message", "pathname", "func", "process_name", "host"), text),

@@ -69,6 +69,9 @@ _MORE_OBJECTS = (40, 12, 3, 1)
 _MORE_BYTES = 48 * 1024
 _STEPS = 8
 
+# What SQLite takes without being told. A file can hold another number for all who open it, with `default_cache_size`.
+BOUND_CACHE = "PRAGMA cache_size = -2000"
+
 # The characters that stand for themselves in a URI.
 _UNQUOTED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~/:")
 
@@ -211,16 +214,19 @@ def is_small_log(connection: sqlite3.Connection, path: str, *, advice: str) -> b
     """
     Do the same for a file from elsewhere, and raise a LimitError for a schema that is to fill the memory.
 
-    It leaves bounds on values and steps behind: set your own.
+    It leaves bounds on values and steps behind: set your own. The cache is bounded from then on.
     """
     for more in _MORE_OBJECTS:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MORE_BYTES // more)
         connection.set_progress_handler(lambda: True, (_OBJECTS + more) * _STEPS)
         try:
-            return is_ours(connection, path, advice=advice)
+            ours = is_ours(connection, path, advice=advice)
+            connection.execute(BOUND_CACHE)
         except sqlite3.Error as error:
             if primary_code(error) not in {sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_TOOBIG}:
                 raise
+        else:
+            return ours
     raise LimitError(
         f"{path!r}: somebody has added more or longer tables, views and indexes to it than {_MORE_OBJECTS[0]} of 1 KiB "
         f"or one of {_MORE_BYTES >> 10} KiB, and SQLite keeps all of them in memory: drop some"

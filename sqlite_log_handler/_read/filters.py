@@ -11,7 +11,7 @@ from datetime import date, datetime, time
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 
-from sqlite_log_handler._logfile.columns import text, whole
+from sqlite_log_handler._logfile.columns import LEVELS
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._logfile.times import HELP, from_microseconds, microseconds, parse_time
 from sqlite_log_handler._read.conditions import condition_terms
@@ -357,19 +357,9 @@ def settled(ask: Ask, filters: Filters) -> Filters:
     return {**filters, **bounds}
 
 
-# A program has some ten levels. Somebody may have put any number of them into a file, with names of any length.
-_LEVELS: Final = f"""
-SELECT levelno, name FROM (
-    SELECT {whole("levelno")} AS levelno, {text("name")} AS name,
-        sum(length(CAST(name AS BLOB))) OVER (ORDER BY levelno) AS size
-    FROM levels ORDER BY levelno LIMIT 1000
-) WHERE size <= 64 * 1024
-"""  # noqa: S608 - our own names
-
-
 def level_names(ask: Ask) -> dict[int, str]:
     """Read the names of levels by their numbers, of 1,000 levels and 64 KiB at most."""
-    return dict(ask(_LEVELS))
+    return dict(ask(LEVELS))
 
 
 def _levelno(ask: Ask, name: str) -> int:

@@ -26,8 +26,6 @@ from sqlite_log_handler._logfile.errors import (
 from sqlite_log_handler._logfile.forks import Connection, LostFileError
 from sqlite_log_handler._read.budget import LARGE_BYTES, LONG_BYTES, Budget
 
-_CACHE_KIB: Final = 2 * 1024
-
 # For a path at which there is no log.
 ADVICE: Final = "name the file of a SQLiteHandler"
 
@@ -155,5 +153,4 @@ def require_log(connection: Connection, budget: Budget, path: str) -> None:
     budget.renew()
     budget.allow_more(LONG_BYTES)  # an owner may have added a view of any length
     with connection.in_use(), budget:
-        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         require_schema(connection, path)

@@ -34,6 +34,7 @@ from collections.abc import Callable, Iterator
 
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.connect import (
+    BOUND_CACHE,
     connect_read_only,
     identity_of,
     is_corrupt,
@@ -339,6 +340,7 @@ class LogFile:
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
         # In WAL mode a power cut costs the last commits, never the file (https://sqlite.org/pragma.html#pragma_synchronous).
         connection.executescript(f"""
+            {BOUND_CACHE};
             PRAGMA synchronous = NORMAL;
             PRAGMA journal_size_limit = {self._limits.wal_bytes};
             PRAGMA wal_autocheckpoint = {self._limits.checkpoint_pages(page_size)};

@@ -12,7 +12,13 @@ from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.arguments import add_flag
 from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.terminal import say, write_error, write_line
-from sqlite_log_handler._logfile.connect import connect_read_only, connect_read_write, primary_code, without_triggers
+from sqlite_log_handler._logfile.connect import (
+    BOUND_CACHE,
+    connect_read_only,
+    connect_read_write,
+    primary_code,
+    without_triggers,
+)
 from sqlite_log_handler._logfile.errors import LimitError
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.units import counted, format_size
@@ -199,6 +205,7 @@ class _Work:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
         try:
             with self._lock.hold(_LOCK_TIMEOUT):
+                connection.execute(BOUND_CACHE)
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute(f"PRAGMA journal_size_limit = {self._pruner.limits.wal_bytes}")
             with guard:

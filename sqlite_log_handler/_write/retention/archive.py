@@ -42,6 +42,7 @@ from sqlite_log_handler._logfile.archive import (
     part_names,
     stem_of,
 )
+from sqlite_log_handler._logfile.connect import BOUND_CACHE
 from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._logfile.parquet import import_pyarrow
 from sqlite_log_handler._logfile.transaction import transaction
@@ -149,6 +150,7 @@ class Archive:
         what `write` raises.
         """
         connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+        ask(connection, BOUND_CACHE)
         self._remove_leftovers(connection)
         begun = 0
         while not stopped():

@@ -35,11 +35,12 @@ from sqlite_log_handler._logfile.archive import (
     drops_keys,
     drops_metadata,
 )
-from sqlite_log_handler._logfile.columns import INTEGERS, LONG_TEXTS, whole
+from sqlite_log_handler._logfile.columns import INTEGERS, LEVELS, LONG_TEXTS, whole
 from sqlite_log_handler._logfile.connect import corrupt, primary_code
 from sqlite_log_handler._logfile.forks import Connection
 
 _DAY_US: Final = 86_400_000_000
+_LAST_US: Final = 2**63 - 1
 
 # JSON that one statement makes, roughly: some 50 ms, for which a fork waits. A program whose threads are busy hands
 # over the GIL every 5 ms only, and between two statements it is needed a dozen times; so there are to be few.
@@ -64,12 +65,13 @@ _SHARED: Final = [name for name in PART_COLUMNS if name not in {*INTEGERS, *LONG
 CREATED: Final = f"SELECT {whole('created_us')} FROM records WHERE id = ?"  # noqa: S608 - our own name
 # The id of the log, as `_logfile.schema` makes it; NULL if it was damaged.
 LOG_ID: Final = "iif(typeof(log_id) = 'text' AND length(log_id) = 16 AND log_id NOT GLOB '*[^0-9a-f]*', log_id, NULL)"
-# The last row before the first hole, which somebody has made by hand, and before the first row of a later day.
+# The last row before the first hole, which somebody has made by hand, and before the first row of a later day. The last
+# day that a column can hold is cut short.
 _END: Final = f"""
 SELECT ifnull(max(id), :first_id - 1) FROM (
     SELECT id, row_number() OVER by_id AS number, max({whole("created_us")}) OVER by_id AS latest
     FROM records WHERE id BETWEEN :first_id AND :last_id WINDOW by_id AS (ORDER BY id)
-) WHERE id = :first_id + number - 1 AND latest < :midnight
+) WHERE id = :first_id + number - 1 AND latest <= :until
 """  # noqa: S608 - same
 _LOOK: Final = f"""
 SELECT count(*), min({whole("created_us")}), max({whole("created_us")}), max({whole("levelno")})
@@ -127,15 +129,15 @@ def head_of(connection: Connection, stem: str, first_id: int, last_id: int) -> t
     processes wrote its rows. If the `log_id` of the log was damaged, the head has None.
     """
     first_us = next((us for (us,) in ask(connection, CREATED, (first_id,))), 0)
-    midnight = (first_us // _DAY_US + 1) * _DAY_US
+    until_us = min(first_us // _DAY_US * _DAY_US + _DAY_US - 1, _LAST_US)
     looks: list[tuple[int, int, int]] = []
     keys: set[tuple[int, int]] = set()
     begin = first_id
     while begin <= last_id:
         last = min(begin + _SPAN - 1, last_id)
         count, *look = ask(connection, _LOOK, (begin, last))[0]
-        if count <= last - begin or look[1] >= midnight:
-            ((last_id,),) = ask(connection, _END, {"first_id": begin, "last_id": last, "midnight": midnight})
+        if count <= last - begin or look[1] > until_us:
+            ((last_id,),) = ask(connection, _END, {"first_id": begin, "last_id": last, "until": until_us})
             continue
         some = keys.union(ask(connection, _KEYS, (begin, last)))
         if len(some) > _MOST_KEYS and last > begin:
@@ -149,7 +151,13 @@ def head_of(connection: Connection, stem: str, first_id: int, last_id: int) -> t
     keys.update(ask(connection, _KEYS_OF_DROPS, (first_id, last_id, _MOST_KEYS)))
     ((drops, dropped),) = ask(connection, _SUM_OF_DROPS, (first_id, last_id))
     ((log_id,),) = ask(connection, f"SELECT {LOG_ID} FROM marks")  # noqa: S608 - our own SQL
-    names = dict(ask(connection, "SELECT levelno, CAST(name AS TEXT) FROM levels"))
+    names = dict(ask(connection, LEVELS))
+    processes: list[str] = []
+    size = 0
+    for process_id in sorted({key[1] for key in keys}):
+        for (line,) in ask(connection, f"{SELECT_PROCESS} WHERE id = ?", (process_id,)):
+            processes.append(line)
+            _require_short(size := size + len(line))
     head = Head(
         stem,
         log_id,
@@ -161,13 +169,14 @@ def head_of(connection: Connection, stem: str, first_id: int, last_id: int) -> t
         drops,
         dropped,
         {str(levelno): names[levelno] for levelno in sorted({key[0] for key in keys} & {*names})},
-        [
-            json.loads(line)
-            for process_id in sorted({key[1] for key in keys})
-            for (line,) in ask(connection, f"{SELECT_PROCESS} WHERE id = ?", (process_id,))
-        ],
+        [*map(json.loads, processes)],
     )
     return head, first_us
+
+
+def _require_short(head_bytes: int) -> None:
+    if head_bytes >= LONGEST_LINE:
+        raise OSError(errno.EFBIG, "Too many processes dropped records: no reader would take the part")
 
 
 def write_part(
@@ -175,8 +184,7 @@ def write_part(
 ) -> None:
     """Write a part, or raise one of the states above: OutOfTime when `stopped` says so."""
     first_line = head.to_json()
-    if len(first_line.encode()) >= LONGEST_LINE:
-        raise OSError(errno.EFBIG, "Too many processes dropped records: no reader would take the part")
+    _require_short(len(first_line.encode()))
     chunks, drops = _chunks_of(connection, head, kind), _drops_of(connection, head)
     if kind == JSON_LINES:
         before = chain([first_line], (f'{{"drop":{drop}}}' for drop in drops))

@@ -306,3 +306,15 @@ def test_texts_in_the_place_of_other_numbers(path):
     assert [("host", 0, "MainProcess", 0, "app")] == [*batch.processes.values()]
     assert [("sqlite_log_handler", "/srv/app.py", 0, "work")] == [*batch.sources.values()]
     assert [(0, 0, "queue_full", "shop", "INFO", 0)] == batch.drops[0]
+
+
+def test_a_cache_that_a_file_asks_for(path):
+    """
+    The number of pages that SQLite keeps in memory is ours, and not the one in the file's header.
+
+    With a million there, `forward` took as much memory as the file was large.
+    """
+    hostile.make(path, "PRAGMA default_cache_size = 1000000;")
+    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
+        spool.read(10, 1 << 20)
+        assert spool._connection.execute("PRAGMA cache_size").fetchone() == (-2000,)

@@ -35,6 +35,7 @@ def test_pragmas(make_writer: Callable[[], Writer], reopened: bool) -> None:
     if reopened:
         with contextlib.closing(make_writer()) as first:
             write(first, "before")
+            first.file.connection.execute("PRAGMA default_cache_size = 1000000")  # type: ignore[union-attr]
     writer = make_writer()
     write(writer, "now")
 
@@ -44,6 +45,7 @@ def test_pragmas(make_writer: Callable[[], Writer], reopened: bool) -> None:
         pragma(writer, "synchronous"),
     )
     assert 16 * 1024 * 1024 == pragma(writer, "journal_size_limit")
+    assert pragma(writer, "cache_size") == -2000  # whatever the file says, or memory would grow with it
     assert (APPLICATION_ID, USER_VERSION) == (
         pragma(writer, "application_id"),
         pragma(writer, "user_version"),

@@ -12,6 +12,7 @@ import pytest
 
 from sqlite_log_handler import LimitError, LogFileError
 from sqlite_log_handler._cli.commands import prune as command
+from sqlite_log_handler._logfile.forks import Connection
 
 MORE = """
 INSERT INTO records (created_us, levelno, source_id, process_id, message)
@@ -73,3 +74,29 @@ def test_a_row_that_fills_the_memory(path, monkeypatch):
         with pytest.raises(LimitError, match="a row has more than 1 MiB, so no handler wrote it: delete it"):
             prune(path, *arguments)
     assert 4 == count(path)
+
+
+@pytest.mark.parametrize("name", ["connect_read_write", "connect_read_only"])
+def test_a_cache_that_a_file_asks_for(path, tmp_path, monkeypatch, name):
+    """
+    The number of pages that SQLite keeps in memory is ours, and not the one in the file's header.
+
+    With a million there, `prune` took as much memory as the file was large.
+    """
+    hostile.make(path, f"{MORE} PRAGMA default_cache_size = 1000000;")
+    connect, sizes = getattr(command, name), []
+
+    class Watched(Connection):
+        def close(self):
+            sizes.append(self.execute("PRAGMA cache_size").fetchone()[0])
+            super().close()
+
+    def watched(*arguments, **options):
+        with monkeypatch.context() as patch:
+            patch.setattr("sqlite_log_handler._logfile.forks.Connection", Watched)
+            return connect(*arguments, **options)
+
+    monkeypatch.setattr(command, name, watched)
+    (tmp_path / "archive").mkdir()
+    assert 0 == prune(path, "--archive", str(tmp_path / "archive"))
+    assert [-2000] == sizes

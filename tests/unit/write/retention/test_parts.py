@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import os
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -355,3 +356,51 @@ def test_what_is_no_part(data: bytes | None, kind: str, tmp_path: Path) -> None:
         path.write_bytes(data)
 
     assert None is read_head(str(path))
+
+
+def test_the_last_day_that_a_column_can_hold(log: Log, reading: Connection) -> None:
+    """
+    A row of the last moment that 64 bits can hold is archived as any other, and a hole behind it ends its part.
+
+    The end of that day is beyond 64 bits: `prune --archive` ended in an OverflowError.
+    """
+    log.fill(4)
+    log.connection.execute("UPDATE records SET created_us = 9223372036854775807 WHERE id < 3")
+    log.connection.execute("DELETE FROM records WHERE id = 3")
+
+    head, _ = head_of(reading, "app-log", 1, 4)
+    assert (1, 2, 2**63 - 1) == (head.first_id, head.last_id, head.until_us)
+
+
+def test_levels_without_end(log: Log, reading: Connection) -> None:
+    """As readers do, the archive takes the names of 1,000 levels, however many somebody has put into the file."""
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)"
+    log.connection.execute(f"{numbers} INSERT INTO levels SELECT i, printf('%01000d', i) FROM n")
+    log.fill(2)
+    tracemalloc.start()
+    try:
+        head_of(reading, "app-log", 1, 2)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 1_000_000, peak
+
+
+def test_processes_with_long_names(log: Log, reading: Connection) -> None:
+    """A head that no reader would take is given up before all names of processes are in memory."""
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 21)"
+    log.connection.execute(
+        f"{numbers} INSERT INTO processes SELECT i, 'host', i, printf('%01000000d', i), i, 'app' FROM n"
+    )
+    log.fill(20)
+    log.connection.execute("UPDATE records SET process_id = id + 1")
+    tracemalloc.start()
+    try:
+        with pytest.raises(OSError, match="Too many processes"):
+            head_of(reading, "app-log", 1, 20)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 10_000_000, peak
