@@ -107,6 +107,7 @@ class RecordListener(QueueListener):
             self.committer.finish(self.committer.now() + self.committer.close_timeout if alone else None)
         except BaseException as error:  # noqa: BLE001 - the thread is about to end
             self.committer.outage.note(error)
+        self._keep_gaps()
 
     @property
     def _is_in_charge(self) -> bool:
@@ -134,11 +135,20 @@ class RecordListener(QueueListener):
     def retire(self) -> None:
         """Have the thread write the queued rows and end, because the program has dropped the handler."""
         self._retired = self._ends_idle = True
-        if self._thread is None:
-            while self.queue.queued and self.committer.commit(0):
-                pass  # rows that the `close` of a signal handler has left
-            self.committer.close(0)
+        self.write_rest()
         self.queue.wake()
+
+    def write_rest(self) -> None:
+        """Without a thread, write the rows that `close` has left in a signal handler, and the gaps of an outage."""
+        if self._thread is None:
+            while (self.queue.queued or self.queue.gaps) and self.committer.commit(0):
+                pass
+            self.committer.close(0)
+            self._keep_gaps()
+
+    def _keep_gaps(self) -> None:
+        """Stay alive until all gaps are written, by a listener of the same file or at exit: no handler may be left."""
+        (_owing.add if self.queue.gaps else _owing.discard)(self)
 
     def dequeue(self, block: bool) -> Any:  # noqa: FBT001, ARG002 - as in QueueListener
         """Wait until a tick is due; return the sentinel when the thread should end."""
@@ -174,6 +184,10 @@ class RecordListener(QueueListener):
         now = self.committer.now()
         more = self.committer.tick(now)
         self._tick_due = now if more else now + self.committer.flush_interval
+        if _owing and not self.committer.outage.failures:
+            for other in [*_owing]:
+                if other.committer.writer.file.path == self.committer.writer.file.path:
+                    other.write_rest()
 
     @property
     def _patience(self) -> float:
@@ -204,6 +218,7 @@ class RecordListener(QueueListener):
         if self._ends_alone and ended is False:
             return
         committer.finish(deadline, prune=not ended)
+        self._keep_gaps()
         if not self._ends_alone:
             committer.drop_report.wait(max(0, deadline - committer.now()))
 
@@ -227,6 +242,7 @@ class RecordListener(QueueListener):
 
 
 _listeners: weakref.WeakSet[RecordListener] = weakref.WeakSet()
+_owing: set[RecordListener] = set()  # those that have ended with gaps that are in no file
 
 
 def all_listeners() -> list[RecordListener]:

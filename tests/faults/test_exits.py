@@ -175,6 +175,45 @@ def test_the_exit_of_several_handlers_adds_up(make_handler, tmp_path, clock, una
     assert [{"close_timeout": 1}] * 2 == [handler.stats().dropped_by_cause for handler in handlers]
 
 
+@pytest.mark.parametrize("is_written", ["by the next handler", "when it is collected", "at exit"])
+def test_drops_of_a_replaced_handler(run, contents, is_written):
+    """
+    The ledger has the drops of a handler that `dictConfig` replaced, as soon as the file can be written again.
+
+    The thread of the old handler gave its rows up when nobody had the handler any more, so nobody wrote the gap.
+    """
+    run(
+        """
+        gc.disable()
+        options = {"class": "sqlite_log_handler.SQLiteHandler", "filename": path, "close_timeout": 0.1}
+        conf = {"version": 1, "handlers": {"db": options}, "root": {"handlers": ["db"], "level": "INFO"}}
+        logging.config.dictConfig(conf)
+        old = logging.getLogger().handlers[0]
+        locked = sqlite3.connect(path, isolation_level=None)
+        locked.execute("BEGIN EXCLUSIVE")
+        for number in range(5):
+            logging.getLogger().info("old %d", number)
+        (thread,) = (thread for thread in threading.enumerate() if thread.name == "sqlite_log_handler")
+        conf["handlers"]["db"] = {**options, "close_timeout": 60}
+        logging.config.dictConfig(conf)
+        thread.join()
+        locked.rollback()
+        del old
+        if arguments[0] == "by the next handler":
+            logging.getLogger().info("new 0")
+        elif arguments[0] == "when it is collected":
+            gc.collect()
+        if arguments[0] != "at exit":
+            while not locked.execute("SELECT count(*) FROM drops").fetchone()[0]: pass
+            os._exit(0)
+        """,
+        is_written,
+        stderr=".*closed with 5 records dropped.*",
+    )
+
+    assert 5 == contents().dropped
+
+
 def test_the_page_has_the_same_lines():
     """The table of the reliability page has a line for each way that is tested, with what is kept."""
     table = re.findall(r"^\| ([^|]+?) \| ([^|]+?) \| [^|]+ \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
