@@ -101,12 +101,17 @@ def _output(path: str | None, *, binary: bool) -> Iterator[IO[Any]]:
     if os.path.lexists(path):
         raise FileExistsError(f"{path!r} exists: name a file that does not exist yet")
     arguments.require_folder(path)
-    with _opener_of(path, binary=binary)(path, "xb") as raw:
-        if binary:
-            yield raw
-        else:
-            with io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="") as file:
-                yield file
+    opened = _opener_of(path, binary=binary)(path, "xb")
+    try:
+        with opened as raw:
+            if binary:
+                yield raw
+            else:
+                with io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="") as file:
+                    yield file
+    except BaseException:  # Ctrl-C too: half of the rows would look like all
+        os.remove(path)
+        raise
 
 
 def _opener_of(path: str, *, binary: bool) -> Callable[[str, Any], Any]:

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 import sqlite_log_handler
 from sqlite_log_handler import Row
+from sqlite_log_handler._cli.commands import export
 from sqlite_log_handler._cli.commands.export import write_csv, write_parquet
 from sqlite_log_handler._cli.formats import json_safe
 from sqlite_log_handler._cli.terminal import batches, write_lines
@@ -154,6 +155,25 @@ def test_an_export_without_a_record_leaves_no_file(run, tmp_path, form):
 def test_an_export_with_a_wrong_filter_leaves_no_file(run, tmp_path, words):
     """A filter is refused before the file is made, so that the next run can make it."""
     assert (2, []) == run("export", "--output", str(tmp_path / "x"), *words, stderr=re.compile("^sqlite-log export: "))
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, ""),
+        (OSError("the disk is full"), 2, "sqlite-log export: the disk is full\n"),
+    ],
+)
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
+def test_half_an_export_is_removed(run, tmp_path, monkeypatch, name, error, status, said):
+    """Half of the rows would look like all of them, and be in the way of the next run."""
+
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(export, "json_safe", fail)
+    assert (status, []) == run("export", "--output", str(tmp_path / name), stderr=said)
     assert [] == list(tmp_path.iterdir())
 
 
