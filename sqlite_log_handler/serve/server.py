@@ -1,7 +1,9 @@
 """Run the application by itself: find a port, print the address, and end at Ctrl-C within a second."""
 
+import asyncio
 import contextlib
 import errno
+import logging
 import os
 import re
 import secrets
@@ -72,11 +74,20 @@ def run(
     )
     say(f"{address}  (Ctrl-C ends it)")
     opened(address)
+    log = logging.getLogger("uvicorn.error")
+    log.addFilter(_is_fault)
     try:
         with listening, contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
     finally:
+        log.removeFilter(_is_fault)
         end_questions()  # Python waits for their threads
+
+
+def _is_fault(record: logging.LogRecord) -> bool:
+    """Tell whether a message of uvicorn is of a fault. It says of each request that it ends only because we end."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, asyncio.CancelledError) and "timeout graceful shutdown" not in str(record.msg)
 
 
 def _token_in(path: str) -> str:

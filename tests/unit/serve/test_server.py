@@ -4,8 +4,10 @@ The server by itself: which port, which address, and what it refuses.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
+import logging
 import re
 import socket
 from typing import Any
@@ -20,11 +22,9 @@ from sqlite_log_handler.serve import server
 
 @pytest.fixture
 def started(monkeypatch, logging_tree):  # uvicorn sets levels
-    """
-    Run the server without serving, and return what it said, the address, and the configuration that it made.
-    """
+    """Run the server, which calls `serving` and ends; return what it said, the address, and its configuration."""
 
-    def run(path, **options: Any) -> tuple[list[str], str, Any]:
+    def run(path, serving=lambda: None, **options: Any) -> tuple[list[str], str, Any]:
         said: list[str] = []
         opened: list[str] = []
         configurations = []
@@ -32,6 +32,7 @@ def started(monkeypatch, logging_tree):  # uvicorn sets levels
         def pretend(self, sockets):
             configurations.append(self.config)
             assert 1 == len(sockets)
+            serving()
 
         monkeypatch.setattr(server.uvicorn.Server, "run", pretend)
         defaults: dict[str, Any] = {
@@ -77,6 +78,26 @@ def test_no_question_outlives_the_server(started, path):
 
     with pytest.raises(other_process.NoProcessError, match="about to end"), other_process.other_process():
         pass
+
+
+def test_requests_that_end_with_the_server_are_no_faults(started, path, monkeypatch):
+    """
+    At Ctrl-C, a request whose client does not read its answer is ended without a word, and a fault is still printed.
+
+    uvicorn prints a traceback of 60 lines for it.
+    """
+    printed: list[Any] = []
+
+    def serving():
+        log = logging.getLogger("uvicorn.error")
+        monkeypatch.setattr(log, "callHandlers", printed.append)
+        log.error("Cancel %s running task(s), timeout graceful shutdown exceeded", 1)
+        for error in (asyncio.CancelledError("timeout"), ValueError("a fault")):
+            log.error("Exception in ASGI application", exc_info=error)
+
+    started(path, serving)
+
+    assert ["a fault"] == [str(record.exc_info[1]) for record in printed]
 
 
 def test_a_port_that_is_taken(started, path):
