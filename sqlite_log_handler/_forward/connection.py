@@ -147,9 +147,13 @@ class _HeaderFile:
 class _HttpResponse(http.client.HTTPResponse):
     """A response that must not end within its headers, which `http.client` takes for a complete one."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Here, because `http.client` does not call `begin` for a proxy's answer to CONNECT.
+        self.fp: Any = _HeaderFile(self.fp)
+
     def begin(self) -> None:
-        file: Any = _HeaderFile(self.fp)
-        self.fp = file
+        file = self.fp
         is_interim = True
         while is_interim:
             super().begin()

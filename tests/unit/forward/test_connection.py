@@ -286,6 +286,17 @@ def test_a_proxy_that_refuses(monkeypatch):
     assert "pass-word" not in said.message
 
 
+def test_a_proxy_whose_headers_have_no_end(monkeypatch):
+    """The headers with which a proxy answers are bounded as those of a receiver are."""
+    headers = b"HTTP/1.1 200 OK\r\n" + (b"X: " + b"y" * 30_000 + b"\r\n") * 3 + b"Connection: close\r\n\r\n"
+    with serving(headers) as (proxy, _):
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy}")
+        said = ask(1, url="https://127.0.0.1:{}")
+
+    assert Verdict.LATER is said.verdict
+    assert "the answer has more than 64 KiB of headers" in said.message
+
+
 def test_what_the_user_set_wins(monkeypatch, tmp_path):
     """
     A line of ~/.netrc takes no part: it took the place of the authorization that OTEL_EXPORTER_OTLP_HEADERS sets, and
