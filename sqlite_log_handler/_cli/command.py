@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, NoReturn
 
-from sqlite_log_handler._cli.terminal import write_error
+from sqlite_log_handler._cli.terminal import write_error, write_lines
 from sqlite_log_handler._logfile.printable import printable
 
 PROGRAM: Final = "sqlite-log"
@@ -29,6 +29,10 @@ class Parser(argparse.ArgumentParser):
         """Print the error and where to read on, and exit."""
         write_error(f"{self.prog}: {printable(message)}; `{self.prog} --help` says more\n")
         self.exit(2)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # For --help and --version. That of argparse passes over a disk that is full and a reader that has gone.
+        write_lines([message.removesuffix("\n")], file)
 
 
 class Command(NamedTuple):

@@ -126,10 +126,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not terminal.prepare():
         terminal.say("standard output is closed, so nothing can be shown: send it to /dev/null if nobody should see it")
         return 2
-    command, options = parse(sys.argv[1:] if arguments is None else arguments)
     # Arrow's own pool keeps what it has freed, some 20 MB.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    program = PROGRAM
     try:
+        command, options = parse(sys.argv[1:] if arguments is None else arguments)
+        program = f"{PROGRAM} {command.name}"
         with warnings.catch_warnings():
             # `re` warns programmers of expressions whose meaning may change.
             warnings.simplefilter("ignore", FutureWarning)
@@ -139,5 +141,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # 128 + SIGPIPE
     except (LogFileError, OSError, ValueError, sqlite3.Error) as error:
-        terminal.say(str(error), f"{PROGRAM} {command.name}")
+        terminal.say(str(error), program)
         return 2

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import io
 import os
 import re
 import socket
@@ -24,6 +25,23 @@ def test_version(capsys):
         main(["--version"])
 
     assert (0, f"sqlite-log {sqlite_log_handler.__version__}\n") == (ended.value.code, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["show", "--help"]])
+@pytest.mark.parametrize(("error", "status"), [(BrokenPipeError(), 141), (OSError(28, "No space left on device"), 2)])
+def test_help_that_nobody_reads(monkeypatch, capsys, words, error, status):
+    """Help ends as other output does on a full disk, or when its reader has gone: it ended with 0, without a word."""
+
+    class Full(io.StringIO):
+        def flush(self):
+            raise error
+
+        def fileno(self):
+            return os.open(os.devnull, os.O_WRONLY)
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert status == main(words)
+    assert capsys.readouterr().err == ("" if status == 141 else "sqlite-log: [Errno 28] No space left on device\n")
 
 
 def test_show_is_what_is_done_without_a_command(run, shop):
