@@ -155,6 +155,11 @@ def check(filters: Filters) -> None:
     if unknown:
         raise TypeError(f"there is no filter {unknown[0]!r}: choose from {', '.join(Filters.__annotations__)}")
     for name, value in filters.items():
+        try:
+            repr(value)
+        except ValueError as error:
+            # Python writes none of more than 4,300 digits, so no error could show it.
+            raise FilterError(f"{name} has an integer of more digits than Python writes: give a shorter one") from error
         is_allowed, allowed = _ALLOWED[name]
         if value is not None and not is_allowed(value):
             raise FilterError(f"{name}={value!r}: must be {allowed}")
@@ -418,6 +423,7 @@ def runs(ask: Ask) -> list[list[int]]:
 
 def run_processes(ask: Ask, number: int) -> list[int]:
     """Return the ids of the processes of a run: 0 is the last one, -1 the one before, 1 the first."""
+    integer("run", number)
     found = runs(ask)
     index = number - 1 if number > 0 else len(found) - 1 + number
     if not 0 <= index < len(found):
