@@ -28,6 +28,15 @@ def test_is_a_bounded_queue():
     assert (2, False, True) == (books.qsize(), books.empty(), books.full())
 
 
+def test_its_attributes_are_found_fast():
+    """
+    Beside its slots it has 30 attributes at most, because from the 31st on CPython looks each up in a dict.
+
+    With 40, a sixteenth of what an accepted call cost went into finding them and the method that puts a row.
+    """
+    assert len(vars(make_queue())) <= 30
+
+
 def test_rows_cannot_be_taken_one_by_one():
     """`get` says what to use instead: a row must stay until its commit."""
     with pytest.raises(NotImplementedError, match="begin_commit"):
