@@ -127,6 +127,7 @@ class Spool:
         self._real = self.path  # the path that was opened, without links
         self._beside: tuple[object, ...] = ()  # the -shm and the -wal that are open
         self._version: int | None = None
+        self._schema_version: int | None = None  # whose tables were compared
         self._at_end = False
         self._steps = 0
         # The id that was read last, and the one that the file holds, if it holds one.
@@ -148,6 +149,8 @@ class Spool:
         self._version = _one(connection, "PRAGMA data_version")
         connection.execute("BEGIN")
         try:
+            if self._schema_version != _one(connection, "PRAGMA schema_version"):
+                self._require_log(connection)
             batch = self._read(connection, count, max_bytes)
         except sqlite3.OperationalError as error:
             if self._steps < _MOST_STEPS:
@@ -335,12 +338,9 @@ class Spool:
         try:
             # Send a damaged file as far as possible.
             connection.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
-            if not is_small_log(connection, self.path, advice="name the file of a SQLiteHandler"):
+            if not self._require_log(connection):
                 connection.close()
                 return None
-            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
-            connection.set_progress_handler(self._count_steps, _STEPS_AT_ONCE)
-            require_schema(connection, self.path)
             # The programs that log checkpoint it.
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -351,6 +351,17 @@ class Spool:
         self._connection, self._identity, self._real = connection, identity, real
         self._beside = tuple(identity_of(real + end) for end in ("-shm", "-wal"))
         return connection
+
+    def _require_log(self, connection: sqlite3.Connection) -> bool:
+        """Refuse a file that is not a log, or not one any more; return False for one that is empty yet."""
+        found = is_small_log(connection, self.path, advice="name the file of a SQLiteHandler")
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
+        connection.set_progress_handler(self._count_steps, _STEPS_AT_ONCE)
+        if found:
+            version = _one(connection, "PRAGMA schema_version")
+            require_schema(connection, self.path)
+            self._schema_version = version
+        return found
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         found = connection.execute(_CURSOR, (self.name,)).fetchone()

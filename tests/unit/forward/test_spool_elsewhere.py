@@ -34,6 +34,43 @@ def test_a_view_in_the_place_of_a_table(path, table, endless):
 
 
 @pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("ALTER TABLE records RENAME TO old; CREATE VIEW records AS SELECT * FROM old", "not that of a log"),
+        ("ALTER TABLE records ADD COLUMN more", "not that of a log"),
+        ("DROP TABLE processes", "not that of a log"),
+        (";".join(f"CREATE VIEW v{n} AS SELECT {n}" for n in range(300)), "somebody has added more or longer tables"),
+    ],
+    ids=["view", "column", "table", "many"],
+)
+def test_a_log_that_becomes_something_else(path, script, message):
+    """
+    Somebody changes the tables while they are forwarded: that is refused, as it is when the file is opened.
+
+    The tables were compared when the file was opened, and never again.
+    """
+    hostile.make(path)
+    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
+        assert 1 == len(spool.read(10, 1 << 20).rows)
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.executescript(script)
+        assert spool.has_news()
+        with pytest.raises(LogFileError, match=message):
+            spool.read(10, 1 << 20)
+
+
+def test_an_owner_s_table_beside_a_log_that_is_forwarded(path):
+    """A change that leaves the tables of the log alone does no harm."""
+    hostile.make(path)
+    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
+        spool.read(10, 1 << 20)
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.executescript("CREATE TABLE notes (text); INSERT INTO records SELECT 2, 1, 20, 1, 1, "
+            "NULL, NULL, NULL, NULL, 'new', NULL, NULL, NULL, NULL")  # fmt: skip
+        assert ["new"] == [row[8] for row in spool.read(10, 1 << 20).rows]
+
+
+@pytest.mark.parametrize(
     "change",
     [
         "message = CAST(zeroblob(600000) AS TEXT)",
