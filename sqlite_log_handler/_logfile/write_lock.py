@@ -98,7 +98,13 @@ class WriteLock:
             self._acquire(timeout)
             yield
         finally:
-            self._release()
+            # Once more if it is not sure: a signal handler may raise into the first, and that may be an OSError.
+            done = False
+            try:
+                done = self.release()
+            finally:
+                if not done:
+                    self.release()
 
     @contextlib.contextmanager
     def hold_if_free(self, timeout: float) -> Iterator[bool]:
@@ -122,7 +128,7 @@ class WriteLock:
         Return the path of that database, without links. If this raises what `hold` raises, no lock is held.
         """
         while (real := os.path.realpath(self._database)) != self.real:
-            self._release()
+            self.release()
             self.close()
             self._lead_to(real)
             self._acquire(timeout)
@@ -247,12 +253,18 @@ class WriteLock:
         finally:
             os.close(descriptor)
 
-    def _release(self) -> None:
-        # Closing would not suffice: a child that was just forked may have the same file open.
+    def release(self) -> bool:
+        """
+        Let go of the lock, if it is held; return whether that is sure.
+
+        To close the file would not suffice, because a child that was just forked may have it open too.
+        """
         descriptor = None if self._missing else self._checked()
         if descriptor is not None:
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
+                return True
+        return False
 
 
 def _is_gone(process: int) -> bool:

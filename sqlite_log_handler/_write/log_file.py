@@ -141,10 +141,7 @@ class LogFile:
             with self.hold():
                 self.open()
         except (TimeoutError, LostFileError):
-            return
-        except LogFileError:
-            self._lock.close()
-            raise
+            self.let_go()
         except (sqlite3.Error, OSError) as error:
             if _passes(error, self.real):
                 return
@@ -152,6 +149,13 @@ class LogFile:
             raise LogFileError(
                 f"{self.path!r} cannot be opened as a log ({error}): make it and its folder writable, or choose another"
             ) from error
+        except BaseException:  # a LogFileError, or a signal handler's
+            self._lock.close()
+            raise
+
+    def let_go(self) -> None:
+        """Release the lock: what a signal handler raised into the frames of `contextlib` leaves it taken by `hold`."""
+        self._lock.release()
 
     def open(self) -> sqlite3.Connection:
         """

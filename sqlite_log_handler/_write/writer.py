@@ -102,13 +102,17 @@ class Writer:
             BaseException: A signal handler's; `outcome` tells whether the batch is in the file.
         """
         outcome = outcome or Outcome()
-        with self.file.hold():
-            while not outcome.written:
-                try:
-                    self._commit(self._open(), batch, outcome, in_any_case=in_any_case)
-                except sqlite3.OperationalError as error:
-                    if outcome.written or not self.pruner.can_free_more(error):
-                        raise
+        try:
+            with self.file.hold():
+                while not outcome.written:
+                    try:
+                        self._commit(self._open(), batch, outcome, in_any_case=in_any_case)
+                    except sqlite3.OperationalError as error:
+                        if outcome.written or not self.pruner.can_free_more(error):
+                            raise
+        except BaseException:
+            self.file.let_go()
+            raise
         return outcome
 
     def _commit(self, inserter: Inserter, batch: Commit, outcome: Outcome, *, in_any_case: bool) -> None:

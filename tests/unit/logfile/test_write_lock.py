@@ -4,6 +4,7 @@ The lock beside the file: which process holds it, and which one gets it next.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -57,6 +58,36 @@ def test_an_exception_from_a_signal_handler_lets_go(make_lock, monkeypatch):
             pass
 
     assert not is_held(second)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError])
+def test_an_exception_while_it_is_let_go(make_lock, error):
+    """
+    What a signal handler raises into any call that lets go of the lock leaves it free, also a time limit.
+
+    In an idle program the lock stayed taken, and no other process could write any more.
+    """
+    first, second = make_lock(), make_lock()
+    at = calls = 0
+    while calls >= at:
+        at, calls = at + 1, 0
+
+        def interrupt(frame, *_):
+            nonlocal calls
+            if frame.f_code.co_filename == write_lock_module.__file__:
+                calls += 1
+                if calls == at:  # noqa: B023 - it is called in this round only
+                    sys.setprofile(None)
+                    raise error
+
+        with contextlib.suppress(error):
+            with first.hold(0):
+                sys.setprofile(interrupt)
+            sys.setprofile(None)
+
+        assert not is_held(second), at
+
+    assert at > 10
 
 
 def test_a_database_is_closed_under_the_lock_or_without_it(make_lock):

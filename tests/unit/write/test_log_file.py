@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import sqlite3
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -385,3 +386,37 @@ def test_inherited_connection_is_closed(writer: Writer) -> None:
         connection.execute("SELECT 1")
     write(writer, "child")
     assert ["parent", "child"] == messages(writer)
+
+
+@POSIX
+@pytest.mark.parametrize("step", ["open_first", "write"])
+def test_what_a_signal_handler_raises_leaves_the_lock_free(make_writer: Callable[[], Writer], step: str) -> None:
+    """
+    What a signal handler raises while a file is made, or a batch was written, leaves the lock beside the file free.
+
+    An exception in the frames of `contextlib` leaves the lock taken for as long as somebody keeps that exception.
+    """
+    other, kept = make_writer(), None
+    at = calls = 0
+    while calls >= at:
+        at, calls = at + 1, 0
+
+        def interrupt(frame: Any, *_: object) -> None:
+            nonlocal calls
+            if frame.f_code.co_qualname.startswith("_GeneratorContextManager."):
+                calls += 1
+                if calls == at:  # noqa: B023 - it is called in this round only
+                    sys.setprofile(None)
+                    raise KeyboardInterrupt
+
+        interrupted = make_writer()
+        try:
+            sys.setprofile(interrupt)
+            interrupted.file.open_first() if step == "open_first" else interrupted.write(Commit([row(str(at))]))
+        except KeyboardInterrupt as error:
+            kept = error
+        sys.setprofile(None)
+        with other.file.hold():  # raises a TimeoutError where it is taken
+            pass
+
+    assert kept
