@@ -231,7 +231,7 @@ class LogReader:
             reader.close()
 
     def interrupt(self) -> None:
-        """End the statement that another thread runs with this reader; it raises an error there."""
+        """End the statement that another thread runs with this reader; it raises a KeyboardInterrupt there."""
         for reader in self._opened():
             reader.interrupt()
 
