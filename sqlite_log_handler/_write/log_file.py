@@ -202,9 +202,13 @@ class LogFile:
         except LostFileError:  # a signal handler has forked since this call began
             forks.keep_open(connection)
             raise
-        self.connection = connection
         # By its own path: the next commit finds out whether a link was switched meanwhile.
-        self._files, _ = self._stat(self.real)
+        files, _ = self._stat(self.real)
+        if files[:1] != (found,):
+            # It was moved meanwhile. So SQLite writes no WAL back when it closes it, and this process has written none.
+            connection.close()
+            return self.open()
+        self.connection, self._files = connection, files
         mine = {at: file for at in _descriptors() if (file := _file_of(at)) != others.get(at)}
         self._descriptors = {at: file for at, file in mine.items() if file in self._files}
         return connection
@@ -463,7 +467,7 @@ def _passes(error: BaseException, path: str) -> bool:
     """Tell whether the fault that keeps us from opening the file may pass."""
     code = primary_code(error)
     if code == sqlite3.SQLITE_CANTOPEN:
-        return not (_has_descriptors() and _takes_files(path))
+        return not (_has_descriptors() and _takes_files(path) and os.path.exists(path))  # it may just have been moved
     passing = code in _PASSING_CODES and getattr(error, "sqlite_errorcode", 0) not in _LASTING_CODES
     return passing or getattr(error, "errno", None) in _PASSING_ERRORS
 
