@@ -7,7 +7,9 @@ import importlib
 import io
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from sys import getsizeof
 from typing import IO, Any, Final, cast
@@ -101,17 +103,42 @@ def _output(path: str | None, *, binary: bool) -> Iterator[IO[Any]]:
     if os.path.lexists(path):
         raise FileExistsError(f"{path!r} exists: name a file that does not exist yet")
     arguments.require_folder(path)
-    opened = _opener_of(path, binary=binary)(path, "xb")
+    with _signals_raise():
+        opened = _opener_of(path, binary=binary)(path, "xb")
+        try:
+            with opened as raw:
+                if binary:
+                    yield raw
+                else:
+                    with io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="") as file:
+                        yield file
+        except BaseException:  # a signal too: half of the rows would look like all
+            os.remove(path)
+            raise
+
+
+@contextlib.contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise inside the `with` block, as SIGINT does; after it they end this program."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    is_main = threading.current_thread() is threading.main_thread()
+    # Not one that is ignored, as by nohup.
+    mine = [number for number in numbers if is_main and signal.getsignal(number) is signal.SIG_DFL]
+    came: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    for number in mine:
+        signal.signal(number, end)
     try:
-        with opened as raw:
-            if binary:
-                yield raw
-            else:
-                with io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="") as file:
-                    yield file
-    except BaseException:  # Ctrl-C too: half of the rows would look like all
-        os.remove(path)
-        raise
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _opener_of(path: str, *, binary: bool) -> Callable[[str, Any], Any]:

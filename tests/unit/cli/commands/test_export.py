@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -175,6 +176,33 @@ def test_half_an_export_is_removed(run, tmp_path, monkeypatch, name, error, stat
     monkeypatch.setattr(export, "json_safe", fail)
     assert (status, []) == run("export", "--output", str(tmp_path / name), stderr=said)
     assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no such signals")
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz"])
+@pytest.mark.parametrize(("number", "ignored"), [("SIGTERM", False), ("SIGHUP", False), ("SIGHUP", True)])
+def test_half_an_export_is_removed_by_a_signal(shop, tmp_path, name, number, ignored):
+    """
+    SIGTERM and SIGHUP, of `timeout` or of a terminal that is closed, leave no half of a file, and end the command.
+
+    Under nohup, which has SIGHUP ignored, the command goes on.
+    """
+    program = f"""
+import signal, sys
+from sqlite_log_handler.__main__ import main
+from sqlite_log_handler._cli.commands import export
+signal.signal(signal.{number}, signal.{"SIG_IGN" if ignored else "SIG_DFL"})
+export.json_safe = lambda line: signal.raise_signal(signal.{number}) or line
+sys.exit(main(sys.argv[1:]))
+"""
+    folder = tmp_path / "made"
+    folder.mkdir()
+    words = ["export", str(shop), "--output", str(folder / name)]
+    paths = {"PYTHONPATH": str(Path(sqlite_log_handler.__file__).parents[1])}
+    run = subprocess.run([sys.executable, "-c", program, *words], check=False, env={**os.environ, **paths})
+
+    assert (0 if ignored else -getattr(signal, number)) == run.returncode
+    assert ([name] if ignored else []) == [path.name for path in folder.iterdir()]
 
 
 def test_an_export_to_a_dash_is_one_to_standard_output(run, tmp_path, monkeypatch):
