@@ -355,7 +355,7 @@ class LogFile:
         """)
 
     def close(self) -> None:
-        """Close the connection, if it is open; the last one to close writes the WAL back."""
+        """Write the WAL back, which SQLite does only when nobody else has the file open, and close the connection."""
         try:
             if self.connection is not None:
                 is_moved = self._files != self._stat(self.path)[0]
@@ -363,7 +363,7 @@ class LogFile:
                     if not self._gives_up_descriptors():
                         if held and is_moved:
                             self._leave()
-                        if is_moved or (held and _FREE_THREADED):
+                        if is_moved or held:
                             self._write_back()
                         self._close()
         finally:

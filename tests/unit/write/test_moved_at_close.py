@@ -56,6 +56,24 @@ def test_a_renamed_file_has_its_rows_at_close(
     assert ["0", "1"] == in_file(rotated)
 
 
+def test_the_rows_are_in_the_file_although_a_reader_has_it_open(writer: Writer, path: Path) -> None:
+    """
+    A file that was closed has all its rows, also when a reader has it open, so it may be moved or copied alone.
+
+    SQLite writes the WAL back only for the last one that closes the file. A log that was renamed while somebody
+    followed it by `show -f` had no rows.
+    """
+    write(writer, "0")
+    with contextlib.closing(sqlite3.connect(path)) as reader:
+        reader.execute("SELECT count(*) FROM logs").fetchone()
+        write(writer, "1")
+        writer.close()
+        assert not os.stat(f"{path}-wal").st_size
+        moved = path.rename(path.with_name("moved.db"))
+
+    assert ["0", "1"] == in_file(moved)
+
+
 def test_a_file_in_the_place_of_a_log_keeps_its_rows_at_close(
     writer: Writer, path: Path, make_writer: Callable[[], Writer]
 ) -> None:
