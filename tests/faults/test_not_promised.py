@@ -208,6 +208,49 @@ def test_a_file_in_the_place_of_a_killed_log(make_handler, logger, path, tmp_pat
     assert ["killed"] == messages(path)
 
 
+def test_a_backup_that_is_copied_over_an_open_log(make_handler, logger, path, tmp_path):
+    """What was logged since a backup is lost when that is copied over the log in place: SQLite does not notice."""
+    handler = make_handler(flush_interval=3600)
+    logger.addHandler(handler)
+    for number in range(300):
+        logger.info("%d %s", number, "x" * 300)
+        if not number:
+            assert handler.flush()
+            change(path, f"VACUUM INTO '{tmp_path / 'backup.db'}'")
+    assert handler.flush()
+    handler.listener.committer.writer.file.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copyfile(tmp_path / "backup.db", path)
+    logger.info("last")
+    assert handler.flush()
+    logger.removeHandler(handler)
+    handler.close()
+
+    found = []
+    with contextlib.suppress(sqlite3.Error):
+        found = messages(path)
+    assert (301, 0) == (handler.stats().written, handler.stats().dropped_total)
+    assert 301 > len(found)
+
+
+def test_a_trigger_of_a_person_exceeds_max_bytes(make_handler, logger, path):
+    """A trigger that changes pages all over a table of its own makes the WAL larger than `max_bytes` allows."""
+    handler = make_handler(max_bytes="1MiB", flush_interval=3600)
+    logger.addHandler(handler)
+    logger.info("first")
+    assert handler.flush()
+    numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)"
+    change(
+        path,
+        "CREATE TABLE mine (n, padding)",
+        f"INSERT INTO mine {numbers} SELECT i, zeroblob(1900) FROM n",
+        "CREATE TRIGGER mine_too AFTER INSERT ON records BEGIN UPDATE mine SET n = n + 1; END",
+    )
+    logger.info("second")
+    assert handler.flush()
+
+    assert 1.1 * 1024 * 1024 < sum(os.stat(f"{path}{end}").st_size for end in ("", "-wal"))
+
+
 def test_rows_that_went_into_a_removed_file(make_handler, logger, path, tmp_path, monkeypatch):
     """The rows of a commit in whose middle the file is moved go with it, and the next ones into a new file."""
     handler = make_handler(flush_interval=3600)
@@ -285,5 +328,21 @@ def test_a_program_that_copies_its_own_log(run):
         assert not is_free()
         shutil.copy(path, f"{path}.copy")
         assert is_free()
+        """
+    )
+
+
+def test_another_module_in_the_place_of_sqlite3(run):
+    """A program that puts another module in the place of `sqlite3` cannot import this package, but for before that."""
+    run(
+        """
+        import importlib, types
+        assert SQLiteHandler
+        for name in [name for name in sys.modules if name.startswith("sqlite_log_handler")]:
+            del sys.modules[name]
+        sys.modules["sqlite3"] = types.ModuleType("sqlite3")
+        with contextlib.suppress(AttributeError):
+            importlib.import_module("sqlite_log_handler").SQLiteHandler
+            raise SystemExit("it was imported")
         """
     )
