@@ -246,8 +246,7 @@ class LogFile:
         shm = self._files[-2] if known is not None else None
         self._write_back()
         self._close()
-        is_there = identity_of(self.real) in self._files[:1]
-        if known is None or is_there:
+        if known is None or self._is_there():
             return
         # Another process may still have the old file open, and these with it. A new file must not share them.
         if identity_of(self.real + "-shm") == shm:
@@ -376,12 +375,16 @@ class LogFile:
                 self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def _has_lost_shm(self) -> bool:
-        """Tell whether the file is that of the connection, and the -shm, or the -wal that stands there, is not."""
+        """Tell whether the -shm, or the -wal, that stands beside the file is not that of the connection."""
         if not self._wal or not self._files:
             return False
-        *files, shm, wal = self._files
-        now, _ = self._stat(self.real)
-        return now[:1] == tuple(files[:1]) and (now[-2] != shm if now[-1] == wal else now[-1] is not None)
+        shm, wal = identity_of(self.real + "-shm"), identity_of(self.real + "-wal")
+        if wal == self._files[-1]:  # also if the file was moved
+            return shm != self._files[-2]
+        return wal is not None and self._is_there()
+
+    def _is_there(self) -> bool:
+        return identity_of(self.real) in self._files[:1]
 
     def _close(self) -> None:
         """
@@ -395,7 +398,7 @@ class LogFile:
             return
         try:
             with contextlib.ExitStack() as stack:
-                if self._has_lost_shm():
+                if self._has_lost_shm() and self._is_there():  # else it does not
                     reading = connect_read_only(self.real, timeout=self._busy_timeout)
                     stack.callback(reading.close)
                     # It gets its lock even if this fails, and even from a WAL that has become empty.

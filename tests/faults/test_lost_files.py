@@ -183,14 +183,9 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.parametrize("fault", ["rename", "unlink"])
-def test_the_file_goes_under_two_processes(contents, path, fault):
-    """
-    When the file of two processes is moved or removed, the rows of both go into the new one, and none into the old.
-
-    The first to notice left an empty -wal and the -shm. A new file took them, and the other process wrote its rows from
-    there into the old file.
-    """
+@pytest.fixture
+def talk(path):
+    """Have programs "a" and "b" write this many records to one log, or end: `talk("a", 5)`, `talk("a", None)`."""
     environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))}
     programs = {
         name: subprocess.Popen(
@@ -203,22 +198,62 @@ def test_the_file_goes_under_two_processes(contents, path, fault):
         for name in "ab"
     }
 
-    def write(name, count):
-        programs[name].stdin.write(f"{count}\n")
-        programs[name].stdin.flush()
-        assert "True\n" == programs[name].stdout.readline()
+    def talk(name, count):
+        if count is None:
+            programs[name].communicate()
+        else:
+            programs[name].stdin.write(f"{count}\n")
+            programs[name].stdin.flush()
+            assert "True\n" == programs[name].stdout.readline()
 
-    write("a", 5)
-    write("b", 5)
+    yield talk
+
+    for program in programs.values():
+        with program:
+            program.kill()
+
+
+@pytest.mark.parametrize("fault", ["rename", "unlink"])
+def test_the_file_goes_under_two_processes(talk, contents, path, fault):
+    """
+    When the file of two processes is moved or removed, the rows of both go into the new one, and none into the old.
+
+    The first to notice left an empty -wal and the -shm. A new file took them, and the other process wrote its rows from
+    there into the old file.
+    """
+    talk("a", 5)
+    talk("b", 5)
     if fault == "rename":
         os.rename(path, f"{path}.1")
     else:
         os.unlink(path)
-    for name, count in (("a", 100), ("b", 20), ("a", 10), ("b", 5)):
-        write(name, count)
-    for program in programs.values():
-        program.communicate()
+    for name, count in (("a", 100), ("b", 20), ("a", 10), ("b", 5), ("a", None), ("b", None)):
+        talk(name, count)
 
     assert {"a": [*range(5, 115)], "b": [*range(5, 30)]} == contents().numbers
     if fault == "rename":
         assert {"a": [*range(5)], "b": [*range(5)]} == contents(f"{path}.1").numbers
+
+
+@pytest.mark.parametrize("steps", ["a b", "b a", "A b", "B a"])
+def test_a_shm_that_is_removed_from_a_log_that_is_moved_then(talk, contents, path, steps):
+    """
+    A process whose -shm was removed does not empty the WAL of a log that was moved then: others have added to it.
+
+    It wrote back what its own -shm told of the WAL, and the rows that another process had added were in no file.
+    """
+    talk("a", 5)
+    talk("b", 5)
+    os.unlink(f"{path}-shm")
+    talk("b", 5)
+    os.rename(path, f"{path}.1")
+    for step in steps.split():
+        if step.isupper():  # goes on
+            talk(step.lower(), 1)
+        else:
+            talk(step, None)
+    for name in "ab":
+        talk(name, None)
+
+    assert {"a": [*range(5)], "b": [*range(10)]} == contents(f"{path}.1").numbers
+    assert not [name for name in os.listdir(path.parent) if "left" in name]

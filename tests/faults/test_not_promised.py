@@ -9,11 +9,13 @@ import os
 import shutil
 import signal
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
 
 from sqlite_log_handler import ForeignFileError
+from sqlite_log_handler._write import listener as listener_module
 
 
 def change(path, *statements):
@@ -249,6 +251,31 @@ def test_a_trigger_of_a_person_exceeds_max_bytes(make_handler, logger, path):
     assert handler.flush()
 
     assert 1.1 * 1024 * 1024 < sum(os.stat(f"{path}{end}").st_size for end in ("", "-wal"))
+
+
+def test_rows_of_a_replaced_handler_come_late(make_handler, logger, path, monkeypatch):
+    """The rows of a handler that `dictConfig` replaced in an outage may stand behind those of the new one."""
+    old = make_handler(flush_interval=3600, close_timeout=60)
+    logger.addHandler(old)
+    waits, goes_on = threading.Event(), threading.Event()
+    old.listener.committer._sleep = lambda _: (waits.set(), goes_on.wait())
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as locked:
+        locked.execute("BEGIN EXCLUSIVE")
+        logger.info("old")
+        thread = old.listener._thread
+        monkeypatch.setattr(listener_module, "LOCKED_PATIENCE", 0.001)
+        with listener_module.LOGGING_LOCK:
+            old.close()
+        waits.wait()
+    logger.removeHandler(old)
+    new = make_handler()
+    logger.addHandler(new)
+    logger.info("new")
+    assert new.flush()
+    goes_on.set()
+    thread.join()
+
+    assert ["new", "old"] == messages(path)
 
 
 def test_rows_that_went_into_a_removed_file(make_handler, logger, path, tmp_path, monkeypatch):
