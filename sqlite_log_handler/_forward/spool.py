@@ -125,7 +125,7 @@ class Spool:
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._real = self.path  # the path that was opened, without links
-        self._beside: tuple[object, ...] = ()  # the -shm and the -wal that are open
+        self._beside: dict[str, object] = {}  # the -shm and the -wal that are open, by their paths
         self._version: int | None = None
         self._schema_version: int | None = None  # whose tables were compared
         self._at_end = False
@@ -299,15 +299,14 @@ class Spool:
             return True  # not moved, though a link may have been switched
         with contextlib.suppress(sqlite3.Error):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        files = [self._real + "-shm", self._real + "-wal"]
-        if self._beside != tuple(map(identity_of, files)):
-            return True  # moved along, or aside
-        with contextlib.suppress(FileNotFoundError):
-            if os.stat(files[1]).st_size:
-                return False
-            # Another process may still have the old file open, and these with it. A new file must not share them.
-            for name in files:
-                os.unlink(name)
+        # Those that are ours still, and were not moved along or aside.
+        left = [path for path, file in self._beside.items() if file is not None and identity_of(path) == file]
+        if any(os.stat(path).st_size for path in left if path.endswith("-wal")):
+            return False
+        # Another process may still have the old file open, and these with it. A new file must not share them.
+        for path in left:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         return True
 
     def _open(self) -> sqlite3.Connection | None:
@@ -349,7 +348,7 @@ class Spool:
             connection.close()
             raise
         self._connection, self._identity, self._real = connection, identity, real
-        self._beside = tuple(identity_of(real + end) for end in ("-shm", "-wal"))
+        self._beside = {real + end: identity_of(real + end) for end in ("-shm", "-wal")}
         return connection
 
     def _require_log(self, connection: sqlite3.Connection) -> bool:

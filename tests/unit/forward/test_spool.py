@@ -320,7 +320,8 @@ def test_a_log_that_takes_the_place_of_another_keeps_its_rows(log, make_spool, p
         assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
 
 
-def test_a_reader_that_holds_the_wal_of_a_moved_file(log, make_spool, path, logger, make_handler):
+@pytest.mark.parametrize("removed", ["", "-shm"])
+def test_a_reader_that_holds_the_wal_of_a_moved_file(log, make_spool, path, logger, make_handler, removed):
     """As long as a reader keeps the WAL from being written back, no other file is opened beside it."""
     log(3)
     spool = make_spool()
@@ -336,6 +337,8 @@ def test_a_reader_that_holds_the_wal_of_a_moved_file(log, make_spool, path, logg
         other.close()
         os.rename(path, f"{path}.old")
         os.rename(path.with_name("other.db"), path)
+        if removed:
+            os.remove(f"{path}{removed}")
         with pytest.raises(TimeoutError, match="moved or replaced while a reader held its -wal"):
             spool.read(*ALL)
 
