@@ -13,7 +13,7 @@ from sys import getsizeof
 from typing import Any, Final, TypeAlias, cast
 
 from sqlite_log_handler._logfile.columns import total
-from sqlite_log_handler._logfile.connect import refuse_lost
+from sqlite_log_handler._logfile.connect import primary_code, refuse_lost
 from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
 from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._logfile.schema import HOUR_US, SCHEMA
@@ -56,6 +56,17 @@ _MOST_SOURCE_BYTES: Final = 8 * 1024 * 1024
 _LONGEST: Final = 16 * 1024 * 1024
 # Bytes that the budget of a question counts for a row.
 _ROW: Final = 500
+
+
+@contextmanager
+def _interrupted() -> Iterator[None]:
+    """Raise a KeyboardInterrupt, as `Scan` does, when another thread interrupts a statement that has no budget."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if primary_code(error) == sqlite3.SQLITE_INTERRUPT:
+            raise KeyboardInterrupt from error
+        raise
 
 
 class Loaded:
@@ -124,7 +135,7 @@ class Loaded:
         connection = self.scan.require_open()
         connection.set_progress_handler(None, 0)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
-        with named_errors(self._path), connection.in_use():
+        with named_errors(self._path), _interrupted(), connection.in_use():
             connection.execute("BEGIN")
             try:
                 yield connection

@@ -121,3 +121,19 @@ def test_after_a_fork_that_must_not_use_sqlite(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sqlite3, "connect", None)
     with pytest.raises(UnreadableFileError, match="spawn"):
         Loaded("app-log", {}, [])
+
+
+def test_an_interrupt_while_rows_are_added(loaded: Loaded) -> None:
+    """
+    To interrupt a reader raises a KeyboardInterrupt, whatever statement it runs.
+
+    Of a log with an archive, it mostly raised a LimitError, which said that somebody else had made the log.
+    """
+    connection = loaded.scan.require_open()
+    connection.create_function("stop", 1, lambda _: loaded.scan.interrupt())
+
+    with pytest.raises(KeyboardInterrupt), loaded._writing():
+        connection.execute("SELECT stop(a.levelno) FROM levels AS a, levels").fetchall()
+
+    loaded.add("part", [row()])
+    assert 1 == loaded.scan.one("SELECT count(*) FROM records")
