@@ -157,9 +157,11 @@ class LogFile:
         """Release the lock: what a signal handler raised into the frames of `contextlib` leaves it taken by `hold`."""
         self._lock.release()
 
-    def open(self) -> sqlite3.Connection:
+    def open(self, *, again: bool = True) -> sqlite3.Connection:
         """
         Open the file, or create it, under the lock. Return a new connection if the path leads to another file now.
+
+        If it is moved meanwhile, open it `again`, once: a file system may not keep the numbers of its files.
 
         Raises:
             LogFileError: The file is foreign or too new, or no file.
@@ -204,10 +206,10 @@ class LogFile:
             raise
         # By its own path: the next commit finds out whether a link was switched meanwhile.
         files, _ = self._stat(self.real)
-        if files[:1] != (found,):
-            # It was moved meanwhile. So SQLite writes no WAL back when it closes it, and this process has written none.
+        if again and files[:1] != (found,):
+            # SQLite writes no WAL back into a file that was moved, and this process has written none.
             connection.close()
-            return self.open()
+            return self.open(again=False)
         self.connection, self._files = connection, files
         mine = {at: file for at in _descriptors() if (file := _file_of(at)) != others.get(at)}
         self._descriptors = {at: file for at, file in mine.items() if file in self._files}
@@ -379,8 +381,8 @@ class LogFile:
         if not self._wal or not self._files:
             return False
         shm, wal = identity_of(self.real + "-shm"), identity_of(self.real + "-wal")
-        if wal == self._files[-1]:  # also if the file was moved
-            return shm != self._files[-2]
+        if wal == self._files[-1]:  # also if the file was moved; but if there is no other -shm, all have that of ours
+            return shm != self._files[-2] and (shm is not None or self._is_there())
         return wal is not None and self._is_there()
 
     def _is_there(self) -> bool:

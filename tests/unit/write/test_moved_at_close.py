@@ -56,6 +56,16 @@ def test_a_renamed_file_has_its_rows_at_close(
     assert ["0", "1"] == in_file(rotated)
 
 
+def test_a_renamed_file_without_its_shm_has_its_rows(writer: Writer, path: Path) -> None:
+    """Somebody may remove the -shm beside a file that was renamed: while there is no other one, it says all."""
+    write(writer, "0")
+    os.unlink(f"{path}-shm")
+    moved = path.rename(path.with_name("moved.db"))
+    writer.close()
+
+    assert ["0"] == in_file(moved)
+
+
 def test_the_rows_are_in_the_file_although_a_reader_has_it_open(writer: Writer, path: Path) -> None:
     """
     A file that was closed has all its rows, also when a reader has it open, so it may be moved or copied alone.

@@ -5,11 +5,14 @@ A file that is moved or replaced in the moment in which it is opened.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sqlite3
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+
+from sqlite_log_handler._write import log_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,3 +82,15 @@ def test_a_file_that_is_moved_while_it_is_first_opened(
     write(writer, "0")
 
     assert ["0"] == messages(writer)
+
+
+def test_a_file_whose_number_is_another_each_time(writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a file system that does not keep the numbers of its files, a log is opened again for each commit."""
+    numbers = itertools.count()
+    monkeypatch.setattr(log_file, "identity_of", lambda *_: (1, next(numbers)))
+    for number in range(3):
+        write(writer, f"{number}")
+    writer.close()
+
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert [("0",), ("1",), ("2",)] == connection.execute("SELECT message FROM logs ORDER BY id").fetchall()
