@@ -202,6 +202,8 @@ class SQLiteHandler(logging.Handler):
 
         # From here on nothing can fail: a half-made handler would stay in logging's list.
         super().__init__(levelno)
+        if type(self).filter is not logging.Filterer.filter:
+            self.addFilter(logging.Filter())  # lets all pass, and has `handle` ask the subclass's own `filter`
         self.filename = path
         self.queue = queue
         # A sixteenth: text that is not ASCII takes five times its UTF-8 in memory, and a row must fit into an empty

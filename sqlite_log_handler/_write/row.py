@@ -276,16 +276,16 @@ def marker_row(record: logging.LogRecord, error: BaseException) -> PackedRow:
     return (levelno, created, source, size, MALFORMED, thread, None, message, None, None, None, None)
 
 
-def _build_slowly(  # noqa: C901, PLR0915 - a list of fields, one after the other
+def _build_slowly(  # noqa: C901 - a list of fields, one after the other
     record: logging.LogRecord, formatter: logging.Formatter | None, max_bytes: int, message: Any
 ) -> PackedRow:
     if not vars(record).keys() >= _PLAIN.keys():
         # A filter has deleted an attribute, or the record was made by other means: missing attributes are None.
         if "msg" not in vars(record):
             raise AttributeError(name="msg", obj=record)
-        complete = LogRecord("", 0, "", 0, "", (), None)
-        complete.__dict__.update({**dict.fromkeys(_PLAIN), **vars(record)})
-        complete.created = vars(record).get("created", 0.0)
+        # Of its own class, whose `getMessage` may hide something, and which may have properties.
+        complete = LogRecord.__new__(type(record) if issubclass(type(record), LogRecord) else LogRecord)
+        complete.__dict__.update({**dict.fromkeys(_PLAIN), "created": 0.0, **vars(record)})
         record = complete
     extra, hidden = _extra(record, max_bytes)
     marks = 0

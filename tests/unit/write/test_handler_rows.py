@@ -4,6 +4,7 @@ From a call of a logger to a row in the file.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import logging.config
@@ -15,6 +16,8 @@ import sys
 import pytest
 from freezegun import freeze_time
 from records import messages
+
+from sqlite_log_handler import SQLiteHandler
 
 
 def test_a_record_is_a_row(make_handler, logger, query):
@@ -86,6 +89,25 @@ def test_filters_are_honoured(make_handler, logger, query):
 
     assert ["public"] == messages(query)
     assert 1 == handler.stats().seen
+
+
+def test_a_subclass_with_its_own_filter(logger, path, query):
+    """
+    A subclass's own `filter` is asked about each record, as every handler of the standard library asks it.
+
+    It was asked only when the handler had a filter besides, so what it was to keep out was written.
+    """
+
+    class Public(SQLiteHandler):
+        def filter(self, record):
+            return "secret" not in record.getMessage() and super().filter(record)
+
+    with contextlib.closing(Public(path)) as handler:
+        logger.addHandler(handler)
+        logger.info("secret")
+        logger.info("public")
+
+    assert ["public"] == messages(query)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="filters return records from Python 3.12 on")

@@ -241,6 +241,19 @@ def test_replaced_get_message(monkeypatch: pytest.MonkeyPatch, how: str, args: t
     assert ("the password is ***", None, 0) == (row[MESSAGE], row[ATTRIBUTES], row[MARKS])
 
 
+@pytest.mark.parametrize("name", sorted({*vars(make_record())} - {"msg", "args"}))
+def test_get_message_of_a_record_without_an_attribute(name: str) -> None:
+    """
+    A class's own `getMessage` is called also when a filter has deleted an attribute of the record.
+
+    A record of the plain class took its place, so a secret was written that every other handler hid.
+    """
+    record = Redacted("app", logging.INFO, "/src/app.py", 7, "the password is %s", ("hunter2",), None)
+    delattr(record, name)
+
+    assert "the password is ***" == row_of(record)[MESSAGE]
+
+
 @pytest.mark.parametrize("name", sorted(vars(make_record())))
 def test_attribute_in_the_place_of_a_standard_one(name: str) -> None:
     """
