@@ -7,12 +7,13 @@ user named gets the headers that the user set, and no others.
 
 import base64
 import http.client
+import math
 import select
 import socket
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -121,17 +122,18 @@ class HttpConnection:
         return made
 
 
-class _HeaderFile:
+class _AnswerFile:
     """
-    The file of a response, while its headers are read: it remembers the last line, because an empty one ends them.
+    The file of a response. It remembers the last line, because an empty one ends the headers.
 
-    `http.client` takes 100 headers of 64 KiB each, which would become 45 MB.
+    `http.client` takes 100 headers of 64 KiB each, which would become 45 MB. And it takes -1 for the length of a chunk,
+    and reads to the end, which may never come.
     """
 
     def __init__(self, file: Any) -> None:
         self.file = file
         self.last = b""
-        self._left = _LONGEST_HEAD
+        self._left: float = _LONGEST_HEAD
 
     def readline(self, limit: int = -1) -> bytes:
         self.last = self.file.readline(limit)
@@ -139,6 +141,15 @@ class _HeaderFile:
         if self._left < 0:
             raise http.client.HTTPException("the answer has more than 64 KiB of headers")
         return self.last
+
+    def end_headers(self) -> None:
+        """Count no more lines: those that come now stand between chunks, and are not kept."""
+        self._left = math.inf
+
+    def read(self, size: int) -> bytes:
+        if size < 0:
+            raise http.client.HTTPException("the answer has a chunk of a negative length")
+        return cast("bytes", self.file.read(size))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.file, name)
@@ -150,7 +161,7 @@ class _HttpResponse(http.client.HTTPResponse):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         # Here, because `http.client` does not call `begin` for a proxy's answer to CONNECT.
-        self.fp: Any = _HeaderFile(self.fp)
+        self.fp: Any = _AnswerFile(self.fp)
 
     def begin(self) -> None:
         file = self.fp
@@ -163,8 +174,7 @@ class _HttpResponse(http.client.HTTPResponse):
             is_interim = _SWITCHING < self.status < _OK
             if is_interim:
                 self.headers: Any = None
-        if self.fp is not None:
-            self.fp = file.file
+        file.end_headers()
 
 
 class _Http(http.client.HTTPConnection):

@@ -154,6 +154,16 @@ def test_a_page_without_end():
     assert len(said.message) < 600
 
 
+@pytest.mark.parametrize("length", [b"-1", b"-5", b"-FFFF"])
+def test_a_chunk_of_a_negative_length(length):
+    """No chunk makes `http.client` read to the end of an answer, which may never come: one of -1 took 3 GB."""
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%b\r\nConnection: close" % length
+    with serving(answer) as (port, _):
+        said = ask(port)
+
+    assert (Verdict.LATER, True) == (said.verdict, "a chunk of a negative length" in said.message)
+
+
 @pytest.mark.parametrize("part", [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"])
 def test_a_request_can_be_broken_off(part):
     """Another thread ends the wait for an answer that drips, wherever it is, and is told which time is over."""
