@@ -278,13 +278,13 @@ def _success(status: int, content_type: str, content: bytes, readable: Callable[
     """Read an answer of success. If it is not OTLP, it came from a proxy, and no receiver took the request."""
     answer = ExportLogsServiceResponse()
     try:
-        if content and content_type.startswith("application/json"):
-            if not content.lstrip().startswith(b"{"):
+        if content_type.startswith("application/json"):
+            if content and not content.lstrip().startswith(b"{"):
                 return Answer(Verdict.LATER, f"HTTP status {status} with JSON that is not OTLP")
-            json_format.Parse(content, answer, ignore_unknown_fields=True)
-        elif content and content_type.startswith("application/x-protobuf"):
+            json_format.Parse(content or b"{}", answer, ignore_unknown_fields=True)
+        elif content_type.startswith("application/x-protobuf"):
             answer.ParseFromString(content)
-        elif content:
+        elif content or content_type:  # some receivers answer with neither
             kind = readable(content_type) or "no content type"
             return Answer(Verdict.LATER, f"HTTP status {status} with {kind}, which is not OTLP")
     except (DecodeError, json_format.ParseError, UnicodeDecodeError) as error:

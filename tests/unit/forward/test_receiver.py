@@ -132,6 +132,8 @@ def test_the_name_of_an_endpoint_holds_no_secret():
     [
         (200, PROTOBUF, b"", Answer(Verdict.TAKEN)),
         (204, {}, b"", Answer(Verdict.TAKEN)),
+        (200, {}, b"", Answer(Verdict.TAKEN)),
+        (200, JSON, b"", Answer(Verdict.TAKEN)),
         (200, PROTOBUF, partial(3, "too old"), Answer(Verdict.TAKEN, "too old", rejected=3)),
         (200, PROTOBUF, partial(-3, ""), Answer(Verdict.TAKEN)),
         (200, PROTOBUF, partial(0, "use v2"), Answer(Verdict.TAKEN, "use v2")),
@@ -179,10 +181,16 @@ def test_retry_after_is_seconds_or_a_moment(text, seconds):
         (JSON, b"\xff"),
         (JSON, json.dumps({"partialSuccess": 5}).encode()),
         ({}, b"ok"),
+        (HTML, b""),
+        ({"Content-Type": "application/octet-stream"}, b""),
     ],
 )
 def test_a_success_that_is_not_otlp_is_none(headers, content):
-    """A proxy that says 200 to everything has taken nothing: the rows are sent again, and not passed over."""
+    """
+    A proxy that says 200 to everything has taken nothing: the rows are sent again, and not passed over.
+
+    They were passed over if the page of the proxy was empty, as nginx has it for `return 200`.
+    """
     answer = read_answer(200, headers, content)
 
     assert Verdict.LATER is answer.verdict
