@@ -8,7 +8,7 @@ data from programs and strangers, and an agent must not take it for instructions
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from sqlite_log_handler._cli.commands.brief import MOST_BYTES, fitting, lines_of
@@ -151,6 +151,13 @@ class Tools:
         kept = _fitting(lines)
         left = f"rows after the first {len(kept) - 1}: use LIMIT and OFFSET"
         return marked(kept, left if found.is_cut or len(kept) < len(lines) else None)
+
+
+def answer(path: str, tool: Callable[..., str], named: Mapping[str, Any]) -> str:
+    """Answer by a tool, and say which rows it did not see."""
+    found = tool(**named)
+    with read_file(path) as reader:
+        return f"{found}\n[left out: {printable(reader.notice)}]" if reader.notice else found
 
 
 def marked(lines: Iterable[str], left_out: str | None = None) -> str:

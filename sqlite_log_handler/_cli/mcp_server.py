@@ -15,7 +15,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 
 import sqlite_log_handler
-from sqlite_log_handler._cli.agent_tools import MESSAGE_LENGTH, Tools, marked
+from sqlite_log_handler._cli.agent_tools import MESSAGE_LENGTH, Tools, answer, marked
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._read.other_process import NoProcessError, other_process
@@ -36,16 +36,16 @@ def server_of(path: str) -> MCPServer:
     )
     tools = Tools(path)
     for tool in (tools.brief, tools.search, tools.record, tools.patterns, tools.sql):
-        server.add_tool(_told(tool), annotations=_READ_ONLY, structured_output=False)
+        server.add_tool(_told(path, tool), annotations=_READ_ONLY, structured_output=False)
     return server
 
 
-def _told(tool: Callable[..., str]) -> Callable[..., Awaitable[str]]:
+def _told(path: str, tool: Callable[..., str]) -> Callable[..., Awaitable[str]]:
     """Tell the agent about errors in its question or in the file."""
 
     def ask(named: dict[str, Any]) -> str:
         with other_process() as process:
-            return process.ask(tool, **named)
+            return process.ask(answer, path, tool, named)
 
     @functools.wraps(tool)
     async def told(**named: Any) -> str:

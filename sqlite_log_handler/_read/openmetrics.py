@@ -10,7 +10,7 @@ has its suffix in the lines above it too, and no line stands at the end.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeAlias
 
-from sqlite_log_handler._logfile.errors import LimitError, LogFileError
+from sqlite_log_handler._logfile.errors import LimitError, LogFileError, UnreadableFileError
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._read.reader import read_file
 from sqlite_log_handler._read.totals import Totals
@@ -41,6 +41,8 @@ def openmetrics(paths: Mapping[str, str], *, older: bool = False) -> tuple[str, 
     for name, path in paths.items():
         try:
             with read_file(path) as reader:
+                if reader.notice:
+                    raise UnreadableFileError(reader.notice)
                 found, length = _found(path, name, reader.totals(), left)
         except (LogFileError, OSError) as error:
             _add(up, _labels(log=name), 0)

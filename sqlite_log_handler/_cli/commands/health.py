@@ -48,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
     path = arguments.file_of(options)
     try:
         with read_file(path) as reader:
+            if reader.notice:  # of the newest rows and drops
+                return _say(_CRITICAL, reader.notice)
             newest_us = next((created_us for _, created_us in columns_of(reader, ["id", "created_us"], newest=1)), None)
             causes = Counter[str]()
             for gap in reader.gaps(since=since):

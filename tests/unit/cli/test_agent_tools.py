@@ -9,9 +9,9 @@ import re
 import pytest
 from command_line import record
 
-from sqlite_log_handler import SQLiteHandler
+from sqlite_log_handler import LogReader, SQLiteHandler
 from sqlite_log_handler._cli import agent_tools
-from sqlite_log_handler._cli.agent_tools import Tools, marked
+from sqlite_log_handler._cli.agent_tools import Tools, answer, marked
 from sqlite_log_handler._read.sql import QueryError
 
 
@@ -30,6 +30,16 @@ def test_marks_are_new_each_time():
     marks = {found[1] for found in map(pattern.fullmatch, (marked(["m"], "more") for _ in range(9))) if found}
 
     assert 9 == len(marks)
+
+
+def test_rows_that_no_tool_sees(tools, path, monkeypatch):
+    """Each answer says that the newest rows are missing, when the agent's user may not read the -wal."""
+    assert "left out" not in answer(str(path), tools.search, {"text": "begin"})
+    monkeypatch.setattr(LogReader, "notice", "it is read without its -wal")
+
+    assert answer(str(path), tools.search, {"text": "none"}) == (
+        "No record matches.\n[left out: it is read without its -wal]"
+    )
 
 
 def test_a_long_field_has_its_beginning_and_its_end(tools):

@@ -12,6 +12,7 @@ from logged import record
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as prometheus_families
 
+from sqlite_log_handler import LogReader
 from sqlite_log_handler._read.openmetrics import openmetrics
 
 NAUGHTY = 'a"b\\c\nd\x00\x1b[31m é'
@@ -94,3 +95,13 @@ def test_many_logs_with_long_names(log, path, change, monkeypatch):
 
     assert 1 == len(errors)
     assert ["1", "1", "0"] == [line[-1] for line in text.splitlines() if line.startswith("sqlite_log_up")]
+
+
+def test_a_log_that_cannot_be_read_whole_is_down(log, path, monkeypatch):
+    """Without its -wal, a log has not all of its rows and drops: it was up, and had dropped nothing."""
+    log(record("a"))
+    monkeypatch.setattr(LogReader, "notice", "it is read without its -wal")
+    text, errors = openmetrics({"shop": str(path)})
+
+    assert ["it is read without its -wal"] == errors
+    assert ['sqlite_log_up{log="shop"} 0'] == [line for line in text.splitlines() if line[0] != "#"]

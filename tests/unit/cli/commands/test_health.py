@@ -13,6 +13,8 @@ import pytest
 from command_line import BEGIN
 from freezegun import freeze_time
 
+from sqlite_log_handler import LogReader
+
 
 @pytest.fixture
 def health(run):
@@ -74,6 +76,17 @@ def test_a_log_that_cannot_be_read_is_critical(health, tmp_path):
     assert (2, True) == (status, line.startswith("CRITICAL: ") and "does not exist" in line)
     status, line = health(0, str(tmp_path / "text"))
     assert (2, True) == (status, line.startswith("CRITICAL: ") and "is not an SQLite database" in line)
+
+
+def test_a_log_that_cannot_be_read_whole_is_critical(health, monkeypatch):
+    """
+    Who may not read the -wal sees neither the newest rows nor the drops, so a probe must not say that all is well.
+
+    It said OK, without a word.
+    """
+    monkeypatch.setattr(LogReader, "notice", "it is read without its -wal")
+
+    assert (2, "CRITICAL: it is read without its -wal") == health(10)
 
 
 def test_a_length_of_time_that_is_none(health):
