@@ -24,6 +24,7 @@ from sqlite_log_handler._write import row as row_module
 from sqlite_log_handler._write.row import (
     ATTRIBUTES,
     MESSAGE,
+    SIZE,
     SIZE_UNIT,
     SOURCE,
     TASK_NAME,
@@ -159,6 +160,17 @@ def queued(texts: Any, **values: Any) -> tuple[int, int]:
     finally:
         tracemalloc.stop()
     return records.queued_size * SIZE_UNIT, after - before
+
+
+@pytest.mark.parametrize("length", [0, 16, 17, 1_023, 1_024, 5_000])
+def test_size_of_a_plain_row(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain row of a known call site has the size of a row and its text, in whole units, and goes no long way."""
+    record = make_record("x" * length)
+    rows_of(record)
+    monkeypatch.delattr(row_module, "_build_slowly")
+    row = make_row(record)
+
+    assert (length, -(-(240 + length) // SIZE_UNIT)) == (len(row[MESSAGE]), row[SIZE])
 
 
 @pytest.mark.slow
