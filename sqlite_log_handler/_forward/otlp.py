@@ -66,11 +66,17 @@ def environment_attributes(environment: Mapping[str, str], service: str | None =
     Return the attributes of every resource, from the environment variables for them; `service` overrides one of them.
 
     Raises:
-        ValueError: `OTEL_RESOURCE_ATTRIBUTES` is not a list of name=value.
+        ValueError: `OTEL_RESOURCE_ATTRIBUTES` is not a list of name=value, or a value is not UTF-8.
     """
     attributes = pairs("OTEL_RESOURCE_ATTRIBUTES", environment.get("OTEL_RESOURCE_ATTRIBUTES", ""))
     name = service or environment.get("OTEL_SERVICE_NAME")
-    return {**attributes, "service.name": name} if name else attributes
+    attributes |= {"service.name": name} if name else {}
+    try:
+        "".join([*attributes, *attributes.values()]).encode()
+    except UnicodeEncodeError as error:
+        message = "--service, OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES is not UTF-8, as a receiver needs it"
+        raise ValueError(message) from error
+    return attributes
 
 
 def pairs(option: str, text: str) -> dict[str, str]:

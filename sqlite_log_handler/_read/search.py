@@ -212,7 +212,7 @@ def equals(value: object, text: str) -> bool:
 @lru_cache(maxsize=64)
 def number(text: str) -> float | None:
     """Return a number, an integer exactly, or None if the text is not one."""
-    for kind in (int, float):
+    for kind in (int, float) if "_" not in text else ():  # Python takes 1_000
         with contextlib.suppress(ValueError):
             return kind(text)
     return None

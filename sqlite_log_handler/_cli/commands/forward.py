@@ -18,6 +18,7 @@ from sqlite_log_handler._forward.delivery import Answer, Counts, Delivery, Given
 from sqlite_log_handler._forward.signals import Signals, Stopped
 from sqlite_log_handler._forward.spool import Spool
 from sqlite_log_handler._logfile.units import counted
+from sqlite_log_handler._read.filters import require_short
 
 if TYPE_CHECKING:
     from sqlite_log_handler._forward.receiver import Receiver
@@ -56,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
         from sqlite_log_handler._forward import otlp  # noqa: PLC0415 - only this needs their packages
         from sqlite_log_handler._forward.receiver import Receiver, endpoint_from  # noqa: PLC0415 - the same
     endpoint = endpoint_from(os.environ, url=options.otlp, compression=options.compression)
+    require_short("--name", options.name)
     attributes = otlp.environment_attributes(os.environ, options.service)
     missing = [file for file in options.files if not os.path.isfile(file)]
     if any("://" in file for file in missing):

@@ -160,6 +160,13 @@ def test_the_service_is_the_program():
     assert {"service.name": "unknown_service", "host.name": "tea-1", "process.pid": 99} == unknown
 
 
+@pytest.mark.parametrize("name", ["OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"])
+def test_attributes_that_cannot_be_sent(name):
+    """What is not UTF-8 is refused at once, by the names of the settings; protobuf raised an error that named none."""
+    with pytest.raises(ValueError, match="OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES is not UTF-8"):
+        environment_attributes({name: "a=\udcff"})
+
+
 def test_attributes_of_the_environment_are_those_of_every_resource():
     """OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME are added; the latter wins, and the option over both."""
     environment = {"OTEL_RESOURCE_ATTRIBUTES": "service.name=a,deployment.environment.name=test%20bed, x = y "}

@@ -83,6 +83,8 @@ def three_rows(tmp_path_factory):
         ("status>=500", True),
         ("status>=503.5", False),
         ("status<1e3", True),
+        ("status<1_000", False),  # a text, though Python reads a number
+        ("status=5_03", False),
         ("status!=200", True),
         ("status!=503", False),
         ("missing!=200", False),

@@ -4,6 +4,9 @@ The command `forward`, without a network; tests/forward runs it as a process.
 
 from __future__ import annotations
 
+import pytest
+
+from sqlite_log_handler.__main__ import main
 from sqlite_log_handler._cli.commands import forward
 
 
@@ -23,3 +26,11 @@ def test_all_files_are_closed_within_one_time():
     forward._close([Locked()] * 6, lambda: now[0])  # type: ignore[list-item]  # as much of a spool as is used
 
     assert [forward._CLOSE_SECONDS, 0, 0, 0, 0, 0] == given
+
+
+def test_a_name_that_no_cursor_can_have(path, capsys):
+    """A name that is not UTF-8 is refused by its flag; SQLite raised an error that named none."""
+    path.touch()
+    pytest.importorskip("opentelemetry.proto", reason="the extra otlp is not installed")
+    assert 2 == main(["forward", str(path), "--name", "\udcff"])
+    assert "--name=" in capsys.readouterr().err
