@@ -119,6 +119,7 @@ class RecordListener(QueueListener):
             if thread is not None and self._thread is thread:
                 self._thread = None
                 self.queue.close()
+                self.queue.wake()  # if it was started after all, it ends
 
     def stop(self, timeout: float | None = None) -> bool | None:  # type: ignore[override]
         """Have the thread write the queued rows and end, and wait. Return whether it has; None if there is none."""

@@ -6,7 +6,7 @@ Theory of operation
 
 `LogFile` owns the connection and the lock beside the file (see `_logfile.write_lock`). The writer calls `open` before
 each commit. It looks at the path by `os.stat`, and opens anew what was moved, replaced or cut since the last commit.
-`close` looks as well, because SQLite writes no WAL back into a file that was moved.
+`close` looks as well, and writes the WAL back: SQLite does so for the last one to close only, and for no moved file.
 
 Guarantees
 ==========

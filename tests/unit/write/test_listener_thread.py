@@ -43,6 +43,30 @@ def test_a_start_that_fails_can_be_made_again(make, monkeypatch):
     assert listener._thread.is_alive()
 
 
+def test_a_thread_whose_start_was_interrupted_ends(make, monkeypatch):
+    """
+    A thread that runs already, when a signal handler raises into its start, ends.
+
+    The listener knew of no thread then, so nothing woke that one: it slept for the life of the process.
+    """
+    listener = make()
+    threads, waits = [], threading.Event()
+    monkeypatch.setattr(listener, "seconds_to_wait", lambda _: waits.set())
+
+    def interrupted(thread):
+        threads.append(thread)
+        thread.start()
+        waits.wait()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(listener, "_start_thread", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        listener.start()
+    threads[0].join(60)
+
+    assert not threads[0].is_alive()
+
+
 def test_a_start_that_is_interrupted_can_be_made_again(make, monkeypatch):
     """
     What a signal handler raises into a start comes out, and the next start makes a thread.
