@@ -186,7 +186,7 @@ def attribute(attributes: object, key: str) -> str | None:
     value = members.get(key) if isinstance(members, dict) else None
     if value is None or isinstance(value, str):
         return value
-    return json.dumps(int(value) if isinstance(value, bool) else value, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def members_of(attributes: object) -> object:

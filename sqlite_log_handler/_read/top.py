@@ -58,9 +58,13 @@ _PROCESS: Final = "pid || ' ' || name || ' ' || program || ' on ' || host"
 _TEMPLATE: Final = f"""
 CASE WHEN {text("template")} = '' THEN {text(_CALL_SITE)} ELSE {text("logger")} || ': ' || {text("template")} END
 """
-_ATTRIBUTE: Final = r"""
+# As the filters write it: to `json_extract`, true is 1.
+_VALUE: Final = """
+CASE json_type(attributes, ?) WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' ELSE json_extract(attributes, ?) END
+"""
+_ATTRIBUTE: Final = rf"""
 CASE WHEN (instr(attributes, ?) OR instr(attributes, '\')) AND json_valid(attributes)
-    THEN CAST(coalesce(json_extract(attributes, ?), json_extract(attributes, ?)) AS TEXT) END
+    THEN CAST(coalesce({_VALUE}, {_VALUE}) AS TEXT) END
 """
 
 
@@ -193,13 +197,13 @@ def _add_volume(scan: Scan, sums: _Groups, column: str, chosen: Where, filters: 
 
 
 def _places(key: str | None) -> tuple[str, ...]:
-    """Return the end of an attribute's name as it stands in JSON, and two paths: to one key, and to nested keys."""
+    """Return the parameters of `_ATTRIBUTE`: the end of a name in JSON, and paths to one key and to nested keys."""
     if key is None:
         return ()
     names = [json.dumps(name, ensure_ascii=False) for name in (key, *key.split("."))]
     if "\\" in names[0]:  # a path cannot contain it, because SQLite has no escape for quotes there
         return (key,)
-    return names[-1][1:], f"$.{names[0]}", f"$.{'.'.join(names[1:])}"
+    return names[-1][1:], *(f"$.{'.'.join(path)}" for path in (names[:1], names[1:]) for _ in range(2))
 
 
 def _add_records(

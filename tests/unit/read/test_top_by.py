@@ -29,7 +29,7 @@ def test_by_template(log, path):
         ("a.b", [("1", 1)]),
         ("nothing", []),
         ("é", [("ü", 1)]),
-        ('q"k', [("1", 1)]),
+        ('q"k', [("true", 1)]),
         ("b\\k", [("true", 1)]),
         ('"', []),
         ("a'b", [("q", 1)]),
@@ -47,6 +47,22 @@ def test_by_attribute(log, path, key, expected):
     )
     with LogReader(path) as reader:
         assert expected == [(talker.name, talker.records) for talker in reader.top("attribute", key=key)]
+
+
+@pytest.mark.parametrize("key", ["cached", "user.cached", "user.plan.cached", "back\\slash"])
+def test_a_line_is_a_filter(log, path, key):
+    """
+    Of each value, the filter of its line finds as many rows, of numbers, booleans and texts.
+
+    True and False were the lines 1 and 0, together with these numbers, and the filter found the numbers alone.
+    """
+    values = [True, True, False, 1, 1, 1, 0, 2.5, "1 text", "true"]
+    log(*(record("a", **({"user": {"cached": value}} if key == "user.cached" else {key: value})) for value in values))
+    with LogReader(path) as reader:
+        found = {talker.name: talker.records for talker in reader.top("attribute", key=key)}
+        counts = {name: reader.count(where=f"{key}={name}") for name in found}
+
+    assert {"true": 3, "false": 1, "1": 3, "0": 1, "2.5": 1, "1 text": 1} == found == counts
 
 
 @pytest.mark.parametrize(("by", "key"), [("attribute", None), ("logger", "status"), ("attribute", 7), ("logger", 7)])
