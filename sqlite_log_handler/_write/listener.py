@@ -44,6 +44,10 @@ LOGGING_LOCK: Final = logging._lock  # type: ignore[attr-defined]  # noqa: SLF00
 # A full batch beside busy threads takes a tenth of a second. `dictConfig` waits twice: in `flush` and in `close`.
 LOCKED_PATIENCE = 0.5
 
+# Seconds that `close` gives a commit under way in any case: on a locked file it takes a tenth of one, and then its rows
+# can be dropped and counted.
+ATTEMPT = 0.15
+
 # `dictConfig` closes handlers while other threads log at them; the last of those records comes soon after. Longer than
 # the pauses of a server that has traffic, so that a closed handler that stays attached keeps its thread.
 REVIVED_IDLE = 10.0
@@ -214,7 +218,7 @@ class RecordListener(QueueListener):
         deadline = committer.now() + committer.close_timeout
         patience = self._patience
         self._ends_alone = patience < committer.close_timeout
-        ended = self.stop(patience)
+        ended = self.stop(max(patience, ATTEMPT))
         # From here on the next record finds the queue closed, and starts anew.
         if self._ends_alone and ended is False:
             return

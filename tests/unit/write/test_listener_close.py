@@ -237,6 +237,34 @@ def test_close_leaves_a_stuck_commit_its_rows(make, said):
     )
 
 
+def test_close_gives_a_commit_under_way_a_moment(make, monkeypatch):
+    """
+    Without any `close_timeout`, the rows of a commit that waits for a locked file are dropped and counted.
+
+    `close` did not wait for that tenth of a second. Then the process ended, and the rows were in no count.
+    """
+    listener = make(close_timeout=0, batch_size=5)
+    writer = listener.committer.writer
+    writer.gate, writer.error = threading.Event(), OSError("locked")
+    listener.start()
+    put(listener, 5)
+    writer.entered.wait()
+    join = threading.Thread.join
+
+    def wait(thread, timeout):
+        if timeout >= 0.1:
+            writer.gate.set()
+            join(thread)
+
+    monkeypatch.setattr(threading.Thread, "join", wait)
+    listener.close()
+    found = listener.queue.queued, listener.queue.dropped_total
+    writer.gate.set()
+    monkeypatch.undo()
+
+    assert (0, 5) == found
+
+
 def test_nobody_waits_twice_for_a_stuck_commit(make, clock, said):
     """
     At exit a handler is closed, flushed and closed again: a stuck commit costs `close_timeout` once, and one line.
