@@ -6,12 +6,18 @@ The log is the incident of the demo.
 
 from __future__ import annotations
 
+import logging
+import os
 import re
+import shlex
 import sqlite3
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+import sqlite_log_handler
 from sqlite_log_handler._cli import incident
 
 if TYPE_CHECKING:
@@ -140,3 +146,64 @@ def test_the_day_is_shown(log, serve, open_tab):
     tab.wait_until("document.querySelectorAll('#rows .newday').length === 1")
 
     assert "2026-11-30" == tab.page.get_attribute("#rows .newday", "data-day")
+
+
+def test_the_command_of_a_row_shows_it(log, serve, open_tab, tmp_path):
+    """
+    The command line that is copied for an open row shows that row, whatever filters the page has.
+
+    It had each filter as a flag, and the command has none for "Without it".
+    """
+    (unpaid, *_) = ids(log, "message LIKE 'order % is not paid'")
+    tab = open_tab(f"{serve(log)}&row={unpaid}&tz=utc&without=thread%3Dnobody&logger=elsewhere")
+    tab.page.get_by_role("button", name="Copy command").click()
+    tab.page.get_by_text("command copied").first.wait_for()
+    program, *words = shlex.split(tab.page.evaluate("navigator.clipboard.readText()"))
+    run = subprocess.run(
+        [sys.executable, "-m", "sqlite_log_handler", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))},
+    )
+
+    assert ("sqlite-log", 0, "", 1) == (program, run.returncode, run.stderr, run.stdout.count("is not paid"))
+
+
+@pytest.mark.parametrize(
+    ("logger", "path", "source"),
+    [
+        ("shop", "/srv/my shop/order app.py", "/srv/my shop/order app.py:3"),
+        ("my shop:5", "/srv/app.py", "app.py:3"),
+        ("shop", "C:\\Jo Smith\\app.py", "C:\\Jo Smith\\app.py:3"),
+        ("shop", "<stdin>", "<stdin>:3"),
+    ],
+)
+def test_a_call_site_with_blanks(tmp_path, serve, open_tab, write, logger, path, source):
+    """A click on a call site shows its rows, also if the path of the file or the logger has a blank in it."""
+    made = write(tmp_path / "shop.db", logger)
+    made.handle(logging.LogRecord(logger, 20, path, 3, "here", (), None, "work"))
+    tab = open_tab(serve(tmp_path / "shop.db"))
+    tab.page.click("#show-top")
+    tab.page.get_by_role("button", name="call site", exact=True).click()
+    tab.page.locator(".meter", has_text="work").click()
+    tab.page.locator(".chip", has_text=source).wait_for()
+
+    tab.wait_for_line("here")
+
+
+@pytest.mark.parametrize(("text", "since"), [("2026-11-29 03:00", "@1795921200"), ("-1h", "-1h")])
+def test_a_time_is_one_of_the_zone_that_is_shown(log, serve, open_tab, monkeypatch, text, since):
+    """
+    A time that somebody types is one of those that the list shows, in whatever zone the server is.
+
+    The server took it for its own.
+    """
+    monkeypatch.setenv("TZ", "America/New_York")
+    tab = open_tab(f"{serve(log)}&tz=utc")
+    tab.page.click("#add")
+    tab.page.select_option("#adder-name", "since")
+    tab.page.fill("#adder-value", text)
+    tab.page.click("#adder button[value=ok]")
+    tab.wait_until(f"new URLSearchParams(location.search).get('since') === '{since}'")

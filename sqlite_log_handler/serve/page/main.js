@@ -5,7 +5,7 @@ import * as address from "./state.js";
 import { List, newText, Replaced } from "./list.js";
 import { Histogram } from "./histogram.js";
 import { showBrief, showGaps, showRow, showTop, strip } from "./side.js";
-import { element, oneLine } from "./format.js";
+import { element, oneLine, typed } from "./format.js";
 
 const { state } = address;
 const by = (id) => document.getElementById(id);
@@ -316,8 +316,9 @@ function hint() { by("adder-hint").textContent = address.FILTERS[by("adder-name"
 by("adder-name").addEventListener("change", hint);
 by("add").addEventListener("click", () => { hint(); by("adder-value").value = ""; by("adder").showModal(); });
 by("adder").addEventListener("close", () => {
-  const [name, value] = [by("adder-name").value, by("adder-value").value.trim()];
-  if (by("adder").returnValue !== "ok" || !value) return;
+  const [name, given] = [by("adder-name").value, by("adder-value").value.trim()];
+  if (by("adder").returnValue !== "ok" || !given) return;
+  const value = ["since", "until"].includes(name) ? typed(given, state.utc) : given;
   if (by("adder-not").checked && !["since", "until"].includes(name)) address.without(name, value);
   else address.add(name, value);
 });

@@ -178,10 +178,17 @@ export async function showBrief(body, { utc, signal, onChange }) {
 
 // The names of groups are written for people; a filter takes the part that it knows.
 function choose({ name }) {
-  if (by === "source") state.only("source", name.split(" ").find((part) => /:\d+$/.test(part)) ?? name);
+  if (by === "source") state.only("source", place(name));
   else if (by === "process") state.only("pid", name.split(" ", 1)[0]);
   else if (by === "attribute") state.only("where", `${key}=${name}`);
   else state.only(BY[by], by === "level" && name.startsWith("Level ") ? name.slice(6) : name);
+}
+
+// The path and the line of a call site. Both the path and the logger before it may have blanks: if it is not clear where
+// the path begins, its last part has to do.
+function place(name) {
+  const found = /^\S* (.+:\d+) \S*$/s.exec(name)?.[1] ?? name;
+  return /^(\/|\w:)/.test(found) ? found : found.replace(/^.*[/\\]/s, "");
 }
 
 export async function showGaps(body, { utc, signal, onPlace }) {

@@ -113,7 +113,7 @@ export function isPlainLevel(value) { return ["INFO", "WARNING", "ERROR", "CRITI
 
 function quoted(text) { return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`; }
 
-export function commandLine(extra = []) {
-  const flags = [...state.filters, ...extra].map(([name, value]) => ` --${name}=${quoted(value)}`);
+export function commandLine(filters) {
+  const flags = filters.map(([name, value]) => ` --${name}=${quoted(value)}`);
   return `sqlite-log show ${quoted(state.file ?? "app-log.db")}${flags.join("")}`;
 }
