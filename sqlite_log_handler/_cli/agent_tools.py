@@ -9,8 +9,10 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any, Final
 
+from sqlite_log_handler._cli.arguments import moment, present
 from sqlite_log_handler._cli.commands.brief import MOST_BYTES, fitting, lines_of
 from sqlite_log_handler._cli.commands.patterns import GUESSED, levels_of, moment_or_run, one_line
 from sqlite_log_handler._cli.formats import Clock
@@ -61,14 +63,14 @@ class Tools:
         """The newest records that match all that is given, one line each, at most 100.
 
         text or regex: in the message or the traceback. level: WARNING, or INFO..WARNING. logger: with those below it.
-        since, until: times. where: conditions on attributes, as ["status>=500", "user.plan=pro"]. exception: a class.
+        since, until: times in UTC. where: on attributes, as ["status>=500", "user.plan=pro"]. exception: a class.
         pattern_of: the id of a record of the same pattern. up_to_id: older records than those of an earlier answer.
         """
         with read_file(self._path) as reader:
             rows = reader.rows(
                 newest=max(1, min(newest, _MOST_ROWS)), reverse=True, text=text, pattern=regex, level=level,
-                logger=logger, since=since, until=until, where=where, exception=exception, pattern_of=pattern_of,
-                up_to_id=up_to_id,
+                logger=logger, since=_time(since), until=_time(until), where=where, exception=exception,
+                pattern_of=pattern_of, up_to_id=up_to_id,
             )  # fmt: skip
             # Lines only: a hundred of the largest rows would not fit into memory.
             found = [(row.id, _line(row)) for row in rows]
@@ -116,7 +118,7 @@ class Tools:
         """
         with read_file(self._path) as reader:
             found = reader.patterns(
-                new_since=moment_or_run(new_since, utc=True), level=level, logger=logger, since=since
+                new_since=moment_or_run(new_since, utc=True), level=level, logger=logger, since=_time(since)
             )
             names = reader.level_names()
         lines = [
@@ -171,6 +173,11 @@ def _fitting(lines: list[str]) -> list[str]:
     """Return the first lines that fit into an answer, or the beginning of the first."""
     kept = fitting([[line] for line in lines], MOST_BYTES)
     return lines[: len(kept)] if kept or not lines else [f"{lines[0].encode()[:MOST_BYTES].decode(errors='ignore')}..."]
+
+
+def _time(text: str | None) -> datetime | None:
+    """Read a time as all answers show it."""
+    return None if text is None else moment(text, present(utc=True))
 
 
 def _line(row: Row) -> str:

@@ -5,6 +5,7 @@ What an agent is answered, without the server: marks, long fields, and a stateme
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from command_line import record
@@ -40,6 +41,26 @@ def test_rows_that_no_tool_sees(tools, path, monkeypatch):
     assert answer(str(path), tools.search, {"text": "none"}) == (
         "No record matches.\n[left out: it is read without its -wal]"
     )
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="this system cannot change its time zone")
+def test_times_are_in_utc(tools, monkeypatch):
+    """
+    Each tool reads a time as all of them show it, so an agent can copy one from an answer into the next question.
+
+    `search` and `patterns` read it in the zone of the machine, and found the records of other hours.
+    """
+    try:
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", "America/New_York")
+            time.tzset()
+            asked = {"since": "2025-06-30 11:59", "until": "2025-06-30 12:01"}
+            found = tools.search(**asked), tools.search(since="2025-06-30 12:01"), tools.patterns(since=asked["since"])
+            brief = tools.brief(since=asked["since"])
+    finally:
+        time.tzset()
+
+    assert ["begin" in one for one in (*found, brief)] == [True, False, True, True]
 
 
 def test_a_long_field_has_its_beginning_and_its_end(tools):
