@@ -5,6 +5,7 @@ What the reliability page says is not promised, shown as it is.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -191,6 +192,27 @@ def test_a_shm_that_was_cut(run):
         code=-7,
         stderr=".*",
     )
+
+
+def test_a_wal_that_was_removed_twice(make_handler, path):
+    """A row from between two removals of the -wal is lost, when another handler has not logged since the first one."""
+
+    def log(handler, message, timeout=None):
+        handler.handle(logging.makeLogRecord({"name": "shop", "levelno": 20, "msg": message}))
+        return handler.flush(timeout)
+
+    first, second = make_handler(), make_handler()
+    log(first, "0")
+    log(second, "1")
+    os.unlink(f"{path}-wal")
+    log(first, "between")
+    os.unlink(f"{path}-wal")
+    assert not log(second, "2", 0.1)  # it cannot be written as long as the other handler is idle
+    first.close()
+    second.close()
+
+    assert ["0", "1", "2"] == messages(path)
+    assert (2, 0) == (first.stats().written, first.stats().dropped_total)
 
 
 def test_a_file_in_the_place_of_a_killed_log(make_handler, logger, path, tmp_path):
