@@ -297,8 +297,11 @@ class Spool:
         """
         if identity_of(self._real) == self._identity:
             return True  # not moved, though a link may have been switched
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        shm, wal = ((identity_of(path), file) for path, file in self._beside.items())
+        # By another -shm, other processes may have added to the WAL, which this connection does not know.
+        if wal[0] != wal[1] or shm[0] in {None, shm[1]}:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         # Those that are ours still, and were not moved along or aside.
         left = [path for path, file in self._beside.items() if file is not None and identity_of(path) == file]
         if any(os.stat(path).st_size for path in left if path.endswith("-wal")):

@@ -265,12 +265,12 @@ def test_a_file_that_was_replaced_begins_anew(log, make_spool, path, lines, make
 
 
 def move_beside(log, make_spool, path, logger):
-    """Let a program log and end, and move its log: the forwarder, which had it open, keeps the rows in the WAL."""
+    """Let a program log and end, and move its log, whose WAL the forwarder has open, with the cursor in it."""
     log(3)
     spool = make_spool()
     spool.read(*ALL)
-    spool.save(2)
     logger.handlers.pop().close()
+    spool.save(2)
     os.rename(path, f"{path}.old")
     return spool
 
@@ -343,6 +343,17 @@ def test_a_reader_that_holds_the_wal_of_a_moved_file(log, make_spool, path, logg
             spool.read(*ALL)
 
     assert ["new"] == [row[8] for row in spool.read(*ALL).rows]
+
+
+def test_the_wal_of_a_moved_file_that_others_use(log, make_spool, path, logger, query):
+    """By a -shm of their own, other processes may have added rows to the WAL, so it is left to them."""
+    spool = move_beside(log, make_spool, path, logger)
+    os.remove(f"{path}-shm")
+    path.with_name("app-log.db-shm").write_bytes(b"")
+    size = os.path.getsize(f"{path}-wal")
+    spool.close()
+
+    assert 0 < size == os.path.getsize(f"{path}-wal")
 
 
 def test_a_link_that_is_switched_to_another_log(log, make_spool, path, lines, make_handler, logger):
