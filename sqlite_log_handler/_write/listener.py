@@ -188,7 +188,7 @@ class RecordListener(QueueListener):
         """Report drops, and commit if it is time to."""
         now = self.committer.now()
         more = self.committer.tick(now)
-        self._tick_due = now if more else now + self.committer.flush_interval
+        self._tick_due = now if more else self.committer.outage.next_tick(now)
         if _owing and not self.committer.outage.failures:
             for other in [*_owing]:
                 if other.committer.writer.file.path == self.committer.writer.file.path:

@@ -52,6 +52,11 @@ class Outage:
         self.failures, self.next_attempt, self.last_commit = 0, 0.0, now
         return f"writing again; {dropped:,} records were dropped since the last commit" if said else None
 
+    def next_tick(self, now: float) -> float:
+        """Return when the next tick is due: after a flush interval, or sooner, if a commit that failed is."""
+        due = now + self._flush_interval
+        return min(due, max(self.next_attempt, now + BACKOFF_LIMIT)) if self.failures else due
+
     def note(self, error: BaseException) -> None:
         """Remember an error. A foreign one may raise when it is shown, and that would end the thread."""
         self.last_error = f"{type(error).__name__}: {shown(str, error)}"

@@ -12,6 +12,7 @@ import pytest
 from listeners import ERROR, INFO, numbers, put
 
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._write.outage import BACKOFF_LIMIT
 
 # When a tick is due --------------------------------------------------------------------------------------------------
 
@@ -45,6 +46,16 @@ def test_a_full_batch_is_due_at_once(make, clock):
     put(listener, 1)
 
     assert 0 == listener.seconds_to_wait(clock())
+
+
+def test_a_commit_that_failed_is_due_before_a_late_tick(make, clock):
+    """With a `flush_interval` above five seconds, an ERROR that met a locked file does not wait for the next tick."""
+    listener = make(flush_interval=40)
+    listener.committer.writer.error = OSError("locked")
+    put(listener, 1, ERROR)
+    listener.handle(None)
+
+    assert BACKOFF_LIMIT == listener.seconds_to_wait(clock())
 
 
 def test_an_error_is_due_at_once(make, clock):

@@ -44,6 +44,29 @@ def test_a_turn_is_waited_for_without_a_pause():
     assert 0.0 == outage.next_attempt
 
 
+def test_a_long_flush_interval_does_not_delay_the_next_attempt():
+    """
+    A commit that failed is tried again after five seconds at most, also when ticks are further apart.
+
+    With `flush_interval=40`, an ERROR whose commit met a lock of half a second was written forty seconds later.
+    """
+    outage = Outage(40.0)
+    assert 140.0 == outage.next_tick(100.0)
+    outage.failed(DISK, 100.25)
+    assert 100.25 + BACKOFF_LIMIT == outage.next_attempt == outage.next_tick(100.0)
+    outage.failed(TURN, 200.25)
+    assert 200.0 + BACKOFF_LIMIT == outage.next_tick(200.0)
+
+
+def test_ticks_go_on_in_an_outage():
+    """Between two attempts, each flush interval has its tick, which tells of drops."""
+    outage = Outage(0.25)
+    for now in (100.0, 200.0, 300.0):
+        outage.failed(DISK, now)
+
+    assert 300.25 == outage.next_tick(300.0)
+
+
 def test_an_outage_is_said_once():
     """A failure is an outage after a second, and a turn that does not come after five; each is one line."""
     for error, limit in ((DISK, OUTAGE_AFTER), (TURN, TURN_OUTAGE_AFTER)):
