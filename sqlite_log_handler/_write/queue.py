@@ -144,6 +144,9 @@ class RecordQueue(queue.Queue["Any"]):
         self._has_shares = fair_share < 1
         self._reserve_levelno = reserve_levelno
         self._batch_size = min(batch_size, sys.maxsize)  # islice takes no more
+        # A commit is due at half of that, or the first drop of a burst could come before it.
+        self._due_rows = max(1, min(self._batch_size, self._calm_capacity // 2))
+        self._due_size = self._calm_size // 2
         self._flush_levelno = flush_levelno
         self.reset()
 
@@ -226,7 +229,7 @@ class RecordQueue(queue.Queue["Any"]):
             if not held:
                 self.contend(item)
                 return
-            before, settled, gone = len(self.queue), self._settled, self._gone
+            before, settled, gone, was_due = len(self.queue), self._settled, self._gone, self.commit_due
             if (
                 self.admits is ANY
                 and self._granted == settled[0] == gone[0] + before
@@ -250,7 +253,7 @@ class RecordQueue(queue.Queue["Any"]):
                 self.malformed += item[MARKS] // MALFORMED
             if levelno >= self._flush_levelno:
                 self.urgent = True
-            elif before and not before < self._batch_size <= len(self.queue):
+            elif before and (was_due or not self.commit_due):
                 return
         finally:
             if held:
@@ -434,8 +437,9 @@ class RecordQueue(queue.Queue["Any"]):
             rows -= self._open_capacity - self._calm_capacity
             size -= self._open_size - self._calm_size
             count = min(PERMITS, rows - 1, size // _QUICK_SIZE)
-            if queued < self._batch_size:
-                count = min(count, self._batch_size - 1 - queued)
+            if not self.commit_due:
+                due = self._due_size - self._size()
+                count = min(count, self._due_rows - 1 - queued, due // _QUICK_SIZE)
         count = max(0, count)
         permits = repeat(True, count)  # noqa: FBT003 - repeat takes no keyword
         if self._permits is left:
@@ -460,7 +464,7 @@ class RecordQueue(queue.Queue["Any"]):
     @property
     def commit_due(self) -> bool:
         """Whether a commit is due before the oldest row has reached its age."""
-        return self.urgent or self.queued >= self._batch_size
+        return self.urgent or self.queued >= self._due_rows or self._size() >= self._due_size
 
     def open(self) -> None:
         """Admit rows: a thread will commit them."""

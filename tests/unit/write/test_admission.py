@@ -47,7 +47,7 @@ def held(monkeypatch):
 
 def test_nearly_all_rows_need_no_mutex(held, gil):
     """With a GIL, a row that is not one of the first two, nor the last to fit nor a full batch's, needs no mutex."""
-    books = make_queue(100, 200, batch_size=5)
+    books = make_queue(100, 1_000, batch_size=5)
     books.put_nowait(row())
     books.put_nowait(row())
 

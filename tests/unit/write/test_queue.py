@@ -230,6 +230,32 @@ def test_wakes_the_listener_when_there_is_reason():
     assert [True, False, False, True, False, True, False] == woken
 
 
+@pytest.mark.parametrize(
+    ("options", "size", "due_at"),
+    [
+        ({"capacity": 40, "fair_share": 0.5}, 1, 10),
+        ({"capacity": 40}, 1, 20),
+        ({"size": 4_000, "capacity": 500, "fair_share": 0.5}, 50, 20),
+        ({"size": 4_000, "capacity": 500, "fair_share": 0.5}, 100, 10),
+    ],
+)
+def test_a_commit_is_due_before_a_burst_fills_the_queue(options, size, due_at):
+    """
+    Half of what fits before loggers have shares makes a commit due, also of a batch that is not full.
+
+    With a long `flush_interval`, a queue that is smaller than `batch_size`, or large rows, hundreds of records were
+    dropped beside an idle disk.
+    """
+    books = make_queue(**options)
+    woken = []
+    for _ in range(due_at + 2):
+        books.put_nowait(row(size=size))
+        woken.append((awake(books), books.commit_due))
+    check(books)
+
+    assert [(True, False), *[(False, False)] * (due_at - 2), (True, True), *[(False, True)] * 2] == woken
+
+
 def test_a_wake_up_is_kept_until_it_is_taken():
     """Waking twice is waking once, and a wake-up that came before the listener waits is not missed."""
     books = make_queue()
