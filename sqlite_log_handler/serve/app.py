@@ -150,11 +150,13 @@ async def _ask(
     query = Query([*request.query_params.multi_items(), *request.path_params.items()])
     try:
         path = logs.path_of(query.text("file"))
-        tag, seen = _tag_of(path) if name in _STILL else None, request.headers.get("if-none-match")
-        if tag is not None and tag == seen:
+        tag = _tag_of(path) if name in _STILL else None
+        # A proxy that compresses makes a weak tag of ours, and those are compared too (RFC 9110, section 13.1.2).
+        seen = [each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")]
+        if tag is not None and tag in seen:
             tag = await _tag_after_change(path, tag, request, is_ending)
-            if tag == seen:
-                return Response(status_code=304, headers={"etag": seen})
+            if tag is not None and tag in seen:
+                return Response(status_code=304, headers={"etag": tag})
         # An expression waits for a process, and holds up nobody else.
         at_once = None if query.has_expression else limiter()
         answer = await _until_gone(request, is_ending, partial(_read, path, ANSWERS[name], query), at_once)
