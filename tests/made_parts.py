@@ -156,7 +156,13 @@ def fill(file: Path, bursts: list[int]) -> None:
     logging.addLevelName(25, "NOTICE")
     try:
         handler = SQLiteHandler(
-            file, capacity=20, fair_share=1, reserve=0, flush_interval=3_600, flush_level=logging.CRITICAL
+            file,
+            capacity=20,
+            fair_share=1,
+            reserve=0,
+            batch_size=100,
+            flush_interval=3_600,
+            flush_level=logging.CRITICAL,
         )
         number = 0
         for burst in bursts:

@@ -115,7 +115,7 @@ class SQLiteHandler(logging.Handler):
         reserve: float = 0.1,
         reserve_level: int | str = "WARNING",
         fair_share: float = 0.5,
-        batch_size: int = 10_000,
+        batch_size: int | None = None,
         flush_interval: float = 0.1,
         flush_level: int | str = "ERROR",
         close_timeout: float = 5.0,
@@ -143,7 +143,8 @@ class SQLiteHandler(logging.Handler):
             reserve_level: Level number or name.
             fair_share: Fill of the queue, from 0 to 1, from which a logger may hold no more of it than is still free,
                 so that a flood by one logger costs the others nothing. 1 turns it off.
-            batch_size: Records per transaction at most, 1 or more.
+            batch_size: Records per transaction at most, 1 or more; when that many are queued, a commit is due at once.
+                None is 10,000 a transaction, and due at half of what fits before `fair_share` begins, if that is less.
             flush_interval: Seconds until a queued record is committed, from 0.001 to 3,600; also the flush tick.
             flush_level: A record at or above it is committed at once; its caller does not wait for that.
             close_timeout: Seconds that `flush` and `close` may take each, from 0 to 3,600.
@@ -173,7 +174,7 @@ class SQLiteHandler(logging.Handler):
             reserve=options.number("reserve", reserve, 0, 1, below=True),
             reserve_levelno=options.level("reserve_level", reserve_level),
             fair_share=options.number("fair_share", fair_share, 0, 1),
-            batch_size=options.integer("batch_size", batch_size, 1),
+            batch_size=None if batch_size is None else options.integer("batch_size", batch_size, 1),
             flush_levelno=options.level("flush_level", flush_level),
         )
         max_record_bytes = options.integer("max_record_bytes", max_record_bytes, 1024, MAX_RECORD_BYTES)

@@ -79,6 +79,7 @@ _GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 _QUICK_SIZE = 64
 
 PERMITS = 1_000  # so one row in a thousand takes the mutex, and to take these back takes some 10 microseconds
+BATCH_SIZE = 10_000
 _REMOVED_AT_ONCE = 256  # per turn of the mutex: a caller that waits for it waits some 20 microseconds
 
 _size_of = itemgetter(SIZE)
@@ -102,7 +103,8 @@ class RecordQueue(queue.Queue["Any"]):
 
     It differs from `queue.Queue` in its two ends: `put_nowait` never raises `queue.Full`, `begin_commit` and
     `end_commit` take the place of `get`, and nobody waits on a condition. Its options are those of the handler. The
-    listener wakes up when `batch_size` rows wait, or one at `flush_levelno` or above.
+    listener wakes up when `batch_size` rows wait, or half of what fits before loggers have shares, or a row at
+    `flush_levelno` or above.
     """
 
     # What a put reads. CPython specialises calls of a method, and reads attributes in the fewest steps, only while an
@@ -129,7 +131,7 @@ class RecordQueue(queue.Queue["Any"]):
         *,
         reserve: float = 0.0,
         reserve_levelno: int = 30,
-        batch_size: int = 10_000,
+        batch_size: int | None = None,
         flush_levelno: int = 40,
         fair_share: float = 1.0,
     ) -> None:
@@ -143,9 +145,9 @@ class RecordQueue(queue.Queue["Any"]):
         self._calm_size = min(self._open_size, int(self.capacity_size * fair_share))
         self._has_shares = fair_share < 1
         self._reserve_levelno = reserve_levelno
-        self._batch_size = min(batch_size, sys.maxsize)  # islice takes no more
+        self._batch_size = min(batch_size or BATCH_SIZE, sys.maxsize)  # islice takes no more
         # A commit is due at half of that, or the first drop of a burst could come before it.
-        self._due_rows = max(1, min(self._batch_size, self._calm_capacity // 2))
+        self._due_rows = batch_size or max(1, min(BATCH_SIZE, self._calm_capacity // 2))
         self._due_size = self._calm_size // 2
         self._flush_levelno = flush_levelno
         self.reset()

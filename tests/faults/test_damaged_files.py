@@ -72,7 +72,7 @@ print(json.dumps([wrong[:3], len(wrong), statuses, peak]))
 def test_flipped_bytes(make_handler, path, logger, request, seed):
     """A log in which bytes were changed is read as far as it can be, or refused; nothing ends in a traceback."""
     rounds = 1_000 if request.config.getoption("--long") else 6
-    handler = make_handler(capacity=60, reserve=0, flush_interval=3_600)
+    handler = make_handler(capacity=60, reserve=0, batch_size=100, flush_interval=3_600)
     logger.addHandler(handler)
     for number in range(100):
         try:

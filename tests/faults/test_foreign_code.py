@@ -105,7 +105,7 @@ def test_a_standard_error_that_nobody_reads(run, contents):
         f"""
     {BLOCKED}
     os.dup2(writing, 2)
-    handler = SQLiteHandler(path, capacity=1, flush_interval=3600, close_timeout=0.5)
+    handler = SQLiteHandler(path, capacity=1, batch_size=100, flush_interval=3600, close_timeout=0.5)
     logger.addHandler(handler)
     logger.propagate = False
     logger.info("n 0")
@@ -204,7 +204,7 @@ def test_a_fork_that_runs_no_hooks_in_any_state(run, contents, where):
         """
         import ctypes
         where, = arguments
-        handler = SQLiteHandler(path, flush_interval=3600, capacity=5, reserve=0, fair_share=1)
+        handler = SQLiteHandler(path, batch_size=100, flush_interval=3600, capacity=5, reserve=0, fair_share=1)
         logger.addHandler(handler)
         logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
         for number in range(5): logger.info("parent %d", number)

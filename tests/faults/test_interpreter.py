@@ -176,16 +176,13 @@ def test_one_handler_that_raises_at_exit_costs_no_other(run, contents, path):
         own = logging.getLogger("sqlite_log_handler")
         own.addHandler(Raises())
         own.propagate = False
-        handlers = [SQLiteHandler(f"{path}{name}", capacity=1, reserve=0, flush_interval=3600) for name in ("", "-2")]
+        options = {"capacity": 1, "reserve": 0, "batch_size": 100, "flush_interval": 3600}
+        handlers = [SQLiteHandler(f"{path}{name}", **options) for name in ("", "-2")]
         logging._handlerList.clear()
-        locks = [sqlite3.connect(handler.filename, isolation_level=None) for handler in handlers]
-        for handler, lock in zip(handlers, locks):
+        for handler in handlers:
             logger.addHandler(handler)
-            lock.execute("BEGIN IMMEDIATE")
         for number in range(3):
             logger.info("x %d", number)
-        for lock in locks:
-            lock.close()
         """,
         stderr=".*",
     )

@@ -203,7 +203,7 @@ def test_a_disk_that_lies(start, path, strace):
 FOLDS = """
     from sqlite_log_handler._write import volume
     volume.FOLD_ROWS = 10
-    handler = SQLiteHandler(path, capacity=8, reserve=0, fair_share=1, flush_interval=3600, max_rows=60)
+    handler = SQLiteHandler(path, capacity=8, reserve=0, fair_share=1, batch_size=100, flush_interval=3600, max_rows=60)
     logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
     loggers = [logging.getLogger(f"program.{number}") for number in range(5)]
     for one in loggers:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def handler(make_handler: Callable[..., Any], logger: Any) -> Iterator[Any]:
     """A handler that has written two records; three wait for a locked file, and five found no room."""
-    handler = make_handler(capacity=3, reserve=0, fair_share=1, flush_interval=3600)
+    handler = make_handler(capacity=3, reserve=0, fair_share=1, batch_size=100, flush_interval=3600)
     logger.addHandler(handler)
     logger.info("one")
     logger.info("two")

@@ -24,7 +24,13 @@ def shop(tmp_path_factory):
     """A log of a shop, with levels, a traceback, attributes and a gap."""
     path = tmp_path_factory.mktemp("shop") / "app-log.db"
     handler = SQLiteHandler(
-        path, capacity=20, reserve=0.5, flush_interval=3_600, flush_level=logging.CRITICAL, close_timeout=60
+        path,
+        capacity=20,
+        reserve=0.5,
+        batch_size=100,
+        flush_interval=3_600,
+        flush_level=logging.CRITICAL,
+        close_timeout=60,
     )
     handler.handle(record("started"))
     handler.handle(record("order 7 paid", name="shop.orders", seconds=1, order=7, customer="c 17"))
@@ -66,7 +72,7 @@ def run(capsys, monkeypatch, shop):
 def naughty(make_handler, tmp_path):
     """A log in which every text that a stranger can write is naughty."""
     path = tmp_path / "naughty.db"
-    handler = make_handler(path, capacity=2, flush_interval=3_600, flush_level=logging.CRITICAL)
+    handler = make_handler(path, capacity=2, batch_size=100, flush_interval=3_600, flush_level=logging.CRITICAL)
     one = record(NAUGHTY, logging.ERROR, NAUGHTY, exc_info=failed(), stack_info=NAUGHTY, pathname=NAUGHTY)
     vars(one).update({"threadName": NAUGHTY, "processName": NAUGHTY, NAUGHTY: NAUGHTY, "funcName": NAUGHTY})
     one.exc_text = NAUGHTY

@@ -308,7 +308,7 @@ def test_no_trace_is_no_attribute():
 
 def test_a_drop_warning_carries_its_ledger(path, make_handler, logger):
     """The warning of a gap arrives with the counts of the ledger, so the far end sees what is missing, and whose."""
-    handler = make_handler(capacity=3, reserve=0, fair_share=1, flush_interval=3_600)
+    handler = make_handler(capacity=3, reserve=0, fair_share=1, batch_size=100, flush_interval=3_600)
     logger.addHandler(handler)
     child = logger.getChild("child")
     for number in range(5):

@@ -444,7 +444,7 @@ def test_a_file_of_another_program_is_refused(make_spool, tmp_path):
 
 def test_drops_come_with_their_warning(path, make_spool, make_handler, logger):
     """Lines of the ledger come with the batch that holds the warning of their gap."""
-    handler = make_handler(capacity=2, reserve=0, flush_interval=3_600)
+    handler = make_handler(capacity=2, reserve=0, batch_size=100, flush_interval=3_600)
     logger.addHandler(handler)
     for number in range(5):
         logger.info("%d", number)

@@ -79,7 +79,9 @@ def messages(reading):
 @pytest.fixture
 def overflowed(make_handler, path):
     """A log with a gap: 10 of 25 DEBUG records are kept and the ERROR record, 15 are dropped."""
-    handler = make_handler(capacity=20, reserve=0.5, fair_share=1, flush_interval=3_600, flush_level=logging.CRITICAL)
+    handler = make_handler(
+        capacity=20, reserve=0.5, fair_share=1, batch_size=100, flush_interval=3_600, flush_level=logging.CRITICAL
+    )
     for number in range(25):
         handler.handle(record(f"burst {number}", logging.DEBUG, "shop.cache", seconds=number / 10))
     handler.handle(record("kept", logging.ERROR, seconds=3))

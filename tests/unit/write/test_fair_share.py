@@ -209,7 +209,7 @@ def test_names_without_end_under_pressure(count):
 
 def test_the_warning_says_who_spent_its_share(make_handler, logger, query):
     """The drop warning tells a logger that was refused for its share from one that met a full queue."""
-    handler = make_handler(capacity=20, reserve=0, flush_interval=3_600)
+    handler = make_handler(capacity=20, reserve=0, batch_size=100, flush_interval=3_600)
     logger.addHandler(handler)
     for number in range(30):
         logger.info("%d", number)

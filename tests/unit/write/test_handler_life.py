@@ -326,7 +326,7 @@ def test_close_raises_nothing_of_other_handlers(make_handler, logger, logging_tr
     own = logging.getLogger(OWN_LOGGER)
     own.addHandler(Raises())
     own.propagate = False
-    handler = make_handler(capacity=1, reserve=0, flush_interval=3600)
+    handler = make_handler(capacity=1, reserve=0, batch_size=100, flush_interval=3600)
     logger.addHandler(handler)
     for _ in range(3):
         logger.info("x")

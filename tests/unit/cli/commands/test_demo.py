@@ -26,7 +26,7 @@ def test_the_books_of_the_demo_say_how_many_rows_there_are(run, make_handler, pa
 
     It once said that 12,938 rows were in the file, in which `stats` then found 12,947.
     """
-    handler = make_handler(capacity=20, reserve=0.5, flush_interval=3_600, flush_level=logging.CRITICAL)
+    handler = make_handler(capacity=20, reserve=0.5, batch_size=100, flush_interval=3_600, flush_level=logging.CRITICAL)
     for number in range(25):
         handler.handle(record(f"miss {number}", logging.DEBUG))
     handler.close()
@@ -41,7 +41,7 @@ def test_the_books_of_the_demo_say_how_many_rows_there_are(run, make_handler, pa
 
 def test_the_demo_says_what_the_flood_lost(make_handler, path, capsys):
     """The books of the demo tell the flood from the others, which lose nothing."""
-    handler = make_handler(capacity=20, reserve=0, flush_interval=3_600)
+    handler = make_handler(capacity=20, reserve=0, batch_size=100, flush_interval=3_600)
     for number in range(30):
         handler.handle(record(f"here I am again, {number}", logging.INFO, demo_module.FLOOD))
     handler.handle(record("all is well", logging.INFO))

@@ -232,7 +232,7 @@ def test_follow_shows_all_when_asked_to(start, make_handler, logger, path):
 
 def test_follow_draws_the_gap_where_it_is(start, make_handler, path):
     """A gap that comes while one follows is drawn between the rows that it stands between."""
-    handler = make_handler(capacity=20, reserve=0.5, flush_interval=3_600, flush_level=logging.CRITICAL)
+    handler = make_handler(capacity=20, reserve=0.5, batch_size=100, flush_interval=3_600, flush_level=logging.CRITICAL)
     handler.handle(record("before"))
     handler.flush()
 
