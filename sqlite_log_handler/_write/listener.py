@@ -180,15 +180,16 @@ class RecordListener(QueueListener):
         self._idle_until = None
         if self._tick_due is None:
             self._tick_due = now + self.committer.flush_interval
-        if self.queue.commit_due and now >= self.committer.outage.next_attempt:
+        outage = self.committer.outage
+        if self.queue.commit_due and now >= outage.next_attempt:
             return 0
-        return max(0, self._tick_due - now)
+        return max(0, min(self._tick_due, outage.retry_due) - now)
 
     def handle(self, record: object) -> None:  # noqa: ARG002 - it is the tick
         """Report drops, and commit if it is time to."""
         now = self.committer.now()
         more = self.committer.tick(now)
-        self._tick_due = now if more else self.committer.outage.next_tick(now)
+        self._tick_due = now if more else now + self.committer.flush_interval
         if _owing and not self.committer.outage.failures:
             for other in [*_owing]:
                 if other.committer.writer.file.path == self.committer.writer.file.path:
@@ -204,7 +205,11 @@ class RecordListener(QueueListener):
     def flush(self, timeout: float | None = None) -> bool:
         """Commit all rows that are queued now, on this thread; return whether that took at most `timeout` seconds."""
         deadline = self.committer.now() + (self._patience if timeout is None else timeout)
-        return self.committer.drain(self.queue.end, deadline)
+        try:
+            return self.committer.drain(self.queue.end, deadline)
+        finally:
+            if self.committer.outage.failures:
+                self.queue.wake()  # the thread may sleep for longer than until the next attempt
 
     def close(self) -> None:
         """Stop, write the queued rows, send the last report, and close the file, all within `close_timeout` seconds."""

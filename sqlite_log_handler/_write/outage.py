@@ -22,7 +22,8 @@ class Outage:
         self._said = False
         self._dropped = 0  # until the last commit that succeeded
         self.failures = 0  # of attempts that were due, since the last commit that succeeded
-        self.next_attempt = 0.0
+        self.next_attempt = 0.0  # no attempt is due before it
+        self.retry_due = float("inf")  # an attempt is due by then
         self.last_commit: float | None = None  # that succeeded
         self.last_error: str | None = None  # of a commit, or of the listener's thread
 
@@ -34,7 +35,8 @@ class Outage:
         if now >= self.next_attempt:  # `flush` tries much more often, and must not make the pauses longer
             self.failures += 1
             # Cap the exponent so the power stays a float; the delay is limited anyway.
-            self.next_attempt = now + min(self._flush_interval * 2 ** min(self.failures - 1, 30), BACKOFF_LIMIT)
+            pause = min(self._flush_interval * 2 ** min(self.failures - 1, 30), BACKOFF_LIMIT)
+            self.next_attempt = self.retry_due = now + pause
         waits_for_turn = isinstance(error, TimeoutError)
         if waits_for_turn:
             # It keeps trying. With ever longer pauses, the process that has waited longest would be the least likely to
@@ -49,13 +51,8 @@ class Outage:
         """Note a commit that succeeded; return a line for the operator if it ends an outage."""
         said, dropped = self._said, dropped_total - self._dropped
         self._said, self._dropped = False, dropped_total
-        self.failures, self.next_attempt, self.last_commit = 0, 0.0, now
+        self.failures, self.next_attempt, self.retry_due, self.last_commit = 0, 0.0, float("inf"), now
         return f"writing again; {dropped:,} records were dropped since the last commit" if said else None
-
-    def next_tick(self, now: float) -> float:
-        """Return when the next tick is due: after a flush interval, or sooner, if a commit that failed is."""
-        due = now + self._flush_interval
-        return min(due, max(self.next_attempt, now + BACKOFF_LIMIT)) if self.failures else due
 
     def note(self, error: BaseException) -> None:
         """Remember an error. A foreign one may raise when it is shown, and that would end the thread."""

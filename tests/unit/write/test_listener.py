@@ -10,6 +10,7 @@ import logging.handlers
 
 import pytest
 from listeners import ERROR, INFO, numbers, put
+from queues import awake
 
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._write.outage import BACKOFF_LIMIT
@@ -56,6 +57,27 @@ def test_a_commit_that_failed_is_due_before_a_late_tick(make, clock):
     listener.handle(None)
 
     assert BACKOFF_LIMIT == listener.seconds_to_wait(clock())
+
+
+def test_a_flush_that_failed_wakes_the_thread(make, clock):
+    """
+    The thread sleeps until the next tick. When a `flush` has failed meanwhile, it tries again after five seconds.
+
+    With `flush_interval=3600` it slept on for up to an hour, also when an ERROR came, or a burst that filled the queue.
+    """
+    listener = make(flush_interval=3_600)
+    put(listener, 1)
+    assert 3_600 == listener.seconds_to_wait(clock())
+    awake(listener.queue)
+    listener.committer.writer.error = OSError("locked")
+    assert not listener.flush(0)
+
+    assert (True, BACKOFF_LIMIT) == (awake(listener.queue), listener.seconds_to_wait(clock()))
+    listener.committer.writer.error = None
+    clock.advance(BACKOFF_LIMIT)
+    assert 0 == listener.seconds_to_wait(clock())
+    listener.handle(None)
+    assert [0] == numbers(listener)
 
 
 def test_an_error_is_due_at_once(make, clock):

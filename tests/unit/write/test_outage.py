@@ -4,6 +4,8 @@ Failures and successes of commits, by numbers: when to try again, and what the o
 
 from __future__ import annotations
 
+import math
+
 from sqlite_log_handler._write.outage import BACKOFF_LIMIT, OUTAGE_AFTER, TURN_OUTAGE_AFTER, Outage
 
 DISK, TURN = OSError("disk"), TimeoutError("process 1 is writing")
@@ -51,20 +53,12 @@ def test_a_long_flush_interval_does_not_delay_the_next_attempt():
     With `flush_interval=40`, an ERROR whose commit met a lock of half a second was written forty seconds later.
     """
     outage = Outage(40.0)
-    assert 140.0 == outage.next_tick(100.0)
-    outage.failed(DISK, 100.25)
-    assert 100.25 + BACKOFF_LIMIT == outage.next_attempt == outage.next_tick(100.0)
-    outage.failed(TURN, 200.25)
-    assert 200.0 + BACKOFF_LIMIT == outage.next_tick(200.0)
-
-
-def test_ticks_go_on_in_an_outage():
-    """Between two attempts, each flush interval has its tick, which tells of drops."""
-    outage = Outage(0.25)
-    for now in (100.0, 200.0, 300.0):
-        outage.failed(DISK, now)
-
-    assert 300.25 == outage.next_tick(300.0)
+    outage.failed(DISK, 100.0)
+    assert 100.0 + BACKOFF_LIMIT == outage.next_attempt == outage.retry_due
+    outage.failed(TURN, 200.0)
+    assert (0.0, 200.0 + BACKOFF_LIMIT) == (outage.next_attempt, outage.retry_due)
+    outage.succeeded(201.0, 0)
+    assert math.inf == outage.retry_due
 
 
 def test_an_outage_is_said_once():
