@@ -67,6 +67,8 @@ def run(options: argparse.Namespace) -> int:
             parquet.import_pyarrow()
         if options.output in _STANDARD and is_terminal():
             raise FilterError("a terminal cannot show Parquet: name a file with --output")
+        if (options.output or "").lower().endswith((".gz", ".zst")):
+            raise FilterError(f"{options.output!r}: Parquet is compressed already: name a file without .gz or .zst")
     with arguments.open_reader(options) as reader:
         # Before the file is made, because a filter that the reader refuses would leave an empty file behind.
         found: Iterator[Any] = (reader.json_lines if options.format == "jsonl" else reader.rows)(**filters)

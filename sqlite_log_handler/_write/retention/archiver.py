@@ -308,9 +308,11 @@ def archiver(
 
 
 def folder_of(option: str, value: Any) -> str:
-    """Return the absolute path of a folder. Raises TypeError or FileNotFoundError if there is none."""
+    """Return the absolute path of a folder. Raises TypeError, ValueError or FileNotFoundError if there is none."""
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"{option}={value!r}: must be a path (str or os.PathLike)")
+    if not os.fspath(value):
+        raise ValueError(f"{option}={value!r}: must be the path of a folder; '.' is the current one")
     folder = os.path.abspath(os.fsdecode(value))
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"{option}={value!r}: there is no folder {folder!r}: create it first")

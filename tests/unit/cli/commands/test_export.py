@@ -72,6 +72,15 @@ def test_the_name_of_the_output_says_what_is_in_it(run, tmp_path, name):
     assert [name] == [file.name for file in tmp_path.iterdir()]
 
 
+@pytest.mark.parametrize("words", [["--output", "x.parquet.gz"], ["--format", "parquet", "--output", "x.ZST"]])
+def test_parquet_is_not_compressed_again(run, words):
+    """A file whose name ends in .gz or .zst would be neither, and no tool could read it by its name."""
+    pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+
+    said = f"sqlite-log export: {words[-1]!r}: Parquet is compressed already: name a file without .gz or .zst\n"
+    assert (2, []) == run("export", *words, stderr=said)
+
+
 def test_zstd(run, tmp_path):
     """A file that ends in .zst is compressed by zstd, by that of Python 3.14 or by its backport."""
     name = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"

@@ -30,6 +30,7 @@ def test_options(tmp_path):
     ("options", "error", "text"),
     [
         ({"folder": 7}, TypeError, "archive=7: must be a path"),
+        ({"folder": ""}, ValueError, "archive='': must be the path of a folder; '.' is the current one"),
         ({"folder": "missing"}, FileNotFoundError, "archive='missing': there is no folder"),
         ({"folder": ".", "limits": Limits()}, ValueError, "nothing leaves the file without a limit"),
         ({"folder": ".", "unarchived": "drop"}, ValueError, "unarchived='drop': must be 'keep' or 'delete'"),
