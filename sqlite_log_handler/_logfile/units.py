@@ -26,7 +26,7 @@ _BYTES_OF = {name.lower(): count for name, count in _BYTES.items()}
 
 _NUMBER = r"\s*([0-9]+(?:\.[0-9]+)?)\s*"
 # Compiled on use, because compiling them takes as long as importing this module and two others.
-_DURATION_PART = _NUMBER + r"([a-z]+)"
+_DURATION_PART = _NUMBER + r"([A-Za-z]+)"
 _SIZE = _NUMBER + r"([a-z]*)\s*"
 
 # The length of Python's calendar: subtracting more from a time would raise a different error.
@@ -46,15 +46,16 @@ def parse_duration(text: str) -> float:
     Raises:
         ValueError: The text is not a length of time; the error lists the units.
     """
-    end, total, lower = 0, 0.0, text.strip().lower()
+    end, total, stripped = 0, 0.0, text.strip()
     hint = ""
-    while (part := re.compile(_DURATION_PART).match(lower, end)) is not None:
-        if part[2] not in _SECONDS_OF:
+    while (part := re.compile(_DURATION_PART).match(stripped, end)) is not None:
+        unit = part[2].lower()
+        if unit not in _SECONDS_OF or part[2] == "M":  # a month to systemd
             hint = f"; {part[2]!r} is not one of the units {', '.join(names[0] for names in _SECONDS)}"
             break
-        total += float(part[1]) * _SECONDS_OF[part[2]]
+        total += float(part[1]) * _SECONDS_OF[unit]
         end = part.end()
-    if not end or end != len(lower) or total > LONGEST:
+    if not end or end != len(stripped) or total > LONGEST:
         raise ValueError(f"{text!r} is not a length of time: write 90s, 10min, '1h 30min', 7d or '2 weeks'{hint}")
     return total
 

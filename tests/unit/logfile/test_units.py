@@ -48,6 +48,13 @@ def test_an_unknown_unit_is_named():
         parse_duration("1d 3 years")
 
 
+@pytest.mark.parametrize("text", ["6M", "1d 6 M", "500 M"])
+def test_a_capital_m_is_no_minute(text):
+    """To systemd, and to journalctl, it is a month: who kept a log for six of them kept six minutes of it."""
+    with pytest.raises(ValueError, match="; 'M' is not one of the units us, ms, s, min"):
+        parse_duration(text)
+
+
 def test_an_option_may_be_seconds():
     """An option that takes a length of time takes seconds as well, as a number or as a text."""
     assert [90.0, 1.5, 90.0] == [parse_seconds(value) for value in (90, 1.5, " 90 ")]
