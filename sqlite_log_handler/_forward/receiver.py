@@ -263,7 +263,7 @@ def read_answer(
     """
     headers = {name.title(): value for name, value in headers.items()}
     if 200 <= status < 300:  # noqa: PLR2004 - the range of success
-        return _success(status, headers.get("Content-Type", ""), content, readable)
+        return _success(status, headers.get("Content-Type", "").lower(), content, readable)
     words = content.decode(errors="replace").strip()
     message = f"HTTP status {status}" + (f": {readable(words)}" if words and words.isprintable() else "")
     if status in _REFUSED:

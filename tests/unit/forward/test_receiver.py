@@ -171,6 +171,13 @@ def test_retry_after_is_seconds_or_a_moment(text, seconds):
     assert seconds == read_answer(503, {"Retry-After": text}, b"", now=lambda: NOON).retry_after
 
 
+def test_the_type_of_an_answer_in_capitals():
+    """The case of a media type does not matter (RFC 9110, section 8.3.1); its rows were sent again without end."""
+    answer = read_answer(200, {"Content-Type": "Application/JSON; charset=UTF-8"}, b"{}")
+
+    assert Verdict.TAKEN is answer.verdict
+
+
 @pytest.mark.parametrize(
     ("headers", "content"),
     [
