@@ -185,7 +185,7 @@ class _Text:
             yield _line(f"  {count:,}  {count / attempted.total():.1%}  {name}{lost}", _SHORT_LINE)
         if left := ranked[_LOUDEST:]:
             rest = counted(sum(count for _, count in left), "record")
-            yield f"  and {counted(len(left), 'more logger')}, {rest}: see `sqlite-log top {self._file}`"
+            yield f"  and {counted(len(left), 'more logger')}, {rest}: see `sqlite-log top {self._file}{self._scope}`"
 
     def _gaps(self) -> Iterator[str]:
         gaps = self._found.gaps
