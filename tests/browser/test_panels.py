@@ -171,6 +171,18 @@ def test_the_command_of_a_row_shows_it(log, serve, open_tab, tmp_path):
     assert ("sqlite-log", 0, "", 1) == (program, run.returncode, run.stderr, run.stdout.count("is not paid"))
 
 
+def test_an_attribute_with_an_operator_in_its_name(tmp_path, serve, open_tab, write):
+    """What no condition can name has no button: `a>b` and 1 would be the rows whose `a` is greater than `b=1`."""
+    logger = write(tmp_path / "shop.db")
+    logger.info("paid", extra={"a>b": 1, "price": 2})
+    logger.handlers[0].flush()
+    tab = open_tab(serve(tmp_path / "shop.db"))
+    tab.page.locator("#rows .row", has_text="paid").click()
+    tab.page.locator("#side .facts tr", has_text="price").get_by_role("button").first.wait_for()
+
+    assert not tab.page.locator("#side .facts tr", has_text="a>b").get_by_role("button").count()
+
+
 @pytest.mark.parametrize(
     ("logger", "path", "source"),
     [
@@ -193,7 +205,10 @@ def test_a_call_site_with_blanks(tmp_path, serve, open_tab, write, logger, path,
     tab.wait_for_line("here")
 
 
-@pytest.mark.parametrize(("text", "since"), [("2026-11-29 03:00", "@1795921200"), ("-1h", "-1h")])
+@pytest.mark.parametrize(
+    ("text", "since"),
+    [("2026-11-29 03:00", "@1795921200"), ("2026-11-29 03:00:00,1239996", "@1795921200.123999"), ("-1h", "-1h")],
+)
 def test_a_time_is_one_of_the_zone_that_is_shown(log, serve, open_tab, monkeypatch, text, since):
     """
     A time that somebody types is one of those that the list shows, in whatever zone the server is.

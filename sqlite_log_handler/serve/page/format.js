@@ -20,7 +20,7 @@ export function clock(us, utc) {
 
 // A date and a time as somebody types them, in the zone that is shown; the server reads what else a time may be.
 export function typed(text, utc) {
-  const found = /^(?:(\d{4})-(\d\d)-(\d\d)(?:[T ]|$))?(?:(\d\d?):(\d\d)(?::(\d\d)(\.\d{1,6})?)?)?$/.exec(text);
+  const found = /^(?:(\d{4})-(\d\d)-(\d\d)(?:[T ]|$))?(?:(\d\d?):(\d\d)(?::(\d\d)(?:[.,](\d{1,6})\d*)?)?)?$/.exec(text);
   if (!found) return text;
   const zone = utc ? "UTC" : "";
   const today = ["FullYear", "Month", "Date"].map((name) => new Date()[`get${zone}${name}`]());
@@ -29,7 +29,7 @@ export function typed(text, utc) {
   const at = utc ? Date.UTC(...numbers) : new Date(...numbers).getTime();
   const names = ["FullYear", "Month", "Date", "Hours", "Minutes", "Seconds"];
   const is = names.every((name, index) => new Date(at)[`get${zone}${name}`]() === numbers[index]);
-  return is ? `@${at / 1000}${found[7] ?? ""}` : text;  // not on the 31st of a shorter month, which the server refuses
+  return is ? `@${at / 1000}${found[7] ? `.${found[7]}` : ""}` : text;  // not on the 31st of a shorter month, which the server refuses
 }
 
 export function moment(us, utc) {

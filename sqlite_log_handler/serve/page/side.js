@@ -51,13 +51,17 @@ function traceback(text) {
   return box;
 }
 
+// A condition cannot name an attribute that has an operator in its name.
+function isComparable(key) { return !/[=!<>~]/.test(key); }
+
 function attributes(extra, raw) {
   if (!extra) return raw ? element("pre", { textContent: visible(raw) }) : null;
   const rows = Object.entries(extra).map(([key, value]) => {
     const text = typeof value === "string" ? value : JSON.stringify(value);
     const plain = value === null || typeof value !== "object";
+    const known = plain && text.length < 200 && isComparable(key);
     return element("tr", {}, element("th", { scope: "row", textContent: oneLine(key) }), element("td", { textContent: visible(text) }),
-      element("td", {}, plain && text.length < 200 ? choices("where", `${key}=${text}`, "attribute") : null));
+      element("td", {}, known ? choices("where", `${key}=${text}`, "attribute") : null));
   });
   return element("table", { className: "facts" }, element("tbody", {}, ...rows));
 }
@@ -141,6 +145,7 @@ export async function showTop(body, { signal, again, onChosen }) {
     const dropped = one.dropped ? `, ${count(one.dropped)} dropped` : "";
     const figures = [`${count(one.records)}${dropped}`, bytes(one.bytes), `${(one.share * 100).toFixed(1)} %`];
     const bar = button("", () => { choose(one); onChosen(); }, { className: "meter", title: `${one.name}: ${figures.join(", ")}` });
+    bar.disabled = by === "attribute" && !isComparable(key);
     const fill = element("i");
     fill.style.width = `${(one.share / most) * 100}%`;
     bar.append(fill, element("span", {}, element("span", { textContent: oneLine(one.name) }), ...figures.map((text) => element("b", { textContent: text }))));
