@@ -247,7 +247,7 @@ class RecordQueue(queue.Queue["Any"]):
                     self._settled = (settled[0] + 1, settled[1] + size)
             elif not self._admit(item, levelno, size):
                 return
-            if _GIL and before and self.admits is ANY and not length_hint(self._permits):
+            if _GIL and before and self.admits is ANY and self._lacks_permits:
                 # Not after the first row: in many programs it is the only one of its tick.
                 self._grant()
             if item[MARKS]:
@@ -427,6 +427,14 @@ class RecordQueue(queue.Queue["Any"]):
         self._narrow()
         self._grant()
 
+    @property
+    def _lacks_permits(self) -> bool:
+        """Whether none is left, or with those that are left a row could make a commit due without the mutex."""
+        left = length_hint(self._permits)
+        if not left or self.commit_due:
+            return not left
+        return self.queued + left >= self._due_rows or self._size() + left * _QUICK_SIZE >= self._due_size
+
     def _grant(self) -> None:
         """Hand out the next permits, in place of those that are left."""
         left = self._permits
@@ -440,8 +448,8 @@ class RecordQueue(queue.Queue["Any"]):
             size -= self._open_size - self._calm_size
             count = min(PERMITS, rows - 1, size // _QUICK_SIZE)
             if not self.commit_due:
-                due = self._due_size - self._size()
-                count = min(count, self._due_rows - 1 - queued, due // _QUICK_SIZE)
+                size = self._due_size - 1 - self._size()
+                count = min(count, self._due_rows - 1 - queued, size // _QUICK_SIZE)
         count = max(0, count)
         permits = repeat(True, count)  # noqa: FBT003 - repeat takes no keyword
         if self._permits is left:
@@ -483,15 +491,18 @@ class RecordQueue(queue.Queue["Any"]):
     def begin_commit(self, max_size: int) -> Commit:
         """Copy a batch from the head: `batch_size` rows at most, and `max_size` SIZE_UNITs, but one row at least."""
         with self.mutex:
-            self.urgent = False
+            urgent, self.urgent = self.urgent, False
             rows = self._head(self._batch_size)
             self._rows_in_commit = len(rows)
+            urgent_left = urgent and len(rows) < self.queued
         # Not a list of the sums: to make one of an iterator without memory crashes CPython 3.12 and 3.13.
         for count, total in enumerate(accumulate(map(_size_of, rows))):
             if total > max_size and count:
                 del rows[count:]
+                urgent_left = urgent
                 break
         with self.mutex:
+            self.urgent |= urgent_left
             whole = len(rows) == self.queued
             self._rows_in_commit = len(rows)
             gaps = self.ledger.begin_commit(None if whole else self.removed + len(rows))

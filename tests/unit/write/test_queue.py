@@ -256,6 +256,38 @@ def test_a_commit_is_due_before_a_burst_fills_the_queue(options, size, due_at):
     assert [(True, False), *[(False, False)] * (due_at - 2), (True, True), *[(False, True)] * 2] == woken
 
 
+@pytest.mark.parametrize("large", range(1, 9))
+def test_a_row_that_needs_no_permit_takes_the_place_of_one(large):
+    """
+    The row that makes a commit due wakes the listener, also if others have come without a permit before it.
+
+    One record of more than 4 KiB was enough: the last permit went to the row that made the commit due, nobody was
+    woken, and with a long `flush_interval` the queue filled up beside an idle disk.
+    """
+    books = make_queue(40, 4_000, fair_share=0.5)
+    woken = []
+    for number in range(12):
+        books.put_nowait(row(size=queue_module._QUICK_SIZE + 1 if number == large else 1))
+        woken.append(awake(books))
+
+    assert [0, 9] == [number for number, is_awake in enumerate(woken) if is_awake]
+
+
+def test_an_error_behind_a_full_batch_stays_urgent():
+    """An ERROR that a commit leaves in the queue makes the next one due."""
+    books = make_queue(batch_size=3)
+    for levelno in (INFO, INFO, INFO, ERROR):
+        books.put_nowait(row(levelno))
+    commit_all(books)
+    assert (1, True) == (books.queued, books.commit_due)
+    books.put_nowait(row())
+    books.end_commit(books.begin_commit(1))
+    assert (1, True) == (books.queued, books.commit_due)
+    commit_all(books)
+
+    assert (0, False) == (books.queued, books.commit_due)
+
+
 def test_a_wake_up_is_kept_until_it_is_taken():
     """Waking twice is waking once, and a wake-up that came before the listener waits is not missed."""
     books = make_queue()
