@@ -114,6 +114,8 @@ class RecordQueue(queue.Queue["Any"]):
         "_batch_size",
         "_calm_capacity",
         "_calm_size",
+        "_due_rows",
+        "_due_size",
         "_flush_levelno",
         "_gone",
         "_granted",
