@@ -15,9 +15,9 @@ reserve is left, NONE when it is full or closed. It is NONE under pressure too, 
 left (see `_write.fair_share`). A caller reads this one attribute, without the mutex, and asks `refuse` about a record
 below it, so that it formats no message for nothing. `refuse` decides, under the mutex.
 
-Nearly all rows change nothing but numbers: they are not the first one, fill no batch, and have room. They go the quick
-way, without the mutex, in two steps: take a permit, append the row. A permit is the right to append one row of up to
-_QUICK_SIZE; the queue keeps its room from the moment it hands it out. Each step is one operation in C, so profilers,
+Nearly all rows change nothing but numbers: they are not the first one, make no commit due, and have room. They go the
+quick way, without the mutex, in two steps: take a permit, append the row. A permit is the right to append one row of up
+to _QUICK_SIZE; the queue keeps its room from the moment it hands it out. Each step is one operation in C, so profilers,
 tracers and other threads that run in between do no harm: the row comes later, and has its room. The length of the deque
 says how many rows are queued, and `_count_rows` adds up their sizes later, under the mutex.
 
@@ -233,7 +233,8 @@ class RecordQueue(queue.Queue["Any"]):
             if not held:
                 self.contend(item)
                 return
-            before, settled, gone, was_due = len(self.queue), self._settled, self._gone, self.commit_due
+            was_due = self.commit_due
+            before, settled, gone = len(self.queue), self._settled, self._gone
             if (
                 self.admits is ANY
                 and self._granted == settled[0] == gone[0] + before
@@ -443,7 +444,7 @@ class RecordQueue(queue.Queue["Any"]):
         self._revoke(left)
         count = 0
         queued = self.queued
-        # The first row has to wake the listener, one fills the batch and one the queue: these take the mutex.
+        # The first row has to wake the listener, one makes a commit due and one fills the queue: these take the mutex.
         if _GIL and queued and self.admits is ANY:
             rows, size = self._room(reserved=False)
             rows -= self._open_capacity - self._calm_capacity
