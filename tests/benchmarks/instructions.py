@@ -1,7 +1,8 @@
 """
 Instructions instead of seconds, counted by callgrind, so that no neighbour on the machine changes them.
 
-A call: what 2,000 more calls take, over the floor, as a share of what they take `QueueHandler` on a bounded `Queue`.
+A call: what 2,000 more calls take, over the floor, as a share of what they take `QueueHandler` on a bounded `Queue`,
+by themselves and under a profiler, a function of Python that `sys.setprofile` calls.
 Import and a program of one line: as in `tests.benchmarks.import_time`.
 """
 
@@ -20,6 +21,7 @@ from tests.benchmarks.core import ROOT, Options, Report, folder
 from tests.benchmarks.load import SHAPES
 
 FEW, MANY = 500, 2_500
+PROFILED = "profiled"
 LIMITS = {OURS: {"extra": 0.85, "traceback": 1.0}, REFUSED: dict.fromkeys(SHAPES, 0.1)}
 
 
@@ -34,12 +36,14 @@ def run(report: Report, options: Options) -> None:
         for shape in options.pick(list(SHAPES), ["args"]):
             counted = {case: _calls(path, shape, case) for case in (FLOOR, STDLIB, OURS, REFUSED)}
             over = {case: count - counted[FLOOR] for case, count in counted.items()}
-            for case, count in over.items():
-                rows.append([shape, case, round(count), count / over[STDLIB]])
+            rows += [[shape, case, round(count), count / over[STDLIB]] for case, count in over.items()]
             for case in (OURS, REFUSED):
                 share = over[case] / over[STDLIB]
                 limit = LIMITS[case].get(shape, 0.2)
                 report.bound(f"added cost, {case} call, {shape}, by instructions", "<=", limit, share, share)
+            profiled = {case: _calls(path, shape, case, PROFILED) for case in (FLOOR, STDLIB, OURS)}
+            count, theirs = (profiled[case] - profiled[FLOOR] for case in (OURS, STDLIB))
+            rows.append([shape, f"{OURS}, under a profiler", round(count), count / theirs])
         report.table("instructions of a call over the floor", ["shape", "handler", "instructions", "ratio"], rows)
 
 
@@ -59,8 +63,8 @@ def _start(report: Report, path: str) -> None:
         report.bound(f"{what}, by instructions", "<=", limit, share, share)
 
 
-def _calls(path: str, shape: str, case: str) -> float:
-    few, many = (_count(path, "-m", "tests.benchmarks.instructions", shape, case, str(at)) for at in (FEW, MANY))
+def _calls(path: str, *words: str) -> float:
+    few, many = (_count(path, "-m", "tests.benchmarks.instructions", str(at), *words) for at in (FEW, MANY))
     return (many - few) / (MANY - FEW)
 
 
@@ -84,5 +88,9 @@ if __name__ == "__main__":
         pure = Pure(files, Report("instructions"))
         gc.collect()
         gc.freeze()  # or a collection of all that was imported falls into the one run, and not into the other
-        pure.burst(sys.argv[2], SHAPES[sys.argv[1]], int(sys.argv[3]))
+        number, shape, case, *how = sys.argv[1:]
+        if how == [PROFILED]:
+            sys.setprofile(lambda *_: None)
+        pure.burst(case, SHAPES[shape], int(number))
+        sys.setprofile(None)
         pure.close()
