@@ -102,6 +102,7 @@ class Committer:
             if now >= self._report_due and self._report(now):
                 self._report_due = now + self.flush_interval
             if now >= self.outage.next_attempt:
+                self.outage.retry_due = float("inf")  # this is it, whatever becomes of it
                 end = self.queue.end
                 more = self.commit() and self.queue.removed < end
             due = self.prune_due

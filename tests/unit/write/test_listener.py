@@ -80,6 +80,21 @@ def test_a_flush_that_failed_wakes_the_thread(make, clock):
     assert [0] == numbers(listener)
 
 
+def test_an_attempt_that_finds_no_room_is_not_repeated_at_once(make, clock):
+    """After a failure, a commit that finds no room within `max_bytes` is one attempt too; the next tick is the next."""
+    listener = make(flush_interval=40)
+    put(listener, 1)
+    listener.committer.writer.error = OSError("locked")
+    listener.handle(None)
+    listener.committer.writer.full = "no room"
+    clock.advance(BACKOFF_LIMIT)
+    assert 0 == listener.seconds_to_wait(clock())
+    listener.handle(None)
+
+    assert listener.queue.pending
+    assert 40 == listener.seconds_to_wait(clock())
+
+
 def test_an_error_is_due_at_once(make, clock):
     """A row at `flush_level` does not wait either, and is waited for only once."""
     listener = make()
