@@ -97,7 +97,11 @@ class Commit(NamedTuple):
     first: int = 0  # position of the first row
 
 
-class RecordQueue(queue.Queue["Any"]):
+class _Queue(queue.Queue["Any"]):
+    """A `queue.Queue` that has a `__dict__`: gevent's monkey patching puts one there that has slots only."""
+
+
+class RecordQueue(_Queue):
     """
     A `queue.Queue` that is bounded in rows and in bytes, drops what does not fit, and keeps the books.
 
@@ -123,7 +127,6 @@ class RecordQueue(queue.Queue["Any"]):
         "_refusals",
         "_settled",
         "admits",
-        "queue",
     )
 
     def __init__(

@@ -4,6 +4,7 @@ The bounds of the queue, its commits and its wake-ups, without any thread.
 
 from __future__ import annotations
 
+import importlib.util
 import queue
 
 import pytest
@@ -35,6 +36,27 @@ def test_its_attributes_are_found_fast():
     With 40, a sixteenth of what an accepted call cost went into finding them and the method that puts a row.
     """
     assert len(vars(make_queue())) <= 30
+
+
+def test_beside_a_queue_of_slots_only(monkeypatch):
+    """
+    With gevent's monkey patching, the class in the place of `queue.Queue` has no `__dict__`, and a subclass with slots
+    has none either: each program that patched before it imported the handler ended in an AttributeError.
+    """
+    attributes = vars(queue.Queue(1))
+    methods = {name: value for name, value in vars(queue.Queue).items() if name not in {"__dict__", "__weakref__"}}
+    monkeypatch.setattr(queue, "Queue", type("Queue", (), {**methods, "__slots__": tuple(attributes)}))
+    spec = importlib.util.find_spec(queue_module.__name__)
+    assert spec
+    assert spec.loader
+    patched = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(patched)
+
+    books = patched.RecordQueue(2, 1 << 20)
+    books.open()
+    books.put_nowait(row())
+
+    assert 1 == books.qsize() == books.queued
 
 
 def test_rows_cannot_be_taken_one_by_one():
