@@ -9,8 +9,10 @@ import contextlib
 import io
 import json
 import os
+import select
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any, Final, TypeAlias, TypeVar
 
@@ -57,6 +59,16 @@ def write_lines(lines: Iterable[str], file: IO[str] | None = None) -> int:
     finally:
         file.flush()
     return count
+
+
+def pause(seconds: float) -> None:
+    """Wait; but raise `BrokenPipeError` when the reader of standard output has gone, as `tail -f` does."""
+    if hasattr(select, "poll"):  # not on Windows
+        poll = select.poll()
+        poll.register(sys.stdout, 0)  # these two are always reported
+        if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+            raise BrokenPipeError
+    time.sleep(seconds)
 
 
 def batches(

@@ -6,7 +6,7 @@ from typing import Final
 from sqlite_log_handler._cli import arguments, cursor_file
 from sqlite_log_handler._cli.arguments import add_flag
 from sqlite_log_handler._cli.command import command
-from sqlite_log_handler._cli.terminal import write_lines
+from sqlite_log_handler._cli.terminal import pause, write_lines
 from sqlite_log_handler._cli.view import FORMATS, Selection, View
 from sqlite_log_handler._read.filters import FilterError, Filters, up_to
 from sqlite_log_handler._read.reader import LogReader, columns_of, followed, has_archive
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         cursor_file.store_cursor(options.cursor_file, reader, last_id)
         if options.follow:
             filters = followed(reader, filters)
-            for after_id, up_to_id in reader.additions(max(last_id, options.after_id or 0)):
+            for after_id, up_to_id in reader.additions(max(last_id, options.after_id or 0), wait=pause):
                 added: Filters = {**filters, "after_id": after_id, "up_to_id": up_to_id}
                 write_lines(view.lines(reader, Selection(added)))
                 cursor_file.store_cursor(options.cursor_file, reader, up_to_id)

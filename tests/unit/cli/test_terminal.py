@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pathlib
+import select
 import shlex
 import sqlite3
 import subprocess
@@ -154,6 +155,20 @@ def test_a_closed_pipe_is_no_error(start, make_handler, logger, path):
     assert (141, "") == (process.wait(60), process.stderr.read())
 
     process = start(path, "-n", "5", closed=True)
+    assert (141, "") == (process.wait(60), process.stderr.read())
+
+
+@pytest.mark.skipif(not hasattr(select, "poll"), reason="this system cannot tell that a reader has gone")
+def test_following_ends_with_its_reader(start, make_handler, logger, path):
+    """`show -f | head -n 1` ended with the next record only, which a quiet log may never have."""
+    handler = make_handler()
+    logger.addHandler(handler)
+    logger.info("the last")
+    handler.close()
+
+    process = start(path, "-f")
+    process.stdout.readline()
+    process.stdout.close()
     assert (141, "") == (process.wait(60), process.stderr.read())
 
 
