@@ -40,6 +40,7 @@ _HEADERS: Final = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
 )
 
 
@@ -115,9 +116,7 @@ def _same(given: str | None, token: str) -> bool:
 def _with_headers(send: Send) -> Send:
     async def send_with_headers(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            present = {name.lower() for name, _ in message["headers"]}
-            no_store = () if b"cache-control" in present else ((b"cache-control", b"no-store"),)
-            message["headers"] = [*message["headers"], *_HEADERS, *no_store]
+            message["headers"] = [*message["headers"], *_HEADERS]
         await send(message)
 
     return send_with_headers
