@@ -250,6 +250,4 @@ def exact(value: Any) -> Any:
         return [exact(one) for one in value]
     if isinstance(value, int) and not isinstance(value, bool) and not -_EXACT <= value <= _EXACT:
         return str(value)
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
     return value

@@ -56,6 +56,9 @@ _AT_ONCE: Final = 4
 # To look for numbers beyond 2**53 in the text takes a tenth of the time of looking for them in the values.
 _MAY_BE_INEXACT: Final = re.compile(r"[1-9]\d{16}|9\d{15}", re.ASCII)
 
+# The status of each error whose text is for the person who asked. FilterError is a ValueError.
+_STATUSES: Final = {UnknownLogError: 404, UnknownRowError: 404, ValueError: 400, LogFileError: 503, NoProcessError: 503}
+
 # Seconds between two calls of `interrupt`, which each end one statement.
 _INTERRUPT_PAUSE: Final = 0.02
 
@@ -114,7 +117,7 @@ def application(
     ]
     otherwise: Any = {
         404: partial(_refused, 404, "there is nothing at this address"),
-        LogFileError: partial(_refused, 503, ""),
+        **{kind: partial(_refused, status, "") for kind, status in _STATUSES.items()},
         Exception: partial(_refused, 500, "the server failed, and printed why"),
     }
     pages = Starlette(routes=routes, exception_handlers=otherwise)
@@ -135,7 +138,7 @@ async def _refused(status: int, text: str, request: Request, error: Exception) -
 
 
 async def _files(logs: Logs, _: Request) -> Response:
-    return _json(200, {"files": list(logs.by_name())})
+    return _json({"files": list(logs.by_name())})
 
 
 async def _metrics(logs: Logs, _: Request) -> Response:
@@ -148,25 +151,18 @@ async def _ask(
 ) -> Response:
     """Answer one question of the page."""
     query = Query([*request.query_params.multi_items(), *request.path_params.items()])
-    try:
-        path = logs.path_of(query.text("file"))
-        tag = _tag_of(path) if name in _STILL else None
-        # A proxy that compresses makes a weak tag of ours, and those are compared too (RFC 9110, section 13.1.2).
-        seen = [each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")]
+    path = logs.path_of(query.text("file"))
+    tag = _tag_of(path) if name in _STILL else None
+    # A proxy that compresses makes a weak tag of ours, and those are compared too (RFC 9110, section 13.1.2).
+    seen = [each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")]
+    if tag is not None and tag in seen:
+        tag = await _tag_after_change(path, tag, request, is_ending)
         if tag is not None and tag in seen:
-            tag = await _tag_after_change(path, tag, request, is_ending)
-            if tag is not None and tag in seen:
-                return Response(status_code=304, headers={"etag": tag})
-        # An expression waits for a process, and holds up nobody else.
-        at_once = None if query.has_expression else limiter()
-        answer = await _until_gone(request, is_ending, partial(_read, path, ANSWERS[name], query), at_once)
-    except (UnknownLogError, UnknownRowError) as error:
-        return _json(404, {"error": str(error)})
-    except ValueError as error:  # FilterError is one
-        return _json(400, {"error": str(error)})
-    except NoProcessError as error:
-        return _json(503, {"error": str(error)})
-    return Response(status_code=499) if answer is None else _json(200, answer, tag)
+            return Response(status_code=304, headers={"etag": tag})
+    # An expression waits for a process, and holds up nobody else.
+    at_once = None if query.has_expression else limiter()
+    answer = await _until_gone(request, is_ending, partial(_read, path, ANSWERS[name], query), at_once)
+    return Response(status_code=499) if answer is None else _json(answer, tag)
 
 
 _Question: TypeAlias = Callable[[LogReader, Query], Answer]
@@ -253,9 +249,9 @@ def _dumps(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), default=partial(str, encoding="utf-8", errors="replace"))
 
 
-def _json(status: int, value: Any, tag: str | None = None) -> Response:
+def _json(value: Any, tag: str | None = None) -> Response:
     text = _dumps(value)
     if _MAY_BE_INEXACT.search(text):
         text = _dumps(exact(value))
     headers = {"etag": tag} if tag is not None else {}
-    return Response(text, status_code=status, media_type="application/json", headers=headers)
+    return Response(text, media_type="application/json", headers=headers)

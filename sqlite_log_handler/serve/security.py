@@ -13,13 +13,14 @@ Checks on every request, before it is routed.
 """
 
 import hmac
+import json
 import re
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -105,7 +106,8 @@ def _path_of(request: Request) -> str:
 def refusal(request: Request, status: int, text: str) -> Response:
     """Answer with an error: as JSON below `api/`, as all that stands there, and as text for a person elsewhere."""
     if _path_of(request).startswith("/api/"):
-        return JSONResponse({"error": text}, status)
+        # In ASCII, because the name of a file may have no other encoding.
+        return Response(json.dumps({"error": text}), status, media_type="application/json")
     return PlainTextResponse(text, status)
 
 

@@ -105,11 +105,15 @@ def test_a_log_that_changed_is_read(shop, make_handler, logger):
 
 
 def test_logs_that_cannot_be_read(tmp_path, shop):
-    """A log that is missing, foreign or damaged is a 503 with the sentence of the error; others are served."""
+    """
+    A log that is missing, foreign or damaged is a 503 with the sentence of the error; others are served.
+
+    A sentence may have the name of a file that is not UTF-8.
+    """
     (tmp_path / "foreign.db").write_text("no database")
     damaged = tmp_path / "damaged.db"
     damaged.write_bytes(shop.read_bytes()[:4096] + b"\xff" * 16_384)
-    with TestClient(create_app(tmp_path, tmp_path / "missing.db"), base_url=BASE) as client:
+    with TestClient(create_app(tmp_path, tmp_path / "missing.db", tmp_path / "\udcff.db"), base_url=BASE) as client:
 
         def ask(name: str) -> tuple[int, str]:
             response = client.get(f"/api/rows?file={name}")
