@@ -110,8 +110,8 @@ class Archiver:
         self._wanted = 0  # retention would have deleted rows up to this id
         self._unarchived = 0  # rows that were deleted without an archive, before the run
         self._ending = False
-        self._failures = 0
-        self._error: str | None = None
+        self._error: str | None = None  # while it fails
+        self._retry = RETRY  # seconds until the next attempt, if this one fails
         self._corrupt: object = None  # the file that the last run found corrupt
         self._next_run = 0.0  # by `clock`, as the next line
         self._next_aged = 0.0  # when to look at the age of rows again
@@ -141,7 +141,7 @@ class Archiver:
         if run is not None:
             if run.part is not None:
                 run.parts += run.archive.note(connection, run.part)
-                run.answer()
+                run.answer(stop=self._ending)
             if not run.ended:
                 return POLL
             self._run = None
@@ -159,10 +159,11 @@ class Archiver:
             return wait
         if overtaken:  # begin half-way, to be ahead again
             first_id = (first_id + state.last_but_one_id) // 2
-        run = _Run(self._make(self._path), self._path, first_id, max(goal, first_id), lambda: self._ending)
-        self._run, self._thread = run, run.thread
+        self._run = run = _Run(self._make(self._path), self._path)
+        ids = first_id, max(goal, first_id)
+        self._thread = threading.Thread(target=run.work, args=ids, daemon=True, name="sqlite_log_handler archive")
         try:
-            run.thread.start()
+            self._thread.start()
         except RuntimeError:  # the interpreter exits
             self._run = self._thread = None
         return POLL
@@ -212,7 +213,7 @@ class Archiver:
         self._ending = False
         run, self._run = self._run, None
         if run is not None:
-            run.stop()
+            run.answer(stop=True)
 
     def await_end(self, timeout: float) -> None:
         """Wait until the thread has ended. The caller does not hold the commit lock."""
@@ -221,13 +222,12 @@ class Archiver:
 
     def _goal(self, connection: sqlite3.Connection, state: State, first_id: int) -> tuple[float, int]:
         """Return in how many seconds a run is due, and up to which id it is to go."""
-        limits, last_id = self._limits, state.last_id
-        rooms, goals, wait = [], [self._wanted], math.inf
-        if limits.max_rows is not None:
-            rooms.append(limits.max_rows)
-        if limits.max_bytes is not None:
-            rooms.append(state.rows * (limits.file_bytes - limits.free_bytes) // max(1, state.live))
-        goals += [last_id - rows // 4 for rows in rooms if last_id - first_id + 1 > rows // 2]
+        limits, last_id, wait = self._limits, state.last_id, math.inf
+        goals = [self._wanted]
+        room = state.rows * (limits.file_bytes - limits.free_bytes) // max(1, state.live)  # in rows
+        room = min(room, limits.max_rows or room)
+        if last_id - first_id + 1 > room // 2:
+            goals.append(last_id - room // 4)
         if limits.max_age is not None:
             now = self._now()
             oldest = (connection.execute(CREATED, (first_id,)).fetchone() or (now * 1e6,))[0] / 1e6
@@ -249,8 +249,8 @@ class Archiver:
         pause = 0.0
         known, self._corrupt = self._corrupt, None
         match run.error:
-            case None if run.parts and self._failures:
-                self._failures, self._error = 0, None
+            case None if run.parts and self._error:
+                self._retry, self._error = RETRY, None
                 self._say("archiving again")
             case None | Vanished():  # retention was faster than the run
                 pass
@@ -266,11 +266,10 @@ class Archiver:
                 pause = RETRY / 5
             case error:
                 self._error = f"{type(error).__name__}: {error}"
-                if not self._failures:
+                if self._retry == RETRY:
                     then = "rows are deleted without it when a limit asks for that" if self._deletes else "rows stay"
                     self._say(f"cannot archive in {run.archive.folder!r} ({self._error}): {then}; trying again")
-                pause = min(RETRY * 2**self._failures, LONGEST_RETRY)
-                self._failures = min(self._failures + 1, 10)
+                pause, self._retry = self._retry, min(2 * self._retry, LONGEST_RETRY)
         self._next_run = self._clock() + pause
 
 
@@ -320,11 +319,10 @@ def folder_of(option: str, value: Any) -> str:
 
 
 class _Run:
-    """One run of the archive's thread, which sets `part`; `answer` clears it, once a step has noted or refused it."""
+    """One run of the archive's thread, which sets `part`, and goes on when a step has noted or refused it."""
 
-    def __init__(self, archive: Archive, path: str, first_id: int, last_id: int, is_last: Callable[[], bool]) -> None:
+    def __init__(self, archive: Archive, path: str) -> None:
         self.archive = archive
-        self.thread = threading.Thread(target=self._main, daemon=True, name="sqlite_log_handler archive")
         self.reader: Connection | None = None
         self.file = identity_of(path)
         self.part: WrittenPart | None = None
@@ -333,45 +331,36 @@ class _Run:
         self.ended = False
         self.changed = threading.Lock()  # taken, until a part is ready or the run has ended
         self.changed.acquire()
-        self._answered = threading.Lock()  # taken, until the part is noted or refused
+        self._answered = threading.Lock()  # taken, until a part has had its turn or the run is to end
         self._answered.acquire()
         self._stopped = False
         self._path = path
-        self._ids = first_id, last_id
-        self._is_last = is_last  # no part after this one
 
-    def answer(self) -> None:
-        """Let the thread go on: the part has had its turn."""
-        self.part = None
-        self._answered.release()
+    def answer(self, *, stop: bool) -> None:
+        """Let the thread go on, because the part has had its turn, or end as soon as it can."""
+        self._stopped, self.part = stop, None
+        _let_go(self._answered)
 
-    def stop(self) -> None:
-        """Let the thread end as soon as it can."""
-        self._stopped = True
-        if self.part is not None:
-            self.answer()
-
-    def _main(self) -> None:
+    def work(self, first_id: int, last_id: int) -> None:
+        """Archive the rows in a range of ids, on a thread of its own."""
         if sys.platform == "linux":
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         try:
             with self.archive.hold(), contextlib.closing(connect_read_only(self._path)) as self.reader:
-                for part in self.archive.parts(self.reader, *self._ids, lambda: self._stopped):
+                for part in self.archive.parts(self.reader, first_id, last_id, lambda: self._stopped):
                     self.part = part
-                    self._tell()
-                    if not self._stopped:  # `stop` sets this before it looks at `part`, so one of both sees the other
-                        self._answered.acquire()
-                    if self._is_last():
-                        self._stopped = True
+                    _let_go(self.changed)
+                    self._answered.acquire()
         except BaseException as error:  # noqa: BLE001 - the step that finds it tells the operator
             self.error = error
         finally:
             self.reader = None
             self.archive.close()
             self.ended = True
-            self._tell()
+            _let_go(self.changed)
 
-    def _tell(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it is free already
-            self.changed.release()
+
+def _let_go(lock: threading.Lock) -> None:
+    with contextlib.suppress(RuntimeError):  # it is free already
+        lock.release()
