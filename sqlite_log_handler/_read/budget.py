@@ -10,9 +10,7 @@ limits below, so a step takes some milliseconds at most.
 
 Damaged pages can lead back into themselves, and then a table has no end. So we count the time of all statements of a
 question together. We count CPU time of the thread, which neither a slow disk nor a busy machine uses up. The budget
-grows with the file, so no sensible question comes near it, however large the log is. To read that clock takes as long
-as a short statement, so we count by the wall clock first, which is never behind, and start again with the clock of the
-thread once the wall clock has used the budget up.
+grows with the file, so no sensible question comes near it, however large the log is.
 
 Most rows are short, and to measure each of them costs time. A question begins with a limit that few rows exceed, and
 with few looks at the clock. The first longer row moves it to a higher limit with many looks, and from then on we
@@ -28,8 +26,8 @@ from sqlite_log_handler._logfile.errors import LimitError
 from sqlite_log_handler._logfile.schema import MAX_ROW_BYTES
 
 # CPU seconds for one question, and for each MB of the file: a core reads 20 to 100 MB a second.
-_SECONDS: Final = 0.5
-_SECONDS_PER_MB: Final = 0.5
+_SECONDS: Final = 1.0
+_SECONDS_PER_MB: Final = 1.0
 
 # Most bytes of a value or a row, and steps between two looks at the clock: for most rows, for long ones, and for large
 # ones, whose texts must be small together. A row has names of at most 4 kB each besides its text.
@@ -55,7 +53,8 @@ class Budget:
     """
     Bounds the statements inside its `with` block; call `renew` before each question.
 
-    `size` is that of the file at `path`, in bytes. `clock` tells the CPU seconds of this thread; `wall` costs little.
+    `size` is that of the file at `path`, in bytes; `clock` tells the CPU seconds of this thread. `spent` is True after
+    a statement that was ended.
     """
 
     def __init__(
@@ -64,13 +63,11 @@ class Budget:
         path: str,
         size: int,
         *,
-        wall: Callable[[], float] = time.perf_counter,
         clock: Callable[[], float] = time.thread_time,
     ) -> None:
         self._connection = connection
         self._path = path
-        self._clocks = (wall, clock)
-        self._clock = wall
+        self._clock = clock
         self.seconds = self._left = _SECONDS + size / 1e6 * _SECONDS_PER_MB
         self._since = 0.0
         self.spent = False
@@ -80,7 +77,6 @@ class Budget:
 
     def renew(self) -> None:
         """Start to count for a new question."""
-        self._clock, _ = self._clocks
         self._left = self.seconds
         self._set(_USUAL_BYTES, _USUAL_STEPS)
 
@@ -106,7 +102,7 @@ class Budget:
         return True
 
     def __enter__(self) -> Self:
-        if self._left <= 0 and self._is_last():
+        if self._left <= 0:
             message = f"{self._path!r}: it takes more work to read than any log: it was not made by this package"
             raise LimitError(message)
         self.spent = False
@@ -122,12 +118,5 @@ class Budget:
         self._connection.set_progress_handler(self._tick, steps)
 
     def _tick(self) -> bool:
-        return self._clock() - self._since > self._left and self._is_last()
-
-    def _is_last(self) -> bool:
-        """Change to the clock of the thread; return True if that has used the budget up as well."""
-        wall, clock = self._clocks
-        self.spent = self._clock is not wall
-        if not self.spent:
-            self._clock, self._left, self._since = clock, self.seconds, clock()
+        self.spent = self._clock() - self._since > self._left
         return self.spent
