@@ -83,10 +83,10 @@ _PYTHON: Final = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL
 _LEVEL_NAMES: Final = {**_PYTHON, "WARN": 30, "ERR": 40, "CRIT": 50, "FATAL": 50}
 
 
-def where(ask: Ask, filters: Filters, now: datetime | None = None) -> Where:
-    """Resolve `filters` against the file on which `ask` runs a statement; `now` is as `parse_time` takes it."""
+def where(ask: Ask, filters: Filters) -> Where:
+    """Resolve `filters` against the file on which `ask` runs a statement."""
     check(filters)
-    since_us, until_us = _span(filters, now)
+    since_us, until_us = _span(filters)
     after_id, up_to_id = filters.get("after_id"), filters.get("up_to_id")
     return Where(
         *_terms(_TERMS, ask, {**filters, "since": since_us, "until": until_us}),
@@ -282,10 +282,10 @@ def _without(ask: Ask, without: Mapping[str, Any]) -> list[Term]:
 IN_LEDGER: Final = frozenset({"since", "until", "level", "logger", "exclude", "process", "run"})
 
 
-def drops_where(ask: Ask, filters: Filters, now: datetime | None = None) -> Term:
+def drops_where(ask: Ask, filters: Filters) -> Term:
     """Return the filters as a condition on `drops`. Filters that do not apply to drops let every gap pass."""
     check(filters)
-    since_us, until_us = _span(filters, now)
+    since_us, until_us = _span(filters)
     return _terms(_LEDGER_TERMS, ask, {**filters, "since": since_us, "until": until_us})
 
 
@@ -308,9 +308,9 @@ def _local_now() -> datetime:
     return datetime.now()  # noqa: DTZ005 - local on purpose
 
 
-def _span(filters: Filters, now: datetime | None = None) -> tuple[int | None, int | None]:
+def _span(filters: Filters) -> tuple[int | None, int | None]:
     """Return both bounds of time, in microseconds; refuse a `since` after `until`."""
-    now = now or _local_now()
+    now = _local_now()
     since, until = filters.get("since"), filters.get("until")
     since_us, until_us = _moment("since", since, now), _moment("until", until, now)
     if since_us is not None and until_us is not None and since_us > until_us:

@@ -135,13 +135,13 @@ class _Sums:
         return sum(self.levels.values())
 
 
-def patterns(scan: Scan, new_since: Moment | None, filters: Filters, now: datetime | None = None) -> list[Pattern]:
+def patterns(scan: Scan, new_since: Moment | None, filters: Filters) -> list[Pattern]:
     """Count records by pattern; see `LogReader.patterns`."""
-    chosen = where(scan.all, filters, now)
+    chosen = where(scan.all, filters)
     if new_since is None:
         found = _merged(scan, _counted(scan, chosen))
         return _described(found, _samples(scan, _ranked(found)))
-    later, new, _ = compared(scan, chosen, begin_of(scan, new_since, now))
+    later, new, _ = compared(scan, chosen, begin_of(scan, new_since))
     return [pattern for pattern in later if pattern.last_id in new]
 
 
@@ -188,12 +188,12 @@ def compared(
     return _described(found, texts), new, grown
 
 
-def begin_of(scan: Scan, new_since: Moment, now: datetime | None = None) -> int:
+def begin_of(scan: Scan, new_since: Moment) -> int:
     """Return the beginning of a run, or a time, in microseconds."""
     if isinstance(new_since, int):
         ids = ",".join(map(str, run_processes(scan.all, new_since)))
         return int(scan.one(f"SELECT {whole('min(started_us)')} FROM processes WHERE id IN ({ids})"))  # noqa: S608 - numbers
-    return where(scan.all, {"since": new_since}, now).since_us
+    return where(scan.all, {"since": new_since}).since_us
 
 
 def _named(scan: Scan, counts: Iterable[tuple[int, list[_Level]]]) -> Iterator[tuple[int, _Source, list[_Level]]]:

@@ -5,7 +5,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from sqlite_log_handler._logfile.columns import text, total, whole
@@ -160,7 +159,7 @@ FROM (
 """  # noqa: S608 - same
 
 
-def gaps(scan: Scan, filters: Filters, now: datetime | None = None) -> list[Gap]:
+def gaps(scan: Scan, filters: Filters) -> list[Gap]:
     """Read the ledger; see `LogReader.gaps`."""
     # Pruned rows have lost their logger, level and process, so those filters do not apply.
     kept: Filters = {**filters, "level": None, "logger": None, "exclude": None, "process": None, "run": None}
@@ -172,16 +171,14 @@ def gaps(scan: Scan, filters: Filters, now: datetime | None = None) -> list[Gap]
 
     found: list[Gap] = []
     for sql, chosen in ((_GAPS, filters), (_PRUNED, kept)):
-        condition, parameters = drops_where(scan.all, chosen, now)
+        condition, parameters = drops_where(scan.all, chosen)
         found += scan.all(sql.format(condition), parameters, gap)
     return sorted(found, key=lambda gap: (gap.after_id, gap.since_us))
 
 
-def histogram(
-    scan: Scan, bucket: str | float | None, filters: Filters, most: int, now: datetime | None = None
-) -> list[Bucket]:
+def histogram(scan: Scan, bucket: str | float | None, filters: Filters, most: int) -> list[Bucket]:
     """Count records over time; see `LogReader.histogram`."""
-    chosen = where(scan.all, filters, now)
+    chosen = where(scan.all, filters)
     first, last = scan.ends(chosen)
     if first > last:
         return []
@@ -206,7 +203,7 @@ def histogram(
                 cells += levelno not in found
                 found[levelno] = found.get(levelno, 0) + records
         scan.require_few(cells)
-    dropped = dropped_over_time(gaps(scan, filters, now), width)
+    dropped = dropped_over_time(gaps(scan, filters), width)
     return [
         Bucket(start * width, (start + 1) * width, levels[start - begin], dropped[start * width])
         for start in range(begin, begin + count)

@@ -3,7 +3,6 @@
 import json
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import datetime
 from operator import add, attrgetter
 from sys import getsizeof
 from typing import Any, Final, TypeAlias
@@ -119,21 +118,21 @@ class _Group:
 _Groups: TypeAlias = defaultdict[Any, _Group]
 
 
-def top(scan: Scan, by: str, filters: Filters, now: datetime | None = None, *, key: str | None = None) -> list[Talker]:
+def top(scan: Scan, by: str, filters: Filters, *, key: str | None = None) -> list[Talker]:
     """Say who logs most; see `LogReader.top`."""
     if not isinstance(by, str) or by not in _GROUPS:
         raise FilterError(f"by={by!r} is unknown: choose from {', '.join(_GROUPS)}")
     if not (isinstance(key, str) if by == "attribute" else key is None):
         raise FilterError(f"key={key!r}: must be the name of an attribute with by='attribute', and None with another")
     require_short("key", key)
-    chosen = where(scan.all, filters, now)
+    chosen = where(scan.all, filters)
     given = {name for name, value in filters.items() if value is not None}
     sums: _Groups = defaultdict(_Group)
     has_trend = True
     knows_drops = by in _LEDGER and given <= IN_LEDGER
     rest, (since, until) = chosen, scan.ends(chosen)
     parts = since, max((until - since) // TREND + 1, 1)  # the beginning of the first, and the length of each
-    drops, values = drops_where(scan.all, filters, now) if knows_drops else ("0", ())
+    drops, values = drops_where(scan.all, filters) if knows_drops else ("0", ())
     in_full_hours = all(us in {LOWEST, HIGHEST} or us % HOUR_US == 0 for us in (chosen.since_us, chosen.until_us))
     if by in _VOLUME and given <= _VOLUME_FILTERS and in_full_hours:
         has_trend = _add_volume(scan, sums, _VOLUME[by], chosen, filters)
