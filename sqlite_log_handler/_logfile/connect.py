@@ -27,8 +27,8 @@ from sqlite_log_handler._logfile.typed import Any
 _ROWID = -1
 
 
-def identity_of(path: str, unseen: type[OSError] = OSError) -> tuple[int, int] | None:
-    """Return (device, inode); None if looking at the file raises `unseen`."""
+def identity_of(path: str | int, unseen: type[OSError] = OSError) -> tuple[int, int] | None:
+    """Return (device, inode) of a path or a descriptor; None if looking at the file raises `unseen`."""
     try:
         stat = os.stat(path)
     except unseen:

@@ -46,6 +46,7 @@ from sqlite_log_handler._logfile.connect import (
 from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError
 from sqlite_log_handler._logfile.forks import LostFileError
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA
+from sqlite_log_handler._logfile.typed import NamedTuple
 from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
 from sqlite_log_handler._write.retention.wal import size_of
@@ -75,6 +76,15 @@ _LASTING = ("LOCK", "RDLOCK", "CHECKRESERVEDLOCK", "SHMLOCK", "SHMMAP")
 _LASTING_CODES = {getattr(sqlite3, f"SQLITE_IOERR_{name}") for name in _LASTING}
 
 
+class _Files(NamedTuple):
+    """The files of a connection as (device, inode); None for one that is not there."""
+
+    file: object = None  # at the handler's path
+    real: object = None  # where the links in it led
+    shm: object = None
+    wal: object = None
+
+
 class LogFile:
     """
     The database at the absolute `path`, or behind a link there, and the connection that writes to it.
@@ -95,9 +105,8 @@ class LogFile:
 
     def _reset(self) -> None:
         self.connection: sqlite3.Connection | None = None
-        self._files: tuple[object, ...] = ()
+        self._files = _Files()
         self._descriptors: dict[int, object] = {}  # those of the connection, and what each is open on
-        self._wal = False
         self._looked_at: tuple[int, ...] | None = None  # what the last look found to be a log
 
     def forget(self, cut_off: int | None) -> None:
@@ -112,7 +121,7 @@ class LogFile:
         self._lock.close()
         lost = cut_off is not None
         if lost:
-            forks.lost.update({identity_of(self.path), *self._files[:1]} - {None})
+            forks.lost.update({identity_of(self.path), self._files.file} - {None})
         if self.connection is not None:
             if cut_off == threading.get_ident():
                 self.connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
@@ -185,7 +194,7 @@ class LogFile:
         self._look()
         self._keep_left_files()
         _create(self.real)
-        found, others = identity_of(self.real), {at: _file_of(at) for at in _descriptors()}
+        found, others = identity_of(self.real), _descriptors()
         connection = sqlite3.connect(
             self.real, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=32
         )
@@ -206,13 +215,14 @@ class LogFile:
             raise
         # By its own path: the next commit finds out whether a link was switched meanwhile.
         files, _ = self._stat(self.real)
-        if again and files[:1] != (found,):
+        if again and (found is None or files.file != found):
             # SQLite writes no WAL back into a file that was moved, and this process has written none.
             connection.close()
             return self.open(again=False)
         self.connection, self._files = connection, files
-        mine = {at: file for at in _descriptors() if (file := _file_of(at)) != others.get(at)}
-        self._descriptors = {at: file for at, file in mine.items() if file in self._files}
+        self._descriptors = {
+            at: file for at, file in _descriptors().items() if file in files and file != others.get(at)
+        }
         return connection
 
     def _gives_up_descriptors(self) -> bool:
@@ -225,12 +235,12 @@ class LogFile:
         if self.connection is None or not self._lock.lost:
             return False  # the lock's descriptor goes with the others
         self._lock.lost = False
-        now = {at: _file_of(at) for at in self._descriptors}
+        now = {at: identity_of(at) for at in self._descriptors}
         if all(now[at] in {file, None} for at, file in self._descriptors.items()):
             if None in now.values():
                 self._close()
             return False
-        forks.lost.update(self._files[:1])
+        forks.lost.update({self._files.file} - {None})
         forks.keep_open(self.connection)
         self.connection = None
         return True
@@ -243,18 +253,16 @@ class LogFile:
         (https://sqlite.org/howtocorrupt.html, section 1.4). So this writes it back into the file that we still have
         open, or moves it aside. If only a link was switched, the -wal is beside its own file, and stays.
         """
-        wal = self.real + "-wal"
-        known = self._files[-1] if self._wal and self._files else None
-        shm = self._files[-2] if known is not None else None
         self._write_back()
         self._close()
-        if known is None or self._is_there():
+        if self._files.wal is None or self._is_there():
             return
         # Another process may still have the old file open, and these with it. A new file must not share them.
-        if identity_of(self.real + "-shm") == shm:
+        if identity_of(self.real + "-shm") == self._files.shm:
             _remove(self.real + "-shm")
+        wal = self.real + "-wal"
         # A process that has opened the path since may have moved it aside, see `_keep_left_files`.
-        at = wal if identity_of(wal) == known else _left_at(os.path.dirname(wal), known)
+        at = wal if identity_of(wal) == self._files.wal else _left_at(os.path.dirname(wal), self._files.wal)
         if not size_of(at):
             _remove(at)
         elif at == wal:
@@ -342,8 +350,7 @@ class LogFile:
                     connection.execute(statement)
             connection.execute("COMMIT")
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        self._wal = mode == "wal"
-        if not self._wal and not self._said_mode:
+        if mode != "wal" and not self._said_mode:
             self._said_mode = True
             self._say(f"no WAL on this file system, journal mode {mode!r}: readers and the writer wait for each other")
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
@@ -378,15 +385,13 @@ class LogFile:
 
     def _has_lost_shm(self) -> bool:
         """Tell whether the -shm, or the -wal, that stands beside the file is not that of the connection."""
-        if not self._wal or not self._files:
-            return False
         shm, wal = identity_of(self.real + "-shm"), identity_of(self.real + "-wal")
-        if wal == self._files[-1]:  # also if the file was moved; but if there is no other -shm, all have that of ours
-            return shm != self._files[-2] and (shm is not None or self._is_there())
+        if wal == self._files.wal:  # also if the file was moved; but if there is no other -shm, all have that of ours
+            return shm != self._files.shm and (shm is not None or self._is_there())
         return wal is not None and self._is_there()
 
     def _is_there(self) -> bool:
-        return identity_of(self.real) in self._files[:1]
+        return identity_of(self.real) == self._files.file
 
     def _close(self) -> None:
         """
@@ -453,19 +458,16 @@ class LogFile:
             os.replace(self.real + end, aside + end)
         return aside
 
-    def _stat(self, path: str) -> tuple[tuple[object, ...], int]:
-        """Return the identity of `path` and of the files beside it that the connection has open, and the size."""
+    def _stat(self, path: str) -> tuple[_Files, int]:
+        """Return the identity of `path` and of the files that the connection has open, and the size."""
         try:
             found = os.stat(path)
         except OSError:
-            return (), 0
-        files: list[object] = [(found.st_dev, found.st_ino)]
-        if self.real != self.path:
-            # The file may have been moved away from its -wal, and the link made to follow it.
-            files.append(identity_of(self.real))
-        if self._wal:
-            files += (identity_of(self.real + "-shm"), identity_of(self.real + "-wal"))
-        return tuple(files), found.st_size
+            return _Files(), 0
+        file = found.st_dev, found.st_ino
+        # The file may have been moved away from its -wal, and the link made to follow it.
+        real = file if self.real == self.path else identity_of(self.real)
+        return _Files(file, real, identity_of(self.real + "-shm"), identity_of(self.real + "-wal")), found.st_size
 
 
 def _passes(error: BaseException, path: str) -> bool:
@@ -527,16 +529,8 @@ def _create(path: str) -> None:
             os.close(descriptor)
 
 
-def _descriptors() -> set[int]:
-    """Return the descriptors that this process has open; none on a system that does not tell."""
+def _descriptors() -> dict[int, object]:
+    """Return the descriptors that this process has open, and on what; none on a system that does not tell."""
     with contextlib.suppress(OSError, ValueError):
-        return set(map(int, os.listdir("/dev/fd")))
-    return set()
-
-
-def _file_of(descriptor: int) -> object:
-    """Return the (device, inode) that a descriptor is open on, or None."""
-    with contextlib.suppress(OSError):
-        found = os.fstat(descriptor)
-        return found.st_dev, found.st_ino
-    return None
+        return {int(at): identity_of(int(at)) for at in os.listdir("/dev/fd")}
+    return {}
