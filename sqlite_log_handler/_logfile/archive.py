@@ -57,18 +57,21 @@ _MEMBERS: Final = {name: JSON_COLUMNS.get(name, PART_COLUMNS[name]) for name in 
 SELECT_JSON: Final = f"SELECT {json_object(_MEMBERS)} AS line FROM {_FROM}"  # noqa: S608 - same
 
 # A process as it stands in heads, and beside each gap.
-_PROCESS: Final = (
-    f"'process', {whole('pid')}, 'process_name', {text('name')}, 'host', {text('host')}, "
-    f"'started_us', {whole('started_us')}, 'program', {text('program')}"
-)
-SELECT_PROCESS: Final = f"SELECT json_object({_PROCESS}) FROM processes"  # noqa: S608 - same
-SELECT_DROP: Final = f"""
-SELECT drops.id, json_object(
-    'id', drops.id, 'after_id', {whole("after_id")}, 'since_us', {whole("since_us")}, 'until_us', {whole("until_us")},
-    'cause', {text("cause")}, 'logger', {text("logger")}, 'levelno', {whole("levelno")}, 'count', {whole("count")},
-    {_PROCESS}
-) FROM drops LEFT JOIN processes ON processes.id = process_id
-"""  # noqa: S608 - same
+PROCESS: Final = {
+    "process": whole("pid"),
+    "process_name": text("name"),
+    "host": text("host"),
+    "started_us": whole("started_us"),
+    "program": text("program"),
+}
+SELECT_PROCESS: Final = f"SELECT {json_object(PROCESS)} FROM processes"  # noqa: S608 - same
+# A gap, but for its id.
+DROP: Final = {
+    name: (text if name in {"cause", "logger"} else whole)(name)
+    for name in ("after_id", "since_us", "until_us", "cause", "logger", "levelno", "count")
+}
+FROM_DROPS: Final = "FROM drops LEFT JOIN processes ON processes.id = process_id"
+SELECT_DROP: Final = f"SELECT drops.id, {json_object({'id': 'drops.id', **DROP, **PROCESS})} {FROM_DROPS}"
 
 _NAME: Final = re.compile(r"(.+)\.(\d{4}-\d\d-\d\d)(?:\.([2-9]|[1-9]\d+))?\.(jsonl\.gz|parquet)", re.DOTALL)
 

@@ -25,7 +25,7 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import Final, NamedTuple
 
-from sqlite_log_handler._logfile.archive import MORE_COLUMNS
+from sqlite_log_handler._logfile.archive import DROP, FROM_DROPS, MORE_COLUMNS, PROCESS
 from sqlite_log_handler._logfile.columns import text, whole
 from sqlite_log_handler._read.filters import HIGHEST, Filters, Where, level_range, run_processes, settled, where
 from sqlite_log_handler._read.inventory import Inventory, PartList, Piece, Places, process_of
@@ -36,13 +36,7 @@ from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.statistics import LogStats, file_numbers
 
 _SELECT: Final = select(MORE_COLUMNS.get(name, name) for name in FIELDS)
-_DROP_FIELDS: Final = ("after_id", "since_us", "until_us", "cause", "logger", "levelno", "count")
-_DROPS: Final = f"""
-SELECT {whole("after_id")}, {whole("since_us")}, {whole("until_us")}, {text("cause")}, {text("drops.logger")},
-    {whole("levelno")}, {whole("count")}, {whole("pid")}, {text("name")}, {text("host")}, {whole("started_us")},
-    {text("program")}
-FROM drops LEFT JOIN processes ON processes.id = process_id ORDER BY drops.id
-"""  # noqa: S608 - our own names
+_DROPS: Final = f"SELECT {', '.join([*DROP.values(), *PROCESS.values()])} {FROM_DROPS} ORDER BY drops.id"
 # Rows that were deleted and are not in the archive.
 _PRUNES: Final = f"""
 SELECT {whole("first_id")}, {whole("last_id")}, {whole("since_us")}, {whole("until_us")}, {text("cause")},
@@ -340,7 +334,7 @@ def _archived_drops(pieces: Iterable[Piece]) -> Iterator[tuple[Values, Process]]
     for part, (low, high) in pieces:
         for drop in part.drops():
             if (low - 1 <= drop["after_id"] or is_first) and drop["after_id"] < high:
-                yield tuple(map(drop.__getitem__, _DROP_FIELDS)), process_of(drop)
+                yield tuple(map(drop.__getitem__, DROP)), process_of(drop)
         is_first = False
 
 
@@ -348,7 +342,7 @@ def _drops(filed: Iterable[Values], pieces: Iterable[Piece]) -> Iterator[tuple[V
     """Yield the gaps of the file that are in no part: a gap behind the last row of a part is in the next one."""
     ends = [high for _, (_, high) in pieces]
     starts = [low - 1 for _, (low, _) in pieces]
-    for *values, pid, name, host, started_us, program in filed:
+    for values in filed:
         place = bisect_right(ends, values[0])
         if place == len(ends) or values[0] < starts[place]:
-            yield tuple(values), (pid, name, host, started_us, program)
+            yield values[: len(DROP)], values[len(DROP) :]

@@ -9,22 +9,19 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from sqlite_log_handler._logfile.archive import PartName, stem_of
-from sqlite_log_handler._logfile.columns import text, whole
+from sqlite_log_handler._logfile.archive import PROCESS, PartName, stem_of
+from sqlite_log_handler._logfile.columns import text
 from sqlite_log_handler._logfile.errors import EmptyFileError, ForeignFileError, LimitError, UnreadableFileError
 from sqlite_log_handler._read.filters import FilterError, level_names
 from sqlite_log_handler._read.loaded import Process
-from sqlite_log_handler._read.parts import PROCESS_FIELDS, Bounds, Part, Span, Values, meet, memory_of
+from sqlite_log_handler._read.parts import Bounds, Part, Span, Values, meet, memory_of
 from sqlite_log_handler._read.scan import Scan
 
 StrPath: TypeAlias = str | os.PathLike[str]
 # A part, and the ids that are taken from it.
 Piece: TypeAlias = tuple[Part, Span]
 
-_PROCESSES: Final = (
-    f"SELECT {whole('pid')}, {text('name')}, {text('host')}, {whole('started_us')}, {text('program')} FROM processes "  # noqa: S608 - our own names
-    "ORDER BY id"
-)
+_PROCESSES: Final = f"SELECT {', '.join(PROCESS.values())} FROM processes ORDER BY id"  # noqa: S608 - our own names
 
 # Most bytes of memory for the heads of all parts. Those of a year with a start of the program each hour take 3 MiB.
 _HEADS: Final = 32 * 1024 * 1024
@@ -194,4 +191,4 @@ class PartList:
 
 def process_of(found: Mapping[str, Any]) -> Process:
     """Return the process that stands in a head, or beside a gap."""
-    return tuple(map(found.__getitem__, PROCESS_FIELDS))
+    return tuple(map(found.__getitem__, PROCESS))

@@ -12,6 +12,7 @@ from functools import partial
 from sys import getsizeof
 from typing import Any, Final, TypeAlias, cast
 
+from sqlite_log_handler._logfile.archive import DROP
 from sqlite_log_handler._logfile.columns import total
 from sqlite_log_handler._logfile.connect import primary_code, refuse_lost
 from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
@@ -23,7 +24,7 @@ from sqlite_log_handler._read.opening import Opened, named_errors
 from sqlite_log_handler._read.parts import Values, fault_of
 from sqlite_log_handler._read.scan import Scan
 
-# pid, name, host, start, program: `parts.PROCESS_FIELDS`.
+# pid, name, host, start, program: `_logfile.archive.PROCESS`.
 Process: TypeAlias = tuple[int, str, str, int, str]
 
 # Each row holds the name of its thread: the schema allows that as well as a line in `threads`.
@@ -38,10 +39,7 @@ _SOURCE: Final = "INSERT INTO sources (logger, pathname, lineno, func, template)
 _KNOWN_SOURCE: Final = (
     "SELECT id FROM sources WHERE logger = ? AND pathname = ? AND lineno = ? AND func = ? AND template = ?"
 )
-_DROP: Final = """
-INSERT INTO drops (after_id, since_us, until_us, cause, logger, levelno, count, process_id)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-"""
+_DROP: Final = f"INSERT INTO drops ({', '.join(DROP)}, process_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - our own names
 # The counts of a log besides its rows, which the view `volume` adds up.
 _COUNT: Final = f"""
 INSERT INTO volume_folded (hour, logger, levelno, dropped)

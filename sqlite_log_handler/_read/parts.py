@@ -29,12 +29,14 @@ from types import NoneType
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlite_log_handler._logfile.archive import (
+    DROP,
     GRANTED,
     GROWTH,
     HEAD_KEY,
     LONGEST_LINE,
     PARQUET,
     PART_COLUMNS,
+    PROCESS,
     Head,
     drops_keys,
 )
@@ -65,13 +67,9 @@ _TYPES: Final = tuple(
 )
 _VALUES: Final = itemgetter(*FIELDS)
 _TEXTS: Final = itemgetter(*(place for place, name in enumerate(FIELDS) if name not in INTEGERS))
-_DROP: Final[Mapping[str, type]] = {
-    **dict.fromkeys(("id", "after_id", "since_us", "until_us", "levelno", "count", "process", "started_us"), int),
-    **dict.fromkeys(("cause", "logger", "process_name", "host", "program"), str),
-}
-PROCESS_FIELDS: Final = ("process", "process_name", "host", "started_us", "program")
 _NAMES: Final = ("process_name", "host", "program")
-_PROCESS: Final = {name: _DROP[name] for name in PROCESS_FIELDS}
+_PROCESS: Final = {name: str if name in _NAMES else int for name in PROCESS}
+_DROP: Final = {"id": int, **{name: str if name in {"cause", "logger"} else int for name in DROP}, **_PROCESS}
 
 # Bytes that are decompressed at a time, and rows that are taken from Parquet at a time: a row group, as a rule.
 _CHUNK: Final = 128 * 1024
