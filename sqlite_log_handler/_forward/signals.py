@@ -8,11 +8,10 @@ and give a deadline to a receiver that sends one byte now and then.
 """
 
 import contextlib
-import queue
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, Self, TypeVar
 
 # How long to wait after a signal for the answer to the last request, which the next run need then not send again.
@@ -30,7 +29,7 @@ class Signals:
 
     def __init__(self) -> None:
         self._asked = False  # a signal came
-        self._waiting = False  # for the receiver or the clock, or computing something
+        self._interruptible = False  # the program waits, or computes something
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -44,28 +43,20 @@ class Signals:
 
     def _handle(self, _number: int, _frame: object) -> None:
         self._asked = True
-        if self._waiting:
+        if self._interruptible:
+            # Once: a second signal must not break into what the first one has set going.
+            self._interruptible = False
             raise Stopped
 
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        self._waiting = True
+    def run(self, call: Callable[[], T]) -> T:
+        """Return the result of a call that only waits or computes; raise `Stopped` if a signal comes."""
+        self._interruptible = True
         try:
             if self._asked:
                 raise Stopped
-            yield
-        finally:
-            self._waiting = False
-
-    def wait(self, seconds: float) -> None:
-        """Wait; raise `Stopped` if a signal comes."""
-        with self._interruptible():
-            time.sleep(seconds)
-
-    def compute(self, call: Callable[[], T]) -> T:
-        """Return the result of a call that changes nothing; raise `Stopped` if a signal comes."""
-        with self._interruptible():
             return call()
+        finally:
+            self._interruptible = False
 
     def run_in_thread(self, call: Callable[[], T], timeout: float) -> T:
         """
@@ -77,25 +68,18 @@ class Signals:
         """
         if self._asked:
             raise Stopped
-        results: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+        future: Future[T] = Future()
 
         def run() -> None:
             try:
-                results.put((call(), None))
+                future.set_result(call())
             except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
-                results.put((None, error))
+                future.set_exception(error)
 
         threading.Thread(target=run, daemon=True).start()
         try:
-            with self._interruptible():
-                result, error = results.get(timeout=timeout)
-        except queue.Empty:
-            raise TimeoutError from None
+            return self.run(lambda: future.result(timeout))
         except Stopped:
-            try:
-                result, error = results.get(timeout=_GRACE_SECONDS)
-            except queue.Empty:
-                raise Stopped from None
-        if error is not None:
-            raise error
-        return result  # type: ignore[return-value]  # None is a result too
+            with contextlib.suppress(TimeoutError):
+                return future.result(_GRACE_SECONDS)
+            raise

@@ -77,10 +77,10 @@ def run(options: argparse.Namespace) -> int:
     with Signals() as signals:
         delivery = Delivery(
             spools=spools,
-            encode=lambda batch, rows: signals.compute(lambda: encode(batch, rows)),
+            encode=lambda batch, rows: signals.run(lambda: encode(batch, rows)),
             send=lambda body: _send(signals, receiver, body, endpoint.timeout),
             clock=time.monotonic,
-            wait=signals.wait,
+            wait=lambda seconds: signals.run(lambda: time.sleep(seconds)),
             say=say,
             follow=options.follow,
             batch_rows=options.batch_rows,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_a_signal_ends_the_wait_for_a_call():
         with pytest.raises(Stopped):
             signals.run_in_thread(call, 60)
         with pytest.raises(Stopped):
-            signals.wait(60)
+            signals.run(lambda: time.sleep(60))
         with pytest.raises(Stopped):
             signals.run_in_thread(call, 60)
     over.set()
@@ -71,12 +72,29 @@ def test_a_signal_ends_a_computation():
         ran.append("ended")
 
     with Signals() as signals:
-        assert 5 == signals.compute(lambda: 5)
+        assert 5 == signals.run(lambda: 5)
         for _ in range(2):
             with pytest.raises(Stopped):
-                signals.compute(call)
+                signals.run(call)
 
     assert ["begun"] == ran
+
+
+def test_a_second_signal_breaks_into_nothing():
+    """A second signal does not break into what the first one has set going, such as the end of a wait."""
+    ended = []
+
+    def call():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            ended.append("whole")
+
+    with Signals() as signals, pytest.raises(Stopped):
+        signals.run(call)
+
+    assert ["whole"] == ended
 
 
 def test_an_answer_just_after_the_signal_counts():
@@ -89,4 +107,4 @@ def test_an_answer_just_after_the_signal_counts():
     with Signals() as signals:
         assert "taken" == signals.run_in_thread(call, 60)
         with pytest.raises(Stopped):
-            signals.wait(0)
+            signals.run(lambda: None)
