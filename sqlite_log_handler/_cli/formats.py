@@ -10,13 +10,14 @@ import json
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._cli.terminal import Paint
 from sqlite_log_handler._logfile.printable import Escapes, is_printable, printable
 from sqlite_log_handler._logfile.times import from_microseconds
 from sqlite_log_handler._logfile.units import counted, format_duration, loudest
-from sqlite_log_handler._read.rows import Row, extra_of
+from sqlite_log_handler._read.rows import JSON, Row, extra_of
 from sqlite_log_handler._read.statistics import Gap
 
 # Some columns of a row.
@@ -220,6 +221,16 @@ class Logfmt(Format):
                 key = f"extra.{key}"  # noqa: PLW2901 - the name under which it is shown
             fields[key] = value
         yield " ".join(_pair(key, value) for key, value in fields.items() if value is not None)
+
+
+class JsonObjects(Format):
+    """A JSON object on each line, which SQLite makes; without lines between rows."""
+
+    columns = ("id", JSON)
+
+    def lines(self, entries: Iterable[Values | list[Gap]]) -> Iterator[str]:
+        """Yield the line of each row."""
+        return map(json_safe, map(itemgetter(1), filter(None, entries)))
 
 
 def _pair(key: str, value: object) -> str:

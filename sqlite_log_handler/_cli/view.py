@@ -7,7 +7,7 @@ from functools import partial
 from itertools import chain, groupby
 from typing import Any, Final, NamedTuple, TypeVar
 
-from sqlite_log_handler._cli.formats import CLOCKS, Cat, Clock, Format, Logfmt, Short, Verbose, json_safe, with_gaps
+from sqlite_log_handler._cli.formats import CLOCKS, Cat, Clock, Format, JsonObjects, Logfmt, Short, Verbose, with_gaps
 from sqlite_log_handler._cli.terminal import painter
 from sqlite_log_handler._read.filters import HIGHEST, IN_LEDGER, Filters
 from sqlite_log_handler._read.reader import LogReader, around, columns_of, windows
@@ -73,17 +73,12 @@ class View:
         return self._lines_of(reader, selection.filters, selection.newest, whole=selection.newest is None)
 
     def _lines_of(self, reader: LogReader, filters: Filters, newest: int | None, *, whole: bool) -> Iterator[str]:
-        if self._format is None:
-            json_lines = reader.json_lines(newest=newest, reverse=self._reverse, **filters)
-            return map(json_safe, self._noticed(json_lines))
         rows = columns_of(reader, self._format.columns, newest=newest, reverse=self._reverse, **filters)
         return self._format.lines(self._with_gaps(reader, self._noticed(rows), filters, whole=whole))
 
     def _with_gaps(self, reader: LogReader, rows: Iterator[Any], filters: Filters, *, whole: bool) -> Iterator[Any]:
-        if self._format is None or not self._format.draws_gaps:
-            return rows
         given = {name for name, value in filters.items() if value is not None}
-        if not (self._asks_for_gaps or given <= _OF_GAPS):
+        if not (self._format.draws_gaps and (self._asks_for_gaps or given <= _OF_GAPS)):
             return rows
         ledger = filters.copy()
         if self._ends:
@@ -99,15 +94,10 @@ class View:
         found = windows(
             reader, selection.filters, selection.newest, selection.before, selection.after, reverse=self._reverse
         )
-        if self._format is None:
-            for low, high in found:
-                bounds: Filters = {"after_id": low - 1, "up_to_id": high}
-                yield from self._lines_of(reader, bounds, None, whole=False)
-            return
         for near in _neighbours(found):
             near.sort()
             low, high = near[0][0], near[-1][1]
-            bounds = {"after_id": low - 1, "up_to_id": high}
+            bounds: Filters = {"after_id": low - 1, "up_to_id": high}
             rows = columns_of(reader, self._format.columns, reverse=self._reverse, **bounds)
             gaps = reader.gaps(after_id=low, up_to_id=high) if self._format.draws_gaps else []
             for number, some in groupby(rows, partial(_place_in, near)):
@@ -149,12 +139,12 @@ def _place_in(windows: Sequence[tuple[int, int]], row: Sequence[Any]) -> int | N
     return number if number >= 0 and row[0] <= windows[number][1] else None
 
 
-def format_of(options: argparse.Namespace) -> Format | None:
-    """Return the format of `-o`; None for JSON, which SQLite writes."""
+def format_of(options: argparse.Namespace) -> Format:
+    """Return the format of `-o`."""
     name: str = options.output
     iso = Clock("%Y-%m-%dT%H:%M:%S%z", digits=6, utc=options.utc)
     if name in CLOCKS:
         fields = [field for field in options.fields.split(",") if field]
         return Short(CLOCKS[name](options.utc), painter(options.color), fields=fields, has_id=options.id)
     others: dict[str, Format] = {"verbose": Verbose(iso, painter(options.color)), "logfmt": Logfmt(iso), "cat": Cat()}
-    return others.get(name)
+    return others.get(name) or JsonObjects()

@@ -19,7 +19,9 @@ SELECT_ROW: Final = select(LOG_COLUMNS)
 # True, and too big for SQLite's limit if the texts of a row are that together: SQLite limits each alone.
 FITS: Final = "({}) IS NOT NULL".format(" || ".join(f"ifnull({COLUMNS[name]}, '')" for name in TEXTS))
 
-SELECT_JSON: Final = f"SELECT records.id, {json_object(JSON_COLUMNS)} FROM {FROM}"  # noqa: S608 - same
+# A row as JSON, for `select`.
+JSON: Final = json_object(JSON_COLUMNS)
+SELECT_JSON: Final = select(("id", JSON))
 
 _STANDARD: Final = {*dir(logging.LogRecord), *vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
