@@ -302,12 +302,11 @@ def with_gaps(
     left = deque(sorted(gaps, key=lambda gap: gap.after_id, reverse=reverse))
     begun = whole or reverse
     for row in rows:
-        if left and (left[0].after_id >= row[0] if reverse else left[0].after_id < row[0]):
-            here: list[Gap] = []
-            while left and (left[0].after_id >= row[0] if reverse else left[0].after_id < row[0]):
-                here.append(left.popleft())
-            if begun:
-                yield here
+        here: list[Gap] = []
+        while left and (left[0].after_id >= row[0] if reverse else left[0].after_id < row[0]):
+            here.append(left.popleft())
+        if here and begun:
+            yield here
         begun = True
         yield row
     if left and begun and (whole or not reverse):

@@ -42,17 +42,16 @@ class View:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.found = False
+        self._options = options
         self._reverse: bool = options.reverse
         # Whether no row can follow. If one can, a gap after the last row is drawn before that row.
         self._ends: bool = not options.follow and options.cursor_file is None
-        self._is_document: bool = options.output == "json"
-        self._asks_for_gaps: bool = options.gaps
         self._format = format_of(options)
 
     def document(self, reader: LogReader, selection: Selection) -> Iterator[str]:
         """Yield all lines; with `-o json`, as one array."""
         lines = self.lines(reader, selection)
-        if not self._is_document:
+        if self._options.output != "json":
             yield from lines
             return
         before = "["
@@ -78,7 +77,7 @@ class View:
 
     def _with_gaps(self, reader: LogReader, rows: Iterator[Any], filters: Filters, *, whole: bool) -> Iterator[Any]:
         given = {name for name, value in filters.items() if value is not None}
-        if not (self._format.draws_gaps and (self._asks_for_gaps or given <= _OF_GAPS)):
+        if not (self._format.draws_gaps and (self._options.gaps or given <= _OF_GAPS)):
             return rows
         ledger = filters.copy()
         if self._ends:
