@@ -9,7 +9,7 @@ import contextlib
 import os
 import sqlite3
 from argparse import ArgumentParser, Namespace
-from typing import Final
+from typing import Final, get_args
 
 import argcomplete
 from argcomplete.completers import FilesCompleter
@@ -19,12 +19,12 @@ from sqlite_log_handler._cli.arguments import file_of
 from sqlite_log_handler._cli.main import COMMANDS, command_of
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.printable import is_printable
-from sqlite_log_handler._read.reader import LogReader
+from sqlite_log_handler._read.reader import By, LogReader
 
 # Values to offer, by the placeholder that `--help` shows behind a flag.
 _VALUES: Final = {
     "LEVEL": ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
-    "WHAT": ["logger", "source", "template", "level", "exception", "thread", "process", "attribute"],
+    "WHAT": [*get_args(By)],
 }
 
 

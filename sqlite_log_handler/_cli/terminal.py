@@ -114,18 +114,6 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def has_colours(when: str) -> bool:
-    """
-    Tell whether to use colours: `always`, `never`, or by `auto` as NO_COLOR and FORCE_COLOR say (https://no-color.org,
-    https://force-color.org), and without them on a terminal.
-    """
-    if when != "auto":
-        return when == "always"
-    if os.environ.get("NO_COLOR"):
-        return False
-    return bool(os.environ.get("FORCE_COLOR")) or (is_terminal() and os.environ.get("TERM") != "dumb")
-
-
 def fit(line: str) -> str:
     """Cut a line of a table to the width of the terminal; elsewhere lines stay whole."""
     width = terminal_width()
@@ -157,8 +145,15 @@ def coloured(text: str, levelno: int) -> str:
 
 
 def painter(when: str) -> Paint:
-    """Return the function that gives a text the colour of its level: `coloured`, or `plain`; see `has_colours`."""
-    return coloured if has_colours(when) else plain
+    """
+    Return the function that gives a text the colour of its level, `coloured` if `when` is `always`, and `plain` if it
+    is `never`. By `auto`, NO_COLOR and FORCE_COLOR decide (https://no-color.org, https://force-color.org), and without
+    them whether this is a terminal.
+    """
+    if when == "auto" and not os.environ.get("NO_COLOR"):
+        can_show = is_terminal() and os.environ.get("TERM") != "dumb"
+        return coloured if can_show or os.environ.get("FORCE_COLOR") else plain
+    return coloured if when == "always" else plain
 
 
 def terminal_width(least: int = 40, most: int = 1_000) -> int:

@@ -4,7 +4,7 @@ import argparse
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Final
+from typing import Final, get_args
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import command
@@ -15,8 +15,7 @@ from sqlite_log_handler._read.filters import Filters
 from sqlite_log_handler._read.reader import By, LogReader
 from sqlite_log_handler._read.top import Talker
 
-BY: Final[Sequence[By]] = ("logger", "source", "template", "level", "exception", "thread", "process")
-ATTRIBUTE: Final = "attribute"
+*BY, ATTRIBUTE = get_args(By)
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _ASCII_BARS: Final = ".:-=+*%#"
