@@ -8,7 +8,8 @@ data from programs and strangers, and an agent must not take it for instructions
 import json
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from sqlite_log_handler._cli.commands.patterns import GUESSED, levels_of, moment
 from sqlite_log_handler._cli.formats import Clock
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.units import counted
-from sqlite_log_handler._read.reader import read_file
+from sqlite_log_handler._read.reader import LogReader, read_file
 from sqlite_log_handler._read.rows import Row
 from sqlite_log_handler._read.sql import QueryError, query
 
@@ -32,17 +33,24 @@ _HEAP_BYTES: Final = 48 * 1024 * 1024
 
 
 class Tools:
-    """The tools. The agent reads their docstrings."""
+    """The tools. The agent reads their docstrings. `notice` says which rows the last answer did not see."""
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self.notice: str | None = None
+
+    @contextmanager
+    def _read(self) -> Iterator[LogReader]:
+        with read_file(self._path) as reader:
+            self.notice = reader.notice
+            yield reader
 
     def brief(self, since: str | None = None) -> str:
         """Errors by pattern, what was never seen before, who logs most, what is missing, the state of the file.
 
         since: a time (2025-06-30T12:00Z, -1h, yesterday) or a run (0 the last, -1 the one before); by default the last.
         """
-        with read_file(self._path) as reader:
+        with self._read() as reader:
             found = reader.brief(moment_or_run(since, utc=True))
         return marked(lines_of(found, self._path, utc=True))
 
@@ -66,7 +74,7 @@ class Tools:
         since, until: times in UTC. where: on attributes, as ["status>=500", "user.plan=pro"]. exception: a class.
         pattern_of: the id of a record of the same pattern. up_to_id: older records than those of an earlier answer.
         """
-        with read_file(self._path) as reader:
+        with self._read() as reader:
             rows = reader.rows(
                 newest=max(1, min(newest, _MOST_ROWS)), reverse=True, text=text, pattern=regex, level=level,
                 logger=logger, since=_time(since), until=_time(until), where=where, exception=exception,
@@ -88,10 +96,11 @@ class Tools:
         context = max(0, min(context, 10))
         found: dict[str, Any] | None = None
         around = []
-        with read_file(self._path) as reader:
+        with self._read() as reader:
             # Lines of the others only: all of the largest rows would not fit into memory.
             for row in reader.rows(after_id=id - context - 1, up_to_id=id + context):
-                around.append(_cut(_line(row), MESSAGE_LENGTH))
+                line = _line(row)
+                around.append(line if len(line) <= MESSAGE_LENGTH else f"{line[:MESSAGE_LENGTH]}...")
                 if row.id == id:
                     found = row._asdict()
         if found is None:
@@ -116,7 +125,7 @@ class Tools:
         new_since: only patterns that no earlier record has, since a time or a run (0 is the last). The others choose
         records, as in `search`.
         """
-        with read_file(self._path) as reader:
+        with self._read() as reader:
             found = reader.patterns(
                 new_since=moment_or_run(new_since, utc=True), level=level, logger=logger, since=_time(since)
             )
@@ -148,6 +157,7 @@ class Tools:
         except MemoryError as error:
             message = f"the statement takes more than {_HEAP_BYTES >> 20} MiB of memory: ask for less at a time"
             raise QueryError(message) from error
+        self.notice = found.notice
         rows = [found.columns, *found.rows]
         lines = [printable(json.dumps([*map(_cell, row)], ensure_ascii=False)) for row in rows]
         kept = _fitting(lines)
@@ -155,11 +165,10 @@ class Tools:
         return marked(kept, left if found.is_cut or len(kept) < len(lines) else None)
 
 
-def answer(path: str, tool: Callable[..., str], named: Mapping[str, Any]) -> str:
+def answer(tools: Tools, name: str, named: Mapping[str, Any]) -> str:
     """Answer by a tool, and say which rows it did not see."""
-    found = tool(**named)
-    with read_file(path) as reader:
-        return f"{found}\n[left out: {printable(reader.notice)}]" if reader.notice else found
+    found: str = getattr(tools, name)(**named)
+    return f"{found}\n[left out: {printable(tools.notice)}]" if tools.notice else found
 
 
 def marked(lines: Iterable[str], left_out: str | None = None) -> str:
@@ -196,10 +205,6 @@ def _field(value: object) -> str:
     if len(shown) > 1:  # escapes have made them longer
         shown = [shown[0][:half], shown[1][-half:]]
     return f"\n[{len(text) - 2 * half:,} characters left out]\n".join(shown)
-
-
-def _cut(line: str, most: int) -> str:
-    return line if len(line) <= most else f"{line[:most]}..."
 
 
 def _cell(value: Any) -> Any:

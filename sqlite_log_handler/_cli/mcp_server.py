@@ -36,16 +36,16 @@ def server_of(path: str) -> MCPServer:
     )
     tools = Tools(path)
     for tool in (tools.brief, tools.search, tools.record, tools.patterns, tools.sql):
-        server.add_tool(_told(path, tool), annotations=_READ_ONLY, structured_output=False)
+        server.add_tool(_told(tools, tool), annotations=_READ_ONLY, structured_output=False)
     return server
 
 
-def _told(path: str, tool: Callable[..., str]) -> Callable[..., Awaitable[str]]:
+def _told(tools: Tools, tool: Callable[..., str]) -> Callable[..., Awaitable[str]]:
     """Tell the agent about errors in its question or in the file."""
 
     def ask(named: dict[str, Any]) -> str:
         with other_process() as process:
-            return process.ask(answer, path, tool, named)
+            return process.ask(answer, tools, tool.__name__, named)
 
     @functools.wraps(tool)
     async def told(**named: Any) -> str:

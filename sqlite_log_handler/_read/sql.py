@@ -44,11 +44,12 @@ class QueryError(ValueError):
 
 
 class Found(NamedTuple):
-    """Columns and rows, and whether there are more."""
+    """Columns and rows, whether there are more, and what the log leaves out."""
 
     columns: list[str]
     rows: list[tuple[Any, ...]]
     is_cut: bool
+    notice: str | None = None
 
 
 def query(
@@ -63,7 +64,7 @@ def query(
     """
     if _may_take_long(sql):
         raise QueryError("printf and format may take too long in one step: use round, substr and || instead")
-    connection = open_log(path).connection
+    connection, _, notice, _ = open_log(path)
     end, steps, spent = clock() + _SECONDS, 0, False
 
     def look() -> bool:
@@ -94,10 +95,10 @@ def query(
             rows, left = list[tuple[Any, ...]](), most_bytes
             for row in cursor:
                 if len(rows) == most_rows or left <= 0:
-                    return Found(columns, rows, is_cut=True)
+                    return Found(columns, rows, is_cut=True, notice=notice)
                 rows.append(row)
                 left -= sum(len(value) if isinstance(value, str | bytes) else 8 for value in row)
-            return Found(columns, rows, is_cut=False)
+            return Found(columns, rows, is_cut=False, notice=notice)
     except (sqlite3.Error, sqlite3.Warning, UnicodeError) as error:
         raise QueryError(_advice(error, spent=spent)) from error
     finally:

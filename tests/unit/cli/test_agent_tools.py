@@ -10,9 +10,10 @@ import time
 import pytest
 from command_line import record
 
-from sqlite_log_handler import LogReader, SQLiteHandler
+from sqlite_log_handler import SQLiteHandler
 from sqlite_log_handler._cli import agent_tools
 from sqlite_log_handler._cli.agent_tools import Tools, answer, marked
+from sqlite_log_handler._read import opening, scan, sql
 from sqlite_log_handler._read.sql import QueryError
 
 
@@ -33,14 +34,20 @@ def test_marks_are_new_each_time():
     assert 9 == len(marks)
 
 
-def test_rows_that_no_tool_sees(tools, path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [("brief", {}), ("search", {}), ("record", {"id": 2}), ("patterns", {}), ("sql", {"statement": "SELECT 1"})],
+)
+def test_rows_that_no_tool_sees(tools, monkeypatch, name, named):
     """Each answer says that the newest rows are missing, when the agent's user may not read the -wal."""
-    assert "left out" not in answer(str(path), tools.search, {"text": "begin"})
-    monkeypatch.setattr(LogReader, "notice", "it is read without its -wal")
+    assert "left out: it" not in answer(tools, name, named)
+    opened = opening.open_log
+    for module in (sql, scan):
+        monkeypatch.setattr(
+            module, "open_log", lambda *args, **named: opened(*args, **named)._replace(notice="it is read alone")
+        )
 
-    assert answer(str(path), tools.search, {"text": "none"}) == (
-        "No record matches.\n[left out: it is read without its -wal]"
-    )
+    assert answer(tools, name, named).endswith("\n[left out: it is read alone]")
 
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="this system cannot change its time zone")
