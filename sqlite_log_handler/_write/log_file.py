@@ -30,7 +30,8 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.connect import (
@@ -132,35 +133,29 @@ class LogFile:
                     self.connection.close()
         self._reset()
 
-    @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
+    def hold(self) -> AbstractContextManager[None]:
         """Hold the lock beside the file. Raises as `WriteLock.hold`, and LostFileError if we may not open the file."""
         refuse_lost(self.path)
-        with self._lock.hold(self._busy_timeout):
-            yield
+        return self._lock.hold(self._busy_timeout)
 
     def open_first(self) -> None:
         """Open the file for a new handler. Permanent errors raise LogFileError; the listener meets transient ones."""
         try:
-            refuse_lost(self.path)
             # Before the lock, because a refused file must get no lock file beside it.
             require_files(self.path)
             _refuse_read_only(self.real)
             self._look()
             with self.hold():
                 self.open()
-        except (TimeoutError, LostFileError):
-            self.let_go()
-        except (sqlite3.Error, OSError) as error:
+        except BaseException as error:
+            self._lock.close()
+            if not isinstance(error, (sqlite3.Error, OSError)):  # a LogFileError, or a signal handler's
+                raise
             if _passes(error, self.real):
                 return
-            self._lock.close()
             raise LogFileError(
                 f"{self.path!r} cannot be opened as a log ({error}): make it and its folder writable, or choose another"
             ) from error
-        except BaseException:  # a LogFileError, or a signal handler's
-            self._lock.close()
-            raise
 
     def let_go(self) -> None:
         """Release the lock: what a signal handler raised into the frames of `contextlib` leaves it taken by `hold`."""
@@ -299,28 +294,22 @@ class LogFile:
         state = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
         if not stat.st_size or state == self._looked_at:
             return
-        if stat.st_size < _SMALLEST_PAGE:
-            # SQLite would take it for an empty database, and write over it.
-            message = f"{self.path!r} is not an SQLite database: choose another filename, or move that file away"
-            raise ForeignFileError(message)
         has_wal = size_of(self.real + "-wal")  # now, because another process may make a log of it meanwhile
         try:
             # Without its WAL, because SQLite makes a -shm to read that. The first page says enough.
             with contextlib.closing(connect_read_only(self.real, immutable=True)) as reading:
                 found = is_ours(reading, self.path)
-        except ForeignFileError as error:
-            if error.__cause__ is None:
+        except (ForeignFileError, sqlite3.Error) as error:
+            if isinstance(error, ForeignFileError) and error.__cause__ is None:
                 raise
-        except sqlite3.Error:
-            pass
-        else:
-            if has_wal and not found:
-                # An empty file becomes a log in one step, see `_prepare`. So this WAL has tables of another program.
-                message = f"{self.path!r} is an SQLite database of another program: choose another filename, or move it"
-                raise ForeignFileError(message)
-            self._looked_at = state if found else None
+            self._look_under_locks()
             return
-        self._look_under_locks()
+        # An empty file becomes a log in one step, see `_prepare`. So this WAL has tables of another program. And SQLite
+        # takes a file of one byte for an empty one, and would write over it.
+        if not found and (has_wal or stat.st_size < _SMALLEST_PAGE):
+            message = f"{self.path!r} is a file of another program: choose another filename, or move it"
+            raise ForeignFileError(message)
+        self._looked_at = state if found else None
 
     def _look_under_locks(self) -> None:
         """Look again at a file that is corrupt, or whose first pages another process writes, or died writing."""
@@ -472,6 +461,8 @@ class LogFile:
 
 def _passes(error: BaseException, path: str) -> bool:
     """Tell whether the fault that keeps us from opening the file may pass."""
+    if isinstance(error, (TimeoutError, LostFileError)):
+        return True
     code = primary_code(error)
     if code == sqlite3.SQLITE_CANTOPEN:
         return not (_has_descriptors() and _takes_files(path) and os.path.exists(path))  # it may just have been moved
