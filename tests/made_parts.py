@@ -109,8 +109,8 @@ def archive_for_real(file: Path, folder: Path, up_to_id: int, *, kind: str, dele
     with (
         contextlib.closing(connect_read_only(str(file))) as reading,
         contextlib.closing(connect_read_write(str(file), timeout=5)) as writing,
-        contextlib.closing(store),
-        store.hold(),
+        contextlib.closing(store.lock),
+        store.lock.hold(0),
     ):
         for part in store.parts(reading, last_id=up_to_id):
             assert store.note(writing, part)

@@ -97,13 +97,13 @@ def archived(kind: str, count: int, files: tuple[str, ...]) -> dict[str, Any]:
         with (
             contextlib.closing(sqlite3.connect(file, isolation_level=None)) as writing,
             contextlib.closing(connect_read_only(file)) as reading,
-            archive.hold(),
+            archive.lock.hold(0),
         ):
             for part in archive.parts(reading, stopped=look):
                 archive.note(writing, part)
                 rows, taken = rows + part.head.rows, taken + part.size
                 memory.append(rss())
-        archive.close()
+        archive.lock.close()
         cpu, grown = time.thread_time() - cpu, (max(memory) - memory[0]) / 1e6
         return {"file": size, "archive": taken, "rows": rows, "cpu": cpu, "memory": grown}
 

@@ -238,8 +238,8 @@ def _archive_all(file: str, folder: str, kind: str) -> None:
     with (
         contextlib.closing(connect_read_only(file)) as reading,
         contextlib.closing(connect_read_write(file, timeout=5)) as writing,
-        contextlib.closing(archive),
-        archive.hold(),
+        contextlib.closing(archive.lock),
+        archive.lock.hold(0),
     ):
         for part in archive.parts(reading):
             archive.note(writing, part)

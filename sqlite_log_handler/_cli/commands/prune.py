@@ -220,8 +220,8 @@ class _Work:
         goal = last_id - before.first_id + 1
         rows = taken = parts = 0
         with (
-            contextlib.closing(archive),
-            archive.hold(_LOCK_TIMEOUT),
+            contextlib.closing(archive.lock),
+            archive.lock.hold(_LOCK_TIMEOUT),
             contextlib.closing(connect_read_only(self._path)) as reading,
         ):
             reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)

@@ -50,7 +50,6 @@ from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._write.retention.limits import Limits
 from sqlite_log_handler._write.retention.parts import (
     LOG_ID,
-    TooDense,
     Vanished,
     ask,
     head_of,
@@ -126,15 +125,8 @@ class Archive:
         self._may_go: set[str] = set()  # files to delete if they have no note
         self._say = say
         lock = os.path.join(folder, f"{self._stem}-archive")
-        self._lock = WriteLock(lock, say=lambda line: say(f"{folder!r}: {line}"))
-
-    def hold(self, timeout: float = 0) -> contextlib.AbstractContextManager[None]:
-        """Hold the right to archive this log in the folder. Raises TimeoutError if another process has it."""
-        return self._lock.hold(timeout)
-
-    def close(self) -> None:
-        """Close the lock's file."""
-        self._lock.close()
+        # The right to archive this log in the folder.
+        self.lock = WriteLock(lock, say=lambda line: say(f"{folder!r}: {line}"))
 
     def parts(
         self,
@@ -144,7 +136,7 @@ class Archive:
         stopped: Callable[[], bool] = lambda: False,
     ) -> Iterator[WrittenPart]:
         """
-        Yield parts of the rows in a range of ids, each to be noted by the caller, who holds the right to archive.
+        Yield parts of the rows in a range of ids, each to be noted by the caller, who holds the `lock`.
 
         After that, the file of a part without a note is deleted, and so are those whose notes a limit removed. Raises
         what `write` raises.
@@ -161,14 +153,14 @@ class Archive:
             part = self.write(connection, max(begin, first_id), min(end, last_id), stopped)
             self._may_go = {part.name}
             yield part
-            if self._lock.stands():  # else another process may have written files of these names meanwhile
+            if self.lock.stands():  # else another process may have written files of these names meanwhile
                 self._remove(self._may_go - _noted(connection))
 
     def write(
         self, connection: Connection, first_id: int, last_id: int, stopped: Callable[[], bool] = lambda: False
     ) -> WrittenPart:
         """
-        Make a part of the first rows of a range; the caller holds the right to archive.
+        Make a part of the first rows of a range; the caller holds the `lock`.
 
         Raises:
             Vanished: Rows of it were deleted meanwhile.
@@ -188,20 +180,18 @@ class Archive:
         try:
             # A new file, and not through a link that another user has put there.
             with open(path + PARTIAL, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                write_part(connection, file, head, kind, stopped)
+                last_id = write_part(connection, file, head, kind, stopped)
                 file.flush()
                 os.fsync(file.fileno())
-            size, crc32 = read_back(path + PARTIAL, head, kind)
-            if not self._lock.stands():
-                raise TimeoutError(f"the file of the lock was deleted: {self._lock.path!r}")
-            if os.path.lexists(path):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-            os.rename(path + PARTIAL, path)
-        except TooDense as error:
-            last_id = error.last_id
-        else:
-            self._sync()
-            return WrittenPart(name, head, size, crc32)
+            if last_id == head.last_id:
+                size, crc32 = read_back(path + PARTIAL, head, kind)
+                if not self.lock.stands():
+                    raise TimeoutError(f"the file of the lock was deleted: {self.lock.path!r}")
+                if os.path.lexists(path):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+                os.rename(path + PARTIAL, path)
+                self._sync()
+                return WrittenPart(name, head, size, crc32)
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(path + PARTIAL)

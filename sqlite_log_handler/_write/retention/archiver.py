@@ -127,7 +127,7 @@ class Archiver:
     def forget(self) -> None:
         """Begin anew in a forked child, which has no thread."""
         if self._run is not None:
-            self._run.archive.close()
+            self._run.archive.lock.close()
         self._run = self._thread = None
         self._ending = False
 
@@ -347,7 +347,7 @@ class _Run:
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         try:
-            with self.archive.hold(), contextlib.closing(connect_read_only(self._path)) as self.reader:
+            with self.archive.lock.hold(0), contextlib.closing(connect_read_only(self._path)) as self.reader:
                 for part in self.archive.parts(self.reader, first_id, last_id, lambda: self._stopped):
                     self.part = part
                     _let_go(self.changed)
@@ -356,7 +356,7 @@ class _Run:
             self.error = error
         finally:
             self.reader = None
-            self.archive.close()
+            self.archive.lock.close()
             self.ended = True
             _let_go(self.changed)
 

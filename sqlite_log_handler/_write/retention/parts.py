@@ -103,13 +103,6 @@ class OutOfTime(Exception):  # noqa: N818 - same
     """There is no more time for the archive."""
 
 
-class TooDense(Exception):  # noqa: N818 - same
-    """A part is so small for its rows that readers would take it for a bomb. Up to `last_id` they take it."""
-
-    def __init__(self, last_id: int) -> None:
-        self.last_id = last_id
-
-
 def ask(connection: Connection, sql: str, parameters: tuple[Any, ...] | dict[str, Any] = ()) -> list[Any]:
     """Ask for a few lines; a fork waits until they are there. The writer may interrupt it, to write the WAL back."""
     while True:
@@ -181,8 +174,13 @@ def _require_short(head_bytes: int) -> None:
 
 def write_part(
     connection: Connection, file: IO[bytes], head: Head, kind: str, stopped: Callable[[], bool] = lambda: False
-) -> None:
-    """Write a part, or raise one of the states above: OutOfTime when `stopped` says so."""
+) -> int:
+    """
+    Write a part, or raise one of the states above: OutOfTime when `stopped` says so. Return the id of its last row.
+
+    It is a lower one than the head says, and the part is to be made anew up to there, if the part became so small for
+    its rows that readers would take it for a bomb.
+    """
     first_line = head.to_json()
     _require_short(len(first_line.encode()))
     chunks, drops = _chunks_of(connection, head, kind), _drops_of(connection, head)
@@ -198,10 +196,11 @@ def write_part(
             write(lines, rows)
             size += len(lines)
             if size > GRANTED + GROWTH * file.tell() and last_id >= head.first_id:
-                raise TooDense(last_id)
+                break
             last_id += rows
             if stopped():
                 raise OutOfTime
+    return last_id
 
 
 def _drops_of(connection: Connection, head: Head) -> Iterator[str]:

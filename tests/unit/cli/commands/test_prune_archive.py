@@ -130,7 +130,7 @@ def test_another_process_archives_it(prune, path, folder, monkeypatch):
     """While a program archives this log, the command waits for it, and then gives up."""
     monkeypatch.setattr(command, "_LOCK_TIMEOUT", 0.01)
     other = Archive(str(folder), str(path))
-    with contextlib.closing(other), other.hold(), pytest.raises(TimeoutError, match="is writing to"):
+    with contextlib.closing(other.lock), other.lock.hold(0), pytest.raises(TimeoutError, match="is writing to"):
         prune("--max-rows", "5")
 
 
@@ -178,17 +178,17 @@ def test_rows_that_go_meanwhile(prune, path, folder, monkeypatch):
 
 def test_rows_that_come_meanwhile(prune, path, folder, monkeypatch):
     """Rows that a program logs while the command archives push none out of the file that is in no part."""
-    close = Archive.close
+    parts = Archive.parts
 
-    def log_more(archive):
-        close(archive)
+    def and_log_more(*arguments, **options):
+        yield from parts(*arguments, **options)
         with contextlib.closing(sqlite3.connect(path)) as connection, connection:
             connection.executemany(
                 "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (?, 20, 1, 1, 'm')",
                 [(round(NOW * 1e6),)] * 20,
             )
 
-    monkeypatch.setattr(Archive, "close", log_more)
+    monkeypatch.setattr(Archive, "parts", and_log_more)
     assert 0 == prune("--max-rows", "10")
 
     assert ([*range(1, 61)], 0) == account(path, folder)

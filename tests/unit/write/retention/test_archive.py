@@ -40,13 +40,13 @@ def make(log: Log, folder: Path) -> Iterator[Callable[..., Archive]]:
     yield make
 
     for archive in made:
-        archive.close()
+        archive.lock.close()
 
 
 def archive_all(archive: Archive, log: Log, reading: Connection) -> list[str]:
     """Archive what there is; return the names of the parts."""
     names = []
-    with archive.hold():
+    with archive.lock.hold(0):
         for part in archive.parts(reading):
             assert archive.note(log.connection, part)
             names.append(part.name)
@@ -167,7 +167,7 @@ def test_a_part_that_was_not_noted(make, log, reading, folder, path, kind, other
     pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
     log.fill(10)
     first = make(other)
-    with first.hold():
+    with first.lock.hold(0):
         first.write(reading, 1, 5)
 
     names = archive_all(make(kind), log, reading)
@@ -240,7 +240,7 @@ def test_no_file_is_written_over(make, log, reading, folder):
     log.fill(5)
     archive = make()
     name = "app-log.2023-11-14.jsonl.gz"
-    with archive.hold(), pytest.raises(FileExistsError):
+    with archive.lock.hold(0), pytest.raises(FileExistsError):
         archive.write(reading, 1, 4, lambda: bool((folder / name).write_bytes(b"anything")) and False)
 
     assert b"anything" == (folder / name).read_bytes()
@@ -249,7 +249,7 @@ def test_no_file_is_written_over(make, log, reading, folder):
 
 def note(archive: Archive, log: Log, reading: Connection, first_id: int, last_id: int, **changes: Any) -> bool:
     """Write a part and note it."""
-    with archive.hold():
+    with archive.lock.hold(0):
         part = archive.write(reading, first_id, last_id)
         return archive.note(log.connection, part._replace(head=part.head._replace(**changes)))
 
@@ -258,7 +258,7 @@ def test_a_part_is_refused(make, log, reading, folder):
     """A part whose rows another process has archived meanwhile gets no note, and neither does that of another file."""
     log.fill(10)
     archive = make()
-    with archive.hold():
+    with archive.lock.hold(0):
         late = archive.write(reading, 1, 3)
     assert note(archive, log, reading, 1, 5)
 
@@ -280,7 +280,7 @@ def test_rows_that_were_deleted_while_they_were_archived(make, log, reading, pat
     """Rows that retention deletes when they are in the part already are archived, whatever was written down before."""
     log.fill(100)
     archive = make()
-    with archive.hold():
+    with archive.lock.hold(0):
         part = archive.write(reading, 1, 50)
         log.prune(log.pruner(max_rows=80))
         assert [(20, 0)] == log.ask("SELECT count, archived FROM prunes")
@@ -352,10 +352,10 @@ def test_a_part_whose_processes_are_forgotten(make, log, reading, folder):
 def test_one_process_at_a_time(make):
     """While one archives a log in a folder, another one does not; one that archives another log does."""
     first, second, other = make(), make(), make(path="/srv/other.db")
-    with first.hold():
-        with pytest.raises(TimeoutError), second.hold():
+    with first.lock.hold(0):
+        with pytest.raises(TimeoutError), second.lock.hold(0):
             pass
-        with other.hold():
+        with other.lock.hold(0):
             pass
 
 
@@ -370,12 +370,12 @@ def test_a_lock_that_somebody_deletes(make, log, reading, folder, path):
     first, second = make(), make()
     lock = folder / "app-log-archive-lock"
 
-    with first.hold():
+    with first.lock.hold(0):
         parts = first.parts(reading, last_id=3)
         part = next(parts)
         with pytest.raises(TimeoutError, match="the file of the lock was deleted"):
             first.write(reading, 1, 9, lambda: lock.unlink(missing_ok=True) is not None)
-        with second.hold():
+        with second.lock.hold(0):
             again = next(second.parts(reading))
             assert part.name == again.name
             assert None is next(parts, None)
@@ -393,7 +393,7 @@ def test_a_part_that_was_noted_stays(make, log, reading, folder, path):
     """
     log.fill(10)
     archive = make()
-    with archive.hold():
+    with archive.lock.hold(0):
         for part in archive.parts(reading):
             assert archive.note(log.connection, part)
             assert not archive.note(log.connection, part)
@@ -410,7 +410,7 @@ def test_a_folder_that_is_full(make, log, reading, folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with archive.hold(), pytest.raises(OSError, match="No space left"):
+    with archive.lock.hold(0), pytest.raises(OSError, match="No space left"):
         archive.write(reading, 1, 9)
     assert [] == parts_in(folder)
 
@@ -466,7 +466,7 @@ def test_a_link_in_the_place_of_a_part(make, log, reading, folder, tmp_path):
     victim.write_text("kept")
     archive = make()
     log.fill(3)
-    with archive.hold():
+    with archive.lock.hold(0):
         os.symlink(victim, folder / "app-log.2023-11-14.jsonl.gz.partial")
         with pytest.raises(FileExistsError):
             archive.write(reading, 1, 2)

@@ -104,10 +104,10 @@ def test_another_process_archives(make, log, folder):
     program = make(max_rows=100)
     log.fill(150)
     other = Archive(str(folder), log.path)
-    with other.hold():
+    with other.lock.hold(0):
         program.step()
         assert 1 == program.step()
-    other.close()
+    other.lock.close()
 
     assert ([], []) == (log.said, parts_in(folder))
 
