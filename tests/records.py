@@ -48,13 +48,7 @@ def rows_of(record: logging.LogRecord, **options: Any) -> tuple[PackedRow, Packe
 
 def forget() -> None:
     """Let every call site and every thread be new."""
-    for cache in (
-        row_module._sources,
-        row_module._threads,
-        row_module._known,
-        row_module._templates,
-        row_module._template_counts,
-    ):
+    for cache in (row_module._shared, row_module._templates, row_module._template_counts):
         cache.clear()
 
 

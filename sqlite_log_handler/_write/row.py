@@ -77,21 +77,21 @@ _MAX_SECONDS = 9e12  # beyond it, microseconds do not fit into 64 bits
 # _ROW_BYTES; a longer name counts in each row.
 SHORT_NAME = 128
 
+# What rows share, by the attributes of a record from which it is made. The length of a key tells the three kinds apart:
+# a Source, a Thread, and both with a level, for the quick way.
+_shared: dict[tuple[Any, ...], Any] = {}
+
 # A program has some thousand call sites at most; made-up logger names must not make the process grow.
 _MOST_INTERNED = 4_096
+_MOST_SHARED = 3 * _MOST_INTERNED
 _MOST_LETTERS = 4_000_000  # in all of their names: that many call sites have a million
 _letters = 0  # in the names that are shared now
-_sources: dict[object, Source] = {}
 
 # A call site has one template; one that logs for others (a helper without `stacklevel`) has some tens. Each template is
 # a line in the file. So a call site keeps this many, and a process `_MOST_INTERNED`; later ones are left out.
 _TEMPLATES_OF_A_SITE = 100
 _templates: set[object] = set()
 _template_counts: dict[object, int] = {}
-_threads: dict[object, Thread] = {}
-
-# Level, source and thread of rows, by the attributes of a record from which they are made.
-_known: dict[object, tuple[int, Source, Thread] | None] = {}
 
 own_pid = getpid()
 own_start = time()
@@ -138,7 +138,7 @@ def make_row(
                 else:
                     message = None
             try:
-                known = _known[
+                known = _shared[
                     record.levelno, record.name, record.pathname, record.lineno, record.funcName, template,
                     record.process, record.processName, record.thread, record.threadName,
                 ]  # fmt: skip
@@ -331,15 +331,15 @@ def _build_slowly(  # noqa: C901 - a list of fields, one after the other
                 texts[index] = cut(text, limits[index], len(whole[index] or ""))
     message, exc_text, stack_info = texts
 
-    source, source_bytes = _source(record, template if type(template) is str else "")
-    thread, thread_bytes = _thread(record)
+    source_key, thread_key = _shared_keys(record, template if type(template) is str else "")
+    source, source_bytes = _share(source_key, _clean_source)
+    thread, thread_bytes = _share(thread_key, _clean_thread)
     task_name = None if (name := getattr(record, "taskName", None)) is None else clean(name)
-    size = _ROW_BYTES + source_bytes + thread_bytes
-    size += sum(map(_memory, (message, task_name, exc_type, exc_text, stack_info, attributes)))
-    size = (size + SIZE_UNIT - 1) // SIZE_UNIT
+    texts_bytes = sum(map(_memory, (message, task_name, exc_type, exc_text, stack_info, attributes)))
     created, malformed = _created(record.created)
     marks |= malformed
     text, levelno = message or "", integer(record.levelno)
+    size = source_bytes + thread_bytes + _long_name_memory(thread) + texts_bytes + _ROUND_UP >> _SIZE_BITS
     return (levelno, created, source, size, marks, thread, task_name, text, exc_type, exc_text, stack_info, attributes)
 
 
@@ -471,9 +471,10 @@ def _created(value: object) -> tuple[float, int]:
     return 0.0, MALFORMED
 
 
-def _source(record: logging.LogRecord, template: str) -> tuple[Source, int]:
+def _shared_keys(record: logging.LogRecord, template: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return the keys of the call site, with its template, and of the thread."""
     site = (record.name, record.pathname, record.lineno, record.funcName)
-    return _interned(_sources, (*site, _kept(site, template)), _clean_source)
+    return (*site, _kept(site, template)), (record.process, record.processName, record.thread, record.threadName)
 
 
 def _clean_source(key: tuple[Any, ...]) -> Source:
@@ -495,14 +496,8 @@ def _kept(site: tuple[Any, ...], template: str) -> str:
     return template
 
 
-def _thread(record: logging.LogRecord) -> tuple[Thread, int]:
-    key = (record.process, record.processName, record.thread, record.threadName)
-    thread, size = _interned(_threads, key, _clean_thread)
-    return thread, size + (_memory(thread[3]) if _has_long_name(thread) else 0)
-
-
-def _has_long_name(thread: Thread) -> bool:
-    return thread[3] is not None and utf8_length(thread[3]) > SHORT_NAME
+def _long_name_memory(thread: Thread) -> int:
+    return _memory(thread[3]) if thread[3] is not None and utf8_length(thread[3]) > SHORT_NAME else 0
 
 
 def _clean_thread(key: tuple[Any, ...]) -> Thread:
@@ -519,21 +514,15 @@ def _clean_thread(key: tuple[Any, ...]) -> Thread:
 
 def _remember_call_site(record: logging.LogRecord, template: str) -> tuple[int, Source, Thread] | None:
     """Remember that a call site logs from a thread, if both are interned; with None the record goes the long way."""
-    site = (record.name, record.pathname, record.lineno, record.funcName)
-    thread_key = (record.process, record.processName, record.thread, record.threadName)
-    source, thread, levelno = _sources.get((*site, _kept(site, template))), _threads.get(thread_key), record.levelno
-    if (
-        source is None
-        or thread is None
-        or _has_long_name(thread)
-        or type(levelno) is not int
-        or levelno != integer(levelno)
-    ):
+    source_key, thread_key = _shared_keys(record, template)
+    source, thread = _shared.get(source_key), _shared.get(thread_key)
+    if source is None or thread is None or _long_name_memory(thread):
         return None
-    known = (levelno, source, thread)
+    known = (integer(record.levelno), source, thread)
+    key = (record.levelno, *source_key, *thread_key)
     # Made-up and very long templates would push the others out.
-    if source[4] == template and all(type(part) in _PLAIN_TYPES for part in (*site, *thread_key)):
-        _intern(_known, (levelno, *site, template, *thread_key), known)
+    if source_key[-1] == template and _is_plain(key):
+        _intern(key, known)
     return known
 
 
@@ -549,8 +538,7 @@ def is_new_process() -> bool:
 def learn_pid() -> None:
     """Begin anew in a forked child: a record without a process (`logging.logProcesses = False`) is this child's now."""
     global own_pid, own_start
-    _threads.clear()
-    _known.clear()
+    _shared.clear()
     own_pid, own_start = getpid(), time()
 
 
@@ -559,27 +547,26 @@ def _is_plain(key: tuple[Any, ...]) -> bool:
     return all(type(part) in _PLAIN_TYPES and (type(part) is not str or len(part) <= NAME_LENGTH) for part in key)
 
 
-def _interned(known: dict[Any, Any], key: tuple[Any, ...], make: Callable[[tuple[Any, ...]], Any]) -> tuple[Any, int]:
+def _share(key: tuple[Any, ...], make: Callable[[tuple[Any, ...]], Any]) -> tuple[Any, int]:
     """Return the shared tuple for `key`, and the memory that it adds to this row: nothing, unless it is new."""
     plain = _is_plain(key)
-    value = known.get(key) if plain else None  # one lookup: another thread may clear it
+    value = _shared.get(key) if plain else None  # one lookup: another thread may clear it
     if value is not None:
         return value, 0
     value = make(key)
     if plain:
-        _intern(known, key, value)
+        _intern(key, value)
     return value, 4 * SIZE_UNIT + sum(_memory(part) for part in value if isinstance(part, str))
 
 
-def _intern(known: dict[Any, Any], key: tuple[Any, ...], value: Any) -> None:
+def _intern(key: tuple[Any, ...], value: Any) -> None:
     """Share a value. Once there are too many keys, or too many letters in them, all that is shared is forgotten."""
-    global _letters  # noqa: PLW0603 - as the caches
+    global _letters  # noqa: PLW0603 - as the cache
     _letters += letters_of(key)
-    if len(known) >= _MOST_INTERNED or _letters > _MOST_LETTERS:
-        for cache in (_sources, _threads, _known):
-            cache.clear()
+    if len(_shared) >= _MOST_SHARED or _letters > _MOST_LETTERS:
+        _shared.clear()
         _letters = 0
-    known[key] = value
+    _shared[key] = value
 
 
 def letters_of(key: tuple[Any, ...]) -> int:

@@ -59,7 +59,7 @@ def writer(make_writer: Callable[[], Writer]) -> Writer:
 @pytest.fixture
 def nothing_interned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a test begin with the caches of a fresh process."""
-    for cache in ("_sources", "_threads", "_known", "_keys", "_template_counts"):
+    for cache in ("_shared", "_keys", "_template_counts"):
         monkeypatch.setattr(row_module, cache, {})
     monkeypatch.setattr(row_module, "_templates", set())
     for name in ("own_pid", "own_start"):

@@ -48,12 +48,12 @@ def test_call_site_is_shared() -> None:
 @pytest.mark.parametrize("length", [0, 900])
 def test_interning_is_bounded(monkeypatch: pytest.MonkeyPatch, attribute: str, length: int) -> None:
     """Made-up names do not make the process grow: what is shared is bounded."""
-    monkeypatch.setattr(row_module, "_MOST_INTERNED", 100)
-    for number in range(3 * row_module._MOST_INTERNED):
+    monkeypatch.setattr(row_module, "_MOST_SHARED", 100)
+    for number in range(300):
         for _ in range(2):
             make_row(make_record(**{attribute: f"{number}" + "x" * length}))
 
-    assert row_module._MOST_INTERNED >= max(len(row_module._sources), len(row_module._threads), len(row_module._known))
+    assert 0 < len(row_module._shared) <= 100
 
 
 def test_the_letters_of_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,17 +68,16 @@ def test_the_letters_of_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
         for _ in range(2):
             make_row(make_record(**names))
 
-    caches: tuple[dict[Any, Any], ...] = (row_module._sources, row_module._threads, row_module._known)
-    assert 0 < sum(row_module.letters_of(key) for known in caches for key in known) <= 100_000
+    assert 0 < sum(map(row_module.letters_of, row_module._shared)) <= 100_000
 
 
 def test_pairs_of_call_site_and_thread_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program with many call sites and many threads makes what is shared grow by neither of them."""
-    monkeypatch.setattr(row_module, "_MOST_INTERNED", 100)
+    monkeypatch.setattr(row_module, "_MOST_SHARED", 100)
     for number in range(900):
         make_row(make_record(lineno=number % 30, thread=number // 30))
 
-    assert 0 < len(row_module._known) <= 100
+    assert 0 < len(row_module._shared) <= 100
 
 
 def test_only_plain_names_are_kept() -> None:
@@ -90,7 +89,7 @@ def test_only_plain_names_are_kept() -> None:
     make_row(make_record())
     row = make_row(make_record(name=Name("app")))
 
-    assert not row_module._known
+    assert Name not in {type(part) for key in row_module._shared for part in key}
     assert str is type(row[SOURCE][0])
 
 
