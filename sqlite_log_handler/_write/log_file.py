@@ -171,8 +171,7 @@ class LogFile:
             LogFileError: The file is foreign or too new, or no file.
             OSError, sqlite3.Error: We cannot open it now; a later call may succeed, unless it is a LostFileError.
         """
-        if self._gives_up_descriptors():
-            refuse_lost(self.path)
+        self._check_descriptors()
         if self.connection is not None:
             files, size = self._stat(self.path)
             if self._files != files:
@@ -220,25 +219,27 @@ class LogFile:
         }
         return connection
 
-    def _gives_up_descriptors(self) -> bool:
+    def _check_descriptors(self) -> None:
         """
         Never use the file again if the program has closed SQLite's descriptors and given their numbers to its files.
 
         SQLite would write into those, and close them. One that is only closed may be given away while a commit waits:
         then the connection is made anew.
+
+        Raises:
+            LostFileError: The path leads to that file.
         """
         if self.connection is None or not self._lock.lost:
-            return False  # the lock's descriptor goes with the others
+            return  # the lock's descriptor goes with the others
         self._lock.lost = False
         now = {at: identity_of(at) for at in self._descriptors}
-        if all(now[at] in {file, None} for at, file in self._descriptors.items()):
-            if None in now.values():
-                self._close()
-            return False
-        forks.lost.update({self._files.file} - {None})
-        forks.keep_open(self.connection)
-        self.connection = None
-        return True
+        if any(now[at] not in {file, None} for at, file in self._descriptors.items()):
+            forks.lost.update({self._files.file} - {None})
+            forks.keep_open(self.connection)
+            self.connection, self._files = None, _Files()
+            refuse_lost(self.path)
+        elif None in now.values():
+            self._close()
 
     def _leave(self) -> None:
         """
@@ -357,12 +358,12 @@ class LogFile:
             if self.connection is not None:
                 is_moved = self._files != self._stat(self.path)[0]
                 with self._lock.hold_if_free(_MOVED_TIMEOUT if is_moved else self._busy_timeout) as held:
-                    if not self._gives_up_descriptors():
-                        if held and is_moved:
-                            self._leave()
-                        if is_moved or held:
-                            self._write_back()
-                        self._close()
+                    self._check_descriptors()
+                    if held and is_moved:
+                        self._leave()
+                    elif is_moved or held:
+                        self._write_back()
+                    self._close()
         finally:
             self._lock.close()
 
