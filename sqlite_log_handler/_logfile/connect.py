@@ -236,17 +236,15 @@ def is_small_log(connection: sqlite3.Connection, path: str, *, advice: str) -> b
 def _header_of(connection: sqlite3.Connection) -> tuple[int, int, int]:
     # Not from `pragma_application_id`: a file may have a view of that name. In one transaction: if another process is
     # just making a log of the file, we see nothing of that, or all.
-    begins = not connection.in_transaction
-    if begins:
-        connection.execute("BEGIN")
+    connection.execute("SAVEPOINT header")
     try:
         application_id, user_version, tables = (
             connection.execute(sql).fetchone()[0]
             for sql in ("PRAGMA application_id", "PRAGMA user_version", "SELECT EXISTS (SELECT 1 FROM sqlite_master)")
         )
     finally:
-        if begins and connection.in_transaction:
-            connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("RELEASE header")
     return application_id, user_version, tables
 
 
