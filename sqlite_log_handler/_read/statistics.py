@@ -28,8 +28,6 @@ _MOST_BUCKETS: Final = 100_000
 _CURSOR: Final = 100
 # Seconds: from the unit of the file to the length of Python's calendar, which in these units has far below 64 bits.
 _SHORTEST_BUCKET: Final = 1e-6
-# Microseconds. The difference of two times within this, and one bucket more, fit into 64 bits.
-_FAR_US: Final = 2**60
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,19 +185,17 @@ def histogram(scan: Scan, bucket: str | float | None, filters: Filters, most: in
     if count > _MOST_BUCKETS:
         raise FilterError(f"bucket={bucket!r} makes {count:,} buckets of this log: take a longer one")
     levels: list[dict[int, int]] = [{} for _ in range(count)]
-    # SQLite divides towards zero, and Python down. From one bucket before the first on, both agree.
-    part, numbers, offset = "(created_us - ?) / ?", ((begin - 1) * width, width), 1
-    if not -_FAR_US < first <= last < _FAR_US:
-        part, numbers, offset = "created_us / ? - (created_us % ? < 0)", (width, width), begin
+    # SQLite divides towards zero, and Python down.
+    part = f"created_us / {width} - {begin}" + (f" - (created_us % {width} < 0)" if first < 0 else "")
     sql = (
         f"SELECT {whole('part')}, {whole('levelno')}, count(*) FROM (SELECT {part} AS part, levelno FROM records "  # noqa: S608 - same
         f"WHERE id BETWEEN ? AND ? AND {chosen.sql} LIMIT -1) GROUP BY part, levelno"
     )
     cells = 0
     for span in scan.spans(chosen):
-        for part, levelno, records in scan.all(sql, (*numbers, *span, *chosen.parameters)):
-            if 0 <= part - offset < count:  # rows that a writer has added meanwhile may be later
-                found = levels[part - offset]
+        for part, levelno, records in scan.all(sql, (*span, *chosen.parameters)):
+            if 0 <= part < count:  # rows that a writer has added meanwhile may be later
+                found = levels[part]
                 cells += levelno not in found
                 found[levelno] = found.get(levelno, 0) + records
         scan.require_few(cells)

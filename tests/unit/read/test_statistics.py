@@ -5,6 +5,7 @@ What a log says in numbers.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -96,6 +97,21 @@ def test_a_histogram_counts_by_level(overflowed, reading):
     assert [0, 15, 0, 0] == [bucket.dropped for bucket in buckets[:4]]
     assert [microseconds(BEGIN), microseconds(BEGIN) + 1_000_000] == [bucket.since_us for bucket in buckets[:2]]
     assert [] == reading().histogram(since=datetime.now(UTC) + timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    ("times", "width"),
+    [((-1_000_001, -1, 0, 1_999_999), 1_000_000), ((-(2**63), -1, 2**63 - 1), 2 * 10**17), ((2**63 - 2, 2**63 - 1), 1)],
+)
+def test_a_histogram_of_any_times(log, reading, change, times, width):
+    """Times before 1970, and those at the ends of 64 bits, are in the buckets that Python's division gives."""
+    log(*(record() for _ in times))
+    for id_, created_us in enumerate(times, 1):
+        change("UPDATE records SET created_us = ? WHERE id = ?", created_us, id_)
+    expected = Counter(created_us // width * width for created_us in times)
+
+    buckets = reading().histogram(width / 1e6)
+    assert expected == +Counter({bucket.since_us: bucket.records for bucket in buckets})
 
 
 @pytest.mark.parametrize("seconds", [0, 0.5, 20, 7_000, 90_000, 40_000_000, 2_000_000_000])
