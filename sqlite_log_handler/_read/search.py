@@ -134,44 +134,38 @@ def _longest(runs: Iterable[str], *, ignore_case: bool) -> str:
     return max(runs, key=len)[:_LONGEST]
 
 
-# SQLite compares if the JSON has no escape. It leaves numbers that are nearly equal to Python, because it rounds in
-# another way, and makes a float of a long integer.
-_ATTRIBUTE: Final = r"""
-CASE WHEN instr(attributes, '\') THEN log_has_attribute(attributes, ?, ?)
-ELSE CASE json_type(attributes, ?)
-    WHEN 'text' THEN json_extract(attributes, ?) = ?
-    WHEN 'object' THEN json_extract(attributes, ?) = ?
-    WHEN 'array' THEN json_extract(attributes, ?) = ?
-    WHEN 'true' THEN ? = 'true'
-    WHEN 'false' THEN ? = 'false'
-    WHEN 'null' THEN ? = 'null'
-    ELSE CASE WHEN json_extract(attributes, ?) = ? OR abs(json_extract(attributes, ?) - ?) <= ?
-        THEN log_has_attribute(attributes, ?, ?) END
-    END
-END
-"""
-
-
 def attribute_terms(key: str, value: str | float | None) -> list[Term]:
     """Turn the value of an attribute into terms of SQL. Numbers are compared as numbers, all else as text."""
     text = value if isinstance(value, str) else json.dumps(value)
     member = json.dumps(key, ensure_ascii=False)
+    exact = "log_has_attribute(attributes, ?, ?)", (key, text)
     if "\\" in member:  # a path cannot contain it, because SQLite has no escape for quotes there
-        return [("instr(attributes, ?)", (member,)), ("log_has_attribute(attributes, ?, ?)", (key, text))]
-    path, near = f"$.{member}", _as_float(text)
-    compared = (*(path, text) * 3, *(text,) * 3, *(path, near) * 2, near and abs(near) * 1e-9)
+        return [("instr(attributes, ?)", (member,)), exact]
+    path = f"$.{member}"
+    found: list[Term] = [("json_extract(attributes, ?) = ?", (path, text))]
+    if text in {"true", "false", "null"}:  # to `json_extract`, true is 1
+        found.append(("json_type(attributes, ?) = ?", (path, text)))
+    if (near := _as_float(text)) is not None:
+        # SQLite rounds in another way, and makes a float of a long integer. So Python compares what is nearly equal. A
+        # CASE, because both sides of an AND are evaluated here.
+        bounds = sorted((near * (1 - 1e-9), near * (1 + 1e-9)))
+        nearly = f"CASE WHEN json_extract(attributes, ?) BETWEEN ? AND ? THEN {exact[0]} END"
+        found.append((nearly, (path, *bounds, *exact[1])))
+    sql, parameters = joined(found, " OR ")
+    # SQLite compares if the JSON has no escape.
+    compared = rf"CASE WHEN instr(attributes, '\') THEN {exact[0]} WHEN json_valid(attributes) THEN {sql} END"
     return [
-        (r"(instr(attributes, ?) AND json_valid(attributes) OR instr(attributes, '\'))", (member,)),
-        (_ATTRIBUTE, (key, text, path, *compared, key, text)),
+        (r"(instr(attributes, ?) OR instr(attributes, '\'))", (member,)),
+        (compared, (*exact[1], *parameters)),
     ]
 
 
 def _as_float(text: str) -> float | None:
+    found = number(text)
     try:
-        found = number(text)
         return None if found is None else float(found)
     except OverflowError:
-        return math.inf
+        return -math.inf if text.strip().startswith("-") else math.inf
 
 
 def has_attribute(attributes: object, key: str, text: str) -> bool:
