@@ -70,7 +70,6 @@ _ROUND_UP = _ROW_BYTES + SIZE_UNIT - 1
 _SHORT = 1_024
 _SIZES = [length + _ROUND_UP >> _SIZE_BITS for length in range(_SHORT)]
 
-MAX_RECORD_BYTES = 64 * 1024
 _MAX_SECONDS = 9e12  # beyond it, microseconds do not fit into 64 bits
 
 # The rows of a thread share its name in memory, but each may store it in the file. Up to this many bytes are part of
@@ -117,7 +116,7 @@ _get_message = _standard_get_message()
 
 
 def make_row(
-    record: logging.LogRecord, formatter: logging.Formatter | None = None, max_bytes: int = MAX_RECORD_BYTES
+    record: logging.LogRecord, formatter: logging.Formatter | None = None, max_bytes: int = 65_536
 ) -> PackedRow:
     """
     Build the row of `record`. Raises no Exception, whatever the record holds; KeyboardInterrupt and the like pass.
@@ -270,9 +269,7 @@ def marker_row(record: logging.LogRecord, error: BaseException) -> PackedRow:
         values = object.__getattribute__(record, "__dict__")
     except AttributeError:
         values = {}  # no record at all
-    name, levelno, created = values.get("name"), values.get("levelno"), values.get("created")
-    levelno = integer(levelno) if type(levelno) is int else 0
-    created = _created(created)[0] if type(created) is float else 0.0
+    name, levelno, (created, _) = values.get("name"), integer(values.get("levelno")), _created(values.get("created"))
     source = (escape(name[:NAME_LENGTH]) if type(name) is str else "?", "?", 0, "?", "")
     size = (_ROW_BYTES + 4 * NAME_LENGTH) // SIZE_UNIT
     message = f"<record not kept: {type(error).__name__}>"
@@ -284,12 +281,10 @@ def _build_slowly(  # noqa: C901 - a list of fields, one after the other
     record: logging.LogRecord, formatter: logging.Formatter | None, max_bytes: int, message: Any
 ) -> PackedRow:
     if not vars(record).keys() >= _PLAIN.keys():
-        # A filter has deleted an attribute, or the record was made by other means: missing attributes are None.
-        if "msg" not in vars(record):
-            raise AttributeError(name="msg", obj=record)
-        # Of its own class, whose `getMessage` may hide something, and which may have properties.
+        # A filter has deleted an attribute, or the record was made by other means: missing attributes are None, but
+        # without `msg` there is nothing to keep. Of its own class, whose `getMessage` may hide something.
         complete = LogRecord.__new__(type(record) if issubclass(type(record), LogRecord) else LogRecord)
-        complete.__dict__.update({**dict.fromkeys(_PLAIN), "created": 0.0, **vars(record)})
+        complete.__dict__.update({**dict.fromkeys(_PLAIN.keys() - {"msg"}), "created": 0.0, **vars(record)})
         record = complete
     extra, hidden = _extra(record, max_bytes)
     marks = 0
@@ -298,9 +293,11 @@ def _build_slowly(  # noqa: C901 - a list of fields, one after the other
         template = record.msg if record.args else None
         if isinstance(record.msg, dict):
             # structlog: the event is the message, and the rest of the dict its context and exception.
-            context, more = _context(record.msg, max_bytes)
+            context, more = _public(record.msg, max_bytes)
             extra, hidden = {**context, **extra}, hidden + more
             message = template = extra.pop("event", None)
+            if _raised(record.msg):
+                extra.pop("exc_info", None)
         if formatter is not None:
             message = formatter.format(_without_traceback(record))
         elif message is None or "getMessage" in vars(record):
@@ -344,14 +341,9 @@ def _build_slowly(  # noqa: C901 - a list of fields, one after the other
 
 
 def _extra(record: logging.LogRecord, room: int) -> tuple[dict[str, Any], int]:
-    """
-    Return what `extra`, a filter or a factory has set on the record, without private names.
-
-    It looks at no more attributes than `room` bytes hold, and returns how many others there are.
-    """
-    values, hidden = _first(record.__dict__, len(_STANDARD) + room // SHORTEST_MEMBER)
-    named = ((name if issubclass(type(name), str) else clean(name), value) for name, value in values)
-    extra = {name: value for name, value in named if name not in _STANDARD and name[:1] != "_"}
+    """Return what `extra`, a filter or a factory has set on the record, and the number of attributes beyond `room`."""
+    values, hidden = _public(record.__dict__, len(_STANDARD) * SHORTEST_MEMBER + room)
+    extra = {name: value for name, value in values.items() if name not in _STANDARD}
     if "extra" in extra and issubclass(type(extra["extra"]), dict):
         # loguru passes its own attributes on as one of that name.
         public, more = _public(extra.pop("extra"), room)
@@ -363,23 +355,11 @@ def _extra(record: logging.LogRecord, room: int) -> tuple[dict[str, Any], int]:
     return extra, hidden
 
 
-def _first(values: dict[Any, Any], count: int) -> tuple[list[tuple[Any, Any]], int]:
-    """Copy the first items, because another thread may add some meanwhile; return how many more there are."""
-    first = list(islice(values.items(), count))
-    return first, len(values) - len(first)
-
-
 def _public(values: dict[Any, Any], room: int) -> tuple[dict[str, Any], int]:
-    first, hidden = _first(values, room // SHORTEST_MEMBER + 1)
-    named = ((clean(key), value) for key, value in first)
-    return {name: value for name, value in named if not name.startswith("_")}, hidden
-
-
-def _context(event: dict[Any, Any], room: int) -> tuple[dict[str, Any], int]:
-    context, hidden = _public(event, room)
-    if _raised(event):
-        context.pop("exc_info", None)
-    return context, hidden
+    """Return what has no private name, of as many items as `room` bytes hold, and how many others there are."""
+    first = list(islice(values.items(), room // SHORTEST_MEMBER + 1))  # another thread may add some meanwhile
+    named = ((name if type(name) is str else clean(name), value) for name, value in first)
+    return {name: value for name, value in named if name[:1] != "_"}, len(values) - len(first)
 
 
 def _raised(event: dict[Any, Any]) -> Any:
@@ -449,12 +429,10 @@ def _memory(text: str | None) -> int:
 # What many rows share -------------------------------------------------------------------------------------------------
 
 
-def integer(value: object, default: int = 0) -> int:
-    """Return `value` if SQLite can keep it as an integer, else `default`."""
-    if issubclass(type(value), int):
-        number = int.__add__(value, 0)  # type: ignore[operator]  # calls no code of a subclass
-        return number if -(2**63) <= number < 2**63 else default
-    return default
+def integer(value: object) -> int:
+    """Return `value` if SQLite can keep it as an integer, else 0."""
+    number = int.__add__(value, 0) if issubclass(type(value), int) else 0  # type: ignore[operator]  # no subclass's code
+    return number if -(2**63) <= number < 2**63 else 0
 
 
 def microseconds(created: object) -> int:
@@ -505,7 +483,7 @@ def _clean_thread(key: tuple[Any, ...]) -> Thread:
         raise NewProcess
     process, process_name, thread, thread_name = key
     return (
-        integer(process, getpid()),
+        integer(process) or getpid(),
         clean("" if process_name is None else process_name),
         None if thread is None else integer(thread),
         None if thread_name is None else clean(thread_name),
