@@ -7,13 +7,13 @@ user named gets the headers that the user set, and no others.
 
 import base64
 import http.client
-import math
-import select
+import io
+import selectors
 import socket
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -34,14 +34,23 @@ class HttpConnection:
     for each step: to connect, to send, and each wait for the answer.
     """
 
-    def __init__(self, url: str, timeout: float, context: ssl.SSLContext) -> None:
-        self._address = urlsplit(url)
+    def __init__(self, url: str, headers: Mapping[str, str], timeout: float, context: ssl.SSLContext) -> None:
+        self._address = address = urlsplit(url)
+        self._proxy = proxy = _proxy_of(address)
+        self._headers = dict(headers)
+        if "authorization" not in {name.lower() for name in headers}:
+            self._headers |= _basic("Authorization", address)
+        self._target = quote(address.path or "/", safe=_SAFE)
+        if address.query:
+            self._target += "?" + quote(address.query, safe=_SAFE)
+        if proxy is not None and address.scheme == "http":
+            self._target = f"http://{address.netloc.rpartition('@')[2]}{self._target}"
+            self._headers = _basic("Proxy-Authorization", proxy) | self._headers
         self._timeout = timeout
         self._context = context
-        self._proxy = _proxy_of(self._address)
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection = self._new_connection()
 
-    def post(self, body: bytes, headers: Mapping[str, str], longest: int) -> tuple[int, dict[str, str], bytes]:
+    def post(self, body: bytes, longest: int) -> tuple[int, dict[str, str], bytes]:
         """
         Send a body, and return the status and the headers of the answer, and at most `longest` bytes of its content.
 
@@ -49,26 +58,23 @@ class HttpConnection:
             OSError, http.client.HTTPException: No answer came, or a part of one.
         """
         connection = self._connection
-        if connection is None or _was_closed(connection):
-            self.close()
-            self._connection = connection = self._new_connection()
         try:
+            if connection.sock is not None and _is_readable(connection.sock):
+                connection.close()  # as the other side did: between requests, it sends nothing else
             if connection.sock is None:
                 connection.connect()
             if self._connection is not connection:
                 raise ConnectionAbortedError  # noqa: TRY301 - by `break_off`, while the name was looked up
-            connection.request("POST", self._target, body, {**self._credentials(headers), **headers})
+            connection.request("POST", self._target, body, self._headers)
             response = connection.getresponse()
             content = response.read(longest)
             # A read with a length does not notice that an answer ended early.
             if response.length and len(content) < longest:
                 raise http.client.IncompleteRead(content, response.length)  # noqa: TRY301 - as its other reads do
-            if response.length != 0 or response.will_close:
-                self.close()
+            if not response.isclosed():  # the answer goes on
+                connection.close()
         except BaseException:
             connection.close()
-            if self._connection is connection:
-                self._connection = None
             raise
         return response.status, dict(response.headers), content
 
@@ -80,49 +86,25 @@ class HttpConnection:
 
     def break_off(self) -> None:
         """End the request that another thread waits for."""
-        connection, self._connection = self._connection, None
-        if connection is not None and connection.sock is not None:
-            with suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
+        connection, self._connection = self._connection, self._new_connection()
+        with suppress(AttributeError, OSError):  # there is no socket yet, or no more
+            connection.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the connection; the next request makes a new one."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    @property
-    def _target(self) -> str:
-        path = quote(self._address.path or "/", safe=_SAFE)
-        if self._address.query:
-            path += "?" + quote(self._address.query, safe=_SAFE)
-        if self._proxy is not None and self._address.scheme == "http":
-            return f"http://{self._address.netloc.rpartition('@')[2]}{path}"
-        return path
-
-    def _credentials(self, headers: Mapping[str, str]) -> dict[str, str]:
-        found = {}
-        if "authorization" not in {name.lower() for name in headers}:
-            found.update(_basic("Authorization", self._address))
-        if self._proxy is not None and self._address.scheme == "http":
-            found.update(_basic("Proxy-Authorization", self._proxy))
-        return found
+        """Close the connection; the next request opens it again."""
+        self._connection.close()
 
     def _new_connection(self) -> http.client.HTTPConnection:
-        address, proxy = self._address, self._proxy
-        host, port = str(address.hostname), address.port
-        nearest = proxy or address
-        nearest_port = nearest.port or (http.client.HTTP_PORT if proxy is not None else None)
-        if address.scheme == "http":
-            return _Http(str(nearest.hostname), nearest_port, timeout=self._timeout)
-        made = _Https(str(nearest.hostname), nearest_port, timeout=self._timeout, context=self._context)
-        made.name = host
-        if proxy is not None:
-            made.set_tunnel(host, port or http.client.HTTPS_PORT, _basic("Proxy-Authorization", proxy))
+        place = _place_of(self._proxy or self._address)
+        if self._address.scheme == "http":
+            return _Http(*place, timeout=self._timeout)
+        made = _Https(*place, timeout=self._timeout, context=self._context)
+        if self._proxy is not None:
+            made.set_tunnel(*_place_of(self._address), _basic("Proxy-Authorization", self._proxy))
         return made
 
 
-class _AnswerFile:
+class _AnswerFile(io.BufferedReader):
     """
     The file of a response. It remembers the last line, because an empty one ends the headers.
 
@@ -130,29 +112,20 @@ class _AnswerFile:
     and reads to the end, which may never come.
     """
 
-    def __init__(self, file: Any) -> None:
-        self.file = file
-        self.last = b""
-        self._left: float = _LONGEST_HEAD
+    last = b""
+    _left = _LONGEST_HEAD
 
-    def readline(self, limit: int = -1) -> bytes:
-        self.last = self.file.readline(limit)
+    def readline(self, size: int | None = -1) -> bytes:
+        self.last = super().readline(size)
         self._left -= len(self.last)
         if self._left < 0:
             raise http.client.HTTPException("the answer has more than 64 KiB of headers")
         return self.last
 
-    def end_headers(self) -> None:
-        """Count no more lines: those that come now stand between chunks, and are not kept."""
-        self._left = math.inf
-
-    def read(self, size: int) -> bytes:
-        if size < 0:
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
             raise http.client.HTTPException("the answer has a chunk of a negative length")
-        return cast("bytes", self.file.read(size))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
+        return super().read(size)
 
 
 class _HttpResponse(http.client.HTTPResponse):
@@ -161,20 +134,17 @@ class _HttpResponse(http.client.HTTPResponse):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         # Here, because `http.client` does not call `begin` for a proxy's answer to CONNECT.
-        self.fp: Any = _AnswerFile(self.fp)
+        self.fp: Any = _AnswerFile(self.fp.detach())
 
     def begin(self) -> None:
-        file = self.fp
-        is_interim = True
-        while is_interim:
+        while True:
             super().begin()
-            if file.last not in {b"\r\n", b"\n"}:
-                raise http.client.IncompleteRead(file.last)
-            # The answer follows (RFC 9110, section 15.2). `http.client` knows this of 100 only.
-            is_interim = _SWITCHING < self.status < _OK
-            if is_interim:
-                self.headers: Any = None
-        file.end_headers()
+            if self.fp.last not in {b"\r\n", b"\n"}:
+                raise http.client.IncompleteRead(self.fp.last)
+            # The answer follows an interim one (RFC 9110, section 15.2). `http.client` knows this of 100 only.
+            if not _SWITCHING < self.status < _OK:
+                return
+            self.headers: Any = None
 
 
 class _Http(http.client.HTTPConnection):
@@ -187,22 +157,26 @@ class _Https(http.client.HTTPSConnection):
     """
 
     response_class = _HttpResponse
-    name: str  # that the receiver's certificate must have
 
     def connect(self) -> None:
         """Connect, through the proxy if there is one, and shake hands."""
         http.client.HTTPConnection.connect(self)
         context: ssl.SSLContext = self._context  # type: ignore[attr-defined]  # of the class it inherits from
-        self.sock = context.wrap_socket(self.sock, server_hostname=self.name, do_handshake_on_connect=False)
+        name: str = self._tunnel_host or self.host  # type: ignore[attr-defined]  # the same
+        self.sock = context.wrap_socket(self.sock, server_hostname=name, do_handshake_on_connect=False)
         self.sock.do_handshake()
 
 
-def _was_closed(connection: http.client.HTTPConnection) -> bool:
-    """Tell whether the other side has closed the connection: between requests, it sends nothing else."""
-    if connection.sock is None:
-        return True
-    readable, _, _ = select.select([connection.sock], [], [], 0)
-    return bool(readable)
+def _is_readable(sock: socket.socket) -> bool:
+    # `select.select` takes no descriptor from 1024 on, and a forwarder of many files has more.
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        return bool(selector.select(0))
+
+
+def _place_of(address: SplitResult) -> tuple[str, int]:
+    default = http.client.HTTP_PORT if address.scheme == "http" else http.client.HTTPS_PORT
+    return str(address.hostname), address.port or default
 
 
 def _proxy_of(address: SplitResult) -> SplitResult | None:
@@ -211,7 +185,8 @@ def _proxy_of(address: SplitResult) -> SplitResult | None:
         return None
     try:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        found = parts.scheme == "http" and parts.hostname and parts.port != 0
+        is_whole = proxy.isprintable() and " " not in proxy
+        found = is_whole and parts.scheme == "http" and parts.hostname and parts.port != 0
     except ValueError:  # what it says may have a part of the password
         found = False
     if not found:

@@ -190,11 +190,11 @@ class Receiver:
 
     def __init__(self, endpoint: Endpoint, user_agent: str) -> None:
         self._endpoint = endpoint
-        self._headers = {"User-Agent": user_agent, "Content-Type": "application/x-protobuf"}
+        headers = {"User-Agent": user_agent, "Content-Type": "application/x-protobuf"}
         if endpoint.gzip:
-            self._headers["Content-Encoding"] = "gzip"
-        self._headers.update(endpoint.headers)
-        self._connection = HttpConnection(endpoint.url, endpoint.timeout, _tls(endpoint))
+            headers["Content-Encoding"] = "gzip"
+        headers.update(endpoint.headers)
+        self._connection = HttpConnection(endpoint.url, headers, endpoint.timeout, _tls(endpoint))
         secrets = " ".join([*endpoint.headers.values(), self._connection.secrets]).lower()
         parts = *re.findall("[a-z]+", secrets), *re.findall("[0-9]+", secrets), *_WORD.findall(secrets)
         known = _WORDS.difference(parts) if secrets.strip() else None
@@ -218,7 +218,7 @@ class Receiver:
 
     def _ask(self, body: bytes) -> Answer:
         try:
-            status, headers, content = self._connection.post(body, self._headers, _LONGEST_ANSWER)
+            status, headers, content = self._connection.post(body, _LONGEST_ANSWER)
         except ssl.SSLCertVerificationError as error:
             return Answer(Verdict.DENIED, self._reason(error))
         except Exception as error:  # noqa: BLE001 - whatever http.client, ssl or the system raises, no answer came

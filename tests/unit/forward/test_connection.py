@@ -92,20 +92,46 @@ def ask(port, *, url="http://127.0.0.1:{}/v1/logs", **options):
         return receiver(b"body")
 
 
-def test_a_connection_is_kept():
+@pytest.mark.parametrize("answer", [TAKEN, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"])
+def test_a_connection_is_kept(answer):
     """Requests that follow one another take one connection; one that was closed meanwhile is made anew."""
-    with serving(TAKEN) as (port, came):
-        connection = HttpConnection(f"http://127.0.0.1:{port}/v1/logs?key=a b", 20, ssl.create_default_context())
+    with serving(answer) as (port, came):
+        url = f"http://127.0.0.1:{port}/v1/logs?key=a b"
+        connection = HttpConnection(url, {"X": "y"}, 20, ssl.create_default_context())
         for _ in range(3):
-            assert 200 == connection.post(b"body", {"X": "y"}, 100)[0]
+            assert 200 == connection.post(b"body", 100)[0]
         kept = connection._connection
         assert kept is not None
         kept.sock.shutdown(socket.SHUT_RDWR)
-        assert 200 == connection.post(b"body", {}, 100)[0]
+        assert 200 == connection.post(b"body", 100)[0]
         connection.close()
 
     assert 4 == len(came)
     assert came[0].startswith(b"POST /v1/logs?key=a%20b HTTP/1.1\r\n")
+
+
+def test_a_connection_beside_many_files():
+    """
+    A connection is kept whatever the number of its descriptor is, which is high where many files are forwarded.
+
+    `select.select` takes none from 1024 on, so each request failed, and for ever with --follow.
+    """
+    fcntl, resource = pytest.importorskip("fcntl"), pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= hard < 2_000:
+        pytest.skip("this process may not have so many files")
+    with serving(TAKEN) as (port, came):
+        connection = HttpConnection(f"http://127.0.0.1:{port}", {}, 20, ssl.create_default_context())
+        connection.post(b"body", 100)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2_000, hard))
+        with connection._connection.sock as low:
+            connection._connection.sock = high = socket.socket(fileno=fcntl.fcntl(low, fcntl.F_DUPFD, 1_500))
+            high.settimeout(20)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert 200 == connection.post(b"body", 100)[0]
+        connection.close()
+
+    assert 2 == len(came)
 
 
 @pytest.mark.parametrize(
@@ -363,6 +389,7 @@ def test_no_secret_in_an_error(name, value):
         "http://user:s3cr3t/word@host:1080",
         "http://user:s3cr3t@host:x",
         "http://user:[s3cr3t]@host:1",
+        "http://user:s3cr3t@ho st:1",
     ],
 )
 def test_a_wrong_proxy_is_an_error(monkeypatch, proxy):
