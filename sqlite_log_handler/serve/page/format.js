@@ -87,6 +87,13 @@ export function marked(text, expression) {
   return [...found, text.slice(end)];
 }
 
+// The gaps by the row after which they are.
+export function byPlace(gaps) {
+  const places = new Map();
+  for (const gap of gaps) places.set(gap.after_id, [...(places.get(gap.after_id) ?? []), gap]);
+  return places;
+}
+
 // One sentence for all that is missing at one place.
 export function gapText(gaps, utc, when = clock) {
   const total = gaps.reduce((sum, gap) => sum + gap.count, 0);

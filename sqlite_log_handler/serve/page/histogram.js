@@ -8,8 +8,7 @@ import { ask } from "./api.js";
 import { parameters, state } from "./state.js";
 import { clock, count, moment } from "./format.js";
 
-const LEVELS = [["debug", 0], ["info", 20], ["warning", 30], ["error", 40], ["critical", 50]];
-const NAMES = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
+const LEVELS = ["debug", "info", "warning", "error", "critical"];
 const FOOT = 16;
 const HEAD = 15;
 const LEAST_HATCH = 5;
@@ -109,7 +108,7 @@ export class Histogram {
         paint.fillRect(index * step, y - tall, Math.max(1, step - 1), tall);
         y -= tall;
       };
-      for (let level = LEVELS.length - 1; level >= 0; level -= 1) bar(bucket.counts[level], color(`bar-${LEVELS[level][0]}`));
+      for (let level = LEVELS.length - 1; level >= 0; level -= 1) bar(bucket.counts[level], color(`bar-${LEVELS[level]}`));
       if (isCut(bucket)) paint.clearRect(index * step, lid + 3, step, 2);
       const hatched = Math.max(LEAST_HATCH, (bucket.dropped / most) * room);
       if (bucket.dropped) this.hatch(paint, index * step, step, y, Math.min(hatched, y - HEAD), color("gap"));
@@ -189,7 +188,7 @@ export class Histogram {
     this.tip.hidden = !bucket;
     if (!bucket) return;
     const lines = [`${moment(bucket.since_us, state.utc).slice(0, 23)}`];
-    bucket.counts.forEach((records, level) => { if (records) lines.push(`${NAMES[level].padEnd(9)}${count(records)}`); });
+    bucket.counts.forEach((records, level) => { if (records) lines.push(`${LEVELS[level].toUpperCase().padEnd(9)}${count(records)}`); });
     if (bucket.dropped) lines.push(`dropped  ${count(bucket.dropped)}`);
     this.tip.textContent = lines.join("\n");
     this.tip.style.left = `${Math.min(x + 12, this.canvas.clientWidth - this.tip.offsetWidth - 8)}px`;

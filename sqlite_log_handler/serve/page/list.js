@@ -8,7 +8,7 @@
 
 import { ask } from "./api.js";
 import { between, parameters, state } from "./state.js";
-import { count, element, gapText, level, marked, oneLine, parts, time } from "./format.js";
+import { byPlace, count, element, gapText, level, marked, oneLine, parts, time } from "./format.js";
 
 const MOST = 5000;
 const PAGE = 400;
@@ -202,14 +202,15 @@ export class List {
   async look(how) {
     if (this.loading) return true;
     const mine = this.generation;
-    const behind = between(this.seen, null);
-    if (this.following && this.atEnd) {
-      // Of a flood, only what is drawn is asked for.
-      const lines = this.flooded ? Math.ceil(2 * this.box.clientHeight / this.height) : PAGE;
-      const page = await ask("rows", [...behind, ["lines", Math.max(lines, 1)]], how);
-      if (page === null) return false;
-      if (mine !== this.generation) return true;
-      if (page.last_id < this.seen) throw new Replaced();
+    const appends = this.following && this.atEnd;
+    // Of a flood, only what is drawn is asked for; without lines, the new rows are only counted.
+    const most = this.flooded ? Math.max(Math.ceil(2 * this.box.clientHeight / this.height), 1) : PAGE;
+    const page = await ask("rows", [...between(this.seen, null), ["lines", appends ? most : 0]], how);
+    if (page === null) return false;
+    if (mine !== this.generation) return true;
+    if (page.last_id < this.seen) throw new Replaced();
+    this.seen = page.last_id;
+    if (appends) {
       this.flooded = !page.complete;
       if (page.rows.length || page.gaps.length) {
         if (page.complete) this.append(page);
@@ -217,18 +218,10 @@ export class List {
         if (this.following) this.toEnd();
         this.tellEmpty();
       }
-      this.seen = page.last_id;
-    } else {
-      const page = await ask("rows", [...behind, ["lines", 0]], how);
-      if (page === null) return false;
-      if (mine !== this.generation) return true;
-      if (page.last_id < this.seen) throw new Replaced();
-      if (page.count) {
-        this.atEnd = false;
-        this.fresh += page.count;
-        this.on.onNew(this.fresh);
-      }
-      this.seen = page.last_id;
+    } else if (page.count) {
+      this.atEnd = false;
+      this.fresh += page.count;
+      this.on.onNew(this.fresh);
     }
     return true;
   }
@@ -279,8 +272,6 @@ export class List {
     else if (top + this.height > scrollTop + clientHeight) this.box.scrollTop = top + this.height - clientHeight;
     this.draw();
   }
-
-  first() { return this.load({ oldest: true }); }
 
   step(by) {
     const rows = this.lines;
@@ -364,9 +355,7 @@ export class Replaced extends Error {}
 
 // Rows and gaps in one order: a gap stands behind the row `after_id`, and those of one place are one line.
 function merge({ rows, gaps }) {
-  const places = new Map();
-  for (const gap of gaps) places.set(gap.after_id, [...(places.get(gap.after_id) ?? []), gap]);
-  const waiting = [...places].sort(([one], [other]) => one - other);
+  const waiting = [...byPlace(gaps)].sort(([one], [other]) => one - other);
   const lines = [];
   const gapsBefore = (id) => {
     while (waiting.length && waiting[0][0] < id) {

@@ -9,9 +9,9 @@ import { element, oneLine, typed } from "./format.js";
 
 const { state } = address;
 const by = (id) => document.getElementById(id);
-// Milliseconds between two looks; more if each brings more than somebody could read. When a log has rested for RESTED looks, the server holds the question for PATIENCE
-// seconds or until the log changes: that is sooner on the screen, and costs less. Behind a proxy that does not wait, or
-// takes the wish out, a log at rest is looked at every RESTING_TICK.
+// Milliseconds between two looks; more if each brings more than somebody could read. When a log has rested for RESTED
+// looks, the server holds the question for PATIENCE seconds or until the log changes: that is sooner on the screen, and
+// costs less. Behind a proxy that does not wait, or takes the wish out, a log at rest is looked at every RESTING_TICK.
 const TICK = 250;
 const RESTING_TICK = 1000;
 const FLOODED_TICK = 330;
@@ -93,8 +93,8 @@ const list = new List(by("list"), {
 });
 
 const histogram = new Histogram(by("histogram"), by("tip"), (since, until) => {
-  const others = state.filters.filter(([name]) => !["since", "until"].includes(name));
-  address.change({ filters: [...others, ["since", `@${since / 1e6}`], ["until", `@${until / 1e6}`]], row: null });
+  const range = [["since", `@${since / 1e6}`], ["until", `@${until / 1e6}`]];
+  address.change({ filters: [...address.others("since", "until"), ...range], row: null });
 });
 
 async function reload() {
@@ -155,7 +155,7 @@ async function look() {
     lookedAt = Infinity;  // the same question would be refused again
     notice(error.message, { bad: true });
   });
-  const [found, records] = await Promise.all([ask("stats", [...(state.file ? [["file", state.file]] : []), ["levels", 0]]), bars]);
+  const [found, records] = await Promise.all([ask("stats", [...address.ofFile(), ["levels", 0]]), bars]);
   if (records === null) {
     stale = true;
     return;
@@ -257,7 +257,7 @@ async function namePattern(chip, id) {
   const key = `${state.file}/${id}`;
   if (!messages.has(key)) {
     try {
-      messages.set(key, (await ask(`rows/${id}`, state.file ? [["file", state.file]] : [])).message);
+      messages.set(key, (await ask(`rows/${id}`, address.ofFile())).message);
     } catch (error) {
       if (error instanceof Refused && error.status !== 0) return;  // there is no such row: its number has to do
       throw error;
@@ -281,8 +281,7 @@ function search() {
   const text = by("query").value;
   const wanted = by("regex").getAttribute("aria-pressed") === "true" ? "grep" : "text";
   if (text === address.valueOf(wanted)) return;
-  const others = state.filters.filter(([name]) => !["text", "grep"].includes(name));
-  address.change({ filters: text ? [...others, [wanted, text]] : others });
+  address.change({ filters: [...address.others("text", "grep"), ...(text ? [[wanted, text]] : [])] });
 }
 by("query").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(search, 300); });
 by("search").addEventListener("submit", (event) => { event.preventDefault(); search(); });
@@ -290,8 +289,7 @@ by("regex").addEventListener("click", () => {
   regexWanted = by("regex").getAttribute("aria-pressed") !== "true";
   by("regex").setAttribute("aria-pressed", String(regexWanted));
   const text = by("query").value;
-  const others = state.filters.filter(([name]) => !["text", "grep"].includes(name));
-  if (text) address.change({ filters: [...others, [regexWanted ? "grep" : "text", text]] });
+  if (text) address.change({ filters: [...address.others("text", "grep"), [regexWanted ? "grep" : "text", text]] });
 });
 by("level").addEventListener("change", () => address.set("level", by("level").value));
 by("zone").addEventListener("click", () => {
@@ -304,8 +302,8 @@ by("zone").addEventListener("click", () => {
 by("ranges").addEventListener("click", (event) => {
   const { since, run } = event.target.dataset;
   if (since === undefined && run === undefined) return;
-  const others = state.filters.filter(([name]) => !["since", "until", "run"].includes(name));
-  address.change({ filters: [...others, ...(since ? [["since", since]] : []), ...(run ? [["run", run]] : [])], row: null });
+  const range = [...(since ? [["since", since]] : []), ...(run ? [["run", run]] : [])];
+  address.change({ filters: [...address.others("since", "until", "run"), ...range], row: null });
 });
 by("file").addEventListener("change", () => address.change({ file: by("file").value, row: null }));
 
@@ -326,6 +324,8 @@ by("adder").addEventListener("close", () => {
 // Buttons and keys ---------------------------------------------------------------------------------------------------
 
 function newest() { return list.load().catch(failure); }
+function oldest() { return list.load({ oldest: true }).catch(failure); }
+function focusQuery() { by("query").focus(); by("query").select(); }
 by("new").addEventListener("click", newest);
 by("follow").addEventListener("click", () => (list.following ? list.follow(false) : newest()));
 for (const name of PANELS) by(`show-${name}`).addEventListener("click", () => (panel === name ? close() : open(name)));
@@ -336,8 +336,7 @@ by("help").addEventListener("click", () => by("keys").showModal());
 addEventListener("keydown", (event) => {
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "f") {
     event.preventDefault();
-    by("query").focus();
-    by("query").select();
+    focusQuery();
     return;
   }
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
@@ -351,8 +350,8 @@ addEventListener("keydown", (event) => {
   const inButton = event.target.closest("button, summary, a");
   const act = {
     j: () => list.step(1), k: () => list.step(-1), ArrowDown: () => list.step(1), ArrowUp: () => list.step(-1),
-    "/": () => { by("query").focus(); by("query").select(); },
-    g: () => list.first().catch(failure), G: newest, Home: () => list.first().catch(failure), End: newest,
+    "/": focusQuery,
+    g: oldest, G: newest, Home: oldest, End: newest,
     f: () => by("follow").click(), "?": () => by("keys").showModal(),
     Enter: () => list.selected && (list.selected.gaps ? open("gaps") : open("row", list.selected.id)),
   }[event.key];

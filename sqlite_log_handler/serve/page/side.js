@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import * as state from "./state.js";
-import { bytes, count, duration, element, gapText, level, marked, moment, oneLine, time, visible } from "./format.js";
+import { byPlace, bytes, count, duration, element, gapText, level, marked, moment, oneLine, time, visible } from "./format.js";
 
 function button(text, act, properties = {}) {
   const made = element("button", { type: "button", textContent: text, ...properties });
@@ -67,7 +67,7 @@ function attributes(extra, raw) {
 }
 
 export async function showRow(body, id, { utc, expression, say, onContext, signal }) {
-  const asked = state.state.file ? [["file", state.state.file]] : [];
+  const asked = state.ofFile();
   const row = await ask(`rows/${id}`, asked, { signal });
   const source = `${row.pathname}:${row.lineno}`;
   const json = JSON.stringify({ ...row, text: undefined, extra: undefined, attributes: row.extra ?? row.attributes }, null, 2);
@@ -198,7 +198,7 @@ function place(name) {
 
 export async function showGaps(body, { utc, signal, onPlace }) {
   const { gaps, of } = await ask("gaps", [...state.parameters(), ["lines", 500]], { signal });
-  const places = Map.groupBy ? Map.groupBy(gaps, (gap) => gap.after_id) : groupBy(gaps);
+  const places = byPlace(gaps);
   const items = [...places].reverse().slice(0, 200).map(([place, all]) => element("div", { className: "item" },
     element("div", { textContent: gapText(all, utc, (us) => moment(us, utc).slice(0, 23)) }),
     button(`Show it behind row ${place}`, () => onPlace(place))));
@@ -206,12 +206,6 @@ export async function showGaps(body, { utc, signal, onPlace }) {
   body.replaceChildren(element("p", { textContent: gaps.length
     ? `${count(total)} records are missing at ${count(places.size)} place${places.size > 1 ? "s" : ""}${of > gaps.length ? " (the latest of more)" : ""}.`
     : "Nothing is missing: no record was dropped." }), ...items);
-}
-
-function groupBy(gaps) {
-  const places = new Map();
-  for (const gap of gaps) places.set(gap.after_id, [...(places.get(gap.after_id) ?? []), gap]);
-  return places;
 }
 
 // `matching` is the number of rows that match the filters; null without filters.

@@ -57,12 +57,14 @@ function announce() { for (const listener of listeners) listener(); }
 addEventListener("popstate", () => { read(); announce(); });
 read();
 
+// The filters that have none of these names.
+export function others(...names) { return state.filters.filter(([name]) => !names.includes(name)); }
+
 export function valueOf(name) { return state.filters.find(([known]) => known === name)?.[1] ?? ""; }
 
 // An open row stays open over a change of filters, and the list stays beside it.
 export function set(name, value) {
-  const others = state.filters.filter(([known]) => known !== name);
-  change({ filters: value === "" || value == null ? others : [...others, [name, String(value)]] });
+  change({ filters: [...others(name), ...(value === "" || value == null ? [] : [[name, String(value)]])] });
 }
 
 export function add(name, value) {
@@ -87,10 +89,10 @@ export function without(name, value) {
 }
 
 // What every question is asked with. Bounds of time do not narrow what is outside of them: `omit` leaves them out.
-export function parameters(omit = []) {
-  const found = state.filters.filter(([name]) => !omit.includes(name));
-  return state.file ? [["file", state.file], ...found] : found;
-}
+export function parameters(omit = []) { return [...ofFile(), ...others(...omit)]; }
+
+// What a question is asked with for which filters do not matter.
+export function ofFile() { return state.file ? [["file", state.file]] : []; }
 
 // The same, with bounds of ids that narrow those of the filters.
 export function between(after, upTo, omit = []) {
