@@ -5,7 +5,7 @@ The parameters of a request, as filters of `LogReader`. They have the names of t
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
-from sqlite_log_handler._read.filters import FilterError, Filters
+from sqlite_log_handler._read.filters import HIGHEST, LOWEST, FilterError, Filters
 from sqlite_log_handler._read.other_process import has_expression
 
 # The filters by parameter: texts and numbers, which are given once, and lists.
@@ -45,7 +45,7 @@ class Query:
             raise FilterError(f"{name} is given {len(values)} times: give it once")
         return values[0] if values else None
 
-    def number(self, name: str, *, least: int | None = None, most: int | None = None) -> int | None:
+    def number(self, name: str, *, least: int = LOWEST, most: int = HIGHEST) -> int | None:
         """Take a whole number."""
         text = self.text(name)
         if text is None:
@@ -54,7 +54,7 @@ class Query:
             number = int(text)
         except ValueError as error:
             raise FilterError(f"{name}={text!r} is not a whole number") from error
-        if (least is not None and number < least) or (most is not None and number > most):
+        if not least <= number <= most:
             raise FilterError(f"{name}={number} is out of range: it must be from {least} to {most}")
         return number
 

@@ -84,3 +84,5 @@ def test_numbers_have_bounds():
     """A number outside of its bounds is refused, with the bounds."""
     with pytest.raises(FilterError, match="it must be from 1 to 10"):
         Query([("lines", "11")]).number("lines", least=1, most=10)
+    with pytest.raises(FilterError, match="it must be from 0 to 9223372036854775807"):  # it said None
+        Query([("counted-id", "-1")]).number("counted-id", least=0)
