@@ -13,7 +13,7 @@ import shlex
 import sqlite3
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
 import sqlite_log_handler
@@ -83,9 +83,11 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
         others = sorted([*options.archives, *unknown], key=[*words, *unknown].index)
         options.archives = [*filter(is_archive, others)]
         unknown = [word for word in others if word not in options.archives]
-    if unknown and not named:
-        _refuse_late_command(words, [*unknown, options.file])
     if unknown:
+        for word in [] if named else [*unknown, options.file]:
+            if word in COMMANDS and not os.path.exists(word):
+                words.remove(word)
+                main_parser().error(f"the command comes first: {shlex.join([PROGRAM, word, *words])}")
         _refuse(unknown, parser, has_lines=hasattr(options, "lines"))
     return command, options
 
@@ -101,15 +103,6 @@ def _refuse(unknown: Sequence[str], parser: Parser, *, has_lines: bool) -> NoRet
     if unknown[0] not in shown:
         parser.error("an address stands in the place of a file: write --otlp in front of it")
     parser.error(f"one log at a time: {unknown[0]!r} is one too many")
-
-
-def _refuse_late_command(words: Sequence[str], files: Iterable[str]) -> None:
-    """If a command stands in the place of a file, show the line that the user meant, and exit."""
-    for command in files:
-        if command in COMMANDS and not os.path.exists(command):
-            others = list(words)
-            others.remove(command)
-            main_parser().error(f"the command comes first: {shlex.join([PROGRAM, command, *others])}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
