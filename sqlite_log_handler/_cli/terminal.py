@@ -34,8 +34,7 @@ _COLOURS: Final = ((50, "\x1b[1;31m"), (40, "\x1b[31m"), (30, "\x1b[33m"), (20, 
 
 def write_line(line: str = "") -> None:
     """Make a line safe for a terminal, and print it at once."""
-    sys.stdout.write(f"{printable(line)}\n")
-    sys.stdout.flush()
+    write_lines([printable(line)])
 
 
 def write_lines(lines: Iterable[str], file: IO[str] | None = None) -> int:

@@ -32,7 +32,8 @@ from sqlite_log_handler._cli.arguments import add_flag
 from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.commands.top import table
 from sqlite_log_handler._cli.formats import Clock, Short, with_gaps
-from sqlite_log_handler._cli.terminal import plain, terminal_width, write_line
+from sqlite_log_handler._cli.terminal import plain, terminal_width, write_lines
+from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.units import loudest
 from sqlite_log_handler._read.reader import LogReader, columns_of
 from sqlite_log_handler._write.handler import SQLiteHandler
@@ -230,18 +231,17 @@ def guess_level(text: str) -> int:
 
 def do_jobs(jobs: Sequence[Job], seconds_each: float, stop: threading.Event) -> int:
     """Do `jobs` over and over at an even pace until `stop` is set; return the number of calls to a logger."""
-    due = time.monotonic()
-    for calls, job in enumerate(itertools.cycle(jobs)):
-        if stop.is_set():
-            return calls
-        job()
+    calls, due = 0, time.monotonic()
+    while not stop.is_set():
+        jobs[calls % len(jobs)]()
+        calls += 1
         due += seconds_each
         ahead = due - time.monotonic()
         if ahead > SHORTEST_SLEEP:
             stop.wait(ahead)
         elif ahead < -LONGEST_DELAY:
             due = time.monotonic()  # a burst to catch up would overflow the queue by itself
-    return 0
+    return calls
 
 
 def flood(handler: SQLiteHandler) -> int:
@@ -369,8 +369,7 @@ def show_commands(*commands: tuple[str, str]) -> None:
 
 def show(*lines: str) -> None:
     """Print lines."""
-    for line in lines:
-        write_line(line)
+    write_lines(map(printable, lines))
 
 
 def width() -> int:
