@@ -21,9 +21,11 @@ the archive anew and read them from there.
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Final, NamedTuple
+from weakref import ref
 
 from sqlite_log_handler._logfile.archive import DROP, FROM_DROPS, MORE_COLUMNS, PROCESS
 from sqlite_log_handler._logfile.columns import text, whole
@@ -74,22 +76,25 @@ class ArchivedLog:
         self._parts = PartList(places, file)
         self._kept: dict[str, _Kept] = {}
         self._named: tuple[Loaded, Inventory] | None = None
-        self._open: set[Loaded] = set()
+        self._open: list[ref[Loaded]] = []
         self.closed = False
         self.notice = "; ".join(self._look().notices) or None
 
     def close(self) -> None:
         """Close all that is open."""
         self.closed = True
-        for loaded in self._open:
+        for loaded in self._loaded():
             loaded.scan.close()
-        self._open.clear()
         self._kept.clear()
 
     def interrupt(self) -> None:
         """End the statement that another thread runs."""
-        for loaded in [*self._open]:
+        for loaded in self._loaded():
             loaded.scan.interrupt()
+
+    def _loaded(self) -> list[Loaded]:
+        """Return the databases that somebody uses."""
+        return [loaded for loaded in (found() for found in self._open) if loaded is not None]
 
     def last_id(self) -> int:
         """Return the id of the last row, 0 in an empty log."""
@@ -114,12 +119,8 @@ class ArchivedLog:
 
     def _new(self, found: Inventory) -> Loaded:
         loaded = Loaded(self._path, found.levels, found.processes)
-        self._open.add(loaded)
+        self._open = [ref(one) for one in (*self._loaded(), loaded)]
         return loaded
-
-    def _retire(self, loaded: Loaded) -> None:
-        loaded.retire()
-        self._open = {one for one in self._open if not one.scan.closed}
 
     def _renew_file(self) -> None:
         """Begin a question to the file, see `Scan.renew`."""
@@ -138,8 +139,6 @@ class ArchivedLog:
         self._renew_file()
         found = self._look()
         if self._named is None or self._named[1] is not found:
-            if self._named is not None:
-                self._retire(self._named[0])
             self._named = self._new(found), found
         loaded = self._named[0]
         loaded.scan.budget.renew()
@@ -176,15 +175,14 @@ class ArchivedLog:
         kept = self._kept.pop(slot, None)
         found = self._look()
         if kept is None or not (kept.bounds.cover(bounds) and kept.processes in {None, processes}):
-            if kept is not None:
-                self._retire(kept.loaded)
             kept = _Kept(self._new(found), bounds, processes, 0)
         # What came since, or all.
         low, high = max(kept.bounds.ids[0], kept.last_id + 1), min(kept.bounds.ids[1], found.last_id)
         try:
             self._add(kept.loaded, found, kept.bounds._replace(ids=(low, high)), kept.processes)
         except BaseException:
-            self._retire(kept.loaded)
+            if not kept.last_id:  # new, so nobody reads from it; the error may keep it for long
+                kept.loaded.scan.close()
             raise
         self._kept[slot] = kept._replace(last_id=max(kept.last_id, found.last_id))
         return kept.loaded
@@ -279,7 +277,7 @@ class ArchivedLog:
             yield from loaded.rows(query, chosen._replace(after_id=low - 1, up_to_id=high), backward=backward)
             return
         loaded = self._new(found)
-        try:
+        with closing(loaded.scan):
             for part, ids in reversed(pieces) if backward else pieces:
                 batches = part.rows(bounds._replace(ids=ids))
                 windows: Iterable[Iterable[list[Values]]] = [batches] if backward else ([rows] for rows in batches)
@@ -289,8 +287,6 @@ class ArchivedLog:
                         loaded.add(part.path, rows)
                     loaded.scan.budget.renew()
                     yield from loaded.scan.rows(query, chosen, backward=backward)
-        finally:
-            self._retire(loaded)
 
     def _filed(
         self, file: Scan, query: str, chosen: Where, ids: Span, *, backward: bool

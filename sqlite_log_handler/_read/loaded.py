@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from sys import getsizeof
 from typing import Any, Final, TypeAlias, cast
+from weakref import finalize
 
 from sqlite_log_handler._logfile.archive import DROP
 from sqlite_log_handler._logfile.columns import total
@@ -69,7 +70,7 @@ def _interrupted() -> Iterator[None]:
 
 class Loaded:
     """
-    A temporary database with rows, and the scan that reads it; errors name `path`.
+    A temporary database with rows, and the scan that reads it; errors name `path`. It is closed with this object.
 
     `processes` are those that are known, in the order of their ids; others are added with their rows.
     """
@@ -77,8 +78,6 @@ class Loaded:
     def __init__(self, path: str, levels: Mapping[int, str], processes: Collection[Process]) -> None:
         self._path = path
         self.has_ledger = False
-        self._users = 0
-        self._retired = False
         self._rows = 0
         # Those in the database, and the ids that are in memory.
         self._source_count = 0
@@ -103,30 +102,11 @@ class Loaded:
         except BaseException:
             connection.close()
             raise
+        finalize(self, self.scan.close).atexit = False
 
     def rows(self, query: str, chosen: Where, *, backward: bool) -> Iterator[Values]:
-        """Return rows as `Scan.rows` does; the database stays open for them, also when it is retired meanwhile."""
-        begun = self._rows_of(query, chosen, backward=backward)
-        next(begun)  # from here on, its end closes the database, also if nobody asks for a row
-        return begun
-
-    def _rows_of(self, query: str, chosen: Where, *, backward: bool) -> Iterator[Values]:
-        self._users += 1
-        try:
-            yield ()
-            yield from self.scan.rows(query, chosen, backward=backward)
-        finally:
-            self._users -= 1
-            self._close_unused()
-
-    def retire(self) -> None:
-        """Close it as soon as nobody uses it."""
-        self._retired = True
-        self._close_unused()
-
-    def _close_unused(self) -> None:
-        if self._retired and not self._users:
-            self.scan.close()
+        """Yield rows as `Scan.rows` does; the database stays open for them, because they hold this object."""
+        yield from self.scan.rows(query, chosen, backward=backward)
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:

@@ -106,13 +106,15 @@ def test_no_room(loaded: Loaded) -> None:
         loaded.add("part", [row(id=id_, message="x" * 5_000) for id_ in range(1, 200)])
 
 
-def test_it_stays_open_while_it_is_used(loaded: Loaded) -> None:
+def test_it_stays_open_while_it_is_used() -> None:
     """A database that another question has replaced stays open until its last rows were read."""
+    loaded = Loaded("app-log", {}, [])
+    scan = loaded.scan
     rows = loaded.rows(SELECT_ROW, Where(), backward=False)
-    loaded.retire()
-    assert not loaded.scan.closed
+    del loaded
+    assert not scan.closed
     assert [*rows] == []
-    assert loaded.scan.closed
+    assert scan.closed
 
 
 def test_after_a_fork_that_must_not_use_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
