@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS, OWN_LOGGER
-from sqlite_log_handler._logfile.typed import Any, NamedTuple
+from sqlite_log_handler._logfile.typed import Any
 from sqlite_log_handler._write import row as _row
 from sqlite_log_handler._write import volume
 from sqlite_log_handler._write.ledger import PendingGap
@@ -99,23 +99,21 @@ DATA_ERRORS = (
 )
 
 
-class Origin(NamedTuple):
-    """Who writes: what `processes` holds of this process besides its id, its name and its start."""
-
-    host: str
-    program: str
-
-
 class Inserter:
-    """Insert rows and gaps by `connection`, in the open transaction; the `limits` bound what the gaps name."""
+    """
+    Insert rows and gaps by `connection`, in the open transaction; the `limits` bound what the gaps name.
 
-    def __init__(self, connection: sqlite3.Connection, origin: Origin, limits: Limits) -> None:
+    This process runs `program` on `host`.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, host: str, program: str, limits: Limits) -> None:
         self.connection = connection
-        self._origin = origin
+        self._host = host
+        self._program = program
         self._limits = limits
         self.last_id = 0  # of the last row of this transaction
         self.unfolded = 0  # rows after the mark of `volume` after the last batch
-        self.gap_bytes = 0  # what the gaps of this batch may still add to `drops`, and to `volume`
+        self.gap_bytes = 0  # what the gaps of this batch add to `drops`, and to `volume`
         self._sweeps = self._highest = 0  # sweeps of the file, and the id of its last row, when the ids were learned
         self.forget_ids()
 
@@ -134,7 +132,7 @@ class Inserter:
                 self.connection.execute("INSERT OR REPLACE INTO levels VALUES (?, ?)", (levelno, clean(name)))
                 self._levels[levelno] = name
         start = 0
-        self.gap_bytes, self._gap_lines = self._limits.commit_bytes, self._limits.volume_lines
+        self.gap_bytes = self._gap_lines = 0
         for gap in batch.gaps:
             end = min(max(gap.position - batch.first, start), len(batch.rows))
             self._insert_rows(batch.rows, start, end, refused)
@@ -200,9 +198,9 @@ class Inserter:
             # Of a record that was refused nothing has been cleaned yet.
             logger, level = clean(name), _row.integer(levelno)
             since_us, until_us = _row.microseconds(since), _row.microseconds(until)
-            self.gap_bytes -= len(logger.encode()) + volume.LINE_BYTES
-            self._gap_lines -= 1
-            if min(self.gap_bytes, self._gap_lines) < 0:
+            self.gap_bytes += len(logger.encode()) + volume.LINE_BYTES
+            self._gap_lines += 1
+            if self.gap_bytes > self._limits.commit_bytes or self._gap_lines > self._limits.volume_lines:
                 logger = OTHER_LOGGERS
             line = lines.setdefault((cause, level, logger), [0, since_us, until_us])
             line[:] = line[0] + count, min(line[1], since_us), max(line[2], until_us)
@@ -255,8 +253,8 @@ class Inserter:
         # Of another process, whose records were sent here, only pid and name are known.
         ours = pid == _row.own_pid
         started_us = _row.microseconds(_row.own_start) if ours else 0
-        key = {"host": self._origin.host, "pid": pid, "name": process_name, "started_us": started_us}
-        process_id = self._id("processes", key, program=clean(self._origin.program) if ours else "")
+        key = {"host": self._host, "pid": pid, "name": process_name, "started_us": started_us}
+        process_id = self._id("processes", key, program=self._program if ours else "")
         if ident is None or name is None or len(name) > _row.SHORT_NAME or self._shared_threads >= _SHARED_THREADS:
             return process_id, None, ident, name
         self._shared_threads += 1

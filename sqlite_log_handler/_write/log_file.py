@@ -196,17 +196,16 @@ class LogFile:
             self._prepare(connection)
             # The first read opens the -wal and the -shm, so that `_stat` finds them.
             connection.execute("SELECT max(id) FROM records").fetchone()
+            refuse_lost(self.path)
+        except LostFileError:  # a signal handler has forked since this call began
+            forks.keep_open(connection)
+            raise
         except BaseException as error:
             connection.close()
             if not is_corrupt(error) or found != identity_of(self.real):
                 raise
             self._move_aside(error)
             return self.open()
-        try:
-            refuse_lost(self.path)
-        except LostFileError:  # a signal handler has forked since this call began
-            forks.keep_open(connection)
-            raise
         # By its own path: the next commit finds out whether a link was switched meanwhile.
         files, _ = self._stat(self.real)
         if again and (found is None or files.file != found):

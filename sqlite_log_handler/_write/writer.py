@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._write import volume
-from sqlite_log_handler._write.inserts import DATA_ERRORS, Inserter, Origin
+from sqlite_log_handler._write.inserts import DATA_ERRORS, Inserter
 from sqlite_log_handler._write.log_file import LogFile
 from sqlite_log_handler._write.plain import clean
 from sqlite_log_handler._write.queue import Commit
@@ -64,11 +64,11 @@ class Writer:
         self._begin()
 
     def _begin(self) -> None:
-        program = ""
+        self._program = ""
         # A program may put anything there, or nothing. In a forked child, an error here would leave the rest undone.
         with contextlib.suppress(Exception):
-            program = clean(os.path.basename(os.fsdecode(sys.argv[0])))
-        self._origin = Origin(clean(socket.gethostname()), program)
+            self._program = clean(os.path.basename(os.fsdecode(sys.argv[0])))
+        self._host = clean(socket.gethostname())
         self._inserter: Inserter | None = None
 
     def forget(self, cut_off: int | None) -> None:
@@ -86,7 +86,7 @@ class Writer:
     def _open(self) -> Inserter:
         connection = self.file.open()
         if self._inserter is None or self._inserter.connection is not connection:
-            self._inserter = Inserter(connection, self._origin, self.pruner.limits)
+            self._inserter = Inserter(connection, self._host, self._program, self.pruner.limits)
             self.pruner.opened(self.file.real)
         return self._inserter
 
@@ -137,7 +137,7 @@ class Writer:
                 inserter.write(batch, outcome.refused)
             connection.execute("COMMIT")
             outcome.written = True
-            self.pruner.tables.volume_grown += self.pruner.limits.commit_bytes - inserter.gap_bytes
+            self.pruner.tables.volume_grown += inserter.gap_bytes
         except BaseException as error:
             inserter.forget_ids()
             outcome.written = outcome.written or _stands(inserter)
