@@ -57,10 +57,10 @@ REVIVED_IDLE = 10.0
 class RecordListener(QueueListener):
     """Have `committer` work when it is time to, on a thread that opens its queue, and closes it in the end."""
 
-    queue: RecordQueue  # type: ignore[assignment]  # it has no `get`, which only the default `dequeue` calls
+    queue: RecordQueue
 
     def __init__(self, committer: Committer) -> None:
-        super().__init__(committer.queue)  # type: ignore[arg-type]
+        super().__init__(committer.queue)
         self.committer = committer
         self._reset()
         _listeners.add(self)

@@ -48,6 +48,7 @@ Guarantees
 
 from __future__ import annotations
 
+import queue
 import sys
 import threading
 from collections import deque
@@ -96,19 +97,23 @@ class Commit(NamedTuple):
     first: int = 0  # position of the first row
 
 
-class RecordQueue:
-    """
-    A queue that is bounded in rows and in bytes, drops what does not fit, and keeps the books.
+class _Queue(queue.Queue["Any"]):
+    """A `queue.Queue` that has a `__dict__`: gevent's monkey patching puts one there that has slots only."""
 
-    `put_nowait` never raises `queue.Full`, and `begin_commit` and `end_commit` take the place of `get`. Its options are
-    those of the handler. The listener wakes up when `batch_size` rows wait, or half of what fits before loggers have
-    shares, or a row at `flush_levelno` or above.
+
+class RecordQueue(_Queue):
+    """
+    A `queue.Queue` that is bounded in rows and in bytes, drops what does not fit, and keeps the books.
+
+    It differs from `queue.Queue` in its two ends: `put_nowait` never raises `queue.Full`, `begin_commit` and
+    `end_commit` take the place of `get`, and nobody waits on a condition. Its options are those of the handler. The
+    listener wakes up when `batch_size` rows wait, or half of what fits before loggers have shares, or a row at
+    `flush_levelno` or above.
     """
 
     # What a put reads. CPython specialises calls of a method, and reads attributes in the fewest steps, only while an
     # object has 30 attributes at most beside its slots.
     __slots__ = (
-        "__dict__",
         "_arriving",
         "_batch_size",
         "_calm_capacity",
@@ -135,6 +140,7 @@ class RecordQueue:
         flush_levelno: int = 40,
         fair_share: float = 1.0,
     ) -> None:
+        super().__init__(capacity)
         self.capacity = capacity
         self.capacity_size = capacity_bytes // SIZE_UNIT
         self._open_capacity = capacity - int(capacity * reserve)
@@ -153,9 +159,10 @@ class RecordQueue:
 
     def reset(self) -> None:
         """Become as new: empty, closed, books at zero, new locks. For `__init__`, and for a forked child."""
-        self.mutex = threading.RLock()  # see Guarantees
+        self.mutex = threading.RLock()  # type: ignore[assignment]  # see Guarantees
+        self.not_empty = self.not_full = self.all_tasks_done = threading.Condition(self.mutex)
         self.renew_wakeup()
-        self.queue: deque[Any] = deque()
+        self.queue = deque()
         self.ledger = Ledger()
         self.closed = True
         self.admits: int | None = NONE
@@ -633,3 +640,17 @@ class RecordQueue:
                 "malformed": self.malformed,
                 "oldest_created": waiting[0][CREATED] if waiting else None,
             }
+
+    # Not for this queue -----------------------------------------------------------------------------------------------
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002, FBT001, FBT002 - as in Queue
+        """Do as `put_nowait`: a caller never waits for room."""
+        self.put_nowait(item)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002 - as in Queue
+        """Raise: a row leaves after its commit, by `end_commit`."""
+        message = "rows are not taken from a RecordQueue one by one: use begin_commit() and end_commit()"
+        raise NotImplementedError(message)
+
+    def task_done(self) -> None:
+        """Do nothing: a row is done when its commit is."""

@@ -4,6 +4,9 @@ The bounds of the queue, its commits and its wake-ups, without any thread.
 
 from __future__ import annotations
 
+import importlib.util
+import queue
+
 import pytest
 from queues import ERROR, INFO, WARNING, awake, check, commit_all, make_queue, row
 
@@ -13,6 +16,19 @@ from sqlite_log_handler._write.queue import ANY, NONE, SIZE_UNIT, Closed, Record
 pytestmark = pytest.mark.usefixtures("gil")
 
 
+def test_is_a_bounded_queue():
+    """It is a queue.Queue that is full at `capacity` and says so in the words of queue.Queue."""
+    books = make_queue(2)
+
+    assert isinstance(books, queue.Queue)
+    assert (0, True, False) == (books.qsize(), books.empty(), books.full())
+
+    books.put_nowait(row())
+    books.put(row())
+
+    assert (2, False, True) == (books.qsize(), books.empty(), books.full())
+
+
 def test_its_attributes_are_found_fast():
     """
     Beside its slots it has 30 attributes at most, because from the 31st on CPython looks each up in a dict.
@@ -20,6 +36,33 @@ def test_its_attributes_are_found_fast():
     With 40, a sixteenth of what an accepted call cost went into finding them and the method that puts a row.
     """
     assert len(vars(make_queue())) <= 30
+
+
+def test_beside_a_queue_of_slots_only(monkeypatch):
+    """
+    With gevent's monkey patching, the class in the place of `queue.Queue` has no `__dict__`, and a subclass with slots
+    has none either: each program that patched before it imported the handler ended in an AttributeError.
+    """
+    attributes = vars(queue.Queue(1))
+    methods = {name: value for name, value in vars(queue.Queue).items() if name not in {"__dict__", "__weakref__"}}
+    monkeypatch.setattr(queue, "Queue", type("Queue", (), {**methods, "__slots__": tuple(attributes)}))
+    spec = importlib.util.find_spec(queue_module.__name__)
+    assert spec
+    assert spec.loader
+    patched = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(patched)
+
+    books = patched.RecordQueue(2, 1 << 20)
+    books.open()
+    books.put_nowait(row())
+
+    assert 1 == books.qsize() == books.queued
+
+
+def test_rows_cannot_be_taken_one_by_one():
+    """`get` says what to use instead: a row must stay until its commit."""
+    with pytest.raises(NotImplementedError, match="begin_commit"):
+        make_queue().get()
 
 
 def test_drops_the_newest():
