@@ -221,8 +221,6 @@ class Scan:
         size = sum(map(getsizeof, chain.from_iterable(rows)))
         if len(rows) == _TO_MEASURE and size < _BATCH_BYTES // 8:
             return rows + cursor.fetchall(), False
-        if size > _BATCH_BYTES:
-            return rows, True
         for row in cursor:
             rows.append(row)
             size += sum(map(getsizeof, row))
@@ -296,19 +294,18 @@ class Scan:
         """Yield spans of ids in which rows can match, one for each statement."""
         low, high = self.bounds(where)
         while low <= high:
+            # Skip ids without rows, however many.
             if backward:
-                begin = max(high - span + 1, low)
-                yield begin, high
+                begin, end = max(high - span + 1, low), high
+                yield begin, end
                 below = self.one("SELECT max(id) FROM records WHERE id < ?", (begin,))
                 high = low - 1 if below is None else below
-                self._require_order(high < begin)
             else:
-                end = min(low + span - 1, high)
-                yield low, end
-                # Skip ids without rows, however many.
+                begin, end = low, min(low + span - 1, high)
+                yield begin, end
                 above = self.one("SELECT min(id) FROM records WHERE id > ?", (end,))
                 low = high + 1 if above is None else above
-                self._require_order(low > end)
+            self._require_order(high < begin or end < low)
             span = min(span * 4, widest)
 
     def rows(self, select: str, where: Where, *, backward: bool = False) -> Iterator[Values]:
