@@ -15,7 +15,7 @@ from sqlite_log_handler._logfile.columns import LEVELS
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._logfile.times import HELP, from_microseconds, microseconds, parse_time
 from sqlite_log_handler._read.conditions import condition_terms
-from sqlite_log_handler._read.search import Term, attribute_terms, expression_terms, joined, text_terms
+from sqlite_log_handler._read.search import Term, attribute_terms, expression_terms, joined, number, text_terms
 from sqlite_log_handler._read.templates import says_something
 
 Names: TypeAlias = str | Collection[str]
@@ -242,8 +242,8 @@ def _thread(_: Ask, thread: int | str) -> list[Term]:
     if not isinstance(thread, str):
         return [(_THREAD, (str(integer("thread", thread)), thread) * 2)]
     # A number may be the name of a thread too. With 19 digits it may exceed 64 bits.
-    number = int(thread) if thread.isdecimal() and len(thread) < len(str(HIGHEST)) else None
-    return [(_THREAD, (thread, number) * 2)]
+    ident = int(thread) if thread.isdecimal() and len(thread) < len(str(HIGHEST)) else None
+    return [(_THREAD, (thread, ident) * 2)]
 
 
 def _exception(_: Ask, name: str) -> list[Term]:
@@ -368,12 +368,8 @@ def level_names(ask: Ask) -> dict[int, str]:
 
 
 def _levelno(ask: Ask, name: str) -> int:
-    try:
-        number = int(name)
-    except ValueError:
-        pass
-    else:
-        return integer("level", number)
+    if isinstance(levelno := number(name), int):
+        return integer("level", levelno)
     named = {name.upper(): levelno for levelno, name in level_names(ask).items()}
     found = {**_LEVEL_NAMES, **named}.get(name.strip().upper())
     if found is None:
