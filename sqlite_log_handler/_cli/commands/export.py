@@ -36,9 +36,6 @@ _LARGE_BYTES: Final = 128 * 1024
 _QUOTE: Final = '"'
 _QUOTED: Final = re.compile(r'["\r\n]')
 
-# The values of `--output` that mean standard output.
-_STANDARD: Final = (None, "-")
-
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser, archives=True)
@@ -46,6 +43,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     output = "the file to make, which must not exist yet; .gz and .zst are compressed (default: -, standard output)"
     arguments.add_flag(parser, "--format FORMAT", formats, choices=FORMATS)
     arguments.add_flag(parser, "--output PATH", output)
+    parser.set_defaults(output="-")
     arguments.add_utc(parser)
     arguments.add_filters(parser)
 
@@ -65,9 +63,9 @@ def run(options: argparse.Namespace) -> int:
     if options.format == "parquet":
         with arguments.needs("parquet"):
             parquet.import_pyarrow()
-        if options.output in _STANDARD and is_terminal():
+        if options.output == "-" and is_terminal():
             raise FilterError("a terminal cannot show Parquet: name a file with --output")
-        if (options.output or "").lower().endswith((".gz", ".zst")):
+        if options.output.lower().endswith((".gz", ".zst")):
             raise FilterError(f"{options.output!r}: Parquet is compressed already: name a file without .gz or .zst")
     with arguments.open_reader(options) as reader:
         # Before the file is made, because a filter that the reader refuses would leave an empty file behind.
@@ -76,25 +74,25 @@ def run(options: argparse.Namespace) -> int:
             if options.format == "jsonl":
                 count = write_lines(map(json_safe, found), file)
             elif options.format == "csv":
-                count = write_csv(found, file, safe=options.output in _STANDARD and is_terminal())
+                count = write_csv(found, file, safe=options.output == "-" and is_terminal())
             else:
                 count = write_parquet(found, file)
-    if not count and options.output not in _STANDARD:
+    if not count and options.output != "-":
         # The file may have a CSV header, and would be in the way of the next run.
         os.remove(options.output)
     return arguments.status_of(count)
 
 
-def _format_of(path: str | None) -> str:
+def _format_of(path: str) -> str:
     """Tell the format by the name of the file."""
-    name = (path or "").lower().removesuffix(".gz").removesuffix(".zst")
+    name = path.lower().removesuffix(".gz").removesuffix(".zst")
     return next((form for form in FORMATS if name.endswith(f".{form}")), "jsonl")
 
 
 @contextlib.contextmanager
-def _output(path: str | None, *, binary: bool) -> Iterator[IO[Any]]:
+def _output(path: str, *, binary: bool) -> Iterator[IO[Any]]:
     """Open the output. A file that exists is left alone."""
-    if path in _STANDARD:
+    if path == "-":
         if isinstance(sys.stdout, io.TextIOWrapper) and not is_terminal():
             # As a file is, because an escape in CSV cannot be told from text.
             sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="")
@@ -106,7 +104,7 @@ def _output(path: str | None, *, binary: bool) -> Iterator[IO[Any]]:
         raise FileExistsError(f"{path!r} exists: name a file that does not exist yet")
     arguments.require_folder(path)
     with _signals_raise():
-        opened = _opener_of(path, binary=binary)(path, "xb")
+        opened = _opener_of(path)(path, "xb")
         try:
             with opened as raw:
                 if binary:
@@ -143,11 +141,11 @@ def _signals_raise() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def _opener_of(path: str, *, binary: bool) -> Callable[[str, Any], Any]:
-    """Return the function that opens a file, and compresses if the name says so. Parquet compresses by itself."""
-    if path.lower().endswith(".gz") and not binary:
+def _opener_of(path: str) -> Callable[[str, Any], Any]:
+    """Return the function that opens a file, and compresses if the name says so."""
+    if path.lower().endswith(".gz"):
         return gzip.open
-    if path.lower().endswith(".zst") and not binary:
+    if path.lower().endswith(".zst"):
         for module in ("compression.zstd", "backports.zstd"):  # Python has the first from 3.14 on
             with contextlib.suppress(ImportError):
                 return cast("Callable[[str, Any], Any]", importlib.import_module(module).open)
