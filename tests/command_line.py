@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from sqlite_log_handler import SQLiteHandler
 from sqlite_log_handler.__main__ import main
 
 BEGIN = datetime(2025, 6, 30, 12, tzinfo=UTC)
@@ -32,6 +33,14 @@ def record(message="hello", level=logging.INFO, name="shop", *, seconds=0.0, **a
     made.thread, made.threadName, made.process, made.processName = 77, "worker", 4711, "Main"
     vars(made).update(attributes)
     return made
+
+
+def log_of(path, *records):
+    """Make a log of these records, or add them to the one at `path`."""
+    handler = SQLiteHandler(path, close_timeout=60)
+    for one in records:
+        handler.handle(one)
+    handler.close()
 
 
 def failed():

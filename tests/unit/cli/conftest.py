@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 import pytest
-from command_line import BEGIN, NAUGHTY, failed, record
+from command_line import BEGIN, NAUGHTY, failed, log_of, record
 
 import sqlite_log_handler
 from sqlite_log_handler import SQLiteHandler
@@ -39,9 +39,7 @@ def shop(tmp_path_factory):
     for number in range(25):
         handler.handle(record(f"miss {number}", logging.DEBUG, "shop.cache", seconds=3 + number / 10))
     handler.close()  # which writes the drop warning
-    handler = SQLiteHandler(path, close_timeout=60)
-    handler.handle(record("stock is low", logging.WARNING, "shop.stock", seconds=9))
-    handler.close()
+    log_of(path, record("stock is low", logging.WARNING, "shop.stock", seconds=9))
     begin = int(BEGIN.timestamp())
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         # The drop warning was logged now; here it is to have been logged then.

@@ -8,9 +8,8 @@ import re
 import time
 
 import pytest
-from command_line import record
+from command_line import log_of, record
 
-from sqlite_log_handler import SQLiteHandler
 from sqlite_log_handler._cli import agent_tools
 from sqlite_log_handler._cli.agent_tools import Tools, answer, marked
 from sqlite_log_handler._read import opening, scan, sql
@@ -20,9 +19,7 @@ from sqlite_log_handler._read.sql import QueryError
 @pytest.fixture
 def tools(path):
     """Tools for a log of one record with a long message."""
-    handler = SQLiteHandler(path, close_timeout=60)
-    handler.handle(record("begin " + "x" * 5_000 + " end"))
-    handler.close()
+    log_of(path, record("begin " + "x" * 5_000 + " end"))
     return Tools(str(path))
 
 

@@ -9,7 +9,7 @@ import re
 import sqlite3
 
 import pytest
-from command_line import record
+from command_line import log_of, record
 
 from sqlite_log_handler._cli.arguments import add_flag, join_times
 from sqlite_log_handler._cli.command import Parser
@@ -66,11 +66,9 @@ def test_who_means_a_level_of_journalctl_is_told(run, command, number, meant):
     assert run(command, "-p", "0") == run(command, "-p", number, stderr=note)
 
 
-def test_a_number_that_the_log_has_a_name_for_is_meant(run, make_handler, path):
+def test_a_number_that_the_log_has_a_name_for_is_meant(run, path):
     """Where 5 is the level TRACE, `-p 5` needs no note; nor does a name, a range, or a number above."""
-    handler = make_handler()
-    handler.handle(record("deep", 5))
-    handler.close()
+    log_of(path, record("deep", 5))
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("INSERT OR REPLACE INTO levels VALUES (5, 'TRACE')")
 

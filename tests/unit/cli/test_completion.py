@@ -12,7 +12,7 @@ import sys
 from argparse import Namespace
 
 import pytest
-from command_line import record
+from command_line import log_of, record
 from slowly import slowly
 
 import sqlite_log_handler
@@ -129,9 +129,6 @@ def test_names_that_a_terminal_would_obey(tmp_path, path):
     """A logger whose name has control characters is not offered, because some shells print what is offered."""
     from sqlite_log_handler._cli.completion import _loggers  # noqa: PLC0415 - it needs argcomplete
 
-    for name in ("shop", "\x1b]0;pwned\x07"):
-        handler = sqlite_log_handler.SQLiteHandler(path, close_timeout=60)
-        handler.handle(record("m", name=name))
-        handler.close()
+    log_of(path, record(name="shop"), record(name="\x1b]0;pwned\x07"))
 
     assert ["shop"] == _loggers(Namespace(file=str(path)))

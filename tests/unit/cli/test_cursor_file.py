@@ -11,7 +11,7 @@ import socket
 import sqlite3
 
 import pytest
-from command_line import BEGIN, in_terminal, record
+from command_line import BEGIN, in_terminal, log_of, record
 
 
 def test_the_cursor_file_keeps_how_far_one_has_read(run, tmp_path, make_handler, logger, path):
@@ -37,7 +37,7 @@ def test_the_cursor_file_keeps_how_far_one_has_read(run, tmp_path, make_handler,
     assert ["logger"] != handler  # the handler lives as long as the test
 
 
-def test_a_cursor_of_another_log_is_told_from_one_of_this(run, tmp_path, make_handler, path):
+def test_a_cursor_of_another_log_is_told_from_one_of_this(run, tmp_path, path):
     """
     A log that was begun anew is read from its beginning, also when it has more rows by now than had been read.
 
@@ -49,10 +49,7 @@ def test_a_cursor_of_another_log_is_told_from_one_of_this(run, tmp_path, make_ha
 
     for numbers, stderr in ((range(2), ""), (range(10, 15), note)):
         path.unlink(missing_ok=True)
-        handler = make_handler()
-        for number in numbers:
-            handler.handle(record(str(number), seconds=number))
-        handler.close()
+        log_of(path, *(record(str(number), seconds=number) for number in numbers))
         assert (0, [str(number) for number in numbers]) == run(*show, stderr=stderr)
         assert (1, []) == run(*show)
 

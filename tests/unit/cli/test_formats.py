@@ -11,7 +11,7 @@ import sqlite3
 import time
 
 import pytest
-from command_line import record
+from command_line import log_of, record
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -35,11 +35,9 @@ def test_logfmt_quotes_what_must_be(run):
     assert line.endswith(' thread_name=worker order=7 customer="c 17"')
 
 
-def test_no_two_pairs_of_logfmt_have_one_name(run, make_handler, path):
+def test_no_two_pairs_of_logfmt_have_one_name(run, path):
     """An attribute whose name is taken gets another one: of `logger` and `extra.logger`, one was lost."""
-    handler = make_handler()
-    handler.handle(record("tea", **{"logger": 1, "extra.logger": 2}))
-    handler.close()
+    log_of(path, record("tea", **{"logger": 1, "extra.logger": 2}))
 
     _, (line,) = run(str(path), "-o", "logfmt")
 
@@ -168,15 +166,13 @@ def test_csv_is_read_back(rows):
 
 
 @pytest.mark.parametrize("name", ["short", "verbose", "cat"])
-def test_a_message_of_several_lines_is_shown_as_lines(run, make_handler, path, name):
+def test_a_message_of_several_lines_is_shown_as_lines(run, path, name):
     r"""
     The further lines of a message stand below the first, indented, so that none can pass for a row or a field.
 
     A message of several lines was once one line with \\n in it, which nobody could read.
     """
-    handler = make_handler()
-    handler.handle(record("query failed:\n  SELECT 1\n    source=forged\x1b[2J\n"))
-    handler.close()
+    log_of(path, record("query failed:\n  SELECT 1\n    source=forged\x1b[2J\n"))
 
     _, lines = run(str(path), "-o", name)
     indent = " " * (8 if name == "verbose" else 4)

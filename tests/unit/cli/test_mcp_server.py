@@ -12,7 +12,7 @@ import sys
 
 import anyio
 import pytest
-from command_line import record
+from command_line import log_of, record
 
 from sqlite_log_handler import SQLiteHandler
 from sqlite_log_handler._cli.agent_tools import MOST_BYTES
@@ -123,9 +123,7 @@ def test_an_expression_without_end(tmp_path, monkeypatch):
     It kept the GIL of the server, which used a core for ever, even when the agent had gone.
     """
     path = tmp_path / "app-log.db"
-    handler = SQLiteHandler(path, close_timeout=60)
-    handler.handle(record("a" * 50 + "!", a="a" * 50 + "!"))
-    handler.close()
+    log_of(path, record("a" * 50 + "!", a="a" * 50 + "!"))
     monkeypatch.setattr(other_process, "SECONDS", 0.1)
     answers = asked(path, ("search", {"regex": "(a+)+$"}), ("search", {"where": ["a~a+!"]}))
 
@@ -142,9 +140,7 @@ def test_an_agent_that_goes_in_the_middle_of_its_questions(tmp_path):
     """
     resource = pytest.importorskip("resource")
     path = tmp_path / "app-log.db"
-    handler = SQLiteHandler(path, close_timeout=60)
-    handler.handle(record("a" * 50 + "!"))
-    handler.close()
+    log_of(path, record("a" * 50 + "!"))
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     command = [sys.executable, "-m", "sqlite_log_handler", "mcp", str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -5,21 +5,20 @@ Rows as lines: those around a match or a place, with gaps, fields and ids.
 from __future__ import annotations
 
 import json
+import logging
 import re
 
 import pytest
-from command_line import record
+from command_line import log_of, record
 
 from sqlite_log_handler import LogReader
 
 
 @pytest.fixture
-def hundred(make_handler, path):
+def hundred(path):
     """A log of 100 rows, `0` to `99`, in which every tenth is an error."""
-    handler = make_handler()
-    for number in range(100):
-        handler.handle(record(str(number), 40 if number % 10 == 0 else 20, f"shop.{number % 3}", seconds=number))
-    handler.close()
+    levels = [logging.ERROR, *[logging.INFO] * 9] * 10
+    log_of(path, *(record(str(n), level, f"shop.{n % 3}", seconds=n) for n, level in enumerate(levels)))
     return str(path)
 
 

@@ -13,7 +13,7 @@ import sqlite3
 from datetime import timedelta
 
 import pytest
-from command_line import BEGIN, NOBODY, record
+from command_line import BEGIN, NOBODY, log_of, record
 from freezegun import freeze_time
 
 from sqlite_log_handler import Row
@@ -63,11 +63,9 @@ def test_a_gap_behind_the_last_row_is_drawn(run, shop, tmp_path):
     assert 1 == status
 
 
-def test_a_row_with_the_highest_id_is_shown(run, make_handler, path):
+def test_a_row_with_the_highest_id_is_shown(run, path):
     """Behind the highest id that SQLite has there is none to ask for."""
-    handler = make_handler()
-    handler.handle(record("one"))
-    handler.close()
+    log_of(path, record("one"))
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("UPDATE records SET id = ?", [2**63 - 1])
 
@@ -107,11 +105,9 @@ def test_verbose_has_everything(run):
     assert ["    attributes.order=7", "    attributes.customer=c 17"] == lines[4:6]
 
 
-def test_an_attribute_of_any_name_and_value_is_shown(run, make_handler, path):
+def test_an_attribute_of_any_name_and_value_is_shown(run, path):
     """An attribute with the name of what a row has by itself, and one that is empty, are shown as all others."""
-    handler = make_handler()
-    handler.handle(record(level=logging.INFO, time=12, logger="payments", empty=""))
-    handler.close()
+    log_of(path, record(level=logging.INFO, time=12, logger="payments", empty=""))
 
     (line,) = run(str(path), "-o", "logfmt")[1]
     assert line.endswith(' extra.time=12 extra.logger=payments empty=""')
@@ -250,21 +246,17 @@ def test_follow_draws_the_gap_where_it_is(start, make_handler, path):
     assert "sqlite_log_handler: dropped 1 record" in shown[12]
 
 
-def test_follow_goes_on_in_a_file_that_has_no_name_for_the_level(start, make_handler, path, tmp_path, monkeypatch):
+def test_follow_goes_on_in_a_file_that_has_no_name_for_the_level(start, path, tmp_path, monkeypatch):
     """A file in which nobody has logged with a level of the program's own yet is followed as well."""
     monkeypatch.setattr(logging, "_levelToName", {**logging._levelToName, 25: "NOTICE"})
-    handler = make_handler()
-    handler.handle(record("before", 25))
-    handler.close()
+    log_of(path, record("before", 25))
 
     process = start(path, "-f", "-p", "NOTICE", "-o", "cat")
     shown = [process.stdout.readline()]
     for end in ("", "-wal", "-shm"):
         if os.path.exists(f"{path}{end}"):
             os.replace(f"{path}{end}", tmp_path / f"old.db{end}")
-    handler = make_handler()
-    handler.handle(record("after", logging.WARNING))
-    handler.close()
+    log_of(path, record("after", logging.WARNING))
     shown.append(process.stdout.readline())
     process.send_signal(signal.SIGINT)
     process.wait(60)

@@ -9,7 +9,7 @@ import json
 import logging
 
 import pytest
-from command_line import NOBODY, record
+from command_line import NOBODY, log_of, record
 
 from sqlite_log_handler import Talker
 
@@ -40,16 +40,13 @@ def test_top_gives_advice_on_what_it_shows(run):
 
 
 @pytest.mark.parametrize("level", ["WARNING", "INFO..", "DEBUG..INFO"])
-def test_top_gives_no_advice_for_a_part_of_the_levels(run, make_handler, path, level):
+def test_top_gives_no_advice_for_a_part_of_the_levels(run, path, level):
     """
     With a level asked for there is no advice: it would count records that the table does not.
 
     It once promised to leave out nine records of the one warning that was shown, 900 % of all.
     """
-    handler = make_handler()
-    for levelno in [logging.DEBUG] * 9 + [logging.INFO, logging.WARNING]:
-        handler.handle(record("hello", levelno))
-    handler.close()
+    log_of(path, *(record("hello", levelno) for levelno in [logging.DEBUG] * 9 + [logging.INFO, logging.WARNING]))
 
     status, lines = run("top", str(path), "-p", level)
     assert 0 == status
