@@ -108,8 +108,8 @@ class _InUse:
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 _inherited: list[sqlite3.Connection] = []
-# For each fork in progress, the connections that it holds; a signal handler may fork inside a fork.
-_held: list[list[Connection]] = []
+# None for each fork in progress, and then the connections that it holds; a signal handler may fork inside a fork.
+_held: list[Connection | None] = []
 
 
 def settle() -> None:
@@ -154,20 +154,17 @@ def _all() -> list[Connection]:
 
 
 def _before_fork() -> None:
-    held: list[Connection] = []
-    _held.append(held)
+    _held.append(None)
     give_up = monotonic() + _FORK_SECONDS
     for connection in _all():
         if connection.lock.acquire(timeout=max(give_up - monotonic(), 0)):
-            held.append(connection)  # noqa: PERF401 - one by one, or an error in between would leave them locked
+            _held.append(connection)  # noqa: PERF401 - one by one, or an error in between would leave them locked
 
 
 def let_go() -> None:
     """Release what a fork that is over still holds."""
-    while _held and _held[-1]:
-        _held[-1].pop().lock.release()
-    if _held:
-        _held.pop()
+    while _held and (connection := _held.pop()) is not None:
+        connection.lock.release()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
