@@ -183,7 +183,7 @@ def stem_of(path: str) -> str:
     return (name.removesuffix(".db") or name).encode("utf-8", "backslashreplace").decode()
 
 
-def part_names(folder: str, stem: str | None = None) -> Iterator[PartName]:
-    """Yield the names of the parts in a folder, of one log or of all, by log, day and number."""
-    found = filter(None, map(PartName.parse, os.listdir(folder)))
-    yield from sorted(name for name in found if stem in {None, name.stem})
+def part_names(folder: str, stem: str | None = None, end: str = "") -> list[PartName]:
+    """Return the names of the parts in a folder, of one log or of all, by log, day and number; `end` stands behind."""
+    names = (name.removesuffix(end) for name in os.listdir(folder) if name.endswith(end))
+    return sorted(name for name in filter(None, map(PartName.parse, names)) if stem in {None, name.stem})

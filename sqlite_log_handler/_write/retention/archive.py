@@ -238,10 +238,7 @@ class Archive:
         The latter are parts that it was writing, those that it had not noted, whose rows are in this file, and those
         whose notes a limit had removed. A part of a copy of the log has rows or processes that this file does not have.
         """
-        for name in os.listdir(self.folder):
-            part = PartName.parse(name.removesuffix(PARTIAL))
-            if name.endswith(PARTIAL) and part is not None and part.stem == self._stem:
-                self._remove([name])
+        self._remove(f"{name}{PARTIAL}" for name in part_names(self.folder, self._stem, PARTIAL))
         noted = _noted(connection)
         self._remove(self._may_go - noted)
         ((log_id, archived_id),) = ask(connection, f"SELECT {LOG_ID}, archived_id FROM marks")  # noqa: S608 - our own SQL
