@@ -19,7 +19,7 @@ from sqlite_log_handler._write.row import PackedRow, make_row
 from sqlite_log_handler._write.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -62,15 +62,42 @@ def write(writer: Writer, *messages: Any) -> None:
     assert not writer.write(Commit([row(message) for message in messages])).refused
 
 
+def connection_of(writer: Writer) -> sqlite3.Connection:
+    """Return the connection of a writer whose file is open."""
+    assert writer.file.connection is not None
+    return writer.file.connection
+
+
+def connect_as(monkeypatch: pytest.MonkeyPatch, factory: type[sqlite3.Connection]) -> None:
+    """Have each connection that is opened from now on be a `factory`."""
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **{**options, "factory": factory}))
+
+
 def read(writer: Writer, sql: str, *parameters: object) -> list[Any]:
     """Read through the writer's connection."""
-    assert writer.file.connection is not None
-    return writer.file.connection.execute(sql, parameters).fetchall()
+    return connection_of(writer).execute(sql, parameters).fetchall()
 
 
 def messages(writer: Writer) -> list[str]:
     """Read the messages, in order."""
     return [message for (message,) in read(writer, "SELECT message FROM logs ORDER BY id")]
+
+
+def stored(path: Path) -> list[str]:
+    """Read the messages of a file that is whole, as another program would."""
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as connection:
+        assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
+        return [message for (message,) in connection.execute("SELECT message FROM logs ORDER BY id")]
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Hold a snapshot, so that the WAL cannot be written back."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM records").fetchone()
+        yield
 
 
 def pragma(writer: Writer, name: str) -> Any:
@@ -133,12 +160,14 @@ def corrupt_files(path: Path) -> list[bytes]:
     ]
 
 
-def fail_at(writer: Writer, table: str) -> None:
-    """Have each write to a table fail, until the connection has no authorizer."""
-    assert writer.file.connection is not None
+@contextlib.contextmanager
+def fail_at(writer: Writer, table: str) -> Iterator[None]:
+    """Have each write to a table fail inside the `with` block."""
 
     def authorize(action: int, name: str | None, *_: Any) -> int:
         writes = action in {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE}
         return sqlite3.SQLITE_DENY if writes and name == table else sqlite3.SQLITE_OK
 
-    writer.file.connection.set_authorizer(authorize)
+    connection_of(writer).set_authorizer(authorize)
+    yield
+    connection_of(writer).set_authorizer(None)

@@ -24,7 +24,7 @@ from sqlite_log_handler._write.writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-from batches import HOUR, fail_at, gap, messages, numbered, read, refuse, row, write
+from batches import HOUR, connection_of, fail_at, gap, messages, numbered, read, refuse, row, write
 from slowly import slowly
 
 # Rows ----------------------------------------------------------------------------------------------------------------
@@ -120,8 +120,7 @@ def test_rows_that_share_are_written_like_others(
         if fewest == 1_000_000:
             os.unlink(writer.file.path)
         writer.file.open()
-        assert writer.file.connection is not None
-        writer.file.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32_766)  # some systems take more
+        connection_of(writer).setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32_766)  # some systems take more
         outcome = writer.write(batch)
         assert not outcome.refused
         found.append([read(writer, "SELECT * FROM logs ORDER BY id"), read(writer, "SELECT * FROM volume")])
@@ -276,11 +275,8 @@ def test_a_thread_that_was_rolled_back_is_written_again(writer: Writer) -> None:
     """A batch that fails takes back the line of its thread, and the next one does not refer to a line that is gone."""
     write(writer, "first")
     second = row("second", thread=7, threadName="worker")
-    fail_at(writer, "records")
-    with pytest.raises(sqlite3.DatabaseError):
+    with fail_at(writer, "records"), pytest.raises(sqlite3.DatabaseError):
         writer.write(Commit([second]))
-    assert writer.file.connection is not None
-    writer.file.connection.set_authorizer(None)
     writer.write(Commit([second]))
 
     assert [(7, "worker")] == read(writer, "SELECT thread, thread_name FROM logs WHERE message = 'second'")

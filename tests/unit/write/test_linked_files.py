@@ -17,12 +17,25 @@ from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits, NoRoom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from sqlite_log_handler._write.writer import Writer
 
-from batches import POSIX, Said, corrupt_files, fill, messages, overwrite, switch, write, write_at_last
+from batches import (
+    POSIX,
+    Said,
+    connect_as,
+    corrupt_files,
+    fill,
+    messages,
+    overwrite,
+    reading,
+    stored,
+    switch,
+    write,
+    write_at_last,
+)
 
 # A link to the file --------------------------------------------------------------------------------------------------
 
@@ -30,22 +43,6 @@ from batches import POSIX, Said, corrupt_files, fill, messages, overwrite, switc
 def names_in(folder: Path) -> list[str]:
     """Name the files of a folder."""
     return sorted(os.listdir(folder))
-
-
-def stored(path: Path) -> list[str]:
-    """Read the messages of a file that is whole, as another program would."""
-    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as connection:
-        assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
-        return [message for (message,) in connection.execute("SELECT message FROM logs ORDER BY id")]
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Hold a snapshot, so that the WAL cannot be written back."""
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM records").fetchone()
-        yield
 
 
 @pytest.fixture
@@ -130,8 +127,7 @@ def test_a_switched_link_and_the_lock(
             self.look()
             super().close()
 
-    connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Watched, **options))
+    connect_as(monkeypatch, Watched)
     writer = make_writer(switch(path, first))
     writer.file.open_first()
     write(writer, "one")

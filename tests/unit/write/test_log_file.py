@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sqlite_log_handler._write.writer import Writer
 
-from batches import POSIX, Said, messages, pragma, row, switch, write
+from batches import POSIX, Said, connect_as, connection_of, messages, pragma, row, switch, write
 
 
 @pytest.mark.parametrize("reopened", [False, True])
@@ -342,10 +342,7 @@ def test_no_wal(writer: Writer, said: Said, monkeypatch: pytest.MonkeyPatch, mod
         def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
             return super().execute(sql.replace("journal_mode = WAL", f"journal_mode = {mode}"), *args)
 
-    connect = sqlite3.connect
-    monkeypatch.setattr(
-        log_file_module.sqlite3, "connect", lambda *args, **options: connect(*args, **{**options, "factory": NoWal})
-    )
+    connect_as(monkeypatch, NoWal)
     write(writer, "one")
     writer.close()
     write(writer, "two")
@@ -360,8 +357,7 @@ def test_forgotten_connection_is_not_closed(writer: Writer, monkeypatch: pytest.
     """
     monkeypatch.setattr(forks, "lost", set())
     write(writer, "parent")
-    connection = writer.file.connection
-    assert connection is not None
+    connection = connection_of(writer)
     writer.forget(0)
 
     assert None is writer.file.connection
@@ -377,8 +373,7 @@ def test_inherited_connection_is_closed(writer: Writer) -> None:
     say that this process holds what its parent holds. It has no ids.
     """
     write(writer, "parent")
-    connection = writer.file.connection
-    assert connection is not None
+    connection = connection_of(writer)
     writer.forget(None)
 
     assert (None, None) == (writer.file.connection, writer._inserter)

@@ -21,16 +21,9 @@ from sqlite_log_handler._write.writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-from batches import messages, write
+from batches import messages, stored, write
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be renamed")
-
-
-def in_file(path: Path) -> list[str]:
-    """Return the messages of a log, and see that it is sound."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
-        return [message for (message,) in connection.execute("SELECT message FROM logs ORDER BY id")]
 
 
 @pytest.mark.parametrize("is_busy", [False, True])
@@ -53,7 +46,7 @@ def test_a_renamed_file_has_its_rows_at_close(
         writer.close()
         assert [] == [name for name in os.listdir(path.parent) if name.startswith("app-log.db") and "lock" not in name]
 
-    assert ["0", "1"] == in_file(rotated)
+    assert ["0", "1"] == stored(rotated)
 
 
 def test_a_renamed_file_without_its_shm_has_its_rows(writer: Writer, path: Path) -> None:
@@ -63,7 +56,7 @@ def test_a_renamed_file_without_its_shm_has_its_rows(writer: Writer, path: Path)
     moved = path.rename(path.with_name("moved.db"))
     writer.close()
 
-    assert ["0"] == in_file(moved)
+    assert ["0"] == stored(moved)
 
 
 def test_the_rows_are_in_the_file_although_a_reader_has_it_open(writer: Writer, path: Path) -> None:
@@ -81,7 +74,7 @@ def test_the_rows_are_in_the_file_although_a_reader_has_it_open(writer: Writer, 
         assert not os.stat(f"{path}-wal").st_size
         moved = path.rename(path.with_name("moved.db"))
 
-    assert ["0", "1"] == in_file(moved)
+    assert ["0", "1"] == stored(moved)
 
 
 def test_a_file_in_the_place_of_a_log_keeps_its_rows_at_close(
@@ -103,7 +96,7 @@ def test_a_file_in_the_place_of_a_log_keeps_its_rows_at_close(
 
     assert ["other", "after"] == messages(again)
     again.close()
-    assert ["other", "after"] == in_file(path)
+    assert ["other", "after"] == stored(path)
 
 
 @pytest.mark.parametrize("end", ["close", "commit"])
@@ -126,7 +119,7 @@ def test_no_empty_wal_is_left(writer: Writer, path: Path, make_writer: Callable[
     job.close()
 
     assert [] == [*path.parent.glob("*.left-*")]
-    assert (["0", "1"], ["job", "2"][: 2 if end == "commit" else 1]) == (in_file(rotated), in_file(path))
+    assert (["0", "1"], ["job", "2"][: 2 if end == "commit" else 1]) == (stored(rotated), stored(path))
 
 
 OTHER = """
@@ -165,6 +158,6 @@ def test_another_wal_is_not_written_over(writer: Writer, path: Path, end: str) -
         other.stdin.close()
         assert 0 == other.wait()
 
-    found = in_file(path)
+    found = stored(path)
     assert {f"{number} {'x' * 500}" for number in range(14_000)} <= set(found)
     assert ("after" in found) == (end == "commit")

@@ -29,7 +29,7 @@ from sqlite_log_handler._write.writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-from batches import POSIX, Said, messages, read, row, write
+from batches import POSIX, Said, connect_as, connection_of, messages, read, reading, row, stored, write
 from forked import in_child
 
 # Several processes, and what others do to the file -------------------------------------------------------------------
@@ -133,14 +133,10 @@ def test_a_child_never_closes_the_connection_of_its_parent(
     class Connection(sqlite3.Connection):
         pass
 
-    connect = sqlite3.connect
-    monkeypatch.setattr(
-        sqlite3, "connect", lambda *args, **options: connect(*args, **{**options, "factory": Connection})
-    )
+    connect_as(monkeypatch, Connection)
     writer = make_writer()
     write(writer, "one")
-    assert writer.file.connection is not None
-    inherited = weakref.ref(writer.file.connection)
+    inherited = weakref.ref(connection_of(writer))
     monkeypatch.setattr(forks, "lost", set())
     writer.forget(0)
     gc.collect()
@@ -184,8 +180,7 @@ def test_the_lock_is_held_from_open_to_close(
             look()
             super().close()
 
-    connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Watched, **options))
+    connect_as(monkeypatch, Watched)
     writer = make_writer()
     writer.file.open_first()
     write(writer, "one")
@@ -270,9 +265,7 @@ def test_file_that_was_renamed(writer: Writer, path: Path, checkpointed: bool) -
     write(writer, "after")
 
     assert ["after"] == messages(writer)
-    with contextlib.closing(sqlite3.connect(path.with_name("rotated.db"))) as connection:
-        assert before == [message for (message,) in connection.execute("SELECT message FROM logs ORDER BY id")]
-        assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
+    assert before == stored(path.with_name("rotated.db"))
 
 
 @POSIX
@@ -287,9 +280,7 @@ def test_file_that_was_unlinked(writer: Writer, path: Path, ends: list[str]) -> 
     writer.close()
 
     assert "after" == found[-1]
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        assert found == [message for (message,) in connection.execute("SELECT message FROM logs ORDER BY id")]
-        assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
+    assert found == stored(path)
 
 
 @pytest.mark.parametrize("left", ["nothing", "an empty file"])
@@ -315,8 +306,7 @@ def test_the_wal_of_a_killed_process_whose_file_was_moved(writer: Writer, path: 
     assert [f"-wal without the file: kept as {str(aside)!r}"] == said
     moved.write_bytes(copies[path])
     aside.rename(f"{moved}-wal")
-    with contextlib.closing(sqlite3.connect(moved)) as connection:
-        assert [("before",)] == connection.execute("SELECT message FROM logs").fetchall()
+    assert ["before"] == stored(moved)
 
 
 def test_files_of_other_programs_beside_a_new_log(writer: Writer, path: Path) -> None:
@@ -355,9 +345,7 @@ def test_a_file_that_is_moved_twice_in_a_second_while_it_is_read(writer: Writer,
     with contextlib.ExitStack() as readers:
         for number in range(3):
             write(writer, "0")
-            reader = readers.enter_context(contextlib.closing(sqlite3.connect(path, isolation_level=None)))
-            reader.execute("BEGIN")
-            reader.execute("SELECT count(*) FROM logs").fetchone()
+            readers.enter_context(reading(path))
             write(writer, "1")
             path.rename(f"{path}.{number}")
         write(writer, "2")
@@ -383,11 +371,8 @@ def test_file_that_was_replaced_by_a_foreign_one(writer: Writer, path: Path, mod
     foreign = path.with_name("foreign.db")
     make_database(foreign, mode)
     before = foreign.read_bytes()
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
-        if read_meanwhile:
-            reader.execute("BEGIN")
-            reader.execute("SELECT count(*) FROM records").fetchone()
-            write(writer, "more")
+    with reading(path) if read_meanwhile else contextlib.nullcontext():
+        write(writer, "more")
         foreign.replace(path)
         for _ in range(3):
             with pytest.raises(ForeignFileError):

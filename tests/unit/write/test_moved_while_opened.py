@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlite_log_handler._write.writer import Writer
 
-from batches import messages, write
+from batches import messages, stored, write
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be renamed")
 
@@ -59,9 +59,7 @@ def test_a_file_that_is_moved_while_it_is_opened(
     assert expected == messages(writer)
     writer.close()
 
-    for name, rows in (moved, ["before"]), (path, expected):
-        with contextlib.closing(sqlite3.connect(name)) as connection:
-            assert rows == [message for (message,) in connection.execute("SELECT message FROM logs ORDER BY id")]
+    assert (["before"], expected) == (stored(moved), stored(path))
     assert [] == [*path.parent.glob("*.left-*"), *path.parent.glob("*.corrupt-*")]
 
 
@@ -92,5 +90,4 @@ def test_a_file_whose_number_is_another_each_time(writer: Writer, path: Path, mo
         write(writer, f"{number}")
     writer.close()
 
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        assert [("0",), ("1",), ("2",)] == connection.execute("SELECT message FROM logs ORDER BY id").fetchall()
+    assert ["0", "1", "2"] == stored(path)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlite_log_handler._write.writer import Writer
 
-from batches import fail_at, gap, numbered, read, row, write
+from batches import connection_of, fail_at, gap, numbered, read, row, write
 
 
 @pytest.fixture
@@ -87,11 +87,10 @@ def test_a_commit_is_few_statements(writer: Writer, rows: int, expected: int) ->
     After each statement a busy program may wait for the interpreter lock.
     """
     writer.write(Commit(numbered(0, FOLD_ROWS)))
-    assert writer.file.connection is not None
     statements: list[str] = []
-    writer.file.connection.set_trace_callback(statements.append)
+    connection_of(writer).set_trace_callback(statements.append)
     writer.write(Commit(numbered(0, rows)))
-    writer.file.connection.set_trace_callback(None)
+    connection_of(writer).set_trace_callback(None)
 
     assert expected == len(statements)
 
@@ -117,11 +116,8 @@ def test_volume_is_exact_after_each_commit(make_writer: Callable[[], Writer], fe
 def test_a_fold_that_fails_counts_nothing_twice(writer: Writer, table: str) -> None:
     """When the table was written and the mark could not be moved, neither is in the file, nor are the rows."""
     writer.write(Commit(numbered(0, 6)))
-    fail_at(writer, table)
-    with pytest.raises(sqlite3.DatabaseError):
+    with fail_at(writer, table), pytest.raises(sqlite3.DatabaseError):
         writer.write(Commit(numbered(6, 12)))
-    assert writer.file.connection is not None
-    writer.file.connection.set_authorizer(None)
     assert (0, True) == (folded(writer), is_exact(writer))
 
     writer.write(Commit(numbered(6, 12)))
@@ -146,10 +142,8 @@ def test_rows_that_cannot_be_folded_are_not_deleted(make_writer: Callable[..., W
     """Rows go in the transaction that folds them: when the table or the mark cannot be written, they stay."""
     writer = make_writer(limits=Limits(max_rows=10))
     writer.write(Commit(numbered(0, 100)))
-    fail_at(writer, table)
-    writer.prune()
-    assert writer.file.connection is not None
-    writer.file.connection.set_authorizer(None)
+    with fail_at(writer, table):
+        writer.prune()
     assert [(100,)] == read(writer, "SELECT count(*) FROM records")
 
     while writer.prune() == 0:
@@ -164,8 +158,7 @@ def test_a_fold_under_a_budget_changes_few_lines(writer: Writer) -> None:
     Each line may be on a page of its own, and all of them would go into the WAL at once.
     """
     writer.write(Commit([row("m", name=f"app.{number}") for number in range(100)]))
-    connection = writer.file.connection
-    assert connection is not None
+    connection = connection_of(writer)
     pruner, folds = Pruner(str(writer.file.path), Limits(max_bytes=1 << 20)), 0
     before, most = read(writer, COUNTED_BY_VOLUME), pruner.limits.volume_lines
     left = 100
@@ -195,8 +188,7 @@ def test_a_fold_under_a_budget_looks_at_few_rows(writer: Writer) -> None:
 
     for rows in (100, 2_000):
         writer.write(Commit([row("m", name=f"app.{number}") for number in range(rows)]))
-        connection = writer.file.connection
-        assert connection is not None
+        connection = connection_of(writer)
         instructions = 0
         connection.set_progress_handler(count, 1)
         pruner.fold(connection)

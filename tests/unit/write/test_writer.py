@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sqlite_log_handler._write.writer import Writer
 
-from batches import gap, messages, pragma, read, refuse, row, write
+from batches import connection_of, gap, messages, pragma, read, refuse, row, write
 
 # All or nothing ------------------------------------------------------------------------------------------------------
 
@@ -49,8 +49,7 @@ def test_locked_file(writer: Writer, path: Path) -> None:
         for _ in range(3):
             with pytest.raises(sqlite3.OperationalError, match="locked"):
                 writer.write(batch)
-            assert writer.file.connection is not None
-            assert not writer.file.connection.in_transaction
+            assert not connection_of(writer).in_transaction
         other.execute("ROLLBACK")
 
     assert before == everything(path)
@@ -69,8 +68,7 @@ def test_full_disk(writer: Writer, path: Path) -> None:
     for _ in range(3):
         with pytest.raises(sqlite3.OperationalError, match="full"):
             writer.write(batch)
-        assert writer.file.connection is not None
-        assert not writer.file.connection.in_transaction
+        assert not connection_of(writer).in_transaction
         assert before == everything(path)
 
     read(writer, "PRAGMA max_page_count = 100000")
@@ -111,8 +109,7 @@ def test_interrupted_commit(
         patch.setattr(Inserter, "_insert_gap", interrupted)
         writer.write(Commit([row("new", name="new")], [gap(1)]))
 
-    assert writer.file.connection is not None
-    assert not writer.file.connection.in_transaction
+    assert not connection_of(writer).in_transaction
     assert before == everything(path)
     write(writer, "after")
     assert ["before", "after"] == messages(writer)
