@@ -155,19 +155,8 @@ class WriteLock:
         return None
 
     def _acquire(self, timeout: float) -> None:
-        if self._missing:
-            return
         deadline = monotonic() + timeout
-        while True:
-            try:
-                if self._try():
-                    return
-            except OSError as error:
-                if error.errno not in _NO_LOCKS_HERE:
-                    raise
-                self._missing = True
-                self._say(f"no locks on this file system ({error}): let one process write to the file")
-                return
+        while not self._try():
             if monotonic() >= deadline:
                 holder = self._read()[0]
                 self._leave_line()
@@ -178,6 +167,8 @@ class WriteLock:
             time.sleep(_PAUSE * (0.5 + int.from_bytes(os.urandom(4), "little") / 2**33))
 
     def _try(self) -> bool:
+        if self._missing:
+            return True
         descriptor = self._checked()
         if descriptor is None:
             descriptor = self._descriptor = self._open()
@@ -194,6 +185,12 @@ class WriteLock:
             self._waiting_since = mine
             self._write(_AFTER_HOLDER, _LINE % (os.getpid(), mine, now))
             return False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS_HERE:
+                raise
+            self._missing = True
+            self._say(f"no locks on this file system ({error}): let one process write to the file")
+            return True
         if self.stands():
             if holder != os.getpid():
                 self._write(0, _HOLDER % os.getpid())
