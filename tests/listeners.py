@@ -4,6 +4,7 @@ A writer that is a fake, rows for a listener that is driven by hand, and ticks.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
 import threading
@@ -29,8 +30,10 @@ class FakeWriter:
         self.refused: set[int] = set()
         self.entered = threading.Event()
         self.gate = None
+        self.before = lambda batch: None  # what a test does in the middle of each commit
 
     def write(self, batch, outcome, *, in_any_case=False):
+        self.before(batch)
         self.entered.set()
         if self.full is not None and not in_any_case:
             raise NoRoom(self.full)
@@ -93,6 +96,19 @@ def put(listener, count, levelno=INFO):
 def numbers(listener):
     """Return the numbers of the rows that were written."""
     return [item[1] for item in listener.committer.writer.rows]
+
+
+@contextlib.contextmanager
+def stuck(listener):
+    """Have another thread stand in the middle of a commit inside the `with` block."""
+    writer = listener.committer.writer
+    writer.gate = threading.Event()
+    other = threading.Thread(target=listener.committer.commit)
+    other.start()
+    writer.entered.wait()
+    yield
+    writer.gate.set()
+    other.join()
 
 
 def ticks(handler, clock, count=1):

@@ -109,14 +109,13 @@ def test_a_report_that_was_given_up_long_ago(make, clock, warnings):
     listener.committer.writer.error = None
     listener.queue.open()
     put(listener, 3)
-    write, errors = listener.committer.writer.write, [OSError("busy"), OSError("busy")]
+    errors = [OSError("busy"), OSError("busy")]
 
-    def busy_for_a_while(batch, outcome, **options):
+    def busy_for_a_while(batch):
         if batch.gaps and not batch.rows and errors:
             raise errors.pop()
-        write(batch, outcome, **options)
 
-    listener.committer.writer.write = busy_for_a_while
+    listener.committer.writer.before = busy_for_a_while
     listener.close()
 
     assert [1, 1] == [gap.count for gap in listener.committer.writer.gaps]

@@ -167,13 +167,7 @@ def test_back_off_grows_and_falls(make, clock):
     put(listener, 1)
     listener.committer.writer.error = OSError("disk")
     began, attempts = clock(), []
-    write = listener.committer.writer.write
-
-    def attempt(batch, outcome, **options):
-        attempts.append(clock() - began)
-        return write(batch, outcome, **options)
-
-    listener.committer.writer.write = attempt
+    listener.committer.writer.before = lambda _: attempts.append(clock() - began)
     for _ in range(300):
         listener.handle(None)
         clock.advance(0.1)
@@ -206,13 +200,7 @@ def test_no_back_off_from_those_who_share_the_file(make, clock):
     put(listener, 1)
     listener.committer.writer.error = TimeoutError("process 1 is writing")
     attempts = []
-    write = listener.committer.writer.write
-
-    def attempt(batch, outcome, **options):
-        attempts.append(clock())
-        return write(batch, outcome, **options)
-
-    listener.committer.writer.write = attempt
+    listener.committer.writer.before = attempts.append
     for _ in range(30):
         listener.handle(None)
         assert pytest.approx(0.1) == listener.seconds_to_wait(clock())

@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from listeners import INFO, Impatient, numbers, put
+from listeners import INFO, Impatient, numbers, put, stuck
 
 
 def test_flush_writes_what_is_queued(make):
@@ -92,13 +92,7 @@ def test_flush_ends_in_time_though_every_commit_succeeds(make, clock):
     """On a disk that is slow, and never fails, `flush` returns when its time is over: the rest is still queued."""
     listener = make(batch_size=2)
     put(listener, 8)
-    write = listener.committer.writer.write
-
-    def slowly(batch, outcome, **options):
-        clock.advance(1)
-        return write(batch, outcome, **options)
-
-    listener.committer.writer.write = slowly
+    listener.committer.writer.before = lambda _: clock.advance(1)
 
     assert not listener.flush(timeout=2.0)
     assert ([0, 1, 2, 3], 4) == (numbers(listener), listener.queue.queued)
@@ -108,31 +102,20 @@ def test_flush_does_not_wait_for_later_rows(make):
     """What is logged during a flush is not its business: a busy program cannot keep it for ever."""
     listener = make(batch_size=2)
     put(listener, 2)
-    write = listener.committer.writer.write
-
-    def log_more(batch, outcome, **options):
-        put(listener, 1)
-        return write(batch, outcome, **options)
-
-    listener.committer.writer.write = log_more
+    listener.committer.writer.before = lambda _: put(listener, 1)
 
     assert listener.flush()
     assert 1 == listener.committer.writer.commits
-    listener.committer.writer.write = write
+    listener.committer.writer.before = lambda _: None
 
 
 def test_flush_waits_for_a_commit_of_another_thread(make):
     """Rows that another thread is writing are written when `flush` returns."""
     listener = make()
-    listener.committer.writer.gate = threading.Event()
     put(listener, 2)
-    other = threading.Thread(target=listener.committer.commit)
-    other.start()
-    listener.committer.writer.entered.wait()
-    threading.Timer(0, listener.committer.writer.gate.set).start()
-
-    assert listener.flush()
-    other.join()
+    with stuck(listener):
+        threading.Timer(0, listener.committer.writer.gate.set).start()
+        assert listener.flush()
 
     assert [0, 1] == numbers(listener)
 
@@ -158,14 +141,13 @@ def test_close_tries_again_for_the_last_gap(make, warnings):
     """
     listener = make(capacity=3)
     put(listener, 5)
-    write, failures = listener.committer.writer.write, [OSError("busy")]
+    failures = [OSError("busy")]
 
-    def busy_once(batch, outcome, **options):
+    def busy_once(batch):
         if batch.gaps and failures:
             raise failures.pop()
-        return write(batch, outcome, **options)
 
-    listener.committer.writer.write = busy_once
+    listener.committer.writer.before = busy_once
     listener.close()
 
     assert ([2], []) == ([gap.count for gap in listener.committer.writer.gaps], failures)
@@ -176,17 +158,15 @@ def test_flush_ends_although_there_are_always_new_gaps(make):
     listener = make(capacity=3)
     put(listener, 5)
     listener.committer.drop_report.make(listener.committer.now())
-    write = listener.committer.writer.write
 
-    def overflows(batch, outcome, **options):
+    def overflows(_):
         put(listener, 5)
         listener.committer.drop_report.make(listener.committer.now())
-        return write(batch, outcome, **options)
 
-    listener.committer.writer.write = overflows
+    listener.committer.writer.before = overflows
     assert listener.flush()
     assert 1 == listener.committer.writer.commits
-    listener.committer.writer.write = write
+    listener.committer.writer.before = lambda _: None
 
 
 def test_the_own_thread_closes_by_itself(make, clock):
@@ -218,17 +198,11 @@ def test_close_says_what_it_gave_up(make, clock, said, warnings):
 def test_close_leaves_a_stuck_commit_its_rows(make, said):
     """Rows that a commit holds which does not end are neither dropped nor forgotten: they count when it ends."""
     listener = make(batch_size=2, close_timeout=0.0)
-    listener.committer.writer.gate = threading.Event()
     put(listener, 5)
-    other = threading.Thread(target=listener.committer.commit)
-    other.start()
-    listener.committer.writer.entered.wait()
+    with stuck(listener):
+        listener.close()
+        assert (2, 3) == (listener.queue.queued, listener.queue.dropped_total)
 
-    listener.close()
-    assert (2, 3) == (listener.queue.queued, listener.queue.dropped_total)
-
-    listener.committer.writer.gate.set()
-    other.join()
     assert ([0, 1], 2, 3, 0) == (
         numbers(listener),
         listener.queue.written,
@@ -270,23 +244,18 @@ def test_nobody_waits_twice_for_a_stuck_commit(make, clock, said):
     At exit a handler is closed, flushed and closed again: a stuck commit costs `close_timeout` once, and one line.
     """
     listener = make(close_timeout=3.0)
-    listener.committer.writer.gate = threading.Event()
     put(listener, 1)
-    other = threading.Thread(target=listener.committer.commit)
-    other.start()
-    listener.committer.writer.entered.wait()
-    listener.committer.lock._lock = Impatient(listener.committer.lock._lock, clock)
-    began = clock()
-    listener.close()
-    waited = clock() - began
+    with stuck(listener):
+        listener.committer.lock._lock = Impatient(listener.committer.lock._lock, clock)
+        began = clock()
+        listener.close()
+        waited = clock() - began
 
-    assert not listener.flush()
-    listener.close()
-    assert (waited, 1) == (clock() - began, len(said))
-    assert 3.0 <= waited
+        assert not listener.flush()
+        listener.close()
+        assert (waited, 1) == (clock() - began, len(said))
+        assert 3.0 <= waited
 
-    listener.committer.writer.gate.set()
-    other.join()
     assert (1, 0) == (listener.queue.written, listener.queue.queued)
 
 
@@ -346,16 +315,10 @@ def test_a_first_close_waits_for_drops_without_rows(make, clock, warnings):
 def test_a_stuck_commit_that_fails_after_close_is_counted(make):
     """When the commit fails in the end, its rows are dropped as `close_timeout`: no thread is left to try again."""
     listener = make(batch_size=2, close_timeout=0.0)
-    listener.committer.writer.gate = threading.Event()
     listener.committer.writer.error = OSError("disk")
     put(listener, 5)
-    other = threading.Thread(target=listener.committer.commit)
-    other.start()
-    listener.committer.writer.entered.wait()
-    listener.close()
-
-    listener.committer.writer.gate.set()
-    other.join()
+    with stuck(listener):
+        listener.close()
 
     assert {("close_timeout", INFO, "a"): 5} == listener.queue.books()["drops"]
     assert 0 == listener.queue.queued

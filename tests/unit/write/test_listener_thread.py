@@ -4,6 +4,7 @@ The listener's thread: its start, its work, and its end.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 
@@ -92,13 +93,8 @@ def test_nothing_is_said_under_the_commit_lock(make, monkeypatch):
     """What the writer has to say waits until the lock is free: standard error may be a pipe that nobody reads."""
     listener = make()
     put(listener, 1)
-    write, locked = listener.committer.writer.write, []
-
-    def says(batch, outcome, **options):
-        listener.committer.operator.say_later("a new file is begun")
-        write(batch, outcome, **options)
-
-    monkeypatch.setattr(listener.committer.writer, "write", says)
+    locked = []
+    listener.committer.writer.before = lambda _: listener.committer.operator.say_later("a new file is begun")
     monkeypatch.setattr(
         listener.committer.operator, "say", lambda line: locked.append(listener.committer.lock._lock.locked())
     )
@@ -122,49 +118,46 @@ def test_two_threads_may_have_the_same_line_to_say(make):
     assert [0] == numbers(listener)
 
 
-def test_nobody_waits_for_himself(make, clock, monkeypatch):
+def test_nobody_waits_for_himself(make, clock):
     """A signal handler that flushes, forks or closes while its own thread is in a commit does not wait for its end."""
     listener = make(close_timeout=5)
     listener.committer.lock._lock = Impatient(listener.committer.lock._lock, clock)
     put(listener, 2)
     began = clock()
-    write = listener.committer.writer.write
     told = []
 
-    def interrupted(batch, outcome, **options):
+    def interrupted(_):
         told.append(listener.committer.commit(1.0))
         told.append(listener.flush())
         listener.before_fork(5.0)
         listener.committer.lock.after_fork_in_parent()
         listener.close()
-        write(batch, outcome, **options)
 
-    monkeypatch.setattr(listener.committer.writer, "write", interrupted)
+    listener.committer.writer.before = interrupted
 
     assert listener.committer.commit()
     assert ([False, False], [0, 1], began) == (told, numbers(listener), clock())
     assert listener.committer.lock._worker is None
 
 
-def close_in_a_commit(listener, monkeypatch, count):
+def close_in_a_commit(listener, count):
     """Commit, and in the middle of it log `count` records and close, as a signal handler may."""
-    write = listener.committer.writer.write
+    writer = listener.committer.writer
 
-    def interrupted(batch, outcome, **options):
-        monkeypatch.undo()
+    def interrupted(_):
+        writer.before = lambda _: None
         put(listener, count)
         listener.close()
-        write(batch, outcome, **options)
 
-    monkeypatch.setattr(listener.committer.writer, "write", interrupted)
+    writer.before = interrupted
     listener.committer.commit()
 
 
-def test_what_a_signal_handler_could_not_write_is_left_to_the_next_close(make, monkeypatch, said):
+def test_what_a_signal_handler_could_not_write_is_left_to_the_next_close(make, said):
     """A signal handler that closes while its own thread is in a commit drops nothing that the exit can still write."""
     listener = make()
     put(listener, 2)
-    close_in_a_commit(listener, monkeypatch, 3)
+    close_in_a_commit(listener, 3)
     assert (3, 0, True) == (listener.queue.queued, listener.queue.dropped_total, listener.queue.closed)
     listener.close()
 
@@ -172,11 +165,11 @@ def test_what_a_signal_handler_could_not_write_is_left_to_the_next_close(make, m
     assert 1 == listener.committer.writer.closed
 
 
-def test_what_a_signal_handler_could_not_write_is_written_when_the_handler_goes(make, monkeypatch):
+def test_what_a_signal_handler_could_not_write_is_written_when_the_handler_goes(make):
     """Nothing is lost when the handler is forgotten after that `close`, as by a signal handler that configures anew."""
     listener = make()
     put(listener, 2)
-    close_in_a_commit(listener, monkeypatch, 7)
+    close_in_a_commit(listener, 7)
     listener.retire()
 
     assert (list(range(9)), 1) == (numbers(listener), listener.committer.writer.closed)
@@ -333,13 +326,9 @@ def test_a_thread_that_dies_is_replaced(make):
     assert listener._thread.is_alive()
 
 
-def test_close_under_logging_lock_leaves_the_rest_to_the_thread(make, said):
-    """
-    A `__del__` that logs may run in the middle of a commit, and need the lock that the caller of `close` holds.
-
-    `dictConfig` waited for that commit for five seconds, and then dropped what was queued, on a healthy disk.
-    """
-    listener = make(batch_size=1, close_timeout=60)
+@contextlib.contextmanager
+def closed_under_logging_lock(listener, *, flushes=False):
+    """Have the thread stand in a commit of 5 rows, and close as `dictConfig` does; it goes on after the block."""
     listener.committer.writer.gate = threading.Event()
     listener.start()
     thread = listener._thread
@@ -347,11 +336,22 @@ def test_close_under_logging_lock_leaves_the_rest_to_the_thread(make, said):
     listener.committer.writer.entered.wait()
     with listener_module.LOGGING_LOCK, pytest.MonkeyPatch.context() as patch:
         patch.setattr(listener_module, "LOCKED_PATIENCE", 0.001)
-        assert not listener.flush()
+        assert not (flushes and listener.flush())
         listener.close()
-    assert (5, 0) == (listener.queue.queued, listener.queue.dropped_total)
+    yield thread
     listener.committer.writer.gate.set()
     thread.join()
+
+
+def test_close_under_logging_lock_leaves_the_rest_to_the_thread(make, said):
+    """
+    A `__del__` that logs may run in the middle of a commit, and need the lock that the caller of `close` holds.
+
+    `dictConfig` waited for that commit for five seconds, and then dropped what was queued, on a healthy disk.
+    """
+    listener = make(batch_size=1, close_timeout=60)
+    with closed_under_logging_lock(listener, flushes=True):
+        assert (5, 0) == (listener.queue.queued, listener.queue.dropped_total)
 
     assert (list(range(5)), 1, []) == (numbers(listener), listener.committer.writer.closed, said)
 
@@ -365,12 +365,7 @@ def test_a_locked_file_does_not_hold_close_under_logging_lock(make):
     """
     listener = make(batch_size=5, close_timeout=60)
     writer = listener.committer.writer
-    writer.gate = threading.Event()
     writer.error = OSError("locked")
-    listener.start()
-    thread = listener._thread
-    put(listener, 5)
-    writer.entered.wait()
     tries = []
 
     def sleep(_):
@@ -378,11 +373,8 @@ def test_a_locked_file_does_not_hold_close_under_logging_lock(make):
         writer.error = None
 
     listener.committer._sleep = sleep
-    with listener_module.LOGGING_LOCK, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(listener_module, "LOCKED_PATIENCE", 0.001)
-        listener.close()
-    writer.gate.set()
-    thread.join()
+    with closed_under_logging_lock(listener) as thread:
+        pass
 
     assert ([thread], list(range(5)), 1) == (tries, numbers(listener), writer.closed)
     assert 0 == listener.queue.dropped_total
@@ -391,17 +383,9 @@ def test_a_locked_file_does_not_hold_close_under_logging_lock(make):
 def test_what_fails_after_close_under_logging_lock_is_counted(make):
     """When commits fail for another `close_timeout`, the thread drops the rows, and counts them."""
     listener = make(batch_size=5, close_timeout=60)
-    listener.committer.writer.gate = threading.Event()
     listener.committer.writer.error = OSError("disk")
-    listener.start()
-    thread = listener._thread
-    put(listener, 5)
-    listener.committer.writer.entered.wait()
-    with listener_module.LOGGING_LOCK, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(listener_module, "LOCKED_PATIENCE", 0.001)
-        listener.close()
-    listener.committer.writer.gate.set()
-    thread.join()
+    with closed_under_logging_lock(listener):
+        pass
 
     assert {("close_timeout", INFO, "a"): 5} == listener.queue.books()["drops"]
 
