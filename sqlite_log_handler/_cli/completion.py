@@ -8,7 +8,7 @@ module of the command in that line, so an answer takes as long as `--help`.
 import contextlib
 import os
 import sqlite3
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from typing import Final, get_args
 
 import argcomplete
@@ -35,18 +35,14 @@ def complete() -> None:
     parser = command_of(words[1] if named else "show").parser()
     if named:
         os.environ["_ARGCOMPLETE"] = "2"  # the line begins at its second word
-    _choose_completers(parser, is_first=len(words) == 1)
-    argcomplete.autocomplete(parser)
-
-
-def _choose_completers(parser: ArgumentParser, *, is_first: bool) -> None:
     for action in parser._actions:  # noqa: SLF001 - argcomplete reads them too
         if action.metavar in _VALUES:
             action.completer = argcomplete.ChoicesCompleter(_VALUES[action.metavar])  # type: ignore[arg-type,attr-defined]
         elif action.dest in {"logger", "exclude"}:
             action.completer = _loggers  # type: ignore[attr-defined]
-        elif action.dest == "file" and is_first:
+        elif action.dest == "file" and len(words) == 1:
             action.completer = _commands_and_files  # type: ignore[attr-defined]
+    argcomplete.autocomplete(parser)
 
 
 def _commands_and_files(prefix: str, **_: object) -> dict[str, str]:

@@ -21,7 +21,6 @@ export const FILTERS = {
   "up-to-id": ["up to row", "the id of a row"],
 };
 export const REPEATED = new Set(["logger", "exclude", "where", "without"]);
-const ONCE_IN_BOX = new Set(["level"]);
 const KNOWN = new Set([...Object.keys(FILTERS), "without"]);
 
 const listeners = [];
@@ -108,7 +107,7 @@ export function between(after, upTo, omit = []) {
 export function chips() {
   return state.filters
     .map(([name, value], index) => ({ name, value, index }))
-    .filter(({ name, value }) => !(ONCE_IN_BOX.has(name) && isPlainLevel(value)));
+    .filter(({ name, value }) => !(name === "level" && isPlainLevel(value)));
 }
 
 export function isPlainLevel(value) { return ["INFO", "WARNING", "ERROR", "CRITICAL"].includes(value); }
