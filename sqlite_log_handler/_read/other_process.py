@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
 try:
@@ -42,11 +42,6 @@ _MOST: Final = 4
 # Seconds that a question waits until one of the latter is done.
 _PATIENCE: Final = 10
 _PROGRAM: Final = f"from {__name__} import answer_all; answer_all()"
-
-
-def has_expression(expression: str | None, conditions: Iterable[str]) -> bool:
-    """Tell whether a question may have a regular expression: its `expression`, or one in a condition."""
-    return expression is not None or any("~" in text or text.startswith("grep=") for text in conditions)
 
 
 class NoProcessError(Exception):
@@ -118,8 +113,9 @@ class _Pool:
         self.busy: set[OtherProcess] = set()
         self.is_closed = False
 
-    def take(self) -> OtherProcess:
-        """Return a process that waits, or a new one, as soon as fewer than `_MOST` answer."""
+    @contextlib.contextmanager
+    def process(self) -> Iterator[OtherProcess]:
+        """Yield a process that waits, or a new one, as soon as fewer than `_MOST` answer."""
         with self.changed:
             if not self.changed.wait_for(lambda: self.is_closed or len(self.busy) < _MOST, _PATIENCE):
                 message = f"{_MOST} such questions are being answered already: ask again when one of them is done"
@@ -130,17 +126,16 @@ class _Pool:
                 self.idle.pop().close()
             found = self.idle.pop() if self.idle else OtherProcess()
             self.busy.add(found)
-            return found
-
-    def give_back(self, found: OtherProcess) -> None:
-        """Keep a process for the next question, or end it."""
-        with self.changed:
-            self.busy.remove(found)
-            if found.is_running and not self.is_closed and len(self.idle) < _MOST_IDLE:
-                self.idle.append(found)
-            else:
-                found.close()
-            self.changed.notify()
+        try:
+            yield found
+        finally:
+            with self.changed:
+                self.busy.remove(found)
+                if found.is_running and not self.is_closed and len(self.idle) < _MOST_IDLE:
+                    self.idle.append(found)
+                else:
+                    found.close()
+                self.changed.notify()
 
     def close(self) -> None:
         """End all processes, and with them the questions; each further question raises an error at once."""
@@ -156,15 +151,9 @@ class _Pool:
 _pool = _Pool()
 
 
-@contextlib.contextmanager
-def other_process() -> Iterator[OtherProcess]:
+def other_process() -> contextlib.AbstractContextManager[OtherProcess]:
     """Yield a process that runs already, or a new one; raise a NoProcessError if there can be none."""
-    pool = _pool
-    found = pool.take()
-    try:
-        yield found
-    finally:
-        pool.give_back(found)
+    return _pool.process()
 
 
 def end_questions() -> None:

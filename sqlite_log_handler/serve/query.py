@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Final, cast
 
 from sqlite_log_handler._read.filters import HIGHEST, LOWEST, FilterError, Filters
-from sqlite_log_handler._read.other_process import has_expression
 
 # The filters by parameter: texts and numbers, which are given once, and lists.
 _SAME_NAME: Final = ("since", "until", "level", "text", "task", "thread", "exception", "source")
@@ -35,8 +34,8 @@ class Query:
     @property
     def has_expression(self) -> bool:
         """Whether the request has a regular expression, which may take long."""
-        expressions, where, without = (self._values.get(name, []) for name in ("grep", "where", "without"))
-        return has_expression(next(iter(expressions), None), [*where, *without])
+        conditions = self._values.get("where", []) + self._values.get("without", [])
+        return "grep" in self._values or any("~" in text or text.startswith("grep=") for text in conditions)
 
     def text(self, name: str) -> str | None:
         """Take a parameter that is given once at most."""
