@@ -17,7 +17,8 @@ from sqlite_log_handler._cli.terminal import Paint
 from sqlite_log_handler._logfile.printable import Escapes, is_printable, printable
 from sqlite_log_handler._logfile.times import from_microseconds
 from sqlite_log_handler._logfile.units import counted, format_duration, loudest
-from sqlite_log_handler._read.rows import JSON, Row, extra_of
+from sqlite_log_handler._read.rows import JSON, Row
+from sqlite_log_handler._read.search import extra_of
 from sqlite_log_handler._read.statistics import Gap
 
 # Some columns of a row.

@@ -12,7 +12,7 @@ from functools import lru_cache
 from operator import ge, gt, le, lt
 from typing import Any, Final, NamedTuple
 
-from sqlite_log_handler._read.search import Term, compiled, equals, ignores_case, members_of, number
+from sqlite_log_handler._read.search import Term, compiled, equals, extra_of, ignores_case, number
 
 _CONDITION: Final = re.compile(r"(!?)([^=!<>~]+)(?:(!=|<=|>=|=|<|>|~)(.*))?", re.DOTALL)
 _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
@@ -85,7 +85,7 @@ def _compared(condition: Condition, text: str) -> Term:
 def holds(attributes: object, text: str) -> bool:
     """Tell whether a JSON object fulfils a condition. SQL calls this as `log_holds`."""
     key, sign, expected = parse_condition(text)
-    for value in _values(members_of(attributes), key):
+    for value in _values(extra_of(attributes), key):
         if not sign:
             return True
         if sign in {"=", "!="}:

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlite_log_handler._logfile.columns import COLUMNS, FROM, JSON_COLUMNS, TEXTS, json_object
 from sqlite_log_handler._logfile.schema import LOG_COLUMNS
+from sqlite_log_handler._read.search import extra_of
 
 
 def select(names: Iterable[str]) -> str:
@@ -24,15 +25,6 @@ JSON: Final = json_object(JSON_COLUMNS)
 SELECT_JSON: Final = select(("id", JSON))
 
 _STANDARD: Final = {*dir(logging.LogRecord), *vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
-
-
-def extra_of(attributes: str | None) -> dict[str, Any]:
-    """Read the column `attributes`; return an empty dict if it is not a JSON object."""
-    try:
-        extra = json.loads(attributes or "{}")
-    except (ValueError, RecursionError):
-        return {}
-    return extra if isinstance(extra, dict) else {}
 
 
 class Row(NamedTuple):
@@ -113,19 +105,9 @@ class Row(NamedTuple):
         """Return the row as one line of JSON, with `attributes` as an object in it."""
         values = self._asdict()
         attributes = values.pop("attributes")
+        try:
+            json.loads(attributes or "", parse_constant=int)  # which refuses NaN and Infinity: they are not JSON
+        except (ValueError, RecursionError):
+            attributes = json.dumps(attributes, ensure_ascii=False)
         text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
-        return f'{text[:-1]},"attributes":{_json(attributes)}}}'
-
-
-def _json(attributes: str | None) -> str:
-    if attributes is None:
-        return "null"
-    try:
-        json.loads(attributes, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return json.dumps(attributes, ensure_ascii=False)
-    return attributes
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+        return f'{text[:-1]},"attributes":{attributes}}}'
