@@ -169,7 +169,7 @@ def _members(
         key = json.key(name)
         needs = utf8_length(key) + _SEPARATORS
         share = max(left // (len(names) - rank), needs + _LEAST) if fairly else left
-        if needs + _LEAST <= share <= left:
+        if needs + _LEAST <= left:
             json.room = share - needs
             parts[name] = f"{key}: {json.of(attributes[name])}"
             left -= share - json.room
@@ -207,11 +207,9 @@ class _Json:
         try:
             if value is None or value is True or value is False:
                 return self._number(_CONSTANTS[value])
-            if isinstance(value, str):
-                if type(value).__str__ is str.__str__:
-                    start = str.__getitem__(value, slice(room))
-                    return self._text(start, str.__len__(value) - len(start))
-                return self._text(exact(value))
+            if isinstance(value, str) and type(value).__str__ is str.__str__:
+                start = str.__getitem__(value, slice(room))
+                return self._text(start, str.__len__(value) - len(start))
             if isinstance(value, int | float):
                 return self._number(self._digits(value))
             if isinstance(value, _COLLECTIONS) or type(value).__module__ == "array":  # which few programs import
@@ -222,7 +220,7 @@ class _Json:
                 return self._text(kept.decode(errors="backslashreplace"), hidden)
             if isinstance(value, BaseException):
                 return self._text(self._exception(value))
-            return self._text(exact(str(value)))
+            return self._text(exact(value))
         except Exception as error:  # noqa: BLE001 - the program's code, and the end of the stack
             self.room, self._around = room, around
             self.marks |= MALFORMED
@@ -231,11 +229,10 @@ class _Json:
     def _exception(self, error: BaseException) -> str:
         """Return the `repr` of an exception, or as much of its arguments as there is room for."""
         if type(error).__repr__ is BaseException.__repr__:
-            args = _Json(self.room, whole=True)
-            args.of(error.args)
+            args = _Json(self.room, whole=self._whole)
+            kept = args.of(error.args)
             if args.marks & TRUNCATED:
                 self.marks |= TRUNCATED
-                kept = "" if self._whole else _Json(self.room).of(error.args)
                 return f"{type(error).__name__[:NAME_LENGTH]}({kept[1:-1]})"
         return exact(repr(error))
 
@@ -270,11 +267,10 @@ class _Json:
     def _number(self, digits: str) -> str:
         if digits in _NO_NUMBERS:
             self.marks |= MALFORMED
-            return self._text(digits)
-        if len(digits) > self.room:
-            return self._text(digits)
-        self.room -= len(digits)
-        return digits
+        elif len(digits) <= self.room:
+            self.room -= len(digits)
+            return digits
+        return self._text(digits)
 
     def _items(self, value: Any) -> str:
         """Write a list or a dict, unless it is inside itself, or too deep."""
