@@ -85,7 +85,7 @@ def test_a_log_that_did_not_change_is_not_opened(shop, monkeypatch, sent):
     """
     with TestClient(create_app(shop), base_url=BASE) as client:
         tag = client.get("/api/rows?after-id=12").headers["etag"]
-        monkeypatch.setattr(app_module, "LogReader", None)
+        monkeypatch.setattr(app_module, "read_file", None)
         response = client.get("/api/rows?after-id=12", headers={"if-none-match": sent.format(tag)})
 
     assert (304, tag) == (response.status_code, response.headers["etag"])
