@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import sqlite3
@@ -411,48 +412,39 @@ def test_a_reader_keeps_a_file_from_being_written_anew(prune, log, path, held_wa
         assert before == os.stat(f"{path}-wal").st_size
 
 
-class Terminal:
-    """A stream that says it is a terminal, or that it is none."""
-
-    def __init__(self, *, terminal):
-        self.terminal = terminal
-        self.text = ""
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
 
     def isatty(self):
-        return self.terminal
-
-    def write(self, text):
-        self.text += text
-
-    def flush(self):
-        pass
+        return True
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_long_work_shows_a_bar_on_a_terminal_only(prune, log, monkeypatch, clock, terminal):
+@pytest.mark.parametrize("kind", [Terminal, io.StringIO])
+def test_long_work_shows_a_bar_on_a_terminal_only(prune, log, monkeypatch, clock, kind):
     """On a terminal work that takes long shows how far it has come, and clears the line; elsewhere there is no bar."""
     monkeypatch.setattr("sqlite_log_handler._write.retention.limits._CHUNK_ROWS", 10)
     monkeypatch.setattr(command, "_BAR_AFTER", 0)
     log(100)
-    stream = Terminal(terminal=terminal)
+    stream = kind()
     monkeypatch.setattr(sys, "stderr", stream)
     prune("--max-rows", "50")
 
-    if not terminal:
-        assert "" == stream.text
+    shown = stream.getvalue()
+    if kind is io.StringIO:
+        assert "" == shown
     else:
-        assert "\rdeleting [################################........] 80%\x1b[K" in stream.text
-        assert stream.text.endswith("\r\x1b[K")
+        assert "\rdeleting [################################........] 80%\x1b[K" in shown
+        assert shown.endswith("\r\x1b[K")
 
 
 def test_short_work_shows_no_bar(prune, log, monkeypatch):
     """Work that is done in half a second shows nothing."""
     log(100)
-    stream = Terminal(terminal=True)
+    stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     prune("--max-rows", "50")
 
-    assert "" == stream.text
+    assert "" == stream.getvalue()
 
 
 def test_the_help_has_examples():
