@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +41,9 @@ def test_two_writers_of_a_new_file(path: Path) -> None:
     for attempt in range(10):
         target = path.with_name(f"{attempt}.db")
         barrier = threading.Barrier(4)
-        faults: list[BaseException] = []
 
         def run(name: str, target: Path = target, barrier: threading.Barrier = barrier) -> None:
-            writer = Writer(str(target), busy_timeout=5)
-            try:
+            with contextlib.closing(Writer(str(target), busy_timeout=5)) as writer:
                 barrier.wait()
                 start = 0
                 while start < 5:
@@ -52,18 +51,9 @@ def test_two_writers_of_a_new_file(path: Path) -> None:
                     with contextlib.suppress(sqlite3.OperationalError, TimeoutError):
                         writer.write(Commit([row(f"{start}", name=name, process=7)]))
                         start += 1
-            except BaseException as error:  # noqa: BLE001 - shown by the main thread
-                faults.append(error)  # noqa: B023 - joined within the loop
-            finally:
-                writer.close()
 
-        threads = [threading.Thread(target=run, args=(f"app.{number}",)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-        assert [] == faults
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(run, [f"app.{number}" for number in range(4)]))  # raises what a thread has raised
         with contextlib.closing(sqlite3.connect(target)) as connection:
             for number in range(4):
                 assert [(f"{count}",) for count in range(5)] == connection.execute(

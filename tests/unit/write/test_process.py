@@ -14,7 +14,6 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from slowly import slowly
 
 import sqlite_log_handler
 from sqlite_log_handler._write import process
@@ -60,9 +59,7 @@ def run(path):
         script = CONFIGURED.format(first=textwrap.dedent(first)) + textwrap.dedent(program)
         options = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]  # of a fork beside threads
         command = [sys.executable, *options, "-c", script, str(path)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120, check=False
-        )
+        done = finished(command)
         assert (code, stderr) == (done.returncode, done.stderr)
         return done.stdout
 
@@ -73,13 +70,6 @@ def run(path):
 def stored(query):
     """Return the messages in the file, in order."""
     return lambda: [message for (message,) in query("SELECT message FROM logs ORDER BY id")]
-
-
-def test_a_program_that_ends_keeps_its_log(run, stored):
-    """A program need not close anything: what is queued when it ends is written."""
-    run("for number in range(500): logger.info('%d', number)")
-
-    assert [str(number) for number in range(500)] == stored()
 
 
 def test_a_handler_that_logging_has_forgotten_is_written_too(run, stored):
@@ -95,83 +85,6 @@ def test_a_handler_that_logging_has_forgotten_is_written_too(run, stored):
     )
 
     assert ["after"] == stored()
-
-
-def test_callbacks_at_exit_are_heard(run, stored):
-    """What atexit callbacks log is kept, whether they were registered before the handler was imported or after it."""
-    run(
-        """
-        atexit.register(logger.info, "registered later")
-        logger.info("main")
-        """,
-        first="""
-        atexit.register(lambda: logger.info("registered first"))
-        """,
-    )
-
-    assert ["main", "registered later", "registered first"] == stored()
-
-
-def test_a_forked_child_logs_for_itself(run, stored):
-    """In a forked child the books are at zero and a new listener starts; no row is lost and none is there twice."""
-    if not hasattr(os, "fork"):
-        pytest.skip("no fork on this system")
-
-    run(
-        """
-        for number in range(100): logger.info("parent %d", number)
-        pid = os.fork()
-        if not pid:
-            assert 0 == handler.stats().seen
-            for number in range(100): logger.info("child %d", number)
-            sys.exit()
-        assert 0 == os.waitpid(pid, 0)[1]
-        assert 100 == handler.stats().seen
-        """
-    )
-
-    expected = [f"{who} {number}" for who in ("child", "parent") for number in range(100)]
-    assert sorted(expected) == sorted(stored())
-
-
-@pytest.mark.parametrize("method", ["fork", *slowly("forkserver", "spawn")])
-def test_children_of_multiprocessing_keep_their_log(tmp_path, path, stored, method):
-    """A multiprocessing child runs no atexit callback up to Python 3.12; its log is kept all the same."""
-    import multiprocessing  # noqa: PLC0415 - its resource tracker is this test's alone
-
-    if method not in multiprocessing.get_all_start_methods():
-        pytest.skip(f"no {method} on this system")
-    program = tmp_path / "program.py"
-    program.write_text(
-        textwrap.dedent(
-            """
-            import logging, multiprocessing, sys
-            import sqlite_log_handler
-
-            def work(path, number):
-                logger = logging.getLogger("program")
-                if not logger.handlers:
-                    logger.addHandler(sqlite_log_handler.SQLiteHandler(path, flush_interval=60, close_timeout=60))
-                for index in range(50):
-                    logger.warning("%d %d", number, index)
-
-            if __name__ == "__main__":
-                context = multiprocessing.get_context(sys.argv[2])
-                handler = sqlite_log_handler.SQLiteHandler(sys.argv[1], flush_interval=60, close_timeout=60)
-                logging.getLogger("program").addHandler(handler)
-                logging.getLogger("program").warning("parent")
-                processes = [context.Process(target=work, args=(sys.argv[1], number)) for number in range(3)]
-                for process in processes: process.start()
-                for process in processes: process.join()
-                assert [0, 0, 0] == [process.exitcode for process in processes]
-            """
-        )
-    )
-    command = [sys.executable, str(program), str(path), method]
-    done = finished(command)
-
-    assert (0, "") == (done.returncode, done.stderr)
-    assert sorted(["parent", *(f"{a} {b}" for a in range(3) for b in range(50))]) == sorted(stored())
 
 
 def test_a_program_without_stderr_does_not_notice(run, stored):
