@@ -4,11 +4,12 @@ From rows to the protobuf messages of OTLP.
 docs/forward.md has the mapping as a table. Names come from OpenTelemetry's semantic conventions
 (https://opentelemetry.io/docs/specs/semconv/), and from the view `logs` where the conventions have none.
 
-A row costs some microseconds: the fields that the rows of a call site share are filled in once and copied in C, and the
-rows of one process and logger share a resource and a scope.
+A row costs some microseconds: what the rows of a process, a call site and a level share is looked up once, and their
+fields are filled in once and copied in C.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
@@ -40,9 +41,10 @@ _DEEPEST = 20
 _LARGEST_TIME_US = (2**64 - 1) // 1000
 
 # We take the first one that is well formed (https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/);
-# OpenTelemetry's instrumentation of `logging` sets the second.
-_TRACE_IDS = ("trace_id", "otelTraceID")
-_SPAN_IDS = ("span_id", "otelSpanID")
+# OpenTelemetry's instrumentation of `logging` sets the second. Zeros alone are none.
+_TRACE_ID = ("trace_id", "otelTraceID"), re.compile("(?!0+$)[0-9A-Fa-f]{32}")
+_SPAN_ID = ("span_id", "otelSpanID"), re.compile("(?!0+$)[0-9A-Fa-f]{16}")
+_FLAGS = re.compile("[0-9A-Fa-f]{2}")
 
 
 def severity_number(levelno: int) -> int:
@@ -96,67 +98,53 @@ def pairs(option: str, text: str) -> dict[str, str]:
     return found
 
 
-class Encoder:
-    """Makes the body of a request from rows. Each resource gets `attributes`, see `environment_attributes`."""
-
-    def __init__(self, attributes: Mapping[str, str]) -> None:
-        self._attributes = attributes
-
-    def __call__(self, batch: OutgoingBatch, rows: Sequence[SpoolRow]) -> bytes:
-        """Encode some rows of `batch`."""
-        request = ExportLogsServiceRequest()
-        resources: dict[int, tuple[ResourceLogs, str]] = {}
-        scopes: dict[tuple[int, str], ScopeLogs] = {}
-        templates: dict[tuple[int, int], LogRecord] = {}
-        for row in rows:
-            row_id, created_us, levelno, source_id, process_id, thread, thread_name, task_name, message = row[:9]
+def encode(batch: OutgoingBatch, rows: Sequence[SpoolRow], environment: Mapping[str, str]) -> bytes:
+    """Make the body of a request from some rows of `batch`. `environment` has attributes for each resource."""
+    request = ExportLogsServiceRequest()
+    resources: dict[int, ResourceLogs] = {}
+    scopes: dict[tuple[int, str], ScopeLogs] = {}
+    shared: dict[tuple[int, int, int], tuple[Any, LogRecord, str]] = {}
+    for row in rows:
+        row_id, created_us, levelno, source_id, process_id, thread, thread_name, task_name, message = row[:9]
+        if row[2:5] not in shared:
+            process, logger = batch.processes[process_id], batch.sources[source_id][0]
             if process_id not in resources:
-                resources[process_id] = self._resource(request.resource_logs.add(), batch.processes[process_id])
-            resource, process_key = resources[process_id]
-            logger = batch.sources[source_id][0]
+                resources[process_id] = request.resource_logs.add()
+                _add_known(resources[process_id].resource.attributes, {**_attributes_of(process), **environment})
             if (process_id, logger) not in scopes:
-                scope = scopes[process_id, logger] = resource.scope_logs.add()
+                scope = scopes[process_id, logger] = resources[process_id].scope_logs.add()
                 scope.scope.name = logger
-            if (source_id, levelno) not in templates:
-                templates[source_id, levelno] = _template(batch, source_id, levelno)
-
-            record = scopes[process_id, logger].log_records.add()
-            record.CopyFrom(templates[source_id, levelno])
-            if 0 < created_us <= _LARGEST_TIME_US:
-                record.time_unix_nano = record.observed_time_unix_nano = created_us * 1000
-            record.body.string_value = message
-            attributes = record.attributes
-            _add(attributes, "log.record.uid", f"{row_id}-{created_us:x}-{process_key}")
-            for name, value in (("thread.id", thread), ("thread.name", thread_name), ("task_name", task_name)):
-                if value is not None:
-                    _add(attributes, name, value)
-            if row[9:] != _NOTHING_MORE:
-                _add_details(record, *row[9:])
-            if row_id - 1 in batch.drops:
-                _add_drops(attributes, batch.drops[row_id - 1])
-        return bytes(request.SerializeToString())
-
-    def _resource(self, resource: ResourceLogs, process: Process) -> tuple[ResourceLogs, str]:
-        """Fill in a resource, and return a key that no other process has."""
-        host, pid, name, started_us, program = process
-        attributes = {
-            # Unknown for a process that sent its records to another one, which wrote them.
-            "service.name": program or "unknown_service",
-            "host.name": host,
-            "process.pid": pid,
-            "process.executable.name": program or None,
-            "process.creation.time": _time(started_us) if started_us else None,
-            "process_name": name or None,
-            **self._attributes,
-        }
-        for key, value in attributes.items():
-            if value is not None:
-                _add(resource.resource.attributes, key, value)
-        return resource, blake2b(repr(process[:4]).encode(), digest_size=6).hexdigest()
+            # A key that no other process has.
+            process_key = blake2b(repr(process[:4]).encode(), digest_size=6).hexdigest()
+            records = scopes[process_id, logger].log_records
+            shared[row[2:5]] = records, _template(batch, source_id, levelno), process_key
+        records, template, process_key = shared[row[2:5]]
+        record = records.add()
+        record.CopyFrom(template)
+        if 0 < created_us <= _LARGEST_TIME_US:
+            record.time_unix_nano = record.observed_time_unix_nano = created_us * 1000
+        record.body.string_value = message
+        attributes = record.attributes
+        _add(attributes, "log.record.uid", f"{row_id}-{created_us:x}-{process_key}")
+        _add_known(attributes, {"thread.id": thread, "thread.name": thread_name, "task_name": task_name})
+        if any(row[9:]):  # most rows have nothing more
+            _add_details(record, *row[9:])
+        if row_id - 1 in batch.drops:
+            _add_drops(attributes, batch.drops[row_id - 1])
+    return bytes(request.SerializeToString())
 
 
-# exc_type, exc_text, stack_info and attributes of most rows.
-_NOTHING_MORE = (None, None, None, None)
+def _attributes_of(process: Process) -> dict[str, object]:
+    host, pid, name, started_us, program = process
+    return {
+        # Unknown for a process that sent its records to another one, which wrote them.
+        "service.name": program or "unknown_service",
+        "host.name": host,
+        "process.pid": pid,
+        "process.executable.name": program or None,
+        "process.creation.time": _time(started_us) if started_us else None,
+        "process_name": name or None,
+    }
 
 
 def _template(batch: OutgoingBatch, source_id: int, levelno: int) -> LogRecord:
@@ -164,11 +152,10 @@ def _template(batch: OutgoingBatch, source_id: int, levelno: int) -> LogRecord:
     _, pathname, lineno, func = batch.sources[source_id]
     record = LogRecord(
         severity_number=severity_number(levelno),  # type: ignore[arg-type]  # an int is what the enum is
-        severity_text=batch.levels.get(levelno, f"Level {levelno}"),
+        severity_text=batch.levels[levelno],
     )
-    for name, value in (("function.name", func), ("file.path", pathname), ("line.number", lineno)):
-        if value:
-            _add(record.attributes, f"code.{name}", value)
+    shared = {"function.name": func, "file.path": pathname, "line.number": lineno}
+    _add_known(record.attributes, {f"code.{name}": value or None for name, value in shared.items()})
     return record
 
 
@@ -178,11 +165,9 @@ def _add_details(
     """Add what most rows do not have: the exception, the stack and `extra`."""
     attributes = record.attributes
     message = exception_message(exc_type, exc_text) if exc_type and exc_text else None
-    exception = (("exception.type", exc_type), ("exception.stacktrace", exc_text), ("exception.message", message))
-    for name, value in (*exception, ("code.stacktrace", stack_info)):
-        if value:
-            _add(attributes, name, value)
-    if extra is not None:
+    exception = {"exception.type": exc_type, "exception.stacktrace": exc_text, "exception.message": message}
+    _add_known(attributes, {**exception, "code.stacktrace": stack_info})
+    if extra:
         before = len(attributes)
         try:
             values = json.loads(extra)
@@ -213,34 +198,24 @@ def exception_message(exc_type: str, exc_text: str) -> str | None:
 
 def _take_trace(record: LogRecord, values: dict[str, Any]) -> None:
     """Move trace and span from the attributes to the fields that the record has for them."""
-    record.trace_id = _take_id(values, _TRACE_IDS, 16)
-    record.span_id = _take_id(values, _SPAN_IDS, 8)
+    record.trace_id = _take_id(values, *_TRACE_ID)
+    record.span_id = _take_id(values, *_SPAN_ID)
     if record.trace_id:
         sampled, flags = values.get("otelTraceSampled"), values.get("trace_flags")
         if isinstance(sampled, bool):
             record.flags = int(values.pop("otelTraceSampled"))
-        elif isinstance(flags, str) and len(flags) == 2 and _bytes(flags):  # noqa: PLR2004 - two digits
+        elif isinstance(flags, str) and _FLAGS.fullmatch(flags):
             record.flags = int(values.pop("trace_flags"), 16)
 
 
-def _take_id(values: dict[str, Any], names: Sequence[str], length: int) -> bytes:
+def _take_id(values: dict[str, Any], names: Sequence[str], form: re.Pattern[str]) -> bytes:
     for name in names:
         value = values.get(name)
         if value == "0":  # the instrumentation of `logging` found no span
             del values[name]
-        elif isinstance(value, str) and len(value) == 2 * length:
-            found = _bytes(value)
-            if found and len(found) == length and any(found):  # `fromhex` accepts blanks
-                del values[name]
-                return found
+        elif isinstance(value, str) and form.fullmatch(value):
+            return bytes.fromhex(values.pop(name))
     return b""
-
-
-def _bytes(text: str) -> bytes | None:
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        return None
 
 
 def _add_drops(attributes: Attributes, drops: Sequence[Drop]) -> None:
@@ -254,10 +229,17 @@ def _add_drops(attributes: Attributes, drops: Sequence[Drop]) -> None:
     _add(attributes, "dropped_until", _time(max(drop[1] for drop in drops)))
 
 
-def _add(attributes: Attributes, key: str, value: object) -> None:
+def _add(attributes: Attributes, key: str, value: object, depth: int = 0) -> None:
     attribute = attributes.add()
     attribute.key = key
-    _set(attribute.value, value, 0)
+    _set(attribute.value, value, depth)
+
+
+def _add_known(attributes: Attributes, values: Mapping[str, object]) -> None:
+    """Add attributes, but for those that are None."""
+    for name, value in values.items():
+        if value is not None:
+            _add(attributes, name, value)
 
 
 def _set(target: AnyValue, value: Any, depth: int) -> None:  # noqa: C901 - one line for each kind
@@ -285,9 +267,7 @@ def _set(target: AnyValue, value: Any, depth: int) -> None:  # noqa: C901 - one 
     else:
         target.kvlist_value.SetInParent()
         for key, item in value.items():
-            entry = target.kvlist_value.values.add()
-            entry.key = key
-            _set(entry.value, item, depth + 1)
+            _add(target.kvlist_value.values, key, item, depth + 1)
 
 
 def _time(microseconds: int) -> str:

@@ -138,14 +138,14 @@ def _fill(file: str, count: int) -> None:
 
 def _wire(file: str) -> dict[str, float]:
     """Encode a batch as the command does, and give the bytes for a row, as they are and compressed."""
-    from sqlite_log_handler._forward.otlp import Encoder  # noqa: PLC0415 - only here is the extra needed
+    from sqlite_log_handler._forward.otlp import encode  # noqa: PLC0415 - only here is the extra needed
     from sqlite_log_handler._forward.receiver import _GZIP_LEVEL  # noqa: PLC0415
     from sqlite_log_handler._forward.spool import Spool  # noqa: PLC0415
 
     spool = Spool(file, "wire", say=print)
     batch = spool.read(8_000, 4 << 20)
     spool.close()
-    body = Encoder({})(batch, batch.rows)
+    body = encode(batch, batch.rows, {})
     rows = len(batch.rows)
     return {
         "bytes/row encoded": len(body) / rows,

@@ -73,11 +73,10 @@ def run(options: argparse.Namespace) -> int:
     paths = dict.fromkeys(map(os.path.abspath, options.files))
     spools = [Spool(path, options.name or endpoint.name, say=say) for path in paths]
     has_given_up = False
-    encode = otlp.Encoder(attributes)
     with Signals() as signals:
         delivery = Delivery(
             spools=spools,
-            encode=lambda batch, rows: signals.run(lambda: encode(batch, rows)),
+            encode=lambda batch, rows: signals.run(lambda: otlp.encode(batch, rows, attributes)),
             send=lambda body: _send(signals, receiver, body, endpoint.timeout),
             clock=time.monotonic,
             wait=lambda seconds: signals.run(lambda: time.sleep(seconds)),

@@ -15,7 +15,7 @@ pytest.importorskip("opentelemetry.proto", reason="needs the extra: pip install 
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from sqlite_log_handler._forward.otlp import Encoder, environment_attributes, exception_message, pairs, severity_number
+from sqlite_log_handler._forward.otlp import encode, environment_attributes, exception_message, pairs, severity_number
 from sqlite_log_handler._forward.spool import OutgoingBatch, Spool
 
 UNSET = object()
@@ -45,7 +45,7 @@ def attributes_of(message):
 
 def encoded(batch, **attributes):
     """Encode a batch, and parse what came of it."""
-    return ExportLogsServiceRequest.FromString(Encoder(attributes)(batch, batch.rows))
+    return ExportLogsServiceRequest.FromString(encode(batch, batch.rows, attributes))
 
 
 def row_of(row_id=1, created_us=1_700_000_000_123_456, levelno=20, source_id=1, process_id=1, **fields):
@@ -121,9 +121,9 @@ def test_severity_below_debug():
     assert [1, 1, 0, 0] == [severity_number(levelno) for levelno in (9, 1, 0, -5)]
 
 
-def test_a_level_without_a_name_is_called_by_its_number():
-    """The severity text is the name of the level, and what logging calls a level that has none."""
-    assert ["CRITICAL", "Level 35"] == [record_of(levelno=levelno).severity_text for levelno in (50, 35)]
+def test_a_level_is_called_by_its_name():
+    """The severity text is the name of the level, which the batch has for each of its rows."""
+    assert "CRITICAL" == record_of(levelno=50).severity_text
 
 
 @pytest.mark.parametrize("created_us", [0, -1, 2**63 - 1])

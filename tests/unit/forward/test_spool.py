@@ -478,12 +478,18 @@ def test_text_that_is_no_utf8_is_read_nevertheless(log, make_spool, path):
 
 
 def test_a_row_that_refers_to_nothing_is_read_nevertheless(log, make_spool, path):
-    """A row whose call site or process is not in the file, as after a repair, has an empty one; it was an error."""
+    """
+    A row whose call site or process is not in the file, as after a repair, has an empty one; it was an error.
+
+    Its level is called by its number, as logging calls a level without a name.
+    """
     log()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("DELETE FROM sources")
         connection.execute("DELETE FROM processes")
+        connection.execute("DELETE FROM levels")
 
     batch = make_spool().read(*ALL)
     (row,) = batch.rows
     assert (("", "", 0, ""), ("", 0, "", 0, "")) == (batch.sources[row[3]], batch.processes[row[4]])
+    assert {20: "Level 20"} == batch.levels
