@@ -87,12 +87,13 @@ _SHORTEST_LITERAL: Final = 2
 # In Unicode, these letters have a third form: the dotless i, the Kelvin sign, the long s. If Python ignores case, it
 # takes all three for one letter, and LIKE does not.
 _OTHER_CASES: Final = re.compile("[iksIKS]|[^\x00-\x7f]")
-# One piece of an expression: a construct that we do not read, one that stands for several characters, or a character;
-# and a repetition.
+# One piece of an expression: a construct that we do not read, the sign between alternatives, or one that stands for
+# several characters, or a character; and its repetitions.
 _PIECE: Final = re.compile(
-    r"(?P<unknown>[()]|\\[xuUN0-9])|\\[^\W_]|\[\^?\]?(?:\\.|[^\]\\])*\]|[.^$]|\\?(?P<literal>.)", re.DOTALL
+    r"(?P<unknown>[()]|\\[xuUN0-9])|(?P<or>\|)"
+    r"|(?:\\[^\W_]|\[\^?\]?(?:\\.|[^\]\\])*\]|[.^$]|\\?(?P<literal>.))(?P<repeated>(?:[*+?]|\{[^}]*\})*)",
+    re.DOTALL,
 )
-_REPEAT: Final = re.compile(r"[*+?]|\{[^}]*\}")
 
 
 def required_literals(expression: str, *, ignore_case: bool) -> list[str]:
@@ -105,24 +106,16 @@ def required_literals(expression: str, *, ignore_case: bool) -> list[str]:
     [' out after ', 'refused']
     """
     branches = [[""]]
-    position = 0
-    while (piece := _PIECE.match(expression, position)) is not None:
+    for piece in _PIECE.finditer(expression):
         if piece["unknown"]:
             return []
-        position = piece.end()
-        runs = branches[-1]
-        if piece[0] == "|":
+        if piece["or"]:
             branches.append([""])
             continue
-        literal = piece["literal"] or ""
-        once = True
-        while (repeat := _REPEAT.match(expression, position)) is not None:
-            position = repeat.end()
-            once = False
-            if repeat[0] != "+":
-                literal = ""
-        runs[-1] += literal
-        if not literal or not once:
+        runs, literal, repeated = branches[-1], piece["literal"], piece["repeated"]
+        if literal and not repeated.strip("+"):
+            runs[-1] += literal
+        if repeated or not literal:
             runs.append("")
     literals = [_longest(runs, ignore_case=ignore_case) for runs in branches]
     return literals if min(map(len, literals)) >= _SHORTEST_LITERAL else []
