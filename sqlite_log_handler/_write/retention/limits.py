@@ -57,7 +57,6 @@ _FREE_UNITS = 3
 PAGE_BYTES = 2_048
 
 VACUUM_PAGES = 1024 * 1024 // PAGE_BYTES  # that one step gives back to the file system
-_COMMITS = 4  # before free pages are looked at again, at most. If that was too many, SQLite stops one
 
 # Lines of `drops`, `volume`, `prunes`, `sources` and `processes` that are kept, each: one for 10 kB of `max_bytes`. The
 # least is one of number only: 1,000 lines with names of 1,000 characters are more than the least budget.
@@ -153,17 +152,17 @@ class Limits:
         """Return after how many pages SQLite is to write the WAL back."""
         return max(1, min(_CHECKPOINT_BYTES, self.wal_bytes) // page_size)
 
-    def room(self, state: State) -> int:
-        """Return how many more commits there is room for, _COMMITS at most."""
+    def has_room(self, state: State) -> bool:
+        """Tell whether there is room for a commit."""
         # A file that is too large already, because the limit is new, may be written to as long as it grows no more.
         free = max(self.file_bytes, state.file) - state.live
         if free < self.free_bytes:
-            return 0
-        if state.wal > self.wal_bytes:
-            # A reader holds it, so a commit makes it longer, and the file too when it is written back at last.
-            file = max(state.file, state.live + self.free_bytes)
-            return int(file + state.wal + _PINNED_TRANSACTION_UNITS * self.commit_bytes <= self.most_bytes)
-        return min(_COMMITS, 2 * free // self.free_bytes)
+            return False
+        if state.wal <= self.wal_bytes:
+            return True
+        # A reader holds it, so a commit makes it longer, and the file too when it is written back at last.
+        file = max(state.file, state.live + self.free_bytes)
+        return file + state.wal + _PINNED_TRANSACTION_UNITS * self.commit_bytes <= self.most_bytes
 
     def chunk_rows(self, state: State) -> int:
         """Return how many rows one transaction deletes, if they are as large as those of the whole log."""

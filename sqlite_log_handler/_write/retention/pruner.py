@@ -133,8 +133,6 @@ class Pruner:
         self._can_vacuum: bool | None = None  # None until it was looked at
         self._said_no_vacuum = False
         self._failures = 0  # since the last step that succeeded
-        self._room = 0  # commits that need no look at the pages before
-        self._looked = False  # at the pages before the last commit
         self._capped = False  # SQLite keeps the file from growing beyond its share
         self._live: float = math.inf  # bytes, before the last chunk of this run: to delete it may have freed nothing
         self._rows_since_step = 0
@@ -151,7 +149,6 @@ class Pruner:
         if self._archiver is not None:
             self._archiver.opened(path)
         self._can_vacuum = None
-        self._room = 0
         self._capped = False
 
     def step(self, connection: sqlite3.Connection, *, crowded: bool = False) -> float | None:
@@ -173,11 +170,8 @@ class Pruner:
                 break
             state = self._look(connection)
         more = self.tables.step(connection)
-        if cut is not None:
-            more, state = True, state._replace(wal=self.wal.size)
-        elif self._give_back(connection, state, crowded=crowded):
+        if cut is not None or self._give_back(connection, state, crowded=crowded):
             more = True
-        self._room = self.limits.room(state)
         if self._failures > 1:
             self._say("pruning again")
         self._failures = 0
@@ -193,24 +187,20 @@ class Pruner:
 
     def make_room(self, connection: sqlite3.Connection) -> None:
         """Make room for one commit, if there is none. Raises NoRoom if that did not help."""
-        self._room -= 1
-        self._looked = not self._capped or self._room <= 0 or self.wal.size > self.limits.wal_bytes
-        if not self._looked:
-            return
-        self.lift_cap(connection)  # to delete rows may take pages for what is written down of them
         self._live = math.inf
         trimmed = False
         for _ in range(_CHUNKS_FOR_ROOM):
             free = self.wal.is_free(connection)
             state = self._look(connection)
-            self._room = self.limits.room(state)
-            if self._room:
-                # Of a file that is larger, because the limit is new, SQLite makes it the present size.
-                connection.execute(f"PRAGMA max_page_count = {self.limits.file_bytes // state.page_size}")
-                self._capped = True
+            if self.limits.has_room(state):
+                if not self._capped:
+                    # Of a file that is larger, because the limit is new, SQLite makes it the present size.
+                    connection.execute(f"PRAGMA max_page_count = {self.limits.file_bytes // state.page_size}")
+                    self._capped = True
                 return
             if not free:
                 break
+            self.lift_cap(connection)  # to delete rows may take pages for what is written down of them
             if not self._delete(connection, state, crowded=True):
                 if trimmed:
                     break
@@ -223,14 +213,11 @@ class Pruner:
 
     def can_free_more(self, error: BaseException) -> bool:
         """Tell whether a commit that failed, because the file was full, may succeed after another `make_room`."""
-        if not self._capped or primary_code(error) != sqlite3.SQLITE_FULL:
+        known = self.limits
+        if not self._capped or primary_code(error) != sqlite3.SQLITE_FULL or known.free_units >= _MOST_FREE_UNITS:
             return False
-        if self._looked:  # so no other process has used the room, and the commit needs more pages than we keep free
-            if self.limits.free_units >= _MOST_FREE_UNITS:
-                return False
-            known = self.limits
-            self.limits = Limits(known.max_age, known.max_rows, known.max_bytes, 2 * known.free_units)
-        self._room = 0
+        # The commit needs more pages than we keep free.
+        self.limits = Limits(known.max_age, known.max_rows, known.max_bytes, 2 * known.free_units)
         return True
 
     def lift_cap(self, connection: sqlite3.Connection) -> None:

@@ -215,34 +215,33 @@ def test_a_steady_log_fits_and_does_not_shrink():
     """A log that leaves 3 units of its file free, beside a WAL of 2, has room, is not cut, and stays."""
     steady = state(live=25_200_000 - PAGE, free=3 * MB - PAGE, wal=2 * MB)
 
-    assert (2, None, 0) == (BUDGET.room(steady), BUDGET.cut(steady), BUDGET.vacuum_pages(steady))
+    assert (True, None, 0) == (BUDGET.has_room(steady), BUDGET.cut(steady), BUDGET.vacuum_pages(steady))
 
 
-def test_room_is_for_some_commits():
-    """A commit is given one and a half units of the file, and there have to be three before it."""
-    assert 4 == BUDGET.room(state(live=20 * MB))
-    assert 3 == BUDGET.room(state(live=23 * MB))
-    assert 0 == BUDGET.room(state(live=26 * MB))
+def test_there_is_room_while_three_units_of_the_file_are_free():
+    """There have to be three units of the file before a commit."""
+    assert BUDGET.has_room(state(live=25 * MB))
+    assert not BUDGET.has_room(state(live=26 * MB))
 
 
 def test_a_commit_beside_a_reader_that_would_go_beyond_the_budget_has_no_room():
     """While a reader holds the WAL, a commit may make both file and WAL longer, and is allowed up to 110 %."""
-    assert 1 == BUDGET.room(state(live=25 * MB, wal=3_200_000))
-    assert 0 == BUDGET.room(state(live=25 * MB, wal=3_200_000 + 4 * PAGE))
-    assert 1 == BUDGET.room(state(live=10 * MB, wal=18 * MB))
+    assert BUDGET.has_room(state(live=25 * MB, wal=3_200_000))
+    assert not BUDGET.has_room(state(live=25 * MB, wal=3_200_000 + 4 * PAGE))
+    assert BUDGET.has_room(state(live=10 * MB, wal=18 * MB))
 
 
 def test_free_pages_make_room_for_a_commit():
     """A file larger than `max_bytes` may be written to while rows go into free pages, and the WAL is free."""
-    assert 2 == BUDGET.room(state(live=96 * MB, free=4 * MB, wal=MB))
-    assert 0 == BUDGET.room(state(live=100 * MB, wal=MB))
-    assert 0 == BUDGET.room(state(live=96 * MB, free=4 * MB, wal=3 * MB))
+    assert BUDGET.has_room(state(live=96 * MB, free=4 * MB, wal=MB))
+    assert not BUDGET.has_room(state(live=100 * MB, wal=MB))
+    assert not BUDGET.has_room(state(live=96 * MB, free=4 * MB, wal=3 * MB))
 
 
 def test_a_file_on_disk_counts_until_the_wal_has_made_it_smaller():
     """A file that is larger on disk than its pages, because the WAL is not written back yet, counts as it is."""
-    assert 1 == BUDGET.room(state(live=10 * MB, wal=5 * MB, file=26 * MB))
-    assert 0 == BUDGET.room(state(live=10 * MB, wal=5 * MB, file=27 * MB))
+    assert BUDGET.has_room(state(live=10 * MB, wal=5 * MB, file=26 * MB))
+    assert not BUDGET.has_room(state(live=10 * MB, wal=5 * MB, file=27 * MB))
 
 
 def test_a_program_whose_commits_need_more_pages_gets_them():
@@ -251,14 +250,14 @@ def test_a_program_whose_commits_need_more_pages_gets_them():
 
     assert None is BUDGET.cut(state(live=23 * MB))
     assert "max_bytes" == more.cut(state(live=23 * MB)).cause
-    assert 0 == more.room(state(live=23 * MB))
+    assert not more.has_room(state(live=23 * MB))
 
 
 def test_without_max_bytes_everything_fits():
     """Without `max_bytes` no row is refused, and transactions and WAL have their usual bounds."""
     free = Limits(max_rows=5)
 
-    assert free.room(state(live=10**12, wal=10**12))
+    assert free.has_room(state(live=10**12, wal=10**12))
     assert (COMMIT_BYTES, 16 << 20, 4_096_000 // PAGE, 100_000) == (
         free.commit_bytes,
         free.wal_bytes,
@@ -280,7 +279,7 @@ def test_the_shares_of_a_budget_add_up(max_bytes):
     assert 2 * unit <= max_bytes // 16  # the largest record
     assert limit.chunk_bytes <= unit
     assert 1 <= limit.checkpoint_pages(PAGE) * PAGE <= max(PAGE, 2 * unit)
-    assert limit.room(State(1, full, 0, 1, 10, 0, 0, limit.wal_bytes, full))
+    assert limit.has_room(State(1, full, 0, 1, 10, 0, 0, limit.wal_bytes, full))
     assert full - unit >= max_bytes * 3 // 4
     assert 1_000 <= limit.lines <= 100_000
 
