@@ -90,6 +90,7 @@ class State(NamedTuple):
     last_id: int  # 0 when there is none
     oldest_us: int  # the earliest time
     head_bytes: float  # of text in a row, on average, among those that are next to go
+    auto_vacuum: int  # INCREMENTAL, unless another program made the file
     wal: int
     file: int  # on disk, or when the WAL is written back, whichever is more
 

@@ -82,8 +82,8 @@ WITH RECURSIVE
         SELECT id + max(1, min(?, last_id - first_id) / 64) FROM heads, ends LIMIT 64
     )
 SELECT page_size, page_count, freelist_count, first_id, last_id, ifnull((SELECT min(created_us) FROM records), 0),
-    ifnull((SELECT avg({ROW_BYTES}) FROM records WHERE id IN heads), 0)
-FROM pragma_page_size, pragma_page_count, pragma_freelist_count, ends
+    ifnull((SELECT avg({ROW_BYTES}) FROM records WHERE id IN heads), 0), auto_vacuum
+FROM pragma_page_size, pragma_page_count, pragma_freelist_count, pragma_auto_vacuum, ends
 """  # noqa: S608 - our own SQL
 # A run of pruning is one line of `prunes` for each cause and hour.
 _NOTE = f"""
@@ -130,7 +130,6 @@ class Pruner:
         self._say = say
         self._now = now
         self._clock = clock
-        self._can_vacuum: bool | None = None  # None until it was looked at
         self._said_no_vacuum = False
         self._failures = 0  # since the last step that succeeded
         self._capped = False  # SQLite keeps the file from growing beyond its share
@@ -148,7 +147,6 @@ class Pruner:
         self.tables.forget_sweep()
         if self._archiver is not None:
             self._archiver.opened(path)
-        self._can_vacuum = None
         self._capped = False
 
     def step(self, connection: sqlite3.Connection, *, crowded: bool = False) -> float | None:
@@ -312,15 +310,14 @@ class Pruner:
 
     def _give_back(self, connection: sqlite3.Connection, state: State, *, crowded: bool) -> bool:
         """Give free pages back to the file system, if there are too many. Returns whether there may be more."""
-        if self._can_vacuum is None:
-            self._can_vacuum = connection.execute("PRAGMA auto_vacuum").fetchone() == (INCREMENTAL,)
-            if not self._can_vacuum and not self._said_no_vacuum:
-                self._said_no_vacuum = True
-                self._say(
-                    "the file was made without auto_vacuum=INCREMENTAL: what retention frees is used again, but the "
-                    "file does not become smaller; `sqlite-log prune FILE --vacuum` changes that"
-                )
-        pages = self.limits.vacuum_pages(state, crowded=crowded) if self._can_vacuum else 0
+        can_vacuum = state.auto_vacuum == INCREMENTAL
+        if not can_vacuum and not self._said_no_vacuum:
+            self._said_no_vacuum = True
+            self._say(
+                "the file was made without auto_vacuum=INCREMENTAL: what retention frees is used again, but the file "
+                "does not become smaller; `sqlite-log prune FILE --vacuum` changes that"
+            )
+        pages = self.limits.vacuum_pages(state, crowded=crowded) if can_vacuum else 0
         piece = max(1, self.limits.chunk_bytes // state.page_size)
         for done in range(0, pages, piece):
             if not self.wal.is_free(connection):

@@ -40,7 +40,7 @@ def state(
     pages, free_pages = (live + free) // PAGE, free // PAGE
     rows = live // 100 if rows is None else rows
     file = pages * PAGE if file is None else file
-    return State(PAGE, pages, free_pages, first, first + rows - 1, 0, head, wal, file)
+    return State(PAGE, pages, free_pages, first, first + rows - 1, 0, head, 2, wal, file)
 
 
 # Reading what was configured ------------------------------------------------------------------------------------------
@@ -279,7 +279,7 @@ def test_the_shares_of_a_budget_add_up(max_bytes):
     assert 2 * unit <= max_bytes // 16  # the largest record
     assert limit.chunk_bytes <= unit
     assert 1 <= limit.checkpoint_pages(PAGE) * PAGE <= max(PAGE, 2 * unit)
-    assert limit.has_room(State(1, full, 0, 1, 10, 0, 0, limit.wal_bytes, full))
+    assert limit.has_room(State(1, full, 0, 1, 10, 0, 0, 2, limit.wal_bytes, full))
     assert full - unit >= max_bytes * 3 // 4
     assert 1_000 <= limit.lines <= 100_000
 
@@ -287,7 +287,7 @@ def test_the_shares_of_a_budget_add_up(max_bytes):
 @given(st.integers(LEAST_BYTES, 1 << 40), st.integers(1, 1 << 40), st.integers(1, 1 << 40), st.booleans())
 def test_a_cut_is_of_rows_that_are_there(max_bytes, live, rows, crowded):
     """A cut takes one row at least and none beyond the last."""
-    log = State(1, live, 0, 7, 6 + rows, 0, 0, 0, live)
+    log = State(1, live, 0, 7, 6 + rows, 0, 0, 2, 0, live)
     cut = Limits(max_bytes=max_bytes, max_rows=max(1, rows // 2)).cut(log, crowded=crowded)
 
     assert cut is None or 7 <= cut.last_id <= 6 + rows
