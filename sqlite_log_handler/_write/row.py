@@ -21,6 +21,7 @@ from itertools import islice
 from logging import LogRecord
 from os import getpid  # so that a test that replaces `os.getpid` does not look like a fork
 from time import time  # same
+from traceback import walk_tb
 
 from sqlite_log_handler._logfile.typed import Any, Final
 from sqlite_log_handler._write.plain import (
@@ -410,13 +411,10 @@ def _exception(record: logging.LogRecord, formatter: logging.Formatter) -> tuple
 
 def _bare_traceback(name: str, exc_info: Any) -> str:
     """Render a traceback without source lines, for which `traceback` may import modules: after a chroot it cannot."""
-    lines = ["Traceback (most recent call last):"]
     _, error, traceback = exc_info
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        lines.append(f'  File "{code.co_filename}", line {traceback.tb_lineno}, in {code.co_name}')
-        traceback = traceback.tb_next
-    return "\n".join([*lines, f"{name}: {shown(str, error)}"])
+    calls = ((frame.f_code, line) for frame, line in walk_tb(traceback))
+    lines = (f'  File "{code.co_filename}", line {line}, in {code.co_name}' for code, line in calls)
+    return "\n".join(["Traceback (most recent call last):", *lines, f"{name}: {shown(str, error)}"])
 
 
 def _memory(text: str | None) -> int:
