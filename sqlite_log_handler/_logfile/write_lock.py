@@ -226,9 +226,6 @@ class WriteLock:
     def _open(self) -> int:
         # Look again each time, because the folder to which a link led may be gone.
         self._lead_to(os.path.realpath(self._database))
-        database = None
-        with contextlib.suppress(FileNotFoundError):
-            database = os.stat(self.real)
         # As SQLite does for -wal and -shm, we follow no link, which another user may have put there, and let each user
         # who may write to the database lock it, even if root came first.
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -237,12 +234,13 @@ class WriteLock:
         except FileExistsError:
             descriptor = os.open(self.path, flags, 0o600)
         else:
-            if database is not None:
-                with contextlib.suppress(OSError):
-                    os.fchown(descriptor, database.st_uid, database.st_gid)
+            mode = 0o600
             with contextlib.suppress(OSError):
-                # Whatever the umask is: with 0277, the owner could not open the file again.
-                os.fchmod(descriptor, 0o600 if database is None else database.st_mode & 0o666)
+                database = os.stat(self.real)
+                mode = database.st_mode & 0o666
+                os.fchown(descriptor, database.st_uid, database.st_gid)
+            with contextlib.suppress(OSError):
+                os.fchmod(descriptor, mode)  # whatever the umask is: with 0277, the owner could not open the file again
         if descriptor > _STDERR:
             return descriptor
         try:
