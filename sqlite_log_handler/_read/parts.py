@@ -26,7 +26,7 @@ from json.scanner import make_scanner
 from operator import itemgetter
 from sys import getsizeof
 from types import NoneType
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard
 
 from sqlite_log_handler._logfile.archive import (
     DROP,
@@ -157,7 +157,7 @@ class Part(NamedTuple):
             found = iter(_parquet_drops(self.path)) if is_parquet(self.path) else _drop_lines(self)
             for number in range(2, self.head.drops + 2):
                 drop = next(found, None)
-                if not isinstance(drop, dict) or not _has(drop, _DROP):
+                if not _has(drop, _DROP):
                     raise _corrupt(self.path, number, "not a gap")
                 yield drop
 
@@ -202,11 +202,11 @@ def memory_of(head: Head) -> int:
     return sum(map(getsizeof, texts)) + 1_000 + 300 * len(processes) + 100 * len(head.levels)
 
 
-def _has(found: object, types: Mapping[str, type]) -> bool:
+def _has(found: object, types: Mapping[str, type]) -> TypeGuard[dict[str, Any]]:
     """Tell whether this is an object with these members, integers of 64 bits and texts that UTF-8 has."""
-    if not isinstance(found, dict) or any(type(found.get(name)) is not kind for name, kind in types.items()):
-        return False
-    return all(_is_storable(found[name]) for name in types)
+    return isinstance(found, dict) and all(
+        type(found.get(name)) is kind and _is_storable(found[name]) for name, kind in types.items()
+    )
 
 
 def _is_storable(value: object) -> bool:
