@@ -126,9 +126,8 @@ class Spool:
         self._identity: tuple[int, int] | None = None
         self._real = self.path  # the path that was opened, without links
         self._beside: dict[str, object] = {}  # the -shm and the -wal that are open, by their paths
-        self._version: int | None = None
         self._schema_version: int | None = None  # whose tables were compared
-        self._at_end = False
+        self._read_version: int | None = None  # whose rows were all read
         self._steps = 0
         # The id that was read last, and the one that the file holds, if it holds one.
         self._position = 0
@@ -142,11 +141,11 @@ class Spool:
             LogFileError: The file is not a log, or of a newer version.
             OSError, sqlite3.Error: It cannot be read now; a later call may succeed.
         """
-        self._steps = 0
+        self._steps, self._read_version = 0, None
         connection = self._open()
         if connection is None:
             return OutgoingBatch(0, 0)
-        self._version = _one(connection, "PRAGMA data_version")
+        version = _one(connection, "PRAGMA data_version")
         connection.execute("BEGIN")
         try:
             if self._schema_version != _one(connection, "PRAGMA schema_version"):
@@ -158,8 +157,8 @@ class Spool:
             message = f"{self.path!r}: the rows after id {self._position} take too long to read: run `sqlite-log check`"
             raise LimitError(message) from error
         finally:
-            self._steps = 0
             connection.execute("ROLLBACK")
+        self._read_version = None if batch.more else version
         return batch
 
     def _count_steps(self) -> bool:
@@ -168,20 +167,19 @@ class Spool:
         return self._steps >= _MOST_STEPS
 
     def _read(self, connection: sqlite3.Connection, count: int, max_bytes: int) -> OutgoingBatch:
-        names = _Names(connection)
         try:
-            rows, more = self._rows(connection, names, count, max_bytes)
+            names, rows, more = self._rows(connection, count, max_bytes)
         except sqlite3.DataError:
             # One row is too long. Those before it come one by one, because `sqlite3` steps to a row before it returns
             # the one before.
-            names = _Names(connection)
             try:
-                rows, more = self._rows(connection, names, 0, max_bytes)[0], True
+                names, rows, _ = self._rows(connection, 0, max_bytes)
             except sqlite3.DataError as error:
                 raise LimitError(
                     f"{self.path!r}: the row after id {self._position} has more than {MAX_ROW_BYTES >> 10} KiB, so no "
                     "handler wrote it: delete it, and forward the rest"
                 ) from error
+            more = True
         drops: dict[int, list[Drop]] = {}
         if any(source[0] == OWN_LOGGER for source in names.sources.values()):
             read = len(rows)
@@ -189,15 +187,11 @@ class Spool:
             more = more or len(rows) < read
         after_id = self._position
         # Without a row, all up to the highest id that was ever given are gone.
-        last_id = rows[-1][0] if rows else max(after_id, _last_id(connection))
+        self._position = last_id = rows[-1][0] if rows else max(after_id, _last_id(connection))
         missing = last_id - after_id - len(rows)
+        causes = [cause for (cause,) in connection.execute(_CAUSES, (after_id, last_id))] if missing else []
         looked_up = names.sources, names.processes, names.levels, drops
-        batch = OutgoingBatch(after_id, last_id, rows, missing, [], more, *looked_up)
-        if batch.missing:
-            batch.causes.extend(cause for (cause,) in connection.execute(_CAUSES, (after_id, last_id)))
-        self._position = last_id
-        self._at_end = not more
-        return batch
+        return OutgoingBatch(after_id, last_id, rows, missing, causes, more, *looked_up)
 
     def _drops(self, connection: sqlite3.Connection, rows: list[SpoolRow], max_bytes: int) -> dict[int, list[Drop]]:
         """Return the gaps before these rows. If they are longer than `max_bytes`, this cuts rows off the end."""
@@ -219,9 +213,10 @@ class Spool:
         return drops
 
     def _rows(
-        self, connection: sqlite3.Connection, names: "_Names", count: int, max_bytes: int
-    ) -> tuple[list[SpoolRow], bool]:
+        self, connection: sqlite3.Connection, count: int, max_bytes: int
+    ) -> tuple["_Names", list[SpoolRow], bool]:
         """Return rows, and whether more follow. Raises a DataError for a long one, as SQLite does for a long text."""
+        names = _Names(connection)
         rows: list[SpoolRow] = []
         with contextlib.closing(connection.execute(_ROWS, (self._position, count + 1))) as found:
             for row in found:
@@ -233,15 +228,16 @@ class Spool:
                 values = sum(map(row[12].count, ",[{")) if row[12] else 0
                 max_bytes -= _ROW_BYTES + size + _VALUE_BYTES * values
                 if rows and (max_bytes < 0 or len(rows) == count):
-                    return rows, True
+                    return names, rows, True
                 rows.append(row)
-        return rows, False
+        return names, rows, False
 
     def has_news(self) -> bool:
         """Tell, at the cost of two system calls, whether `read` may find something new."""
-        if not self._at_end or self._connection is None or self._identity != self._find():
+        connection = self._connection
+        if connection is None or self._identity != self._find():
             return True
-        return self._version != _one(self._connection, "PRAGMA data_version")
+        return self._read_version != _one(connection, "PRAGMA data_version")
 
     def save(self, after_id: int) -> None:
         """
@@ -336,20 +332,18 @@ class Spool:
             return self._connect(self._lock.follow(_LOCK_SECONDS), identity)
 
     def _connect(self, real: str, identity: tuple[int, int]) -> sqlite3.Connection | None:
-        connection = connect_read_write(real, timeout=_BUSY_SECONDS)
-        try:
+        with contextlib.ExitStack() as opened:
+            connection = connect_read_write(real, timeout=_BUSY_SECONDS)
+            opened.callback(connection.close)
             # Send a damaged file as far as possible.
             connection.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
             if not self._require_log(connection):
-                connection.close()
                 return None
             # The programs that log checkpoint it.
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute("PRAGMA synchronous = NORMAL")
             self._begin(connection)
-        except BaseException:
-            connection.close()
-            raise
+            opened.pop_all()
         self._connection, self._identity, self._real = connection, identity, real
         self._beside = {real + end: identity_of(real + end) for end in ("-shm", "-wal")}
         return connection
