@@ -465,26 +465,21 @@ def _passes(error: BaseException, path: str) -> bool:
         return True
     code = primary_code(error)
     if code == sqlite3.SQLITE_CANTOPEN:
-        return not (_has_descriptors() and _takes_files(path) and os.path.exists(path))  # it may just have been moved
+        return not _has_room(path)  # SQLite does not say why; and it may just have been moved
     passing = code in _PASSING_CODES and getattr(error, "sqlite_errorcode", 0) not in _LASTING_CODES
     return passing or getattr(error, "errno", None) in _PASSING_ERRORS
 
 
-def _has_descriptors() -> bool:
-    """Tell whether this process can open as many files as SQLite needs: if not, SQLite says only CANTOPEN."""
+def _has_room(path: str) -> bool:
+    """Tell whether `path` is there, and this process and the file system can take SQLite's files beside it."""
     with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
         for _ in range(_DESCRIPTORS):
             opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
-        return True
-    return False
-
-
-def _takes_files(path: str) -> bool:
-    """Tell whether the file system takes the files beside `path`: if not, SQLite says only CANTOPEN."""
-    with contextlib.suppress(AttributeError, OSError):  # Windows has no statvfs
-        found = os.statvfs(path if os.path.exists(path) else os.path.dirname(path))
+        if not hasattr(os, "statvfs"):  # Windows
+            return os.path.exists(path)
+        found = os.statvfs(path)
         return not found.f_files or found.f_favail >= _NEW_FILES
-    return True
+    return False
 
 
 def _refuse_read_only(path: str) -> None:
