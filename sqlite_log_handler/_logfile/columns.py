@@ -1,8 +1,8 @@
 """
 The columns of the view `logs` as SQL: what readers ask for, and what stands in an archive.
 
-A file may come from anywhere, and SQLite keeps any value in any column. So each expression is of the kind that its
-column has, whatever stands in the cell.
+A file may come from anywhere, and SQLite keeps any value in any column: a text where a number belongs, and NULL where
+none may be. So each expression is of the kind that its column has, whatever stands in the cell.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,12 +15,7 @@ FROM: Final = LOG_TABLES.replace("JOIN", "CROSS JOIN", 2)
 
 
 def whole(expression: str) -> str:
-    """
-    Return the SQL of a value that is an integer whatever stands in the cell.
-
-    SQLite keeps any value in any column: in a file from elsewhere a text may stand where a number belongs, and NULL
-    where none may be.
-    """
+    """Return the SQL of a value that is an integer whatever stands in the cell."""
     return f"ifnull(CAST({expression} AS INTEGER), 0)"
 
 

@@ -4,7 +4,6 @@ An inventory of one log: its file, the parts of its archive, and the ids that ar
 A folder may have parts of other logs, and parts that overlap after a crash. Each id comes from one piece only.
 """
 
-import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -90,7 +89,7 @@ class PartList:
 
     def __init__(self, places: Places, file: Scan | None) -> None:
         self._places, self._file = places, file
-        self._heads: dict[str, tuple[tuple[int, int], Part]] = {}
+        self._heads: dict[tuple[str, int, int], Part] = {}  # by path, and what tells whether the file has changed
         self._found: Inventory | None = None
         if file is None and not self.look().pieces:
             raise EmptyFileError(
@@ -107,16 +106,15 @@ class PartList:
         was = self._found
         if was is not None and (was.pieces, was.first_id, was.version) == (pieces, first_id, version):
             return was
-        levels: dict[int, str] = {}
-        processes: dict[Values, Process] = {}
-        for part, _ in pieces:
-            levels |= {int(levelno): name for levelno, name in part.head.levels.items()}
-            for process in map(process_of, part.head.processes):
-                processes.setdefault(process[:4], process)
+        heads = [part.head for part, _ in pieces]
+        levels = {int(levelno): name for head in heads for levelno, name in head.levels.items()}
+        found = [process_of(process) for head in heads for process in head.processes]
         if file is not None:
             levels |= level_names(file.all)
-            for process in file.all(_PROCESSES):
-                processes.setdefault(process[:4], process)
+            found += file.all(_PROCESSES)
+        processes: dict[Values, Process] = {}
+        for process in found:
+            processes.setdefault(process[:4], process)
         last_id = max(last_id or 0, pieces[-1][1][1] if pieces else 0)
         self._found = Inventory(pieces, first_id, last_id, levels, tuple(processes.values()), notices, version)
         return self._found
@@ -148,14 +146,15 @@ class PartList:
         heads = {}
         left = _HEADS
         for path in self._paths():
-            heads[path] = found = self._head(path)
-            left -= memory_of(found[1].head)
+            version = (path, *_version_of(path))
+            heads[version] = part = self._heads.get(version) or Part.open(path)
+            left -= memory_of(part.head)
             if left < 0:
                 raise LimitError(
                     f"{path!r}: the heads of the parts up to this one take more than {_HEADS >> 20} MiB of memory"
                 )
         self._heads = heads
-        return [part for _, part in heads.values()]
+        return [*heads.values()]
 
     def _paths(self) -> Iterator[str]:
         for folder in self._places.folders:
@@ -165,15 +164,6 @@ class PartList:
                 raise UnreadableFileError(f"{folder!r} cannot be read: {error}") from error
             yield from (os.path.join(folder, name) for name in sorted(names) if PartName.parse(name))
         yield from self._places.parts
-
-    def _head(self, path: str) -> tuple[tuple[int, int], Part]:
-        """Return a part, and what tells whether its file has changed."""
-        version = (0, 0)
-        with contextlib.suppress(OSError):  # opening it raises the error
-            stat = os.stat(path)
-            version = (stat.st_size, stat.st_mtime_ns)
-        kept = self._heads.get(path)
-        return kept if kept is not None and kept[0] == version else (version, Part.open(path))
 
     def _log(self, parts: list[Part]) -> tuple[str, str | None]:
         """Return the id of the log that is read, and the stem of its file, if that is read too."""
@@ -187,6 +177,14 @@ class PartList:
             )
         newest = max(parts, key=lambda part: part.head.until_us, default=None)
         return ("", None) if newest is None else (newest.head.log_id, None)
+
+
+def _version_of(path: str) -> tuple[int, int]:
+    try:
+        stat = os.stat(path)
+    except OSError:  # which opening it raises too
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
 
 
 def process_of(found: Mapping[str, Any]) -> Process:
