@@ -105,10 +105,9 @@ class RecordListener(QueueListener):
         """Write the rest and close the file. If this thread was stopped and that fails, `close` tries again."""
         try:
             with self.queue.mutex:
-                ends_by_itself = self._is_in_charge
-                if ends_by_itself:
+                alone = self._is_in_charge or self._ends_alone
+                if self._is_in_charge:
                     self.stop()
-            alone = ends_by_itself or self._ends_alone
             self.committer.finish(self.committer.now() + self.committer.close_timeout if alone else None)
         except BaseException as error:  # noqa: BLE001 - the thread is about to end
             self.committer.outage.note(error)
