@@ -6,7 +6,7 @@ and each name from a user is a parameter.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date, datetime, time
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
@@ -209,7 +209,7 @@ def _terms(makers: "_Makers", ask: Ask, given: Mapping[str, Any]) -> Term:
 
 
 def _logger(_: Ask, names: Names, are: str = "IN") -> list[Term]:
-    sql, parameters = below("logger", names)
+    sql, parameters = below(names)
     return [(f"source_id {are} (SELECT id FROM sources WHERE {sql})", parameters)]  # noqa: S608 - no value in it
 
 
@@ -318,14 +318,15 @@ def _span(filters: Filters) -> tuple[int | None, int | None]:
     return since_us, until_us
 
 
-def below(column: str, names: Names, others: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
-    """Return the condition that a logger is one of `names`, or below one in the hierarchy, or one of `others`."""
-    terms = [f"{column} = ?"] * len(others)
-    parameters = [*others]
-    for name in [names] if isinstance(names, str) else names:
-        terms.append(f"{column} = ? OR substr({column}, 1, length(?) + 1) = ? || '.'")
-        parameters += [name] * 3
-    return f"({' OR '.join(terms) or '0'})", tuple(parameters)
+def _several(names: Names) -> Collection[str]:
+    return [names] if isinstance(names, str) else names
+
+
+def below(names: Names, is_not: str = "") -> Term:
+    """Return the condition that `logger` is, or with "NOT " is not, one of `names` or below one in the hierarchy."""
+    several = _several(names)
+    terms = ["logger = ? OR substr(logger, 1, length(?) + 1) = ? || '.'"] * len(several)
+    return f"{is_not}({' OR '.join(terms) or '0'})", tuple(name for name in several for _ in range(3))
 
 
 def level_range(ask: Ask, level: int | str) -> tuple[int, int]:
@@ -429,9 +430,8 @@ def run_processes(ask: Ask, number: int) -> list[int]:
 
 
 def _conditions(_: Ask, conditions: Names) -> list[Term]:
-    texts = [conditions] if isinstance(conditions, str) else conditions
     try:
-        return [term for text in texts for term in condition_terms(text)]
+        return [term for text in _several(conditions) for term in condition_terms(text)]
     except ValueError as error:
         raise FilterError(str(error)) from error
 
@@ -477,8 +477,8 @@ _LEDGER_TERMS: Final[_Makers] = {
     "after_id": lambda _, id_: [("after_id >= ?", (integer("after_id", id_),))],
     "up_to_id": lambda _, id_: [("after_id < ?", (integer("up_to_id", id_),))],
     "level": lambda ask, level: [("drops.levelno BETWEEN ? AND ?", level_range(ask, level))],
-    "logger": lambda _, names: [below("logger", names, others=[OTHER_LOGGERS])],
-    "exclude": lambda _, names: [("NOT " + below("logger", names)[0], below("logger", names)[1])],
+    "logger": lambda _, names: [below([*_several(names), OTHER_LOGGERS])],
+    "exclude": lambda _, names: [below(names, "NOT ")],
     "process": _TERMS["process"],
     "run": _TERMS["run"],
 }

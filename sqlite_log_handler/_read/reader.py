@@ -84,7 +84,7 @@ def nearest_loggers(reader: "LogReader", name: str) -> list[str] | None:
     """
     if has_archive(reader):
         return None
-    sql, parameters = below("logger", name)
+    sql, parameters = below(name)
     ask = reader._names().all  # noqa: SLF001 - of this module
     if any(ask(f"SELECT 1 FROM {table} WHERE {sql} LIMIT 1", parameters) for table in ("sources", "drops")):  # noqa: S608 - no value in it
         return None

@@ -176,10 +176,9 @@ def _add_volume(scan: Scan, sums: _Groups, column: str, chosen: Where, filters: 
     terms: list[Term] = [("hour >= ? AND hour < ?", (chosen.since_us // 1_000_000, chosen.until_us // 1_000_000))]
     if (level := filters.get("level")) is not None:
         terms.append(("levelno BETWEEN ? AND ?", level_range(scan.all, level)))
-    for negation, names in (("", filters.get("logger")), ("NOT ", filters.get("exclude"))):
+    for is_not, names in (("", filters.get("logger")), ("NOT ", filters.get("exclude"))):
         if names is not None:
-            sql, values = below("logger", names)
-            terms.append((negation + sql, values))
+            terms.append(below(names, is_not))
     condition, parameters = joined(terms)
     # The lines before the view adds them up, and in one statement: so SQLite counts the newest rows once.
     hours = whole("(last - first) / 3600 + 1")
