@@ -12,7 +12,7 @@ from functools import lru_cache
 from operator import ge, gt, le, lt
 from typing import Any, Final, NamedTuple
 
-from sqlite_log_handler._read.search import Term, compiled, equals, extra_of, ignores_case, number
+from sqlite_log_handler._read.search import Term, attribute_terms, compiled, equals, extra_of, ignores_case, number
 
 _CONDITION: Final = re.compile(r"(!?)([^=!<>~]+)(?:(!=|<=|>=|=|<|>|~)(.*))?", re.DOTALL)
 _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
@@ -58,6 +58,8 @@ def condition_terms(text: str) -> list[Term]:
     condition = parse_condition(text)
     if condition.operator == "!":
         return [("NOT coalesce(log_holds(attributes, ?), 0)", (condition.key,))]
+    if condition.operator == "=" and "." not in condition.key:
+        return attribute_terms(condition.key, condition.value)
     # A key, or the end of one whose dots may be those of objects. JSON with an escape may spell it in another way.
     _, dot, last = condition.key.rpartition(".")
     end = json.dumps(last, ensure_ascii=False)[len(dot) :]
