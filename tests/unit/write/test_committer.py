@@ -223,19 +223,3 @@ def test_nobody_logs_under_a_lock(make):
     listener.committer.drop_report.wait(60)
 
     assert [(False, False)] == held
-
-
-def test_a_handler_that_raises_does_not_lose_the_warning(make):
-    """Another handler that fails on the warning costs neither the thread nor the copy for the database."""
-    listener = make(capacity=1)
-    put(listener, 2)
-
-    class Bad(logging.Handler):
-        def handle(self, record):
-            raise ValueError
-
-    logging.getLogger(OWN_LOGGER).addHandler(Bad())
-    listener.handle(None)
-    listener.committer.commit()
-
-    assert 1 == len(listener.committer.writer.gaps)

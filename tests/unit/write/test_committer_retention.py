@@ -64,17 +64,9 @@ def test_retention_waits_for_two_flush_intervals_at_most(make, retention, clock)
     assert 2 == retention.turns
 
 
-def test_without_retention_nobody_asks(make, clock):
-    """A listener without retention waits for nothing once all is written."""
-    listener = make()
-    put(listener, 1)
-    listener.handle(None)
-
-    assert None is listener.seconds_to_wait(clock.now)
-
-
+@pytest.mark.parametrize("retention", [None, FakeRetention()], ids=["no limits", "limits"])
 def test_nothing_logged_and_nothing_due_is_no_wakeup(make, retention, clock):
-    """With limits and nothing to come, an idle listener waits without a timeout."""
+    """Without limits, and with limits and nothing to come, an idle listener waits without a timeout."""
     listener = make(retention=retention)
     put(listener, 1)
     listener.handle(None)

@@ -5,14 +5,11 @@ The listener, driven by hand: what is due and when, and commits that fail. Clock
 from __future__ import annotations
 
 import itertools
-import logging
-import logging.handlers
 
 import pytest
 from listeners import ERROR, INFO, numbers, put
 from queues import awake
 
-from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._write.outage import BACKOFF_LIMIT
 
 # When a tick is due --------------------------------------------------------------------------------------------------
@@ -213,21 +210,6 @@ def test_no_back_off_from_those_who_share_the_file(make, clock):
     assert 0 < listener.seconds_to_wait(clock())
 
 
-def test_a_turn_is_waited_for_before_it_is_an_outage(make, clock, said):
-    """Waiting for other processes becomes an outage after five seconds, and any other failure after one."""
-    listener = make()
-    put(listener, 1)
-    listener.committer.writer.error = TimeoutError("process 1 is writing")
-    for _ in range(49):
-        listener.handle(None)
-        clock.advance(0.1001)
-    assert [] == said
-    for _ in range(2):
-        listener.handle(None)
-        clock.advance(0.1001)
-    assert ["process 1 is writing"] == [line[line.index("process") : line.index(")")] for line in said]
-
-
 def test_nothing_escapes_from_handle(make):
     """The thread survives each error of a commit: `QueueListener` would end it, and every later record with it."""
     listener = make()
@@ -240,34 +222,6 @@ def test_nothing_escapes_from_handle(make):
 
         assert type(error).__name__ in listener.committer.outage.last_error
     assert 1 == listener.queue.queued
-
-
-def test_an_error_that_cannot_be_shown_does_not_end_the_listener(make, warnings):
-    """
-    What another handler raises may raise again when it is shown: it ended the thread, and nothing was written any more.
-    """
-
-    class UnshowableError(Exception):
-        def __str__(self):
-            return self.args[1]
-
-    def fails(_):
-        raise UnshowableError
-
-    listener = make(capacity=2)
-    logging.getLogger(OWN_LOGGER).handlers[0].addFilter(fails)
-    put(listener, 5)
-    listener.committer.writer.error = UnshowableError()
-    listener.handle(None)
-    listener.committer.writer.error = None
-    listener.committer.outage.next_attempt = 0
-
-    listener.handle(None)
-
-    assert [0, 1] == numbers(listener)
-    shown = "UnshowableError: <UnshowableError that cannot be shown: IndexError>"
-    assert shown == listener.committer.outage.last_error
-    assert not warnings
 
 
 def test_rows_that_sqlite_refuses_are_dropped(make):
@@ -305,16 +259,3 @@ def test_an_outage_is_two_lines(make, clock, said, warnings):
 
     assert 2 == len(said)
     assert "100 records were dropped since the last commit" in said[1]
-
-
-def test_a_moment_of_contention_is_no_outage(make, clock, said):
-    """Two processes on one file wait for each other now and then; the operator need not hear of that."""
-    listener = make()
-    put(listener, 1)
-    listener.committer.writer.error = OSError("busy")
-    listener.handle(None)
-    listener.committer.writer.error = None
-    clock.advance(0.1)
-    listener.handle(None)
-
-    assert [] == said

@@ -79,15 +79,6 @@ def test_mode_of_an_existing_file(writer: Writer, path: Path, mode: int) -> None
     assert mode == path.stat().st_mode & 0o777
 
 
-def test_nothing_is_opened_twice(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is where it was is not opened again."""
-    write(writer, "one")
-    connection = writer.file.connection
-    write(writer, "two")
-
-    assert connection is writer.file.connection
-
-
 @POSIX
 @pytest.mark.parametrize("linked", [False, True])
 def test_a_commit_looks_at_each_file_once(

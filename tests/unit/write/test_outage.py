@@ -82,6 +82,8 @@ def test_the_end_of_an_outage_counts_all_drops_since_the_last_commit():
 
     assert "writing again; 910 records were dropped since the last commit" == outage.succeeded(103.0, 915)
     assert outage.succeeded(104.0, 915) is None
+    outage.failed(DISK, 105.0)
+    assert outage.succeeded(105.1, 916) is None  # a moment of contention is no outage
 
 
 def test_the_age_of_the_last_commit():
