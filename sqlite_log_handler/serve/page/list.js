@@ -59,11 +59,11 @@ export class List {
 
   // Loading ------------------------------------------------------------------------------------------------------
 
-  // Show the newest rows, those around the row `at`, or the `oldest`.
-  async load({ at = null, oldest = false } = {}) {
+  // Show the rows around the row `at`, or those at one end of the log.
+  async load({ at = null, order = "newest" } = {}) {
     this.opening += 1;
     this.box.setAttribute("aria-busy", "true");
-    try { await (oldest ? this.openOldest() : at == null ? this.openNewest() : this.openAt(at)); } finally {
+    try { await (at == null ? this.openEnd(order) : this.openAt(at)); } finally {
       this.opening -= 1;
       if (!this.opening) this.box.setAttribute("aria-busy", "false");
     }
@@ -77,23 +77,17 @@ export class List {
     return mine === this.generation ? pages : null;
   }
 
-  async openNewest() {
-    const pages = await this.pages([...parameters(), ["lines", PAGE]]);
+  // The list follows new rows from the end with the newest, and has the oldest one selected at the other.
+  async openEnd(order) {
+    const pages = await this.pages([...parameters(), ["order", order], ["lines", PAGE]]);
     if (!pages) return;
-    this.place(pages[0], { start: pages[0].complete, end: true });
-    this.following = true;
-    this.toEnd();
+    const [page] = pages;
+    this.following = order === "newest";
+    this.place(page, { start: page.complete || !this.following, end: page.complete || this.following });
+    if (this.following) this.toEnd();
+    else this.box.scrollTop = 0;
     this.opened();
-  }
-
-  async openOldest() {
-    const pages = await this.pages([...parameters(), ["order", "oldest"], ["lines", PAGE]]);
-    if (!pages) return;
-    this.place(pages[0], { start: true, end: pages[0].complete });
-    this.following = false;
-    this.box.scrollTop = 0;
-    this.opened();
-    if (this.lines.length) this.select(this.lines[0]);
+    if (!this.following && this.lines.length) this.select(this.lines[0]);
   }
 
   async openAt(at) {

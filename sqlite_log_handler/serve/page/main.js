@@ -324,7 +324,7 @@ by("adder").addEventListener("close", () => {
 // Buttons and keys ---------------------------------------------------------------------------------------------------
 
 function newest() { return list.load().catch(failure); }
-function oldest() { return list.load({ oldest: true }).catch(failure); }
+function oldest() { return list.load({ order: "oldest" }).catch(failure); }
 function focusQuery() { by("query").focus(); by("query").select(); }
 by("new").addEventListener("click", newest);
 by("follow").addEventListener("click", () => (list.following ? list.follow(false) : newest()));
