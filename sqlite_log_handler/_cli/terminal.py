@@ -155,9 +155,9 @@ def painter(when: str) -> Paint:
     return coloured if when == "always" else plain
 
 
-def terminal_width(least: int = 40, most: int = 1_000) -> int:
-    """Return how many columns to fill: the width of the terminal, or 100 without one."""
-    return min(max(shutil.get_terminal_size(fallback=(100, 24)).columns, least), most)
+def terminal_width(most: int = 1_000) -> int:
+    """Return how many columns to fill: those of the terminal, from 40 to `most`; 100 without one."""
+    return min(max(shutil.get_terminal_size(fallback=(100, 24)).columns, 40), most)
 
 
 def shows(characters: str) -> bool:
