@@ -181,25 +181,20 @@ export class List {
 
   // Look for what was added. Return false when the file has not changed, for `wait` seconds if they are given.
   async poll(wait = 0) {
-    this.waiting = new AbortController();
-    try {
-      return await this.look({ once: true, wait, signal: this.waiting.signal });
-    } catch (error) {
-      if (error.name === "AbortError") return true;
-      throw error;
-    }
-  }
-
-  // What is asked for has changed, or nobody looks.
-  stopWaiting() { this.waiting?.abort(); }
-
-  async look(how) {
     if (this.loading) return true;
     const mine = this.generation;
     const appends = this.following && this.atEnd;
     // Of a flood, only what is drawn is asked for; without lines, the new rows are only counted.
     const most = this.flooded ? Math.max(Math.ceil(2 * this.box.clientHeight / this.height), 1) : PAGE;
-    const page = await ask("rows", [...between(this.seen, null), ["lines", appends ? most : 0]], how);
+    const asked = [...between(this.seen, null), ["lines", appends ? most : 0]];
+    this.waiting = new AbortController();
+    let page;
+    try {
+      page = await ask("rows", asked, { once: true, wait, signal: this.waiting.signal });
+    } catch (error) {
+      if (error.name === "AbortError") return true;
+      throw error;
+    }
     if (page === null) return false;
     if (mine !== this.generation) return true;
     if (page.last_id < this.seen) throw new Replaced();
@@ -219,6 +214,9 @@ export class List {
     }
     return true;
   }
+
+  // What is asked for has changed, or nobody looks.
+  stopWaiting() { this.waiting?.abort(); }
 
   tellEmpty() { this.on.onEmpty(!this.lastId); }
 
