@@ -7,6 +7,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.arguments import add_flag
@@ -116,7 +117,9 @@ def run(
                 return 0
             if not all(os.access(place, os.W_OK) for place in (path, os.path.dirname(real))):
                 raise _may_not_write(path)
-        work = _Work(real, limits, archive, now=now, clock=clock, sleep=sleep)
+        bound = None if archive is None else archived_only
+        pruner = Pruner(real, limits, bound=bound, say=say, now=now, clock=clock)
+        work = _Work(real, archive, pruner, WriteLock(real, say=say), clock, sleep)
         return work.run(state, cut, vacuum=options.vacuum, run_triggers=options.run_triggers)
 
 
@@ -154,23 +157,16 @@ def _say_plan(connection: sqlite3.Connection, state: State, cut: Cut | None, *, 
         write_line(f"would give back {free} of free pages, and what is deleted")
 
 
+@dataclass
 class _Work:
     """Prunes one file piece by piece, and releases the lock between two pieces."""
 
-    def __init__(
-        self,
-        path: str,
-        limits: Limits,
-        archive: Archive | None,
-        *,
-        now: Callable[[], float],
-        clock: Callable[[], float],
-        sleep: Callable[[float], None],
-    ) -> None:
-        self._path, self._archive, self._clock, self._sleep = path, archive, clock, sleep
-        self._lock = WriteLock(path, say=say)
-        bound = None if archive is None else archived_only
-        self._pruner = Pruner(path, limits, bound=bound, say=say, now=now, clock=clock)
+    _path: str
+    _archive: Archive | None
+    _pruner: Pruner
+    _lock: WriteLock
+    _clock: Callable[[], float]
+    _sleep: Callable[[float], None]
 
     def run(self, before: State, cut: Cut | None, *, vacuum: bool, run_triggers: bool) -> int:
         with (
