@@ -96,11 +96,6 @@ def test_colours_into_a_pipe(run, monkeypatch, words, environment, expected):
     assert expected == ("\x1b[31m" in str(run("stats", *words)[1]).replace("\\x1b", "\x1b"))
 
 
-def test_there_are_no_colours_without_a_terminal(run):
-    """What is piped has no colours."""
-    assert "\x1b" not in str(run())
-
-
 @pytest.mark.parametrize(
     ("words", "told"),
     [
