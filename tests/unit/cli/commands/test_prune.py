@@ -445,10 +445,3 @@ def test_short_work_shows_no_bar(prune, log, monkeypatch):
     prune("--max-rows", "50")
 
     assert "" == stream.getvalue()
-
-
-def test_the_help_has_examples():
-    """`--help` names each flag, and shows how it is called."""
-    out = command.run.parser().format_help()
-    for word in ("--max-age", "--max-rows", "--max-bytes", "--vacuum", "--dry-run", "sqlite-log prune app-log.db"):
-        assert word in out
