@@ -52,7 +52,8 @@ class HttpConnection:
 
     def post(self, body: bytes, longest: int) -> tuple[int, dict[str, str], bytes]:
         """
-        Send a body, and return the status and the headers of the answer, and at most `longest` bytes of its content.
+        Send a body. Return the status of the answer, its headers, by names such as Retry-After, and at most `longest`
+        bytes of its content.
 
         Raises:
             OSError, http.client.HTTPException: No answer came, or a part of one.
@@ -76,7 +77,7 @@ class HttpConnection:
         except BaseException:
             connection.close()
             raise
-        return response.status, dict(response.headers), content
+        return response.status, {name.title(): value for name, value in response.headers.items()}, content
 
     @property
     def secrets(self) -> str:

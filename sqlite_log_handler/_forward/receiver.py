@@ -23,7 +23,6 @@ from functools import partial
 from urllib.parse import urlsplit, urlunsplit
 
 from google.protobuf import json_format
-from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
 from sqlite_log_handler._forward.connection import HttpConnection
@@ -101,10 +100,8 @@ def endpoint_from(
         ValueError: A setting is out of range, or names a file that does not exist.
     """
 
-    def setting(name: str, default: str | None = None) -> str | None:
-        return environment.get(f"OTEL_EXPORTER_OTLP_LOGS_{name}") or environment.get(
-            f"OTEL_EXPORTER_OTLP_{name}", default
-        )
+    def setting(name: str) -> str | None:
+        return environment.get(f"OTEL_EXPORTER_OTLP_LOGS_{name}") or environment.get(f"OTEL_EXPORTER_OTLP_{name}")
 
     for name in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"):
         file = setting(name)
@@ -194,7 +191,10 @@ class Receiver:
         if endpoint.gzip:
             headers["Content-Encoding"] = "gzip"
         headers.update(endpoint.headers)
-        self._connection = HttpConnection(endpoint.url, headers, endpoint.timeout, _tls(endpoint))
+        context = ssl.create_default_context(cafile=endpoint.certificate)
+        if endpoint.client_certificate:
+            context.load_cert_chain(endpoint.client_certificate, endpoint.client_key)
+        self._connection = HttpConnection(endpoint.url, headers, endpoint.timeout, context)
         secrets = " ".join([*endpoint.headers.values(), self._connection.secrets]).lower()
         parts = *re.findall("[a-z]+", secrets), *re.findall("[0-9]+", secrets), *_WORD.findall(secrets)
         known = _WORDS.difference(parts) if secrets.strip() else None
@@ -231,13 +231,6 @@ class Receiver:
         return f"{type(error).__name__}: {error if is_ours else self._readable(str(error))}"
 
 
-def _tls(endpoint: Endpoint) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=endpoint.certificate)
-    if endpoint.client_certificate:
-        context.load_cert_chain(endpoint.client_certificate, endpoint.client_key)
-    return context
-
-
 def _readable(text: str, known: Collection[str] | None = None) -> str:
     """Make one line of a receiver's words. If some are `known`, the others become `***`."""
     text = text[:_LONGEST_ANSWER]
@@ -259,9 +252,8 @@ def read_answer(
     """
     Return what an answer of HTTP means, in words that are made `readable`.
 
-    Its `Retry-After` may name a moment, which is compared with `now`.
+    `headers` has names such as Retry-After. That one may be a moment, which is compared with `now`.
     """
-    headers = {name.title(): value for name, value in headers.items()}
     if 200 <= status < 300:  # noqa: PLR2004 - the range of success
         return _success(status, headers.get("Content-Type", "").lower(), content, readable)
     words = content.decode(errors="replace").strip()
@@ -287,7 +279,7 @@ def _success(status: int, content_type: str, content: bytes, readable: Callable[
         elif content or content_type:  # some receivers answer with neither
             kind = readable(content_type) or "no content type"
             return Answer(Verdict.LATER, f"HTTP status {status} with {kind}, which is not OTLP")
-    except (DecodeError, json_format.ParseError, UnicodeDecodeError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever protobuf and json raise, it is not OTLP
         return Answer(Verdict.LATER, f"HTTP status {status} with an answer that is not OTLP: {readable(str(error))}")
     some = answer.partial_success
     return Answer(Verdict.TAKEN, readable(some.error_message), rejected=max(0, some.rejected_log_records))

@@ -516,7 +516,7 @@ def test_a_secret_that_comes_back_in_any_form_is_hidden(monkeypatch, place, form
         ),
         (
             {"x": "k3y"},
-            b'HTTP/1.1 200 No\r\nContent-Type: application/json\r\n\r\n{"partialSuccess":{"errorMessage":"k3y old"}}',
+            b'HTTP/1.1 200 No\r\ncontent-type: application/json\r\n\r\n{"partialSuccess":{"errorMessage":"k3y old"}}',
             "*** old",
         ),
     ],
