@@ -133,7 +133,7 @@ class Delivery:
 
     def _serve(self, turn: "_Turn") -> bool:
         """Deliver the next batch of a spool, and tell whether another one follows."""
-        if not self._save(turn, turn.owed):
+        if turn.owed is not None and not self._save(turn, turn.owed):
             return False
         try:
             if not turn.absence.lasts and not turn.spool.has_news():
@@ -155,11 +155,9 @@ class Delivery:
             self._save(turn, after_id)
         return batch.more
 
-    def _save(self, turn: "_Turn", after_id: int | None) -> bool:
+    def _save(self, turn: "_Turn", after_id: int) -> bool:
         """Move the cursor, and tell whether that worked. If not, `owed` keeps it until the next turn."""
         turn.owed = after_id
-        if after_id is None:
-            return True
         try:
             self._patiently(lambda: turn.spool.save(after_id))
         except (OSError, sqlite3.Error) as error:
