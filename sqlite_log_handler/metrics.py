@@ -10,10 +10,10 @@ process alone.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlite_log_handler import SQLiteHandler, Stats
+from sqlite_log_handler import SQLiteHandler
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
@@ -40,43 +40,37 @@ def prometheus_collector(handler: SQLiteHandler) -> Any:
     Raises:
         ModuleNotFoundError: prometheus_client is missing: `pip install "sqlite-log-handler[prometheus]"`.
     """
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415 - of an extra
+    from prometheus_client.core import CounterMetricFamily as Counter  # noqa: PLC0415 - of an extra
+    from prometheus_client.core import GaugeMetricFamily as Gauge  # noqa: PLC0415
     from prometheus_client.registry import Collector  # noqa: PLC0415
 
     log = os.path.basename(handler.filename)
 
-    def families(stats: Stats) -> Iterator[Any]:
-        def counter(name: str, text: str, values: dict[tuple[str, ...], int], *labels: str) -> Any:
-            family = CounterMetricFamily(f"sqlite_log_handler_{name}", text, labels=["log", *labels])
-            for key, value in values.items():
-                family.add_metric([log, *key], value)
-            return family
-
-        def gauge(name: str, text: str, value: float | None) -> Any:
-            family = GaugeMetricFamily(f"sqlite_log_handler_{name}", text, labels=["log"])
-            if value is not None:
-                family.add_metric([log], value)
-            return family
-
-        yield counter("records_seen", "Records that reached the handler.", {(): stats.seen})
-        yield counter("records_written", "Records committed to the file.", {(): stats.written})
-        yield counter(
-            "records_dropped",
-            "Records dropped, by cause.",
-            {(cause,): count for cause, count in stats.dropped_by_cause.items()},
-            "cause",
-        )
-        yield counter("records_truncated", "Records cut to max_record_bytes.", {(): stats.truncated})
-        yield counter("records_malformed", "Records with a marker in place of a value.", {(): stats.malformed})
-        yield gauge("queue_records", "Records that wait for their commit.", stats.queued)
-        yield gauge("queue_capacity_records", "Records that may wait.", handler.queue.capacity)
-        yield gauge("queue_bytes", "Memory that the waiting records take, estimated.", stats.queued_bytes)
-        yield gauge("oldest_queued_age_seconds", "How long the oldest record waits.", stats.oldest_queued_age or 0.0)
-        yield gauge("last_commit_age_seconds", "Time since the last commit.", stats.last_commit_age)
+    def family(kind: Any, name: str, text: str, value: float | None) -> Any:
+        made = kind(f"sqlite_log_handler_{name}", text, labels=["log"])
+        if value is not None:
+            made.add_metric([log], value)
+        return made
 
     class HandlerCollector(Collector):
-        def collect(self) -> Iterable[Any]:
-            return families(handler.stats())
+        def collect(self) -> Iterator[Any]:
+            stats = handler.stats()
+            yield family(Counter, "records_seen", "Records that reached the handler.", stats.seen)
+            yield family(Counter, "records_written", "Records committed to the file.", stats.written)
+            dropped = Counter(
+                "sqlite_log_handler_records_dropped", "Records dropped, by cause.", None, ["log", "cause"]
+            )
+            for cause, count in stats.dropped_by_cause.items():
+                dropped.add_metric([log, cause], count)
+            yield dropped
+            yield family(Counter, "records_truncated", "Records cut to max_record_bytes.", stats.truncated)
+            yield family(Counter, "records_malformed", "Records with a marker in place of a value.", stats.malformed)
+            yield family(Gauge, "queue_records", "Records that wait for their commit.", stats.queued)
+            yield family(Gauge, "queue_capacity_records", "Records that may wait.", handler.queue.capacity)
+            yield family(Gauge, "queue_bytes", "Memory that the waiting records take, estimated.", stats.queued_bytes)
+            oldest = stats.oldest_queued_age or 0.0
+            yield family(Gauge, "oldest_queued_age_seconds", "How long the oldest record waits.", oldest)
+            yield family(Gauge, "last_commit_age_seconds", "Time since the last commit.", stats.last_commit_age)
 
     return HandlerCollector()
 
@@ -110,11 +104,8 @@ def instrument(handler: SQLiteHandler, meter: "Meter") -> None:
         for cause, count in stats.dropped_by_cause.items():
             yield Observation(count, {**component, "error.type": cause})
 
-    def single(value: Callable[[], float]) -> Callable[[CallbackOptions], Iterator[Observation]]:
-        def observe(_: CallbackOptions) -> Iterator[Observation]:
-            yield Observation(value(), component)
-
-        return observe
+    def single(value: Callable[[], float]) -> Callable[[CallbackOptions], list[Observation]]:
+        return lambda _: [Observation(value(), component)]
 
     meter.create_observable_counter(
         _PROCESSED, [processed], unit=_UNIT, description="Log records written, and dropped with their cause"
