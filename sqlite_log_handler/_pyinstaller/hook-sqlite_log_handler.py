@@ -1,5 +1,5 @@
 """
-The package imports the half that reads when one of its names is asked for.
+The package imports the half that reads when one of its names is asked for. `reader` imports all that has such a name.
 """
 
-hiddenimports = [f"sqlite_log_handler._read.{name}" for name in ("filters", "reader", "rows", "statistics", "top")]
+hiddenimports = ["sqlite_log_handler._read.reader"]
