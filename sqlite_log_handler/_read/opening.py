@@ -107,10 +107,9 @@ class Opened(NamedTuple):
 def open_log(path: str, *, timeout: float = 5.0) -> Opened:
     """Open the log at `path` for reading; `timeout` is in seconds. Raises as `LogReader`."""
     require_file(path)
-    notice, immutable = None, False
     with named_errors(path):
         try:
-            connection, budget = _connect(path, timeout)
+            opened = _connect(path, timeout)
         except sqlite3.OperationalError as error:
             # SQLite has its -wal beside the file to which a link leads.
             real = os.path.realpath(path)
@@ -119,17 +118,16 @@ def open_log(path: str, *, timeout: float = 5.0) -> Opened:
             if primary_code(error) not in _READ_ONLY_FAILED or not alone:
                 raise
             # In WAL mode, SQLite makes a -shm beside the file, and may not do that here.
-            immutable = True
-            connection, budget = _connect(path, timeout, immutable=True)
+            opened = _connect(path, timeout, immutable=True)
             if os.path.exists(real + "-wal") and os.stat(real + "-wal").st_size:
-                notice = (
-                    f"{path!r} is read without its -wal, so the newest rows are left out: to read a -wal, you must be "
-                    "allowed to write to its folder. Copy both files to a folder of your own to see these rows"
+                opened = opened._replace(
+                    notice=f"{path!r} is read without its -wal, so the newest rows are left out: to read a -wal, you "
+                    "must be allowed to write to its folder. Copy both files to a folder of your own to see these rows"
                 )
-    return Opened(connection, budget, notice, immutable)
+    return opened
 
 
-def _connect(path: str, timeout: float, *, immutable: bool = False) -> tuple[Connection, Budget]:
+def _connect(path: str, timeout: float, *, immutable: bool = False) -> Opened:
     connection = connect_read_only(path, timeout=timeout, immutable=immutable)
     try:
         status = os.stat(path)
@@ -141,7 +139,7 @@ def _connect(path: str, timeout: float, *, immutable: bool = False) -> tuple[Con
     except BaseException:
         connection.close()
         raise
-    return connection, budget
+    return Opened(connection, budget, None, immutable)
 
 
 def require_log(connection: Connection, budget: Budget, path: str) -> None:
