@@ -13,9 +13,7 @@ import pytest
 from logged import record
 from made_parts import fill
 
-from sqlite_log_handler import (
-    LogReader,
-)
+from sqlite_log_handler import LogReader
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._write.volume import fold
 

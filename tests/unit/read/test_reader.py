@@ -19,11 +19,7 @@ import pytest
 from logged import BEGIN, record
 
 import sqlite_log_handler
-from sqlite_log_handler import (
-    FilterError,
-    ForeignFileError,
-    LogReader,
-)
+from sqlite_log_handler import FilterError, ForeignFileError, LogReader
 from sqlite_log_handler._read import filters as filters_module
 from sqlite_log_handler._read import opening as opening_module
 

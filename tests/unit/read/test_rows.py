@@ -15,10 +15,7 @@ from hypothesis import strategies as st
 from logged import record
 
 import sqlite_log_handler
-from sqlite_log_handler import (
-    LogReader,
-    Row,
-)
+from sqlite_log_handler import LogReader, Row
 from sqlite_log_handler._logfile.schema import LOG_COLUMNS
 
 

@@ -15,11 +15,7 @@ import pytest
 from logged import BEGIN, record
 from slowly import slowly
 
-from sqlite_log_handler import (
-    FilterError,
-    LogReader,
-    SQLiteHandler,
-)
+from sqlite_log_handler import FilterError, LogReader, SQLiteHandler
 from sqlite_log_handler._read.rows import FITS
 
 

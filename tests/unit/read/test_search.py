@@ -18,10 +18,7 @@ from logged import BEGIN, record
 from slowly import slowly
 
 import sqlite_log_handler
-from sqlite_log_handler import (
-    FilterError,
-    LogReader,
-)
+from sqlite_log_handler import FilterError, LogReader
 from sqlite_log_handler._write import inserts
 
 FILTERS: list[tuple[dict[str, Any], str]] = [

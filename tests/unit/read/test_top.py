@@ -11,9 +11,7 @@ from datetime import timedelta
 import pytest
 from logged import BEGIN, record
 
-from sqlite_log_handler import (
-    FilterError,
-)
+from sqlite_log_handler import FilterError
 from sqlite_log_handler._read import top
 
 
