@@ -1,5 +1,5 @@
 """
-Run SQL from elsewhere, such as from a language model: read-only, and bounded in time, rows and bytes.
+Run SQL from elsewhere, such as from a language model: read-only, and bounded in steps, time, rows and bytes.
 
 A progress handler runs between two steps of a statement, so it cannot interrupt a single function such as
 `printf('%.*c', 900000000, 'x')`. Therefore SQLite's own limits of length bound each step.
@@ -20,6 +20,7 @@ _STATEMENT_BYTES: Final = 10_000
 # Of LIKE and GLOB, which may compare each character of a value with each of it: 0.1 s in one step.
 _PATTERN_BYTES: Final = 200
 _STEPS_AT_ONCE: Final = 100
+_STEPS: Final = 50_000_000
 _SECONDS: Final = 5.0
 
 _ALLOWED: Final = frozenset((sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE))
@@ -64,11 +65,12 @@ def query(
     if _may_take_long(sql):
         raise QueryError("printf and format may take too long in one step: use round, substr and || instead")
     connection, _, notice, _ = open_log(path)
-    end, spent = clock() + _SECONDS, False
+    end, steps, spent = clock() + _SECONDS, 0, False
 
     def look() -> bool:
-        nonlocal spent
-        spent = clock() > end
+        nonlocal steps, spent
+        steps += _STEPS_AT_ONCE
+        spent = steps > _STEPS or clock() > end
         return spent
 
     try:
@@ -113,8 +115,8 @@ def _advice(error: BaseException, *, spent: bool) -> str:
     code = getattr(error, "sqlite_errorcode", 0)
     if spent:
         return (
-            f"the statement takes more than {_SECONDS:.0f} s: ask for fewer rows, by bounds of id or of created_us, "
-            "which has an index"
+            f"the statement takes more than {_SECONDS:.0f} s or {_STEPS:,} steps: ask for fewer rows, by bounds of id "
+            "or of created_us, which has an index"
         )
     if code == sqlite3.SQLITE_TOOBIG or "too big" in str(error):
         return f"a value or a row has more than {_VALUE_BYTES:,} bytes: take a part of it, by substr(message, 1, 1000)"

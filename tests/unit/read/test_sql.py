@@ -10,6 +10,7 @@ import pytest
 from logged import record
 
 from sqlite_log_handler import MissingFileError
+from sqlite_log_handler._read import sql as sql_module
 from sqlite_log_handler._read.sql import Found, QueryError, query
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
@@ -61,8 +62,16 @@ def test_anything_but_a_select_is_refused(log, path, statement):
     assert before == path.read_bytes()
 
 
+def test_steps_are_bounded(log, path, monkeypatch):
+    """A statement without end is ended after a number of steps, and the advice says what to do."""
+    monkeypatch.setattr(sql_module, "_STEPS", 100_000)
+    log(record("a"))
+    with pytest.raises(QueryError, match="ask for fewer rows"):
+        ask(path, ENDLESS, clock=lambda: 0.0)
+
+
 def test_time_is_bounded(log, path):
-    """A statement without end is ended after some seconds, and the advice says what to do."""
+    """However few its steps, a statement is ended after some seconds."""
     log(record("a"))
     ticks = itertools.count()
     with pytest.raises(QueryError, match="ask for fewer rows"):
