@@ -85,11 +85,10 @@ _LEVEL_NAMES: Final = {**_PYTHON, "WARN": 30, "ERR": 40, "CRIT": 50, "FATAL": 50
 
 def where(ask: Ask, filters: Filters) -> Where:
     """Resolve `filters` against the file on which `ask` runs a statement."""
-    check(filters)
-    since_us, until_us = _span(filters)
-    after_id, up_to_id = filters.get("after_id"), filters.get("up_to_id")
+    given = _resolved(filters)
+    since_us, until_us, after_id, up_to_id = map(given.get, ("since", "until", "after_id", "up_to_id"))
     return Where(
-        *_terms(_TERMS, ask, {**filters, "since": since_us, "until": until_us}),
+        *_terms(_TERMS, ask, given),
         LOWEST if since_us is None else since_us,
         HIGHEST if until_us is None else until_us,
         LOWEST - 1 if after_id is None else integer("after_id", after_id),
@@ -265,7 +264,7 @@ def _without(ask: Ask, without: Mapping[str, Any]) -> list[Term]:
     """Return a term for each value that a row must not have. A row with NULL in that place passes."""
     terms: list[Term] = []
     for name, values in without.items():
-        for value in [values] if isinstance(values, str) or not isinstance(values, Collection) else values:
+        for value in _several(values):
             check({name: value})  # type: ignore[misc]  # says so when there is no such filter
             if value is None:
                 continue
@@ -284,9 +283,7 @@ IN_LEDGER: Final = frozenset({"since", "until", "level", "logger", "exclude", "p
 
 def drops_where(ask: Ask, filters: Filters) -> Term:
     """Return the filters as a condition on `drops`. Filters that do not apply to drops let every gap pass."""
-    check(filters)
-    since_us, until_us = _span(filters)
-    return _terms(_LEDGER_TERMS, ask, {**filters, "since": since_us, "until": until_us})
+    return _terms(_LEDGER_TERMS, ask, _resolved(filters))
 
 
 def _moment(name: str, value: datetime | date | str | None, now: datetime) -> int | None:
@@ -308,18 +305,19 @@ def _local_now() -> datetime:
     return datetime.now()  # noqa: DTZ005 - local on purpose
 
 
-def _span(filters: Filters) -> tuple[int | None, int | None]:
-    """Return both bounds of time, in microseconds; refuse a `since` after `until`."""
+def _resolved(filters: Filters) -> dict[str, Any]:
+    """Check the filters, and return them with the bounds of time in microseconds; refuse a `since` after `until`."""
+    check(filters)
     now = _local_now()
     since, until = filters.get("since"), filters.get("until")
     since_us, until_us = _moment("since", since, now), _moment("until", until, now)
     if since_us is not None and until_us is not None and since_us > until_us:
         raise FilterError(f"since ({since}) is after until ({until}), so nothing is between them: swap them")
-    return since_us, until_us
+    return {**filters, "since": since_us, "until": until_us}
 
 
-def _several(names: Names) -> Collection[str]:
-    return [names] if isinstance(names, str) else names
+def _several(values: Any) -> Collection[Any]:
+    return [values] if isinstance(values, str) or not isinstance(values, Collection) else values
 
 
 def below(names: Names, is_not: str = "") -> Term:
@@ -354,8 +352,8 @@ def settled(ask: Ask, filters: Filters) -> Filters:
 
     Tomorrow, `12:00` is another time, and the next file of the program may not know the name of a level yet.
     """
-    check(filters)
-    since, until = (None if bound is None else from_microseconds(bound) for bound in _span(filters))
+    given = _resolved(filters)
+    since, until = (None if given[end] is None else from_microseconds(given[end]) for end in ("since", "until"))
     bounds: Filters = {"since": since, "until": until}
     if (level := filters.get("level")) is not None:
         low, high = level_range(ask, level)
