@@ -258,8 +258,7 @@ def require_schema(connection: sqlite3.Connection, path: str) -> None:
     expected = tables()
     found = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
     odd = [name for name, sql in expected.items() if sql not in found]
-    if not odd and found - {*expected.values()}:
-        odd = [index for table in expected for index in _odd_indexes(connection, table)]
+    odd = odd or [index for table in expected for index in _odd_indexes(connection, table)]
     if odd:
         raise CorruptFileError(
             f"{path!r}: its {odd[0]!r} is not that of a log: the file was cut, or was not made by this package; "
@@ -267,25 +266,17 @@ def require_schema(connection: sqlite3.Connection, path: str) -> None:
         )
 
 
-# The view `logs` is for people, and SQLite makes its own tables by itself: we read neither.
-_NOT_READ = {"logs", "sqlite_sequence"}
-
-
 def tables() -> dict[str, str]:
-    """Return the text of each table of a log, and of the view `volume`, by name."""
-    return {
-        name: sql
-        for name, sql in schema().items()
-        if sql is not None and name not in _NOT_READ and not sql.startswith("CREATE INDEX")
-    }
+    """Return the text of each table of a log, and of the view `volume`, by name. The view `logs` is for people."""
+    return {name: sql for name, sql in schema().items() if name != "logs" and not sql.startswith("CREATE INDEX")}
 
 
 @cache
-def schema() -> dict[str, str | None]:
+def schema() -> dict[str, str]:
     """Return the text of each object of a log, by name; SQLite's own indexes have none."""
     with contextlib.closing(sqlite3.connect(":memory:")) as model:
         model.executescript(SCHEMA)
-        return dict(model.execute("SELECT name, sql FROM sqlite_master"))
+        return dict(model.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
 
 
 def _odd_indexes(connection: sqlite3.Connection, table: str) -> Iterator[str]:

@@ -247,7 +247,7 @@ class Scan:
         run expressions of its author.
         """
         self.budget.allow_more(LONG_BYTES)  # a hundred findings come as one text, which SQLite would cut short
-        there = {sql for (sql,) in self.all("SELECT sql FROM sqlite_master")}
+        there = {sql for (sql,) in self.all("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
         names = [""] if there <= {*schema().values()} else [f"({name})" for name in tables()]
         faults: list[str] = []
         for name in names:
