@@ -1,8 +1,8 @@
 """
 Conditions on attributes, such as `status>=500`.
 
-SQLite skips the rows whose JSON does not contain the key. Python tests the others, because SQLite knows neither regular
-expressions nor integers beyond 64 bits.
+SQLite skips the rows whose JSON does not contain the key. Python tests those of the others that SQLite cannot: it knows
+neither regular expressions nor integers beyond 64 bits.
 """
 
 import json

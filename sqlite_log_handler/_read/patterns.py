@@ -69,8 +69,6 @@ _LEVEL: Final = 100
 
 # (logger, pathname, lineno, func, template)
 _Source: TypeAlias = tuple[Any, ...]
-# A source; with a template it has no line, which moves with each change of the file.
-_Key: TypeAlias = _Source
 # The records of a call site at one level: the level, how many, their first and last time, and the last id.
 _Level: TypeAlias = tuple[int, ...]
 _UNKNOWN: Final[_Source] = ("?", "?", 0, "?", "")
@@ -158,7 +156,7 @@ def compared(
     older = _counted(scan, Where("+created_us < ?", (begin_us,), LOWEST, begin_us, after_id))
     later = chosen.narrowed("+created_us >= ?", begin_us)._replace(since_us=max(begin_us, chosen.since_us))
     found = _merged(scan, _counted(scan, later), {source_id for source_id, _ in older.by_source()})
-    before = defaultdict[_Key, _Sums](_Sums)
+    before = defaultdict[_Source, _Sums](_Sums)
     functions = {_function(sums.source) for key, sums in found.items() if not key[4]}
     said = set[tuple[str, ...]]()
 
@@ -211,14 +209,14 @@ def _named(scan: Scan, counts: Iterable[tuple[int, list[_Level]]]) -> Iterator[t
             names.clear()
 
 
-def _merged(scan: Scan, counts: _CallSites, older: Collection[int] = ()) -> dict[_Key, _Sums]:
+def _merged(scan: Scan, counts: _CallSites, older: Collection[int] = ()) -> dict[_Source, _Sums]:
     """Add up the records of each pattern: of the call sites that matter most, if there are too many."""
 
     def rank(found: tuple[int, list[_Level]]) -> tuple[bool, bool, int]:
         source_id, levels = found
         return source_id not in older, max(levels)[0] >= ERROR, sum(level[1] for level in levels)
 
-    found = defaultdict[_Key, _Sums](_Sums)
+    found = defaultdict[_Source, _Sums](_Sums)
     left, named = _MOST_BYTES, set[int]()
     for source_id, source, levels in _named(scan, nlargest(_MOST, counts.by_source(), rank)):
         left -= sum(map(getsizeof, source))
@@ -237,7 +235,8 @@ def _function(source: _Source) -> tuple[str, ...]:
     return source[0], source[1], source[3]
 
 
-def _key(source: _Source) -> _Key:
+def _key(source: _Source) -> _Source:
+    """Return what the call sites of one pattern share: with a template, no line, which moves when the file changes."""
     logger, pathname, lineno, func, template = source
     return (logger, pathname, 0, "", template) if says_something(template) else (logger, pathname, lineno, func, "")
 
@@ -274,7 +273,7 @@ def _counted(scan: Scan, chosen: Where) -> _CallSites:
     return counts
 
 
-def _ranked(found: dict[_Key, _Sums]) -> list[tuple[int, int]]:
+def _ranked(found: dict[_Source, _Sums]) -> list[tuple[int, int]]:
     return nlargest(_SAMPLES, ((sums.records, sums.last_id) for sums in found.values()))
 
 
@@ -294,7 +293,7 @@ def _moved(sums: _Sums, texts: dict[int, str]) -> tuple[str, ...]:
     return *_function(sums.source), masked(texts.get(sums.last_id, ""))
 
 
-def _described(found: dict[_Key, _Sums], texts: dict[int, str]) -> list[Pattern]:
+def _described(found: dict[_Source, _Sums], texts: dict[int, str]) -> list[Pattern]:
     everything = sum(sums.records for sums in found.values())
     described = []
     for (*_, template), sums in found.items():
