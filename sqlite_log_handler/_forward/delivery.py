@@ -143,7 +143,7 @@ class Delivery:
             turn.absence.failed(str(error))
             return False
         turn.absence.end()
-        if batch.last_id == batch.after_id:
+        if not batch.rows:
             return False
         # At first, this makes the cursor known to retention, which then counts the rows that were not sent.
         self._save(turn, batch.after_id)
@@ -151,7 +151,7 @@ class Delivery:
             self.counts.pruned += batch.missing
             causes = ", ".join(batch.causes) or "deleted by hand"
             self._tell("pruned before they were sent", f"{batch.missing} rows of {turn.spool.path} ({causes})")
-        for after_id in self._deliver(batch) if batch.rows else [batch.last_id]:
+        for after_id in self._deliver(batch):
             self._save(turn, after_id)
         return batch.more
 

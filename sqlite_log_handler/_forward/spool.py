@@ -186,8 +186,7 @@ class Spool:
             drops = self._drops(connection, rows, max_bytes)
             more = more or len(rows) < read
         after_id = self._position
-        # Without a row, all up to the highest id that was ever given are gone.
-        self._position = last_id = rows[-1][0] if rows else max(after_id, _last_id(connection))
+        self._position = last_id = rows[-1][0] if rows else after_id
         missing = last_id - after_id - len(rows)
         causes = [cause for (cause,) in connection.execute(_CAUSES, (after_id, last_id))] if missing else []
         looked_up = names.sources, names.processes, names.levels, drops
@@ -367,15 +366,11 @@ class Spool:
             # Rows that were pruned before this cursor existed do not count as missing.
             self._saved = None
             first_id = _one(connection, "SELECT min(id) FROM records")
-            self._position = _last_id(connection) if first_id is None else max(first_id - 1, -1 << 63)
+            self._position = 0 if first_id is None else max(first_id - 1, -1 << 63)
 
     def _find(self) -> tuple[int, int] | None:
         """Return the identity of the file at the path; None if there is none, but raise if that cannot be seen."""
         return identity_of(self.path, FileNotFoundError)
-
-
-def _last_id(connection: sqlite3.Connection) -> int:
-    return _one(connection, "SELECT max(id) FROM records") or 0
 
 
 class _Names(dict[tuple[int, int, int], int]):
