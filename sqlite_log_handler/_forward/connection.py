@@ -26,6 +26,20 @@ _LONGEST_HEAD = 64 * 1024
 _SAFE = "/?%:@!$&'()*+,;=~[]-._"
 
 
+def parts_of(address: str, *schemes: str) -> SplitResult | None:
+    """
+    Return the parts of an address with one of these schemes; None if a request cannot be sent there.
+
+    The caller's error must leave the address out, because it may hold a password.
+    """
+    with suppress(ValueError):  # the port is not a number, or a bracket is not closed
+        parts = urlsplit(address)
+        is_host = parts.hostname and parts.port != 0 and "@" not in parts.path
+        if is_host and parts.scheme in schemes and address.isprintable() and " " not in address:
+            return parts
+    return None
+
+
 class HttpConnection:
     """
     Posts to one address, through the proxy that the environment names, if any.
@@ -184,13 +198,8 @@ def _proxy_of(address: SplitResult) -> SplitResult | None:
     proxy = getproxies().get(address.scheme)
     if not proxy or proxy_bypass(str(address.hostname)):
         return None
-    try:
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        is_whole = proxy.isprintable() and " " not in proxy
-        found = is_whole and parts.scheme == "http" and parts.hostname and parts.port != 0
-    except ValueError:  # what it says may have a part of the password
-        found = False
-    if not found:
+    parts = parts_of(proxy if "://" in proxy else f"http://{proxy}", "http")
+    if parts is None:
         raise ValueError(f"{address.scheme.upper()}_PROXY is not the address of a proxy that begins with http://")
     return parts
 

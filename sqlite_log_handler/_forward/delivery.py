@@ -20,7 +20,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from sqlite_log_handler._forward.spool import OutgoingBatch, Spool, SpoolRow
 
@@ -69,8 +69,6 @@ class Answer:
 _TOO_LONG = Answer(Verdict.REFUSED, "longer than a request may be")
 
 T = TypeVar("T")
-Encode: TypeAlias = Callable[[OutgoingBatch, Sequence[SpoolRow]], bytes]
-Send: TypeAlias = Callable[[bytes], Answer]
 
 
 @dataclass(slots=True)
@@ -100,8 +98,8 @@ class Delivery:
     """
 
     spools: Sequence[Spool]
-    encode: Encode
-    send: Send
+    encode: Callable[[OutgoingBatch, Sequence[SpoolRow]], bytes]
+    send: Callable[[bytes], Answer]
     clock: Callable[[], float]
     wait: Callable[[float], None]
     say: Callable[[str], None]

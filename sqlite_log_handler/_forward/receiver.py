@@ -25,7 +25,7 @@ from urllib.parse import urlsplit, urlunsplit
 from google.protobuf import json_format
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
-from sqlite_log_handler._forward.connection import HttpConnection
+from sqlite_log_handler._forward.connection import HttpConnection, parts_of
 from sqlite_log_handler._forward.delivery import Answer, Verdict
 from sqlite_log_handler._forward.otlp import pairs
 from sqlite_log_handler._logfile.printable import printable
@@ -124,20 +124,8 @@ def endpoint_from(
 def _logs_url(environment: Mapping[str, str], url: str | None) -> str:
     logs_url = environment.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT")
     whole = url or logs_url or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT") or _DEFAULT_ENDPOINT
-    try:
-        parts = urlsplit(whole)
-        is_valid = (
-            parts.scheme in {"http", "https"}
-            and parts.hostname
-            and parts.port != 0
-            and "@" not in parts.path
-            and whole.isprintable()
-            and " " not in whole
-        )
-    except ValueError:  # the port is not a number, or a bracket is not closed
-        is_valid = False
-    if not is_valid:
-        # The message leaves the address out, because it may hold a password.
+    parts = parts_of(whole, "http", "https")
+    if parts is None:
         raise ValueError(
             "the address of the receiver (--otlp, OTEL_EXPORTER_OTLP_ENDPOINT) is wrong: write http:// or https://, a "
             "host, and a port if it has one; in a user or a password, percent-encode / and @"
