@@ -18,18 +18,23 @@ from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError, Log
 from sqlite_log_handler._logfile.write_lock import WriteLock
 
 TEXTS = ("message", "exc_text", "stack_info", "attributes")
+ROW = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (1, 20, 1, 1, 'm');"
+
+
+@pytest.fixture
+def spool(path):
+    """The log at the path, with a cursor; the file is opened when it is read first."""
+    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
+        yield spool
 
 
 @pytest.mark.parametrize("table", ["records", "cursors", "sources"])
 @pytest.mark.parametrize("endless", [hostile.ENDLESS, hostile.ONE_STEP], ids=["without end", "in one step"])
-def test_a_view_in_the_place_of_a_table(path, table, endless):
+def test_a_view_in_the_place_of_a_table(path, table, endless, spool):
     """A view in the place of a table is refused. `forward` asked it for rows, and no signal but SIGKILL ended it."""
     hostile.make(path, f"ALTER TABLE {table} RENAME TO other; CREATE VIEW {table} AS {endless};")
 
-    with (
-        contextlib.closing(Spool(str(path), "x", say=print)) as spool,
-        pytest.raises(CorruptFileError, match=f"its '{table}' is not that of a log"),
-    ):
+    with pytest.raises(CorruptFileError, match=f"its '{table}' is not that of a log"):
         spool.read(10, 1_000_000)
 
 
@@ -43,31 +48,28 @@ def test_a_view_in_the_place_of_a_table(path, table, endless):
     ],
     ids=["view", "column", "table", "many"],
 )
-def test_a_log_that_becomes_something_else(path, script, message):
+def test_a_log_that_becomes_something_else(path, script, message, spool):
     """
     Somebody changes the tables while they are forwarded: that is refused, as it is when the file is opened.
 
     The tables were compared when the file was opened, and never again.
     """
     hostile.make(path)
-    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
-        assert 1 == len(spool.read(10, 1 << 20).rows)
-        with contextlib.closing(sqlite3.connect(path)) as connection:
-            connection.executescript(script)
-        assert spool.has_news()
-        with pytest.raises(LogFileError, match=message):
-            spool.read(10, 1 << 20)
+    assert 1 == len(spool.read(10, 1 << 20).rows)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+    assert spool.has_news()
+    with pytest.raises(LogFileError, match=message):
+        spool.read(10, 1 << 20)
 
 
-def test_an_owner_s_table_beside_a_log_that_is_forwarded(path):
+def test_an_owner_s_table_beside_a_log_that_is_forwarded(path, spool):
     """A change that leaves the tables of the log alone does no harm."""
     hostile.make(path)
-    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
-        spool.read(10, 1 << 20)
-        with contextlib.closing(sqlite3.connect(path)) as connection:
-            connection.executescript("CREATE TABLE notes (text); INSERT INTO records SELECT 2, 1, 20, 1, 1, "
-            "NULL, NULL, NULL, NULL, 'new', NULL, NULL, NULL, NULL")  # fmt: skip
-        assert ["new"] == [row[8] for row in spool.read(10, 1 << 20).rows]
+    spool.read(10, 1 << 20)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(f"CREATE TABLE notes (text); {ROW}")
+    assert [2] == [row[0] for row in spool.read(10, 1 << 20).rows]
 
 
 @pytest.mark.parametrize(
@@ -81,22 +83,20 @@ def test_an_owner_s_table_beside_a_log_that_is_forwarded(path):
     ],
     ids=["one text", "together", "with its call site", "with its process", "with its level"],
 )
-def test_a_row_that_no_handler_writes(path, change):
+def test_a_row_that_no_handler_writes(path, change, spool):
     """A row of more than 576 KiB is an error that says where it is, and the rows before it are sent first."""
-    more = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (1, 20, 1, 1, 'm');"
     names = "INSERT INTO sources VALUES (2, '', '', 0, CAST(zeroblob(300000) AS TEXT), '');"
     names += "INSERT INTO processes VALUES (2, '', 0, '', 0, CAST(zeroblob(300000) AS TEXT));"
     names += "INSERT INTO levels VALUES (2, CAST(zeroblob(300000) AS TEXT));"
-    hostile.make(path, f"{more * 2} {names} UPDATE records SET {change} WHERE id = 3;")
+    hostile.make(path, f"{ROW * 2} {names} UPDATE records SET {change} WHERE id = 3;")
 
-    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
-        assert [[1], [2]] == [[row[0] for row in spool.read(10, 1 << 30).rows] for _ in range(2)]
-        with pytest.raises(LimitError, match="the row after id 2 has more than 576 KiB"):
-            spool.read(10, 1 << 30)
+    assert [[1], [2]] == [[row[0] for row in spool.read(10, 1 << 30).rows] for _ in range(2)]
+    with pytest.raises(LimitError, match="the row after id 2 has more than 576 KiB"):
+        spool.read(10, 1 << 30)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
-def test_a_pipe_in_the_place_of_a_journal(path, make_handler):
+def test_a_pipe_in_the_place_of_a_journal(path, make_handler, spool):
     """
     A pipe where SQLite looks for a journal is an error, and the lock of the log is free behind it.
 
@@ -105,15 +105,14 @@ def test_a_pipe_in_the_place_of_a_journal(path, make_handler):
     make_handler().close()
     os.mkfifo(f"{path}-journal")
 
-    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
-        with pytest.raises(UnreadableFileError, match="-journal' is not a file"):
-            spool.read(10, 1_000_000)
-        with contextlib.closing(WriteLock(str(path), say=print)) as lock, lock.hold(0):
-            pass
+    with pytest.raises(UnreadableFileError, match="-journal' is not a file"):
+        spool.read(10, 1_000_000)
+    with contextlib.closing(WriteLock(str(path), say=print)) as lock, lock.hold(0):
+        pass
 
 
 @pytest.mark.parametrize("steps", [100_000, *slowly(spool_module._MOST_STEPS)])
-def test_a_table_without_end(path, monkeypatch, steps):
+def test_a_table_without_end(path, monkeypatch, steps, spool):
     """
     A file whose table leads in a circle is an error; `forward` read it for hours, and SIGTERM did not end it.
 
@@ -124,29 +123,25 @@ def test_a_table_without_end(path, monkeypatch, steps):
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE sources SET logger = 'sqlite_log_handler'")
 
-    with (
-        contextlib.closing(Spool(str(path), "x", say=print)) as spool,
-        pytest.raises(LimitError, match="too long to read"),
-    ):
+    with pytest.raises(LimitError, match="too long to read"):
         spool.read(10, 1 << 30)
 
 
 @pytest.mark.parametrize(("views", "fits"), [(40, True), (300, False)])
-def test_a_schema_that_is_to_fill_the_memory(path, views, fits):
+def test_a_schema_that_is_to_fill_the_memory(path, views, fits, spool):
     """A schema that no reader takes is refused here too: 3,000 views of 4 kB took 571 MB."""
     hostile.make(path, "".join(f"CREATE VIEW v{number} AS SELECT '{'x' * 900}';" for number in range(views)))
     refused = pytest.raises(LimitError, match="SQLite keeps all of them in memory")
 
-    with contextlib.closing(Spool(str(path), "x", say=print)) as spool, contextlib.nullcontext() if fits else refused:
+    with contextlib.nullcontext() if fits else refused:
         assert spool.read(10, 1 << 30).rows
 
 
-def test_levels_without_end(path):
+def test_levels_without_end(path, spool):
     """Of levels that lead in a circle, those of the rows are read; all of them were, for each batch."""
     hostile.without_end(path, table="levels")
 
-    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
-        batch = spool.read(10, 1 << 30)
+    batch = spool.read(10, 1 << 30)
 
     assert {row[2] for row in batch.rows} == {*batch.levels}
 
@@ -165,20 +160,18 @@ def test_levels_without_end(path):
     ],
     ids=["call site", "function and level", "thread", "process"],
 )
-def test_a_batch_of_long_names(path, names):
+def test_a_batch_of_long_names(path, names, spool):
     """
     Names count for each row that takes a copy of them along.
 
     A batch had 8,000 rows of a call site or a process each, with names of 4 kB as a handler writes them: 540 MB.
     """
-    more = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (1, 20, 1, 1, 'm');"
-    hostile.make(path, more * 99 + names)
+    hostile.make(path, ROW * 99 + names)
 
-    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
-        assert 14 <= len(spool.read(1_000, 64 * 1024).rows) <= 16
+    assert 14 <= len(spool.read(1_000, 64 * 1024).rows) <= 16
 
 
-def test_causes_that_are_to_fill_the_memory(path):
+def test_causes_that_are_to_fill_the_memory(path, spool):
     """Of the causes for which rows were pruned, ten are told, cut to 100 letters; 100,000 of 400 took 277 MB."""
     hostile.make(
         path,
@@ -190,46 +183,41 @@ def test_causes_that_are_to_fill_the_memory(path):
         ),
     )
 
-    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
-        causes = spool.read(10, 1 << 30).causes
+    causes = spool.read(10, 1 << 30).causes
 
     assert [100] * 10 == [*map(len, causes)]
 
 
 @pytest.mark.parametrize(("max_bytes", "batches"), [(10_000, [[1], [2], [3]]), (40_000, [[1, 2], [3]])])
-def test_gaps_count_for_the_batch(path, max_bytes, batches):
+def test_gaps_count_for_the_batch(path, max_bytes, batches, spool):
     """A batch ends before a gap for which it has no room; as many gaps as retention keeps took 112 MB at a time."""
-    more = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (1, 20, 1, 1, 'm');"
     hostile.make(
         path,
         "UPDATE sources SET logger = 'sqlite_log_handler'; DELETE FROM drops;"
-        + more * 2
+        + ROW * 2
         + "".join(f"INSERT INTO drops VALUES (NULL, {n % 3}, 1, 2, 1, 'queue_full', {n}, 20, 1);" for n in range(180)),
     )
 
-    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
-        found = [spool.read(10, max_bytes) for _ in range(len(batches) + 1)]
+    found = [spool.read(10, max_bytes) for _ in range(len(batches) + 1)]
 
     assert [*batches, []] == [[row[0] for row in batch.rows] for batch in found]
     assert [[60] * len(ids) for ids in batches] == [[*map(len, batch.drops.values())] for batch in found[:-1]]
     assert [True] * (len(batches) - 1) + [False] == [batch.more for batch in found[:-1]]
 
 
-def test_a_long_gap_comes_with_its_warning_alone(path):
+def test_a_long_gap_comes_with_its_warning_alone(path, spool):
     """A gap that is longer than a batch may be comes with one row, so that not both fill the memory."""
-    more = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (1, 20, 1, 1, 'm');"
     hostile.make(
         path,
         "UPDATE sources SET logger = 'sqlite_log_handler'; UPDATE drops SET after_id = 0;"
-        + more * 2
+        + ROW * 2
         + "INSERT INTO drops SELECT NULL, after_id, since_us, until_us, cause, logger, levelno, 1, 1 FROM drops;" * 6,
     )
 
-    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
-        assert [[1], [2, 3]] == [[row[0] for row in spool.read(10, 10_000).rows] for _ in range(2)]
+    assert [[1], [2, 3]] == [[row[0] for row in spool.read(10, 10_000).rows] for _ in range(2)]
 
 
-def test_gaps_that_are_to_fill_the_memory(path, monkeypatch):
+def test_gaps_that_are_to_fill_the_memory(path, monkeypatch, spool):
     """More gaps at one place than any handler keeps are an error; half a million lines took 209 MB."""
     monkeypatch.setattr(spool_module, "_MOST_DROP_BYTES", 10_000)
     hostile.make(
@@ -238,27 +226,22 @@ def test_gaps_that_are_to_fill_the_memory(path, monkeypatch):
         + "INSERT INTO drops SELECT NULL, after_id, since_us, until_us, cause, logger, levelno, 1, 1 FROM drops;" * 6,
     )
 
-    with (
-        contextlib.closing(Spool(str(path), "x", say=print)) as spool,
-        pytest.raises(LimitError, match="a gap takes more than"),
-    ):
+    with pytest.raises(LimitError, match="a gap takes more than"):
         spool.read(10, 1 << 30)
 
 
-def test_many_gaps_of_which_none_is_long(path, monkeypatch):
+def test_many_gaps_of_which_none_is_long(path, monkeypatch, spool):
     """Gaps that are too long for a batch together make it shorter, whatever its size may be."""
     monkeypatch.setattr(spool_module, "_MOST_DROP_BYTES", 5_000)
-    row = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (1, 20, 1, 1, 'm');"
     gaps = [f"INSERT INTO drops VALUES (NULL, {id_}, 1, 2, 1, 'queue_full', 'a', 20, 1);" * 4 for id_ in range(1, 6)]
     begin = "UPDATE sources SET logger = 'sqlite_log_handler'; DELETE FROM drops;"
-    hostile.make(path, "".join([begin, row * 5, *gaps]))
+    hostile.make(path, "".join([begin, ROW * 5, *gaps]))
 
     found = []
-    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
-        while (batch := spool.read(10, 1 << 30)).rows:
-            found += [row[0] for row in batch.rows]
-            if not batch.more:
-                break
+    while (batch := spool.read(10, 1 << 30)).rows:
+        found += [row[0] for row in batch.rows]
+        if not batch.more:
+            break
     assert [*range(1, 7)] == found
 
 
@@ -293,42 +276,38 @@ def test_any_value_in_any_column(path, table, value):
         assert bool(batch.rows) is bool(otlp.encode(batch, batch.rows, {}))
 
 
-def test_the_first_id_there_is(path):
+def test_the_first_id_there_is(path, spool):
     """A row with the lowest number that SQLite has for an id ends nothing; there was an OverflowError."""
     hostile.make(path, f"UPDATE records SET id = {-1 << 63};")
 
-    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
-        assert [] == spool.read(10, 1 << 30).rows
+    assert [] == spool.read(10, 1 << 30).rows
 
 
 @pytest.mark.parametrize("event", ["INSERT", "UPDATE"])
 @pytest.mark.parametrize("endless", [hostile.ENDLESS, hostile.ONE_STEP], ids=["without end", "in one step"])
-def test_a_trigger_is_not_run(path, event, endless):
+def test_a_trigger_is_not_run(path, event, endless, spool):
     """A trigger on the cursors is refused. `forward` ran it when it moved the cursor, and no signal ended it."""
     hostile.make(path, f"CREATE TRIGGER t BEFORE {event} ON cursors BEGIN SELECT count(*) FROM ({endless}); END;")
 
-    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
-        batch = spool.read(10, 1 << 30)
-        with pytest.raises(LogFileError, match="a trigger that somebody has added to it would run: drop it"):
-            for id_ in (batch.after_id, batch.last_id):
-                spool.save(id_)
+    batch = spool.read(10, 1 << 30)
+    with pytest.raises(LogFileError, match="a trigger that somebody has added to it would run: drop it"):
+        for id_ in (batch.after_id, batch.last_id):
+            spool.save(id_)
 
 
 @pytest.mark.parametrize("values", ["1," * 4_999 + "1", "[" * 2_500 + "]" * 2_500 + ',{"a":{}}' * 833])
-def test_a_batch_of_many_values(path, values):
+def test_a_batch_of_many_values(path, values, spool):
     """
     Values in `extra` count as what they take when they are encoded, so that no batch has millions of them.
 
     A batch of lists within lists took 150 MB: only commas were counted.
     """
-    more = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (1, 20, 1, 1, 'm');"
-    hostile.make(path, f"{more * 99} UPDATE records SET attributes = '{{\"a\": [{values}]}}';")
+    hostile.make(path, f"{ROW * 99} UPDATE records SET attributes = '{{\"a\": [{values}]}}';")
 
-    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
-        assert 4 == len(spool.read(1_000, 1 << 20).rows)
+    assert 4 == len(spool.read(1_000, 1 << 20).rows)
 
 
-def test_texts_in_the_place_of_other_numbers(path):
+def test_texts_in_the_place_of_other_numbers(path, spool):
     """Numbers of a process and of a gap are numbers, whatever stands there; there were TypeErrors."""
     hostile.make(
         path,
@@ -337,21 +316,19 @@ def test_texts_in_the_place_of_other_numbers(path):
         "UPDATE drops SET since_us = 'x', until_us = x'00', count = 'many';",
     )
 
-    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
-        batch = spool.read(10, 1 << 30)
+    batch = spool.read(10, 1 << 30)
 
     assert [("host", 0, "MainProcess", 0, "app")] == [*batch.processes.values()]
     assert [("sqlite_log_handler", "/srv/app.py", 0, "work")] == [*batch.sources.values()]
     assert [(0, 0, "queue_full", "shop", "INFO", 0)] == batch.drops[0]
 
 
-def test_a_cache_that_a_file_asks_for(path):
+def test_a_cache_that_a_file_asks_for(path, spool):
     """
     The number of pages that SQLite keeps in memory is ours, and not the one in the file's header.
 
     With a million there, `forward` took as much memory as the file was large.
     """
     hostile.make(path, "PRAGMA default_cache_size = 1000000;")
-    with contextlib.closing(Spool(str(path), "x", say=print)) as spool:
-        spool.read(10, 1 << 20)
-        assert spool._connection.execute("PRAGMA cache_size").fetchone() == (-2000,)
+    spool.read(10, 1 << 20)
+    assert spool._connection.execute("PRAGMA cache_size").fetchone() == (-2000,)
