@@ -62,10 +62,9 @@ _WORDS = frozenset(
     """)
 )
 
-# These refuse one request; the other 4xx refuse everything from us.
+# Of the 4xx, these refuse one request or want it later; the others refuse everything from us.
 _REFUSED = frozenset({400, 413, 422})
-_REQUEST_TIMEOUT = 408
-_TOO_MANY = 429
+_BUSY = frozenset({408, 429})
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +248,7 @@ def read_answer(
     if status in _REFUSED:
         return Answer(Verdict.REFUSED, message)
     # OTLP names 429, 502, 503 and 504. To retry after 408 and other 5xx costs time only: the rows are in their file.
-    if status in {_REQUEST_TIMEOUT, _TOO_MANY} or status >= 500:  # noqa: PLR2004 - the range of a server's faults
+    if status in _BUSY or status >= 500:  # noqa: PLR2004 - the range of a server's faults
         return Answer(Verdict.LATER, message, retry_after=_retry_after(headers.get("Retry-After", ""), now))
     return Answer(Verdict.DENIED, message)
 

@@ -279,19 +279,23 @@ class Spool:
         if connection is not None:
             with self._lock.hold_if_free(timeout) as held:
                 if held:
-                    self._leave(connection)
+                    with contextlib.suppress(TimeoutError):
+                        self._leave(connection)
                 connection.close()
         self._lock.close()
 
-    def _leave(self, connection: sqlite3.Connection) -> bool:
+    def _leave(self, connection: sqlite3.Connection) -> None:
         """
         Write the WAL back into a file that was moved, as SQLite does not when it closes one.
 
         The -wal stays where it is, and SQLite would apply it to the file that comes in its place
-        (https://sqlite.org/howtocorrupt.html, section 1.4). Return whether it is empty, or not there.
+        (https://sqlite.org/howtocorrupt.html, section 1.4).
+
+        Raises:
+            TimeoutError: It could not be written back.
         """
         if identity_of(self._real) == self._identity:
-            return True  # not moved, though a link may have been switched
+            return  # not moved, though a link may have been switched
         shm, wal = ((identity_of(path), file) for path, file in self._beside.items())
         # By another -shm, other processes may have added to the WAL, which this connection does not know.
         if wal[0] != wal[1] or shm[0] in {None, shm[1]}:
@@ -300,12 +304,13 @@ class Spool:
         # Those that are ours still, and were not moved along or aside.
         left = [path for path, file in self._beside.items() if file is not None and identity_of(path) == file]
         if any(os.stat(path).st_size for path in left if path.endswith("-wal")):
-            return False
+            raise TimeoutError(
+                f"{self.path!r} was moved or replaced while a reader held its -wal, which is still there"
+            )
         # Another process may still have the old file open, and these with it. A new file must not share them.
         for path in left:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-        return True
 
     def _open(self) -> sqlite3.Connection | None:
         """Return the connection to the file at the path; None as long as there is no log in it."""
@@ -315,10 +320,7 @@ class Spool:
                 return self._connection
             # The file at the path now has the same -wal and -shm, so the old one must not even be read.
             with self._lock.hold(_LOCK_SECONDS):
-                if not self._leave(self._connection):
-                    raise TimeoutError(
-                        f"{self.path!r} was moved or replaced while a reader held its -wal, which is still there"
-                    )
+                self._leave(self._connection)
             self.close()
             self._say(
                 f"{self.path!r} was moved or replaced: forward the old file as well, which has the rows that were not "
