@@ -189,12 +189,21 @@ def is_ours(
         NewerSchemaError: A newer version of this package made the file.
         sqlite3.OperationalError: We cannot read the file now.
     """
+    # In one transaction, which may be that of the caller: if another process is just making a log of the file, we see
+    # nothing of that, or all. Not from `pragma_application_id`: a file may have a view of that name.
+    connection.execute("SAVEPOINT header")
     try:
-        application_id, user_version, tables = _header_of(connection)
+        application_id, user_version, tables = (
+            connection.execute(sql).fetchone()[0]
+            for sql in ("PRAGMA application_id", "PRAGMA user_version", "SELECT EXISTS (SELECT 1 FROM sqlite_master)")
+        )
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
             raise ForeignFileError(f"{path!r} is not an SQLite database: {advice}") from error
         raise
+    finally:
+        if connection.in_transaction:
+            connection.execute("RELEASE header")
     if application_id == APPLICATION_ID:
         if user_version > USER_VERSION:
             raise NewerSchemaError(
@@ -228,21 +237,6 @@ def is_small_log(connection: sqlite3.Connection, path: str, *, advice: str) -> b
         f"{path!r}: somebody has added more or longer tables, views and indexes to it than {_MORE_OBJECTS[0]} of 1 KiB "
         f"or one of {_MORE_BYTES >> 10} KiB, and SQLite keeps all of them in memory: drop some"
     )
-
-
-def _header_of(connection: sqlite3.Connection) -> tuple[int, int, int]:
-    # Not from `pragma_application_id`: a file may have a view of that name. In one transaction: if another process is
-    # just making a log of the file, we see nothing of that, or all.
-    connection.execute("SAVEPOINT header")
-    try:
-        application_id, user_version, tables = (
-            connection.execute(sql).fetchone()[0]
-            for sql in ("PRAGMA application_id", "PRAGMA user_version", "SELECT EXISTS (SELECT 1 FROM sqlite_master)")
-        )
-    finally:
-        if connection.in_transaction:
-            connection.execute("RELEASE header")
-    return application_id, user_version, tables
 
 
 def require_schema(connection: sqlite3.Connection, path: str) -> None:
