@@ -122,7 +122,7 @@ class Delivery:
         """
         turns = [_Turn(spool, _Absence(self, spool.path)) for spool in self.spools]
         while True:
-            served = [self._serve(turn) for turn in turns if not turn.absence.lasts_at(self.clock())]
+            served = [self._serve(turn) for turn in turns if self.clock() >= turn.absence.until]
             if any(served):
                 continue
             if not self.follow and not any(turn.absence.lasts for turn in turns):
@@ -245,8 +245,9 @@ class _Absence:
     def __init__(self, delivery: Delivery, name: str) -> None:
         self._delivery = delivery
         self._name = name
-        self._since = self._delay = self._until = 0.0
+        self._since = self._delay = 0.0
         self.lasts = False
+        self.until = 0.0  # no earlier the next attempt
 
     def failed(self, message: str, retry_after: float | None = None) -> float:
         """
@@ -269,12 +270,8 @@ class _Absence:
             raise GivenUpError(
                 f"{self._name}: {message}; gave up after {now - self._since:.0f} s; the next run goes on from here"
             )
-        self._until = now + delay
+        self.until = now + delay
         return delay
-
-    def lasts_at(self, now: float) -> bool:
-        """Tell whether the next attempt has to wait."""
-        return self.lasts and now < self._until
 
     def end(self) -> None:
         """Say that it is back, if there was one."""

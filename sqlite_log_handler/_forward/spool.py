@@ -100,9 +100,8 @@ class OutgoingBatch:
     """Consecutive rows, and what they refer to by the ids and numbers that they hold."""
 
     after_id: int  # that was read last before them
-    last_id: int  # up to which this batch goes, missing rows included
     rows: list[SpoolRow] = field(default_factory=list)
-    missing: int = 0  # ids between `after_id` and `last_id` that have no row any more
+    missing: int = 0  # ids between `after_id` and the last row that have no row any more
     causes: list[str] = field(default_factory=list)  # for which those rows were pruned, as far as the file knows
     more: bool = False  # rows follow
     sources: dict[int, Source] = field(default_factory=dict)
@@ -144,7 +143,7 @@ class Spool:
         self._steps, self._read_version = 0, None
         connection = self._open()
         if connection is None:
-            return OutgoingBatch(0, 0)
+            return OutgoingBatch(0)
         version = _one(connection, "PRAGMA data_version")
         connection.execute("BEGIN")
         try:
@@ -190,7 +189,7 @@ class Spool:
         missing = last_id - after_id - len(rows)
         causes = [cause for (cause,) in connection.execute(_CAUSES, (after_id, last_id))] if missing else []
         looked_up = names.sources, names.processes, names.levels, drops
-        return OutgoingBatch(after_id, last_id, rows, missing, causes, more, *looked_up)
+        return OutgoingBatch(after_id, rows, missing, causes, more, *looked_up)
 
     def _drops(self, connection: sqlite3.Connection, rows: list[SpoolRow], max_bytes: int) -> dict[int, list[Drop]]:
         """Return the gaps before these rows. If they are longer than `max_bytes`, this cuts rows off the end."""

@@ -35,7 +35,7 @@ class Spool:
         rows: list = [(row_id,) for row_id in self.ids if row_id > self.position][:count]
         after_id, self.position = self.position, rows[-1][0] if rows else self.position
         missing = self.position - after_id - len(rows)
-        return OutgoingBatch(after_id, self.position, rows, missing, ["max_rows"], more=self.has_news())
+        return OutgoingBatch(after_id, rows, missing, ["max_rows"], more=self.has_news())
 
     def has_news(self):
         return any(row_id > self.position for row_id in self.ids)

@@ -57,7 +57,7 @@ def row_of(row_id=1, created_us=1_700_000_000_123_456, levelno=20, source_id=1, 
 def record_of(drops=None, **fields):
     """Send one row, and give the record that arrives."""
     row = row_of(**fields)
-    batch = OutgoingBatch(0, row[0], [row], sources=SOURCES, processes=PROCESSES, levels=LEVELS, drops=drops or {})
+    batch = OutgoingBatch(0, [row], sources=SOURCES, processes=PROCESSES, levels=LEVELS, drops=drops or {})
     return encoded(batch).resource_logs[0].scope_logs[0].log_records[0]
 
 
@@ -100,7 +100,7 @@ def test_names_are_those_of_the_conventions():
         names = vars(__import__(f"{conventions.__name__}.{module}_attributes", fromlist=["*"]))
         known |= {value for name, value in names.items() if name.isupper() and isinstance(value, str)}
     row = row_of(thread=1, thread_name="t", task_name="a", exc_type="E", exc_text="E: m", stack_info="s")
-    request = encoded(OutgoingBatch(0, 1, [row], sources=SOURCES, processes=PROCESSES, levels=LEVELS))
+    request = encoded(OutgoingBatch(0, [row], sources=SOURCES, processes=PROCESSES, levels=LEVELS))
     record = request.resource_logs[0].scope_logs[0].log_records[0]
 
     assert {"task_name"} == set(attributes_of(record)) - known
@@ -136,7 +136,7 @@ def test_rows_share_resources_and_scopes():
     """A process is one resource of a request, and a logger one scope of it, wherever its rows stand."""
     rows = [row_of(n, source_id=1 + n % 2, process_id=1 + n // 3) for n in range(1, 6)]
 
-    request = encoded(OutgoingBatch(0, 5, rows, sources=SOURCES, processes=PROCESSES, levels=LEVELS))
+    request = encoded(OutgoingBatch(0, rows, sources=SOURCES, processes=PROCESSES, levels=LEVELS))
 
     scopes = [[scope.scope.name for scope in resource.scope_logs] for resource in request.resource_logs]
     assert [["shop", "shop.orders"], ["shop", "shop.orders"]] == scopes
@@ -146,7 +146,7 @@ def test_the_service_is_the_program():
     """Without a name given the service is the program that logged, or unknown where that is not known."""
     rows = [row_of(1, process_id=1), row_of(2, process_id=2)]
 
-    request = encoded(OutgoingBatch(0, 2, rows, sources=SOURCES, processes=PROCESSES, levels=LEVELS))
+    request = encoded(OutgoingBatch(0, rows, sources=SOURCES, processes=PROCESSES, levels=LEVELS))
 
     known, unknown = (attributes_of(resource.resource) for resource in request.resource_logs)
     assert {
@@ -177,7 +177,7 @@ def test_attributes_of_the_environment_are_those_of_every_resource():
     environment["OTEL_SERVICE_NAME"] = "b"
     assert "b" == environment_attributes(environment)["service.name"]
     assert "c" == environment_attributes(environment, "c")["service.name"]
-    batch = OutgoingBatch(0, 1, [row_of()], sources=SOURCES, processes=PROCESSES, levels=LEVELS)
+    batch = OutgoingBatch(0, [row_of()], sources=SOURCES, processes=PROCESSES, levels=LEVELS)
     assert "d" == attributes_of(encoded(batch, **{"host.name": "d"}).resource_logs[0].resource)["host.name"]
 
 
