@@ -46,7 +46,9 @@ def parse_time(text: str, now: datetime) -> datetime:
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{text!r} is not a point in time: {HELP}") from error
     try:
-        moment = _aware(moment, now)
+        if moment.tzinfo is None:
+            # `astimezone` takes a time without a zone for a local one, with the offset of that day.
+            moment = moment.astimezone() if now.tzinfo is None else moment.replace(tzinfo=now.tzinfo)
         moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{text!r}: must be from the year 1 to 9999 in UTC") from error
@@ -71,13 +73,6 @@ _READERS: Final[tuple[tuple[Callable[[str], object], Callable[[str, datetime], d
     (lambda word: word.endswith("ago"), lambda word, now: now.astimezone(UTC) - _duration(word[:-3])),
     (_CLOCK.fullmatch, _clock),
 )
-
-
-def _aware(moment: datetime, now: datetime) -> datetime:
-    if moment.tzinfo is not None:
-        return moment
-    # `astimezone` takes a time without a zone for a local one, with the offset of that day.
-    return moment.astimezone() if now.tzinfo is None else moment.replace(tzinfo=now.tzinfo)
 
 
 def now_us() -> int:
