@@ -78,12 +78,11 @@ def unfolded_up_to(connection: sqlite3.Connection, last_id: int, most_lines: int
     return counted, folded_id
 
 
-def add(connection: sqlite3.Connection, counted: list[tuple[Any, ...]], last_id: int) -> int:
-    """Fold what `unfolded_up_to` has counted; return by how many bytes the table may grow."""
+def add(connection: sqlite3.Connection, counted: list[tuple[Any, ...]], last_id: int) -> None:
+    """Fold what `unfolded_up_to` has counted."""
     if counted:
         connection.executemany(_ADD, counted)
         connection.execute(_MOVE_TO, {"last_id": last_id})
-    return sum(len(logger.encode()) + LINE_BYTES for _, logger, *_ in counted)
 
 
 def add_drops(connection: sqlite3.Connection, drops: dict[str, Any]) -> None:

@@ -137,7 +137,6 @@ class Writer:
                 inserter.write(batch, outcome.refused)
             connection.execute("COMMIT")
             outcome.written = True
-            self.pruner.tables.volume_grown += inserter.gap_bytes
         except BaseException as error:
             inserter.forget_ids()
             outcome.written = outcome.written or _stands(inserter)

@@ -247,20 +247,18 @@ class Pruner:
             self.tables.trim_all(connection)
             self._live = math.inf
             return cut
-        self.tables.trim_volume(connection)
         with transaction(connection):
             counted, last_id = volume.unfolded_up_to(connection, cut.last_id, self.limits.volume_lines)
             if last_id < cut.last_id:
                 cut = cut._replace(last_id=last_id, partial=True)
             # Before the rest: in a full file the pages of the rows are the only ones for it.
             count = connection.execute("DELETE FROM records WHERE id <= ?", (cut.last_id,)).rowcount
-            grown = volume.add(connection, counted, cut.last_id)
+            volume.add(connection, counted, cut.last_id)
             note = {"now": round(self._now() * 1e6), "cause": cut.cause, "count": count}
             connection.execute(_NOTE, {**note, "first_id": state.first_id, "last_id": cut.last_id})
             connection.execute(_MARK, {"last_id": cut.last_id})
         self.deleted[cut.cause] = self.deleted.get(cut.cause, 0) + count
         self.tables.deleted_rows += count
-        self.tables.volume_grown += grown
         self._live = state.live
         return cut
 
@@ -269,8 +267,7 @@ class Pruner:
         with transaction(connection):
             (last_id,) = connection.execute("SELECT ifnull(max(id), 0) FROM records").fetchone()
             counted, folded_id = volume.unfolded_up_to(connection, last_id, self.limits.volume_lines)
-            grown = volume.add(connection, counted, folded_id)
-        self.tables.volume_grown += grown
+            volume.add(connection, counted, folded_id)
         return int(last_id - folded_id)
 
     def _cut_by_age(self, connection: sqlite3.Connection, state: State) -> Cut | None:

@@ -77,8 +77,6 @@ class SideTables:
         self.deleted_rows = self._enough_rows - 1
         self.needed: Collection[int] = ()  # sources of the rows to be written, which a sweep leaves
         self._sweep: _Sweep | None = None  # the one that has begun
-        # By how many bytes `volume` may have grown since it was last measured: what was there before counts too.
-        self.volume_grown = limits.text_bytes
         self._swept_lines = 0  # what the last one left in the longer table
 
     def forget_sweep(self) -> None:
@@ -97,19 +95,10 @@ class SideTables:
         """Cut the tables by the bytes of their lines as well, because with long names few lines take much."""
         self._trim(connection)
         self._shorten(connection, _TRIM_DROPS)
-        self._shorten(connection, _TRIM_VOLUME)
         size = max(size or 0 for (size,) in connection.execute(_SIZES))
         if self._sweep is None and size > self._limits.text_bytes:
             self._sweep = _Sweep()
         self._go_on(connection)
-
-    def trim_volume(self, connection: sqlite3.Connection) -> None:
-        """Cut `volume` if it takes too much: deleting a row of a logger with a long name can add more than it frees."""
-        most = self._limits.text_bytes
-        if self.volume_grown > most:
-            self.volume_grown = 0
-            if _size(connection, _TRIM_VOLUME) > 2 * most:
-                self._shorten(connection, _TRIM_VOLUME)
 
     def _shorten(self, connection: sqlite3.Connection, trim: tuple[str, ...]) -> None:
         lines = self._limits.lines
@@ -122,6 +111,8 @@ class SideTables:
         self.deleted_rows = 0
         for trim in (_TRIM_DROPS, _TRIM_VOLUME, _TRIM_PRUNES):
             self._keep(connection, trim, lines)
+        # Deleting a row of a logger with a long name can add more to `volume` than it frees.
+        self._shorten(connection, _TRIM_VOLUME)
         (count,) = connection.execute(_MOST_LINES).fetchone()
         # A sweep reads all rows, which a few lines are not worth.
         if self._sweep is None and count > max(lines, 2 * self._swept_lines):

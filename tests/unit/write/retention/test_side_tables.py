@@ -41,6 +41,16 @@ def test_the_newest_hours_of_volume_are_kept(log, few_lines):
     assert list(range(89, 99)) == [line for (line,) in log.ask("SELECT hour FROM volume ORDER BY hour")]
 
 
+def test_volume_is_cut_by_its_bytes_too(log):
+    """With `max_bytes`, the lines of `volume` are cut to a 32nd of it, also when rows go because of another limit."""
+    names = [(f"{n:01000d}",) for n in range(500)]
+    log.connection.executemany("INSERT INTO volume_folded (hour, logger, levelno) VALUES (1, ?, 20)", names)
+    log.fill(20)
+    log.prune(log.pruner(max_rows=10, max_bytes=2_000_000))
+
+    assert 0 < log.ask("SELECT sum(length(logger) + 50) FROM volume_folded")[0][0] <= 2_000_000 // 32
+
+
 def test_lines_are_cut_though_one_chunk_was_enough(log, few_lines):
     """A chunk of large rows may free more than it was to; what is beside the rows is cut after it as well."""
     log.connection.executemany(
