@@ -330,11 +330,10 @@ class Pruner:
 
 def plan(connection: sqlite3.Connection, path: str, limits: Limits, now: float) -> tuple[State, Cut | None]:
     """Tell what pruning would do, and to what."""
-    state = look(connection, path)
-    last_old = None
+    state, aged = look(connection, path), None
     if limits.max_age is not None:
         last_old = _last_old(connection, now, limits.max_age, state.last_but_one_id)
-    aged = None if last_old is None else Cut(last_old, "max_age", urgent=True)
+        aged = None if last_old is None else Cut(last_old, "max_age", urgent=True)
     return state, limits.cut(state, aged=aged, whole=True)
 
 

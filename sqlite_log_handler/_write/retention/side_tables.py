@@ -102,7 +102,7 @@ class SideTables:
 
     def _shorten(self, connection: sqlite3.Connection, trim: tuple[str, ...]) -> None:
         lines = self._limits.lines
-        while lines and _size(connection, trim) > self._limits.text_bytes:
+        while lines and connection.execute(_SIZE + trim[0]).fetchone()[0] > self._limits.text_bytes:
             lines //= 2
             self._keep(connection, trim, lines)
 
@@ -139,10 +139,6 @@ class SideTables:
                 self._swept_lines, self._sweep = sweep.left, None
             if ended or not self._wal.is_free(connection):
                 break
-
-
-def _size(connection: sqlite3.Connection, trim: tuple[str, ...]) -> int:
-    return int(connection.execute(_SIZE + trim[0]).fetchone()[0])
 
 
 class _Sweep:

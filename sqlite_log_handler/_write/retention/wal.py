@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 from sqlite_log_handler._logfile.units import format_size
 from sqlite_log_handler._write.retention.limits import Limits
@@ -34,7 +34,7 @@ class Wal:
         say: Callable[[str], None],
         now: Callable[[], float],
         clock: Callable[[], float],
-        quiet: Callable[[float], AbstractContextManager[object]] = nullcontext,
+        quiet: Callable[[float], AbstractContextManager[object]],
     ) -> None:
         self.path = path
         self._quiet = quiet
