@@ -52,7 +52,7 @@ import queue
 import sys
 import threading
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from itertools import accumulate, chain, islice, repeat, starmap
 from operator import itemgetter, length_hint
@@ -111,23 +111,9 @@ class RecordQueue(_Queue):
     `flush_levelno` or above.
     """
 
-    # What a put reads. CPython specialises calls of a method, and reads attributes in the fewest steps, only while an
-    # object has 30 attributes at most beside its slots.
-    __slots__ = (
-        "_arriving",
-        "_batch_size",
-        "_calm_capacity",
-        "_calm_size",
-        "_due_rows",
-        "_due_size",
-        "_flush_levelno",
-        "_gone",
-        "_granted",
-        "_permits",
-        "_refusals",
-        "_settled",
-        "admits",
-    )
+    # What a put reads. CPython reads slots in the fewest steps, and with more than 30 attributes beside them it no longer
+    # specialises calls of a method.
+    __slots__ = ("_flush_levelno", "_gone", "_granted", "_permits", "_refusals", "_settled", "admits", "queue")
 
     def __init__(
         self,
@@ -143,17 +129,19 @@ class RecordQueue(_Queue):
         super().__init__(capacity)
         self.capacity = capacity
         self.capacity_size = capacity_bytes // SIZE_UNIT
-        self._open_capacity = capacity - int(capacity * reserve)
-        self._open_size = self.capacity_size - int(self.capacity_size * reserve)
+        ordinary = (capacity - int(capacity * reserve), self.capacity_size - int(self.capacity_size * reserve))
+        # Rows and size for a row below `reserve_levelno`, and for one at or above it.
+        self._bounds = (ordinary, (capacity, self.capacity_size))
         # Up to here no bound is near: all rows are admitted alike.
-        self._calm_capacity = min(self._open_capacity, int(capacity * fair_share))
-        self._calm_size = min(self._open_size, int(self.capacity_size * fair_share))
+        self._calm = (
+            min(ordinary[0], int(capacity * fair_share)),
+            min(ordinary[1], int(self.capacity_size * fair_share)),
+        )
         self._has_shares = fair_share < 1
         self._reserve_levelno = reserve_levelno
         self._batch_size = min(batch_size or BATCH_SIZE, sys.maxsize)  # islice takes no more
         # A commit is due at half of that, or the first drop of a burst could come before it.
-        self._due_rows = batch_size or max(1, min(BATCH_SIZE, self._calm_capacity // 2))
-        self._due_size = self._calm_size // 2
+        self._due = batch_size or max(1, min(BATCH_SIZE, self._calm[0] // 2)), self._calm[1] // 2
         self._flush_levelno = flush_levelno
         self.reset()
 
@@ -167,17 +155,13 @@ class RecordQueue(_Queue):
         self.closed = True
         self.admits: int | None = NONE
         self._level: int | None = NONE  # as `admits`, but for the pressure, under which that is NONE
-        self._pressed = False
-        self._shares = Shares()
-        self._shareless = 0  # rows at the head that came before the pressure, and count for no logger
-        self._full = "queue_full"  # why `admits` is where it is
+        self._shares: Shares | None = None  # under pressure
         self._refusals: dict[tuple[int, str], Tally] = {}  # by level and logger, while `admits` stays where it is
         self._permits = repeat(True, 0)  # noqa: FBT003 - repeat takes no keyword
         self._granted = 0  # permits ever given, and rows that needed none: as many as `_settled` counts, or more
         self._settled = (0, 0)  # rows that ever came and were counted, and their size in SIZE_UNITs
         self._gone = (0, 0)  # rows that ever left, and their size
         self._ahead: Sequence[Any] = ()  # rows before the deque: those of a commit that outlived `give_up`
-        self._arriving, self._arriving_size = 0, 0  # rows for which room is being looked for
         self.peak_queued = 0
         self.written = 0
         self.truncated = 0
@@ -237,21 +221,8 @@ class RecordQueue(_Queue):
                 self.contend(item)
                 return
             was_due = self.commit_due
-            before, settled, gone = len(self.queue), self._settled, self._gone
-            if (
-                self.admits is ANY
-                and self._granted == settled[0] == gone[0] + before
-                and before < self._calm_capacity - 1
-                and settled[1] - gone[1] + size < self._calm_size
-                and not self._arriving
-            ):
-                # There are no permits, and all rows are counted. There is no call from the first of these questions to
-                # the append.
-                self._granted += 1
-                self.queue.append(item)
-                if self._settled is settled:
-                    self._settled = (settled[0] + 1, settled[1] + size)
-            elif not self._admit(item, levelno, size):
+            before = len(self.queue)
+            if not self._admit(item, levelno, size):
                 return
             if _GIL and before and self.admits is ANY and self._lacks_permits:
                 # Not after the first row: in many programs it is the only one of its tick.
@@ -269,26 +240,34 @@ class RecordQueue(_Queue):
         self.wake()
 
     def _admit(self, item: Any, levelno: int, size: int) -> bool:
-        """Queue a row or drop it, with all checks; the mutex is held."""
-        if self.closed:
-            raise Closed
-        self._count_rows()
-        cause = self._refusal(levelno, item[SOURCE][0])
-        # Nested calls leave room for this row, until there is no call any more before the append.
-        self._arriving, self._arriving_size = self._arriving + 1, self._arriving_size + size
-        try:
-            cause = cause or self._lack(levelno)
-        finally:
-            self._arriving, self._arriving_size = self._arriving - 1, self._arriving_size - size
-        if cause is not None:
-            self._drop(cause, item)
-            return False
-        if self._pressed:
-            self._shares.add(item[SOURCE][0], size, reserved=levelno >= self._reserve_levelno)
-        self._granted += 1
-        self.queue.append(item)
-        self._count_rows()
-        self._narrow()
+        """Queue a row or drop it; the mutex is held."""
+        while True:
+            if self._granted > self._settled[0]:
+                self._count_rows()
+            granted, settled = self._granted, self._settled
+            rows, left = self._room(self._calm)
+            is_calm = self.admits is ANY and rows > 1 and left > size
+            if not is_calm:
+                if self.closed:
+                    raise Closed
+                cause = self._refusal(levelno, item[SOURCE][0]) or self._lack(levelno, size)
+                if cause is not None:
+                    self._drop(cause, item)
+                    return False
+            # A nested call may have taken the room, and then it is looked for again. From here to the append there is
+            # no call.
+            if self._granted == granted and self._settled is settled:
+                self._granted += 1
+                self.queue.append(item)
+                break
+        if granted == settled[0] and self._settled is settled:
+            self._settled = granted + 1, settled[1] + size  # all others were counted
+        else:
+            self._count_rows()
+        if not is_calm:
+            if self._shares is not None:
+                self._shares.add(item)
+            self._narrow()
         return True
 
     def refuse(self, levelno: int, created: float, logger: str) -> bool:
@@ -371,65 +350,64 @@ class RecordQueue(_Queue):
 
     def _refusal(self, levelno: int, logger: str) -> str | None:
         """Return why records of this level and logger are refused unseen; None if they are not."""
+        rows, size = self._room(self._bounds[levelno >= self._reserve_levelno])
         if self._level is not ANY and levelno < self._level:
-            return self._full
-        if self._pressed:
-            reserved = levelno >= self._reserve_levelno
-            rows, size = self._room(reserved=reserved)
-            if self._shares.is_spent(logger, rows, size, reserved=reserved):
-                return "fair_share"
+            return "bytes_full" if rows > 0 else "queue_full"
+        if self._shares is not None and self._shares.is_spent(levelno, logger, rows, size):
+            return "fair_share"
         return None
 
-    def _lack(self, levelno: int) -> str | None:
-        """Return why there is no room for the arriving row, and narrow `admits`; None if there is room."""
+    def _lack(self, levelno: int, size: int) -> str | None:
+        """Return why there is no room for a row, and narrow `admits`; None if there is room."""
         reserved = levelno >= self._reserve_levelno
-        rows, size = self._room(reserved=reserved)
-        if rows < 0 or size < 0:
-            self._revoke(self._permits)
-            rows, size = self._room(reserved=reserved)
-        if rows >= 0 and size >= 0:
+        rows, left = self._room(self._bounds[reserved])
+        if rows < 1 or left < size:
+            self._revoke()
+            rows, left = self._room(self._bounds[reserved])
+        if rows >= 1 and left >= size:
             return None
-        full = "queue_full" if rows < 0 else "bytes_full"
         if not self._has_shares:
             # Smaller rows are not to come in behind this one. With shares, only this row is dropped: a large row of a
             # flood must not keep the small ones of others out.
-            self._narrow_to(NONE if reserved else self._reserve_levelno, full)
+            self._narrow_to(NONE if reserved else self._reserve_levelno)
             self.wake()  # the next tick decides anew, even if nothing is queued now
-        return full
+        return "bytes_full" if rows >= 1 else "queue_full"
 
-    def _room(self, *, reserved: bool) -> tuple[int, int]:
-        """Return the rows, and the size, for which there is room; below 0 if the arriving rows do not fit."""
-        permits = self._granted - self._settled[0]
-        rows, size = (self.capacity, self.capacity_size) if reserved else (self._open_capacity, self._open_size)
-        size -= self._size() + permits * _QUICK_SIZE + self._arriving_size
-        return rows - self.queued - permits - self._arriving, size
+    def _room(self, bounds: tuple[int, int]) -> tuple[int, int]:
+        """Return the rows, and the size, that fit within `bounds` beside what is queued and may come by permits."""
+        granted, settled, gone = self._granted, self._settled, self._gone
+        size = settled[1] - gone[1] + (granted - settled[0]) * _QUICK_SIZE
+        return bounds[0] - (granted - gone[0]), bounds[1] - size
 
-    def _narrow_to(self, level: int, full: str) -> None:
-        """Take only rows at or above `level`, unless that is so already; say why to the others."""
+    def _holds(self, bounds: tuple[int, int]) -> bool:
+        """Tell whether as many rows are queued, or as much of their size."""
+        return len(self._ahead) + len(self.queue) >= bounds[0] or self._settled[1] - self._gone[1] >= bounds[1]
+
+    def _narrow_to(self, level: int) -> None:
+        """Take only rows at or above `level`, unless that is so already."""
         if self._level is ANY or self._level < level:
-            self._level, self._full, self._refusals, self.admits = level, full, {}, NONE if self._pressed else level
+            self._level, self._refusals, self.admits = level, {}, level if self._shares is None else NONE
 
     def _narrow(self) -> None:
         """Narrow `admits` to the room that is left, and begin the pressure from which on each logger has a share."""
-        if self.queued < self._calm_capacity and self._size() < self._calm_size:
+        if not self._holds(self._calm):
             return
-        self._revoke(self._permits)
-        if self._has_shares and not self._pressed:
-            self._shares = Shares()
-            self._pressed, self._shareless, self.admits = True, self.queued, NONE
-        full = "queue_full" if self.queued >= self._open_capacity else "bytes_full"
-        if self.queued >= self.capacity or self._size() >= self.capacity_size:
-            self._narrow_to(NONE, full)
-        elif self.queued >= self._open_capacity or self._size() >= self._open_size:
-            self._narrow_to(self._reserve_levelno, full)
+        self._revoke()
+        if self._has_shares and self._shares is None:
+            self._shares, self.admits = Shares(self._reserve_levelno, self.queued), NONE
+        ordinary, whole = self._bounds
+        if self._holds(whole):
+            self._narrow_to(NONE)
+        elif self._holds(ordinary):
+            self._narrow_to(self._reserve_levelno)
 
     def _review(self) -> None:
         """Decide anew what to admit, from the numbers alone."""
         self._count_rows()
-        if self.queued < self._calm_capacity and self._size() < self._calm_size:
-            self._pressed = False
+        if not self._holds(self._calm):
+            self._shares = None
         self._level, self._refusals = NONE if self.closed else ANY, {}
-        self.admits = NONE if self._pressed else self._level
+        self.admits = self._level if self._shares is None else NONE
         self._narrow()
         self._grant()
 
@@ -437,34 +415,27 @@ class RecordQueue(_Queue):
     def _lacks_permits(self) -> bool:
         """Whether none is left, or with those that are left a row could make a commit due without the mutex."""
         left = length_hint(self._permits)
-        if not left or self.commit_due:
-            return not left
-        return self.queued + left >= self._due_rows or self._size() + left * _QUICK_SIZE >= self._due_size
+        return not left or (not self.commit_due and min(self._room(self._due)) <= 0)
 
     def _grant(self) -> None:
         """Hand out the next permits, in place of those that are left."""
         left = self._permits
-        self._revoke(left)
+        self._revoke()
         count = 0
-        queued = self.queued
         # The first row has to wake the listener, one makes a commit due and one fills the queue: these take the mutex.
-        if _GIL and queued and self.admits is ANY:
-            rows, size = self._room(reserved=False)
-            rows -= self._open_capacity - self._calm_capacity
-            size -= self._open_size - self._calm_size
-            count = min(PERMITS, rows - 1, size // _QUICK_SIZE)
+        if _GIL and self.queued and self.admits is ANY:
+            rows, size = self._room(self._calm)
             if not self.commit_due:
-                size = self._due_size - 1 - self._size()
-                count = min(count, self._due_rows - 1 - queued, size // _QUICK_SIZE)
-        count = max(0, count)
+                rows, size = map(min, (rows, size), self._room(self._due))
+            count = max(0, min(PERMITS, rows - 1, (size - 1) // _QUICK_SIZE))
         permits = repeat(True, count)  # noqa: FBT003 - repeat takes no keyword
         if self._permits is left:
             self._permits, self._granted = permits, self._granted + count
 
-    def _revoke(self, permits: Iterable[bool]) -> None:
+    def _revoke(self) -> None:
         """Take back the permits that no caller has taken yet; the others stay good."""
         # Unpacked, because no signal handler comes between that and the store.
-        (left,) = map(sum, (permits,))
+        (left,) = map(sum, (self._permits,))
         self._granted -= left
 
     def _drop(self, cause: str, row: Sequence[Any]) -> None:
@@ -480,7 +451,8 @@ class RecordQueue(_Queue):
     @property
     def commit_due(self) -> bool:
         """Whether a commit is due before the oldest row has reached its age."""
-        return self.urgent or self.queued >= self._due_rows or self._size() >= self._due_size
+        queued, size = self._due
+        return self.urgent or len(self._ahead) + len(self.queue) >= queued or self._settled[1] - self._gone[1] >= size
 
     def open(self) -> None:
         """Admit rows: a thread will commit them."""
@@ -587,11 +559,8 @@ class RecordQueue(_Queue):
         # raises, or a MemoryError, would leave them wrong.
         (_, _), self._gone, self._ahead, self.written, self._rows_in_commit = steps, after, ahead, written, in_commit
         self.ledger.drop((), after[0])
-        if self._pressed:
-            shareless = min(len(rows), max(0, self._shareless - held))
-            self._shareless -= shareless
-            for row in rows[shareless:]:
-                self._shares.remove(row[SOURCE][0], row[SIZE], reserved=row[LEVELNO] >= self._reserve_levelno)
+        if self._shares is not None:
+            self._shares.remove(rows, held)
         if self.admits is not ANY:
             self._review()
         return True

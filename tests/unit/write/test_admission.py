@@ -84,15 +84,16 @@ def test_a_refusal_like_the_last_one_needs_no_mutex(held, gil):
 
 
 def test_what_does_not_fit_closes_the_quick_way():
-    """When a row did not fit, none of its level is let in behind it, and refusals have its cause."""
+    """When a row did not fit, none of its level is let in behind it, and refusals say what is full for their level."""
     books = make_queue(4, 1_000, reserve=0.5, reserve_levelno=WARNING, batch_size=1)
     books.put_nowait(row())
     books.put_nowait(row())
     assert books.refuse(INFO, 0.0, "b")
     books.put_nowait(row(WARNING, size=1_000))
     assert books.refuse(INFO, 0.0, "b")
+    assert books.refuse(WARNING, 0.0, "b")
     drops = books.books()["drops"]
-    assert (1, 1) == (drops["queue_full", INFO, "b"], drops["bytes_full", INFO, "b"])
+    assert (2, 1) == (drops["queue_full", INFO, "b"], drops["bytes_full", WARNING, "b"])
 
     books = make_queue(1_000, 1_000)
     books.put_nowait(row())
@@ -143,26 +144,29 @@ def test_a_commit_before_a_put_has_ended():
     check(books)
 
 
-def test_a_put_that_is_interrupted_keeps_its_room(gil):
-    """A large row that was found to fit, and is not yet appended, keeps its room from the rows that come in between."""
+@pytest.mark.parametrize("size", [950, 997])
+def test_rows_that_come_when_another_was_found_to_fit(size):
+    """Rows that come when a large one was found to fit, and is not yet appended, take its room, and no more."""
 
     class Interrupted(RecordQueue):
-        """A queue into which others put when a large row was found to fit."""
+        """A queue into which others put when its room is looked at."""
 
-        def _lack(self, levelno):
-            cause = super()._lack(levelno)
-            if self._arriving_size == 950:
-                for _ in range(40):
-                    self.put_nowait(row(size=10))
-            return cause
+        def _room(self, bounds):
+            room = super()._room(bounds)
+            while nested:
+                self.put_nowait(nested.pop())
+            return room
 
+    nested: list[object] = []
     books = Interrupted(10_000, 1_000 * SIZE_UNIT)
     books.open()
-    for size in (1, 1, 1, 950):
-        books.put_nowait(row(size=size))
+    for _ in range(3):
+        books.put_nowait(row(size=1))
+    nested += [row(size=10)] * 40
+    books.put_nowait(row(size=size))
 
-    assert books.queued_size <= 1_000
-    assert gil is (8 == books.queued)
+    assert {("bytes_full", INFO, "a"): 1} == books.books()["drops"]
+    assert (43, 403) == (books.queued, books.queued_size)
     check(books)
 
 

@@ -150,6 +150,27 @@ def test_what_close_gives_up_is_taken_back():
     assert {("late", False): [10, 10]} == queue._shares._held
 
 
+def test_the_bound_holds_while_a_row_is_counted_for_its_logger(monkeypatch):
+    """
+    A record that a signal handler logs when another is counted for its logger does not take that one's room.
+
+    The room of a row was free again when it was counted, just before it was appended: a queue of 10 held 11 rows.
+    """
+    queue, add = make_queue(10), Shares.add
+
+    def interrupted(shares, item):
+        add(shares, item)
+        with monkeypatch.context() as patch:
+            patch.setattr(Shares, "add", add)
+            log(queue, f"nested {queue.queued}")
+
+    monkeypatch.setattr(Shares, "add", interrupted)
+    for number in range(10):
+        log(queue, f"{number}")
+
+    assert 10 == queue.queued
+
+
 def test_it_can_be_turned_off():
     """With `fair_share=1` one logger may fill the queue."""
     queue = make_queue(100, fair_share=1.0)
@@ -174,20 +195,20 @@ def test_without_pressure_nothing_is_asked():
 def test_the_holders_are_bounded(monkeypatch):
     """Made-up logger names share one number beyond MAX_KEYS, and each row leaves the number that it was added to."""
     monkeypatch.setattr(fair_share_module, "MAX_KEYS", 3)
-    shares = Shares()
+    shares = Shares(WARNING)
     for name in "abcde":
-        shares.add(name, 1, reserved=False)
+        shares.add(row(name))
     assert {("a", False), ("b", False), ("c", False), (OTHER_LOGGERS, False)} == set(shares._held)
 
     for name in "ab":
-        shares.remove(name, 1, reserved=False)
-    shares.add("e", 1, reserved=False)  # there is a free number, but a row of its name is among the others
+        shares.remove([row(name)], 0)
+    shares.add(row("e"))  # there is a free number, but a row of its name is among the others
     assert [3, 3] == shares._held[OTHER_LOGGERS, False]
     for name in "dee":
-        shares.remove(name, 1, reserved=False)
-    shares.add("e", 1, reserved=False)
+        shares.remove([row(name)], 0)
+    shares.add(row("e"))
     for name in "ce":
-        shares.remove(name, 1, reserved=False)
+        shares.remove([row(name)], 0)
 
     assert not shares._held
 
@@ -294,7 +315,7 @@ class Model:
         assert self.seen == books["seen"]
         assert len(queue.queue) == books["queued"] <= self.capacity
         assert sum(item[SIZE] for item in queue.queue) == queue.queued_size <= self.size
-        for (logger, reserved), (rows, size) in queue._shares._held.items() if queue._pressed else ():
+        for (logger, reserved), (rows, size) in queue._shares._held.items() if queue._shares else ():
             most = self.held(logger, reserved=reserved)
             assert 0 < rows <= most[0]
             assert size <= most[1]
