@@ -111,8 +111,8 @@ class RecordQueue(_Queue):
     `flush_levelno` or above.
     """
 
-    # What a put reads. CPython reads slots in the fewest steps, and with more than 30 attributes beside them it no longer
-    # specialises calls of a method.
+    # What a put reads. CPython reads slots in the fewest steps, and with more than 30 attributes beside them it no
+    # longer specialises calls of a method.
     __slots__ = ("_flush_levelno", "_gone", "_granted", "_permits", "_refusals", "_settled", "admits", "queue")
 
     def __init__(
@@ -471,16 +471,14 @@ class RecordQueue(_Queue):
         with self.mutex:
             urgent, self.urgent = self.urgent, False
             rows = self._head(self._batch_size)
-            self._rows_in_commit = len(rows)
-            urgent_left = urgent and len(rows) < self.queued
+            self._rows_in_commit, queued = len(rows), self.queued
         # Not a list of the sums: to make one of an iterator without memory crashes CPython 3.12 and 3.13.
         for count, total in enumerate(accumulate(map(_size_of, rows))):
             if total > max_size and count:
                 del rows[count:]
-                urgent_left = urgent
                 break
         with self.mutex:
-            self.urgent |= urgent_left
+            self.urgent |= urgent and len(rows) < queued
             whole = len(rows) == self.queued
             self._rows_in_commit = len(rows)
             gaps = self.ledger.begin_commit(None if whole else self.removed + len(rows))
@@ -494,7 +492,7 @@ class RecordQueue(_Queue):
                 start = len(commit.rows) - left
                 rows = commit.rows[start : start + _REMOVED_AT_ONCE]
                 bad = [row for index, row in enumerate(rows, start) if index in unwritable]
-                self._remove(gone, [], rows, dropped=bad, cause="unwritable", in_commit=left - len(rows))
+                self._remove(gone, [], rows, dropped=bad, cause="unwritable")
         with self.mutex:
             self._review()
             self.ledger.end_commit()
@@ -515,7 +513,7 @@ class RecordQueue(_Queue):
                     return dropped
                 rows = self._head(held + count)
                 kept, rows = rows[:held], rows[held:]
-                if self._remove(gone, kept, rows, dropped=rows, cause=cause, in_commit=held):
+                if self._remove(gone, kept, rows, dropped=rows, cause=cause):
                     dropped += len(rows)
 
     def _head(self, count: int) -> list[Any]:
@@ -534,17 +532,17 @@ class RecordQueue(_Queue):
         *,
         dropped: Sequence[Any],
         cause: str,
-        in_commit: int,
     ) -> bool:
         """
         Take off the rows behind those at the head that are `kept`; the mutex is held.
 
-        The `dropped` ones among them are not in the file. Return False, with nothing done, if a nested call has taken
-        rows off since `_gone` was `gone`.
+        A commit under way holds those that are `kept`, or the rows themselves. Of these, the `dropped` ones are not in
+        the file. Return False, with nothing done, if a nested call has taken rows off since `_gone` was `gone`.
         """
         self._count_rows()
         self.peak_queued = max(self.peak_queued, self.queued)
         held = len(kept)
+        in_commit = max(held, self._rows_in_commit - len(rows))
         passed, ahead = held + len(rows), self._ahead
         after = (gone[0] + len(rows), gone[1] + sum(map(_size_of, rows)))
         written = self.written + len(rows) - len(dropped)
