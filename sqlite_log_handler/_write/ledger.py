@@ -153,7 +153,7 @@ class Ledger:
             tally = self._tallies[key] = Tally(key, created)
         return tally
 
-    def collect(self, position: int) -> None:
+    def _collect(self, position: int) -> None:
         """Move into the entries what was counted without the mutex."""
         self._enter(position)
         for tally in list(self._tallies.values()):
@@ -169,7 +169,7 @@ class Ledger:
 
     def take_drops(self, position: int) -> PendingGap | None:
         """Return the drops since the last report; the same ones again until `add_gap` has them."""
-        self.collect(position)
+        self._collect(position)
         if self._taken is None and self._drops:
             later: dict[Key, Entry] = {}
             gap = PendingGap(self._position, self._drops, 0)
@@ -187,8 +187,9 @@ class Ledger:
                 self._reported, taken.dropped_total = reported, total
         return taken
 
-    def drops(self) -> dict[Key, int]:
-        """Return all drops that are in the entries, reported or not."""
+    def drops(self, position: int) -> dict[Key, int]:
+        """Return all drops, reported or not."""
+        self._collect(position)
         drops = dict(self._reported)
         for entries in (self._drops, self._taken.drops if self._taken and not self._taken.dropped_total else {}):
             for key, (count, *_) in list(entries.items()):

@@ -360,10 +360,8 @@ class RecordQueue(_Queue):
     def _lack(self, levelno: int, size: int) -> str | None:
         """Return why there is no room for a row, and narrow `admits`; None if there is room."""
         reserved = levelno >= self._reserve_levelno
+        self._revoke()
         rows, left = self._room(self._bounds[reserved])
-        if rows < 1 or left < size:
-            self._revoke()
-            rows, left = self._room(self._bounds[reserved])
         if rows >= 1 and left >= size:
             return None
         if not self._has_shares:
@@ -591,8 +589,7 @@ class RecordQueue(_Queue):
         """Return one consistent snapshot. `oldest_created` is when the record at the head was made, or None."""
         with self.mutex:
             self._count_rows()
-            self.ledger.collect(self.end)
-            drops = self.ledger.drops()
+            drops = self.ledger.drops(self.end)
             dropped = sum(drops.values())
             queued, written, waiting = self.queued, self.written, self._ahead or self.queue
             return {
