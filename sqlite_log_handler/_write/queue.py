@@ -248,9 +248,9 @@ class RecordQueue(_Queue):
             rows, left = self._room(self._calm)
             is_calm = self.admits is ANY and rows > 1 and left > size
             if not is_calm:
+                cause = self._refusal(levelno, item[SOURCE][0]) or self._lack(levelno, size)
                 if self.closed:
                     raise Closed
-                cause = self._refusal(levelno, item[SOURCE][0]) or self._lack(levelno, size)
                 if cause is not None:
                     self._drop(cause, item)
                     return False

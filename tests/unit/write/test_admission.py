@@ -14,7 +14,7 @@ import pytest
 from queues import ERROR, INFO, WARNING, awake, check, commit_all, make_queue, report, row
 
 from sqlite_log_handler._write import queue as queue_module
-from sqlite_log_handler._write.queue import ANY, SIZE_UNIT, RecordQueue
+from sqlite_log_handler._write.queue import ANY, SIZE_UNIT, Closed, RecordQueue
 
 pytestmark = pytest.mark.usefixtures("gil")
 
@@ -168,6 +168,31 @@ def test_rows_that_come_when_another_was_found_to_fit(size):
     assert {("bytes_full", INFO, "a"): 1} == books.books()["drops"]
     assert (43, 403) == (books.queued, books.queued_size)
     check(books)
+
+
+def test_a_put_during_which_the_queue_is_closed():
+    """
+    A row that is not yet appended when a signal handler closes the queue is put again, with a listener.
+
+    It was appended to the closed queue, and waited there for the next record.
+    """
+
+    class Interrupted(RecordQueue):
+        """A queue that is closed when a row was found to fit."""
+
+        def _lack(self, levelno, size):
+            cause = super()._lack(levelno, size)
+            self.close()
+            return cause
+
+    books = Interrupted(2, 1_000 * SIZE_UNIT)
+    books.open()
+    books.put_nowait(row())
+
+    with pytest.raises(Closed):
+        books.put_nowait(row())
+
+    assert (1, 1) == (books.queued, books.books()["seen"])
 
 
 def test_nothing_is_refused_when_there_is_room_again():
