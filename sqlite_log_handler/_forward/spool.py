@@ -9,7 +9,7 @@ Guarantees
 ==========
 
 - No read transaction is open between two calls, so a slow receiver pins no WAL.
-- Only `save` and `close` write to the file, and they hold the write lock of the log.
+- Only saving the cursor and closing the file write to it, and both hold the write lock of the log.
 - `save` writes into the file from which the rows came. A file that was moved takes its cursor along, and the file at
   its old path has a cursor of its own.
 - A file that was moved also takes along the rows of its WAL, and no other file is opened beside that WAL.

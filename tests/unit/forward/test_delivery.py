@@ -101,9 +101,8 @@ def deliver(clock, lines, waits):
             clock=clock,
             wait=wait,
             say=lines.append,
-            jitter=lambda: 1.0,
             follow=polls is not None,
-            **options,
+            **{"jitter": lambda: 1.0, **options},
         )
         with contextlib.suppress(EnoughError):
             delivery.run()
@@ -162,19 +161,9 @@ def test_an_outage_is_told_with_the_address(deliver, lines):
     assert "the receiver http://a.example:4318/v1/logs: connection refused; trying again" == lines[0]
 
 
-def test_waits_are_spread(deliver, waits, clock, lines):
+def test_waits_are_spread(deliver, waits):
     """A wait is between half and all of what it may be, so that a fleet does not come back in one moment."""
-    delivery = Delivery(
-        spools=[Spool([1])],  # type: ignore[list-item]  # as much of one as is used
-        encode=lambda *_: b"",
-        send=Receiver(AWAY),
-        clock=clock,
-        wait=waits.append,
-        say=lines.append,
-        jitter=lambda: 0.0,
-    )
-
-    delivery.run()
+    deliver(Receiver(AWAY), Spool([1]), jitter=lambda: 0.0)
 
     assert [0.5] == waits
 
