@@ -337,6 +337,30 @@ def test_a_question_that_fails_leaves_no_database(file: Path, folder: Path) -> N
         assert rows == log.stats().rows
 
 
+def test_rows_go_on_beside_a_question_that_fails(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that somebody reads come to their end when another question finds what came since damaged."""
+    spans = Scan.spans
+    monkeypatch.setattr(Scan, "spans", lambda *given, **options: spans(*given, **options, span=5, widest=5))
+    archive(file, folder, 10)
+    with LogReader([file, folder]) as log:
+        expected = [row.id for row in log.rows(pattern_of=1)]
+        rows = log.rows(pattern_of=1)
+        found = [next(rows).id]
+        handler = SQLiteHandler(file)
+        for _ in range(2):
+            handler.handle(record("new"))
+        handler.close()
+        archive(file, folder, log.last_id() - 1)
+        for part in folder.iterdir():
+            spoil(part)
+        with pytest.raises(CorruptFileError):
+            log.stats()
+        found += [row.id for row in rows]
+
+    assert 1 < len(found)
+    assert expected == found
+
+
 def test_a_question_that_nobody_reads_leaves_no_database(file: Path, folder: Path) -> None:
     """Rows of which nobody takes one keep no database: each kept its own until the reader was closed."""
     archive(file, folder, 10)
