@@ -78,14 +78,9 @@ class DropReport:
             if self._is_reporting():
                 return True
             self._reporting = True
-        try:
+        with suppress(RuntimeError):  # the interpreter is shutting down, or there is no room for one more thread
             self._reporter = threading.Thread(target=self._report, name="sqlite_log_handler reporter", daemon=True)
             self._reporter.start()
-        except BaseException as error:
-            self._reporting = False
-            # The interpreter is shutting down, or there is no room for one more thread.
-            if not isinstance(error, RuntimeError):
-                raise
         return True
 
     def wait(self, timeout: float) -> None:
@@ -106,7 +101,7 @@ class DropReport:
         self._operator.say(f"{count:,} drops not reported to other handlers: {why}; {self._describe(gaps[-1])}")
 
     def _is_reporting(self) -> bool:
-        """Tell whether the reporter will look at what waits once more; for lack of memory it may have died."""
+        """Tell whether the reporter will look at what waits once more: it may have died, or never have been started."""
         return self._reporting and self._reporter is not None and self._reporter.is_alive()
 
     def _report(self) -> None:
