@@ -287,12 +287,11 @@ class SQLiteHandler(logging.Handler):
             with contextlib.suppress(Closed):
                 if not queue.closed or self._start():
                     queue.put_nowait(row)
-                    return
-                # No thread can be started.
-                queue.open()
-                queue.put_nowait(row)
-                queue.close()
-                process.at_exit.commit(self.listener.committer)
+                else:  # no thread can be started
+                    queue.open()
+                    queue.put_nowait(row)
+                    queue.close()
+                    process.at_exit.commit(self.listener.committer)
                 return
 
     def _start(self) -> bool:
