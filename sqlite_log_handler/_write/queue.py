@@ -179,7 +179,7 @@ class RecordQueue(_Queue):
         """Their size in SIZE_UNITs."""
         with self.mutex:
             self._count_rows()
-            return self._size()
+            return self._settled[1] - self._gone[1]
 
     @property
     def removed(self) -> int:
@@ -344,9 +344,6 @@ class RecordQueue(_Queue):
                 continue  # others have put or removed rows meanwhile, see `_head`
             if came == self._gone[0] + len(self._ahead) + len(self.queue) and self._settled is settled:
                 self._settled = (came, settled[1] + size)
-
-    def _size(self) -> int:
-        return self._settled[1] - self._gone[1]
 
     def _refusal(self, levelno: int, logger: str) -> str | None:
         """Return why records of this level and logger are refused unseen; None if they are not."""
@@ -588,7 +585,6 @@ class RecordQueue(_Queue):
     def books(self) -> dict[str, Any]:
         """Return one consistent snapshot. `oldest_created` is when the record at the head was made, or None."""
         with self.mutex:
-            self._count_rows()
             drops = self.ledger.drops(self.end)
             dropped = sum(drops.values())
             queued, written, waiting = self.queued, self.written, self._ahead or self.queue
@@ -598,7 +594,7 @@ class RecordQueue(_Queue):
                 "dropped_total": dropped,
                 "drops": drops,
                 "queued": queued,
-                "queued_bytes": self._size() * SIZE_UNIT,
+                "queued_bytes": self.queued_size * SIZE_UNIT,
                 "peak_queued": max(self.peak_queued, queued),
                 "truncated": self.truncated,
                 "malformed": self.malformed,
