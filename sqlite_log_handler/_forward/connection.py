@@ -19,8 +19,9 @@ from urllib.request import getproxies, proxy_bypass
 
 _SWITCHING, _OK = 101, 200
 
-# Bytes of the headers of an answer, as long as `http.client` lets one of them be.
-_LONGEST_HEAD = 64 * 1024
+# Bytes that are read of an answer: of its headers, as long as `http.client` lets one of them be, and of its content,
+# enough for the reason of a refusal.
+_LONGEST = 64 * 1024
 
 # Browsers leave these characters of an address alone. `%` is one of them, so percent-encoded text stays as it is.
 _SAFE = "/?%:@!$&'()*+,;=~[]-._"
@@ -64,10 +65,9 @@ class HttpConnection:
         self._context = context
         self._connection = self._new_connection()
 
-    def post(self, body: bytes, longest: int) -> tuple[int, dict[str, str], bytes]:
+    def post(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """
-        Send a body. Return the status of the answer, its headers, by names such as Retry-After, and at most `longest`
-        bytes of its content.
+        Send a body. Return the status of the answer, its headers, by names such as Retry-After, and its content.
 
         Raises:
             OSError, http.client.HTTPException: No answer came, or a part of one.
@@ -82,9 +82,9 @@ class HttpConnection:
                 raise ConnectionAbortedError  # noqa: TRY301 - by `break_off`, while the name was looked up
             connection.request("POST", self._target, body, self._headers)
             response = connection.getresponse()
-            content = response.read(longest)
+            content = response.read(_LONGEST)
             # A read with a length does not notice that an answer ended early.
-            if response.length and len(content) < longest:
+            if response.length and len(content) < _LONGEST:
                 raise http.client.IncompleteRead(content, response.length)  # noqa: TRY301 - as its other reads do
             if not response.isclosed():  # the answer goes on
                 connection.close()
@@ -128,7 +128,7 @@ class _AnswerFile(io.BufferedReader):
     """
 
     last = b""
-    _left = _LONGEST_HEAD
+    _left = _LONGEST
 
     def readline(self, size: int | None = -1) -> bytes:
         self.last = super().readline(size)

@@ -38,8 +38,6 @@ _SHORTEST_TIMEOUT_MS, _LONGEST_TIMEOUT_MS = 100, 86_400_000
 # It shrinks log lines to a tenth; a higher level takes three times as long to save a tenth of that.
 _GZIP_LEVEL = 1
 
-# Enough for the reason of a refusal.
-_LONGEST_ANSWER = 64 * 1024
 _LONGEST_MESSAGE = 500
 
 # What receivers, proxies and `http.client` say of a request.
@@ -205,7 +203,7 @@ class Receiver:
 
     def _ask(self, body: bytes) -> Answer:
         try:
-            status, headers, content = self._connection.post(body, _LONGEST_ANSWER)
+            status, headers, content = self._connection.post(body)
         except ssl.SSLCertVerificationError as error:
             return Answer(Verdict.DENIED, self._reason(error))
         except Exception as error:  # noqa: BLE001 - whatever http.client, ssl or the system raises, no answer came
@@ -220,7 +218,6 @@ class Receiver:
 
 def _readable(text: str, known: Collection[str] | None = None) -> str:
     """Make one line of a receiver's words. If some are `known`, the others become `***`."""
-    text = text[:_LONGEST_ANSWER]
     if known is not None:
         words = [word if word in known else "***" for word in _WORD.findall(text.lower())]
         text = " ".join(word for word, _ in itertools.groupby(words))

@@ -99,11 +99,11 @@ def test_a_connection_is_kept(answer):
         url = f"http://127.0.0.1:{port}/v1/logs?key=a b"
         connection = HttpConnection(url, {"X": "y"}, 20, ssl.create_default_context())
         for _ in range(3):
-            assert 200 == connection.post(b"body", 100)[0]
+            assert 200 == connection.post(b"body")[0]
         kept = connection._connection
         assert kept is not None
         kept.sock.shutdown(socket.SHUT_RDWR)
-        assert 200 == connection.post(b"body", 100)[0]
+        assert 200 == connection.post(b"body")[0]
         connection.close()
 
     assert 4 == len(came)
@@ -122,13 +122,13 @@ def test_a_connection_beside_many_files():
         pytest.skip("this process may not have so many files")
     with serving(TAKEN) as (port, came):
         connection = HttpConnection(f"http://127.0.0.1:{port}", {}, 20, ssl.create_default_context())
-        connection.post(b"body", 100)
+        connection.post(b"body")
         resource.setrlimit(resource.RLIMIT_NOFILE, (2_000, hard))
         with connection._connection.sock as low:
             connection._connection.sock = high = socket.socket(fileno=fcntl.fcntl(low, fcntl.F_DUPFD, 1_500))
             high.settimeout(20)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert 200 == connection.post(b"body", 100)[0]
+        assert 200 == connection.post(b"body")[0]
         connection.close()
 
     assert 2 == len(came)
