@@ -89,7 +89,6 @@ class State(NamedTuple):
     first_id: int  # 1 when there is no row
     last_id: int  # 0 when there is none
     oldest_us: int  # the earliest time
-    head_bytes: float  # of text in a row, on average, among those that are next to go
     auto_vacuum: int  # INCREMENTAL, unless another program made the file
     wal: int
     file: int  # on disk, or when the WAL is written back, whichever is more
@@ -165,28 +164,15 @@ class Limits:
         file = max(state.file, state.live + self.free_bytes)
         return file + state.wal + _PINNED_TRANSACTION_UNITS * self.commit_bytes <= self.most_bytes
 
-    def chunk_rows(self, state: State) -> int:
-        """Return how many rows one transaction deletes, if they are as large as those of the whole log."""
-        return self._rows_of(max(1, state.live / max(1, state.rows)))
+    def chunk_rows(self, row_bytes: float) -> int:
+        """Return how many rows of this size one transaction deletes."""
+        return max(1, min(_CHUNK_ROWS, int(self.chunk_bytes / max(1, row_bytes))))
 
-    def chunk_end(self, state: State) -> int:
-        """Return the highest id that one transaction may delete."""
-        # Not by the average of all rows alone: a chunk of larger ones would make a WAL many times as large.
-        rows = min(self.chunk_rows(state), self._rows_of(max(1, state.head_bytes)))
-        return min(state.first_id - 1 + rows, state.last_but_one_id)
-
-    def _rows_of(self, size: float) -> int:
-        return max(1, min(_CHUNK_ROWS, int(self.chunk_bytes / size)))
-
-    def cut(self, state: State, *, aged: Cut | None = None, crowded: bool = False, whole: bool = False) -> Cut | None:
-        """Reduce all limits to one cut, for one transaction or as a `whole`; only what is urgent if it is `crowded`."""
+    def cut(self, state: State, *, aged: Cut | None = None, crowded: bool = False) -> Cut | None:
+        """Reduce all limits to one cut; only what is urgent if it is `crowded`."""
         cuts = [aged, self._cut_by_rows(state), self._cut_by_bytes(state)] if state.rows > 1 else []
         cut = max((cut for cut in cuts if cut and (cut.urgent or not crowded)), default=None)
-        if cut is None:
-            return None
-        last_id = min(cut.last_id, state.last_but_one_id)
-        end = last_id if whole else min(last_id, self.chunk_end(state))
-        return cut._replace(last_id=end, partial=end < last_id)
+        return cut and cut._replace(last_id=min(cut.last_id, state.last_but_one_id))
 
     def _cut_by_rows(self, state: State) -> Cut | None:
         if self.max_rows is None or state.rows <= self.max_rows:

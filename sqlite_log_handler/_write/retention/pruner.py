@@ -70,20 +70,16 @@ _FIRST_PAST = "SELECT id, created_us FROM records WHERE +created_us <= ? ORDER B
 _LAST_OLD = "SELECT id FROM records WHERE id <= ? AND id < ? AND +created_us < ? ORDER BY id DESC LIMIT 1"
 
 # One statement, because in a busy program each is a wait for the GIL; with min and max apart, because together they
-# read all rows; and with the text of 64 rows spread over what will be the next chunk.
-_LOOK = f"""
-WITH RECURSIVE
-    ends (first_id, last_id) AS (
-        SELECT ifnull((SELECT min(id) FROM records), 1), ifnull((SELECT max(id) FROM records), 0)
-    ),
-    heads (id) AS (
-        SELECT first_id FROM ends
-        UNION ALL
-        SELECT id + max(1, min(?, last_id - first_id) / 64) FROM heads, ends LIMIT 64
-    )
-SELECT page_size, page_count, freelist_count, first_id, last_id, ifnull((SELECT min(created_us) FROM records), 0),
-    ifnull((SELECT avg({ROW_BYTES}) FROM records WHERE id IN heads), 0), auto_vacuum
-FROM pragma_page_size, pragma_page_count, pragma_freelist_count, pragma_auto_vacuum, ends
+# read all rows.
+_LOOK = """
+SELECT page_size, page_count, freelist_count, ifnull((SELECT min(id) FROM records), 1),
+    ifnull((SELECT max(id) FROM records), 0), ifnull((SELECT min(created_us) FROM records), 0), auto_vacuum
+FROM pragma_page_size, pragma_page_count, pragma_freelist_count, pragma_auto_vacuum
+"""
+# The bytes of a row, on average, among 64 rows from an id on, each so many ids after the one before.
+_HEADS = f"""
+WITH RECURSIVE heads (id) AS (SELECT ? UNION ALL SELECT id + ? FROM heads LIMIT 64)
+SELECT ifnull(avg({ROW_BYTES}), 0) FROM records WHERE id IN heads
 """  # noqa: S608 - our own SQL
 # A run of pruning is one line of `prunes` for each cause and hour.
 _NOTE = f"""
@@ -135,7 +131,6 @@ class Pruner:
         self._capped = False  # SQLite keeps the file from growing beyond its share
         self._live: float = math.inf  # bytes, before the last chunk of this run: to delete it may have freed nothing
         self._rows_since_step = 0
-        self._chunk_rows = 64
         self._next_look = 0.0  # at the age of rows, by `clock`
         self._aged_at = math.inf  # when the next row is too old
 
@@ -238,9 +233,12 @@ class Pruner:
         """Delete a chunk, if one is due. When the tables beside the rows went first, the cut is still to be made."""
         aged = self._cut_by_age(connection, state)
         cut = self.limits.cut(state, aged=aged, crowded=crowded)
-        if cut is not None and self._bound is not None:
-            cut = self._bound(connection, state, cut)
         if cut is None:
+            return None
+        end = self._chunk_end(connection, state)
+        if end < cut.last_id:
+            cut = cut._replace(last_id=end, partial=True)
+        if self._bound is not None and (cut := self._bound(connection, state, cut)) is None:
             return None
         if cut.cause == "max_bytes" and (self.tables.deleted_rows >= state.rows or state.live >= self._live):
             # The tables beside the rows may be what takes too much: they go first.
@@ -270,6 +268,14 @@ class Pruner:
             volume.add(connection, counted, folded_id)
         return int(last_id - folded_id)
 
+    def _chunk_end(self, connection: sqlite3.Connection, state: State) -> int:
+        """Return the highest id that one transaction may delete."""
+        rows = self.limits.chunk_rows(state.live / max(1, state.rows))
+        # Not by the average of all rows alone: a chunk of larger ones would make a WAL many times as large.
+        step = max(1, min(rows, state.rows) // 64)
+        (head_bytes,) = connection.execute(_HEADS, (state.first_id, step)).fetchone()
+        return min(state.first_id - 1 + min(rows, self.limits.chunk_rows(head_bytes)), state.last_but_one_id)
+
     def _cut_by_age(self, connection: sqlite3.Connection, state: State) -> Cut | None:
         """Return what is too old in the next chunk."""
         max_age = self.limits.max_age
@@ -282,7 +288,7 @@ class Pruner:
         age = now - state.oldest_us / 1e6
         last_old = None
         if age > max_age:
-            last_old = _last_old(connection, now, max_age, self.limits.chunk_end(state))
+            last_old = _last_old(connection, now, max_age, self._chunk_end(connection, state))
             if last_old is None:
                 # More rows of the future than a chunk has may stand before an old one, and go with it.
                 first_past = connection.execute(_FIRST_PAST, (round(now * 1e6),)).fetchone()
@@ -299,10 +305,9 @@ class Pruner:
     # Pages ------------------------------------------------------------------------------------------------------------
 
     def _look(self, connection: sqlite3.Connection) -> State:
-        state = look(connection, self.wal.path, self._chunk_rows)
+        state = look(connection, self.wal.path)
         if state.rows < 0:
             raise corrupt("the ids of its rows are out of order")
-        self._chunk_rows = self.limits.chunk_rows(state)
         return state
 
     def _give_back(self, connection: sqlite3.Connection, state: State, *, crowded: bool) -> bool:
@@ -334,7 +339,7 @@ def plan(connection: sqlite3.Connection, path: str, limits: Limits, now: float) 
     if limits.max_age is not None:
         last_old = _last_old(connection, now, limits.max_age, state.last_but_one_id)
         aged = None if last_old is None else Cut(last_old, "max_age", urgent=True)
-    return state, limits.cut(state, aged=aged, whole=True)
+    return state, limits.cut(state, aged=aged)
 
 
 def _last_old(connection: sqlite3.Connection, now: float, max_age: float, end: int) -> int | None:
@@ -345,8 +350,8 @@ def _last_old(connection: sqlite3.Connection, now: float, max_age: float, end: i
     return None if old is None else int(old[0])
 
 
-def look(connection: sqlite3.Connection, path: str, chunk_rows: int = 64) -> State:
+def look(connection: sqlite3.Connection, path: str) -> State:
     """Look at a log, by SQLite and `os.stat` only: opening and closing one of its files drops SQLite's locks."""
-    found = connection.execute(_LOOK, (chunk_rows,)).fetchone()
+    found = connection.execute(_LOOK).fetchone()
     page_size, pages, *_ = found
     return State._make((*found, size_of(path + "-wal"), max(size_of(path), pages * page_size)))

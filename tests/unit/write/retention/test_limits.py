@@ -34,13 +34,12 @@ def state(
     rows: int | None = None,
     first: int = 1,
     file: int | None = None,
-    head: float = 0,
 ) -> State:
     """Make the state of a log with these bytes in use, free, and in the WAL; 100 bytes a row by default."""
     pages, free_pages = (live + free) // PAGE, free // PAGE
     rows = live // 100 if rows is None else rows
     file = pages * PAGE if file is None else file
-    return State(PAGE, pages, free_pages, first, first + rows - 1, 0, head, 2, wal, file)
+    return State(PAGE, pages, free_pages, first, first + rows - 1, 0, 2, wal, file)
 
 
 # Reading what was configured ------------------------------------------------------------------------------------------
@@ -182,15 +181,9 @@ def test_the_largest_cut_decides_and_gives_the_cause():
 
 def test_rows_go_in_chunks():
     """However many rows are to go, one transaction deletes 20,000 of them or two megabytes at most, or one row."""
-    many = state(live=1_000 * MB, rows=10_000_000, first=5)
-    large = state(live=1_000 * MB, rows=10_000)
-    huge = state(live=1_000 * MB, rows=10)
-    next_are_large = state(live=1_000 * MB, rows=10_000_000, head=100_000)
-
-    assert 20_004 == Limits(max_rows=1).cut(many).last_id
-    assert 20 == Limits(max_rows=1).cut(large).last_id
-    assert 1 == Limits(max_rows=1).cut(huge).last_id
-    assert 20 == Limits(max_rows=1).cut(next_are_large).last_id
+    assert 20_000 == Limits(max_rows=1).chunk_rows(100)
+    assert 20 == Limits(max_rows=1).chunk_rows(100_000)
+    assert 1 == Limits(max_rows=1).chunk_rows(100 * MB)
 
 
 def test_a_crowded_queue_puts_off_what_can_wait():
@@ -279,7 +272,7 @@ def test_the_shares_of_a_budget_add_up(max_bytes):
     assert 2 * unit <= max_bytes // 16  # the largest record
     assert limit.chunk_bytes <= unit
     assert 1 <= limit.checkpoint_pages(PAGE) * PAGE <= max(PAGE, 2 * unit)
-    assert limit.has_room(State(1, full, 0, 1, 10, 0, 0, 2, limit.wal_bytes, full))
+    assert limit.has_room(State(1, full, 0, 1, 10, 0, 2, limit.wal_bytes, full))
     assert full - unit >= max_bytes * 3 // 4
     assert 1_000 <= limit.lines <= 100_000
 
@@ -287,7 +280,7 @@ def test_the_shares_of_a_budget_add_up(max_bytes):
 @given(st.integers(LEAST_BYTES, 1 << 40), st.integers(1, 1 << 40), st.integers(1, 1 << 40), st.booleans())
 def test_a_cut_is_of_rows_that_are_there(max_bytes, live, rows, crowded):
     """A cut takes one row at least and none beyond the last."""
-    log = State(1, live, 0, 7, 6 + rows, 0, 0, 2, 0, live)
+    log = State(1, live, 0, 7, 6 + rows, 0, 2, 0, live)
     cut = Limits(max_bytes=max_bytes, max_rows=max(1, rows // 2)).cut(log, crowded=crowded)
 
     assert cut is None or 7 <= cut.last_id <= 6 + rows

@@ -65,6 +65,19 @@ def test_rows_go_chunk_by_chunk(log, monkeypatch):
     assert 2 == steps
 
 
+def test_a_chunk_of_large_rows_is_short(log):
+    """Where the next rows are larger than those of the log on average, one transaction deletes fewer of them."""
+    log.fill(2_000, width=10_000)
+    log.fill(20_000)
+    deleted = []
+    pruner = log.pruner(max_rows=1)
+    log.connection.set_trace_callback(lambda sql: deleted.append(log.rows[0]) if sql == "COMMIT" else None)
+    pruner.step(log.connection)
+    log.connection.set_trace_callback(None)
+
+    assert 200 <= deleted[0] <= 250  # not 2,000
+
+
 # max_age --------------------------------------------------------------------------------------------------------------
 
 
