@@ -12,6 +12,11 @@ Damaged pages can lead back into themselves, and then a table has no end. So we 
 question together. We count CPU time of the thread, which neither a slow disk nor a busy machine uses up. The budget
 grows with the file, so no sensible question comes near it, however large the log is.
 
+A statement calls functions of Python, whose time is not counted, because a regular expression of the user may take long
+on any text. To read the clock of the thread takes as long as such a call, so we time calls by the wall clock, and leave
+their share of it out of the CPU time. Their seconds would not do: on a busy machine, a call that has to wait can take
+more of them than its statement has used, and a table without end would be read for ever.
+
 Most rows are short, and to measure each of them costs time. A question begins with a limit that few rows exceed, and
 with few looks at the clock. The first longer row moves it to a higher limit with many looks, and from then on we
 measure each row. There are two such limits, because we look at a large row twice.
@@ -53,8 +58,8 @@ class Budget:
     """
     Bounds the statements inside its `with` block; call `renew` before each question.
 
-    `size` is that of the file at `path`, in bytes; `clock` tells the CPU seconds of this thread. `spent` is True after
-    a statement that was ended.
+    `size` is that of the file at `path`, in bytes; `clock` tells the CPU seconds of this thread, and `wall` those that
+    pass. `spent` is True after a statement that was ended.
     """
 
     def __init__(
@@ -64,12 +69,13 @@ class Budget:
         size: int,
         *,
         clock: Callable[[], float] = time.thread_time,
+        wall: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._connection = connection
         self._path = path
-        self._clock = clock
+        self._clock, self._wall = clock, wall
         self.seconds = self._left = _SECONDS + size / 1e6 * _SECONDS_PER_MB
-        self._since = 0.0
+        self._since = self._wall_since = self._called = 0.0
         self.spent = False
         for category, limit in _LIMITS.items():
             connection.setlimit(category, limit)
@@ -80,9 +86,9 @@ class Budget:
         self._left = self.seconds
         self._set(_USUAL_BYTES, _USUAL_STEPS)
 
-    def extend(self, seconds: float) -> None:
-        """Do not count these seconds, because a regular expression of the user took them."""
-        self._left += seconds
+    def leave_out(self, seconds: float) -> None:
+        """Do not count a call of Python that took these seconds by the wall clock."""
+        self._called += seconds
 
     @property
     def is_long(self) -> bool:
@@ -106,11 +112,11 @@ class Budget:
             message = f"{self._path!r}: it takes more work to read than any log: it was not made by this package"
             raise LimitError(message)
         self.spent = False
-        self._since = self._clock()
+        self._since, self._wall_since, self._called = self._clock(), self._wall(), 0.0
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._left -= self._clock() - self._since
+        self._left -= self._used()
 
     def _set(self, value_bytes: int, steps: int) -> None:
         self.value_bytes = value_bytes
@@ -118,5 +124,9 @@ class Budget:
         self._connection.set_progress_handler(self._tick, steps)
 
     def _tick(self) -> bool:
-        self.spent = self._clock() - self._since > self._left
+        self.spent = self._used() > self._left
         return self.spent
+
+    def _used(self) -> float:
+        wall = self._wall() - self._wall_since
+        return (self._clock() - self._since) * (1 - min(self._called / wall, 1) if self._called else 1)

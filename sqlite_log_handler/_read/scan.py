@@ -149,7 +149,7 @@ class Scan:
             self._raised = error
             raise
         finally:
-            self.budget.extend(time.perf_counter() - begin)
+            self.budget.leave_out(time.perf_counter() - begin)
 
     def _run(self, statement: Statement, parameters: Values, fetch: Callable[[sqlite3.Cursor], _Fetched]) -> _Fetched:
         """Run one statement, here and nowhere else, so that each error of SQLite gets its name."""

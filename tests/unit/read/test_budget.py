@@ -33,3 +33,20 @@ def test_the_budget_is_that_of_a_question():
 def test_a_busy_machine_uses_up_no_budget():
     """What a slow disk or another process takes is not counted: the clock is that of the CPU time of the thread."""
     assert time.thread_time is inspect.signature(Budget).parameters["clock"].default
+
+
+def test_a_call_that_waits_on_a_busy_machine():
+    """
+    Calls of Python are left out by their share of the time, so a table without end has an end on a busy machine too.
+
+    Their seconds by the wall clock were taken off the CPU seconds: beside other programs, a call that had to wait gave
+    more than its statement used, and `count(pattern=...)` read a table without end until somebody interrupted it.
+    """
+    clock, wall = iter([0.0, 1.5, 1.5, 3.0]), iter([0.0, 20.0, 20.0, 40.0])
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        budget = Budget(connection, "app-log.db", 0, clock=lambda: next(clock), wall=lambda: next(wall))
+        for _ in range(2):
+            with budget:
+                budget.leave_out(10.0)
+        with pytest.raises(LimitError), budget:
+            pass
