@@ -67,12 +67,11 @@ def test_a_row_that_fills_the_memory(path, monkeypatch):
     SQLite counts the bytes of the rows that it deletes, and took as much memory as the longest of them.
     """
     hostile.make(path, f"UPDATE records SET message = CAST(zeroblob(3000000) AS TEXT); {MORE}")
-    assert 0 == prune(path, "--dry-run")
     monkeypatch.setattr(command, "_LONGEST", 2_000_000)
 
-    for arguments in (["--dry-run"], []):
-        with pytest.raises(LimitError, match="a row has more than 1 MiB, so no handler wrote it: delete it"):
-            prune(path, *arguments)
+    assert 0 == prune(path, "--dry-run")  # which looks at no text
+    with pytest.raises(LimitError, match="a row has more than 1 MiB, so no handler wrote it: delete it"):
+        prune(path)
     assert 4 == count(path)
 
 
