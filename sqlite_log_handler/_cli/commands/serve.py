@@ -1,6 +1,7 @@
 """`sqlite-log serve`: the log in a browser."""
 
 import argparse
+import threading
 import webbrowser
 
 from sqlite_log_handler._cli.arguments import add_files, add_flag, at_least, file_of, needs
@@ -46,6 +47,11 @@ def run(options: argparse.Namespace) -> int:
         with_token=not options.no_token,
         token_file=options.token_file,
         say=write_line,
-        opened=webbrowser.open if options.open else lambda _: None,
+        opened=_open if options.open else lambda _: None,
     )
     return 0
+
+
+def _open(address: str) -> None:
+    # On a thread, because Python waits for the end of a browser that it does not know, such as that of $BROWSER.
+    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import queue
 import sys
+import threading
 
 import pytest
 
@@ -34,8 +36,8 @@ def test_the_defaults(asked, path):
 
 def test_the_flags(asked, path, tmp_path, monkeypatch):
     """Each flag reaches the server; `--open` opens the address in a browser."""
-    opened = []
-    monkeypatch.setattr("webbrowser.open", opened.append)
+    opened = queue.SimpleQueue()
+    monkeypatch.setattr("webbrowser.open", opened.put)
     flags = ["--host", "::1", "--port", "0", "--base-path", "/logs", "--allowed-host", "a", "--allowed-host", "b"]
 
     assert 0 == main(["serve", str(path), str(tmp_path), *flags, "--no-token", "--open"])
@@ -44,9 +46,25 @@ def test_the_flags(asked, path, tmp_path, monkeypatch):
     assert ([str(path), str(tmp_path)], "::1", 0, "/logs", ["a", "b"], False) == tuple(
         asked[name] for name in ("paths", "host", "port", "base_path", "allowed_hosts", "with_token")
     )
-    assert ["http://[::1]:1/"] == opened
+    assert "http://[::1]:1/" == opened.get(timeout=60)
     assert 0 == main(["serve", str(path), "--token-file", "token"])
     assert "token" == asked["token_file"]
+
+
+def test_a_browser_that_stays(asked, path, monkeypatch):
+    """
+    The server does not wait until the browser is closed.
+
+    Python waits for the end of a browser that it does not know. That one waited for a page, and no server ran yet.
+    """
+    is_served, is_shown = threading.Event(), threading.Event()
+    monkeypatch.setattr("webbrowser.open", lambda _: is_served.wait(10) and is_shown.set())
+    main(["serve", str(path), "--open"])
+
+    asked["opened"]("http://127.0.0.1:1/")
+    is_served.set()
+
+    assert is_shown.wait(60)
 
 
 def test_the_log_of_the_environment(asked, path, monkeypatch):
