@@ -73,10 +73,12 @@ class Tools:
         text or regex: in the message or the traceback. level: WARNING, or INFO..WARNING. logger: with those below it.
         since, until: times in UTC. where: on attributes, as ["status>=500", "user.plan=pro"]. exception: a class.
         pattern_of: the id of a record of the same pattern. up_to_id: older records than those of an earlier answer.
+        A text that is cut ends with "...": `record` has the whole.
         """
+        newest = max(1, min(newest, _MOST_ROWS))
         with self._read() as reader:
             rows = reader.rows(
-                newest=max(1, min(newest, _MOST_ROWS)), reverse=True, text=text, pattern=regex, level=level,
+                newest=newest, reverse=True, text=text, pattern=regex, level=level,
                 logger=logger, since=_time(since), until=_time(until), where=where, exception=exception,
                 pattern_of=pattern_of, up_to_id=up_to_id,
             )  # fmt: skip
@@ -99,8 +101,7 @@ class Tools:
         with self._read() as reader:
             # Lines of the others only: all of the largest rows would not fit into memory.
             for row in reader.rows(after_id=id - context - 1, up_to_id=id + context):
-                line = _line(row)
-                around.append(line if len(line) <= MESSAGE_LENGTH else f"{line[:MESSAGE_LENGTH]}...")
+                around.append(_cut(_line(row)))
                 if row.id == id:
                     found = row._asdict()
         if found is None:
@@ -131,10 +132,13 @@ class Tools:
             )
             names = reader.level_names()
         lines = [
-            one_line(
-                f"{one.records} ({one.share:.1%}) {levels_of(one.levels, names)} {_CLOCK(one.first_us)}Z to "
-                f"{_CLOCK(one.last_us)}Z id {one.last_id} {one.logger}: {one.text}{GUESSED if one.is_guessed else ''}"
-            )[:MESSAGE_LENGTH]
+            _cut(
+                one_line(
+                    f"{one.records} ({one.share:.1%}) {levels_of(one.levels, names)} {_CLOCK(one.first_us)}Z to "
+                    f"{_CLOCK(one.last_us)}Z id {one.last_id} {one.logger}: {one.text}"
+                    f"{GUESSED if one.is_guessed else ''}"
+                )
+            )
             for one in found[: max(1, min(most, _MOST_ROWS))]
         ]
         kept = _fitting(lines)
@@ -191,9 +195,13 @@ def _time(text: str | None) -> datetime | None:
 
 def _line(row: Row) -> str:
     kind = f" [{row.exc_type}]" if row.exc_type else ""
-    attributes = f" {row.attributes[:MESSAGE_LENGTH]}" if row.attributes else ""
-    line = printable(f"{row.id} {row.time} {row.level} {row.logger[:100]}: {row.message[:MESSAGE_LENGTH]}")
+    attributes = f" {_cut(row.attributes)}" if row.attributes else ""
+    line = printable(f"{row.id} {row.time} {row.level} {_cut(row.logger, 100)}: {_cut(row.message)}")
     return line + printable(kind[:100] + attributes)
+
+
+def _cut(text: str, most: int = MESSAGE_LENGTH) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _field(value: object) -> str:

@@ -67,6 +67,31 @@ def test_times_are_in_utc(tools, monkeypatch):
     assert ["begin" in one for one in (*found, brief)] == [True, False, True, True]
 
 
+@pytest.mark.parametrize("newest", [99, 100, 101, 1_000])
+def test_a_search_says_where_it_goes_on(path, newest):
+    """
+    An answer says that older records match, however many were asked for.
+
+    An agent that asked for more than a hundred got a hundred, and no word of the others.
+    """
+    log_of(path, *[record("tick")] * 101)
+
+    older = f"older records: the same with up_to_id={101 - min(newest, 100)}"
+    assert Tools(str(path)).search(newest=newest).endswith(f"\n[left out: {older}]")
+
+
+def test_a_text_that_is_cut_says_so(path):
+    """What an answer cuts off is no secret: a message, attributes, a logger, and a pattern then end with dots."""
+    log_of(path, record("m" * 401, name="l" * 101, why="w" * 400), record("m" * 400, name="l" * 100))
+    tools = Tools(str(path))
+    whole, cut = tools.search().splitlines()[1:3]
+
+    assert whole.endswith(f" {'l' * 100}: {'m' * 400}")
+    assert f" {'l' * 100}...: {'m' * 400}... " in cut
+    assert cut.endswith("w...")
+    assert ["m..."] * 2 == [line[-4:] for line in tools.patterns().splitlines()[1:3]]
+
+
 def test_a_long_field_has_its_beginning_and_its_end(tools):
     """Of a long value the beginning and the end are shown, and how much is left out between them."""
     shown = tools.record(1)

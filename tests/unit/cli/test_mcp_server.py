@@ -100,17 +100,29 @@ def test_each_tool_answers(shop):
 
 
 def test_mistakes_are_told(shop):
-    """What is wrong with a question is told, so that the agent can ask better."""
+    """
+    What is wrong with a question is told, so that the agent can ask better.
+
+    A mistyped argument was left out, so the answer had records that did not match.
+    """
     answers = asked(
         shop,
         ("search", {"level": "NOPE"}),
         ("sql", {"statement": "DELETE FROM records"}),
         ("sql", {"statement": "SELECT hex(zeroblob(900000000))"}),
         ("brief", {"since": "some day"}),
+        ("patterns", {"level": "ERROR", "mst": 1}),
     )
 
-    assert [True] * 4 == [failed for failed, _ in answers]
-    for part, (_, text) in zip(["not a level", "only SELECT", "substr", "point in time"], answers, strict=True):
+    assert [True] * 5 == [failed for failed, _ in answers]
+    parts = [
+        "not a level",
+        "only SELECT",
+        "substr",
+        "point in time",
+        "patterns has no argument 'mst': it has new_since,",
+    ]
+    for part, (_, text) in zip(parts, answers, strict=True):
         assert part in text
 
 
