@@ -28,7 +28,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 )
 def run(options: argparse.Namespace) -> int:
     """Print the metrics. Returns 1 if we cannot read a log, which the metrics say as well."""
-    logs = Logs(options.files or [arguments.file_of(options)])
+    logs = Logs([*filter(None, options.files)] or [arguments.file_of(options)])
     text, errors = openmetrics(logs.by_name(), older=options.output == "prometheus")
     write_lines([text.removesuffix("\n")])
     for error in errors:

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     with needs("serve"):
         from sqlite_log_handler.serve import server  # noqa: PLC0415 - needs packages that the other commands do not
     server.run(
-        options.files or [file_of(options)],
+        [*filter(None, options.files)] or [file_of(options)],
         host=options.host,
         port=options.port,
         base_path=options.base_path,

@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         if options.follow and options.lines is None and options.since is None and filters.get("after_id") is None:
             newest = _FOLLOWED
         view = View(options)
-        place = _place(reader, options, last_id) if options.around else None
+        place = _place(reader, options, last_id) if options.around is not None else None
         write_lines(view.document(reader, Selection(filters, newest, *_context(options), place)))
         cursor_file.store_cursor(options.cursor_file, reader, last_id)
         if options.follow:

@@ -88,9 +88,13 @@ ERRORS = {
     "forward a.db --batch-rows x": "forward: argument --batch-rows: 'x' is not a whole number; `sqlite-log forward "
     "--help` says more",
     "-S 1h": "show: '1h' is a length of time, not a point in time: did you mean -1h?",
-    "-S 99999999999999d": "show: '99999999999999d' is not a point in time: write ISO 8601 (2025-06-30, "
-    "'2025-06-30 12:00', 2025-06-30T12:00:00Z), a time of today (12:00), now, today, yesterday, -1h, '10 min ago', or "
-    "@seconds since 1970",
+    **{
+        words: f"show: {text!r} is not a point in time: write ISO 8601 (2025-06-30, '2025-06-30 12:00', "
+        "2025-06-30T12:00:00Z), a time of today (12:00), now, today, yesterday, -1h, '10 min ago', or @seconds since "
+        "1970"
+        # The last was no --around, so a script without the id that it looked for got the whole log.
+        for words, text in (("-S 99999999999999d", "99999999999999d"), ("--around=", ""))
+    },
     "-g a{99999999999}": "show: 'a{99999999999}' is not a regular expression: the repetition number is too large; to "
     "search for plain text, use -F or `text=`",
     "--rever": "show: unrecognized arguments: --rever; `sqlite-log show --help` says more",
@@ -118,6 +122,18 @@ def test_errors_are_one_line(run, tmp_path, monkeypatch, words):
     message = f"sqlite-log {ERRORS[words]}\n".replace("{folder}", str(tmp_path))
 
     assert (2, []) == run(*words.replace("{folder}", str(tmp_path)).split(), stderr=message)
+
+
+@pytest.mark.parametrize("command", ["show", "metrics"])
+def test_an_empty_name_is_none(run, tmp_path, monkeypatch, command):
+    """
+    A FILE that is empty, as a variable of a shell is that nobody has set, stands for the log of the environment.
+
+    For `metrics` and `serve`, it was the current folder with all its logs.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    assert run(command)[1][:3] == run(command, "")[1][:3]
 
 
 @pytest.mark.parametrize("words", ["show -fz a.db", "a.db -rz", "a.db -rf9"])
