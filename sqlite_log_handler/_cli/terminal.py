@@ -13,7 +13,10 @@ import select
 import shutil
 import sys
 import time
+import unicodedata
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import IO, Any, Final, TypeAlias, TypeVar
 
 from sqlite_log_handler._logfile.printable import printable, without_joiners
@@ -116,17 +119,20 @@ def is_terminal() -> bool:
 def fit(line: str) -> str:
     """Cut a line of a table to the width of the terminal; elsewhere lines stay whole."""
     width = terminal_width()
-    return line if width_of(line) <= width or not is_terminal() else f"{line[: width - 3]}..."
+    if not is_terminal() or width_of(line) <= width:
+        return line
+    return f"{line[: bisect_right([*accumulate(map(width_of, line))], width - 3)]}..."
 
 
 def width_of(text: str) -> int:
-    """Return how many columns a text takes, a character in each; joiners have no width."""
-    return len(without_joiners(text))
+    """Return how many columns a text takes: letters of Chinese and most emoji take two, and joiners none."""
+    shown = without_joiners(text)
+    return len(shown) + (not shown.isascii() and sum(unicodedata.east_asian_width(one) in "FW" for one in shown))
 
 
 def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Lay out a table. Each column is as wide as its widest cell, and all but the last are aligned to the right."""
-    widths = [max(map(width_of, cells)) for cells in zip(*rows, strict=True)][:-1]
+    widths = [max(map(width_of, cells)) for cells in [*zip(*rows, strict=True)][:-1]]
     for *cells, last in rows:
         line = "  ".join(" " * (width - width_of(cell)) + cell for cell, width in zip(cells, widths, strict=True))
         yield fit(f"{line}  {last}".rstrip())

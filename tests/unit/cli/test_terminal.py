@@ -133,7 +133,22 @@ def test_joiners_have_no_width(monkeypatch):
     monkeypatch.setattr(terminal_module, "terminal_width", lambda: 40)
     line = "a\u200d" * 20 + "b" * 20
     assert line == fit(line)
-    assert fit(line + "c").endswith("...")
+    assert f"{line[:57]}..." == fit(line + "c")
+
+
+def test_wide_characters_take_two_columns(monkeypatch):
+    """
+    A table is cut to the width of the terminal and its columns stand below each other in Chinese too, and with emoji.
+
+    Each character counted as one column, so each long line took two lines.
+    """
+    assert ["\u5e97  x", "ab  x"] == [*columns([("\u5e97", "x"), ("ab", "x")])]
+
+    monkeypatch.setattr(terminal_module, "is_terminal", lambda: True)
+    monkeypatch.setattr(terminal_module, "terminal_width", lambda: 40)
+    line = "\u5e97\U0001f600" * 10
+    assert line == fit(line)
+    assert f"{line[:18]}..." == fit(line + "c")
 
 
 def test_a_closed_pipe_is_no_error(start, make_handler, logger, path):
