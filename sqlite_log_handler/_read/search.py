@@ -91,7 +91,7 @@ _OTHER_CASES: Final = re.compile("[iksIKS]|[^\x00-\x7f]")
 # several characters, or a character; and its repetitions.
 _PIECE: Final = re.compile(
     r"(?P<unknown>[()]|\\[xuUN0-9])|(?P<or>\|)"
-    r"|(?:\\[^\W_]|\[\^?\]?(?:\\.|[^\]\\])*\]|[.^$]|\\?(?P<literal>.))(?P<repeated>(?:[*+?]|\{[^}]*\})*)",
+    r"|(?:\\[^\W_]|\[\^?\]?(?:\\.|[^\]\\])*\]|[.^$]|\\?(?P<literal>.))(?P<repeated>(?:[*+?]|\{[0-9,]*\})*)",
     re.DOTALL,
 )
 

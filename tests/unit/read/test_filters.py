@@ -29,6 +29,7 @@ from sqlite_log_handler._read.search import ignores_case, required_literals
         ("colou?rs", ["colo"]),
         ("ab+cd", ["ab"]),
         ("x{2}yz", ["yz"]),
+        ("set{on|off}", ["set{on", "off}"]),  # no repetition: rows with the second alternative alone were left out
         (r"a\.b\.c", ["a.b.c"]),
         ("[abc|]dd|ee", ["dd", "ee"]),
         ("^begin.*end$", ["begin"]),
