@@ -49,9 +49,12 @@ class NoProcessError(Exception):
 
 
 class OtherProcess:
-    """A process that answers questions. It raises a NoProcessError if the system has no room for another one."""
+    """A process that answers questions. It raises a NoProcessError if there can be no other one."""
 
     def __init__(self) -> None:
+        if hasattr(sys, "frozen"):  # its executable is the program, which would begin a second time
+            message = "a frozen program cannot try an expression: search for a plain text, or on the command line"
+            raise NoProcessError(message)
         path = os.pathsep.join(map(os.path.abspath, sys.path))
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own program

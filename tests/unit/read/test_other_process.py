@@ -111,6 +111,22 @@ def test_a_process_that_cannot_be_started(monkeypatch):
         assert process.ask(search, "a+", "aaa")
 
 
+def test_a_frozen_program(monkeypatch):
+    """
+    A program that PyInstaller has frozen refuses questions that need a process of Python.
+
+    Its executable is the program: each question began it a second time, and waited for an answer of it.
+    """
+
+    def begins_again(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr(subprocess, "Popen", begins_again)
+    with pytest.raises(NoProcessError, match="a frozen program cannot try an expression"), other_process():
+        pass
+
+
 def test_few_run_at_a_time(monkeypatch):
     """Each process takes a core and memory, so a further question waits for one, and not for ever."""
     monkeypatch.setattr(module, "_MOST", 1)
