@@ -12,7 +12,7 @@ from functools import lru_cache
 from operator import ge, gt, le, lt
 from typing import Any, Final, NamedTuple
 
-from sqlite_log_handler._read.search import Term, attribute_terms, compiled, equals, extra_of, ignores_case, number
+from sqlite_log_handler._read.search import Term, attribute_terms, equals, extra_of, number, smart
 
 _CONDITION: Final = re.compile(r"(!?)([^=!<>~]+)(?:(!=|<=|>=|=|<|>|~)(.*))?", re.DOTALL)
 _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
@@ -47,7 +47,7 @@ def parse_condition(text: str) -> Condition:
         raise ValueError(f"{text!r} is not a condition: {HELP}")
     if found[3] == "~":
         try:
-            compiled(found[4], ignores_case(found[4]))
+            smart(found[4])
         except (re.error, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"{text!r}: {found[4]!r} is not a regular expression: {error}") from error
     return Condition(key, found[1] or found[3] or "", found[4] or "")
@@ -94,7 +94,7 @@ def holds(attributes: object, text: str) -> bool:
             return equals(value, expected) == (sign == "=")
         if sign == "~":
             found = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            return compiled(expected, ignores_case(expected)).search(found) is not None
+            return smart(expected).search(found) is not None
         return _compares(value, sign, expected)
     return False
 

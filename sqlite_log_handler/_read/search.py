@@ -50,8 +50,7 @@ def text_terms(text: str) -> list[Term]:
 
 def expression_terms(expression: str) -> list[Term]:
     """Turn a search for a regular expression into terms of SQL; raise an error of `re` if it is none."""
-    ignore_case = ignores_case(re.sub(r"\\.", "", expression, flags=re.DOTALL))
-    compiled(expression, ignore_case)
+    ignore_case = bool(smart(expression).flags & re.IGNORECASE)
     terms: list[Term] = []
     # SQLite skips the rows that have none of these texts, before it calls Python.
     literals = required_literals(expression, ignore_case=ignore_case)
@@ -71,6 +70,12 @@ def _searched(function: str, wanted: str, *, ignore_case: bool) -> Term:
 def compiled(expression: str, ignore_case: bool) -> re.Pattern[str]:  # noqa: FBT001 - as SQL hands it over
     """Compile an expression, and remember it."""
     return re.compile(expression, re.IGNORECASE if ignore_case else 0)
+
+
+@lru_cache(maxsize=64)
+def smart(expression: str) -> re.Pattern[str]:
+    r"""Compile an expression in smart case, in which the letter of an escape, such as `\S`, is no capital letter."""
+    return compiled(expression, ignores_case(re.sub(r"\\.", "", expression, flags=re.DOTALL)))
 
 
 def search(expression: str, ignore_case: bool, text: object) -> bool:  # noqa: FBT001 - same

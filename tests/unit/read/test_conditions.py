@@ -104,6 +104,8 @@ def three_rows(tmp_path_factory):
         ("user.plan=Pro", True),
         ("user.plan~pro", True),
         ("user.plan~PRO", False),
+        (r"user.plan~p\So", True),  # as with -g, an escape is no capital letter
+        (r"user.plan~P\SO", False),
         ("user.id>6", True),
         ("user.missing", False),
         ("user", True),
