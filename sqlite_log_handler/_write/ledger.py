@@ -131,9 +131,10 @@ class Ledger:
             cause, levelno, created, logger = first[0]
             entry = self._entry(cause, levelno, created, logger, position)
             popping = starmap(self.waiting.pop, ((0,),))  # as soon as it is unpacked
+            change = popping, entry[COUNT] + 1, entered + 1, created
             # A nested call may have entered this drop, or handed the entry over. From here on there is no call.
             if self._entered == entered and self._drops is drops:
-                (_,), entry[COUNT], self._entered, entry[UNTIL] = popping, entry[COUNT] + 1, entered + 1, created
+                (_,), entry[COUNT], self._entered, entry[UNTIL] = change
 
     def _entry(self, cause: str, levelno: int, created: float, logger: str, position: int) -> Entry:
         drops = self._drops
@@ -207,6 +208,7 @@ class Ledger:
             appending = map(self.gaps.append, (gap,))  # as soon as it is unpacked
             drops = gap.drops if self.unsent is None else self.unsent.sum(gap)
             unsent = PendingGap(gap.position, drops, gap.dropped_total)
+            change = appending, None, gap.dropped_total, unsent
             waiting = self.gaps[self.gaps_in_commit :]
             # A list, because CPython 3.12 crashes when there is no memory for a generator.
             if len(waiting) >= MAX_GAPS or sum([len(known.drops) for known in waiting]) > MAX_KEYS:
@@ -218,7 +220,7 @@ class Ledger:
                     self._taken, self._reported_total, self.unsent = None, gap.dropped_total, unsent
                     return last
             elif self._taken is gap:
-                (_,), self._taken, self._reported_total, self.unsent = appending, None, gap.dropped_total, unsent
+                (_,), self._taken, self._reported_total, self.unsent = change
                 return gap
         return None
 

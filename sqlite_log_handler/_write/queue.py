@@ -28,7 +28,8 @@ While there are permits, something is `pending`; the first row, which has none, 
 GIL there are no permits, and everything happens under the mutex.
 
 CPython runs signal handlers and collections at calls and at jumps back, and they may log, flush or close, RLock or not.
-So under the mutex each line leaves the numbers true, and a number that a call has made old is not stored.
+So under the mutex each line leaves the numbers true, and a number that a call has made old is not stored. CPython 3.11
+collects where it makes a tuple as well, so a tuple is made before the last look at whether a number is old.
 
 Guarantees
 ==========
@@ -220,8 +221,7 @@ class RecordQueue(_Queue):
             if not held:
                 self.contend(item)
                 return
-            was_due = self.commit_due
-            before = len(self.queue)
+            gone, was_due, before = self._gone, self.commit_due, len(self.queue)
             if not self._admit(item, levelno, size):
                 return
             if _GIL and before and self.admits is ANY and self._lacks_permits:
@@ -232,7 +232,7 @@ class RecordQueue(_Queue):
                 self.malformed += item[MARKS] // MALFORMED
             if levelno >= self._flush_levelno:
                 self.urgent = True
-            elif before and (was_due or not self.commit_due):
+            elif before and self._gone is gone and (was_due or not self.commit_due):
                 return
         finally:
             if held:
@@ -244,9 +244,13 @@ class RecordQueue(_Queue):
         while True:
             if self._granted > self._settled[0]:
                 self._count_rows()
-            granted, settled = self._granted, self._settled
-            rows, left = self._room(self._calm)
-            is_calm = self.admits is ANY and rows > 1 and left > size
+            granted, settled, gone = self._granted, self._settled, self._gone
+            rows, left = self._calm
+            is_calm = (  # as `_room` counts, without the call
+                self.admits is ANY
+                and granted - gone[0] < rows - 1
+                and settled[1] - gone[1] + (granted - settled[0]) * _QUICK_SIZE + size < left
+            )
             if not is_calm:
                 cause = self._refusal(levelno, item[SOURCE][0]) or self._lack(levelno, size)
                 if self.closed:
@@ -260,8 +264,9 @@ class RecordQueue(_Queue):
                 self._granted += 1
                 self.queue.append(item)
                 break
+        counted = granted + 1, settled[1] + size
         if granted == settled[0] and self._settled is settled:
-            self._settled = granted + 1, settled[1] + size  # all others were counted
+            self._settled = counted  # all others were counted
         else:
             self._count_rows()
         if not is_calm:
@@ -342,8 +347,9 @@ class RecordQueue(_Queue):
                 size = self.queue[-1][SIZE] if fresh == 1 else sum(map(_size_of, islice(reversed(self.queue), fresh)))
             except (IndexError, RuntimeError):
                 continue  # others have put or removed rows meanwhile, see `_head`
+            counted = came, settled[1] + size
             if came == self._gone[0] + len(self._ahead) + len(self.queue) and self._settled is settled:
-                self._settled = (came, settled[1] + size)
+                self._settled = counted
 
     def _refusal(self, levelno: int, logger: str) -> str | None:
         """Return why records of this level and logger are refused unseen; None if they are not."""
@@ -365,7 +371,6 @@ class RecordQueue(_Queue):
             # Smaller rows are not to come in behind this one. With shares, only this row is dropped: a large row of a
             # flood must not keep the small ones of others out.
             self._narrow_to(NONE if reserved else self._reserve_levelno)
-            self.wake()  # the next tick decides anew, even if nothing is queued now
         return "bytes_full" if rows >= 1 else "queue_full"
 
     def _room(self, bounds: tuple[int, int]) -> tuple[int, int]:
@@ -435,6 +440,8 @@ class RecordQueue(_Queue):
 
     def _drop(self, cause: str, row: Sequence[Any]) -> None:
         self.ledger.drop([(cause, row[LEVELNO], row[CREATED], row[SOURCE][0])], self.end)
+        if not self.queued:
+            self.wake()  # the next tick reports it, and decides anew
 
     # The side of the listener -----------------------------------------------------------------------------------------
 
@@ -546,11 +553,12 @@ class RecordQueue(_Queue):
         ahead = [*kept, *ahead[passed:]]
         # First into the ledger, for which there may be no memory, and then off the deque.
         steps = chain(map(self.ledger.waiting.extend, (entries,)), map(deque(maxlen=0).extend, (leave,)))
+        change = steps, after, ahead, written, in_commit
         if self._gone is not gone:
             return False
         # All in one step, without a call until all is done: a signal handler would see wrong numbers, and what it
         # raises, or a MemoryError, would leave them wrong.
-        (_, _), self._gone, self._ahead, self.written, self._rows_in_commit = steps, after, ahead, written, in_commit
+        (_, _), self._gone, self._ahead, self.written, self._rows_in_commit = change
         self.ledger.drop((), after[0])
         if self._shares is not None:
             self._shares.remove(rows, held)

@@ -144,8 +144,7 @@ def test_a_commit_before_a_put_has_ended():
     check(books)
 
 
-@pytest.mark.parametrize("size", [950, 997])
-def test_rows_that_come_when_another_was_found_to_fit(size):
+def test_rows_that_come_when_another_was_found_to_fit():
     """Rows that come when a large one was found to fit, and is not yet appended, take its room, and no more."""
 
     class Interrupted(RecordQueue):
@@ -163,7 +162,7 @@ def test_rows_that_come_when_another_was_found_to_fit(size):
     for _ in range(3):
         books.put_nowait(row(size=1))
     nested += [row(size=10)] * 40
-    books.put_nowait(row(size=size))
+    books.put_nowait(row(size=997))
 
     assert {("bytes_full", INFO, "a"): 1} == books.books()["drops"]
     assert (43, 403) == (books.queued, books.queued_size)
@@ -193,6 +192,69 @@ def test_a_put_during_which_the_queue_is_closed():
         books.put_nowait(row())
 
     assert (1, 1) == (books.queued, books.books()["seen"])
+
+
+def test_a_put_during_which_the_queue_is_flushed():
+    """
+    A row before which a signal handler commits all others is the first one now, and wakes the listener.
+
+    The queue had looked before whether it was the first, and the listener could have fallen asleep meanwhile.
+    """
+
+    class Interrupted(RecordQueue):
+        """A queue that is flushed when a row is about to be admitted."""
+
+        def _admit(self, item, levelno, size):
+            commit_all(self)
+            awake(self)
+            return super()._admit(item, levelno, size)
+
+    books = Interrupted(10, 1_000 * SIZE_UNIT)
+    books.open()
+    books.queue += [row(), row()]
+
+    books.put_nowait(row(size=queue_module._QUICK_SIZE + 1))
+
+    assert (2, 1) == (books.written, books.queued)
+    assert awake(books)
+
+
+def test_a_flush_when_the_queue_was_found_full():
+    """
+    A queue that a signal handler empties when it was found full does not stay closed: the next drop wakes the listener.
+
+    The listener slept, because nothing was queued, and all later records were dropped.
+    """
+
+    class Interrupted(RecordQueue):
+        """A queue that is flushed when it is about to admit less."""
+
+        def _narrow_to(self, level):
+            if not self.written:
+                commit_all(self)
+            super()._narrow_to(level)
+
+    books = Interrupted(1, 1_000 * SIZE_UNIT)
+    books.open()
+    books.put_nowait(row())
+    assert awake(books)
+    assert (0, 1) == (books.queued, books.written)
+
+    assert books.refuse(INFO, 1.0, "a")
+    assert awake(books)
+    assert report(books).count == 1
+    assert not books.refuse(INFO, 2.0, "a")
+
+
+@pytest.mark.parametrize("fair_share", [0.5, 1.0])
+def test_a_drop_wakes_the_listener_when_nothing_is_queued(fair_share):
+    """A row that is larger than all the room for its level is reported at the next tick, not with the next row."""
+    books = make_queue(reserve=0.5, reserve_levelno=WARNING, fair_share=fair_share)
+
+    books.put_nowait(row(size=501))
+
+    assert {("bytes_full", INFO, "a"): 1} == books.books()["drops"]
+    assert awake(books)
 
 
 def test_nothing_is_refused_when_there_is_room_again():
