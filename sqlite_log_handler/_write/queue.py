@@ -593,21 +593,25 @@ class RecordQueue(_Queue):
     def books(self) -> dict[str, Any]:
         """Return one consistent snapshot. `oldest_created` is when the record at the head was made, or None."""
         with self.mutex:
-            drops = self.ledger.drops(self.end)
-            dropped = sum(drops.values())
-            queued, written, waiting = self.queued, self.written, self._ahead or self.queue
-            return {
-                "seen": written + dropped + queued,
-                "written": written,
-                "dropped_total": dropped,
-                "drops": drops,
-                "queued": queued,
-                "queued_bytes": self.queued_size * SIZE_UNIT,
-                "peak_queued": max(self.peak_queued, queued),
-                "truncated": self.truncated,
-                "malformed": self.malformed,
-                "oldest_created": waiting[0][CREATED] if waiting else None,
-            }
+            while True:
+                gone = self._gone
+                drops = self.ledger.drops(self.end)
+                dropped = sum(drops.values())
+                queued, written, waiting = self.queued, self.written, self._ahead or self.queue
+                books = {
+                    "seen": written + dropped + queued,
+                    "written": written,
+                    "dropped_total": dropped,
+                    "drops": drops,
+                    "queued": queued,
+                    "queued_bytes": self.queued_size * SIZE_UNIT,
+                    "peak_queued": max(self.peak_queued, queued),
+                    "truncated": self.truncated,
+                    "malformed": self.malformed,
+                    "oldest_created": waiting[0][CREATED] if waiting else None,
+                }
+                if self._gone is gone:  # or a nested call has taken rows off meanwhile
+                    return books
 
     # Not for this queue -----------------------------------------------------------------------------------------------
 

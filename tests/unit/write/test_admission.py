@@ -257,6 +257,43 @@ def test_a_drop_wakes_the_listener_when_nothing_is_queued(fair_share):
     assert awake(books)
 
 
+@pytest.mark.parametrize("nested", [commit_all, lambda books: books.give_up(10, "close_timeout")])
+def test_a_look_at_the_books_during_which_rows_leave(nested):
+    """
+    A signal handler that flushes or closes while the program looks at the books leaves each record in them once.
+
+    A record that was dropped after the drops were counted was in no number, and one that was written was in two.
+    """
+
+    class Interrupted(RecordQueue):
+        """A queue that rows leave when it was looked how many there are."""
+
+        @property
+        def queued(self):
+            queued = super().queued
+            if looking:
+                looking.clear()
+                nested(self)
+            return queued
+
+    looking = []
+    books = Interrupted(10, 1_000 * SIZE_UNIT)
+    books.open()
+    for _ in range(3):
+        books.put_nowait(row())
+    drops = books.ledger.drops
+
+    def drops_then_signal(position):
+        found = drops(position)
+        looking.append(True)
+        return found
+
+    books.ledger.drops = drops_then_signal
+    found = books.books()
+
+    assert (3, 0, 0) == (found["seen"], found["queued"], found["queued_bytes"])
+
+
 def test_nothing_is_refused_when_there_is_room_again():
     """After a commit, and after the queue was closed, a refusal that was known before is decided anew."""
     books = make_queue(1)
