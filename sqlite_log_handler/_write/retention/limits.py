@@ -181,12 +181,15 @@ class Limits:
         keep = self.max_rows - self.max_rows // 100
         return Cut(state.last_id - keep, "max_rows", state.rows * 10 > self.max_rows * 11)
 
+    def excess(self, state: State) -> int:
+        """Return by how many bytes the pages in use take too much; at most 0 if they do not."""
+        return state.live - (self.file_bytes - self.free_bytes)
+
     def _cut_by_bytes(self, state: State) -> Cut | None:
-        excess = state.live - (self.file_bytes - self.free_bytes)
-        if excess <= 0:
+        if self.excess(state) <= 0:
             return None
         # And one unit more, for the same reason.
-        rows = math.ceil((excess + self.commit_bytes) * state.rows / state.live)
+        rows = math.ceil((self.excess(state) + self.commit_bytes) * state.rows / state.live)
         return Cut(state.first_id - 1 + rows, "max_bytes", urgent=True)
 
     def vacuum_pages(self, state: State, *, crowded: bool = False) -> int:

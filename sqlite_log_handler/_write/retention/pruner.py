@@ -25,14 +25,15 @@ Guarantees
 - After an exception no transaction is open, and `prunes` says what was deleted.
 - The lines of `drops` whose place is still in the file stay. Of each other side table, and of the older lines of
   `drops`, `Limits.lines` are kept. They are cut at the first deletion, and again after ten times as many rows.
-- The side tables do not push out the rows. When `max_bytes` has cost as many rows as are left, these tables are cut
-  before more rows go, by the bytes of their lines as well; and so they are before `NoRoom` is raised.
+- The side tables do not push out the rows. When the file takes too much, and as many rows have gone as are left, these
+  tables are cut before more rows go, by the bytes of their lines as well; and so they are before `NoRoom` is raised.
 - The id of a deleted source or process is never given again.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -61,7 +62,7 @@ INCREMENTAL = 2  # https://sqlite.org/pragma.html#pragma_auto_vacuum
 # Rows after which retention has a turn though many wait: every other full batch, fewer than a chunk deletes.
 _ROWS_PER_STEP = 15_000
 
-# Units of free pages at most. A disk that is full looks the same to SQLite, and is not to cost half of the rows.
+# Units of free pages at most, where a commit needs that many.
 _MOST_FREE_UNITS = 8
 
 # The plus signs keep SQLite from the index on time: these walk up the ids and stop at the first hit.
@@ -76,9 +77,10 @@ SELECT page_size, page_count, freelist_count, ifnull((SELECT min(id) FROM record
     ifnull((SELECT max(id) FROM records), 0), ifnull((SELECT min(created_us) FROM records), 0), auto_vacuum
 FROM pragma_page_size, pragma_page_count, pragma_freelist_count, pragma_auto_vacuum
 """
-# The bytes of a row, on average, among 64 rows from an id on, each so many ids after the one before.
+_HEAD_ROWS = 256
+# The bytes of a row, on average, among some rows from an id on, each so many ids after the one before.
 _HEADS = f"""
-WITH RECURSIVE heads (id) AS (SELECT ? UNION ALL SELECT id + ? FROM heads LIMIT 64)
+WITH RECURSIVE heads (id) AS (SELECT ? UNION ALL SELECT id + ? FROM heads LIMIT ?)
 SELECT ifnull(avg({ROW_BYTES}), 0) FROM records WHERE id IN heads
 """  # noqa: S608 - our own SQL
 # A run of pruning is one line of `prunes` for each cause and hour.
@@ -209,6 +211,8 @@ class Pruner:
         known = self.limits
         if not self._capped or primary_code(error) != sqlite3.SQLITE_FULL or known.free_units >= _MOST_FREE_UNITS:
             return False
+        if _free_on_disk(self.wal.path) < known.commit_bytes:  # a full disk looks the same, and is to cost no row
+            return False
         # The commit needs more pages than we keep free.
         self.limits = Limits(known.max_age, known.max_rows, known.max_bytes, 2 * known.free_units)
         return True
@@ -240,7 +244,7 @@ class Pruner:
             cut = cut._replace(last_id=end, partial=True)
         if self._bound is not None and (cut := self._bound(connection, state, cut)) is None:
             return None
-        if cut.cause == "max_bytes" and (self.tables.deleted_rows >= state.rows or state.live >= self._live):
+        if self.limits.excess(state) > 0 and (self.tables.deleted_rows >= state.rows or state.live >= self._live):
             # The tables beside the rows may be what takes too much: they go first.
             self.tables.trim_all(connection)
             self._live = math.inf
@@ -270,11 +274,14 @@ class Pruner:
 
     def _chunk_end(self, connection: sqlite3.Connection, state: State) -> int:
         """Return the highest id that one transaction may delete."""
-        rows = self.limits.chunk_rows(state.live / max(1, state.rows))
-        # Not by the average of all rows alone: a chunk of larger ones would make a WAL many times as large.
-        step = max(1, min(rows, state.rows) // 64)
-        (head_bytes,) = connection.execute(_HEADS, (state.first_id, step)).fetchone()
-        return min(state.first_id - 1 + min(rows, self.limits.chunk_rows(head_bytes)), state.last_but_one_id)
+        fewer, rows = self.limits.chunk_rows(state.live / max(1, state.rows)), state.rows + 1
+        # Not by the average of all rows alone: a chunk of larger ones would make a WAL many times as large. Nor by that
+        # of more rows than go, of which the first may be the larger ones.
+        while fewer < rows:
+            rows = fewer
+            heads = state.first_id, math.ceil(rows / _HEAD_ROWS), min(rows, _HEAD_ROWS)
+            fewer = self.limits.chunk_rows(connection.execute(_HEADS, heads).fetchone()[0])
+        return min(state.first_id - 1 + rows, state.last_but_one_id)
 
     def _cut_by_age(self, connection: sqlite3.Connection, state: State) -> Cut | None:
         """Return what is too old in the next chunk."""
@@ -348,6 +355,15 @@ def _last_old(connection: sqlite3.Connection, now: float, max_age: float, end: i
     young = connection.execute(_FIRST_YOUNG, (end, since, until)).fetchone()
     old = connection.execute(_LAST_OLD, (end, young[0] if young else end + 1, since)).fetchone()
     return None if old is None else int(old[0])
+
+
+def _free_on_disk(path: str) -> float:
+    """Return the bytes that the disk has left; infinity where the system does not tell."""
+    try:
+        found = os.statvfs(path)
+    except (AttributeError, OSError):  # Windows has none
+        return math.inf
+    return found.f_bavail * found.f_frsize
 
 
 def look(connection: sqlite3.Connection, path: str) -> State:

@@ -61,7 +61,7 @@ def test_lines_are_cut_though_one_chunk_was_enough(log, few_lines):
     log.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     log.pruner(max_bytes=1_500_000).step(log.connection)
 
-    assert 3 < log.rows[0] < 100
+    assert 1 < log.rows[0] < 100
     assert [(10,)] == log.ask("SELECT count(*) FROM volume")
 
 
