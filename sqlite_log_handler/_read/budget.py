@@ -12,10 +12,10 @@ Damaged pages can lead back into themselves, and then a table has no end. So we 
 question together. We count CPU time of the thread, which neither a slow disk nor a busy machine uses up. The budget
 grows with the file, so no sensible question comes near it, however large the log is.
 
-A statement calls functions of Python, whose time is not counted, because a regular expression of the user may take long
-on any text. To read the clock of the thread takes as long as such a call, so we time calls by the wall clock, and leave
-their share of it out of the CPU time. Their seconds would not do: on a busy machine, a call that has to wait can take
-more of them than its statement has used, and a table without end would be read for ever.
+A statement calls functions of Python, whose time we take off, because a regular expression of the user may take long on
+any text. To read the clock of the thread takes as long as such a call, so we time calls by the wall clock. On a busy
+machine, and beside threads that hold the GIL, calls then take more seconds than the whole statement has used, and we
+would read a table without end for ever. So a part of the CPU time counts in any case.
 
 Most rows are short, and to measure each of them costs time. A question begins with a limit that few rows exceed, and
 with few looks at the clock. The first longer row moves it to a higher limit with many looks, and from then on we
@@ -33,6 +33,8 @@ from sqlite_log_handler._logfile.schema import MAX_ROW_BYTES
 # CPU seconds for one question, and for each MB of the file: a core reads 20 to 100 MB a second.
 _SECONDS: Final = 1.0
 _SECONDS_PER_MB: Final = 1.0
+# The part that counts of a statement's CPU time, however long its calls of Python took.
+_LEAST: Final = 1 / 32
 
 # Most bytes of a value or a row, and steps between two looks at the clock: for most rows, for long ones, and for large
 # ones, whose texts must be small together. A row has names of at most 4 kB each besides its text.
@@ -58,8 +60,8 @@ class Budget:
     """
     Bounds the statements inside its `with` block; call `renew` before each question.
 
-    `size` is that of the file at `path`, in bytes; `clock` tells the CPU seconds of this thread, and `wall` those that
-    pass. `spent` is True after a statement that was ended.
+    `size` is that of the file at `path`, in bytes; `clock` tells the CPU seconds of this thread. `spent` is True after
+    a statement that was ended.
     """
 
     def __init__(
@@ -69,13 +71,12 @@ class Budget:
         size: int,
         *,
         clock: Callable[[], float] = time.thread_time,
-        wall: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._connection = connection
         self._path = path
-        self._clock, self._wall = clock, wall
+        self._clock = clock
         self.seconds = self._left = _SECONDS + size / 1e6 * _SECONDS_PER_MB
-        self._since = self._wall_since = self._called = 0.0
+        self._since = self._called = 0.0
         self.spent = False
         for category, limit in _LIMITS.items():
             connection.setlimit(category, limit)
@@ -87,7 +88,7 @@ class Budget:
         self._set(_USUAL_BYTES, _USUAL_STEPS)
 
     def leave_out(self, seconds: float) -> None:
-        """Do not count a call of Python that took these seconds by the wall clock."""
+        """Take off a call of Python that took these seconds by the wall clock."""
         self._called += seconds
 
     @property
@@ -112,7 +113,7 @@ class Budget:
             message = f"{self._path!r}: it takes more work to read than any log: it was not made by this package"
             raise LimitError(message)
         self.spent = False
-        self._since, self._wall_since, self._called = self._clock(), self._wall(), 0.0
+        self._since, self._called = self._clock(), 0.0
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -128,5 +129,5 @@ class Budget:
         return self.spent
 
     def _used(self) -> float:
-        wall = self._wall() - self._wall_since
-        return (self._clock() - self._since) * (1 - min(self._called / wall, 1) if self._called else 1)
+        used = self._clock() - self._since
+        return max(used - self._called, used * _LEAST)
