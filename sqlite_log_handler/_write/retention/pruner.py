@@ -89,7 +89,8 @@ INSERT INTO prunes (id, first_id, last_id, since_us, until_us, cause, count, uns
     (SELECT id FROM prunes WHERE since_us / {HOUR_US} = :now / {HOUR_US} AND cause = :cause ORDER BY id DESC),
     :first_id, :last_id, :now, :now, :cause, :count,
     ifnull(min(:count, max(0, :last_id - max(:first_id - 1, (SELECT min(after_id) FROM cursors)))), 0),
-    :count - min(:count, max(0, :last_id - max(:first_id - 1, (SELECT archived_id FROM marks))))
+    (SELECT ifnull(sum(min(last_id, :last_id) - max(first_id, :first_id) + 1), 0) FROM archives
+    WHERE last_id >= :first_id AND first_id <= :last_id)
 )
 ON CONFLICT (id) DO UPDATE SET last_id = excluded.last_id, until_us = max(until_us, excluded.until_us),
     count = count + excluded.count, unsent = unsent + excluded.unsent, archived = archived + excluded.archived
