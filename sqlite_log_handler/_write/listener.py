@@ -133,6 +133,8 @@ class RecordListener(QueueListener):
             self.queue.wake()
         if thread in {None, threading.current_thread()}:
             return None
+        if self.queue.mutex._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - as threading.Condition asks
+            timeout = 0  # a signal handler stops the thread in the middle of a put, for which the thread waits
         with contextlib.suppress(RuntimeError):  # one that is only being started finds that it was stopped, and ends
             thread.join(self.committer.close_timeout if timeout is None else timeout)
         return not thread.is_alive()

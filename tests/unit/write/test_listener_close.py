@@ -239,6 +239,27 @@ def test_close_gives_a_commit_under_way_a_moment(make, monkeypatch):
     assert (0, 5) == found
 
 
+def test_close_in_the_middle_of_a_put(make, monkeypatch):
+    """
+    A signal handler that closes in the middle of a put does not wait for the thread, which waits for the put to end.
+
+    It waited for `close_timeout`, and other threads dropped their records meanwhile.
+    """
+    listener = make()
+    listener.start()
+    thread, waits = listener._thread, []
+    monkeypatch.setattr(threading.Thread, "join", lambda _, timeout=None: waits.append(timeout))
+
+    with listener.queue.mutex:
+        put(listener, 2)
+        listener.close()
+
+    assert ([0], [0, 1]) == (waits, numbers(listener))
+    monkeypatch.undo()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
 def test_nobody_waits_twice_for_a_stuck_commit(make, clock, said):
     """
     At exit a handler is closed, flushed and closed again: a stuck commit costs `close_timeout` once, and one line.
