@@ -278,7 +278,7 @@ def test_a_full_disk_costs_no_row(writers, path, monkeypatch):
     connection = writer.file.connection
     before = connection.execute("SELECT count(*) FROM records").fetchall()
     found = os.statvfs(path)
-    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((*found[:4], 0, *found[5:])))
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((*found[:3], 0, 0, *found[5:])))
     large = Commit([make_row(record("y" * 1_500)) for _ in range(90)], [], 0)  # SQLite has no room for it
     with pytest.raises(sqlite3.OperationalError, match="full"):
         writer.write(large)

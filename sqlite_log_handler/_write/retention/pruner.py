@@ -359,12 +359,12 @@ def _last_old(connection: sqlite3.Connection, now: float, max_age: float, end: i
 
 
 def _free_on_disk(path: str) -> float:
-    """Return the bytes that the disk has left; infinity where the system does not tell."""
+    """Return the bytes that the disk has left for this user; infinity where the system does not tell."""
     try:
         found = os.statvfs(path)
+        return (found.f_bavail if os.geteuid() else found.f_bfree) * found.f_frsize
     except (AttributeError, OSError):  # Windows has none
         return math.inf
-    return found.f_bavail * found.f_frsize
 
 
 def look(connection: sqlite3.Connection, path: str) -> State:
