@@ -195,7 +195,7 @@ def _place_of(address: SplitResult) -> tuple[str, int]:
 
 
 def _proxy_of(address: SplitResult) -> SplitResult | None:
-    proxy = getproxies().get(address.scheme)
+    proxy = getproxies().get(address.scheme, "").strip()  # a secret that is mounted often ends in a line end
     if not proxy or proxy_bypass(str(address.hostname)):
         return None
     parts = parts_of(proxy if "://" in proxy else f"http://{proxy}", "http")

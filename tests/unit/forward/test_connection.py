@@ -266,7 +266,7 @@ def test_a_certificate_of_a_wrong_name(tmp_path, name, verdict, words):
 def test_a_proxy_for_http(monkeypatch):
     """HTTP_PROXY is asked for the whole address, with the password of the proxy; NO_PROXY goes past it."""
     with serving(TAKEN) as (proxy, came), serving(TAKEN) as (port, direct):
-        monkeypatch.setenv("http_proxy", f"http://us%40er:pass@127.0.0.1:{proxy}")
+        monkeypatch.setenv("http_proxy", f"http://us%40er:pass@127.0.0.1:{proxy}\n")
         assert Verdict.TAKEN is ask(port).verdict
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         assert Verdict.TAKEN is ask(port).verdict
