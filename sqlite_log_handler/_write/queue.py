@@ -270,8 +270,8 @@ class RecordQueue(_Queue):
         else:
             self._count_rows()
         if not is_calm:
-            if self._shares is not None:
-                self._shares.add(item)
+            if (shares := self._shares) is not None:
+                shares.add(item)
             self._narrow()
         return True
 
@@ -356,7 +356,7 @@ class RecordQueue(_Queue):
         rows, size = self._room(self._bounds[levelno >= self._reserve_levelno])
         if self._level is not ANY and levelno < self._level:
             return "bytes_full" if rows > 0 else "queue_full"
-        if self._shares is not None and self._shares.is_spent(levelno, logger, rows, size):
+        if (shares := self._shares) is not None and shares.is_spent(levelno, logger, rows, size):
             return "fair_share"
         return None
 
@@ -560,8 +560,8 @@ class RecordQueue(_Queue):
         # raises, or a MemoryError, would leave them wrong.
         (_, _), self._gone, self._ahead, self.written, self._rows_in_commit = change
         self.ledger.drop((), after[0])
-        if self._shares is not None:
-            self._shares.remove(rows, held)
+        if (shares := self._shares) is not None:
+            shares.remove(rows, held)
         if self.admits is not ANY:
             self._review()
         return True

@@ -192,6 +192,36 @@ def test_nested_calls_at_every_line(fair_share, every):
     assert queue.queued_size == sum(item[3] for item in queue.queue) <= 400
 
 
+@pytest.mark.parametrize("number", range(60))
+def test_a_commit_at_each_line_of_a_put(number):
+    """
+    What empties the queue at any line of a put under pressure, as a tracer may, ends the pressure, and no put.
+
+    A put looked whether loggers have shares, and when it took them there were none: AttributeError.
+    """
+    queue, lines = make_queue(10, fair_share=0.5), []
+    for _ in range(7):
+        queue.put_nowait(row(1))
+
+    def trace(frame, event, _):
+        if frame.f_code.co_filename not in {queue_module.__file__, fair_share_module.__file__}:
+            return None
+        if event == "line":
+            lines.append(event)
+            if len(lines) == number:
+                commit(queue)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        queue.put_nowait(row(1))
+    finally:
+        sys.settrace(before)
+
+    assert 8 == queue.books()["seen"]
+
+
 def collect_at(number, call, nested):
     """Do `nested` where a `call` makes its tuple of this number; check the books, and return how many it made."""
     files = {module.__file__ for module in (queue_module, ledger_module, fair_share_module)}
