@@ -251,6 +251,7 @@ def collect_at(number, call, nested):
     for _ in range(12):
         log()
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # CPython 3.12 asks whether any frame has that when the tracer is set
     sys.settrace(trace)
     try:
         works[call]()
