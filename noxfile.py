@@ -80,6 +80,7 @@ def find_interpreters() -> dict[str, str]:
 INTERPRETERS = find_interpreters()
 # The newest that is released: other packages have no wheels for the rest yet.
 NEWEST = next(version for version in reversed(INTERPRETERS) if re.fullmatch(r"[\d.]+", version))
+OLDEST = next(iter(INTERPRETERS))
 BASE = os.path.realpath(sys._base_executable)  # type: ignore[attr-defined]  # noqa: SLF001 - of a virtual environment
 # The one that runs nox.
 DEFAULT = next(version for version, executable in INTERPRETERS.items() if executable == BASE)
@@ -276,7 +277,11 @@ sys.exit(f"the search of the site does not find: {missing}" if missing or not ro
 @nox.session(tags=["ci"], requires=["dist"])
 @on(*INTERPRETERS)
 def tests(session: nox.Session) -> None:
-    """Test the wheel on each interpreter: alone, then with every test that needs no other program."""
+    """
+    Test the wheel on each interpreter: alone, then with every test that needs no other program.
+
+    The slow ones run on the oldest and on the newest interpreter only, because they take four minutes.
+    """
     wheel = built(".whl")
     session.install(wheel)
     with TemporaryDirectory() as folder, session.chdir(folder):
@@ -285,7 +290,8 @@ def tests(session: nox.Session) -> None:
         session.error(f"alone, the package says: {said}")
     # Rather an older release than one that has to be compiled: not every package has wheels for every interpreter.
     session.install("--prefer-binary", f"{wheel}[otlp,test]")
-    run_suite(session, "--slow", "-m", "not forward and not browser", *session.posargs)
+    slow = ["--slow"] if session.python in {INTERPRETERS[OLDEST], INTERPRETERS[NEWEST]} else []
+    run_suite(session, *slow, "-m", "not forward and not browser", *session.posargs)
 
 
 @nox.session(tags=["ci"], requires=["dist"])
