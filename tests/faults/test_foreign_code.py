@@ -44,7 +44,8 @@ def test_a_handler_that_blocks_stops_no_commit_and_no_exit(run, contents, kind):
     while not handler.dropped_total:
         logger.info("n %d", number)
         number += 1
-    assert handler.flush(60)
+    while "sqlite_log_handler reporter" not in [thread.name for thread in threading.enumerate()]:
+        assert handler.flush(60)
     for number in range(number, number + 500):
         logger.info("n %d", number)
         assert handler.flush(60)
@@ -84,6 +85,7 @@ def test_a_standard_error_that_logs(run, contents):
     logger.info("n 0")
     assert not handler.flush(0.1)
     another.execute("ROLLBACK")
+    another.close()
     logger.info("n 1")
     while handler.stats().queued: threading.Event().wait(0.01)
     """,
@@ -251,6 +253,7 @@ def test_a_clock_that_stands_still(run, when):
     logger.info("n 1")
     assert not handler.flush(0.1)
     another.execute("ROLLBACK")
+    another.close()
     assert handler.flush(60)
     """,
         when,
