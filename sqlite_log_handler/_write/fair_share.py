@@ -29,7 +29,7 @@ class Shares:
     The `earlier` rows, which were queued by then, count for no logger.
     """
 
-    def __init__(self, reserve_levelno: int, earlier: int = 0) -> None:
+    def __init__(self, reserve_levelno: int, earlier: int) -> None:
         self._reserve_levelno = reserve_levelno
         self._earlier = earlier
         self._held: dict[tuple[str, bool], list[int]] = {}  # by logger, and whether at or above `reserve_level`

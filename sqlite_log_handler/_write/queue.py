@@ -453,7 +453,7 @@ class RecordQueue(_Queue):
     @property
     def commit_due(self) -> bool:
         """Whether a commit is due before the oldest row has reached its age."""
-        queued, size = self._due
+        queued, size = self._due  # as `_holds` compares them, without the call
         return self.urgent or len(self._ahead) + len(self.queue) >= queued or self._settled[1] - self._gone[1] >= size
 
     def open(self) -> None:

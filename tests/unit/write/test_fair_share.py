@@ -195,7 +195,7 @@ def test_without_pressure_nothing_is_asked():
 def test_the_holders_are_bounded(monkeypatch):
     """Made-up logger names share one number beyond MAX_KEYS, and each row leaves the number that it was added to."""
     monkeypatch.setattr(fair_share_module, "MAX_KEYS", 3)
-    shares = Shares(WARNING)
+    shares = Shares(WARNING, 0)
     for name in "abcde":
         shares.add(row(name))
     assert {("a", False), ("b", False), ("c", False), (OTHER_LOGGERS, False)} == set(shares._held)
