@@ -114,12 +114,15 @@ class WriteLock:
         This is for closing the database, whose last connection writes the WAL back. If another process has the lock, it
         has the database open too, so our connection is not the last.
         """
-        with contextlib.ExitStack() as stack:
-            held = False
-            with contextlib.suppress(OSError):
-                stack.enter_context(self.hold(timeout))
+        held = False
+        try:
+            with self.hold(timeout):
                 held = True
-            yield held
+                yield True
+        except OSError:
+            if held:
+                raise
+            yield False
 
     def follow(self, timeout: float) -> str:
         """

@@ -4,6 +4,7 @@ Hooks that the program runs in a forked child, which log before this package or 
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_child_that_logs_before_it_begins(run, contents, method):
     A multiprocessing child keeps its last tick, also when it logs in a hook of the fork, or as it imports a module.
 
     The handler put itself on the list of finalizers when its listener started. Before the child begins there is no
-    sign that it is one, and as it begins it forgets that list.
+    sign that it is one, and as it begins it forgets that list. From CPython 3.14 on the server imports the module.
     """
     run(
         """
@@ -62,7 +63,7 @@ def test_a_child_that_logs_before_it_begins(run, contents, method):
         def log_again():
             global number
             number += 1
-            logger.info("child %d", number)
+            logger.info("process-%d %d", os.getpid(), number)
         logger.addHandler(SQLiteHandler(path, flush_interval=3600))
         if __name__ == "__main__":
             os.register_at_fork(after_in_child=log_again)
@@ -75,6 +76,7 @@ def test_a_child_that_logs_before_it_begins(run, contents, method):
             log_again()
         """,
         method,
+        options=("-W", "error", "-W", "ignore::DeprecationWarning"),
     )
 
-    assert {"child": [1, 2]} == contents().numbers
+    assert [1, 2] == sorted(itertools.chain(*contents().numbers.values()))
