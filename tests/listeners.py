@@ -70,6 +70,9 @@ class Impatient:
     def release(self):
         self._lock.release()
 
+    def locked(self):
+        return self._lock.locked()
+
 
 class Warnings(logging.Handler):
     """Keep what the own logger is told."""

@@ -146,6 +146,7 @@ def test_warnings_of_another_handler_are_records(
         logger.info("x")
     handler.listener.handle(None)
     lock()
+    handler.listener.committer.drop_report.wait(60)
 
     assert 1 == other.stats().seen
 

@@ -175,7 +175,7 @@ def test_what_a_signal_handler_could_not_write_is_written_when_the_handler_goes(
     assert (list(range(9)), 1) == (numbers(listener), listener.committer.writer.closed)
 
 
-def test_who_lets_go_late_closes_the_file(make):
+def test_who_lets_go_late_closes_the_file(make, monkeypatch):
     """When a stuck commit ends in the instant in which `close` gives up waiting for it, its thread closes the file."""
     listener = make()
 
@@ -198,7 +198,7 @@ def test_who_lets_go_late_closes_the_file(make):
         def release(self):
             self.lock.release()
 
-    listener.committer.lock._lock = Late(listener.committer.lock._lock)
+    monkeypatch.setattr(listener.committer.lock, "_lock", Late(listener.committer.lock._lock))
     listener.committer.close(0)
 
     assert 1 == listener.committer.writer.closed

@@ -6,12 +6,17 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import sys
 
 import pytest
 from queues import INFO, check, commit_all, make_queue, report, row
 from slowly import slowly
 
 _testcapi = pytest.importorskip("_testcapi", reason="a part of CPython's tests")
+
+pytestmark = pytest.mark.skipif(
+    "free-threading" in sys.version, reason="without a GIL, allocations that fail break the memory of CPython itself"
+)
 
 
 @pytest.fixture(autouse=True)
