@@ -66,11 +66,13 @@ class WriteLock:
     Args:
         path: Absolute path of the database, or of a link to it. The lock's file has the database's name with "-lock",
             and stays: if we deleted it, two processes could hold two locks.
+        users_of: Path of the file whose users may take the lock; the database, unless this is another lock.
         say: Called once with a line for the operator if the file system has no locks. Then we lock nothing.
     """
 
-    def __init__(self, path: str, *, say: Callable[[str], None] = print) -> None:
+    def __init__(self, path: str, *, users_of: str | None = None, say: Callable[[str], None] = print) -> None:
         self._database = path
+        self._users_of = users_of
         self._lead_to(os.path.realpath(path))
         self._say = say
         self._descriptor: int | None = None
@@ -229,21 +231,14 @@ class WriteLock:
     def _open(self) -> int:
         # Look again each time, because the folder to which a link led may be gone.
         self._lead_to(os.path.realpath(self._database))
-        # As SQLite does for -wal and -shm, we follow no link, which another user may have put there, and let each user
-        # who may write to the database lock it, even if root came first.
+        # As SQLite does for -wal and -shm, we follow no link, which another user may have put there.
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             descriptor = os.open(self.path, flags | os.O_EXCL, 0o600)
         except FileExistsError:
             descriptor = os.open(self.path, flags, 0o600)
         else:
-            mode = 0o600
-            with contextlib.suppress(OSError):
-                database = os.stat(self.real)
-                mode = database.st_mode & 0o666
-                os.fchown(descriptor, database.st_uid, database.st_gid)
-            with contextlib.suppress(OSError):
-                os.fchmod(descriptor, mode)  # whatever the umask is: with 0277, the owner could not open the file again
+            give_to_users_of(self._users_of or self.real, descriptor)
         if descriptor > _STDERR:
             return descriptor
         try:
@@ -263,6 +258,24 @@ class WriteLock:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
                 return True
         return False
+
+
+def give_to_users_of(path: str, descriptor: int) -> None:
+    """Give a new file to those who may use the one at `path`, whoever makes it, root or a member of its group."""
+    if not hasattr(os, "fchown"):  # on Windows
+        return
+    mode = 0o600
+    with contextlib.suppress(OSError):
+        used = os.stat(path)
+        try:
+            os.fchown(descriptor, used.st_uid, used.st_gid)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.fchown(descriptor, -1, used.st_gid)
+        same_group = os.fstat(descriptor).st_gid == used.st_gid
+        mode = used.st_mode & (0o666 if same_group else 0o606)
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, mode)  # whatever the umask is: with 0277, the owner could not open the file again
 
 
 def _is_gone(process: int) -> bool:

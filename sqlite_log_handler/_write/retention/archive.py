@@ -46,7 +46,7 @@ from sqlite_log_handler._logfile.connect import BOUND_CACHE
 from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._logfile.parquet import import_pyarrow
 from sqlite_log_handler._logfile.transaction import transaction
-from sqlite_log_handler._logfile.write_lock import WriteLock
+from sqlite_log_handler._logfile.write_lock import WriteLock, give_to_users_of
 from sqlite_log_handler._write.retention.limits import Limits
 from sqlite_log_handler._write.retention.parts import (
     LOG_ID,
@@ -120,13 +120,14 @@ class Archive:
         self.folder = folder
         self._limits = limits
         self._kind = kind
+        self._path = path
         self._stem = stem_of(path)
         self._now = now
         self._may_go: set[str] = set()  # files to delete if they have no note
         self._say = say
         lock = os.path.join(folder, f"{self._stem}-archive")
         # The right to archive this log in the folder.
-        self.lock = WriteLock(lock, say=lambda line: say(f"{folder!r}: {line}"))
+        self.lock = WriteLock(lock, users_of=path, say=lambda line: say(f"{folder!r}: {line}"))
 
     def parts(
         self,
@@ -180,6 +181,7 @@ class Archive:
         try:
             # A new file, and not through a link that another user has put there.
             with open(path + PARTIAL, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                give_to_users_of(self._path, file.fileno())
                 last_id = write_part(connection, file, head, kind, stopped)
                 file.flush()
                 os.fsync(file.fileno())

@@ -116,15 +116,30 @@ def test_owner(make_lock, path, monkeypatch):
     assert [(path.stat().st_uid, path.stat().st_gid)] == owners
 
 
+def test_another_group_gets_no_rights(make_lock, path, monkeypatch):
+    """Who may give the lock neither to the owner of the database nor to its group does not give it to a third group."""
+    path.touch()
+    path.chmod(0o664)
+    status = os.stat(path)
+    of_another_group = os.stat_result([*status[:5], status.st_gid + 1, *status[6:]])
+    lock = make_lock()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", lambda _: of_another_group)
+        patch.setattr(os, "fchown", _refused)
+        os.close(lock._open())
+
+    assert 0o604 == os.stat(lock.path).st_mode & 0o777
+
+
+def _refused(*_: object) -> None:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
 def test_who_may_not_give_it_away_has_it(make_lock, path, monkeypatch):
     """That the owner cannot be changed is no reason not to have the lock."""
-
-    def refused(*_: object) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
     path.touch()
     path.chmod(0o660)
-    monkeypatch.setattr(write_lock_module.os, "fchown", refused)
+    monkeypatch.setattr(write_lock_module.os, "fchown", _refused)
     lock = make_lock()
     with lock.hold(0):
         assert 0o660 == os.stat(lock.path).st_mode & 0o777
