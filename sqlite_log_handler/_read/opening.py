@@ -47,6 +47,10 @@ _NAMED: Final[dict[int, tuple[type[LogFileError], str]]] = {
     sqlite3.SQLITE_PERM: (UnreadableFileError, "make the file and its folder readable"),
     sqlite3.SQLITE_AUTH: (UnreadableFileError, "make the file and its folder readable"),
     sqlite3.SQLITE_IOERR: (UnreadableFileError, "the disk reports an error"),
+    sqlite3.SQLITE_IOERR_GETTEMPPATH: (
+        UnreadableFileError,
+        "there is no folder for temporary files that can be written to: name one in SQLITE_TMPDIR",
+    ),
     sqlite3.SQLITE_INTERRUPT: (LimitError, "it takes more work to read than any log: it was not made by this package"),
     sqlite3.SQLITE_TOOBIG: (
         LimitError,
@@ -77,7 +81,7 @@ def raise_named(path: str, error: sqlite3.Error) -> NoReturn:
     code = primary_code(error)
     if not code:
         raise error
-    kind, advice = _NAMED.get(code, (LogFileError, "it cannot be read"))
+    kind, advice = _NAMED.get(error.sqlite_errorcode) or _NAMED.get(code, (LogFileError, "it cannot be read"))
     raise kind(f"{path!r}: {advice} ({error})") from error
 
 

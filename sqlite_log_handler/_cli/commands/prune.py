@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import os
 import sqlite3
 import sys
@@ -20,7 +21,7 @@ from sqlite_log_handler._logfile.connect import (
     primary_code,
     without_triggers,
 )
-from sqlite_log_handler._logfile.errors import LimitError
+from sqlite_log_handler._logfile.errors import LimitError, LogFileError
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.units import counted, format_size
 from sqlite_log_handler._logfile.write_lock import WriteLock
@@ -132,6 +133,12 @@ def _named_errors(path: str) -> Iterator[None]:
         except sqlite3.Error as error:
             if primary_code(error) in _MAY_NOT_WRITE:
                 raise _may_not_write(path) from error
+            if primary_code(error) == sqlite3.SQLITE_FULL:
+                message = (
+                    f"{path!r}: its disk is full, and a deletion takes some room in the -wal before it gives any back: "
+                    "make room, and prune again"
+                )
+                raise LogFileError(message) from error
             if primary_code(error) != sqlite3.SQLITE_TOOBIG:
                 raise
             most = _LONGEST >> 20
@@ -175,7 +182,12 @@ class _Work:
             _bar(self._clock) as self._show,
         ):
             if self._archive is not None:
-                self._fill(self._archive, connection, before, cut)
+                try:
+                    self._fill(self._archive, connection, before, cut)
+                except OSError as error:
+                    if error.errno == errno.ENOSPC:  # of a write, which names no file
+                        error.filename = self._archive.folder
+                    raise
             done = self._prune(connection, before, cut) and (not vacuum or self._vacuum(connection))
             if done and (vacuum or self._pruner.deleted):
                 done = self._write_back(connection)

@@ -30,7 +30,7 @@ from sqlite_log_handler import (
     NewerSchemaError,
     UnreadableFileError,
 )
-from sqlite_log_handler._read.opening import open_log
+from sqlite_log_handler._read.opening import named_errors, open_log
 
 
 def test_a_file_that_is_not_there(tmp_path):
@@ -40,6 +40,18 @@ def test_a_file_that_is_not_there(tmp_path):
 
     assert isinstance(caught.value, FileNotFoundError)
     assert [] == list(tmp_path.iterdir())
+
+
+def test_no_folder_for_temporary_files():
+    """
+    Where nothing but the folder of the log can be written to, the error names the way out.
+
+    In a container with a read-only root, the disk was said to be broken.
+    """
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_GETTEMPPATH
+    with pytest.raises(UnreadableFileError, match="name one in SQLITE_TMPDIR"), named_errors("app-log.db"):
+        raise error
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")

@@ -292,6 +292,24 @@ def test_a_file_system_that_takes_no_writes_is_told_as_such(prune, log, path, mo
         prune("--max-rows", "1")
 
 
+def test_a_full_disk_is_told_as_such(prune, log, path, monkeypatch):
+    """
+    On a full disk, where one prunes, the line says what is missing.
+
+    It sent people to the folder for temporary files, which has nothing to do with it.
+    """
+    log(100)
+
+    def refuse(*_):
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    monkeypatch.setattr("sqlite_log_handler._write.retention.pruner.Pruner.step", refuse)
+    with pytest.raises(LogFileError, match=r"its disk is full, .*: make room"):
+        prune("--max-rows", "1")
+
+
 def test_a_row_that_is_too_long_to_be_shown_can_be_deleted(prune, log, path):
     """Commands that read refuse a value of more than 16 MiB; retention has to be able to get rid of it."""
     log(10)
