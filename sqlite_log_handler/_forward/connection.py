@@ -11,7 +11,7 @@ import io
 import selectors
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
@@ -46,10 +46,12 @@ class HttpConnection:
     Posts to one address, through the proxy that the environment names, if any.
 
     A user and a password in the address are sent, unless the headers have an `authorization`. `timeout` is in seconds,
-    for each step: to connect, to send, and each wait for the answer.
+    for each step: to connect, to send, and each wait for the answer. `context` is called for each handshake.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str], timeout: float, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, url: str, headers: Mapping[str, str], timeout: float, context: Callable[[], ssl.SSLContext]
+    ) -> None:
         self._address = address = urlsplit(url)
         self._proxy = proxy = _proxy_of(address)
         self._headers = dict(headers)
@@ -113,7 +115,8 @@ class HttpConnection:
         place = _place_of(self._proxy or self._address)
         if self._address.scheme == "http":
             return _Http(*place, timeout=self._timeout)
-        made = _Https(*place, timeout=self._timeout, context=self._context)
+        made = _Https(*place, timeout=self._timeout)
+        made.context = self._context
         if self._proxy is not None:
             made.set_tunnel(*_place_of(self._address), _basic("Proxy-Authorization", self._proxy))
         return made
@@ -166,19 +169,19 @@ class _Http(http.client.HTTPConnection):
     response_class = _HttpResponse
 
 
-class _Https(http.client.HTTPSConnection):
+class _Https(_Http):
     """
-    A connection whose handshake another thread can break off: its base class sets `sock` only after the handshake.
+    A connection whose handshake another thread can break off: `HTTPSConnection` sets `sock` only after the handshake.
     """
 
-    response_class = _HttpResponse
+    default_port = http.client.HTTPS_PORT
+    context: Callable[[], ssl.SSLContext]
 
     def connect(self) -> None:
         """Connect, through the proxy if there is one, and shake hands."""
-        http.client.HTTPConnection.connect(self)
-        context: ssl.SSLContext = self._context  # type: ignore[attr-defined]  # of the class it inherits from
-        name: str = self._tunnel_host or self.host  # type: ignore[attr-defined]  # the same
-        self.sock = context.wrap_socket(self.sock, server_hostname=name, do_handshake_on_connect=False)
+        super().connect()
+        name: str = self._tunnel_host or self.host  # type: ignore[attr-defined]  # of the class it inherits from
+        self.sock = self.context().wrap_socket(self.sock, server_hostname=name, do_handshake_on_connect=False)
         self.sock.do_handshake()
 
 
@@ -196,7 +199,8 @@ def _place_of(address: SplitResult) -> tuple[str, int]:
 
 def _proxy_of(address: SplitResult) -> SplitResult | None:
     proxy = getproxies().get(address.scheme, "").strip()  # a secret that is mounted often ends in a line end
-    if not proxy or proxy_bypass(str(address.hostname)):
+    host, port = _place_of(address)
+    if not proxy or proxy_bypass(host) or proxy_bypass(f"{host}:{port}"):
         return None
     parts = parts_of(proxy if "://" in proxy else f"http://{proxy}", "http")
     if parts is None:

@@ -19,7 +19,7 @@ import ssl
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from urllib.parse import urlsplit, urlunsplit
 
 from google.protobuf import json_format
@@ -176,10 +176,9 @@ class Receiver:
         if endpoint.gzip:
             headers["Content-Encoding"] = "gzip"
         headers.update(endpoint.headers)
-        context = ssl.create_default_context(cafile=endpoint.certificate)
-        if endpoint.client_certificate:
-            context.load_cert_chain(endpoint.client_certificate, endpoint.client_key)
-        self._connection = HttpConnection(endpoint.url, headers, endpoint.timeout, context)
+        self._context = cache(partial(_context, endpoint))
+        self._context()  # so that files which cannot be used are said at once
+        self._connection = HttpConnection(endpoint.url, headers, endpoint.timeout, self._context)
         secrets = " ".join([*endpoint.headers.values(), self._connection.secrets]).lower()
         parts = *re.findall("[a-z]+", secrets), *re.findall("[0-9]+", secrets), *_WORD.findall(secrets)
         known = _WORDS.difference(parts) if secrets.strip() else None
@@ -188,6 +187,9 @@ class Receiver:
     def __call__(self, body: bytes) -> Answer:
         """Send a body and return the answer."""
         answer = self._ask(gzip.compress(body, _GZIP_LEVEL, mtime=0) if self._endpoint.gzip else body)
+        if answer.verdict is not Verdict.TAKEN:
+            # The next handshake reads the files of certificates again, which somebody may have renewed.
+            self._context.cache_clear()
         if self._endpoint.gzip and answer.verdict in {Verdict.REFUSED, Verdict.DENIED}:
             return replace(answer, message=f"{answer.message} (for a receiver without gzip: --compression none)")
         return answer
@@ -214,6 +216,18 @@ class Receiver:
         # The system knows no secret, but other errors quote the receiver.
         is_ours = isinstance(error, OSError) and error.errno
         return f"{type(error).__name__}: {error if is_ours else self._readable(str(error))}"
+
+
+def _context(endpoint: Endpoint) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=endpoint.certificate)
+    if endpoint.client_certificate:
+        # Without a password, OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(endpoint.client_certificate, endpoint.client_key, password=_refuse_encrypted)
+    return context
+
+
+def _refuse_encrypted() -> str:
+    raise ValueError("OTEL_EXPORTER_OTLP_CLIENT_KEY is encrypted: name a file with the key in plain text")
 
 
 def _readable(text: str, known: Collection[str] | None = None) -> str:

@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import threading
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import takewhile
 from urllib.parse import quote
 
@@ -97,7 +98,7 @@ def test_a_connection_is_kept(answer):
     """Requests that follow one another take one connection; one that was closed meanwhile is made anew."""
     with serving(answer) as (port, came):
         url = f"http://127.0.0.1:{port}/v1/logs?key=a b"
-        connection = HttpConnection(url, {"X": "y"}, 20, ssl.create_default_context())
+        connection = HttpConnection(url, {"X": "y"}, 20, ssl.create_default_context)
         for _ in range(3):
             assert 200 == connection.post(b"body")[0]
         kept = connection._connection
@@ -121,7 +122,7 @@ def test_a_connection_beside_many_files():
     if 0 <= hard < 2_000:
         pytest.skip("this process may not have so many files")
     with serving(TAKEN) as (port, came):
-        connection = HttpConnection(f"http://127.0.0.1:{port}", {}, 20, ssl.create_default_context())
+        connection = HttpConnection(f"http://127.0.0.1:{port}", {}, 20, ssl.create_default_context)
         connection.post(b"body")
         resource.setrlimit(resource.RLIMIT_NOFILE, (2_000, hard))
         with connection._connection.sock as low:
@@ -261,6 +262,61 @@ def test_a_certificate_of_a_wrong_name(tmp_path, name, verdict, words):
     assert verdict is said.verdict
     assert words in said.message
     assert (verdict is Verdict.TAKEN) == bool(came)
+
+
+def test_certificates_are_renewed(tmp_path):
+    """
+    What refuses one request because of a certificate is asked with the files as they are by then.
+
+    They were read once, so --follow tried for ever with a certificate that had run out, until somebody restarted it.
+    """
+    (tmp_path / "other").mkdir()
+    file, context = certificate(tmp_path, "IP:127.0.0.1")
+    other, _ = certificate(tmp_path / "other", "IP:127.0.0.1")
+    context.load_verify_locations(file)
+    context.verify_mode = ssl.CERT_REQUIRED
+    used, key = str(tmp_path / "used.pem"), str(tmp_path / "used-key.pem")
+    endpoint = Endpoint("", certificate=str(tmp_path / "trusted.pem"), client_certificate=used, client_key=key)
+    said = []
+    with serving(TAKEN, context) as (port, came):
+        for trusted, mine in [(other, other), (file, other), (file, file)]:
+            shutil.copy(trusted, endpoint.certificate or "")
+            shutil.copy(mine, used)
+            shutil.copy(mine.replace("certificate.pem", "key.pem"), key)
+            if not said:
+                receiver = Receiver(replace(endpoint, url=f"https://127.0.0.1:{port}"), "test")
+            said.append(receiver(b"body").verdict)
+        os.remove(used)
+        receiver.close()
+        assert Verdict.TAKEN is receiver(b"body").verdict, "files are read again where a request has failed"
+        receiver.close()
+
+    assert [Verdict.DENIED, Verdict.LATER, Verdict.TAKEN] == said
+    assert 2 == len(came)
+
+
+def test_a_key_that_is_encrypted(tmp_path):
+    """A key that wants a password is refused: OpenSSL asked for it on the terminal, which a service does not have."""
+    file, _ = certificate(tmp_path, "IP:127.0.0.1")
+    key = str(tmp_path / "encrypted.pem")
+    change = ("openssl", "ec", "-aes256", "-passout", "pass:word", "-in", str(tmp_path / "key.pem"), "-out", key)
+    subprocess.run(change, check=True, capture_output=True)
+
+    with pytest.raises(ValueError, match="OTEL_EXPORTER_OTLP_CLIENT_KEY is encrypted"):
+        Receiver(Endpoint("https://127.0.0.1:1", client_certificate=file, client_key=key), "test")
+
+
+@pytest.mark.parametrize("past", ["127.0.0.1:{}", "[::1], 127.0.0.1:{} "])
+def test_no_proxy_with_a_port(monkeypatch, past):
+    """A name in NO_PROXY may have a port, as other programs take it; the proxy was asked."""
+    with serving(TAKEN) as (port, direct):
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        monkeypatch.setenv("no_proxy", past.format(port))
+        assert Verdict.TAKEN is ask(port).verdict
+        monkeypatch.setenv("no_proxy", "127.0.0.1:2")
+        assert Verdict.LATER is ask(port).verdict
+
+    assert 1 == len(direct)
 
 
 def test_a_proxy_for_http(monkeypatch):
