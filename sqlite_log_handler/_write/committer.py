@@ -83,6 +83,8 @@ class Committer:
         self._prune_due: float | None = None
         self._pruned = float("-inf")
         self._given_up = -1  # no time is left for the rows before this position
+        self.exits = False  # the interpreter does
+        self.hurried = False  # no time is left for any row: at exit it is used up, or somebody has pressed Ctrl-C
 
     def forget(self) -> None:
         """Begin anew in a forked child, whose queue is empty by now."""
@@ -180,8 +182,9 @@ class Committer:
     def drain(self, end: int, deadline: float | None) -> bool:
         """Commit the rows before `end` and the gaps that wait now. Without a deadline, give up at the first failure."""
         queue = self.queue
-        if end <= self._given_up and deadline is not None:
+        if (end <= self._given_up or self.hurried) and deadline is not None:
             # These rows were given up, and no others came since: try, but do not wait again. Logging does so at exit.
+            # Then others do not count: two handlers that fail would wait for the drop warnings of each other.
             deadline = self.now()
         last_gap = queue.gaps[-1:]  # not those that come meanwhile: there may be no end to them
         tried = False
@@ -231,6 +234,7 @@ class Committer:
 
     def _give_up(self, end: int) -> None:
         said, self._given_up = end <= self._given_up, end  # said by the last call
+        self.hurried = self.hurried or self.exits
         dropped = self.queue.give_up(end, "close_timeout")
         held = f", {self.queue.queued:,} held by a commit that does not end" if self.queue.queued else ""
         if dropped or not said:

@@ -48,10 +48,17 @@ class _Exit:
     def __call__(self) -> None:
         begin_anew()
         self.begun = True
-        for listener in all_listeners():
-            with contextlib.suppress(Exception):
-                listener.close()
-                listener.committer.drop_report.let_exit()
+        listeners = all_listeners()
+        try:
+            for listener in listeners:
+                listener.committer.exits = True
+                with contextlib.suppress(Exception):
+                    listener.close()
+                    listener.committer.drop_report.let_exit()
+        except BaseException:  # Ctrl-C, from somebody who does not want to wait: `logging.shutdown` comes after this
+            for listener in listeners:
+                listener.committer.hurried = True
+            raise
 
     def commit(self, committer: Committer) -> None:
         """Commit a record that came when the interpreter exits, unless such commits have failed for `close_timeout`."""

@@ -153,14 +153,16 @@ def test_a_daemon_thread_at_exit(run, contents, long):
         assert 100 <= min(map(len, found.numbers.values()))
 
 
-def test_the_exit_of_several_handlers_adds_up(make_handler, tmp_path, clock, unattended, monkeypatch, warnings):
-    """Handlers whose files cannot be written are closed one after the other, and each takes its `close_timeout`."""
+@pytest.fixture
+def failing(make_handler, tmp_path, clock, unattended, monkeypatch, warnings):
+    """Two handlers whose files cannot be written, each with a record, when the interpreter is about to exit."""
 
     def fails(*_, **__):
         raise OSError("disk")
 
     monkeypatch.setattr(logging, "raiseExceptions", False)
     monkeypatch.setattr(process.at_exit, "begun", False)
+    monkeypatch.setattr(process.at_exit, "_failed", {})
     handlers = [make_handler(tmp_path / name, close_timeout=3) for name in ("a.db", "b.db")]
     monkeypatch.setattr(process, "all_listeners", lambda: [handler.listener for handler in handlers])
     for handler in handlers:
@@ -168,11 +170,50 @@ def test_the_exit_of_several_handlers_adds_up(make_handler, tmp_path, clock, una
         handler.listener.committer.now, handler.listener.committer._sleep = clock, clock.advance
         handler.listener.queue.open()
         handler.handle(logging.makeLogRecord({"msg": "x", "levelno": 20}))
+    return handlers
+
+
+def shut_down(handlers):
+    """Flush and close the handlers in the order in which `logging.shutdown` does."""
+    for handler in reversed(handlers):
+        handler.flush()
+        handler.close()
+
+
+def test_the_exit_of_several_handlers_adds_up(failing, clock):
+    """
+    Handlers whose files cannot be written are closed one after the other, and each takes its `close_timeout`, once.
+
+    Each got the drop warnings of the others after that, and waited for these as well: two handlers took four times as
+    long as one, and three eight times.
+    """
     begun = clock()
     process.at_exit()
 
     assert 6.0 == pytest.approx(clock() - begun)
-    assert [{"close_timeout": 1}] * 2 == [handler.stats().dropped_by_cause for handler in handlers]
+    assert [{"close_timeout": 1}] * 2 == [handler.stats().dropped_by_cause for handler in failing]
+    for handler in failing:
+        handler.handle(logging.makeLogRecord({"msg": "of the other", "levelno": 30}))
+    shut_down(failing)
+    assert 6.0 == pytest.approx(clock() - begun)
+    assert [{"close_timeout": 2}] * 2 == [handler.stats().dropped_by_cause for handler in failing]
+
+
+def test_ctrl_c_at_exit(failing, clock, monkeypatch):
+    """Ctrl-C ends the wait for a file that cannot be written. Each handler was waited for twice more."""
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    begun = clock()
+    with monkeypatch.context() as patch:
+        patch.setattr(failing[0].listener.committer, "_sleep", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            process.at_exit()
+    shut_down(failing)
+
+    assert begun == clock()
+    assert [{"close_timeout": 1}] * 2 == [handler.stats().dropped_by_cause for handler in failing]
 
 
 @pytest.mark.parametrize("is_written", ["by the next handler", "when it is collected", "at exit"])

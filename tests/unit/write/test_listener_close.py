@@ -320,6 +320,24 @@ def test_a_close_after_one_in_vain_waits_for_new_rows(make, clock, said):
     assert ["closed with 5", "closed with 1"] == [line[:13] for line in said if line.startswith("closed")]
 
 
+def test_at_exit_one_in_vain_is_enough(make, clock, said):
+    """What comes after a close that gave up at exit is tried, and not waited for, but counted and said as well."""
+    listener = make(close_timeout=3.0)
+    listener.committer.exits = True
+    put(listener, 5)
+    listener.committer.writer.error = OSError("disk")
+    listener.close()
+    listener.queue.open()
+    put(listener, 1)
+    began = clock()
+
+    assert not listener.flush()
+    listener.close()
+
+    assert began == clock()
+    assert ["closed with 5", "closed with 1"] == [line[:13] for line in said if line.startswith("closed")]
+
+
 def test_a_first_close_waits_for_drops_without_rows(make, clock, warnings):
     """A report is waited for though no row was ever queued: nothing has been given up yet."""
     listener = make(capacity=1, close_timeout=3.0)
