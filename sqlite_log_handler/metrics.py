@@ -10,10 +10,10 @@ process alone.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlite_log_handler import SQLiteHandler
+from sqlite_log_handler import SQLiteHandler, Stats
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
@@ -26,7 +26,7 @@ _TYPE: Final = "sqlite_log_handler"
 _UNIT: Final = "{log_record}"
 
 
-def prometheus_collector(handler: SQLiteHandler) -> Any:
+def prometheus_collector(handlers: SQLiteHandler | Sequence[SQLiteHandler]) -> Any:
     """
     Return a collector that tells Prometheus what `handler.stats()` says, for `REGISTRY.register`.
 
@@ -35,7 +35,7 @@ def prometheus_collector(handler: SQLiteHandler) -> Any:
     Every sample has the label `log`, the name of the file. See docs/metrics.md for what there is.
 
     Args:
-        handler: The handler to ask at each scrape.
+        handlers: The handler to ask at each scrape, or several: a registry takes one collector of these metrics.
 
     Raises:
         ModuleNotFoundError: prometheus_client is missing: `pip install "sqlite-log-handler[prometheus]"`.
@@ -44,38 +44,46 @@ def prometheus_collector(handler: SQLiteHandler) -> Any:
     from prometheus_client.core import GaugeMetricFamily as Gauge  # noqa: PLC0415
     from prometheus_client.registry import Collector  # noqa: PLC0415
 
-    log = os.path.basename(handler.filename)
-
-    def family(kind: Any, name: str, text: str, value: float | None) -> Any:
-        made = kind(f"sqlite_log_handler_{name}", text, labels=["log"])
-        if value is not None:
-            made.add_metric([log], value)
-        return made
+    logs = _by_name(handlers)
 
     class HandlerCollector(Collector):
         def collect(self) -> Iterator[Any]:
-            stats = handler.stats()
-            yield family(Counter, "records_seen", "Records that reached the handler.", stats.seen)
-            yield family(Counter, "records_written", "Records committed to the file.", stats.written)
+            books = [(log, handler.stats()) for log, handler in logs]
+
+            def family(kind: Any, name: str, text: str, value: Callable[[Stats], float | None]) -> Any:
+                made = kind(f"sqlite_log_handler_{name}", text, labels=["log"])
+                for log, stats in books:
+                    if (number := value(stats)) is not None:
+                        made.add_metric([log], number)
+                return made
+
+            yield family(Counter, "records_seen", "Records that reached the handler.", lambda s: s.seen)
+            yield family(Counter, "records_written", "Records committed to the file.", lambda s: s.written)
             dropped = Counter(
                 "sqlite_log_handler_records_dropped", "Records dropped, by cause.", None, ["log", "cause"]
             )
-            for cause, count in stats.dropped_by_cause.items():
-                dropped.add_metric([log, cause], count)
+            for log, stats in books:
+                for cause, count in stats.dropped_by_cause.items():
+                    dropped.add_metric([log, cause], count)
             yield dropped
-            yield family(Counter, "records_truncated", "Records cut to max_record_bytes.", stats.truncated)
-            yield family(Counter, "records_malformed", "Records with a marker in place of a value.", stats.malformed)
-            yield family(Gauge, "queue_records", "Records that wait for their commit.", stats.queued)
-            yield family(Gauge, "queue_capacity_records", "Records that may wait.", handler.queue.capacity)
-            yield family(Gauge, "queue_bytes", "Memory that the waiting records take, estimated.", stats.queued_bytes)
-            oldest = stats.oldest_queued_age or 0.0
-            yield family(Gauge, "oldest_queued_age_seconds", "How long the oldest record waits.", oldest)
-            yield family(Gauge, "last_commit_age_seconds", "Time since the last commit.", stats.last_commit_age)
+            yield family(Counter, "records_truncated", "Records cut to max_record_bytes.", lambda s: s.truncated)
+            malformed = "Records with a marker in place of a value."
+            yield family(Counter, "records_malformed", malformed, lambda s: s.malformed)
+            yield family(Gauge, "queue_records", "Records that wait for their commit.", lambda s: s.queued)
+            capacity = Gauge("sqlite_log_handler_queue_capacity_records", "Records that may wait.", None, ["log"])
+            for log, handler in logs:
+                capacity.add_metric([log], handler.queue.capacity)
+            yield capacity
+            in_bytes = "Memory that the waiting records take, estimated."
+            yield family(Gauge, "queue_bytes", in_bytes, lambda s: s.queued_bytes)
+            oldest = "How long the oldest record waits."
+            yield family(Gauge, "oldest_queued_age_seconds", oldest, lambda s: s.oldest_queued_age or 0.0)
+            yield family(Gauge, "last_commit_age_seconds", "Time since the last commit.", lambda s: s.last_commit_age)
 
     return HandlerCollector()
 
 
-def instrument(handler: SQLiteHandler, meter: "Meter") -> None:
+def instrument(handlers: SQLiteHandler | Sequence[SQLiteHandler], meter: "Meter") -> None:
     """
     Tell OpenTelemetry what `handler.stats()` says, by the names of its semantic conventions.
 
@@ -85,34 +93,46 @@ def instrument(handler: SQLiteHandler, meter: "Meter") -> None:
     `otel.sdk.processor.log.queue.size` and `.queue.capacity`. `otel.component.name` has the name of the file.
 
     Args:
-        handler: The handler to ask at each collection.
-        meter: What makes the instruments. Call this once for each handler.
+        handlers: The handler to ask at each collection, or several.
+        meter: What makes the instruments. Call this once for each meter: the SDK passes over a second instrument of a
+            name.
 
     Raises:
         ModuleNotFoundError: The API of OpenTelemetry is missing: `pip install "sqlite-log-handler[otel]"`.
     """
     from opentelemetry.metrics import CallbackOptions, Observation  # noqa: PLC0415 - of an extra
 
-    component = {
-        "otel.component.type": _TYPE,
-        "otel.component.name": f"{_TYPE}/{os.path.basename(handler.filename)}",
-    }
+    components = [
+        ({"otel.component.type": _TYPE, "otel.component.name": f"{_TYPE}/{log}"}, handler)
+        for log, handler in _by_name(handlers)
+    ]
 
     def processed(_: CallbackOptions) -> Iterator[Observation]:
-        stats = handler.stats()
-        yield Observation(stats.written, component)
-        for cause, count in stats.dropped_by_cause.items():
-            yield Observation(count, {**component, "error.type": cause})
+        for component, handler in components:
+            stats = handler.stats()
+            yield Observation(stats.written, component)
+            for cause, count in stats.dropped_by_cause.items():
+                yield Observation(count, {**component, "error.type": cause})
 
-    def single(value: Callable[[], float]) -> Callable[[CallbackOptions], list[Observation]]:
-        return lambda _: [Observation(value(), component)]
+    def single(value: Callable[[SQLiteHandler], float]) -> Callable[[CallbackOptions], list[Observation]]:
+        return lambda _: [Observation(value(handler), component) for component, handler in components]
 
     meter.create_observable_counter(
         _PROCESSED, [processed], unit=_UNIT, description="Log records written, and dropped with their cause"
     )
     meter.create_observable_up_down_counter(
-        _SIZE, [single(lambda: handler.stats().queued)], unit=_UNIT, description="Log records that wait in the queue"
+        _SIZE, [single(lambda handler: handler.stats().queued)], unit=_UNIT, description="Log records that wait"
     )
     meter.create_observable_up_down_counter(
-        _CAPACITY, [single(lambda: handler.queue.capacity)], unit=_UNIT, description="Log records that may wait"
+        _CAPACITY, [single(lambda handler: handler.queue.capacity)], unit=_UNIT, description="Log records that may wait"
     )
+
+
+def _by_name(handlers: SQLiteHandler | Sequence[SQLiteHandler]) -> list[tuple[str, SQLiteHandler]]:
+    """Return the handlers with the names of their files, or the paths of those that share a name."""
+    several = [handlers] if isinstance(handlers, SQLiteHandler) else handlers
+    names = [os.path.basename(handler.filename) for handler in several]
+    return [
+        (name if names.count(name) == 1 else handler.filename, handler)
+        for name, handler in zip(names, several, strict=True)
+    ]

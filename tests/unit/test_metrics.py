@@ -63,15 +63,40 @@ def test_prometheus(handler):
     } == values
 
 
-def test_opentelemetry(handler):
-    """A collection has the books, by the names of OpenTelemetry's semantic conventions; a drop has its cause."""
+def test_prometheus_of_several_handlers(make_handler, tmp_path):
+    """
+    One collector has the books of all handlers; logs with one name have their paths.
+
+    A registry refuses a second collector of the same metrics, so only one log of a program could be watched.
+    """
+    prometheus = pytest.importorskip("prometheus_client")
+    (tmp_path / "other").mkdir()
+    paths = [str(tmp_path / name) for name in ("a.db", "b.db", "other/b.db")]
+    registry = prometheus.CollectorRegistry(auto_describe=True)
+    registry.register(prometheus_collector([make_handler(path, capacity=3) for path in paths]))
+
+    (family,) = (each for each in registry.collect() if each.name == "sqlite_log_handler_queue_capacity_records")
+    (seen,) = (each for each in registry.collect() if each.name == "sqlite_log_handler_records_seen")
+    labels = [{"log": "a.db"}, {"log": paths[1]}, {"log": paths[2]}]
+    assert [(label, 3) for label in labels] == [(sample.labels, sample.value) for sample in family.samples]
+    assert labels == [sample.labels for sample in seen.samples]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_opentelemetry(handler, make_handler, tmp_path, several):
+    """
+    A collection has the books, by the names of OpenTelemetry's semantic conventions; a drop has its cause.
+
+    With several handlers it has those of each: the SDK passes over the instruments of a second call.
+    """
     pytest.importorskip("opentelemetry.sdk.metrics")
     from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 - may be missing
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: PLC0415
 
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
-    instrument(handler, provider.get_meter("test"))
+    other = make_handler(tmp_path / "other.db", capacity=7)
+    instrument([handler, other] if several else handler, provider.get_meter("test"))
 
     found = {}
     for resource in reader.get_metrics_data().resource_metrics:
@@ -79,13 +104,21 @@ def test_opentelemetry(handler):
             for metric in scope.metrics:
                 assert "{log_record}" == metric.unit
                 for point in metric.data.data_points:
-                    assert "sqlite_log_handler/app-log.db" == dict(point.attributes or {})["otel.component.name"]
-                    found[metric.name, dict(point.attributes or {}).get("error.type")] = point.value
+                    attributes = dict(point.attributes or {})
+                    log = str(attributes["otel.component.name"]).removeprefix("sqlite_log_handler/")
+                    found[log, metric.name, attributes.get("error.type")] = point.value
     provider.shutdown()
 
-    assert {
-        ("otel.sdk.processor.log.processed", None): 2,
-        ("otel.sdk.processor.log.processed", "queue_full"): 5,
-        ("otel.sdk.processor.log.queue.size", None): 3,
-        ("otel.sdk.processor.log.queue.capacity", None): 3,
-    } == found
+    expected = {
+        ("app-log.db", "otel.sdk.processor.log.processed", None): 2,
+        ("app-log.db", "otel.sdk.processor.log.processed", "queue_full"): 5,
+        ("app-log.db", "otel.sdk.processor.log.queue.size", None): 3,
+        ("app-log.db", "otel.sdk.processor.log.queue.capacity", None): 3,
+    }
+    if several:
+        expected |= {
+            ("other.db", "otel.sdk.processor.log.processed", None): 0,
+            ("other.db", "otel.sdk.processor.log.queue.size", None): 0,
+            ("other.db", "otel.sdk.processor.log.queue.capacity", None): 7,
+        }
+    assert expected == found
