@@ -111,6 +111,7 @@ class Archiver:
         self._unarchived = 0  # rows that were deleted without an archive, before the run
         self._ending = False
         self._error: str | None = None  # while it fails
+        self._other: str | None = None  # what another process does that archives the log
         self._retry = RETRY  # seconds until the next attempt, if this one fails
         self._corrupt: object = None  # the file that the last run found corrupt
         self._next_run = 0.0  # by `clock`, as the next line
@@ -196,7 +197,8 @@ class Archiver:
     @property
     def why(self) -> str:
         """A clause that says why no row may be deleted."""
-        return "the rows in it wait for the archive" + (f", which fails ({self._error})" if self._error else "")
+        because = f", which fails ({self._error})" if self._error else f", and {self._other}" if self._other else ""
+        return f"the rows in it wait for the archive{because}"
 
     def await_part(self, timeout: float) -> bool:
         """Wait for a part, or the end of the run, and let nothing begin before `stop`; tell whether there was a run."""
@@ -247,7 +249,7 @@ class Archiver:
     def _ended(self, run: "_Run") -> None:
         """Choose when the next run may begin, and tell the operator when the archive begins to fail or works again."""
         pause = 0.0
-        known, self._corrupt = self._corrupt, None
+        known, self._corrupt, self._other = self._corrupt, None, None
         match run.error:
             case None if run.parts and self._error:
                 self._retry, self._error = RETRY, None
@@ -262,8 +264,8 @@ class Archiver:
                 if known == run.file:
                     raise error
                 self._corrupt = run.file
-            case TimeoutError():  # another process archives
-                pause = RETRY / 5
+            case TimeoutError() as error:  # another process archives
+                self._other, pause = str(error), RETRY / 5
             case error:
                 self._error = f"{type(error).__name__}: {error}"
                 if self._retry == RETRY:

@@ -5,6 +5,7 @@ The archive of a program that logs: what happens when it fails, at the end of th
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 from types import SimpleNamespace
@@ -110,6 +111,22 @@ def test_another_process_archives(make, log, folder):
     other.lock.close()
 
     assert ([], []) == (log.said, parts_in(folder))
+
+
+def test_a_process_that_is_stopped_while_it_archives(make, log, folder):
+    """When new records are dropped because another process archives and does not go on, the handler names it."""
+    program = make(max_bytes=1 << 20)
+    log.fill(3_000, width=400)
+    other = Archive(str(folder), log.path)
+    with other.lock.hold(0):
+        program.step()
+        program.step()
+        said = log.no_room(program.pruner)
+    other.lock.close()
+
+    assert said is not None
+    lock = str(folder / "app-log-archive")
+    assert said.endswith(f"wait for the archive, and process {os.getpid()} is writing to {lock!r}")
 
 
 def test_a_part_that_is_refused_is_removed(make, log, folder, monkeypatch):
