@@ -45,6 +45,7 @@ _LARGEST_TIME_US = (2**64 - 1) // 1000
 _TRACE_ID = ("trace_id", "otelTraceID"), re.compile("(?!0+$)[0-9A-Fa-f]{32}")
 _SPAN_ID = ("span_id", "otelSpanID"), re.compile("(?!0+$)[0-9A-Fa-f]{16}")
 _FLAGS = re.compile("[0-9A-Fa-f]{2}")
+_HIGHEST_FLAGS = 0xFF
 
 
 def severity_number(levelno: int) -> int:
@@ -206,6 +207,8 @@ def _take_trace(record: LogRecord, values: dict[str, Any]) -> None:
             record.flags = int(values.pop("otelTraceSampled"))
         elif isinstance(flags, str) and _FLAGS.fullmatch(flags):
             record.flags = int(values.pop("trace_flags"), 16)
+        elif type(flags) is int and 0 <= flags <= _HIGHEST_FLAGS:  # protobuf takes no bool
+            record.flags = values.pop("trace_flags")
 
 
 def _take_id(values: dict[str, Any], names: Sequence[str], form: re.Pattern[str]) -> bytes:

@@ -269,6 +269,7 @@ def test_attributes_that_the_handler_did_not_write_are_sent_as_they_are(text):
     ("extra", "flags"),
     [
         ({"trace_id": "ab" * 16, "span_id": "cd" * 8, "trace_flags": "01"}, 1),
+        ({"trace_id": "ab" * 16, "span_id": "cd" * 8, "trace_flags": 1}, 1),
         ({"otelTraceID": "ab" * 16, "otelSpanID": "cd" * 8, "otelTraceSampled": True}, 1),
         ({"otelTraceID": "AB" * 16, "otelSpanID": "CD" * 8, "otelTraceSampled": False}, 0),
     ],
@@ -290,12 +291,13 @@ def test_what_is_no_trace_stays_an_attribute():
         assert "trace_id" in attributes_of(record)
 
 
-def test_flags_of_blanks_are_an_attribute():
-    """Two blanks are no flags of a trace, and no reason to send all attributes as one text."""
-    record = record_of(attributes=json.dumps({"trace_id": "ab" * 16, "trace_flags": "  ", "x": 1}))
+@pytest.mark.parametrize("flags", ["  ", 256, -1, True])
+def test_what_is_no_flags_is_an_attribute(flags):
+    """Blanks, or a number of more bits, are no flags of a trace, and no reason to send all attributes as one text."""
+    record = record_of(attributes=json.dumps({"trace_id": "ab" * 16, "trace_flags": flags, "x": 1}))
 
     assert (b"\xab" * 16, 0) == (record.trace_id, record.flags)
-    assert ("  ", 1) == (attributes_of(record)["trace_flags"], attributes_of(record)["x"])
+    assert (flags, 1) == (attributes_of(record)["trace_flags"], attributes_of(record)["x"])
 
 
 def test_no_trace_is_no_attribute():
