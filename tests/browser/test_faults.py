@@ -46,6 +46,14 @@ def one_row(path: Path, write: Callable[..., Any], text: str) -> Any:
     return logger
 
 
+def test_joiners_are_no_codes(tmp_path, write, serve, open_tab):
+    """Text in Persian and emoji that are joined are shown as they were logged, as on a terminal; they had codes."""
+    text = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f469\u200d\U0001f467"
+    one_row(tmp_path / "joined.db", write, text)
+
+    open_tab(serve(tmp_path / "joined.db")).wait_for_line(text)
+
+
 def test_a_log_full_of_hostile_text(tmp_path, write, serve, open_tab):
     """
     Nothing that stands in a log runs, loads, or hides in the page.

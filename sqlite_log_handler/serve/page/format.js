@@ -57,7 +57,8 @@ export function duration(seconds) {
 }
 
 // What has no shape, or changes the order of what stands around it: shown as its code, so nothing hides.
-const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]/gu;
+// The joiners U+200C and U+200D stay: without them Persian and Hindi are misspelt, and emoji fall apart.
+const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]/gu;
 const code = (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
 export const visible = (text) => String(text).replace(INVISIBLE, code);
 export const oneLine = (text) => visible(String(text).replaceAll("\t", " ")).replaceAll("\n", " ⏎ ");
