@@ -45,7 +45,7 @@ class Tools:
             self.notice = reader.notice
             yield reader
 
-    def brief(self, since: str | None = None) -> str:
+    def brief(self, since: str | int | None = None) -> str:
         """Errors by pattern, what was never seen before, who logs most, what is missing, the state of the file.
 
         since: a time (2025-06-30T12:00Z, -1h, yesterday) or a run (0 the last, -1 the one before); by default the last.
@@ -115,7 +115,7 @@ class Tools:
 
     def patterns(
         self,
-        new_since: str | None = None,
+        new_since: str | int | None = None,
         level: str | None = None,
         logger: str | None = None,
         since: str | None = None,

@@ -48,10 +48,10 @@ def run(options: argparse.Namespace) -> int:
     return arguments.answer(options, found[: options.lines], table(found, names, options.lines, utc=options.utc), found)
 
 
-def moment_or_run(text: str | None, *, utc: bool) -> datetime | int | None:
-    """Read a time, or the number of a run."""
-    if text is None:
-        return None
+def moment_or_run(text: str | int | None, *, utc: bool) -> datetime | int | None:
+    """Read a time, or the number of a run; agents give that as a number."""
+    if text is None or isinstance(text, int):
+        return text
     return int(text) if _RUN.fullmatch(text) else arguments.moment(text, arguments.present(utc=utc))
 
 

@@ -99,6 +99,20 @@ def test_each_tool_answers(shop):
     assert ("No record matches.", "There is no record 999.") == (nothing, none)
 
 
+def test_a_run_as_a_number(shop):
+    """An agent may give a run as a number as well as in a text; it was told that only a text is valid."""
+    text, number = asked(shop, ("brief", {"since": "0"}), ("brief", {"since": 0}))
+    new_text, new_number = asked(shop, ("patterns", {"new_since": "0"}), ("patterns", {"new_since": 0}))
+
+    def unmarked(answer):
+        return answer[0], re.sub(r"(log) \w{8}", r"\1", answer[1])
+
+    assert not text[0]
+    assert unmarked(text) == unmarked(number)
+    assert not new_text[0]
+    assert unmarked(new_text) == unmarked(new_number)
+
+
 def test_mistakes_are_told(shop):
     """
     What is wrong with a question is told, so that the agent can ask better.
