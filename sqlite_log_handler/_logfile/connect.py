@@ -201,6 +201,8 @@ def is_ours(
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
             raise ForeignFileError(f"{path!r} is not an SQLite database: {advice}") from error
         raise
+    except UnicodeDecodeError as error:  # SQLite's text quotes the schema, and `sqlite3` raises this in its place
+        raise corrupt("malformed database schema") from error
     finally:
         if connection.in_transaction:
             connection.execute("RELEASE header")
@@ -250,9 +252,14 @@ def require_schema(connection: sqlite3.Connection, path: str) -> None:
         CorruptFileError: A table is missing or is another one, or one of its indexes runs an expression.
     """
     expected = tables()
-    found = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
-    odd = [name for name, sql in expected.items() if sql not in found]
-    odd = odd or [index for table in expected for index in _odd_indexes(connection, table)]
+    # Somebody may have added a table with a name of any bytes, and a text that is damaged is another one.
+    text_factory, connection.text_factory = connection.text_factory, partial(str, encoding="utf-8", errors="replace")
+    try:
+        found = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
+        odd = [name for name, sql in expected.items() if sql not in found]
+        odd = odd or [index for table in expected for index in _odd_indexes(connection, table)]
+    finally:
+        connection.text_factory = text_factory
     if odd:
         raise CorruptFileError(
             f"{path!r}: its {odd[0]!r} is not that of a log: the file was cut, or was not made by this package; "
@@ -277,5 +284,7 @@ def _odd_indexes(connection: sqlite3.Connection, table: str) -> Iterator[str]:
     for _, index, _, _, partial_index in connection.execute(f"PRAGMA index_list({table})").fetchall():
         quoted = index.replace('"', '""')
         columns = connection.execute(f'PRAGMA index_xinfo("{quoted}")').fetchall()
-        if partial_index or any(column < _ROWID or collation != "BINARY" for _, column, _, _, collation, _ in columns):
+        # We cannot ask for an index whose name is not UTF-8.
+        unknown = "\N{REPLACEMENT CHARACTER}" in index or partial_index
+        if unknown or any(column < _ROWID or collation != "BINARY" for _, column, _, _, collation, _ in columns):
             yield index

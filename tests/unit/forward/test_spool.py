@@ -8,10 +8,11 @@ import contextlib
 import os
 import sqlite3
 
+import hostile
 import pytest
 
 from sqlite_log_handler._forward.spool import Spool, TakenCursorError
-from sqlite_log_handler._logfile.errors import ForeignFileError
+from sqlite_log_handler._logfile.errors import CorruptFileError, ForeignFileError
 from sqlite_log_handler._logfile.write_lock import WriteLock
 
 ALL = 10_000, 1 << 30
@@ -469,6 +470,19 @@ def test_text_that_is_no_utf8_is_read_nevertheless(log, make_spool, path):
         other.execute("UPDATE records SET message = CAST(x'66ff' AS TEXT)")
 
     assert [r"f\xff"] == [row[8] for row in make_spool().read(*ALL).rows]
+
+
+def test_an_odd_index_with_a_name_that_is_no_utf8(make_spool, path):
+    """
+    An index on an expression is refused, whatever its name is.
+
+    We asked SQLite for the columns of an index with another name, of which there were none.
+    """
+    hostile.make(path, "CREATE INDEX odd ON cursors (hex(name))")
+    path.write_bytes(path.read_bytes().replace(b"odd", b"o\xffd"))
+
+    with pytest.raises(CorruptFileError, match="is not that of a log"):
+        make_spool().read(*ALL)
 
 
 def test_a_row_that_refers_to_nothing_is_read_nevertheless(log, make_spool, path):

@@ -125,6 +125,10 @@ def test_an_odd_index(path, index):
     with pytest.raises(CorruptFileError, match=r"its 'odd' is not that of a log"):
         LogReader(path)
 
+    path.write_bytes(path.read_bytes().replace(b"odd", b"o\xffd"))
+    with pytest.raises(CorruptFileError, match="is not that of a log"):
+        LogReader(path)
+
 
 def test_what_an_owner_adds(path):
     """Who adds an index on columns, a table, a view or a trigger to a log of his own can read it as before."""
@@ -136,6 +140,39 @@ def test_what_an_owner_adds(path):
 
     with LogReader(path) as reader:
         assert (["m"], []) == ([row.message for row in reader], reader.check())
+
+
+@pytest.mark.parametrize(
+    "added", ["CREATE TABLE odd (text)", "CREATE VIEW odd AS SELECT 1", "CREATE INDEX odd ON hosts (name)"]
+)
+def test_a_name_that_is_no_utf_8(path, added):
+    """What an owner adds may have a name of any bytes. A raw `sqlite3.OperationalError` was raised for it."""
+    hostile.make(path, f"CREATE TABLE hosts (name); {added}")
+    path.write_bytes(path.read_bytes().replace(b"odd", b"o\xffd"))
+
+    with LogReader(path) as reader:
+        assert (["m"], []) == ([row.message for row in reader], reader.check())
+
+
+@pytest.mark.parametrize(
+    ("text", "damaged", "error"),
+    [
+        ("name TEXT PRIMARY KEY", b"name TEXT PR\xc9MARY KEY", "it is damaged"),
+        ("after_id INTEGER NOT NULL", b"after_id INTEGER NO\xd4 NULL", "its 'drops' is not that of a log"),
+        ("func TEXT NOT NULL", b"func TEXT NOT \xceULL", "it is damaged"),
+    ],
+)
+def test_a_schema_that_is_no_utf_8(path, text, damaged, error):
+    """
+    A flipped bit in the text of a table is damage, as elsewhere in the file.
+
+    SQLite quotes the text in its error, so `sqlite3` raised a UnicodeDecodeError, or an error without a code.
+    """
+    hostile.make(path)
+    path.write_bytes(path.read_bytes().replace(text.encode(), damaged))
+
+    with pytest.raises(CorruptFileError, match=error):
+        LogReader(path)
 
 
 @pytest.mark.parametrize("name", ["pragma_application_id", "pragma_user_version", "json_each", "json_valid"])

@@ -151,6 +151,21 @@ def test_handler_starts_on_a_corrupt_file(writer: Writer, path: Path) -> None:
     assert "after" == messages(writer)[-2]
 
 
+def test_handler_starts_on_a_corrupt_schema(writer: Writer, path: Path, said: Said) -> None:
+    """
+    So it does when a bit has flipped in the text of a table.
+
+    SQLite quotes it, and because the quote was no UTF-8, the handler raised a UnicodeDecodeError into the program.
+    """
+    fill(path)
+    path.write_bytes(path.read_bytes().replace(b"func TEXT NOT NULL", b"func TEXT NOT \xceULL"))
+    writer.file.open_first()
+    write_at_last(writer)
+
+    assert "after" == messages(writer)[-2]
+    assert [True] == ["moved aside" in line for line in said]
+
+
 @freeze_time("2025-11-23T10:00:00Z")
 def test_two_corrupt_files_of_one_second(writer: Writer, path: Path) -> None:
     """A second file that is moved aside within the same second does not replace the first."""
