@@ -247,6 +247,8 @@ class _Work:
                     ended = True
         done = f"archived {counted(rows, 'row')} in {counted(parts, 'file')}, {format_size(taken)}"
         write_line(done if rows else "nothing to archive")
+        if expired := archive.expired:
+            write_line(f"removed from the archive: {counted(len(expired), 'file')}, {counted(sum(expired), 'row')}")
 
     def _prune(self, connection: sqlite3.Connection, before: State, cut: Cut | None) -> bool:
         """Delete the rows beyond the limits. Returns whether all of them are deleted."""

@@ -124,6 +124,7 @@ class Archive:
         self._stem = stem_of(path)
         self._now = now
         self._may_go: set[str] = set()  # files to delete if they have no note
+        self.expired: list[int] = []  # rows of each part that a limit has removed
         self._say = say
         lock = os.path.join(folder, f"{self._stem}-archive")
         # The right to archive this log in the folder.
@@ -224,6 +225,7 @@ class Archive:
             if not old and (max_bytes is None or left <= max_bytes):
                 break
             left -= size
+            self.expired.append(rows)
             self._may_go.add(name)
             connection.execute("DELETE FROM archives WHERE id = ?", (id_,))
             connection.execute(_EXPIRED, (rows,))

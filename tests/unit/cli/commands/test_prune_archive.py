@@ -79,15 +79,22 @@ def test_again(prune, path, folder):
     assert 5 == len(parts_in(folder))
 
 
-def test_limits_of_the_archive(prune, path, folder):
-    """The archive has limits of its own, with which the command may be run alone."""
+def test_limits_of_the_archive(prune, path, folder, capsys):
+    """
+    The archive has limits of its own, with which the command may be run alone.
+
+    It removed files, and said only that there was nothing to delete.
+    """
     prune("--max-rows", "5")
     before = parts_in(folder)
+    capsys.readouterr()
     assert 0 == prune("--archive-max-age", "3d")
 
     assert before[-len(parts_in(folder)) :] == parts_in(folder) != before
     ids, gone = account(path, folder)
     assert [*range(gone + 1, 41)] == ids
+    assert 1 == len(before) - len(parts_in(folder))
+    assert "removed from the archive: 1 file, 8 rows\n" in capsys.readouterr().out
 
 
 def test_without_an_archive(prune, path, folder):
