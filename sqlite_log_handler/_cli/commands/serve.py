@@ -8,12 +8,14 @@ from sqlite_log_handler._cli.arguments import add_files, add_flag, at_least, fil
 from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.terminal import write_line
 
+_HOST = "127.0.0.1"
+
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_files(parser, "logs, or folders with files ending in .db")
     called = "a name by which a browser may call this server, besides those of loopback; repeatable"
     kept = "keep the token in this file, for Prometheus and across restarts; it is made if there is none"
-    add_flag(parser, "--host HOST", "the address to listen on", default="127.0.0.1")
+    add_flag(parser, "--host HOST", "the address to listen on", default=_HOST)
     add_flag(parser, "--port N", "the first port to try, 0 for a free one", type=at_least(0, 65_535), default=8710)
     add_flag(parser, "--open", "open the page in a browser")
     add_flag(parser, "--base-path PATH", "the path at which a proxy serves this, such as /logs", default="")
@@ -40,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         from sqlite_log_handler.serve import server  # noqa: PLC0415 - needs packages that the other commands do not
     server.run(
         [*filter(None, options.files)] or [file_of(options)],
-        host=options.host,
+        host=options.host or _HOST,  # as of a variable that nobody has set; to a socket it means all addresses
         port=options.port,
         base_path=options.base_path,
         allowed_hosts=options.allowed_host or [],

@@ -25,9 +25,14 @@ def asked(monkeypatch):
     return found
 
 
-def test_the_defaults(asked, path):
-    """Without flags it listens on loopback, at port 8710, and asks for a token."""
-    assert 0 == main(["serve", str(path)])
+@pytest.mark.parametrize("flags", [(), ("--host", "")])
+def test_the_defaults(asked, path, flags):
+    """
+    Without flags it listens on loopback, at port 8710, and asks for a token.
+
+    With an empty host, as of a variable of a shell that nobody has set, it listened on all addresses.
+    """
+    assert 0 == main(["serve", str(path), *flags])
 
     assert ([str(path)], "127.0.0.1", 8710, "", [], True, None) == tuple(
         asked[name] for name in ("paths", "host", "port", "base_path", "allowed_hosts", "with_token", "token_file")
