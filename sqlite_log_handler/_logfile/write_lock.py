@@ -272,8 +272,9 @@ def give_to_users_of(path: str, descriptor: int) -> None:
         except OSError:
             with contextlib.suppress(OSError):
                 os.fchown(descriptor, -1, used.st_gid)
-        same_group = os.fstat(descriptor).st_gid == used.st_gid
-        mode = used.st_mode & (0o666 if same_group else 0o606)
+        mode = used.st_mode & 0o666
+        if os.fstat(descriptor).st_gid != used.st_gid:
+            mode = mode & 0o606 | (mode & 0o006) << 3  # its group is like all others
     with contextlib.suppress(OSError):
         os.fchmod(descriptor, mode)  # whatever the umask is: with 0277, the owner could not open the file again
 

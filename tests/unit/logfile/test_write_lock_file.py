@@ -116,10 +116,11 @@ def test_owner(make_lock, path, monkeypatch):
     assert [(path.stat().st_uid, path.stat().st_gid)] == owners
 
 
-def test_another_group_gets_no_rights(make_lock, path, monkeypatch):
-    """Who may give the lock neither to the owner of the database nor to its group does not give it to a third group."""
+@pytest.mark.parametrize(("mode", "expected"), [(0o664, 0o644), (0o660, 0o600), (0o666, 0o666)])
+def test_another_group_gets_no_rights(make_lock, path, monkeypatch, mode, expected):
+    """Where the lock cannot be given to the group of the database, a third group has the rights of all others."""
     path.touch()
-    path.chmod(0o664)
+    path.chmod(mode)
     status = os.stat(path)
     of_another_group = os.stat_result([*status[:5], status.st_gid + 1, *status[6:]])
     lock = make_lock()
@@ -128,7 +129,7 @@ def test_another_group_gets_no_rights(make_lock, path, monkeypatch):
         patch.setattr(os, "fchown", _refused)
         os.close(lock._open())
 
-    assert 0o604 == os.stat(lock.path).st_mode & 0o777
+    assert expected == os.stat(lock.path).st_mode & 0o777
 
 
 def _refused(*_: object) -> None:
