@@ -98,13 +98,13 @@ def histogram(buckets: Sequence[Bucket], names: Mapping[int, str], *, utc: bool,
 
 def bar(bucket: Bucket, highest: int, room: int, names: Mapping[int, str], paint: Paint) -> str:
     """Draw one bar: letters in proportion, and at least one for drops and for each level from WARNING up."""
-    parts = []
-    for level, count in sorted(bucket.levels.items()):
-        length = round(count * room / highest)
-        parts.append(paint(_letter(names, level) * (length or (level >= _LOUD)), level))
+    parts = [(_letter(names, level), level, count) for level, count in sorted(bucket.levels.items())]
     if bucket.dropped:
-        parts.append(paint("~" * max(round(bucket.dropped * room / highest), 1), _LOUD))
-    return "".join(parts)
+        parts.append(("~", _LOUD, bucket.dropped))
+    lengths = [max(round(count * room / highest), level >= _LOUD) for _, level, count in parts]
+    if sum(lengths) > room:  # by those letters, or by rounding
+        lengths[lengths.index(max(lengths))] -= sum(lengths) - room
+    return "".join(paint(letter * length, level) for (letter, level, _), length in zip(parts, lengths, strict=True))
 
 
 def _letter(names: Mapping[int, str], level: int) -> str:

@@ -12,7 +12,9 @@ import sqlite3
 import pytest
 from command_line import BEGIN, NOBODY
 
-from sqlite_log_handler import LogStats
+from sqlite_log_handler import Bucket, LogStats
+from sqlite_log_handler._cli.commands.stats import bar
+from sqlite_log_handler._cli.terminal import plain
 
 
 def test_stats_have_a_histogram(run):
@@ -51,6 +53,19 @@ def test_a_histogram_fits_the_terminal(run, monkeypatch, columns):
     _, lines = run("stats")
 
     assert columns - 1 <= max(len(line) for line in lines[8:-1]) <= columns
+
+
+@pytest.mark.parametrize("levels", [{20: 997, 30: 1, 40: 1, 50: 1}, {10: 500, 20: 500, 30: 1}])
+def test_a_bar_is_not_longer_than_its_room(levels):
+    """
+    The letters that few warnings and errors have all the same are taken off the longest part of the bar.
+
+    They came on top of a full bar, which was wrapped then on the terminal: that of nearly every log.
+    """
+    drawn = bar(Bucket(0, 1, levels, 1), sum(levels.values()) + 1, 60, {}, plain)
+
+    assert 60 == len(drawn)
+    assert "~" == drawn[-1]
 
 
 def test_what_retention_and_forwarding_leave_is_shown(run, shop, path):
