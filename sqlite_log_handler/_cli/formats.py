@@ -17,6 +17,7 @@ from sqlite_log_handler._cli.terminal import Paint
 from sqlite_log_handler._logfile.printable import Escapes, is_printable, printable
 from sqlite_log_handler._logfile.times import from_microseconds
 from sqlite_log_handler._logfile.units import counted, format_duration, loudest
+from sqlite_log_handler._read.conditions import values_of
 from sqlite_log_handler._read.rows import JSON, Row
 from sqlite_log_handler._read.search import extra_of
 from sqlite_log_handler._read.statistics import Gap
@@ -153,7 +154,7 @@ class Short(Drawn):
                 text = printable(f"{level:<8} {logger}: {first}")
             if attributes:
                 extra = extra_of(attributes)
-                text += "".join(f" {_pair(name, extra[name])}" for name in self._fields if name in extra)
+                text += "".join(f" {_pair(name, value)}" for name in self._fields for value in values_of(extra, name))
             head = f"[id {id_}] " if self._has_id else ""
             yield f"{clock(created_us)} {head}{paint(text, levelno)}"
             if more or exc_text or stack_info:

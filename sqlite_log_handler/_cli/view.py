@@ -143,7 +143,7 @@ def format_of(options: argparse.Namespace) -> Format:
     name: str = options.output
     iso = Clock("%Y-%m-%dT%H:%M:%S%z", digits=6, utc=options.utc)
     if name in CLOCKS:
-        fields = [field for field in options.fields.split(",") if field]
+        fields = [field.strip() for field in options.fields.split(",") if field.strip()]
         return Short(CLOCKS[name](options.utc), painter(options.color), fields=fields, has_id=options.id)
     others: dict[str, Format] = {"verbose": Verbose(iso, painter(options.color)), "logfmt": Logfmt(iso), "cat": Cat()}
     return others.get(name) or JsonObjects()

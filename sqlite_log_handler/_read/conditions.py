@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlite_log_handler._read.search import Term, attribute_terms, equals, extra_of, number, smart
 
-_CONDITION: Final = re.compile(r"(!?)([^=!<>~]+)(?:(!=|<=|>=|=|<|>|~)(.*))?", re.DOTALL)
+_CONDITION: Final = re.compile(r"(!?)([^=!<>~]+)(?:(!=|<=|>=|==|=|<|>|~)(.*))?", re.DOTALL)
 _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 # Floats are exact for integers below this.
 _EXACT: Final = 2**53
@@ -45,12 +45,15 @@ def parse_condition(text: str) -> Condition:
     key = found[2].strip() if found is not None else ""
     if found is None or not key or (found[1] and found[3]):
         raise ValueError(f"{text!r} is not a condition: {HELP}")
+    value = found[4] or ""
+    if found[2].endswith(" "):  # as in `plan = pro`
+        value = value.lstrip()
     if found[3] == "~":
         try:
-            smart(found[4])
+            smart(value)
         except (re.error, ValueError, OverflowError, RecursionError) as error:
-            raise ValueError(f"{text!r}: {found[4]!r} is not a regular expression: {error}") from error
-    return Condition(key, found[1] or found[3] or "", found[4] or "")
+            raise ValueError(f"{text!r}: {value!r} is not a regular expression: {error}") from error
+    return Condition(key, found[1] or found[3] or "", value)
 
 
 def condition_terms(text: str) -> list[Term]:
@@ -87,9 +90,11 @@ def _compared(condition: Condition, text: str) -> Term:
 def holds(attributes: object, text: str) -> bool:
     """Tell whether a JSON object fulfils a condition. SQL calls this as `log_holds`."""
     key, sign, expected = parse_condition(text)
-    for value in _values(extra_of(attributes), key):
+    for value in values_of(extra_of(attributes), key):
         if not sign:
             return True
+        if sign == "==":  # Python's, or the value begins with the second
+            return equals(value, expected) or equals(value, f"={expected}")
         if sign in {"=", "!="}:
             return equals(value, expected) == (sign == "=")
         if sign == "~":
@@ -99,14 +104,14 @@ def holds(attributes: object, text: str) -> bool:
     return False
 
 
-def _values(members: object, key: str) -> list[Any]:
+def values_of(members: object, key: str) -> list[Any]:
     """Return a list with the value of a key, or without any: `a.b` is a key, or the key `b` in the object `a`."""
     if not isinstance(members, dict):
         return []
     if key in members:
         return [members[key]]
     head, dot, rest = key.partition(".")
-    return _values(members.get(head), rest) if dot else []
+    return values_of(members.get(head), rest) if dot else []
 
 
 def _compares(value: object, sign: str, expected: str) -> bool:

@@ -92,7 +92,8 @@ def nearest_loggers(reader: "LogReader", name: str) -> list[str] | None:
     from difflib import get_close_matches  # noqa: PLC0415 - see above
 
     names = ask(f"SELECT DISTINCT {text('logger')} FROM sources LIMIT {_MOST_NAMES}")  # noqa: S608 - our own number
-    return get_close_matches(name, [found for (found,) in names])
+    found = {found.casefold(): found for (found,) in names}
+    return [found[near] for near in get_close_matches(name.casefold(), found)]
 
 
 def windows(

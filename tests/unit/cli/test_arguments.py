@@ -52,6 +52,7 @@ def test_a_logger_that_is_not_there_is_named(run, command):
     note = re.compile(r"^sqlite-log: no logger 'shop.stocks' in this log: did you mean shop.stock\b")
 
     assert 1 == run(command, "-l", "shop.stocks", stderr=note)[0]
+    assert 1 == run(command, "-l", "SHOP.STOCK", stderr=re.compile("did you mean shop.stock"))[0]
     assert 0 == run(command, "-l", "shop")[0]
 
 

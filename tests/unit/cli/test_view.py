@@ -154,6 +154,15 @@ def test_fields_and_ids_in_short_lines(run):
     assert "Jun 30 12:00:02 [id 3] ERROR    shop.orders: order 8 failed" == lines[1]
 
 
+def test_a_field_in_an_object(make_handler, run, path):
+    """`--fields user.plan` shows the member of an object, as `--where` finds it; blanks behind commas are left out."""
+    handler = make_handler(flush_interval=3_600)
+    handler.handle(logging.makeLogRecord({"msg": "paid", "user": {"plan": "pro"}, "order": 7}))
+    handler.close()
+
+    assert run(str(path), "--fields", "user.plan, order,user.id")[1][0].endswith("paid user.plan=pro order=7")
+
+
 def test_no_row_and_no_gap(run, shop):
     """Up to the id 0 there is neither a row nor a gap; `show` drew all gaps of the log."""
     assert (1, []) == run(str(shop), "--up-to-id", "0")

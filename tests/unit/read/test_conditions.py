@@ -20,7 +20,7 @@ from sqlite_log_handler._read.conditions import Condition, holds, parse_conditio
         ("status=500", ("status", "=", "500")),
         ("status!=200", ("status", "!=", "200")),
         ("status>=500", ("status", ">=", "500")),
-        ("status <= 500", ("status", "<=", " 500")),
+        ("status <= 500", ("status", "<=", "500")),
         ("status<5", ("status", "<", "5")),
         ("status>5", ("status", ">", "5")),
         ("path~^/api/.*=", ("path", "~", "^/api/.*=")),
@@ -60,6 +60,7 @@ ROW = {
     "answer": {"http.status": 404, "of": {"tls.version": 1}},
     "tags": ["a", "b"],
     'quo"te': 1,
+    "sign": "=",
 }
 
 
@@ -81,6 +82,13 @@ def three_rows(tmp_path_factory):
         ("status=503", True),
         ("status=503.0", True),
         ("status>=500", True),
+        ("status == 503", True),
+        ("status==503", True),
+        ("status==500", False),
+        ("sign==", True),  # as the page asks for the value `=`
+        ("user.plan = Pro", True),
+        ("user.plan= Pro", False),
+        ("user.plan ~ ^pro", True),
         ("status>=503.5", False),
         ("status<1e3", True),
         ("status<1_000", False),  # a text, though Python reads a number
