@@ -210,10 +210,17 @@ async def _until_gone(
     raised: BaseException | None = None
     gone = False
 
+    async def wait_for_browser() -> None:
+        nonlocal gone
+        # `is_disconnected` does not wait, so it learns nothing behind a middleware that passes messages on by tasks.
+        while (await request.receive())["type"] != "http.disconnect":  # noqa: ASYNC110 - parts of a body, not looks
+            await anyio.sleep(_LOOK_PAUSE)  # because nobody wants a body, and it may have no end
+        gone = True
+
     async def watch() -> None:
         nonlocal gone
         try:
-            while not (is_ending() or await request.is_disconnected()):  # noqa: ASYNC110 - Starlette has no event for it
+            while not (gone or is_ending()):  # noqa: ASYNC110 - the server has no event for it
                 await anyio.sleep(_INTERRUPT_PAUSE * 5)
             gone = True
             while True:
@@ -227,6 +234,7 @@ async def _until_gone(
             log.interrupt()
 
     async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait_for_browser)
         tasks.start_soon(watch)
         try:
             answer = await anyio.to_thread.run_sync(ask, opened, limiter=limiter)

@@ -24,6 +24,7 @@ starlette = pytest.importorskip("starlette", reason="the extra serve is not inst
 httpx = pytest.importorskip("httpx", reason="Starlette's test client needs httpx")
 
 from starlette.applications import Starlette  # noqa: E402
+from starlette.middleware.base import BaseHTTPMiddleware  # noqa: E402
 from starlette.routing import Mount  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
@@ -176,8 +177,13 @@ def test_a_folder_that_may_not_be_listed(shop, monkeypatch):
     assert [(503, True)] * 3 == [(answer.status_code, "cannot be read" in answer.text) for answer in found]
 
 
-def test_a_question_that_nobody_waits_for_is_interrupted(shop, monkeypatch):
-    """When the browser goes away, the statement that runs for it ends, and its thread with it."""
+@pytest.mark.parametrize("is_behind", [False, True])
+def test_a_question_that_nobody_waits_for_is_interrupted(shop, monkeypatch, is_behind):
+    """
+    When the browser goes away, the statement that runs for it ends, and its thread with it.
+
+    Behind a middleware of the kind that `@app.middleware("http")` makes, the question went on.
+    """
     running, ended = threading.Event(), []
 
     def endless(log: LogReader, _: object) -> dict[str, Any]:
@@ -190,12 +196,17 @@ def test_a_question_that_nobody_waits_for_is_interrupted(shop, monkeypatch):
             raise
 
     monkeypatch.setitem(app_module.ANSWERS, "top", endless)
-    app = create_app(shop)
+    app: Any = create_app(shop)
+    if is_behind:
+        app = BaseHTTPMiddleware(app, lambda request, call_next: call_next(request))
+    came = [{"type": "http.request", "body": b"", "more_body": False}]
     sent = []
 
     async def receive() -> dict[str, Any]:
-        if not running.is_set():
-            await anyio.sleep_forever()
+        if came:
+            return came.pop()
+        while not running.is_set():  # noqa: ASYNC110 - it is set by another thread
+            await anyio.sleep(0.01)
         return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
