@@ -509,7 +509,8 @@ def _create(path: str) -> None:
     with contextlib.suppress(FileExistsError):
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         try:
-            if hasattr(os, "fchmod"):  # not on Windows
+            # The umask may have taken rights of the owner; some shared folders refuse.
+            with contextlib.suppress(OSError, AttributeError):  # Windows has none
                 os.fchmod(descriptor, 0o600)
         finally:
             os.close(descriptor)

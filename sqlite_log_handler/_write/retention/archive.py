@@ -58,6 +58,9 @@ from sqlite_log_handler._write.retention.parts import (
     write_part,
 )
 
+# What a folder of Windows answers, and one that a host shares with its virtual machine.
+_NO_SYNC_HERE: Final = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
+
 # What names of parts can say: from 1970 to 9999.
 _LAST_SECOND: Final = 253_402_300_799
 
@@ -268,13 +271,16 @@ class Archive:
         return str(PartName(self._stem, day, last + 1, kind))
 
     def _sync(self) -> None:
-        """Write the folder to the disk, on systems where a folder can be opened."""
-        with contextlib.suppress(PermissionError):
+        """Write the folder to the disk, on systems where a folder can be opened, and on file systems that can do it."""
+        try:
             descriptor = os.open(self.folder, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+        except OSError as error:
+            if error.errno not in _NO_SYNC_HERE:
+                raise
 
 
 def _noted(connection: Connection) -> set[str]:

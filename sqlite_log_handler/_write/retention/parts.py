@@ -295,7 +295,7 @@ def read_back(path: str, head: Head, kind: str) -> tuple[int, int]:
     """
     size = crc32 = 0
     with open(path, "rb") as file:
-        if hasattr(os, "posix_fadvise"):  # not from the memory of the system
+        with contextlib.suppress(OSError, AttributeError):  # not from the memory of the system, if it has such advice
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         while block := file.read(_BLOCK):
             size += len(block)

@@ -68,6 +68,22 @@ def test_mode(writer: Writer, path: Path, umask: int) -> None:
     }
 
 
+def test_a_file_system_without_modes(writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Where the mode of a file cannot be changed, as in some folders that a host shares, the log is made all the same.
+
+    The first start of a program was refused, and left an empty file, so that the second one went well.
+    """
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchmod", refuse, raising=False)
+    write(writer, "kept")
+
+    assert ["kept"] == messages(writer)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
 @pytest.mark.parametrize("mode", [0o640, 0o666])
 def test_mode_of_an_existing_file(writer: Writer, path: Path, mode: int) -> None:

@@ -53,30 +53,6 @@ def archive_all(archive: Archive, log: Log, reading: Connection) -> list[str]:
     return names
 
 
-@pytest.mark.skipif(not hasattr(os, "fchown"), reason="Windows has no owners")
-@pytest.mark.parametrize("mode", [0o600, 0o660, 0o640])
-def test_the_archive_belongs_to_the_users_of_the_log(make, log, reading, folder, monkeypatch, mode):
-    """
-    Parts and lock have the owner and the mode of the log, whatever the umask.
-
-    When root ran `sqlite-log prune --archive`, as from cron, they were root's, and the program could not archive any
-    more. So it was when one of two users of a group came first, and for everybody with a umask of 0777.
-    """
-    log.fill(10)
-    os.chmod(log.path, mode)
-    owners = []
-    monkeypatch.setattr(os, "fchown", lambda _, *owner: owners.append(owner))
-    before = os.umask(0o777)
-    try:
-        names = archive_all(make(), log, reading)
-    finally:
-        os.umask(before)
-
-    status = os.stat(log.path)
-    assert 2 * [(status.st_uid, status.st_gid)] == owners
-    assert [mode] * 2 == [os.stat(folder / name).st_mode & 0o777 for name in [*names, "app-log-archive-lock"]]
-
-
 def test_a_part_for_each_day(make, log, reading, folder, kind, path):
     """Each day of rows is a part, named after the day; the newest row stays in the file."""
     log.fill(40, age=3 * DAY, step=DAY / 10)

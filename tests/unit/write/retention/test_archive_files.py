@@ -1,0 +1,97 @@
+"""
+The files of the archive: whose they are, and what the file system of the folder cannot do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+from archives import parts_in
+
+from sqlite_log_handler._write.retention.archive import Archive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import Log  # type: ignore[attr-defined]
+
+    from sqlite_log_handler._logfile.forks import Connection
+
+
+@pytest.fixture
+def archive(log: Log, folder: Path) -> Iterator[Archive]:
+    """The archive of the log."""
+    archive = Archive(str(folder), log.path, kind="jsonl.gz", now=lambda: log.wall)
+
+    yield archive
+
+    archive.lock.close()
+
+
+def archive_all(archive: Archive, log: Log, reading: Connection) -> list[str]:
+    """Archive what there is; return the names of the parts."""
+    with archive.lock.hold(0):
+        return [part.name for part in archive.parts(reading) if archive.note(log.connection, part)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fchown"), reason="Windows has no owners")
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o640])
+def test_the_archive_belongs_to_the_users_of_the_log(archive, log, reading, folder, monkeypatch, mode):
+    """
+    Parts and lock have the owner and the mode of the log, whatever the umask.
+
+    When root ran `sqlite-log prune --archive`, as from cron, they were root's, and the program could not archive any
+    more. So it was when one of two users of a group came first, and for everybody with a umask of 0777.
+    """
+    log.fill(10)
+    os.chmod(log.path, mode)
+    owners = []
+    monkeypatch.setattr(os, "fchown", lambda _, *owner: owners.append(owner))
+    before = os.umask(0o777)
+    try:
+        names = archive_all(archive, log, reading)
+    finally:
+        os.umask(before)
+
+    status = os.stat(log.path)
+    assert 2 * [(status.st_uid, status.st_gid)] == owners
+    assert [mode] * 2 == [os.stat(folder / name).st_mode & 0o777 for name in [*names, "app-log-archive-lock"]]
+
+
+@pytest.mark.parametrize("call", ["fsync", "posix_fadvise"])
+def test_a_file_system_that_cannot_do_all(archive, log, reading, folder, monkeypatch, call):
+    """
+    Where a folder cannot be synced, as one that a host shares with its virtual machine, rows are archived all the same.
+
+    The archive failed with "Invalid argument", again and again. So it did on a system that takes no advice on files.
+    """
+    real = getattr(os, call, None)
+
+    def refuse(descriptor: int, *arguments: int) -> None:
+        if call == "fsync" and not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            return real(descriptor, *arguments)
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, call, refuse, raising=False)
+    log.fill(10)
+
+    assert archive_all(archive, log, reading) == parts_in(folder) != []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows opens no folder")
+def test_a_folder_that_cannot_be_synced(archive, log, reading, monkeypatch):
+    """An error of the disk is one."""
+
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    log.fill(10)
+    with pytest.raises(OSError, match="Input/output error"):
+        archive_all(archive, log, reading)
