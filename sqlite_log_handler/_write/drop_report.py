@@ -75,7 +75,7 @@ class DropReport:
             if kept is not None and kept is not gap:
                 kept.warning = self._record(kept, logging.LogRecord, "report")
         with queue.mutex:
-            if self._is_reporting():
+            if self._is_reporting() or not self._has_news():
                 return True
             self._reporting = True
         with suppress(RuntimeError):  # the interpreter is shutting down, or there is no room for one more thread
@@ -104,6 +104,16 @@ class DropReport:
         """Tell whether the reporter will look at what waits once more: it may have died, or never have been started."""
         return self._reporting and self._reporter is not None and self._reporter.is_alive()
 
+    def _has_news(self) -> bool:
+        """
+        Tell whether there is a warning to send. Called under the queue's mutex.
+
+        Until `close`, the drop of another handler's warning is no reason for one. Two handlers that have no room would
+        go on warning each other for ever.
+        """
+        unsent = self._queue.ledger.unsent
+        return unsent is not None and (self._queue.closed or {name for _, _, name in unsent.drops} != {OWN_LOGGER})
+
     def _report(self) -> None:
         """Send what waits, on the reporter's thread, until nothing does, or its warning cannot be made."""
         queue, ledger = self._queue, self._queue.ledger
@@ -111,7 +121,7 @@ class DropReport:
         while True:
             with queue.mutex:
                 self._sending = None
-                if ledger.unsent is None or ledger.unsent is tried:
+                if ledger.unsent is None or ledger.unsent is tried or not self._has_news():
                     self._reporting = False
                     return
             try:

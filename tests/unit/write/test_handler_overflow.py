@@ -14,6 +14,7 @@ import tracemalloc
 from records import messages
 
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
+from sqlite_log_handler._write.drop_report import MARK
 
 
 class Unformatted:
@@ -149,6 +150,44 @@ def test_warnings_of_another_handler_are_records(
     handler.listener.committer.drop_report.wait(60)
 
     assert 1 == other.stats().seen
+
+
+def test_handlers_that_have_no_room_do_not_feed_each_other(
+    make_handler, tmp_path, path, logger, monkeypatch, clock, logging_tree, unattended, warnings
+):
+    """
+    Two handlers without room drop each other's warnings, count them, and stop there: they warn again when more is lost.
+
+    In an outage two full queues went on for ever: ten warnings a second of each came to the console, with nothing
+    logged, and each was one more drop.
+    """
+    handlers = [make_handler(path, capacity=1, reserve=0), make_handler(tmp_path / "other.db", capacity=1, reserve=0)]
+    for handler in handlers:
+        handler.listener.committer.now, handler.listener.committer._sleep = clock, clock.advance
+        logger.addHandler(handler)
+        logging.getLogger(OWN_LOGGER).addHandler(handler)
+
+    def fails(*_, **__):
+        raise OSError("disk")
+
+    def lose(records):
+        for _ in range(records):
+            logger.info("x")
+        for handler in handlers * 5:
+            clock.advance(1)
+            handler.listener.committer.tick(clock())
+            handler.listener.committer.drop_report.wait(60)
+        return [record.dropped for record in warnings]
+
+    with monkeypatch.context() as patch:
+        for handler in handlers:
+            patch.setattr(handler.listener.committer.writer, "write", fails)
+        assert [2, 3] == lose(3)
+        assert [2, 3, 2, 2] == lose(1)
+    for handler in handlers:
+        handler.close()
+        told = [record.dropped for record in warnings if vars(record)[MARK] == id(handler.queue)]
+        assert handler.dropped_total == sum(told)
 
 
 def test_a_bounded_number_of_bytes(make_handler, logger, lock):
