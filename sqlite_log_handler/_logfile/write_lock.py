@@ -266,12 +266,11 @@ def give_to_users_of(path: str, descriptor: int) -> None:
         return
     mode = 0o600
     with contextlib.suppress(OSError):
-        used = os.stat(path)
-        try:
-            os.fchown(descriptor, used.st_uid, used.st_gid)
-        except OSError:
+        used, own = os.stat(path), os.fstat(descriptor)
+        # Only where it changes something: a filter of system calls, such as systemd's, may kill a process for it.
+        if (own.st_uid, own.st_gid) != (used.st_uid, used.st_gid):
             with contextlib.suppress(OSError):
-                os.fchown(descriptor, -1, used.st_gid)
+                os.fchown(descriptor, -1 if os.geteuid() else used.st_uid, used.st_gid)
         mode = used.st_mode & 0o666
         if os.fstat(descriptor).st_gid != used.st_gid:
             mode = mode & 0o606 | (mode & 0o006) << 3  # its group is like all others

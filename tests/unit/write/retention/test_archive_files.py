@@ -50,16 +50,20 @@ def test_the_archive_belongs_to_the_users_of_the_log(archive, log, reading, fold
     """
     log.fill(10)
     os.chmod(log.path, mode)
-    owners = []
-    monkeypatch.setattr(os, "fchown", lambda _, *owner: owners.append(owner))
+    status, owners = os.stat, []
+    found = status(log.path)
+    of_another_user = os.stat_result([*found[:4], found.st_uid + 1, *found[5:]])
     before = os.umask(0o777)
     try:
-        names = archive_all(archive, log, reading)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "geteuid", lambda: 0)
+            patch.setattr(os, "stat", lambda name: of_another_user if name == log.path else status(name))
+            patch.setattr(os, "fchown", lambda _, *owner: owners.append(owner))
+            names = archive_all(archive, log, reading)
     finally:
         os.umask(before)
 
-    status = os.stat(log.path)
-    assert 2 * [(status.st_uid, status.st_gid)] == owners
+    assert 2 * [(found.st_uid + 1, found.st_gid)] == owners
     assert [mode] * 2 == [os.stat(folder / name).st_mode & 0o777 for name in [*names, "app-log-archive-lock"]]
 
 
