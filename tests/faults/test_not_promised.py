@@ -45,6 +45,32 @@ def test_a_file_with_two_names(make_handler, logger, path, tmp_path):
     assert ["one"] != found
 
 
+def test_a_record_after_shutdown_in_an_outage(run, contents):
+    """A record that comes after `logging.shutdown`, while the file is locked, is lost, and no line says so."""
+    run(
+        """
+        at_exit = __import__("sqlite_log_handler")._write.process.at_exit
+        def late():
+            logger.info("late 0")
+            assert (1, 1) == (handler.dropped_total, handler.stats().queued), handler.stats()
+            other.close()
+        for callback in (logging.shutdown, at_exit): atexit.unregister(callback)
+        for callback in (late, logging.shutdown, at_exit): atexit.register(callback)
+        handler = SQLiteHandler(path, close_timeout=0)
+        logger.addHandler(handler)
+        own = logging.getLogger("sqlite_log_handler")
+        own.addHandler(logging.NullHandler())
+        own.propagate = False
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        logger.info("queued 0")
+        """,
+        stderr=r"[^\n]*: closed with 1 records dropped \(close_timeout\)[^\n]*\n",
+    )
+
+    assert {} == contents().numbers
+
+
 def test_an_adapter_of_the_program(run, contents):
     """An adapter for `str` that the program registers gets the texts of the log, on the thread that commits."""
     run(
