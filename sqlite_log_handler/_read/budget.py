@@ -22,6 +22,7 @@ with few looks at the clock. The first longer row moves it to a higher limit wit
 measure each row. There are two such limits, because we look at a large row twice.
 """
 
+import contextlib
 import sqlite3
 import time
 from collections.abc import Callable
@@ -121,8 +122,9 @@ class Budget:
 
     def _set(self, value_bytes: int, steps: int) -> None:
         self.value_bytes = value_bytes
-        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, value_bytes)
-        self._connection.set_progress_handler(self._tick, steps)
+        with contextlib.suppress(sqlite3.ProgrammingError):  # another thread has closed it: the next statement says so
+            self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, value_bytes)
+            self._connection.set_progress_handler(self._tick, steps)
 
     def _tick(self) -> bool:
         self.spent = self._used() > self._left

@@ -111,9 +111,10 @@ class Loaded:
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         connection = self.scan.require_open()
-        connection.set_progress_handler(None, 0)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
         with named_errors(self._path), _interrupted(), connection.in_use():
+            self.scan.require_open()  # another thread may have closed it meanwhile
+            connection.set_progress_handler(None, 0)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
             connection.execute("BEGIN")
             try:
                 yield connection
@@ -121,7 +122,7 @@ class Loaded:
                 # After an error too: without a journal there is no ROLLBACK, and a row that comes again is ignored.
                 if connection.in_transaction:
                     connection.execute("COMMIT")
-        self.scan.budget = Budget(connection, self._path, self._rows * _ROW)
+            self.scan.budget = Budget(connection, self._path, self._rows * _ROW)
 
     def add(self, path: str, rows: list[Values]) -> None:
         """

@@ -158,7 +158,8 @@ class LogReader:
     - `pattern_of`: The id of a row, for all rows of its pattern; see `patterns`.
     - `after_id`, `up_to_id`: Bounds of `id`.
 
-    You may hand a reader from thread to thread, but only one thread may use it at a time.
+    You may hand a reader from thread to thread, but only one thread may use it at a time; others may `interrupt` and
+    `close` it.
 
     A reader takes a folder with archived parts of a log like a log, and `["app-log.db", "archive"]`, a list of the file
     and the folder, as one log.

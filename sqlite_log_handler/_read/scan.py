@@ -109,13 +109,15 @@ class Scan:
     def renew(self) -> None:
         """Begin a question: with a new budget, and with the tables of a log, which somebody may have replaced."""
         connection = self.require_open()
-        self.budget.renew()
-        version = self.one("PRAGMA schema_version")
-        if version != self._schema_version:
-            with named_errors(self.path):
-                require_log(connection, self.budget, self.path)
-            self._schema_version = version
+        with connection.in_use():
+            self.require_open()  # another thread may have closed it meanwhile
             self.budget.renew()
+            version = self.one("PRAGMA schema_version")
+            if version != self._schema_version:
+                with named_errors(self.path):
+                    require_log(connection, self.budget, self.path)
+                self._schema_version = version
+                self.budget.renew()
 
     @property
     def closed(self) -> bool:
@@ -128,10 +130,15 @@ class Scan:
         return self._seen is not None and self._seen != seen_at(self.path)
 
     def close(self) -> None:
-        """Close the file."""
+        """
+        Close the file, when the statement that another thread runs has ended.
+
+        `sqlite3` lets us close it in the middle of one, and crashes.
+        """
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            with contextlib.nullcontext() if connection.is_inherited else connection.in_use():
+                connection.close()
 
     def interrupt(self) -> None:
         """End the statement that another thread runs, if there is one."""
@@ -167,6 +174,7 @@ class Scan:
 
     def _mend(self, connection: Connection, error: sqlite3.Error, most_bytes: int) -> None:
         """Return if the statement can run again; raise the error if not."""
+        self.require_open()  # another thread may have closed it meanwhile
         code = primary_code(error)
         called = "user-defined function" in str(error)
         if not self._is_lenient and (self._raised is None if called else not code and "UTF-8" in str(error)):

@@ -129,10 +129,11 @@ def test_a_fork_waits_for_the_end_of_a_statement(log, in_child):
         lock = reader._scan.require_open().lock
         reader._scan.require_open().lock = Announced(lock, let_go)
         said = in_child(child)
+        waited = waiting.is_set()  # before `close` asks for the lock
         leave.set()
         thread.join()
 
-    expected = "1" if waiting.is_set() else f"UnreadableFileError: {str(log)!r}: this process was forked in the middle"
+    expected = "1" if waited else f"UnreadableFileError: {str(log)!r}: this process was forked in the middle"
     assert said.startswith(expected)
 
 

@@ -125,6 +125,21 @@ def test_after_a_fork_that_must_not_use_sqlite(monkeypatch: pytest.MonkeyPatch) 
         Loaded("app-log", {}, [])
 
 
+def test_another_thread_closes_it(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When another thread closes a reader before rows are added, it is a ValueError, and no error of `sqlite3`."""
+    connection = loaded.scan.require_open()
+
+    def in_use() -> object:
+        monkeypatch.undo()
+        loaded.scan.close()
+        return connection.in_use()
+
+    monkeypatch.setattr(connection, "in_use", in_use)
+    with pytest.raises(ValueError, match="is closed"):
+        loaded.add("part", [row()])
+    loaded.scan.budget.renew()
+
+
 def test_an_interrupt_while_rows_are_added(loaded: Loaded) -> None:
     """
     To interrupt a reader raises a KeyboardInterrupt, whatever statement it runs.

@@ -9,6 +9,7 @@ import logging
 import shutil
 import signal
 import sqlite3
+import threading
 from datetime import timedelta
 
 import pytest
@@ -175,6 +176,44 @@ def test_ctrl_c_in_a_regular_expression_without_end(log, reading):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_close_waits_for_the_statement_of_another_thread(log, path):
+    """
+    A thread follows a log, and another one closes the reader: it waits for the end of the statement that runs.
+
+    The process crashed, because `sqlite3` closes a connection in the middle of a statement.
+    """
+
+    def is_waiting(_row):
+        closer.start()
+        closer.join(0.05)
+        return closer.is_alive()
+
+    log(record())
+    with LogReader(path) as reader:
+        closer = threading.Thread(target=reader.close)
+        assert [True] == reader._scan.all("SELECT 1", each=is_waiting)
+        closer.join()
+        with pytest.raises(ValueError, match="is closed"):
+            reader.count()
+
+
+@pytest.mark.parametrize("ask", [LogReader.count, lambda reader: reader._scan.one("SELECT 1")], ids=["renew", "run"])
+def test_a_reader_that_another_thread_closes_before_a_statement(log, path, monkeypatch, ask):
+    """Whenever another thread closes a reader, it is a ValueError, and no error of `sqlite3`."""
+
+    def in_use():
+        monkeypatch.undo()
+        reader.close()
+        return connection.in_use()
+
+    log(record())
+    with LogReader(path) as reader:
+        connection = reader._scan.require_open()
+        monkeypatch.setattr(connection, "in_use", in_use)
+        with pytest.raises(ValueError, match="is closed"):
+            ask(reader)
 
 
 @pytest.mark.parametrize(("size", "twice"), [(1_000, False), (10_000, False), (100_000, True)])
