@@ -127,12 +127,12 @@ class PartList:
         others = [part for part in parts if part.head.log_id != log_id and stem in {None, part.head.log}]
         notices = []
         if others:
-            notices.append(f"{len(others):,} parts are left out: they are of another log, as {others[0].path!r}")
+            notices.append(f"parts of another log are left out: {len(others):,}, such as {others[0].path!r}")
         if self._file is not None:
             noted = {name for (name,) in self._file.all(f"SELECT {text('name')} FROM archives")}  # noqa: S608 - our own names
             missing = noted - {os.path.basename(part.path) for part in mine}
             if missing:
-                notices.append(f"{len(missing):,} parts that the log notes are not there, as {min(missing)!r}")
+                notices.append(f"parts that the log notes are missing: {len(missing):,}, such as {min(missing)!r}")
         pieces: list[Piece] = []
         done = 0
         for part in sorted(mine, key=lambda part: (part.head.first_id, -part.head.last_id)):

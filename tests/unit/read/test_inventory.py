@@ -60,8 +60,8 @@ def test_an_earlier_log_of_the_same_name(file: Path, folder: Path) -> None:
 
     with LogReader([file, folder]) as log:
         assert log.last_id() - 10 == log.count()
-        assert "1 parts are left out" in str(log.notice)
-        assert "1 parts that the log notes are not there" in str(log.notice)
+        assert "parts of another log are left out: 1, such as" in str(log.notice)
+        assert "parts that the log notes are missing: 1, such as" in str(log.notice)
 
 
 def test_heads_without_end(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_what_is_left_out_is_said(run, places, tmp_path):
     _, file, folder = places
     for part in (tmp_path / "archive").glob("*.7.jsonl.gz"):
         part.unlink()
-    note = re.compile(r"sqlite-log: 1 parts that the log notes are not there, as 'app-log.*\.7\.jsonl\.gz'")
+    note = re.compile(r"sqlite-log: parts that the log notes are missing: 1, such as 'app-log.*\.7\.jsonl\.gz'")
 
     status, lines = run("show", file, folder, "-o", "cat", stderr=note)
     assert (0, 15) == (status, len(lines))
