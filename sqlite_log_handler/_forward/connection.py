@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-_SWITCHING, _OK = 101, 200
+_SWITCHING, _OK, _REDIRECTED = 101, 200, 300
 
 # Bytes that are read of an answer: of its headers, as long as `http.client` lets one of them be, and of its content,
 # enough for the reason of a refusal.
@@ -82,13 +82,19 @@ class HttpConnection:
                 connection.connect()
             if self._connection is not connection:
                 raise ConnectionAbortedError  # noqa: TRY301 - by `break_off`, while the name was looked up
-            connection.request("POST", self._target, body, self._headers)
+            is_sent = False
+            # The other side may refuse the body before it has come, and close the connection.
+            with suppress(ConnectionError, ssl.SSLEOFError):
+                connection.request("POST", self._target, body, self._headers)
+                is_sent = True
             response = connection.getresponse()
+            if not is_sent and response.status < _REDIRECTED:
+                raise http.client.HTTPException("the answer came before the rows")  # noqa: TRY301 - as its others do
             content = response.read(_LONGEST)
             # A read with a length does not notice that an answer ended early.
             if response.length and len(content) < _LONGEST:
                 raise http.client.IncompleteRead(content, response.length)  # noqa: TRY301 - as its other reads do
-            if not response.isclosed():  # the answer goes on
+            if not response.isclosed() or not is_sent:  # the answer, or the request, goes on
                 connection.close()
         except BaseException:
             connection.close()

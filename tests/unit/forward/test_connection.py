@@ -264,6 +264,37 @@ def test_a_certificate_of_a_wrong_name(tmp_path, name, verdict, words):
     assert (verdict is Verdict.TAKEN) == bool(came)
 
 
+@pytest.mark.parametrize("is_secure", [False, True])
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [("413 Too Large", Verdict.REFUSED), ("401 Unauthorized", Verdict.DENIED), ("200 OK", Verdict.LATER)],
+)
+def test_an_answer_before_the_body(tmp_path, status, verdict, is_secure):
+    """
+    A receiver may refuse a body before it has come, and close; only a success means nothing then.
+
+    We took the broken connection for an outage, and sent a batch that a proxy finds too large again without end.
+    """
+    file, context = certificate(tmp_path, "IP:127.0.0.1") if is_secure else (None, None)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def refuse():
+            connection, _ = listening.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or closing throws the answer away
+            with context.wrap_socket(connection, server_side=True) if context else connection as secured:
+                secured.recv(1_000)
+                secured.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+
+        refusing = threading.Thread(target=refuse)
+        refusing.start()
+        url = f"{'https' if is_secure else 'http'}://127.0.0.1:{listening.getsockname()[1]}"
+        with closing(Receiver(Endpoint(url, timeout=20, gzip=False, certificate=file), "test")) as receiver:
+            said = receiver(bytes(32 << 20))  # more than the buffers of the system take
+        refusing.join()
+
+    assert verdict is said.verdict, said.message
+
+
 def test_certificates_are_renewed(tmp_path):
     """
     What refuses one request because of a certificate is asked with the files as they are by then.
