@@ -84,7 +84,7 @@ class Committer:
         self._pruned = float("-inf")
         self._given_up = -1  # no time is left for the rows before this position
         self.exits = False  # the interpreter does
-        self.hurried = False  # no time is left for any row: at exit it is used up, or somebody has pressed Ctrl-C
+        self.hurried = False  # no commit that failed is tried again: at exit the time is up, or Ctrl-C was pressed
 
     def forget(self) -> None:
         """Begin anew in a forked child, whose queue is empty by now."""
@@ -182,9 +182,8 @@ class Committer:
     def drain(self, end: int, deadline: float | None) -> bool:
         """Commit the rows before `end` and the gaps that wait now. Without a deadline, give up at the first failure."""
         queue = self.queue
-        if (end <= self._given_up or self.hurried) and deadline is not None:
+        if end <= self._given_up and deadline is not None:
             # These rows were given up, and no others came since: try, but do not wait again. Logging does so at exit.
-            # Then others do not count: two handlers that fail would wait for the drop warnings of each other.
             deadline = self.now()
         last_gap = queue.gaps[-1:]  # not those that come meanwhile: there may be no end to them
         tried = False
@@ -197,7 +196,8 @@ class Committer:
             if not self.commit(left):
                 if self._no_room and queue.removed >= end:
                     return True  # only gaps wait, until there is room
-                if deadline is None or self.lock.is_mine:
+                # `hurried` because two handlers that fail at exit would wait for the drop warnings of each other.
+                if deadline is None or self.hurried or self.lock.is_mine:
                     return False  # in a signal handler the commit of its own thread does not end before it returns
                 self._sleep(min(self.flush_interval, 0.05, max(0, deadline - self.now())))
         return True

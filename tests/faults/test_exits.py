@@ -199,6 +199,27 @@ def test_the_exit_of_several_handlers_adds_up(failing, clock):
     assert [{"close_timeout": 2}] * 2 == [handler.stats().dropped_by_cause for handler in failing]
 
 
+def test_ctrl_c_while_the_rest_is_written(make, clock, monkeypatch):
+    """Ctrl-C at exit costs no row of a healthy file: what takes several commits is written all the same."""
+    handler = make(close_timeout=3, batch_size=2)
+    handler.listener.queue.open()
+    for number in range(7):
+        handler.handle(logging.makeLogRecord({"msg": f"n {number}", "levelno": 20}))
+    monkeypatch.setattr(process.at_exit, "begun", False)
+    monkeypatch.setattr(process, "all_listeners", lambda: [handler.listener])
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(handler.listener.committer, "drain", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            process.at_exit()
+    shut_down([handler])
+
+    assert (7, 0) == (handler.stats().written, handler.dropped_total)
+
+
 def test_ctrl_c_at_exit(failing, clock, monkeypatch):
     """Ctrl-C ends the wait for a file that cannot be written. Each handler was waited for twice more."""
 
