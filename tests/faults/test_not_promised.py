@@ -71,6 +71,22 @@ def test_a_record_after_shutdown_in_an_outage(run, contents):
     assert {} == contents().numbers
 
 
+def test_two_interrupts_at_exit(run, contents):
+    """What the second interrupt at exit finds queued is lost, and no line says so: it ends `logging.shutdown`."""
+    run(
+        """
+        def interrupt(*_): raise KeyboardInterrupt
+        handler = SQLiteHandler(path, flush_interval=3600)
+        logger.addHandler(handler)
+        logger.info("queued 0")
+        handler.listener.close = handler.listener.flush = interrupt
+        """,
+        stderr="(?!.*closed with).*KeyboardInterrupt.*KeyboardInterrupt.*",
+    )
+
+    assert {} == contents().numbers
+
+
 def test_an_adapter_of_the_program(run, contents):
     """An adapter for `str` that the program registers gets the texts of the log, on the thread that commits."""
     run(
