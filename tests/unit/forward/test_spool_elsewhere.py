@@ -188,7 +188,7 @@ def test_causes_that_are_to_fill_the_memory(path, spool):
     assert [100] * 10 == [*map(len, causes)]
 
 
-@pytest.mark.parametrize(("max_bytes", "batches"), [(10_000, [[1], [2], [3]]), (40_000, [[1, 2], [3]])])
+@pytest.mark.parametrize(("max_bytes", "batches"), [(10_000, [[1], [2], [3]]), (48_000, [[1, 2], [3]])])
 def test_gaps_count_for_the_batch(path, max_bytes, batches, spool):
     """A batch ends before a gap for which it has no room; as many gaps as retention keeps took 112 MB at a time."""
     hostile.make(
