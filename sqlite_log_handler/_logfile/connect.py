@@ -23,6 +23,9 @@ from sqlite_log_handler._logfile.errors import (
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA, USER_VERSION
 from sqlite_log_handler._logfile.typed import Any
 
+# For texts that are damaged, or were made by others: the default raises an error at one that is not UTF-8.
+as_text = partial(str, encoding="utf-8", errors="replace")
+
 # The number of the rowid among the columns of an index; an expression has a lower one.
 _ROWID = -1
 
@@ -130,7 +133,9 @@ def connect_read_only(path: str, *, timeout: float = 5.0, immutable: bool = Fals
 
 def connect_read_write(path: str, *, timeout: float) -> forks.Connection:
     """Open an existing file for reading and writing; `timeout` is in seconds. Raises as `connect_read_only`."""
-    return _connect(path, "mode=rw", timeout)
+    connection = _connect(path, "mode=rw", timeout)
+    connection.text_factory = as_text
+    return connection
 
 
 @contextlib.contextmanager
@@ -253,7 +258,7 @@ def require_schema(connection: sqlite3.Connection, path: str) -> None:
     """
     expected = tables()
     # Somebody may have added a table with a name of any bytes, and a text that is damaged is another one.
-    text_factory, connection.text_factory = connection.text_factory, partial(str, encoding="utf-8", errors="replace")
+    text_factory, connection.text_factory = connection.text_factory, as_text
     try:
         found = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
         odd = [name for name, sql in expected.items() if sql not in found]

@@ -36,6 +36,7 @@ from contextlib import AbstractContextManager
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.connect import (
     BOUND_CACHE,
+    as_text,
     connect_read_only,
     identity_of,
     is_corrupt,
@@ -192,6 +193,7 @@ class LogFile:
         connection = sqlite3.connect(
             self.real, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=32
         )
+        connection.text_factory = as_text
         try:
             self._prepare(connection)
             # The first read opens the -wal and the -shm, so that `_stat` finds them.

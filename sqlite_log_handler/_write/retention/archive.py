@@ -29,7 +29,6 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Final, NamedTuple
 
 from sqlite_log_handler._logfile.archive import (
@@ -42,7 +41,7 @@ from sqlite_log_handler._logfile.archive import (
     part_names,
     stem_of,
 )
-from sqlite_log_handler._logfile.connect import BOUND_CACHE
+from sqlite_log_handler._logfile.connect import BOUND_CACHE, as_text
 from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._logfile.parquet import import_pyarrow
 from sqlite_log_handler._logfile.transaction import transaction
@@ -146,7 +145,7 @@ class Archive:
         After that, the file of a part without a note is deleted, and so are those whose notes a limit removed. Raises
         what `write` raises.
         """
-        connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+        connection.text_factory = as_text
         ask(connection, BOUND_CACHE)
         self._remove_leftovers(connection)
         begun = 0

@@ -151,6 +151,23 @@ def test_handler_starts_on_a_corrupt_file(writer: Writer, path: Path) -> None:
     assert "after" == messages(writer)[-2]
 
 
+def test_a_logger_that_is_no_utf_8_is_pruned(make_writer: Callable[..., Writer], path: Path, said: Said) -> None:
+    """
+    A flipped bit in the name of a logger keeps no row.
+
+    Retention counts the rows of each logger before it deletes them. It failed on that name, and the file grew for ever.
+    """
+    fill(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE sources SET logger = CAST(logger || x'ff' AS TEXT) WHERE id = 1")
+    writer = make_writer(limits=Limits(max_rows=10))
+    for _ in range(3):
+        writer.prune()
+
+    assert [] == [*said]
+    assert 10 == len(messages(writer))
+
+
 def test_handler_starts_on_a_corrupt_schema(writer: Writer, path: Path, said: Said) -> None:
     """
     So it does when a bit has flipped in the text of a table.

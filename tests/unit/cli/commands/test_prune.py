@@ -237,6 +237,16 @@ def test_damage_that_is_found_on_the_way_is_told_as_such(prune, log, path):
         prune("--max-rows", "1")
 
 
+def test_a_logger_that_is_no_utf_8(prune, log, path, query):
+    """A flipped bit in the name of a logger keeps no row: `prune` ended with an error that `sqlite3` raised."""
+    log(100)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE sources SET logger = CAST(logger || x'ff' AS TEXT)")
+    prune("--max-rows", "10")
+
+    assert [(10,)] == query("SELECT count(*) FROM records")
+
+
 def test_a_log_without_its_ledger_is_left_alone(prune, log, path, query):
     """
     Nothing is deleted from a log in which a table is missing, as `check` says: its books could not be kept.
