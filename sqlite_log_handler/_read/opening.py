@@ -10,7 +10,7 @@ Open a log for reading. The file may come from anywhere, and may be hostile.
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple, NoReturn
 
 from sqlite_log_handler._logfile.connect import connect_read_only, is_small_log, primary_code, require_schema
@@ -111,24 +111,44 @@ class Opened(NamedTuple):
 def open_log(path: str, *, timeout: float = 5.0) -> Opened:
     """Open the log at `path` for reading; `timeout` is in seconds. Raises as `LogReader`."""
     require_file(path)
+    # SQLite has its -wal beside the file to which a link leads.
+    real = os.path.realpath(path)
+    immutable = _would_leave_files(real)
     with named_errors(path):
         try:
-            opened = _connect(path, timeout)
+            opened = _connect(path, timeout, immutable=immutable)
         except sqlite3.OperationalError as error:
-            # SQLite has its -wal beside the file to which a link leads.
-            real = os.path.realpath(path)
             # A journal has to be rolled back, which the main file alone cannot tell.
             alone = os.access(real, os.R_OK) and not os.path.exists(real + "-journal")
-            if primary_code(error) not in _READ_ONLY_FAILED or not alone:
+            if immutable or primary_code(error) not in _READ_ONLY_FAILED or not alone:
                 raise
             # In WAL mode, SQLite makes a -shm beside the file, and may not do that here.
+            immutable = True
             opened = _connect(path, timeout, immutable=True)
-            if os.path.exists(real + "-wal") and os.stat(real + "-wal").st_size:
-                opened = opened._replace(
-                    notice=f"{path!r} is read without its -wal, so the newest rows are left out: to read a -wal, you "
-                    "must be allowed to write to its folder. Copy both files to a folder of your own to see these rows"
-                )
+    if immutable and os.path.exists(real + "-wal") and os.stat(real + "-wal").st_size:
+        opened = opened._replace(
+            notice=f"{path!r} is read without its -wal, so the newest rows are left out: to read a -wal that no program"
+            " has open, you must own the log and be allowed to write to its folder. Copy both files to a folder of "
+            "your own to see these rows"
+        )
     return opened
+
+
+def _would_leave_files(real: str) -> bool:
+    """
+    Tell whether SQLite would make a -wal or -shm here that stays, and to which the log's owner may not write.
+
+    They get the mode of the log and belong to the reader, unless that is root. The program could not log any more.
+    """
+    reader = os.geteuid() if hasattr(os, "geteuid") else 0
+    with suppress(OSError):
+        if reader in {0, os.stat(real).st_uid} or all(os.path.exists(real + end) for end in ("-wal", "-shm")):
+            return False
+        # No connection of this process has the file open in WAL mode, so closing it here takes no locks away from one.
+        with open(real, "rb") as file:
+            # https://sqlite.org/fileformat2.html#file_format_version_numbers
+            return file.read(20)[18:] == b"\2\2"
+    return False
 
 
 def _connect(path: str, timeout: float, *, immutable: bool = False) -> Opened:

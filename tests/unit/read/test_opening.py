@@ -249,6 +249,43 @@ def test_without_the_right_to_write(log, path, as_nobody):
     assert "None ['here']\n" == as_nobody(path)
 
 
+@pytest.fixture
+def stranger(path, monkeypatch):
+    """Make this process one that may read and write the log, and neither owns it nor is root."""
+    monkeypatch.setattr(os, "geteuid", lambda: os.stat(path).st_uid + 1, raising=False)
+
+
+def test_a_reader_leaves_no_files_to_which_the_program_cannot_write(log, path, tmp_path, stranger):
+    """
+    A reader that may write to the folder of a log, and does not own it, leaves no -wal and no -shm behind.
+
+    They had the mode of the log, 0640 or 0644, and belonged to the reader. So one look at the log of a program that was
+    not running kept it from writing when it ran: each of its records was dropped as it closed.
+    """
+    log(record("here"))
+    names = sorted(os.listdir(tmp_path))
+
+    with LogReader(path) as reader:
+        assert (None, ["here"]) == (reader.notice, [row.message for row in reader])
+        assert names == sorted(os.listdir(tmp_path))
+
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as program:
+        program.execute("UPDATE records SET message = 'in the WAL'")
+        with LogReader(path) as reader:
+            assert (None, ["in the WAL"]) == (reader.notice, [row.message for row in reader])
+
+
+def test_a_reader_of_a_log_without_wal_waits_for_its_writer(log, path, change, stranger):
+    """A log on a file system without WAL gets no such files, so its reader respects the locks as ever."""
+    log(record("here"))
+    change("PRAGMA journal_mode = DELETE")
+
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as program:
+        program.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(BusyFileError):
+            LogReader(path, timeout=0)
+
+
 @pytest.mark.parametrize("linked", [False, True])
 def test_a_dead_wal_without_the_right_to_write(log, path, tmp_path, as_nobody, linked):
     """The rows in a WAL that may not be read are left out, and it is said how to see them, by a link to the log too."""
