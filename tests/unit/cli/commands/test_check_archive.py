@@ -89,6 +89,30 @@ def test_a_part_that_was_changed(run, path, folder, damage):
     assert lines[-1].startswith("-      the archive: ")
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_part_that_a_limit_removes_meanwhile(run, path, folder, monkeypatch, alone):
+    """
+    A part whose note is gone as well is not missing.
+
+    `check` looked at the notes, or at the folder, and then read for minutes. A program that archived meanwhile, with a
+    limit for its archive, made it say WRONG of a sound archive.
+    """
+    *_, last = parts = parts_in(folder)
+    opened = check.Part.open
+
+    def opened_late(place):
+        if (folder / last).exists():
+            with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+                connection.execute("DELETE FROM archives WHERE name = ?", [last])
+            (folder / last).unlink()
+        return opened(place)
+
+    monkeypatch.setattr(check.Part, "open", opened_late)
+    status, lines = run("check", *([str(folder)] if alone else [str(path), "--archive", str(folder)]))
+    assert 0 == status
+    assert f" {len(parts) - 1} of {len(parts) - 1} parts " in lines[-2 if alone else -1]
+
+
 def test_many_parts_that_are_missing(run, path, folder, monkeypatch):
     """Ten faults are named, and the others counted."""
     monkeypatch.setattr("sqlite_log_handler._cli.commands.check._MOST", 1)
