@@ -121,6 +121,7 @@ class PartList:
 
     def _pieces(self) -> tuple[tuple[Piece, ...], tuple[str, ...]]:
         """Return the parts of this log, each with the ids that no part before it has, and what is left out."""
+        noted = self._noted()
         parts = self._parts()
         log_id, stem = self._log(parts)
         mine = [part for part in parts if part.head.log_id == log_id]
@@ -128,11 +129,10 @@ class PartList:
         notices = []
         if others:
             notices.append(f"parts of another log are left out: {len(others):,}, such as {others[0].path!r}")
-        if self._file is not None:
-            noted = {name for (name,) in self._file.all(f"SELECT {text('name')} FROM archives")}  # noqa: S608 - our own names
-            missing = noted - {os.path.basename(part.path) for part in mine}
-            if missing:
-                notices.append(f"parts that the log notes are missing: {len(missing):,}, such as {min(missing)!r}")
+        missing = noted - {os.path.basename(part.path) for part in mine}
+        # Noted before and after the look at the folder: meanwhile one may have come, or a limit may have removed one.
+        if missing and (missing := missing & self._noted()):
+            notices.append(f"parts that the log notes are missing: {len(missing):,}, such as {min(missing)!r}")
         pieces: list[Piece] = []
         done = 0
         for part in sorted(mine, key=lambda part: (part.head.first_id, -part.head.last_id)):
@@ -140,6 +140,12 @@ class PartList:
                 pieces.append((part, (max(part.head.first_id, done + 1), part.head.last_id)))
                 done = part.head.last_id
         return tuple(pieces), tuple(notices)
+
+    def _noted(self) -> set[str]:
+        """Return the names of the parts that the log notes."""
+        if self._file is None:
+            return set()
+        return {name for (name,) in self._file.all(f"SELECT {text('name')} FROM archives")}  # noqa: S608 - our own names
 
     def _parts(self) -> list[Part]:
         """Return all parts. It reads a head again only if the part has changed."""

@@ -64,6 +64,35 @@ def test_an_earlier_log_of_the_same_name(file: Path, folder: Path) -> None:
         assert "parts that the log notes are missing: 1, such as" in str(log.notice)
 
 
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_part_that_comes_or_goes_meanwhile(
+    file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, comes: bool
+) -> None:
+    """
+    No part is called missing that was noted, or that a limit removed, while the reader looked at the folder.
+
+    The reader listed the folder, read the heads of its parts, and then the notes: with parts for a year, that takes a
+    second or more.
+    """
+    archive(file, folder, 8)
+    archive(file, folder, 16)
+    listed = inventory.PartList._paths
+
+    def change(places: inventory.PartList) -> list[str]:
+        paths = [*listed(places)]
+        if comes:
+            archive(file, folder, 24)
+        else:
+            with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+                connection.execute("DELETE FROM archives WHERE name = ?", [os.path.basename(paths[-1])])
+            os.unlink(paths.pop())
+        return paths
+
+    monkeypatch.setattr(inventory.PartList, "_paths", change)
+    with LogReader([file, folder]) as log:
+        assert log.notice is None
+
+
 def test_heads_without_end(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Heads that together take more memory than those of any log are refused, and some of the parts can be read."""
     for cut in (8, 16, 24):
