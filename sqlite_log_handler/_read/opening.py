@@ -9,6 +9,7 @@ Open a log for reading. The file may come from anywhere, and may be hostile.
 
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple, NoReturn
@@ -140,9 +141,13 @@ def _would_leave_files(real: str) -> bool:
 
     They get the mode of the log and belong to the reader, unless that is root. The program could not log any more.
     """
-    reader = os.geteuid() if hasattr(os, "geteuid") else 0
+    if not hasattr(os, "geteuid") or all(os.path.exists(real + end) for end in ("-wal", "-shm")):
+        return False
     with suppress(OSError):
-        if reader in {0, os.stat(real).st_uid} or all(os.path.exists(real + end) for end in ("-wal", "-shm")):
+        log, folder = os.stat(real), os.stat(os.path.dirname(real))
+        group = folder.st_gid if folder.st_mode & stat.S_ISGID else os.getegid()
+        shared = log.st_mode & (stat.S_IWOTH | (stat.S_IWGRP if group == log.st_gid else 0))
+        if shared or os.geteuid() in {0, log.st_uid}:
             return False
         # No connection of this process has the file open in WAL mode, so closing it here takes no locks away from one.
         with open(real, "rb") as file:

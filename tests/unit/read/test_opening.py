@@ -251,18 +251,21 @@ def test_without_the_right_to_write(log, path, as_nobody):
 
 @pytest.fixture
 def stranger(path, monkeypatch):
-    """Make this process one that may read and write the log, and neither owns it nor is root."""
+    """Make this process one that may read and write the log, and neither owns it nor is root, nor is in its group."""
     monkeypatch.setattr(os, "geteuid", lambda: os.stat(path).st_uid + 1, raising=False)
+    monkeypatch.setattr(os, "getegid", lambda: os.stat(path).st_gid + 1, raising=False)
 
 
-def test_a_reader_leaves_no_files_to_which_the_program_cannot_write(log, path, tmp_path, stranger):
+@pytest.mark.parametrize("mode", [0o640, 0o660])
+def test_a_reader_leaves_no_files_to_which_the_program_cannot_write(log, path, tmp_path, stranger, mode):
     """
     A reader that may write to the folder of a log, and does not own it, leaves no -wal and no -shm behind.
 
-    They had the mode of the log, 0640 or 0644, and belonged to the reader. So one look at the log of a program that was
+    They had the mode of the log and belonged to the reader and its group. So one look at the log of a program that was
     not running kept it from writing when it ran: each of its records was dropped as it closed.
     """
     log(record("here"))
+    os.chmod(path, mode)
     names = sorted(os.listdir(tmp_path))
 
     with LogReader(path) as reader:
@@ -273,6 +276,23 @@ def test_a_reader_leaves_no_files_to_which_the_program_cannot_write(log, path, t
         program.execute("UPDATE records SET message = 'in the WAL'")
         with LogReader(path) as reader:
             assert (None, ["in the WAL"]) == (reader.notice, [row.message for row in reader])
+
+
+@pytest.mark.parametrize(("mode", "above", "in_group"), [(0o660, 0o770, 1), (0o660, 0o2770, 0), (0o606, 0o770, 0)])
+def test_a_reader_of_a_shared_log_sees_what_is_written_later(
+    log, path, tmp_path, stranger, monkeypatch, mode, above, in_group
+):
+    """Where users share a log, each may write to the -wal of the others, and a reader sees what comes, as ever."""
+    log(record("here"))
+    os.chmod(path, mode)
+    os.chmod(tmp_path, above)
+    if in_group:
+        monkeypatch.setattr(os, "getegid", lambda: os.stat(path).st_gid)
+
+    with LogReader(path) as reader, contextlib.closing(sqlite3.connect(path, isolation_level=None)) as program:
+        assert ["here"] == [row.message for row in reader]
+        program.execute("UPDATE records SET message = 'later'")
+        assert ["later"] == [row.message for row in reader]
 
 
 def test_a_reader_of_a_log_without_wal_waits_for_its_writer(log, path, change, stranger):
