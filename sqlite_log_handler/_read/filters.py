@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 
 from sqlite_log_handler._logfile.columns import LEVELS
+from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._logfile.times import HELP, from_microseconds, microseconds, parse_time
 from sqlite_log_handler._read.conditions import condition_terms
@@ -372,7 +373,7 @@ def _levelno(ask: Ask, name: str) -> int:
     named = {name.upper(): levelno for levelno, name in level_names(ask).items()}
     found = {**_LEVEL_NAMES, **named}.get(name.strip().upper())
     if found is None:
-        names = ", ".join(sorted(named, key=named.__getitem__))
+        names = printable(", ".join(sorted(named, key=named.__getitem__)))
         message = f"{name!r} is not a level of this log: write one of {names}, a number, or a range such as INFO..ERROR"
         raise FilterError(message)
     return found

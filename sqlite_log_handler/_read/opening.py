@@ -88,8 +88,13 @@ def raise_named(path: str, error: sqlite3.Error) -> NoReturn:
 
 def require_file(path: str) -> None:
     """Raise an error if there is no file at `path`: SQLite's errors say less, and opening a pipe may take for ever."""
-    if not os.path.exists(path):
-        raise MissingFileError(f"{path!r} does not exist: {ADVICE}")
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        kind, advice = _NAMED[sqlite3.SQLITE_PERM]
+        raise kind(f"{path!r}: {advice} ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        raise MissingFileError(f"{path!r} does not exist: {ADVICE}") from error
     if os.path.isdir(path):
         raise UnreadableFileError(f"{path!r} is a folder: name a file in it")
     if not os.path.isfile(path):

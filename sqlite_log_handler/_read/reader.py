@@ -24,6 +24,7 @@ from sqlite_log_handler._read.filters import (
     below,
     integer,
     level_names,
+    require_short,
     settled,
     up_to,
     where,
@@ -84,6 +85,7 @@ def nearest_loggers(reader: "LogReader", name: str) -> list[str] | None:
     """
     if has_archive(reader):
         return None
+    require_short("logger", name)
     sql, parameters = below(name)
     ask = reader._names().all  # noqa: SLF001 - of this module
     if any(ask(f"SELECT 1 FROM {table} WHERE {sql} LIMIT 1", parameters) for table in ("sources", "drops")):  # noqa: S608 - no value in it

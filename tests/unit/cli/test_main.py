@@ -55,6 +55,8 @@ ERRORS = {
     "show no-such.db": "show: '{folder}/no-such.db' does not exist: name the file of a SQLiteHandler",
     "-p LOUD": "show: 'LOUD' is not a level of this log: write one of DEBUG, INFO, WARNING, ERROR, CRITICAL, a number, "
     "or a range such as INFO..ERROR",
+    # From a terminal whose encoding is another one; it was a UnicodeEncodeError's text.
+    "-l l\udce4g": r"show: logger='l\udce4g': has half of a surrogate pair in it, and no row has one",
     "top --where =x": "top: '=x' is not a condition: write KEY=VALUE, KEY!=VALUE, KEY>=NUMBER (or <, <=, >), "
     "KEY~REGEX, KEY if it is there, or !KEY if not",
     "-f -r": "show: -f has no end, so it goes neither with -r nor with -o json; -o jsonl has an object on each line",

@@ -133,6 +133,10 @@ def test_levels_of_python_keep_their_names(connection):
     assert (20, 2**63 - 1) == where(asking(connection), {"level": "info"}).parameters
     assert (5, 30) == where(asking(connection), {"level": "ERROR..WARNING"}).parameters
 
+    # On a terminal, a traceback with this error changed its colours.
+    with pytest.raises(FilterError, match=re.escape(r"write one of ERROR, DEBUG, \x1b[32MINFO\x1b[0M, ")):
+        where(asking(connection), {"level": "LOUD"})
+
 
 @pytest.mark.parametrize(
     ("filters", "message"),

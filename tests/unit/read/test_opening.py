@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -219,7 +220,7 @@ def as_nobody():
     if os.geteuid() == 0 and not all(folder.stat().st_mode & 0o001 for folder in (above, *above.parents)):
         pytest.skip(f"nobody but root may look into {above}")
 
-    def read(path, mode=0o644, *, linked=False):
+    def read(path, mode=0o644, *, linked=False, folder_mode=0o555):
         with tempfile.TemporaryDirectory() as folder:
             for name in os.listdir(path.parent):
                 shutil.copy(path.parent / name, folder)
@@ -228,7 +229,7 @@ def as_nobody():
             if linked:
                 os.symlink(file, f"{folder}/link.db")
                 file = f"{folder}/link.db"
-            os.chmod(folder, 0o555)
+            os.chmod(folder, folder_mode)
             try:
                 command = [sys.executable, "-c", AS_NOBODY, file]
                 package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
@@ -247,6 +248,20 @@ def test_without_the_right_to_write(log, path, as_nobody):
     log(record("here"))
 
     assert "None ['here']\n" == as_nobody(path)
+
+
+def test_a_folder_that_we_may_not_enter(log, path, as_nobody):
+    """
+    A log in a folder that is closed to the reader has the error of a file that may not be read.
+
+    It was said not to exist, and `check` called the parts of a closed archive missing.
+    """
+    log(record())
+
+    told = as_nobody(path, folder_mode=0)
+    assert re.fullmatch(
+        r"UnreadableFileError '.*': make the file and its folder readable \(Permission denied\)\n", told
+    )
 
 
 @pytest.fixture
