@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from sqlite_log_handler._logfile.archive import PROCESS, PartName, stem_of
 from sqlite_log_handler._logfile.columns import text
 from sqlite_log_handler._logfile.errors import EmptyFileError, ForeignFileError, LimitError, UnreadableFileError
+from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._read.filters import FilterError, level_names
 from sqlite_log_handler._read.loaded import Process
 from sqlite_log_handler._read.parts import Bounds, Part, Span, Values, meet, memory_of
@@ -177,9 +178,9 @@ class PartList:
             return str(self._file.one("SELECT log_id FROM marks")), stem_of(os.path.realpath(self._file.path))
         names = sorted({part.head.log for part in parts})
         if len(names) > 1:
+            logs = printable(", ".join(names))
             raise ForeignFileError(
-                f"{self._places.path!r} has parts of several logs ({', '.join(names)}): name those of one, or its file "
-                "too"
+                f"{self._places.path!r} has parts of several logs ({logs}): name those of one, or its file too"
             )
         newest = max(parts, key=lambda part: part.head.until_us, default=None)
         return ("", None) if newest is None else (newest.head.log_id, None)

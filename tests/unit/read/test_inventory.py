@@ -30,8 +30,12 @@ def test_a_file_whose_archive_has_not_begun(file: Path, folder: Path) -> None:
 
 
 def test_two_logs_in_one_folder(file: Path, folder: Path, tmp_path: Path) -> None:
-    """An archive of several logs is read with the file of one, or refused."""
-    other = tmp_path / "other.db"
+    """
+    An archive of several logs is read with the file of one, or refused.
+
+    The parts say which logs those are, so what a terminal would obey in their names is escaped.
+    """
+    other = tmp_path / "other\u202e.db"
     shutil.copy(file, other)
     archive(file, folder, 10)
     with contextlib.closing(sqlite3.connect(other, isolation_level=None)) as connection:
@@ -41,9 +45,9 @@ def test_two_logs_in_one_folder(file: Path, folder: Path, tmp_path: Path) -> Non
     assert [*range(1, 20)] == ids_of(file, folder, up_to_id=19)
     with LogReader([file, folder]) as log:
         assert log.notice is None
-    with pytest.raises(ForeignFileError, match=r"several logs \(app-log, other\)"):
+    with pytest.raises(ForeignFileError, match=r"several logs \(app-log, other\\u202e\)"):
         LogReader(folder)
-    with pytest.raises(FilterError, match=r"one log at a time: '.*other.db'"):
+    with pytest.raises(FilterError, match=r"one log at a time: '.*other.*db'"):
         LogReader([file, other, folder])
     with pytest.raises(FilterError, match="no log is named"):
         LogReader([])
