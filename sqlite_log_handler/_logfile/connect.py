@@ -170,8 +170,9 @@ def _connect(path: str, parameters: str, timeout: float, *pragmas: str) -> forks
     )
     try:
         # The views of a stranger must not call functions (https://sqlite.org/pragma.html#pragma_trusted_schema).
-        for pragma in ("PRAGMA trusted_schema = OFF", *pragmas):
-            connection.execute(pragma)
+        with getattr(connection, "in_use", contextlib.nullcontext)():  # a program may replace `sqlite3.connect`
+            for pragma in ("PRAGMA trusted_schema = OFF", *pragmas):
+                connection.execute(pragma)
     except BaseException:
         connection.close()
         raise

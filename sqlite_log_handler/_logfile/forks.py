@@ -13,18 +13,19 @@ SQLite cannot get the exclusive lock that it needs to write back or delete the W
 The child does so when it opens a file, and not in the fork: the program may have forked in the middle of an SQLite call
 of its own, for which a child that never opens a log must not wait.
 
-`os.fork` waits until no thread is inside SQLite with a connection of this package, at most for `_FORK_SECONDS`. If that
-was too short, or C code forked without Python, the child has SQLite's mutexes as that thread left them. Some of them,
-such as that of the allocator, are shared by all files, so any call of SQLite may wait for ever. Then `stuck` forbids
-the child every file. The thread that forks is not inside SQLite itself, but it may have left a transaction or a query
-unfinished. That costs the child this one file, which is in `lost`.
+`os.fork` waits until no thread is inside SQLite with a connection of this package, at most for `_FORK_SECONDS`, and has
+threads that open one wait for its end. If that was too short, or C code forked without Python, the child has SQLite's
+mutexes as that thread left them. Some of them, such as that of the allocator, are shared by all files, so any call of
+SQLite may wait for ever. Then `stuck` forbids the child every file. The thread that forks is not inside SQLite itself,
+but it may have left a transaction or a query unfinished. That costs the child this one file, which is in `lost`.
 
 Guarantees
 ==========
 
 - `active` is above 0 exactly while a thread may be inside SQLite with the connection.
 - A process that is `stuck` does not call SQLite.
-- A thread holds the lock of a connection for one statement, and takes no other lock of this package under it.
+- A thread holds the lock of a connection to open or close it, or for one statement. Under it, it takes no other lock of
+  this package but `_opening`, before the fork knows the connection.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ class Connection(sqlite3.Connection):
         self.file = file
         self.active = 0
         self.lock = threading.RLock()
-        _connections.add(self)
         with self.in_use():
+            with _opening:
+                _connections.add(self)
             super().__init__(*arguments, **options)
 
     def in_use(self) -> _InUse:
@@ -81,9 +83,18 @@ class Connection(sqlite3.Connection):
         return self.process != getpid()
 
     def close(self) -> None:
-        """Close the connection, unless the parent had left SQLite in the middle of something."""
+        """
+        Close the connection, unless the parent had left SQLite in the middle of something.
+
+        Wait for another thread's statement: `sqlite3` lets us close a connection in the middle of one, and crashes.
+        """
+        if not self.is_inherited:
+            with self.in_use():
+                super().close()
+                _connections.discard(self)
+            return
         _connections.discard(self)
-        if self.is_inherited and (stuck or self.active or self.in_transaction):
+        if stuck or self.active or self.in_transaction:
             lost.add(self.file)
             keep_open(self)
         else:
@@ -108,12 +119,19 @@ class _InUse:
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 _inherited: list[sqlite3.Connection] = []
-# None for each fork in progress, and then the connections that it holds; a signal handler may fork inside a fork.
-_held: list[Connection | None] = []
+# A fork holds it to its end, so that no thread opens a connection which the fork does not know.
+_opening = threading.RLock()
+_process = getpid()
+# For each fork in progress `_opening`, None, and then the locks of connections that it holds. A signal handler may fork
+# inside a fork; another thread that forks waits for `_opening`.
+_held: list[Any] = []
 
 
 def settle() -> None:
     """Close all connections that this process has inherited; call this before you open one."""
+    global _opening, _process
+    if _process != getpid():  # without Python's hooks, a thread that this process does not have may hold it
+        _opening, _process = threading.RLock(), getpid()
     inherited = [connection for connection in _all() if connection.is_inherited]
     for connection in inherited:
         if connection.lock.acquire(blocking=False):
@@ -154,17 +172,22 @@ def _all() -> list[Connection]:
 
 
 def _before_fork() -> None:
-    _held.append(None)
     give_up = monotonic() + _FORK_SECONDS
+    if _opening.acquire(timeout=_FORK_SECONDS):
+        _held.append(_opening)
+    _held.append(None)
     for connection in _all():
-        if connection.lock.acquire(timeout=max(give_up - monotonic(), 0)):
-            _held.append(connection)  # noqa: PERF401 - one by one, or an error in between would leave them locked
+        lock = connection.lock
+        if lock.acquire(timeout=max(give_up - monotonic(), 0)):
+            _held.append(lock)
 
 
 def let_go() -> None:
     """Release what a fork that is over still holds."""
-    while _held and (connection := _held.pop()) is not None:
-        connection.lock.release()
+    while _held and (lock := _held.pop()) is not None:
+        lock.release()
+    if _held and _held[-1] is _opening:
+        _held.pop().release()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

@@ -130,15 +130,10 @@ class Scan:
         return self._seen is not None and self._seen != seen_at(self.path)
 
     def close(self) -> None:
-        """
-        Close the file, when the statement that another thread runs has ended.
-
-        `sqlite3` lets us close it in the middle of one, and crashes.
-        """
+        """Close the file, when the statement that another thread runs has ended."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.nullcontext() if connection.is_inherited else connection.in_use():
-                connection.close()
+            connection.close()
 
     def interrupt(self) -> None:
         """End the statement that another thread runs, if there is one."""

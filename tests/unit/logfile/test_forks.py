@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 import sys
 import threading
 from functools import partial
@@ -17,6 +18,7 @@ import pytest
 
 from sqlite_log_handler import LogReader, UnreadableFileError
 from sqlite_log_handler._logfile import forks
+from sqlite_log_handler._logfile.connect import connect_read_only
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs fork and /proc/self/fdinfo")
 
@@ -135,6 +137,98 @@ def test_a_fork_waits_for_the_end_of_a_statement(log, in_child):
 
     expected = "1" if waited else f"UnreadableFileError: {str(log)!r}: this process was forked in the middle"
     assert said.startswith(expected)
+
+
+def test_a_connection_is_known_until_it_is_closed(log):
+    """
+    A fork waits for a connection that is being closed, as the archive's thread and readers close theirs.
+
+    It did not. One child in ten had no locks for the log, another one hung in SQLite, as its parent had left it.
+    """
+    connection, known = connect_read_only(log), []
+
+    class Watched:
+        """The connection's lock, which looks whether a fork would ask for it."""
+
+        def acquire(self):
+            known.append(connection in forks._connections)
+
+        release = acquire
+
+    connection.lock = Watched()
+    connection.close()
+
+    assert [True, False] == known
+
+
+def test_no_connection_is_opened_beside_a_fork(log, monkeypatch):
+    """A thread opens no connection from the moment at which a fork has asked for all of them until it is over."""
+    asked, opened = threading.Event(), []
+
+    class Gate:
+        """The lock that a fork holds."""
+
+        def __init__(self):
+            self.lock = threading.Lock()
+
+        def acquire(self, **options):
+            return self.lock.acquire(**options)
+
+        def release(self):
+            self.lock.release()
+
+        def __enter__(self):
+            asked.set()
+            self.lock.acquire()
+
+        def __exit__(self, *_):
+            self.lock.release()
+
+    def work():
+        opened.append(connect_read_only(log))
+        asked.set()
+
+    monkeypatch.setattr(forks, "_opening", Gate())
+    forks._before_fork()
+    thread = threading.Thread(target=work)
+    thread.start()
+    asked.wait()
+    beside = [*opened]
+    forks.let_go()
+    thread.join()
+
+    assert [] == beside
+    (connection,) = opened
+    connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("free-threading" in sys.version, reason="without a GIL, CPython itself may hang in such a child")
+def test_forks_beside_a_thread_that_reads(log):
+    """Each child that is forked while a thread opens, reads and closes the log has locks of its own, and ends."""
+    ends = threading.Event()
+
+    def work():
+        while not ends.is_set():
+            with LogReader(log) as own:
+                list(own)
+
+    def child():
+        signal.alarm(60)
+        with LogReader(log) as own:
+            return len(list(own)), locks(log) > 0
+
+    with LogReader(log) as reader:
+        list(reader)
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            found = [forked.in_child(child) for _ in range(60)]
+        finally:
+            ends.set()
+            thread.join()
+
+    assert ["(1, True)"] * 60 == found
 
 
 class Announced:
