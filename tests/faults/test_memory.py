@@ -50,7 +50,7 @@ PARQUET = [["export", "--format", "parquet", "--output", os.devnull]]
 NO_GIL = "free-threading" in sys.version
 
 # Megabytes, of which pyarrow takes 51 to 62 by being imported. Without a GIL, objects are larger.
-MOST = 140 if NO_GIL else 100
+MOST = 200 if NO_GIL else 100
 # Of the pages of libraries, which all processes share, so many count at most: of pyarrow's 40 to 66 MB, as many as the
 # system has in its cache.
 LIBRARIES = 40
