@@ -61,6 +61,12 @@ def has_archive(reader: "LogReader") -> bool:
     return reader._archive is not None  # noqa: SLF001 - of this module
 
 
+def log_id(reader: "LogReader") -> object:
+    """Return the number of this very file: one that takes its place has another, and gives the same ids again."""
+    found = reader._one_file("").all("SELECT substr(log_id, 1, 16) FROM marks LIMIT 1")  # noqa: SLF001 - of this module
+    return found[0][0] if found else None
+
+
 def followed(reader: "LogReader", filters: Filters) -> Filters:
     """Return `filters` so that they also hold for a file that takes the place of this one."""
     return settled(reader._names().all, filters)  # noqa: SLF001 - of this module

@@ -17,7 +17,7 @@ from sqlite_log_handler._logfile.schema import level_name
 from sqlite_log_handler._logfile.times import now_us
 from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters, up_to
 from sqlite_log_handler._read.patterns import Pattern
-from sqlite_log_handler._read.reader import LogReader
+from sqlite_log_handler._read.reader import LogReader, log_id
 from sqlite_log_handler._read.rows import Row
 from sqlite_log_handler._read.statistics import dropped_over_time
 from sqlite_log_handler.serve.query import Query
@@ -54,7 +54,7 @@ def rows(log: LogReader, query: Query) -> Answer:
 
     `lines` bounds the page. `order` says from which end of the matching rows it comes: `newest` (the default), or
     `oldest`, which reads on after `after-id`. `lines=0` counts the matching rows instead. `last_id` is the highest id
-    before the rows were read, so a poll that goes on after it misses nothing.
+    before the rows were read, so a poll that goes on after it misses nothing. Ids are those of one `log_id`.
     """
     filters = query.filters()
     lines = query.number("lines", least=0, most=_MOST_ROWS)
@@ -64,8 +64,9 @@ def rows(log: LogReader, query: Query) -> Answer:
         raise FilterError(f"order={order!r} is unknown: choose newest or oldest")
     last_id = log.last_id()
     within = up_to(filters, last_id)
+    place = {"last_id": last_id, "log_id": log_id(log)}
     if lines == 0:
-        return {"count": log.count(**within), "last_id": last_id}
+        return {"count": log.count(**within), **place}
     lines = lines or 300
     newest = lines if order == "newest" else None
     # A page of the largest rows, or of names that no handler writes, would not fit into memory.
@@ -79,7 +80,7 @@ def rows(log: LogReader, query: Query) -> Answer:
     if newest is not None:
         found.reverse()
     gaps = _gaps_beside(log, within, found, order=order, complete=complete)
-    return {"rows": found, "gaps": gaps, "last_id": last_id, "complete": complete}
+    return {"rows": found, "gaps": gaps, **place, "complete": complete}
 
 
 def _gaps_beside(
@@ -163,6 +164,7 @@ def histogram(log: LogReader, query: Query) -> Answer:
     return {
         "buckets": [{**dataclasses.asdict(one), "dropped": dropped[one.since_us]} for one in found],
         "last_id": last_id,
+        "log_id": log_id(log),
     }
 
 

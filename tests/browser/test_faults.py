@@ -101,6 +101,34 @@ def test_a_log_that_is_replaced(tmp_path, write, serve, open_tab):
     assert ["the second file"] == tab.lines()
 
 
+@pytest.mark.parametrize("rows", [2, 3])
+def test_a_log_that_is_replaced_by_one_as_long(tmp_path, write, serve, open_tab, rows):
+    """
+    The page knows another file by its `log_id`, and not by its length.
+
+    Somebody deleted the log and ran the program again. The new log had as many rows, and the page went on to show the
+    old ones; it had more, and the page showed the last of them behind the old ones.
+    """
+    path = tmp_path / "app.db"
+    logger = one_row(path, write, "the first file")
+    logger.info("its second row")
+    logger.handlers[0].close()
+    tab = open_tab(serve(path))
+    tab.wait_for_line("its second row")
+
+    new = write(tmp_path / "new.db")
+    expected = [f"the second file, row {number}" for number in range(rows)]
+    for text in expected:
+        new.info(text)
+    new.handlers[0].close()
+    (tmp_path / "new.db").replace(path)
+
+    tab.wait_for_line(expected[-1])
+    tab.page.locator("#notice", has_text="replaced").wait_for()
+    assert expected == tab.lines()
+    tab.page.locator(f"#histogram[aria-label^='{rows} records']").wait_for()
+
+
 def test_a_log_that_is_missing_and_comes(tmp_path, write, serve, open_tab):
     """A log that is not there yet is named in a sentence, and shown as soon as it is there."""
     path = tmp_path / "app.db"

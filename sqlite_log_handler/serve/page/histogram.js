@@ -58,13 +58,13 @@ export class Histogram {
       if (!adds || error.status !== 400) throw error;  // too many bars: the log goes on after a long rest
     }
     if (String(asked) !== String(parameters())) return null;
-    if (!found || (adds && found.last_id < whole.lastId)) {  // or the file is another one
+    if (!found || (adds && (found.last_id < whole.lastId || found.log_id !== whole.logId))) {  // or the file is another one
       this.whole = null;
       return this.load();
     }
-    const { buckets, last_id: lastId } = found;
+    const { buckets, last_id: lastId, log_id: logId } = found;
     const now = performance.now();
-    this.whole = { asked: String(asked), lastId, until: adds ? whole.until : now + Math.max(WHOLE, (now - began) * 50) };
+    this.whole = { asked: String(asked), lastId, logId, until: adds ? whole.until : now + Math.max(WHOLE, (now - began) * 50) };
     const known = new Map(adds ? before.map((bucket) => [bucket.since_us, bucket.counts]) : []);
     this.buckets = buckets.map((bucket) => {
       const levels = known.get(bucket.since_us)?.slice() ?? LEVELS.map(() => 0);

@@ -4,7 +4,7 @@
 // of it more is loaded, and the other end is let go; the scroll position moves by the lines that were added or removed
 // above, so what somebody reads stays where it is. New rows are looked for behind `seen`, the highest id that the
 // server has told of. When the list follows, they are appended and shown; when somebody has scrolled up, they are
-// counted.
+// counted. Another file in the place of this one gives the same ids again, and is known by its `log_id`.
 
 import { ask } from "./api.js";
 import { between, parameters, state } from "./state.js";
@@ -96,7 +96,7 @@ export class List {
     if (!pages) return;
     const [before, behind] = pages;
     const gaps = new Map([...before.gaps, ...behind.gaps].map((gap) => [JSON.stringify(gap), gap]));
-    const both = { rows: [...before.rows, ...behind.rows], gaps: [...gaps.values()], last_id: behind.last_id };
+    const both = { rows: [...before.rows, ...behind.rows], gaps: [...gaps.values()], last_id: behind.last_id, log_id: before.log_id };
     this.place(both, { start: before.complete, end: behind.complete });
     this.following = false;
     const wanted = this.lines.find((line) => line.id === at) ?? this.lines.find((line) => line.id > at) ?? this.lines.at(-1);
@@ -114,9 +114,17 @@ export class List {
   place(page, { start, end }) {
     this.lines = merge(page);
     this.seen = page.last_id;
+    this.logId = page.log_id;
     this.atStart = start;
     this.atEnd = end;
     this.draw(true);
+  }
+
+  // Ask for more of the log that is shown; null when it has not changed.
+  async more(question, how) {
+    const page = await ask("rows", question, how);
+    if (page && page.log_id !== this.logId) throw new Replaced();
+    return page;
   }
 
   get firstId() { return this.lines.find((line) => line.id)?.id; }
@@ -125,7 +133,7 @@ export class List {
   async older() {
     if (this.atStart || this.loading || !this.firstId) return;
     await this.alone(async (mine) => {
-      const page = await ask("rows", [...between(null, this.firstId - 1), ["lines", PAGE]], this.asking);
+      const page = await this.more([...between(null, this.firstId - 1), ["lines", PAGE]], this.asking);
       if (mine !== this.generation) return;
       const lines = merge(page);
       this.lines = lines.concat(this.lines);
@@ -142,7 +150,7 @@ export class List {
     if (this.atEnd || this.loading || !this.lastId) return;
     await this.alone(async (mine) => {
       const asked = [...between(this.lastId, null), ["order", "oldest"], ["lines", PAGE]];
-      const page = await ask("rows", asked, this.asking);
+      const page = await this.more(asked, this.asking);
       if (mine !== this.generation) return;
       this.append(page);
       this.atEnd = page.complete;
@@ -190,14 +198,14 @@ export class List {
     this.waiting = new AbortController();
     let page;
     try {
-      page = await ask("rows", asked, { once: true, wait, signal: this.waiting.signal });
+      page = await this.more(asked, { once: true, wait, signal: this.waiting.signal });
     } catch (error) {
       if (error.name === "AbortError") return true;
       throw error;
     }
     if (page === null) return false;
     if (mine !== this.generation) return true;
-    if (page.last_id < this.seen) throw new Replaced();
+    if (page.last_id < this.seen) throw new Replaced();  // or emptied
     this.seen = page.last_id;
     if (appends) {
       this.flooded = !page.complete;

@@ -51,8 +51,37 @@ def test_pages_meet_without_a_hole(get):
 
 def test_counting_instead_of_reading(get):
     """`lines=0` counts what matches, for the button that says how many are new."""
-    assert {"count": 4, "last_id": 12} == get("rows", lines=0, after_id=8)
+    counted = get("rows", lines=0, after_id=8)
+    assert (4, 12) == (counted["count"], counted["last_id"])
     assert 3 == get("rows", lines=0, level="WARNING..WARNING")["count"]
+
+
+def test_another_file_has_another_log_id(get, make_handler, logger, shop):
+    """A file that takes the place of a log gives its ids again, so answers name the file by its `log_id`."""
+    questions = [("rows", {}), ("rows", {"lines": 0}), ("histogram", {})]
+    before = [get(name, **how)["log_id"] for name, how in questions]
+    shop.rename(shop.with_name("moved.db"))
+    handler = make_handler(shop)
+    logger.addHandler(handler)
+    for number in range(12):
+        logger.info("row %d of the new file", number)
+    assert handler.flush()
+
+    after = [get(name, **how) for name, how in questions]
+
+    assert [12, 12, 12] == [answer["last_id"] for answer in after]
+    assert 1 == len(set(before)) == len({answer["log_id"] for answer in after})
+    assert before[0] != after[0]["log_id"]
+
+
+def test_a_log_whose_marks_were_deleted(get, shop):
+    """The rows of a log without a `log_id`, which somebody has deleted, are shown all the same."""
+    with contextlib.closing(sqlite3.connect(shop)) as connection, connection:
+        connection.execute("DELETE FROM marks")
+
+    page = get("rows")
+
+    assert (12, None) == (len(page["rows"]), page["log_id"])
 
 
 def test_filters(get, logger):
