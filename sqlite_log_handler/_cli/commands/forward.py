@@ -6,6 +6,7 @@
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from sqlite_log_handler._forward.signals import Signals, Stopped
 from sqlite_log_handler._forward.spool import Spool
 from sqlite_log_handler._logfile.units import counted
 from sqlite_log_handler._read.filters import require_short
+from sqlite_log_handler._write.operator import takes_more
 
 if TYPE_CHECKING:
     from sqlite_log_handler._forward.receiver import Receiver
@@ -71,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         os.nice(10)
     receiver = Receiver(endpoint, f"sqlite-log-handler/{__version__}")
     paths = dict.fromkeys(map(os.path.abspath, options.files))
-    spools = [Spool(path, options.name or endpoint.name, say=say) for path in paths]
+    spools = [Spool(path, options.name or endpoint.name, say=_say) for path in paths]
     has_given_up = False
     with Signals() as signals:
         delivery = Delivery(
@@ -80,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
             send=lambda body: _send(signals, receiver, body, endpoint.timeout),
             clock=time.monotonic,
             wait=lambda seconds: signals.run(lambda: time.sleep(seconds)),
-            say=say,
+            say=_say,
             follow=options.follow,
             batch_rows=options.batch_rows,
             batch_bytes=options.batch_bytes,
@@ -92,13 +94,19 @@ def run(options: argparse.Namespace) -> int:
         except Stopped:
             pass
         except GivenUpError as error:
-            say(str(error))
+            _say(str(error))
             has_given_up = True
         finally:
             _close(spools, time.monotonic)
             receiver.close()
-            say(_summary(delivery.counts, endpoint.name))
+            _say(_summary(delivery.counts, endpoint.name))
     return int(has_given_up or delivery.counts.rejected > 0 or delivery.counts.refused > 0)
+
+
+def _say(text: str) -> None:
+    """Print a line, unless standard error is a full pipe that nobody reads: rows go on, and a signal ends us."""
+    if takes_more(sys.stderr):
+        say(text)
 
 
 def _close(spools: Sequence[Spool], clock: Callable[[], float]) -> None:

@@ -4,6 +4,11 @@ The command `forward`, without a network; tests/forward runs it as a process.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import sys
+
 import pytest
 
 from sqlite_log_handler.__main__ import main
@@ -26,6 +31,35 @@ def test_all_files_are_closed_within_one_time():
     forward._close([Locked()] * 6, lambda: now[0])  # type: ignore[list-item]  # as much of a spool as is used
 
     assert [forward._CLOSE_SECONDS, 0, 0, 0, 0, 0] == given
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell whether a pipe is full")
+def test_a_line_does_not_wait_for_a_reader(monkeypatch):
+    """
+    When nobody reads standard error, and its pipe is full, lines are left out.
+
+    The command waited for a reader: no row was sent any more, and neither SIGTERM nor SIGINT ended it.
+    """
+    reading, writing = os.pipe()
+
+    class Stderr(io.StringIO):
+        def fileno(self):
+            return writing
+
+    monkeypatch.setattr(sys, "stderr", Stderr())
+    try:
+        os.set_blocking(writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writing, b"x" * 4096)
+        forward._say("one")
+        assert "" == sys.stderr.getvalue()
+        os.read(reading, 1 << 20)
+        forward._say("two")
+        assert "sqlite-log: two\n" == sys.stderr.getvalue()
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def test_a_name_that_no_cursor_can_have(path, capsys):
