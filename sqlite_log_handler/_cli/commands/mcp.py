@@ -1,6 +1,7 @@
 """`sqlite-log mcp`: a log for agents."""
 
 import argparse
+import signal
 import sys
 
 from sqlite_log_handler._cli import arguments
@@ -22,6 +23,8 @@ def run(options: argparse.Namespace) -> int:
     arguments.open_reader(options).close()  # says at once what is wrong with the file
     if sys.stdin is None:
         raise OSError("standard input is closed, so no agent can ask")
+    # asyncio's own would wait for the thread that reads standard input.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         mcp_server.server_of(arguments.file_of(options)).run("stdio")
     except BaseExceptionGroup as group:  # not `except*`, with which Python 3.11.2 raises a group again
@@ -29,5 +32,6 @@ def run(options: argparse.Namespace) -> int:
             raise
         raise BrokenPipeError from group
     finally:
+        signal.signal(signal.SIGINT, before)
         end_questions()  # Python waits for their threads
     return 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import signal
 import subprocess
 import sys
 
@@ -182,6 +183,21 @@ def test_an_agent_that_goes_in_the_middle_of_its_questions(tmp_path):
 
     assert 0 == process.returncode
     assert 30 > resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
+def test_an_interrupt_ends_it(shop):
+    """SIGINT, with which some agents end their servers, ends this one while its input is open; nothing happened."""
+    pytest.importorskip("mcp", reason="the extra mcp")
+    command = [sys.executable, "-m", "sqlite_log_handler", "mcp", str(shop)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        print(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}), file=process.stdin, flush=True)
+        assert json.loads(process.stdout.readline())
+        try:
+            process.send_signal(signal.SIGINT)
+            assert -signal.SIGINT == process.wait(30)
+        finally:
+            process.kill()
 
 
 def test_no_answer_is_long_or_leaves_its_marks(tmp_path, monkeypatch):
