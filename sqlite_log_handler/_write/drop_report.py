@@ -92,13 +92,17 @@ class DropReport:
             with suppress(RuntimeError):  # not started yet, or never
                 reporter.join(timeout)
         with self._queue.mutex:
-            gaps = [gap for gap in (self._sending, self._queue.ledger.unsent) if gap is not None]
+            gaps = self._gaps_to_send()
             if not gaps or gaps[-1].dropped_total == self._said or not self._is_wanted():
                 return  # all are sent, or the last `close` has said so
             self._said = gaps[-1].dropped_total
             count = sum(gap.count for gap in gaps)
             why = "another handler has not returned" if self._is_reporting() else "no thread sends them"
         self._operator.say(f"{count:,} drops not reported to other handlers: {why}; {self._describe(gaps[-1])}")
+
+    def _gaps_to_send(self) -> list[PendingGap]:
+        # Not in a frame that holds the mutex, see `_write.locks`.
+        return [gap for gap in (self._sending, self._queue.ledger.unsent) if gap is not None]
 
     def _is_reporting(self) -> bool:
         """Tell whether the reporter will look at what waits once more: it may have died, or never have been started."""

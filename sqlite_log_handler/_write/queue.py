@@ -493,7 +493,7 @@ class RecordQueue(_Queue):
                 gone, left = self._gone, self._rows_in_commit
                 start = len(commit.rows) - left
                 rows = commit.rows[start : start + _REMOVED_AT_ONCE]
-                bad = [row for index, row in enumerate(rows, start) if index in unwritable]
+                bad = _rows_at(unwritable, rows, start)
                 self._remove(gone, [], rows, dropped=bad, cause="unwritable")
         with self.mutex:
             self._review()
@@ -626,3 +626,9 @@ class RecordQueue(_Queue):
 
     def task_done(self) -> None:
         """Do nothing: a row is done when its commit is."""
+
+
+def _rows_at(indexes: Collection[int], rows: Sequence[Any], start: int) -> list[Any]:
+    """Return those of the rows, counted from `start`, whose index is among `indexes`."""
+    # Not in a frame that holds the mutex, see `_write.locks`.
+    return [row for index, row in enumerate(rows, start) if index in indexes]

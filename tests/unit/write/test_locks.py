@@ -8,11 +8,17 @@ import _thread
 import signal
 import sys
 import threading
+from functools import partial
+from itertools import repeat
 
 import pytest
 
 from sqlite_log_handler._write import locks
+from sqlite_log_handler._write.drop_report import DropReport
 from sqlite_log_handler._write.locks import CommitLock, acquire
+from sqlite_log_handler._write.operator import Operator
+from sqlite_log_handler._write.outage import Outage
+from sqlite_log_handler._write.queue import RecordQueue
 
 HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
@@ -97,6 +103,52 @@ def test_a_signal_when_the_lock_was_just_taken(lock):
     holder.join()
     assert held
     assert is_free(lock)
+
+
+class Interrupting(tuple[()]):
+    """Empty: when it is asked for an item, SIGINT arrives, and only C code runs before the next jump."""
+
+    __slots__ = ()
+
+    __contains__ = staticmethod(partial(next, map(_thread.interrupt_main, repeat(signal.SIGINT))))  # type: ignore[assignment]
+
+
+@pytest.mark.usefixtures("sigint")
+def test_a_signal_while_rows_are_looked_through():
+    """
+    Ctrl-C between two rows of a commit that has just ended leaves the queue's lock free.
+
+    CPython 3.13 and 3.14 forget the `with` around a comprehension at the jump of its `if`. An exception there left the
+    lock taken, so nothing was written any more, and each call of another thread waited for a second.
+    """
+    queue = RecordQueue(10, 1_000_000)
+    queue.open()
+    for _ in range(3):
+        queue.put_nowait((20, 0.0, ("q",), 1, 0))
+    commit = queue.begin_commit(1_000_000)
+
+    with pytest.raises(KeyboardInterrupt):
+        queue.end_commit(commit, Interrupting())
+    assert is_free(queue.mutex)
+
+    queue.end_commit(commit)
+    assert (0, 3) == (queue.queued, queue.written)
+
+
+@pytest.mark.skipif(not HAS_GIL, reason="without a GIL nothing orders the signal and the lock")
+@pytest.mark.usefixtures("sigint")
+def test_a_signal_while_close_looks_for_warnings():
+    """Ctrl-C while `close` looks for warnings that are not sent leaves the queue's lock free, see the test above."""
+    queue = RecordQueue(10, 1_000_000)
+    report = DropReport(queue, Outage(0.1), Operator("app-log.db"))
+    holder = Holder(queue.mutex)
+
+    holder.let_go()
+    with pytest.raises(KeyboardInterrupt):
+        report.wait(0)
+
+    holder.join()
+    assert is_free(queue.mutex)
 
 
 def test_waits_with_a_limit(lock):
