@@ -25,6 +25,7 @@ lock has none.
 from __future__ import annotations
 
 import _thread
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -34,6 +35,27 @@ from sqlite_log_handler._logfile.typed import T
 def acquire(lock: threading.Lock | _thread.RLock, timeout: float = -1) -> Iterator[bool]:
     """Return an iterator that takes `lock`, as `lock.acquire` does, when it is unpacked, and yields whether it did."""
     return map(lock.acquire, (True,), (min(timeout, threading.TIMEOUT_MAX),))
+
+
+class _Mutex(_thread.RLock):  # type: ignore[misc]  # final in typeshed
+    """
+    An RLock whose `with` no signal handler can tear on CPython 3.14.
+
+    There the `with` calls an `__enter__` in C as any other function: a signal handler that raises after it leaves the
+    lock taken. After a function in Python none runs.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> bool:  # type: ignore[override]
+        (held,) = acquire(self)
+        return held
+
+
+def make_mutex() -> _thread.RLock:
+    """Return an RLock for `with`."""
+    lock = threading.RLock()  # gevent may have put its own there
+    return _Mutex() if type(lock) is _Mutex.__base__ and (3, 14) <= sys.version_info < (3, 15) else lock
 
 
 class CommitLock:

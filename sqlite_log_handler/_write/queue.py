@@ -61,7 +61,7 @@ from operator import itemgetter, length_hint
 from sqlite_log_handler._logfile.typed import Any, Final, NamedTuple
 from sqlite_log_handler._write.fair_share import Shares
 from sqlite_log_handler._write.ledger import Ledger, PendingGap, Tally
-from sqlite_log_handler._write.locks import acquire
+from sqlite_log_handler._write.locks import acquire, make_mutex
 from sqlite_log_handler._write.plain import MALFORMED, TRUNCATED
 from sqlite_log_handler._write.row import CREATED, LEVELNO, MARKS, SIZE, SIZE_UNIT, SOURCE
 
@@ -148,7 +148,7 @@ class RecordQueue(_Queue):
 
     def reset(self) -> None:
         """Become as new: empty, closed, books at zero, new locks. For `__init__`, and for a forked child."""
-        self.mutex = threading.RLock()  # type: ignore[assignment]  # see Guarantees
+        self.mutex = make_mutex()  # type: ignore[assignment]  # see Guarantees
         self.not_empty = self.not_full = self.all_tasks_done = threading.Condition(self.mutex)
         self.renew_wakeup()
         self.queue = deque()
