@@ -412,11 +412,13 @@ def _parquet_rows(part: Part, bounds: Bounds) -> Iterator[list[Values]]:
         for number in range(file.num_row_groups):
             group = file.metadata.row_group(number)
             begin, first_id = first_id, first_id + group.num_rows
-            if not meet(bounds.ids, (begin, first_id - 1)) or not _group_meets(group, bounds):
+            if not meet(bounds.ids, (begin, first_id - 1)):
                 continue
             if group.total_byte_size > _GROUP:
                 message = f"{part.path!r}: a row group has more than {_GROUP >> 20} MiB, which no handler writes"
                 raise LimitError(message)
+            if not _group_meets(file, number, bounds):
+                continue
             for batch in file.iter_batches(_ROWS, row_groups=[number], columns=[*FIELDS], use_threads=False):
                 columns = [_python(batch.column(name)) for name in FIELDS]
                 rows = []
@@ -446,14 +448,27 @@ def _require_columns(part: Part, file: Any) -> None:
     _require_all(part, file.metadata.num_rows)
 
 
-def _group_meets(group: Any, bounds: Bounds) -> bool:
-    """Tell by its statistics whether a row group may have something within the bounds."""
-    columns = {column.path_in_schema: column for column in map(group.column, range(group.num_columns))}
+def _group_meets(file: Any, number: int, bounds: Bounds) -> bool:
+    """
+    Tell whether a row group may have something within the bounds, by its times and levels.
+
+    Not by its statistics: where they, or what else is said of a column, are damaged, pyarrow ends the process.
+    """
     for name, wanted in (("created_us", bounds.times), ("levelno", bounds.levels)):
-        statistics = columns[name].statistics
-        if statistics is not None and statistics.has_min_max and not meet(wanted, (statistics.min, statistics.max)):
-            return False
+        if wanted != ALL:
+            batches = file.iter_batches(_ROWS, row_groups=[number], columns=[name], use_threads=False)
+            if not any(_column_meets(batch.column(0), wanted) for batch in batches):
+                return False
     return True
+
+
+def _column_meets(column: Any, wanted: Span) -> bool:
+    """Tell whether the span of a column's values meets the one that is wanted; where it has none, nobody knows."""
+    buffer = column.buffers()[1]
+    if column.null_count or buffer is None:
+        return True
+    values = memoryview(buffer)[8 * column.offset : 8 * (column.offset + len(column))].cast("q")
+    return not values or meet(wanted, (min(values), max(values)))
 
 
 def _python(column: Any) -> list[Any]:

@@ -198,7 +198,7 @@ def test_a_parquet_with_other_columns(part: Any) -> None:
 
 
 def test_row_groups(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row groups whose statistics rule them out are not read, and one that is too large is refused before it is."""
+    """Of row groups with nothing wanted two columns are read, and one that is too large is refused before it is."""
     read: list[int] = []
     python = parts._python
     monkeypatch.setattr(parts, "_python", lambda column: read.append(len(column)) or python(column))
@@ -209,6 +209,25 @@ def test_row_groups(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "_GROUP", 100)
     with pytest.raises(LimitError, match=r"app-log.*row group"):
         rows_of(path)
+
+
+def test_a_parquet_whose_columns_are_said_to_be_others(part: Any) -> None:
+    """
+    One wrong bit in what a file of Parquet says of a column is an error that names the file.
+
+    The reader looked at the statistics of columns, and pyarrow ended the process there, by an exception of C++ that it
+    does not catch: `check`, `serve` and programs with a `LogReader` were killed (SIGABRT).
+    """
+    path = part("parquet")
+    data = bytearray(path.read_bytes())
+    place = data.rindex(b"\x15\x04\x19", 0, data.rindex(b"\x18\x0acreated_us"))  # the type, INT64, and encodings
+    data[place + 1] = 0  # BOOLEAN
+    path.write_bytes(data)
+
+    with LogReader(path) as log:
+        for ask in (lambda: list(log), lambda: log.count(since="2000-01-01"), log.top):
+            with pytest.raises(CorruptFileError, match=r"app-log.*it was cut or damaged: OSError"):
+                ask()
 
 
 @pytest.mark.parametrize("kind", KINDS)
