@@ -56,7 +56,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from itertools import accumulate, chain, islice, repeat, starmap
-from operator import itemgetter, length_hint
+from operator import is_, itemgetter, length_hint
 
 from sqlite_log_handler._logfile.typed import Any, Final, NamedTuple
 from sqlite_log_handler._write.fair_share import Shares
@@ -320,7 +320,7 @@ class RecordQueue(_Queue):
         with self.mutex:
             while True:
                 with suppress(RuntimeError):  # see `_head`
-                    return any(row is item for row in chain(reversed(self.queue), self._ahead))
+                    return any(map(is_, chain(reversed(self.queue), self._ahead), repeat(item)))
 
     def renew_wakeup(self) -> None:
         """Make the lock that a listener waits on; it is free only from a wake-up until the listener takes it."""
@@ -592,8 +592,8 @@ class RecordQueue(_Queue):
 
     def books(self) -> dict[str, Any]:
         """Return one consistent snapshot. `oldest_created` is when the record at the head was made, or None."""
-        with self.mutex:
-            while True:
+        while True:
+            with self.mutex:
                 gone = self._gone
                 drops = self.ledger.drops(self.end)
                 dropped = sum(drops.values())

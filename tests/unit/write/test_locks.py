@@ -5,11 +5,14 @@ The acquisition that no signal handler can tear, and the lock of those who commi
 from __future__ import annotations
 
 import _thread
+import ast
+import dis
 import signal
 import sys
 import threading
 from functools import partial
 from itertools import repeat
+from pathlib import Path
 
 import pytest
 
@@ -153,6 +156,39 @@ def test_a_signal_while_close_looks_for_warnings():
 
     holder.join()
     assert is_free(queue.mutex)
+
+
+def frames(code):
+    """Yield a code object and those within it, but for expressions that have a frame of their own."""
+    yield code
+    for constant in code.co_consts:
+        if hasattr(constant, "co_consts") and not constant.co_name.startswith("<"):
+            yield from frames(constant)
+
+
+def test_no_loop_that_loses_its_with():
+    """No frame that holds the mutex has a jump back which the interpreter forgets, as in the tests above."""
+    lost = []
+    for path in Path(locks.__file__).parent.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        blocks = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.With)]
+        lines = {
+            line
+            for block in blocks
+            if "mutex" in ast.unparse(block.items[0])
+            for line in range(block.lineno + 1, (block.end_lineno or 0) + 1)
+        }
+        for code in frames(compile(text, str(path), "exec")):
+            instructions = dis.Bytecode(code)
+            kept = {at for entry in instructions.exception_entries for at in range(entry.start, entry.end)}  # type: ignore[attr-defined]
+            lost += [
+                (path.name, code.co_name)
+                for each in instructions
+                if each.opname == "JUMP_BACKWARD" and each.offset not in kept
+                if each.positions is not None and each.positions.lineno in lines
+            ]
+
+    assert [] == lost
 
 
 def test_waits_with_a_limit(lock):
