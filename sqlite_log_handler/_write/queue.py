@@ -317,10 +317,15 @@ class RecordQueue(_Queue):
 
     def holds(self, item: Any) -> bool:
         """Tell whether this very row is queued. Looks at the last ones first."""
-        with self.mutex:
+        mutex, held = self.mutex, False
+        try:
+            (held,) = map(mutex.acquire, (True,))  # no `with`, for which there may be no frames left on CPython 3.14
             while True:
                 with suppress(RuntimeError):  # see `_head`
                     return any(map(is_, chain(reversed(self.queue), self._ahead), repeat(item)))
+        finally:
+            if held:
+                mutex.release()
 
     def renew_wakeup(self) -> None:
         """Make the lock that a listener waits on; it is free only from a wake-up until the listener takes it."""
