@@ -46,6 +46,14 @@ def one_row(path: Path, write: Callable[..., Any], text: str) -> Any:
     return logger
 
 
+def two_rows(path: Path, write: Callable[..., Any]) -> Path:
+    """Make a log with two rows, whose program has ended, and return its path."""
+    logger = one_row(path, write, "the first file")
+    logger.info("its second row")
+    logger.handlers[0].close()
+    return path
+
+
 def test_joiners_are_no_codes(tmp_path, write, serve, open_tab):
     """Text in Persian and emoji that are joined are shown as they were logged, as on a terminal; they had codes."""
     text = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f469\u200d\U0001f467"
@@ -84,10 +92,7 @@ def test_a_log_full_of_hostile_text(tmp_path, write, serve, open_tab):
 def test_a_log_that_is_replaced(tmp_path, write, serve, open_tab):
     """A log that was moved away and made anew is shown by itself, with a sentence that says what happened."""
     path = tmp_path / "app.db"
-    logger = one_row(path, write, "the first file")
-    logger.info("its second row")
-    logger.handlers[0].close()
-    tab = open_tab(serve(path))
+    tab = open_tab(serve(two_rows(path, write)))
     tab.wait_for_line("its second row")
     path.rename(tmp_path / "app.db.1")
     for suffix in ("-wal", "-shm"):
@@ -110,10 +115,7 @@ def test_a_log_that_is_replaced_by_one_as_long(tmp_path, write, serve, open_tab,
     old ones; it had more, and the page showed the last of them behind the old ones.
     """
     path = tmp_path / "app.db"
-    logger = one_row(path, write, "the first file")
-    logger.info("its second row")
-    logger.handlers[0].close()
-    tab = open_tab(serve(path))
+    tab = open_tab(serve(two_rows(path, write)))
     tab.wait_for_line("its second row")
 
     new = write(tmp_path / "new.db")

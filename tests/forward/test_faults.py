@@ -6,11 +6,8 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import sqlite3
-import ssl
-import subprocess
 import sys
 import threading
 import time
@@ -20,6 +17,7 @@ import pytest
 
 pytest.importorskip("opentelemetry.proto", reason="needs the extra: pip install 'sqlite-log-handler[test-forward]'")
 
+from answering import certificate
 from receivers import WATCHDOG, errors_of, eventually, free_port, partial, rows_in, serving
 
 
@@ -132,28 +130,9 @@ def test_the_environment_is_used(server, filled, run_forward):
     assert server.headers[0]["User-Agent"].startswith("sqlite-log-handler/")
 
 
-@pytest.fixture
-def certificate(tmp_path):
-    """A key and a certificate for 127.0.0.1 that no authority has signed."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl here")
-    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tea"),
-            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return key, certificate
-
-
-def test_a_certificate_of_our_own(filled, run_forward, certificate):
+def test_a_certificate_of_our_own(filled, run_forward, tmp_path):
     """A receiver whose certificate is not known is sent nothing; with OTEL_EXPORTER_OTLP_CERTIFICATE it is known."""
-    key, file = certificate
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file, key)
+    file, context = certificate(tmp_path, "IP:127.0.0.1")
     path = filled(10)
 
     with serving(context) as server:

@@ -304,14 +304,19 @@ def test_nobody_waits_twice_for_a_locked_database(make, clock, said, warnings):
     assert [5] == [gap.count for gap in listener.committer.writer.gaps] == [record.dropped for record in warnings]
 
 
-def test_a_close_after_one_in_vain_waits_for_new_rows(make, clock, said):
-    """What is logged after a close that gave up is waited for like anything else."""
-    listener = make(close_timeout=3.0)
+def close_in_vain(listener):
+    """Close a listener with five rows that cannot be written, and put one more row."""
     put(listener, 5)
     listener.committer.writer.error = OSError("disk")
     listener.close()
     listener.queue.open()
     put(listener, 1)
+
+
+def test_a_close_after_one_in_vain_waits_for_new_rows(make, clock, said):
+    """What is logged after a close that gave up is waited for like anything else."""
+    listener = make(close_timeout=3.0)
+    close_in_vain(listener)
     began = clock()
 
     listener.close()
@@ -324,11 +329,7 @@ def test_at_exit_one_in_vain_is_enough(make, clock, said):
     """What comes after a close that gave up at exit is tried, and not waited for, but counted and said as well."""
     listener = make(close_timeout=3.0)
     listener.committer.exits = True
-    put(listener, 5)
-    listener.committer.writer.error = OSError("disk")
-    listener.close()
-    listener.queue.open()
-    put(listener, 1)
+    close_in_vain(listener)
     began = clock()
 
     assert not listener.flush()

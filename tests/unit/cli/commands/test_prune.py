@@ -288,16 +288,22 @@ def test_who_may_not_write_is_told_so(prune, log, path, monkeypatch, denied, que
     assert 0 == prune("--max-rows", "1", "--dry-run")
 
 
-def test_a_file_system_that_takes_no_writes_is_told_as_such(prune, log, path, monkeypatch):
-    """When only SQLite finds out that nothing can be written, the line says the same."""
-    log(100)
+def refuse_to_delete(monkeypatch, text, code):
+    """Have SQLite fail at the next deletion, with an error of its own."""
 
     def refuse(*_):
-        error = sqlite3.OperationalError("attempt to write a readonly database")
-        error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DIRECTORY
+        error = sqlite3.OperationalError(text)
+        error.sqlite_errorcode = code
         raise error
 
     monkeypatch.setattr("sqlite_log_handler._write.retention.pruner.Pruner.step", refuse)
+
+
+def test_a_file_system_that_takes_no_writes_is_told_as_such(prune, log, path, monkeypatch):
+    """When only SQLite finds out that nothing can be written, the line says the same."""
+    log(100)
+    refuse_to_delete(monkeypatch, "attempt to write a readonly database", sqlite3.SQLITE_READONLY_DIRECTORY)
+
     with pytest.raises(PermissionError, match="you may not write to it"):
         prune("--max-rows", "1")
 
@@ -309,13 +315,8 @@ def test_a_full_disk_is_told_as_such(prune, log, path, monkeypatch):
     It sent people to the folder for temporary files, which has nothing to do with it.
     """
     log(100)
+    refuse_to_delete(monkeypatch, "database or disk is full", sqlite3.SQLITE_FULL)
 
-    def refuse(*_):
-        error = sqlite3.OperationalError("database or disk is full")
-        error.sqlite_errorcode = sqlite3.SQLITE_FULL
-        raise error
-
-    monkeypatch.setattr("sqlite_log_handler._write.retention.pruner.Pruner.step", refuse)
     with pytest.raises(LogFileError, match=r"its disk is full, .*: make room"):
         prune("--max-rows", "1")
 
