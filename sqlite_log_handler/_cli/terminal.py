@@ -121,7 +121,23 @@ def fit(line: str) -> str:
     width = terminal_width()
     if not is_terminal() or width_of(line) <= width:
         return line
-    return f"{line[: bisect_right([*accumulate(map(width_of, line))], width - 3)]}..."
+    return f"{line[: _fitting(line, width - 3)]}..."
+
+
+def wrap(text: str, width: int, first: str, other: str) -> Iterator[str]:
+    """Break a text into lines, at blanks if there are any; `first` and `other` are their indents."""
+    indent = first
+    while width_of(text) > width - len(indent):
+        end = _fitting(text[: 2 * width], width - len(indent))
+        end = max(text.rfind(" ", 0, end + 1), 0) or end
+        yield indent + text[:end]
+        text, indent = text[end:].lstrip(" "), other
+    yield indent + text
+
+
+def _fitting(text: str, width: int) -> int:
+    """Return how many characters of a text take no more than `width` columns."""
+    return bisect_right([*accumulate(map(width_of, text))], width)
 
 
 def width_of(text: str) -> int:

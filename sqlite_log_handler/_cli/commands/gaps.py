@@ -4,12 +4,11 @@ import argparse
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from textwrap import wrap
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.formats import CLOCKS
-from sqlite_log_handler._cli.terminal import columns, is_terminal, terminal_width, width_of
+from sqlite_log_handler._cli.terminal import columns, is_terminal, terminal_width, width_of, wrap
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.units import counted, format_duration, loudest
 from sqlite_log_handler._read.statistics import Gap
@@ -65,7 +64,7 @@ def table(gaps: Sequence[Gap], clock: Callable[[int], str]) -> Iterator[str]:
         return
     for head, (*_, detail) in zip(heads, rows, strict=True):
         yield head
-        yield from wrap(detail, width, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False)
+        yield from wrap(detail, width, "    ", "      ")
 
 
 def _place_and_cause(gap: Gap) -> tuple[int, str]:

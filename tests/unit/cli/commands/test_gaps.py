@@ -10,7 +10,10 @@ import json
 from command_line import in_terminal
 
 from sqlite_log_handler import Gap
+from sqlite_log_handler._cli import terminal as terminal_module
+from sqlite_log_handler._cli.commands import gaps as gaps_module
 from sqlite_log_handler._cli.commands.gaps import table
+from sqlite_log_handler._cli.terminal import width_of
 
 
 def test_gaps_are_a_table(run):
@@ -52,6 +55,30 @@ def test_whose_a_gap_is_moves_to_a_line_of_its_own(shop):
     assert "    cause: loggers" == narrow[1]
     assert narrow[2].endswith(" 13")
     assert "    queue_full: shop.cache DEBUG 15" == narrow[3]
+
+
+def test_wide_letters_are_wrapped_by_their_columns(monkeypatch):
+    """
+    The lines of a cause are as wide as the terminal, in letters of any width: at blanks, or where a word is longer.
+
+    Letters of Chinese take two columns each, and the lines went on behind the edge.
+    """
+    monkeypatch.setattr(gaps_module, "is_terminal", lambda: True)
+    monkeypatch.setattr(terminal_module, "is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "45")
+    names = ["订单" * 12, "支付" * 4, "a" * 50]
+    lost = [Gap(5, 1, 2, "queue_full", name, "INFO", count=9, process=1) for name in names]
+    _, _, _, *detail, _, _ = table(lost, str)
+
+    assert [
+        "    queue_full:",
+        "      " + "a" * 39,
+        "      " + "a" * 11 + " INFO 9, 支付支付支付支付",
+        "      INFO 9,",
+        "      订单订单订单订单订单订单订单订单订单订",
+        "      单订单订单 INFO 9",
+    ] == detail
+    assert 45 == max(map(width_of, detail))
 
 
 def test_gaps_works_beside_a_live_writer(run, busy_log):
