@@ -178,6 +178,30 @@ def test_a_date_is_its_midnight(log, messages):
     assert ["-1", "0"] == messages(until=date(2025, 7, 1))
 
 
+@pytest.mark.parametrize(
+    ("wanted", "texts", "patterns"),
+    [
+        ("kelvin", ["KELVIN"], ["KELVIN", "\u212aelvin"]),
+        ("kelvin" * 34, ["KELVIN" * 34, "\u212aelvin" * 34], ["KELVIN" * 34, "\u212aelvin" * 34]),
+        ("\u212a", ["\u212aelvin"], ["\u212aelvin"]),
+        ("izmir", ["IZMIR"], ["IZMIR", "İZMİR"]),
+        ("İzmir", [], []),
+        ("straße", ["STRASSE"], []),
+        ("\u017fe", ["STRASSE"], ["STRASSE"]),
+    ],
+)
+def test_letters_that_have_a_third_case(log, messages, wanted, texts, patterns):
+    """A short text of ASCII ignores the case of A to Z, another one folds it, and a pattern ignores it as `re` does."""
+    kelvins = ("KELVIN", "\u212aelvin")
+    log(*map(record, (*kelvins, *(one * 34 for one in kelvins), "IZMIR", "İZMİR", "STRASSE")))
+    short = [one for one in (*texts, *patterns) if len(one) < 99]
+
+    def found(**filters):
+        return [one for one in messages(**filters) if len(one) < 99 or not short]
+
+    assert (texts, patterns) == (found(text=wanted), found(pattern=wanted))
+
+
 @pytest.mark.parametrize("name", ["text", "pattern"])
 def test_a_very_long_text(log, messages, name):
     """A text that is longer than SQLite takes for LIKE is looked for as any other."""

@@ -8,8 +8,10 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import re
 import socket
+import threading
 from typing import Any
 
 import pytest
@@ -165,6 +167,18 @@ def test_a_token_that_stays(started, path, tmp_path):
     token = file.read_text().strip()
     assert (43, token, token) == (len(token), first.rpartition("=")[2], second.rpartition("=")[2])
     assert 0o600 == file.stat().st_mode & 0o777
+
+
+def test_a_token_from_a_pipe(started, path, tmp_path):
+    """The token may come through a pipe, as `--token-file <(pass show log)` of a shell gives it."""
+    fifo, token = tmp_path / "token", "t" * 40
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=fifo.write_text, args=(f"{token}\n",))
+    writer.start()
+    _, address, _ = started(path, token_file=str(fifo))
+    writer.join()
+
+    assert address.endswith(f"?token={token}")
 
 
 @pytest.mark.parametrize("text", ["", "short", "a token of many characters with blanks in it", "\xe9" * 40])
