@@ -305,7 +305,7 @@ class LogReader:
 
         It begins after the last row, or after `after_id`. It goes on by id, so retention does not disturb it. If
         another file takes the place of this one, it reads the old file to its end, and then the new one from its first
-        row.
+        row, or a copy of the old one from where it was.
 
         Args:
             wait: Called with the seconds until the next look. If it returns a true value, as `threading.Event().wait`
@@ -332,16 +332,20 @@ class LogReader:
         scan = self._one_file("new rows")
         after_id = scan.last_id() if after_id is None else integer("after_id", after_id)
         version: object = None
+        last: object = None
         while True:
             if self._file is not None and self._file != identity_of(self.path):
                 # Moved or removed under us. We still have it open, so we read its end first.
                 last_id = scan.last_id()
                 if last_id > after_id:
                     yield after_id, last_id
-                after_id, version, self._file = 0, None, None
+                    after_id = last_id
+                last, self._file = self._place(after_id), None
             if self._file is None or scan.is_stale:
-                scan = self._reopened(scan)
-                version = None
+                was, scan, version = self._file, self._reopened(scan), None
+                if was is None and self._file is not None:
+                    # Only a copy of the file has the rows that were read.
+                    after_id = after_id if last and last == self._place(after_id) else 0
             if self._file is not None:
                 seen, version = version, self._question().one("PRAGMA data_version")
                 last_id = scan.last_id() if seen != version else after_id
@@ -350,6 +354,11 @@ class LogReader:
                     after_id = last_id
             if wait(poll):
                 return
+
+    def _place(self, id_: int) -> list[object]:
+        """Return what tells a row from that of another file under this id; an empty list without the row."""
+        sql = "SELECT substr(log_id, 1, 16), created_us FROM marks, records WHERE id = ? LIMIT 1"
+        return self._question().all(sql, (id_,))
 
     def _reopened(self, was: Scan) -> Scan:
         """Open the file at the path now, if it is a log already; or open the same file again."""

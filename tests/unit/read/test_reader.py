@@ -170,6 +170,26 @@ def test_follow_survives_a_replaced_file(log, reading, path):
     assert ["last", "new", "more"] == [row.message for row in reading().follow(wait=steps)]
 
 
+@pytest.mark.parametrize(("lost", "expected"), [([], []), (["lost"], ["lost", "before", "one"])])
+def test_follow_knows_a_copy_of_its_file(log, reading, path, lost, expected):
+    """
+    Following goes on in a copy of the file that takes its place; if the copy lacks rows, it is read from its first one.
+
+    Each copy was read from its first row, as another log is.
+    """
+    copy = path.with_name("copy.db")
+
+    def copied():
+        log(record("one"))
+        copy.write_bytes(path.read_bytes())
+        log(*map(record, lost))
+
+    log(record("before"))
+    steps = Script(copied, lambda: os.replace(copy, path), lambda: None, lambda: log(record("two"), record("three")))
+
+    assert ["one", *expected, "two", "three"] == [row.message for row in reading().follow(wait=steps)]
+
+
 def test_follow_knows_a_level_in_a_replaced_file(log, reading, path, monkeypatch):
     """
     A level of the program's own is known by its name in the file that comes in place of the one that is followed.
