@@ -30,6 +30,10 @@ LOWEST: Final = -(2**63)
 HIGHEST: Final = 2**63 - 1
 
 
+# Seconds: SQLite counts milliseconds in 32 bits.
+_LONGEST_WAIT: Final = 2_000_000
+
+
 class FilterError(ValueError):
     """A filter makes no sense; the text says which values do."""
 
@@ -155,15 +159,19 @@ def check(filters: Filters) -> None:
     if unknown:
         raise TypeError(f"there is no filter {unknown[0]!r}: choose from {', '.join(Filters.__annotations__)}")
     for name, value in filters.items():
-        try:
-            repr(value)
-        except ValueError as error:
-            # Python writes none of more than 4,300 digits, so no error could show it.
-            raise FilterError(f"{name} has an integer of more digits than Python writes: give a shorter one") from error
+        require_shown(name, value)
         is_allowed, allowed = _ALLOWED[name]
         if value is not None and not is_allowed(value):
             raise FilterError(f"{name}={value!r}: must be {allowed}")
         require_short(name, value)
+
+
+def require_shown(name: str, value: object) -> None:
+    """Refuse what no error could show: Python writes no integer of more than 4,300 digits."""
+    try:
+        repr(value)
+    except ValueError as error:
+        raise FilterError(f"{name} has an integer of more digits than Python writes: give a shorter one") from error
 
 
 def require_short(name: str, value: object) -> None:
@@ -188,12 +196,20 @@ def _texts(value: object) -> Iterator[str]:
 
 def integer(name: str, value: int, least: int = LOWEST) -> int:
     """Return `value`; refuse anything but an integer of 64 bits that is at least `least`."""
+    require_shown(name, value)
     allowed = "an integer" if least == LOWEST else f"an integer, {least} or more"
     if not _is_integer(value) or LOWEST <= value < least:
         raise FilterError(f"{name}={value!r}: must be {allowed}")
     if not LOWEST <= value <= HIGHEST:
-        # In hexadecimal, because Python refuses to write very large numbers in decimal.
-        raise FilterError(f"{name} {value:#x} is beyond 64 bits: no row has it")
+        raise FilterError(f"{name} {value} is beyond 64 bits: no row has it")
+    return value
+
+
+def seconds(name: str, value: float) -> float:
+    """Return `value`; refuse anything but a length of time for which SQLite and the system can wait."""
+    require_shown(name, value)
+    if not _is(int, float)(value) or not 0 <= value <= _LONGEST_WAIT:
+        raise FilterError(f"{name}={value!r}: must be seconds, from 0 to {_LONGEST_WAIT:,}")
     return value
 
 

@@ -25,6 +25,7 @@ from sqlite_log_handler._read.filters import (
     integer,
     level_names,
     require_short,
+    seconds,
     settled,
     up_to,
     where,
@@ -189,8 +190,10 @@ class LogReader:
 
     def __init__(self, path: StrPath | Iterable[StrPath], *, timeout: float = 5.0) -> None:
         place = places_of(path)
-        self._timeout = timeout
+        self._timeout = timeout = seconds("timeout", timeout)
         self._archive: ArchivedLog | None = None
+        if place.file is not None:
+            require_file(place.file)
         # Before we open it: if the file is replaced in between, rows come twice rather than never.
         self._file = None if place.file is None else identity_of(place.file)
         self._scan = None if place.file is None else Scan(place.file, timeout=timeout)
@@ -314,6 +317,7 @@ class LogReader:
             filters: See the class.
         """
         # Not in the generator, so that errors come at once, and times and names of levels have their meaning of now.
+        seconds("poll", poll)
         return self._follow(settled(self._one_file("new rows").all, filters), wait, poll)
 
     def _follow(self, filters: Filters, wait: Callable[[float], object], poll: float) -> Iterator[Row]:
@@ -329,6 +333,7 @@ class LogReader:
 
         Until the caller asks for the next pair, the reader reads the file to which the pair belongs.
         """
+        seconds("poll", poll)
         scan = self._one_file("new rows")
         after_id = scan.last_id() if after_id is None else integer("after_id", after_id)
         version: object = None

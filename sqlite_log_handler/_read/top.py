@@ -21,6 +21,7 @@ from sqlite_log_handler._read.filters import (
     level_names,
     level_range,
     require_short,
+    require_shown,
     where,
 )
 from sqlite_log_handler._read.scan import Scan
@@ -120,6 +121,8 @@ _Groups: TypeAlias = defaultdict[Any, _Group]
 
 def top(scan: Scan, by: str, filters: Filters, *, key: str | None = None) -> list[Talker]:
     """Say who logs most; see `LogReader.top`."""
+    require_shown("by", by)
+    require_shown("key", key)
     if not isinstance(by, str) or by not in _GROUPS:
         raise FilterError(f"by={by!r} is unknown: choose from {', '.join(_GROUPS)}")
     if not (isinstance(key, str) if by == "attribute" else key is None):

@@ -14,12 +14,13 @@ import subprocess
 import sys
 import threading
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from logged import BEGIN, record
 
 import sqlite_log_handler
-from sqlite_log_handler import FilterError, ForeignFileError, LogReader
+from sqlite_log_handler import FilterError, ForeignFileError, LogReader, MissingFileError
 from sqlite_log_handler._read import filters as filters_module
 from sqlite_log_handler._read import opening as opening_module
 
@@ -124,6 +125,44 @@ def test_follow_has_filters(log, reading):
     steps = Script(lambda: log(record("one"), record("two", logging.ERROR)), lambda: log(record("three")))
 
     assert ["two"] == [row.message for row in reading().follow(level="ERROR", wait=steps)]
+
+
+HUGE: Any = 10**5_000
+
+
+@pytest.mark.parametrize("value", [HUGE, [HUGE], 2**70, float("nan"), float("inf"), b"x", {}, object()], ids=type)
+def test_an_argument_that_makes_no_sense(log, path, value):
+    """
+    Each argument of each method is refused by a FilterError, whatever it is.
+
+    An error could not show an integer of 5,000 digits, which Python does not write, and `timeout` was not looked at.
+    """
+    log(record())
+    with LogReader(path) as reader:
+        for ask in (
+            lambda: reader.rows(newest=value),
+            lambda: reader.json_lines(newest=value),
+            lambda: reader.top(value),
+            lambda: reader.top("logger", key=value),
+            lambda: reader.top("attribute", key=value),
+            lambda: reader.patterns(new_since=value),
+            lambda: reader.brief(value),
+            lambda: reader.histogram(value),
+            lambda: reader.histogram("1 min", most=value),
+            lambda: next(reader.additions(value)),
+            lambda: next(reader.additions(poll=value)),
+            lambda: reader.follow(poll=value),
+            lambda: LogReader(path, timeout=value),
+        ):
+            with pytest.raises(FilterError):
+                ask()
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800"])
+def test_a_path_that_no_file_has(path):
+    """A path with a NUL or half of a surrogate pair in it is one without a file."""
+    with pytest.raises(MissingFileError, match="does not exist"):
+        LogReader(path)
 
 
 @pytest.mark.parametrize("filters", [{"after_id": "x"}, {"text": 5}], ids=str)
