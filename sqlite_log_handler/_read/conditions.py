@@ -63,10 +63,14 @@ def condition_terms(text: str) -> list[Term]:
         return [("NOT coalesce(log_holds(attributes, ?), 0)", (condition.key,))]
     if condition.operator == "=" and "." not in condition.key:
         return attribute_terms(condition.key, condition.value)
+    return [may_have(condition.key), _compared(condition, text)]
+
+
+def may_have(key: str) -> Term:
+    """Return the term that the JSON may have a key, which is tested without reading it."""
     # A key, or the end of one whose dots may be those of objects. JSON with an escape may spell it in another way.
-    _, dot, last = condition.key.rpartition(".")
-    end = json.dumps(last, ensure_ascii=False)[len(dot) :]
-    return [(r"(instr(attributes, ?) OR instr(attributes, '\'))", (end,)), _compared(condition, text)]
+    _, dot, last = key.rpartition(".")
+    return r"(instr(attributes, ?) OR instr(attributes, '\'))", (json.dumps(last, ensure_ascii=False)[len(dot) :],)
 
 
 def _compared(condition: Condition, text: str) -> Term:
@@ -104,14 +108,28 @@ def holds(attributes: object, text: str) -> bool:
     return False
 
 
+def attribute(attributes: object, key: str) -> str | None:
+    """Return the value of a key as a text, which a condition finds again. SQL calls this as `log_attribute`."""
+    for value in values_of(extra_of(attributes), key):
+        if value is not None:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            return text.encode(errors="replace").decode()  # SQLite stores no half of a surrogate pair
+    return None
+
+
 def values_of(members: object, key: str) -> list[Any]:
     """Return a list with the value of a key, or without any: `a.b` is a key, or the key `b` in the object `a`."""
     if not isinstance(members, dict):
         return []
     if key in members:
         return [members[key]]
-    head, dot, rest = key.partition(".")
-    return values_of(members.get(head), rest) if dot else []
+    # Not at each dot of the key, of which a stranger's may have thousands.
+    nested = (
+        values_of(value, key[len(name) + 1 :])
+        for name, value in members.items()
+        if isinstance(value, dict) and key.startswith(f"{name}.")
+    )
+    return next(filter(None, nested), [])
 
 
 def _compares(value: object, sign: str, expected: str) -> bool:

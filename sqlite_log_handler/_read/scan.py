@@ -32,11 +32,11 @@ from sqlite_log_handler._logfile.connect import primary_code, schema, tables
 from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
 from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._read.budget import JSON_BYTES, LARGE_BYTES, LONG_BYTES
-from sqlite_log_handler._read.conditions import holds
+from sqlite_log_handler._read.conditions import attribute, holds
 from sqlite_log_handler._read.filters import HIGHEST, LOWEST, FilterError, Where
 from sqlite_log_handler._read.opening import Opened, named_errors, open_log, raise_named, require_log
 from sqlite_log_handler._read.rows import FITS, SELECT_JSON
-from sqlite_log_handler._read.search import attribute, has_attribute, has_text, search
+from sqlite_log_handler._read.search import has_attribute, has_text, search
 
 # Most rows of a statement, most bytes of memory if rows are large, and how many rows tell whether they are.
 BATCH: Final = 128

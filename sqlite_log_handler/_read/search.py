@@ -172,14 +172,6 @@ def has_attribute(attributes: object, key: str, text: str) -> bool:
     return key in extra and equals(extra[key], text)
 
 
-def attribute(attributes: object, key: str) -> str | None:
-    """Return the value of a member of a JSON object as SQLite writes it. SQL calls this as `log_attribute`."""
-    value = extra_of(attributes).get(key)
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
 def extra_of(attributes: object) -> dict[str, Any]:
     """Read the column `attributes`; return an empty dict if it is not a JSON object."""
     if not isinstance(attributes, str):

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._logfile.columns import text, total, whole
 from sqlite_log_handler._logfile.schema import HOUR_US, OTHER_LOGGERS, ROW_BYTES, VOLUME_LINES, level_name
+from sqlite_log_handler._read.conditions import may_have
 from sqlite_log_handler._read.filters import (
     HIGHEST,
     IN_LEDGER,
@@ -58,14 +59,16 @@ _PROCESS: Final = "pid || ' ' || name || ' ' || program || ' on ' || host"
 _TEMPLATE: Final = f"""
 CASE WHEN {text("template")} = '' THEN {text(_CALL_SITE)} ELSE {text("logger")} || ': ' || {text("template")} END
 """
-# As the filters write it: to `json_extract`, true is 1.
+# As the filters write it: to `json_extract`, true is 1, and an integer beyond 64 bits is a float.
 _VALUE: Final = """
 CASE json_type(attributes, ?) WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' ELSE json_extract(attributes, ?) END
 """
-_ATTRIBUTE: Final = rf"""
-CASE WHEN (instr(attributes, ?) OR instr(attributes, '\')) AND json_valid(attributes)
-    THEN CAST(coalesce({_VALUE}, {_VALUE}) AS TEXT) END
-"""
+_ATTRIBUTE: Final = f"""
+json_valid(attributes) THEN (
+    SELECT CASE typeof(value) WHEN 'real' THEN log_attribute(attributes, ?) ELSE CAST(value AS TEXT) END
+    FROM (SELECT coalesce({_VALUE}, {_VALUE}) AS value)
+)
+"""  # noqa: S608 - our own names
 
 
 def _named(name: str, table: str) -> str:
@@ -82,7 +85,7 @@ _GROUPS: Final = {
     # An id, or the text that stands in the row itself.
     "thread": ("coalesce(thread_id, CAST(coalesce(thread_name, thread) AS TEXT))", _named("name", "threads")),
     "process": ("process_id", _named(_PROCESS, "processes")),
-    "attribute": (_ATTRIBUTE, text("who")),
+    "attribute": ("", text("who")),
 }
 # The columns of `drops` and of `volume` with the same value, if there is one.
 _LEDGER: Final = {"logger": text("logger"), "level": whole("levelno"), "process": "process_id"}
@@ -143,7 +146,7 @@ def top(scan: Scan, by: str, filters: Filters, *, key: str | None = None) -> lis
         rest = chosen.narrowed("+created_us = ?", chosen.until_us)._replace(since_us=chosen.until_us)
         drops, values = f"{drops} AND since_us = ?", (*values, chosen.until_us)
     if rest is chosen or chosen.until_us != HIGHEST:
-        _add_records(scan, sums, (by, _places(key)), rest, parts)
+        _add_records(scan, sums, (by, key), rest, parts)
         if by in _LEDGER:
             _add_drops(scan, sums, by, (drops, values), parts)
     names = level_names(scan.all) if by == "level" else {}
@@ -197,23 +200,26 @@ def _add_volume(scan: Scan, sums: _Groups, column: str, chosen: Where, filters: 
     return any(hours >= TREND for *_, hours in rows)
 
 
-def _places(key: str | None) -> tuple[str, ...]:
-    """Return the parameters of `_ATTRIBUTE`: the end of a name in JSON, and paths to one key and to nested keys."""
-    if key is None:
-        return ()
+def _value_of(key: str) -> Term:
+    """Return the value of an attribute, as the filters write it."""
+    there, end = may_have(key)
     names = [json.dumps(name, ensure_ascii=False) for name in (key, *key.split("."))]
-    if "\\" in names[0]:  # a path cannot contain it, because SQLite has no escape for quotes there
-        return (key,)
-    return names[-1][1:], *(f"$.{'.'.join(path)}" for path in (names[:1], names[1:]) for _ in range(2))
+    # A path cannot contain a backslash, because SQLite has no escape for quotes there; and of several dots, only the
+    # filters know which ones are parts of names.
+    if "\\" in names[0] or len(names) > 3:  # noqa: PLR2004 - the key, and two names in it
+        return f"CASE WHEN {there} THEN log_attribute(attributes, ?) END", (*end, key)
+    paths = [f"$.{'.'.join(path)}" for path in (names[:1], names[1:]) for _ in range(2)]
+    return f"CASE WHEN {there} AND {_ATTRIBUTE} END", (*end, key, *paths)
 
 
 def _add_records(
-    scan: Scan, sums: _Groups, group: tuple[str, tuple[str, ...]], chosen: Where, parts: tuple[int, int]
+    scan: Scan, sums: _Groups, group: tuple[str, str | None], chosen: Where, parts: tuple[int, int]
 ) -> None:
-    by, places = group
+    by, key = group
     column, who = _GROUPS[by]
-    if len(places) == 1:
-        column = "log_attribute(attributes, ?)"
+    places: tuple[object, ...] = ()
+    if key is not None:
+        column, places = _value_of(key)
     # LIMIT -1 keeps the inner query apart, so that GROUP BY sorts numbers and not messages.
     sql = (
         f"SELECT {who}, {whole('part')}, count(*), ifnull(sum(size), 0) FROM (SELECT {column} AS who, "  # noqa: S608 - no value in it

@@ -57,6 +57,7 @@ ROW = {
     "nothing": None,
     "user": {"plan": "Pro", "id": 7},
     "http.status": 404,
+    "http.request": {"of": {"tls.version": 2}},
     "answer": {"http.status": 404, "of": {"tls.version": 1}},
     "tags": ["a", "b"],
     'quo"te': 1,
@@ -79,6 +80,8 @@ def three_rows(tmp_path_factory):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("http.request.of.tls.version=2", True),
+        ("http.request.of.tls=2", False),
         ("status=503", True),
         ("status=503.0", True),
         ("status>=500", True),

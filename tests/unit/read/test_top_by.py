@@ -65,6 +65,30 @@ def test_a_line_is_a_filter(log, path, key):
     assert {"true": 3, "false": 1, "1": 3, "0": 1, "2.5": 1, "1 text": 1} == found == counts
 
 
+@pytest.mark.parametrize("key", ["trace", "http.request.trace"])
+def test_every_digit_of_a_number_counts(log, path, key):
+    """
+    Integers beyond 64 bits are lines of their own, also below a key with a dot in its name.
+
+    They were counted as the float that SQLite makes of them, 1.84467440737096e+19, which no filter found.
+    """
+    values = [2**64, 2**64 + 1, 2**64 + 1, 10**400]
+    log(*(record("a", **({key: one} if key == "trace" else {"http.request": {"trace": one}})) for one in values))
+    with LogReader(path) as reader:
+        found = {talker.name: talker.records for talker in reader.top("attribute", key=key)}
+        counts = {name: reader.count(where=f"{key}={name}") for name in found}
+
+    assert {str(2**64): 1, str(2**64 + 1): 2, str(10**400): 1} == found == counts
+
+
+def test_a_value_that_is_not_utf_8(log, path, change):
+    """Half of a surrogate pair, which a stranger's JSON may have, is a question mark."""
+    log(record("a"))
+    change(r"""UPDATE records SET attributes = '{"a.b.c": "a\ud800"}'""")
+    with LogReader(path) as reader:
+        assert [("a?", 1)] == [(talker.name, talker.records) for talker in reader.top("attribute", key="a.b.c")]
+
+
 @pytest.mark.parametrize(("by", "key"), [("attribute", None), ("logger", "status"), ("attribute", 7), ("logger", 7)])
 def test_a_key_belongs_to_an_attribute(log, path, by, key):
     """To group by an attribute takes its key, and nothing else does."""
