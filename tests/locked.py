@@ -1,10 +1,13 @@
 """
-Who holds the lock beside a log.
+Who holds the lock beside a log, or one of a process.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
+
+from sqlite_log_handler._logfile.locks import acquire
 
 if TYPE_CHECKING:
     from sqlite_log_handler._logfile.write_lock import WriteLock
@@ -17,3 +20,18 @@ def is_held(lock: WriteLock) -> bool:
             return False
     except TimeoutError:
         return True
+
+
+def is_free(lock: Any, timeout: float = 0) -> bool:
+    """Tell whether another thread could take the lock."""
+    found: list[bool] = []
+
+    def look() -> None:
+        found.extend(acquire(lock, timeout))
+        if found[0]:
+            lock.release()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    return found[0]

@@ -19,25 +19,30 @@ mutexes as that thread left them. Some of them, such as that of the allocator, a
 SQLite may wait for ever. Then `stuck` forbids the child every file. The thread that forks is not inside SQLite itself,
 but it may have left a transaction or a query unfinished. That costs the child this one file, which is in `lost`.
 
+What a signal handler raises in a hook ends that hook, and Python forks on: at worst the child is `stuck`. So it is when
+a signal handler forks inside a fork, and then lets go of the locks of both.
+
 Guarantees
 ==========
 
-- `active` is above 0 exactly while a thread may be inside SQLite with the connection.
+- A thread holds the lock of a connection while it may be inside SQLite with it, and no signal handler leaves it taken.
 - A process that is `stuck` does not call SQLite.
-- A thread holds the lock of a connection to open or close it, or for one statement. Under it, it takes no other lock of
-  this package but `_opening`, before the fork knows the connection.
+- A thread holds that lock to open or close it, or for one statement. Under it, it takes no other lock of this package
+  but `_opening`, before the fork knows the connection.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import sqlite3
-import threading
 import weakref
+from itertools import chain, compress, starmap
 from os import getpid  # a test that replaces `os.getpid` is no fork
 
 from sqlite_log_handler._logfile.clock import monotonic
+from sqlite_log_handler._logfile.locks import acquire, make_mutex
 from sqlite_log_handler._logfile.typed import Any, Final
 
 _FORK_SECONDS: Final = 5.0
@@ -55,7 +60,7 @@ class LostFileError(OSError):
 
 class Connection(sqlite3.Connection):
     """
-    A connection that knows which process opened it, and whether a thread is inside SQLite with it.
+    A connection that knows which process opened it, and which thread is inside SQLite with it.
 
     Args:
         arguments: Those of `sqlite3.connect`.
@@ -66,16 +71,15 @@ class Connection(sqlite3.Connection):
     def __init__(self, *arguments: Any, file: object, **options: Any) -> None:
         self.process = getpid()
         self.file = file
-        self.active = 0
-        self.lock = threading.RLock()
+        self.lock = make_mutex()
         with self.in_use():
             with _opening:
                 _connections.add(self)
             super().__init__(*arguments, **options)
 
-    def in_use(self) -> _InUse:
-        """Mark the connection as used inside a `with` block; a fork in another thread waits for its end."""
-        return _InUse(self)
+    def in_use(self) -> _thread.RLock:
+        """Return the lock: inside a `with` block the connection is in use, and a fork in another thread waits."""
+        return self.lock
 
     @property
     def is_inherited(self) -> bool:
@@ -94,52 +98,48 @@ class Connection(sqlite3.Connection):
                 _connections.discard(self)
             return
         _connections.discard(self)
-        if stuck or self.active or self.in_transaction:
+        if stuck or self._was_in_use or self.in_transaction:
             lost.add(self.file)
             keep_open(self)
         else:
             super().close()
 
-
-class _InUse:
-    # A class: a generator would take a fifth of the time of a short statement.
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.lock.acquire()
-        self._connection.active += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.active -= 1
-        self._connection.lock.release()
+    @property
+    def _was_in_use(self) -> bool:
+        """Whether the fork cut off this thread, or one that this process does not have, inside SQLite."""
+        return self.lock._is_owned() or not _is_free(self.lock)  # type: ignore[attr-defined]  # noqa: SLF001 - as threading.Condition asks
 
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 _inherited: list[sqlite3.Connection] = []
 # A fork holds it to its end, so that no thread opens a connection which the fork does not know.
-_opening = threading.RLock()
+_opening = make_mutex()
 _process = getpid()
-# For each fork in progress `_opening`, None, and then the locks of connections that it holds. A signal handler may fork
-# inside a fork; another thread that forks waits for `_opening`.
-_held: list[Any] = []
+# The locks that forks in progress hold, once for each time that they were taken.
+_held: list[_thread.RLock] = []
 
 
 def settle() -> None:
     """Close all connections that this process has inherited; call this before you open one."""
     global _opening, _process
-    if _process != getpid():  # without Python's hooks, a thread that this process does not have may hold it
-        _opening, _process = threading.RLock(), getpid()
+    if _process != getpid():
+        let_go()  # a hook of the program may come before ours
+        # Without Python's hooks, a thread that this process does not have may hold it.
+        _opening, _process = make_mutex(), getpid()
     inherited = [connection for connection in _all() if connection.is_inherited]
     for connection in inherited:
-        if connection.lock.acquire(blocking=False):
-            connection.lock.release()
-        else:  # a thread that this process does not have holds it
+        if not _is_free(connection.lock):  # a thread that this process does not have holds it
             get_stuck()
     for connection in inherited:
         connection.close()
+
+
+def _is_free(lock: _thread.RLock) -> bool:
+    # Where there is a GIL, no other thread runs in between that would take it for taken.
+    (free,) = acquire(lock, 0)
+    if free:
+        lock.release()
+    return free
 
 
 def get_stuck() -> None:
@@ -173,22 +173,23 @@ def _all() -> list[Connection]:
 
 def _before_fork() -> None:
     give_up = monotonic() + _FORK_SECONDS
-    if _opening.acquire(timeout=_FORK_SECONDS):
-        _held.append(_opening)
-    _held.append(None)
+    _take(_opening, give_up)
     for connection in _all():
-        lock = connection.lock
-        if lock.acquire(timeout=max(give_up - monotonic(), 0)):
-            _held.append(lock)
+        _take(connection.lock, give_up)
+
+
+def _take(lock: _thread.RLock, give_up: float) -> None:
+    # One call of C code takes it and says so: a signal handler that raises comes before both, or after.
+    _held.extend(compress((lock,), acquire(lock, max(give_up - monotonic(), 0))))
 
 
 def let_go() -> None:
-    """Release what a fork that is over still holds."""
-    while _held and (lock := _held.pop()) is not None:
-        lock.release()
-    if _held and _held[-1] is _opening:
-        _held.pop().release()
+    """Release what a fork that is over holds. Call this twice, because a signal handler may raise in the first call."""
+    for lock in _held[::-1]:
+        with contextlib.suppress(RuntimeError):  # it is another thread's, which forks as well
+            _, _ = chain(starmap(lock.release, ((),)), map(_held.remove, (lock,)))  # in one step too
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(before=_before_fork, after_in_parent=let_go, after_in_child=let_go)
+    os.register_at_fork(after_in_parent=let_go, after_in_child=let_go)

@@ -101,7 +101,7 @@ class DropReport:
         self._operator.say(f"{count:,} drops not reported to other handlers: {why}; {self._describe(gaps[-1])}")
 
     def _gaps_to_send(self) -> list[PendingGap]:
-        # Not in a frame that holds the mutex, see `_write.locks`.
+        # Not in a frame that holds the mutex, see `_logfile.locks`.
         return [gap for gap in (self._sending, self._queue.ledger.unsent) if gap is not None]
 
     def _is_reporting(self) -> bool:

@@ -14,7 +14,7 @@ other thread comes in between:
   for ever, so a late tick counts late, and is not lost.
 
 A signal handler may raise at any call, and any call may fail for lack of memory. So each drop first joins `waiting`,
-where it counts already. Then one line, which runs no code but C (see `_write.locks`), moves it into its entry.
+where it counts already. Then one line, which runs no code but C (see `_logfile.locks`), moves it into its entry.
 
 A program can make up logger names without end, so the ledger tells MAX_KEYS keys apart and counts the rest under
 OTHER_LOGGERS.

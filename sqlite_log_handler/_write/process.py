@@ -18,10 +18,10 @@ from os import getpid  # so that a test that replaces `os.getpid` does not look 
 
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.clock import monotonic
+from sqlite_log_handler._logfile.locks import acquire
 from sqlite_log_handler._write import row
 from sqlite_log_handler._write.committer import Committer
 from sqlite_log_handler._write.listener import LOGGING_LOCK, RecordListener, all_listeners
-from sqlite_log_handler._write.locks import acquire
 
 _EXIT_COMMIT_TIMEOUT = 1.0  # seconds that a record waits for another thread's commit when the interpreter exits
 FORK_TIMEOUT = 5.0  # seconds that a fork waits for commits to end and files to be closed
@@ -115,7 +115,7 @@ def _after_fork_in_parent() -> None:
     for listener in all_listeners():
         listener.committer.lock.after_fork_in_parent()
     if _forks and LOGGING_LOCK._is_owned():  # noqa: SLF001 - as in `_write.listener`; else another thread forks by now
-        _, _ = chain(map(_forks.pop, (0,)), starmap(LOGGING_LOCK.release, ((),)))  # in one step too, see `_write.locks`
+        _, _ = chain(map(_forks.pop, (0,)), starmap(LOGGING_LOCK.release, ((),)))  # in one step too
 
 
 def _after_fork_in_child() -> None:

@@ -58,10 +58,10 @@ from contextlib import suppress
 from itertools import accumulate, chain, islice, repeat, starmap
 from operator import is_, itemgetter, length_hint
 
+from sqlite_log_handler._logfile.locks import acquire, make_mutex
 from sqlite_log_handler._logfile.typed import Any, Final, NamedTuple
 from sqlite_log_handler._write.fair_share import Shares
 from sqlite_log_handler._write.ledger import Ledger, PendingGap, Tally
-from sqlite_log_handler._write.locks import acquire, make_mutex
 from sqlite_log_handler._write.plain import MALFORMED, TRUNCATED
 from sqlite_log_handler._write.row import CREATED, LEVELNO, MARKS, SIZE, SIZE_UNIT, SOURCE
 
@@ -635,5 +635,5 @@ class RecordQueue(_Queue):
 
 def _rows_at(indexes: Collection[int], rows: Sequence[Any], start: int) -> list[Any]:
     """Return those of the rows, counted from `start`, whose index is among `indexes`."""
-    # Not in a frame that holds the mutex, see `_write.locks`.
+    # Not in a frame that holds the mutex, see `_logfile.locks`.
     return [row for index, row in enumerate(rows, start) if index in indexes]

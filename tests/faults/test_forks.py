@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+import sqlite_log_handler
+from sqlite_log_handler._logfile import forks
+from sqlite_log_handler._logfile.connect import connect_read_only
 from sqlite_log_handler._write import process
 from sqlite_log_handler._write.listener import LOGGING_LOCK
 
-PACKAGE = str(Path(process.__file__).parent)
+PACKAGE = str(Path(sqlite_log_handler.__file__).parent)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -288,7 +291,8 @@ def test_a_child_may_fork(run, contents):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_an_exception_from_a_signal_handler_during_a_fork(run, contents):
+@pytest.mark.parametrize("hook", ["_process._after_fork_in_parent", "_process.forks.let_go"])
+def test_an_exception_from_a_signal_handler_during_a_fork(run, contents, hook):
     """
     A signal that came during a fork is handled in the first line of the hook that comes after it. The locks go anyway.
 
@@ -296,12 +300,14 @@ def test_an_exception_from_a_signal_handler_during_a_fork(run, contents):
     """
     run(
         """
+        from sqlite_log_handler import LogReader
         handler = SQLiteHandler(path)
+        reader = LogReader(path)
         logger.addHandler(handler)
         def limit(number, frame): raise TimeoutError
         signal.signal(signal.SIGALRM, limit)
         def trace(frame, event, argument):
-            if frame.f_code is _process._after_fork_in_parent.__code__:
+            if frame.f_code is HOOK.__code__:
                 sys.settrace(None)
                 signal.raise_signal(signal.SIGALRM)
         sys.settrace(trace)
@@ -312,12 +318,15 @@ def test_an_exception_from_a_signal_handler_during_a_fork(run, contents):
         os.waitpid(pid, 0)
         logger.info("parent 1")
         assert handler.flush()
-        thread = threading.Thread(target=logging.getLogger, args=("new",))  # takes logging's lock
+        def work():
+            logging.getLogger("new")  # takes logging's lock
+            reader.close()
+        thread = threading.Thread(target=work)
         thread.start()
         thread.join()
-        """,
+        """.replace("HOOK", hook),
         options=("-W", "error", "-W", "ignore::DeprecationWarning"),
-        stderr="Exception ignored .*<function _after_fork_in_parent.*TimeoutError.*",
+        stderr=f"Exception ignored .*<function {hook.rpartition('.')[-1]}.*TimeoutError.*",
     )
 
     assert {"parent": [1]} == contents().numbers
@@ -328,11 +337,14 @@ def test_what_a_signal_handler_raises_at_any_call_of_a_fork(make_handler):
     Wherever a signal handler raises in the hooks of a fork, no lock is left taken.
 
     Ctrl-C that came when logging's lock had just been taken, or was just to be let go of, left it taken for ever: every
-    other thread waited for it at its first `getLogger`.
+    other thread waited for it at its first `getLogger`. So did the lock of a reader, and the one to open another.
     """
     handler = make_handler()
     handler.listener.start()
     handler.flush()
+    reading = connect_read_only(handler.filename)
+    hooks = [process._before_fork, forks._before_fork]
+    hooks += 2 * [forks.let_go, process._after_fork_in_parent]
     events, failing, free = 0, 0, []
 
     def take(lock):
@@ -349,7 +361,7 @@ def test_what_a_signal_handler_raises_at_any_call_of_a_fork(make_handler):
 
     while events == failing:
         events, failing = 0, failing + 1
-        for hook in (process._before_fork, process._after_fork_in_parent, process._after_fork_in_parent):
+        for hook in hooks:
             try:
                 sys.setprofile(interrupt if events < failing else None)
                 hook()
@@ -357,11 +369,12 @@ def test_what_a_signal_handler_raises_at_any_call_of_a_fork(make_handler):
                 where = error.args
             sys.setprofile(None)
         free.clear()
-        for lock in (LOGGING_LOCK, handler.listener.committer.lock._lock):
+        for lock in (LOGGING_LOCK, handler.listener.committer.lock._lock, forks._opening, reading.lock):
             thread = threading.Thread(target=take, args=(lock,))
             thread.start()
             thread.join()
-        assert [True, True] == free, where
+        assert ([True] * 4, []) == (free, forks._held), where
+    reading.close()
 
 
 def test_a_handler_made_during_a_fork(make_handler, tmp_path):

@@ -150,10 +150,11 @@ def test_a_connection_is_known_until_it_is_closed(log):
     class Watched:
         """The connection's lock, which looks whether a fork would ask for it."""
 
-        def acquire(self):
+        def __enter__(self):
             known.append(connection in forks._connections)
 
-        release = acquire
+        def __exit__(self, *_):
+            self.__enter__()
 
     connection.lock = Watched()
     connection.close()
@@ -171,8 +172,8 @@ def test_no_connection_is_opened_beside_a_fork(log, monkeypatch):
         def __init__(self):
             self.lock = threading.Lock()
 
-        def acquire(self, **options):
-            return self.lock.acquire(**options)
+        def acquire(self, *arguments):
+            return self.lock.acquire(*arguments)
 
         def release(self):
             self.lock.release()
@@ -237,14 +238,23 @@ class Announced:
     def __init__(self, lock, announce):
         self.lock, self.announce = lock, announce
 
-    def acquire(self, **options):
+    def acquire(self, *arguments):
         """Say so, and wait for the lock."""
         self.announce()
-        return self.lock.acquire(**options)
+        return self.lock.acquire(*arguments)
 
     def release(self):
         """Let go of it."""
         self.lock.release()
+
+    def __enter__(self):
+        self.acquire()
+
+    def __exit__(self, *_):
+        self.release()
+
+    def _is_owned(self):
+        return self.lock._is_owned()
 
 
 def test_a_file_whose_query_a_fork_cut_off_is_lost(log, monkeypatch):
@@ -254,9 +264,9 @@ def test_a_file_whose_query_a_fork_cut_off_is_lost(log, monkeypatch):
     monkeypatch.setattr(forks, "keep_open", kept.append)
     with LogReader(log) as reader:
         connection = reader._scan.require_open()
-        connection.active, connection.process = 1, 0
-        with pytest.raises(UnreadableFileError, match="forked in the middle of a query"):
+        connection.process = 0
+        with connection.in_use(), pytest.raises(UnreadableFileError, match="forked in the middle of a query"):
             LogReader(log)
-        connection.active, connection.process = 0, os.getpid()
+        connection.process = os.getpid()
 
     assert [connection] == kept

@@ -1,5 +1,5 @@
 """
-The acquisition that no signal handler can tear, and the lock of those who commit.
+The lock of those who commit, and signals that come when a lock was just taken.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from itertools import repeat
 from pathlib import Path
 
 import pytest
+from locked import is_free
 
+from sqlite_log_handler._logfile.locks import acquire
 from sqlite_log_handler._write import locks
 from sqlite_log_handler._write.drop_report import DropReport
-from sqlite_log_handler._write.locks import CommitLock, acquire
+from sqlite_log_handler._write.locks import CommitLock
 from sqlite_log_handler._write.operator import Operator
 from sqlite_log_handler._write.outage import Outage
 from sqlite_log_handler._write.queue import RecordQueue
@@ -66,21 +68,6 @@ class Holder:
     def join(self):
         """Wait for the end of the thread."""
         self._thread.join()
-
-
-def is_free(lock, timeout=0):
-    """Tell whether another thread could take the lock."""
-    found = []
-
-    def look():
-        found.extend(acquire(lock, timeout))
-        if found[0]:
-            lock.release()
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    thread.join()
-    return found[0]
 
 
 @pytest.mark.skipif(not HAS_GIL, reason="without a GIL nothing orders the signal and the lock")
@@ -189,23 +176,6 @@ def test_no_loop_that_loses_its_with():
             ]
 
     assert [] == lost
-
-
-def test_waits_with_a_limit(lock):
-    """A lock that another thread holds is not taken, and no limit is too long for the system."""
-    with lock:
-        assert not is_free(lock, 0.001)
-
-    (held,) = acquire(lock, 1e300)
-    lock.release()
-    assert held
-
-
-def test_takes_the_lock_only_when_it_is_unpacked(lock):
-    """What is raised before the result is unpacked finds the lock free."""
-    acquire(lock, 0)
-
-    assert is_free(lock)
 
 
 def test_a_fork_knows_whose_commit_it_cut_off():

@@ -1,0 +1,56 @@
+"""
+How to take a lock in one step that no signal handler can tear.
+
+A signal handler may raise: Ctrl-C, a time limit. CPython runs it after calls and at jumps back. If it raises between
+`lock.acquire()` and the `try`, or before the result is stored, the lock stays taken for ever. A `with` has no time
+limit. CPython runs no signal handler while it unpacks an iterator, nor between that and the store. So a `map`, in C,
+makes the call when its result is unpacked:
+
+    held = False
+    try:
+        (held,) = acquire(lock, timeout)
+        if held: ...
+    finally:
+        if held:
+            lock.release()
+
+Either the lock is taken and `held` says so, or neither, and in the `finally` there is no call before `release`. Only a
+trace function that asks for every opcode (`frame.f_trace_opcodes`) can raise in between.
+
+CPython 3.13 and 3.14 forget the `with` or `try` around a loop where an `if` at the end of its body jumps back: what a
+signal handler raises there leaves the lock taken. A comprehension with an `if` is such a loop. So a frame that holds a
+lock has none.
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+import threading
+from collections.abc import Iterator
+
+
+def acquire(lock: threading.Lock | _thread.RLock, timeout: float = -1) -> Iterator[bool]:
+    """Return an iterator that takes `lock`, as `lock.acquire` does, when it is unpacked, and yields whether it did."""
+    return map(lock.acquire, (True,), (min(timeout, threading.TIMEOUT_MAX),))
+
+
+class _Mutex(_thread.RLock):  # type: ignore[misc]  # final in typeshed
+    """
+    An RLock whose `with` no signal handler can tear on CPython 3.14.
+
+    There the `with` calls an `__enter__` in C as any other function: a signal handler that raises after it leaves the
+    lock taken. After a function in Python none runs.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> bool:  # type: ignore[override]
+        (held,) = acquire(self)
+        return held
+
+
+def make_mutex() -> _thread.RLock:
+    """Return an RLock for `with`."""
+    lock = threading.RLock()  # gevent may have put its own there
+    return _Mutex() if type(lock) is _Mutex.__base__ and (3, 14) <= sys.version_info < (3, 15) else lock
