@@ -101,9 +101,9 @@ class Tools:
         with self._read() as reader:
             # Lines of the others only: all of the largest rows would not fit into memory.
             for row in reader.rows(after_id=id - context - 1, up_to_id=id + context):
-                around.append(_cut(_line(row)))
                 if row.id == id:
                     found = row._asdict()
+                around.append(_cut(_line(row)))
         if found is None:
             return f"There is no record {id}."
         first = {name: found.pop(name) for name in ("message", "exc_text", "attributes")}

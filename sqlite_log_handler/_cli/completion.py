@@ -9,6 +9,7 @@ import contextlib
 import os
 import sqlite3
 from argparse import Namespace
+from operator import attrgetter
 from typing import Final, get_args
 
 import argcomplete
@@ -51,5 +52,5 @@ def _commands_and_files(prefix: str, **_: object) -> dict[str, str]:
 
 def _loggers(parsed_args: Namespace, **_: object) -> list[str]:
     with contextlib.suppress(LogFileError, OSError, ValueError, sqlite3.Error), LogReader(file_of(parsed_args)) as log:
-        return [one.name for one in log.top() if one.name and is_printable(one.name)]
+        return [*filter(is_printable, filter(None, map(attrgetter("name"), log.top())))]
     return []

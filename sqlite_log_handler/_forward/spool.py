@@ -20,7 +20,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from sys import getsizeof
@@ -215,20 +215,8 @@ class Spool:
     ) -> tuple["_Names", list[SpoolRow], bool]:
         """Return rows, and whether more follow. Raises a DataError for a long one, as SQLite does for a long text."""
         names = _Names(connection)
-        rows: list[SpoolRow] = []
         with contextlib.closing(connection.execute(_ROWS, (self._position, count + 1))) as found:
-            for row in found:
-                texts = [text for text in row[6:] if text]
-                # In memory, and not in the file: with one emoji, each letter of a text takes four bytes.
-                size = names[row[2:5]] + sum(map(getsizeof, texts))
-                if size > MAX_ROW_BYTES and sum(map(len, texts)) + names.letters(*row[2:5]) > MAX_ROW_BYTES:
-                    raise sqlite3.DataError
-                values = sum(map(row[12].count, ",[{")) if row[12] else 0
-                max_bytes -= _ROW_BYTES + size + _VALUE_BYTES * values
-                if rows and (max_bytes < 0 or len(rows) == count):
-                    return names, rows, True
-                rows.append(row)
-        return names, rows, False
+            return names, *_first(found, names, count, max_bytes)
 
     def has_news(self) -> bool:
         """Tell, at the cost of two system calls, whether `read` may find something new."""
@@ -372,6 +360,22 @@ class Spool:
     def _find(self) -> tuple[int, int] | None:
         """Return the identity of the file at the path; None if there is none, but raise if that cannot be seen."""
         return identity_of(self.path, FileNotFoundError)
+
+
+def _first(found: Iterable[SpoolRow], names: "_Names", count: int, max_bytes: int) -> tuple[list[SpoolRow], bool]:
+    rows: list[SpoolRow] = []
+    for row in found:
+        texts = [text for text in row[6:] if text]
+        # In memory, and not in the file: with one emoji, each letter of a text takes four bytes.
+        size = names[row[2:5]] + sum(map(getsizeof, texts))
+        if size > MAX_ROW_BYTES and sum(map(len, texts)) + names.letters(*row[2:5]) > MAX_ROW_BYTES:
+            raise sqlite3.DataError
+        values = sum(map(row[12].count, ",[{")) if row[12] else 0
+        max_bytes -= _ROW_BYTES + size + _VALUE_BYTES * values
+        if rows and (max_bytes < 0 or len(rows) == count):
+            return rows, True
+        rows.append(row)
+    return rows, False
 
 
 class _Names(dict[tuple[int, int, int], int]):

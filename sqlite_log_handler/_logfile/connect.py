@@ -10,6 +10,7 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from functools import cache, partial
+from itertools import chain
 
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.errors import (
@@ -257,13 +258,10 @@ def require_schema(connection: sqlite3.Connection, path: str) -> None:
     Raises:
         CorruptFileError: A table is missing or is another one, or one of its indexes runs an expression.
     """
-    expected = tables()
     # Somebody may have added a table with a name of any bytes, and a text that is damaged is another one.
     text_factory, connection.text_factory = connection.text_factory, as_text
     try:
-        found = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
-        odd = [name for name, sql in expected.items() if sql not in found]
-        odd = odd or [index for table in expected for index in _odd_indexes(connection, table)]
+        odd = _odd_tables(connection) or [*chain.from_iterable(map(partial(_odd_indexes, connection), tables()))]
     finally:
         connection.text_factory = text_factory
     if odd:
@@ -284,6 +282,11 @@ def schema() -> dict[str, str]:
     with contextlib.closing(sqlite3.connect(":memory:")) as model:
         model.executescript(SCHEMA)
         return dict(model.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+
+
+def _odd_tables(connection: sqlite3.Connection) -> list[str]:
+    found = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
+    return [name for name, sql in tables().items() if sql not in found]
 
 
 def _odd_indexes(connection: sqlite3.Connection, table: str) -> Iterator[str]:

@@ -18,8 +18,8 @@ Either the lock is taken and `held` says so, or neither, and in the `finally` th
 trace function that asks for every opcode (`frame.f_trace_opcodes`) can raise in between.
 
 CPython 3.13 and 3.14 forget the `with` or `try` around a loop where an `if` at the end of its body jumps back: what a
-signal handler raises there leaves the lock taken. A comprehension with an `if` is such a loop. So a frame that holds a
-lock has none.
+signal handler raises there leaves the lock taken. A comprehension with an `if` is such a loop, and so is a `while` with
+a condition. So no frame of the package has one inside of a `with` that cleans up, and a test looks at its bytecode.
 """
 
 from __future__ import annotations

@@ -125,9 +125,7 @@ class _Pool:
                 raise NoProcessError(message)
             if self.is_closed:
                 raise NoProcessError("the program that answers is about to end")
-            while self.idle and not self.idle[-1].is_running:
-                self.idle.pop().close()
-            found = self.idle.pop() if self.idle else OtherProcess()
+            found = self._take_idle() or OtherProcess()
             self.busy.add(found)
         try:
             yield found
@@ -140,14 +138,23 @@ class _Pool:
                     found.close()
                 self.changed.notify()
 
+    def _take_idle(self) -> OtherProcess | None:
+        while self.idle:
+            found = self.idle.pop()
+            if found.is_running:
+                return found
+            found.close()
+        return None
+
     def close(self) -> None:
         """End all processes, and with them the questions; each further question raises an error at once."""
         with self.changed:
             self.is_closed = True
             for process in self.busy:
                 process.interrupt()
-            while self.idle:
-                self.idle.pop().close()
+            for process in self.idle:
+                process.close()
+            self.idle.clear()
             self.changed.notify_all()
 
 

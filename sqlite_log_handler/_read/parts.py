@@ -21,7 +21,8 @@ import re
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from json.scanner import make_scanner
 from operator import itemgetter
 from sys import getsizeof
@@ -246,7 +247,7 @@ def _named(path: str) -> Iterator[None]:
 def _first_lines(path: str) -> Iterator[bytes]:
     """Yield the lines at the beginning, one by one, without decompressing much more."""
     with gzip.open(path) as file:
-        while line := file.readline(LONGEST_LINE):
+        for line in iter(partial(file.readline, LONGEST_LINE), b""):
             if len(line) == LONGEST_LINE:
                 raise _too_long(path)
             _require_few_pieces(path, line)
@@ -284,7 +285,7 @@ def _lines(part: Part) -> Iterator[list[bytes]]:
     rest = b""
     size = 0
     with gzip.open(part.path) as file:
-        while chunk := file.read(_CHUNK):
+        for chunk in iter(partial(file.read, _CHUNK), b""):
             size += len(chunk)
             _require_sane(part, size)
             lines = (rest + chunk).split(b"\n")
@@ -420,19 +421,24 @@ def _parquet_rows(part: Part, bounds: Bounds) -> Iterator[list[Values]]:
             if not _group_meets(file, number, bounds):
                 continue
             for batch in file.iter_batches(_ROWS, row_groups=[number], columns=[*FIELDS], use_threads=False):
-                columns = [_python(batch.column(name)) for name in FIELDS]
-                rows = []
-                for id_, row in enumerate(zip(*columns, strict=True), begin):
-                    if meet(bounds.ids, (id_, id_)) and bounds.admit(row[1] or 0, row[2] or 0):
-                        try:
-                            rows.append(_checked(row, id_))
-                        except ValueError as error:
-                            raise _corrupt(part.path, id_ - part.head.first_id + 1, f"not a row ({error})") from error
-                        size += sum(map(len, filter(None, _TEXTS(row))))
-                begin += batch.num_rows
+                rows = _batch_rows(part, batch, begin, bounds)
+                size += sum(map(len, filter(None, chain.from_iterable(map(_TEXTS, rows)))))
                 _require_sane(part, size)
                 if rows:
                     yield rows
+                begin += batch.num_rows
+
+
+def _batch_rows(part: Part, batch: Any, begin: int, bounds: Bounds) -> list[Values]:
+    """Return the rows of a batch within the bounds; `begin` is the id of its first row."""
+    rows = []
+    for id_, row in enumerate(zip(*(_python(batch.column(name)) for name in FIELDS), strict=True), begin):
+        if meet(bounds.ids, (id_, id_)) and bounds.admit(row[1] or 0, row[2] or 0):
+            try:
+                rows.append(_checked(row, id_))
+            except ValueError as error:
+                raise _corrupt(part.path, id_ - part.head.first_id + 1, f"not a row ({error})") from error
+    return rows
 
 
 def _require_columns(part: Part, file: Any) -> None:

@@ -85,7 +85,7 @@ def query(
             connection.setlimit(category, limit)
         with connection.in_use():
             texts = connection.execute("SELECT CAST(sql AS TEXT) FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
-        if any(_may_take_long(text) for (text,) in texts if text not in schema().values()):
+        if any(map(_may_take_long, {text for (text,) in texts} - {*schema().values()})):
             raise QueryError("a view or table that somebody has added calls printf or format, which may take too long")
         connection.set_authorizer(_authorize)
         connection.set_progress_handler(look, _STEPS_AT_ONCE)

@@ -118,6 +118,10 @@ class DropReport:
         unsent = self._queue.ledger.unsent
         return unsent is not None and (self._queue.closed or {name for _, _, name in unsent.drops} != {OWN_LOGGER})
 
+    def _wait_for_streams(self) -> None:
+        while not all(takes_more(stream, _STREAM_WAIT) for stream in self._streams()):
+            pass
+
     def _report(self) -> None:
         """Send what waits, on the reporter's thread, until nothing does, or its warning cannot be made."""
         queue, ledger = self._queue, self._queue.ledger
@@ -130,8 +134,7 @@ class DropReport:
                     return
             try:
                 with suppress(BaseException):  # of a stream that the program made
-                    while not all(takes_more(stream, _STREAM_WAIT) for stream in self._streams()):
-                        pass
+                    self._wait_for_streams()
                 tried = gap = ledger.unsent
                 # By default `dictConfig` disables every logger that it does not name. A program silences this one by
                 # its level.

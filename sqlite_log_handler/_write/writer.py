@@ -104,16 +104,19 @@ class Writer:
         outcome = outcome or Outcome()
         try:
             with self.file.hold():
-                while not outcome.written:
-                    try:
-                        self._commit(self._open(), batch, outcome, in_any_case=in_any_case)
-                    except sqlite3.OperationalError as error:
-                        if outcome.written or not self.pruner.can_free_more(error):
-                            raise
+                self._commit_at_last(batch, outcome, in_any_case=in_any_case)
         except BaseException:
             self.file.let_go()
             raise
         return outcome
+
+    def _commit_at_last(self, batch: Commit, outcome: Outcome, *, in_any_case: bool) -> None:
+        while not outcome.written:
+            try:
+                self._commit(self._open(), batch, outcome, in_any_case=in_any_case)
+            except sqlite3.OperationalError as error:
+                if outcome.written or not self.pruner.can_free_more(error):
+                    raise
 
     def _commit(self, inserter: Inserter, batch: Commit, outcome: Outcome, *, in_any_case: bool) -> None:
         connection = inserter.connection

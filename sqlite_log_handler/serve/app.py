@@ -220,12 +220,11 @@ async def _until_gone(
     async def watch() -> None:
         nonlocal gone
         try:
-            while not (gone or is_ending()):  # noqa: ASYNC110 - the server has no event for it
-                await anyio.sleep(_INTERRUPT_PAUSE * 5)
-            gone = True
             while True:
-                interrupt()
-                await anyio.sleep(_INTERRUPT_PAUSE)
+                gone = gone or is_ending()
+                if gone:
+                    interrupt()
+                await anyio.sleep(_INTERRUPT_PAUSE * (1 if gone else 5))
         finally:
             interrupt()
 

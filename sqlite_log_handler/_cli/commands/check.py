@@ -5,6 +5,7 @@ import contextlib
 import os
 import zlib
 from collections.abc import Generator, Iterable, Iterator
+from functools import partial
 from typing import Final, NamedTuple
 
 from sqlite_log_handler._cli import arguments
@@ -199,7 +200,9 @@ def _fault_of(folder: str, name: str, head: tuple[str, int, int], noted: list[in
         require_file(path)
         with open(path, "rb") as file:
             size = crc32 = 0
-            while size <= noted[0] and (block := file.read(_BLOCK)):
+            for block in iter(partial(file.read, _BLOCK), b""):
+                if size > noted[0]:
+                    break
                 size, crc32 = size + len(block), zlib.crc32(block, crc32)
         if [size, crc32] != noted:
             return "it was changed since it was archived"

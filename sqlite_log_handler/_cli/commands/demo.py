@@ -214,8 +214,9 @@ def jobs_from_logs(files: Sequence[str]) -> list[Job]:
                     size += len(line)
                     if size > MOST_REPLAYED:
                         break
-                    if text := line.rstrip():
-                        jobs.append(partial(logger.log, guess_level(text), "%s", text, extra={"line": number}))
+                    text = line.rstrip()
+                    job = partial(logger.log, guess_level(text), "%s", text, extra={"line": number})
+                    jobs += [job] if text else []
         except OSError as error:
             raise OSError(f"cannot read {name}: {error.strerror}") from error
     if not jobs:
@@ -348,7 +349,7 @@ def show_file(path: str) -> None:
         if gaps:
             after_id = gaps[0].after_id
             rows = columns_of(reader, short.columns, after_id=after_id - 3, up_to_id=after_id + 3)
-            entries = with_gaps(rows, [gap for gap in gaps if gap.after_id == after_id], whole=False)
+            entries = with_gaps(rows, [*filter(lambda gap: gap.after_id == after_id, gaps)], whole=False)
             show("", "The gap, where it is", "", *map(indented, short.lines(entries)))
         show("", "Who logs most", "", *map(indented, table(reader.top(), "logger", 6)))
     show("", f"The file stays: {path}", "")

@@ -3,6 +3,7 @@
 import argparse
 import sqlite3
 from collections import Counter
+from operator import attrgetter
 from typing import Final
 
 from sqlite_log_handler._cli import arguments
@@ -52,10 +53,9 @@ def run(options: argparse.Namespace) -> int:
                 return _say(_CRITICAL, reader.notice)
             newest_us = next((created_us for _, created_us in columns_of(reader, ["id", "created_us"], newest=1)), None)
             causes = Counter[str]()
-            for gap in reader.gaps(since=since):
-                # A gap without a logger comes from retention, which deletes on purpose.
-                if gap.logger:
-                    causes[gap.cause] += gap.count
+            # A gap without a logger comes from retention, which deletes on purpose.
+            for gap in filter(attrgetter("logger"), reader.gaps(since=since)):
+                causes[gap.cause] += gap.count
     except (LogFileError, OSError, sqlite3.Error) as error:
         return _say(_CRITICAL, str(error))
     age = None if newest_us is None else max(now_us() - newest_us, 0) / 1e6

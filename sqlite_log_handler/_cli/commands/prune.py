@@ -116,7 +116,7 @@ def run(
                     say(notice)
                 _say_plan(reading, state, cut, vacuum=options.vacuum)
                 return 0
-            if not all(os.access(place, os.W_OK) for place in (path, os.path.dirname(real))):
+            if not (os.access(path, os.W_OK) and os.access(os.path.dirname(real), os.W_OK)):
                 raise _may_not_write(path)
         bound = None if archive is None else archived_only
         pruner = Pruner(real, limits, bound=bound, say=say, now=now, clock=clock)
@@ -235,8 +235,7 @@ class _Work:
             reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
             with self._lock.hold(_LOCK_TIMEOUT), transaction(connection):
                 archive.expire(connection)
-            ended = False
-            while not ended:
+            while True:
                 with contextlib.suppress(Vanished):  # a program has deleted rows of a part meanwhile
                     for part in archive.parts(reading, last_id=last_id):
                         with self._lock.hold(_LOCK_TIMEOUT):
@@ -244,7 +243,7 @@ class _Work:
                         if noted:  # else another process has archived these rows into another folder
                             rows, taken, parts = rows + part.head.rows, taken + part.size, parts + 1
                         self._show("archiving", rows, goal)
-                    ended = True
+                    break
         done = f"archived {counted(rows, 'row')} in {counted(parts, 'file')}, {format_size(taken)}"
         write_line(done if rows else "nothing to archive")
         if expired := archive.expired:

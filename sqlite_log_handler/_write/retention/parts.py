@@ -14,6 +14,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain, takewhile
 from types import SimpleNamespace
 from typing import IO, Any, Final, TypeAlias
@@ -197,9 +198,9 @@ def write_part(
             size += len(lines)
             if size > GRANTED + GROWTH * file.tell() and last_id >= head.first_id:
                 break
-            last_id += rows
             if stopped():
                 raise OutOfTime
+            last_id += rows
     return last_id
 
 
@@ -297,7 +298,7 @@ def read_back(path: str, head: Head, kind: str) -> tuple[int, int]:
     with open(path, "rb") as file:
         with contextlib.suppress(OSError, AttributeError):  # not from the memory of the system, if it has such advice
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        while block := file.read(_BLOCK):
+        for block in iter(partial(file.read, _BLOCK), b""):
             size += len(block)
             crc32 = zlib.crc32(block, crc32)
     with contextlib.suppress(ValueError, zlib.error):  # Arrow's errors are ValueErrors
@@ -313,7 +314,7 @@ def read_back(path: str, head: Head, kind: str) -> tuple[int, int]:
 def _count_lines(path: str) -> int:
     decompressor, lines = zlib.decompressobj(wbits=31), 0
     with open(path, "rb") as file:
-        while block := decompressor.unconsumed_tail or file.read(_BLOCK):
+        for block in iter(lambda: decompressor.unconsumed_tail or file.read(_BLOCK), b""):
             lines += decompressor.decompress(block, _BLOCK).count(b"\n")
     lines += decompressor.flush().count(b"\n")
     if not decompressor.eof or decompressor.unused_data:
