@@ -98,11 +98,12 @@ class Connection(sqlite3.Connection):
                 _connections.discard(self)
             return
         _connections.discard(self)
-        if stuck or self._was_in_use or self.in_transaction:
-            lost.add(self.file)
-            keep_open(self)
-        else:
-            super().close()
+        with contextlib.suppress(sqlite3.ProgrammingError):  # it could not be opened, or is closed
+            if stuck or self._was_in_use or self.in_transaction:
+                lost.add(self.file)
+                keep_open(self)
+            else:
+                super().close()
 
     @property
     def _was_in_use(self) -> bool:

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import sqlite3
 import sys
 import threading
 from functools import partial
@@ -104,6 +105,28 @@ def test_a_reader_belongs_to_its_process(log, in_child):
         assert "made before this process was forked: make a new LogReader" in in_child(lambda: list(reader))
         assert "closed" == in_child(child)
         assert 1 == len(list(reader))
+
+
+@pytest.mark.parametrize("opened", [True, False], ids=["closed", "never opened"])
+def test_a_connection_that_is_not_open_over_a_fork(log, in_child, opened):
+    """
+    A connection that could not be opened, or is closed and not yet forgotten, keeps no child from reading.
+
+    A program kept the error of a reader that found no file, and with it the connection. The first reader of a child
+    then raised a ProgrammingError: `Base Connection.__init__ not called`.
+    """
+
+    def child():
+        with LogReader(log) as own:
+            return len(list(own))
+
+    connection = forks.Connection.__new__(forks.Connection)
+    with contextlib.nullcontext() if opened else pytest.raises(sqlite3.OperationalError):
+        connection.__init__(log if opened else "/no/where", file=None)
+    with contextlib.suppress(sqlite3.ProgrammingError):
+        sqlite3.Connection.close(connection)
+
+    assert "1" == in_child(child)
 
 
 def test_a_fork_waits_for_the_end_of_a_statement(log, in_child):
