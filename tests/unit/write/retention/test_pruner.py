@@ -78,6 +78,24 @@ def test_a_chunk_of_large_rows_is_short(log):
     assert 200 <= deleted[0] <= 250  # not 2,000
 
 
+def test_a_chunk_of_large_rows_is_found_at_once(log):
+    """
+    Where few rows take a little more than a chunk, they go as one, and pruning does not ask for each number of rows.
+
+    Four rows of 525 kB before 220 small ones took 200 looks, which read all of these bytes, under the lock that a
+    commit waits for: two tenths of a second.
+    """
+    log.fill(4, width=2_101_000 // 4)
+    log.fill(220)
+    asked = []
+    log.connection.set_trace_callback(lambda sql: asked.append("heads" in sql))
+    log.pruner(max_rows=10).step(log.connection)
+    log.connection.set_trace_callback(None)
+
+    assert 0 == sum(asked)
+    assert 10 == len(log.ids)
+
+
 # max_age --------------------------------------------------------------------------------------------------------------
 
 
