@@ -57,8 +57,9 @@ _MOVED_TIMEOUT = 1.0  # seconds for the lock when a moved file is closed, whose 
 _FREE_THREADED = "free-threading" in sys.version  # also when a module has turned the GIL on again
 _SMALLEST_PAGE = 512  # https://sqlite.org/fileformat2.html#pages
 _LONGEST_NAME = 255 - len("-journal")  # in bytes
+_LONGEST_PATH = 512 - len("-journal")  # https://sqlite.org/src/file/src/os_unix.c
 _SHM_BYTES = 32_768  # by which SQLite makes a -shm longer
-_NEW_SHM_BYTES = 3  # https://sqlite.org/src/file/src/os_unix.c
+_NEW_SHM_BYTES = 3  # same file as above
 _NEW_JOURNAL_BYTES = 512  # its header alone: a process that was killed while it made the tables leaves that
 _DESCRIPTORS = 5  # for the file, its -wal, its -shm, its -journal and its folder
 _NEW_FILES = 2  # the -wal and the -shm; the -journal comes before them and goes
@@ -144,6 +145,7 @@ class LogFile:
         try:
             # Before the lock, because a refused file must get no lock file beside it.
             require_files(self.path)
+            _refuse_long(self.real)
             _refuse_read_only(self.real)
             self._look()
             with self.hold():
@@ -482,6 +484,16 @@ def _has_room(path: str) -> bool:
         found = os.statvfs(path)
         return not found.f_files or found.f_favail >= _NEW_FILES
     return False
+
+
+def _refuse_long(path: str) -> None:
+    """Refuse a path to which SQLite cannot add `-journal`: it would only say that it cannot open the file."""
+    name, whole = len(os.fsencode(os.path.basename(path))), len(os.fsencode(path))
+    if os.name == "posix" and (name > _LONGEST_NAME or whole > _LONGEST_PATH):
+        raise LogFileError(
+            f"{path!r}: the name has {name} bytes and the path {whole}, and SQLite takes {_LONGEST_NAME} and "
+            f"{_LONGEST_PATH}: choose a shorter one"
+        )
 
 
 def _refuse_read_only(path: str) -> None:

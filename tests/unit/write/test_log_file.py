@@ -216,6 +216,29 @@ def test_open_first_says_what_will_not_work(
         writer.file.open_first()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="these limits are those of POSIX systems")
+@pytest.mark.parametrize("limit", ["name", "path"])
+def test_a_name_that_is_too_long_for_the_files_beside_it(
+    make_writer: Callable[[str], Writer], tmp_path: Path, limit: str
+) -> None:
+    """
+    A name or path of which SQLite cannot make that of its journal is refused with this reason, and leaves no file.
+
+    SQLite only says that it cannot open the file, so the advice was to make the folder writable.
+    """
+    folder, longest = tmp_path, 247
+    if limit == "path":
+        while len(str(folder)) < 400:
+            folder /= "x" * 90
+        folder.mkdir(parents=True)
+        longest = 504 - len(str(folder / "x")) + 1
+
+    with pytest.raises(LogFileError, match="and SQLite takes 247 and 504: choose a shorter one"):
+        make_writer(str(folder / ("x" * (longest + 1)))).file.open_first()
+    assert [] == os.listdir(folder)
+    make_writer(str(folder / ("x" * longest))).file.open_first()
+
+
 def test_a_file_that_may_only_be_read_is_refused(writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     SQLite opens a file that may only be read all the same, when its folder may be written to: every commit would fail.
