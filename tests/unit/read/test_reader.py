@@ -158,6 +158,13 @@ def test_an_argument_that_makes_no_sense(log, path, value):
                 ask()
 
 
+@pytest.mark.parametrize("path", [None, HUGE, [HUGE], [None], 1.5, object()], ids=type)
+def test_what_is_no_path(path):
+    """A path of another type is a TypeError, as in `open`."""
+    with pytest.raises(TypeError):
+        LogReader(path)
+
+
 @pytest.mark.parametrize("path", ["a\0b", "\ud800"])
 def test_a_path_that_no_file_has(path):
     """A path with a NUL or half of a surrogate pair in it is one without a file."""
