@@ -115,8 +115,8 @@ def encode(batch: OutgoingBatch, rows: Sequence[SpoolRow], environment: Mapping[
             if (process_id, logger) not in scopes:
                 scope = scopes[process_id, logger] = resources[process_id].scope_logs.add()
                 scope.scope.name = logger
-            # A key that no other process has.
-            process_key = blake2b(repr(process[:4]).encode(), digest_size=6).hexdigest()
+            # A key that no other process has, nor this one in another log.
+            process_key = blake2b(repr((batch.log_id, *process[:4])).encode(), digest_size=6).hexdigest()
             records = scopes[process_id, logger].log_records
             shared[row[2:5]] = records, _template(batch, source_id, levelno), process_key
         records, template, process_key = shared[row[2:5]]

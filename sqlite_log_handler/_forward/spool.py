@@ -72,6 +72,7 @@ _LEVEL = f"SELECT {text('name')} FROM levels WHERE levelno = ?"  # noqa: S608 - 
 _CAUSES = f"""
 SELECT DISTINCT substr({text("cause")}, 1, 100) FROM prunes WHERE last_id > ? AND first_id <= ? ORDER BY 1 LIMIT 10
 """  # noqa: S608 - the same
+_LOG_ID = f"SELECT {text('(SELECT substr(log_id, 1, 16) FROM marks LIMIT 1)')}"  # noqa: S608 - the same
 _CURSOR = f"SELECT {whole('after_id')} FROM cursors WHERE name = ?"  # noqa: S608 - the same
 _SAVE = "UPDATE cursors SET after_id = ?, updated_us = ? WHERE name = ? AND after_id = ?"
 
@@ -108,6 +109,7 @@ class OutgoingBatch:
     processes: dict[int, Process] = field(default_factory=dict)
     levels: dict[int, str] = field(default_factory=dict)
     drops: dict[int, list[Drop]] = field(default_factory=dict)  # by the id of the row after which they are missing
+    log_id: object = ""  # a random number of the file
 
 
 class Spool:
@@ -188,7 +190,7 @@ class Spool:
         self._position = last_id = rows[-1][0] if rows else after_id
         missing = last_id - after_id - len(rows)
         causes = [cause for (cause,) in connection.execute(_CAUSES, (after_id, last_id))] if missing else []
-        looked_up = names.sources, names.processes, names.levels, drops
+        looked_up = names.sources, names.processes, names.levels, drops, _one(connection, _LOG_ID)
         return OutgoingBatch(after_id, rows, missing, causes, more, *looked_up)
 
     def _drops(self, connection: sqlite3.Connection, rows: list[SpoolRow], max_bytes: int) -> dict[int, list[Drop]]:

@@ -199,6 +199,28 @@ def test_uids_tell_rows_apart():
     assert 4 == len(set(uids))
 
 
+def test_uids_tell_logs_apart(path, make_handler, logger):
+    """
+    A record that one program logs into two files has a uid in each, also where both files give it the same id.
+
+    The uids were equal, and an engine that removes duplicates by them dropped rows of one of the logs.
+    """
+    handlers = [make_handler(path.with_name(name)) for name in ("all.db", "shop.db")]
+    for handler in handlers:
+        logger.addHandler(handler)
+    logger.info("order %d", 1)
+    uids = []
+    for handler in (*handlers, handlers[0]):
+        handler.flush()
+        spool = Spool(handler.filename, "x", say=print)
+        batch = spool.read(10, 1 << 20)
+        spool.close()
+        uids += [attributes_of(encoded(batch).resource_logs[0].scope_logs[0].log_records[0])["log.record.uid"]]
+
+    assert uids[0] == uids[2]
+    assert 2 == len(set(uids))
+
+
 @pytest.mark.parametrize(
     ("exc_type", "exc_text", "message"),
     [
