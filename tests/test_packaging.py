@@ -60,6 +60,22 @@ def test_no_dependency():
     assert [] == [line for line in INSTALLED.requires or [] if "extra ==" not in line]
 
 
+def test_no_test_is_skipped_for_a_module_that_no_extra_installs():
+    """
+    A module without which tests are skipped is one of the standard library, or of a package that an extra names.
+
+    Starlette went over from httpx to httpx2, and so did the extra. The tests of the page still asked for httpx, and
+    were skipped wherever nothing else had installed that.
+    """
+    lines = "\n".join(map("\n".join, PROJECT["optional-dependencies"].values()))
+    packages = re.findall(r"^[\w-]+", lines, re.MULTILINE)
+    tests = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("*.py"))
+    modules = set(re.findall(r'importorskip\("(\w+)', tests)) - sys.stdlib_module_names - {"sqlite_log_handler"}
+    names = {module.replace("_", "-") for module in modules - {"_testcapi"}}
+
+    assert set() == {name for name in names if not any(f"{package}-".startswith(f"{name}-") for package in packages)}
+
+
 def test_oldest_python():
     """The oldest Python that is allowed is the oldest that a classifier names, and that the linters are told."""
     named = re.findall(r"Python :: 3\.(\d+)$", "\n".join(METADATA.get_all("Classifier", [])), re.MULTILINE)

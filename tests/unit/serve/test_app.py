@@ -17,11 +17,11 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import httpx2
 import pytest
 from slowly import slowly
 
 starlette = pytest.importorskip("starlette", reason="the extra serve is not installed")
-httpx = pytest.importorskip("httpx", reason="Starlette's test client needs httpx")
 
 from starlette.applications import Starlette  # noqa: E402
 from starlette.middleware.base import BaseHTTPMiddleware  # noqa: E402
@@ -252,8 +252,8 @@ def test_few_questions_at_a_time(shop, monkeypatch):
         return {}
 
     async def ask() -> None:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url=BASE) as client, anyio.create_task_group() as tasks:
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url=BASE) as client, anyio.create_task_group() as tasks:
             for _ in range(40):
                 tasks.start_soon(client.get, "/api/top")
             tasks.start_soon(client.get, "/api/rows?grep=a")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 starlette = pytest.importorskip("starlette", reason="the extra serve is not installed")
-pytest.importorskip("httpx", reason="Starlette's test client needs httpx")
 
 from starlette.testclient import TestClient  # noqa: E402
 
