@@ -84,6 +84,7 @@ class RecordListener(QueueListener):
                     self._retired = False  # a copy of the handler is in use
                     # One lock for each thread: one that is on its way out must not take the wake-up of its successor.
                     self.queue.renew_wakeup()
+                    self.queue.urgent |= self._ends_idle  # the next record of its caller may go to another handler
                 self.queue.open()
             if thread is not None:
                 self._start_thread(thread)

@@ -26,10 +26,10 @@ def change(path, *statements):
             connection.execute(statement)
 
 
-def messages(path):
+def messages(path, order="id"):
     """Return the messages that the view shows."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        return [message for (message,) in connection.execute("SELECT message FROM logs ORDER BY id")]
+        return [message for (message,) in connection.execute(f"SELECT message FROM logs ORDER BY {order}")]
 
 
 def test_a_file_with_two_names(make_handler, logger, path, tmp_path):
@@ -340,6 +340,27 @@ def test_rows_of_a_replaced_handler_come_late(make_handler, logger, path, monkey
     thread.join()
 
     assert ["new", "old"] == messages(path)
+
+
+def test_rows_that_meet_a_closed_handler_come_late(make_handler, logger, path, monkeypatch):
+    """Of the records that reach a handler after its `close`, only the first is committed before its tick."""
+    old = make_handler(flush_interval=3600)
+    logger.addHandler(old)
+    old.close()
+    committed, tick = threading.Event(), old.listener.handle
+    monkeypatch.setattr(old.listener, "handle", lambda item: (tick(item), committed.set()))
+    logger.info("first")
+    assert committed.wait(60)
+    logger.info("old")
+    logger.removeHandler(old)
+    new = make_handler()
+    logger.addHandler(new)
+    logger.info("new")
+    assert new.flush()
+    assert ["first", "new"] == messages(path)
+    old.close()
+
+    assert ["first", "new", "old"] == messages(path)
 
 
 def test_rows_that_went_into_a_removed_file(make_handler, logger, path, tmp_path, monkeypatch):

@@ -419,6 +419,23 @@ def test_a_revived_listener_ends_when_it_is_idle(make, clock):
     assert (closed + 1, True, None) == (listener.committer.writer.closed, listener.queue.closed, listener._thread)
 
 
+def test_the_first_row_after_close_is_due_at_once(make, clock, monkeypatch):
+    """
+    A record that reaches a closed handler does not wait for a tick.
+
+    A program of one thread configured logging again in a signal handler. The record that this had interrupted went to
+    the old handler, and waited there until the next records of the thread stood in the file.
+    """
+    listener = make(flush_interval=3600)
+    listener.close()
+    monkeypatch.setattr(listener, "_start_thread", lambda _: None)
+    listener.start()
+    assert None is not listener.seconds_to_wait(clock())  # REVIVED_IDLE
+    put(listener, 1)
+
+    assert 0 == listener.seconds_to_wait(clock())
+
+
 def test_a_retired_listener_writes_and_goes(make):
     """When the program has dropped the handler, its thread writes the rest, closes the file and ends."""
     listener = make()
