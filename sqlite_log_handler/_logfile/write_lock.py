@@ -51,6 +51,8 @@ _LINE = b"%-10d %-16d %-16d\n"
 _AFTER_HOLDER = 11
 _LENGTH = 56
 
+_NOT_LOOKED = os.stat_result([0] * 10)
+
 _NO_LOCKS_HERE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}  # on Linux the last two are one
 
 
@@ -70,17 +72,23 @@ class WriteLock:
         say: Called once with a line for the operator if the file system has no locks. Then we lock nothing.
     """
 
+    _descriptor: int | None = None
+    _opened = _NOT_LOOKED  # at the file that it is open on
+
     def __init__(self, path: str, *, users_of: str | None = None, say: Callable[[str], None] = print) -> None:
         self._database = path
         self._users_of = users_of
         self._lead_to(os.path.realpath(path))
         self._say = say
-        self._descriptor: int | None = None
-        self._opened = os.stat_result([0] * 10)
         self._missing = fcntl is None
         self._waiting_since: int | None = None
         self._is_line = True  # what the file holds
         self.lost = False  # the program has closed our descriptor
+
+    def __del__(self) -> None:
+        # A signal handler may raise into the constructor of a handler that has just opened the file.
+        if self._descriptor is not None:
+            self.close()
 
     def _lead_to(self, real: str) -> None:
         self.real = real  # of the database, without links
@@ -154,7 +162,10 @@ class WriteLock:
     def _checked(self) -> int | None:
         """Return the descriptor; None if it is not open, or has become that of another file."""
         with contextlib.suppress(OSError):
-            if self._descriptor is None or os.path.samestat(os.fstat(self._descriptor), self._opened):
+            if self._descriptor is None:
+                return None
+            found = os.fstat(self._descriptor)
+            if self._opened is _NOT_LOOKED or os.path.samestat(found, self._opened):
                 return self._descriptor
         self.lost = True
         return None
@@ -176,7 +187,7 @@ class WriteLock:
             return True
         descriptor = self._checked()
         if descriptor is None:
-            descriptor = self._descriptor = self._open()
+            descriptor = self._open()
             self._opened = os.fstat(descriptor)
         now = round(monotonic() * 1e6)
         holder, _, since, seen = self._read()
@@ -233,18 +244,22 @@ class WriteLock:
         self._lead_to(os.path.realpath(self._database))
         # As SQLite does for -wal and -shm, we follow no link, which another user may have put there.
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor, self._opened = None, _NOT_LOOKED
         try:
-            descriptor = os.open(self.path, flags | os.O_EXCL, 0o600)
+            # In one step, see `_logfile.locks`: a signal handler that raises leaves no file open that `close` misses.
+            (self._descriptor,) = map(os.open, (self.path,), (flags | os.O_EXCL,), (0o600,))
         except FileExistsError:
-            descriptor = os.open(self.path, flags, 0o600)
+            (self._descriptor,) = map(os.open, (self.path,), (flags,), (0o600,))
         else:
-            give_to_users_of(self._users_of or self.real, descriptor)
-        if descriptor > _STDERR:
-            return descriptor
-        try:
-            return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
-        finally:
-            os.close(descriptor)
+            give_to_users_of(self._users_of or self.real, self._descriptor)
+        descriptor = self._descriptor
+        if descriptor <= _STDERR:
+            self._descriptor = None
+            try:
+                (self._descriptor,) = map(fcntl.fcntl, (descriptor,), (fcntl.F_DUPFD_CLOEXEC,), (_STDERR + 1,))
+            finally:
+                os.close(descriptor)
+        return self._descriptor
 
     def release(self) -> bool:
         """

@@ -521,7 +521,8 @@ def _left_at(folder: str, wal: object) -> str:
 def _create(path: str) -> None:
     """Create an empty file, if there is none, for its owner only: logs hold secrets. The -wal and -shm get its mode."""
     with contextlib.suppress(FileExistsError):
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        # In one step, see `_logfile.locks`.
+        (descriptor,) = map(os.open, (path,), (os.O_CREAT | os.O_EXCL | os.O_RDWR,), (0o600,))
         try:
             # The umask may have taken rights of the owner; some shared folders refuse.
             with contextlib.suppress(OSError, AttributeError):  # Windows has none

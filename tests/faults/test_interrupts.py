@@ -5,12 +5,21 @@ Exceptions that a signal handler raises into the middle of our code.
 from __future__ import annotations
 
 import contextlib
+import gc
+import os
 import sqlite3
+import sys
+from pathlib import Path
 
 import pytest
 from records import messages
+from slowly import slowly
 
+import sqlite_log_handler
+from sqlite_log_handler import SQLiteHandler
 from sqlite_log_handler._write import queue as queue_module
+
+PACKAGE = Path(sqlite_log_handler.__file__).parent
 
 
 def test_an_exception_from_a_signal_handler_leaves_no_lock(run):
@@ -219,3 +228,46 @@ def test_give_up_leaves_a_batch_that_is_being_copied(make_handler, logger, unatt
     queue.end_commit(batch)
 
     assert (4, 0, 0) == (queue.written, queue.dropped_total, queue.queued)
+
+
+def descriptors():
+    """List what this process has open."""
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one that listed the folder
+            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return sorted(found)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
+@pytest.mark.parametrize("part", ["_logfile/write_lock.py", "_write/handler.py", *slowly("")])
+def test_what_a_signal_handler_raises_into_the_constructor_leaves_no_file_open(tmp_path, part):
+    """
+    Wherever a signal handler raises while a handler is made, no descriptor stays open.
+
+    That of the lock beside the file did, for ever: nothing closed it, as no handler had come about.
+    """
+    part = str(PACKAGE / part)
+    gc.collect()
+    before, calls, at = descriptors(), 0, 0
+
+    def interrupt(frame, event, argument):
+        nonlocal calls
+        # No signal handler runs just before a call of C code, nor when a function in Python has returned.
+        calls += frame.f_code.co_filename.startswith(part) and event in {"call", "c_return"}
+        if calls == at:
+            raise KeyboardInterrupt(frame.f_code.co_name, frame.f_lineno, event, argument)
+
+    while calls == at:
+        calls, at, where, handler = 0, at + 1, None, None
+        try:
+            sys.setprofile(interrupt)
+            handler = SQLiteHandler(tmp_path / f"{at}.db")
+        except KeyboardInterrupt as error:
+            where = error.args
+        sys.setprofile(None)
+        if handler is not None:
+            handler.close()
+        gc.collect()
+        assert before == descriptors(), where
