@@ -74,6 +74,7 @@ class WriteLock:
 
     _descriptor: int | None = None
     _opened = _NOT_LOOKED  # at the file that it is open on
+    is_new = False  # whether we have made that file
 
     def __init__(self, path: str, *, users_of: str | None = None, say: Callable[[str], None] = print) -> None:
         self._database = path
@@ -251,6 +252,7 @@ class WriteLock:
         except FileExistsError:
             (self._descriptor,) = map(os.open, (self.path,), (flags,), (0o600,))
         else:
+            self.is_new = True
             give_to_users_of(self._users_of or self.real, self._descriptor)
         descriptor = self._descriptor
         if descriptor <= _STDERR:

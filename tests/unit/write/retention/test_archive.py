@@ -368,7 +368,7 @@ def test_a_lock_that_somebody_deletes(make, log, reading, folder, path):
     """
     If the file of the lock is deleted in the middle of a part, the part is given up, and the other process goes on.
 
-    Both wrote the same part. The second one had its own refused, and deleted the file of that name, which the first
+    Both wrote the same part under one name. The second one had its own refused, and deleted the file, which the first
     one had noted: its rows were in no place any more.
     """
     log.fill(10)
@@ -382,11 +382,29 @@ def test_a_lock_that_somebody_deletes(make, log, reading, folder, path):
             first.write(reading, 1, 9, lambda: lock.unlink(missing_ok=True) is not None)
         with second.lock.hold(0):
             again = next(second.parts(reading))
-            assert part.name == again.name
+            assert part.name != again.name
             assert None is next(parts, None)
             assert second.note(log.connection, again)
 
     assert ([*range(1, 11)], 0) == account(path, folder)
+
+
+def test_a_lock_that_somebody_deletes_before_a_note(make, log, reading, folder, path):
+    """
+    If the file of the lock is deleted before a part is noted, the process that makes it anew leaves that part alone.
+
+    It took the part for one of a killed process, and deleted it. Then the first process noted it, and its rows went.
+    """
+    log.fill(10)
+    first, second = make(), make()
+    with first.lock.hold(0):
+        part = next(first.parts(reading, last_id=3))
+        (folder / "app-log-archive-lock").unlink()
+        with second.lock.hold(0):
+            second._remove_leftovers(reading)
+        assert first.note(log.connection, part)
+
+    assert [part.name] == parts_in(folder)
 
 
 def test_a_part_that_was_noted_stays(make, log, reading, folder, path):
