@@ -266,7 +266,7 @@ class LogFile:
             _remove(at)
         elif at == wal:
             aside = self._rename_aside("left", ["-wal"]) + "-wal"
-            self._say(f"the file was moved or replaced while a reader held its WAL, which is kept as {aside!r}")
+            self._say(f"the file was moved or replaced, and its WAL could not be written back: kept as {aside!r}")
 
     def _keep_left_files(self) -> None:
         """

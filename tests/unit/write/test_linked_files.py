@@ -252,7 +252,7 @@ def test_a_file_that_is_replaced_behind_a_link(
     assert ["log.db", "log.db-lock"] == [name for name in names_in(folders[0]) if ".left-" not in name]
     (line,) = said
     (left,) = (name for name in names_in(folders[0]) if ".left-" in name)
-    assert line.endswith(f"which is kept as {str(folders[0] / left)!r}")
+    assert line.endswith(f"could not be written back: kept as {str(folders[0] / left)!r}")
 
 
 @POSIX

@@ -259,6 +259,32 @@ def test_file_that_was_renamed(writer: Writer, path: Path, checkpointed: bool) -
 
 
 @POSIX
+def test_a_file_that_is_moved_on_a_full_disk(writer: Writer, path: Path, said: Said) -> None:
+    """
+    When the WAL of a moved file cannot be written back, it is kept, and beside that file it has the last rows.
+
+    The line said that a reader held it. Without it, the moved file seemed to be corrupt.
+    """
+    resource = pytest.importorskip("resource")
+    texts = [f"{number:01000}" for number in range(200)]
+    write(writer, *texts)
+    moved = path.with_name("rotated.db")
+    path.rename(moved)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (moved.stat().st_size, limits[1]))
+    try:
+        with contextlib.suppress(sqlite3.Error):
+            write(writer, "after")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    (aside,) = path.parent.glob("*.left-*")
+    assert f"the file was moved or replaced, and its WAL could not be written back: kept as {str(aside)!r}" in said
+    aside.rename(f"{moved}-wal")
+    assert texts == stored(moved)
+
+
+@POSIX
 @pytest.mark.parametrize("ends", [[""], ["", "-wal", "-shm"], ["-wal"], ["-wal", "-shm"]], ids="+".join)
 def test_file_that_was_unlinked(writer: Writer, path: Path, ends: list[str]) -> None:
     """After an unlink of the file or of its -wal, what is written stands in a file that can be found."""
