@@ -47,8 +47,7 @@ def parse_time(text: str, now: datetime) -> datetime:
         raise ValueError(f"{text!r} is not a point in time: {HELP}") from error
     try:
         if moment.tzinfo is None:
-            # `astimezone` takes a time without a zone for a local one, with the offset of that day.
-            moment = moment.astimezone() if now.tzinfo is None else moment.replace(tzinfo=now.tzinfo)
+            moment = _utc(moment).astimezone() if now.tzinfo is None else moment.replace(tzinfo=now.tzinfo)
         moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{text!r}: must be from the year 1 to 9999 in UTC") from error
@@ -82,7 +81,17 @@ def now_us() -> int:
 
 def microseconds(moment: datetime) -> int:
     """Return a time as the file has it, in microseconds since 1970, UTC; a time without a zone is local."""
-    return (moment.astimezone(UTC) - _EPOCH) // _MICROSECOND
+    return (_utc(moment) - _EPOCH) // _MICROSECOND
+
+
+def _utc(moment: datetime) -> datetime:
+    """Return a time in UTC; one without a zone is local, with the offset of that day."""
+    if moment.tzinfo is not None:
+        return moment.astimezone(UTC)
+    # Not by `astimezone`, which in 3.11.7 is wrong about a time that the clocks leave out (CPython's issue 83861), nor
+    # by the `timestamp` of a subclass, which may take it for UTC.
+    seconds = datetime(*moment.timetuple()[:6], fold=moment.fold).timestamp()  # noqa: DTZ001 - local on purpose
+    return _EPOCH + timedelta(seconds=seconds, microseconds=moment.microsecond)
 
 
 def from_microseconds(created_us: int) -> datetime | None:

@@ -9,11 +9,27 @@ import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from freezegun import freeze_time
 
 from sqlite_log_handler._logfile.times import from_microseconds, microseconds, parse_time
 
 NOW = datetime(2025, 6, 30, 15, 4, 5, tzinfo=UTC)
+BERLIN, CAIRO = "CET-1CEST,M3.5.0,M10.5.0/3", "EET-2EEST,M4.5.5/0,M10.5.4/24"  # which need no database of zones
+
+
+@pytest.fixture
+def set_zone(monkeypatch):
+    """Set the local zone until the test ends."""
+    if not hasattr(time, "tzset"):
+        pytest.skip("the zone cannot be set on this system")
+
+    def set_to(zone):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+
+    yield set_to
+
+    monkeypatch.undo()
+    time.tzset()
 
 
 @pytest.mark.parametrize(
@@ -46,7 +62,8 @@ def test_what_is_understood(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "soon", "ago", "-", "-1", "-1 fortnight", "@", "@x", "25:00", "2025-13-01", "1h ago ago", "@1e999"]
+    "text",
+    ["", "soon", "ago", "-", "-1", "-1 fortnight", "@", "@x", "25:00", "2025-13-01", "1h ago ago", "@1e999"],
 )
 def test_what_is_not_understood(text):
     """What is not a point in time is refused, and the error says what can be written."""
@@ -69,20 +86,45 @@ def test_a_day_is_one_of_the_zone_of_now():
     assert "2025-06-29T00:00:00+05:45" == parse_time("yesterday", NOW.astimezone(kathmandu)).isoformat()
 
 
-def test_a_time_without_a_zone_is_local(monkeypatch):
+def test_a_time_without_a_zone_is_local(set_zone):
     """Without a zone, a day begins when it begins here, with the offset that this day has."""
-    if not hasattr(time, "tzset"):
-        pytest.skip("the zone cannot be set on this system")
-    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")  # that of Berlin, which needs no database of zones
-    time.tzset()
-    try:
-        with freeze_time("2025-03-30 12:00:00"):  # summer time began at 01:00 UTC
-            found = [parse_time(text, datetime.now()).isoformat() for text in ("yesterday", "today", "12:00")]
-    finally:
-        monkeypatch.undo()
-        time.tzset()
+    set_zone(BERLIN)
+    now = datetime(2025, 3, 30, 14)  # summer time began at 01:00 UTC
+
+    found = [parse_time(text, now).isoformat() for text in ("yesterday", "today", "12:00")]
 
     assert ["2025-03-29T00:00:00+01:00", "2025-03-30T00:00:00+01:00", "2025-03-30T12:00:00+02:00"] == found
+
+
+@pytest.mark.parametrize(
+    ("zone", "text", "utc"),
+    [
+        (CAIRO, "today", "2025-04-24T22:00:00+00:00"),
+        (CAIRO, "2025-04-25", "2025-04-24T22:00:00+00:00"),
+        (CAIRO, "2025-04-25 00:30:00.000001", "2025-04-24T22:30:00.000001+00:00"),
+        (BERLIN, "2025-03-30 02:15", "2025-03-30T01:15:00+00:00"),
+        (BERLIN, "2025-10-26 02:15", "2025-10-26T00:15:00+00:00"),
+    ],
+)
+def test_a_time_that_the_clocks_leave_out_or_show_twice(set_zone, zone, text, utc):
+    """
+    A time that the clocks leave out is as much later as they move; of one that they show twice, the first is meant.
+
+    With Python 3.11.7, a day without a midnight began at 23:00 of the day before.
+    """
+    set_zone(zone)
+
+    assert utc == parse_time(text, datetime(2025, 4, 25, 12)).astimezone(UTC).isoformat()
+
+
+def test_a_datetime_that_the_clocks_leave_out_or_show_twice(set_zone):
+    """A `datetime` without a zone is read in the same way, and its `fold` chooses the second time."""
+    set_zone(BERLIN)
+    moments = [datetime(2025, 3, 30, 2, 15), datetime(2025, 10, 26, 2, 15), datetime(2025, 10, 26, 2, 15, fold=1)]
+
+    found = [f"{from_microseconds(microseconds(moment)):%H:%M}" for moment in moments]
+
+    assert ["01:15", "00:15", "01:15"] == found
 
 
 def test_microseconds_are_exact():
