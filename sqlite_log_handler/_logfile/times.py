@@ -12,7 +12,7 @@ from typing import Final
 
 from sqlite_log_handler._logfile.units import parse_duration
 
-_CLOCK: Final = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d{1,6})?)?")
+_CLOCK: Final = re.compile(r"([01]?\d|2[0-3]):\d{2}(:\d{2}(\.\d{1,6})?)?")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
