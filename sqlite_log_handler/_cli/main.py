@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import importlib
 import os
+import re
 import shlex
 import sqlite3
 import sys
@@ -41,6 +42,10 @@ COMMANDS: Final[Mapping[str, str]] = {
     "forward": "send a log to a receiver of OTLP, each row at least once",
     "demo": "log real work, overflow a small queue, and show the books",
 }
+
+
+# The name of a flag, with which a word may begin that has a value too.
+_FLAG: Final = re.compile(r"--[\w-]*|-.?")
 
 
 def command_of(name: str) -> Command:
@@ -87,6 +92,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
         for word in [] if named else [*unknown, options.file]:
             if word in COMMANDS and not os.path.exists(word):
                 words.remove(word)
+                words = ["..."] if word == "forward" else words  # an address in them may have a password
                 main_parser().error(f"the command comes first: {shlex.join([PROGRAM, word, *words])}")
         _refuse(unknown, parser, has_lines=hasattr(options, "lines"))
     return command, options
@@ -96,11 +102,10 @@ def _refuse(unknown: Sequence[str], parser: Parser, *, has_lines: bool) -> NoRet
     """Say what is wrong with arguments that a command does not take, and exit."""
     if unknown[0].startswith("--limit") and has_lines:
         parser.error("--limit is called -n here: write -n 20 for 20 lines, or -n all")
-    # Without their values: one may be an address with a password.
-    shown = [word.partition("=")[0] for word in unknown if "://" not in word.partition("=")[0]]
     if unknown[0].startswith("-"):
-        parser.error(f"unrecognized arguments: {' '.join(shown)}")
-    if unknown[0] not in shown:
+        # Without their values, because one may be a password or a header.
+        parser.error(f"unrecognized arguments: {' '.join(flag[0] for flag in map(_FLAG.match, unknown) if flag)}")
+    if "://" in unknown[0]:
         parser.error("an address stands in the place of a file: write --otlp in front of it")
     parser.error(f"one log at a time: {unknown[0]!r} is one too many")
 

@@ -100,7 +100,7 @@ ERRORS = {
     "-g a{99999999999}": "show: 'a{99999999999}' is not a regular expression: the repetition number is too large; to "
     "search for plain text, use -F or `text=`",
     "--rever": "show: unrecognized arguments: --rever; `sqlite-log show --help` says more",
-    "forward a.db --retry 5": "forward: unrecognized arguments: --retry 5; `sqlite-log forward --help` says more",
+    "forward a.db --retry 5": "forward: unrecognized arguments: --retry; `sqlite-log forward --help` says more",
     "top a.db --limit=5": "top: --limit is called -n here: write -n 20 for 20 lines, or -n all; `sqlite-log top "
     "--help` says more",
     "forward a.db --otpl http://u:p@h": "forward: unrecognized arguments: --otpl; `sqlite-log forward --help` says "
@@ -108,8 +108,9 @@ ERRORS = {
     "show a.db http://u:p@h": "show: an address stands in the place of a file: write --otlp in front of it; "
     "`sqlite-log show --help` says more",
     "--colour": "show: unrecognized arguments: --colour; `sqlite-log show --help` says more",
-    "gaps a.db -g x": "gaps: unrecognized arguments: -g x; `sqlite-log gaps --help` says more",
+    "gaps a.db -g x": "gaps: unrecognized arguments: -g; `sqlite-log gaps --help` says more",
     "top a.db b.db": "top: one log at a time: 'b.db' is one too many; `sqlite-log top --help` says more",
+    "gaps a.db b=c.db": "gaps: one log at a time: 'b=c.db' is one too many; `sqlite-log gaps --help` says more",
     "a.db b.db": "show: one log at a time: 'b.db' is one too many; `sqlite-log show --help` says more",
     "gaps a.db top": "gaps: one log at a time: 'top' is one too many; `sqlite-log gaps --help` says more",
     "stats --bucket 1us": "stats: bucket='1us' makes 9,000,001 buckets of this log: take a longer one",
@@ -163,17 +164,39 @@ def test_a_command_that_does_not_exist(run, tmp_path, monkeypatch):
         ("app-log.db top -n 3", "top app-log.db -n 3"),
         ("-p ERROR gaps app-log.db", "gaps -p ERROR app-log.db"),
         ("app-log.db stats -S -1h", "stats app-log.db -S-1h"),
+        ("a.db forward --otlp http://user:secret@host", "forward ..."),
     ],
 )
 def test_a_command_that_comes_too_late(run, words, meant):
     """
-    Who names the log before the command is shown the line that was meant.
+    Who names the log before the command is shown the line that was meant, but for values that may be secret.
 
-    It was once "unrecognized arguments: top".
+    It was once "unrecognized arguments: top"; then, for `forward`, the line had the password of the receiver.
     """
     note = f"sqlite-log: the command comes first: sqlite-log {meant}; `sqlite-log --help` says more\n"
 
     assert (2, []) == run(*words.split(), stderr=note)
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["-H", "Authorization: Bearer secret"], "-H"),
+        (["--header", "Authorization: Bearer secret"], "--header"),
+        (["--headers=Authorization=secret", "--token", "secret"], "--headers --token"),
+        (["--header:secret"], "--header"),
+        (["-Hsecret"], "-H"),
+    ],
+)
+def test_a_flag_that_does_not_exist_may_have_a_secret(run, words, shown):
+    """
+    Of flags that a command does not know, the error has the names alone.
+
+    Who gave `forward` a header as curl takes it found the token in the log of the service.
+    """
+    note = f"sqlite-log forward: unrecognized arguments: {shown}; `sqlite-log forward --help` says more\n"
+
+    assert (2, []) == run("forward", "a.db", *words, stderr=note)
 
 
 def test_a_log_may_have_the_name_of_a_command(run, shop, tmp_path, monkeypatch):
