@@ -154,6 +154,20 @@ def test_several_files(server, filled, run_forward, tmp_path):
     assert 3_100 == len(server.uids)
 
 
+@pytest.mark.parametrize("names", [("app-log.db", "link.db"), ("link.db", "app-log.db")], ids=" ".join)
+def test_a_log_under_two_names(server, filled, run_forward, path, names):
+    """
+    A log that is named twice, by a link too, as `*.db` may name it, is sent once.
+
+    The command took itself for another forwarder, and ended before all rows were sent.
+    """
+    filled(300)
+    path.with_name("link.db").symlink_to(path.name)
+
+    assert "300 rows sent" in run_forward(*names, "--otlp", server.url, "--batch-rows", "100")
+    assert {1} == set(server.uids.values())
+
+
 def test_two_receivers(server, filled, run_forward):
     """A log that is forwarded to two receivers has a cursor for each."""
     path = filled(10)
