@@ -14,9 +14,6 @@ from sqlite_log_handler._read.reader import LogReader, around, columns_of, windo
 
 FORMATS: Final = ("short", "short-iso", "short-precise", "verbose", "json", "jsonl", "cat", "logfmt")
 
-# The filters that a gap can answer.
-_OF_GAPS: Final = IN_LEDGER | {"after_id", "up_to_id"}
-
 # Rows that take less time to read in vain than a statement of their own, which takes some 90 us; and windows at a time.
 _FEW_BETWEEN: Final = 30
 _MOST_NEAR: Final = 1_000
@@ -77,7 +74,7 @@ class View:
 
     def _with_gaps(self, reader: LogReader, rows: Iterator[Any], filters: Filters, *, whole: bool) -> Iterator[Any]:
         given = {name for name, value in filters.items() if value is not None}
-        if not (self._format.draws_gaps and (self._options.gaps or given <= _OF_GAPS)):
+        if not (self._format.draws_gaps and (self._options.gaps or given <= IN_LEDGER)):
             return rows
         ledger = filters.copy()
         if self._ends:

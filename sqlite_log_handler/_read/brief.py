@@ -37,10 +37,10 @@ class Brief:
     """
     The facts of a log since `since_us`, in microseconds since 1970; None stands for the whole log.
 
-    `runs` counts the starts of the program; with `is_last_run`, the facts are of the last one. `patterns` and `records`
-    cover the rows after the id `after_id`. `new` has the `last_id` of each pattern that no older record has; None if
-    there is nothing older. `grown` has, by `last_id`, how many times as often as before each other pattern was logged.
-    `errors` has, by the `last_error_id` of a pattern, a message and the end of its traceback.
+    `runs` counts the starts of the program; with `is_last_run`, the facts begin with the last one. `patterns` and
+    `records` cover the rows after the id `after_id`. `new` has the `last_id` of each pattern that no older one of these
+    has; None if none is older. `grown` has, by `last_id`, how many times as often as before each other pattern was
+    logged. `errors` has, by the `last_error_id` of a pattern, a message and the end of its traceback.
     """
 
     since_us: int | None
@@ -84,7 +84,7 @@ def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:
     after_id = last_id - MOST_ROWS if last_id > MOST_ROWS else LOWEST
     chosen = where(scan.all, {"after_id": after_id})
     begin_us = LOWEST if since_us is None else since_us
-    nothing = list[Pattern](), set[int](), dict[int, float]()
+    nothing: tuple[list[Pattern], set[int], dict[int, float] | None] = [], set(), None
     found, new, grown = _attempt(left_out, "patterns", lambda: compared(scan, chosen, begin_us, after_id), nothing)
     no_totals = Totals({}, {}, {}, None, *sizes(scan.path), ())
     bounds: Filters = {} if since_us is None else {"since": f"@{since_us / 1e6:.6f}"}
@@ -97,8 +97,8 @@ def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:
         first_us=min((pattern.first_us for pattern in found), default=None),
         last_us=max((pattern.last_us for pattern in found), default=None),
         patterns=tuple(found),
-        new=None if since_us is None else frozenset(new),
-        grown=grown,
+        new=None if grown is None else frozenset(new),
+        grown=grown or {},
         errors=_attempt(left_out, "errors", lambda: _errors(scan, found), {}),
         gaps=tuple(_attempt(left_out, "gaps", lambda: gaps(scan, bounds), [])),
         level_names=_attempt(left_out, "names of levels", lambda: level_names(scan.all), {}),

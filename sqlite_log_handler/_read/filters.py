@@ -295,7 +295,9 @@ def _without(ask: Ask, without: Mapping[str, Any]) -> list[Term]:
 
 
 # The filters that apply to dropped records too, which have no text.
-IN_LEDGER: Final = frozenset({"since", "until", "level", "logger", "exclude", "process", "run"})
+IN_LEDGER: Final = frozenset({
+    *("since", "until", "level", "logger", "exclude", "process", "run", "after_id", "up_to_id"),
+})  # fmt: skip
 
 
 def drops_where(ask: Ask, filters: Filters) -> Term:

@@ -145,12 +145,12 @@ def patterns(scan: Scan, new_since: Moment | None, filters: Filters) -> list[Pat
 
 def compared(
     scan: Scan, chosen: Where, begin_us: int, after_id: int = LOWEST
-) -> tuple[list[Pattern], set[int], dict[int, float]]:
+) -> tuple[list[Pattern], set[int], dict[int, float] | None]:
     """
     Count the records from `begin_us` on by pattern, and compare them with the older rows.
 
     Returns, by their `last_id`, also the patterns that no older row has, and how many times as often as before each
-    other one was logged. Of the older rows, only those after the id `after_id` count.
+    other one was logged, or None if there are no older rows. Of these, only those after the id `after_id` count.
     """
     # Without the filters: a pattern that any older row has is not new.
     older = _counted(scan, Where("+created_us < ?", (begin_us,), LOWEST, begin_us, after_id))
@@ -175,7 +175,7 @@ def compared(
     said |= {(*function, masked(texts.get(last_id, ""))) for _, last_id, function in frequent}
     added = {key: sums for key, sums in found.items() if key not in before and key != _OTHERS}
     new = {sums.last_id for key, sums in added.items() if key[4] or _moved(sums, texts) not in said}
-    grown: dict[int, float] = {}
+    grown: dict[int, float] | None = {} if len(older) else None
     if found and len(older):
         # No span is shorter than a second: one record in a microsecond is no rate.
         span_us = max(max(sums.last_us for sums in found.values()) - begin_us, 1_000_000)

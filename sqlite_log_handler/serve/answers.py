@@ -202,7 +202,7 @@ def gaps(log: LogReader, query: Query) -> Answer:
 
 
 def brief(log: LogReader, query: Query) -> Answer:
-    """Answer what failed and what changed, by pattern: in the last run, or since a time."""
+    """Answer what failed and what changed, by pattern: since the last run began, or a time."""
     since = query.text("since")
     query.finish()
     found = log.brief(since)
@@ -210,7 +210,7 @@ def brief(log: LogReader, query: Query) -> Answer:
     def told(pattern: Pattern) -> Answer:
         levelno = max(pattern.levels)
         name = level_name(found.level_names, levelno)
-        times = None if pattern.last_id in (found.new or ()) else found.grown.get(pattern.last_id)
+        times = None if pattern.last_id in (found.new or ()) else found.grown.get(pattern.last_id, 1)
         return {**dataclasses.asdict(pattern), "levelno": levelno, "level": name, "times": times}
 
     failed = [pattern for pattern in found.patterns if pattern.last_error_id is not None]
@@ -220,6 +220,7 @@ def brief(log: LogReader, query: Query) -> Answer:
         "is_last_run": found.is_last_run,
         "since_us": found.since_us,
         "records": found.records,
+        "is_compared": found.new is not None,
         "errors": [told(pattern) for pattern in failed[:_MOST_CHANGES]],
         "changes": [told(pattern) for pattern in sorted(changes[:_MOST_CHANGES], key=lambda one: one.first_us)],
         "of": len(changes),

@@ -8,7 +8,7 @@ import argparse
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain, groupby
 from logging import ERROR
@@ -24,13 +24,14 @@ from sqlite_log_handler._logfile.schema import level_name
 from sqlite_log_handler._logfile.times import now_us
 from sqlite_log_handler._logfile.units import counted, format_duration, format_size
 from sqlite_log_handler._read.brief import Brief
+from sqlite_log_handler._read.filters import LOWEST
 from sqlite_log_handler._read.patterns import Pattern
 
 _LinesOf: TypeAlias = Callable[[Pattern], list[str]]
 
 # Bytes of UTF-8. The bounds of the parts come to less than the whole, so nothing is cut twice.
 MOST_BYTES: Final = 8_000
-_HEAD, _ERRORS, _CHANGED, _STATE = 800, 3_000, 1_400, 700
+_HEAD, _ERRORS, _CHANGED, _CURSORS = 800, 3_000, 1_400, 500
 _LINE, _SHORT_LINE, _PATH = 160, 120, 100
 
 # The most loggers, the most gaps, and the most lines of a traceback.
@@ -52,9 +53,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_arguments,
     "Show what matters first, in at most 8 kB, however large the log is: how much there is, errors by pattern, each "
     "with the end of a traceback, patterns that were never seen before, who logs most, what is missing, and the state "
-    "of the file and of forwarders. It covers the last run, or the whole log if there was only one. It says what it "
-    "leaves out, and which command shows that.",
-    ("sqlite-log brief app-log.db", "of the last run"),
+    "of the file and of forwarders. It covers all since the last run began, or the whole log if there was only one. It "
+    "says what it leaves out, and which command shows that.",
+    ("sqlite-log brief app-log.db", "since the last run began"),
     ("sqlite-log brief app-log.db -S -1h", "of the last hour, and what is new in it"),
 )
 def run(options: argparse.Namespace) -> int:
@@ -94,30 +95,39 @@ class _Text:
         self._file = quoted if len(quoted.encode("utf-8", "replace")) <= _PATH else "FILE"
         self._name = os.path.basename(os.path.abspath(paths[0]))
         self._clock = Clock("%Y-%m-%d %H:%M:%S", utc=utc)
-        since_us = found.since_us
-        self._scope = " --run 0" if found.is_last_run else "" if since_us is None else f" -S @{since_us // 1_000_000}"
+        # By time and id, as the brief counts: `--run 0` would leave out what earlier processes have logged since.
+        self._since = f"@{(found.since_us or 0) / 1e6:.6f}".rstrip("0").rstrip(".")
+        self._scope = "" if found.since_us is None else f" -S {self._since}"
+        self._counted = f" --after-id {found.after_id}" if found.after_id else ""
 
     def lines(self) -> Iterator[str]:
         """Yield all lines."""
         found = self._found
         errors = [pattern for pattern in found.patterns if pattern.last_error_id is not None]
-        errors.sort(key=lambda pattern: -_errors(pattern))
+        errors.sort(key=lambda pattern: -_records(pattern))
         yield from chain(*fitting(([line] for line in self._head(errors)), _HEAD))
-        title, flags = "errors (how many, from when to when, the newest id)", f"-p ERROR{self._scope}"
-        yield from self._part(title, errors, self._error, _ERRORS, flags)
+        title = "errors (how many, from when to when, the newest id)"
+        left = yield from self._part(title, errors, self._error, _ERRORS)
+        yield from self._left("more pattern", left, f" -p ERROR{self._scope}", ERROR)
         title = "what changed (in the order of the first time, with the newest id)"
-        since = "0" if found.is_last_run else f"@{(found.since_us or 0) // 1_000_000}"
         # By time, because the first event in a chain of failures is often the cause.
-        yield from self._part(title, found.changes(), self._change, _CHANGED, f"--new-since {since}", by_time=True)
+        left = yield from self._part(title, found.changes(), self._change, _CHANGED, by_time=True)
+        if found.since_us is not None and found.new is None:
+            yield from ("", f"what changed: {'no row that was counted' if found.after_id else 'no row'} is older")
+        new = [pattern for pattern in left if self._is_new(pattern)]
+        yield from self._left("more new pattern", new, f" --new-since {self._since}")
+        frequent = [pattern for pattern in left if not self._is_new(pattern)]
+        yield from self._left("more frequent pattern", frequent, self._scope, how=", among others")
         yield from self._loud()
         yield from self._gaps()
-        yield from ("", *chain(*fitting(([line] for line in self._state()), _STATE)))
+        yield from self._state()
 
     def _head(self, errors: list[Pattern]) -> Iterator[str]:
         found = self._found
         what = "the whole log" if found.since_us is None else f"since {self._clock(found.since_us)}"
-        runs = "the last of " if found.is_last_run else f"{what}, of "
-        yield f"{_line(self._name, 80)}: {f'{runs}{found.runs:,} runs' if found.runs > 1 else what}"
+        of = f"{found.runs:,} runs"
+        what = f"since the last of {of} began" if found.is_last_run else f"{what}, of {of}" if found.runs > 1 else what
+        yield f"{_line(self._name, 80)}: {what}"
         if found.first_us is not None and found.last_us is not None:
             length = format_duration((found.last_us - found.first_us) / 1e6)
             yield f"time     {self._clock(found.first_us)} to {self._clock(found.last_us)}, {length}"
@@ -130,28 +140,36 @@ class _Text:
         named = self._levels(levels, 8) or "none"
         yield _line(f"records  {found.records:,}: {named}; {counted(len(found.patterns), 'pattern')}")
         if found.after_id:
-            yield f"         only those after id {found.after_id}; `sqlite-log patterns {self._file}` counts all"
+            counts_all = f"`sqlite-log patterns {self._file}{self._scope}` counts all"
+            yield f"         only those after id {found.after_id}; {counts_all}"
         for reason in found.left_out:
             yield _line(f"left out {reason}", 2 * _LINE)
         if not errors and not found.left_out:
             yield "No record is at ERROR or above."
 
     def _part(
-        self, title: str, found: list[Pattern], as_lines: _LinesOf, most: int, flags: str, *, by_time: bool = False
-    ) -> Iterator[str]:
+        self, title: str, found: list[Pattern], as_lines: _LinesOf, most: int, *, by_time: bool = False
+    ) -> Generator[str, None, list[Pattern]]:
+        """Yield the lines of the first patterns, and return those for which there is no room."""
         if not found:
-            return
+            return []
         shown = fitting(map(as_lines, found), most)
         items = [*zip((pattern.first_us for pattern in found), shown, strict=False)]
         yield from ("", f"{title}:", *chain(*(lines for _, lines in (sorted(items) if by_time else items))))
-        if left := found[len(shown) :]:
-            records = counted(sum(pattern.records for pattern in left), "record")
-            what = f"{counted(len(left), 'more pattern')}, {records}"
-            yield f"  and {what}: see `sqlite-log patterns {self._file} {flags}`"
+        return found[len(shown) :]
+
+    def _left(self, what: str, left: list[Pattern], flags: str, least: int = LOWEST, how: str = "") -> Iterator[str]:
+        """Say how many patterns are left out, with their records from a level on, and which command shows them."""
+        if left:
+            records = counted(sum(_records(pattern, least) for pattern in left), "record")
+            command = f"sqlite-log patterns {self._file}{flags}{self._counted} -n all"
+            yield f"  and {counted(len(left), what)}, {records}{how}: see `{command}`"
+
+    def _is_new(self, pattern: Pattern) -> bool:
+        return pattern.last_id in (self._found.new or ())
 
     def _change(self, pattern: Pattern) -> list[str]:
-        is_new = pattern.last_id in (self._found.new or ())
-        what = "new" if is_new else f"{self._found.grown[pattern.last_id]:,.0f} times as often"
+        what = "new" if self._is_new(pattern) else f"{self._found.grown[pattern.last_id]:,.0f} times as often"
         begun, levels = self._clock(pattern.first_us), self._levels(pattern.levels, 4)
         lines = [_line(f"  {begun}  {what}: {levels}  id {pattern.last_id}  {_named(pattern)}")]
         # The brief shows messages of errors elsewhere, and a guessed pattern or one without a value is its own message.
@@ -161,7 +179,7 @@ class _Text:
 
     def _error(self, pattern: Pattern) -> list[str]:
         times = f"{self._clock(pattern.first_us)} to {self._clock(pattern.last_us)}"
-        lines = [_line(f"  {_errors(pattern):,}  {times}  id {pattern.last_error_id}  {_named(pattern)}")]
+        lines = [_line(f"  {_records(pattern):,}  {times}  id {pattern.last_error_id}  {_named(pattern)}")]
         message, traceback = self._found.errors.get(pattern.last_error_id or 0, ("", ""))
         if message:
             lines.append(_line(f"    {message}"))
@@ -173,7 +191,7 @@ class _Text:
         for pattern in self._found.patterns:
             records[pattern.logger] += pattern.records
         for gap in self._found.gaps:
-            if gap.count > 0 and gap.logger:
+            if gap.count > 0 and gap.logger and gap.after_id >= self._found.after_id:
                 dropped[gap.logger] += gap.count
         attempted = records + dropped
         ranked = attempted.most_common()
@@ -185,7 +203,8 @@ class _Text:
             yield _line(f"  {count:,}  {count / attempted.total():.1%}  {name}{lost}", _SHORT_LINE)
         if left := ranked[_LOUDEST:]:
             rest = counted(sum(count for _, count in left), "record")
-            yield f"  and {counted(len(left), 'more logger')}, {rest}: see `sqlite-log top {self._file}{self._scope}`"
+            command = f"sqlite-log top {self._file}{self._scope}{self._counted} -n all"
+            yield f"  and {counted(len(left), 'more logger')}, {rest}: see `{command}`"
 
     def _gaps(self) -> Iterator[str]:
         gaps = self._found.gaps
@@ -203,12 +222,16 @@ class _Text:
 
     def _state(self) -> Iterator[str]:
         totals = self._found.totals
+        yield ""
         yield f"file     {format_size(totals.file_bytes)}; WAL {format_size(totals.wal_bytes)}"
         if totals.last_us is not None:
             age = max(now_us() - totals.last_us, 0) / 1e6
             yield f"last row {self._clock(totals.last_us)}, {format_duration(age)} ago"
-        for lag in totals.lags:
-            yield _line(f"cursor   {lag.name[:80]}, {behind(lag.rows, lag.seconds)}")
+        cursors = [[_line(f"cursor   {lag.name[:80]}, {behind(lag.rows, lag.seconds)}")] for lag in totals.lags]
+        shown = fitting(cursors, _CURSORS)
+        yield from chain(*shown)
+        if left := cursors[len(shown) :]:
+            yield f"  and {counted(len(left), 'more cursor')}: see `sqlite-log stats {self._file}`"
 
     def _levels(self, levels: Mapping[int, int], most: int) -> str:
         """Count the records at the highest levels."""
@@ -217,8 +240,9 @@ class _Text:
         return ", ".join(f"{_line(level_name(names, level), 24)} {count:,}" for level, count in highest)
 
 
-def _errors(pattern: Pattern) -> int:
-    return sum(count for level, count in pattern.levels.items() if level >= ERROR)
+def _records(pattern: Pattern, least: int = ERROR) -> int:
+    """Count the records of a pattern from a level on."""
+    return sum(count for level, count in pattern.levels.items() if level >= least)
 
 
 def _named(pattern: Pattern) -> str:

@@ -159,21 +159,21 @@ export async function showTop(body, { signal, again, onChosen }) {
 export async function showBrief(body, { utc, signal, onChange }) {
   const asked = state.parameters().filter(([name]) => name === "file" || name === "since");
   const found = await ask("brief", asked, { signal });
-  const since = found.since_us === null ? null : `${found.is_last_run ? "of the last run, " : ""}since ${moment(found.since_us, utc).slice(0, 19)}`;
+  const since = found.since_us === null ? null : `since ${moment(found.since_us, utc).slice(0, 19)}${found.is_last_run ? ", when the last run began" : ""}`;
   const line = (one) => {
     const made = button("", () => onChange(one), { className: "change", title: `Only what says the same: ${one.sample || one.text}` });
-    const what = one.times === null ? (since === null ? "" : "new") : one.times >= 1.5 ? `${count(Math.round(one.times))} times as often` : "";
+    const what = one.times === null ? "new" : one.times >= 1.5 ? `${count(Math.round(one.times))} times as often` : "";
     made.append(time(one.first_us, utc), level(one), element("b", { textContent: count(one.records) }),
       element("span", { className: "m", textContent: oneLine(one.text) }),
       element("span", { className: "n", textContent: `${oneLine(one.logger)}${what && `, ${what}`}` }),
       one.sample && one.sample !== one.text ? element("span", { className: "n sample", textContent: oneLine(one.sample).slice(0, 300) }) : "");
     return made;
   };
-  const changes = since === null ? [element("p", { textContent: "There is nothing older in the log to compare with." })]
+  const changes = !found.is_compared ? [element("p", { textContent: "There is nothing older in the log to compare with." })]
     : found.changes.length ? found.changes.map(line) : [element("p", { textContent: "Nothing is new, and no warning is more frequent than before." })];
   const more = found.of > found.changes.length ? [element("p", { textContent: `and ${count(found.of - found.changes.length)} more` })] : [];
   body.replaceChildren(
-    element("p", { textContent: since === null ? `${count(found.records)} records` : `${count(found.records)} records ${since}, against all before` }),
+    element("p", { textContent: `${count(found.records)} records${since === null ? "" : ` ${since}`}${found.is_compared ? ", against all before" : ""}` }),
     element("h3", { textContent: "By when it began" }), ...changes, ...more,
     element("h3", { textContent: "Errors, the most frequent first" }),
     ...(found.errors.length ? found.errors.map(line) : [element("p", { textContent: "None." })]),

@@ -309,9 +309,14 @@ def test_a_damaged_row_is_an_answer_or_a_sentence(get, shop):
 
 def test_what_changed(get, shop, make_handler, logger):
     """A brief has what is new in the last run, with what it says and since when, and errors by pattern."""
-    assert (1, None, [], ["order 8 has no price"]) == (
-        *(get("brief")[name] for name in ("runs", "since_us", "changes")),
-        [one["sample"] for one in get("brief")["errors"]],
+    assert (1, None, [], False, [("order 8 has no price", 1)]) == (
+        *(get("brief")[name] for name in ("runs", "since_us", "changes", "is_compared")),
+        [(one["sample"], one["times"]) for one in get("brief")["errors"]],
+    )
+    # Nothing is older than the log, and so nothing in it is called new.
+    assert ([], False, [1]) == (
+        *(get("brief", since="@0")[name] for name in ("changes", "is_compared")),
+        [one["times"] for one in get("brief", since="@0")["errors"]],
     )
     with sqlite3.connect(shop) as connection:
         connection.execute("UPDATE processes SET started_us = started_us - 86400000000")
@@ -324,7 +329,9 @@ def test_what_changed(get, shop, make_handler, logger):
     assert handler.flush()
     found = get("brief")
 
-    assert (2, True, 2, 2) == (found["runs"], found["is_last_run"], found["records"], found["of"])
+    assert (2, True, True, 2, 2) == tuple(
+        found[name] for name in ("runs", "is_last_run", "is_compared", "records", "of")
+    )
     # The first is said by another file than before.
     assert [("order %d paid", "INFO", None, 13), ("order %d is late", "WARNING", None, 14)] == [
         (one["text"], one["level"], one["times"], one["last_id"]) for one in found["changes"]

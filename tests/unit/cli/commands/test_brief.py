@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shlex
 import sqlite3
 from contextlib import closing
 
@@ -78,6 +79,85 @@ def test_each_cut_is_said(tmp_path):
         assert f"`sqlite-log {command} {path}" in text
     assert " more patterns, " in text
     assert "what changed (in the order of the first time, with the newest id):" in text
+
+
+def overfull(path):
+    """
+    Write a log with more of everything than a brief has room for. A job began at 1,000.5 s, but others go on too.
+
+    Of the 300 patterns some are older, and of those some come more often since; each has records at two levels.
+    """
+    us = int(BEGIN.timestamp()) * 1_000_000
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(SCHEMA)
+        starts = [(us + 250_000, "web"), (us + 1_000_500_000, "job")]
+        processes = [(id_, "h", id_, "p", start, name) for id_, (start, name) in enumerate(starts, 1)]
+        connection.executemany("INSERT INTO processes VALUES (?, ?, ?, ?, ?, ?)", processes)
+        sources = [(n, f"shop.{n % 40}", "app.py", n, "f", f"{n} of %d " + "x" * 150) for n in range(1, 301)]
+        connection.executemany("INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?)", sources)
+        older = [(us + 300_000 + 1_000 * n, 30, n, 1) for n in range(1, 301) if n % 2]
+        older += [(us + 1_000_300_000 + n, 30, n, 1) for n in range(1, 50)]
+        several = [(n, (20, 30, 40, 40)[(n + more) % 4]) for n in range(1, 301) for more in (0, 1)]
+        newer = [(us + 1_000_500_000 + 1_000 * at, level, n, 1 + n % 2) for at, (n, level) in enumerate(several)]
+        insert = "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (?, ?, ?, ?, 'x')"
+        connection.executemany(insert, sorted(older + newer))
+        drops = [(n, us + 3_000_000 * n, us + 3_000_000 * n + 10_000_000, f"shop.{n % 30}", n) for n in range(1, 660)]
+        sql = "INSERT INTO drops VALUES (NULL, ?, ?, ?, 1, 'queue_full', ?, 30, ?)"
+        connection.executemany(sql, drops)
+        connection.executemany("INSERT INTO cursors VALUES (?, 1, 0)", [(f"receiver {n:02}",) for n in range(50)])
+        connection.commit()
+
+
+_LEFT = r"  and (\d+) more ([a-z ]*?)s?(?:, ([\d,]+) records?(, among others)?)?: see `sqlite-log (.*)`"
+_KEYS = {"pattern": "last_error_id", "logger": "name", "gap": "after_id", "cursor": "name"}
+
+
+@pytest.mark.parametrize("since", [None, -1, "@1751285700.25"])
+@pytest.mark.parametrize("most", [1_000_000, 650])
+def test_each_command_shows_what_is_left_out(tmp_path, run, monkeypatch, since, most):
+    """
+    Each command that a brief names prints what the brief leaves out, with as many records, and others only if said.
+
+    Beside a second program, or with a worker that was replaced, `--run 0` left out what the others had logged since:
+    `patterns` printed nothing at all, and `top` called the smallest logger the loudest.
+    """
+    monkeypatch.setattr("sqlite_log_handler._read.brief.MOST_ROWS", most)
+    overfull(path := tmp_path / "app-log.db")
+    with LogReader(path) as reader:
+        brief = reader.brief(since)
+    frequent = {str(one.last_id) for one in brief.changes()} - {*map(str, brief.new or ())}
+    given, expected = [], []
+    for section in "\n".join(lines_of(brief, str(path), utc=True)).split("\n\n"):
+        texts = re.findall(r"  (?:after )?id (\d+)  |%  (shop\.\d+)|^cursor   (\w+ \d+)", section, re.MULTILINE)
+        shown = {text for several in texts for text in several}
+        for count, what, records, among, command in re.findall(_LEFT, section):
+            _, lines = run(*shlex.split(command), "-o", "json")
+            found, key = json.loads("\n".join(lines)), _KEYS.get(what, "last_id")
+            left = [one for one in (found["cursors"] if what == "cursor" else found) if str(one[key]) not in shown]
+            left = [one for one in left if not among or str(one[key]) in frequent]
+            total = sum(one["records"] + one.get("dropped", 0) for one in left) if records else 0
+            if what == "new pattern" and brief.after_id:
+                continue  # the command looks for it in all older rows
+            given.append((what, int(count), int(records.replace(",", "") or 0)))
+            expected.append((what, len({one[key] for one in left}), total))
+
+    assert expected == given
+    assert {"pattern", "logger", "gap", "cursor"} <= {what for what, *_ in given}
+
+
+@pytest.mark.parametrize(("since", "most", "expected"), [("@0", 2_000, "row"), (0, 500, "row that was counted")])
+def test_nothing_older(tmp_path, monkeypatch, since, most, expected):
+    """
+    Where no row is older, or none among those that a brief counts, it says so, and calls nothing new.
+
+    Of a run of more than a million rows, each pattern was "new", and the command for the others printed nothing.
+    """
+    monkeypatch.setattr("sqlite_log_handler._read.brief.MOST_ROWS", most)
+    overfull(path := tmp_path / "app-log.db")
+    text = brief_of(path, since)
+
+    assert f"\nwhat changed: no {expected} is older\n" in text
+    assert " new: " not in text
 
 
 def test_an_empty_log(tmp_path):
