@@ -363,6 +363,18 @@ def test_rows_that_meet_a_closed_handler_come_late(make_handler, logger, path, m
     assert ["first", "new", "old"] == messages(path)
 
 
+def test_two_handlers_on_one_file(make_handler, path):
+    """Two handlers of one process on one file have their rows in order each for itself; `created_us` has them all."""
+    one, two = handlers = [make_handler(flush_interval=3600) for _ in range(2)]
+    for number in range(4):
+        handlers[number % 2].handle(logging.makeLogRecord({"msg": f"{number}", "created": number}))
+    assert two.flush()
+    assert one.flush()
+
+    assert ["1", "3", "0", "2"] == messages(path)
+    assert ["0", "1", "2", "3"] == messages(path, "created_us")
+
+
 def test_rows_that_went_into_a_removed_file(make_handler, logger, path, tmp_path, monkeypatch):
     """The rows of a commit in whose middle the file is moved go with it, and the next ones into a new file."""
     handler = make_handler(flush_interval=3600)
