@@ -251,8 +251,12 @@ class LogFile:
         The -wal of a moved file stays, and SQLite would apply it to the file that comes in its place
         (https://sqlite.org/howtocorrupt.html, section 1.4). So this writes it back into the file that we still have
         open, or moves it aside. If only a link was switched, the -wal is beside its own file, and stays.
+
+        A file that has no name any more may have been copied, as logrotate's `compress` does. The copy gets nothing of
+        what is written back, so the -wal is moved aside.
         """
-        self._write_back()
+        if not self._is_nameless():
+            self._write_back()
         self._close()
         if self._files.wal is None or self._is_there():
             return
@@ -382,6 +386,13 @@ class LogFile:
         if wal == self._files.wal:  # also if the file was moved; but if there is no other -shm, all have that of ours
             return shm != self._files.shm and (shm is not None or self._is_there())
         return wal is not None and self._is_there()
+
+    def _is_nameless(self) -> bool:
+        """Tell whether another file is in the place of the one that the connection has open, and that has no name."""
+        with contextlib.suppress(OSError):
+            os.stat(self.real)  # somebody who removes the log, and puts nothing in its place, wants no copy of it
+            return any(not os.fstat(at).st_nlink for at, file in self._descriptors.items() if file == self._files.file)
+        return False
 
     def _is_there(self) -> bool:
         return identity_of(self.real) == self._files.file

@@ -285,6 +285,40 @@ def test_a_file_that_is_moved_on_a_full_disk(writer: Writer, path: Path, said: S
 
 
 @POSIX
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("end", ["close", "commit"])
+def test_a_file_that_was_compressed(
+    writer: Writer, path: Path, make_writer: Callable[[], Writer], said: Said, end: str, shared: bool
+) -> None:
+    """
+    After logrotate with `compress` and `create`, a WAL that was not written back is kept beside the new file.
+
+    A program logged 2,000 rows, and none while logrotate moved, copied and removed its file. The copy had no rows, the
+    new file had the later ones, and nobody said a word: the handler wrote the WAL back into the file without a name.
+    """
+    write(writer, "0", "1")
+    other = make_writer()
+    if shared:
+        write(other, "2")
+    rotated = path.with_name("rotated.db")
+    path.rename(rotated)
+    copy = rotated.read_bytes()
+    path.touch()
+    rotated.unlink()
+    if end == "commit":
+        write(writer, "after")
+    writer.close()
+    other.close()
+
+    (aside,) = path.parent.glob("*.left-*")
+    assert [f"the file was moved or replaced, and its WAL could not be written back: kept as {str(aside)!r}"] == said
+    rotated.write_bytes(copy)
+    aside.rename(f"{rotated}-wal")
+    assert ["0", "1", "2"][: 2 + shared] == stored(rotated)
+    assert ["after"] * (end == "commit") == ([] if end == "close" else stored(path))
+
+
+@POSIX
 @pytest.mark.parametrize("ends", [[""], ["", "-wal", "-shm"], ["-wal"], ["-wal", "-shm"]], ids="+".join)
 def test_file_that_was_unlinked(writer: Writer, path: Path, ends: list[str]) -> None:
     """After an unlink of the file or of its -wal, what is written stands in a file that can be found."""
