@@ -60,8 +60,7 @@ FROM (VALUES {{rows}}) AS r CROSS JOIN (VALUES {{contexts}}) AS c ON c.column1 =
 _ROW_PARAMETERS = 4
 _CONTEXT_PARAMETERS = 10
 
-# SQLite keeps the contexts in a table and an index of its own, and would take more than 100 pages of either to a
-# temporary file, for which there may be no room.
+# SQLite keeps the contexts in memory, in a table and an index of its own.
 _CONTEXTS_BYTES = 64 * 1024
 
 # SQLite takes 32,766 parameters in a statement (https://sqlite.org/limits.html). Preparing one takes longer than

@@ -206,6 +206,43 @@ def test_locked_by_another_process(make, clock, log, contents, start, said):
     assert 170 == found.dropped
 
 
+@pytest.mark.parametrize(("error", "nth"), [("EROFS", 1), ("ENOSPC", 2)], ids=["read-only", "full"])
+def test_a_folder_for_temporary_files_that_takes_none(run, shim, tmp_path, error, nth):
+    """
+    Rows are written although SQLite's folder for temporary files is read-only, as in a container, or full.
+
+    Rows of another process were in the file, and the times of these lay between theirs; or a few hundred loggers were
+    counted in `volume` again. SQLite took the journal of such a statement to a temporary file, and where that failed,
+    each commit of these rows failed, until the program ended and all that waited was lost.
+    """
+    out = run(
+        """
+        import ctypes, errno
+        from sqlite_log_handler._write import volume
+        shim, (error, nth) = ctypes.CDLL(os.environ["LD_PRELOAD"]), arguments
+        shim.fault_arm(os.path.join(os.environ["SQLITE_TMPDIR"], "etilqs").encode(), int(nth), getattr(errno, error), 1)
+        handler = SQLiteHandler(path, flush_interval=3600, close_timeout=0)
+        def commit(names, times):
+            for name, seconds in zip(names, times):
+                record = logging.LogRecord(name, 20, "a.py", 1, "order paid", (), None)
+                record.created = seconds
+                handler.handle(record)
+            print(handler.flush(), handler.stats().last_error)
+        commit(["shop"] * 6000, range(6000))
+        commit(["shop"] * 200, range(0, 6000, 30))
+        volume.FOLD_ROWS = 800
+        commit([f"{number:0200}" for number in range(800)], [6000] * 800)
+        commit([f"{number:0200}" for number in range(800)], [6000] * 800)
+        handler.close()
+        """,
+        error,
+        nth,
+        env={"LD_PRELOAD": shim, "SQLITE_TMPDIR": str(tmp_path)}.items(),
+    )
+
+    assert ["True None"] * 4 == out.splitlines()
+
+
 def test_the_database_may_not_grow(make, clock, log, contents, said):
     """
     When the database is full (`max_page_count` stands for the disk), rows wait, and go in when there is room again.

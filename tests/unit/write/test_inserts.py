@@ -145,7 +145,7 @@ def test_long_texts_are_not_shared(
     writer: Writer, monkeypatch: pytest.MonkeyPatch, length: int, expected: list[int]
 ) -> None:
     """
-    Rows share a statement while the texts that they share take 64 KiB: more of it SQLite may take to a temporary file.
+    Rows share a statement while the texts that they share take 64 KiB: SQLite keeps these twice, in memory.
     """
     shared: list[int] = []
     parameters = Inserter._shared_parameters

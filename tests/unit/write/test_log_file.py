@@ -47,6 +47,7 @@ def test_pragmas(make_writer: Callable[[], Writer], reopened: bool) -> None:
     )
     assert 16 * 1024 * 1024 == pragma(writer, "journal_size_limit")
     assert pragma(writer, "cache_size") == -2000  # whatever the file says, or memory would grow with it
+    assert pragma(writer, "temp_store") == 2  # in memory
     assert (APPLICATION_ID, USER_VERSION) == (
         pragma(writer, "application_id"),
         pragma(writer, "user_version"),
