@@ -15,7 +15,7 @@ that database until somebody asks for other rows.
 
 While somebody reads, the archive may take over rows from the file: they are in a part before they are deleted. So we
 look at the first id of the file after each statement on it. If it has risen past the rows that we asked for, we list
-the archive anew and read them from there.
+the archive anew and read them from there. A part that a limit of the archive removes before we open it is gone past.
 """
 
 from bisect import bisect_right
@@ -149,7 +149,16 @@ class ArchivedLog:
         filed, prunes, cursors = ([] if file is None else file.all(sql) for sql in (_DROPS, _PRUNES, _CURSORS))
         # After the file was asked: a gap that has left it by then is in a part.
         pieces = self._look().pieces
-        loaded.add_ledger(chain(_archived_drops(pieces), _drops(filed, pieces)), prunes, cursors)
+        loaded.add_ledger(chain(self._archived_drops(pieces), _drops(filed, pieces)), prunes, cursors)
+
+    def _archived_drops(self, pieces: Iterable[Piece]) -> Iterator[tuple[Values, Process]]:
+        """Yield the gaps of all parts. Before the first part, there may be some at its beginning."""
+        is_first = True
+        for part, (low, high) in pieces:
+            for drop in self._parts.unless_expired(part.path, part.drops()):
+                if (low - 1 <= drop["after_id"] or is_first) and drop["after_id"] < high:
+                    yield tuple(map(drop.__getitem__, DROP)), process_of(drop)
+            is_first = False
 
     def question(self, filters: Filters) -> Scan:
         """Return a database with all rows that these filters may let pass, and the ledger."""
@@ -194,7 +203,7 @@ class ArchivedLog:
             stop = high if found.first_id is None else min(high, found.first_id - 1)
             for part, ids in found.within(bounds._replace(ids=(low, stop))):
                 if processes is None or not processes.isdisjoint(map(process_of, part.head.processes)):
-                    for rows in part.rows(bounds._replace(ids=ids)):
+                    for rows in self._parts.unless_expired(part.path, part.rows(bounds._replace(ids=ids))):
                         loaded.add(part.path, rows)
             low = max(low, stop + 1)
             if self._file is None or low > high:
@@ -279,7 +288,7 @@ class ArchivedLog:
         loaded = self._new(found)
         with closing(loaded.scan):
             for part, ids in reversed(pieces) if backward else pieces:
-                batches = part.rows(bounds._replace(ids=ids))
+                batches = self._parts.unless_expired(part.path, part.rows(bounds._replace(ids=ids)))
                 windows: Iterable[Iterable[list[Values]]] = [batches] if backward else ([rows] for rows in batches)
                 for window in windows:
                     loaded.clear()
@@ -322,16 +331,6 @@ def _first_id(file: Scan) -> int:
     """Return the first id in a file; for an empty one HIGHEST, so that the archive has all rows."""
     first_id: int | None = file.one("SELECT min(id) FROM records")
     return HIGHEST if first_id is None else first_id
-
-
-def _archived_drops(pieces: Iterable[Piece]) -> Iterator[tuple[Values, Process]]:
-    """Yield the gaps of all parts. Before the first part, there may be some at its beginning."""
-    is_first = True
-    for part, (low, high) in pieces:
-        for drop in part.drops():
-            if (low - 1 <= drop["after_id"] or is_first) and drop["after_id"] < high:
-                yield tuple(map(drop.__getitem__, DROP)), process_of(drop)
-        is_first = False
 
 
 def _drops(filed: Iterable[Values], pieces: Iterable[Piece]) -> Iterator[tuple[Values, Process]]:

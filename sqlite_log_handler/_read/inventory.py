@@ -6,11 +6,17 @@ A folder may have parts of other logs, and parts that overlap after a crash. Eac
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from sqlite_log_handler._logfile.archive import PROCESS, PartName, stem_of
 from sqlite_log_handler._logfile.columns import text
-from sqlite_log_handler._logfile.errors import EmptyFileError, ForeignFileError, LimitError, UnreadableFileError
+from sqlite_log_handler._logfile.errors import (
+    EmptyFileError,
+    ForeignFileError,
+    LimitError,
+    MissingFileError,
+    UnreadableFileError,
+)
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._read.filters import FilterError, level_names
 from sqlite_log_handler._read.loaded import Process
@@ -18,6 +24,7 @@ from sqlite_log_handler._read.parts import Bounds, Part, Span, Values, meet, mem
 from sqlite_log_handler._read.scan import Scan
 
 StrPath: TypeAlias = str | os.PathLike[str]
+T = TypeVar("T")
 # A part, and the ids that are taken from it.
 Piece: TypeAlias = tuple[Part, Span]
 
@@ -154,7 +161,10 @@ class PartList:
         left = _HEADS
         for path in self._paths():
             version = (path, *_version_of(path))
-            heads[version] = part = self._heads.get(version) or Part.open(path)
+            part = self._heads.get(version) or next(self.unless_expired(path, map(Part.open, [path])), None)
+            if part is None:
+                continue
+            heads[version] = part
             left -= memory_of(part.head)
             if left < 0:
                 raise LimitError(
@@ -162,6 +172,14 @@ class PartList:
                 )
         self._heads = heads
         return [*heads.values()]
+
+    def unless_expired(self, path: str, read: Iterable[T]) -> Iterator[T]:
+        """Yield what stands in a part; nothing if a limit has removed it since then: first its note, then the file."""
+        try:
+            yield from read
+        except MissingFileError:
+            if os.path.lexists(path) or path in self._places.parts or os.path.basename(path) in self._noted():
+                raise
 
     def _paths(self) -> Iterator[str]:
         for folder in self._places.folders:

@@ -10,6 +10,7 @@ import os
 import shutil
 import sqlite3
 import tracemalloc
+from functools import partial, partialmethod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -26,14 +27,16 @@ from sqlite_log_handler import (
     CorruptFileError,
     FilterError,
     LogReader,
+    MissingFileError,
     SQLiteHandler,
 )
 from sqlite_log_handler._read import archived, reader
+from sqlite_log_handler._read.parts import Bounds, Part
 from sqlite_log_handler._read.reader import By, around, windows
 from sqlite_log_handler._read.scan import Scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 FILTERS: list[dict[str, Any]] = [
     {},
@@ -296,6 +299,50 @@ def test_rows_that_move_while_they_are_counted(file: Path, folder: Path, monkeyp
 
         monkeypatch.setattr(Scan, "rows", move_first)
         assert log.last_id() == log.stats().rows
+
+
+@pytest.mark.parametrize("few", [1, 1_000])
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_part_that_is_removed_before_it_is_read(
+    file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, few: int, by_hand: bool
+) -> None:
+    """
+    A part that a limit removes between the listing and the reading is gone past, as rows are that the file deletes.
+
+    It was an error, and what came after it was not shown. A part that somebody has removed, and the log notes, is one.
+    """
+    monkeypatch.setattr(archived, "_FEW", few)
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE drops SET after_id = 3")
+    archive(file, folder, 8)
+    [first] = folder.glob("*.jsonl.gz")
+    kept = first.read_bytes()
+    archive(file, folder, 16)
+
+    def after_removal(read: Callable[..., Iterator[Any]], part: Part, *bounds: Bounds) -> Iterator[Any]:
+        if part.head.first_id == 1:
+            first.unlink(missing_ok=True)
+            if not by_hand:
+                with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+                    connection.execute("DELETE FROM archives WHERE name = ?", [first.name])
+        yield from read(part, *bounds)
+
+    for name in ("rows", "drops"):
+        monkeypatch.setattr(Part, name, partialmethod(partial(after_removal, getattr(Part, name))))
+    questions: list[Callable[[LogReader], Any]] = [
+        lambda log: [row.id for row in log.rows()],
+        lambda log: [row.id for row in log.rows(reverse=True)][::-1],
+        lambda log: [*range(9, 9 + log.stats().rows)],
+        lambda log: (log.gaps(), [*range(9, log.last_id() + 1)])[1],
+    ]
+    for ask in questions:
+        first.write_bytes(kept)
+        with LogReader([file, folder]) as log:
+            if by_hand:
+                with pytest.raises(MissingFileError, match="has been removed"):
+                    ask(log)
+            else:
+                assert [*range(9, log.last_id() + 1)] == ask(log)
 
 
 def test_the_next_question_sees_what_came_since(file: Path, folder: Path) -> None:
