@@ -81,6 +81,22 @@ def test_every_digit_of_a_number_counts(log, path, key):
     assert {str(2**64): 1, str(2**64 + 1): 2, str(10**400): 1} == found == counts
 
 
+def test_every_digit_of_a_float_counts(log, path):
+    """
+    Floats are lines of their own, named as they are written; 1 and 1.0 are two, and the filter of each finds both.
+
+    They were named by 15 digits: 0.1 + 0.2 was counted as 0.3, and the filter by 0.333333333333333 found no row.
+    """
+    values = [0.1 + 0.2, 0.3, 1 / 3, 1e22, 1, 1.0]
+    log(*(record("a", amount=value) for value in values))
+    with LogReader(path) as reader:
+        found = {talker.name: talker.records for talker in reader.top("attribute", key="amount")}
+        counts = {name: reader.count(where=f"amount={name}") for name in found}
+
+    assert {str(value): 1 for value in values} == found
+    assert found | {"1": 2, "1.0": 2} == counts
+
+
 def test_a_value_that_is_not_utf_8(log, path, change):
     """Half of a surrogate pair, which a stranger's JSON may have, is a question mark."""
     log(record("a"))
