@@ -88,6 +88,9 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
         others = sorted([*options.archives, *unknown], key=[*words, *unknown].index)
         options.archives = [*filter(is_archive, others)]
         unknown = [word for word in others if word not in options.archives]
+    elif hasattr(options, "files"):
+        options.files += [word for word in unknown if not word.startswith("-") and "://" not in word]
+        unknown = [word for word in unknown if word not in options.files]
     if unknown:
         for word in [] if named else [*unknown, options.file]:
             if word in COMMANDS and not os.path.exists(word):

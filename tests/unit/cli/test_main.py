@@ -16,7 +16,7 @@ import pytest
 
 import sqlite_log_handler
 from sqlite_log_handler.__main__ import main
-from sqlite_log_handler._cli.main import COMMANDS
+from sqlite_log_handler._cli.main import COMMANDS, parse
 
 
 def test_version(capsys):
@@ -147,6 +147,12 @@ def test_two_flags_in_one_word(run, words):
     Newer versions of argparse give back `-z` alone, which is no word of the line, and the command ended in a traceback.
     """
     assert (2, []) == run(*words.split(), stderr=re.compile(r"^sqlite-log show: .*\n\Z"))
+
+
+@pytest.mark.parametrize("words", ["forward a.db --otlp URL b.db -f c.db", "metrics a.db -o openmetrics b.db c.db"])
+def test_a_log_behind_a_flag(words):
+    """A command that takes several logs takes them behind its flags too: `b.db` was refused as one too many."""
+    assert ["a.db", "b.db", "c.db"] == parse(words.split())[1].files
 
 
 def test_a_command_that_does_not_exist(run, tmp_path, monkeypatch):
