@@ -18,7 +18,7 @@ _AROUND: Final = 10
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_file(parser, archives=True)
     rows = arguments.at_least(0)
-    newest = f"only the newest N, or all (with -f: {_FOLLOWED} by default)"
+    newest = f"only the newest N, or all (with -f alone: {_FOLLOWED})"
     place = f"only the rows before and after this id or time, {_AROUND} each unless -C, -B or -A says otherwise"
     cursor = "show only what came since the last run with this file, which keeps the position"
     add_flag(parser, "-f, --follow", "show each new record, until Ctrl-C")
@@ -66,7 +66,8 @@ def run(options: argparse.Namespace) -> int:
                 nothing = f"nothing new since id {cursor}" + (" matches" if cursor < last_id else "")
         filters = up_to(filters, last_id)
         newest = None if options.lines == arguments.ALL else options.lines
-        if options.follow and options.lines is None and options.since is None and filters.get("after_id") is None:
+        begins_elsewhere = (options.lines, options.since, options.after_id, options.cursor_file)
+        if options.follow and not any(given is not None for given in begins_elsewhere):
             newest = _FOLLOWED
         view = View(options)
         place = _place(reader, options, last_id) if options.around is not None else None

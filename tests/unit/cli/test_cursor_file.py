@@ -53,6 +53,35 @@ def test_a_cursor_of_another_log_is_told_from_one_of_this(run, tmp_path, path):
         assert (1, []) == run(*show)
 
 
+@pytest.mark.parametrize("cursor", [None, "", "sqlite-log-cursor 5", "sqlite-log-cursor 5 1", "sqlite-log-cursor 99"])
+@pytest.mark.parametrize("words", ["", "--pid 4711", "-S @0", "--after-id 3", "-n 4", "-n all"])
+@pytest.mark.parametrize("has_cursor", [True, False])
+def test_where_following_begins(run, tmp_path, path, monkeypatch, cursor, words, has_cursor):
+    """
+    `-f` begins with the newest ten records only where nothing else says where to begin.
+
+    With a cursor file that was new, or of another log, it showed ten of them too, and the others never; and it said
+    that it read the log from its beginning.
+    """
+    monkeypatch.setattr("sqlite_log_handler._cli.commands.show.pause", lambda _: True)
+    log_of(path, *(record(str(number), seconds=number) for number in range(1, 31)))
+    file = tmp_path / "cursor"
+    if cursor is not None:
+        file.write_text(cursor)
+    flags = words.split()
+    expected = 30
+    if has_cursor:
+        flags += ["--cursor-file", str(file)]
+        expected = 25 if cursor == "sqlite-log-cursor 5" else 30
+    elif flags in ([], ["--pid", "4711"]):
+        expected = 10
+    expected = {"-n 4": 4, "--after-id 3": 27}.get(words, expected)
+    _, lines = run(str(path), "-f", "-o", "cat", *flags, stderr=re.compile(""))
+
+    assert [str(number) for number in range(31 - expected, 31)] == lines
+    assert not has_cursor or file.read_text().startswith("sqlite-log-cursor 30 ")
+
+
 def test_a_cursor_stays_when_rows_are_pruned(run, tmp_path, make_handler, path):
     """Where the newest row is left, the log is not taken for one that was begun anew, and the cursor is kept."""
     show = [str(path), "-o", "cat", "--cursor-file", str(tmp_path / "cursor")]
