@@ -7,11 +7,12 @@ and each name from a user is a parameter.
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import astuple, dataclass
 from datetime import date, datetime, time
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 
-from sqlite_log_handler._logfile.columns import LEVELS
+from sqlite_log_handler._logfile.columns import LEVELS, text, whole
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._logfile.times import HELP, from_microseconds, microseconds, parse_time
@@ -22,7 +23,7 @@ from sqlite_log_handler._read.templates import says_something
 Names: TypeAlias = str | Collection[str]
 Scalar: TypeAlias = str | int | float | bool | None
 # Runs a statement on the file and returns its rows, as `Scan.all` does.
-Ask: TypeAlias = Callable[[str], list[Any]]
+Ask: TypeAlias = Callable[..., list[Any]]
 
 
 # The integers that SQLite can store.
@@ -36,6 +37,27 @@ _LONGEST_WAIT: Final = 2_000_000
 
 class FilterError(ValueError):
     """A filter makes no sense; the text says which values do."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedSource:
+    """What the rows of a pattern share, for `pattern_of`: it holds when the row is deleted, and in another file."""
+
+    logger: str
+    pathname: str
+    lineno: int
+    func: str
+    template: str
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A run, for `run`: what a program of a host began in this time. `end_us` is when its next run began."""
+
+    host: str
+    program: str
+    begin_us: int
+    end_us: int
 
 
 class Filters(TypedDict, total=False):
@@ -145,8 +167,8 @@ _ALLOWED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "source": (_is_source, "a call site such as 'orders.py:42'"),
     "attributes": (_is_attributes, "a dict of str to str, int, float, bool or None"),
     "where": (_is_names, "a condition such as 'status>=500', or several in a list"),
-    "run": _INTEGER,
-    "pattern_of": _INTEGER,
+    "run": (_is(int, Start), "an integer"),
+    "pattern_of": (_is(int, SharedSource), "an integer"),
     "without": (_is(Mapping), "a dict of filters such as {'thread': 'worker-1'}"),
     "after_id": _INTEGER,
     "up_to_id": _INTEGER,
@@ -229,23 +251,34 @@ def _logger(_: Ask, names: Names, are: str = "IN") -> list[Term]:
     return [(f"source_id {are} (SELECT id FROM sources WHERE {sql})", parameters)]  # noqa: S608 - no value in it
 
 
-def _pattern_of(ask: Ask, id_: int) -> list[Term]:
+def source_of(ask: Ask, id_: int) -> SharedSource:
+    """Return what the rows of the same pattern as this one share."""
+    columns = ", ".join([*map(text, ("logger", "pathname")), whole("lineno"), *map(text, ("func", "template"))])
     row = f"SELECT source_id FROM records WHERE id = {integer('pattern_of', id_)}"  # noqa: S608 - a number
-    same = f"""
-    SELECT other.id, ifnull(CAST(one.template AS TEXT), ''), ifnull(CAST(other.template AS TEXT), ''),
-        one.lineno = other.lineno AND one.func = other.func
-    FROM sources AS one JOIN sources AS other USING (logger, pathname) WHERE one.id = ({row})
-    """  # noqa: S608 - same
-    found = ask(same)
+    found = ask(f"SELECT {columns} FROM sources WHERE id = ({row})")  # noqa: S608 - same
     if not found:
         message = f"there is no row {id_}, so it has no pattern: `sqlite-log patterns` lists them, each with an id"
         raise FilterError(message)
+    return SharedSource(*found[0])
+
+
+def _pattern_of(ask: Ask, pattern: int | SharedSource) -> list[Term]:
+    one = source_of(ask, pattern) if isinstance(pattern, int) else pattern
+    is_same_line = "CAST(lineno AS INTEGER) = ? AND CAST(func AS TEXT) = ?"
+    sql = f"SELECT id, {text('template')}, {is_same_line} FROM sources WHERE logger = ? AND pathname = ?"  # noqa: S608 - our own names
     ids = [
-        other
-        for other, template, its_template, is_same_line in found
-        if (template == its_template if says_something(template) else is_same_line and not says_something(its_template))
+        id_
+        for id_, template, is_same_line in ask(sql, (one.lineno, one.func, one.logger, one.pathname))
+        if (template == one.template if says_something(one.template) else is_same_line and not says_something(template))
     ]
     return [_one_of("source_id", ids)]
+
+
+def _run(ask: Ask, run: int | Start) -> list[Term]:
+    if isinstance(run, int):
+        return [_one_of("process_id", run_processes(ask, run))]
+    sql = "SELECT id FROM processes WHERE host = ? AND program = ? AND started_us >= ? AND started_us < ?"
+    return [(f"process_id IN ({sql})", astuple(run))]
 
 
 _THREAD = (
@@ -375,9 +408,55 @@ def settled(ask: Ask, filters: Filters) -> Filters:
     since, until = (None if given[end] is None else from_microseconds(given[end]) for end in ("since", "until"))
     bounds: Filters = {"since": since, "until": until}
     if (level := filters.get("level")) is not None:
-        low, high = level_range(ask, level)
-        bounds["level"] = f"{low}..{high}"
+        bounds["level"] = _fixed_level(ask, level)
     return {**filters, **bounds}
+
+
+def lasting(ask: Ask, filters: Filters) -> Filters:
+    """Return `filters` so that they mean the same when rows are deleted, runs begin, or another file comes."""
+    fixed: dict[str, Any] = {**settled(ask, filters)}
+    for name, fix in _FIXED.items():
+        if (value := fixed.get(name)) is not None:
+            fixed[name] = fix(ask, value)
+    if without := fixed.get("without"):
+        _without(ask, without)  # refuses what makes no sense
+        fixed["without"] = {
+            name: [_FIXED.get(name, _unchanged)(ask, value) for value in _several(values) if value is not None]
+            for name, values in without.items()
+        }
+    return fixed  # type: ignore[return-value]  # the same names
+
+
+def _fixed_level(ask: Ask, level: int | str) -> str:
+    low, high = level_range(ask, level)
+    return f"{low}..{high}"
+
+
+def _unchanged(_: Ask, value: Any) -> Any:
+    return value
+
+
+def _start_of(ask: Ask, number: int | Start) -> Start:
+    """Return a run so that it is known in another file too, and when earlier runs are deleted."""
+    if isinstance(number, Start):
+        return number
+    first = run_processes(ask, number)[0]
+    firsts = ",".join(str(run[0]) for run in runs(ask))
+    sql = f"""
+    SELECT {text("one.host")}, {text("one.program")}, {whole("one.started_us")}, (
+        SELECT {whole("min(other.started_us)")} FROM processes AS other WHERE other.id IN ({firsts})
+        AND other.host = one.host AND other.program = one.program AND other.started_us > one.started_us
+    ) FROM processes AS one WHERE one.id = {first}
+    """  # noqa: S608 - numbers
+    host, program, begin_us, end_us = ask(sql)[0]
+    return Start(host, program, begin_us, end_us or HIGHEST)
+
+
+_FIXED: Final[Mapping[str, Callable[[Ask, Any], Any]]] = {
+    "level": _fixed_level,
+    "run": _start_of,
+    "pattern_of": lambda ask, row: source_of(ask, row) if isinstance(row, int) else row,
+}
 
 
 def level_names(ask: Ask) -> dict[int, str]:
@@ -468,7 +547,7 @@ _TERMS: Final[_Makers] = {
     "since": lambda _, since_us: [("+created_us >= ?", (since_us,))],
     "until": lambda _, until_us: [("+created_us <= ?", (until_us,))],
     "level": lambda ask, level: [("records.levelno BETWEEN ? AND ?", level_range(ask, level))],
-    "run": lambda ask, number: [_one_of("process_id", run_processes(ask, number))],
+    "run": _run,
     "process": lambda _, pid: [("process_id IN (SELECT id FROM processes WHERE pid = ?)", (integer("process", pid),))],
     "pattern_of": _pattern_of,
     "logger": _logger,

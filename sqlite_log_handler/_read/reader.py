@@ -21,12 +21,14 @@ from sqlite_log_handler._read.filters import (
     LOWEST,
     FilterError,
     Filters,
+    SharedSource,
     below,
     integer,
+    lasting,
     level_names,
     require_short,
     seconds,
-    settled,
+    source_of,
     up_to,
     where,
 )
@@ -70,7 +72,12 @@ def log_id(reader: "LogReader") -> object:
 
 def followed(reader: "LogReader", filters: Filters) -> Filters:
     """Return `filters` so that they also hold for a file that takes the place of this one."""
-    return settled(reader._names().all, filters)  # noqa: SLF001 - of this module
+    return lasting(reader._names().all, filters)  # noqa: SLF001 - of this module
+
+
+def shared_source(reader: "LogReader", id_: int) -> SharedSource:
+    """Return what the rows of the pattern of a row share, for `pattern_of`."""
+    return source_of(reader._one_file("").all, id_)  # noqa: SLF001 - of this module
 
 
 def columns_of(
@@ -316,9 +323,9 @@ class LogReader:
             poll: The seconds between two looks.
             filters: See the class.
         """
-        # Not in the generator, so that errors come at once, and times and names of levels have their meaning of now.
+        # Not in the generator, so that errors come at once, and all filters have their meaning of now.
         seconds("poll", poll)
-        return self._follow(settled(self._one_file("new rows").all, filters), wait, poll)
+        return self._follow(lasting(self._one_file("new rows").all, filters), wait, poll)
 
     def _follow(self, filters: Filters, wait: Callable[[float], object], poll: float) -> Iterator[Row]:
         for after_id, up_to_id in self.additions(filters.get("after_id"), wait=wait, poll=poll):

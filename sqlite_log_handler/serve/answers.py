@@ -6,6 +6,7 @@ rows, of which a list shows the beginning of the message only.
 """
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -17,7 +18,7 @@ from sqlite_log_handler._logfile.schema import level_name
 from sqlite_log_handler._logfile.times import now_us
 from sqlite_log_handler._read.filters import HIGHEST, FilterError, Filters, up_to
 from sqlite_log_handler._read.patterns import Pattern
-from sqlite_log_handler._read.reader import LogReader, log_id
+from sqlite_log_handler._read.reader import LogReader, log_id, shared_source
 from sqlite_log_handler._read.rows import Row
 from sqlite_log_handler._read.statistics import dropped_over_time
 from sqlite_log_handler.serve.query import Query
@@ -38,6 +39,8 @@ _MOST_KEYS: Final = 100
 _MOST_COUNTED: Final = 10_000
 _LONGEST_KEY: Final = 200
 _DEEPEST: Final = 110
+# Characters of a pattern, which becomes a part of an address.
+_LONGEST_PATTERN: Final = 2_000
 # Runs that we try, one after the other, to tell of which run a row is.
 _RUNS: Final = 20
 # Whole numbers up to which JavaScript is exact.
@@ -124,6 +127,8 @@ def row(log: LogReader, query: Query) -> Answer:
     # If it is nothing that a handler writes, such as one that is nested deeper, the page shows its text.
     values["extra"] = extra if extra and _is_plain(extra, _DEEPEST) else None
     values["run"] = _run_of(log, found.id)
+    pattern = json.dumps(dataclasses.astuple(shared_source(log, found.id)), ensure_ascii=False)
+    values["pattern"] = pattern if len(pattern) <= _LONGEST_PATTERN else None
     head = f"{found.time or found.created_us} {found.level} {found.logger}: {found.message}"
     return {**values, "text": "\n".join(filter(None, (head, found.exc_text, found.stack_info)))}
 

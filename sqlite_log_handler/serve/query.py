@@ -2,10 +2,11 @@
 The parameters of a request, as filters of `LogReader`. They have the names of the long flags of `sqlite-log show`.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
-from sqlite_log_handler._read.filters import HIGHEST, LOWEST, FilterError, Filters
+from sqlite_log_handler._read.filters import HIGHEST, LOWEST, FilterError, Filters, SharedSource
 
 # The filters by parameter: texts and numbers, which are given once, and lists.
 _SAME_NAME: Final = ("since", "until", "level", "text", "task", "thread", "exception", "source")
@@ -15,7 +16,6 @@ _NUMBERS: Final = {
     "run": "run",
     "after-id": "after_id",
     "up-to-id": "up_to_id",
-    "pattern-of": "pattern_of",
 }
 _LISTS: Final = ("logger", "exclude", "where", "without")
 
@@ -57,10 +57,25 @@ class Query:
             raise FilterError(f"{name}={number} is out of range: it must be from {least} to {most}")
         return number
 
+    def _pattern(self, name: str) -> int | SharedSource | None:
+        """Take the id of a row, or the pattern of one as an answer has it."""
+        given = self._values.get(name, [""])[0]
+        if not given.startswith("["):
+            return self.number(name)
+        self.text(name)
+        try:
+            logger, pathname, lineno, func, template = found = json.loads(given)
+        except (ValueError, RecursionError) as error:
+            raise FilterError(f"{name}={given!r} is neither an id nor a pattern") from error
+        if type(lineno) is not int or {*map(type, (logger, pathname, func, template))} != {str}:
+            raise FilterError(f"{name}={given!r} is neither an id nor a pattern")
+        return SharedSource(*found)
+
     def filters(self) -> Filters:
         """Take all filters."""
         found: dict[str, Any] = {filter_: self.text(name) for name, filter_ in _TEXTS.items()}
         found |= {filter_: self.number(name) for name, filter_ in _NUMBERS.items()}
+        found["pattern_of"] = self._pattern("pattern-of")
         found |= {name: self._values.pop(name, None) for name in _LISTS}
         found["without"] = _without(found["without"])
         return cast("Filters", {name: value for name, value in found.items() if value is not None})

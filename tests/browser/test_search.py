@@ -6,6 +6,7 @@ The log is the incident of the demo, in which 11,202 drops and a flood of DEBUG 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sqlite3
 from typing import TYPE_CHECKING, Any
@@ -221,6 +222,31 @@ def test_a_pattern_is_named(log: Path, serve: Callable[..., str], open_tab: Call
     chip = tab.page.locator(".chip", has_text="is not paid")
     chip.wait_for()
     assert "is not paid" in chip.get_attribute("title")
+
+
+def test_a_pattern_outlives_its_row(
+    tmp_path: Path, write: Callable[..., Any], serve: Callable[..., str], open_tab: Callable[..., Tab]
+) -> None:
+    """
+    A page that follows a pattern goes on when retention deletes the row that it was taken from.
+
+    It said that there is no such row, and never asked again.
+    """
+    path = tmp_path / "app.db"
+    logger = write(path, flush_interval=0.05)
+    logger.info("order %d paid", 1)
+    logger.info("stock of %s is low", "tea")
+    tab = open_tab(serve(path))
+    tab.wait_for_line("stock of tea")
+    filter_by(tab, "?pattern-of=1")
+    tab.page.locator(".chip", has_text="order 1 paid").wait_for()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM records WHERE id = 1")
+    logger.info("stock of %s is low", "rice")
+    logger.info("order %d paid", 2)
+    tab.wait_for_line("order 2 paid")
+
+    assert tab.page.locator(".row", has_text="stock").count() == 0
 
 
 def test_a_pattern_of_no_row(log: Path, serve: Callable[..., str], open_tab: Callable[..., Tab]) -> None:

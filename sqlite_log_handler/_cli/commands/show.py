@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
             cursor = filters["after_id"] = cursor_file.read_cursor(options.cursor_file, reader, last_id)
             if cursor is not None:
                 nothing = f"nothing new since id {cursor}" + (" matches" if cursor < last_id else "")
-        filters = up_to(filters, last_id)
+        filters = up_to(followed(reader, filters) if options.follow else filters, last_id)
         newest = None if options.lines == arguments.ALL else options.lines
         begins_elsewhere = (options.lines, options.since, options.after_id, options.cursor_file)
         if options.follow and not any(given is not None for given in begins_elsewhere):
@@ -74,7 +74,6 @@ def run(options: argparse.Namespace) -> int:
         write_lines(view.document(reader, Selection(filters, newest, *_context(options), place)))
         cursor_file.store_cursor(options.cursor_file, reader, last_id)
         if options.follow:
-            filters = followed(reader, filters)
             for after_id, up_to_id in reader.additions(max(last_id, options.after_id or 0), wait=pause):
                 added: Filters = {**filters, "after_id": after_id, "up_to_id": up_to_id}
                 write_lines(view.lines(reader, Selection(added)))

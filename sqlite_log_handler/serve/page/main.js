@@ -252,18 +252,16 @@ function showFilters() {
 }
 
 // A number tells nobody which pattern it is: the chip shows what its row says.
-const messages = new Map();
 async function namePattern(chip, id) {
-  const key = `${state.file}/${id}`;
-  if (!messages.has(key)) {
+  if (!address.known(id)) {
     try {
-      messages.set(key, (await ask(`rows/${id}`, address.ofFile())).message);
+      address.know(id, await ask(`rows/${id}`, address.ofFile()));
     } catch (error) {
       if (error instanceof Refused && error.status !== 0) return;  // there is no such row: its number has to do
       throw error;
     }
   }
-  const said = oneLine(messages.get(key));
+  const said = oneLine(address.known(id).message);
   chip.title = `rows that say the same as row ${id}: ${said}`;
   chip.querySelector("span").textContent = `${id}: ${said.slice(0, 200)}`;
 }

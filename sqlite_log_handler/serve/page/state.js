@@ -77,18 +77,33 @@ export function remove(index) { change({ filters: state.filters.filter((_, at) =
 
 // With `alone`, in the place of all other filters: what somebody wants of a request is all of it.
 export function only(name, value, alone = false) {
+  forget(name, value);
   value = name === "level" ? `${value}..${value}` : String(value);
   if (alone) change({ filters: [[name, value]] });
   else add(name, value);
 }
 
 export function without(name, value) {
+  forget(name, value);
   if (name === "logger") add("exclude", value);
   else add("without", `${name}=${name === "level" ? `${value}..${value}` : value}`);
 }
 
+// The rows whose patterns are asked for. Retention may delete them, and another file give their ids to other rows, so
+// questions name what a pattern shares as soon as it is known. A click means a row of the file as it is now.
+const rows = new Map();
+const place = (id) => `${state.file}/${id}`;
+export function known(id) { return rows.get(place(id)); }
+export function know(id, row) { rows.set(place(id), row); }
+function forget(name, id) { if (name === "pattern-of") rows.delete(place(id)); }
+function lasting([name, value]) {
+  const before = name === "without" ? "pattern-of=" : "";
+  if ((name !== "pattern-of" && name !== "without") || !value.startsWith(before)) return [name, value];
+  return [name, before + (known(value.slice(before.length))?.pattern ?? value.slice(before.length))];
+}
+
 // What every question is asked with. Bounds of time do not narrow what is outside of them: `omit` leaves them out.
-export function parameters(omit = []) { return [...ofFile(), ...others(...omit)]; }
+export function parameters(omit = []) { return [...ofFile(), ...others(...omit).map(lasting)]; }
 
 // What a question is asked with for which filters do not matter.
 export function ofFile() { return state.file ? [["file", state.file]] : []; }

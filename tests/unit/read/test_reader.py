@@ -254,6 +254,67 @@ def test_follow_knows_a_level_in_a_replaced_file(log, reading, path, monkeypatch
     assert ["warning", "notice"] == [row.message for row in reading().follow(level="NOTICE", wait=steps)]
 
 
+STARTED = "INSERT INTO processes VALUES (50, 'host', 1, 'MainProcess', {}, 'job')"
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"pattern_of": 1}, ["stock of milk is low", "stock of rice is low"]),
+        ({"without": {"pattern_of": 1}}, ["order 2", "order 3"]),
+        ({"without": {"pattern_of": [1, 2]}}, []),
+        ({"pattern_of": 2, "without": {"pattern_of": 1}}, ["order 2", "order 3"]),
+        ({"without": {"level": "NOTICE"}}, ["order 2", "order 3"]),
+        ({"without": {"run": 1}}, ["order 2", "stock of milk is low", "order 3", "stock of rice is low"]),
+        *(({"run": run}, ["order 2", "stock of milk is low", "order 3", "stock of rice is low"]) for run in (0, 2)),
+        ({"run": 1}, []),
+        ({"run": -1}, []),
+    ],
+    ids=repr,
+)
+def test_what_is_followed_stays_the_same(log, reading, path, change, monkeypatch, filters, expected):
+    """
+    A row, a run and the name of a level in a filter are those of the moment in which following begins.
+
+    When retention deleted the row, or an earlier run, following ended with an error; a row of the next file with the
+    same id made it follow another pattern, without a word; and a job that began took the place of the last run.
+    """
+    monkeypatch.setattr(logging, "_levelToName", {**logging._levelToName, 25: "NOTICE"})
+
+    def both(number, name):
+        log(
+            record("order %d", lineno=8, args=(number,)),
+            record("stock of %s is low", level=25, lineno=number, args=(name,)),
+        )
+
+    def replaced():
+        os.replace(path, f"{path}.1")
+        monkeypatch.setattr(logging, "_levelToName", {30: "WARNING"})
+        both(3, "rice")
+
+    log(record("stock of %s is low", level=25, args=("tea",)), record("order %d", lineno=8, args=(1,)), record())
+    change(STARTED.format(5))
+    steps = Script(
+        lambda: change("DELETE FROM records WHERE id < 3"),
+        lambda: change("DELETE FROM processes WHERE id = 50"),
+        lambda: change(STARTED.format(2**60)),
+        lambda: both(2, "milk"),
+        replaced,
+        lambda: None,
+    )
+
+    assert expected == [row.message for row in reading().follow(wait=steps, **filters)]
+
+
+@pytest.mark.parametrize("filters", [{"run": 5}, {"pattern_of": 9}, {"without": {"pattern_of": 9}}], ids=repr)
+def test_follow_refuses_at_once_what_is_not_there(log, reading, filters):
+    """A run or a row that the log does not have is refused when following begins, and not when the next row comes."""
+    log(record())
+
+    with pytest.raises(FilterError, match="there is no r"):
+        reading().follow(**filters)
+
+
 def test_follow_without_the_right_to_make_a_shm(log, reading, make_handler, path, monkeypatch):
     """
     Who may not write beside a log that no program has open sees what is written once a program has.

@@ -307,6 +307,34 @@ def test_a_damaged_row_is_an_answer_or_a_sentence(get, shop):
     assert 12 == get("rows", lines=1)["last_id"]
 
 
+def test_a_pattern_outlives_its_row(get, shop):
+    """
+    What a row says of its pattern finds the same rows when that row is deleted, and leaves out the same.
+
+    The page asked for the pattern of the row itself, and stopped following once retention had deleted it.
+    """
+    by_row = {"pattern_of": 9}, {"without": "pattern-of=9"}
+    pattern = get("rows/9")["pattern"]
+    by_value = {"pattern_of": pattern}, {"without": f"pattern-of={pattern}"}
+    expected = [[9, 10, 11], [1, 2, 3, 4, 5, 6, 7, 8, 12]]
+
+    assert expected == [ids(get("rows", **asked)) for asked in by_row]
+    assert expected == [ids(get("rows", **asked)) for asked in by_value]
+    with sqlite3.connect(shop) as connection:
+        connection.execute("DELETE FROM records WHERE id = 9")
+    connection.close()
+    assert [[10, 11], expected[1]] == [ids(get("rows", **asked)) for asked in by_value]
+
+
+def test_a_long_pattern_is_no_part_of_an_address(get, shop):
+    """A pattern of more than 2,000 characters has no text for an address, and its row has to do."""
+    with sqlite3.connect(shop) as connection:
+        connection.execute("UPDATE sources SET template = replace(hex(zeroblob(1000)), '0', 'x')")
+    connection.close()
+
+    assert get("rows/9")["pattern"] is None
+
+
 def test_what_changed(get, shop, make_handler, logger):
     """A brief has what is new in the last run, with what it says and since when, and errors by pattern."""
     assert (1, None, [], False, [("order 8 has no price", 1)]) == (

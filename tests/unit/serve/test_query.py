@@ -63,6 +63,12 @@ def test_what_must_not_hold():
     [
         ([("level", "INFO"), ("level", "ERROR")], "level is given 2 times"),
         ([("pid", "x")], "pid='x' is not a whole number"),
+        ([("pattern-of", "x")], "pattern-of='x' is not a whole number"),
+        *(
+            ([(name, f"{before}{value}")], "is neither an id nor a pattern")
+            for name, before in (("pattern-of", ""), ("without", "pattern-of="))
+            for value in ("[", "[1]", "[" * 100_000, '["a", "b", true, "c", "d"]', '["a", "b", 1, [], {}]')
+        ),
         ([("without", "thread")], "write FILTER=VALUE"),
         ([("without", "nothing=1")], "write FILTER=VALUE"),
         ([("levle", "INFO")], "there is no parameter 'levle'"),
