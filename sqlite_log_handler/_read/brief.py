@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from sqlite_log_handler._logfile.columns import text
 from sqlite_log_handler._logfile.errors import LimitError
+from sqlite_log_handler._logfile.times import from_microseconds
 from sqlite_log_handler._read.filters import LOWEST, Filters, level_names, runs, where
 from sqlite_log_handler._read.patterns import Moment, Pattern, begin_of, compared
 from sqlite_log_handler._read.scan import Scan
@@ -87,7 +88,7 @@ def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:
     nothing: tuple[list[Pattern], set[int], dict[int, float] | None] = [], set(), None
     found, new, grown = _attempt(left_out, "patterns", lambda: compared(scan, chosen, begin_us, after_id), nothing)
     no_totals = Totals({}, {}, {}, None, *sizes(scan.path), ())
-    bounds: Filters = {} if since_us is None else {"since": f"@{since_us / 1e6:.6f}"}
+    bounds: Filters = {"since": from_microseconds(begin_us)}  # None, and so all gaps, outside of the calendar
     return Brief(
         since_us=since_us,
         is_last_run=is_last_run,

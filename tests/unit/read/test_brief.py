@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 
+import pytest
 from logged import BEGIN, record
 
 from sqlite_log_handler import LogReader
@@ -20,6 +21,17 @@ def test_the_whole_log_of_one_run(log, path):
 
     assert (None, False, 1, 2, None) == (found.since_us, found.is_last_run, found.runs, found.records, found.new)
     assert {2: ("b", "Traceback\nKeyError: 1")} == found.errors
+
+
+@pytest.mark.parametrize("started_us", [2**62, 253_402_300_800_000_000, -(2**62)])
+def test_a_run_outside_of_the_calendar(log, path, change, started_us):
+    """A log with a process that began beyond the calendar has a brief; its time was refused as one that a user gave."""
+    log(record("a"))
+    change(f"INSERT INTO processes VALUES (50, 'host', 1, 'MainProcess', {started_us}, 'job')")
+    with LogReader(path) as reader:
+        found = reader.brief()
+
+    assert started_us < 0 or (started_us, 2) == (found.since_us, found.runs)
 
 
 def test_what_is_new_since_a_time(log, path):
