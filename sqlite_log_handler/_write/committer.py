@@ -36,6 +36,9 @@ from sqlite_log_handler._write.retention.limits import Limits, NoRoom
 from sqlite_log_handler._write.row import SIZE_UNIT
 from sqlite_log_handler._write.writer import Outcome, Writer
 
+# Seconds between two pieces of retention's work, of some 20 ms each: in between, others have the file and the lock.
+_PRUNE_PAUSE = 0.02
+
 # What `close` spends on retention, and on waiting for a part of the archive that is being written: a program that runs
 # for less than a tick would else never prune, and never finish a part.
 _CLOSE_PRUNE, _CLOSE_ARCHIVE = 0.2, 1.0
@@ -82,6 +85,7 @@ class Committer:
         self._no_room = False  # the last commit found none
         self._prune_due: float | None = None
         self._pruned = float("-inf")
+        self._prune_pause = self.flush_interval  # from `_pruned` on; it is short while there is more to delete
         self._given_up = -1  # no time is left for the rows before this position
         self.exits = False  # the interpreter does
         self.hurried = False  # no commit that failed is tried again: at exit the time is up, or Ctrl-C was pressed
@@ -162,12 +166,18 @@ class Committer:
         now = self.now()
         self.operator.say_later(self.outage.succeeded(now, self.queue.dropped_total))
         if self.retains:
-            self._prune_due = max(now, self._pruned + self.flush_interval)
+            self._prune_due = max(now, self._pruned + self._prune_pause)
 
     @property
     def prune_due(self) -> float | None:
         """When retention is due; None if it is not, and while nothing can be written, and so nothing deleted."""
         return None if self.outage.failures else self._prune_due
+
+    @property
+    def more_due(self) -> float:
+        """When retention goes on with what it has begun, though the rows that wait are not due; infinity if never."""
+        due = self.prune_due
+        return float("inf") if due is None or self._prune_pause == self.flush_interval else due
 
     def prune(self, timeout: float = -1) -> float | None:
         """Do a piece of retention's work, with the timeout of `commit`; return as `Writer.prune` does."""
@@ -176,7 +186,8 @@ class Committer:
     def _prune(self) -> float | None:
         due = self.writer.prune()
         self._pruned = self.now()
-        self._prune_due = None if due is None else self._pruned + max(due, self.flush_interval)
+        self._prune_pause = min(self.flush_interval, _PRUNE_PAUSE) if due == 0 else self.flush_interval
+        self._prune_due = None if due is None else self._pruned + max(due, self._prune_pause)
         return due
 
     def drain(self, end: int, deadline: float | None) -> bool:

@@ -186,7 +186,7 @@ class RecordListener(QueueListener):
         outage = self.committer.outage
         if self.queue.commit_due and now >= outage.next_attempt:
             return 0
-        return max(0, min(self._tick_due, outage.retry_due) - now)
+        return max(0, min(self._tick_due, outage.retry_due, self.committer.more_due) - now)
 
     def handle(self, record: object) -> None:  # noqa: ARG002 - it is the tick
         """Report drops, and commit if it is time to."""

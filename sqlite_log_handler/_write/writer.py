@@ -31,7 +31,7 @@ from sqlite_log_handler._write.plain import clean
 from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.retention.limits import Limits
 from sqlite_log_handler._write.retention.pruner import Pruner
-from sqlite_log_handler._write.row import SOURCE, PackedRow
+from sqlite_log_handler._write.row import SIZE, SIZE_UNIT, SOURCE, PackedRow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # a program without an archive loads none of it
@@ -126,7 +126,7 @@ class Writer:
             if in_any_case:
                 self.pruner.lift_cap(connection)
             elif self.pruner.limits:
-                self._prune_before(connection, len(batch.rows))
+                self._prune_before(connection, batch.rows)
                 if self.pruner.limits.max_bytes is not None:
                     self.pruner.make_room(connection)
                     self._make_way(inserter, batch.rows)
@@ -161,10 +161,10 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - a value that somebody has put into the file may fail any step
             return self.pruner.failed(error)
 
-    def _prune_before(self, connection: sqlite3.Connection, rows: int) -> None:
-        """Let retention have its turn before a commit of `rows` rows. If that fails, the commit may succeed."""
+    def _prune_before(self, connection: sqlite3.Connection, rows: Sequence[PackedRow]) -> None:
+        """Let retention have its turn before a commit of these rows. If that fails, the commit may succeed."""
         try:
-            self.pruner.step_before(connection, rows)
+            self.pruner.step_before(connection, len(rows), SIZE_UNIT * sum(row[SIZE] for row in rows))
         except Exception as error:
             self.file.roll_back(error)
             self.pruner.failed(error)

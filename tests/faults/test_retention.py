@@ -434,12 +434,16 @@ def test_what_another_process_deleted_is_learned_anew(path, logger, monkeypatch,
         ).fetchall()
 
 
-def test_what_is_urgent_is_done_though_many_rows_wait(make, clock, log, monkeypatch, path):
+@pytest.mark.parametrize(("rows", "size"), [(150, 1 << 62), (1 << 62, 40_000)], ids=["many rows", "large rows"])
+def test_what_is_urgent_is_done_though_many_rows_wait(make, clock, log, monkeypatch, path, rows, size):
     """
     A program that logs faster than its records can be written has a queue that is never nearly empty; its log is kept
     to its limits all the same, by the writer, before it writes.
+
+    It counted rows only: one step of 8 MB came before 45 MB, if rows had 3 kB.
     """
-    monkeypatch.setattr("sqlite_log_handler._write.retention.pruner._ROWS_PER_STEP", 150)
+    monkeypatch.setattr("sqlite_log_handler._write.retention.pruner._ROWS_PER_STEP", rows)
+    monkeypatch.setattr("sqlite_log_handler._write.retention.pruner._BYTES_PER_STEP", size)
     handler = make(max_rows=200, capacity=1_000, batch_size=100)
     most = 0
     for _ in range(40):

@@ -8,9 +8,9 @@ The writer hands its connection to a `Pruner` under the commit lock, between two
 delete. Here it is deleted, each piece in a short transaction of its own, never in that of an insert. `Wal` knows
 whether the WAL can be written back, and `SideTables` cuts the tables beside `records`.
 
-`step` has its turn when few rows wait to be written, `step_before` before every other full batch, and `make_room`
-before each commit if there is `max_bytes`. That sets SQLite's `max_page_count`, so that a commit cannot make the file
-longer than its share, whatever other processes have written.
+`step` has its turn when few rows wait to be written, `step_before` before a full batch, and `make_room` before each
+commit if there is `max_bytes`. That sets SQLite's `max_page_count`, so that a commit cannot make the file longer than
+its share, whatever other processes have written.
 
 Nothing is deleted while a reader holds the WAL back, see `wal`. When file and WAL have come to `max_bytes` then, the
 rows that wait are dropped.
@@ -53,14 +53,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # a program without an archive loads none of it
     from sqlite_log_handler._write.retention.archiver import Archiver
 
-_CHUNKS = 4  # that one step deletes when it is urgent: four times what one commit of small rows adds
+_CHUNKS = 4  # that one step deletes when it has to hurry: four times what one commit of small rows adds
 _CHUNKS_FOR_ROOM = 256  # that `make_room` deletes at most for one commit
 _FAILED_RETRY = 5.0  # seconds
 _MOST_PAGES = 4_294_967_294  # https://sqlite.org/limits.html
 INCREMENTAL = 2  # https://sqlite.org/pragma.html#pragma_auto_vacuum
 
-# Rows after which retention has a turn though many wait: every other full batch, fewer than a chunk deletes.
+# Rows, or bytes of them in memory, after which retention has a turn though many wait: every other full batch of small
+# rows, or each of large ones. A step that is urgent deletes more.
 _ROWS_PER_STEP = 15_000
+_BYTES_PER_STEP = 4 * 1024 * 1024
 
 # Units of free pages at most, where a commit needs that many.
 _MOST_FREE_UNITS = 8
@@ -133,7 +135,7 @@ class Pruner:
         self._failures = 0  # since the last step that succeeded
         self._capped = False  # SQLite keeps the file from growing beyond its share
         self._live: float = math.inf  # bytes, before the last chunk of this run: to delete it may have freed nothing
-        self._rows_since_step = 0
+        self._rows_since_step = self._bytes_since_step = 0
         self._next_look = 0.0  # at the age of rows, by `clock`
         self._aged_at = math.inf  # when the next row is too old
 
@@ -162,7 +164,9 @@ class Pruner:
         archive_due = math.inf if self._archiver is None else self._archiver.step(connection, state)
         for _ in range(_CHUNKS):
             cut = self._delete(connection, state, crowded=crowded)
-            if not (cut and cut.urgent and cut.partial and self.wal.is_free(connection)):
+            # Rows that the disk has room for are not worth a longer wait of those who commit.
+            hurried = crowded or self.limits.excess(state) > 0
+            if not (cut and cut.partial and hurried and self.wal.is_free(connection)):
                 break
             state = self._look(connection)
         more = self.tables.step(connection)
@@ -174,11 +178,12 @@ class Pruner:
         due = 0 if more else max(0, min(self._aged_at - self._clock(), archive_due))
         return None if due == math.inf else due
 
-    def step_before(self, connection: sqlite3.Connection, rows: int) -> None:
-        """Do what is urgent, if it is time to, before `rows` rows are written."""
+    def step_before(self, connection: sqlite3.Connection, rows: int, size: int) -> None:
+        """Do what is urgent, if it is time to, before `rows` rows of `size` bytes in memory are written."""
         self._rows_since_step += rows
-        if self._rows_since_step >= _ROWS_PER_STEP:
-            self._rows_since_step = 0
+        self._bytes_since_step += size
+        if self._rows_since_step >= _ROWS_PER_STEP or self._bytes_since_step >= _BYTES_PER_STEP:
+            self._rows_since_step = self._bytes_since_step = 0
             self.step(connection, crowded=True)
 
     def make_room(self, connection: sqlite3.Connection) -> None:
@@ -309,6 +314,7 @@ class Pruner:
             self._next_look = self._clock() + pause
             self._aged_at = self._clock() + max(pause, max_age - age)
             return None
+        self._aged_at = math.inf  # it has come; if the rows wait for the archive, they are due when that says so
         return Cut(last_old, "max_age", age > max_age * 1.1)
 
     # Pages ------------------------------------------------------------------------------------------------------------

@@ -89,18 +89,31 @@ def test_an_idle_listener_wakes_up_when_the_next_row_comes_of_age(make, retentio
     assert 3_600.0 == listener.seconds_to_wait(clock.now)
 
 
-def test_pieces_are_a_tick_apart(make, retention, clock):
-    """While there is more to delete, the next piece is due a tick later."""
+@pytest.mark.parametrize(("flush_interval", "pause"), [(0.001, 0.001), (0.1, 0.02), (600, 0.02)])
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_pieces_are_a_moment_apart(make, retention, clock, flush_interval, pause, waiting):
+    """
+    While there is more to delete, the next piece is due a moment later, also if rows wait, or somebody has flushed.
+
+    It was due a `flush_interval` later: with `max_rows=1000` and `flush_interval=5`, 500 rows of 10 kB a second made a
+    log that grew without end, because a piece is 8 MB at most.
+    """
     retention.due = [0, 0, None]
-    listener = make(retention=retention)
+    listener = make(retention=retention, flush_interval=flush_interval)
     put(listener, 1)
     listener.handle(None)
     for _ in range(2):
-        assert 0.1 == pytest.approx(listener.seconds_to_wait(clock.now))
-        clock.advance(0.11)
+        put(listener, 1)
+        listener.flush()
+        put(listener, waiting)
+        assert pause == pytest.approx(listener.seconds_to_wait(clock.now))
+        clock.advance(pause * 1.1)
         listener.handle(None)
 
     assert (None, 3) == (listener.seconds_to_wait(clock.now), retention.turns)
+    retention.due = None
+    put(listener, 1)
+    assert flush_interval == pytest.approx(listener.seconds_to_wait(clock.now))
 
 
 def test_a_program_that_flushes_each_record_is_pruned_too(make, retention, clock):
