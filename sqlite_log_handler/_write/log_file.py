@@ -352,8 +352,8 @@ class LogFile:
             self._say(f"no WAL on this file system, journal mode {mode!r}: readers and the writer wait for each other")
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
         # In WAL mode a power cut costs the last commits, never the file (https://sqlite.org/pragma.html#pragma_synchronous).
-        # A commit must need no folder for temporary files, which may be read-only or full: SQLite would take the journal
-        # of a statement there as soon as it has changed 64 KiB of old pages (https://sqlite.org/tempfiles.html).
+        # A commit must need no folder for temporary files, which may be read-only or full: SQLite would put the journal
+        # of a statement there when it has changed 64 KiB of old pages (https://sqlite.org/tempfiles.html).
         connection.executescript(f"""
             {BOUND_CACHE};
             PRAGMA temp_store = MEMORY;
