@@ -31,7 +31,7 @@ _LinesOf: TypeAlias = Callable[[Pattern], list[str]]
 
 # Bytes of UTF-8. The bounds of the parts come to less than the whole, so nothing is cut twice.
 MOST_BYTES: Final = 8_000
-_HEAD, _ERRORS, _CHANGED, _CURSORS = 800, 3_000, 1_400, 500
+_HEAD, _ERRORS, _CHANGED, _CURSORS = 800, 2_600, 1_200, 450
 _LINE, _SHORT_LINE, _PATH = 160, 120, 100
 
 # The most loggers, the most gaps, and the most lines of a traceback.
@@ -114,10 +114,13 @@ class _Text:
         left = yield from self._part(title, found.changes(), self._change, _CHANGED, by_time=True)
         if found.since_us is not None and found.new is None:
             yield from ("", f"what changed: {'no row that was counted' if found.after_id else 'no row'} is older")
-        new = [pattern for pattern in left if self._is_new(pattern)]
+        # `--new-since` looks at all older rows, and so it does not know what is new among those that we count.
+        apart = frozenset() if found.after_id else found.new or frozenset()
+        new = [pattern for pattern in left if pattern.last_id in apart]
         yield from self._left("more new pattern", new, f" --new-since {self._since}")
-        frequent = [pattern for pattern in left if not self._is_new(pattern)]
-        yield from self._left("more frequent pattern", frequent, self._scope, how=", among others")
+        others = [pattern for pattern in left if pattern.last_id not in apart]
+        what = "more new or frequent pattern" if found.after_id else "more frequent pattern"
+        yield from self._left(what, others, self._scope, how=", among others")
         yield from self._loud()
         yield from self._gaps()
         yield from self._state()
