@@ -40,8 +40,9 @@ class Brief:
 
     `runs` counts the starts of the program; with `is_last_run`, the facts begin with the last one. `patterns` and
     `records` cover the rows after the id `after_id`. `new` has the `last_id` of each pattern that no older one of these
-    has; None if none is older. `grown` has, by `last_id`, how many times as often as before each other pattern was
-    logged. `errors` has, by the `last_error_id` of a pattern, a message and the end of its traceback.
+    has; None if none is older, or if the patterns are left out. `grown` has, by `last_id`, how many times as often as
+    before each other pattern was logged. `errors` has, by the `last_error_id` of a pattern, a message and the end
+    of its traceback.
     """
 
     since_us: int | None

@@ -112,7 +112,7 @@ class _Text:
         title = "what changed (in the order of the first time, with the newest id)"
         # By time, because the first event in a chain of failures is often the cause.
         left = yield from self._part(title, found.changes(), self._change, _CHANGED, by_time=True)
-        if found.since_us is not None and found.new is None:
+        if found.since_us is not None and found.new is None and not found.left_out:
             yield from ("", f"what changed: {'no row that was counted' if found.after_id else 'no row'} is older")
         # `--new-since` looks at all older rows, and so it does not know what is new among those that we count.
         apart = frozenset() if found.after_id else found.new or frozenset()

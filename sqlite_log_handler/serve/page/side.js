@@ -169,7 +169,8 @@ export async function showBrief(body, { utc, signal, onChange }) {
       one.sample && one.sample !== one.text ? element("span", { className: "n sample", textContent: oneLine(one.sample).slice(0, 300) }) : "");
     return made;
   };
-  const changes = !found.is_compared ? [element("p", { textContent: "There is nothing older in the log to compare with." })]
+  const nothing = found.left_out.length ? "What changed is unknown." : "There is nothing older in the log to compare with.";
+  const changes = !found.is_compared ? [element("p", { textContent: nothing })]
     : found.changes.length ? found.changes.map(line) : [element("p", { textContent: "Nothing is new, and no warning is more frequent than before." })];
   const more = found.of > found.changes.length ? [element("p", { textContent: `and ${count(found.of - found.changes.length)} more` })] : [];
   body.replaceChildren(

@@ -183,6 +183,16 @@ def test_nothing_older(tmp_path, monkeypatch, since, most, expected):
     assert " new: " not in text
 
 
+def test_patterns_that_are_left_out_compare_with_nothing(tmp_path, monkeypatch):
+    """Where a brief leaves the patterns out, it does not say that no row is older."""
+    overfull(path := tmp_path / "app-log.db")
+    monkeypatch.setattr("sqlite_log_handler._read.scan.MOST", 10)
+    text = brief_of(path)
+
+    assert "left out patterns: " in text
+    assert "is older" not in text
+
+
 def test_an_empty_log(tmp_path):
     """A log without a row has a brief as well."""
     with closing(sqlite3.connect(path := tmp_path / "app-log.db")) as connection:
