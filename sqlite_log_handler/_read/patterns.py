@@ -150,7 +150,8 @@ def compared(
     Count the records from `begin_us` on by pattern, and compare them with the older rows.
 
     Returns, by their `last_id`, also the patterns that no older row has, and how many times as often as before each
-    other one was logged, or None if there are no older rows. Of these, only those after the id `after_id` count.
+    other one was logged, or None if there are no older rows: by time, or for each record of all others of these if that
+    is less, and at most the number of its records. Of the older rows, only those after the id `after_id` count.
     """
     # Without the filters: a pattern that any older row has is not new.
     older = _counted(scan, Where("+created_us < ?", (begin_us,), LOWEST, begin_us, after_id))
@@ -180,9 +181,14 @@ def compared(
         # No span is shorter than a second: one record in a microsecond is no rate.
         span_us = max(max(sums.last_us for sums in found.values()) - begin_us, 1_000_000)
         older_us = max(begin_us - older.first_us, 1_000_000)
-        grown = {
-            found[key].last_id: found[key].records / was.records * older_us / span_us for key, was in before.items()
-        }
+        # Time alone is no measure: a job of cron does not run for most of it. What is new does not count as others,
+        # because a flood of it would hide the rest. And one record is not frequent, however soon after a start it is.
+        now, then = sum(found[key].records for key in before), sum(was.records for was in before.values())
+        grown = {}
+        for key, was in before.items():
+            records = found[key].records
+            by_others = max(then - was.records, 1) / max(now - records, 1)
+            grown[found[key].last_id] = min(records / was.records * min(older_us / span_us, by_others), float(records))
     return _described(found, texts), new, grown
 
 

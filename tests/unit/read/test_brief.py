@@ -67,12 +67,51 @@ def test_what_is_too_much_is_left_out(log, path, monkeypatch):
     assert (0, {"INFO": 30}) == (found.records, found.totals.records)
 
 
-def test_what_is_more_frequent_than_before(log, path):
-    """A warning that was rare before is not new, but it is told how many times as often it comes now."""
-    log(record("slow", seconds=0), record("steady", seconds=2, lineno=99))
-    log(*[record("slow", seconds=10 + number) for number in range(5)], record("steady", seconds=15, lineno=99))
-    with LogReader(path) as reader:
-        found = reader.brief(f"@{BEGIN.timestamp() + 10}")
+def said(message, level, *seconds):
+    """Make records of one call site."""
+    return [record(message, level, seconds=second, lineno=len(message)) for second in seconds]
 
-    assert frozenset() == found.new
-    assert {"slow": 10.0, "steady": 2.0} == {one.sample: found.grown[one.last_id] for one in found.patterns}
+
+def grown(log, path, older, since):
+    """Log these, and return how many times as often as before the patterns since 86,400 s come, and what changed."""
+    log(*older, *since)
+    with LogReader(path) as reader:
+        found = reader.brief(f"@{BEGIN.timestamp() + 86_400}")
+    return {one.sample: found.grown.get(one.last_id) for one in found.patterns}, [one.sample for one in found.changes()]
+
+
+def test_what_is_more_frequent_than_before(log, path):
+    """
+    A warning that was rare before is not new, but it is told how many times as often it comes now.
+
+    A flood of what is new does not hide it.
+    """
+    older = said("slow", logging.WARNING, 86_380, 86_381) + said("steady", logging.INFO, *range(86_380, 86_400))
+    since = said("slow", logging.WARNING, *range(86_400, 86_412)) + said("steady", logging.INFO, *range(86_400, 86_411))
+    flood = said("flooding", logging.INFO, *[86_412] * 100)
+    expected = {"slow": 12 / 2 * 20 / 12, "steady": 11 / 20 * 2 / 12, "flooding": None}
+
+    assert (pytest.approx(expected), ["slow", "flooding"]) == grown(log, path, older, since + flood)
+
+
+def test_each_run_of_a_job_says_the_same(log, path):
+    """
+    What a job of ten seconds warns of each night is as frequent as before, and no change.
+
+    By the time alone, in most of which no program ran, it came "2,871 times as often".
+    """
+    older, since = [
+        [one for at in nights for one in said("slow", logging.WARNING, *[at] * 5) + said("end", logging.INFO, at + 9)]
+        for nights in ((0, 43_200), (86_400,))
+    ]
+
+    assert ({"slow": 1.0, "end": 1.0}, []) == grown(log, path, older, since)
+
+
+def test_one_record_is_not_frequent(log, path):
+    """A warning of each start of a service is no change, although few other records have followed this start yet."""
+    older = said("start", logging.WARNING, 0) + said("request", logging.INFO, *range(100, 600))
+    since = said("start", logging.WARNING, 86_400) + said("request", logging.INFO, 86_401, 86_410)
+    times, changes = grown(log, path, older, since)
+
+    assert (1.0, []) == (times["start"], changes)
