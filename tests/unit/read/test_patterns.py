@@ -11,6 +11,7 @@ from logged import BEGIN, record
 
 from sqlite_log_handler import FilterError, LimitError, LogReader
 from sqlite_log_handler._read import patterns
+from sqlite_log_handler._write import row
 
 
 def said(msg, *args, lineno=7, seconds=0.0, level=logging.INFO, name="shop"):
@@ -96,6 +97,23 @@ def test_a_line_that_has_moved_is_not_new(log, path):
         found = reader.patterns(new_since=f"@{BEGIN.timestamp() + 5}")
 
     assert ["bye"] == [pattern.text for pattern in found]
+
+
+def test_a_call_site_with_too_many_templates(log, path, monkeypatch):
+    """
+    What a call site says beyond its first templates is one guessed pattern, so in another order it can seem new.
+
+    The page of the command line says so.
+    """
+    monkeypatch.setattr(row, "_TEMPLATES_OF_A_SITE", 2)
+    texts = ["one %d", "two %d", "three %d", "four %d"]
+    for seconds, order in ((0, texts), (9, texts[::-1])):
+        monkeypatch.setattr(row, "_templates", set())  # as in another process
+        monkeypatch.setattr(row, "_template_counts", {})
+        log(*(said(text, 1, seconds=seconds) for text in order))
+    with LogReader(path) as reader:
+        assert [4, 1, 1, 1, 1] == [one.records for one in reader.patterns()]
+        assert {"three %d", "four %d"} == {one.text for one in reader.patterns(new_since=f"@{BEGIN.timestamp() + 5}")}
 
 
 def test_new_since_a_run(log, path, change):
