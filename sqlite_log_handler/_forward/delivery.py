@@ -15,6 +15,7 @@ Guarantees
 """
 
 import enum
+import os
 import random
 import sqlite3
 from collections import Counter
@@ -122,7 +123,7 @@ class Delivery:
         """
         turns = [_Turn(spool, _Absence(self, spool.path)) for spool in self.spools]
         while True:
-            served = [self._serve(turn) for turn in turns if self.clock() >= turn.absence.until]
+            served = [self._serve(turn) for turn in _distinct(turns) if self.clock() >= turn.absence.until]
             if any(served):
                 continue
             if not self.follow and not any(turn.absence.lasts for turn in turns):
@@ -237,6 +238,18 @@ class _Turn:
     spool: Spool
     absence: "_Absence"
     owed: int | None = None  # the cursor that could not be saved
+
+
+def _distinct(turns: Sequence[_Turn]) -> Iterator[_Turn]:
+    """Yield one turn for each log: two paths may lead to one, and a round later to two, because a link was switched."""
+    logs = set()
+    for turn in turns:
+        if (log := os.path.realpath(turn.spool.path)) in logs:
+            turn.spool.close()  # the other one moves the cursor, which is read again when this one opens its file
+            turn.absence.end()
+        else:
+            logs.add(log)
+            yield turn
 
 
 class _Absence:

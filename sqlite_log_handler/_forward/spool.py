@@ -271,6 +271,11 @@ class Spool:
                     with contextlib.suppress(TimeoutError):
                         self._leave(connection)
                 connection.close()
+            if identity_of(self.path) != self._identity:
+                self._say(
+                    f"{self.path!r} was moved or replaced: forward the old file as well, which has the rows that were "
+                    "not sent, and the cursor"
+                )
         self._lock.close()
 
     def _leave(self, connection: sqlite3.Connection) -> None:
@@ -311,10 +316,6 @@ class Spool:
             with self._lock.hold(_LOCK_SECONDS):
                 self._leave(self._connection)
             self.close()
-            self._say(
-                f"{self.path!r} was moved or replaced: forward the old file as well, which has the rows that were not "
-                "sent, and the cursor"
-            )
         if identity is None:
             return None
         with self._lock.hold(_LOCK_SECONDS):

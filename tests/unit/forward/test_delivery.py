@@ -12,6 +12,7 @@ import pytest
 
 from sqlite_log_handler._forward.delivery import Answer, Delivery, GivenUpError, Verdict
 from sqlite_log_handler._forward.spool import OutgoingBatch
+from sqlite_log_handler._forward.spool import Spool as FileSpool
 from sqlite_log_handler._logfile.errors import LogFileError
 
 TAKEN = Answer(Verdict.TAKEN)
@@ -21,8 +22,8 @@ AWAY = Answer(Verdict.LATER, "connection refused")
 class Spool:
     """A file of rows that have an id and nothing else."""
 
-    def __init__(self, ids, after_id=0):
-        self.path = "app-log.db"
+    def __init__(self, ids, after_id=0, path="app-log.db"):
+        self.path = path
         self.ids = list(ids)
         self.position = after_id
         self.saves = []
@@ -304,15 +305,64 @@ def test_files_have_their_turns(deliver):
     """Several files are served a batch each in turn, so that a long one does not hold up the others."""
     receiver = Receiver()
 
-    deliver(receiver, Spool([1, 2, 3, 4]), Spool([11, 12], after_id=10), batch_rows=2)
+    deliver(receiver, Spool([1, 2, 3, 4]), Spool([11, 12], after_id=10, path="second.db"), batch_rows=2)
 
     assert [[1, 2], [11, 12], [3, 4]] == receiver.bodies
 
 
+@pytest.mark.parametrize("names", [("app-log.db", "link.db"), ("link.db", "app-log.db")], ids=" ".join)
+def test_a_link_to_a_log_that_is_named_too(make_handler, logger, path, clock, lines, names):
+    """
+    The rows of a log and of a link to it arrive once, wherever the link is switched.
+
+    The command decided once which names are one log, so rows of the old log were left out when the link was switched.
+    """
+    link, got = path.with_name("link.db"), []
+
+    def log(text, file):
+        logger.handlers[:] = [make_handler(file)]
+        logger.info(text)
+        logger.handlers[0].close()
+
+    def switch(file):
+        link.unlink(missing_ok=True)
+        link.symlink_to(file)
+
+    def months():
+        for new, name, last in [("second", "second.db", "late"), ("third", "app-log.db", ""), ("4", "second.db", "5")]:
+            switch(name)
+            log(new, link)
+            if last:
+                log(last, path)
+            yield
+
+    log("first", path)
+    switch(path)
+    spools = [FileSpool(str(path.with_name(name)), "x", say=lines.append) for name in names]
+    passing = months()
+
+    def wait(_seconds):
+        if next(passing, "end"):
+            raise EnoughError
+
+    def encode(_batch, rows):
+        got.extend(row[8] for row in rows)
+        return b""
+
+    delivery = Delivery(spools, encode, Receiver(), clock, wait, lines.append, follow=True)
+    with contextlib.suppress(EnoughError):
+        delivery.run()
+    for spool in spools:
+        spool.close()
+
+    assert ["4", "5", "first", "late", "second", "third"] == sorted(got)
+    moved = f"{str(link)!r} was moved or replaced: forward the old file as well, which has the rows that were not sent"
+    assert (3 if names[0] == "link.db" else 1) == sum(line.startswith(moved) for line in lines)
+
+
 def test_a_file_that_cannot_be_read_holds_up_no_other(deliver, lines):
     """A file with an error waits for its next turn while the others go on; it is told once, and when it is back."""
-    first, second, receiver = Spool([1]), Spool([11], after_id=10), Receiver()
-    first.path = "first.db"
+    first, second, receiver = Spool([1], path="first.db"), Spool([11], after_id=10), Receiver()
     first.read_errors = [sqlite3.OperationalError("disk I/O error"), sqlite3.OperationalError("disk I/O error")]
 
     deliver(receiver, first, second)
