@@ -126,13 +126,16 @@ def fit(line: str) -> str:
 
 def wrap(text: str, width: int, first: str, other: str) -> Iterator[str]:
     """Break a text into lines, at blanks if there are any; `first` and `other` are their indents."""
-    indent = first
-    while width_of(text) > width - len(indent):
-        end = _fitting(text[: 2 * width], width - len(indent))
-        end = max(text.rfind(" ", 0, end + 1), 0) or end
-        yield indent + text[:end]
-        text, indent = text[end:].lstrip(" "), other
-    yield indent + text
+    # By places in the text: to look at the rest for each line takes time by the square of the length.
+    at, indent = 0, first
+    while (end := at + _fitting(text[at : at + 2 * width], width - len(indent))) < len(text):
+        blank = text.rfind(" ", at + 1, end + 1)
+        end = blank if blank > 0 else end
+        yield indent + text[at:end]
+        while text.startswith(" ", end):
+            end += 1
+        at, indent = end, other
+    yield indent + text[at:]
 
 
 def _fitting(text: str, width: int) -> int:

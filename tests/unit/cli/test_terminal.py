@@ -24,7 +24,7 @@ import sqlite_log_handler
 from sqlite_log_handler.__main__ import main
 from sqlite_log_handler._cli import terminal as terminal_module
 from sqlite_log_handler._cli.main import COMMANDS
-from sqlite_log_handler._cli.terminal import columns, fit, width_of
+from sqlite_log_handler._cli.terminal import columns, fit, width_of, wrap
 
 LINES = [
     *(["show", "-o", name] for name in ("short", "short-precise", "verbose", "json", "jsonl", "cat", "logfmt")),
@@ -149,6 +149,23 @@ def test_wide_characters_take_two_columns(monkeypatch):
     line = "\u5e97\U0001f600" * 10
     assert line == fit(line)
     assert f"{line[:18]}..." == fit(line + "c")
+
+
+def test_wrapping_takes_time_by_the_length_of_a_text(monkeypatch):
+    """
+    Of a text that is twice as long, `wrap` measures twice as many letters.
+
+    It measured all of the rest for each line, so a cause of 180,000 Chinese letters took half a minute.
+    """
+    measured = []
+    monkeypatch.setattr(terminal_module, "width_of", lambda text: measured.append(len(text)) or width_of(text))
+
+    def letters(count):
+        measured.clear()
+        assert "\u5e97" * count == "".join(wrap("\u5e97" * count, 80, "", ""))
+        return sum(measured)
+
+    assert letters(8_000) - letters(4_000) == letters(12_000) - letters(8_000)
 
 
 def test_a_closed_pipe_is_no_error(start, make_handler, logger, path):
