@@ -386,7 +386,7 @@ def level_range(ask: Ask, level: int | str) -> tuple[int, int]:
         return _levelno(ask, str(level)), HIGHEST
     low, high = both.groups()
     lowest = _levelno(ask, low) if low else LOWEST
-    highest = _levelno(ask, high) if high else HIGHEST
+    highest = _levelno(ask, high, max) if high else HIGHEST
     if lowest > highest:
         raise FilterError(f"{level!r} is empty: write the lower level first, {high}..{low}")
     return lowest, highest
@@ -464,16 +464,21 @@ def level_names(ask: Ask) -> dict[int, str]:
     return dict(ask(LEVELS))
 
 
-def _levelno(ask: Ask, name: str) -> int:
+def _levelno(ask: Ask, name: str, one_of: Callable[[list[int]], int] = min) -> int:
+    """Return the level of a name or number. Two packages may give one name to different levels."""
     if isinstance(levelno := number(name), int):
         return integer("level", levelno)
-    named = {name.upper(): levelno for levelno, name in level_names(ask).items()}
-    found = {**_LEVEL_NAMES, **named}.get(name.strip().upper())
-    if found is None:
-        names = printable(", ".join(sorted(named, key=named.__getitem__)))
+    named: dict[str, list[int]] = {}
+    for levelno, known in sorted(level_names(ask).items()):
+        named.setdefault(known.upper(), []).append(levelno)
+    wanted = name.strip().upper()
+    if wanted in named:
+        return one_of(named[wanted])
+    if wanted not in _LEVEL_NAMES:
+        names = printable(", ".join(named))
         message = f"{name!r} is not a level of this log: write one of {names}, a number, or a range such as INFO..ERROR"
         raise FilterError(message)
-    return found
+    return _LEVEL_NAMES[wanted]
 
 
 # Names that multiprocessing gives to children, whose start is not a start of the program.

@@ -121,6 +121,20 @@ def test_levels(connection, level, expected):
     assert expected == where(asking(connection), {"level": level}).parameters
 
 
+@pytest.mark.parametrize(
+    ("level", "expected"), [("NOTICE", (25, 2**63 - 1)), ("notice..NOTICE", (25, 35)), ("..NOTICE", (-(2**63), 35))]
+)
+def test_two_levels_of_one_name(connection, level, expected):
+    """
+    The name of two levels, as two packages give it, is the lower one from which on, and the higher one up to which.
+
+    It was the higher one always, so rows were left out that are shown under the name.
+    """
+    connection.execute("INSERT INTO levels VALUES (25, 'NOTICE'), (35, 'Notice')")
+
+    assert expected == where(asking(connection), {"level": level}).parameters
+
+
 def test_levels_of_python_keep_their_names(connection):
     """
     A program may call INFO something else, as those do that give it colours: it is still found by the name it has.
