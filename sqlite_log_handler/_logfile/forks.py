@@ -10,6 +10,7 @@ the next process that closes it then deletes the WAL under the child, with rows 
 
 So a child closes its inherited connections before it opens a file (`settle`). While the parent has the file open,
 SQLite cannot get the exclusive lock that it needs to write back or delete the WAL, so this changes nothing in the file.
+It closes them under `_opening`, so that no thread opens a file before another one has closed all of them.
 The child does so when it opens a file, and not in the fork: the program may have forked in the middle of an SQLite call
 of its own, for which a child that never opens a log must not wait.
 
@@ -29,6 +30,7 @@ Guarantees
 - A process that is `stuck` does not call SQLite.
 - A thread holds that lock to open or close it, or for one statement. Under it, it takes no other lock of this package
   but `_opening`, before the fork knows the connection.
+- Under `_opening`, a thread waits for the lock of a connection only in a fork.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ class Connection(sqlite3.Connection):
         self.file = file
         self.lock = make_mutex()
         with self.in_use():
-            with _opening:
+            with _opening():
                 _connections.add(self)
             super().__init__(*arguments, **options)
 
@@ -97,13 +99,14 @@ class Connection(sqlite3.Connection):
                 super().close()
                 _connections.discard(self)
             return
-        _connections.discard(self)
-        with contextlib.suppress(sqlite3.ProgrammingError):  # it could not be opened, or is closed
-            if stuck or self._was_in_use or self.in_transaction:
-                lost.add(self.file)
-                keep_open(self)
-            else:
-                super().close()
+        with _opening():
+            with contextlib.suppress(sqlite3.ProgrammingError):  # it could not be opened, or is closed
+                if stuck or self._was_in_use or self.in_transaction:
+                    lost.add(self.file)
+                    keep_open(self)
+                else:
+                    super().close()
+            _connections.discard(self)
 
     @property
     def _was_in_use(self) -> bool:
@@ -113,26 +116,32 @@ class Connection(sqlite3.Connection):
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 _inherited: list[sqlite3.Connection] = []
-# A fork holds it to its end, so that no thread opens a connection which the fork does not know.
-_opening = make_mutex()
-_process = getpid()
+# By process: without Python's hooks, a thread that a child does not have may hold that of its parent.
+_openings = {getpid(): make_mutex()}
 # The locks that forks in progress hold, once for each time that they were taken.
 _held: list[_thread.RLock] = []
 
 
+def _opening() -> _thread.RLock:
+    """
+    Return the lock to open a connection, and to close one that was inherited.
+
+    A fork holds it to its end, so that no thread opens a connection which the fork does not know.
+    """
+    return _openings.setdefault(getpid(), make_mutex())
+
+
 def settle() -> None:
     """Close all connections that this process has inherited; call this before you open one."""
-    global _opening, _process
-    if _process != getpid():
+    if getpid() not in _openings:
         let_go()  # a hook of the program may come before ours
-        # Without Python's hooks, a thread that this process does not have may hold it.
-        _opening, _process = make_mutex(), getpid()
     inherited = [connection for connection in _all() if connection.is_inherited]
-    for connection in inherited:
-        if not _is_free(connection.lock):  # a thread that this process does not have holds it
-            get_stuck()
-    for connection in inherited:
-        connection.close()
+    if inherited:
+        with _opening():  # another thread may be closing them
+            if not all(map(_is_free, [connection.lock for connection in inherited])):
+                get_stuck()  # a thread that this process does not have holds one
+            for connection in inherited:
+                connection.close()
 
 
 def _is_free(lock: _thread.RLock) -> bool:
@@ -174,7 +183,7 @@ def _all() -> list[Connection]:
 
 def _before_fork() -> None:
     give_up = monotonic() + _FORK_SECONDS
-    _take(_opening, give_up)
+    _take(_opening(), give_up)
     for connection in _all():
         _take(connection.lock, give_up)
 

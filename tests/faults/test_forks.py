@@ -369,7 +369,7 @@ def test_what_a_signal_handler_raises_at_any_call_of_a_fork(make_handler):
                 where = error.args
             sys.setprofile(None)
         free.clear()
-        for lock in (LOGGING_LOCK, handler.listener.committer.lock._lock, forks._opening, reading.lock):
+        for lock in (LOGGING_LOCK, handler.listener.committer.lock._lock, forks._opening(), reading.lock):
             thread = threading.Thread(target=take, args=(lock,))
             thread.start()
             thread.join()

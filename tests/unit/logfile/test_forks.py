@@ -212,7 +212,8 @@ def test_no_connection_is_opened_beside_a_fork(log, monkeypatch):
         opened.append(connect_read_only(log))
         asked.set()
 
-    monkeypatch.setattr(forks, "_opening", Gate())
+    gate = Gate()
+    monkeypatch.setattr(forks, "_opening", lambda: gate)
     forks._before_fork()
     thread = threading.Thread(target=work)
     thread.start()
@@ -293,3 +294,67 @@ def test_a_file_whose_query_a_fork_cut_off_is_lost(log, monkeypatch):
         connection.process = os.getpid()
 
     assert [connection] == kept
+
+
+@pytest.mark.parametrize("first", ["settle", "close"])
+def test_two_threads_of_a_child_open_a_log_at_once(log, monkeypatch, first):
+    """
+    A thread of a child opens no log while another one is closing an inherited connection to it.
+
+    One child in eight had no lock on its log, because its listener and a reader opened it at the same moment. Another
+    program could delete the WAL under it, with rows that were flushed.
+    """
+    standing, leave = threading.Event(), threading.Event()
+    mutex = forks._opening()
+    opening = Announced(mutex, lambda: standing.is_set() and leave.set())
+    monkeypatch.setattr(forks, "_opening", lambda: opening)
+    connection = connect_read_only(log)
+    connection.process = 0
+
+    class Slow:
+        """The connection's lock, at which the first thread stands before it closes the connection."""
+
+        def _is_owned(self):
+            if not standing.is_set():
+                standing.set()
+                leave.wait()
+            return False
+
+        def acquire(self, *_):
+            return True
+
+        def release(self):
+            pass
+
+    connection.lock = Slow()
+    thread = threading.Thread(target={"settle": forks.settle, "close": connection.close}[first])
+    thread.start()
+    standing.wait()
+    free = mutex.acquire(blocking=False)
+    if free:
+        mutex.release()
+    forks.settle()
+    known = connection in forks._connections
+    leave.set()
+    thread.join()
+
+    assert (False, False) == (free, known)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
+
+
+def test_a_signal_handler_raises_while_a_child_closes_what_it_inherited(log, monkeypatch):
+    """
+    What a signal handler raises before an inherited connection is closed leaves it to the next look.
+
+    It was forgotten, and stayed open: the child had no lock on that log as long as it lived.
+    """
+    connection = connect_read_only(log)
+    connection.process = 0
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(forks.Connection, "_was_in_use", property(lambda _: signal.raise_signal(signal.SIGINT)))
+        forks.settle()
+    forks.settle()
+
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
