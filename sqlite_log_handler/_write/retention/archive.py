@@ -29,6 +29,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from sqlite_log_handler._logfile.archive import (
@@ -222,9 +223,15 @@ class Archive:
         max_age, max_bytes = self._limits.max_age, self._limits.max_bytes
         parts = connection.execute(_PARTS).fetchall() if self._limits else []
         left = sum(part[-1] for part in parts)
-        for id_, name, rows, until_us, size in parts:
-            old = max_age is not None and until_us < (self._now() - max_age) * 1e6
-            if not old and (max_bytes is None or left <= max_bytes):
+        last_old = 0
+        if max_age is not None:
+            # As for rows: a part of the future goes with the old ones around it.
+            now_us = self._now() * 1e6
+            since_us = now_us - max_age * 1e6
+            before_young = takewhile(lambda part: not since_us <= part[3] <= now_us, parts)
+            last_old = max((part[0] for part in before_young if part[3] < since_us), default=0)
+        for id_, name, rows, _, size in parts:
+            if id_ > last_old and (max_bytes is None or left <= max_bytes):
                 break
             left -= size
             self.expired.append(rows)

@@ -327,6 +327,26 @@ def test_limits_of_the_archive(make, log, reading, folder, path, limits):
     assert [*range(gone + 1, 41)] == ids
 
 
+@pytest.mark.parametrize(
+    ("ages", "left"),
+    [((9, -365, 5), ()), ((9, -365, 5, 1), (1,)), ((9, -365, 1, 5), (-365, 1, 5)), ((9, -365), (-365,))],
+)
+def test_parts_of_the_future(make, log, reading, ages, left):
+    """
+    A part with a time in the future goes with the old ones around it, and no part goes before a young one.
+
+    A clock was a year ahead for one record: all later parts stayed, however old they were.
+    """
+    archive = make(max_age=3 * DAY)
+    for age in (*ages, 0):
+        log.fill(1, age=age * DAY)
+        archive_all(make(), log, reading)
+    archive.expire(log.connection)
+
+    until = log.ask("SELECT until_us FROM archives ORDER BY id")
+    assert [*left] == [round((log.wall - us / 1e6) / DAY) for (us,) in until]
+
+
 def test_a_part_that_lost_its_note_and_was_not_deleted(make, log, reading, folder):
     """A process that was killed between the two leaves a part without a note: with a limit, the next one deletes it."""
     log.fill(40, age=5 * DAY, step=DAY / 8)
