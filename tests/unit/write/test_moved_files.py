@@ -319,6 +319,40 @@ def test_a_file_that_was_compressed(
 
 
 @POSIX
+def test_a_file_that_was_compressed_and_not_replaced(writer: Writer, path: Path, said: Said) -> None:
+    """The WAL of a file that was moved and removed goes with it, if no other file is in its place."""
+    write(writer, "before")
+    path.rename(path.with_name("rotated.db"))
+    path.with_name("rotated.db").unlink()
+    write(writer, "after")
+
+    assert ([], []) == (said, [*path.parent.glob("*.left-*")])
+    assert ["after"] == stored(path)
+
+
+@POSIX
+def test_a_file_that_is_compressed_while_the_program_logs(writer: Writer, path: Path, said: Said) -> None:
+    """A copy of a moved file is corrupt if the first commit since the move comes while it is made. Nobody says so."""
+    write(writer, "before")
+    connection_of(writer).execute("PRAGMA wal_checkpoint")
+    write(writer, *map(str, range(200)))
+    copy, rotated = path.with_name("copy.db"), path.with_name("rotated.db")
+    path.rename(rotated)
+    with rotated.open("rb", buffering=0) as file:
+        begin = file.read(4096)
+        write(writer, "after")
+        copy.write_bytes(begin + file.readall())
+
+    assert [] == said
+    assert 201 == len(stored(rotated))
+    with (
+        contextlib.closing(sqlite3.connect(copy)) as connection,
+        pytest.raises(sqlite3.DatabaseError, match="malformed"),
+    ):
+        connection.execute("SELECT message FROM logs").fetchall()
+
+
+@POSIX
 @pytest.mark.parametrize("ends", [[""], ["", "-wal", "-shm"], ["-wal"], ["-wal", "-shm"]], ids="+".join)
 def test_file_that_was_unlinked(writer: Writer, path: Path, ends: list[str]) -> None:
     """After an unlink of the file or of its -wal, what is written stands in a file that can be found."""
