@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
-from sqlite_log_handler._read.filters import HIGHEST, LOWEST, FilterError, Filters, SharedSource
+from sqlite_log_handler._read.filters import HIGHEST, LOWEST, FilterError, Filters, SharedSource, check, integer
 
 # The filters by parameter: texts and numbers, which are given once, and lists.
 _SAME_NAME: Final = ("since", "until", "level", "text", "task", "thread", "exception", "source")
@@ -64,12 +64,11 @@ class Query:
             return self.number(name)
         self.text(name)
         try:
-            logger, pathname, lineno, func, template = found = json.loads(given)
+            logger, pathname, lineno, func, template = json.loads(given)
+            check({"logger": [logger, pathname, func, template]})  # texts that SQLite takes
+            return SharedSource(logger, pathname, integer(name, lineno), func, template)
         except (ValueError, RecursionError) as error:
             raise FilterError(f"{name}={given!r} is neither an id nor a pattern") from error
-        if type(lineno) is not int or {*map(type, (logger, pathname, func, template))} != {str}:
-            raise FilterError(f"{name}={given!r} is neither an id nor a pattern")
-        return SharedSource(*found)
 
     def filters(self) -> Filters:
         """Take all filters."""

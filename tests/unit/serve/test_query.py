@@ -67,7 +67,10 @@ def test_what_must_not_hold():
         *(
             ([(name, f"{before}{value}")], "is neither an id nor a pattern")
             for name, before in (("pattern-of", ""), ("without", "pattern-of="))
-            for value in ("[", "[1]", "[" * 100_000, '["a", "b", true, "c", "d"]', '["a", "b", 1, [], {}]')
+            for value in (
+                *("[", "[1]", "[" * 100_000, '["a", "b", true, "c", "d"]', '["a", "b", 1, [], {}]'),
+                *(f'["a", "b", {2**63}, "c", "d"]', r'["a", "b", 1, "c", "\ud800"]'),  # no row has one
+            )
         ),
         ([("without", "thread")], "write FILTER=VALUE"),
         ([("without", "nothing=1")], "write FILTER=VALUE"),
