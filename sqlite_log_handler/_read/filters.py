@@ -441,15 +441,12 @@ def _start_of(ask: Ask, number: int | Start) -> Start:
     if isinstance(number, Start):
         return number
     first = run_processes(ask, number)[0]
-    firsts = ",".join(str(run[0]) for run in runs(ask))
-    sql = f"""
-    SELECT {text("one.host")}, {text("one.program")}, {whole("one.started_us")}, (
-        SELECT {whole("min(other.started_us)")} FROM processes AS other WHERE other.id IN ({firsts})
-        AND other.host = one.host AND other.program = one.program AND other.started_us > one.started_us
-    ) FROM processes AS one WHERE one.id = {first}
-    """  # noqa: S608 - numbers
-    host, program, begin_us, end_us = ask(sql)[0]
-    return Start(host, program, begin_us, end_us or HIGHEST)
+    firsts = {run[0] for run in runs(ask)}
+    columns = f"{text('host')}, {text('program')}, {whole('started_us')}"
+    [(host, program, begin_us)] = ask(f"SELECT {columns} FROM processes WHERE id = {first}")  # noqa: S608 - a number
+    sql = "SELECT id, started_us FROM processes WHERE host = ? AND program = ? AND started_us > ? ORDER BY started_us"
+    later = ask(sql, (host, program, begin_us))
+    return Start(host, program, begin_us, next((started_us for id_, started_us in later if id_ in firsts), HIGHEST))
 
 
 _FIXED: Final[Mapping[str, Callable[[Ask, Any], Any]]] = {

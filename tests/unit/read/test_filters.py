@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlite_log_handler._logfile.times import microseconds
-from sqlite_log_handler._read.filters import _ALLOWED, FilterError, Filters, check, drops_where, where
+from sqlite_log_handler._read.filters import _ALLOWED, FilterError, Filters, Start, check, drops_where, lasting, where
 from sqlite_log_handler._read.search import ignores_case, required_literals
 
 
@@ -81,7 +81,7 @@ def test_smart_case(text, expected):
 
 def asking(connection):
     """Make the function that filters run their statements by."""
-    return lambda sql: connection.execute(sql).fetchall()
+    return lambda *statement: connection.execute(*statement).fetchall()
 
 
 @pytest.fixture
@@ -274,6 +274,16 @@ def test_a_filter_that_does_not_exist(connection):
 def test_runs_are_counted_by_their_start(connection, run, expected):
     """Run 0 is the start that was the last, -1 the one before, 1 the first; a sender in between is none."""
     assert f"process_id IN ({expected})" == where(asking(connection), {"run": run}).sql
+
+
+def test_a_run_among_many_is_known_elsewhere(connection):
+    """To know a run in another file, the reader writes no other run into the SQL, whose length has a bound."""
+    started = "INSERT INTO processes VALUES (?, ?, 'host', 1, 'job', 'MainProcess')"
+    connection.executemany(started, ((2**60 + number, number * 20_000_000) for number in range(1, 101)))
+    connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, 1_000)
+
+    expected: Any = Start("host", "job", 40_000_000, 60_000_000)
+    assert expected == lasting(asking(connection), {"run": 2})["run"]
 
 
 def test_no_value_stands_in_the_sql(connection):
