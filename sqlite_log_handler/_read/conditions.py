@@ -119,17 +119,18 @@ def attribute(attributes: object, key: str) -> str | None:
 
 def values_of(members: object, key: str) -> list[Any]:
     """Return a list with the value of a key, or without any: `a.b` is a key, or the key `b` in the object `a`."""
-    if not isinstance(members, dict):
-        return []
-    if key in members:
-        return [members[key]]
-    # Not at each dot of the key, of which a stranger's may have thousands.
-    nested = (
-        values_of(value, key[len(name) + 1 :])
-        for name, value in members.items()
-        if isinstance(value, dict) and key.startswith(f"{name}.")
-    )
-    return next(filter(None, nested), [])
+    left = [(members, 0)] if isinstance(members, dict) else []
+    while left:  # not by recursion, as a stranger's objects may be as deep as Python reads
+        inside, begin = left.pop()
+        if (rest := key[begin:]) in inside:
+            return [inside[rest]]
+        # Not at each dot of the key, of which a stranger's may have thousands.
+        left += [
+            (value, begin + len(name) + 1)
+            for name, value in reversed(inside.items())
+            if isinstance(value, dict) and key.startswith(f"{name}.", begin)
+        ]
+    return []
 
 
 def _compares(value: object, sign: str, expected: str) -> bool:

@@ -147,6 +147,11 @@ def test_a_number_of_thousands_of_digits_is_read():
     assert holds('{"a": 1, "b": ' + "9" * 5_000 + "}", "a=1")
 
 
+def test_a_key_is_found_at_any_depth():
+    """A key of 600 names is found as each other; it was a RecursionError."""
+    assert holds('{"a":' * 600 + "1" + "}" * 600, ".".join("a" * 600) + "=1")
+
+
 @pytest.mark.parametrize("attributes", [None, 5, "", "[]", "{", "5", '{"a": ' * 9999])
 def test_what_has_no_attributes_has_none(attributes):
     """A row whose attributes are not a JSON object holds no condition."""
