@@ -344,7 +344,7 @@ class LogReader:
         scan = self._one_file("new rows")
         after_id = scan.last_id() if after_id is None else integer("after_id", after_id)
         version: object = None
-        last: object = None
+        last: object = self._place(after_id)  # the file may be away since an earlier call
         while True:
             if self._file is not None and self._file != identity_of(self.path):
                 # Moved or removed under us. We still have it open, so we read its end first.

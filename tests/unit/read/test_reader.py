@@ -236,6 +236,20 @@ def test_follow_knows_a_copy_of_its_file(log, reading, path, lost, expected):
     assert ["one", *expected, "two", "three"] == [row.message for row in reading().follow(wait=steps)]
 
 
+def test_follow_goes_on_in_a_copy_of_a_file_that_was_away(log, reading, path):
+    """
+    If the file is away when one stops to follow it, the next call too goes on in a copy that comes in its place.
+
+    It read the copy from its first row.
+    """
+    log(record("before"))
+    away, reader = path.with_name("away.db"), reading()
+    assert [] == list(reader.follow(wait=Script(lambda: os.replace(path, away))))
+    steps = Script(lambda: shutil.copy(away, path), lambda: None, lambda: log(record("one")))
+
+    assert ["one"] == [row.message for row in reader.follow(after_id=1, wait=steps)]
+
+
 def test_follow_knows_a_level_in_a_replaced_file(log, reading, path, monkeypatch):
     """
     A level of the program's own is known by its name in the file that comes in place of the one that is followed.
