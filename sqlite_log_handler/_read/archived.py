@@ -235,7 +235,7 @@ class ArchivedLog:
     def rows(self, query: str, newest: int | None, filters: Filters, *, backward: bool) -> Iterator[Values]:
         """Yield what `query` selects of each row that matches; see `LogReader.rows`."""
         names = self._names().scan
-        filters = settled(names.all, filters)
+        filters = settled(filters)
         given = {name for name, value in filters.items() if value is not None} | {*(filters.get("without") or ())}
         if not given & _OF_ALL:
             where(names.all, filters)  # raises before the first row is asked for

@@ -264,8 +264,8 @@ def source_of(ask: Ask, id_: int) -> SharedSource:
 
 def _pattern_of(ask: Ask, pattern: int | SharedSource) -> list[Term]:
     one = source_of(ask, pattern) if isinstance(pattern, int) else pattern
-    is_same_line = "CAST(lineno AS INTEGER) = ? AND CAST(func AS TEXT) = ?"
-    sql = f"SELECT id, {text('template')}, {is_same_line} FROM sources WHERE logger = ? AND pathname = ?"  # noqa: S608 - our own names
+    same_line = "CAST(lineno AS INTEGER) = ? AND CAST(func AS TEXT) = ?"
+    sql = f"SELECT id, {text('template')}, {same_line} FROM sources WHERE logger = ? AND pathname = ?"  # noqa: S608 - our own names
     ids = [
         id_
         for id_, template, is_same_line in ask(sql, (one.lineno, one.func, one.logger, one.pathname))
@@ -325,12 +325,6 @@ def _without(ask: Ask, without: Mapping[str, Any]) -> list[Term]:
             sql, parameters = joined(found)
             terms.append((f"NOT coalesce(({sql}), 0)", parameters))
     return terms
-
-
-# The filters that apply to dropped records too, which have no text.
-IN_LEDGER: Final = frozenset({
-    *("since", "until", "level", "logger", "exclude", "process", "run", "after_id", "up_to_id"),
-})  # fmt: skip
 
 
 def drops_where(ask: Ask, filters: Filters) -> Term:
@@ -398,23 +392,16 @@ def up_to(filters: Filters, last_id: int) -> Filters:
     return {**filters, "up_to_id": last_id if asked is None else min(last_id, asked)}
 
 
-def settled(ask: Ask, filters: Filters) -> Filters:
-    """
-    Return `filters` with the level and the bounds of time as numbers, so that they mean the same later.
-
-    Tomorrow, `12:00` is another time, and the next file of the program may not know the name of a level yet.
-    """
+def settled(filters: Filters) -> Filters:
+    """Return `filters` with bounds of time that mean the same later: tomorrow, `12:00` is another time."""
     given = _resolved(filters)
     since, until = (None if given[end] is None else from_microseconds(given[end]) for end in ("since", "until"))
-    bounds: Filters = {"since": since, "until": until}
-    if (level := filters.get("level")) is not None:
-        bounds["level"] = _fixed_level(ask, level)
-    return {**filters, **bounds}
+    return {**filters, "since": since, "until": until}
 
 
 def lasting(ask: Ask, filters: Filters) -> Filters:
     """Return `filters` so that they mean the same when rows are deleted, runs begin, or another file comes."""
-    fixed: dict[str, Any] = {**settled(ask, filters)}
+    fixed: dict[str, Any] = {**settled(filters)}
     for name, fix in _FIXED.items():
         if (value := fixed.get(name)) is not None:
             fixed[name] = fix(ask, value)
@@ -580,3 +567,5 @@ _LEDGER_TERMS: Final[_Makers] = {
     "process": _TERMS["process"],
     "run": _TERMS["run"],
 }
+# The filters that apply to dropped records too, which have no text.
+IN_LEDGER: Final = frozenset(_LEDGER_TERMS)
