@@ -116,6 +116,15 @@ def test_a_call_site_with_too_many_templates(log, path, monkeypatch):
         assert {"three %d", "four %d"} == {one.text for one in reader.patterns(new_since=f"@{BEGIN.timestamp() + 5}")}
 
 
+@pytest.mark.parametrize("cell", ["CAST(logger AS BLOB)", "CAST(x'78ff' AS TEXT)"])
+def test_a_logger_that_is_no_text_has_no_pattern_to_filter_by(log, reading, change, cell):
+    """`pattern_of` finds no row whose logger is no text in UTF-8, as no handler writes it."""
+    log(record())
+    change(f"UPDATE sources SET logger = {cell}")
+
+    assert 0 == reading().count(pattern_of=1)
+
+
 def test_new_since_a_run(log, path, change):
     """A run is a number, and what no record before its start has said is new."""
     log(said("first %d", 1), said("second %d", 1, seconds=9))
