@@ -59,7 +59,7 @@ _SMALLEST_PAGE = 512  # https://sqlite.org/fileformat2.html#pages
 _LONGEST_NAME = 255 - len("-journal")  # in bytes
 _LONGEST_PATH = 512 - len("-journal")  # https://sqlite.org/src/file/src/os_unix.c
 _SHM_BYTES = 32_768  # by which SQLite makes a -shm longer
-_NEW_SHM_BYTES = 3  # same file as above
+_NEW_SHM_BYTES = 3  # https://sqlite.org/src/file/src/os_unix.c
 _NEW_JOURNAL_BYTES = 512  # its header alone: a process that was killed while it made the tables leaves that
 _DESCRIPTORS = 5  # for the file, its -wal, its -shm, its -journal and its folder
 _NEW_FILES = 2  # the -wal and the -shm; the -journal comes before them and goes
@@ -251,12 +251,8 @@ class LogFile:
         The -wal of a moved file stays, and SQLite would apply it to the file that comes in its place
         (https://sqlite.org/howtocorrupt.html, section 1.4). So this writes it back into the file that we still have
         open, or moves it aside. If only a link was switched, the -wal is beside its own file, and stays.
-
-        A file that has no name any more may have been copied, as logrotate's `compress` does. The copy gets nothing of
-        what is written back, so the -wal is moved aside.
         """
-        if not self._is_nameless():
-            self._write_back()
+        self._write_back()
         self._close()
         if self._files.wal is None or self._is_there():
             return
@@ -378,8 +374,13 @@ class LogFile:
             self._lock.close()
 
     def _write_back(self) -> None:
-        """Write the WAL back on this thread: a slow disk must not hold up another one that closes the file."""
-        if self.connection is not None and not self._has_lost_shm():
+        """
+        Write the WAL back on this thread: a slow disk must not hold up another one that closes the file.
+
+        A file that has no name any more may have been copied, as logrotate's `compress` does. The copy gets nothing of
+        what is written back, so the -wal is kept.
+        """
+        if self.connection is not None and not (self._is_nameless() or self._has_lost_shm()):
             with contextlib.suppress(sqlite3.Error):
                 self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 

@@ -284,6 +284,16 @@ def test_a_file_that_is_moved_on_a_full_disk(writer: Writer, path: Path, said: S
     assert texts == stored(moved)
 
 
+def compress(path: Path) -> tuple[Path, bytes]:
+    """Do as logrotate with `compress` and `create`; return where the file was moved to, and what was copied there."""
+    rotated = path.with_name("rotated.db")
+    path.rename(rotated)
+    copy = rotated.read_bytes()
+    path.touch()
+    rotated.unlink()
+    return rotated, copy
+
+
 @POSIX
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("end", ["close", "commit"])
@@ -300,11 +310,7 @@ def test_a_file_that_was_compressed(
     other = make_writer()
     if shared:
         write(other, "2")
-    rotated = path.with_name("rotated.db")
-    path.rename(rotated)
-    copy = rotated.read_bytes()
-    path.touch()
-    rotated.unlink()
+    rotated, copy = compress(path)
     if end == "commit":
         write(writer, "after")
     writer.close()
@@ -350,6 +356,30 @@ def test_a_file_that_is_compressed_while_the_program_logs(writer: Writer, path: 
         pytest.raises(sqlite3.DatabaseError, match="malformed"),
     ):
         connection.execute("SELECT message FROM logs").fetchall()
+
+
+@POSIX
+def test_a_file_that_was_compressed_is_closed_without_the_lock(
+    make_writer: Callable[[], Writer], path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The WAL of such a file stays when another process has the lock at `close`, and the next writer keeps it.
+
+    `close` wrote it back into the file without a name after a second, and said nothing.
+    """
+    monkeypatch.setattr(log_file_module, "_MOVED_TIMEOUT", 0)
+    writer = make_writer()
+    write(writer, "0", "1")
+    rotated, copy = compress(path)
+    with contextlib.closing(WriteLock(str(path))) as lock, lock.hold(0):
+        writer.close()
+    write(make_writer(), "after")
+
+    (aside,) = path.parent.glob("*.left-*")
+    assert [f"-wal without the file: kept as {str(aside)!r}"] == said
+    rotated.write_bytes(copy)
+    aside.rename(f"{rotated}-wal")
+    assert ["0", "1"] == stored(rotated)
 
 
 @POSIX
