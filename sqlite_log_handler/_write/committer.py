@@ -85,7 +85,7 @@ class Committer:
         self._no_room = False  # the last commit found none
         self._prune_due: float | None = None
         self._pruned = float("-inf")
-        self._prune_pause = self.flush_interval  # from `_pruned` on; it is short while there is more to delete
+        self._has_more = False  # to delete than the last piece of retention's work
         self._given_up = -1  # no time is left for the rows before this position
         self.exits = False  # the interpreter does
         self.hurried = False  # no commit that failed is tried again: at exit the time is up, or Ctrl-C was pressed
@@ -169,6 +169,10 @@ class Committer:
             self._prune_due = max(now, self._pruned + self._prune_pause)
 
     @property
+    def _prune_pause(self) -> float:
+        return min(self.flush_interval, _PRUNE_PAUSE) if self._has_more else self.flush_interval
+
+    @property
     def prune_due(self) -> float | None:
         """When retention is due; None if it is not, and while nothing can be written, and so nothing deleted."""
         return None if self.outage.failures else self._prune_due
@@ -177,7 +181,7 @@ class Committer:
     def more_due(self) -> float:
         """When retention goes on with what it has begun, though the rows that wait are not due; infinity if never."""
         due = self.prune_due
-        return float("inf") if due is None or self._prune_pause == self.flush_interval else due
+        return due if self._has_more and due is not None else float("inf")
 
     def prune(self, timeout: float = -1) -> float | None:
         """Do a piece of retention's work, with the timeout of `commit`; return as `Writer.prune` does."""
@@ -186,7 +190,7 @@ class Committer:
     def _prune(self) -> float | None:
         due = self.writer.prune()
         self._pruned = self.now()
-        self._prune_pause = min(self.flush_interval, _PRUNE_PAUSE) if due == 0 else self.flush_interval
+        self._has_more = due == 0
         self._prune_due = None if due is None else self._pruned + max(due, self._prune_pause)
         return due
 

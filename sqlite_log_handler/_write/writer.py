@@ -37,6 +37,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # a program without an archive loads none of it
     from sqlite_log_handler._write.retention.archiver import Archiver
 
+# Seconds until retention tries again when another process has had the lock for `busy_timeout`. Not 0, which says that
+# there is more to delete: while that lasted, an idle program tried 14 times a second.
+_LOCKED_RETRY = 0.05
+
 
 class Outcome:
     """What became of a batch."""
@@ -157,7 +161,7 @@ class Writer:
                     self.file.roll_back(error)
                     raise
         except TimeoutError:
-            return 0  # it is another process's turn
+            return _LOCKED_RETRY
         except Exception as error:  # noqa: BLE001 - a value that somebody has put into the file may fail any step
             return self.pruner.failed(error)
 
