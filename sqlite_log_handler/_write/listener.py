@@ -6,9 +6,10 @@ Theory of operation
 
 `QueueListener._monitor` is a loop of the hooks `dequeue` and `handle`. An item here is a tick: `dequeue` returns when
 one is due, and `handle` has the committer do it. A tick is due when the oldest row is `flush_interval` old, when the
-queue says that a commit is (`commit_due`), or when one that failed is to be tried again. With nothing queued the thread
-waits on a raw lock; only `max_age` wakes it, when the next row comes of age. Any thread may commit, but only the
-listener on a schedule.
+queue says that a commit is (`commit_due`), or when one that failed is to be tried again. While retention has more to
+delete, ticks are due for that, and commit what is queued, due or not. With nothing queued the thread waits on a raw
+lock; only retention wakes it: it goes on with what it has begun, or the next row comes of age. Any thread may commit,
+but only the listener on a schedule.
 
 `_thread` is the thread in charge, and is set under the queue's mutex. A thread that no longer finds itself there was
 stopped: it writes what is queued, closes the file, and ends. While there is none the queue is closed, so the next
