@@ -5,20 +5,15 @@ The lock of those who commit, and signals that come when a lock was just taken.
 from __future__ import annotations
 
 import _thread
-import ast
-import dis
 import signal
 import sys
 import threading
 from functools import partial
 from itertools import repeat
-from pathlib import Path
-from typing import Any
 
 import pytest
 from locked import is_free
 
-import sqlite_log_handler
 from sqlite_log_handler._logfile.locks import acquire
 from sqlite_log_handler._write import locks
 from sqlite_log_handler._write.drop_report import DropReport
@@ -27,7 +22,6 @@ from sqlite_log_handler._write.operator import Operator
 from sqlite_log_handler._write.outage import Outage
 from sqlite_log_handler._write.queue import RecordQueue
 
-PACKAGE = Path(sqlite_log_handler.__file__).parent
 HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
@@ -146,67 +140,6 @@ def test_a_signal_while_close_looks_for_warnings():
 
     holder.join()
     assert is_free(queue.mutex)
-
-
-def frames(code):
-    """Yield a code object and those within it, but for expressions that have a frame of their own."""
-    yield code
-    for constant in code.co_consts:
-        if hasattr(constant, "co_consts") and not constant.co_name.startswith("<"):
-            yield from frames(constant)
-
-
-def guarded(function):
-    """Yield where each `with` and `try` of a function that cleans up after Ctrl-C begins and ends."""
-    nested = [node for node in ast.walk(function) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    inner = {node for other in nested if other is not function for node in ast.walk(other)}
-    for node in {*ast.walk(function)} - inner:
-        body: list[Any]
-        match node:
-            case ast.With(body=body, items=items) if any("suppress" not in ast.unparse(item) for item in items):
-                pass
-            case ast.AsyncWith(body=body):
-                pass
-            case ast.Try(finalbody=[_, *_]):
-                body = [*node.body, *node.handlers, *node.orelse]
-            case ast.Try(body=body) if any("BaseException" in ast.unparse(one) for one in node.handlers):
-                pass
-            case _:
-                continue
-        yield (body[0].lineno, body[0].col_offset), (body[-1].end_lineno, body[-1].end_col_offset)
-
-
-def forgotten(code):
-    """Yield the place of each loop that jumps back where the interpreter has no entry for what is raised."""
-    instructions = {each.offset: each for each in dis.Bytecode(code)}
-    kept = {at for entry in dis.Bytecode(code).exception_entries for at in range(entry.start, entry.end)}  # type: ignore[attr-defined]
-    for offset, each in instructions.items():
-        if each.opname == "JUMP_BACKWARD" and offset not in kept:
-            place: Any = instructions[each.argval].positions
-            yield place.lineno, place.col_offset
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_no_loop_that_loses_its_with(path):
-    """
-    No `with` or `try` of the package has a jump back which the interpreter forgets, as in the tests above.
-
-    If this fails, let the loop end with a statement that always runs, or move it into a function of its own.
-    """
-    text = path.read_text(encoding="utf-8")
-    places = {
-        (node.name, min(part.lineno for part in (node, *node.decorator_list))): [*guarded(node)]
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
-    lost = [
-        (code.co_name, line)
-        for code in frames(compile(text, str(path), "exec"))
-        for line, column in forgotten(code)
-        if any(first <= (line, column) <= last for first, last in places.get((code.co_name, code.co_firstlineno), ()))
-    ]
-
-    assert [] == lost
 
 
 def test_a_fork_knows_whose_commit_it_cut_off():
