@@ -28,8 +28,8 @@ Guarantees
 
 - A thread holds the lock of a connection while it may be inside SQLite with it, and no signal handler leaves it taken.
 - A process that is `stuck` does not call SQLite.
-- A thread holds that lock to open or close it, or for one statement. Under it, it takes no other lock of this package
-  but `_opening`, before the fork knows the connection.
+- A thread holds that lock to open or close the connection, or for one statement. Under it, it takes no other lock of
+  this package but `_opening`, before the fork knows the connection.
 - Under `_opening`, a thread waits for the lock of a connection only in a fork.
 """
 
@@ -197,7 +197,10 @@ def let_go() -> None:
     """Release what a fork that is over holds. Call this twice, because a signal handler may raise in the first call."""
     for lock in _held[::-1]:
         with contextlib.suppress(RuntimeError):  # it is another thread's, which forks as well
-            _, _ = chain(starmap(lock.release, ((),)), map(_held.remove, (lock,)))  # in one step too
+            steps = chain(starmap(lock.release, ((),)), map(_held.remove, (lock,)))
+            # A signal handler may have forked meanwhile, and let go of it. Between this look and the step is no call.
+            if lock in _held:
+                _, _ = steps
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

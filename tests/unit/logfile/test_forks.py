@@ -16,6 +16,7 @@ from pathlib import Path
 
 import forked
 import pytest
+from locked import is_free
 
 from sqlite_log_handler import LogReader, UnreadableFileError
 from sqlite_log_handler._logfile import forks
@@ -224,6 +225,42 @@ def test_no_connection_is_opened_beside_a_fork(log, monkeypatch):
 
     assert [] == beside
     (connection,) = opened
+    connection.close()
+
+
+def test_a_signal_handler_forks_at_any_call_of_a_fork(log):
+    """
+    Wherever a second fork comes in the hooks of the first, in the middle of a statement, that keeps its lock.
+
+    The second one let go of the locks of both. The first one went on, and let go of the lock of the statement itself:
+    another thread used the connection at the same time, or closed it.
+    """
+    connection = connect_read_only(log)
+    calls = at = 0
+
+    def fork():
+        for hook in (forks._before_fork, forks.let_go, forks.let_go):
+            hook()
+
+    def handle(frame, event, _):
+        nonlocal calls
+        # No signal handler runs just before a call of C code.
+        if event != "c_call" and forks.__file__ in {each.f_code.co_filename for each in (frame, frame.f_back)}:
+            calls += 1
+            if calls == at:
+                fork()
+
+    while calls >= at:
+        calls, at = 0, at + 1
+        connection.lock.acquire()
+        try:
+            sys.setprofile(handle)
+            fork()
+        finally:
+            sys.setprofile(None)
+        assert (False, []) == (is_free(connection.lock), forks._held), at
+        connection.lock.release()
+        assert is_free(connection.lock), at
     connection.close()
 
 
