@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlite_log_handler._logfile.clock import monotonic
 from sqlite_log_handler._logfile.connect import connect_read_only, identity_of, is_corrupt
+from sqlite_log_handler._logfile.locks import acquire
 from sqlite_log_handler._write.retention.archive import Archive, WrittenPart
 from sqlite_log_handler._write.retention.limits import Cut, Limits, State, seconds, size
 from sqlite_log_handler._write.retention.parts import CREATED, Vanished
@@ -183,12 +184,13 @@ class Archiver:
         if reader is None:
             yield True
             return
-        still = reader.lock.acquire(timeout=timeout)
-        if not still:  # its thread gets too little of a busy machine
-            with contextlib.suppress(sqlite3.Error):  # it was just closed
-                reader.interrupt()
-            still = reader.lock.acquire(timeout=timeout)
+        still = False
         try:
+            (still,) = acquire(reader.lock, timeout)
+            if not still:  # its thread gets too little of a busy machine
+                with contextlib.suppress(sqlite3.Error):  # it was just closed
+                    reader.interrupt()
+                (still,) = acquire(reader.lock, timeout)
             yield still
         finally:
             if still:

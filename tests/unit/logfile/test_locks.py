@@ -9,6 +9,7 @@ import dis
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from locked import is_free
 import sqlite_log_handler
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.locks import acquire
+from sqlite_log_handler._write.retention.archiver import Archiver
+from sqlite_log_handler._write.retention.limits import Limits
 
 PACKAGE = Path(sqlite_log_handler.__file__).parent
 
@@ -44,14 +47,19 @@ def test_takes_the_lock_only_when_it_is_unpacked(lock):
     assert is_free(lock)
 
 
-def test_a_signal_at_any_call_of_a_statement():
+@pytest.mark.parametrize("hold", ["in_use", "quiet"])
+def test_a_signal_at_any_call_of_a_statement(hold):
     """
     Wherever a signal handler raises while a thread uses a connection, its lock is free afterwards.
 
     Ctrl-C when it had just been taken, or was just to be let go of, left it to this thread for ever: another thread
-    that closed the connection waited without end, and so did a fork, for five seconds.
+    that closed the connection waited without end, and so did a fork, for five seconds. Where the thread that commits
+    kept the archive's reader still, no part was written any more.
     """
     connection = forks.Connection(":memory:", file=None)
+    archiver: Any = Archiver(None, Limits(max_rows=1))  # type: ignore[arg-type]
+    archiver._run = SimpleNamespace(reader=connection)
+    holding = {"in_use": connection.in_use, "quiet": lambda: archiver.quiet(0)}[hold]
     calls = at = 0
 
     def interrupt(frame, event, argument):
@@ -65,7 +73,7 @@ def test_a_signal_at_any_call_of_a_statement():
             raise KeyboardInterrupt(frame.f_code.co_name, frame.f_lineno, event, argument)
 
     def use():
-        with connection.in_use():
+        with holding():
             connection.execute("SELECT 1")
 
     while calls == at:
