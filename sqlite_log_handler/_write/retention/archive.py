@@ -254,7 +254,7 @@ class Archive:
         self._remove(f"{name}{PARTIAL}" for name in part_names(self.folder, self._stem, PARTIAL))
         noted = _noted(connection)
         self._remove(self._may_go - noted)
-        if self.lock.is_new:  # somebody may have deleted that of a process which has not noted its part yet
+        if self.lock.is_new:  # somebody may have deleted the lock's file of a process that has yet to note its part
             return
         ((log_id, archived_id),) = ask(connection, f"SELECT {LOG_ID}, archived_id FROM marks")  # noqa: S608 - our own SQL
         for name in {*map(str, part_names(self.folder, self._stem))} - noted:
