@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         filters = up_to(followed(reader, filters) if options.follow else filters, last_id)
         newest = None if options.lines == arguments.ALL else options.lines
         begins_elsewhere = (options.lines, options.since, options.after_id, options.cursor_file)
-        if options.follow and not any(given is not None for given in begins_elsewhere):
+        if options.follow and {None} == {*begins_elsewhere}:
             newest = _FOLLOWED
         view = View(options)
         place = _place(reader, options, last_id) if options.around is not None else None
