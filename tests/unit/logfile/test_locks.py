@@ -8,6 +8,7 @@ import ast
 import dis
 import sys
 import threading
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -120,8 +121,9 @@ def forgotten(code):
     """Yield the place of each loop that jumps back where the interpreter has no entry for what is raised."""
     instructions = {each.offset: each for each in dis.Bytecode(code)}
     kept = {at for entry in dis.Bytecode(code).exception_entries for at in range(entry.start, entry.end)}  # type: ignore[attr-defined]
-    for offset, each in instructions.items():
-        if each.opname == "JUMP_BACKWARD" and offset not in kept:
+    for before, each in pairwise(instructions.values()):
+        # CPython 3.12 has no entry where a generator takes what is thrown into it, in a `yield from`, for its end.
+        if each.opname == "JUMP_BACKWARD" and each.offset not in kept and before.opname != "CLEANUP_THROW":
             place: Any = instructions[each.argval].positions
             yield place.lineno, place.col_offset
 
