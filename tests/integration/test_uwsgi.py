@@ -4,6 +4,7 @@ uWSGI, whose workers are forked without Python's hooks, in each of its ways to r
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import sys
@@ -13,6 +14,7 @@ import pytest
 pytestmark = pytest.mark.needs("uwsgi")
 
 REQUESTS = 40
+STARTS = 2  # one of some 30 has a worker that never starts, with any program: the page says why
 
 WAYS = [
     "",
@@ -46,11 +48,17 @@ def test_every_request_is_in_the_file(project, options):
     project.write("app.py")
     app = project.folder / "app.py"
     app.write_text(app.read_text() + "\n\nlogging.getLogger('shop').info('loaded')\n", encoding="utf-8")
-    program = project.start(
-        f"uwsgi --http-socket 127.0.0.1:8000 --wsgi-file app.py --master --processes 2 --die-on-term {options}", ""
-    )
-    for number in range(REQUESTS):
-        assert (200, "hello\n") == project.fetch(f"/{number}")
+    for _ in range(STARTS):
+        program = project.start(
+            f"uwsgi --http-socket 127.0.0.1:8000 --wsgi-file app.py --master --processes 2 --die-on-term {options}", ""
+        )
+        with contextlib.suppress(TimeoutError):
+            assert [(200, "hello\n")] * REQUESTS == [project.fetch(f"/{number}") for number in range(REQUESTS)]
+            break
+        program.kill()
+        project.wait_until(lambda: not program.is_listening)  # noqa: B023 - it is asked here only
+        for file in project.folder.glob("app-log.db*"):
+            file.unlink()
     in_the_file = "SELECT count(DISTINCT message) FROM logs WHERE message LIKE 'asked for %'"
     assert project.wait_until(lambda: [(REQUESTS,)] == project.query(in_the_file)), program.printed
     program.end(signal.SIGTERM)
