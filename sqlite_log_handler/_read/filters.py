@@ -251,8 +251,10 @@ def _logger(_: Ask, names: Names, are: str = "IN") -> list[Term]:
     return [(f"source_id {are} (SELECT id FROM sources WHERE {sql})", parameters)]  # noqa: S608 - no value in it
 
 
-def source_of(ask: Ask, id_: int) -> SharedSource:
-    """Return what the rows of the same pattern as this one share."""
+def source_of(ask: Ask, id_: int | SharedSource) -> SharedSource:
+    """Return what the rows of the same pattern as this one share, which may be given already."""
+    if isinstance(id_, SharedSource):
+        return id_
     columns = ", ".join([*map(text, ("logger", "pathname")), whole("lineno"), *map(text, ("func", "template"))])
     row = f"SELECT source_id FROM records WHERE id = {integer('pattern_of', id_)}"  # noqa: S608 - a number
     found = ask(f"SELECT {columns} FROM sources WHERE id = ({row})")  # noqa: S608 - same
@@ -263,7 +265,7 @@ def source_of(ask: Ask, id_: int) -> SharedSource:
 
 
 def _pattern_of(ask: Ask, pattern: int | SharedSource) -> list[Term]:
-    one = source_of(ask, pattern) if isinstance(pattern, int) else pattern
+    one = source_of(ask, pattern)
     same_line = "CAST(lineno AS INTEGER) = ? AND CAST(func AS TEXT) = ?"
     sql = f"SELECT id, {text('template')}, {same_line} FROM sources WHERE logger = ? AND pathname = ?"  # noqa: S608 - our own names
     ids = [
@@ -439,7 +441,7 @@ def _start_of(ask: Ask, number: int | Start) -> Start:
 _FIXED: Final[Mapping[str, Callable[[Ask, Any], Any]]] = {
     "level": _fixed_level,
     "run": _start_of,
-    "pattern_of": lambda ask, row: source_of(ask, row) if isinstance(row, int) else row,
+    "pattern_of": source_of,
 }
 
 
