@@ -29,6 +29,7 @@ from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import OWN_LOGGER, SENT
 from sqlite_log_handler._logfile.typed import Any, Final
 from sqlite_log_handler._logfile.units import counted, loudest
+from sqlite_log_handler._write import threads
 from sqlite_log_handler._write.ledger import COUNT, SINCE, UNTIL, PendingGap
 from sqlite_log_handler._write.operator import Operator, takes_more
 from sqlite_log_handler._write.outage import Outage
@@ -55,6 +56,7 @@ class DropReport:
         self._sending: PendingGap | None = None
         self._reporting = False
         self._reporter: threading.Thread | None = None
+        self._signals = threads.mask()  # what the program blocks
         self._said = 0  # `dropped_total` of the last warning that went to the operator instead
 
     def make(self, now: float) -> bool:
@@ -80,7 +82,7 @@ class DropReport:
             self._reporting = True
         with suppress(RuntimeError):  # the interpreter is shutting down, or there is no room for one more thread
             self._reporter = threading.Thread(target=self._report, name="sqlite_log_handler reporter", daemon=True)
-            self._reporter.start()
+            threads.start(self._reporter)
         return True
 
     def wait(self, timeout: float) -> None:
@@ -124,6 +126,7 @@ class DropReport:
 
     def _report(self) -> None:
         """Send what waits, on the reporter's thread, until nothing does, or its warning cannot be made."""
+        threads.set_mask(self._signals)  # another handler may start a process, which has the mask of its thread
         queue, ledger = self._queue, self._queue.ledger
         tried: PendingGap | None = None
         while True:

@@ -37,6 +37,7 @@ import weakref
 from logging.handlers import QueueListener
 
 from sqlite_log_handler._logfile.typed import Any, Final
+from sqlite_log_handler._write import threads
 from sqlite_log_handler._write.committer import Committer
 from sqlite_log_handler._write.queue import RecordQueue
 
@@ -94,7 +95,7 @@ class RecordListener(QueueListener):
             raise
 
     def _start_thread(self, thread: threading.Thread) -> None:
-        thread.start()  # here, so that tests can interleave
+        threads.start(thread)  # here, so that tests can interleave
 
     def _run(self) -> None:
         try:

@@ -46,6 +46,27 @@ def test_a_record_while_a_batch_is_copied(make_handler, logger, query, unattende
         handler.queue.queue = deque(list(handler.queue.queue))
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="this system has no signal masks")
+def test_a_signal_that_the_program_blocks(run):
+    """
+    A signal that a program blocks after its first record waits until the program takes it.
+
+    The listener's thread was started with all signals open, so the system gave it there, and that ended the process.
+    """
+    out = run(
+        """
+        import signal
+        handler = SQLiteHandler(path, max_rows=10)
+        logger.addHandler(handler)
+        logger.info("starting")
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        os.kill(os.getpid(), signal.SIGTERM)
+        print(signal.sigwait({signal.SIGTERM}) == signal.SIGTERM)
+        """
+    )
+    assert ["True"] == out.split()
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no setitimer on this system")
 def test_signals_that_log(run, repeat):
     """

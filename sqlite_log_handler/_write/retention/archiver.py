@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlite_log_handler._logfile.clock import monotonic
 from sqlite_log_handler._logfile.connect import connect_read_only, identity_of, is_corrupt
 from sqlite_log_handler._logfile.locks import acquire
+from sqlite_log_handler._write import threads
 from sqlite_log_handler._write.retention.archive import Archive, WrittenPart
 from sqlite_log_handler._write.retention.limits import Cut, Limits, State, seconds, size
 from sqlite_log_handler._write.retention.parts import CREATED, Vanished
@@ -144,9 +145,10 @@ class Archiver:
             if run.part is not None:
                 run.parts += run.archive.note(connection, run.part)
                 run.answer(stop=self._ending)
-            if not run.ended:
+            if not run.ended and self._thread is not None and self._thread.is_alive():
                 return POLL
             self._run = None
+            run.answer(stop=True)  # it may have died before it began, or begin late
             self._ended(run)
         archived_id, unarchived = connection.execute(_MARKS).fetchone()
         # Rows were deleted, and none was archived: it is too slow for those that go next.
@@ -164,10 +166,8 @@ class Archiver:
         self._run = run = _Run(self._make(self._path), self._path)
         ids = first_id, max(goal, first_id)
         self._thread = threading.Thread(target=run.work, args=ids, daemon=True, name="sqlite_log_handler archive")
-        try:
-            self._thread.start()
-        except RuntimeError:  # the interpreter exits
-            self._run = self._thread = None
+        with contextlib.suppress(RuntimeError):  # the interpreter exits, or there is no room for one more thread
+            threads.start(self._thread)
         return POLL
 
     def bound(self, connection: sqlite3.Connection, state: State, cut: Cut) -> Cut | None:

@@ -5,6 +5,8 @@ Writers that do not wait for locks, and queues with and without quick ways.
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._write import queue as queue_module
 from sqlite_log_handler._write import row as row_module
+from sqlite_log_handler._write import threads
 from sqlite_log_handler._write.committer import Committer
 from sqlite_log_handler._write.listener import RecordListener
 from sqlite_log_handler._write.operator import Operator
@@ -54,6 +57,24 @@ def make_writer(path: Path, said: Said) -> Iterator[Callable[[], Writer]]:
 def writer(make_writer: Callable[[], Writer]) -> Writer:
     """The writer of the test."""
     return make_writer()
+
+
+@pytest.fixture
+def no_birth(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Have each thread die in its first step, as one does for which there is no memory, until this is undone."""
+    wait = threading.Event.wait
+
+    def wait_for_a_while(event: threading.Event, timeout: float | None = None) -> bool:
+        assert timeout is not None, "this would wait for ever"
+        return wait(event, timeout)
+
+    monkeypatch.setattr(threads, "START_TIMEOUT", 0)
+    monkeypatch.setattr(threading.Event, "wait", wait_for_a_while)
+    monkeypatch.setattr(threading.Thread, "_bootstrap", lambda _: sys.exit())  # which nobody prints
+
+    yield monkeypatch
+
+    threading._limbo.clear()  # type: ignore[attr-defined]  # Python keeps them there
 
 
 @pytest.fixture

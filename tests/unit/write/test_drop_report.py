@@ -8,6 +8,7 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import sys
 import threading
 
@@ -117,6 +118,41 @@ def test_drops_whose_warning_cannot_be_made_are_in_the_next(report, own, monkeyp
     report.wait(60)
 
     assert [2 if closes else 5] == [record.dropped for record in gate.records]
+
+
+def test_a_reporter_that_dies_before_it_has_begun(report, own, no_birth):
+    """
+    The next report sends the warnings of a reporter that died in its first step, and nobody waits for that one.
+
+    The listener's thread waited for it for ever, so nothing was committed any more.
+    """
+    gate = Gate()
+    gate.gate.release()
+    own.addHandler(gate)
+    drop(report, 2)
+    no_birth.undo()
+    drop(report, 3)
+    report.wait(60)
+
+    assert [5] == [record.dropped for record in gate.records]
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="this system has no signal masks")
+def test_another_handler_finds_the_signals_open(report, own):
+    """
+    A handler that gets a warning finds no signal blocked that the program does not block.
+
+    A process that it starts has the mask of its thread, and one that blocks SIGTERM cannot be ended by that.
+    """
+    masks = []
+    gate = Gate()
+    gate.gate.release()
+    gate.addFilter(lambda _: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ())) or True)
+    own.addHandler(gate)
+    drop(report, 2)
+    report.wait(60)
+
+    assert [signal.pthread_sigmask(signal.SIG_BLOCK, ())] == masks
 
 
 def test_a_record_factory_that_fails_for_a_while(report, own, said):

@@ -132,6 +132,24 @@ def test_without_a_thread_records_wait(make_handler, logger, query, monkeypatch)
     assert ["0", "1"] == messages(query)[:2]
 
 
+def test_a_thread_that_dies_before_it_has_begun(make_handler, logger, query, no_birth):
+    """
+    A record whose thread dies in its first step waits for the next one, and its caller does not.
+
+    `Thread.start` waits until the thread has begun. When there was no memory for that, the caller waited for ever.
+    """
+    handler = make_handler()
+    logger.addHandler(handler)
+    logger.info("first")
+    error = handler.stats().last_error
+    no_birth.undo()
+    logger.info("second")
+    handler.close()
+
+    assert "RuntimeError: a new thread did not begin: there may be no memory for it" == error
+    assert ["first", "second"] == messages(query)
+
+
 def test_at_exit_callers_wait_for_close_timeout_together(make_handler, logger, path, monkeypatch, clock):
     """
     While the file cannot be written, the calls that come at exit wait for `close_timeout` seconds, all together.

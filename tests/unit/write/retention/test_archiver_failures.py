@@ -58,6 +58,22 @@ def test_a_full_disk_is_told_once(make, log, monkeypatch, folder, path):
     assert ([*range(1, 151)], 0) == account(path, folder)
 
 
+def test_a_thread_that_dies_before_it_has_begun(make, log, no_birth, folder, path):
+    """
+    A step begins anew when the archive's thread died in its first step, and does not wait for it.
+
+    The thread that commits waited for it for ever, under its lock.
+    """
+    program = make(max_rows=100)
+    log.fill(150)
+    for _ in range(3):
+        assert archiver_module.POLL == program.pruner.step(log.connection)
+    no_birth.undo()
+    program.run()
+
+    assert ([*range(1, 151)], 0) == account(path, folder)
+
+
 def test_a_log_that_two_runs_find_corrupt(make, log, monkeypatch, path):
     """The thread that commits hears that the log is corrupt when two runs in a row have found it, in one file."""
     errors = failing(monkeypatch)
