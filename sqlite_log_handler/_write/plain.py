@@ -302,18 +302,21 @@ class _Json:
         text = ", ".join(written)
         return f"{{{text}}}" if named else f"[{text}]"
 
-    def key(self, name: object) -> str:
-        """Write the name of a member, as JSON writes the keys of a dict."""
-        if isinstance(name, str):
-            if str.__len__(name) > NAME_LENGTH:
-                self.marks |= TRUNCATED
-        elif name is None or name is True or name is False:
-            return f'"{_CONSTANTS[name]}"'
-        elif isinstance(name, int | float):
-            digits = shown(self._digits, name)
-            if digits in _NO_NUMBERS or digits[0] == "<":
+    def key(self, name: Any) -> str:
+        """Write the name of a member, as JSON writes the keys of a dict, and any other as its text."""
+        if type(name) is not str:
+            if name is None or name is True or name is False:
+                return f'"{_CONSTANTS[name]}"'
+            try:
+                if isinstance(name, int | float):
+                    name = self._digits(name)
+                    if name in _NO_NUMBERS:
+                        self.marks |= MALFORMED
+                else:
+                    name = exact(name)
+            except Exception as error:  # noqa: BLE001 - the program's code, and an integer that is too long
                 self.marks |= MALFORMED
-            return f'"{digits}"'
-        else:
-            self.marks |= MALFORMED
+                name = _not_shown(name, error)
+        if len(name) > NAME_LENGTH:
+            self.marks |= TRUNCATED
         return json_text(clean(name))

@@ -102,6 +102,9 @@ class Color(enum.Enum):
         (Color.RED, "Color.RED"),
         (ValueError("oops"), "ValueError('oops')"),
         ({1: "int", None: "none", False: "bool"}, {"1": "int", "null": "none", "false": "bool"}),
+        ({(1, 2): "tuple", dt.date(2025, 1, 2): "day"}, {"(1, 2)": "tuple", "2025-01-02": "day"}),
+        ({uuid.UUID(int=1): 1}, {"00000000-0000-0000-0000-000000000001": 1}),
+        ({Color.RED: 1, Text("nan"): 2}, {"Color.RED": 1, "nan": 2}),
         (2**70, 2**70),
         ("\u2028<>&\"'\\", "\u2028<>&\"'\\"),
         ("\x01\x7f\t\n", "\x01\x7f\t\n"),
@@ -121,6 +124,13 @@ def test_extra_of_other_kinds(value: Any, kept: Any) -> None:
     assert {"value": kept, "other": "there"} == attributes_of(row)
     assert 0 == row[MARKS]
     assert "there" == extract(row, "$.other")
+
+
+class HostileText(str):  # noqa: SLOT000 - an odd one
+    """A text that cannot be shown."""
+
+    def __str__(self) -> str:
+        raise ValueError("no str")
 
 
 def circular() -> dict[str, Any]:
@@ -158,10 +168,10 @@ class BrokenDict(dict):  # type: ignore[type-arg]
         (circular(), {"me": "<dict that cannot be shown: RecursionError>"}),
         (10**5_000, "<int that cannot be shown: OverflowError>"),
         ({10**5_000: 1}, {"<int that cannot be shown: OverflowError>": 1}),
-        ({(1, 2): "tuple"}, {"(1, 2)": "tuple"}),
         (Hostile(), "<Hostile that cannot be shown: ValueError>"),
         ([Hostile(), 2], ["<Hostile that cannot be shown: ValueError>", 2]),
         ({Hostile(): 1}, {"<Hostile that cannot be shown: ValueError>": 1}),
+        ({HostileText("x"): 1}, {"<HostileText that cannot be shown: ValueError>": 1}),
         (BrokenDict(a=1), "<BrokenDict that cannot be shown: RuntimeError>"),
     ],
     ids=lambda value: type(value).__name__,
@@ -313,6 +323,14 @@ def test_names_have_a_length() -> None:
 
     assert ("n" * 1_000, "n" * 1_000, 7, "n" * 1_000, "") == row[SOURCE]
     assert ("p" * 1_000, "t" * 1_000, "k" * 1_000) == (row[THREAD][1], row[THREAD][3], row[TASK_NAME])
+
+
+@pytest.mark.parametrize("name", ["n" * 1_001, (0,) * 1_001, Text("n" * 1_001)], ids=lambda name: type(name).__name__)
+def test_a_cut_name_of_a_member_is_marked(name: Any) -> None:
+    """A name within a dict takes 1,000 characters at most, and one that is cut counts, whatever it was."""
+    row = row_of(make_record(value={name: 7}))
+
+    assert ({str(name)[:1_000]: 7}, TRUNCATED) == (attributes_of(row)["value"], row[MARKS])
 
 
 def test_what_is_cut_stays_json() -> None:
