@@ -128,11 +128,14 @@ def write_json(attributes: dict[str, Any], room: int, hidden: int = 0) -> tuple[
     There are `hidden` more attributes, which the caller has not looked at.
     """
     names = list(islice(attributes, room // SHORTEST_MEMBER + 1))
-    parts, marks = ({}, TRUNCATED) if hidden else _members(attributes, names, room, fairly=False)
+    parts, marks, left = ({}, TRUNCATED, room) if hidden else _members(attributes, names, room)
     if marks & TRUNCATED:
         # First values of known length, the short before the long: the others get the room that is left.
-        by_length = sorted(names, key=lambda name: _length(attributes[name]))
-        parts, marks = _members(attributes, by_length, room, fairly=True)
+        lengths = {name: _length(attributes[name]) for name in names}
+        parts, marks, left = _members(attributes, names, room, lengths)
+        if marks & TRUNCATED and left > 2 * _LEAST:
+            # A list was cut, and shorter ones after it left room: their lengths are known now.
+            parts, marks, _ = _members(attributes, names, room, lengths)
     written = [parts[name] for name in names if name in parts]
     left = len(attributes) + hidden - len(parts)
     if left:
@@ -157,25 +160,32 @@ def _length(value: object) -> int:
 
 
 def _members(
-    attributes: dict[str, Any], names: Sequence[str], room: int, *, fairly: bool
-) -> tuple[dict[str, str], int]:
-    """Write the attributes `names`, in that order; each may take all room that is left, or its fair share of it."""
-    json = _Json(whole=not fairly)
+    attributes: dict[str, Any], names: Sequence[str], room: int, lengths: dict[str, int] | None = None
+) -> tuple[dict[str, str], int, int]:
+    """
+    Write the attributes `names`; return them, the marks, and the room that is left.
+
+    Each may take all room that is left, up to the first cut. With `lengths`, the shortest is written first, and each
+    takes its fair share at most; afterwards these are the lengths that were found, the greatest for what was cut.
+    """
+    json = _Json(whole=lengths is None)
     parts: dict[str, str] = {}
-    left = room - _MARKER
-    for rank, name in enumerate(names):
-        if left < _LEAST or (json.marks & TRUNCATED and not fairly):
+    marks, left = 0, room - _MARKER
+    for rank, name in enumerate(names if lengths is None else sorted(names, key=lengths.__getitem__)):
+        if left < _LEAST or (marks & TRUNCATED and lengths is None):
             break
+        json.marks = 0
         key = json.key(name)
         needs = utf8_length(key) + _SEPARATORS
-        share = max(left // (len(names) - rank), needs + _LEAST) if fairly else left
+        share = left if lengths is None else max(left // (len(names) - rank), needs + _LEAST)
         if needs + _LEAST <= left:
             json.room = share - needs
             parts[name] = f"{key}: {json.of(attributes[name])}"
             left -= share - json.room
-    if len(parts) < len(attributes):
-        json.marks |= TRUNCATED
-    return parts, json.marks
+            if lengths is not None:
+                lengths[name] = sys.maxsize if json.marks & TRUNCATED else share - json.room
+        marks |= json.marks
+    return parts, marks | TRUNCATED * (len(parts) < len(attributes)), left
 
 
 class _Json:

@@ -356,6 +356,22 @@ def test_short_attributes_stay_whole() -> None:
     assert len(attributes["b"]) > 50
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_long_list_takes_what_short_ones_leave(first: bool) -> None:
+    """
+    A list that is cut fills the room that the others leave, wherever it stands among them.
+
+    The first of ten lists and dicts kept a tenth of the room, although the others were short.
+    """
+    short = {"tags": ["a"] * 9, "user": {"id": 7}, "day": dt.date(2025, 1, 2)} | {f"k{n}": [n] for n in range(6)}
+    long = {"rows": list(range(5_000))}
+    row = row_of(make_record(**(long | short if first else short | long)), max_bytes=4 * MAX)
+    attributes = attributes_of(row)
+
+    assert short | {"day": "2025-01-02"} == {name: attributes[name] for name in short}
+    assert 4 * MAX - 200 < len(row[ATTRIBUTES] or "")
+
+
 json_value = st.recursive(
     st.none()
     | st.booleans()
