@@ -372,6 +372,16 @@ def test_a_long_list_takes_what_short_ones_leave(first: bool) -> None:
     assert 4 * MAX - 200 < len(row[ATTRIBUTES] or "")
 
 
+def test_within_a_dict_the_order_decides() -> None:
+    """In a list or a dict, values are kept in their order as long as there is room: a long one is cut, and ends it."""
+    request = {"id": 42, "body": "x" * 5_000, "status": 502}
+    row = row_of(make_record(request=request, status=502), max_bytes=MAX)
+    attributes = attributes_of(row)
+
+    assert (["id", "body", "cut"], 502) == (list(attributes["request"]), attributes["status"])
+    assert ("1 items", 42) == (attributes["request"]["cut"], attributes["request"]["id"])
+
+
 json_value = st.recursive(
     st.none()
     | st.booleans()
