@@ -346,9 +346,11 @@ def _extra(record: logging.LogRecord, room: int) -> tuple[dict[str, Any], int]:
     values, hidden = _public(record.__dict__, len(_STANDARD) * SHORTEST_MEMBER + room)
     extra = {name: value for name, value in values.items() if name not in _STANDARD}
     if "extra" in extra and issubclass(type(extra["extra"]), dict):
-        # loguru passes its own attributes on as one of that name.
-        public, more = _public(extra.pop("extra"), room)
-        extra, hidden = {**public, **extra}, hidden + more
+        # loguru passes its own attributes on as one of that name. They stay there if one of them would be lost.
+        public, more = _public(extra["extra"], room)
+        if len(public) + more == len(extra["extra"]) and public.keys().isdisjoint(extra):
+            del extra["extra"]
+            extra, hidden = {**public, **extra}, hidden + more
     if "otelTraceID" in extra and type(extra["otelTraceID"]) is str and extra["otelTraceID"] == "0":
         # OpenTelemetry, outside of any span.
         for key in ("otelTraceID", "otelSpanID", "otelTraceSampled"):
