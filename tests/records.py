@@ -37,6 +37,11 @@ def make_record(msg: Any = "m", *args: Any, **values: Any) -> logging.LogRecord:
     return record
 
 
+def make_structlog_record(msg: dict[Any, Any], **values: Any) -> logging.LogRecord:
+    """Make a record as structlog does with `ProcessorFormatter.wrap_for_formatter`."""
+    return make_record(msg, _logger=logging.getLogger("app"), _name="info", **values)
+
+
 def rows_of(record: logging.LogRecord, **options: Any) -> tuple[PackedRow, PackedRow]:
     """Make the row twice: of a call site that is new, and of one that is known, which goes a shorter way."""
     forget()

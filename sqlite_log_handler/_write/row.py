@@ -278,7 +278,7 @@ def marker_row(record: logging.LogRecord, error: BaseException) -> PackedRow:
     return (levelno, created, source, size, MALFORMED, thread, None, message, None, None, None, None)
 
 
-def _build_slowly(  # noqa: C901 - a list of fields, one after the other
+def _build_slowly(
     record: logging.LogRecord, formatter: logging.Formatter | None, max_bytes: int, message: Any
 ) -> PackedRow:
     if not vars(record).keys() >= _PLAIN.keys():
@@ -293,12 +293,8 @@ def _build_slowly(  # noqa: C901 - a list of fields, one after the other
     try:
         template = record.msg if record.args else None
         if isinstance(record.msg, dict):
-            # structlog: the event is the message, and the rest of the dict its context and exception.
-            context, more = _public(record.msg, max_bytes)
-            extra, hidden = {**context, **extra}, hidden + more
-            message = template = extra.pop("event", None)
-            if _raised(record.msg):
-                extra.pop("exc_info", None)
+            message, extra, more = _take_apart(record, extra, max_bytes)
+            template, hidden = message, hidden + more
         if formatter is not None:
             message = formatter.format(_without_traceback(record))
         elif message is None or "getMessage" in vars(record):
@@ -365,9 +361,32 @@ def _public(values: dict[Any, Any], room: int) -> tuple[dict[str, Any], int]:
     return {name: value for name, value in named if name[:1] != "_"}, len(values) - len(first)
 
 
-def _raised(event: dict[Any, Any]) -> Any:
+def _take_apart(record: logging.LogRecord, extra: dict[str, Any], room: int) -> tuple[Any, dict[str, Any], int]:
+    """
+    Return the message and the attributes of a record whose message is a dict, and the number of names beyond `room`.
+
+    The message is the event of structlog. It is None for any other dict, which is to be shown as a whole.
+    """
+    context, hidden = _public(record.msg, room)  # type: ignore[arg-type]  # a dict
+    event = None
+    if _is_of_structlog(record):
+        event = context.pop("event", None)
+        if _raised(record):
+            context.pop("exc_info", None)
+        twice = {name: value for name, value in context.items() if name in extra and extra[name] is not value}
+        if twice:  # a filter has set these names as well
+            context["structlog"] = twice
+    return event, {**context, **extra}, hidden
+
+
+def _is_of_structlog(record: logging.LogRecord) -> bool:
+    """Tell whether the message is a dict of structlog's `wrap_for_formatter`, which sets two attributes beside it."""
+    return isinstance(record.msg, dict) and {"_logger", "_name"} <= vars(record).keys()
+
+
+def _raised(record: Any) -> Any:
     """Return the `exc_info` of a structlog event, which no processor has rendered and taken out of the dict."""
-    exc_info = event.get("exc_info")
+    exc_info = record.msg.get("exc_info") if _is_of_structlog(record) else None
     return exc_info if exc_info is True or isinstance(exc_info, BaseException | tuple) else None
 
 
@@ -390,8 +409,7 @@ def _exception(record: logging.LogRecord, formatter: logging.Formatter) -> tuple
     exc_info: Any = record.exc_info
     name = None
     try:
-        if not exc_info and isinstance(record.msg, dict):
-            exc_info = _raised(record.msg)
+        exc_info = exc_info or _raised(record)
         if exc_info is True:
             exc_info = sys.exc_info()  # this is still the thread on which it was raised
         if isinstance(exc_info, BaseException):

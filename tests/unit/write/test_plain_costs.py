@@ -11,7 +11,7 @@ from collections import deque
 from typing import Any
 
 import pytest
-from records import MAX, Text, attributes_of, make_record, row_of, utf8
+from records import MAX, Text, attributes_of, make_record, make_structlog_record, row_of, utf8
 from slowly import slowly
 
 from sqlite_log_handler._write.plain import TRUNCATED
@@ -56,7 +56,7 @@ def test_a_large_text_costs_what_is_kept(part: str, where: str) -> None:
         "extra": lambda: make_record(body=large, order=17),
         "nested": lambda: make_record(request={"body": [large, large], large: 1}, order=17),
         "key": lambda: make_record(**{large: 1}, order=17),
-        "structlog": lambda: make_record({"event": "hello", "body": large, "order": 17}),
+        "structlog": lambda: make_structlog_record({"event": "hello", "body": large, "order": 17}),
         "misformatted": lambda: make_record("%d", large),
         "stack_info": lambda: make_record(stack_info=large),
     }[where]()
@@ -147,8 +147,10 @@ NUMBERS = range(10_000)
         lambda: make_record(**{f"value{number}": counting(list, NUMBERS) for number in range(100)}),
         lambda: make_record(value=[counting(dict, {**dict.fromkeys(range(100)), 10**5_000: 1})] * 100_000),
         lambda: make_record(extra=counting(dict, {f"k{number}": number for number in NUMBERS})),
-        lambda: make_record({"event": "hello", "value": counting(list, NUMBERS)}),
-        lambda: make_record(counting(dict, {"event": "hello", **{f"k{number}": number for number in NUMBERS}})),
+        lambda: make_structlog_record({"event": "hello", "value": counting(list, NUMBERS)}),
+        lambda: make_structlog_record(
+            counting(dict, {"event": "hello", **{f"k{number}": number for number in NUMBERS}})
+        ),
         lambda: make_record("%d", counting(list, NUMBERS)),
         lambda: make_record(value=ValueError(counting(list, NUMBERS))),
     ],

@@ -8,7 +8,7 @@ import logging
 from typing import Any
 
 import pytest
-from records import attributes_of, make_record, row_of
+from records import attributes_of, make_record, make_structlog_record, row_of
 from slowly import slowly
 
 from sqlite_log_handler._write.row import MARKS, MESSAGE
@@ -81,7 +81,7 @@ def test_a_value_that_refuses(name: str, make: Any, body: str, where: str) -> No
         record = make_record("hello")
         vars(record).update(values)
     else:
-        record = make_record({"event": "hello", **values})
+        record = make_structlog_record({"event": "hello", **values})
     row = row_of(record)
 
     assert not row[MESSAGE].startswith("<record not kept")

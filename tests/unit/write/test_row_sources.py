@@ -16,6 +16,7 @@ from records import (
     Text,
     attributes_of,
     make_record,
+    make_structlog_record,
     raised,
     row_of,
 )
@@ -27,9 +28,9 @@ from sqlite_log_handler._write.row import ATTRIBUTES, EXC_TEXT, EXC_TYPE, LEVELN
 pytestmark = pytest.mark.usefixtures("nothing_interned")
 
 
-def test_dict_message() -> None:
-    """Of a dict, `event` is the message and the rest the attributes, without private names."""
-    row = row_of(make_record({"event": "order %s", "order": 17, "_record": object()}, user="bob"))
+def test_structlog_event() -> None:
+    """Of a dict of structlog's, `event` is the message and the rest the attributes, without private names."""
+    row = row_of(make_structlog_record({"event": "order %s", "order": 17, "_record": object()}, user="bob"))
 
     assert ("order %s", 0) == (row[MESSAGE], row[MARKS])
     assert {"order": 17, "user": "bob"} == attributes_of(row)
@@ -38,29 +39,52 @@ def test_dict_message() -> None:
 @pytest.mark.parametrize("event", [ValueError("x"), 7, type("Lazy", (str,), {})("x")])
 def test_an_event_that_is_no_text(event: object) -> None:
     """An event of another type is the message as well, as with `log.error(error)`, without the rest of the dict."""
-    row = row_of(make_record({"event": event, "order": 17}))
+    row = row_of(make_structlog_record({"event": event, "order": 17}))
 
     assert (str(event), '{"order": 17}') == (row[MESSAGE], row[ATTRIBUTES])
 
 
-def test_dict_message_without_event() -> None:
+@pytest.mark.parametrize("make", [make_record, make_structlog_record])
+def test_dict_message_without_event(make: Any) -> None:
     """A dict without `event` is shown as it is, and is the attributes all the same."""
-    row = row_of(make_record({"order": 17}))
+    row = row_of(make({"order": 17}))
 
     assert ("{'order': 17}", {"order": 17}) == (row[MESSAGE], attributes_of(row))
+
+
+def test_dict_message_that_is_not_of_structlog() -> None:
+    """
+    A dict that a program logs without structlog is the message as a whole, whatever names it has.
+
+    One with the name `event` was taken for structlog's: its private names, and those that a filter sets, were lost.
+    """
+    payload = {"event": "order.paid", "_id": "5f2c", "request_id": "theirs", "exc_info": True}
+    row = row_of(make_record(payload, request_id="r-42"))
+
+    assert (str(payload), None) == (row[MESSAGE], row[EXC_TEXT])
+    assert {"event": "order.paid", "request_id": "r-42", "exc_info": True} == attributes_of(row)
+
+
+def test_structlog_name_that_is_there_twice() -> None:
+    """What was bound under a name that a filter sets as well is kept beside it, and `event` is structlog's."""
+    same = "shop"
+    row = row_of(make_structlog_record({"event": "paid", "id": "theirs", "app": same}, id="r-42", app=same, event=7))
+
+    assert "paid" == row[MESSAGE]
+    assert {"id": "r-42", "app": "shop", "event": 7, "structlog": {"id": "theirs"}} == attributes_of(row)
 
 
 def test_dict_message_is_not_changed() -> None:
     """The program's dict is left as it was."""
     event = {"event": "hello", "order": 17}
-    row_of(make_record(event))
+    row_of(make_structlog_record(event))
 
     assert {"event": "hello", "order": 17} == event
 
 
 def test_dict_message_with_other_keys() -> None:
     """Keys of a dict that are no str become one."""
-    row = row_of(make_record({"event": "hello", 7: "seven", None: "none", "a\0": 1}))
+    row = row_of(make_structlog_record({"event": "hello", 7: "seven", None: "none", "a\0": 1}))
 
     assert ("hello", {"7": "seven", "None": "none", r"a\x00": 1}) == (row[MESSAGE], attributes_of(row))
 
@@ -69,7 +93,9 @@ def test_dict_message_with_other_keys() -> None:
 def test_hostile_key(where: str) -> None:
     """A key that cannot be shown costs that key at most."""
     values = {Hostile(): 1, "order": 17}
-    record = make_record({**values, "event": "hello"}) if where == "msg" else make_record("hello", extra=values)
+    record = (
+        make_structlog_record({**values, "event": "hello"}) if where == "msg" else make_record("hello", extra=values)
+    )
     row = row_of(record)
 
     assert ("hello", 17) == (row[MESSAGE], attributes_of(row)["order"])
@@ -99,7 +125,7 @@ def test_structlog_with_an_exception(form: Any) -> None:
     try:
         1 / 0  # noqa: B018
     except ZeroDivisionError as error:
-        row = row_of(make_record({"event": "not paid", "order": 17, "exc_info": form(error)}))
+        row = row_of(make_structlog_record({"event": "not paid", "order": 17, "exc_info": form(error)}))
 
     assert ("not paid", {"order": 17}) == (row[MESSAGE], attributes_of(row))
     assert "ZeroDivisionError" == row[EXC_TYPE]
@@ -110,7 +136,9 @@ def test_structlog_with_a_formatter() -> None:
     """
     With a formatter the message is what it makes of the dict, and the context is among the attributes all the same.
     """
-    row = row_module.make_row(make_record({"event": "order paid", "order": 17}), logging.Formatter("<%(message)s>"))
+    row = row_module.make_row(
+        make_structlog_record({"event": "order paid", "order": 17}), logging.Formatter("<%(message)s>")
+    )
 
     assert ("<{'event': 'order paid', 'order': 17}>", {"order": 17}) == (row[MESSAGE], attributes_of(row))
 
