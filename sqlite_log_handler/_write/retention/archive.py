@@ -16,7 +16,7 @@ Guarantees
 - A part that is being written ends in `.partial`, and is begun anew after a crash. So is a part that has its name but
   no note, because the process was killed in between.
 - A part of another log, or of an earlier file of the same name, is never written over: its `log_id` differs. Nor is one
-  of a copy of the log, whose `log_id` is the same: its rows or processes are not in this file.
+  of a copy of the log, whose `log_id` is the same. It is deleted only where the limits ask for it.
 - One process at a time archives a log in a folder, from the choice of a name to the note.
 - When the archive has become too large, its oldest parts first lose their notes, and then they are deleted.
 """
@@ -29,7 +29,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from typing import Final, NamedTuple
 
 from sqlite_log_handler._logfile.archive import (
@@ -84,7 +84,7 @@ _MARK: Final = f"""
 UPDATE marks SET log_id = :log_id, archived_id = max(archived_id, :last_id),
     unarchived = unarchived + max(0, :first_id - 1 - archived_id) - {_DELETED_ROWS}
 """  # noqa: S608 - same
-_PARTS: Final = "SELECT id, name, last_id - first_id + 1, until_us, bytes FROM archives ORDER BY id"
+_PARTS: Final = "SELECT id, name, first_id, last_id, until_us, bytes FROM archives ORDER BY id"
 _EXPIRED: Final = "UPDATE marks SET expired = expired + ?"
 
 
@@ -220,24 +220,27 @@ class Archive:
 
     def expire(self, connection: sqlite3.Connection) -> None:
         """Remove the notes of parts beyond the limits, in the open transaction; `parts` removes their files."""
-        max_age, max_bytes = self._limits.max_age, self._limits.max_bytes
         parts = connection.execute(_PARTS).fetchall() if self._limits else []
-        left = sum(part[-1] for part in parts)
-        last_old = 0
-        if max_age is not None:
-            # As for rows: a part of the future goes with the old ones around it.
-            now_us = self._now() * 1e6
-            since_us = now_us - max_age * 1e6
-            before_young = takewhile(lambda part: not since_us <= part[3] <= now_us, parts)
-            last_old = max((part[0] for part in before_young if part[3] < since_us), default=0)
-        for id_, name, rows, _, size in parts:
-            if id_ > last_old and (max_bytes is None or left <= max_bytes):
-                break
-            left -= size
+        for id_, name, first_id, last_id, *_ in parts[: self._beyond([part[4:] for part in parts])]:
+            rows = last_id - first_id + 1
             self.expired.append(rows)
             self._may_go.add(name)
             connection.execute("DELETE FROM archives WHERE id = ?", (id_,))
             connection.execute(_EXPIRED, (rows,))
+
+    def _beyond(self, parts: list[tuple[int, int]]) -> int:
+        """Return how many of these parts go, the oldest first; each has its latest time and its bytes."""
+        max_age, max_bytes = self._limits.max_age, self._limits.max_bytes
+        old = over = 0
+        if max_age is not None:
+            # As for rows: a part of the future goes with the old ones around it.
+            now_us = self._now() * 1e6
+            since_us = now_us - max_age * 1e6
+            before_young = takewhile(lambda part: not since_us <= part[1][0] <= now_us, enumerate(parts, 1))
+            old = max((number for number, (until_us, _) in before_young if until_us < since_us), default=0)
+        if max_bytes is not None:
+            over = sum(size > max_bytes for size in accumulate(size for _, size in reversed(parts)))
+        return max(old, over)
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:
@@ -249,16 +252,20 @@ class Archive:
         Delete what a limit removed the note of, and what a killed process has left.
 
         The latter are parts that it was writing, those that it had not noted, whose rows are in this file, and those
-        whose notes a limit had removed. A part of a copy of the log has rows or processes that this file does not have.
+        whose notes a limit had removed: they lie below all that are noted, and with a note they would be beyond the
+        limits. Any other may be of a copy of the log, such as one from before a backup was restored, and have the only
+        copy of its rows.
         """
         self._remove(f"{name}{PARTIAL}" for name in part_names(self.folder, self._stem, PARTIAL))
-        noted = _noted(connection)
+        parts = ask(connection, _PARTS)
+        noted = {part[1] for part in parts}
         self._remove(self._may_go - noted)
         if self.lock.is_new:  # somebody may have deleted the lock's file of a process that has yet to note its part
             return
         ((log_id, archived_id),) = ask(connection, f"SELECT {LOG_ID}, archived_id FROM marks")  # noqa: S608 - our own SQL
         for name in {*map(str, part_names(self.folder, self._stem))} - noted:
-            head = read_head(os.path.join(self.folder, name))
+            path = os.path.join(self.folder, name)
+            head = read_head(path)
             if head is None or head.log_id != log_id:
                 continue
             if head.last_id > archived_id:
@@ -266,9 +273,10 @@ class Archive:
                     found, _ = head_of(connection, self._stem, head.first_id, head.last_id)
                     if head._replace(levels={}) == found._replace(levels={}):  # a level may have a name since
                         self._remove([name])
-            elif self._limits:
+            elif parts and head.last_id < parts[0][2]:
+                goes = self._beyond([(head.until_us, os.path.getsize(path)), *(part[4:] for part in parts)])
                 known = [json.loads(line) for (line,) in ask(connection, SELECT_PROCESS)]
-                if all(process in known for process in head.processes):
+                if goes and all(process in known for process in head.processes):
                     self._remove([name])
 
     def _next_name(self, connection: Connection, first_us: int, kind: str) -> str:

@@ -235,6 +235,42 @@ def test_a_part_of_a_copy_of_the_log(make, log, reading, folder, path, limits):
     assert [(4, 0)] == log.ask("SELECT archived_id, unarchived FROM marks")
 
 
+@pytest.mark.parametrize(("limits", "later"), [({"max_age": 3 * DAY}, {}), ({"max_bytes": 10_000}, {"max_bytes": 1})])
+def test_a_part_of_before_a_backup_was_restored(make, log, reading, folder, limits, later):
+    """
+    A part of the time between a backup and its restoration stays until the limits would remove it if it had a note.
+
+    A backup went on in the old folder, in a process that it knew. As soon as it had archived other rows with the same
+    ids, the parts of that time were deleted, minutes old, with a limit of a year: no other place had their rows.
+    """
+
+    def go_on() -> None:
+        log.fill(10)
+        archive_all(make(), log, reading)
+        assert [] == archive_all(make(**limits), log, reading)
+
+    log.fill(10)
+    archive_all(make(), log, reading)
+    log.fill(10)
+    (kept,) = archive_all(make(), log, reading)
+    log.connection.execute("DELETE FROM archives WHERE name = ?", (kept,))
+    log.connection.execute("UPDATE records SET created_us = created_us + 1")
+    log.connection.execute("UPDATE marks SET archived_id = 9")
+    go_on()
+    ((noted,),) = log.ask("SELECT sum(bytes) FROM archives")
+    assert [] == archive_all(make(max_bytes=noted), log, reading)  # what has a note below goes first
+    assert kept in parts_in(folder)
+
+    go_on()
+    log.connection.execute("DELETE FROM archives WHERE id < (SELECT max(id) FROM archives)")  # as if all had expired
+    go_on()
+    assert kept in parts_in(folder)
+
+    log.wall += 4 * DAY
+    assert [] == archive_all(make(**limits | later), log, reading)
+    assert kept not in parts_in(folder)
+
+
 def test_no_file_is_written_over(make, log, reading, folder):
     """A file that has got the name of a part meanwhile stays as it is; the part gets another name the next time."""
     log.fill(5)
