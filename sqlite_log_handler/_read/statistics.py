@@ -85,7 +85,8 @@ class LogStats:
     The contents of a log in rows and bytes; times in microseconds since 1970.
 
     `wal_bytes` is the size of the -wal beside the file; pruning left `free_bytes` free inside the file. `pruned` counts
-    the rows that retention deleted, `unsent` those of them that were not forwarded yet.
+    the rows that retention deleted, and with an archive those that are in neither; `unsent` are those of them that were
+    not forwarded yet.
     """
 
     rows: int

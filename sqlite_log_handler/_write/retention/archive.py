@@ -75,15 +75,10 @@ INSERT INTO archives (name, first_id, last_id, since_us, until_us, max_levelno, 
 SELECT :name, :first_id, :last_id, :since_us, :until_us, :max_levelno, :drops, :dropped, :size, :crc32 FROM marks
 WHERE ifnull({LOG_ID}, :log_id) = :log_id AND NOT EXISTS (SELECT 1 FROM archives WHERE last_id >= :first_id)
 """  # noqa: S608 - our own SQL
-_DELETED_ROWS: Final = "max(0, min(archived_id, :last_id) - :first_id + 1)"
-_NOTE_DELETED: Final = f"""
-UPDATE prunes SET archived = min(count, archived + (SELECT {_DELETED_ROWS} FROM marks))
-WHERE id = (SELECT max(id) FROM prunes)
-"""  # noqa: S608 - our own SQL
-_MARK: Final = f"""
-UPDATE marks SET log_id = :log_id, archived_id = max(archived_id, :last_id),
-    unarchived = unarchived + max(0, :first_id - 1 - archived_id) - {_DELETED_ROWS}
-"""  # noqa: S608 - same
+_MARK: Final = """
+UPDATE marks SET log_id = :log_id, archived_id = max(archived_id, :last_id), unarchived = unarchived
+    + max(0, :first_id - 1 - archived_id) - max(0, min(archived_id, :last_id) - :first_id + 1)
+"""
 _PARTS: Final = "SELECT id, name, first_id, last_id, until_us, bytes FROM archives ORDER BY id"
 _EXPIRED: Final = "UPDATE marks SET expired = expired + ?"
 
@@ -213,7 +208,6 @@ class Archive:
         with transaction(connection):
             noted = connection.execute(_NOTE, values).rowcount == 1
             if noted:
-                connection.execute(_NOTE_DELETED, values)
                 connection.execute(_MARK, values)
                 self.expire(connection)
         return noted
