@@ -146,6 +146,38 @@ def test_rows_that_somebody_deleted(make, log, reading, folder, path):
     assert ([*range(3, 8), *range(11, 21)], 5) == account(path, folder)
 
 
+def test_rows_that_somebody_wrote_over(make, log, reading, folder, path):
+    """Rows in the middle that are written over by hand, and not deleted, end no part."""
+    log.fill(20)
+    log.connection.execute(
+        "UPDATE records SET message = 'removed', exc_text = NULL, stack_info = NULL, attributes = NULL WHERE id % 3 = 0"
+    )
+
+    (name,) = archive_all(make(), log, reading)
+
+    assert 6 == [row["message"] for row in contents_of(folder / name).rows].count("removed")
+    assert ([*range(1, 21)], 0) == account(path, folder)
+
+
+def test_a_note_takes_130_bytes(make, log, reading):
+    """A part takes some 130 bytes of the log for its note, whatever it has."""
+    log.fill(10)
+    archive_all(make(), log, reading)
+    ((before,),) = log.ask("PRAGMA page_count")
+    log.connection.execute(
+        """
+        WITH RECURSIVE numbers (n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM numbers WHERE n < 10001)
+        INSERT INTO archives (name, first_id, last_id, since_us, until_us, max_levelno, drops, dropped, bytes, crc32)
+        SELECT replace(name, '.jsonl', '.' || n || '.jsonl'), n << 12, n + 1 << 12, since_us, until_us, 40, 9, 9, 40000,
+            (1 << 32) - n FROM numbers, archives
+        """
+    )
+    ((after,),) = log.ask("PRAGMA page_count")
+    ((page,),) = log.ask("PRAGMA page_size")
+
+    assert 130 == round((after - before) * page / 10_000, -1)
+
+
 def test_a_part_that_was_being_written(make, log, reading, folder):
     """What a killed process has left of a part is removed, and the part begun anew; other files stay."""
     for name in (
