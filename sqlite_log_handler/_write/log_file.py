@@ -30,7 +30,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 
 from sqlite_log_handler._logfile import forks
@@ -62,6 +62,7 @@ _SHM_BYTES = 32_768  # by which SQLite makes a -shm longer
 _NEW_SHM_BYTES = 3  # https://sqlite.org/src/file/src/os_unix.c
 _NEW_JOURNAL_BYTES = 512  # its header alone: a process that was killed while it made the tables leaves that
 _DESCRIPTORS = 5  # for the file, its -wal, its -shm, its -journal and its folder
+_MOST_DESCRIPTORS = 65_536  # to look at so many takes 70 ms
 _NEW_FILES = 2  # the -wal and the -shm; the -journal comes before them and goes
 
 # Whether the system tells what this process may do, and not only what its real user may.
@@ -191,7 +192,8 @@ class LogFile:
         self._look()
         self._keep_left_files()
         _create(self.real)
-        found, others = identity_of(self.real), _descriptors()
+        before, _ = self._stat(self.real)
+        found, others = before.file, _descriptors(before)
         connection = sqlite3.connect(
             self.real, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=32
         )
@@ -216,18 +218,18 @@ class LogFile:
             # SQLite writes no WAL back into a file that was moved, and this process has written none.
             connection.close()
             return self.open(again=False)
-        self.connection, self._files = connection, files
-        self._descriptors = {
-            at: file for at, file in _descriptors().items() if file in files and file != others.get(at)
-        }
+        self.connection, self._files, self._descriptors = connection, files, _descriptors(files)
+        new = {at: file for at, file in self._descriptors.items() if file != others.get(at)}
+        if files.file in new.values():  # else SQLite had kept one for it, as it does beside a reader
+            self._descriptors = new
         return connection
 
     def _check_descriptors(self) -> None:
         """
         Never use the file again if the program has closed SQLite's descriptors and given their numbers to its files.
 
-        SQLite would write into those, and close them. One that is only closed may be given away while a commit waits:
-        then the connection is made anew.
+        SQLite would write into those, and close them; so it may if the system has not told which are SQLite's. One that
+        is only closed may be given away while a commit waits: then the connection is made anew.
 
         Raises:
             LostFileError: The path leads to that file.
@@ -236,7 +238,7 @@ class LogFile:
             return  # the lock's descriptor goes with the others
         self._lock.lost = False
         now = {at: identity_of(at) for at in self._descriptors}
-        if any(now[at] not in {file, None} for at, file in self._descriptors.items()):
+        if not now or any(now[at] not in {file, None} for at, file in self._descriptors.items()):
             forks.lost.update({self._files.file} - {None})
             forks.keep_open(self.connection)
             self.connection, self._files = None, _Files()
@@ -395,7 +397,7 @@ class LogFile:
         """Tell whether another file is in the place of the one that the connection has open, and that has no name."""
         with contextlib.suppress(OSError):
             os.stat(self.real)  # somebody who removes the log, and puts nothing in its place, wants no copy of it
-            return any(not os.fstat(at).st_nlink for at, file in self._descriptors.items() if file == self._files.file)
+            return any(not os.fstat(at).st_nlink for at in _descriptors({self._files.file}))
         return False
 
     def _is_there(self) -> bool:
@@ -546,8 +548,16 @@ def _create(path: str) -> None:
             os.close(descriptor)
 
 
-def _descriptors() -> dict[int, object]:
-    """Return the descriptors that this process has open, and on what; none on a system that does not tell."""
-    with contextlib.suppress(OSError, ValueError):
-        return {int(at): identity_of(int(at)) for at in os.listdir("/dev/fd")}
-    return {}
+def _descriptors(files: Collection[object]) -> dict[int, object]:
+    """
+    Return the descriptors that this process has open on these files, and on which.
+
+    The system may not list them: without /proc, or when no descriptor is left to read the list with.
+    """
+    numbers: Iterable[str | int] = ()
+    try:
+        numbers = os.listdir("/dev/fd")
+    except OSError:
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows
+            numbers = range(min(os.sysconf("SC_OPEN_MAX"), _MOST_DESCRIPTORS))
+    return {at: file for at in map(int, numbers) if (file := identity_of(at)) and file in files}

@@ -114,16 +114,22 @@ def test_a_program_that_closes_all_descriptors(run, contents, closed):
     assert {"n": [0, 1]} == contents().numbers
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="the system does not tell which descriptors are open")
-@pytest.mark.parametrize("then", ["commit", "close", "close the first"])
-def test_files_that_have_the_numbers_of_sqlites_descriptors(run, contents, then):
+@pytest.mark.parametrize(
+    ("then", "lacks"),
+    [("commit", ""), ("close", ""), ("close the first", ""), ("commit", "listdir"), ("commit", "listdir sysconf")],
+)
+def test_files_that_have_the_numbers_of_sqlites_descriptors(run, contents, then, lacks):
     """
     A program closes all descriptors, and opens files that get their numbers: nothing is written to these, or closed.
 
-    SQLite wrote pages of the log into them, `flush` said that all was written, and `close` closed them.
+    SQLite wrote pages of the log into them, `flush` said that all was written, and `close` closed them. So it did
+    where the system `lacks` a list of the descriptors, as without /proc.
     """
     run(
         """
+        def fails(*_): raise FileNotFoundError
+        for name in arguments[1:]: setattr(os, name, fails)
+        del arguments[1:]
         handler = SQLiteHandler(path, flush_interval=3600, close_timeout=0.1)
         logger.addHandler(handler)
         logger.info("n 0")
@@ -144,6 +150,7 @@ def test_files_that_have_the_numbers_of_sqlites_descriptors(run, contents, then)
             assert b"mine" * 5000 == open(name, "rb").read(), name
         """,
         then,
+        *lacks.split(),
         stderr="(?s:.*)",
     )
 
@@ -164,6 +171,72 @@ def test_descriptors_of_sqlite_that_are_closed(run, contents):
         logger.info("n 0")
         assert handler.flush(60)
         os.closerange(3, 256)
+        logger.info("n 1")
+        assert handler.flush(60)
+        assert handler.stats().last_error is None
+        """
+    )
+
+    assert {"n": [0, 1]} == contents().numbers
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="the system does not tell which descriptors are open")
+def test_a_file_that_has_the_number_of_a_descriptor_that_sqlite_kept(run, contents):
+    """
+    Beside a reader, SQLite opens a log again with the descriptor that it had. Nothing is written to a file of the
+    program that gets the number of that one alone.
+
+    The handler did not know that one. It found that its others were closed, and opened the log again, for which SQLite
+    used that number once more: the next pages that it wrote back would have gone into the file of the program.
+    """
+    run(
+        """
+        from sqlite_log_handler import LogReader
+        for number in range(2):
+            handler = SQLiteHandler(path, flush_interval=3600, close_timeout=0.1)
+            logger.addHandler(handler)
+            logger.info("n %d", number)
+            assert handler.flush(60)
+            if not number:
+                reader = LogReader(path)
+                assert 1 == len(list(reader.rows()))
+                logger.removeHandler(handler)
+                handler.close()
+        numbers = [at for at in range(3, 256) if os.path.exists(f"/dev/fd/{at}")]
+        numbers = [at for at in numbers if os.path.samestat(os.fstat(at), os.stat(path))]
+        os.closerange(3, 256)
+        mine = os.open(f"{path}-mine", os.O_RDWR | os.O_CREAT)
+        os.write(mine, b"mine" * 5000)
+        for number in numbers: os.dup2(mine, number)
+        logger.info("n 2")
+        handler.flush(0)
+        handler.close()
+        assert b"mine" * 5000 == open(f"{path}-mine", "rb").read()
+        for number in numbers: os.fstat(number)
+        """,
+        stderr="(?s:.*)",
+    )
+
+    assert {"n": [0, 1]} == contents().numbers
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="the system does not tell which descriptors are open")
+def test_a_lock_that_is_closed_beside_a_reader(run, contents):
+    """When a program closes the descriptor of the lock alone, and had a reader open before, its log goes on."""
+    run(
+        """
+        from sqlite_log_handler import LogReader
+        SQLiteHandler(path).close()
+        reader = LogReader(path)
+        assert [] == list(reader.rows())
+        handler = SQLiteHandler(path, flush_interval=3600)
+        logger.addHandler(handler)
+        logger.info("n 0")
+        assert handler.flush(60)
+        reader.close()
+        (lock,) = [at for at in map(int, os.listdir("/dev/fd")) if at > 2 and
+            os.path.exists(f"/dev/fd/{at}") and os.path.samestat(os.stat(at), os.stat(f"{path}-lock"))]
+        os.close(lock)
         logger.info("n 1")
         assert handler.flush(60)
         assert handler.stats().last_error is None

@@ -5,6 +5,7 @@ The file beside other processes: they make it at the same time, move it, replace
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import sqlite3
@@ -322,6 +323,42 @@ def test_a_file_that_was_compressed(
     aside.rename(f"{rotated}-wal")
     assert ["0", "1", "2"][: 2 + shared] == stored(rotated)
     assert ["after"] * (end == "commit") == ([] if end == "close" else stored(path))
+
+
+@POSIX
+@pytest.mark.parametrize("beside", ["a reader", "a list that fails"])
+def test_a_file_that_was_compressed_after_it_was_opened_again(
+    writer: Writer, path: Path, said: Said, monkeypatch: pytest.MonkeyPatch, beside: str
+) -> None:
+    """
+    It is kept as well when SQLite has given the connection a descriptor of an earlier one, as it does beside a reader
+    of the program, and when the system could not list the descriptors, as without /proc or when none was left.
+
+    The handler knew its descriptors by what a second list had more than a first one, and wrote the WAL back.
+    """
+    if beside != "a reader":
+        monkeypatch.setattr(os, "listdir", unlisted)
+    write(writer, "0")
+    with contextlib.closing(sqlite3.connect(path)) as reader:
+        reader.execute("SELECT count(*) FROM records").fetchone()
+        writer.close()
+        write(writer, "1")
+        rotated, copy = compress(path)
+        write(writer, "after")
+
+    (aside,) = path.parent.glob("*.left-*")
+    assert 1 == len(said)
+    rotated.write_bytes(copy)
+    aside.rename(f"{rotated}-wal")
+    assert ["0", "1"] == stored(rotated)
+    assert ["after"] == stored(path)
+
+
+def unlisted(folder: str, list_of: Callable[[str], list[str]] = os.listdir) -> list[str]:
+    """Fail to list the descriptors."""
+    if folder == "/dev/fd":
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), folder)
+    return list_of(folder)
 
 
 @POSIX
