@@ -83,7 +83,7 @@ _LASTING_CODES = {getattr(sqlite3, f"SQLITE_IOERR_{name}") for name in _LASTING}
 class _Files(NamedTuple):
     """The files of a connection as (device, inode); None for one that is not there."""
 
-    file: object = None  # at the handler's path
+    file: tuple[int, int] | None = None  # at the handler's path
     real: object = None  # where the links in it led
     shm: object = None
     wal: object = None
@@ -412,6 +412,11 @@ class LogFile:
         """
         connection, self.connection = self.connection, None
         if connection is None:
+            return
+        if not self._is_there() and (self._files.file or ())[1:] == (identity_of(self.real) or ())[1:]:
+            # Another file system was mounted over the folder. SQLite compares inode numbers alone, and would delete the
+            # -wal of a file that is not ours.
+            forks.keep_open(connection)
             return
         try:
             with contextlib.ExitStack() as stack:

@@ -257,3 +257,45 @@ def test_a_shm_that_is_removed_from_a_log_that_is_moved_then(talk, contents, pat
 
     assert {"a": [*range(5)], "b": [*range(10)]} == contents(f"{path}.1").numbers
     assert not [name for name in os.listdir(path.parent) if "left" in name]
+
+
+@pytest.mark.privileged
+def test_a_volume_is_mounted_over_the_folder(mounted, start, make_handler, logger, contents):
+    """
+    A process whose folder is covered by another file system leaves the log there alone, and goes on in it.
+
+    SQLite compares inode numbers and not devices. Each file of a fresh file system had the number that it had on the
+    one below, so SQLite deleted the -wal of another process, with the rows that this one had committed.
+    """
+    folder = mounted("-t", "tmpfs", "tmpfs")
+    path = folder / "app-log.db"
+    program = start(
+        """
+        handler = SQLiteHandler(arguments[0], flush_interval=3600)
+        logger.addHandler(handler)
+        for number, _ in enumerate(sys.stdin):
+            logger.info("old %d", number)
+            print(handler.flush(60), flush=True)
+        """,
+        path,
+    )
+
+    def log_old():
+        program.stdin.write("\n")
+        program.stdin.flush()
+        assert "True\n" == program.stdout.readline()
+
+    log_old()
+    number = os.stat(path).st_ino
+    mounted("-t", "tmpfs", "tmpfs")
+    handler = make_handler(filename=path, flush_interval=3600)
+    if os.stat(path).st_ino != number:
+        pytest.skip("this file system gives other numbers")
+    logger.addHandler(handler)
+    for count in range(2):
+        logger.info("new %d", count)
+        assert handler.flush()
+        log_old()
+    handler.close()
+
+    assert {"new": [0, 1], "old": [1, 2]} == contents(path).numbers
