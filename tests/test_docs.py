@@ -71,6 +71,7 @@ NOT_RUN_LINES = {
     "eval ": "is for a shell: tests/unit/cli/test_completion.py completes in several",
     "ssh ": "needs another machine",
     "python -m chdb ": "needs an engine: tests/forward runs the line as it stands in the page",
+    "flock ": "needs a log in use: tests/faults/test_not_promised.py copies one under the lock",
     "litestream ": "needs a binary: tests/forward runs the line as it stands in the page",
     "python docs/fleet.py": "tests/test_fleet.py compares what it prints with the page",
     "python3 -m venv ": "needs a package index; .ci/run types the two lines of the README",

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 import threading
 from pathlib import Path
 
@@ -454,6 +455,44 @@ def test_a_program_that_copies_its_own_log(run):
         assert is_free()
         """
     )
+
+
+@pytest.mark.skipif(not shutil.which("flock"), reason="needs the command flock")
+@pytest.mark.parametrize("lock", [["flock"], []], ids=["under the lock", "without"])
+def test_a_copy_of_an_open_log(make_handler, logger, path, tmp_path, lock):
+    """
+    A copy of an open log that another process makes is whole under the lock: nobody writes the WAL back meanwhile.
+
+    Without it, the file is copied as it was before that, and the -wal as it was afterwards.
+    """
+    handler = make_handler(flush_interval=3600)
+    connection = handler.listener.committer.writer.file.connection
+    logger.addHandler(handler)
+
+    def log(first, end):
+        for number in range(first, end):
+            logger.info("%d %s", number, "x" * 300)
+        return handler.flush(0)
+
+    assert log(0, 300)
+    copy = tmp_path / "copy.db"
+    script = 'cp "$1" "$2"; echo; read line; cp "$1-wal" "$2-wal"'
+    command = [*lock, *([f"{path}-lock"] if lock else []), "sh", "-c", script, "-", path, copy]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as copying:
+        copying.stdout.readline()
+        assert log(300, 600) != bool(lock)
+        if not lock:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            assert log(600, 601)
+        copying.communicate(b"\n")
+    waited = handler.stats().queued
+    assert handler.flush()
+
+    found = []
+    with contextlib.suppress(sqlite3.DatabaseError):
+        found = [int(message.split()[0]) for message in messages(copy)]
+    assert (300, list(range(300))) == (waited, found) if lock else list(range(601)) != found
+    assert list(range(600 + (not lock))) == [int(message.split()[0]) for message in messages(path)]
 
 
 def test_another_module_in_the_place_of_sqlite3(run):
