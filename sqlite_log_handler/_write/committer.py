@@ -42,8 +42,10 @@ _PRUNE_PAUSE = 0.02
 # What `close` spends on retention, and on waiting for a part of the archive that is being written: a program that runs
 # for less than a tick would else never prune, and never finish a part.
 _CLOSE_PRUNE, _CLOSE_ARCHIVE = 0.2, 1.0
-# And on the end of the archive's thread, which takes a twentieth of a second unless the machine is very busy.
-_CLOSE_THREAD = 5.0
+
+# Seconds for each wait at exit when the time is up, or Ctrl-C was pressed: several times what a full batch takes beside
+# busy threads, so a slow disk is not taken for one that does not answer.
+_HURRY = 0.5
 
 
 class Committer:
@@ -88,7 +90,8 @@ class Committer:
         self._has_more = False  # to delete than the last piece of retention's work
         self._given_up = -1  # no time is left for the rows before this position
         self.exits = False  # the interpreter does
-        self.hurried = False  # no commit that failed is tried again: at exit the time is up, or Ctrl-C was pressed
+        # No commit that failed is tried again, and no wait is long: at exit the time is up, or Ctrl-C was pressed.
+        self.hurried = False
 
     def forget(self) -> None:
         """Begin anew in a forked child, whose queue is empty by now."""
@@ -97,7 +100,7 @@ class Committer:
 
     def _under_lock(self, work: Callable[[], T], timeout: float) -> T | None:
         try:
-            return self.lock.do(work, timeout)
+            return self.lock.do(work, self.at_most(timeout))
         finally:
             self.operator.say_waiting()
 
@@ -207,12 +210,13 @@ class Committer:
             left = -1 if deadline is None else max(0, deadline - self.now())
             if tried and not left:
                 return False
-            tried = True
+            tried, removed = True, queue.removed
             if not self.commit(left):
                 if self._no_room and queue.removed >= end:
                     return True  # only gaps wait, until there is room
-                # `hurried` because two handlers that fail at exit would wait for the drop warnings of each other.
-                if deadline is None or self.hurried or self.lock.is_mine:
+                # `hurried` because two handlers that fail at exit would wait for the drop warnings of each other. But
+                # while another thread's commits go on, the disk answers.
+                if deadline is None or self.lock.is_mine or (self.hurried and queue.removed == removed):
                     return False  # in a signal handler the commit of its own thread does not end before it returns
                 self._sleep(min(self.flush_interval, 0.05, max(0, deadline - self.now())))
         return True
@@ -233,19 +237,20 @@ class Committer:
             self.close(0 if deadline is None else max(0, deadline - self.now()))
 
     def _prune_at_close(self, deadline: float | None) -> None:
-        end = self.now() + self._at_most(_CLOSE_PRUNE, deadline)
+        end = self.now() + self.at_most(_CLOSE_PRUNE, deadline)
         while self.prune_due is not None and self.now() < end and self.prune(max(0, end - self.now())) == 0:
             pass
         archiver = self.writer.archiver
         if archiver is not None:
-            if archiver.await_part(self._at_most(min(_CLOSE_ARCHIVE, self.close_timeout / 2), deadline)):
-                self.prune(self._at_most(_CLOSE_PRUNE, deadline))  # this notes the part
-            self._under_lock(archiver.stop, self._at_most(_CLOSE_PRUNE, deadline))
-            archiver.await_end(self._at_most(_CLOSE_THREAD, deadline))
+            if archiver.await_part(self.at_most(min(_CLOSE_ARCHIVE, self.close_timeout / 2), deadline)):
+                self.prune(self.at_most(_CLOSE_PRUNE, deadline))  # this notes the part
+            self._under_lock(archiver.stop, self.at_most(_CLOSE_PRUNE, deadline))
+            archiver.await_end(self.at_most(self.close_timeout, deadline))
 
-    def _at_most(self, seconds: float, deadline: float | None) -> float:
-        """Return `seconds`, or what is left of them until the deadline."""
-        return seconds if deadline is None else max(0, min(seconds, deadline - self.now()))
+    def at_most(self, seconds: float, deadline: float | None = None) -> float:
+        """Return `seconds`, or what is left of them until the deadline, and no more than a moment if `hurried`."""
+        left = seconds if deadline is None else max(0, min(seconds, deadline - self.now()))
+        return min(left, _HURRY) if self.hurried else left
 
     def _give_up(self, end: int) -> None:
         said, self._given_up = end <= self._given_up, end  # said by the last call

@@ -228,14 +228,16 @@ class RecordListener(QueueListener):
         deadline = committer.now() + committer.close_timeout
         patience = self._patience
         self._ends_alone = patience < committer.close_timeout
-        ended = self.stop(max(patience, ATTEMPT))
+        ended = self.stop(committer.at_most(max(patience, ATTEMPT)))
         # From here on the next record finds the queue closed, and starts anew.
         if self._ends_alone and ended is False:
             return
         committer.finish(deadline, prune=not ended)
         self._keep_gaps()
         if not self._ends_alone:
-            committer.drop_report.wait(max(0, deadline - committer.now()))
+            committer.drop_report.wait(committer.at_most(committer.close_timeout, deadline))
+        # At exit `logging.shutdown` closes once more.
+        committer.hurried = committer.hurried or (committer.exits and committer.now() >= deadline)
 
     def before_fork(self, timeout: float) -> None:
         """Let a commit end and close the file, within `timeout` seconds. A program without a thread gets none."""

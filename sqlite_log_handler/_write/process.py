@@ -58,13 +58,15 @@ class _Exit:
         except BaseException:  # Ctrl-C, from somebody who does not want to wait: `logging.shutdown` comes after this
             for listener in listeners:
                 listener.committer.hurried = True
+            for listener in listeners:
+                listener.committer.drop_report.let_exit()
             raise
 
     def commit(self, committer: Committer) -> None:
         """Commit a record that came when the interpreter exits, unless such commits have failed for `close_timeout`."""
-        failed = self._failed
+        failed, timeout = self._failed, committer.at_most(committer.close_timeout)
         # Together, or ten handlers would take ten times as long. One that has not failed may have a healthy file.
-        if self.begun and (committer not in failed or sum(failed.values()) < committer.close_timeout):
+        if self.begun and (committer not in failed or sum(failed.values()) < timeout):
             began = committer.now()
             if not committer.commit(_EXIT_COMMIT_TIMEOUT):
                 failed[committer] = failed.get(committer, 0.0) + committer.now() - began

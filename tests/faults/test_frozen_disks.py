@@ -114,6 +114,34 @@ def test_a_process_ends_beside_a_frozen_disk(run, contents, shim):
     assert {"n": [0]} == contents().numbers
 
 
+def test_ctrl_c_beside_a_frozen_disk(run, contents, shim):
+    """Ctrl-C ends a process that waits an hour, as its `close_timeout` says, for a disk that does not answer."""
+    run(
+        """
+        import ctypes
+        shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
+        handler = SQLiteHandler(path, flush_interval=0.001, close_timeout=3600)
+        logger.addHandler(handler)
+        logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
+        logger.info("n 0")
+        assert handler.flush()
+        shim.fault_freeze(path.encode())
+        logger.info("n 1")
+        while not shim.fault_held(): pass
+        logger.info("n 2")
+        thread = handler.listener._thread
+        def join(timeout):
+            del thread.join
+            raise KeyboardInterrupt
+        thread.join = join
+        """,
+        env={"LD_PRELOAD": shim}.items(),
+        stderr="(?s).*KeyboardInterrupt.*closed with 1 records dropped [^\n]* 1 held by a commit that does not end.*",
+    )
+
+    assert {"n": [0]} == contents().numbers
+
+
 @pytest.mark.privileged
 def test_a_file_system_that_is_frozen(run, contents, mounted, tmp_path):
     """On an ext4 that was frozen (as a snapshot does it) the same holds as on a disk that does not answer."""

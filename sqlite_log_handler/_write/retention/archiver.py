@@ -11,7 +11,8 @@ until they make a quarter. So its thread has the time in which the other half fi
 The thread reads by a connection of its own and writes to the folder. It never writes to the log: it hands each part
 over, and waits until a step has noted it. It ends when the goal is reached. `close` waits a second for a part that is
 being written. Then it gives the part up, and the next program archives its rows. It also waits for the thread to end,
-which takes a chunk's time: if the interpreter exits while a thread is in Arrow, Arrow may abort the process.
+which takes a chunk's time: if the interpreter exits while a thread is in Arrow, Arrow may abort the process. On a disk
+that does not answer it does not end, and `close` comes up to three times, so all wait for LAST_CHUNK seconds together.
 
 The thread has a low priority where each thread has one of its own (on Linux).
 
@@ -52,6 +53,10 @@ POLL: Final = 0.05
 
 RETRY: Final = 5.0
 LONGEST_RETRY: Final = 80.0
+
+# Seconds for the end of the thread, which takes a twentieth of one unless the machine is very busy. With the second for
+# a part, that is the default of `close_timeout`.
+LAST_CHUNK: Final = 4.0
 
 # Of nice(2): a third of the weight of other threads. At 19, a thread that has the GIL would hold up the others for long
 # when the machine is busy.
@@ -109,6 +114,7 @@ class Archiver:
         self._path = ""
         self._run: _Run | None = None
         self._thread: threading.Thread | None = None  # of the last run
+        self._end_due = math.inf  # when its end is not waited for any more, by `clock`
         self._wanted = 0  # retention would have deleted rows up to this id
         self._unarchived = 0  # rows that were deleted without an archive, before the run
         self._ending = False
@@ -165,6 +171,7 @@ class Archiver:
             first_id = (first_id + state.last_but_one_id) // 2
         self._run = run = _Run(self._make(self._path), self._path)
         ids = first_id, max(goal, first_id)
+        self._end_due = math.inf
         self._thread = threading.Thread(target=run.work, args=ids, daemon=True, name="sqlite_log_handler archive")
         with contextlib.suppress(RuntimeError):  # the interpreter exits, or there is no room for one more thread
             threads.start(self._thread)
@@ -217,12 +224,13 @@ class Archiver:
         self._ending = False
         run, self._run = self._run, None
         if run is not None:
+            self._end_due = self._clock() + LAST_CHUNK
             run.answer(stop=True)
 
     def await_end(self, timeout: float) -> None:
-        """Wait until the thread has ended. The caller does not hold the commit lock."""
+        """Wait for the thread's end, LAST_CHUNK after `stop` at most. The caller does not hold the commit lock."""
         if self._thread is not None:
-            self._thread.join(timeout)
+            self._thread.join(max(0, min(timeout, self._end_due - self._clock())))
 
     def _goal(self, connection: sqlite3.Connection, state: State, first_id: int) -> tuple[float, int]:
         """Return in how many seconds a run is due, and up to which id it is to go."""

@@ -224,7 +224,7 @@ def test_close_prunes_for_a_moment(make, retention, clock):
     assert 2 == retention.turns
 
 
-@pytest.mark.parametrize(("took", "left"), [(0, [1.0, "stop", 5.0]), (59.5, [0.5, "stop", 0.5]), (60, [0, "stop", 0])])
+@pytest.mark.parametrize(("took", "left"), [(0, [1.0, "stop", 60]), (59.5, [0.5, "stop", 0.5]), (60, [0, "stop", 0])])
 def test_close_waits_for_the_archive_within_its_time(make, retention, clock, took, left):
     """
     `close` waits for a part that is being written, a second at most, and for the end of the thread, as long as there is

@@ -339,6 +339,73 @@ def test_at_exit_one_in_vain_is_enough(make, clock, said):
     assert ["closed with 5", "closed with 1"] == [line[:13] for line in said if line.startswith("closed")]
 
 
+@pytest.fixture
+def hurried(make, clock):
+    """A listener with ten rows and batches of two, in whose exit Ctrl-C was pressed; who waits moves the clock."""
+    listener = make(batch_size=2, close_timeout=60)
+    listener.committer.exits = listener.committer.hurried = True
+    listener.committer.lock._lock = Impatient(listener.committer.lock._lock, clock)
+    put(listener, 10)
+    return listener
+
+
+def test_after_ctrl_c_a_commit_that_does_not_end_is_not_waited_for(hurried, clock, said):
+    """
+    After Ctrl-C at exit, `flush` and `close` give half a second each to a commit that does not end.
+
+    The disk did not answer, and the program ended 10 seconds after Ctrl-C, and after 5 without it.
+    """
+    with stuck(hurried):
+        waits = []
+        for wait in hurried.flush, hurried.close:
+            began = clock()
+            wait()
+            waits.append(clock() - began)
+
+    assert [pytest.approx(0.5)] * 2 == waits
+    assert ["closed with 8 records dropped (close_timeout), 2 held by a commit that does not end; no error"] == said
+
+
+def test_after_ctrl_c_commits_that_go_on_are_waited_for(hurried, monkeypatch):
+    """While the listener's thread writes the rest of a full queue, Ctrl-C costs no row: `close` lets it go on."""
+    commit = hurried.committer.commit
+    # Another thread has the lock all the time, and commits under it.
+    monkeypatch.setattr(hurried.committer, "commit", lambda _: (commit(), False)[1])
+
+    hurried.close()
+
+    assert (list(range(10)), 0) == (numbers(hurried), hurried.queue.books()["dropped_total"])
+
+
+def test_after_ctrl_c_no_thread_is_waited_for(hurried, monkeypatch):
+    """Nor is a thread, be it the one that commits or one that sends a drop warning to a handler that blocks."""
+    waits = []
+    monkeypatch.setattr(hurried, "stop", waits.append)
+    monkeypatch.setattr(hurried.committer.drop_report, "make", bool)
+    monkeypatch.setattr(hurried.committer.drop_report, "wait", waits.append)
+
+    hurried.close()
+
+    assert [0.5, 0.5] == waits
+
+
+@pytest.mark.parametrize("exits", [False, True])
+def test_what_close_waits_for_at_exit_is_waited_for_once(make, clock, monkeypatch, exits):
+    """
+    When a `close` at exit has used up its time, that of `logging.shutdown`, which comes next, has none.
+
+    The archive was on a slow disk, and each of them waited 5 seconds for the thread that writes there. A `close` of the
+    program leaves the next one its time.
+    """
+    listener = make(close_timeout=3.0)
+    listener.committer.exits = exits
+    monkeypatch.setattr(listener, "stop", clock.advance)
+
+    listener.close()
+
+    assert exits is listener.committer.hurried
+
+
 def test_a_first_close_waits_for_drops_without_rows(make, clock, warnings):
     """A report is waited for though no row was ever queued: nothing has been given up yet."""
     listener = make(capacity=1, close_timeout=3.0)

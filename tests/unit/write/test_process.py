@@ -229,15 +229,32 @@ def test_two_threads_that_fork_at_once():
     LOGGING_LOCK.release()
 
 
-@pytest.mark.parametrize(("timeout", "expected"), [(0, 1), (1.5, 2)])
-def test_a_commit_at_exit_is_tried_once(timeout, expected):
-    """Commits at exit end when they have failed for `close_timeout`, and one is tried if that is 0."""
+@pytest.mark.parametrize(("timeout", "at_most", "expected"), [(0, float, 1), (1.5, float, 2), (1.5, lambda _: 0.5, 1)])
+def test_a_commit_at_exit_is_tried_once(timeout, at_most, expected):
+    """Commits at exit end when they have failed for `close_timeout`, or a moment after Ctrl-C; one is always tried."""
     times = count()
     tried = []
-    committer: Any = Mock(close_timeout=timeout, now=times.__next__, commit=tried.append)
+    committer: Any = Mock(close_timeout=timeout, now=times.__next__, commit=tried.append, at_most=at_most)
     at_exit = _Exit()
     at_exit.begun = True
     for _ in range(3):
         at_exit.commit(committer)
 
     assert expected == len(tried)
+
+
+def test_ctrl_c_at_exit_gives_new_locks(monkeypatch):
+    """
+    Ctrl-C at exit hurries all handlers, and the one whose lock a reporter holds gets a new lock.
+
+    A program that was interrupted while it waited for a drop warning hung in `logging.shutdown`, which takes that lock.
+    """
+    listeners: list[Any] = [Mock(), Mock()]
+    listeners[0].close.side_effect = KeyboardInterrupt
+    monkeypatch.setattr(process, "all_listeners", lambda: listeners)
+    with pytest.raises(KeyboardInterrupt):
+        _Exit()()
+
+    assert [(True, 1)] * 2 == [
+        (listener.committer.hurried, listener.committer.drop_report.let_exit.call_count) for listener in listeners
+    ]

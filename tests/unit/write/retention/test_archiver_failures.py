@@ -18,6 +18,7 @@ from programs import DAY, Held
 from sqlite_log_handler._write.retention import archiver as archiver_module
 from sqlite_log_handler._write.retention import parts
 from sqlite_log_handler._write.retention.archive import Archive
+from sqlite_log_handler._write.retention.archiver import LAST_CHUNK
 from sqlite_log_handler._write.retention.parts import read_head
 
 
@@ -319,6 +320,30 @@ def test_a_thread_that_was_stopped_is_waited_for(make, log, monkeypatch):
     program.archiver.await_end(60)
 
     assert "sqlite_log_handler archive" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_thread_that_does_not_end_is_waited_for_once(make, log, monkeypatch):
+    """
+    When the thread has not ended LAST_CHUNK seconds after `stop`, nobody waits for it any more.
+
+    A program on whose disk a sync took 30 seconds waited 5 for that thread in its own `close`, and twice 5 at its end.
+    """
+    held = Held(monkeypatch)
+    program = make(max_rows=100)
+    log.fill(150)
+    program.pruner.step(log.connection)
+    held.came.wait()
+    waits: list[float] = []
+    monkeypatch.setattr(program.archiver._thread, "join", waits.append)
+    for seconds in 1.0, LAST_CHUNK, 60.0:
+        program.archiver.stop()
+        program.archiver.await_end(60)
+        log.clock.advance(seconds)
+    monkeypatch.undo()
+    held.go.set()
+    program.archiver._thread.join()
+
+    assert [LAST_CHUNK, LAST_CHUNK - 1, 0] == waits
 
 
 def held_with_a_reader(make, log, monkeypatch):
