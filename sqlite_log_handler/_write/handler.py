@@ -344,8 +344,12 @@ class SQLiteHandler(logging.Handler):
             True if none of it is queued any more. Then it is written, or `max_bytes` had no room for it, and it is
             dropped and counted (`disk_budget`).
         """
-        process.begin_anew()
-        return self.listener.flush(timeout)
+        try:
+            process.begin_anew()
+            return self.listener.flush(timeout)
+        except MemoryError as error:  # logging.shutdown would skip the handlers after this one
+            self.listener.committer.outage.note(error)
+            return False
 
     def close(self) -> None:
         """

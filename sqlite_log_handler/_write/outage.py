@@ -56,7 +56,10 @@ class Outage:
 
     def note(self, error: BaseException) -> None:
         """Remember an error. A foreign one may raise when it is shown, and that would end the thread."""
-        self.last_error = f"{type(error).__name__}: {shown(str, error)}"
+        try:
+            self.last_error = f"{type(error).__name__}: {shown(str, error)}"
+        except MemoryError:  # there is none for the text either
+            self.last_error = "MemoryError"
 
     def last_commit_age(self, now: float) -> float | None:
         """Return the seconds since the last commit that succeeded; 0 if that was after `now`."""

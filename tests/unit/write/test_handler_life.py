@@ -323,14 +323,19 @@ def test_close_raises_nothing(make_handler, logger, monkeypatch):
     assert "disk I/O error" in handler.stats().last_error
 
 
-def test_close_raises_nothing_without_memory(make_handler, monkeypatch):
-    """A MemoryError ends `close`, and does not keep `logging.shutdown` from closing the handlers after this one."""
+@pytest.mark.parametrize(("work", "expected"), [("flush", False), ("close", None)])
+def test_flush_and_close_raise_nothing_without_memory(make_handler, monkeypatch, work, expected):
+    """
+    A MemoryError ends `flush` or `close`, and does not keep `logging.shutdown` from closing the next handlers.
+
+    It came out of `flush` when the program had used up what a limit of its memory allows.
+    """
     handler = make_handler()
     with monkeypatch.context() as patch:
-        patch.setattr(handler.listener, "close", lambda: bytearray(1 << 62))
-        handler.close()
+        patch.setattr(handler.listener, work, lambda *_: bytearray(1 << 62))
+        done = getattr(handler, work)()
 
-    assert handler.stats().last_error.startswith("MemoryError")
+    assert (expected, "MemoryError: ") == (done, handler.stats().last_error)
 
 
 def test_close_raises_nothing_of_other_handlers(make_handler, logger, logging_tree, monkeypatch):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 
+from sqlite_log_handler._write import outage as outage_module
 from sqlite_log_handler._write.outage import BACKOFF_LIMIT, OUTAGE_AFTER, TURN_OUTAGE_AFTER, Outage
 
 DISK, TURN = OSError("disk"), TimeoutError("process 1 is writing")
@@ -108,3 +109,12 @@ def test_an_error_that_cannot_be_shown():
     outage.note(Unshowable())
 
     assert "Unshowable: <Unshowable that cannot be shown: ValueError>" == outage.last_error
+
+
+def test_an_error_without_memory_for_its_text(monkeypatch):
+    """When there is no memory for the text of an error, that is noted: a MemoryError there came out of `close`."""
+    outage = Outage(0.1)
+    monkeypatch.setattr(outage_module, "shown", lambda *_: bytearray(1 << 62))
+    outage.note(DISK)
+
+    assert "MemoryError" == outage.last_error
