@@ -201,6 +201,25 @@ def test_the_first_page_was_overwritten(make_handler, logger, path):
     assert before == path.read_bytes()
 
 
+def test_a_log_that_was_cut(run, path, contents):
+    """The rows of a young log are in its -wal, and so not in the copy that logrotate makes before it cuts the log."""
+    run(
+        """
+        import shutil
+        handler = SQLiteHandler(path, flush_interval=3600)
+        logger.addHandler(handler)
+        logger.info("n 1")
+        assert handler.flush()
+        shutil.copyfile(path, f"{path}.1")
+        os.truncate(path, 0)
+        logger.info("n 2")
+        """,
+        stderr=".*cut to nothing while it was open.*",
+    )
+
+    assert ({}, {"n": [2]}) == (contents(f"{path}.1").numbers, contents().numbers)
+
+
 def test_a_wal_that_was_cut(run, path):
     """Rows that are committed before the file is opened again may be lost, when another program cuts the -wal."""
     run(
