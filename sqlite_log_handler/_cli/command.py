@@ -1,6 +1,7 @@
 """The decorator `command`, by which each module of `commands` describes itself, and the parser of its arguments."""
 
 import argparse
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,6 +28,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the error and where to read on, and exit."""
+        # argparse quotes the value that a switch was given, which may be an address with a password.
+        message = re.sub(r"ignored explicit argument .*", "takes no value", message, flags=re.DOTALL)
         write_error(f"{self.prog}: {printable(message)}; `{self.prog} --help` says more\n")
         self.exit(2)
 

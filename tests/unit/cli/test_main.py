@@ -192,17 +192,42 @@ def test_a_command_that_comes_too_late(run, words, meant):
         (["--headers=Authorization=secret", "--token", "secret"], "--headers --token"),
         (["--header:secret"], "--header"),
         (["-Hsecret"], "-H"),
+        (["--header=Authorization: Bearer secret"], "--header"),
+        (["-HAuthorization: Bearer secret", "-f"], "-H"),
     ],
 )
 def test_a_flag_that_does_not_exist_may_have_a_secret(run, words, shown):
     """
     Of flags that a command does not know, the error has the names alone.
 
-    Who gave `forward` a header as curl takes it found the token in the log of the service.
+    Who gave `forward` a header as curl takes it found the token in the log of the service. argparse takes a flag with a
+    space in it for a file: it was printed as one that is missing, and with -f the command waited for it.
     """
     note = f"sqlite-log forward: unrecognized arguments: {shown}; `sqlite-log forward --help` says more\n"
 
     assert (2, []) == run("forward", "a.db", *words, stderr=note)
+
+
+@pytest.mark.parametrize("flag", ["--follow=", "-f=", "-fx"])
+def test_a_switch_may_have_a_secret(run, flag):
+    """A value that somebody gives to a flag without one may be an address with a password, and is not printed."""
+    note = re.compile(r"^sqlite-log forward: (?!.*secret).*; `sqlite-log forward --help` says more\n\Z")
+
+    assert (2, []) == run("forward", "a.db", f"{flag}http://user:secret@host", stderr=note)
+
+
+@pytest.mark.parametrize("words", [["show", "-p", "ERROR"], ["show", "a.db"], ["metrics"], ["prune"], ["-n", "1"]])
+def test_a_flag_with_a_space_is_no_file(run, words):
+    """Each command refuses a flag that it does not know, also one that has a space in it."""
+    note = f"sqlite-log {words[0] if words[0].isalpha() else 'show'}: unrecognized arguments: --what; "
+
+    assert (2, []) == run(*words, "--what=a b", stderr=re.compile(f"^{note}"))
+
+
+def test_a_file_may_have_the_name_of_a_flag():
+    """Behind `--`, a word that begins with a dash is a file."""
+    assert "-a b.db" == parse(["show", "-n", "1", "--", "-a b.db"])[1].file
+    assert ["-a b.db", "--c"] == parse(["forward", "-f", "--", "-a b.db", "--c"])[1].files
 
 
 def test_a_log_may_have_the_name_of_a_command(run, shop, tmp_path, monkeypatch):
