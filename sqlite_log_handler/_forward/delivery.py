@@ -7,8 +7,8 @@ hands in the spools, the encoder, the sender, the clock and the wait.
 Guarantees
 ==========
 
-- A cursor moves only after the receiver has answered for all rows up to it. If the process is killed before that, the
-  next one sends one batch again.
+- A cursor moves only after the receiver has answered for all rows up to it, and the next request of a log waits until
+  it has moved. If the process is killed before that, the next one sends one request of that log again.
 - One request is under way at a time, and one batch is in memory.
 - While the receiver is away, nothing is written, and no further batch is read.
 - If the receiver refuses one row and takes others, only that row is lost.
@@ -132,6 +132,7 @@ class Delivery:
 
     def _serve(self, turn: "_Turn") -> bool:
         """Deliver the next batch of a spool, and tell whether another one follows."""
+        self.wait(0)  # a signal ends the delivery between two logs, however many are locked
         if turn.owed is not None and not self._save(turn, turn.owed):
             return False
         try:
@@ -142,24 +143,28 @@ class Delivery:
             turn.absence.failed(str(error))
             return False
         turn.absence.end()
-        if not batch.rows:
-            return False
         # At first, this makes the cursor known to retention, which then counts the rows that were not sent.
-        self._save(turn, batch.after_id)
+        if not batch.rows or not self._save(turn, batch.after_id):
+            return False
         if batch.missing:
             self.counts.pruned += batch.missing
             causes = ", ".join(batch.causes) or "deleted by hand"
             self._tell("pruned before they were sent", f"{batch.missing} rows of {turn.spool.path} ({causes})")
         for after_id in self._deliver(batch):
-            self._save(turn, after_id)
+            if not self._save(turn, after_id):
+                # The rest is read again, and what is missing in it counts again then.
+                rest = [row for row in batch.rows if row[0] > after_id]
+                self.counts.pruned -= batch.rows[-1][0] - after_id - len(rest)
+                return False
         return batch.more
 
     def _save(self, turn: "_Turn", after_id: int) -> bool:
-        """Move the cursor, and tell whether that worked. If not, `owed` keeps it until the next turn."""
+        """Move the cursor, and tell whether that worked. If not, `owed` keeps it, and nothing behind it is sent."""
         turn.owed = after_id
         try:
             self._patiently(lambda: turn.spool.save(after_id))
         except (OSError, sqlite3.Error) as error:
+            turn.spool.go_back(after_id)
             turn.absence.failed(f"the cursor cannot be saved: {error}")
             return False
         turn.owed = None

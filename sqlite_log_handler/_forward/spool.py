@@ -220,6 +220,10 @@ class Spool:
         with contextlib.closing(connection.execute(_ROWS, (self._position, count + 1))) as found:
             return names, *_first(found, names, count, max_bytes)
 
+    def go_back(self, after_id: int) -> None:
+        """Let `read` begin after this id again."""
+        self._position, self._read_version = after_id, None
+
     def has_news(self) -> bool:
         """Tell, at the cost of two system calls, whether `read` may find something new."""
         connection = self._connection

@@ -38,6 +38,9 @@ class Spool:
         missing = self.position - after_id - len(rows)
         return OutgoingBatch(after_id, rows, missing, ["max_rows"], more=self.has_news())
 
+    def go_back(self, after_id):
+        self.position = after_id
+
     def has_news(self):
         return any(row_id > self.position for row_id in self.ids)
 
@@ -90,6 +93,8 @@ def deliver(clock, lines, waits):
 
     def run(receiver, /, *spools, polls=None, **options):
         def wait(seconds):
+            if not seconds:  # it looks whether a signal came
+                return
             waits.append(seconds)
             clock.advance(seconds)
             if polls is not None and len(waits) > polls:
@@ -341,8 +346,8 @@ def test_a_link_to_a_log_that_is_named_too(make_handler, logger, path, clock, li
     spools = [FileSpool(str(path.with_name(name)), "x", say=lines.append) for name in names]
     passing = months()
 
-    def wait(_seconds):
-        if next(passing, "end"):
+    def wait(seconds):
+        if seconds and next(passing, "end"):
             raise EnoughError
 
     def encode(_batch, rows):
@@ -386,6 +391,58 @@ def test_a_cursor_that_cannot_be_saved_is_saved_before_more_is_read(deliver, lin
     assert ["app-log.db: the cursor cannot be saved: disk full; trying again", "app-log.db: back after 3 s"] == lines
 
 
+def test_while_a_cursor_cannot_be_saved_no_further_piece_is_sent(deliver):
+    """
+    Of a batch that goes in pieces, the others wait until the cursor of the first is saved; rows are counted once.
+
+    All were sent, so a kill sent 25 requests twice.
+    """
+    spool = Spool([2, 3, 5, 6])
+
+    def lock(body):
+        spool.save_errors = [sqlite3.OperationalError("locked")]
+        spool.saves.append([*body])
+        return TAKEN
+
+    counts = deliver(lock, spool, batch_bytes=2)
+
+    assert [0, [2, 3], 3, 3, [5, 6], 6] == spool.saves
+    assert (4, 2) == (counts.sent, counts.pruned)
+
+
+def test_while_a_cursor_cannot_be_made_nothing_is_sent(deliver):
+    """Of logs whose cursors cannot be saved at all, no row is sent: a kill would send one request of each twice."""
+    locked, other, receiver = Spool([1], path="locked.db"), Spool([11], after_id=10), Receiver()
+    locked.save_errors = [sqlite3.OperationalError("locked")] * 99
+
+    deliver(receiver, locked, other, polls=9)
+
+    assert [11] == receiver.got
+
+
+def test_a_signal_is_looked_for_at_each_turn(clock):
+    """
+    A signal ends it before the next log has its turn.
+
+    It ended it when all had theirs: SQLite waits a tenth of a second for each that is locked, and sixty took six.
+    """
+    spools: list = [Spool([1], path=f"{number}.db") for number in range(9)]
+    asked = []
+
+    def send(_body):
+        asked.append("signal")
+        return TAKEN
+
+    def wait(_seconds):
+        if asked:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        Delivery(spools, lambda *_: b"", send, clock, wait, print).run()
+
+    assert ["signal"] == asked
+
+
 def test_a_busy_writer_is_waited_for(deliver, lines):
     """The write lock of a program that logs without a pause is tried twenty times before anybody hears of it."""
     spool = Spool([1])
@@ -400,7 +457,7 @@ def test_a_busy_writer_is_waited_for(deliver, lines):
     spool.save_errors = [TimeoutError("locked")] * 20
     deliver(Receiver(), spool)
 
-    assert [1] == spool.saves
+    assert [0, 0, 1] == spool.saves
     assert "app-log.db: the cursor cannot be saved: locked; trying again" == lines[0]
 
 
