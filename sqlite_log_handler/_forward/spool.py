@@ -261,6 +261,11 @@ class Spool:
                 "cursor of its own with --name"
             )
 
+    @property
+    def is_moved(self) -> bool:
+        """Whether another file, or none, is where the one was that is open."""
+        return self._connection is not None and identity_of(self.path) != self._identity
+
     def close(self, timeout: float = _LOCK_SECONDS) -> None:
         """
         Close the file.

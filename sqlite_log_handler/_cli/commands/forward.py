@@ -7,6 +7,7 @@
 import argparse
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -97,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
             _say(str(error))
             has_given_up = True
         finally:
-            _close(spools, time.monotonic)
+            _end(spools, signals)
             receiver.close()
             _say(_summary(delivery.counts, endpoint.name))
     return int(has_given_up or delivery.counts.rejected > 0 or delivery.counts.refused > 0)
@@ -109,9 +110,26 @@ def _say(text: str) -> None:
         say(text)
 
 
+def _end(spools: Sequence[Spool], signals: Signals) -> threading.Thread:
+    """
+    Close the logs. After a signal, leave those that take too long to the end of the process, as a kill does.
+
+    The last to close a log writes its WAL back, which a slow disk holds up. Else the next process to open it does.
+    """
+    # The thread keeps the others open until then: freed by Python, they would be written back without our lock.
+    closing = threading.Thread(target=_close, args=(spools, time.monotonic), daemon=True)
+    closing.start()
+    try:
+        signals.run(closing.join)
+    except Stopped:
+        closing.join(_CLOSE_SECONDS)
+    return closing
+
+
 def _close(spools: Sequence[Spool], clock: Callable[[], float]) -> None:
     deadline = clock() + _CLOSE_SECONDS
-    for spool in spools:
+    # Those that were moved first: their WAL stays behind, and SQLite would apply it to the next file at the path.
+    for spool in sorted(spools, key=lambda spool: not spool.is_moved):
         spool.close(max(0, deadline - clock()))
 
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
+import threading
 
 import pytest
 
 from sqlite_log_handler.__main__ import main
 from sqlite_log_handler._cli.commands import forward
+from sqlite_log_handler._forward.signals import Signals
 
 
 def test_all_files_are_closed_within_one_time():
@@ -24,6 +27,8 @@ def test_all_files_are_closed_within_one_time():
     now, given = [0.0], []
 
     class Locked:
+        is_moved = False
+
         def close(self, timeout):
             given.append(timeout)
             now[0] += timeout
@@ -31,6 +36,62 @@ def test_all_files_are_closed_within_one_time():
     forward._close([Locked()] * 6, lambda: now[0])  # type: ignore[list-item]  # as much of a spool as is used
 
     assert [forward._CLOSE_SECONDS, 0, 0, 0, 0, 0] == given
+
+
+def test_a_moved_log_is_closed_first():
+    """Of the logs that a signal leaves open, none was moved: its last rows would stay in the -wal at its old path."""
+    closed = []
+
+    class Log:
+        def __init__(self, *, is_moved):
+            self.is_moved = is_moved
+
+        def close(self, _timeout):
+            closed.append(self.is_moved)
+
+    forward._close([Log(is_moved=moved) for moved in (False, True, False, True)], lambda: 0.0)  # type: ignore[list-item]
+
+    assert [True, True, False, False] == closed
+
+
+def test_a_signal_does_not_wait_for_a_slow_disk(monkeypatch):
+    """
+    After a signal, a log that is slow to close is left to the end of the process, and so are those behind it.
+
+    The last to close a log writes its WAL back: a hundred logs took three seconds on a hard disk.
+    """
+    monkeypatch.setattr(forward, "_CLOSE_SECONDS", 0)
+    disk = threading.Event()
+
+    class Slow:
+        is_moved = False
+
+        def close(self, _timeout):
+            disk.wait()
+
+    with Signals() as signals:
+        signal.raise_signal(signal.SIGTERM)
+        closing = forward._end([Slow()] * 2, signals)  # type: ignore[list-item]  # as much of a spool as is used
+
+    assert closing.is_alive()
+    disk.set()
+    closing.join()
+
+
+def test_without_a_signal_each_log_is_closed():
+    """A run that has sent all rows closes all logs before it ends, however long that takes."""
+    closed = []
+
+    class Log:
+        is_moved = False
+
+        def close(self, _timeout):
+            closed.append("log")
+
+    with Signals() as signals:
+        forward._end([Log()] * 3, signals)  # type: ignore[list-item]  # as much of a spool as is used
+
+    assert ["log"] * 3 == closed
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell whether a pipe is full")
