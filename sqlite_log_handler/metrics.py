@@ -44,17 +44,19 @@ def prometheus_collector(handlers: SQLiteHandler | Sequence[SQLiteHandler]) -> A
     from prometheus_client.core import GaugeMetricFamily as Gauge  # noqa: PLC0415
     from prometheus_client.registry import Collector  # noqa: PLC0415
 
-    logs = _by_name(handlers)
+    logs: dict[str, list[SQLiteHandler]] = {}
+    for log, handler in _by_name(handlers):
+        logs.setdefault(log, []).append(handler)
 
     class HandlerCollector(Collector):
         def collect(self) -> Iterator[Any]:
-            books = [(log, handler.stats()) for log, handler in logs]
+            books = {log: [handler.stats() for handler in each] for log, each in logs.items()}
 
-            def family(kind: Any, name: str, text: str, value: Callable[[Stats], float | None]) -> Any:
+            def family(kind: Any, name: str, text: str, value: Callable[[Stats], float | None], of: Any = sum) -> Any:
                 made = kind(f"sqlite_log_handler_{name}", text, labels=["log"])
-                for log, stats in books:
-                    if (number := value(stats)) is not None:
-                        made.add_metric([log], number)
+                for log, each in books.items():
+                    if numbers := [number for number in map(value, each) if number is not None]:
+                        made.add_metric([log], of(numbers))
                 return made
 
             yield family(Counter, "records_seen", "Records that reached the handler.", lambda s: s.seen)
@@ -62,23 +64,24 @@ def prometheus_collector(handlers: SQLiteHandler | Sequence[SQLiteHandler]) -> A
             dropped = Counter(
                 "sqlite_log_handler_records_dropped", "Records dropped, by cause.", None, ["log", "cause"]
             )
-            for log, stats in books:
-                for cause, count in stats.dropped_by_cause.items():
-                    dropped.add_metric([log, cause], count)
+            for log, each in books.items():
+                for cause in dict.fromkeys(cause for stats in each for cause in stats.dropped_by_cause):
+                    dropped.add_metric([log, cause], sum(stats.dropped_by_cause.get(cause, 0) for stats in each))
             yield dropped
             yield family(Counter, "records_truncated", "Records cut to max_record_bytes.", lambda s: s.truncated)
             malformed = "Records with a marker in place of a value."
             yield family(Counter, "records_malformed", malformed, lambda s: s.malformed)
             yield family(Gauge, "queue_records", "Records that wait for their commit.", lambda s: s.queued)
             capacity = Gauge("sqlite_log_handler_queue_capacity_records", "Records that may wait.", None, ["log"])
-            for log, handler in logs:
-                capacity.add_metric([log], handler.queue.capacity)
+            for log, several in logs.items():
+                capacity.add_metric([log], sum(handler.queue.capacity for handler in several))
             yield capacity
             in_bytes = "Memory that the waiting records take, estimated."
             yield family(Gauge, "queue_bytes", in_bytes, lambda s: s.queued_bytes)
             oldest = "How long the oldest record waits."
-            yield family(Gauge, "oldest_queued_age_seconds", oldest, lambda s: s.oldest_queued_age or 0.0)
-            yield family(Gauge, "last_commit_age_seconds", "Time since the last commit.", lambda s: s.last_commit_age)
+            yield family(Gauge, "oldest_queued_age_seconds", oldest, lambda s: s.oldest_queued_age or 0.0, max)
+            last = "Time since the last commit."
+            yield family(Gauge, "last_commit_age_seconds", last, lambda s: s.last_commit_age, min)
 
     return HandlerCollector()
 
@@ -129,10 +132,11 @@ def instrument(handlers: SQLiteHandler | Sequence[SQLiteHandler], meter: "Meter"
 
 
 def _by_name(handlers: SQLiteHandler | Sequence[SQLiteHandler]) -> list[tuple[str, SQLiteHandler]]:
-    """Return the handlers with the names of their files, or the paths of those that share a name."""
+    """Return the handlers with the names of their files, or the paths of files that share a name."""
     several = [handlers] if isinstance(handlers, SQLiteHandler) else handlers
-    names = [os.path.basename(handler.filename) for handler in several]
+    names = [os.path.basename(path) for path in {handler.filename for handler in several}]
     return [
         (name if names.count(name) == 1 else handler.filename, handler)
-        for name, handler in zip(names, several, strict=True)
+        for handler in several
+        for name in [os.path.basename(handler.filename)]
     ]

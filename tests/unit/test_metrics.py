@@ -82,6 +82,41 @@ def test_prometheus_of_several_handlers(make_handler, tmp_path):
     assert labels == [sample.labels for sample in seen.samples]
 
 
+def test_prometheus_of_two_handlers_on_one_file(handler, make_handler, logger):
+    """
+    Handlers on one file are one log: counts add up, the oldest record is that of either, and so is the last commit.
+
+    Prometheus keeps one of two samples with the same labels, so drops of the other handler were never seen.
+    """
+    prometheus = pytest.importorskip("prometheus_client")
+    other = make_handler(capacity=4, flush_interval=3600)
+    registry = prometheus.CollectorRegistry()
+    registry.register(prometheus_collector([handler, other]))
+    logger.addHandler(other)
+    logger.info("and one more, for which the first handler has no room")
+
+    samples = [sample for family in registry.collect() for sample in family.samples]
+    values = {
+        (sample.name.removeprefix("sqlite_log_handler_"), sample.labels.get("cause")): sample.value
+        for sample in samples
+        if sample.labels["log"] == "app-log.db" and not sample.name.endswith("_created")
+    }
+    assert len(values) == len(samples)
+    assert other.stats().oldest_queued_age < values.pop(("oldest_queued_age_seconds", None))
+    assert None is other.stats().last_commit_age
+    assert 0 <= values.pop(("last_commit_age_seconds", None))
+    assert 0 < values.pop(("queue_bytes", None))
+    assert {
+        ("records_seen_total", None): 12,
+        ("records_written_total", None): 2,
+        ("records_dropped_total", "queue_full"): 6,
+        ("records_truncated_total", None): 0,
+        ("records_malformed_total", None): 0,
+        ("queue_records", None): 4,
+        ("queue_capacity_records", None): 7,
+    } == values
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_opentelemetry(handler, make_handler, tmp_path, several):
     """
