@@ -196,7 +196,8 @@ def test_a_success_that_is_not_otlp_is_none(headers, content):
     """
     A proxy that says 200 to everything has taken nothing: the rows are sent again, and not passed over.
 
-    They were passed over if the page of the proxy was empty, as nginx has it for `return 200`.
+    They were passed over if the page of the proxy was empty, as nginx has it for `return 200`. (An answer that has no
+    type either counts as one of a receiver, as the page says.)
     """
     answer = read_answer(200, headers, content)
 
