@@ -20,7 +20,7 @@ import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from sqlite_log_handler._logfile.errors import LogFileError
@@ -125,8 +125,6 @@ def application(
 
 
 async def _page(request: Request) -> Response:
-    if "name" not in request.path_params and not request.scope["path"].endswith("/"):
-        return RedirectResponse(request.scope["path"] + "/")
     found = _PAGE.get(request.path_params.get("name", "index.html"))
     if found is None:
         raise HTTPException(404)

@@ -63,7 +63,7 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         root = scope.get("root_path", "")
-        if self._base_path and scope["path"].startswith(f"{root}{self._base_path}/"):
+        if self._base_path and f"{scope['path']}/".startswith(f"{root}{self._base_path}/"):
             # Not every proxy takes the base path off, and the printed address has it too.
             scope = {**scope, "path": root + scope["path"][len(root + self._base_path) :]}
         answer = self._answer_of(Request(scope)) or self._app
@@ -76,20 +76,22 @@ class Guard:
             return refusal(request, 400, "this server does not go by that name: allow it with --allowed-host")
         if request.method not in {"GET", "HEAD"}:
             return refusal(request, 405, "only GET and HEAD are answered")
-        if self._token is None:
-            return None
         # Cookies are for all ports of a host, and two servers on one machine must not take each other's.
         cookie = f"sqlite-log-{(request.scope.get('server') or ('', 0))[1]}"
         path = _path_of(request)
-        if _same(request.query_params.get(TOKEN), self._token):
+        asked = request.query_params.get(TOKEN)
+        token = self._token if self._token is not None and _same(asked, self._token) else None
+        if token is not None or not path:
+            home = self._base_path or request.scope.get("root_path", "").rstrip("/")
             query = urlencode([pair for pair in request.query_params.multi_items() if pair[0] != TOKEN])
-            # One slash: two would name another host.
-            address = "/" + quote((self._base_path + path).lstrip("/\\")) + (f"?{query}" if query else "")
-            answer = RedirectResponse(address, 303)
-            secure = request.scope.get("scheme") == "https"
-            where = self._base_path or "/"
-            answer.set_cookie(cookie, self._token, path=where, secure=secure, httponly=True, samesite="strict")
+            answer = RedirectResponse(_quoted(home + (path or "/")) + (f"?{query}" if query else ""), 303)
+            if token is not None:
+                secure = request.scope.get("scheme") == "https"
+                where = _quoted(home)
+                answer.set_cookie(cookie, token, path=where, secure=secure, httponly=True, samesite="strict")
             return answer
+        if self._token is None:
+            return None
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         is_scrape = (request.method, path, scheme.lower()) == ("GET", "/metrics", "bearer")
         if _same(request.cookies.get(cookie), self._token) or (is_scrape and _same(given.strip(), self._token)):
@@ -98,9 +100,14 @@ class Guard:
 
 
 def _path_of(request: Request) -> str:
-    """Return the path of a request, below the one at which another program mounts us."""
+    """Return the path of a request, below the one at which another program mounts us; "" if its slash is missing."""
     path: str = request.scope["path"]
-    return path[len(request.scope.get("root_path", "")) :]
+    return path[len(request.scope.get("root_path", "").rstrip("/")) :]
+
+
+def _quoted(path: str) -> str:
+    """Return a path for a header, with one slash before it: two would name another host."""
+    return "/" + quote(path.lstrip("/\\"))
 
 
 def refusal(request: Request, status: int, text: str) -> Response:

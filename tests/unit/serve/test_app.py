@@ -272,6 +272,42 @@ def test_mounted_in_another_program(shop):
         assert 200 == client.get("/logs/main.js").status_code
 
 
+def test_mounted_with_a_token(shop):
+    """
+    Mounted in another program, the redirect and the cookie stay below the path of the mount.
+
+    The browser was led to the page of the other program, and sent it the token with each request.
+    """
+    app = Starlette(routes=[Mount("/logs", create_app(shop, token="t"))])
+    with TestClient(app, base_url=BASE, follow_redirects=False) as client:
+        response = client.get("/logs/?token=t&level=ERROR")
+        assert (303, "/logs/?level=ERROR") == (response.status_code, response.headers["location"])
+        assert "Path=/logs" in response.headers["set-cookie"].split("; ")
+        assert 200 == client.get("/logs/").status_code
+
+
+def test_mounted_at_a_path_of_a_request(shop):
+    """The path of a mount may be of the one who asks: it gets into no header as it is, and leads to no other host."""
+    app = Starlette(routes=[Mount("/{tenant:path}/logs", create_app(shop, token="t"))])
+    with TestClient(app, base_url=BASE, follow_redirects=False) as client:
+        response = client.get("/%2Fevil.example;%20Domain=x/logs/?token=t")
+    assert "/evil.example%3B%20Domain%3Dx/logs/" == response.headers["location"]
+    assert "Path=/evil.example%3B%20Domain%3Dx/logs" in response.headers["set-cookie"].split("; ")
+
+
+@pytest.mark.parametrize(("root_path", "base_path"), [("", "/logs"), ("/logs", ""), ("/logs", "/logs")])
+def test_a_slash_is_missing(shop, root_path, base_path):
+    """
+    Without the slash at its end, the path of the page leads to the page, with the filters of the address.
+
+    Below `--base-path` it was a 404, where a proxy passes all on that begins with that path, as Traefik does.
+    """
+    app = create_app(shop, base_path=base_path)
+    with TestClient(app, base_url=BASE, root_path=root_path, follow_redirects=False) as client:
+        assert "/logs/?level=ERROR" == client.get(f"{root_path}{base_path}?level=ERROR").headers["location"]
+        assert 404 == client.get(f"{root_path}{base_path}/x").status_code
+
+
 def test_behind_a_proxy_with_a_prefix(shop):
     """Behind a proxy that takes the prefix off, the cookie and the redirect have it."""
     with TestClient(create_app(shop, token="t", base_path="/logs/"), base_url=BASE, follow_redirects=False) as client:
@@ -282,7 +318,8 @@ def test_behind_a_proxy_with_a_prefix(shop):
 
 
 @pytest.mark.parametrize("root_path", ["", "/logs"])
-def test_a_prefix_that_nobody_takes_off(shop, root_path):
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_a_prefix_that_nobody_takes_off(shop, root_path, slash):
     """
     Below its prefix the server answers as well, as not every proxy takes it off.
 
@@ -291,7 +328,7 @@ def test_a_prefix_that_nobody_takes_off(shop, root_path):
     """
     app = create_app(shop, token="t", base_path="/logs")
     with TestClient(app, base_url=BASE, root_path=root_path, follow_redirects=False) as client:
-        response = client.get(f"{root_path}/logs/?token=t")
+        response = client.get(f"{root_path}/logs{slash}?token=t")
         assert (303, "/logs/") == (response.status_code, response.headers["location"])
         assert 200 == client.get(f"{root_path}/logs/").status_code
         assert 200 == client.get(f"{root_path}/logs/main.js").status_code
