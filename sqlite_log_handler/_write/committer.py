@@ -234,6 +234,8 @@ class Committer:
         if done and (self.drain(end, deadline) or deadline is not None):
             if prune:
                 self._prune_at_close(deadline)
+            elif self.writer.archiver is not None:  # the thread may have met a locked file before it came to that
+                self._under_lock(self.writer.archiver.stop, self.at_most(_CLOSE_PRUNE, deadline))
             self.close(0 if deadline is None else max(0, deadline - self.now()))
 
     def _prune_at_close(self, deadline: float | None) -> None:

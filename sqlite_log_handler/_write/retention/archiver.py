@@ -154,7 +154,6 @@ class Archiver:
             if not run.ended and self._thread is not None and self._thread.is_alive():
                 return POLL
             self._run = None
-            run.answer(stop=True)  # it may have died before it began, or begin late
             self._ended(run)
         archived_id, unarchived = connection.execute(_MARKS).fetchone()
         # Rows were deleted, and none was archived: it is too slow for those that go next.
@@ -173,8 +172,11 @@ class Archiver:
         ids = first_id, max(goal, first_id)
         self._end_due = math.inf
         self._thread = threading.Thread(target=run.work, args=ids, daemon=True, name="sqlite_log_handler archive")
-        with contextlib.suppress(RuntimeError):  # the interpreter exits, or there is no room for one more thread
+        try:
             threads.start(self._thread)
+        except RuntimeError:  # the interpreter exits, or there is no room for one more thread
+            self.stop()  # it may begin late
+            self._thread = None
         return POLL
 
     def bound(self, connection: sqlite3.Connection, state: State, cut: Cut) -> Cut | None:

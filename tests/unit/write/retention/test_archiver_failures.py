@@ -4,6 +4,7 @@ The archive of a program that logs: what happens when it fails, at the end of th
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -15,6 +16,7 @@ import pytest
 from archives import account, parts_in
 from programs import DAY, Held
 
+from sqlite_log_handler._write import threads
 from sqlite_log_handler._write.retention import archiver as archiver_module
 from sqlite_log_handler._write.retention import parts
 from sqlite_log_handler._write.retention.archive import Archive
@@ -423,3 +425,54 @@ def test_closed_twice(make_handler, path, folder, rows):
     handler.close()
 
     assert [] == [*path.parent.glob("*.db*")]
+
+
+def test_close_on_a_locked_file_ends_the_archives_thread(make_handler, logger, path, folder, monkeypatch):
+    """
+    The archive's thread ends with the handler, though the file is locked and nothing notes what it has written.
+
+    It waited for that for ever, with the lock of the archive; and an interpreter that refuses daemon threads for it.
+    """
+    write, written = Archive.write, threading.Event()
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=60)
+
+    def write_and_lock(archive, *arguments):
+        part = write(archive, *arguments)
+        other.execute("BEGIN IMMEDIATE")
+        written.set()
+        return part
+
+    monkeypatch.setattr(Archive, "write", write_and_lock)
+    handler = make_handler(max_rows=100, archive=folder, close_timeout=0.2)
+    logger.addHandler(handler)
+    with contextlib.closing(other):
+        for number in range(300):
+            logger.info("n %d", number)
+        assert written.wait(60)
+        logger.info("n 300")
+        handler.close()
+        thread = handler.listener.committer.writer.archiver._thread
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def test_close_does_not_wait_for_a_thread_of_the_archive_that_did_not_start(make_handler, logger, folder, monkeypatch):
+    """`close` waits for no thread of the archive where none can be started, and meets no error."""
+    start = threads.start
+
+    def refuse(thread):
+        if thread.name == "sqlite_log_handler archive":
+            tried.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    tried = threading.Event()
+    monkeypatch.setattr(threads, "start", refuse)
+    handler = make_handler(max_rows=100, archive=folder)
+    logger.addHandler(handler)
+    for number in range(300):
+        logger.info("n %d", number)
+    assert tried.wait(60)
+    handler.close()
+
+    assert handler.stats().last_error is None
