@@ -81,7 +81,7 @@ class DropReport:
                 return True
             self._reporting = True
         with suppress(RuntimeError):  # the interpreter is shutting down, or there is no room for one more thread
-            self._reporter = threading.Thread(target=self._report, name="sqlite_log_handler reporter", daemon=True)
+            self._reporter = threading.Thread(target=self._report, name="sqlite_log_handler reporter")
             threads.start(self._reporter)
         return True
 
@@ -120,9 +120,12 @@ class DropReport:
         unsent = self._queue.ledger.unsent
         return unsent is not None and (self._queue.closed or {name for _, _, name in unsent.drops} != {OWN_LOGGER})
 
-    def _wait_for_streams(self) -> None:
+    def _wait_for_streams(self) -> bool:
+        """Wait until each stream takes more; return False if the interpreter waits for this thread to end meanwhile."""
         while not all(takes_more(stream, _STREAM_WAIT) for stream in self._streams()):
-            pass
+            if not threads.DAEMON and threading._SHUTTING_DOWN:  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public name
+                return False
+        return True
 
     def _report(self) -> None:
         """Send what waits, on the reporter's thread, until nothing does, or its warning cannot be made."""
@@ -137,7 +140,8 @@ class DropReport:
                     return
             try:
                 with suppress(BaseException):  # of a stream that the program made
-                    self._wait_for_streams()
+                    if not self._wait_for_streams():
+                        return
                 tried = gap = ledger.unsent
                 # By default `dictConfig` disables every logger that it does not name. A program silences this one by
                 # its level.

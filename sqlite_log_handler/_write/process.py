@@ -19,7 +19,7 @@ from os import getpid  # so that a test that replaces `os.getpid` does not look 
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.clock import monotonic
 from sqlite_log_handler._logfile.locks import acquire
-from sqlite_log_handler._write import row
+from sqlite_log_handler._write import row, threads
 from sqlite_log_handler._write.committer import Committer
 from sqlite_log_handler._write.listener import LOGGING_LOCK, RecordListener, all_listeners
 
@@ -95,6 +95,8 @@ class _Exit:
 
 at_exit = _Exit()
 atexit.register(at_exit)
+if not threads.DAEMON:  # before Python waits for our threads
+    threading._register_atexit(at_exit)  # type: ignore[attr-defined]  # noqa: SLF001 - as concurrent.futures does
 
 
 # One entry for each fork in progress that holds logging's lock: a signal handler may raise before a fork has it.

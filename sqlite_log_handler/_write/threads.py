@@ -9,10 +9,14 @@ that nothing may interrupt. The system would hand them to our thread, where most
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # not `signal`, which makes enums of all names when it is imported
+import _thread
+import sys
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
+
+from sqlite_log_handler._logfile.typed import Final
 
 # Longer than a new thread waits for its first turn on any machine that still works.
 START_TIMEOUT = 1.0
@@ -20,6 +24,10 @@ START_TIMEOUT = 1.0
 # What the system sends to the thread that has caused it.
 _OWN = {getattr(_signal, f"SIG{name}", None) for name in ("SEGV", "BUS", "FPE", "ILL", "ABRT", "TRAP", "SYS")}
 _CAN_MASK = hasattr(_signal, "pthread_sigmask")  # not on Windows
+
+# An isolated subinterpreter, as that of an InterpreterPoolExecutor, waits for its threads. In one of 3.13, for which
+# Python had no public name, ours do not start: Python may wait for them before it has told them to end.
+DAEMON: Final = sys.version_info < (3, 14) or _thread.daemon_threads_allowed()
 
 
 def start(thread: threading.Thread) -> None:
@@ -32,6 +40,7 @@ def start(thread: threading.Thread) -> None:
     begun = thread._started  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public name
     with suppress(AttributeError):  # gevent's takes no other `wait`
         begun.wait = partial(begun.wait, START_TIMEOUT)
+    thread.daemon = DAEMON
     masks: list[set[int]] = []
     try:
         # In one step, see `_logfile.locks`.

@@ -53,8 +53,7 @@ def test_a_subinterpreter_without_threads(run, contents):
     """
     An isolated subinterpreter refuses daemon threads; the log is kept there too.
 
-    `Thread.start` raises RuntimeError in it: the rows wait, and `flush` or `close` writes
-    them.
+    On 3.13 the listener's thread cannot be started in it: the rows wait, and `flush` or `close` writes them.
     """
     try:
         import _interpreters  # noqa: PLC0415, F401 - 3.13
@@ -89,6 +88,68 @@ def test_a_subinterpreter_without_threads(run, contents):
         pytest.skip(f"this interpreter has no sqlite3 for subinterpreters: {out}")
 
     assert {"sub": [0, 1, 2]} == contents().numbers
+
+
+# Runs code in an isolated subinterpreter, to the end of that.
+IN_SUBINTERPRETER = """
+import _interpreters
+interpreter = _interpreters.create("isolated")
+failed = _interpreters.exec(interpreter, code, {"path": path, "arguments": tuple(arguments)})
+assert not failed, failed.errdisplay
+_interpreters.destroy(interpreter)
+"""
+SUBPRELUDE = """
+import atexit, logging, os, threading
+from sqlite_log_handler import SQLiteHandler
+logger = logging.getLogger("program")
+logger.setLevel(1)
+"""
+only_from_314 = pytest.mark.skipif(sys.version_info < (3, 14), reason="before 3.14 only `test` could make them")
+
+
+@only_from_314
+def test_a_subinterpreter_with_a_thread(run, contents):
+    """
+    From 3.14 on an isolated subinterpreter has the listener's thread, and keeps what comes after that one's end.
+
+    It waits for its threads before any atexit callback. Without a thread, a worker of an InterpreterPoolExecutor
+    wrote nothing until the end of the pool, and dropped what was more than the queue takes.
+    """
+    code = f"""{SUBPRELUDE}
+handler = SQLiteHandler(path, flush_interval=0.01, close_timeout=60)
+logger.addHandler(handler)
+logger.info("sub 0")
+while handler.stats().queued: threading.Event().wait(0.01)
+handler.listener.committer.flush_interval = 3600
+end = threading.Event()
+threading._register_atexit(lambda: end.set())  # is called before that of the handler is
+threading.Thread(target=lambda: end.wait() and logger.info("sub 1")).start()
+atexit.register(logger.info, "sub 2")
+"""
+    run(f"code = {code!r}\n{IN_SUBINTERPRETER}")
+
+    assert {"sub": [0, 1, 2]} == contents().numbers
+
+
+@only_from_314
+def test_a_subinterpreter_ends_beside_a_stream_that_takes_nothing(run):
+    """The end of a subinterpreter does not wait for the stream of another handler, and says that it got no warning."""
+    code = f"""{SUBPRELUDE}
+reading, writing = os.pipe()
+os.set_blocking(writing, False)
+try:
+    while True: os.write(writing, b"x" * 65_536)
+except BlockingIOError: os.set_blocking(writing, True)
+logging.getLogger("sqlite_log_handler").addHandler(logging.StreamHandler(open(writing, "w")))
+handler = SQLiteHandler(path, capacity=1, reserve=0, close_timeout=0.1)
+logger.addHandler(handler)
+while not handler.dropped_total: logger.info("sub 0")
+handler.flush()
+while "sqlite_log_handler reporter" not in [thread.name for thread in threading.enumerate()]:
+    threading.Event().wait(0.01)
+"""
+    said = ".* drops? not reported to other handlers: .*"
+    run(f"code = {code!r}\n{IN_SUBINTERPRETER}", stderr=said)
 
 
 def test_the_process_ends(run, contents):

@@ -171,7 +171,7 @@ class Archiver:
         self._run = run = _Run(self._make(self._path), self._path)
         ids = first_id, max(goal, first_id)
         self._end_due = math.inf
-        self._thread = threading.Thread(target=run.work, args=ids, daemon=True, name="sqlite_log_handler archive")
+        self._thread = threading.Thread(target=run.work, args=ids, name="sqlite_log_handler archive")
         try:
             threads.start(self._thread)
         except RuntimeError:  # the interpreter exits, or there is no room for one more thread
