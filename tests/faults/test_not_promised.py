@@ -11,6 +11,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -526,5 +527,26 @@ def test_another_module_in_the_place_of_sqlite3(run):
         with contextlib.suppress(AttributeError):
             importlib.import_module("sqlite_log_handler").SQLiteHandler
             raise SystemExit("it was imported")
+        """
+    )
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12) or not hasattr(os, "fork"), reason="Python warns from 3.12 on")
+def test_the_first_record_brings_a_thread(run):
+    """From its first record on the program has a second thread, and `os.fork` warns of that."""
+    run(
+        """
+        import warnings
+        def warned_by_fork():
+            with warnings.catch_warnings(record=True) as found:
+                warnings.simplefilter("always")
+                pid = os.fork()
+                if not pid: os._exit(0)
+                os.waitpid(pid, 0)
+            return [warning.category for warning in found]
+        logger.addHandler(SQLiteHandler(path))
+        assert [] == warned_by_fork()
+        logger.info("n 0")
+        assert [DeprecationWarning] == warned_by_fork()
         """
     )
