@@ -300,7 +300,7 @@ class Pruner:
             return None
         now = self._now()
         age = now - state.oldest_us / 1e6
-        last_old = None
+        pause, last_old = max_age / 100, None
         if age > max_age:
             last_old = _last_old(connection, now, max_age, self._chunk_end(connection, state))
             if last_old is None:
@@ -310,12 +310,13 @@ class Pruner:
                     last_old = int(first_past[0])
         if last_old is None:
             # Rows that come of age one by one go together.
-            pause = max_age / 100
             self._next_look = self._clock() + pause
             self._aged_at = self._clock() + max(pause, max_age - age)
             return None
-        self._aged_at = math.inf  # it has come; if the rows wait for the archive, they are due when that says so
-        return Cut(last_old, "max_age", age > max_age * 1.1)
+        urgent_in = max_age * 1.1 - age
+        # If the rows wait for the archive, they are due when that says so, or without it when they are urgent.
+        self._aged_at = math.inf if urgent_in < 0 else self._clock() + max(pause, urgent_in)
+        return Cut(last_old, "max_age", urgent_in < 0)
 
     # Pages ------------------------------------------------------------------------------------------------------------
 

@@ -77,6 +77,26 @@ def test_a_thread_that_dies_before_it_has_begun(make, log, no_birth, folder, pat
     assert ([*range(1, 151)], 0) == account(path, folder)
 
 
+def test_rows_that_come_of_age_while_the_archive_fails(make, log, monkeypatch):
+    """
+    With `unarchived="delete"` and an archive that fails, a program that is idle deletes rows at 110 % of `max_age`.
+
+    It slept until the archive's next attempt: with `max_age=60`, rows stayed for 106 seconds.
+    """
+    failing(monkeypatch)
+    program = make(max_age=60, deletes=True)
+    log.fill(10)
+    age = 0.0
+    while 10 == log.rows[2] and age < 200:
+        due = program.step()
+        age += due
+        log.clock.advance(due)
+        log.wall += due
+
+    assert [10] == log.ids
+    assert 66 <= age <= 66.7
+
+
 def test_a_log_that_two_runs_find_corrupt(make, log, monkeypatch, path):
     """The thread that commits hears that the log is corrupt when two runs in a row have found it, in one file."""
     errors = failing(monkeypatch)

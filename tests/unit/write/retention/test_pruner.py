@@ -145,7 +145,7 @@ def test_the_next_row_to_come_of_age_is_waited_for(log):
 
 def test_old_rows_that_may_not_be_deleted_are_not_due(log):
     """
-    Rows that are too old and wait for the archive are nothing to do now: the archive says when there is.
+    Rows that are too old and wait for the archive are nothing to do before the archive says so, or they are urgent.
 
     `step` said that there was more to do at once, for as long as the archive failed.
     """
@@ -155,6 +155,9 @@ def test_old_rows_that_may_not_be_deleted_are_not_due(log):
     assert 1 == pruner.step(log.connection)
     log.clock.advance(2)
     log.wall += 2
+    assert 8.5 == pytest.approx(pruner.step(log.connection))
+    log.clock.advance(9)
+    log.wall += 9
 
     assert (None, [1, 2]) == (pruner.step(log.connection), log.ids)
 
