@@ -29,7 +29,7 @@ from sqlite_log_handler._read.opening import named_errors, open_log
 from sqlite_log_handler._write.options import integer
 from sqlite_log_handler._write.retention.archive import Archive
 from sqlite_log_handler._write.retention.archiver import archived_only, folder_of
-from sqlite_log_handler._write.retention.limits import VACUUM_PAGES, Cut, Limits, State, seconds, size
+from sqlite_log_handler._write.retention.limits import LEAST_BYTES, VACUUM_PAGES, Cut, Limits, State, seconds, size
 from sqlite_log_handler._write.retention.parts import Vanished
 from sqlite_log_handler._write.retention.pruner import INCREMENTAL, Pruner, look, plan
 
@@ -118,6 +118,9 @@ def run(
                 return 0
             if not (os.access(path, os.W_OK) and os.access(os.path.dirname(real), os.W_OK)):
                 raise _may_not_write(path)
+        if limits.max_bytes is None:
+            # A program beside may have any `max_bytes` that the file fits, and the WAL is a part of that too.
+            limits = Limits(limits.max_age, limits.max_rows, beside=max(LEAST_BYTES, state.file))
         bound = None if archive is None else archived_only
         pruner = Pruner(real, limits, bound=bound, say=say, now=now, clock=clock)
         work = _Work(real, archive, pruner, WriteLock(real, say=say), clock, sleep)

@@ -118,14 +118,15 @@ class Limits:
         max_rows: int | None = None,
         max_bytes: int | None = None,
         free_units: int = _FREE_UNITS,
+        beside: int = sys.maxsize,
     ) -> None:
         self.max_age = max_age  # seconds
         self.max_rows = max_rows
         self.max_bytes = max_bytes  # of the file and its WAL
         self.free_units = free_units  # see above; a program whose commits need more gets more
         budget = sys.maxsize if max_bytes is None else max_bytes
-        # What one commit writes at most, by the size of its rows in memory.
-        self.commit_bytes = min(COMMIT_BYTES, budget // 32)
+        # What one commit writes at most, by the size of its rows in memory. A program beside may have this `max_bytes`.
+        self.commit_bytes = min(COMMIT_BYTES, min(budget, beside) // 32)
         # What the WAL may take before a transaction; a larger one is written back first.
         self.wal_bytes = _WAL_UNITS * self.commit_bytes
         # What file and WAL may take together at any moment, and what the file may.

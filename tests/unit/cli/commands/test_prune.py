@@ -384,6 +384,22 @@ def test_a_reader_that_stays_is_said(prune, log, path, capsys, clock, linked):
     assert 0 == prune("--max-bytes", "2MB", file=file)
 
 
+def test_the_wal_of_a_program_with_max_bytes(prune, log, path):
+    """
+    Beside a reader, the command makes the WAL no longer than a program does whose `max_bytes` the file fits.
+
+    With `--max-age`, 16.5 MB of a program with `max_bytes="20MB"` became 32.3 MB, and it dropped all records from then
+    on.
+    """
+    log(4_000)
+    max_bytes = os.stat(path).st_size * 32 // 30  # so large is the share of the file
+    with contextlib.closing(connect_read_only(str(path))) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM records").fetchone()
+        assert 1 == prune("--max-age", "1s")
+        assert os.stat(path).st_size + os.stat(f"{path}-wal").st_size <= max_bytes * 1.1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--max-rows", "10"], ["--vacuum"], ["--max-rows", "10", "--vacuum"]])
 def test_a_reader_that_keeps_a_small_wal_is_said(prune, log, path, capsys, clock, held_wal, arguments):
