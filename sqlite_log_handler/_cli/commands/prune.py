@@ -3,12 +3,15 @@
 import argparse
 import contextlib
 import errno
+import math
 import os
 import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.arguments import add_flag
@@ -22,6 +25,7 @@ from sqlite_log_handler._logfile.connect import (
     without_triggers,
 )
 from sqlite_log_handler._logfile.errors import LimitError, LogFileError
+from sqlite_log_handler._logfile.schema import ROW_BYTES
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.units import counted, format_size
 from sqlite_log_handler._logfile.write_lock import WriteLock
@@ -31,7 +35,7 @@ from sqlite_log_handler._write.retention.archive import Archive
 from sqlite_log_handler._write.retention.archiver import archived_only, folder_of
 from sqlite_log_handler._write.retention.limits import LEAST_BYTES, VACUUM_PAGES, Cut, Limits, State, seconds, size
 from sqlite_log_handler._write.retention.parts import Vanished
-from sqlite_log_handler._write.retention.pruner import INCREMENTAL, Pruner, look, plan
+from sqlite_log_handler._write.retention.pruner import INCREMENTAL, Pruner, last_too_old, look
 
 # Seconds to wait for a process that writes, and for a reader that holds a snapshot.
 _LOCK_TIMEOUT = 10.0
@@ -47,6 +51,14 @@ _LONGEST = 32 * 1024 * 1024
 _LONGEST_PAUSE = 0.05
 
 _MAY_NOT_WRITE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
+
+# What a row takes besides its text, and the sizes of some rows, each so many ids after the one before.
+_ROW_BYTES = 60
+_SAMPLES = 1_000
+_SIZES = f"""
+WITH RECURSIVE some (id) AS (SELECT ? UNION ALL SELECT id + ? FROM some LIMIT {_SAMPLES})
+SELECT id, ifnull({ROW_BYTES}, 0) + {_ROW_BYTES} FROM records WHERE id IN some ORDER BY id
+"""  # noqa: S608 - our own SQL
 
 # Shorter work shows no bar.
 _BAR_AFTER = 0.5
@@ -89,7 +101,7 @@ def run(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Prune, and say what was done. Returns 1 when a reader kept it from being done to the end."""
+    """Prune, and say what was done. Returns 1 when a reader, or the archive, kept it from being done to the end."""
     rows = None if options.max_rows is None else integer("--max-rows", options.max_rows, 1)
     limits = Limits(seconds("--max-age", options.max_age), rows, size("--max-bytes", options.max_bytes))
     age, most = options.archive_max_age, options.archive_max_bytes
@@ -110,11 +122,12 @@ def run(
         with contextlib.closing(reading), budget:
             # Rows that are too long to show are deleted too.
             reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
-            state, cut = plan(reading, real, limits, now())
+            plan = partial(_plan, path=real, limits=limits, now=now())
+            state, cut = plan(reading)
             if options.dry_run:
                 if notice:
                     say(notice)
-                _say_plan(reading, state, cut, vacuum=options.vacuum)
+                _say_plan(reading, state, cut, limits, vacuum=options.vacuum)
                 return 0
             if not (os.access(path, os.W_OK) and os.access(os.path.dirname(real), os.W_OK)):
                 raise _may_not_write(path)
@@ -123,7 +136,7 @@ def run(
             limits = Limits(limits.max_age, limits.max_rows, beside=max(LEAST_BYTES, state.file))
         bound = None if archive is None else archived_only
         pruner = Pruner(real, limits, bound=bound, say=say, now=now, clock=clock)
-        work = _Work(real, archive, pruner, WriteLock(real, say=say), clock, sleep)
+        work = _Work(real, archive, plan, pruner, WriteLock(real, say=say), clock, sleep)
         return work.run(state, cut, vacuum=options.vacuum, run_triggers=options.run_triggers)
 
 
@@ -153,14 +166,47 @@ def _may_not_write(path: str) -> PermissionError:
     return PermissionError(f"{path!r}: you may not write to it: make the file and its folder writable")
 
 
-def _say_plan(connection: sqlite3.Connection, state: State, cut: Cut | None, *, vacuum: bool) -> None:
+def _plan(connection: sqlite3.Connection, path: str, limits: Limits, now: float) -> tuple[State, Cut | None]:
+    """Tell what pruning would do, and to what."""
+    state = look(connection, path)
+    cuts = []
+    if limits.max_age is not None:
+        last_old = last_too_old(connection, now, limits.max_age, state.last_but_one_id)
+        cuts += [] if last_old is None else [Cut(last_old, "max_age", urgent=True)]
+    if limits.excess(state) > 0 and state.rows > 1:
+        cuts.append(Cut(_last_of_excess(connection, state, limits), "max_bytes", urgent=True))
+    return state, Limits(max_rows=limits.max_rows).cut(state, aged=max(cuts, default=None))
+
+
+def _last_of_excess(connection: sqlite3.Connection, state: State, limits: Limits) -> int:
+    """
+    Return the id up to which rows take too much, about.
+
+    The average of all rows is far off where the first ones are smaller or larger, and a row of a little more than half
+    a page takes all of it.
+    """
+    step, page = math.ceil(state.rows / _SAMPLES), state.page_size
+    found = connection.execute(_SIZES, (state.first_id, step))
+    sizes = {id_: max(size, page / max(1, page // size)) for id_, size in found}
+    goal = _excess(state, limits) / state.live * sum(sizes.values())
+    reached = (id_ for id_, taken in zip(sizes, accumulate(sizes.values()), strict=True) if taken >= goal)
+    return next(reached, state.last_id) + step - 1
+
+
+def _excess(state: State, limits: Limits) -> int:
+    """Return how many bytes have to go; one unit more, as in `Limits.cut`."""
+    return limits.excess(state) + limits.commit_bytes
+
+
+def _say_plan(connection: sqlite3.Connection, state: State, cut: Cut | None, limits: Limits, *, vacuum: bool) -> None:
     if cut is None:
         taken = format_size(state.file + state.wal)
         write_line(f"nothing to delete: {counted(state.rows, 'row')}, {taken} with the WAL")
     else:
         (rows,) = connection.execute("SELECT count(*) FROM records WHERE id <= ?", (cut.last_id,)).fetchone()
-        taken = format_size(state.live * rows / state.rows)
-        of = f"{rows:,} of {counted(state.rows, 'row')}"
+        by_bytes = cut.cause == "max_bytes"
+        taken = format_size(min(_excess(state, limits), state.live) if by_bytes else state.live * rows / state.rows)
+        of = f"{'about ' if by_bytes else ''}{rows:,} of {counted(state.rows, 'row')}"
         write_line(f"would delete {of}, ids {state.first_id} to {cut.last_id}, about {taken}: {cut.cause}")
     if vacuum:
         free = format_size(state.free_pages * state.page_size)
@@ -173,6 +219,7 @@ class _Work:
 
     _path: str
     _archive: Archive | None
+    _plan: Callable[[sqlite3.Connection], tuple[State, Cut | None]]
     _pruner: Pruner
     _lock: WriteLock
     _clock: Callable[[], float]
@@ -184,14 +231,16 @@ class _Work:
             self._open(run_triggers=run_triggers) as connection,
             _bar(self._clock) as self._show,
         ):
-            if self._archive is not None:
+            if self._archive is None:
+                done = self._prune(connection, before, cut)
+            else:
                 try:
-                    self._fill(self._archive, connection, before, cut)
+                    done = self._archive_and_prune(self._archive, connection, before, cut)
                 except OSError as error:
                     if error.errno == errno.ENOSPC:  # of a write, which names no file
                         error.filename = self._archive.folder
                     raise
-            done = self._prune(connection, before, cut) and (not vacuum or self._vacuum(connection))
+            done = done and (not vacuum or self._vacuum(connection))
             if done and (vacuum or self._pruner.deleted):
                 done = self._write_back(connection)
             with self._lock.hold(_LOCK_TIMEOUT):
@@ -204,8 +253,10 @@ class _Work:
         took, take = (format_size(state.file + state.wal) for state in (before, after))
         left = counted(after.rows, "row is", "rows are")
         write_line(f"{left} left; file and WAL took {took}, and now take {take}")
-        if not done:
-            say(f"not done to the end: {self._pruner.wal.pinned}; end that reader, and run it again")
+        if not done and (pinned := self._pruner.wal.pinned):
+            say(f"not done to the end: {pinned}; end that reader, and run it again")
+        elif not done:
+            say("not done to the end: rows beyond the limits are not archived: run it again")
         return 0 if done else 1
 
     @contextlib.contextmanager
@@ -225,10 +276,14 @@ class _Work:
             with self._lock.hold_if_free(_LOCK_TIMEOUT):
                 connection.close()
 
-    def _fill(self, archive: Archive, connection: sqlite3.Connection, before: State, cut: Cut | None) -> None:
-        """Archive the rows before they are deleted, and delete from the archive what exceeds its limits."""
-        last_id = 0 if cut is None else cut.last_id
-        goal = last_id - before.first_id + 1
+    def _archive_and_prune(
+        self, archive: Archive, connection: sqlite3.Connection, before: State, cut: Cut | None
+    ) -> bool:
+        """
+        Archive rows and delete them, until none is beyond the limits; a cut by bytes may not go far enough.
+
+        Delete from the archive what exceeds its own limits. Returns whether all of that was possible.
+        """
         rows = taken = parts = 0
         with (
             contextlib.closing(archive.lock),
@@ -238,19 +293,29 @@ class _Work:
             reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
             with self._lock.hold(_LOCK_TIMEOUT), transaction(connection):
                 archive.expire(connection)
+            state = before
             while True:
+                last_id = 0 if cut is None else cut.last_id
+                if cut is not None and cut.cause == "max_bytes":
+                    # A program that starts then needs room before it has archived anything.
+                    last_id += (state.last_id - last_id) // 4
                 with contextlib.suppress(Vanished):  # a program has deleted rows of a part meanwhile
                     for part in archive.parts(reading, last_id=last_id):
                         with self._lock.hold(_LOCK_TIMEOUT):
                             noted = archive.note(connection, part)
                         if noted:  # else another process has archived these rows into another folder
                             rows, taken, parts = rows + part.head.rows, taken + part.size, parts + 1
-                        self._show("archiving", rows, goal)
+                        self._show("archiving", rows, last_id - before.first_id + 1)
+                done = self._prune(connection, before, cut)
+                first_id = state.first_id
+                state, cut = self._plan(reading)
+                if not done or cut is None or state.first_id == first_id:
                     break
-        done = f"archived {counted(rows, 'row')} in {counted(parts, 'file')}, {format_size(taken)}"
-        write_line(done if rows else "nothing to archive")
+        archived = f"archived {counted(rows, 'row')} in {counted(parts, 'file')}, {format_size(taken)}"
+        write_line(archived if rows else "nothing to archive")
         if expired := archive.expired:
             write_line(f"removed from the archive: {counted(len(expired), 'file')}, {counted(sum(expired), 'row')}")
+        return done and cut is None
 
     def _prune(self, connection: sqlite3.Connection, before: State, cut: Cut | None) -> bool:
         """Delete the rows beyond the limits. Returns whether all of them are deleted."""

@@ -302,7 +302,7 @@ class Pruner:
         age = now - state.oldest_us / 1e6
         pause, last_old = max_age / 100, None
         if age > max_age:
-            last_old = _last_old(connection, now, max_age, self._chunk_end(connection, state))
+            last_old = last_too_old(connection, now, max_age, self._chunk_end(connection, state))
             if last_old is None:
                 # More rows of the future than a chunk has may stand before an old one, and go with it.
                 first_past = connection.execute(_FIRST_PAST, (round(now * 1e6),)).fetchone()
@@ -349,16 +349,7 @@ class Pruner:
         return pages > 0
 
 
-def plan(connection: sqlite3.Connection, path: str, limits: Limits, now: float) -> tuple[State, Cut | None]:
-    """Tell what pruning would do, and to what."""
-    state, aged = look(connection, path), None
-    if limits.max_age is not None:
-        last_old = _last_old(connection, now, limits.max_age, state.last_but_one_id)
-        aged = None if last_old is None else Cut(last_old, "max_age", urgent=True)
-    return state, limits.cut(state, aged=aged)
-
-
-def _last_old(connection: sqlite3.Connection, now: float, max_age: float, end: int) -> int | None:
+def last_too_old(connection: sqlite3.Connection, now: float, max_age: float, end: int) -> int | None:
     """Return the last id up to `end` that is too old, before the first row that is neither old nor of the future."""
     since, until = round((now - max_age) * 1e6), round(now * 1e6)
     young = connection.execute(_FIRST_YOUNG, (end, since, until)).fetchone()

@@ -149,6 +149,26 @@ def test_a_dry_run_changes_nothing(prune, log, path, capsys):
     assert "would give back 0 B of free pages" in out
 
 
+@pytest.mark.parametrize("larger", ["id > 3000", "id <= 1000"])
+def test_a_dry_run_of_bytes(prune, log, path, query, capsys, larger):
+    """
+    With `--max-bytes`, the dry run says about how many rows go, also where the first ones are smaller or larger.
+
+    It went by the average of all rows, and said four times as many as were deleted then.
+    """
+    log(4_000)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"UPDATE records SET message = printf('%' || iif({larger}, 1100, 400) || 'd', id)")
+        connection.execute("VACUUM")
+    prune("--max-bytes", "2MB", "--dry-run")
+    told = re.match(r"would delete about ([\d,]+) of 4,000 rows, ids 1 to \d+, about 2", capsys.readouterr().out)
+    prune("--max-bytes", "2MB")
+
+    ((deleted,),) = query("SELECT sum(count) FROM prunes")
+    assert told is not None
+    assert deleted == pytest.approx(int(told[1].replace(",", "")), rel=0.1)
+
+
 def test_nothing_to_delete_is_said(prune, log, capsys):
     """A log that is within its limits is left as it is, and that is no error."""
     log(10)

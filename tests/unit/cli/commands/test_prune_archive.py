@@ -97,6 +97,57 @@ def test_limits_of_the_archive(prune, path, folder, capsys):
     assert "removed from the archive: 1 file, 8 rows\n" in capsys.readouterr().out
 
 
+def fill(path, *widths):
+    """Add 2,000 rows of each width, in this order."""
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        for width in widths:
+            connection.execute(
+                "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 2000) "
+                "INSERT INTO records (created_us, levelno, source_id, process_id, message) "
+                "SELECT ?, 20, 1, 1, printf('%' || ? || 'd', n) FROM numbers",
+                (round(NOW * 1e6), width),
+            )
+
+
+@pytest.mark.parametrize("off", [False, True], ids=["estimate", "an estimate that is far off"])
+def test_small_rows_before_large_ones(prune, path, folder, monkeypatch, off):
+    """
+    With `--max-bytes`, rows are archived and deleted until the log is within it, whatever the first rows take.
+
+    Where they were smaller than the others it took five runs, each of which ended with status 0.
+    """
+    fill(path, 10, 1_000)
+    if off:
+        monkeypatch.setattr(command, "_last_of_excess", lambda _, state, limits: state.first_id + 499)
+    assert 0 == prune("--max-bytes", "2MB")
+
+    assert 1_300_000 < os.stat(path).st_size < 2_000_000
+    assert ([*range(1, 4_041)], 0) == account(path, folder)
+
+
+def test_room_for_a_program_that_starts_then(prune, path):
+    """
+    With `--max-bytes`, some of the rows that stay are archived as well.
+
+    Else a program that was started with the same limit dropped records until it had archived some itself.
+    """
+    fill(path, 100, 1_000)
+    prune("--max-bytes", "2MB")
+
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        first_id, last_id = connection.execute("SELECT min(id), max(id) FROM records").fetchone()
+        ((archived_id,),) = connection.execute("SELECT archived_id FROM marks")
+    assert 0.2 < (archived_id - first_id) / (last_id - first_id) < 0.3
+
+
+def test_an_archive_that_takes_nothing(prune, path, monkeypatch, capsys):
+    """When rows beyond a limit are neither archived nor deleted, it says so, and ends with status 1."""
+    monkeypatch.setattr(Archive, "parts", lambda *_, **__: iter(()))
+    assert 1 == prune("--max-rows", "10")
+
+    assert "done to the end: rows beyond the limits are not archived: run it again" in capsys.readouterr().err
+
+
 def test_without_an_archive(prune, path, folder):
     """Rows that are deleted without an archive are counted."""
     prune("--max-rows", "10", archive=False)
@@ -184,11 +235,12 @@ def test_rows_that_go_meanwhile(prune, path, folder, monkeypatch):
 
 
 def test_rows_that_come_meanwhile(prune, path, folder, monkeypatch):
-    """Rows that a program logs while the command archives push none out of the file that is in no part."""
+    """Rows that a program logs while the command archives are archived too before they push others out of the file."""
     parts = Archive.parts
 
     def and_log_more(*arguments, **options):
         yield from parts(*arguments, **options)
+        monkeypatch.setattr(Archive, "parts", parts)
         with contextlib.closing(sqlite3.connect(path)) as connection, connection:
             connection.executemany(
                 "INSERT INTO records (created_us, levelno, source_id, process_id, message) VALUES (?, 20, 1, 1, 'm')",
@@ -200,4 +252,4 @@ def test_rows_that_come_meanwhile(prune, path, folder, monkeypatch):
 
     assert ([*range(1, 61)], 0) == account(path, folder)
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        assert [(31, 60)] == connection.execute("SELECT min(id), max(id) FROM records").fetchall()
+        assert [(51, 60)] == connection.execute("SELECT min(id), max(id) FROM records").fetchall()
