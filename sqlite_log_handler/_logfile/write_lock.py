@@ -158,7 +158,8 @@ class WriteLock:
         """Close the file; the next `hold` opens it again. In a forked child, this leaves the parent's lock alone."""
         descriptor, self._descriptor = self._checked(), None
         if descriptor is not None:
-            os.close(descriptor)
+            with contextlib.suppress(OSError):  # NFS says only now that there was no room for the line
+                os.close(descriptor)
 
     def _checked(self) -> int | None:
         """Return the descriptor; None if it is not open, or has become that of another file."""

@@ -237,6 +237,27 @@ def test_a_full_disk_does_not_keep_anybody_from_the_lock(make_lock, monkeypatch)
     assert not is_held(second)
 
 
+def test_an_error_of_a_close(make_lock, monkeypatch):
+    """
+    A file of the lock that cannot be closed without an error is closed, and nobody hears of it.
+
+    On NFS, a disk is found full only then. The error ended the thread of the archive with a traceback.
+    """
+    lock, close = make_lock(), os.close
+    with lock.hold(0):
+        pass
+
+    def fail(descriptor):
+        close(descriptor)
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", fail)
+        lock.close()
+
+    assert None is lock._descriptor
+
+
 def test_it_goes_with_the_process_that_held_it(make_lock, path):
     """A process that is killed while it holds the lock leaves it free."""
     program = (
