@@ -56,7 +56,6 @@ class DropReport:
         self._sending: PendingGap | None = None
         self._reporting = False
         self._reporter: threading.Thread | None = None
-        self._signals = threads.mask()  # what the program blocks
         self._said = 0  # `dropped_total` of the last warning that went to the operator instead
 
     def make(self, now: float) -> bool:
@@ -81,8 +80,8 @@ class DropReport:
                 return True
             self._reporting = True
         with suppress(RuntimeError):  # the interpreter is shutting down, or there is no room for one more thread
-            self._reporter = threading.Thread(target=self._report, name="sqlite_log_handler reporter")
-            threads.start(self._reporter)
+            self._reporter = threads.Thread(self._report, name="sqlite_log_handler reporter")
+            self._reporter.start()
         return True
 
     def wait(self, timeout: float) -> None:
@@ -129,7 +128,6 @@ class DropReport:
 
     def _report(self) -> None:
         """Send what waits, on the reporter's thread, until nothing does, or its warning cannot be made."""
-        threads.set_mask(self._signals)  # another handler may start a process, which has the mask of its thread
         queue, ledger = self._queue, self._queue.ledger
         tried: PendingGap | None = None
         while True:

@@ -30,7 +30,6 @@ import contextlib
 import math
 import os
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -169,11 +168,11 @@ class Archiver:
         if overtaken:  # begin half-way, to be ahead again
             first_id = (first_id + state.last_but_one_id) // 2
         self._run = run = _Run(self._make(self._path), self._path)
-        ids = first_id, max(goal, first_id)
         self._end_due = math.inf
-        self._thread = threading.Thread(target=run.work, args=ids, name="sqlite_log_handler archive")
+        last_id = max(goal, first_id)
+        self._thread = threads.Thread(run.work, first_id, last_id, name="sqlite_log_handler archive", nice=_NICE)
         try:
-            threads.start(self._thread)
+            self._thread.start()
         except RuntimeError:  # the interpreter exits, or there is no room for one more thread
             self.stop()  # it may begin late
             self._thread = None
@@ -357,9 +356,6 @@ class _Run:
 
     def work(self, first_id: int, last_id: int) -> None:
         """Archive the rows in a range of ids, on a thread of its own."""
-        if sys.platform == "linux":
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         try:
             with self.archive.lock.hold(0), contextlib.closing(connect_read_only(self._path)) as self.reader:
                 for part in self.archive.parts(self.reader, first_id, last_id, lambda: self._stopped):
