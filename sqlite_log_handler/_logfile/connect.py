@@ -233,7 +233,8 @@ def is_small_log(connection: sqlite3.Connection, path: str, *, advice: str) -> b
     """
     for more in _MORE_OBJECTS:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MORE_BYTES // more)
-        connection.set_progress_handler(lambda: True, (_OBJECTS + more) * _STEPS)
+        # Not in Python, where a signal handler may raise, which `sqlite3` drops.
+        connection.set_progress_handler(partial(bool, True), (_OBJECTS + more) * _STEPS)  # noqa: FBT003 - of `bool`
         try:
             ours = is_ours(connection, path, advice=advice)
             connection.execute(BOUND_CACHE)

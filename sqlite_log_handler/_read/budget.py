@@ -25,8 +25,8 @@ measure each row. There are two such limits, because we look at a large row twic
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable
-from typing import Final, Self
+from collections.abc import Callable, Generator
+from typing import Any, Final, Self
 
 from sqlite_log_handler._logfile.errors import LimitError
 from sqlite_log_handler._logfile.schema import MAX_ROW_BYTES
@@ -57,12 +57,37 @@ _LIMITS: Final = {
 }
 
 
+def keeping(function: Callable[[Any], Any], raised: list[BaseException]) -> Generator[Any, Any, None]:
+    """
+    Return a generator by whose `send` SQLite calls a function of one argument, and which keeps what is raised there.
+
+    Signal handlers raise as well where a function in Python begins, before it is in a `try`, and `sqlite3` drops that.
+    A generator goes on where it waits, which is in its `try`.
+    """
+    found = _keeping(function, raised)
+    next(found)
+    return found
+
+
+def _keeping(function: Callable[[Any], Any], raised: list[BaseException]) -> Generator[Any, Any, None]:
+    answer = None
+    try:
+        while True:
+            answer = function((yield answer))
+    except GeneratorExit:
+        raise  # it is not used any more
+    except BaseException as error:
+        raised.append(error)
+        raise
+
+
 class Budget:
     """
     Bounds the statements inside its `with` block; call `renew` before each question.
 
     `size` is that of the file at `path`, in bytes; `clock` tells the CPU seconds of this thread. `spent` is True after
-    a statement that was ended.
+    a statement that was ended. What was raised in Python inside of SQLite, see `keeping`, is in `raised`, and comes out
+    of the block in the place of SQLite's error.
     """
 
     def __init__(
@@ -79,14 +104,15 @@ class Budget:
         self.seconds = self._left = _SECONDS + size / 1e6 * _SECONDS_PER_MB
         self._since = self._called = 0.0
         self.spent = False
+        self.raised: list[BaseException] = []
         for category, limit in _LIMITS.items():
             connection.setlimit(category, limit)
-        self._set(_USUAL_BYTES, _USUAL_STEPS)
+        self._set(_USUAL_BYTES)
 
     def renew(self) -> None:
         """Start to count for a new question."""
         self._left = self.seconds
-        self._set(_USUAL_BYTES, _USUAL_STEPS)
+        self._set(_USUAL_BYTES)
 
     def leave_out(self, seconds: float) -> None:
         """Take off a call of Python that took these seconds by the wall clock."""
@@ -106,27 +132,31 @@ class Budget:
         """Allow larger values until the next question, up to `most_bytes`, and return whether there are any."""
         if self.value_bytes >= most_bytes:
             return False
-        self._set(most_bytes if self.is_long else LONG_BYTES, _LARGE_STEPS)
+        self._set(most_bytes if self.is_long else LONG_BYTES)
         return True
 
     def __enter__(self) -> Self:
         if self._left <= 0:
             message = f"{self._path!r}: it takes more work to read than any log: it was not made by this package"
             raise LimitError(message)
-        self.spent = False
+        self.spent, self.raised = False, []
+        with contextlib.suppress(sqlite3.ProgrammingError):  # another thread has closed it: the statement says so
+            tick = keeping(self._tick, self.raised).__next__
+            self._connection.set_progress_handler(tick, _LARGE_STEPS if self.is_long else _USUAL_STEPS)
         self._since, self._called = self._clock(), 0.0
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._left -= self._used()
+        if isinstance(error, sqlite3.Error | MemoryError) and self.raised:
+            raise self.raised.pop() from error  # or its traceback would keep the frames of the question
 
-    def _set(self, value_bytes: int, steps: int) -> None:
+    def _set(self, value_bytes: int) -> None:
         self.value_bytes = value_bytes
         with contextlib.suppress(sqlite3.ProgrammingError):  # another thread has closed it: the next statement says so
             self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, value_bytes)
-            self._connection.set_progress_handler(self._tick, steps)
 
-    def _tick(self) -> bool:
+    def _tick(self, _: None) -> bool:
         self.spent = self._used() > self._left
         return self.spent
 

@@ -8,7 +8,7 @@ neither regular expressions nor integers beyond 64 bits.
 import json
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import ge, gt, le, lt
 from typing import Any, Final, NamedTuple
 
@@ -60,7 +60,7 @@ def condition_terms(text: str) -> list[Term]:
     """Turn a condition into terms of SQL."""
     condition = parse_condition(text)
     if condition.operator == "!":
-        return [("NOT coalesce(log_holds(attributes, ?), 0)", (condition.key,))]
+        return [("NOT coalesce(log_call(attributes), 0)", (partial(holds, condition.key),))]
     if condition.operator == "=" and "." not in condition.key:
         return attribute_terms(condition.key, condition.value)
     return [may_have(condition.key), _compared(condition, text)]
@@ -82,17 +82,17 @@ def _compared(condition: Condition, text: str) -> Term:
     """
     member, limit = json.dumps(condition.key, ensure_ascii=False), number(condition.value)
     if condition.operator not in _COMPARISONS or limit is None or not abs(limit) < _EXACT or set(".\\") & set(member):
-        return "log_holds(attributes, ?)", (text,)
+        return "log_call(attributes)", (partial(holds, text),)
     sql = rf"""
-    CASE WHEN instr(attributes, '\') OR NOT json_valid(attributes) THEN log_holds(attributes, ?)
+    CASE WHEN instr(attributes, '\') OR NOT json_valid(attributes) THEN log_call(attributes)
         WHEN json_type(attributes, ?) IN ('integer', 'real') THEN json_extract(attributes, ?) {condition.operator} ?
     END
     """
-    return sql, (text, f"$.{member}", f"$.{member}", limit)
+    return sql, (partial(holds, text), f"$.{member}", f"$.{member}", limit)
 
 
-def holds(attributes: object, text: str) -> bool:
-    """Tell whether a JSON object fulfils a condition. SQL calls this as `log_holds`."""
+def holds(text: str, attributes: object) -> bool:
+    """Tell whether a JSON object fulfils a condition."""
     key, sign, expected = parse_condition(text)
     for value in values_of(extra_of(attributes), key):
         if not sign:
@@ -108,8 +108,8 @@ def holds(attributes: object, text: str) -> bool:
     return False
 
 
-def attribute(attributes: object, key: str) -> str | None:
-    """Return the value of a key as a text, which a condition finds again. SQL calls this as `log_attribute`."""
+def attribute(key: str, attributes: object) -> str | None:
+    """Return the value of a key as a text, which a condition finds again."""
     for value in values_of(extra_of(attributes), key):
         if value is not None:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -23,7 +23,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, count, islice
 from operator import itemgetter, lt
 from sys import getsizeof
 from typing import Any, Final, NamedTuple, Self, TypeVar
@@ -31,12 +31,10 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 from sqlite_log_handler._logfile.connect import primary_code, schema, tables
 from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
 from sqlite_log_handler._logfile.forks import Connection
-from sqlite_log_handler._read.budget import JSON_BYTES, LARGE_BYTES, LONG_BYTES
-from sqlite_log_handler._read.conditions import attribute, holds
+from sqlite_log_handler._read.budget import JSON_BYTES, LARGE_BYTES, LONG_BYTES, keeping
 from sqlite_log_handler._read.filters import HIGHEST, LOWEST, FilterError, Where
 from sqlite_log_handler._read.opening import Opened, named_errors, open_log, raise_named, require_log
 from sqlite_log_handler._read.rows import FITS, SELECT_JSON
-from sqlite_log_handler._read.search import has_attribute, has_text, search
 
 # Most rows of a statement, most bytes of memory if rows are large, and how many rows tell whether they are.
 BATCH: Final = 128
@@ -57,8 +55,8 @@ _Fetched = TypeVar("_Fetched")
 # What SQLite says of our own SQL when only the filters can have made it so long.
 _TOO_MANY: Final = ("Expression tree is too large", "query string is too large", "too many SQL variables")
 
-# `sqlite3` cannot pass a text that is not UTF-8 to a function, so this passes bytes.
-_AS_BYTES: Final = partial(re.compile(r"(log_\w+\([?, ]*)(message|exc_text|attributes)").sub, r"\1CAST(\2 AS BLOB)")
+# A call of Python, see `search.Term`.
+_CALL: Final = re.compile(r"log_call\((\w+)\)")
 
 
 class Statement(NamedTuple):
@@ -88,14 +86,10 @@ class Scan:
         seen = seen_at(path)
         self._connection, self.budget, self.notice, immutable = opened or open_log(path, timeout=timeout)
         self._seen = seen if immutable else None
-        self._raised: BaseException | None = None
         self._schema_version: object = None  # whose tables were compared
         self._is_lenient = False  # True once a text turns out not to be UTF-8
         # When the log's first and last record were made, if this database has only some of its records.
         self.whole_log: tuple[int | None, int | None] | None = None
-        for function in (search, has_text, has_attribute, attribute, holds):
-            name, arity = f"log_{function.__name__}", function.__code__.co_argcount
-            self._connection.create_function(name, arity, partial(self._call, function), deterministic=True)
 
     def require_open(self) -> Connection:
         """Return the connection, unless it was closed, or belongs to the process from which this one was forked."""
@@ -142,27 +136,35 @@ class Scan:
             with contextlib.suppress(sqlite3.ProgrammingError):  # closed since
                 connection.interrupt()
 
-    def _call(self, function: Callable[..., Any], *arguments: object) -> Any:
+    def _call(self, function: Callable[[Any], Any], value: object) -> Any:
         """Run a function for SQLite. Its time does not count: the expression is the user's, who can press Ctrl-C."""
         begin = time.perf_counter()
-        try:
-            return function(*(map(_readable, arguments) if self._is_lenient else arguments))
-        except BaseException as error:
-            self._raised = error
-            raise
-        finally:
-            self.budget.leave_out(time.perf_counter() - begin)
+        answer = function(_readable(value) if self._is_lenient else value)
+        self.budget.leave_out(time.perf_counter() - begin)
+        return answer
+
+    def _with_calls(self, connection: Connection, sql: str, parameters: Values) -> tuple[str, Values]:
+        """Give SQLite the functions among the parameters, and return the statement that calls them, and the others."""
+        calls = [*filter(callable, parameters)]
+        if not calls:
+            return sql, parameters
+        for number, call in enumerate(calls):
+            function = keeping(partial(self._call, call), self.budget.raised).send
+            connection.create_function(f"log_call_{number}", 1, function, deterministic=True)
+        # `sqlite3` cannot pass a text that is not UTF-8, so it passes bytes then.
+        column, numbers = r"CAST(\1 AS BLOB)" if self._is_lenient else r"\1", count()
+        text = _CALL.sub(lambda call: call.expand(rf"log_call_{next(numbers)}({column})"), sql)
+        return text, tuple(one for one in parameters if not callable(one))
 
     def _run(self, statement: Statement, parameters: Values, fetch: Callable[[sqlite3.Cursor], _Fetched]) -> _Fetched:
         """Run one statement, here and nowhere else, so that each error of SQLite gets its name."""
         while True:
             connection = self.require_open()
-            self._raised = None
             with connection.in_use(), self.budget:
                 text = statement.large_sql if self.budget.is_large else statement.sql
-                text = _AS_BYTES(text) if self._is_lenient else text
                 try:
-                    with contextlib.closing(connection.execute(text, parameters)) as cursor:
+                    text, values = self._with_calls(connection, text, parameters)
+                    with contextlib.closing(connection.execute(text, values)) as cursor:
                         return fetch(cursor)
                 except sqlite3.Error as error:
                     self._mend(connection, error, statement.most_bytes)
@@ -170,18 +172,17 @@ class Scan:
     def _mend(self, connection: Connection, error: sqlite3.Error, most_bytes: int) -> None:
         """Return if the statement can run again; raise the error if not."""
         self.require_open()  # another thread may have closed it meanwhile
+        if self.budget.raised:
+            raise error  # in its place, the budget raises what was raised in Python
         code = primary_code(error)
         called = "user-defined function" in str(error)
-        if not self._is_lenient and (self._raised is None if called else not code and "UTF-8" in str(error)):
+        if not self._is_lenient and (called or (not code and "UTF-8" in str(error))):
             # The handler did not write this text, but we can show it, and search it.
             self._is_lenient, connection.text_factory = True, _readable
         elif code == sqlite3.SQLITE_TOOBIG and self.budget.allow_more(most_bytes):
             pass
-        # SQLite turns an exception such as KeyboardInterrupt into an error of its own.
-        elif code == sqlite3.SQLITE_INTERRUPT and not self.budget.spent:
+        elif code == sqlite3.SQLITE_INTERRUPT and not self.budget.spent:  # by `interrupt`
             raise KeyboardInterrupt from error
-        elif called and self._raised is not None:
-            raise self._raised from error
         elif any(words in str(error) for words in _TOO_MANY):
             raise FilterError("the filters are too many for one question: give fewer") from error
         else:

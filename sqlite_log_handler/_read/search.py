@@ -9,11 +9,11 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from typing import Any, Final, TypeAlias
 
-# A condition, and its parameters.
+# A condition, and its parameters. Where it has `log_call(column)`, a function of Python stands among these.
 Term: TypeAlias = tuple[str, tuple[object, ...]]
 
 _LIKE_SPECIAL: Final = re.compile(r"([%_\\])")
@@ -44,7 +44,7 @@ def text_terms(text: str) -> list[Term]:
     """Turn a search for plain text into terms of SQL."""
     ignore_case = ignores_case(text)
     if len(text) > _LONGEST or (ignore_case and not text.isascii()):
-        return [_searched("log_has_text", text.casefold() if ignore_case else text, ignore_case=ignore_case)]
+        return [_searched(has_text, text.casefold() if ignore_case else text, ignore_case=ignore_case)]
     return [_contains(text, ignore_case=ignore_case)]
 
 
@@ -57,17 +57,17 @@ def expression_terms(expression: str) -> list[Term]:
     if literals:
         sql, parameters = joined((_contains(literal, ignore_case=ignore_case) for literal in literals), " OR ")
         terms.append((f"({sql})", parameters))
-    terms.append(_searched("log_search", expression, ignore_case=ignore_case))
+    terms.append(_searched(search, expression, ignore_case=ignore_case))
     return terms
 
 
-def _searched(function: str, wanted: str, *, ignore_case: bool) -> Term:
-    both = (wanted, ignore_case)
-    return f"({function}(?, ?, message) OR exc_text IS NOT NULL AND {function}(?, ?, exc_text))", (*both, *both)
+def _searched(function: Callable[[str, bool, object], bool], wanted: str, *, ignore_case: bool) -> Term:
+    call = partial(function, wanted, ignore_case)
+    return "(log_call(message) OR exc_text IS NOT NULL AND log_call(exc_text))", (call, call)
 
 
 @lru_cache(maxsize=64)
-def compiled(expression: str, ignore_case: bool) -> re.Pattern[str]:  # noqa: FBT001 - as SQL hands it over
+def compiled(expression: str, ignore_case: bool) -> re.Pattern[str]:  # noqa: FBT001 - a key of the cache
     """Compile an expression, and remember it."""
     return re.compile(expression, re.IGNORECASE if ignore_case else 0)
 
@@ -79,12 +79,12 @@ def smart(expression: str) -> re.Pattern[str]:
 
 
 def search(expression: str, ignore_case: bool, text: object) -> bool:  # noqa: FBT001 - same
-    """Tell whether an expression matches in a text. SQL calls this as `log_search`."""
-    return isinstance(text, str) and compiled(expression, bool(ignore_case)).search(text) is not None
+    """Tell whether an expression matches in a text."""
+    return isinstance(text, str) and compiled(expression, ignore_case).search(text) is not None
 
 
 def has_text(wanted: str, ignore_case: bool, text: object) -> bool:  # noqa: FBT001 - same
-    """Tell whether a text contains another one, in a time that grows with both. SQL calls this as `log_has_text`."""
+    """Tell whether a text contains another one, in a time that grows with both."""
     return isinstance(text, str) and wanted in (text.casefold() if ignore_case else text)
 
 
@@ -136,7 +136,7 @@ def attribute_terms(key: str, value: str | float | None) -> list[Term]:
     """Turn the value of an attribute into terms of SQL. Numbers are compared as numbers, all else as text."""
     text = value if isinstance(value, str) else json.dumps(value)
     member = json.dumps(key, ensure_ascii=False)
-    exact = "log_has_attribute(attributes, ?, ?)", (key, text)
+    exact = "log_call(attributes)", (partial(has_attribute, key, text),)
     if "\\" in member:  # a path cannot contain it, because SQLite has no escape for quotes there
         return [("instr(attributes, ?)", (member,)), exact]
     path = f"$.{member}"
@@ -166,8 +166,8 @@ def _as_float(text: str) -> float | None:
         return -math.inf if text.strip().startswith("-") else math.inf
 
 
-def has_attribute(attributes: object, key: str, text: str) -> bool:
-    """Tell whether a JSON object has a member of this value. SQL calls this as `log_has_attribute`."""
+def has_attribute(key: str, text: str, attributes: object) -> bool:
+    """Tell whether a JSON object has a member of this value."""
     extra = extra_of(attributes)
     return key in extra and equals(extra[key], text)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from sqlite_log_handler._logfile.connect import schema
+from sqlite_log_handler._read.budget import keeping
 from sqlite_log_handler._read.opening import open_log
 
 # Bytes of a value or a row, and of the statement.
@@ -66,8 +67,9 @@ def query(
         raise QueryError("printf and format may take too long in one step: use round, substr and || instead")
     connection, _, notice, _ = open_log(path)
     end, steps, spent = clock() + _SECONDS, 0, False
+    raised: list[BaseException] = []
 
-    def look() -> bool:
+    def look(_: None) -> bool:
         nonlocal steps, spent
         steps += _STEPS_AT_ONCE
         spent = steps > _STEPS or clock() > end
@@ -88,7 +90,7 @@ def query(
         if any(map(_may_take_long, {text for (text,) in texts} - {*schema().values()})):
             raise QueryError("a view or table that somebody has added calls printf or format, which may take too long")
         connection.set_authorizer(_authorize)
-        connection.set_progress_handler(look, _STEPS_AT_ONCE)
+        connection.set_progress_handler(keeping(look, raised).__next__, _STEPS_AT_ONCE)
         with connection.in_use():
             cursor = connection.execute(sql)
             columns = [column[0] for column in cursor.description or ()]
@@ -100,6 +102,8 @@ def query(
                 left -= sum(len(value) if isinstance(value, str | bytes) else 8 for value in row)
             return Found(columns, rows, is_cut=False, notice=notice)
     except (sqlite3.Error, sqlite3.Warning, UnicodeError) as error:
+        if raised:
+            raise raised[0] from error
         raise QueryError(_advice(error, spent=spent)) from error
     finally:
         connection.set_progress_handler(None, 0)

@@ -3,13 +3,14 @@
 import json
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import partial
 from operator import add, attrgetter
 from sys import getsizeof
 from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._logfile.columns import text, total, whole
 from sqlite_log_handler._logfile.schema import HOUR_US, OTHER_LOGGERS, ROW_BYTES, VOLUME_LINES, level_name
-from sqlite_log_handler._read.conditions import may_have
+from sqlite_log_handler._read.conditions import attribute, may_have
 from sqlite_log_handler._read.filters import (
     HIGHEST,
     IN_LEDGER,
@@ -65,7 +66,7 @@ CASE json_type(attributes, ?) WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' 
 """
 _ATTRIBUTE: Final = f"""
 json_valid(attributes) THEN (
-    SELECT CASE typeof(value) WHEN 'real' THEN log_attribute(attributes, ?) ELSE CAST(value AS TEXT) END
+    SELECT CASE typeof(value) WHEN 'real' THEN log_call(attributes) ELSE CAST(value AS TEXT) END
     FROM (SELECT coalesce({_VALUE}, {_VALUE}) AS value)
 )
 """  # noqa: S608 - our own names
@@ -203,13 +204,14 @@ def _add_volume(scan: Scan, sums: _Groups, column: str, chosen: Where, filters: 
 def _value_of(key: str) -> Term:
     """Return the value of an attribute, as the filters write it."""
     there, end = may_have(key)
+    call = partial(attribute, key)
     names = [json.dumps(name, ensure_ascii=False) for name in (key, *key.split("."))]
     # A path cannot contain a backslash, because SQLite has no escape for quotes there; and of several dots, only the
     # filters know which ones are parts of names.
     if "\\" in names[0] or len(names) > 3:  # noqa: PLR2004 - the key, and two names in it
-        return f"CASE WHEN {there} THEN log_attribute(attributes, ?) END", (*end, key)
+        return f"CASE WHEN {there} THEN log_call(attributes) END", (*end, call)
     paths = [f"$.{'.'.join(path)}" for path in (names[:1], names[1:]) for _ in range(2)]
-    return f"CASE WHEN {there} AND {_ATTRIBUTE} END", (*end, key, *paths)
+    return f"CASE WHEN {there} AND {_ATTRIBUTE} END", (*end, call, *paths)
 
 
 def _add_records(

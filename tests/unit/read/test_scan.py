@@ -4,13 +4,16 @@ Walking over a log, in short statements.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
+import gc
 import logging
 import shutil
 import signal
 import sqlite3
 import threading
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from logged import BEGIN, record
@@ -137,17 +140,28 @@ def test_what_is_raised_inside_of_a_query_comes_out_of_it(log, reading, monkeypa
         raise error
 
     log(record())
-    monkeypatch.setattr("sqlite_log_handler._read.scan.search", search)
+    monkeypatch.setattr("sqlite_log_handler._read.search.search", search)
 
     with pytest.raises(error):
         list(reading().rows(pattern="hel+o"))
+
+
+def test_a_question_leaves_nothing_to_collect(log, reading):
+    """What a question has opened is closed with it, and waits for no garbage collector."""
+    log(record())
+    reader = reading()
+    reader.count(pattern="hel+o")
+    gc.collect()
+    reader.count(pattern="hel+o")
+
+    assert 0 == gc.collect()
 
 
 @pytest.mark.parametrize("question", [list, LogReader.check], ids=["rows", "check"])
 def test_ctrl_c_in_a_long_query(log, path, monkeypatch, question):
     """Ctrl-C while SQLite works on something long is not taken for the end of the budget."""
 
-    def interrupted(budget):
+    def interrupted(budget, _):
         raise KeyboardInterrupt
 
     log(record())
@@ -158,6 +172,44 @@ def test_ctrl_c_in_a_long_query(log, path, monkeypatch, question):
         monkeypatch.setattr("sqlite_log_handler._read.budget._LARGE_STEPS", 1)
         with pytest.raises(KeyboardInterrupt):
             question(reader)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OverflowError, "late"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT log_call(struck) FROM (SELECT strike(2) AS struck)",
+        "SELECT sum(strike(two)) FROM (SELECT 2 AS two UNION ALL SELECT 2)",
+    ],
+    ids=["call", "tick"],
+)
+def test_a_signal_where_sqlite_calls_python(log, path, monkeypatch, sql, error):
+    """
+    What a signal handler raises as a function begins that SQLite calls comes out of the statement unchanged.
+
+    A function has no `try` there yet, and `sqlite3` drops what it raises: after Ctrl-C a search went on and found
+    nothing, and the time limit of a job became a KeyboardInterrupt.
+    """
+
+    class JobTimeoutError(Exception):
+        pass
+
+    def handle(*_):
+        raise kind
+
+    kind: Any = JobTimeoutError if error == "late" else error
+    log(record())
+    monkeypatch.setattr("sqlite_log_handler._read.budget._LARGE_STEPS", 1 if "sum" in sql else 1_000)
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        with LogReader(path) as reader:
+            # As a signal at this moment: the next function in Python runs the handler.
+            reader._scan.require_open().create_function("strike", 1, _thread.interrupt_main)
+            with pytest.raises(kind) as found:
+                reader._scan.all(sql, (repr,) if "log_call" in sql else ())
+            assert isinstance(found.value.__cause__, sqlite3.Error | MemoryError)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")

@@ -78,6 +78,20 @@ def test_time_is_bounded(log, path):
         ask(path, ENDLESS, clock=lambda: float(next(ticks)))
 
 
+def test_ctrl_c_in_a_statement_without_end(log, path):
+    """Ctrl-C while SQLite works is a KeyboardInterrupt, and no fault of the statement."""
+
+    def clock():
+        if next(ticks):
+            raise KeyboardInterrupt
+        return 0.0
+
+    log(record("a"))
+    ticks = itertools.count()
+    with pytest.raises(KeyboardInterrupt):
+        ask(path, ENDLESS, clock=clock)
+
+
 @pytest.mark.parametrize(
     "expression", ["zeroblob(900000000)", "hex(randomblob(90000000))", "replace(hex(zeroblob(50000)), '0', 'xxxx')"]
 )
