@@ -14,6 +14,7 @@ the line.
 """
 
 import contextlib
+import errno
 import gzip
 import json
 import os
@@ -45,7 +46,6 @@ from sqlite_log_handler._logfile.columns import INTEGERS
 from sqlite_log_handler._logfile.errors import (
     CorruptFileError,
     LimitError,
-    LogFileError,
     MissingFileError,
     UnreadableFileError,
 )
@@ -53,6 +53,9 @@ from sqlite_log_handler._logfile.parquet import import_pyarrow
 from sqlite_log_handler._logfile.schema import MAX_ROW_BYTES
 from sqlite_log_handler._read.filters import HIGHEST, LOWEST
 from sqlite_log_handler._read.opening import require_file
+
+# What pyarrow says when memory or threads are short.
+_LACKS: Final = re.compile("|".join(["bad_alloc", *map(re.escape, map(os.strerror, (errno.EAGAIN, errno.ENOMEM)))]))
 
 # The lowest and the highest of something, both included.
 Span: TypeAlias = tuple[int, int]
@@ -235,9 +238,13 @@ def _named(path: str) -> Iterator[None]:
         raise CorruptFileError(f"{path!r}: it was cut or damaged: {error}") from error
     except FileNotFoundError as error:
         raise MissingFileError(f"{path!r} has been removed") from error
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UnreadableFileError(f"{path!r} needs pyarrow: pip install 'sqlite-log-handler[parquet]'") from error
-    except OSError as error:
+    except MemoryError as error:
+        raise UnreadableFileError(f"{path!r} cannot be read: no memory is left") from error
+    except (ImportError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is None:
+            raise  # from a signal handler, such as a TimeoutError
         raise UnreadableFileError(f"{path!r} cannot be read: {error}") from error
 
 
@@ -355,17 +362,21 @@ def _row_of(line: str, id_: int) -> Values:
     if begin is not None:
         found["attributes"] = None  # of what is parsed again
         found["attributes"] = _TOKEN.sub(_spaced, line[begin.end() : _scan(line, begin.end())[1]])
-    return _checked(_VALUES(found), id_)
+    values: Values = _VALUES(found)
+    if fault := _fault_at(id_, values):
+        raise ValueError(fault)
+    return values
 
 
-def _checked(values: Values, id_: int) -> Values:
+def _fault_at(id_: int, values: Values) -> str | None:
+    """Return the name of the first value that the row of this id cannot have; None if there is none."""
     types = tuple(map(type, values))
+    fault = None
     if types not in _seen_types or values[0] != id_:
         fault = fault_of(values) or ("id" if values[0] != id_ else None)
-        if fault is not None:
-            raise ValueError(fault)
-        _seen_types.add(types)
-    return values
+        if fault is None:
+            _seen_types.add(types)
+    return fault
 
 
 # Parquet --------------------------------------------------------------------------------------------------------------
@@ -376,12 +387,19 @@ def _parquet(path: str) -> Iterator[Any]:
     """Open a file of Parquet. Texts are read as dictionaries, so that one text in a million rows is in memory once."""
     pyarrow, parquet = import_pyarrow()
     texts = [name for name in FIELDS if name not in INTEGERS]
+    # What pyarrow raises, or we for what it makes of a file; not an Exception of a signal handler.
+    faults = [pyarrow.ArrowException, OSError, UnicodeDecodeError, IndexError, TypeError, KeyError]
     try:
         with pyarrow.OSFile(path) as raw, parquet.ParquetFile(raw, read_dictionary=texts) as file:
+            faults.remove(KeyError)  # for a column that is not there
             yield file
-    except (LogFileError, FileNotFoundError, PermissionError):
-        raise
-    except Exception as error:
+    except tuple(faults) as error:
+        if isinstance(error, MemoryError) or (
+            isinstance(error, OSError) and (error.errno or type(error) is not OSError)
+        ):
+            raise
+        if _LACKS.search(str(error)):
+            raise UnreadableFileError(f"{path!r} cannot be read: {error}") from error
         raise CorruptFileError(f"{path!r}: it was cut or damaged: {error!r}") from error
 
 
@@ -434,10 +452,9 @@ def _batch_rows(part: Part, batch: Any, begin: int, bounds: Bounds) -> list[Valu
     rows = []
     for id_, row in enumerate(zip(*(_python(batch.column(name)) for name in FIELDS), strict=True), begin):
         if meet(bounds.ids, (id_, id_)) and bounds.admit(row[1] or 0, row[2] or 0):
-            try:
-                rows.append(_checked(row, id_))
-            except ValueError as error:
-                raise _corrupt(part.path, id_ - part.head.first_id + 1, f"not a row ({error})") from error
+            if fault := _fault_at(id_, row):
+                raise _corrupt(part.path, id_ - part.head.first_id + 1, f"not a row ({fault})")
+            rows.append(row)
     return rows
 
 

@@ -250,6 +250,52 @@ def test_damage(part: Any, kind: str, request: pytest.FixtureRequest) -> None:
     assert [] == [error for error in errors if path.name not in error]
 
 
+class JobTimeoutError(Exception):
+    """As a handler of SIGALRM raises."""
+
+
+@pytest.mark.parametrize("error", [TimeoutError, JobTimeoutError])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_time_limit_of_a_job(part: Any, kind: str, error: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a signal handler raises while a part is read is no fault of it: a sound part was `cut or damaged` by it."""
+
+    def late(*_: object) -> None:
+        raise error("the job took too long")
+
+    path = part(kind)
+    monkeypatch.setattr(parts, "_fault_at", late)
+    with pytest.raises(error, match="the job took too long"):
+        rows_of(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "text"),
+    [
+        ("jsonl.gz", MemoryError(), "no memory"),
+        ("parquet", MemoryError(), "no memory"),
+        ("parquet", "Failed to launch worker thread: Resource temporarily unavailable", "worker thread"),
+        ("parquet", OSError("Couldn't deserialize thrift: std::bad_alloc"), "bad_alloc"),
+        ("parquet", ImportError("pyarrow.so: failed to map segment"), "map segment"),
+    ],
+)
+def test_what_the_system_is_short_of(
+    part: Any, kind: str, error: Any, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Without memory or threads, a part cannot be read; that does not make it damaged.
+
+    `check` under a limit of memory said so of sound parts, and somebody may throw these away.
+    """
+
+    def short(*_: object) -> None:
+        raise (pytest.importorskip("pyarrow").ArrowException(error) if isinstance(error, str) else error)
+
+    path = part(kind)
+    monkeypatch.setattr(parts, "_fault_at", short)
+    with pytest.raises(UnreadableFileError, match=f"cannot be read: .*{text}"):
+        rows_of(path)
+
+
 def test_lines_that_are_missing_or_too_many(part: Any) -> None:
     """A part that ends early, or within a line, is refused; lines behind its last row are left alone."""
     path = part()
@@ -385,7 +431,7 @@ def test_parquet_without_pyarrow(part: Any, monkeypatch: pytest.MonkeyPatch) -> 
     path = part("parquet")
 
     def missing() -> None:
-        raise ImportError("No module named 'pyarrow'")
+        raise ModuleNotFoundError("No module named 'pyarrow'")
 
     monkeypatch.setattr(parts, "import_pyarrow", missing)
     with pytest.raises(UnreadableFileError, match=r"pip install 'sqlite-log-handler\[parquet\]'"):
