@@ -96,15 +96,18 @@ def open_reader(options: argparse.Namespace) -> LogReader:
     """Open the log, and warn the operator of surprises in it and in the filters."""
     path = file_of(options)
     reader = LogReader([path, *options.archives]) if hasattr(options, "archives") else read_file(path)
-    if reader.notice:
-        say(reader.notice)
-    for name in getattr(options, "logger", None) or ():
-        if (near := nearest_loggers(reader, name)) is not None:
-            say(f"no logger {name!r} in this log" + (f": did you mean {', '.join(near)}?" if near else ""))
-    level = getattr(options, "level", None)
-    if level in _SYSLOG and int(level) not in reader.level_names():
-        meant = f"{logging.getLevelName(_SYSLOG[level])} is {_SYSLOG[level]}"
-        say(f"levels are those of Python's logging: {level} is below DEBUG (10), {meant}")
+    with contextlib.ExitStack() as unless_opened:
+        unless_opened.callback(reader.close)
+        if reader.notice:
+            say(reader.notice)
+        for name in getattr(options, "logger", None) or ():
+            if (near := nearest_loggers(reader, name)) is not None:
+                say(f"no logger {name!r} in this log" + (f": did you mean {', '.join(near)}?" if near else ""))
+        level = getattr(options, "level", None)
+        if level in _SYSLOG and int(level) not in reader.level_names():
+            meant = f"{logging.getLevelName(_SYSLOG[level])} is {_SYSLOG[level]}"
+            say(f"levels are those of Python's logging: {level} is below DEBUG (10), {meant}")
+        unless_opened.pop_all()
     return reader
 
 
