@@ -24,6 +24,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, islice
+from os import getpid
 from typing import Final, NamedTuple
 from weakref import ref
 
@@ -78,6 +79,7 @@ class ArchivedLog:
         self._named: tuple[Loaded, Inventory] | None = None
         self._open: list[ref[Loaded]] = []
         self.closed = False
+        self._process = getpid()
         self.notice = "; ".join(self._look().notices) or None
 
     def close(self) -> None:
@@ -115,6 +117,9 @@ class ArchivedLog:
     def _look(self) -> Inventory:
         if self.closed:
             raise ValueError(f"the reader of {self._path!r} is closed: make a new LogReader")
+        if self._process != getpid():
+            message = f"the reader of {self._path!r} was made before this process was forked: make a new LogReader"
+            raise ValueError(message)
         return self._parts.look()
 
     # Databases --------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import hostile
 import pytest
+from forked import in_child
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logged import record
@@ -210,6 +211,16 @@ def test_what_only_a_file_has_is_refused(file: Path, folder: Path) -> None:
         for ask in (log.check, log.books, log.totals, log.follow, lambda: next(log.additions()), lambda: log.schema):
             with pytest.raises(FilterError, match="name the log's file alone"):
                 ask()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_an_inherited_reader_of_an_archive_alone(file: Path, folder: Path) -> None:
+    """In a forked child, a reader of an archive alone refuses each question, as that of a file does; it answered."""
+    archive(file, folder, 20)
+    with LogReader(folder) as log:
+        for ask in (log.count, log.last_id, log.rows, log.gaps):
+            assert "was made before this process was forked" in in_child(lambda ask=ask: list(ask()))
+        assert 20 == log.count()
 
 
 def test_a_closed_reader(file: Path, folder: Path) -> None:
