@@ -467,8 +467,9 @@ def _levelno(ask: Ask, name: str, one_of: Callable[[list[int]], int] = min) -> i
     return _LEVEL_NAMES[wanted]
 
 
-# Names that multiprocessing gives to children, whose start is not a start of the program.
-_CHILD: Final = re.compile(r"\w*(?:Process|Worker)-[0-9:]+")
+# Names that multiprocessing gives to processes: to children by their class, and their start is not one of the program.
+_CHILD: Final = re.compile(r".+-\d+(?::\d+)*", re.DOTALL)
+_MAIN: Final = "MainProcess"
 # A server starts its workers within seconds. They may log before the server does, or the server may never log.
 _TOGETHER_US: Final = 10_000_000
 
@@ -478,7 +479,7 @@ def runs(ask: Ask) -> list[list[int]]:
     Return the starts of the program, the first one first, each with the ids of its processes.
 
     A start consists of the processes of one program and host that began within ten seconds, and of the children that
-    multiprocessing starts for them later.
+    multiprocessing starts for them later. Where it has a `MainProcess`, those with names of their own are children too.
     """
     # A start at 0 is unknown: another process wrote the records of such a process, so it counts for no run. The names
     # of hosts and programs stay in SQLite, as there may be 100,000 of each.
@@ -487,19 +488,20 @@ def runs(ask: Ask) -> list[list[int]]:
         "CAST(name AS TEXT) FROM processes WHERE started_us > 0 ORDER BY started_us, id"
     )
     found: list[list[int]] = []
-    current: dict[int, tuple[int, list[int]]] = {}
+    current: dict[int, tuple[int, list[int], bool]] = {}
     same: dict[object, list[int]] = {}  # of those that started at one moment
     moment = 0
     for id_, started_us, program, pid, name in processes:
         if started_us != moment:
             moment, same = started_us, {}
-        begun_us, run = current.get(program, (0, None))
+        begun_us, run, has_main = current.get(program, (0, None, False))
+        is_child = _CHILD.fullmatch(name) or (has_main and name != _MAIN)
         if (program, pid) in same:  # a process that was renamed has a line for each name
             run = same[program, pid]
-        elif run is None or not (_CHILD.fullmatch(name) or started_us - begun_us <= _TOGETHER_US):
-            run = []
+        elif run is None or not (is_child or started_us - begun_us <= _TOGETHER_US):
+            begun_us, run, has_main = started_us, [], False
             found.append(run)
-            current[program] = started_us, run
+        current[program] = begun_us, run, has_main or name == _MAIN
         run.append(id_)
         same[program, pid] = run
     return found

@@ -139,7 +139,9 @@ def test_a_run_is_one_start_of_the_program(make_handler, path, messages):
     """
     Workers that begin together are one run, and so are children that come later; the same program elsewhere is another.
 
-    With `uvicorn --workers 2` each worker was a run, so that the last run had half of the log.
+    With `uvicorn --workers 2` each worker was a run, so that the last run had half of the log. So was each child with a
+    name of its own, or of a class of its own, and `brief` left out what the main process had logged before it. A
+    program that names its main process has no `MainProcess`, and each process with that name is a start.
     """
     make_handler().close()
     second = 1_000_000
@@ -154,6 +156,11 @@ def test_a_run_is_one_start_of_the_program(make_handler, path, messages):
         ("vm", 20, "MainProcess", 600 * second, "uvicorn"),
         ("vm", 21, "MainProcess", 605 * second, "uvicorn"),
         ("vm", 30, "MainProcess", 611 * second, "uvicorn"),
+        ("vm", 31, "Resizer-3", 700 * second, "uvicorn"),
+        ("vm", 32, "Resizer-3:1", 720 * second, "uvicorn"),
+        ("vm", 33, "resizer", 740 * second, "uvicorn"),
+        ("vm", 40, "web", 800 * second, "own-name"),
+        ("vm", 41, "web", 900 * second, "own-name"),
     ]
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("INSERT INTO sources VALUES (1, 'app', 'app.py', 1, 'work', '')")
@@ -164,9 +171,10 @@ def test_a_run_is_one_start_of_the_program(make_handler, path, messages):
         connection.commit()
 
     first = ["10 MainProcess", "11 SpawnProcess-1", "12 SpawnProcess-2", "11 renamed", "14 SpawnProcess-3"]
-    runs = [first, ["13 MainProcess"], ["10 MainProcess"], ["20 MainProcess", "21 MainProcess"], ["30 MainProcess"]]
-    assert runs == [messages(run=number) for number in range(1, 6)]
-    assert runs == [messages(run=number) for number in range(-4, 1)]
+    runs = [first, ["13 MainProcess"], ["10 MainProcess"], ["20 MainProcess", "21 MainProcess"]]
+    runs += [["30 MainProcess", "31 Resizer-3", "32 Resizer-3:1", "33 resizer"], ["40 web"], ["41 web"]]
+    assert runs == [messages(run=number) for number in range(1, 8)]
+    assert runs == [messages(run=number) for number in range(-6, 1)]
 
 
 def test_a_date_is_its_midnight(log, messages):
