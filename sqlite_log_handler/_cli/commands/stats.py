@@ -1,6 +1,7 @@
 """`sqlite-log stats`: how much there is, and when it came."""
 
 import argparse
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
@@ -15,6 +16,8 @@ from sqlite_log_handler._logfile.units import counted, format_duration, format_s
 from sqlite_log_handler._read.statistics import Bucket, LogStats
 
 _LOUD: Final = 30
+# What a program may have put around the name of a level, by `logging.addLevelName`.
+_COLOR: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,4 +111,4 @@ def bar(bucket: Bucket, highest: int, room: int, names: Mapping[int, str], paint
 
 
 def _letter(names: Mapping[int, str], level: int) -> str:
-    return printable(level_name(names, level))[:1].upper()
+    return printable(_COLOR.sub("", level_name(names, level)))[:1].upper()

@@ -68,6 +68,13 @@ def test_a_bar_is_not_longer_than_its_room(levels):
     assert "~" == drawn[-1]
 
 
+def test_the_letter_of_a_colored_level():
+    """A bar has the first letter of a level's name, and not a backslash, where a program has colored that name."""
+    bucket = Bucket(0, 1, {20: 3}, 0)
+
+    assert "III" == bar(bucket, 3, 3, {20: "\x1b[32mINFO\x1b[0m"}, plain)
+
+
 def test_what_retention_and_forwarding_leave_is_shown(run, shop, path):
     """Rows that were pruned before they were forwarded are a gap, and cursors stand among the statistics."""
     path.write_bytes(shop.read_bytes())
