@@ -18,9 +18,9 @@ look at the first id of the file after each statement on it. If it has risen pas
 the archive anew and read them from there. A part that a limit of the archive removes before we open it is gone past.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, islice
@@ -40,11 +40,10 @@ from sqlite_log_handler._read.statistics import LogStats, file_numbers
 
 _SELECT: Final = select(MORE_COLUMNS.get(name, name) for name in FIELDS)
 _DROPS: Final = f"SELECT {', '.join([*DROP.values(), *PROCESS.values()])} {FROM_DROPS} ORDER BY drops.id"
-# Rows that were deleted and are not in the archive.
 _PRUNES: Final = f"""
 SELECT {whole("first_id")}, {whole("last_id")}, {whole("since_us")}, {whole("until_us")}, {text("cause")},
-    count - archived, min(unsent, count - archived)
-FROM prunes WHERE count > archived ORDER BY id
+    {whole("unsent")}
+FROM prunes ORDER BY id
 """  # noqa: S608 - our own names
 _CURSORS: Final = f"SELECT {text('name')}, {whole('after_id')}, {whole('updated_us')} FROM cursors"  # noqa: S608 - same
 
@@ -110,7 +109,6 @@ class ArchivedLog:
             return replace(stats, file_bytes=size, free_bytes=0, journal_mode="none")
         own = file_numbers(file)
         own["file_bytes"] += size
-        # A line of `prunes` does not tell which rows came into the archive later, nor which have left it since.
         pruned = (stats.last_id or 0) - stats.rows
         return replace(stats, pruned=pruned, unsent=min(stats.unsent, pruned), **own)
 
@@ -156,7 +154,7 @@ class ArchivedLog:
         filed, prunes, cursors = ([] if file is None else file.all(sql) for sql in (_DROPS, _PRUNES, _CURSORS))
         # After the file was asked: a gap that has left it by then is in a part.
         pieces = self._look().pieces
-        loaded.add_ledger(chain(self._archived_drops(pieces), _drops(filed, pieces)), prunes, cursors)
+        loaded.add_ledger(chain(self._archived_drops(pieces), _drops(filed, pieces)), _prunes(prunes, pieces), cursors)
 
     def _archived_drops(self, pieces: Iterable[Piece]) -> Iterator[tuple[Values, Process]]:
         """Yield the gaps of all parts. Before the first part, there may be some at its beginning."""
@@ -348,3 +346,18 @@ def _drops(filed: Iterable[Values], pieces: Iterable[Piece]) -> Iterator[tuple[V
         place = bisect_right(ends, values[0])
         if place == len(ends) or values[0] < starts[place]:
             yield values[: len(DROP)], values[len(DROP) :]
+
+
+def _prunes(filed: Iterable[Values], pieces: Sequence[Piece]) -> Iterator[Values]:
+    """
+    Yield the lines of `prunes` of which rows are in no part, with how many.
+
+    Ids tell, because a line does not: rows of it may have come into the archive later, or have left it since.
+    """
+    ends = [high for _, (_, high) in pieces]
+    starts = [low for _, (low, _) in pieces]
+    for first_id, last_id, *others, unsent in filed:
+        met = pieces[bisect_left(ends, first_id) : bisect_right(starts, last_id)]
+        kept = sum(min(high, last_id) - max(low, first_id) + 1 for _, (low, high) in met)
+        if missing := last_id - first_id + 1 - kept:
+            yield first_id, last_id, *others, missing, min(unsent, missing)

@@ -191,7 +191,7 @@ class Loaded:
         return id_
 
     def add_ledger(
-        self, drops: Iterable[tuple[Values, Process]], prunes: Sequence[Values], cursors: Sequence[Values]
+        self, drops: Iterable[tuple[Values, Process]], prunes: Iterable[Values], cursors: Sequence[Values]
     ) -> None:
         """
         Set what the log has besides its rows.

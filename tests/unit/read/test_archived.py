@@ -514,8 +514,32 @@ def test_what_was_pruned_and_not_archived_stays_pruned(file: Path, folder: Path)
 
     with LogReader([file, folder]) as log:
         assert (5, 5) == (log.stats().pruned, log.stats().unsent)
-        assert [10, 5] == [gap.count for gap in log.gaps() if not gap.logger]
+        assert [5] == [gap.count for gap in log.gaps() if not gap.logger]
         assert [*range(1, 11), 16] == [row.id for row in log.rows(up_to_id=16)]
+
+
+@pytest.mark.parametrize(("unsent", "expected"), [(15, 5), (3, 3)])
+def test_what_was_pruned_and_has_left_the_archive_is_a_gap(
+    file: Path, folder: Path, unsent: int, expected: int
+) -> None:
+    """
+    A gap counts the rows of a line of `prunes` that are in no part now, and were not forwarded.
+
+    It counted those that had not been in the archive when they were deleted: of 603 that a limit had removed from the
+    archive before they were forwarded, 99 were missing.
+    """
+    for up_to_id in (5, 10, 15):
+        archive(file, folder, up_to_id)
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        ((name,),) = connection.execute("SELECT name FROM archives WHERE first_id = 6").fetchall()
+        connection.execute("DELETE FROM archives WHERE first_id = 6")
+        os.remove(folder / name)
+        connection.execute("DELETE FROM prunes WHERE first_id > 1")
+        connection.execute("UPDATE prunes SET last_id = 15, count = 15, archived = 15, unsent = ?", (unsent,))
+
+    with LogReader([file, folder]) as log:
+        assert (5, expected) == (log.stats().pruned, log.stats().unsent)
+        assert [expected] == [gap.count for gap in log.gaps() if not gap.logger]
 
 
 @pytest.mark.parametrize("reverse", [False, True])
