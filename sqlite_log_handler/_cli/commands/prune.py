@@ -52,12 +52,14 @@ _LONGEST_PAUSE = 0.05
 
 _MAY_NOT_WRITE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
 
-# What a row takes besides its text, and the sizes of some rows, each so many ids after the one before.
+# What a row takes besides its text, and the sizes of some rows: one of each so many ids, and where in them follows the
+# golden ratio, because a program may log rows of different sizes in turn.
 _ROW_BYTES = 60
 _SAMPLES = 1_000
 _SIZES = f"""
-WITH RECURSIVE some (id) AS (SELECT ? UNION ALL SELECT id + ? FROM some LIMIT {_SAMPLES})
-SELECT id, ifnull({ROW_BYTES}, 0) + {_ROW_BYTES} FROM records WHERE id IN some ORDER BY id
+WITH RECURSIVE some (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM some LIMIT {_SAMPLES})
+SELECT id, ifnull({ROW_BYTES}, 0) + {_ROW_BYTES} FROM records
+WHERE id IN (SELECT :first_id + n * :step + n * 61803 % 100000 * :step / 100000 FROM some) ORDER BY id
 """  # noqa: S608 - our own SQL
 
 # Shorter work shows no bar.
@@ -186,7 +188,7 @@ def _last_of_excess(connection: sqlite3.Connection, state: State, limits: Limits
     a page takes all of it.
     """
     step, page = math.ceil(state.rows / _SAMPLES), state.page_size
-    found = connection.execute(_SIZES, (state.first_id, step))
+    found = connection.execute(_SIZES, {"first_id": state.first_id, "step": step})
     sizes = {id_: max(size, page / max(1, page // size)) for id_, size in found}
     goal = _excess(state, limits) / state.live * sum(sizes.values())
     reached = (id_ for id_, taken in zip(sizes, accumulate(sizes.values()), strict=True) if taken >= goal)
