@@ -16,7 +16,7 @@ import argcomplete
 from argcomplete.completers import FilesCompleter
 from argcomplete.lexers import split_line
 
-from sqlite_log_handler._cli.arguments import file_of
+from sqlite_log_handler._cli.arguments import file_of, join_times
 from sqlite_log_handler._cli.main import COMMANDS, command_of
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._logfile.printable import is_printable
@@ -43,6 +43,8 @@ def complete() -> None:
             action.completer = _loggers  # type: ignore[attr-defined]
         elif action.dest == "file" and len(words) == 1:
             action.completer = _commands_and_files  # type: ignore[attr-defined]
+    parse = parser.parse_known_args
+    parser.parse_known_args = lambda words, namespace: parse(join_times(words), namespace)  # type: ignore[assignment]
     argcomplete.autocomplete(parser)
 
 
@@ -51,6 +53,9 @@ def _commands_and_files(prefix: str, **_: object) -> dict[str, str]:
 
 
 def _loggers(parsed_args: Namespace, **_: object) -> list[str]:
-    with contextlib.suppress(LogFileError, OSError, ValueError, sqlite3.Error), LogReader(file_of(parsed_args)) as log:
+    with (
+        contextlib.suppress(LogFileError, OSError, ValueError, sqlite3.Error),
+        LogReader(os.path.expanduser(file_of(parsed_args))) as log,  # the shell has not done that
+    ):
         return [*filter(is_printable, filter(None, map(attrgetter("name"), log.top())))]
     return []

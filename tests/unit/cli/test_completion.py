@@ -72,6 +72,7 @@ def shell(tmp_path, monkeypatch, shop):
     [
         ("sqlite-log pat", ["patterns"]),
         ("sqlite-log app-log.db -l shop.s", ["shop.stock"]),
+        ("sqlite-log ~/logs/app-log.db -S -1h -l shop.s", ["shop.stock"]),
         *slowly(
             ("sqlite-log ap", ["app-log.db"]),
             ("sqlite-log patterns --new", ["--new-since"]),
@@ -80,6 +81,7 @@ def shell(tmp_path, monkeypatch, shop):
             ("sqlite-log app-log.db --pattern", ["--pattern-of"]),
             ("sqlite-log app-log.db -p WAR", ["WARNING"]),
             ("sqlite-log gaps app-log.db --exclude shop.o", ["shop.orders"]),
+            ("sqlite-log top app-log.db --by attribute status -p WAR", ["WARNING"]),
             ("sqlite-log show missing.db -l s", [""]),
         ),
     ],
