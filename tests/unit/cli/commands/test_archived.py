@@ -48,6 +48,13 @@ def test_a_log_and_its_archive_are_shown_as_one(run, places, words, tmp_path, mo
     assert (expected[0], expected[1][first:]) == (found[0], found[1][first:])
 
 
+def test_a_logger_that_is_not_there(run, places):
+    """With an archive no note says so, because all of its rows would have to be read."""
+    _, file, folder = places
+
+    assert (1, []) == run("show", file, folder, "-l", "shop.stocks", stderr="")
+
+
 def test_a_brief_of_an_archive_names_both(run, places):
     """The commands that a brief names are those of the log and its archive."""
     _, file, folder = places
