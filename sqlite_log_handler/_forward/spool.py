@@ -28,6 +28,7 @@ from typing import Any, TypeAlias
 
 from sqlite_log_handler._logfile.columns import text, text_or_none, whole
 from sqlite_log_handler._logfile.connect import (
+    close,
     connect_read_write,
     identity_of,
     is_small_log,
@@ -271,7 +272,7 @@ class Spool:
         Close the file.
 
         The last connection to close writes the WAL back, which takes the write lock. If we cannot get the lock within
-        `timeout` seconds, another process has the file open, so our close does not write back.
+        `timeout` seconds, the WAL stays.
         """
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -279,7 +280,8 @@ class Spool:
                 if held:
                     with contextlib.suppress(TimeoutError):
                         self._leave(connection)
-                connection.close()
+                keep_wal = not held and identity_of(self._real) == self._identity
+                close(connection, self._real, keep_wal=keep_wal, timeout=_BUSY_SECONDS)
             if identity_of(self.path) != self._identity:
                 self._say(
                     f"{self.path!r} was moved or replaced: forward the old file as well, which has the rows that were "

@@ -5,9 +5,11 @@ Open a file, and tell whether it is a log. This creates no file, and runs nothin
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sqlite3
 import stat
+import sys
 from collections.abc import Iterator
 from functools import cache, partial
 from itertools import chain
@@ -26,6 +28,8 @@ from sqlite_log_handler._logfile.typed import Any
 
 # For texts that are damaged, or were made by others: the default raises an error at one that is not UTF-8.
 as_text = partial(str, encoding="utf-8", errors="replace")
+
+_FREE_THREADED = "free-threading" in sys.version  # also when a module has turned the GIL on again
 
 # The number of the rowid among the columns of an index; an expression has a lower one.
 _ROWID = -1
@@ -137,6 +141,36 @@ def connect_read_write(path: str, *, timeout: float) -> forks.Connection:
     connection = _connect(path, "mode=rw", timeout)
     connection.text_factory = as_text
     return connection
+
+
+def close(
+    connection: sqlite3.Connection, path: str, *, keep_wal: bool, or_never: bool = False, timeout: float = 5.0
+) -> None:
+    """
+    Close a connection to the file at `path`, and leave the WAL as it is if `keep_wal`: the next connection reads it.
+
+    A connection writes the WAL back and deletes it when it gets an exclusive lock on the file. Ours gets none while
+    a second one is open, and that gets none, because it may only read. If no second one can be opened, because there is
+    no descriptor left, ours is closed all the same, or stays open if `or_never`.
+    """
+    passes = () if or_never else (sqlite3.Error, OSError, LogFileError)
+    try:
+        with contextlib.ExitStack() as stack:
+            if keep_wal:
+                with contextlib.suppress(*passes):
+                    reading = connect_read_only(path, timeout=timeout)
+                    stack.callback(reading.close)
+                    # It gets its lock even if this fails, and even from a WAL that has become empty.
+                    with contextlib.suppress(sqlite3.Error):
+                        reading.execute("SELECT max(id) FROM records").fetchone()
+            connection.close()
+            if _FREE_THREADED:
+                # While a statement is left, SQLite keeps the file open (https://sqlite.org/c3ref/close.html). An object
+                # that one thread drops may stay until a collection: first the cache, then its statements.
+                gc.collect()
+                gc.collect()
+    except (sqlite3.Error, LogFileError):
+        forks.keep_open(connection)
 
 
 @contextlib.contextmanager

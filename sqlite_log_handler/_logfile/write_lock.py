@@ -122,8 +122,8 @@ class WriteLock:
         """
         Hold the lock over the `with` block if we get it within `timeout` seconds, and yield whether we did.
 
-        This is for closing the database, whose last connection writes the WAL back. If another process has the lock, it
-        has the database open too, so our connection is not the last.
+        This is for closing the database, whose last connection writes the WAL back. Without the lock it must not, see
+        `connect.close`: who has the lock may be a backup, which copies the files and has no connection.
         """
         held = False
         try:

@@ -24,10 +24,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import os
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -37,6 +35,7 @@ from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.connect import (
     BOUND_CACHE,
     as_text,
+    close,
     connect_read_only,
     identity_of,
     is_corrupt,
@@ -54,7 +53,6 @@ from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
 from sqlite_log_handler._write.retention.wal import size_of
 
 _MOVED_TIMEOUT = 1.0  # seconds for the lock when a moved file is closed, whose WAL is written back in any case
-_FREE_THREADED = "free-threading" in sys.version  # also when a module has turned the GIL on again
 _SMALLEST_PAGE = 512  # https://sqlite.org/fileformat2.html#pages
 _LONGEST_NAME = 255 - len("-journal")  # in bytes
 _LONGEST_PATH = 512 - len("-journal")  # https://sqlite.org/src/file/src/os_unix.c
@@ -361,7 +359,11 @@ class LogFile:
         """)
 
     def close(self) -> None:
-        """Write the WAL back, which SQLite does only when nobody else has the file open, and close the connection."""
+        """
+        Close the connection, and write the WAL back if we get the lock.
+
+        SQLite writes it back only when nobody else has the file open.
+        """
         try:
             if self.connection is not None:
                 is_moved = self._files != self._stat(self.path)[0]
@@ -371,7 +373,7 @@ class LogFile:
                         self._leave()
                     elif is_moved or held:
                         self._write_back()
-                    self._close()
+                    self._close(keep_wal=not held)
         finally:
             self._lock.close()
 
@@ -403,12 +405,9 @@ class LogFile:
     def _is_there(self) -> bool:
         return identity_of(self.real) == self._files.file
 
-    def _close(self) -> None:
+    def _close(self, *, keep_wal: bool = False) -> None:
         """
         Close the connection. If its -shm was removed, it must not write the WAL back, to which others may have added.
-
-        A connection writes the WAL back and deletes it when it gets an exclusive lock on the file. Ours gets none while
-        a second one is open, and that gets none, because it may only read.
         """
         connection, self.connection = self.connection, None
         if connection is None:
@@ -418,22 +417,9 @@ class LogFile:
             # -wal of a file that is not ours.
             forks.keep_open(connection)
             return
-        try:
-            with contextlib.ExitStack() as stack:
-                if self._has_lost_shm() and self._is_there():  # else it does not
-                    reading = connect_read_only(self.real, timeout=self._busy_timeout)
-                    stack.callback(reading.close)
-                    # It gets its lock even if this fails, and even from a WAL that has become empty.
-                    with contextlib.suppress(sqlite3.Error):
-                        reading.execute("SELECT max(id) FROM records").fetchone()
-                connection.close()
-                if _FREE_THREADED:
-                    # While a statement is left, SQLite keeps the file open (https://sqlite.org/c3ref/close.html). An
-                    # object that one thread drops may stay until a collection: first the cache, then its statements.
-                    gc.collect()
-                    gc.collect()
-        except (sqlite3.Error, LogFileError):
-            forks.keep_open(connection)
+        lost = self._has_lost_shm()
+        keep_wal = (keep_wal or lost) and self._is_there()  # else SQLite does not write it back
+        close(connection, self.real, keep_wal=keep_wal, or_never=lost, timeout=self._busy_timeout)
 
     def roll_back(self, error: BaseException) -> None:
         """End a transaction that failed with `error`; close a connection, or move aside a file, that is useless now."""

@@ -19,6 +19,7 @@ from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.terminal import say, write_error, write_line
 from sqlite_log_handler._logfile.connect import (
     BOUND_CACHE,
+    close,
     connect_read_only,
     connect_read_write,
     primary_code,
@@ -275,8 +276,8 @@ class _Work:
             with guard:
                 yield connection
         finally:
-            with self._lock.hold_if_free(_LOCK_TIMEOUT):
-                connection.close()
+            with self._lock.hold_if_free(_LOCK_TIMEOUT) as held:
+                close(connection, self._path, keep_wal=not held, timeout=_BUSY_TIMEOUT)
 
     def _archive_and_prune(
         self, archive: Archive, connection: sqlite3.Connection, before: State, cut: Cut | None

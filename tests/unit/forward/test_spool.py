@@ -152,6 +152,22 @@ def test_the_cursor_is_written_under_the_write_lock(log, make_spool, path):
     spool.save(1)
 
 
+def test_files_that_are_copied_under_the_lock_stay_as_they_are(log, logger, make_spool, path):
+    """A spool that is closed while somebody holds the lock to copy the files writes nothing back."""
+    log()
+    spool = make_spool()
+    spool.read(*ALL)
+    logger.handlers[0].close()
+    spool.save(1)
+    files = [path, path.with_name(f"{path.name}-wal")]
+    before = [file.read_bytes() for file in files]
+    with contextlib.closing(WriteLock(str(path))) as lock, lock.hold(0):
+        spool.close(0)
+        assert before == [file.read_bytes() for file in files]
+
+    assert 1 == make_spool().read(*ALL).after_id
+
+
 def test_a_locked_database_is_an_error_for_now(log, make_spool, path):
     """Saving while somebody writes without the lock raises an error, and leaves no transaction open."""
     log()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import sqlite_log_handler
+from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._write import log_file
 from sqlite_log_handler._write.writer import Writer
 
@@ -75,6 +76,23 @@ def test_the_rows_are_in_the_file_although_a_reader_has_it_open(writer: Writer, 
         moved = path.rename(path.with_name("moved.db"))
 
     assert ["0", "1"] == stored(moved)
+
+
+def test_files_that_are_copied_under_the_lock_stay_as_they_are(writer: Writer, path: Path) -> None:
+    """
+    A program that ends, or forks, while somebody holds the lock to copy the files writes nothing back.
+
+    The last connection wrote the WAL into a file of which half was copied, and deleted it: the copy was corrupt.
+    """
+    write(writer, "0")
+    files = [path, path.with_name(f"{path.name}-wal")]
+    before = [file.read_bytes() for file in files]
+    with contextlib.closing(WriteLock(str(path))) as lock, lock.hold(0):
+        writer.close()
+        assert before == [file.read_bytes() for file in files]
+
+    write(writer, "1")
+    assert ["0", "1"] == stored(path)
 
 
 def test_a_file_in_the_place_of_a_log_keeps_its_rows_at_close(

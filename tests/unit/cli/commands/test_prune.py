@@ -381,6 +381,25 @@ def test_a_writer_that_stays_is_an_error(prune, log, path, monkeypatch):
         prune("--max-rows", "1")
 
 
+def test_files_that_are_copied_under_the_lock_stay_as_they_are(prune, log, path, monkeypatch, clock):
+    """When somebody takes the lock for long to copy the files, the command ends and writes nothing back."""
+    monkeypatch.setattr("sqlite_log_handler._write.retention.limits._CHUNK_ROWS", 10)
+    monkeypatch.setattr(command, "_LOCK_TIMEOUT", 0)
+    log(100)
+    files = [path, path.with_name(f"{path.name}-wal")]
+    with contextlib.closing(WriteLock(str(path))) as lock, contextlib.ExitStack() as held:
+
+        def copy(_seconds):
+            held.enter_context(lock.hold(0))
+            before.extend(file.read_bytes() for file in files)
+
+        before = []
+        clock.advance = copy
+        with pytest.raises(TimeoutError, match="writing to"):
+            prune("--max-rows", "20")
+        assert before == [file.read_bytes() for file in files]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("linked", [False, True])
 def test_a_reader_that_stays_is_said(prune, log, path, capsys, clock, linked):
