@@ -51,7 +51,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     ("sqlite-log check app-log.db", "says ok or what is wrong, a line for each"),
     ("sqlite-log check /srv/archive", "reads each file of an archive, and the log if it is there too"),
     ("sqlite-log check app-log.db --archive /srv/archive", "compares each file of the archive with its note"),
-    ("sqlite-log check app-log.db && cp app-log.db /backup/", "the exit status is 0 when all of it is ok"),
+    (
+        "sqlite-log check a.db && sqlite3 a.db \"VACUUM INTO '/backup/a.db'\"",
+        "the exit status is 0 when all of it is ok",
+    ),
 )
 def run(options: argparse.Namespace) -> int:
     """Print all findings. Returns 1 when one of them is WRONG."""
