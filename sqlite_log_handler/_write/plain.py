@@ -132,9 +132,10 @@ def write_json(attributes: dict[str, Any], room: int, hidden: int = 0) -> tuple[
     if marks & TRUNCATED:
         # First values of known length, the short before the long: the others get the room that is left.
         lengths = {name: _length(attributes[name]) for name in names}
-        parts, marks, left = _members(attributes, names, room, lengths)
-        if marks & TRUNCATED and left > 2 * _LEAST:
-            # A list was cut, and shorter ones after it left room: their lengths are known now.
+        unknown = [name for name in names if lengths[name] == sys.maxsize]
+        parts, marks, _ = _members(attributes, names, room, lengths)
+        if marks & TRUNCATED and any(lengths[name] < sys.maxsize for name in unknown):
+            # A list was cut, and others are shorter than their share: their lengths are known now.
             parts, marks, _ = _members(attributes, names, room, lengths)
     written = [parts[name] for name in names if name in parts]
     left = len(attributes) + hidden - len(parts)

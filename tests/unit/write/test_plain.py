@@ -372,6 +372,21 @@ def test_a_long_list_takes_what_short_ones_leave(first: bool) -> None:
     assert 4 * MAX - 200 < len(row[ATTRIBUTES] or "")
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_the_longest_list_leaves_the_others_their_share(first: bool) -> None:
+    """
+    A dict that is shorter than its share stays whole, also when a longer list comes at the end, behind short ones.
+
+    It was cut to a third of its length, because that list took all that the short ones had left.
+    """
+    whole = {"headers": {f"header-{number}": "v" * 30 for number in range(16)}} | {f"k{n}": [n] for n in range(8)}
+    long = {"rows": list(range(5_000))}
+    row = row_of(make_record(**(whole | long if first else long | whole)), max_bytes=4 * MAX)
+    attributes = attributes_of(row)
+
+    assert whole == {name: attributes[name] for name in whole}
+
+
 def test_within_a_dict_the_order_decides() -> None:
     """In a list or a dict, values are kept in their order as long as there is room: a long one is cut, and ends it."""
     request = {"id": 42, "body": "x" * 5_000, "status": 502}
