@@ -173,9 +173,10 @@ class Archiver:
         self._thread = threads.Thread(run.work, first_id, last_id, name="sqlite_log_handler archive", nice=_NICE)
         try:
             self._thread.start()
-        except RuntimeError:  # the interpreter exits, or there is no room for one more thread
-            self.stop()  # it may begin late
+        except RuntimeError as error:  # there is no room for one more thread, or the interpreter exits
+            run.answer(stop=True)  # it may begin late
             self._thread = None
+            run.error, run.ended = error if threading.main_thread().is_alive() else None, True
         return POLL
 
     def bound(self, connection: sqlite3.Connection, state: State, cut: Cut) -> Cut | None:

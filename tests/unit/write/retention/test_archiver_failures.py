@@ -63,18 +63,38 @@ def test_a_full_disk_is_told_once(make, log, monkeypatch, folder, path):
 
 def test_a_thread_that_dies_before_it_has_begun(make, log, no_birth, folder, path):
     """
-    A step begins anew when the archive's thread died in its first step, and does not wait for it.
+    A thread that died in its first step is a failure of the archive: it is told once, and tried less and less.
 
-    The thread that commits waited for it for ever, under its lock.
+    The thread that commits waited for it for ever, under its lock. Later, it tried 70 times a second, and told nobody.
     """
     program = make(max_rows=100)
     log.fill(150)
+    waits = []
     for _ in range(3):
         assert archiver_module.POLL == program.pruner.step(log.connection)
+        waits.append(program.pruner.step(log.connection))
+        log.clock.advance(waits[-1])
     no_birth.undo()
     program.run()
 
+    assert [5, 10, 20] == waits
+    why = "RuntimeError: a new thread did not begin: there may be no memory for it"
+    assert [
+        f"cannot archive in {str(folder)!r} ({why}): rows stay; trying again",
+        "archiving again",
+    ] == log.said
     assert ([*range(1, 151)], 0) == account(path, folder)
+
+
+def test_a_thread_that_cannot_be_started_at_exit(make, log, no_birth, monkeypatch):
+    """An interpreter that exits starts no thread, which is no failure of the archive: the operator gets no line."""
+    monkeypatch.setattr(threading, "main_thread", lambda: SimpleNamespace(is_alive=lambda: False))
+    program = make(max_rows=100)
+    log.fill(150)
+    for _ in range(3):
+        program.pruner.step(log.connection)
+
+    assert [] == log.said
 
 
 def test_rows_that_come_of_age_while_the_archive_fails(make, log, monkeypatch):
