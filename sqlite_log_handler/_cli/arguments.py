@@ -98,17 +98,22 @@ def open_reader(options: argparse.Namespace) -> LogReader:
     reader = LogReader([path, *options.archives]) if hasattr(options, "archives") else read_file(path)
     with contextlib.ExitStack() as unless_opened:
         unless_opened.callback(reader.close)
-        if reader.notice:
-            say(reader.notice)
-        for name in getattr(options, "logger", None) or ():
-            if (near := nearest_loggers(reader, name)) is not None:
-                say(f"no logger {name!r} in this log" + (f": did you mean {', '.join(near)}?" if near else ""))
-        level = getattr(options, "level", None)
-        if level in _SYSLOG and int(level) not in reader.level_names():
-            meant = f"{logging.getLevelName(_SYSLOG[level])} is {_SYSLOG[level]}"
-            say(f"levels are those of Python's logging: {level} is below DEBUG (10), {meant}")
+        _warn(reader, options)
         unless_opened.pop_all()
     return reader
+
+
+def _warn(reader: LogReader, options: argparse.Namespace) -> None:
+    # Not in a frame that closes the reader, see `_logfile.locks`.
+    if reader.notice:
+        say(reader.notice)
+    for name in getattr(options, "logger", None) or ():
+        if (near := nearest_loggers(reader, name)) is not None:
+            say(f"no logger {name!r} in this log" + (f": did you mean {', '.join(near)}?" if near else ""))
+    level = getattr(options, "level", None)
+    if level in _SYSLOG and int(level) not in reader.level_names():
+        meant = f"{logging.getLevelName(_SYSLOG[level])} is {_SYSLOG[level]}"
+        say(f"levels are those of Python's logging: {level} is below DEBUG (10), {meant}")
 
 
 def require_folder(path: str) -> None:

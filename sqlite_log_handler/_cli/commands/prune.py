@@ -26,6 +26,7 @@ from sqlite_log_handler._logfile.connect import (
     without_triggers,
 )
 from sqlite_log_handler._logfile.errors import LimitError, LogFileError
+from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._logfile.schema import ROW_BYTES
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.units import counted, format_size
@@ -287,7 +288,6 @@ class _Work:
 
         Delete from the archive what exceeds its own limits. Returns whether all of that was possible.
         """
-        rows = taken = parts = 0
         with (
             contextlib.closing(archive.lock),
             archive.lock.hold(_LOCK_TIMEOUT),
@@ -296,24 +296,31 @@ class _Work:
             reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
             with self._lock.hold(_LOCK_TIMEOUT), transaction(connection):
                 archive.expire(connection)
-            state = before
-            while True:
-                last_id = 0 if cut is None else cut.last_id
-                if cut is not None and cut.cause == "max_bytes":
-                    # A program that starts then needs room before it has archived anything.
-                    last_id += (state.last_id - last_id) // 4
-                with contextlib.suppress(Vanished):  # a program has deleted rows of a part meanwhile
-                    for part in archive.parts(reading, last_id=last_id):
-                        with self._lock.hold(_LOCK_TIMEOUT):
-                            noted = archive.note(connection, part)
-                        if noted:  # else another process has archived these rows into another folder
-                            rows, taken, parts = rows + part.head.rows, taken + part.size, parts + 1
-                        self._show("archiving", rows, last_id - before.first_id + 1)
-                done = self._prune(connection, before, cut)
-                first_id = state.first_id
-                state, cut = self._plan(reading)
-                if not done or cut is None or state.first_id == first_id:
-                    break
+            return self._in_turns(archive, connection, reading, before, cut)
+
+    def _in_turns(
+        self, archive: Archive, connection: sqlite3.Connection, reading: Connection, before: State, cut: Cut | None
+    ) -> bool:
+        # Not in a frame that holds the lock, see `_logfile.locks`.
+        rows = taken = parts = 0
+        state = before
+        while True:
+            last_id = 0 if cut is None else cut.last_id
+            if cut is not None and cut.cause == "max_bytes":
+                # A program that starts then needs room before it has archived anything.
+                last_id += (state.last_id - last_id) // 4
+            with contextlib.suppress(Vanished):  # a program has deleted rows of a part meanwhile
+                for part in archive.parts(reading, last_id=last_id):
+                    with self._lock.hold(_LOCK_TIMEOUT):
+                        noted = archive.note(connection, part)
+                    if noted:  # else another process has archived these rows into another folder
+                        rows, taken, parts = rows + part.head.rows, taken + part.size, parts + 1
+                    self._show("archiving", rows, last_id - before.first_id + 1)
+            done = self._prune(connection, before, cut)
+            first_id = state.first_id
+            state, cut = self._plan(reading)
+            if not done or cut is None or state.first_id == first_id:
+                break
         archived = f"archived {counted(rows, 'row')} in {counted(parts, 'file')}, {format_size(taken)}"
         write_line(archived if rows else "nothing to archive")
         if expired := archive.expired:
