@@ -6,7 +6,7 @@ The books of a handler as metrics of the program that it runs in, for Prometheus
     >>> REGISTRY.register(prometheus_collector(handler))
 
 Nothing is counted here: each scrape reads `handler.stats()`, so the figures agree with the log. They are of this
-process alone.
+process alone. Each cause of drops has its 0 from the start on: a series that began with a drop would not have risen.
 """
 
 import os
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlite_log_handler import SQLiteHandler, Stats
+from sqlite_log_handler._logfile.schema import CAUSES
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
@@ -65,7 +66,7 @@ def prometheus_collector(handlers: SQLiteHandler | Sequence[SQLiteHandler]) -> A
                 "sqlite_log_handler_records_dropped", "Records dropped, by cause.", None, ["log", "cause"]
             )
             for log, each in books.items():
-                for cause in dict.fromkeys(cause for stats in each for cause in stats.dropped_by_cause):
+                for cause in CAUSES:
                     dropped.add_metric([log, cause], sum(stats.dropped_by_cause.get(cause, 0) for stats in each))
             yield dropped
             yield family(Counter, "records_truncated", "Records cut to max_record_bytes.", lambda s: s.truncated)
@@ -114,8 +115,8 @@ def instrument(handlers: SQLiteHandler | Sequence[SQLiteHandler], meter: "Meter"
         for component, handler in components:
             stats = handler.stats()
             yield Observation(stats.written, component)
-            for cause, count in stats.dropped_by_cause.items():
-                yield Observation(count, {**component, "error.type": cause})
+            for cause in CAUSES:
+                yield Observation(stats.dropped_by_cause.get(cause, 0), {**component, "error.type": cause})
 
     def single(value: Callable[[SQLiteHandler], float]) -> Callable[[CallbackOptions], list[Observation]]:
         return lambda _: [Observation(value(handler), component) for component, handler in components]

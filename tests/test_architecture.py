@@ -38,7 +38,7 @@ ARROWS = {
     # The face has the version.
     "_cli": {"__init__", "_logfile", "_write", "_read", "_forward", "serve"},
     "serve": {"_logfile", "_read"},
-    "metrics": {"__init__"},
+    "metrics": {"__init__", "_logfile"},
 }
 
 # What a module needs beside the standard library, which an extra brings; imported by nobody before a command runs.

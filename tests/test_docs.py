@@ -31,7 +31,7 @@ from pages import DOCS, README, ROOT, Block, blocks_of, commands_of
 import sqlite_log_handler
 from sqlite_log_handler import Books, Bucket, Cursor, Gap, LogReader, LogStats, Pattern, SQLiteHandler, Stats, Talker
 from sqlite_log_handler._cli.main import COMMANDS, command_of
-from sqlite_log_handler._logfile.schema import SCHEMA
+from sqlite_log_handler._logfile.schema import CAUSES, SCHEMA
 from sqlite_log_handler._read.filters import Filters
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ REFERENCE = DOCS / "reference.md"
 INTEGRATIONS = sorted((DOCS / "integrations").glob("*.md"))
 PAGES = [README, *sorted(DOCS.glob("*.md")), *INTEGRATIONS]
 COMMAND_LINE = DOCS / "command-line.md"
-
-CAUSES = ["queue_full", "bytes_full", "unwritable", "contended", "close_timeout", "disk_budget", "fair_share"]
 
 CONFIGURATIONS: dict[str, Callable[[str], Any]] = {
     "toml": tomllib.loads,

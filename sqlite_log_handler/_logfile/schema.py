@@ -19,6 +19,9 @@ SENT = "send"
 # In the ledger, stands for all loggers beyond those that a tick tells apart.
 OTHER_LOGGERS = "(other)"
 
+# Why a handler drops a record; see docs/reference.md.
+CAUSES = ("queue_full", "bytes_full", "fair_share", "unwritable", "contended", "close_timeout", "disk_budget")
+
 # Bytes that message, traceback, stack and attributes of a record take together at most, whatever the options say. A row
 # of control characters takes six times as much as JSON, and four times that in Python if there is an emoji among them;
 # with this, no command needs more than 100 MB. Loki and Google Cloud take 256 KB of a record, Datadog 1 MB.

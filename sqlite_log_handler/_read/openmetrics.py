@@ -8,19 +8,25 @@ has its suffix in the lines above it too, and no line stands at the end.
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import islice, product
 from typing import Final
 
 from sqlite_log_handler._logfile.errors import LimitError, LogFileError, UnreadableFileError
 from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._logfile.schema import CAUSES
 from sqlite_log_handler._read.reader import read_file
 from sqlite_log_handler._read.totals import Totals
 
 CONTENT_TYPE: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _PREFIX: Final = "sqlite_log_"
-# Most letters of the samples of one log, and of all. An ordinary log has some 3 kB.
+# Most letters of the samples of one log, and of all. An ordinary log has some 6 kB.
 _MOST: Final = 1024 * 1024
 _MOST_OF_ALL: Final = 8 * 1024 * 1024
+# Levels of which each cause of drops has a sample of 0 before the first drop: Prometheus does not see the rise of a
+# series that begins with it. These, then those of the log, up to a number of them.
+_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_MOST_LEVELS: Final = 16
 # Their kind and help, by name.
 _FAMILIES: Final = {
     "up": ("gauge", "Whether the log can be read."),
@@ -87,7 +93,8 @@ def _values(totals: Totals) -> Iterator[tuple[str, float, dict[str, str]]]:
     for level, records in totals.records.items():
         yield "records", records, {"level": level}
         yield "record_bytes", totals.bytes[level], {"level": level}
-    for (cause, level), drops in totals.drops.items():
+    levels = islice(dict.fromkeys((*_LEVELS, *totals.records)), _MOST_LEVELS)
+    for (cause, level), drops in {**dict.fromkeys(product(CAUSES, levels), 0), **totals.drops}.items():
         yield "drops", drops, {"cause": cause, "level": level}
     yield "file_bytes", totals.file_bytes, {}
     yield "wal_bytes", totals.wal_bytes, {}

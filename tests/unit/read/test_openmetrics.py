@@ -13,6 +13,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as prometheus_families
 
 from sqlite_log_handler import LogReader
+from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._logfile.schema import CAUSES
 from sqlite_log_handler._read.openmetrics import openmetrics
 
 NAUGHTY = 'a"b\\c\nd\x00\x1b[31m é'
@@ -34,7 +36,7 @@ def text(log, path, change):
 def test_parsers_read_it(text, families_of):
     """The parser of OpenMetrics reads it, and the one of the older format, which node_exporter has, reads the same."""
     samples = {
-        (sample.name, sample.labels.get("level") or sample.labels.get("cause")): sample.value
+        (sample.name, sample.labels.get("level")): sample.value
         for family in families_of(text)
         for sample in family.samples
         if sample.labels["log"] == "shop"
@@ -43,9 +45,34 @@ def test_parsers_read_it(text, families_of):
     assert 1 == samples["sqlite_log_up", None]
     assert 1 == samples["sqlite_log_records_total", "ERROR"]
     assert 1 == samples["sqlite_log_records_total", "Level 17"]
-    assert 7 == samples["sqlite_log_drops_total", "INFO"]
     assert 2 == samples["sqlite_log_cursor_lag_records", None]
     assert 0 < samples["sqlite_log_file_bytes", None]
+
+
+def test_drops_have_a_sample_before_the_first_one(text):
+    """
+    Each cause and level has a 0 before its first drop, for the levels of logging and those of the log.
+
+    A series that begins with the first burst has not risen, so the alert for drops did not fire.
+    """
+    drops = [
+        (sample.labels["cause"], sample.labels["level"], sample.value)
+        for family in openmetrics_families(text)
+        for sample in family.samples
+        if sample.name == "sqlite_log_drops_total" and sample.labels["log"] == "shop"
+    ]
+    levels = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "Level 17"]
+    zeros = {(cause, level, 0) for cause in CAUSES for level in levels} - {("queue_full", "INFO", 0)}
+
+    assert {*zeros, ("queue_full", "INFO", 7), (printable(NAUGHTY), "ERROR", 2)} == {*drops}
+
+
+def test_zeros_of_drops_are_few(log, path):
+    """A log of many levels has a sample before the first drop for some of them only."""
+    log(*(record("a", level) for level in range(1, 200)))
+    text, _ = openmetrics({"shop": str(path)})
+
+    assert len(CAUSES) * 16 == text.count("sqlite_log_drops_total{")
 
 
 def test_counters_are_counters(text):
@@ -83,14 +110,14 @@ def test_a_log_whose_names_are_long(log, path, change):
     assert [True] == ["its metrics take more than 1 MiB" in error for error in errors]
     assert 'sqlite_log_up{log="many"} 0' in text
     assert 'sqlite_log_records_total{log="other",level="INFO"} 1' in text
-    assert len(text) < 2_000
+    assert len(text) < 6_000
 
 
 def test_many_logs_with_long_names(log, path, change, monkeypatch):
     """All logs together have a limit as well; those that are beyond it are down."""
     log(record("a"))
     change("INSERT INTO cursors VALUES (?, 1, 0)", "x" * 1_000)
-    monkeypatch.setattr("sqlite_log_handler._read.openmetrics._MOST_OF_ALL", 6_000)
+    monkeypatch.setattr("sqlite_log_handler._read.openmetrics._MOST_OF_ALL", 9_000)
     text, errors = openmetrics(dict.fromkeys("abc", str(path)))
 
     assert 1 == len(errors)
