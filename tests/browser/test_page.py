@@ -395,6 +395,42 @@ def test_several_logs(tmp_path, write, serve, open_tab):
     assert "file=b.db" in tab.page.url
 
 
+def test_back_shows_the_log_of_before(tmp_path, write, serve, open_tab):
+    """
+    Back from another log shows the first one, and says so at the top and in the title, also if no link named it.
+
+    The page showed the rows of the one and the name of the other, and commands named a file that was neither.
+    """
+    for name in ("a", "b"):
+        logger = write(tmp_path / f"{name}.db")
+        logger.info("this is %s", name)
+        assert logger.handlers[0].flush()
+    tab = open_tab(serve(tmp_path))
+    tab.wait_for_line("this is a")
+    tab.page.select_option("#file", "b.db")
+    tab.wait_for_line("this is b")
+    tab.page.go_back()
+    tab.wait_for_line("this is a")
+
+    assert ("a.db", "a.db · sqlite-log") == (tab.page.input_value("#file"), tab.page.title())
+    assert "file=a.db" in tab.page.url
+
+
+def test_a_link_to_a_log_that_is_not_served(tmp_path, write, serve, open_tab):
+    """A link to a log that is gone says so, and the log that there is can be chosen; it showed the rows of that one."""
+    logger = write(tmp_path / "a.db")
+    logger.info("this is a")
+    assert logger.handlers[0].flush()
+    tab = open_tab(f"{serve('--no-token', tmp_path)}?file=b.db&row=1")
+    tab.page.locator("#notice", has_text="no log here is called 'b.db'").wait_for()
+    assert ([], "") == (tab.lines(), tab.page.input_value("#file"))
+    assert "file=b.db" in tab.page.url
+
+    tab.page.select_option("#file", "a.db")
+    tab.wait_for_line("this is a")
+    tab.page.locator("#notice").wait_for(state="hidden")
+
+
 def test_what_changed(tmp_path, serve, open_tab):
     """
     The panel tells what began, in order of time, and a click shows the rows that say so.

@@ -227,6 +227,7 @@ function close() {
 
 function showFilters() {
   const regex = address.valueOf("grep");
+  by("file").value = state.file;
   by("query").value = regex || address.valueOf("text");
   by("regex").setAttribute("aria-pressed", String(Boolean(regex) || (regexWanted && !address.valueOf("text"))));
   by("level").value = address.isPlainLevel(address.valueOf("level")) ? address.valueOf("level") : "";
@@ -385,9 +386,9 @@ async function begin() {
   try {
     const { files } = await ask("files");
     by("file").replaceChildren(...files.map((name) => element("option", { value: name, textContent: name })));
-    if (!state.file || !files.includes(state.file)) state.file = files[0] ?? null;
-    by("file").value = state.file;
-    by("file").disabled = files.length < 2;
+    // In the address of the first entry of the history too, which Back reads. A log that is not served is not another.
+    if (!state.file) address.change({ file: files[0] ?? null }, { quietly: true });
+    by("file").disabled = files.length < 2 && files[0] === state.file;
     showFilters();
   } catch (error) {
     failure(error);
