@@ -62,6 +62,19 @@ def test_joiners_are_no_codes(tmp_path, write, serve, open_tab):
     open_tab(serve(tmp_path / "joined.db")).wait_for_line(text)
 
 
+def test_text_without_a_shape_has_codes(tmp_path, write, serve, open_tab):
+    """
+    No text hides in another: tags, fillers and rows of variation selectors are shown as codes, a single one is not.
+
+    Text of tags has no width, so whoever copied a line to an agent copied orders that nobody had seen.
+    """
+    text = "pay\U000e0069\U000e0067ment\u00ad\u034f\u3164\ufff9 ok\ufe00\U000e0101 \u2764\ufe0f \U0001f469\u200d\U0001f467"
+    one_row(tmp_path / "tags.db", write, text)
+
+    shown = r"pay\U000e0069\U000e0067ment\u00ad\u034f\u3164\ufff9 ok\ufe00\U000e0101 "
+    open_tab(serve(tmp_path / "tags.db")).wait_for_line(f"{shown}\u2764\ufe0f \U0001f469\u200d\U0001f467")
+
+
 def test_a_log_full_of_hostile_text(tmp_path, write, serve, open_tab):
     """
     Nothing that stands in a log runs, loads, or hides in the page.

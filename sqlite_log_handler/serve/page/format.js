@@ -57,9 +57,13 @@ export function duration(seconds) {
 }
 
 // What has no shape, or changes the order of what stands around it: shown as its code, so nothing hides.
-// The joiners U+200C and U+200D stay: without them Persian and Hindi are misspelt, and emoji fall apart.
-const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]/gu;
-const code = (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+// The joiners U+200C and U+200D stay: without them Persian and Hindi are misspelt, and emoji fall apart. So does a single
+// variation selector, which says how the character before it is drawn: several in a row are a text of their own.
+const INVISIBLE = /(?![\t\n\u200c\u200d\p{VS}])[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{DI}\ufff9-\ufffb\u{13430}-\u{1343f}]|\p{VS}{2,}/gu;
+const code = (characters) => Array.from(characters, (one) => {
+  const hex = one.codePointAt(0).toString(16);
+  return hex.length > 4 ? `\\U${hex.padStart(8, "0")}` : `\\u${hex.padStart(4, "0")}`;
+}).join("");
 export const visible = (text) => String(text).replace(INVISIBLE, code);
 export const oneLine = (text) => visible(String(text).replaceAll("\t", " ")).replaceAll("\n", " ⏎ ");
 
