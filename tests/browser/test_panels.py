@@ -78,6 +78,21 @@ def test_on_a_phone_a_change_uncovers_the_list(log, serve, open_tab):
     tab.page.locator("#side").wait_for(state="hidden")
 
 
+def test_on_a_phone_a_gap_uncovers_the_list(log, serve, open_tab):
+    """On a phone a click on the place of a gap shows the list there; it moved under the panel, where nobody saw it."""
+    with sqlite3.connect(log) as connection:
+        connection.execute(
+            "INSERT INTO drops (after_id, since_us, until_us, process_id, cause, logger, levelno, count) "
+            "SELECT id, created_us, created_us, process_id, 'queue_full', 'shop', 20, 7 FROM records WHERE id = 50"
+        )
+    connection.close()
+    tab = open_tab(serve(log), width=390)
+    tab.page.click("#show-gaps")
+    tab.page.get_by_role("button", name="Show it behind row 50").click()
+    tab.page.locator("#side").wait_for(state="hidden")
+    tab.wait_for_line("7 records dropped")
+
+
 def test_all_of_a_request(log, serve, open_tab):
     """With Shift, "only this" takes the place of the other filters: a pattern would hide the rest of the request."""
     (unpaid, *_) = ids(log, "message LIKE 'order % is not paid'")
@@ -203,6 +218,26 @@ def test_a_call_site_with_blanks(tmp_path, serve, open_tab, write, logger, path,
     tab.page.locator(".chip", has_text=source).wait_for()
 
     tab.wait_for_line("here")
+
+
+def test_a_call_site_without_a_path(tmp_path, serve, open_tab, write):
+    """
+    A record that was received has no path, and an attribute may have no name: neither is offered as a filter.
+
+    The filter was refused, so the list was empty.
+    """
+    attributes = {"name": "device", "levelno": 40, "levelname": "ERROR", "msg": "received", "": "nameless"}
+    write(tmp_path / "shop.db").handle(logging.makeLogRecord(attributes))
+    tab = open_tab(serve(tmp_path / "shop.db"))
+    tab.page.locator(".row", has_text="received").click()
+    tab.page.locator("#side .facts", has_text="call site").wait_for()
+    offered = [one.get_attribute("aria-label") for one in tab.page.locator("#side .only").all()]
+    assert "Only logger device" in offered
+    assert not [label for label in offered if "call site" in label or "attribute" in label]
+
+    tab.page.click("#show-top")
+    tab.page.get_by_role("button", name="call site", exact=True).click()
+    assert tab.page.locator(".meter", has_text=":0").is_disabled()
 
 
 @pytest.mark.parametrize(

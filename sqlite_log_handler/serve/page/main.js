@@ -191,7 +191,7 @@ async function open(kind, id = null, { focus = true } = {}) {
       await showRow(body, id, { ...shared, onContext: (at) => address.change({ filters: [], row: at }) });
     } else if (kind === "brief") await showBrief(body, { ...shared, onChange: showChange });
     else if (kind === "top") await showTop(body, { ...shared, again: () => open("top"), onChosen: uncover });
-    else await showGaps(body, { ...shared, onPlace: (at) => list.load({ at }).catch(failure) });
+    else await showGaps(body, { ...shared, onPlace: (at) => { uncover(); list.load({ at }).catch(failure); } });
     if (focus) body.focus({ preventScroll: true });
     body.scrollTop = 0;
   } catch (error) {

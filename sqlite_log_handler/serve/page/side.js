@@ -52,7 +52,7 @@ function traceback(text) {
 }
 
 // A condition cannot name an attribute that has an operator in its name.
-function isComparable(key) { return !/[=!<>~]/.test(key); }
+function isComparable(key) { return /^[^=!<>~]+$/.test(key); }
 
 function attributes(extra, raw) {
   if (!extra) return raw ? element("pre", { textContent: visible(raw) }) : null;
@@ -86,7 +86,7 @@ export async function showRow(body, id, { utc, expression, say, onContext, signa
       fact("level", `${row.level}${row.level.startsWith("Level") ? "" : ` (${row.levelno})`}`, "level", row.levelno),
       fact("logger", row.logger, "logger"),
       ...ancestors(row.logger).map((name) => fact("below", name, "logger")),
-      fact("call site", `${source} ${row.func}`, "source", source),
+      fact("call site", `${source} ${row.func}`, row.pathname && "source", source),
       fact("exception", row.exc_type, "exception"),
       fact("thread", row.thread_name ?? row.thread, "thread"),
       fact("task", row.task_name, "task"),
@@ -145,7 +145,7 @@ export async function showTop(body, { signal, again, onChosen }) {
     const dropped = one.dropped ? `, ${count(one.dropped)} dropped` : "";
     const figures = [`${count(one.records)}${dropped}`, bytes(one.bytes), `${(one.share * 100).toFixed(1)} %`];
     const bar = button("", () => { choose(one); onChosen(); }, { className: "meter", title: `${one.name}: ${figures.join(", ")}` });
-    bar.disabled = by === "attribute" && !isComparable(key);
+    bar.disabled = (by === "attribute" && !isComparable(key)) || (by === "source" && / :\d+ \S*$/.test(one.name));  // without a path
     const fill = element("i");
     fill.style.width = `${(one.share / most) * 100}%`;
     bar.append(fill, element("span", {}, element("span", { textContent: oneLine(one.name) }), ...figures.map((text) => element("b", { textContent: text }))));
