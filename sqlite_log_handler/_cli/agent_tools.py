@@ -25,7 +25,8 @@ from sqlite_log_handler._read.sql import QueryError, query
 
 _MOST_ROWS: Final = 100
 MESSAGE_LENGTH: Final = 400
-_FIELD_LENGTH: Final = 1_800
+# Characters of a field in `record`: the most with which all of them fit.
+_FIELD_LENGTHS: Final = (6_000, 4_000, 2_800, 1_800)
 _CELL_LENGTH: Final = 500
 _CLOCK: Final = Clock("%Y-%m-%dT%H:%M:%S", utc=True)
 # The most memory for SQLite in this process, once it has run a statement of an agent.
@@ -93,6 +94,8 @@ class Tools:
     def record(self, id: int, context: int = 3) -> str:  # noqa: A002 - the name of the argument for agents
         """One record with all its fields, and the lines before and after it.
 
+        Of a long field the beginning and the end, and from which character on `sql` has what is between them.
+
         id: of the record. context: how many lines on each side, at most 10.
         """
         context = max(0, min(context, 10))
@@ -107,11 +110,19 @@ class Tools:
         if found is None:
             return f"There is no record {id}."
         first = {name: found.pop(name) for name in ("message", "exc_text", "attributes")}
-        lines = [f"{name}: {_field(value)}" for name, value in {**first, **found}.items() if value is not None]
-        if len(around) > 1:
-            lines += ["", "around it:", *around]
-        kept = _fitting(lines)
-        return marked(kept, "the last fields: `sql` has them" if len(kept) < len(lines) else None)
+        fields = [(name, str(value)) for name, value in {**first, **found}.items() if value is not None]
+        for most in _FIELD_LENGTHS:
+            lines = [f"{name}: {_field(text, most)}" for name, text in fields]
+            if len(around) > 1:
+                lines += ["", "around it:", *around]
+            kept = _fitting(lines)
+            if len(kept) == len(lines):
+                break
+        left = ["the last fields"] if len(kept) < len(lines) else []
+        left += [f"a part of {name}" for name, text in fields if len(text) > most]
+        # A text for the agent.
+        by_sql = f"`sql` has them, as SELECT substr(message, 1, {_CELL_LENGTH}) FROM logs WHERE id = {id}"  # noqa: S608
+        return marked(kept, f"{', '.join(left)}: {by_sql}" if left else None)
 
     def patterns(
         self,
@@ -204,15 +215,19 @@ def _cut(text: str, most: int = MESSAGE_LENGTH) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def _field(value: object) -> str:
-    """Show a value; of a long one its beginning and its end, where a traceback has the exception."""
-    text = str(value)
-    half = _FIELD_LENGTH // 2
-    parts = [text] if len(text) <= _FIELD_LENGTH else [text[:half], text[-half:]]
-    shown = ["\n".join(map(printable, part.splitlines())) for part in parts]
-    if len(shown) > 1:  # escapes have made them longer
-        shown = [shown[0][:half], shown[1][-half:]]
-    return f"\n[{len(text) - 2 * half:,} characters left out]\n".join(shown)
+def _field(text: str, most: int) -> str:
+    """Show a text; of a long one its beginning and its end, where a traceback has the exception."""
+    if len(text) <= most:
+        return _lines(text)
+    half = most // 2
+    while (length := len(_lines(text[:half])) + len(_lines(text[-half:]))) > most:  # escapes have made it longer
+        half = half * most // length
+    left_out = f"[{len(text) - 2 * half:,} characters left out, from character {half + 1} on]"
+    return f"{_lines(text[:half])}\n{left_out}\n{_lines(text[-half:])}"
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(printable, text.splitlines()))
 
 
 def _cell(value: Any) -> Any:

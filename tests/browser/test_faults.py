@@ -68,7 +68,9 @@ def test_text_without_a_shape_has_codes(tmp_path, write, serve, open_tab):
 
     Text of tags has no width, so whoever copied a line to an agent copied orders that nobody had seen.
     """
-    text = "pay\U000e0069\U000e0067ment\u00ad\u034f\u3164\ufff9 ok\ufe00\U000e0101 \u2764\ufe0f \U0001f469\u200d\U0001f467"
+    text = (
+        "pay\U000e0069\U000e0067ment\u00ad\u034f\u3164\ufff9 ok\ufe00\U000e0101 \u2764\ufe0f \U0001f469\u200d\U0001f467"
+    )
     one_row(tmp_path / "tags.db", write, text)
 
     shown = r"pay\U000e0069\U000e0067ment\u00ad\u034f\u3164\ufff9 ok\ufe00\U000e0101 "

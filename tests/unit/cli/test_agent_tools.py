@@ -4,6 +4,7 @@ What an agent is answered, without the server: marks, long fields, and a stateme
 
 from __future__ import annotations
 
+import json
 import re
 import time
 
@@ -12,6 +13,7 @@ from command_line import log_of, record
 
 from sqlite_log_handler._cli import agent_tools
 from sqlite_log_handler._cli.agent_tools import Tools, answer, marked
+from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._read import opening, scan, sql
 from sqlite_log_handler._read.sql import QueryError
 
@@ -19,7 +21,7 @@ from sqlite_log_handler._read.sql import QueryError
 @pytest.fixture
 def tools(path):
     """Tools for a log of one record with a long message."""
-    log_of(path, record("begin " + "x" * 5_000 + " end"))
+    log_of(path, record("begin " + "x" * 9_000 + " end"))
     return Tools(str(path))
 
 
@@ -99,7 +101,33 @@ def test_a_long_field_has_its_beginning_and_its_end(tools):
 
     assert "message: begin xxx" in shown
     assert "xxx end" in shown
-    assert "characters left out]" in shown
+    assert "[3,010 characters left out, from character 3001 on]" in shown
+
+
+@pytest.mark.parametrize("characters", ["0123456789", "\x1b\x85\u202eé"])
+def test_a_long_field_says_how_to_read_on(path, characters):
+    """An answer gives a statement, and where the beginning of a field ends; an agent had to find it out."""
+    text = "".join(f"{characters}{number} " for number in range(3_000))
+    log_of(path, record(text))
+    tools = Tools(str(path))
+    shown = tools.record(1)
+    begin, cut = shown.split("message: ", 1)[1].split("\n[", 1)
+    start = int(cut.split("from character ")[1].split()[0])
+    left, statement = shown.splitlines()[-1].rstrip("]").split(" as ")
+    rest = tools.sql(statement.replace(", 1, ", f", {start}, ")).splitlines()[2]
+
+    assert "[left out: a part of message: `sql` has them," == left
+    assert printable("".join(text[: start - 1].splitlines(keepends=False))) == begin.replace("\n", "")
+    assert printable(json.dumps([text[start - 1 : start + 499]], ensure_ascii=False)) == rest
+
+
+def test_fields_have_the_room_that_others_leave(path):
+    """A message and a traceback of some thousands of characters are whole if the answer has room for both."""
+    log_of(path, record("m" * 2_100 + "M" + "m" * 500, why="w" * 1_000 + "W" + "w" * 1_500))
+    shown = Tools(str(path)).record(1)
+
+    assert "left out" not in shown
+    assert len(shown) < 8_200
 
 
 def test_a_statement_that_takes_much_memory(tools, monkeypatch):
