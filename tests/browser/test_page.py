@@ -422,7 +422,7 @@ def test_a_link_to_a_log_that_is_not_served(tmp_path, write, serve, open_tab):
     logger.info("this is a")
     assert logger.handlers[0].flush()
     tab = open_tab(f"{serve('--no-token', tmp_path)}?file=b.db&row=1")
-    tab.page.locator("#notice", has_text="no log here is called 'b.db'").wait_for()
+    tab.page.locator("#notice", has_text="no log here is called 'b.db': choose from a.db. Trying again.").wait_for()
     assert ([], "") == (tab.lines(), tab.page.input_value("#file"))
     assert "file=b.db" in tab.page.url
 

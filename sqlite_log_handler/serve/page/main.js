@@ -56,7 +56,8 @@ function failure(error) {
   }
   if (!(error instanceof Refused)) throw error;
   failed = true;
-  notice(error.status === 400 ? error.message : `${error.message} Trying again.`, { bad: true });
+  const said = error.message.replace(/[^.?!]$/, "$&.");
+  notice(error.status === 400 ? error.message : `${said} Trying again.`, { bad: true });
 }
 // A question that makes no sense, or takes too long, is not asked again until it changes.
 let refused = false;
