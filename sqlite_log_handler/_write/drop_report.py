@@ -80,8 +80,8 @@ class DropReport:
                 return True
             self._reporting = True
         with suppress(RuntimeError):  # the interpreter is shutting down, or there is no room for one more thread
-            self._reporter = threads.Thread(self._report, name="sqlite_log_handler reporter")
-            self._reporter.start()
+            self._reporter = threads.make(self._report, name="sqlite_log_handler reporter")
+            threads.start(self._reporter)
         return True
 
     def wait(self, timeout: float) -> None:

@@ -81,7 +81,7 @@ class RecordListener(QueueListener):
         try:
             with self.queue.mutex:
                 if self._thread is None:
-                    self._thread = thread = threads.Thread(self._run, name="sqlite_log_handler")
+                    self._thread = thread = threads.make(self._run, name="sqlite_log_handler")
                     self._idle_until = None
                     self._retired = False  # a copy of the handler is in use
                     # One lock for each thread: one that is on its way out must not take the wake-up of its successor.
@@ -95,7 +95,7 @@ class RecordListener(QueueListener):
             raise
 
     def _start_thread(self, thread: threading.Thread) -> None:
-        thread.start()  # here, so that tests can interleave
+        threads.start(thread)  # here, so that tests can interleave
 
     def _run(self) -> None:
         try:

@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from sqlite_log_handler._logfile.typed import Any, Final
 
@@ -30,34 +31,35 @@ _OTHERS = _signal.valid_signals() - _OWN if hasattr(_signal, "pthread_sigmask") 
 DAEMON: Final = sys.version_info < (3, 14) or _thread.daemon_threads_allowed()
 
 
-class Thread(threading.Thread):
+def make(target: Callable[..., object], *arguments: Any, name: str, nice: int = 0) -> threading.Thread:
     """
-    A thread that blocks all signals, and whose start ends within START_TIMEOUT seconds.
+    Make a thread that blocks all signals, to be started by `start`.
 
-    With `nice`, it has a lower priority where each thread has one of its own (on Linux).
+    With `nice`, it has a lower priority where each thread has one of its own (on Linux). The class is looked up now,
+    because gevent may have put another one there.
     """
+    work = partial(_work, threading.get_native_id(), nice, target)
+    thread = threading.Thread(target=work, args=arguments, name=name, daemon=DAEMON)
+    thread._started = _Begun()  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public name
+    return thread
 
-    def __init__(self, target: Callable[..., object], *arguments: Any, name: str, nice: int = 0) -> None:
-        super().__init__(target=target, args=arguments, name=name, daemon=DAEMON)
-        self._started = _Begun()
-        self._nice = nice
-        self._starter = threading.get_native_id()
 
-    def start(self) -> None:
-        """Start, or raise a RuntimeError."""
-        super().start()
-        if not self._started.is_set():
-            raise RuntimeError("a new thread did not begin: there may be no memory for it")
+def start(thread: threading.Thread) -> None:
+    """Start a thread within START_TIMEOUT seconds, or raise a RuntimeError."""
+    thread.start()
+    if not thread._started.is_set():  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public name
+        raise RuntimeError("a new thread did not begin: there may be no memory for it")
 
-    def run(self) -> None:
-        """Do the work of the target."""
-        if threading.get_native_id() != self._starter:  # else it is a greenlet of gevent, in the thread of others
-            if _OTHERS is not None:
-                _signal.pthread_sigmask(_signal.SIG_BLOCK, _OTHERS)
-            if self._nice and sys.platform == "linux":
-                with contextlib.suppress(OSError):
-                    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
-        super().run()
+
+def _work(starter: int, nice: int, target: Callable[..., object], *arguments: Any) -> None:
+    thread = threading.get_native_id()
+    if thread != starter:  # else it is a greenlet of gevent, in the thread of others
+        if _OTHERS is not None:
+            _signal.pthread_sigmask(_signal.SIG_BLOCK, _OTHERS)
+        if nice and sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, thread, nice)
+    target(*arguments)
 
 
 class _Begun(threading.Event):

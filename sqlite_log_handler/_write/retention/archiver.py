@@ -170,9 +170,9 @@ class Archiver:
         self._run = run = _Run(self._make(self._path), self._path)
         self._end_due = math.inf
         last_id = max(goal, first_id)
-        self._thread = threads.Thread(run.work, first_id, last_id, name="sqlite_log_handler archive", nice=_NICE)
+        self._thread = threads.make(run.work, first_id, last_id, name="sqlite_log_handler archive", nice=_NICE)
         try:
-            self._thread.start()
+            threads.start(self._thread)
         except RuntimeError as error:  # there is no room for one more thread, or the interpreter exits
             run.answer(stop=True)  # it may begin late
             self._thread = None

@@ -498,7 +498,7 @@ def test_close_on_a_locked_file_ends_the_archives_thread(make_handler, logger, p
 
 def test_close_does_not_wait_for_a_thread_of_the_archive_that_did_not_start(make_handler, logger, folder, monkeypatch):
     """`close` waits for no thread of the archive where none can be started, and meets no error."""
-    start = threads.Thread.start
+    start = threads.start
 
     def refuse(thread):
         if thread.name == "sqlite_log_handler archive":
@@ -507,7 +507,7 @@ def test_close_does_not_wait_for_a_thread_of_the_archive_that_did_not_start(make
         start(thread)
 
     tried = threading.Event()
-    monkeypatch.setattr(threads.Thread, "start", refuse)
+    monkeypatch.setattr(threads, "start", refuse)
     handler = make_handler(max_rows=100, archive=folder)
     logger.addHandler(handler)
     for number in range(300):
