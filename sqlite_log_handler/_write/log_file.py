@@ -28,7 +28,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 
 from sqlite_log_handler._logfile import forks
@@ -60,6 +60,7 @@ _SHM_BYTES = 32_768  # by which SQLite makes a -shm longer
 _NEW_SHM_BYTES = 3  # https://sqlite.org/src/file/src/os_unix.c
 _NEW_JOURNAL_BYTES = 512  # its header alone: a process that was killed while it made the tables leaves that
 _DESCRIPTORS = 5  # for the file, its -wal, its -shm, its -journal and its folder
+_STDERR = 2
 _MOST_DESCRIPTORS = 65_536  # to look at so many takes 70 ms
 _NEW_FILES = 2  # the -wal and the -shm; the -journal comes before them and goes
 
@@ -543,12 +544,13 @@ def _descriptors(files: Collection[object]) -> dict[int, object]:
     """
     Return the descriptors that this process has open on these files, and on which.
 
-    The system may not list them: without /proc, or when no descriptor is left to read the list with.
+    The system may not list them: without /proc, or when no descriptor is left to read the list with. FreeBSD may list
+    the first three alone.
     """
-    numbers: Iterable[str | int] = ()
-    try:
-        numbers = os.listdir("/dev/fd")
-    except OSError:
+    numbers: Sequence[int] = ()
+    with contextlib.suppress(OSError):
+        numbers = [*map(int, os.listdir("/dev/fd"))]
+    if max(numbers, default=0) <= _STDERR:
         with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows
             numbers = range(min(os.sysconf("SC_OPEN_MAX"), _MOST_DESCRIPTORS))
-    return {at: file for at in map(int, numbers) if (file := identity_of(at)) and file in files}
+    return {at: file for at in numbers if (file := identity_of(at)) and file in files}

@@ -354,6 +354,14 @@ def test_a_file_that_was_compressed_after_it_was_opened_again(
     assert ["after"] == stored(path)
 
 
+def test_a_list_of_the_first_descriptors_alone(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FreeBSD lists descriptors 0 to 2 alone, unless another file system is mounted there; we look at all then."""
+    monkeypatch.setattr(os, "listdir", lambda _: ["0", "1", "2"])
+    write(writer, "0")
+
+    assert writer.file._descriptors
+
+
 def unlisted(folder: str, list_of: Callable[[str], list[str]] = os.listdir) -> list[str]:
     """Fail to list the descriptors."""
     if folder == "/dev/fd":
