@@ -87,6 +87,7 @@ class Scan:
         self._connection, self.budget, self.notice, immutable = opened or open_log(path, timeout=timeout)
         self._seen = seen if immutable else None
         self._schema_version: object = None  # whose tables were compared
+        self._asks = False  # a statement runs
         self._is_lenient = False  # True once a text turns out not to be UTF-8
         # When the log's first and last record were made, if this database has only some of its records.
         self.whole_log: tuple[int | None, int | None] | None = None
@@ -105,6 +106,7 @@ class Scan:
         connection = self.require_open()
         with connection.in_use():
             self.require_open()  # another thread may have closed it meanwhile
+            self._require_idle()
             self.budget.renew()
             version = self.one("PRAGMA schema_version")
             if version != self._schema_version:
@@ -158,9 +160,24 @@ class Scan:
 
     def _run(self, statement: Statement, parameters: Values, fetch: Callable[[sqlite3.Cursor], _Fetched]) -> _Fetched:
         """Run one statement, here and nowhere else, so that each error of SQLite gets its name."""
+        connection = self.require_open()
+        with connection.in_use():
+            self._require_idle()
+            try:
+                self._asks = True
+                return self._ask(connection, statement, parameters, fetch)
+            finally:
+                self._asks = False
+
+    def _ask(
+        self,
+        connection: Connection,
+        statement: Statement,
+        parameters: Values,
+        fetch: Callable[[sqlite3.Cursor], _Fetched],
+    ) -> _Fetched:
         while True:
-            connection = self.require_open()
-            with connection.in_use(), self.budget:
+            with self.budget:
                 text = statement.large_sql if self.budget.is_large else statement.sql
                 try:
                     text, values = self._with_calls(connection, text, parameters)
@@ -168,6 +185,11 @@ class Scan:
                         return fetch(cursor)
                 except sqlite3.Error as error:
                     self._mend(connection, error, statement.most_bytes)
+
+    def _require_idle(self) -> None:
+        """Refuse a question in the middle of another one, whose functions and bounds it would take away."""
+        if self._asks:
+            raise ValueError(f"the reader of {self.path!r} is being asked: in a signal handler, make a new LogReader")
 
     def _mend(self, connection: Connection, error: sqlite3.Error, most_bytes: int) -> None:
         """Return if the statement can run again; raise the error if not."""

@@ -212,6 +212,29 @@ def test_a_signal_where_sqlite_calls_python(log, path, monkeypatch, sql, error):
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.parametrize("nested", [LogReader.count, LogReader.last_id, lambda reader: list(reader.rows(text="ß"))])
+def test_a_question_in_the_middle_of_another(log, path, nested):
+    """
+    A reader that is asked in the middle of a question, as by a signal handler, refuses the second one.
+
+    That took away the functions and the bounds of the first one, which found wrong rows, or ended the process.
+    """
+    errors = []
+
+    def match(_text):
+        with pytest.raises(ValueError, match="is being asked") as found:
+            nested(reader)
+        errors.append(found)
+        return True
+
+    log(record(), record())
+    with LogReader(path) as reader:
+        sql = "SELECT count(*) FROM records WHERE log_call(message)"
+        assert 2 == reader._scan.one(sql, (match,))
+        assert 2 == reader.count()
+    assert 2 == len(errors)
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
 def test_ctrl_c_in_a_regular_expression_without_end(log, reading):
     """An expression that would take hours on one row is ended by a signal at once, in the middle of that row."""
