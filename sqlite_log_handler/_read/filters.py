@@ -467,8 +467,8 @@ def _levelno(ask: Ask, name: str, one_of: Callable[[list[int]], int] = min) -> i
     return _LEVEL_NAMES[wanted]
 
 
-# Names that multiprocessing gives to processes: to children by their class, and their start is not one of the program.
-_CHILD: Final = re.compile(r".+-\d+(?::\d+)*", re.DOTALL)
+# Names that multiprocessing gives to children, whose start is not a start of the program.
+_CHILD: Final = re.compile(r"\w*(?:Process|Worker)-[0-9:]+")
 _MAIN: Final = "MainProcess"
 # A server starts its workers within seconds. They may log before the server does, or the server may never log.
 _TOGETHER_US: Final = 10_000_000

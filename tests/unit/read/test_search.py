@@ -161,6 +161,8 @@ def test_a_run_is_one_start_of_the_program(make_handler, path, messages):
         ("vm", 33, "resizer", 740 * second, "uvicorn"),
         ("vm", 40, "web", 800 * second, "own-name"),
         ("vm", 41, "web", 900 * second, "own-name"),
+        ("vm", 50, "web-1", 1000 * second, "numbered"),
+        ("vm", 51, "web-1", 1100 * second, "numbered"),
     ]
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("INSERT INTO sources VALUES (1, 'app', 'app.py', 1, 'work', '')")
@@ -173,8 +175,9 @@ def test_a_run_is_one_start_of_the_program(make_handler, path, messages):
     first = ["10 MainProcess", "11 SpawnProcess-1", "12 SpawnProcess-2", "11 renamed", "14 SpawnProcess-3"]
     runs = [first, ["13 MainProcess"], ["10 MainProcess"], ["20 MainProcess", "21 MainProcess"]]
     runs += [["30 MainProcess", "31 Resizer-3", "32 Resizer-3:1", "33 resizer"], ["40 web"], ["41 web"]]
-    assert runs == [messages(run=number) for number in range(1, 8)]
-    assert runs == [messages(run=number) for number in range(-6, 1)]
+    runs += [["50 web-1"], ["51 web-1"]]
+    assert runs == [messages(run=number) for number in range(1, 10)]
+    assert runs == [messages(run=number) for number in range(-8, 1)]
 
 
 def test_a_date_is_its_midnight(log, messages):
