@@ -102,7 +102,8 @@ class Guard:
 def _path_of(request: Request) -> str:
     """Return the path of a request, below the one at which another program mounts us; "" if its slash is missing."""
     path: str = request.scope["path"]
-    return path[len(request.scope.get("root_path", "").rstrip("/")) :]
+    root: str = request.scope.get("root_path", "").rstrip("/")
+    return path[len(root) :] if f"{path}/".startswith(f"{root}/") else path  # not every server puts it there
 
 
 def _quoted(path: str) -> str:

@@ -308,6 +308,21 @@ def test_a_slash_is_missing(shop, root_path, base_path):
         assert 404 == client.get(f"{root_path}{base_path}/x").status_code
 
 
+def test_a_root_path_that_is_in_no_path(shop):
+    """A server may know the prefix of its proxy, and give paths without it: they led to themselves, without end."""
+    with TestClient(rootless(create_app(shop)), base_url=BASE, follow_redirects=False) as client:
+        assert 200 == client.get("/").status_code
+
+
+def rootless(app):
+    """Give an application `root_path`, and the path without it, as Hypercorn does."""
+
+    async def given(scope, receive, send):
+        await app({**scope, "root_path": "/logs"}, receive, send)
+
+    return given
+
+
 def test_behind_a_proxy_with_a_prefix(shop):
     """Behind a proxy that takes the prefix off, the cookie and the redirect have it."""
     with TestClient(create_app(shop, token="t", base_path="/logs/"), base_url=BASE, follow_redirects=False) as client:
