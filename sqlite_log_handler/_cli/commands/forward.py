@@ -117,12 +117,23 @@ def _end(spools: Sequence[Spool], signals: Signals) -> threading.Thread:
     The last to close a log writes its WAL back, which a slow disk holds up. Else the next process to open it does.
     """
     # The thread keeps the others open until then: freed by Python, they would be written back without our lock.
-    closing = threading.Thread(target=_close, args=(spools, time.monotonic), daemon=True)
+    errors: list[BaseException] = []
+
+    def close() -> None:
+        try:
+            _close(spools, time.monotonic)
+        except BaseException as error:  # noqa: BLE001 - the command ends with it
+            errors.append(error)
+
+    closing = threading.Thread(target=close, daemon=True)
     closing.start()
     try:
         signals.run(closing.join)
     except Stopped:
         closing.join(_CLOSE_SECONDS)
+    else:
+        for error in errors:
+            raise error
     return closing
 
 

@@ -78,6 +78,19 @@ def test_a_signal_does_not_wait_for_a_slow_disk(monkeypatch):
     closing.join()
 
 
+def test_a_log_that_cannot_be_closed():
+    """An error of a close ends the command, as it did before a thread closed the logs."""
+
+    class Log:
+        is_moved = False
+
+        def close(self, _timeout):
+            raise PermissionError
+
+    with Signals() as signals, pytest.raises(PermissionError):
+        forward._end([Log()], signals)  # type: ignore[list-item]
+
+
 def test_without_a_signal_each_log_is_closed():
     """A run that has sent all rows closes all logs before it ends, however long that takes."""
     closed = []
