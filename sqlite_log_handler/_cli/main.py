@@ -94,7 +94,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
     # argparse takes a flag that it does not know for a file if it has a space in it, as a header with a token has.
     named_files = [getattr(options, "file", None) or "", *getattr(options, "files", ())]
     behind = words[words.index("--") :] if "--" in words else []
-    unknown += [word for word in named_files if word.startswith("-") and word not in behind]
+    unknown += [word for word in named_files if word.startswith("-") and " " in word and word not in behind]
     if unknown:
         for word in [] if named else [*unknown, options.file]:
             if word in COMMANDS and not os.path.exists(word):

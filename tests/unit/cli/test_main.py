@@ -228,6 +228,7 @@ def test_a_file_may_have_the_name_of_a_flag():
     """Behind `--`, a word that begins with a dash is a file."""
     assert "-a b.db" == parse(["show", "-n", "1", "--", "-a b.db"])[1].file
     assert ["-a b.db", "--c"] == parse(["forward", "-f", "--", "-a b.db", "--c"])[1].files
+    assert "-" == parse(["stats", "-"])[1].file
 
 
 def test_a_log_may_have_the_name_of_a_command(run, shop, tmp_path, monkeypatch):
