@@ -24,6 +24,20 @@ class Stopped(BaseException):
     """A signal asked the program to end."""
 
 
+def in_thread(call: Callable[[], T]) -> Future[T]:
+    """Make a call on a thread of its own, which does not keep the process from ending; return its future."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
 class Signals:
     """Turns SIGINT and SIGTERM into `Stopped` inside a `with` block."""
 
@@ -68,15 +82,7 @@ class Signals:
         """
         if self._asked:
             raise Stopped
-        future: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(call())
-            except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
-                future.set_exception(error)
-
-        threading.Thread(target=run, daemon=True).start()
+        future = in_thread(call)
         try:
             return self.run(lambda: future.result(timeout))
         except Stopped:

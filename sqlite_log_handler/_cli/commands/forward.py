@@ -7,9 +7,9 @@
 import argparse
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
 
 from sqlite_log_handler import __version__
@@ -17,7 +17,7 @@ from sqlite_log_handler._cli.arguments import add_flag, at_least, needs
 from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.terminal import say
 from sqlite_log_handler._forward.delivery import Answer, Counts, Delivery, GivenUpError
-from sqlite_log_handler._forward.signals import Signals, Stopped
+from sqlite_log_handler._forward.signals import Signals, Stopped, in_thread
 from sqlite_log_handler._forward.spool import Spool
 from sqlite_log_handler._logfile.units import counted
 from sqlite_log_handler._read.filters import require_short
@@ -110,30 +110,18 @@ def _say(text: str) -> None:
         say(text)
 
 
-def _end(spools: Sequence[Spool], signals: Signals) -> threading.Thread:
+def _end(spools: Sequence[Spool], signals: Signals) -> Future[None]:
     """
     Close the logs. After a signal, leave those that take too long to the end of the process, as a kill does.
 
     The last to close a log writes its WAL back, which a slow disk holds up. Else the next process to open it does.
     """
     # The thread keeps the others open until then: freed by Python, they would be written back without our lock.
-    errors: list[BaseException] = []
-
-    def close() -> None:
-        try:
-            _close(spools, time.monotonic)
-        except BaseException as error:  # noqa: BLE001 - the command ends with it
-            errors.append(error)
-
-    closing = threading.Thread(target=close, daemon=True)
-    closing.start()
+    closing = in_thread(lambda: _close(spools, time.monotonic))
     try:
-        signals.run(closing.join)
+        signals.run(closing.result)
     except Stopped:
-        closing.join(_CLOSE_SECONDS)
-    else:
-        for error in errors:
-            raise error
+        wait([closing], _CLOSE_SECONDS)
     return closing
 
 

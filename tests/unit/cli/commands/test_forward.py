@@ -73,9 +73,9 @@ def test_a_signal_does_not_wait_for_a_slow_disk(monkeypatch):
         signal.raise_signal(signal.SIGTERM)
         closing = forward._end([Slow()] * 2, signals)  # type: ignore[list-item]  # as much of a spool as is used
 
-    assert closing.is_alive()
+    assert not closing.done()
     disk.set()
-    closing.join()
+    closing.result()
 
 
 def test_a_log_that_cannot_be_closed():
