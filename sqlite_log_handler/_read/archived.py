@@ -35,7 +35,7 @@ from sqlite_log_handler._read.inventory import Inventory, PartList, Piece, Place
 from sqlite_log_handler._read.loaded import Loaded, Process
 from sqlite_log_handler._read.parts import ALL, FIELDS, Bounds, Span, Values
 from sqlite_log_handler._read.rows import select
-from sqlite_log_handler._read.scan import Scan
+from sqlite_log_handler._read.scan import Scan, raise_unusable
 from sqlite_log_handler._read.statistics import LogStats, file_numbers
 
 _SELECT: Final = select(MORE_COLUMNS.get(name, name) for name in FIELDS)
@@ -113,11 +113,8 @@ class ArchivedLog:
         return replace(stats, pruned=pruned, unsent=min(stats.unsent, pruned), **own)
 
     def _look(self) -> Inventory:
-        if self.closed:
-            raise ValueError(f"the reader of {self._path!r} is closed: make a new LogReader")
-        if self._process != getpid():
-            message = f"the reader of {self._path!r} was made before this process was forked: make a new LogReader"
-            raise ValueError(message)
+        if self.closed or self._process != getpid():
+            raise_unusable(self._path, closed=self.closed)
         return self._parts.look()
 
     # Databases --------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from functools import partial
 from itertools import chain, count, islice
 from operator import itemgetter, lt
 from sys import getsizeof
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, Self, TypeVar
 
 from sqlite_log_handler._logfile.connect import primary_code, schema, tables
 from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
@@ -77,6 +77,13 @@ class Statement(NamedTuple):
         )
 
 
+def raise_unusable(path: str, *, closed: bool) -> NoReturn:
+    """Refuse a reader that was closed, or else belongs to the process from which this one was forked."""
+    if closed:
+        raise ValueError(f"the reader of {path!r} is closed: make a new LogReader")
+    raise ValueError(f"the reader of {path!r} was made before this process was forked: make a new LogReader")
+
+
 class Scan:
     """A log that is open for reading. It opens the one at `path`, unless it is given one that is `opened` already."""
 
@@ -94,12 +101,10 @@ class Scan:
 
     def require_open(self) -> Connection:
         """Return the connection, unless it was closed, or belongs to the process from which this one was forked."""
-        if self._connection is None:
-            raise ValueError(f"the reader of {self.path!r} is closed: make a new LogReader")
-        if self._connection.is_inherited:
-            message = f"the reader of {self.path!r} was made before this process was forked: make a new LogReader"
-            raise ValueError(message)
-        return self._connection
+        connection = self._connection
+        if connection is None or connection.is_inherited:
+            raise_unusable(self.path, closed=connection is None)
+        return connection
 
     def renew(self) -> None:
         """Begin a question: with a new budget, and with the tables of a log, which somebody may have replaced."""
