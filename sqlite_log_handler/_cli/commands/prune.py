@@ -192,14 +192,9 @@ def _last_of_excess(connection: sqlite3.Connection, state: State, limits: Limits
     step, page = math.ceil(state.rows / _SAMPLES), state.page_size
     found = connection.execute(_SIZES, {"first_id": state.first_id, "step": step})
     sizes = {id_: max(size, page / max(1, page // size)) for id_, size in found}
-    goal = _excess(state, limits) / state.live * sum(sizes.values())
+    goal = limits.to_free(state) / state.live * sum(sizes.values())
     reached = (id_ for id_, taken in zip(sizes, accumulate(sizes.values()), strict=True) if taken >= goal)
     return next(reached, state.last_id) + step - 1
-
-
-def _excess(state: State, limits: Limits) -> int:
-    """Return how many bytes have to go; one unit more, as in `Limits.cut`."""
-    return limits.excess(state) + limits.commit_bytes
 
 
 def _say_plan(connection: sqlite3.Connection, state: State, cut: Cut | None, limits: Limits, *, vacuum: bool) -> None:
@@ -209,7 +204,7 @@ def _say_plan(connection: sqlite3.Connection, state: State, cut: Cut | None, lim
     else:
         (rows,) = connection.execute("SELECT count(*) FROM records WHERE id <= ?", (cut.last_id,)).fetchone()
         by_bytes = cut.cause == "max_bytes"
-        taken = format_size(min(_excess(state, limits), state.live) if by_bytes else state.live * rows / state.rows)
+        taken = format_size(min(limits.to_free(state), state.live) if by_bytes else state.live * rows / state.rows)
         of = f"{'about ' if by_bytes else ''}{rows:,} of {counted(state.rows, 'row')}"
         write_line(f"would delete {of}, ids {state.first_id} to {cut.last_id}, about {taken}: {cut.cause}")
     if vacuum:

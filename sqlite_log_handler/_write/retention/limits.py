@@ -186,11 +186,14 @@ class Limits:
         """Return by how many bytes the pages in use take too much; at most 0 if they do not."""
         return state.live - (self.file_bytes - self.free_bytes)
 
+    def to_free(self, state: State) -> int:
+        """Return how many bytes to delete when they take too much: one unit more, for the reason of `_cut_by_rows`."""
+        return self.excess(state) + self.commit_bytes
+
     def _cut_by_bytes(self, state: State) -> Cut | None:
         if self.excess(state) <= 0:
             return None
-        # And one unit more, for the same reason.
-        rows = math.ceil((self.excess(state) + self.commit_bytes) * state.rows / state.live)
+        rows = math.ceil(self.to_free(state) * state.rows / state.live)
         return Cut(state.first_id - 1 + rows, "max_bytes", urgent=True)
 
     def vacuum_pages(self, state: State, *, crowded: bool = False) -> int:
