@@ -42,7 +42,7 @@ _PAUSE = 0.002  # seconds between two looks. A commit of a few rows takes 1 ms, 
 _GONE = 100_000  # microseconds after which a process that waits loses its turn if it has not looked again
 
 # Like SQLite, we use no descriptor up to this one: a daemon may have closed them, and would then print into the file.
-_STDERR = 2
+STDERR = 2
 
 # The holder, and then: the process that has waited longest, since when, and when it looked last (in microseconds of a
 # clock that never jumps).
@@ -256,10 +256,10 @@ class WriteLock:
             self.is_new = True
             give_to_users_of(self._users_of or self.real, self._descriptor)
         descriptor = self._descriptor
-        if descriptor <= _STDERR:
+        if descriptor <= STDERR:
             self._descriptor = None
             try:
-                (self._descriptor,) = map(fcntl.fcntl, (descriptor,), (fcntl.F_DUPFD_CLOEXEC,), (_STDERR + 1,))
+                (self._descriptor,) = map(fcntl.fcntl, (descriptor,), (fcntl.F_DUPFD_CLOEXEC,), (STDERR + 1,))
             finally:
                 os.close(descriptor)
         return self._descriptor

@@ -48,7 +48,7 @@ from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError
 from sqlite_log_handler._logfile.forks import LostFileError
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA
 from sqlite_log_handler._logfile.typed import NamedTuple
-from sqlite_log_handler._logfile.write_lock import WriteLock
+from sqlite_log_handler._logfile.write_lock import STDERR, WriteLock
 from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
 from sqlite_log_handler._write.retention.wal import size_of
 
@@ -60,7 +60,6 @@ _SHM_BYTES = 32_768  # by which SQLite makes a -shm longer
 _NEW_SHM_BYTES = 3  # https://sqlite.org/src/file/src/os_unix.c
 _NEW_JOURNAL_BYTES = 512  # its header alone: a process that was killed while it made the tables leaves that
 _DESCRIPTORS = 5  # for the file, its -wal, its -shm, its -journal and its folder
-_STDERR = 2
 _MOST_DESCRIPTORS = 65_536  # to look at so many takes 70 ms
 _NEW_FILES = 2  # the -wal and the -shm; the -journal comes before them and goes
 
@@ -407,9 +406,7 @@ class LogFile:
         return identity_of(self.real) == self._files.file
 
     def _close(self, *, keep_wal: bool = False) -> None:
-        """
-        Close the connection. If its -shm was removed, it must not write the WAL back, to which others may have added.
-        """
+        """Close the connection. If its -shm was removed, it must leave the WAL, to which others may have added."""
         connection, self.connection = self.connection, None
         if connection is None:
             return
@@ -550,7 +547,7 @@ def _descriptors(files: Collection[object]) -> dict[int, object]:
     numbers: Sequence[int] = ()
     with contextlib.suppress(OSError):
         numbers = [*map(int, os.listdir("/dev/fd"))]
-    if max(numbers, default=0) <= _STDERR:
+    if max(numbers, default=0) <= STDERR:
         with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows
             numbers = range(min(os.sysconf("SC_OPEN_MAX"), _MOST_DESCRIPTORS))
     return {at: file for at in numbers if (file := identity_of(at)) and file in files}
