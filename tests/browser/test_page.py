@@ -381,17 +381,23 @@ def test_two_tabs(shop, serve, open_tab, write):
     assert "quiet" not in other.lines()
 
 
-def test_several_logs(tmp_path, write, serve, open_tab):
-    """Of a folder of logs one is shown, and another is chosen at the top; the address names it."""
+def open_the_second_log(tmp_path, write, serve, open_tab):
+    """Open a folder of two logs, of which the first one is shown, and choose the second one."""
     for name in ("a", "b"):
         logger = write(tmp_path / f"{name}.db")
         logger.info("this is %s", name)
         assert logger.handlers[0].flush()
     tab = open_tab(serve(tmp_path))
     tab.wait_for_line("this is a")
-
     tab.page.select_option("#file", "b.db")
     tab.wait_for_line("this is b")
+    return tab
+
+
+def test_several_logs(tmp_path, write, serve, open_tab):
+    """Of a folder of logs one is shown, and another is chosen at the top; the address names it."""
+    tab = open_the_second_log(tmp_path, write, serve, open_tab)
+
     assert "file=b.db" in tab.page.url
 
 
@@ -401,14 +407,7 @@ def test_back_shows_the_log_of_before(tmp_path, write, serve, open_tab):
 
     The page showed the rows of the one and the name of the other, and commands named a file that was neither.
     """
-    for name in ("a", "b"):
-        logger = write(tmp_path / f"{name}.db")
-        logger.info("this is %s", name)
-        assert logger.handlers[0].flush()
-    tab = open_tab(serve(tmp_path))
-    tab.wait_for_line("this is a")
-    tab.page.select_option("#file", "b.db")
-    tab.wait_for_line("this is b")
+    tab = open_the_second_log(tmp_path, write, serve, open_tab)
     tab.page.go_back()
     tab.wait_for_line("this is a")
 

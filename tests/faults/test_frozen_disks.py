@@ -10,6 +10,21 @@ import sys
 
 import pytest
 
+# A commit of "n 1" is stuck on a disk that does not answer, and "n 2" waits behind it.
+STUCK = """
+    import ctypes
+    shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
+    handler = SQLiteHandler(path, flush_interval=0.001, close_timeout=float(arguments[0]))
+    logger.addHandler(handler)
+    logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
+    logger.info("n 0")
+    assert handler.flush()
+    shim.fault_freeze(path.encode())
+    logger.info("n 1")
+    while not shim.fault_held(): pass
+    logger.info("n 2")
+"""
+
 
 def test_the_disk_is_frozen(run, contents, shim):
     """
@@ -94,19 +109,8 @@ def test_the_disk_is_frozen_when_nobody_looks(run, contents, shim, queued):
 def test_a_process_ends_beside_a_frozen_disk(run, contents, shim):
     """A process whose disk does not answer comes to its end, after `close_timeout`, and says what it gave up."""
     run(
-        """
-        import ctypes
-        shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
-        handler = SQLiteHandler(path, flush_interval=0.001, close_timeout=0.2)
-        logger.addHandler(handler)
-        logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
-        logger.info("n 0")
-        assert handler.flush()
-        shim.fault_freeze(path.encode())
-        logger.info("n 1")
-        while not shim.fault_held(): pass
-        logger.info("n 2")
-        """,
+        STUCK,
+        0.2,
         env={"LD_PRELOAD": shim}.items(),
         stderr="[^\n]*closed with 1 records dropped [^\n]* 1 held by a commit that does not end[^\n]*\n",
     )
@@ -117,24 +121,15 @@ def test_a_process_ends_beside_a_frozen_disk(run, contents, shim):
 def test_ctrl_c_beside_a_frozen_disk(run, contents, shim):
     """Ctrl-C ends a process that waits an hour, as its `close_timeout` says, for a disk that does not answer."""
     run(
-        """
-        import ctypes
-        shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
-        handler = SQLiteHandler(path, flush_interval=0.001, close_timeout=3600)
-        logger.addHandler(handler)
-        logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
-        logger.info("n 0")
-        assert handler.flush()
-        shim.fault_freeze(path.encode())
-        logger.info("n 1")
-        while not shim.fault_held(): pass
-        logger.info("n 2")
-        thread = handler.listener._thread
-        def join(timeout):
-            del thread.join
-            raise KeyboardInterrupt
-        thread.join = join
+        STUCK
+        + """
+    thread = handler.listener._thread
+    def join(timeout):
+        del thread.join
+        raise KeyboardInterrupt
+    thread.join = join
         """,
+        3600,
         env={"LD_PRELOAD": shim}.items(),
         stderr="(?s).*KeyboardInterrupt.*closed with 1 records dropped [^\n]* 1 held by a commit that does not end.*",
     )
