@@ -44,6 +44,14 @@ def identity_of(path: str | int, unseen: type[OSError] = OSError) -> tuple[int, 
     return stat.st_dev, stat.st_ino
 
 
+def size_of(path: str) -> int:
+    """Return the size of a file, 0 if it can't be seen."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
 def refuse_lost(path: str) -> None:
     """
     Refuse a file that this process must not open, because its parent was using it at the fork.

@@ -43,6 +43,7 @@ from sqlite_log_handler._logfile.connect import (
     primary_code,
     refuse_lost,
     require_files,
+    size_of,
 )
 from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError
 from sqlite_log_handler._logfile.forks import LostFileError
@@ -50,7 +51,6 @@ from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA
 from sqlite_log_handler._logfile.typed import NamedTuple
 from sqlite_log_handler._logfile.write_lock import STDERR, WriteLock
 from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
-from sqlite_log_handler._write.retention.wal import size_of
 
 _MOVED_TIMEOUT = 1.0  # seconds for the lock when a moved file is closed, whose WAL is written back in any case
 _SMALLEST_PAGE = 512  # https://sqlite.org/fileformat2.html#pages

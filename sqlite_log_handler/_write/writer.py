@@ -30,12 +30,12 @@ from sqlite_log_handler._write.log_file import LogFile
 from sqlite_log_handler._write.plain import clean
 from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.retention.limits import Limits
-from sqlite_log_handler._write.retention.pruner import Pruner
 from sqlite_log_handler._write.row import SIZE, SIZE_UNIT, SOURCE, PackedRow
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # a program without an archive loads none of it
+if TYPE_CHECKING:  # a program without an archive, or without limits, loads none of it
     from sqlite_log_handler._write.retention.archiver import Archiver
+    from sqlite_log_handler._write.retention.pruner import Pruner
 
 # Seconds until retention tries again when another process has had the lock for `busy_timeout`. Not 0, which says that
 # there is more to delete: while that lasted, an idle program tried 14 times a second.
@@ -64,7 +64,12 @@ class Writer:
     ) -> None:
         self.file = LogFile(path, busy_timeout=busy_timeout, limits=limits, say=say)
         self.archiver = archiver
-        self.pruner = Pruner(path, limits, archiver=archiver, say=say)
+        self._limits = limits
+        self.pruner: Pruner | None = None
+        if limits:
+            from sqlite_log_handler._write.retention.pruner import Pruner  # noqa: PLC0415 - others load none of it
+
+            self.pruner = Pruner(path, limits, archiver=archiver, say=say)
         self._begin()
 
     def _begin(self) -> None:
@@ -90,8 +95,9 @@ class Writer:
     def _open(self) -> Inserter:
         connection = self.file.open()
         if self._inserter is None or self._inserter.connection is not connection:
-            self._inserter = Inserter(connection, self._host, self._program, self.pruner.limits)
-            self.pruner.opened(self.file.real)
+            self._inserter = Inserter(connection, self._host, self._program, self._limits)
+            if self.pruner is not None:
+                self.pruner.opened(self.file.real)
         return self._inserter
 
     def write(self, batch: Commit, outcome: Outcome | None = None, *, in_any_case: bool = False) -> Outcome:
@@ -119,7 +125,7 @@ class Writer:
             try:
                 self._commit(self._open(), batch, outcome, in_any_case=in_any_case)
             except sqlite3.OperationalError as error:
-                if outcome.written or not self.pruner.can_free_more(error):
+                if outcome.written or self.pruner is None or not self.pruner.can_free_more(error):
                     raise
 
     def _commit(self, inserter: Inserter, batch: Commit, outcome: Outcome, *, in_any_case: bool) -> None:
@@ -127,13 +133,8 @@ class Writer:
         inserter.last_id = 0
         outcome.refused.clear()
         try:
-            if in_any_case:
-                self.pruner.lift_cap(connection)
-            elif self.pruner.limits:
-                self._prune_before(connection, batch.rows)
-                if self.pruner.limits.max_bytes is not None:
-                    self.pruner.make_room(connection)
-                    self._make_way(inserter, batch.rows)
+            if self.pruner is not None:
+                self._make_room(self.pruner, inserter, batch.rows, in_any_case=in_any_case)
             connection.execute("BEGIN IMMEDIATE")
             try:
                 inserter.write(batch)
@@ -152,44 +153,55 @@ class Writer:
 
     def prune(self) -> float | None:
         """Do a piece of what the limits ask for, see `Pruner.step`. A failure is said, and tried again later."""
+        pruner = self.pruner
+        if pruner is None:
+            return None
         try:
             with self.file.hold():
                 connection = self._open().connection
                 try:
-                    return self.pruner.step(connection)
+                    return pruner.step(connection)
                 except BaseException as error:
                     self.file.roll_back(error)
                     raise
         except TimeoutError:
             return _LOCKED_RETRY
         except Exception as error:  # noqa: BLE001 - a value that somebody has put into the file may fail any step
-            return self.pruner.failed(error)
+            return pruner.failed(error)
 
-    def _prune_before(self, connection: sqlite3.Connection, rows: Sequence[PackedRow]) -> None:
-        """Let retention have its turn before a commit of these rows. If that fails, the commit may succeed."""
+    def _make_room(self, pruner: Pruner, inserter: Inserter, rows: Sequence[PackedRow], *, in_any_case: bool) -> None:
+        """Let retention have its turn before a commit of these rows, and with `max_bytes` make room for it."""
+        if in_any_case:
+            pruner.lift_cap(inserter.connection)
+            return
         try:
-            self.pruner.step_before(connection, len(rows), SIZE_UNIT * sum(row[SIZE] for row in rows))
+            pruner.step_before(inserter.connection, len(rows), SIZE_UNIT * sum(row[SIZE] for row in rows))
         except Exception as error:
             self.file.roll_back(error)
-            self.pruner.failed(error)
+            pruner.failed(error)
             if self.file.connection is None:
                 raise
+        # If only the step failed, the commit may succeed.
+        if pruner.limits.max_bytes is not None:
+            pruner.make_room(inserter.connection)
+            self._make_way(pruner, inserter, rows)
 
-    def _make_way(self, inserter: Inserter, rows: Sequence[PackedRow]) -> None:
+    @staticmethod
+    def _make_way(pruner: Pruner, inserter: Inserter, rows: Sequence[PackedRow]) -> None:
         """Fold the rows after the mark, and add most of the new call sites, in transactions of their own."""
         # Either changes pages all over a table, which then all go into the WAL.
         while inserter.unfolded >= volume.FOLD_ROWS:
-            inserter.unfolded = self.pruner.fold(inserter.connection)
-            self.pruner.make_room(inserter.connection)
-        most = self.pruner.limits.chunk_lines
+            inserter.unfolded = pruner.fold(inserter.connection)
+            pruner.make_room(inserter.connection)
+        most = pruner.limits.chunk_lines
         sources = {row[SOURCE] for row in rows}
         new = list(sources - inserter.sources.keys())
-        self.pruner.tables.needed = known = {inserter.sources[source] for source in sources.difference(new)}
+        pruner.tables.needed = known = {inserter.sources[source] for source in sources.difference(new)}
         while len(new) > most // 2:
             with transaction(inserter.connection):
                 known.update(inserter.sources[source] for source in new[:most])
             del new[:most]
-            self.pruner.make_room(inserter.connection)
+            pruner.make_room(inserter.connection)
 
 
 def _stands(inserter: Inserter) -> bool:

@@ -265,7 +265,9 @@ def make(
         listener = handler.listener
         listener.committer.operator.say = said.append  # type: ignore[method-assign]
         pruner = listener.committer.writer.pruner
-        listener.committer.now = pruner._clock = pruner.wal._clock = clock
+        listener.committer.now = clock
+        if pruner is not None:
+            pruner._clock = pruner.wal._clock = clock
         listener.committer._sleep = clock.advance
         logger.addHandler(handler)
         return handler

@@ -40,14 +40,14 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 from sqlite_log_handler._logfile.clock import monotonic
-from sqlite_log_handler._logfile.connect import corrupt, primary_code
+from sqlite_log_handler._logfile.connect import corrupt, primary_code, size_of
 from sqlite_log_handler._logfile.schema import HOUR_US, ROW_BYTES
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.units import format_size
 from sqlite_log_handler._write import volume
 from sqlite_log_handler._write.retention.limits import Cut, Limits, NoRoom, State
 from sqlite_log_handler._write.retention.side_tables import SideTables
-from sqlite_log_handler._write.retention.wal import RETRY, Wal, size_of
+from sqlite_log_handler._write.retention.wal import RETRY, Wal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # a program without an archive loads none of it

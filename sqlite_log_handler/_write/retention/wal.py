@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 
+from sqlite_log_handler._logfile.connect import size_of
 from sqlite_log_handler._logfile.units import format_size
 from sqlite_log_handler._write.retention.limits import Limits
 
@@ -92,14 +93,6 @@ class Wal:
         self._said_pinned = False
         self._next_attempt = 0.0
         return True
-
-
-def size_of(path: str) -> int:
-    """Return the size of a file, 0 if it can't be seen."""
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
 
 
 def _readers(path: str) -> str:

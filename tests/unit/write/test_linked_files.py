@@ -84,7 +84,7 @@ def test_a_link_that_is_switched(
     that a reader holds too.
     """
     first, second = (folder / "log.db" for folder in folders)
-    writer = make_writer(switch(path, first))
+    writer = make_writer(switch(path, first), limits=Limits(max_rows=100))
     write(writer, "0")
     with reading(first) if read_meanwhile else contextlib.nullcontext():
         write(writer, "1")

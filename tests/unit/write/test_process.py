@@ -153,14 +153,16 @@ def test_a_host_whose_name_is_not_utf8(run, query):
     assert [(r"b\udcfcro", "hello")] == query("SELECT host, message FROM logs")
 
 
-def test_logging_imports_no_slow_module(tmp_path):
+@pytest.mark.parametrize("limits", [{}, {"max_age": "7d", "max_rows": 100, "max_bytes": "1GB"}])
+def test_logging_imports_no_slow_module(tmp_path, limits):
     """
-    A program that logs a line, a cron job say, does not wait for modules that only the reader needs, or type checkers;
-    and no record waits for a module, because the handler has loaded all of them when it is made.
+    A program that logs a line, a cron job say, does not wait for modules that only the reader needs, or type checkers,
+    or one that has limits; and no record waits for a module, because the handler has loaded all of them when it is
+    made.
     """
     program = (
         "import sys, logging, sqlite3; given = set(sys.modules); from sqlite_log_handler import SQLiteHandler; "
-        "handler = SQLiteHandler(sys.argv[1], max_age='7d', max_rows=100, max_bytes='1GB'); made = set(sys.modules); "
+        f"handler = SQLiteHandler(sys.argv[1], **{limits}); made = set(sys.modules); "
         "logging.getLogger().addHandler(handler); logging.warning('%s', 1, extra={'a': [object()]}); "
         "handler.stats(); handler.close(); print(*made - given); print(*set(sys.modules) - made)"
     )
@@ -174,6 +176,7 @@ def test_logging_imports_no_slow_module(tmp_path):
         "pathlib",
         "typing",
         "urllib.parse",
+        *(() if limits else ["sqlite_log_handler._write.retention.pruner"]),
     }
 
     done = finished([sys.executable, "-c", program, str(tmp_path / "app-log.db")])
