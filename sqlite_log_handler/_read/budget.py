@@ -87,7 +87,8 @@ class Budget:
 
     `size` is that of the file at `path`, in bytes; `clock` tells the CPU seconds of this thread. `spent` is True after
     a statement that was ended. What was raised in Python inside of SQLite, see `keeping`, is in `raised`, and comes out
-    of the block in the place of SQLite's error.
+    of the block in the place of SQLite's error. That ends a generator, so after a block that failed, `raised` is
+    another list, and whatever keeps what is raised has to be made anew.
     """
 
     def __init__(
@@ -103,8 +104,9 @@ class Budget:
         self._clock = clock
         self.seconds = self._left = _SECONDS + size / 1e6 * _SECONDS_PER_MB
         self._since = self._called = 0.0
-        self.spent = False
+        self.spent = self._is_whole = False
         self.raised: list[BaseException] = []
+        self._steps = 0
         for category, limit in _LIMITS.items():
             connection.setlimit(category, limit)
         self._set(_USUAL_BYTES)
@@ -139,17 +141,27 @@ class Budget:
         if self._left <= 0:
             message = f"{self._path!r}: it takes more work to read than any log: it was not made by this package"
             raise LimitError(message)
-        self.spent, self.raised = False, []
-        with contextlib.suppress(sqlite3.ProgrammingError):  # another thread has closed it: the statement says so
-            tick = keeping(self._tick, self.raised).__next__
-            self._connection.set_progress_handler(tick, _LARGE_STEPS if self.is_long else _USUAL_STEPS)
+        if not self._is_whole:
+            self.raised, self._steps = [], 0
+        self.spent = self._is_whole = False
+        steps = _LARGE_STEPS if self.is_long else _USUAL_STEPS
+        if steps != self._steps:
+            with contextlib.suppress(sqlite3.ProgrammingError):  # another thread has closed it: the statement says so
+                self._connection.set_progress_handler(keeping(self._tick, self.raised).__next__, steps)
+            self._steps = steps
         self._since, self._called = self._clock(), 0.0
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._left -= self._used()
+        self._is_whole = error is None
         if isinstance(error, sqlite3.Error | MemoryError) and self.raised:
             raise self.raised.pop() from error  # or its traceback would keep the frames of the question
+
+    def lift(self) -> None:
+        """Lift the bound of time until the next `with` block."""
+        self._is_whole = False
+        self._connection.set_progress_handler(None, 0)
 
     def _set(self, value_bytes: int) -> None:
         self.value_bytes = value_bytes

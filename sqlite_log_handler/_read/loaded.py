@@ -113,7 +113,7 @@ class Loaded:
         connection = self.scan.require_open()
         with named_errors(self._path), _interrupted(), connection.in_use():
             self.scan.require_open()  # another thread may have closed it meanwhile
-            connection.set_progress_handler(None, 0)
+            self.scan.budget.lift()
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
             connection.execute("BEGIN")
             try:

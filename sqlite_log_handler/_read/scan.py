@@ -95,6 +95,9 @@ class Scan:
         self._seen = seen if immutable else None
         self._schema_version: object = None  # whose tables were compared
         self._asks = False  # a statement runs
+        # The functions that SQLite has, and where they keep what is raised.
+        self._calls: list[Any] = []
+        self._raised: object = None
         self._is_lenient = False  # True once a text turns out not to be UTF-8
         # When the log's first and last record were made, if this database has only some of its records.
         self.whole_log: tuple[int | None, int | None] | None = None
@@ -155,12 +158,15 @@ class Scan:
         calls = [*filter(callable, parameters)]
         if not calls:
             return sql, parameters
-        for number, call in enumerate(calls):
-            function = keeping(partial(self._call, call), self.budget.raised).send
+        raised = self.budget.raised
+        # To register them again for each batch of rows takes longer, and makes SQLite prepare the statement again.
+        for number, call in enumerate(calls) if raised is not self._raised or calls != self._calls else ():
+            function = keeping(partial(self._call, call), raised).send
             connection.create_function(f"log_call_{number}", 1, function, deterministic=True)
+        self._calls, self._raised = calls, raised
         # `sqlite3` cannot pass a text that is not UTF-8, so it passes bytes then.
-        column, numbers = r"CAST(\1 AS BLOB)" if self._is_lenient else r"\1", count()
-        text = _CALL.sub(lambda call: call.expand(rf"log_call_{next(numbers)}({column})"), sql)
+        column, numbers = "CAST({} AS BLOB)" if self._is_lenient else "{}", count()
+        text = _CALL.sub(lambda call: f"log_call_{next(numbers)}({column.format(call[1])})", sql)
         return text, tuple(one for one in parameters if not callable(one))
 
     def _run(self, statement: Statement, parameters: Values, fetch: Callable[[sqlite3.Cursor], _Fetched]) -> _Fetched:

@@ -154,3 +154,14 @@ def test_an_interrupt_while_rows_are_added(loaded: Loaded) -> None:
 
     loaded.add("part", [row()])
     assert 1 == loaded.scan.one("SELECT count(*) FROM records")
+
+
+def test_a_question_after_rows_that_were_not_added(loaded: Loaded) -> None:
+    """A question has its bound again, which is lifted while rows are added, after an error there too."""
+    loaded.scan.all("SELECT 1")
+    with pytest.raises(CorruptFileError):
+        loaded.add("part", [row(message="\ud800")])
+
+    loaded.scan.budget._left = 0.001
+    with pytest.raises(LimitError):
+        loaded.scan.all("WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000000) SELECT max(i) FROM n")

@@ -20,6 +20,7 @@ from logged import BEGIN, record
 from slowly import slowly
 
 from sqlite_log_handler import FilterError, LogReader, SQLiteHandler
+from sqlite_log_handler._read.budget import keeping
 from sqlite_log_handler._read.rows import FITS
 
 
@@ -208,8 +209,26 @@ def test_a_signal_where_sqlite_calls_python(log, path, monkeypatch, sql, error):
             with pytest.raises(kind) as found:
                 reader._scan.all(sql, (repr,) if "log_call" in sql else ())
             assert isinstance(found.value.__cause__, sqlite3.Error | MemoryError)
+            assert [("2",)] == reader._scan.all("SELECT log_call(2)", (repr,))  # the reader is as good as new
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_question_gives_sqlite_its_functions_once(log, path, monkeypatch):
+    """A question of many statements registers its functions once: it took a quarter longer to do so for each batch."""
+    registered = []
+
+    def counted(function, raised):
+        registered.append(function)
+        return keeping(function, raised)
+
+    log(*map(record, ["hello"] * 300))
+    with LogReader(path) as reader:
+        reader.count()
+        for module in ("scan", "budget"):
+            monkeypatch.setattr(f"sqlite_log_handler._read.{module}.keeping", counted)
+
+        assert (300, 2) == (len([*reader.rows(pattern="hel+o")]), len(registered))  # message and traceback
 
 
 @pytest.mark.parametrize("nested", [LogReader.count, LogReader.last_id, lambda reader: list(reader.rows(text="ß"))])
