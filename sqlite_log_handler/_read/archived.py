@@ -349,12 +349,20 @@ def _prunes(filed: Iterable[Values], pieces: Sequence[Piece]) -> Iterator[Values
     """
     Yield the lines of `prunes` of which rows are in no part, with how many.
 
-    Ids tell, because a line does not: rows of it may have come into the archive later, or have left it since.
+    Ids tell, because a line does not: rows of it may have come into the archive later, or have left it since. The ids
+    of two lines overlap where their causes took turns, so each id counts for the first of them, and which of these
+    rows were not forwarded for both.
     """
     ends = [high for _, (_, high) in pieces]
     starts = [low for _, (low, _) in pieces]
+    counted = left = 0
     for first_id, last_id, *others, unsent in filed:
-        met = pieces[bisect_left(ends, first_id) : bisect_right(starts, last_id)]
-        kept = sum(min(high, last_id) - max(low, first_id) + 1 for _, (low, high) in met)
-        if missing := last_id - first_id + 1 - kept:
-            yield first_id, last_id, *others, missing, min(unsent, missing)
+        begin = max(first_id, counted + 1)
+        met = pieces[bisect_left(ends, begin) : bisect_right(starts, last_id)]
+        kept = sum(min(high, last_id) - max(low, begin) + 1 for _, (low, high) in met)
+        missing = max(0, last_id - begin + 1 - kept)
+        left = missing + (left if first_id <= counted else 0)
+        lost = min(unsent, left)
+        if missing or lost:
+            yield first_id, last_id, *others, missing, lost
+        counted, left = max(counted, last_id), left - lost

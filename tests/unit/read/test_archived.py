@@ -542,6 +542,39 @@ def test_what_was_pruned_and_has_left_the_archive_is_a_gap(
         assert [expected] == [gap.count for gap in log.gaps() if not gap.logger]
 
 
+@pytest.mark.parametrize(
+    ("spans", "unsent", "expected"),
+    [
+        ([(1, 15), (6, 20)], [10, 10], 15),
+        ([(1, 20), (6, 10)], [15, 5], 15),
+        ([(1, 10), (11, 20)], [0, 10], 10),
+        ([(1, 5), (6, 20)], [5, 15], 15),
+    ],
+    ids=["in turns", "one in another", "none", "one after another"],
+)
+def test_causes_that_took_turns(
+    file: Path, folder: Path, spans: list[tuple[int, int]], unsent: list[int], expected: int
+) -> None:
+    """
+    A row that is in neither place counts once, when two causes have pruned in turns within an hour.
+
+    The ids of the lines of both overlap, and each line counted the rows that the other had pruned: 25 of 15.
+    """
+    archive(file, folder, 5)
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        prune(connection, 20)
+        connection.execute("DELETE FROM prunes")
+        connection.executemany(
+            "INSERT INTO prunes (first_id, last_id, since_us, until_us, cause, count, unsent) "
+            "VALUES (?, ?, 1, 1, 'a cause', 10, ?)",
+            [(*span, count) for span, count in zip(spans, unsent, strict=True)],
+        )
+
+    with LogReader([file, folder]) as log:
+        assert (15, expected) == (log.stats().pruned, log.stats().unsent)
+        assert expected == sum(gap.count for gap in log.gaps() if not gap.logger)
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_control_characters_beside_an_archive(tmp_path, reverse):
     """
