@@ -217,12 +217,13 @@ class Logfmt(Format):
         """Yield the line of one row."""
         fields: dict[str, object] = {"time": self._clock(row.created_us), "level": row.level, "logger": row.logger}
         fields |= {"message": row.message, **{name: getattr(row, name) for name in _LOGFMT_NAMES}}
+        unset = {name for name, value in fields.items() if value is None}
         # An attribute with the name of a column gets another name, the same as in `forward`.
         for key, value in row.extra.items():
             while key in fields:
                 key = f"extra.{key}"  # noqa: PLW2901 - the name under which it is shown
             fields[key] = value
-        yield " ".join(_pair(key, value) for key, value in fields.items() if value is not None)
+        yield " ".join(_pair(key, value) for key, value in fields.items() if key not in unset)
 
 
 class JsonObjects(Format):
@@ -237,7 +238,7 @@ class JsonObjects(Format):
 
 def _pair(key: str, value: object) -> str:
     text = _text(value)
-    if not (_LOGFMT_PLAIN.fullmatch(text) and is_printable(text)):
+    if not (_LOGFMT_PLAIN.fullmatch(text) and is_printable(text)) or value == "null":  # which is no null
         text = json_safe(json.dumps(text, ensure_ascii=False))
     return f"{printable(_LOGFMT_KEY.sub('_', key))}={text}"
 

@@ -44,6 +44,15 @@ def test_no_two_pairs_of_logfmt_have_one_name(run, path):
     assert line.endswith(" extra.logger=1 extra.extra.logger=2")
 
 
+def test_an_attribute_without_a_value_is_null_in_logfmt(run, path):
+    """An attribute that is None is `null`, as Go's encoders write nil, and the text is quoted: it was left out."""
+    log_of(path, record("tea", charge=None, text="null", exc_type=None))
+
+    _, (line,) = run(str(path), "-o", "logfmt")
+
+    assert line.endswith(' thread_name=worker charge=null text="null" extra.exc_type=null')
+
+
 def test_printable_keeps_letters():
     """Letters of all scripts stay as they are."""
     assert "größer, больше, 大きい, 🎉" == printable("größer, больше, 大きい, 🎉")
