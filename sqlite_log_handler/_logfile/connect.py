@@ -31,6 +31,10 @@ as_text = partial(str, encoding="utf-8", errors="replace")
 
 _FREE_THREADED = "free-threading" in sys.version  # also when a module has turned the GIL on again
 
+# SQLite adds `-journal` to a path. In bytes; https://sqlite.org/src/file/src/os_unix.c has the second.
+LONGEST_NAME = 255 - len("-journal")
+_LONGEST_PATH = 512 - len("-journal")
+
 # The number of the rowid among the columns of an index; an expression has a lower one.
 _ROWID = -1
 
@@ -64,6 +68,16 @@ def refuse_lost(path: str) -> None:
         raise forks.LostFileError(
             "this process must not open the file: it was forked while its parent wrote to it, or has closed SQLite's "
             "descriptors: start it with spawn, or make the handler afterwards"
+        )
+
+
+def refuse_long(path: str) -> None:
+    """Refuse a path to which SQLite cannot add `-journal`: it would only say that it cannot open the file."""
+    name, whole = len(os.fsencode(os.path.basename(path))), len(os.fsencode(path))
+    if os.name == "posix" and (name > LONGEST_NAME or whole > _LONGEST_PATH):
+        raise LogFileError(
+            f"{path!r}: the name has {name} bytes and the path {whole}, and SQLite takes {LONGEST_NAME} and "
+            f"{_LONGEST_PATH}: choose a shorter one"
         )
 
 

@@ -14,7 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple, NoReturn
 
-from sqlite_log_handler._logfile.connect import connect_read_only, is_small_log, primary_code, require_schema
+from sqlite_log_handler._logfile.connect import (
+    connect_read_only,
+    is_small_log,
+    primary_code,
+    refuse_long,
+    require_schema,
+)
 from sqlite_log_handler._logfile.errors import (
     BusyFileError,
     CorruptFileError,
@@ -119,6 +125,7 @@ def open_log(path: str, *, timeout: float = 5.0) -> Opened:
     require_file(path)
     # SQLite has its -wal beside the file to which a link leads.
     real = os.path.realpath(path)
+    refuse_long(real)
     immutable = _would_leave_files(real)
     with named_errors(path):
         try:

@@ -34,6 +34,7 @@ from contextlib import AbstractContextManager
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.connect import (
     BOUND_CACHE,
+    LONGEST_NAME,
     as_text,
     close,
     connect_read_only,
@@ -41,6 +42,7 @@ from sqlite_log_handler._logfile.connect import (
     is_corrupt,
     is_ours,
     primary_code,
+    refuse_long,
     refuse_lost,
     require_files,
     size_of,
@@ -54,8 +56,6 @@ from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
 
 _MOVED_TIMEOUT = 1.0  # seconds for the lock when a moved file is closed, whose WAL is written back in any case
 _SMALLEST_PAGE = 512  # https://sqlite.org/fileformat2.html#pages
-_LONGEST_NAME = 255 - len("-journal")  # in bytes
-_LONGEST_PATH = 512 - len("-journal")  # https://sqlite.org/src/file/src/os_unix.c
 _SHM_BYTES = 32_768  # by which SQLite makes a -shm longer
 _NEW_SHM_BYTES = 3  # https://sqlite.org/src/file/src/os_unix.c
 _NEW_JOURNAL_BYTES = 512  # its header alone: a process that was killed while it made the tables leaves that
@@ -144,7 +144,7 @@ class LogFile:
         try:
             # Before the lock, because a refused file must get no lock file beside it.
             require_files(self.path)
-            _refuse_long(self.real)
+            refuse_long(self.real)
             _refuse_read_only(self.real)
             self._look()
             with self.hold():
@@ -448,7 +448,7 @@ class LogFile:
         suffix = time.strftime(f".{why}-%Y%m%dT%H%M%SZ", time.gmtime())
         while True:
             # The name may be as long as the file system allows.
-            short = os.fsdecode(os.fsencode(name)[: _LONGEST_NAME - len(suffix)])
+            short = os.fsdecode(os.fsencode(name)[: LONGEST_NAME - len(suffix)])
             aside = os.path.join(folder, short + suffix)
             if not any(os.path.lexists(aside + end) for end in ends):
                 break
@@ -490,16 +490,6 @@ def _has_room(path: str) -> bool:
         found = os.statvfs(path)
         return not found.f_files or found.f_favail >= _NEW_FILES
     return False
-
-
-def _refuse_long(path: str) -> None:
-    """Refuse a path to which SQLite cannot add `-journal`: it would only say that it cannot open the file."""
-    name, whole = len(os.fsencode(os.path.basename(path))), len(os.fsencode(path))
-    if os.name == "posix" and (name > _LONGEST_NAME or whole > _LONGEST_PATH):
-        raise LogFileError(
-            f"{path!r}: the name has {name} bytes and the path {whole}, and SQLite takes {_LONGEST_NAME} and "
-            f"{_LONGEST_PATH}: choose a shorter one"
-        )
 
 
 def _refuse_read_only(path: str) -> None:

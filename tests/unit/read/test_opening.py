@@ -26,6 +26,7 @@ from sqlite_log_handler import (
     EmptyFileError,
     ForeignFileError,
     LimitError,
+    LogFileError,
     LogReader,
     MissingFileError,
     NewerSchemaError,
@@ -41,6 +42,19 @@ def test_a_file_that_is_not_there(tmp_path):
 
     assert isinstance(caught.value, FileNotFoundError)
     assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["x" * 253, os.path.join(*["x" * 200] * 3)], ids=["name", "path"])
+@pytest.mark.skipif(os.name != "posix", reason="other limits")
+def test_a_path_that_is_too_long_for_sqlite(log, path, name):
+    """A log that was moved to a longer path is refused for that: it was an OSError, or said to be unreadable."""
+    log(record("a"))
+    moved = path.parent / name
+    moved.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(path, moved)
+
+    with pytest.raises(LogFileError, match="and SQLite takes 247 and 504: choose a shorter one"):
+        LogReader(moved)
 
 
 def test_no_folder_for_temporary_files():
