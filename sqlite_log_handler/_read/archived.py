@@ -36,7 +36,7 @@ from sqlite_log_handler._read.loaded import Loaded, Process
 from sqlite_log_handler._read.parts import ALL, FIELDS, Bounds, Span, Values
 from sqlite_log_handler._read.rows import select
 from sqlite_log_handler._read.scan import Scan, raise_unusable
-from sqlite_log_handler._read.statistics import LogStats, file_numbers
+from sqlite_log_handler._read.statistics import LogStats, file_numbers, sizes
 
 _SELECT: Final = select(MORE_COLUMNS.get(name, name) for name in FIELDS)
 _DROPS: Final = f"SELECT {', '.join([*DROP.values(), *PROCESS.values()])} {FROM_DROPS} ORDER BY drops.id"
@@ -104,13 +104,16 @@ class ArchivedLog:
 
     def sized(self, stats: LogStats) -> LogStats:
         """Return the numbers of a temporary database with those of the file in the place of its own."""
-        file, size = self._file, sum(part.bytes for part, _ in self._look().pieces)
-        if file is None:
-            return replace(stats, file_bytes=size, free_bytes=0, journal_mode="none")
-        own = file_numbers(file)
-        own["file_bytes"] += size
+        if self._file is None:
+            return replace(stats, file_bytes=self.sizes()[0], free_bytes=0, journal_mode="none")
+        own = {**file_numbers(self._file), "file_bytes": self.sizes()[0]}
         pruned = (stats.last_id or 0) - stats.rows
         return replace(stats, pruned=pruned, unsent=min(stats.unsent, pruned), **own)
+
+    def sizes(self) -> tuple[int, int]:
+        """Return the bytes of the file and the archive together, and of the file's WAL."""
+        size, wal = (0, 0) if self._file is None else sizes(self._file.path)
+        return size + sum(part.bytes for part, _ in self._look().pieces), wal
 
     def _look(self) -> Inventory:
         if self.closed or self._process != getpid():

@@ -425,7 +425,11 @@ class LogReader:
                 if it has one run only.
         """
         newest: Filters = {"after_id": max(self.last_id() - brief.MOST_ROWS, 0)}
-        return brief.brief(self._question(newest), since, now_us())
+        found = brief.brief(self._question(newest), since, now_us())
+        if self._archive is None:
+            return found
+        file_bytes, wal_bytes = self._archive.sizes()
+        return replace(found, totals=replace(found.totals, file_bytes=file_bytes, wal_bytes=wal_bytes))
 
     def gaps(self, **filters: Unpack[Filters]) -> list[Gap]:
         """

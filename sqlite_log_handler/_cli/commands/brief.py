@@ -93,6 +93,7 @@ class _Text:
         # A longer path would leave no room for the facts.
         quoted = printable(shlex.join(paths))
         self._file = quoted if len(quoted.encode("utf-8", "replace")) <= _PATH else "FILE"
+        self._kept = " with its archive" if paths[1:] else ""
         self._name = os.path.basename(os.path.abspath(paths[0]))
         self._clock = Clock("%Y-%m-%d %H:%M:%S", utc=utc)
         # By time and id, as the brief counts: `--run 0` would leave out what earlier processes have logged since.
@@ -226,7 +227,7 @@ class _Text:
     def _state(self) -> Iterator[str]:
         totals = self._found.totals
         yield ""
-        yield f"file     {format_size(totals.file_bytes)}; WAL {format_size(totals.wal_bytes)}"
+        yield f"file     {format_size(totals.file_bytes)}{self._kept}; WAL {format_size(totals.wal_bytes)}"
         if totals.last_us is not None:
             age = max(now_us() - totals.last_us, 0) / 1e6
             yield f"last row {self._clock(totals.last_us)}, {format_duration(age)} ago"

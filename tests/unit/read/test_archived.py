@@ -200,7 +200,8 @@ def test_an_archive_alone_is_a_log(file: Path, folder: Path) -> None:
     assert [*range(1, 26)] == ids_of(folder) == ids_of(*folder.iterdir())
     with LogReader(str(folder)) as log:
         assert (25, str(folder)) == (log.stats().rows, log.path)
-        assert sum(part.stat().st_size for part in folder.iterdir()) == log.stats().file_bytes
+        size = sum(part.stat().st_size for part in folder.iterdir())
+        assert (size, size) == (log.stats().file_bytes, log.brief().totals.file_bytes)  # it was that of the folder
 
 
 def test_what_only_a_file_has_is_refused(file: Path, folder: Path) -> None:
@@ -514,6 +515,7 @@ def test_what_was_pruned_and_not_archived_stays_pruned(file: Path, folder: Path)
 
     with LogReader([file, folder]) as log:
         assert (5, 5) == (log.stats().pruned, log.stats().unsent)
+        assert log.stats().file_bytes == log.brief().totals.file_bytes > file.stat().st_size
         assert [5] == [gap.count for gap in log.gaps() if not gap.logger]
         assert [*range(1, 11), 16] == [row.id for row in log.rows(up_to_id=16)]
 

@@ -56,11 +56,12 @@ def test_a_logger_that_is_not_there(run, places):
 
 
 def test_a_brief_of_an_archive_names_both(run, places):
-    """The commands that a brief names are those of the log and its archive."""
+    """The commands that a brief names are those of the log and its archive, and so is the size."""
     _, file, folder = places
     status, lines = run("brief", file, folder)
 
     assert (0, "app-log.db: the whole log") == (status, lines[0])
+    assert 1 == sum("B with its archive; WAL " in line for line in lines)
     assert any("ERROR 1" in line for line in lines)
 
 
