@@ -262,16 +262,17 @@ class Archive:
             head = read_head(path)
             if head is None or head.log_id != log_id:
                 continue
-            if head.last_id > archived_id:
-                with contextlib.suppress(Vanished):
+            goes = False
+            with contextlib.suppress(Vanished, FileNotFoundError):  # its rows, or itself, by now
+                if head.last_id > archived_id:
                     found, _ = head_of(connection, self._stem, head.first_id, head.last_id)
-                    if head._replace(levels={}) == found._replace(levels={}):  # a level may have a name since
-                        self._remove([name])
-            elif parts and head.last_id < parts[0][2]:
-                goes = self._beyond([(head.until_us, os.path.getsize(path)), *(part[4:] for part in parts)])
-                known = [json.loads(line) for (line,) in ask(connection, SELECT_PROCESS)]
-                if goes and all(process in known for process in head.processes):
-                    self._remove([name])
+                    goes = head._replace(levels={}) == found._replace(levels={})  # a level may have a name since
+                elif parts and head.last_id < parts[0][2]:
+                    known = [json.loads(line) for (line,) in ask(connection, SELECT_PROCESS)]
+                    all_parts = [(head.until_us, os.path.getsize(path)), *(part[4:] for part in parts)]
+                    goes = self._beyond(all_parts) > 0 and all(process in known for process in head.processes)
+            if goes:
+                self._remove([name])
 
     def _next_name(self, connection: Connection, first_us: int, kind: str) -> str:
         """Return the next name of the day of a part's first row."""

@@ -12,6 +12,7 @@ from archives import KINDS, account, contents_of, parts_in
 
 from sqlite_log_handler import LogReader
 from sqlite_log_handler._read import parts as read_parts
+from sqlite_log_handler._write.retention import archive as store
 from sqlite_log_handler._write.retention import parts as write_parts
 from sqlite_log_handler._write.retention.archive import Archive
 from sqlite_log_handler._write.retention.limits import Limits
@@ -452,6 +453,26 @@ def test_a_part_that_lost_its_note_and_was_not_deleted(make, log, reading, folde
     assert names == parts_in(folder)
     assert [] == archive_all(make(max_age=3.6 * DAY), log, reading)
     assert left == parts_in(folder)
+
+
+def test_a_part_that_vanishes_while_it_is_looked_at(make, log, reading, folder, monkeypatch):
+    """
+    Somebody removes a part that lost its note, just when a run has read its head: the run goes on.
+
+    It ended with a FileNotFoundError, and the operator heard that the archive fails.
+    """
+    log.fill(40, age=5 * DAY, step=DAY / 8)
+    archive_all(make(), log, reading)
+    make(max_age=3.6 * DAY).expire(log.connection)
+    log.fill(2)
+
+    def read_and_remove(path):
+        head = write_parts.read_head(path)
+        os.unlink(path)
+        return head
+
+    monkeypatch.setattr(store, "read_head", read_and_remove)
+    assert 1 == len(archive_all(make(max_age=3.6 * DAY), log, reading))
 
 
 def test_a_part_whose_processes_are_forgotten(make, log, reading, folder):
