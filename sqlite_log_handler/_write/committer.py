@@ -234,8 +234,9 @@ class Committer:
         if done and (self.drain(end, deadline) or deadline is not None):
             if prune:
                 self._prune_at_close(deadline)
-            elif self.writer.archiver is not None:  # the thread may have met a locked file before it came to that
+            if self.writer.archiver is not None:  # the thread may have met a locked file before it came to that
                 self._under_lock(self.writer.archiver.stop, self.at_most(_CLOSE_PRUNE, deadline))
+                self.writer.archiver.await_end(self.at_most(self.close_timeout, deadline))
             self.close(0 if deadline is None else max(0, deadline - self.now()))
 
     def _prune_at_close(self, deadline: float | None) -> None:
@@ -243,11 +244,8 @@ class Committer:
         while self.prune_due is not None and self.now() < end and self.prune(max(0, end - self.now())) == 0:
             pass
         archiver = self.writer.archiver
-        if archiver is not None:
-            if archiver.await_part(self.at_most(min(_CLOSE_ARCHIVE, self.close_timeout / 2), deadline)):
-                self.prune(self.at_most(_CLOSE_PRUNE, deadline))  # this notes the part
-            self._under_lock(archiver.stop, self.at_most(_CLOSE_PRUNE, deadline))
-            archiver.await_end(self.at_most(self.close_timeout, deadline))
+        if archiver and archiver.await_part(self.at_most(min(_CLOSE_ARCHIVE, self.close_timeout / 2), deadline)):
+            self.prune(self.at_most(_CLOSE_PRUNE, deadline))  # this notes the part
 
     def at_most(self, seconds: float, deadline: float | None = None) -> float:
         """Return `seconds`, or what is left of them until the deadline, and no more than a moment if `hurried`."""

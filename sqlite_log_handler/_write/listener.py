@@ -18,12 +18,9 @@ record starts one, also after a thread that died (of a MemoryError between two h
 Guarantees
 ==========
 
-- A fork takes logging's module lock before the commit lock.
-- `close` lets the thread write what is queued and close the file, and waits for that with a limit: so a frozen disk
-  holds that thread. If there is none, or it fails, `close` does it itself.
-- A `__del__` that the garbage collector runs in the middle of a commit may log, and need logging's module lock. So a
-  caller of `close` that holds it, as `dictConfig` does, waits LOCKED_PATIENCE for the thread, which goes on alone and
-  has `close_timeout` for the rest.
+- `close` waits for the thread with a limit, and does its work if there is none, or it fails. A caller that holds
+  logging's module lock waits LOCKED_PATIENCE only (rule 5 of docs/design.md says why). The thread then goes on alone,
+  and has `close_timeout` for the rest.
 - A listener that came back to life after `close`, or in a child that another thread than the main one has forked,
   closes its file and ends after REVIVED_IDLE seconds without a record.
 """
