@@ -29,7 +29,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
 
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.connect import (
@@ -50,7 +49,7 @@ from sqlite_log_handler._logfile.connect import (
 from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError
 from sqlite_log_handler._logfile.forks import LostFileError
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA
-from sqlite_log_handler._logfile.typed import NamedTuple
+from sqlite_log_handler._logfile.typed import NamedTuple, T
 from sqlite_log_handler._logfile.write_lock import STDERR, WriteLock
 from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
 
@@ -134,10 +133,19 @@ class LogFile:
                     self.connection.close()
         self._reset()
 
-    def hold(self) -> AbstractContextManager[None]:
-        """Hold the lock beside the file. Raises as `WriteLock.hold`, and LostFileError if we may not open the file."""
+    def do(self, work: Callable[[], T]) -> T:
+        """
+        Do `work` under the lock beside the file, and return what it returns.
+
+        Raises as `WriteLock.hold`, and LostFileError if we may not open the file.
+        """
         refuse_lost(self.path)
-        return self._lock.hold(self._busy_timeout)
+        try:
+            with self._lock.hold(self._busy_timeout):
+                return work()
+        except BaseException:
+            self._lock.release()  # what a signal handler raised into the frames of `contextlib` leaves it taken
+            raise
 
     def open_first(self) -> None:
         """Open the file for a new handler. Permanent errors raise LogFileError; the listener meets transient ones."""
@@ -147,8 +155,7 @@ class LogFile:
             refuse_long(self.real)
             _refuse_read_only(self.real)
             self._look()
-            with self.hold():
-                self.open()
+            self.do(self.open)
         except BaseException as error:
             self._lock.close()
             if not isinstance(error, (sqlite3.Error, OSError)):  # a LogFileError, or a signal handler's
@@ -158,10 +165,6 @@ class LogFile:
             raise LogFileError(
                 f"{self.path!r} cannot be opened as a log ({error}): make it and its folder writable, or choose another"
             ) from error
-
-    def let_go(self) -> None:
-        """Release the lock: what a signal handler raised into the frames of `contextlib` leaves it taken by `hold`."""
-        self._lock.release()
 
     def open(self, *, again: bool = True) -> sqlite3.Connection:
         """

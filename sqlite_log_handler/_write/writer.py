@@ -22,6 +22,7 @@ import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._write import volume
@@ -112,12 +113,7 @@ class Writer:
             BaseException: A signal handler's; `outcome` tells whether the batch is in the file.
         """
         outcome = outcome or Outcome()
-        try:
-            with self.file.hold():
-                self._commit_at_last(batch, outcome, in_any_case=in_any_case)
-        except BaseException:
-            self.file.let_go()
-            raise
+        self.file.do(partial(self._commit_at_last, batch, outcome, in_any_case=in_any_case))
         return outcome
 
     def _commit_at_last(self, batch: Commit, outcome: Outcome, *, in_any_case: bool) -> None:
@@ -153,21 +149,22 @@ class Writer:
 
     def prune(self) -> float | None:
         """Do a piece of what the limits ask for, see `Pruner.step`. A failure is said, and tried again later."""
-        pruner = self.pruner
-        if pruner is None:
+        if self.pruner is None:
             return None
         try:
-            with self.file.hold():
-                connection = self._open().connection
-                try:
-                    return pruner.step(connection)
-                except BaseException as error:
-                    self.file.roll_back(error)
-                    raise
+            return self.file.do(partial(self._step, self.pruner))
         except TimeoutError:
             return _LOCKED_RETRY
         except Exception as error:  # noqa: BLE001 - a value that somebody has put into the file may fail any step
-            return pruner.failed(error)
+            return self.pruner.failed(error)
+
+    def _step(self, pruner: Pruner) -> float | None:
+        connection = self._open().connection
+        try:
+            return pruner.step(connection)
+        except BaseException as error:
+            self.file.roll_back(error)
+            raise
 
     def _make_room(self, pruner: Pruner, inserter: Inserter, rows: Sequence[PackedRow], *, in_any_case: bool) -> None:
         """Let retention have its turn before a commit of these rows, and with `max_bytes` make room for it."""

@@ -439,7 +439,7 @@ def test_killed_in_a_commit_beside_a_child_of_c_code(start, make_handler, logger
         if not pid:
             signal.pause()
         print(pid, flush=True)
-        with handler.listener.committer.writer.file.hold():
+        with handler.listener.committer.writer.file._lock.hold(1):
             os.kill(os.getpid(), signal.SIGKILL)
         """
     )

@@ -10,6 +10,7 @@ import os
 import sqlite3
 import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +21,7 @@ from sqlite_log_handler._logfile.forks import LostFileError
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, USER_VERSION
 from sqlite_log_handler._write import log_file as log_file_module
 from sqlite_log_handler._write.queue import Commit
+from sqlite_log_handler._write.retention.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -415,10 +417,10 @@ def test_inherited_connection_is_closed(writer: Writer) -> None:
 
 
 @POSIX
-@pytest.mark.parametrize("step", ["open_first", "write"])
-def test_what_a_signal_handler_raises_leaves_the_lock_free(make_writer: Callable[[], Writer], step: str) -> None:
+@pytest.mark.parametrize("step", ["open_first", "write", "prune"])
+def test_what_a_signal_handler_raises_leaves_the_lock_free(make_writer: Callable[..., Writer], step: str) -> None:
     """
-    What a signal handler raises while a file is made, or a batch was written, leaves the lock beside the file free.
+    What a signal handler raises while a file is made, written to or pruned leaves the lock beside the file free.
 
     An exception in the frames of `contextlib` leaves the lock taken for as long as somebody keeps that exception.
     """
@@ -435,14 +437,19 @@ def test_what_a_signal_handler_raises_leaves_the_lock_free(make_writer: Callable
                     sys.setprofile(None)
                     raise KeyboardInterrupt
 
-        interrupted = make_writer()
+        interrupted = make_writer(limits=Limits(max_rows=1_000))
+        steps: dict[str, Callable[[], object]] = {
+            "open_first": interrupted.file.open_first,
+            "write": partial(interrupted.write, Commit([row("text")])),
+            "prune": interrupted.prune,
+        }
         try:
             sys.setprofile(interrupt)
-            interrupted.file.open_first() if step == "open_first" else interrupted.write(Commit([row(str(at))]))
+            steps[step]()
         except KeyboardInterrupt as error:
             kept = error
         sys.setprofile(None)
-        with other.file.hold():  # raises a TimeoutError where it is taken
+        with other.file._lock.hold(0):  # raises a TimeoutError where it is taken
             pass
 
     assert kept

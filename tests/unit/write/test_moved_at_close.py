@@ -41,7 +41,7 @@ def test_a_renamed_file_has_its_rows_at_close(
     path.rename(rotated)
     monkeypatch.setattr(log_file, "_MOVED_TIMEOUT", 0)
     if is_busy:
-        with make_writer().file.hold():
+        with make_writer().file._lock.hold(0):
             writer.close()
     else:
         writer.close()
