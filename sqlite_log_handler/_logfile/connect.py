@@ -175,11 +175,11 @@ def close(
     a second one is open, and that gets none, because it may only read. If no second one can be opened, because there is
     no descriptor left, ours is closed all the same, or stays open if `or_never`.
     """
-    passes = () if or_never else (sqlite3.Error, OSError, LogFileError)
+    refused = (sqlite3.Error, OSError, LogFileError)
     try:
         with contextlib.ExitStack() as stack:
             if keep_wal:
-                with contextlib.suppress(*passes):
+                with contextlib.suppress(*(() if or_never else refused)):
                     reading = connect_read_only(path, timeout=timeout)
                     stack.callback(reading.close)
                     # It gets its lock even if this fails, and even from a WAL that has become empty.
@@ -191,7 +191,7 @@ def close(
                 # that one thread drops may stay until a collection: first the cache, then its statements.
                 gc.collect()
                 gc.collect()
-    except (sqlite3.Error, LogFileError):
+    except refused:
         forks.keep_open(connection)
 
 

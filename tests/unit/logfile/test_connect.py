@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sqlite_log_handler import SQLiteHandler
-from sqlite_log_handler._logfile.connect import connect_read_only, is_ours, require_files, uri_of
+from sqlite_log_handler._logfile import forks
+from sqlite_log_handler._logfile.connect import (
+    close,
+    connect_read_only,
+    identity_of,
+    is_ours,
+    require_files,
+    uri_of,
+)
 from sqlite_log_handler._logfile.errors import (
     ForeignFileError,
     LogFileError,
@@ -275,6 +283,22 @@ def test_read_only_connection_is_guarded(path: Path) -> None:
     with contextlib.closing(connect_read_only(str(path))) as connection:
         assert (1,) == connection.execute("PRAGMA query_only").fetchone()
         assert (0,) == connection.execute("PRAGMA trusted_schema").fetchone()
+
+
+def test_a_connection_that_must_not_close_in_a_lost_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A connection whose -shm was removed stays open where this process must not open the file a second time.
+
+    It was let go of with the error, and so was closed, and the WAL deleted that others may have added to.
+    """
+    make_ours(path)
+    monkeypatch.setattr(forks, "lost", {identity_of(str(path))})
+    kept: list[object] = []
+    monkeypatch.setattr(forks, "keep_open", kept.append)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        close(connection, str(path), keep_wal=True, or_never=True)
+
+        assert [connection] == kept
 
 
 def test_read_only_connection_makes_no_file(path: Path) -> None:
