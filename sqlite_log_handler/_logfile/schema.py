@@ -105,13 +105,10 @@ VOLUME_LINES = f"""
     SELECT hour, logger, levelno, records, bytes, 0 FROM ({UNFOLDED})
 """  # noqa: S608 - our own SQL
 
-# created_us is integer microseconds: a float of today resolves 238 ns at best, sorts no better, and
-# nanoseconds do not survive the 2**53 of JavaScript and jq.
+# docs/design.md says why times are integers, and why `sources`, `processes` and `threads` hold once what would stand in
+# every row. A row of a thread that has no line there has its `thread` and `thread_name` itself.
 # No AUTOINCREMENT, whose table costs a page a commit: retention never deletes the newest row, so SQLite never gives an
 # id twice, and a reader can follow by id.
-# `sources`, `processes` and `threads` hold once what would otherwise stand in every row. `threads` has the first ones
-# of a process only, and a row of another thread has its `thread` and `thread_name` itself: with a server that starts a
-# thread per request, the table would grow as fast as the log. Names of tasks always stand in the row.
 # `template` is the message before its arguments were put in, or '' where that is not known. `record_totals` adds up the
 # lines that were cut off `volume_folded`, so that totals never fall. `archives` has a line for each part of the
 # archive, see `archive`.

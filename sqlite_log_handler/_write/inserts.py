@@ -4,8 +4,8 @@ From rows to INSERTs: statements of many rows, and the ids of what rows share.
 Theory of operation
 ===================
 
-The sqlite3 module releases the GIL around every step. With `executemany` that is once per row, and in a busy process
-each time is a wait to get it back. One INSERT of 5,000 rows runs in C, with the GIL free, on the second core.
+The sqlite3 module releases the GIL around every step, and in a busy process each time is a wait to get it back. So one
+INSERT has up to 5,000 rows, which `executemany` would take one by one. It runs in C, on the second core.
 
 Most rows differ in time, message and attributes only. The rest of a row is its context, and many rows have the same.
 So where ten rows or more share a context, a statement is given each context once, and each row with the number of its
@@ -65,8 +65,8 @@ _CONTEXTS_BYTES = 64 * 1024
 
 # SQLite takes 32,766 parameters in a statement (https://sqlite.org/limits.html). Preparing one takes longer than
 # running it, so there are a few of fixed length, and rows that do not fill one are followed by NULLs, which the WHERE
-# leaves out, or which find no context. A full batch is two statements: each is a turn without the GIL, and on a busy
-# process a wait to get it back. One of 10,000 rows would take 80 ms to prepare, and one of 5,000 takes 20.
+# leaves out, or which find no context. A full batch is two statements: one of 10,000 rows would take 80 ms to prepare,
+# and one of 5,000 takes 20.
 _STATEMENT_ROWS = (1, 3, 8, 25, 64, 160, 400, 1_000, 2_500, 5_000)
 _MOST_ROWS_UNSHARED = 2_500
 _FEWEST_ROWS_SHARED = 160

@@ -14,8 +14,6 @@ being written. Then it gives the part up, and the next program archives its rows
 which takes a chunk's time: if the interpreter exits while a thread is in Arrow, Arrow may abort the process. On a disk
 that does not answer it does not end, and `close` comes up to three times, so all wait for LAST_CHUNK seconds together.
 
-The thread has a low priority where each thread has one of its own (on Linux).
-
 Guarantees
 ==========
 

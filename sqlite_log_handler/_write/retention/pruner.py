@@ -23,11 +23,7 @@ Guarantees
 - No row younger than `max_age` is deleted because of its age, wherever the clock has jumped to and back. Rows go in the
   order of their ids: a row with an earlier time than the rows before it goes with them.
 - After an exception no transaction is open, and `prunes` says what was deleted.
-- The lines of `drops` whose place is still in the file stay. Of each other side table, and of the older lines of
-  `drops`, `Limits.lines` are kept. They are cut at the first deletion, and again after ten times as many rows.
-- The side tables do not push out the rows. When the file takes too much, and as many rows have gone as are left, these
-  tables are cut before more rows go, by the bytes of their lines as well; and so they are before `NoRoom` is raised.
-- The id of a deleted source or process is never given again.
+- The tables beside the rows do not push the rows out; docs/retention.md ("What is kept besides") has when they are cut.
 """
 
 from __future__ import annotations
@@ -125,7 +121,7 @@ class Pruner:
         self._archiver = archiver
         self._bound = bound if archiver is None else archiver.bound
         self.deleted: dict[str, int] = {}  # rows by cause
-        quiet = nullcontext if archiver is None else archiver.quiet
+        quiet = archiver.quiet if archiver is not None else lambda _: nullcontext(enter_result=True)
         self.wal = Wal(path, limits, say=say, now=now, clock=clock, quiet=quiet)
         self.tables = SideTables(limits, self.wal)
         self._say = say
@@ -367,7 +363,6 @@ def _free_on_disk(path: str) -> float:
 
 
 def look(connection: sqlite3.Connection, path: str) -> State:
-    """Look at a log, by SQLite and `os.stat` only: opening and closing one of its files drops SQLite's locks."""
-    found = connection.execute(_LOOK).fetchone()
-    page_size, pages, *_ = found
+    """Look at a log, and open none of its files, see `_write.log_file`."""
+    page_size, pages, *_ = found = connection.execute(_LOOK).fetchone()
     return State._make((*found, size_of(path + "-wal"), max(size_of(path), pages * page_size)))

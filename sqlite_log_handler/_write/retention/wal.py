@@ -2,7 +2,7 @@
 The WAL of a log: how large it is, whether it can be written back, and which process prevents that.
 
 SQLite cannot write the WAL back beyond the oldest snapshot that a reader holds, and a WAL that is not written back only
-grows. All that retention does adds to the WAL as well, so nothing is pruned while a reader holds one back.
+grows. Retention adds to it as well, so nothing is pruned while a reader holds it back.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Wal:
         say: Callable[[str], None],
         now: Callable[[], float],
         clock: Callable[[], float],
-        quiet: Callable[[float], AbstractContextManager[object]],
+        quiet: Callable[[float], AbstractContextManager[bool]],
     ) -> None:
         self.path = path
         self._quiet = quiet
@@ -50,7 +50,7 @@ class Wal:
 
     @property
     def size(self) -> int:
-        """Bytes of the -wal. By `os.stat` only: opening and closing one of the files drops SQLite's locks."""
+        """Bytes of the -wal."""
         return size_of(self.path + "-wal")
 
     def is_free(self, connection: sqlite3.Connection) -> bool:
@@ -77,7 +77,7 @@ class Wal:
             busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if not busy:
             return self._let_go()
-        if still is False:
+        if not still:
             return False
         self._next_attempt = now + RETRY
         if self.pinned is None:
