@@ -48,8 +48,8 @@ STDERR = 2
 # clock that never jumps).
 _HOLDER = b"%-10d "
 _LINE = b"%-10d %-16d %-16d\n"
-_AFTER_HOLDER = 11
-_LENGTH = 56
+_AFTER_HOLDER = len(_HOLDER % 0)
+_LENGTH = _AFTER_HOLDER + len(_LINE % (0, 0, 0))
 
 _NOT_LOOKED = os.stat_result([0] * 10)
 
