@@ -118,7 +118,7 @@ class Archive:
         self.folder = folder
         self._limits = limits
         self._kind = kind
-        self._path = path
+        self.path = path
         self._stem = stem_of(path)
         self._now = now
         self._may_go: set[str] = set()  # files to delete if they have no note
@@ -180,7 +180,7 @@ class Archive:
         try:
             # A new file, and not through a link that another user has put there.
             with open(path + PARTIAL, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                give_to_users_of(self._path, file.fileno())
+                give_to_users_of(self.path, file.fileno())
                 last_id = write_part(connection, file, head, kind, stopped)
                 file.flush()
                 os.fsync(file.fileno())

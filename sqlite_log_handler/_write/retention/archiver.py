@@ -126,7 +126,7 @@ class Archiver:
         """Archive the log at `path`, whose file was opened, and may be another one."""
         self._wanted = 0
         self._ending = False
-        if path != self._path:
+        if path != self._path or (self._run is not None and self._run.file != identity_of(path)):
             self.stop()
             self._path = path
 
@@ -165,7 +165,7 @@ class Archiver:
             return wait
         if overtaken:  # begin half-way, to be ahead again
             first_id = (first_id + state.last_but_one_id) // 2
-        self._run = run = _Run(self._make(self._path), self._path)
+        self._run = run = _Run(self._make(self._path))
         self._end_due = math.inf
         last_id = max(goal, first_id)
         self._thread = threads.make(run.work, first_id, last_id, name="sqlite_log_handler archive", nice=_NICE)
@@ -333,10 +333,10 @@ def folder_of(option: str, value: Any) -> str:
 class _Run:
     """One run of the archive's thread, which sets `part`, and goes on when a step has noted or refused it."""
 
-    def __init__(self, archive: Archive, path: str) -> None:
+    def __init__(self, archive: Archive) -> None:
         self.archive = archive
         self.reader: Connection | None = None
-        self.file = identity_of(path)
+        self.file = identity_of(archive.path)
         self.part: WrittenPart | None = None
         self.parts = 0  # that were noted
         self.error: BaseException | None = None
@@ -346,7 +346,6 @@ class _Run:
         self._answered = threading.Lock()  # taken, until a part has had its turn or the run is to end
         self._answered.acquire()
         self._stopped = False
-        self._path = path
 
     def answer(self, *, stop: bool) -> None:
         """Let the thread go on, because the part has had its turn, or end as soon as it can."""
@@ -356,7 +355,7 @@ class _Run:
     def work(self, first_id: int, last_id: int) -> None:
         """Archive the rows in a range of ids, on a thread of its own."""
         try:
-            with self.archive.lock.hold(0), contextlib.closing(connect_read_only(self._path)) as self.reader:
+            with self.archive.lock.hold(0), contextlib.closing(connect_read_only(self.archive.path)) as self.reader:
                 for part in self.archive.parts(self.reader, first_id, last_id, lambda: self._stopped):
                     self.part = part
                     _let_go(self.changed)

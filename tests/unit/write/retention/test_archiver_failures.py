@@ -159,6 +159,26 @@ def test_a_file_that_is_moved_in_the_middle_of_a_run(make, log, monkeypatch):
     assert ([], 100) == (log.said, program.archived_id)
 
 
+def test_a_copy_in_the_place_of_the_file_in_the_middle_of_a_run(make, log, path, tmp_path):
+    """
+    A part is not noted in an older copy of its log that was put in its place, where other rows get the same ids.
+
+    Those would have counted as archived, and been deleted.
+    """
+    log.fill(20)
+    with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+        log.connection.backup(copy)
+    log.fill(130)
+    program = make(max_rows=200)
+    program.step()
+    os.replace(tmp_path / "copy.db", path)
+    log.connection = log.writer.file.open()
+    program.pruner.opened(log.path)
+    program.step()
+
+    assert (20, 0) == (log.rows[1], program.archived_id)
+
+
 def test_another_process_archives(make, log, folder):
     """While another process archives this log, nothing is said, and a second later it is tried again."""
     program = make(max_rows=100)
