@@ -278,8 +278,8 @@ class Pruner:
         """Return the highest id that one transaction may delete."""
         fewer, rows = self.limits.chunk_rows(state.live / max(1, state.rows)), state.rows + 1
         # Not by the average of all rows alone: a chunk of larger ones would make a WAL many times as large. Nor by that
-        # of more rows than go, of which the first may be the larger ones. A quarter more than a chunk is one too: each
-        # look reads all that its rows hold, and there was one for each row where few take just more than a chunk.
+        # of more rows than go, of which the first may be the larger ones. A quarter more than a chunk is one too, or
+        # there would be very many looks, and each reads all that its rows hold.
         while fewer < rows * 0.8:
             rows = fewer
             heads = state.first_id, math.ceil(rows / _HEAD_ROWS), min(rows, _HEAD_ROWS)

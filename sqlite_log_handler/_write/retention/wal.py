@@ -48,14 +48,9 @@ class Wal:
         self._said_pinned = False
         self._next_attempt = 0.0
 
-    @property
-    def size(self) -> int:
-        """Bytes of the -wal."""
-        return size_of(self.path + "-wal")
-
     def is_free(self, connection: sqlite3.Connection) -> bool:
         """Tell whether the WAL has a normal size. A larger one is written back first, unless a reader prevents it."""
-        size = self.size
+        size = size_of(self.path + "-wal")
         if size <= self._limits.wal_bytes:
             return self._let_go()
         if self.write_back(connection):
