@@ -17,7 +17,8 @@ from sqlite_log_handler._write.retention.wal import Wal
 
 _ROWS_PER_LINE = 10  # that were deleted for each line that is kept, when the tables are cut
 _SWEEP_ROWS = 20_000  # that a sweep looks through in a step: some 5 ms
-_SWEEP_CHUNKS = 64  # transactions in which a sweep deletes lines, in a step
+_SWEEP_LINES = 1_000  # that a sweep deletes in a step, but one transaction of lines at least: some 20 ms
+_SWEEP_CHUNKS = 64  # transactions of lines that it deletes where there is no room without
 
 # The tables that rows refer to, and by which column.
 _REFERRED = {"sources": "source_id", "processes": "process_id", "threads": "thread_id", "levels": "levelno"}
@@ -88,7 +89,7 @@ class SideTables:
         """Cut the tables if enough rows were deleted, and go on with a sweep; tell whether there is more to do."""
         if self.deleted_rows >= self._enough_rows:
             self._trim(connection)
-        self._go_on(connection)
+        self._go_on(connection, max(1, _SWEEP_LINES // self._limits.chunk_lines))
         return self._sweep is not None
 
     def trim_all(self, connection: sqlite3.Connection) -> None:
@@ -98,7 +99,7 @@ class SideTables:
         size = max(size or 0 for (size,) in connection.execute(_SIZES))
         if self._sweep is None and size > self._limits.text_bytes:
             self._sweep = _Sweep()
-        self._go_on(connection)
+        self._go_on(connection, _SWEEP_CHUNKS)
 
     def _shorten(self, connection: sqlite3.Connection, trim: tuple[str, ...]) -> None:
         lines = self._limits.lines
@@ -128,11 +129,11 @@ class SideTables:
                     connection.execute(statement, (min(going, self._limits.chunk_lines),))
             going -= self._limits.chunk_lines
 
-    def _go_on(self, connection: sqlite3.Connection) -> None:
+    def _go_on(self, connection: sqlite3.Connection, most: int) -> None:
         sweep = self._sweep
         if sweep is None or not sweep.look(connection):
             return  # the next slice is for the next step
-        for _ in range(_SWEEP_CHUNKS):
+        for _ in range(most):
             with transaction(connection):
                 ended = sweep.delete(connection, self._limits.chunk_lines, self.needed)
             if ended:

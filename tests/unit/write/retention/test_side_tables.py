@@ -169,6 +169,22 @@ def test_sources_go_when_no_row_is_of_them(log, few_lines):
     assert log.ask("SELECT sweeps FROM marks")[0][0]
 
 
+def test_a_sweep_deletes_some_lines_in_each_step(log, few_lines):
+    """
+    A sweep leaves the lock to commits after a thousand lines.
+
+    It deleted 65,000 in one step, for a second, or for four beside very many gaps. So rows were dropped meanwhile.
+    """
+    log.fill(100)
+    sources(log, 3_001)
+    pruner, left = log.pruner(max_rows=25), []
+    for _ in range(3):
+        pruner.step(log.connection)
+        left += log.ask("SELECT count(*) FROM sources")
+
+    assert [(1_977,), (953,), (2,)] == left
+
+
 def test_few_sources_are_not_looked_for(log, few_lines):
     """As long as there are few sources, or most were in use when last looked at, the rows are not read for them."""
     sources(log, 10)
@@ -342,7 +358,7 @@ def test_cutting_lines_stops_at_a_reader_too(log, reader):
 def test_a_source_that_comes_while_others_are_deleted_stays(log, few_lines, monkeypatch):
     """Sources go in portions, and what another process logs between two of them keeps its source."""
     monkeypatch.setattr("sqlite_log_handler._write.retention.limits.PAGE_BYTES", 200_000)
-    monkeypatch.setattr(side_tables, "_SWEEP_CHUNKS", 1)
+    monkeypatch.setattr(side_tables, "_SWEEP_LINES", 1)
     sources(log, 60)
     log.fill(150, source=3)
     pruner = log.pruner(max_rows=100)
