@@ -126,9 +126,9 @@ class Archiver:
         """Archive the log at `path`, whose file was opened, and may be another one."""
         self._wanted = 0
         self._ending = False
-        if path != self._path or (self._run is not None and self._run.file != identity_of(path)):
+        if self._run is not None and self._run.file != identity_of(path):
             self.stop()
-            self._path = path
+        self._path = path
 
     def forget(self) -> None:
         """Begin anew in a forked child, which has no thread."""
