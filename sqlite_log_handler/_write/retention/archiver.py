@@ -135,7 +135,6 @@ class Archiver:
         if self._run is not None:
             self._run.archive.lock.close()
         self._run = self._thread = None
-        self._ending = False
 
     def step(self, connection: sqlite3.Connection, state: State) -> float:
         """
