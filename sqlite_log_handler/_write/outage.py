@@ -57,7 +57,7 @@ class Outage:
     def note(self, error: BaseException) -> None:
         """Remember an error. A foreign one may raise when it is shown, and that would end the thread."""
         try:
-            self.last_error = f"{type(error).__name__}: {shown(str, error)}"
+            self.last_error = f"{type(error).__name__}: {shown(error)}"
         except MemoryError:  # there is none for the text either
             self.last_error = "MemoryError"
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from types import MappingProxyType
 
@@ -51,15 +51,14 @@ _COLLECTIONS: tuple[type, ...] = (
 
 def exact(value: object) -> str:
     """Return `str(value)` as an exact str: a subclass would have the listener run the program's code."""
-    text = str(value)
-    return text if type(text) is str else str.__str__(text)
+    return str.__str__(str(value))
 
 
-def shown(render: Callable[[Any], str], value: object) -> str:
-    """Return `render(value)`, or a marker if it raises."""
+def shown(value: object) -> str:
+    """Return `exact(value)`, or a marker if it raises."""
     try:
-        return exact(render(value))
-    except Exception as error:  # noqa: BLE001 - hostile __str__ and __repr__
+        return exact(value)
+    except Exception as error:  # noqa: BLE001 - a hostile __str__
         return _not_shown(value, error)
 
 
@@ -69,7 +68,7 @@ def _not_shown(value: object, error: Exception) -> str:
 
 def clean(value: object) -> str:
     """Return a name as SQLite can keep it, cut to NAME_LENGTH."""
-    return escape(shown(str, value)[:NAME_LENGTH])
+    return escape(shown(value)[:NAME_LENGTH])
 
 
 def level_name(levelno: int) -> str:
@@ -128,15 +127,15 @@ def write_json(attributes: dict[str, Any], room: int, hidden: int = 0) -> tuple[
     There are `hidden` more attributes, which the caller has not looked at.
     """
     names = list(islice(attributes, room // SHORTEST_MEMBER + 1))
-    parts, marks, left = ({}, TRUNCATED, room) if hidden else _members(attributes, names, room)
+    parts, marks = ({}, TRUNCATED) if hidden else _members(attributes, names, room)
     if marks & TRUNCATED:
         # First values of known length, the short before the long: the others get the room that is left.
         lengths = {name: _length(attributes[name]) for name in names}
         unknown = [name for name in names if lengths[name] == sys.maxsize]
-        parts, marks, _ = _members(attributes, names, room, lengths)
+        parts, marks = _members(attributes, names, room, lengths)
         if marks & TRUNCATED and any(lengths[name] < sys.maxsize for name in unknown):
             # A list was cut, and others are shorter than their share: their lengths are known now.
-            parts, marks, _ = _members(attributes, names, room, lengths)
+            parts, marks = _members(attributes, names, room, lengths)
     written = [parts[name] for name in names if name in parts]
     left = len(attributes) + hidden - len(parts)
     if left:
@@ -162,9 +161,9 @@ def _length(value: object) -> int:
 
 def _members(
     attributes: dict[str, Any], names: Sequence[str], room: int, lengths: dict[str, int] | None = None
-) -> tuple[dict[str, str], int, int]:
+) -> tuple[dict[str, str], int]:
     """
-    Write the attributes `names`; return them, the marks, and the room that is left.
+    Write the attributes `names`; return them and the marks.
 
     Each may take all room that is left, up to the first cut. With `lengths`, the shortest is written first, and each
     takes its fair share at most; afterwards these are the lengths that were found, the greatest for what was cut.
@@ -186,7 +185,7 @@ def _members(
             if lengths is not None:
                 lengths[name] = sys.maxsize if json.marks & TRUNCATED else share - json.room
         marks |= json.marks
-    return parts, marks | TRUNCATED * (len(parts) < len(attributes)), left
+    return parts, marks | TRUNCATED * (len(parts) < len(attributes))
 
 
 class _Json:

@@ -1,8 +1,7 @@
 """
 From a `logging.LogRecord` to a row: a tuple of plain values, made on the thread that logs.
 
-`make_row` uses no clock, no lock and no I/O. It runs before the record leaves the caller. Later, arguments may have
-changed, the queue would keep frames and objects of the program alive, and another thread would call the program's code.
+`make_row` uses no clock, no lock and no I/O. docs/design.md says why it runs before the record leaves its thread.
 
 A row begins with the five fields that the queue reads (see `_write.queue`). All rows of a call site share one tuple for
 it, and all rows of a thread another, so 100,000 rows of 50 characters fit into 33 MB.
@@ -205,7 +204,7 @@ def _less_common(
             return None
         size += _memory(exc_type) + _memory(exc_text)
     if record.stack_info is not None:
-        stack_info = escape(shown(str, record.stack_info)[: max_bytes + 1])
+        stack_info = escape(shown(record.stack_info)[: max_bytes + 1])
         size += _memory(stack_info)
     if values.get("taskName") is not None:
         task_name = clean(values["taskName"])
@@ -306,7 +305,7 @@ def _build_slowly(
 
     exc_type, exc_text, malformed = _exception(record, formatter or _default_formatter)
     marks |= malformed
-    stack_info = None if record.stack_info is None else shown(str, record.stack_info)
+    stack_info = None if record.stack_info is None else shown(record.stack_info)
     whole = (message, exc_text, stack_info)
     texts = [None if text is None else escape(text[: max_bytes + 1]) for text in whole]
     sizes = [0 if text is None else utf8_length(text) for text in texts]
@@ -341,14 +340,15 @@ def _extra(record: logging.LogRecord, room: int) -> tuple[dict[str, Any], int]:
     """Return what `extra`, a filter or a factory has set on the record, and the number of attributes beyond `room`."""
     values, hidden = _public(record.__dict__, len(_STANDARD) * SHORTEST_MEMBER + room)
     extra = {name: value for name, value in values.items() if name not in _STANDARD}
-    if "extra" in extra and issubclass(type(extra["extra"]), dict):
+    of_loguru: Any = extra.get("extra")
+    if issubclass(type(of_loguru), dict):
         # loguru passes its own attributes on as one of that name. They stay there if one of them would be lost.
-        public, more = _public(extra["extra"], room)
-        if len(public) + more == len(extra["extra"]) and public.keys().isdisjoint(extra):
+        public, more = _public(of_loguru, room)
+        if len(public) + more == len(of_loguru) and public.keys().isdisjoint(extra):
             del extra["extra"]
             extra, hidden = {**public, **extra}, hidden + more
-    if "otelTraceID" in extra and type(extra["otelTraceID"]) is str and extra["otelTraceID"] == "0":
-        # OpenTelemetry, outside of any span.
+    trace = extra.get("otelTraceID")
+    if type(trace) is str and trace == "0":  # OpenTelemetry, outside of any span
         for key in ("otelTraceID", "otelSpanID", "otelTraceSampled"):
             extra.pop(key, None)
     return extra, hidden
@@ -399,10 +399,10 @@ def _without_traceback(record: logging.LogRecord) -> logging.LogRecord:
 
 
 def _unformatted(record: logging.LogRecord, error: Exception) -> str:
-    text = shown(str, record.msg)
+    text = shown(record.msg)
     if record.args is not None and (type(record.args) is not tuple or record.args):
         text = f"{text} {brief(record.args)}"
-    return f"{text} <not formatted: {type(error).__name__}: {shown(str, error)[:NAME_LENGTH]}>"
+    return f"{text} <not formatted: {type(error).__name__}: {shown(error)[:NAME_LENGTH]}>"
 
 
 def _exception(record: logging.LogRecord, formatter: logging.Formatter) -> tuple[str | None, str | None, int]:
@@ -424,7 +424,7 @@ def _exception(record: logging.LogRecord, formatter: logging.Formatter) -> tuple
             except ImportError:
                 return name, _bare_traceback(name, exc_info), 0
         # Another handler has rendered it already, or another process did before it sent the record here.
-        return None, shown(str, record.exc_text) if record.exc_text else None, 0
+        return None, shown(record.exc_text) if record.exc_text else None, 0
     except Exception as error:  # noqa: BLE001 - a formatException that raises, an exc_info that is none
         return name, f"<traceback not kept: {type(error).__name__}>", MALFORMED
 
@@ -434,7 +434,7 @@ def _bare_traceback(name: str, exc_info: Any) -> str:
     _, error, traceback = exc_info
     calls = ((frame.f_code, line) for frame, line in walk_tb(traceback))
     lines = (f'  File "{code.co_filename}", line {line}, in {code.co_name}' for code, line in calls)
-    return "\n".join(["Traceback (most recent call last):", *lines, f"{name}: {shown(str, error)}"])
+    return "\n".join(["Traceback (most recent call last):", *lines, f"{name}: {shown(error)}"])
 
 
 def _memory(text: str | None) -> int:
