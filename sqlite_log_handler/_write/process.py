@@ -22,6 +22,7 @@ from sqlite_log_handler._logfile.locks import acquire
 from sqlite_log_handler._write import row, threads
 from sqlite_log_handler._write.committer import Committer
 from sqlite_log_handler._write.listener import LOGGING_LOCK, RecordListener, all_listeners
+from sqlite_log_handler._write.queue import GIL
 
 _EXIT_COMMIT_TIMEOUT = 1.0  # seconds that a record waits for another thread's commit when the interpreter exits
 FORK_TIMEOUT = 5.0  # seconds that a fork waits for commits to end and files to be closed
@@ -146,7 +147,6 @@ def retire(listener: RecordListener) -> None:
 
 _beginning = threading.RLock()
 _hooking = 0  # the id of the process that runs all hooks, see `_run_hooks`
-_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def begin_anew() -> None:
@@ -182,7 +182,7 @@ def _run_hooks() -> bool:
     try:
         import ctypes  # noqa: PLC0415 - only such a child needs it
 
-        if not _GIL or len(os.listdir("/proc/self/task")) > 1:
+        if not GIL or len(os.listdir("/proc/self/task")) > 1:
             return False
         ctypes.pythonapi.PyOS_BeforeFork()
         ctypes.pythonapi.PyOS_AfterFork_Child()

@@ -73,7 +73,7 @@ NONE: Final = 1 << 63
 MUTEX_TIMEOUT = 1.0
 
 # A GIL that is off may be turned on by an import; one that is on stays on.
-_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 # The largest row that goes the quick way (4 KiB), in SIZE_UNITs. Each permit reserves this much, so with a larger value
 # permits would run out sooner.
@@ -224,7 +224,7 @@ class RecordQueue(_Queue):
             gone, was_due, before = self._gone, self.commit_due, len(self.queue)
             if not self._admit(item, levelno, size):
                 return
-            if _GIL and before and self.admits is ANY and self._lacks_permits:
+            if GIL and before and self.admits is ANY and self._lacks_permits:
                 # Not after the first row: in many programs it is the only one of its tick.
                 self._grant()
             if item[MARKS]:
@@ -298,7 +298,7 @@ class RecordQueue(_Queue):
             if cause is None or self.closed:
                 return False
             refusals = self._refusals
-            tally = self.ledger.tally(cause, levelno, created, logger) if _GIL else None
+            tally = self.ledger.tally(cause, levelno, created, logger) if GIL else None
             if tally is not None:
                 refusals[levelno, logger] = tally  # first, as there may be no memory for it
             self._drop(cause, (levelno, created, (logger,)))
@@ -428,7 +428,7 @@ class RecordQueue(_Queue):
         self._revoke()
         count = 0
         # The first row has to wake the listener, one makes a commit due and one fills the queue: these take the mutex.
-        if _GIL and self.queued and self.admits is ANY:
+        if GIL and self.queued and self.admits is ANY:
             rows, size = self._room(self._calm)
             if not self.commit_due:
                 rows, size = map(min, (rows, size), self._room(self._due))

@@ -90,9 +90,9 @@ def nothing_interned(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=[True, False], ids=["GIL", "no GIL"])
 def gil(request, monkeypatch):
     """Do everything twice: with the quick ways, and with everything under the mutex, as without a GIL."""
-    if request.param and not queue_module._GIL:
+    if request.param and not queue_module.GIL:
         pytest.skip("the quick ways need the GIL that this Python does not have")
-    monkeypatch.setattr(queue_module, "_GIL", request.param)
+    monkeypatch.setattr(queue_module, "GIL", request.param)
     return request.param
 
 

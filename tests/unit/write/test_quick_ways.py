@@ -26,7 +26,7 @@ from sqlite_log_handler._write.row import SIZE_UNIT
 
 INFO, WARNING = 20, 30
 
-pytestmark = pytest.mark.skipif(not queue_module._GIL, reason="the quick ways need a GIL")
+pytestmark = pytest.mark.skipif(not queue_module.GIL, reason="the quick ways need a GIL")
 
 
 def row(number, *, levelno=INFO, size=1):
