@@ -51,7 +51,7 @@ class DropReport:
         self._operator = operator
         # Looked up now, because that takes logging's lock, which `dictConfig` holds while it closes handlers.
         self._logger = logging.getLogger(OWN_LOGGER)
-        self._dropping_since: float | None = None  # with drops at every tick
+        self._dropping_since = float("inf")  # with drops at every tick
         self._now = 0.0  # of the last report
         self._sending: PendingGap | None = None
         self._reporting = False
@@ -63,12 +63,11 @@ class DropReport:
         queue, self._now = self._queue, now
         gap = queue.take_drops()
         if gap is None:
-            self._dropping_since = None
+            self._dropping_since = float("inf")
             if not (queue.closed and queue.ledger.unsent):
                 return False
         else:
-            if self._dropping_since is None:
-                self._dropping_since = _since(gap)
+            self._dropping_since = min(self._dropping_since, _since(gap))
             try:
                 gap.warning = self._record(gap, logging.LogRecord, "report")
             finally:
@@ -93,17 +92,13 @@ class DropReport:
             with suppress(RuntimeError):  # not started yet, or never
                 reporter.join(timeout)
         with self._queue.mutex:
-            gaps = self._gaps_to_send()
+            gaps = list(filter(None, (self._sending, self._queue.ledger.unsent)))
             if not gaps or gaps[-1].dropped_total == self._said or not self._is_wanted():
                 return  # all are sent, or the last `close` has said so
             self._said = gaps[-1].dropped_total
             count = sum(gap.count for gap in gaps)
             why = "another handler has not returned" if self._is_reporting() else "no thread sends them"
         self._operator.say(f"{count:,} drops not reported to other handlers: {why}; {self._describe(gaps[-1])}")
-
-    def _gaps_to_send(self) -> list[PendingGap]:
-        # Not in a frame that holds the mutex, see `_logfile.locks`.
-        return [gap for gap in (self._sending, self._queue.ledger.unsent) if gap is not None]
 
     def _is_reporting(self) -> bool:
         """Tell whether the reporter will look at what waits once more: it may have died, or never have been started."""
@@ -200,8 +195,7 @@ class DropReport:
             causes[cause] += entry[COUNT]
             losers = spent if cause == "fair_share" else others
             losers[f"{name} {level_name(levelno)}"] += entry[COUNT]
-        since = _since(gap) if self._dropping_since is None else min(self._dropping_since, _since(gap))
-        lasting = max(entry[UNTIL] for entry in gap.drops.values()) - since
+        lasting = max(entry[UNTIL] for entry in gap.drops.values()) - min(self._dropping_since, _since(gap))
         used = queue.queued_size / queue.capacity_size
         age = outage.last_commit_age(self._now)
         parts = [

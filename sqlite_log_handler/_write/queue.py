@@ -38,9 +38,8 @@ Guarantees
   of the deque and `dropped` the sum of the ledger, so `seen` would be too small if a row got lost.
 - `queued <= capacity`, and the sizes of the queued rows add up to `capacity_bytes` at most.
 - A thread holds the mutex for microseconds: no I/O, no foreign code, no logging under it. It is the innermost lock.
-- The mutex is an RLock, because a signal handler or a `__del__` may log while its own thread is in `put`.
-- No caller waits for the mutex for longer than MUTEX_TIMEOUT: a collection can log from anywhere, so two threads can
-  take the locks of two handlers in opposite orders. A caller that gives up counts its record (`contended`).
+- The mutex is an RLock, and no caller waits for it for longer than MUTEX_TIMEOUT: signal handlers and collections may
+  log anywhere, under the mutex of this or of another handler. A caller that gives up counts its record (`contended`).
 - To wake the listener, a caller releases a raw lock: `Event` and `Condition` take locks that are not reentrant.
 - A RecursionError that comes out of here may follow a row that is queued, and no drop that is counted.
 - If a signal handler raises out of a trace or profile function, between a permit and its row, the queue loses the room
@@ -55,7 +54,7 @@ import threading
 from collections import deque
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from itertools import accumulate, chain, islice, repeat, starmap
+from itertools import accumulate, chain, compress, islice, repeat, starmap
 from operator import is_, itemgetter, length_hint
 
 from sqlite_log_handler._logfile.locks import acquire, make_mutex
@@ -344,7 +343,7 @@ class RecordQueue(_Queue):
         """Count the rows that came the quick way since the last time, which uses up their permits."""
         while True:
             settled = self._settled
-            came = self._gone[0] + len(self._ahead) + len(self.queue)
+            came = self.removed + self.queued
             fresh = came - settled[0]
             if fresh <= 0:
                 return
@@ -353,7 +352,7 @@ class RecordQueue(_Queue):
             except (IndexError, RuntimeError):
                 continue  # others have put or removed rows meanwhile, see `_head`
             counted = came, settled[1] + size
-            if came == self._gone[0] + len(self._ahead) + len(self.queue) and self._settled is settled:
+            if came == self.removed + self.queued and self._settled is settled:
                 self._settled = counted
 
     def _refusal(self, levelno: int, logger: str) -> str | None:
@@ -498,7 +497,8 @@ class RecordQueue(_Queue):
                 gone, left = self._gone, self._rows_in_commit
                 start = len(commit.rows) - left
                 rows = commit.rows[start : start + _REMOVED_AT_ONCE]
-                bad = _rows_at(unwritable, rows, start)
+                # Not a comprehension with an `if`, see `_logfile.locks`.
+                bad = list(compress(rows, map(unwritable.__contains__, range(start, len(commit.rows)))))
                 self._remove(gone, [], rows, dropped=bad, cause="unwritable")
         with self.mutex:
             self._review()
@@ -631,9 +631,3 @@ class RecordQueue(_Queue):
 
     def task_done(self) -> None:
         """Do nothing: a row is done when its commit is."""
-
-
-def _rows_at(indexes: Collection[int], rows: Sequence[Any], start: int) -> list[Any]:
-    """Return those of the rows, counted from `start`, whose index is among `indexes`."""
-    # Not in a frame that holds the mutex, see `_logfile.locks`.
-    return [row for index, row in enumerate(rows, start) if index in indexes]
