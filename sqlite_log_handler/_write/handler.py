@@ -3,9 +3,6 @@
 
 `_write.queue` and `_write.listener` say which thread does what, and why nothing here can block or raise.
 
-`emit` takes no lock but the queue's. `handle` is overridden because `logging.Handler.handle` takes the handler's lock,
-which `logging.shutdown` holds while it flushes and closes.
-
 While no thread commits, the queue is closed: before the first record, after `close`, and in a forked child. Then
 `admits` refuses everything, so the common path needs no check. The refused record finds the queue closed and starts the
 listener. So a closed handler comes back to life, as a `FileHandler` in append mode does. While the interpreter exits no
@@ -219,7 +216,7 @@ class SQLiteHandler(logging.Handler):
         weakref.finalize(self, process.retire, self.listener).atexit = False
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Emit `record` if the filters let it pass. Takes no lock."""
+        """Emit `record` if the filters let it pass. Takes no lock: `logging.shutdown` holds ours to flush and close."""
         try:
             if self.filters:
                 try:
@@ -297,14 +294,14 @@ class SQLiteHandler(logging.Handler):
     def _start(self) -> bool:
         """Start the listener, if that is possible; return whether it was."""
         process.at_exit.register_in_child()
-        if not process.at_exit.begun:
-            try:
-                self.listener.start()
-            except RuntimeError as error:
-                self.listener.committer.outage.note(error)
-            else:
-                return True
-        return False
+        if process.at_exit.begun:
+            return False
+        try:
+            self.listener.start()
+        except RuntimeError as error:
+            self.listener.committer.outage.note(error)
+            return False
+        return True
 
     def _put_anyway(
         self, record: logging.LogRecord, row: PackedRow | None, error: BaseException, *, ask_again: bool
@@ -312,14 +309,14 @@ class SQLiteHandler(logging.Handler):
         """Queue a record after an error, or count it. Its own code runs again only with `ask_again`."""
         queue = self.queue
         try:
-            if row is None:
-                ask_again = ask_again and issubclass(type(record), logging.LogRecord)
-                row = (
-                    make_row(record, self.formatter, self.max_record_bytes) if ask_again else marker_row(record, error)
-                )
-            elif queue.holds(row):  # it had been queued already
-                queue.wake()
-                return
+            if row is not None:
+                if queue.holds(row):  # it had been queued already
+                    queue.wake()
+                    return
+            elif ask_again and issubclass(type(record), logging.LogRecord):
+                row = make_row(record, self.formatter, self.max_record_bytes)
+            else:
+                row = marker_row(record, error)
             self._put_and_start(row)
         except BaseException as again:  # a signal handler's, or no frame is left on the stack
             # Not in a function of its own, for which there may be no frame.
