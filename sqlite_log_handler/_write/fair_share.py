@@ -2,11 +2,8 @@
 How much of a queue under pressure each logger holds.
 
 While the queue is under pressure, each logger may hold as many rows as there is room left, and as many bytes;
-docs/design.md has the reason, the promise and its proof. This needs no clock, no rate and no search in the queue, but a
-number per logger, which goes up when a row comes, and down when it leaves.
-
-Rows at or above `reserve_level` count apart from the others, because they have the reserve besides: a logger that
-floods at INFO keeps its share for errors.
+docs/design.md has the reason, the promise and its proof. This takes no search in the queue, but a number per logger,
+which goes up when a row comes, and down when it leaves. Rows at or above `reserve_level` have numbers of their own.
 
 There are MAX_KEYS numbers at most. Loggers beyond that hold one share together, and while they hold anything, a logger
 without a number of its own stays with them. So a row leaves the number to which it came.

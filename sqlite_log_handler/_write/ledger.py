@@ -15,9 +15,6 @@ other thread comes in between:
 
 A signal handler may raise at any call, and any call may fail for lack of memory. So each drop first joins `waiting`,
 where it counts already. Then one line, which runs no code but C (see `_logfile.locks`), moves it into its entry.
-
-A program can make up logger names without end, so the ledger tells MAX_KEYS keys apart and counts the rest under
-OTHER_LOGGERS.
 """
 
 from __future__ import annotations
@@ -30,7 +27,7 @@ from operator import length_hint
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._logfile.typed import Any
 
-MAX_KEYS = 1_000
+MAX_KEYS = 1_000  # a program can make up logger names without end, so the rest count under OTHER_LOGGERS
 NAME_LENGTH = 200
 
 # Gaps that wait for the database; later ones are added to the last. 1,000 ticks are 100 seconds of outage.

@@ -16,10 +16,8 @@ left (see `_write.fair_share`). A caller reads this one attribute, without the m
 below it, so that it formats no message for nothing. `refuse` decides, under the mutex.
 
 Nearly all rows change nothing but numbers: they are not the first one, make no commit due, and have room. They go the
-quick way, without the mutex, in two steps: take a permit, append the row. A permit is the right to append one row of up
-to _QUICK_SIZE; the queue keeps its room from the moment it hands it out. Each step is one operation in C, so profilers,
-tracers and other threads that run in between do no harm: the row comes later, and has its room. The length of the deque
-says how many rows are queued, and `_count_rows` adds up their sizes later, under the mutex.
+quick way, without the mutex: take a permit, append the row. docs/design.md says why that is safe. The length of the
+deque says how many rows are queued, and `_count_rows` adds up their sizes later, under the mutex.
 
 In the same way a refusal only ticks a tally, if its level and logger were refused before (see `_write.ledger`).
 
@@ -34,8 +32,8 @@ collects where it makes a tuple as well, so a tuple is made before the last look
 Guarantees
 ==========
 
-- At every instant `seen == written + dropped + queued`. `seen` is not counted, it is that sum. `queued` is the length
-  of the deque and `dropped` the sum of the ledger, so `seen` would be too small if a row got lost.
+- At every instant `seen == written + dropped + queued`: `seen` is that sum, `queued` the length of the deque, and
+  `dropped` the sum of the ledger.
 - `queued <= capacity`, and the sizes of the queued rows add up to `capacity_bytes` at most.
 - A thread holds the mutex for microseconds: no I/O, no foreign code, no logging under it. It is the innermost lock.
 - The mutex is an RLock, and no caller waits for it for longer than MUTEX_TIMEOUT: signal handlers and collections may
