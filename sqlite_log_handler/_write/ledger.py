@@ -22,7 +22,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from itertools import repeat, starmap
-from operator import length_hint
+from operator import attrgetter, length_hint
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._logfile.typed import Any
@@ -223,7 +223,8 @@ class Ledger:
 
     def begin_commit(self, end: int | None) -> list[PendingGap]:
         """Return the gaps up to position `end`, or all of them; later drops no longer change these."""
-        self.gaps_in_commit = sum(1 for gap in self.gaps if end is None or gap.position <= end)
+        self.gaps.sort(key=attrgetter("position"))  # rows at the head may be given up after newer ones were refused
+        self.gaps_in_commit = sum([end is None or gap.position <= end for gap in self.gaps])
         return self.gaps[: self.gaps_in_commit]
 
     def end_commit(self) -> None:

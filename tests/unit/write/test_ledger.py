@@ -196,6 +196,23 @@ def test_a_gap_goes_with_the_commit_that_reaches_it():
     assert not books.pending
 
 
+def test_gaps_go_in_the_order_of_their_places():
+    """
+    A gap goes with the commit that reaches its place, also when an earlier report has a later place.
+
+    While the budget of the disk was used up and the queue was full, the gap of the rows that were given up was reported
+    after that of the newest ones. They went in the order of the reports, so each stood in the place of the other.
+    """
+    books = make_queue(4, batch_size=2)
+    for _ in range(5):
+        books.put_nowait(row())
+    newest = report(books)
+    books.give_up(1, "disk_budget")
+    oldest = report(books)
+
+    assert [[oldest], [newest]] == [list(commit_all(books).gaps) for _ in range(2)]
+
+
 def test_waiting_gaps_are_bounded(monkeypatch):
     """In a long outage later gaps are added to the last one that waits, and no count gets out of the sum."""
     monkeypatch.setattr(ledger_module, "MAX_GAPS", 3)
