@@ -15,6 +15,7 @@ other thread comes in between:
 
 A signal handler may raise at any call, and any call may fail for lack of memory. So each drop first joins `waiting`,
 where it counts already. Then one line, which runs no code but C (see `_logfile.locks`), moves it into its entry.
+There is no generator here, because CPython 3.12 and 3.13 crash when there is no memory for one.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class PendingGap:
     @property
     def count(self) -> int:
         """How many records were dropped here."""
-        return sum(entry[COUNT] for entry in self.drops.values())
+        return sum([entry[COUNT] for entry in self.drops.values()])
 
     def sum(self, later: PendingGap) -> dict[Key, Entry]:
         """Return the drops of both."""
@@ -104,7 +105,7 @@ class Ledger:
     @property
     def dropped_total(self) -> int:
         """Records dropped since the queue was made. Needs no mutex."""
-        ticks = sum(tally.total for tally in list(self._tallies.values()))
+        ticks = sum([tally.total for tally in list(self._tallies.values())])
         return self._entered + ticks + len(self.waiting)
 
     @property
@@ -207,7 +208,6 @@ class Ledger:
             unsent = PendingGap(gap.position, drops, gap.dropped_total)
             change = appending, None, gap.dropped_total, unsent
             waiting = self.gaps[self.gaps_in_commit :]
-            # A list, because CPython 3.12 crashes when there is no memory for a generator.
             if len(waiting) >= MAX_GAPS or sum([len(known.drops) for known in waiting]) > MAX_KEYS:
                 last = waiting[-1]
                 drops = last.sum(gap)

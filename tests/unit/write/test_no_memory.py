@@ -122,3 +122,24 @@ def test_a_commit_that_failed_behind_a_stuck_one():
             work(queue)
         assert (0, 350) == (queue.queued, queue.written + queue.dropped_total)
         assert work is not commit_all or 150 == queue.written
+
+
+LOOKS = {
+    "dropped_total": lambda books: books.dropped_total,
+    "begin_commit": lambda books: books.ledger.begin_commit(None),
+    "count": lambda books: books.gaps[0].count,
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_look_at_the_drops_without_memory(look):
+    """Without memory, a look at the drops raises a MemoryError: a generator crashed CPython 3.12 and 3.13 there."""
+    books = make_queue(1)
+    for _ in range(2):
+        books.put_nowait(row())
+    books.refuse(INFO, 0.0, "a")
+    report(books)
+    for failing in range(10):
+        without_memory(failing, LOOKS[look], books)
+
+    assert 2 == books.dropped_total == books.gaps[0].count
