@@ -91,9 +91,10 @@ class DropReport:
         if reporter is not None and self._said != self._queue.dropped_total:
             with suppress(RuntimeError):  # not started yet, or never
                 reporter.join(timeout)
+        wanted = self._is_wanted()  # not under the mutex: the logger's class may be the program's
         with self._queue.mutex:
             gaps = list(filter(None, (self._sending, self._queue.ledger.unsent)))
-            if not gaps or gaps[-1].dropped_total == self._said or not self._is_wanted():
+            if not gaps or gaps[-1].dropped_total == self._said or not wanted:
                 return  # all are sent, or the last `close` has said so
             self._said = gaps[-1].dropped_total
             count = sum(gap.count for gap in gaps)

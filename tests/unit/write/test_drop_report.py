@@ -510,3 +510,15 @@ def test_logging_lock_is_not_needed(report, own):
         report.wait(60)
 
     assert [1] == [record.dropped for record in gate.records]
+
+
+def test_asks_the_logger_outside_of_the_mutex(report, own, no_birth, monkeypatch):
+    """The class of the logger may be the program's, so its level is looked up without the mutex that a caller needs."""
+    owned = []
+    monkeypatch.setattr(
+        own, "getEffectiveLevel", lambda: owned.append(report._queue.mutex._is_owned()) or logging.WARNING
+    )
+    drop(report, 1)
+    report.wait(60)
+
+    assert [False] == owned
