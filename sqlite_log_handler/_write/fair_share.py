@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._logfile.typed import Any
-from sqlite_log_handler._write.ledger import MAX_KEYS, NAME_LENGTH
+from sqlite_log_handler._write.ledger import LOGGER_LENGTH, MAX_KEYS
 from sqlite_log_handler._write.row import LEVELNO, SIZE, SOURCE
 
 
@@ -33,7 +33,7 @@ class Shares:
 
     def _holder(self, levelno: int, logger: str) -> tuple[str, bool]:
         held, reserved = self._held, levelno >= self._reserve_levelno
-        key, others = (logger[:NAME_LENGTH], reserved), (OTHER_LOGGERS, reserved)
+        key, others = (logger[:LOGGER_LENGTH], reserved), (OTHER_LOGGERS, reserved)
         return others if key not in held and (others in held or len(held) >= MAX_KEYS) else key
 
     def is_spent(self, levelno: int, logger: str, rows: int, size: int) -> bool:

@@ -29,7 +29,7 @@ from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._logfile.typed import Any
 
 MAX_KEYS = 1_000  # a program can make up logger names without end, so the rest count under OTHER_LOGGERS
-NAME_LENGTH = 200
+LOGGER_LENGTH = 200  # letters of a name
 
 # Gaps that wait for the database; later ones are added to the last. 1,000 ticks are 100 seconds of outage.
 MAX_GAPS = 1_000
@@ -140,7 +140,7 @@ class Ledger:
             self._position = position
         entry = drops.get((cause, levelno, logger))
         if entry is None:
-            name = logger[:NAME_LENGTH] if type(logger) is str else OTHER_LOGGERS
+            name = logger[:LOGGER_LENGTH] if type(logger) is str else OTHER_LOGGERS
             entry = drops.setdefault(bounded(drops, (cause, levelno, name)), [0, created, created])
         return entry
 
@@ -148,7 +148,7 @@ class Ledger:
         """Return the tally that counts the next refusals of this kind; None when there are too many kinds."""
         key = (cause, levelno, logger)
         tally = self._tallies.get(key)
-        if tally is None and len(self._tallies) < MAX_KEYS and len(logger) <= NAME_LENGTH:
+        if tally is None and len(self._tallies) < MAX_KEYS and len(logger) <= LOGGER_LENGTH:
             tally = self._tallies[key] = Tally(key, created)
         return tally
 
