@@ -31,7 +31,7 @@ from sqlite_log_handler._write.drop_report import DropReport
 from sqlite_log_handler._write.locks import CommitLock
 from sqlite_log_handler._write.operator import Operator
 from sqlite_log_handler._write.outage import Outage
-from sqlite_log_handler._write.queue import RecordQueue
+from sqlite_log_handler._write.queue import Commit, RecordQueue
 from sqlite_log_handler._write.retention.limits import Limits, NoRoom
 from sqlite_log_handler._write.row import SIZE_UNIT
 from sqlite_log_handler._write.writer import Outcome, Writer
@@ -89,6 +89,7 @@ class Committer:
         self._pruned = float("-inf")
         self._has_more = False  # to delete than the last piece of retention's work
         self._given_up = -1  # no time is left for the rows before this position
+        self._written: tuple[Commit, set[int]] | None = None  # a batch in the file, whose rows are queued still
         self.exits = False  # the interpreter does
         # No commit that failed is tried again, and no wait is long: at exit the time is up, or Ctrl-C was pressed.
         self.hurried = False
@@ -132,8 +133,14 @@ class Committer:
         """Write a batch, unless another thread's commit takes `timeout` seconds; return False if all stays queued."""
         return self._under_lock(self._commit, timeout) or False
 
+    def _end_written(self) -> None:
+        if self._written is not None:
+            self.queue.end_commit(*self._written)
+            self._written = None
+
     def _commit(self) -> bool:
         queue = self.queue
+        self._end_written()  # or it would be written twice
         batch = queue.begin_commit(self._commit_size)
         if not batch.rows and not batch.gaps:
             queue.end_commit(batch)  # and decide anew what to admit
@@ -152,8 +159,9 @@ class Committer:
             return bool(batch.rows)
         except BaseException as error:
             if outcome.written:
-                # A signal handler raised when the batch was in the file: it is not to be written twice.
-                queue.end_commit(batch, outcome.refused)
+                # A signal handler raised when the batch was in the file, or there was no memory to take its rows off.
+                self._written = batch, outcome.refused
+                self._end_written()
                 self._succeeded()
             else:
                 queue.abort_commit()

@@ -223,3 +223,28 @@ def test_nobody_logs_under_a_lock(make):
     listener.committer.drop_report.wait(60)
 
     assert [(False, False)] == held
+
+
+def test_a_batch_whose_end_fails_twice(make, clock, monkeypatch):
+    """
+    Rows are in the file once, however often there is no memory to take them off the queue.
+
+    The second error in a row came out of the commit, and the next one wrote the batch again.
+    """
+    listener = make()
+    errors = [MemoryError(), MemoryError()]
+    remove = listener.queue._remove
+
+    def failing(*arguments, **options):
+        if errors:
+            raise errors.pop()
+        return remove(*arguments, **options)
+
+    monkeypatch.setattr(listener.queue, "_remove", failing)
+    put(listener, 3)
+    for _ in range(2):
+        clock.advance(0.1)
+        listener.handle(None)
+
+    assert [0, 1, 2] == numbers(listener)
+    assert (3, 0) == (listener.queue.written, listener.queue.queued)
