@@ -53,7 +53,7 @@ class Shares:
         for row in rows[earlier:]:
             key = self._holder(row[LEVELNO], row[SOURCE][0])
             held = self._held.get(key)
-            if held is not None:
+            if held is not None:  # a nested call may take a row off before `add` has counted it
                 held[0], held[1] = held[0] - 1, held[1] - row[SIZE]
                 if held[0] <= 0:
                     del self._held[key]

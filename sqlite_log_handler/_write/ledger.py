@@ -138,11 +138,8 @@ class Ledger:
         drops = self._drops
         if not drops:
             self._position = position
-        entry = drops.get((cause, levelno, logger))
-        if entry is None:
-            name = logger[:LOGGER_LENGTH] if type(logger) is str else OTHER_LOGGERS
-            entry = drops.setdefault(bounded(drops, (cause, levelno, name)), [0, created, created])
-        return entry
+        key = cause, levelno, logger[:LOGGER_LENGTH]
+        return drops.setdefault(bounded(drops, key), [0, created, created])
 
     def tally(self, cause: str, levelno: int, created: float, logger: str) -> Tally | None:
         """Return the tally that counts the next refusals of this kind; None when there are too many kinds."""

@@ -59,7 +59,7 @@ from sqlite_log_handler._logfile.locks import acquire, make_mutex
 from sqlite_log_handler._logfile.typed import Any, Final, NamedTuple
 from sqlite_log_handler._write.fair_share import Shares
 from sqlite_log_handler._write.ledger import Ledger, PendingGap, Tally
-from sqlite_log_handler._write.plain import MALFORMED, TRUNCATED
+from sqlite_log_handler._write.plain import MALFORMED, TRUNCATED, exact
 from sqlite_log_handler._write.row import CREATED, LEVELNO, MARKS, SIZE, SIZE_UNIT, SOURCE
 
 # For `admits`: every level, and one above all that a levelno can be.
@@ -283,7 +283,7 @@ class RecordQueue(_Queue):
     def _refuse(self, levelno: int, created: float, logger: str) -> bool:
         if type(levelno) is not int or type(created) is not float or type(logger) is not str:
             # Nothing foreign may be called under the mutex, and a subclass may have a __hash__ of its own.
-            levelno, logger = int(levelno), str(logger)
+            levelno, logger = int(levelno), exact(logger)
             created = float(created) if isinstance(created, int | float) else 0.0
         mutex, held = self.mutex, False
         try:

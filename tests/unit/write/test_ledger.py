@@ -75,6 +75,30 @@ def test_a_report_in_the_middle_of_a_refusal():
     check(books)
 
 
+def test_a_refusal_calls_no_code_of_a_name():
+    """A logger's name may be of a class whose `__str__` returns itself; its hash ran while other callers waited."""
+
+    class Name(str):
+        """A name of the program, as Django's `SafeString` is."""
+
+        __slots__ = ()
+
+        def __str__(self):
+            return self
+
+        def __hash__(self):
+            owned.append(books.mutex._is_owned())
+            return super().__hash__()
+
+    books, owned = make_queue(1), []
+    books.put_nowait(row())
+    for _ in range(2):
+        assert books.refuse(INFO, 1.0, Name("a"))
+
+    assert {False} == set(owned)
+    assert {("queue_full", INFO, "a"): [2, 1.0, 1.0]} == report(books).drops
+
+
 def test_a_snapshot_is_consistent_while_others_refuse(monkeypatch, gil):
     """A record that another thread refuses while the books are added up counts in the next snapshot."""
 
@@ -138,7 +162,8 @@ def test_a_long_name_is_not_kept_for_refusals():
         books.refuse(INFO, 0.0, f"{number}")
     assert ledger_module.MAX_KEYS >= len(books._refusals)
 
-    report(books)
+    books = make_queue(1)
+    books.put_nowait(row())
     books.refuse(INFO, 0.0, "x" * 1_000_000)
     assert not books._refusals
 
@@ -166,10 +191,10 @@ def test_a_gap_is_where_the_first_drop_was():
     for _ in range(2):
         books.put_nowait(row())
     commit_all(books)
-    for _ in range(3):
-        books.put_nowait(row())
-    commit_all(books)
-    books.put_nowait(row())
+    for _ in range(2):
+        for _ in range(3):
+            books.put_nowait(row())
+        commit_all(books)
 
     gap = report(books)
 
