@@ -17,6 +17,8 @@ from typing import Any, Final, TypeAlias
 Term: TypeAlias = tuple[str, tuple[object, ...]]
 
 _LIKE_SPECIAL: Final = re.compile(r"([%_\\])")
+# LIKE ignores the case of ASCII letters only, and ends at a NUL.
+_NOT_FOR_LIKE: Final = re.compile("[^\x01-\x7f]")
 # SQLite searches a value for a text in one step, which nothing can interrupt.
 _LONGEST: Final = 200
 
@@ -33,7 +35,7 @@ def ignores_case(text: str) -> bool:
 
 
 def _contains(text: str, *, ignore_case: bool) -> Term:
-    """Return the term that message or traceback contain `text`. LIKE ignores the case of ASCII letters only."""
+    """Return the term that message or traceback contain `text`."""
     if ignore_case:
         like = "%" + _LIKE_SPECIAL.sub(r"\\\1", text) + "%"
         return r"(message LIKE ? ESCAPE '\' OR exc_text LIKE ? ESCAPE '\')", (like, like)
@@ -43,7 +45,7 @@ def _contains(text: str, *, ignore_case: bool) -> Term:
 def text_terms(text: str) -> list[Term]:
     """Turn a search for plain text into terms of SQL."""
     ignore_case = ignores_case(text)
-    if len(text) > _LONGEST or (ignore_case and not text.isascii()):
+    if len(text) > _LONGEST or (ignore_case and _NOT_FOR_LIKE.search(text)):
         return [_searched(has_text, text.casefold() if ignore_case else text, ignore_case=ignore_case)]
     return [_contains(text, ignore_case=ignore_case)]
 
@@ -91,7 +93,7 @@ def has_text(wanted: str, ignore_case: bool, text: object) -> bool:  # noqa: FBT
 _SHORTEST_LITERAL: Final = 2
 # In Unicode, these letters have a third form: the dotless i, the Kelvin sign, the long s. If Python ignores case, it
 # takes all three for one letter, and LIKE does not.
-_OTHER_CASES: Final = re.compile("[iksIKS]|[^\x00-\x7f]")
+_OTHER_CASES: Final = re.compile(f"[iksIKS]|{_NOT_FOR_LIKE.pattern}")
 # One piece of an expression: a construct that we do not read, the sign between alternatives, or one that stands for
 # several characters, or a character; and its repetitions.
 _PIECE: Final = re.compile(

@@ -50,6 +50,7 @@ def test_expressions_without_a_literal(expression):
 
 def test_letters_of_three_cases_are_not_relied_on():
     """Python takes the Kelvin sign for a k when it ignores case, and LIKE does not: such letters are left out."""
+    assert ["per re"] == required_literals("\0per re\0s", ignore_case=True)  # and LIKE ends at a NUL
     assert ["n per re"] == required_literals("kelvin per res", ignore_case=True)
     assert re.search("kelvin", "\N{KELVIN SIGN}elvin", re.IGNORECASE)
 

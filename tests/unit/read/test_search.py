@@ -35,6 +35,8 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"text": "50%_"}, "e"),
     ({"text": "keyerror"}, "d"),
     ({"text": "größe"}, "f"),
+    ({"text": "timed out\0"}, ""),  # a LIKE ends there, and found both
+    ({"text": "\0"}, ""),
     ({"pattern": "timed? out"}, "ab"),
     ({"pattern": r"T\w+D OUT"}, "b"),
     ({"pattern": "^gr..e$"}, "f"),
