@@ -94,18 +94,23 @@ def _compared(condition: Condition, text: str) -> Term:
 def holds(text: str, attributes: object) -> bool:
     """Tell whether a JSON object fulfils a condition."""
     key, sign, expected = parse_condition(text)
-    for value in values_of(extra_of(attributes), key):
-        if not sign:
-            return True
-        if sign == "==":  # Python's, or the value begins with the second
-            return equals(value, expected) or equals(value, f"={expected}")
-        if sign in {"=", "!="}:
-            return equals(value, expected) == (sign == "=")
-        if sign == "~":
-            found = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            return smart(expected).search(found) is not None
-        return _compares(value, sign, expected)
-    return False
+    values = values_of(extra_of(attributes), key)
+    if sign == "!=":
+        return bool(values) and not any(equals(value, expected) for value in values)
+    return any(_is(sign, value, expected) for value in values)
+
+
+def _is(sign: str, value: object, expected: str) -> bool:
+    if not sign:
+        return True
+    if sign == "==":  # Python's, or the value begins with the second
+        return equals(value, expected) or equals(value, f"={expected}")
+    if sign == "=":
+        return equals(value, expected)
+    if sign == "~":
+        found = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return smart(expected).search(found) is not None
+    return _compares(value, sign, expected)
 
 
 def attribute(key: str, attributes: object) -> str | None:
@@ -118,19 +123,19 @@ def attribute(key: str, attributes: object) -> str | None:
 
 
 def values_of(members: object, key: str) -> list[Any]:
-    """Return a list with the value of a key, or without any: `a.b` is a key, or the key `b` in the object `a`."""
-    left = [(members, 0)] if isinstance(members, dict) else []
+    """Return the values of a key: `a.b` is a key, and the key `b` in the object `a`."""
+    found, left = [], [(members, 0)] if isinstance(members, dict) else []
     while left:  # not by recursion, as a stranger's objects may be as deep as Python reads
         inside, begin = left.pop()
         if (rest := key[begin:]) in inside:
-            return [inside[rest]]
+            found.append(inside[rest])
         # Not at each dot of the key, of which a stranger's may have thousands.
         left += [
             (value, begin + len(name) + 1)
             for name, value in reversed(inside.items())
             if isinstance(value, dict) and key.startswith(f"{name}.", begin)
         ]
-    return []
+    return found
 
 
 def _compares(value: object, sign: str, expected: str) -> bool:

@@ -62,6 +62,9 @@ ROW = {
     "tags": ["a", "b"],
     'quo"te': 1,
     "sign": "=",
+    "order": {"state": "paid", "big": {"total": 9}},
+    "order.state": "open",
+    "order.big": {"total": 1},
 }
 
 
@@ -125,6 +128,15 @@ def three_rows(tmp_path_factory):
         ("answer.http.status=404", True),
         ("answer.of.tls.version<2", True),
         ("!answer.http.status", False),
+        ("order.state=open", True),
+        ("order.state=paid", True),  # was hidden by the key with a dot
+        ("order.state!=paid", False),
+        ("order.state!=open", False),
+        ("order.state!=lost", True),
+        ("order.state~^p", True),
+        ("order.big.total>5", True),
+        ("order.big.total<5", True),
+        ("order.big.total>9", False),
         ("status~^5", True),
         ("tags~b", True),
         ('quo"te=1', True),
