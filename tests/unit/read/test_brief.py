@@ -23,6 +23,17 @@ def test_the_whole_log_of_one_run(log, path):
     assert {2: ("b", "Traceback\nKeyError: 1")} == found.errors
 
 
+def test_records_of_an_earlier_time_are_not_of_the_last_run(log, path, change):
+    """What a run logs with times before it began, as when it replays records, is left out, unless a time is given."""
+    log(record("a"))
+    change("INSERT INTO processes VALUES (50, 'host', 1, 'MainProcess', 4000000000000000, 'job')")
+    log(record("replayed", process=50))
+    with LogReader(path) as reader:
+        found, asked = reader.brief(), reader.brief("2000-01-01")
+
+    assert (2, 0, 2) == (found.runs, found.records, asked.records)
+
+
 @pytest.mark.parametrize("started_us", [2**62, 253_402_300_800_000_000, -(2**62)])
 def test_a_run_outside_of_the_calendar(log, path, change, started_us):
     """A log with a process that began beyond the calendar has a brief; its time was refused as one that a user gave."""
