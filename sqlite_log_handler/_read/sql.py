@@ -9,6 +9,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from sqlite_log_handler._logfile.connect import schema
@@ -66,6 +67,7 @@ def query(
     if _may_take_long(sql):
         raise QueryError("printf and format may take too long in one step: use round, substr and || instead")
     connection, _, notice, _ = open_log(path)
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     end, steps, spent = clock() + _SECONDS, 0, False
     raised: list[BaseException] = []
 

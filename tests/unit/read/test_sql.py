@@ -192,6 +192,13 @@ def test_rows_and_bytes_are_bounded(log, path, most_rows, most_bytes, expected):
     assert (expected, expected < 9) == (len(found.rows), found.is_cut)
 
 
+def test_a_text_that_is_not_utf_8(log, path):
+    """Bytes that are no text are shown as in the other answers; the whole statement was an error."""
+    log(record("a"))
+
+    assert [("\ufffda",)] == ask(path, "SELECT CAST(x'ff61' AS TEXT)").rows
+
+
 def test_a_log_that_is_not_there(path):
     """A missing log has its own error, as everywhere."""
     with pytest.raises(MissingFileError):
