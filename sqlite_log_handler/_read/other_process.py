@@ -68,14 +68,16 @@ class OtherProcess:
         self._questions: Any = self._process.stdin
         self._answers: Any = self._process.stdout
 
-    def ask(self, question: Callable[..., _Answer], *arguments: Any, **named: Any) -> _Answer:
+    def ask(self, question: Callable[..., _Answer], *arguments: Any, seconds: float | None = None) -> _Answer:
         """
         Call a function in the process, and return or raise what it does. All of these must be picklable.
 
-        If the process ends, because that takes too long or `interrupt` is called, this raises a FilterError.
+        If the process ends, because that takes more than `seconds` of CPU time (default: `SECONDS`) or `interrupt` is
+        called, this raises a FilterError.
         """
+        seconds = seconds or SECONDS
         try:
-            pickle.dump((question, arguments, named, SECONDS), self._questions)
+            pickle.dump((question, arguments, seconds), self._questions)
             self._questions.flush()
             answer, error = pickle.load(self._answers)  # noqa: S301 - from our own program
         except (EOFError, OSError, pickle.UnpicklingError) as broken:
@@ -83,7 +85,7 @@ class OtherProcess:
             status = self._process.returncode
             message = f"the process for the question ended with status {status}: ask again"
             if status == -getattr(signal, "SIGPROF", 0):
-                message = f"the question takes more than {SECONDS} s: ask for fewer rows, or with a simpler expression"
+                message = f"the question takes more than {seconds} s: ask for fewer rows, or with a simpler expression"
             raise FilterError(message) from broken
         if error is not None:
             raise error
@@ -192,13 +194,13 @@ def answer_all() -> None:
         fcntl.fcntl(sys.stdin, fcntl.F_SETOWN, os.getpid())
     while True:
         try:
-            question, arguments, named, seconds = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own program
+            question, arguments, seconds = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own program
         except EOFError:
             return
         _limit(seconds)
         answer: tuple[Any, Exception | None]
         try:
-            answer = question(*arguments, **named), None
+            answer = question(*arguments), None
         except Exception as error:  # noqa: BLE001 - the caller raises it
             answer = None, error
         _limit(0)
@@ -212,7 +214,7 @@ def _end_with_input(*_: object) -> None:
         os._exit(0)
 
 
-def _limit(seconds: int) -> None:
+def _limit(seconds: float) -> None:
     """
     Have the system end this process after these seconds of CPU time, 0 for no limit, or at the end of standard input.
 

@@ -158,6 +158,26 @@ def test_an_expression_without_end(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no timer of CPU time")
+def test_one_row_without_end(shop, monkeypatch):
+    """
+    A statement whose one row takes long is ended by the system, because SQLite looks at no clock within it.
+
+    One with 700 calls took 20 s, four times as long as the page says.
+    """
+    client_of(shop)
+    from sqlite_log_handler._cli import mcp_server  # noqa: PLC0415 - it needs the extra
+
+    monkeypatch.setitem(mcp_server._SECONDS, "sql", 0.2)
+    calls = ", ".join(["instr(a, b)"] * 700)
+    values = "SELECT hex(zeroblob(31000)) a, hex(zeroblob(15500)) || id b FROM records LIMIT 1"
+    slow = f"WITH t AS MATERIALIZED ({values}) SELECT {calls} FROM t"
+    answers = asked(shop, ("sql", {"statement": slow}), ("sql", {"statement": "SELECT 1"}))
+
+    assert [(True, False), True] == [tuple(failed for failed, _ in answers), "takes more than 0.2 s" in answers[0][1]]
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no time of children")
 def test_an_agent_that_goes_in_the_middle_of_its_questions(tmp_path):
     """

@@ -255,7 +255,7 @@ def test_it_ends_with_this_process_in_the_middle_of_a_question(tmp_path, has_beg
     with other_process() as process:
         if has_begun:
             os.mkfifo(begun)
-        pickle.dump((*question, {}, 5), process._questions)
+        pickle.dump((*question, 5), process._questions)
         process._questions.flush()
         if has_begun:
             begun.read_bytes()
