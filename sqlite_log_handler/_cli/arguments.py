@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -123,6 +124,17 @@ def require_folder(path: str) -> None:
         raise FileNotFoundError(f"{path!r}: there is no folder {folder!r}: create it first")
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"{path!r}: you may not write to the folder {folder!r}: make it writable")
+
+
+@contextlib.contextmanager
+def written_to(path: str) -> Iterator[None]:
+    """Name what is written inside the `with` block in the error of a full disk, which names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise OSError(f"{path!r}: {error.strerror}: make room, and run it again") from error
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import contextlib
 import os
 import tempfile
 
-from sqlite_log_handler._cli.arguments import require_folder
+from sqlite_log_handler._cli.arguments import require_folder, written_to
 from sqlite_log_handler._cli.terminal import say
 from sqlite_log_handler._read.filters import LOWEST, FilterError, integer
 from sqlite_log_handler._read.reader import LogReader
@@ -70,7 +70,9 @@ def store_cursor(path: str | None, reader: LogReader, last_id: int) -> None:
 
     The time of the last row tells this log from another one, which has other times under its ids.
     """
-    if path is not None and last_id:
+    if path is None or not last_id:
+        return
+    with written_to(path):
         descriptor, new = tempfile.mkstemp(prefix=f".{_WORD}.", dir=os.path.dirname(path) or ".")
         try:
             with open(descriptor, "w", encoding="ascii") as file:

@@ -103,7 +103,7 @@ def _output(path: str, *, binary: bool) -> Iterator[IO[Any]]:
     if os.path.lexists(path):
         raise FileExistsError(f"{path!r} exists: name a file that does not exist yet")
     arguments.require_folder(path)
-    with _signals_raise():
+    with _signals_raise(), arguments.written_to(path):
         opened = _opener_of(path)(path, "xb")
         try:
             with opened as raw:

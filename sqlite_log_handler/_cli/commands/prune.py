@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import errno
 import math
 import os
 import sqlite3
@@ -233,12 +232,8 @@ class _Work:
             if self._archive is None:
                 done = self._prune(connection, before, cut)
             else:
-                try:
+                with arguments.written_to(self._archive.folder):
                     done = self._archive_and_prune(self._archive, connection, before, cut)
-                except OSError as error:
-                    if error.errno == errno.ENOSPC:  # of a write, which names no file
-                        error.filename = self._archive.folder
-                    raise
             done = done and (not vacuum or self._vacuum(connection))
             if done and (vacuum or self._pruner.deleted):
                 done = self._write_back(connection)

@@ -5,6 +5,7 @@ The file that stores how far `show` has read.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import socket
@@ -135,6 +136,20 @@ def test_a_cursor_that_cannot_be_kept_is_said_before_anything_is_shown(run, tmp_
 
     assert (2, []) == run("--cursor-file", name, stderr=f"sqlite-log show: {told}\n")
     assert {"ro", "socket"} == set(os.listdir(tmp_path))
+
+
+def test_a_disk_without_room_for_the_cursor(run, tmp_path, path, monkeypatch):
+    """When the disk is full, the cursor file is named, and nothing is left of a new one; the error named no file."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "Full")
+
+    log_of(path, record("a"))
+    cursor = str(tmp_path / "cursor")
+    monkeypatch.setattr(os, "replace", full)
+    told = f"sqlite-log show: {cursor!r}: Full: make room, and run it again\n"
+    assert (2, ["a"]) == run(str(path), "-o", "cat", "--cursor-file", cursor, stderr=told)
+    assert [] == [name for name in os.listdir(tmp_path) if "cursor" in name]
 
 
 def test_nothing_new_is_told_as_such(shop, tmp_path):

@@ -172,7 +172,8 @@ def test_an_export_with_a_wrong_filter_leaves_no_file(run, tmp_path, words):
     ("error", "status", "said"),
     [
         (KeyboardInterrupt(), 130, ""),
-        (OSError("the disk is full"), 2, "sqlite-log export: the disk is full\n"),
+        (OSError("the disk is broken"), 2, "sqlite-log export: the disk is broken\n"),
+        (OSError(28, "Full"), 2, "sqlite-log export: '{path}': Full: make room, and run it again\n"),
     ],
 )
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
@@ -183,7 +184,8 @@ def test_half_an_export_is_removed(run, tmp_path, monkeypatch, name, error, stat
         raise error
 
     monkeypatch.setattr(export, "json_safe", fail)
-    assert (status, []) == run("export", "--output", str(tmp_path / name), stderr=said)
+    path = str(tmp_path / name)
+    assert (status, []) == run("export", "--output", path, stderr=said.replace("{path}", path))
     assert [] == list(tmp_path.iterdir())
 
 

@@ -177,7 +177,7 @@ def test_a_folder_that_is_full(prune, path, folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match=r"No space left.*archive"):
+    with pytest.raises(OSError, match=r"archive.*No space left.*: make room"):
         prune("--max-rows", "5")
 
     assert ([*range(1, 41)], 0) == account(path, folder)
