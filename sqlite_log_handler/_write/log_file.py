@@ -45,6 +45,7 @@ from sqlite_log_handler._logfile.connect import (
     refuse_lost,
     require_files,
     size_of,
+    uri_of,
 )
 from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError
 from sqlite_log_handler._logfile.forks import LostFileError
@@ -191,14 +192,25 @@ class LogFile:
         self.real = self._lock.follow(self._busy_timeout)
         _refuse_read_only(self.real)
         self._look()
-        self._keep_left_files()
         _create(self.real)
         before, _ = self._stat(self.real)
         found, others = before.file, _descriptors(before)
+        self._keep_left_files()
+        # If somebody has moved the file by now, SQLite would make a new one for everybody to read.
+        uri = f"{uri_of(self.real)}?mode=rw"
         connection = sqlite3.connect(
-            self.real, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=32
+            uri,
+            uri=True,
+            timeout=self._busy_timeout,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=32,
         )
         connection.text_factory = as_text
+        if again and (found is None or found != identity_of(self.real)):
+            # SQLite has read nothing yet. If the file that it has open is empty, it would delete the other one's -wal.
+            connection.close()
+            return self.open(again=False)
         try:
             self._prepare(connection)
             # The first read opens the -wal and the -shm, so that `_stat` finds them.
@@ -215,7 +227,7 @@ class LogFile:
             return self.open()
         # By its own path: the next commit finds out whether a link was switched meanwhile.
         files, _ = self._stat(self.real)
-        if again and (found is None or files.file != found):
+        if again and files.file != found:
             # SQLite writes no WAL back into a file that was moved, and this process has written none.
             connection.close()
             return self.open(again=False)

@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import shutil
 import sqlite3
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._write import log_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sqlite_log_handler._write.writer import Writer
@@ -91,3 +94,61 @@ def test_a_file_whose_number_is_another_each_time(writer: Writer, path: Path, mo
     writer.close()
 
     assert ["0", "1", "2"] == stored(path)
+
+
+@contextlib.contextmanager
+def moved_at(moment: int, path: Path, to: Path, comes: str) -> Iterator[None]:
+    """Move a file at the call of this number inside the block."""
+    calls = itertools.count(1)
+
+    def move(_: object, event: str, __: object) -> None:
+        if event == "c_call" and next(calls) == moment:
+            path.rename(to)
+            if comes == "an empty file":
+                path.touch(0o600)
+
+    sys.setprofile(move)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("comes", ["nothing", "an empty file"])
+def test_a_file_that_is_moved_at_any_call_of_its_opening(
+    make_writer: Callable[..., Writer], tmp_path: Path, comes: str
+) -> None:
+    """
+    A log whose last rows are in its -wal alone, as a killed process leaves them, loses none of them when it is moved at
+    a call of its opening (every fifth is enough), and the new file is for its owner only.
+
+    SQLite made the new file, with the rights that the umask left, and deleted the -wal beside it.
+    """
+    killed = tmp_path / "killed.db"
+    with contextlib.closing(make_writer(killed)) as writer:
+        write(writer, "in the file")
+    write(make_writer(killed), "in the -wal")
+    umask = os.umask(0o022)
+    try:
+        for moment in itertools.count(1, 5):
+            folder = tmp_path / f"{moment}"
+            folder.mkdir()
+            path, moved = folder / "app-log.db", folder / "moved.db"
+            for end in ("", "-wal"):
+                shutil.copy(f"{killed}{end}", f"{path}{end}")
+            with contextlib.closing(make_writer(path)) as new:
+                with moved_at(moment, path, moved, comes), contextlib.suppress(OSError, LogFileError, sqlite3.Error):
+                    write(new, "1")
+                if not moved.exists():
+                    break
+                write(new, "2")  # as the listener tries again
+            for left in folder.glob("*.left-*-wal"):
+                left.rename(f"{moved}-wal")
+
+            assert ["in the file", "in the -wal"] == stored(moved)[:2]
+            assert "2" == stored(path)[-1]
+            assert 0o600 == path.stat().st_mode & 0o777
+    finally:
+        os.umask(umask)
+    assert 100 < moment
