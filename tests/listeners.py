@@ -47,7 +47,7 @@ class FakeWriter:
         outcome.refused = self.refused
         outcome.written = True
 
-    def close(self):
+    def close(self, lock_timeout=0):
         self.closed += 1
 
     def forget(self, cut_off):

@@ -29,6 +29,7 @@ from sqlite_log_handler._logfile.clock import monotonic
 from sqlite_log_handler._logfile.typed import T
 from sqlite_log_handler._write.drop_report import DropReport
 from sqlite_log_handler._write.locks import CommitLock
+from sqlite_log_handler._write.log_file import CLOSE_TIMEOUT
 from sqlite_log_handler._write.operator import Operator
 from sqlite_log_handler._write.outage import Outage
 from sqlite_log_handler._write.queue import Commit, RecordQueue
@@ -245,7 +246,8 @@ class Committer:
             if self.writer.archiver is not None:  # the thread may have met a locked file before it came to that
                 self._under_lock(self.writer.archiver.stop, self.at_most(_CLOSE_PRUNE, deadline))
                 self.writer.archiver.await_end(self.at_most(self.close_timeout, deadline))
-            self.close(0 if deadline is None else max(0, deadline - self.now()))
+            left = 0 if deadline is None else max(0, deadline - self.now())
+            self.close(left, self.at_most(CLOSE_TIMEOUT, deadline))
 
     def _prune_at_close(self, deadline: float | None) -> None:
         end = self.now() + self.at_most(_CLOSE_PRUNE, deadline)
@@ -269,10 +271,10 @@ class Committer:
             because = self.outage.last_error or "no error"
             self.operator.say(f"closed with {dropped:,} records dropped (close_timeout){held}; {because}")
 
-    def close(self, timeout: float) -> None:
-        """Close the file, unless another thread is in a commit for `timeout` seconds."""
+    def close(self, timeout: float, lock_timeout: float = 0) -> None:
+        """Close the file, unless another thread is in a commit for `timeout` seconds; see `LogFile.close`."""
         try:
-            self._under_lock(self.writer.close, timeout)
+            self._under_lock(lambda: self.writer.close(lock_timeout), timeout)
             self._prune_due = None  # until the next commit
         except Exception as error:  # noqa: BLE001 - logging.shutdown would skip the handlers that come after ours
             self.outage.note(error)

@@ -54,7 +54,7 @@ from sqlite_log_handler._logfile.typed import NamedTuple, T
 from sqlite_log_handler._logfile.write_lock import STDERR, WriteLock
 from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
 
-_MOVED_TIMEOUT = 1.0  # seconds for the lock when a moved file is closed, whose WAL is written back in any case
+CLOSE_TIMEOUT = 1.0  # seconds for the lock when the file is closed: without it, the last rows stay in the -wal
 _SMALLEST_PAGE = 512  # https://sqlite.org/fileformat2.html#pages
 _SHM_BYTES = 32_768  # by which SQLite makes a -shm longer
 _NEW_SHM_BYTES = 3  # https://sqlite.org/src/file/src/os_unix.c
@@ -373,16 +373,16 @@ class LogFile:
             PRAGMA wal_autocheckpoint = {self._limits.checkpoint_pages(page_size)};
         """)
 
-    def close(self) -> None:
+    def close(self, timeout: float) -> None:
         """
-        Close the connection, and write the WAL back if we get the lock.
+        Close the connection, and write the WAL back if we get the lock; a moved file is worth more than the `timeout`.
 
         SQLite writes it back only when nobody else has the file open.
         """
         try:
             if self.connection is not None:
                 is_moved = self._files != self._stat(self.path)[0]
-                with self._lock.hold_if_free(_MOVED_TIMEOUT if is_moved else self._busy_timeout) as held:
+                with self._lock.hold_if_free(CLOSE_TIMEOUT if is_moved else max(timeout, self._busy_timeout)) as held:
                     self._check_descriptors()
                     if held and is_moved:
                         self._leave()

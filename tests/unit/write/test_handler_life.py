@@ -313,7 +313,7 @@ def test_close_raises_nothing(make_handler, logger, monkeypatch):
     """
     handler = make_handler()
 
-    def fails():
+    def fails(_):
         raise sqlite3.OperationalError("disk I/O error")
 
     with monkeypatch.context() as patch:

@@ -5,16 +5,21 @@ A file that was moved or replaced since the last commit, and then closed: at exi
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
 import os
 import sqlite3
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import sqlite_log_handler
+from sqlite_log_handler import SQLiteHandler
+from sqlite_log_handler._logfile import write_lock
 from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._write import log_file
 from sqlite_log_handler._write.writer import Writer
@@ -39,7 +44,7 @@ def test_a_renamed_file_has_its_rows_at_close(
     write(writer, "0", "1")
     rotated = path.with_name("rotated.db")
     path.rename(rotated)
-    monkeypatch.setattr(log_file, "_MOVED_TIMEOUT", 0)
+    monkeypatch.setattr(log_file, "CLOSE_TIMEOUT", 0)
     if is_busy:
         with make_writer().file._lock.hold(0):
             writer.close()
@@ -88,11 +93,37 @@ def test_files_that_are_copied_under_the_lock_stay_as_they_are(writer: Writer, p
     files = [path, path.with_name(f"{path.name}-wal")]
     before = [file.read_bytes() for file in files]
     with contextlib.closing(WriteLock(str(path))) as lock, lock.hold(0):
-        writer.close()
+        writer.close(0)
         assert before == [file.read_bytes() for file in files]
 
     write(writer, "1")
     assert ["0", "1"] == stored(path)
+
+
+@pytest.mark.parametrize("end", [SQLiteHandler.close, lambda handler: handler.listener.before_fork(5)])
+def test_the_rows_of_a_busy_file_are_in_the_file_at_close(
+    make_handler: Callable[[], SQLiteHandler], path: Path, monkeypatch: pytest.MonkeyPatch, end: Callable[..., None]
+) -> None:
+    """
+    A program that ends, or forks, waits for the lock of a log to which others write, and writes the WAL back.
+
+    Of several processes that fork, none had the file open for a moment. When it was moved then, nobody knew where to,
+    and the last rows stayed in a -wal that was kept aside.
+    """
+    handler = make_handler()
+    handler.handle(logging.makeLogRecord({"msg": "0"}))
+    assert handler.flush()
+    assert path.with_name(f"{path.name}-wal").stat().st_size
+    ticks, pauses = itertools.count(1_000_000), itertools.count(1)
+    monkeypatch.setattr(write_lock, "monotonic", lambda: next(ticks) / 100)
+    with contextlib.closing(WriteLock(str(path))) as lock, lock.hold(0):
+        sleep = types.SimpleNamespace(sleep=lambda _: next(pauses) == 20 and lock.release())
+        monkeypatch.setattr(write_lock, "time", sleep)
+        end(handler)
+
+    handler.listener.committer.lock.after_fork_in_parent()
+    assert not path.with_name(f"{path.name}-wal").exists()
+    assert 21 == next(pauses)
 
 
 def test_a_file_in_the_place_of_a_log_keeps_its_rows_at_close(

@@ -412,7 +412,7 @@ def test_a_file_that_was_compressed_is_closed_without_the_lock(
 
     `close` wrote it back into the file without a name after a second, and said nothing.
     """
-    monkeypatch.setattr(log_file_module, "_MOVED_TIMEOUT", 0)
+    monkeypatch.setattr(log_file_module, "CLOSE_TIMEOUT", 0)
     writer = make_writer()
     write(writer, "0", "1")
     rotated, copy = compress(path)
