@@ -140,6 +140,28 @@ def test_large_rows_behind_tiny_ones_keep_it(writers, path):
     assert 0.8 * 4 * MIB < max(peaks) <= 1.1 * 4 * MIB
 
 
+@pytest.mark.slow
+def test_rows_in_no_order_of_time_keep_it(writers, path):
+    """
+    Each row of an import of old lines may be of another hour than the one before: few of them are deleted at once.
+
+    Each changes a page of its own in the index by time, all of which went into the WAL. They took 113 %.
+    """
+    (writer,), chance = writers(1, MIB), random.Random(3)
+    peaks = watch(writer, path)
+
+    def records() -> Iterator[logging.LogRecord]:
+        for number in range(20_000):
+            made = record(name=f"w.{number % 100}")
+            made.created = 1_700_000_000 + 3_600 * chance.randrange(500)
+            yield made
+
+    for commit in commits(writer, records()):
+        writer.write(commit)
+
+    assert max(peaks) <= 1.1 * MIB
+
+
 def test_new_loggers_keep_it_although_max_rows_deletes_the_rows(writers, path):
     """
     The tables beside the rows are cut for `max_bytes` too where `max_rows` or `max_age` has the rows deleted.

@@ -82,6 +82,20 @@ def test_a_chunk_of_large_rows_is_short(log):
     assert 200 <= deleted[0] <= 250  # not 2,000
 
 
+@pytest.mark.parametrize(("apart_us", "rows"), [(100_000, [20_000]), (10_000_000, range(2_000, 5_000))])
+def test_a_chunk_of_rows_in_no_order_of_time_is_short(log, apart_us, rows):
+    """One transaction deletes fewer of the rows after which an earlier one follows, by more than a second."""
+    log.fill(25_000)
+    log.ask("UPDATE records SET created_us = created_us + id * 7 % 10 * ?", apart_us)
+    left = []
+    pruner = log.pruner(max_rows=1)
+    log.connection.set_trace_callback(lambda sql: left.append(log.rows[2]) if sql == "COMMIT" else None)
+    pruner.step(log.connection)
+    log.connection.set_trace_callback(None)
+
+    assert 25_000 - left[0] in rows
+
+
 def test_a_chunk_of_large_rows_is_found_at_once(log):
     """
     Where few rows take a little more than a chunk, they go as one, and pruning does not ask for each number of rows.
