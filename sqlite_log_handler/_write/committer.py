@@ -74,6 +74,7 @@ class Committer:
         self.operator = operator
         self.retains = bool(limits)
         self._commit_size = limits.commit_bytes // SIZE_UNIT
+        self._most_gaps = limits.volume_lines
         self.flush_interval = flush_interval
         self.close_timeout = close_timeout
         self.now = clock
@@ -83,7 +84,7 @@ class Committer:
     def _begin(self) -> None:
         self.lock = CommitLock()
         self.outage = Outage(self.flush_interval)
-        self.drop_report = DropReport(self.queue, self.outage, self.operator)
+        self.drop_report = DropReport(self.queue, self.outage, self.operator, self._most_gaps)
         self._report_due = 0.0  # a full batch, or one that was cut, is due much sooner than a tick
         self._no_room = False  # the last commit found none
         self._prune_due: float | None = None

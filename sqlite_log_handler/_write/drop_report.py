@@ -30,7 +30,7 @@ from sqlite_log_handler._logfile.schema import OWN_LOGGER, SENT
 from sqlite_log_handler._logfile.typed import Any, Final
 from sqlite_log_handler._logfile.units import counted, loudest
 from sqlite_log_handler._write import threads
-from sqlite_log_handler._write.ledger import COUNT, SINCE, UNTIL, PendingGap
+from sqlite_log_handler._write.ledger import COUNT, MAX_GAPS, SINCE, UNTIL, PendingGap
 from sqlite_log_handler._write.operator import Operator, takes_more
 from sqlite_log_handler._write.outage import Outage
 from sqlite_log_handler._write.plain import level_name
@@ -43,10 +43,15 @@ MARK: Final = "_sqlite_log_handler"
 
 
 class DropReport:
-    """Report the drops of `queue`. A warning says what `outage` knows; `operator` hears of one that is not sent."""
+    """
+    Report the drops of `queue`, in so many gaps `most_in_place` at most.
 
-    def __init__(self, queue: RecordQueue, outage: Outage, operator: Operator) -> None:
+    A warning says what `outage` knows; `operator` hears of one that is not sent.
+    """
+
+    def __init__(self, queue: RecordQueue, outage: Outage, operator: Operator, most_in_place: int = MAX_GAPS) -> None:
         self._queue = queue
+        self._most_in_place = most_in_place
         self._outage = outage
         self._operator = operator
         # Looked up now, because that takes logging's lock, which `dictConfig` holds while it closes handlers.
@@ -71,7 +76,7 @@ class DropReport:
             try:
                 gap.warning = self._record(gap, logging.LogRecord, "report")
             finally:
-                kept = queue.add_gap(gap)
+                kept = queue.add_gap(gap, self._most_in_place)
             if kept is not None and kept is not gap:
                 kept.warning = self._record(kept, logging.LogRecord, "report")
         with queue.mutex:

@@ -24,11 +24,11 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
-from sqlite_log_handler._logfile.schema import OTHER_LOGGERS, OWN_LOGGER
+from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._logfile.typed import Any
 from sqlite_log_handler._write import row as _row
 from sqlite_log_handler._write import volume
-from sqlite_log_handler._write.ledger import PendingGap
+from sqlite_log_handler._write.ledger import PendingGap, for_others
 from sqlite_log_handler._write.plain import clean, level_name
 from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.retention.limits import Limits
@@ -197,11 +197,12 @@ class Inserter:
             # Of a record that was refused nothing has been cleaned yet.
             logger, level = clean(name), _row.integer(levelno)
             since_us, until_us = _row.microseconds(since), _row.microseconds(until)
+            key = (cause, level, logger)
             self.gap_bytes += len(logger.encode()) + volume.LINE_BYTES
             self._gap_lines += 1
             if self.gap_bytes > self._limits.commit_bytes or self._gap_lines > self._limits.volume_lines:
-                logger = OTHER_LOGGERS
-            line = lines.setdefault((cause, level, logger), [0, since_us, until_us])
+                key = for_others(key)
+            line = lines.setdefault(key, [0, since_us, until_us])
             line[:] = line[0] + count, min(line[1], since_us), max(line[2], until_us)
         return lines.items()
 

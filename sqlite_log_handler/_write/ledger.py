@@ -192,9 +192,11 @@ class Ledger:
                 drops[key] = drops.get(key, 0) + count
         return drops
 
-    def add_gap(self, gap: PendingGap) -> PendingGap | None:
+    def add_gap(self, gap: PendingGap, removed: int, most_in_place: int) -> PendingGap | None:
         """
         Have the gap of `take_drops` written with the next commit, and its warning sent, both or neither.
+
+        At most so many wait without a row between them, when `removed` rows have left the queue: one commit has them.
 
         Returns:
             The gap that has its drops now: an earlier one when too many wait. None if another call has added it.
@@ -205,7 +207,8 @@ class Ledger:
             unsent = PendingGap(gap.position, drops, gap.dropped_total)
             change = appending, None, gap.dropped_total, unsent
             waiting = self.gaps[self.gaps_in_commit :]
-            if len(waiting) >= MAX_GAPS or sum([len(known.drops) for known in waiting]) > MAX_KEYS:
+            crowded = len(waiting) >= most_in_place and gap.position <= max(removed, waiting[-most_in_place].position)
+            if crowded or len(waiting) >= MAX_GAPS or sum([len(known.drops) for known in waiting]) > MAX_KEYS:
                 last = waiting[-1]
                 drops = last.sum(gap)
                 if self._taken is gap and self.gaps and self.gaps[-1] is last:
@@ -231,8 +234,11 @@ class Ledger:
 
 
 def bounded(counts: dict[Key, Any], key: Key) -> Key:
-    """Return the key to count under: beyond MAX_KEYS, one of OTHER_LOGGERS, with the level rounded to tens."""
-    if key in counts or len(counts) < MAX_KEYS:
-        return key
+    """Return the key to count under: beyond MAX_KEYS, one for all the others."""
+    return key if key in counts or len(counts) < MAX_KEYS else for_others(key)
+
+
+def for_others(key: Key) -> Key:
+    """Return a key of OTHER_LOGGERS, with the level rounded to tens, because a program can make up levels, too."""
     cause, levelno, _ = key
     return (cause, min(max(levelno // 10, 0), 5) * 10, OTHER_LOGGERS)

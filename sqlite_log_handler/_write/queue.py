@@ -58,7 +58,7 @@ from operator import is_, itemgetter, length_hint
 from sqlite_log_handler._logfile.locks import acquire, make_mutex
 from sqlite_log_handler._logfile.typed import Any, Final, NamedTuple
 from sqlite_log_handler._write.fair_share import Shares
-from sqlite_log_handler._write.ledger import Ledger, PendingGap, Tally
+from sqlite_log_handler._write.ledger import MAX_GAPS, Ledger, PendingGap, Tally
 from sqlite_log_handler._write.plain import MALFORMED, TRUNCATED, exact
 from sqlite_log_handler._write.row import CREATED, LEVELNO, MARKS, SIZE, SIZE_UNIT, SOURCE
 
@@ -577,10 +577,10 @@ class RecordQueue(_Queue):
             self._review()
             return self.ledger.take_drops(self.end)
 
-    def add_gap(self, gap: PendingGap) -> PendingGap | None:
+    def add_gap(self, gap: PendingGap, most_in_place: int = MAX_GAPS) -> PendingGap | None:
         """Have a reported gap written and sent, see `Ledger.add_gap`."""
         with self.mutex:
-            return self.ledger.add_gap(gap)
+            return self.ledger.add_gap(gap, self.removed, most_in_place)
 
     @property
     def gaps(self) -> list[PendingGap]:

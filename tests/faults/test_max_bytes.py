@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MIB = 1 << 20
+TOTALS = [("count", "drops"), ("count", "drop_totals"), ("dropped", "volume")]  # of what was dropped
 
 
 def taken(path: Path) -> int:
@@ -242,6 +243,53 @@ def test_a_gap_of_many_loggers_keeps_it(writers, path):
         (others,) = connection.execute("SELECT max(count) FROM drops WHERE logger = '(other)'").fetchone()
     assert {(2_000, 17)} == set(found)
     assert 2 * (1_000 - 16) == others
+
+
+def test_a_gap_of_many_levels_keeps_it(writers, path):
+    """The levels of a gap beyond those for which there is room are rounded to tens: each had a line in three tables."""
+    (writer,) = writers(1, MIB)
+    gap = PendingGap(0, {("queue_full", n, "shop"): [2, n, n] for n in range(1_000)}, 2_000, 2_000)
+    gap.warning = record("dropped", "sqlite_log_handler")
+    writer.write(Commit([], [gap], 0))
+
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        lines = connection.execute("SELECT levelno, count FROM drops WHERE logger = '(other)'").fetchall()
+        totals = [connection.execute(f"SELECT sum({column}) FROM {table}").fetchone()[0] for column, table in TOTALS]
+    assert {(10, 8), (20, 20), (30, 20), (40, 20), (50, 2 * 950)} == set(lines)
+    assert [2_000] * 3 == totals
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_gaps_that_wait_at_one_place_keep_it(make, clock, log, path, closes):
+    """
+    Many ticks drop records while a reader is in the way: their gaps are few, whether it lets go or the program ends.
+
+    Each had a row and a line of its own. After 100 seconds of drops they took half of 1 MiB.
+    """
+    handler = make(max_bytes=MIB)
+    with contextlib.closing(connect_read_only(str(path))) as reader:
+        log(1)
+        handler.flush()
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM records").fetchone()
+        while not handler.dropped_total:
+            log(100, "x" * 1_500)
+            handler.listener.handle(None)
+        before = taken(path)
+        for _ in range(40):
+            log(1, "x" * 1_500)
+            clock.advance(0.1)
+            handler.listener.handle(None)
+        assert before == taken(path)
+        if closes:
+            handler.close()
+            assert taken(path) < before + 40_000
+    handler.close()
+
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (gaps,) = connection.execute("SELECT count(*) FROM logs WHERE logger = 'sqlite_log_handler'").fetchone()
+        (dropped,) = connection.execute("SELECT sum(count) FROM drops").fetchone()
+    assert (16, handler.dropped_total) == (gaps, dropped)
 
 
 @pytest.mark.parametrize("width", [200, *slowly(30, 1_000)])

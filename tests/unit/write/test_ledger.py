@@ -257,6 +257,31 @@ def test_waiting_gaps_are_bounded(monkeypatch):
     assert [8, 2.0, 9.0] == books.ledger.gaps[-1].drops["queue_full", INFO, "a"]
 
 
+def test_gaps_without_a_row_between_them_are_bounded():
+    """With a small `max_bytes` few gaps stand at one place, the head of the queue or another; others stay apart."""
+    books = make_queue(1)
+
+    def drop():
+        books.put_nowait(row())
+        books.put_nowait(row())
+        books.add_gap(books.take_drops(), 2)
+
+    def counts():
+        return [gap.count for gap in books.ledger.gaps]
+
+    for _ in range(4):  # the queue is full: all are behind its one row
+        drop()
+    assert [1, 4 + 2] == counts()
+    books.give_up(books.end, "disk_budget")
+    drop()  # the row at the head, and what was dropped behind the next one
+    assert [1, 4 + 2 + 2] == counts()
+    commit_all(books)
+    for _ in range(2):
+        drop()
+
+    assert [1, 2] == counts()
+
+
 def test_a_gap_being_written_is_left_alone(monkeypatch):
     """What a commit holds does not change under it: the next gap stands for itself."""
     monkeypatch.setattr(ledger_module, "MAX_GAPS", 1)
