@@ -204,8 +204,7 @@ class Pruner:
             if not self._delete(connection, state, crowded=True):
                 if trimmed:
                     break
-                self.tables.trim_all(connection)
-                trimmed = True
+                trimmed = self.tables.trim_all(connection)
         taken, budget = format_size(state.file + state.wal), format_size(self.limits.max_bytes or 0)
         waiting = self._archiver is not None and state.rows > 1 and self._archiver.why
         why = self.wal.pinned or waiting or "no row is left that could be deleted"

@@ -19,6 +19,7 @@ _ROWS_PER_LINE = 10  # that were deleted for each line that is kept, when the ta
 _SWEEP_ROWS = 20_000  # that a sweep looks through in a step: some 5 ms
 _SWEEP_LINES = 1_000  # that a sweep deletes in a step, but one transaction of lines at least: some 20 ms
 _SWEEP_CHUNKS = 64  # transactions of lines that it deletes where there is no room without
+_TRIM_CHUNKS = 16  # transactions of lines that a cut of a table takes at a time: some 50 ms
 
 # The tables that rows refer to, and by which column.
 _REFERRED = {"sources": "source_id", "processes": "process_id", "threads": "thread_id", "levels": "levelno"}
@@ -76,6 +77,7 @@ class SideTables:
         self._enough_rows = _ROWS_PER_LINE * limits.lines
         # Since the last cut. What was deleted before this process is not known, so the first deletion is enough.
         self.deleted_rows = self._enough_rows - 1
+        self._trimming = False  # whether a cut has begun, and the rest is still to go
         self.needed: Collection[int] = ()  # sources of the rows to be written, which a sweep leaves
         self._sweep: _Sweep | None = None  # the one that has begun
         self._swept_lines = 0  # what the last one left in the longer table
@@ -87,19 +89,24 @@ class SideTables:
 
     def step(self, connection: sqlite3.Connection) -> bool:
         """Cut the tables if enough rows were deleted, and go on with a sweep; tell whether there is more to do."""
-        if self.deleted_rows >= self._enough_rows:
+        if self._trimming or self.deleted_rows >= self._enough_rows:
             self._trim(connection)
         self._go_on(connection, max(1, _SWEEP_LINES // self._limits.chunk_lines))
-        return self._sweep is not None
+        return self._trimming or self._sweep is not None
 
-    def trim_all(self, connection: sqlite3.Connection) -> None:
-        """Cut the tables by the bytes of their lines as well, because with long names few lines take much."""
+    def trim_all(self, connection: sqlite3.Connection) -> bool:
+        """Cut the tables by the bytes of their lines too, because few long names take much; tell whether it is done."""
+        self.deleted_rows = 0  # if this fails, rows go all the same
         self._trim(connection)
+        if self._trimming:
+            self.deleted_rows = 1 << 62  # the rest goes before rows do
+            return False
         self._shorten(connection, _TRIM_DROPS)
         size = max(size or 0 for (size,) in connection.execute(_SIZES))
         if self._sweep is None and size > self._limits.text_bytes:
             self._sweep = _Sweep()
         self._go_on(connection, _SWEEP_CHUNKS)
+        return True
 
     def _shorten(self, connection: sqlite3.Connection, trim: tuple[str, ...]) -> None:
         lines = self._limits.lines
@@ -109,25 +116,29 @@ class SideTables:
 
     def _trim(self, connection: sqlite3.Connection) -> None:
         lines = self._limits.lines
-        self.deleted_rows = 0
-        for trim in (_TRIM_DROPS, _TRIM_VOLUME, _TRIM_PRUNES):
-            self._keep(connection, trim, lines)
+        self._trimming = True
+        if not all(self._keep(connection, trim, lines) for trim in (_TRIM_DROPS, _TRIM_VOLUME, _TRIM_PRUNES)):
+            return
         # Deleting a row of a logger with a long name can add more to `volume` than it frees.
         self._shorten(connection, _TRIM_VOLUME)
         (count,) = connection.execute(_MOST_LINES).fetchone()
         # A sweep reads all rows, which a few lines are not worth.
         if self._sweep is None and count > max(lines, 2 * self._swept_lines):
             self._sweep = _Sweep()
+        self._trimming, self.deleted_rows = False, 0
 
-    def _keep(self, connection: sqlite3.Connection, trim: tuple[str, ...], lines: int) -> None:
-        """Keep this many of the newest lines. One transaction adds no more to the WAL than one that deletes rows."""
+    def _keep(self, connection: sqlite3.Connection, trim: tuple[str, ...], lines: int) -> bool:
+        """Keep this many of the newest lines; return False if more are to go, at another time."""
         lines_of, *statements = trim
         going = connection.execute(f"SELECT count(*) FROM {lines_of}").fetchone()[0] - lines  # noqa: S608 - our own name
-        while going > 0 and self._wal.is_free(connection):
+        rest = max(0, going - _TRIM_CHUNKS * self._limits.chunk_lines)
+        while going > rest and self._wal.is_free(connection):
+            # One transaction adds no more to the WAL than one that deletes rows.
             with transaction(connection):
                 for statement in statements:
                     connection.execute(statement, (min(going, self._limits.chunk_lines),))
             going -= self._limits.chunk_lines
+        return bool(going <= 0)
 
     def _go_on(self, connection: sqlite3.Connection, most: int) -> None:
         sweep = self._sweep
