@@ -110,6 +110,7 @@ class Archiver:
         self._clock = clock
         self._path = ""
         self._run: _Run | None = None
+        self._last_run: _Run | None = None  # which may have been stopped
         self._thread: threading.Thread | None = None  # of the last run
         self._end_due = math.inf  # when its end is not waited for any more, by `clock`
         self._wanted = 0  # retention would have deleted rows up to this id
@@ -132,9 +133,9 @@ class Archiver:
 
     def forget(self) -> None:
         """Begin anew in a forked child, which has no thread."""
-        if self._run is not None:
-            self._run.archive.lock.close()
-        self._run = self._thread = None
+        if self._last_run is not None:
+            self._last_run.archive.lock.close()
+        self._run = self._last_run = self._thread = None
 
     def step(self, connection: sqlite3.Connection, state: State) -> float:
         """
@@ -164,7 +165,7 @@ class Archiver:
             return wait
         if overtaken:  # begin half-way, to be ahead again
             first_id = (first_id + state.last_but_one_id) // 2
-        self._run = run = _Run(self._make(self._path))
+        self._run = self._last_run = run = _Run(self._make(self._path))
         self._end_due = math.inf
         last_id = max(goal, first_id)
         self._thread = threads.make(run.work, first_id, last_id, name="sqlite_log_handler archive", nice=_NICE)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from archives import account, parts_in
+from forked import in_child
 from programs import DAY, Held
 
 from sqlite_log_handler._write import threads
@@ -382,6 +383,31 @@ def test_a_thread_that_was_stopped_is_waited_for(make, log, monkeypatch):
     program.archiver.await_end(60)
 
     assert "sqlite_log_handler archive" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_child_lets_go_of_an_archive_that_was_stopped(make, log, monkeypatch):
+    """
+    A child that is forked after `stop`, while the thread is still in its last chunk, closes its copy of the lock.
+
+    When its parent was killed just then, nobody could archive the log until the child had ended.
+    """
+    held = Held(monkeypatch)
+    program = make(max_rows=100)
+    log.fill(150)
+    program.pruner.step(log.connection)
+    held.came.wait()
+    lock = program.archiver._run.archive.lock
+    program.archiver.stop()
+    descriptor = lock._descriptor
+
+    def forget():
+        program.archiver.forget()
+        os.fstat(descriptor)
+
+    said = in_child(forget)
+    held.go.set()
+    assert "OSError: [Errno 9] Bad file descriptor" == said
 
 
 def test_a_thread_that_does_not_end_is_waited_for_once(make, log, monkeypatch):
