@@ -186,7 +186,7 @@ class Pruner:
             self.step(connection, crowded=True)
 
     def make_room(self, connection: sqlite3.Connection) -> None:
-        """Make room for one commit, if there is none. Raises NoRoom if that did not help."""
+        """Make room for one commit. Raises NoRoom if that does not help, BlockingIOError if it may in a moment."""
         self._live = math.inf
         trimmed = False
         for _ in range(_CHUNKS_FOR_ROOM):
@@ -205,6 +205,8 @@ class Pruner:
                 if trimmed:
                     break
                 trimmed = self.tables.trim_all(connection)
+        if not (free or self.wal.pinned):  # the rows wait on the queue for that
+            raise BlockingIOError("the reader of the archive does not keep still for a checkpoint of the WAL")
         taken, budget = format_size(state.file + state.wal), format_size(self.limits.max_bytes or 0)
         waiting = self._archiver is not None and state.rows > 1 and self._archiver.why
         why = self.wal.pinned or waiting or "no row is left that could be deleted"

@@ -72,10 +72,8 @@ class Wal:
             busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if not busy:
             return self._let_go()
-        if not still:
-            return False
         self._next_attempt = now + RETRY
-        if self.pinned is None:
+        if still and self.pinned is None:
             self._pinned_since = now
             started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._now()))
             self.pinned = f"a reader holds a snapshot since {started} or before{_readers(self.path)}"

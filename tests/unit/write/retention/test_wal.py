@@ -69,6 +69,34 @@ def test_a_short_reader_is_not_worth_a_line(log, reader, said):
     assert [] == said
 
 
+def test_rows_wait_for_a_reader_of_the_archive_that_does_not_keep_still(log, reader):
+    """
+    Beside a reader of the archive that got no time of a busy machine, a commit waited for half a second each time it
+    looked at the WAL, and then its rows were dropped, because "no row is left that could be deleted".
+    """
+    log.fill(1_000, width=1_000)
+    pruner, waits, still = log.pruner(max_bytes=2_000_000), [], False
+
+    def quiet(timeout):
+        waits.append(timeout)
+        return contextlib.nullcontext(still)
+
+    pruner.wal._quiet = quiet
+    held = reader()
+    log.fill(1_000, width=1_000)
+    for _ in range(5):
+        with pytest.raises(BlockingIOError, match="the reader of the archive"):
+            pruner.make_room(log.connection)
+    assert [0.25] == waits
+
+    log.clock.advance(1)
+    still = True
+    assert "a reader holds a snapshot" in log.no_room(pruner)
+    held.close()
+    log.clock.advance(1)
+    assert None is log.no_room(pruner)
+
+
 def test_the_checkpoint_is_not_tried_at_each_step(log, reader):
     """The WAL of a reader that stays is looked at once a second: each attempt waits for the busy timeout."""
     log.fill(1_000, width=1_000)
