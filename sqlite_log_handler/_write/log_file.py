@@ -192,10 +192,11 @@ class LogFile:
         self.real = self._lock.follow(self._busy_timeout)
         _refuse_read_only(self.real)
         self._look()
+        self._keep_left_files()  # before there is an empty file, for which a reader would delete the -wal
         _create(self.real)
         before, _ = self._stat(self.real)
         found, others = before.file, _descriptors(before)
-        self._keep_left_files()
+        self._keep_left_files()  # if somebody has just moved the file
         # If somebody has moved the file by now, SQLite would make a new one for everybody to read.
         uri = f"{uri_of(self.real)}?mode=rw"
         connection = sqlite3.connect(

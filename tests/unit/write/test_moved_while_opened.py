@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sqlite_log_handler._logfile.connect import connect_read_only
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._write import log_file
 
@@ -94,6 +95,34 @@ def test_a_file_whose_number_is_another_each_time(writer: Writer, path: Path, mo
     writer.close()
 
     assert ["0", "1", "2"] == stored(path)
+
+
+def test_a_reader_that_opens_the_new_file_at_once(
+    make_writer: Callable[..., Writer], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A -wal whose log was moved away is kept, also when a reader opens the new log as soon as it is there.
+
+    SQLite deletes a -wal that stands beside an empty file, for a reader too.
+    """
+    write(make_writer(path), "in the -wal")
+    killed = path.with_name(f"{path.name}-wal")
+    rows, moved = killed.read_bytes(), path.rename(path.with_name("moved.db"))
+    killed.rename(f"{moved}-wal")
+    shutil.copy(f"{moved}-wal", killed)
+    create = log_file._create
+
+    def create_and_read(name: str) -> None:
+        create(name)
+        with contextlib.closing(connect_read_only(name)) as reader:
+            assert [] == reader.execute("SELECT * FROM sqlite_master").fetchall()
+
+    monkeypatch.setattr(log_file, "_create", create_and_read)
+    with contextlib.closing(make_writer(path)) as new:
+        write(new, "1")
+        (kept,) = path.parent.glob("*.left-*-wal")
+
+    assert rows == kept.read_bytes()
 
 
 @contextlib.contextmanager
