@@ -143,6 +143,9 @@ class Limits:
         # of its own.
         self.chunk_bytes = min(_CHUNK_BYTES, self.commit_bytes)
         self.chunk_lines = self.chunk_bytes // PAGE_BYTES
+        # What a row that is not in the order of time counts more: deleting it changes a page of its own in the index by
+        # time. Nothing bounds the WAL without `max_bytes`, and with fewer rows at once retention would fall behind.
+        self.disorder_bytes = PAGE_BYTES // 2 if min(budget, beside) < sys.maxsize else 0
         # How many lines of `volume_folded` one transaction may change, for the same reason.
         self.volume_lines = sys.maxsize if max_bytes is None else self.commit_bytes // PAGE_BYTES
 

@@ -41,7 +41,7 @@ from sqlite_log_handler._logfile.schema import HOUR_US, ROW_BYTES
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.units import format_size
 from sqlite_log_handler._write import volume
-from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Cut, Limits, NoRoom, State
+from sqlite_log_handler._write.retention.limits import Cut, Limits, NoRoom, State
 from sqlite_log_handler._write.retention.side_tables import SideTables
 from sqlite_log_handler._write.retention.wal import RETRY, Wal
 
@@ -76,11 +76,11 @@ SELECT page_size, page_count, freelist_count, ifnull((SELECT min(id) FROM record
 FROM pragma_page_size, pragma_page_count, pragma_freelist_count, pragma_auto_vacuum
 """
 _HEAD_ROWS = 256
-# The bytes of a row, on average, among some rows from an id on, each so many ids after the one before. A row that is
-# not in the order of time counts for half a page more: deleting it changes a page of its own in the index by time.
+# The bytes of a row, on average, among some rows from an id on, each so many ids after the one before. A row counts for
+# more if an earlier one follows, see `Limits.disorder_bytes`.
 _HEADS = f"""
 WITH RECURSIVE heads (id) AS (SELECT ? UNION ALL SELECT id + ? FROM heads LIMIT ?)
-SELECT ifnull(avg({ROW_BYTES} + {PAGE_BYTES // 2} * EXISTS (
+SELECT ifnull(avg({ROW_BYTES} + ? * EXISTS (
     SELECT 1 FROM records AS later WHERE later.id = records.id + 1 AND later.created_us < records.created_us - 1000000
 )), 0) FROM records WHERE id IN heads
 """  # noqa: S608 - our own SQL
@@ -286,7 +286,7 @@ class Pruner:
         # there would be very many looks, and each reads all that its rows hold.
         while fewer < rows * 0.8:
             rows = fewer
-            heads = state.first_id, math.ceil(rows / _HEAD_ROWS), min(rows, _HEAD_ROWS)
+            heads = state.first_id, math.ceil(rows / _HEAD_ROWS), min(rows, _HEAD_ROWS), self.limits.disorder_bytes
             fewer = self.limits.chunk_rows(connection.execute(_HEADS, heads).fetchone()[0])
         return min(state.first_id - 1 + rows, state.last_but_one_id)
 
