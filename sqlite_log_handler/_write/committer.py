@@ -280,7 +280,7 @@ class Committer:
         except Exception as error:  # noqa: BLE001 - logging.shutdown would skip the handlers that come after ours
             self.outage.note(error)
 
-    def close_for_fork(self) -> None:
-        """Close the file, under the lock that a fork holds."""
+    def close_for_fork(self, lock_timeout: float) -> None:
+        """Close the file, under the lock that a fork holds; see `LogFile.close`."""
         with contextlib.suppress(Exception):  # the next commit opens it again, or says why it cannot
-            self.writer.close()
+            self.writer.close(lock_timeout)

@@ -31,6 +31,7 @@ import contextlib
 import logging
 import threading
 import weakref
+from functools import partial
 from logging.handlers import QueueListener
 
 from sqlite_log_handler._logfile.typed import Any, Final
@@ -241,10 +242,12 @@ class RecordListener(QueueListener):
         committer = self.committer
         deadline = committer.now() + timeout
         if committer.lock.hold_over_fork(timeout):
+            left = max(0, deadline - committer.now())
+            close = partial(committer.close_for_fork, left / 5)  # so that other handlers with a locked file have time
             if self._thread is None:
-                committer.close_for_fork()
+                close()
             else:
-                committer.lock.close_beside_fork(committer.close_for_fork, max(0, deadline - committer.now()))
+                committer.lock.close_beside_fork(close, left)
 
     def after_fork_in_child(self) -> None:
         """Begin anew: no thread, no connection, an empty queue, books at zero. The parent writes the queued rows."""

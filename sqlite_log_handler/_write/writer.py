@@ -27,7 +27,7 @@ from functools import partial
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._write import volume
 from sqlite_log_handler._write.inserts import DATA_ERRORS, Inserter
-from sqlite_log_handler._write.log_file import CLOSE_TIMEOUT, LogFile
+from sqlite_log_handler._write.log_file import LogFile
 from sqlite_log_handler._write.plain import clean
 from sqlite_log_handler._write.queue import Commit
 from sqlite_log_handler._write.retention.limits import Limits
@@ -88,7 +88,7 @@ class Writer:
         self.file.forget(cut_off)
         self._begin()
 
-    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+    def close(self, timeout: float = 0) -> None:
         """Close the file, whose lock may take `timeout` seconds, see `LogFile.close`."""
         self._inserter = None
         self.file.close(timeout)

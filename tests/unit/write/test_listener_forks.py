@@ -20,7 +20,7 @@ def test_a_fork_waits_for_a_file_to_be_closed_with_a_limit(make):
     listener.start()
     inside, leave = threading.Event(), threading.Event()
 
-    def frozen():
+    def frozen(_):
         inside.set()
         leave.wait()
 
@@ -39,6 +39,22 @@ def test_a_fork_waits_for_a_file_to_be_closed_with_a_limit(make):
     assert (1, threading.get_ident()) == (listener.committer.writer.closed, listener.committer.lock._forking)
     listener.committer.lock.after_fork_in_parent()
     assert not listener.committer.lock._lock.locked()
+
+
+def test_locked_files_leave_time_to_each_other_at_a_fork(make):
+    """
+    Each of several handlers waits a fifth of the time that is left for the lock of its file.
+
+    When five files were locked, the sixth handler had no time to close its own, and the child could write to no log.
+    """
+    listener, left, waits = make(), 5.0, []
+    listener.committer.writer.close = waits.append
+    for _ in range(2):
+        listener.before_fork(left)
+        listener.committer.lock.after_fork_in_parent()
+        left -= waits[-1]
+
+    assert [1.0, 0.8] == waits
 
 
 def test_a_fork_at_exit_closes_the_file_itself(make, monkeypatch):
