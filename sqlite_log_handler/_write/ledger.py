@@ -207,7 +207,9 @@ class Ledger:
             unsent = PendingGap(gap.position, drops, gap.dropped_total)
             change = appending, None, gap.dropped_total, unsent
             waiting = self.gaps[self.gaps_in_commit :]
-            crowded = len(waiting) >= most_in_place and gap.position <= max(removed, waiting[-most_in_place].position)
+            crowded = len(waiting) >= most_in_place and (
+                waiting[most_in_place - 1].position <= removed or gap.position <= waiting[-most_in_place].position
+            )
             if crowded or len(waiting) >= MAX_GAPS or sum([len(known.drops) for known in waiting]) > MAX_KEYS:
                 last = waiting[-1]
                 drops = last.sum(gap)

@@ -282,6 +282,24 @@ def test_gaps_without_a_row_between_them_are_bounded():
     assert [1, 2] == counts()
 
 
+def test_gaps_that_lose_the_rows_between_them_are_bounded():
+    """
+    When the rows between gaps are given up, all come to the head of the queue; as many as may stand there are enough.
+
+    A full queue has its next drops behind its rows, so all ticks of an outage had a gap, and one commit wrote them.
+    """
+    books = make_queue(2)
+    for _ in range(3):
+        books.put_nowait(row())
+    for _ in range(6):
+        books.add_gap(books.take_drops(), 2)
+        books.put_nowait(row())  # is dropped, at the end
+        books.give_up(books.removed + 1, "disk_budget")
+        books.put_nowait(row())
+
+    assert [(2, 1), (2, 5 * 2)] == [(gap.position, gap.count) for gap in books.ledger.gaps]
+
+
 def test_a_gap_being_written_is_left_alone(monkeypatch):
     """What a commit holds does not change under it: the next gap stands for itself."""
     monkeypatch.setattr(ledger_module, "MAX_GAPS", 1)
