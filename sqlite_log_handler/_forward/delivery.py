@@ -144,7 +144,7 @@ class Delivery:
             return False
         turn.absence.end()
         # At first, this makes the cursor known to retention, which then counts the rows that were not sent.
-        if not batch.rows or not self._save(turn, batch.after_id):
+        if not batch.rows or not (self._is_keeping_cursors or self._save(turn, batch.after_id)):
             return False
         if batch.missing:
             self.counts.pruned += batch.missing
@@ -195,9 +195,13 @@ class Delivery:
                 pieces += [rows[half:], rows[:half]]
             else:
                 self._refuse(rows[0], answer)
-                # As long as the receiver has taken nothing, the fault may be its own, so the cursor stays.
-                if self.counts.requests:
+                if not self._is_keeping_cursors:
                     yield rows[0][0]
+
+    @property
+    def _is_keeping_cursors(self) -> bool:
+        """Whether the receiver has refused rows and taken none: the fault may be its own, so the cursors stay."""
+        return self.counts.refused > 0 and not self.counts.requests
 
     def _insist(self, body: bytes) -> Answer:
         """Send a body until the receiver takes or refuses it."""

@@ -267,13 +267,18 @@ def test_what_happens_often_is_told_seldom(deliver, lines):
     ]
 
 
-def test_a_receiver_that_refuses_everything_loses_nothing(deliver):
-    """When the first ten rows are refused and none was taken, it is the receiver that is wrong: no cursor has moved."""
+@pytest.mark.parametrize("batch_rows", [40, 3])
+def test_a_receiver_that_refuses_everything_loses_nothing(deliver, batch_rows):
+    """
+    When the first ten rows are refused and none was taken, it is the receiver that is wrong: no cursor has moved.
+
+    Before the second batch the cursor was put behind the first one, so the next run left these rows out.
+    """
     spool, receiver = Spool(range(1, 40)), Receiver()
     receiver.poison = set(range(1, 40))
 
     with pytest.raises(GivenUpError, match="refuses every row"):
-        deliver(receiver, spool, polls=99)
+        deliver(receiver, spool, polls=99, batch_rows=batch_rows)
 
     assert [0] == spool.saves
 
