@@ -87,14 +87,14 @@ class HttpConnection:
             with suppress(ConnectionError, ssl.SSLEOFError):
                 connection.request("POST", self._target, body, self._headers)
                 is_sent = True
-            response = connection.getresponse()
+            response: Any = connection.getresponse()
             if not is_sent and response.status < _REDIRECTED:
                 raise http.client.HTTPException("the answer came before the rows")  # noqa: TRY301 - as its others do
             content = response.read(_LONGEST)
             # A read with a length does not notice that an answer ended early.
             if response.length and len(content) < _LONGEST:
                 raise http.client.IncompleteRead(content, response.length)  # noqa: TRY301 - as its other reads do
-            if not response.isclosed() or not is_sent:  # the answer, or the request, goes on
+            if response.is_last or not response.isclosed() or not is_sent:  # or the answer, or the request, goes on
                 connection.close()
         except BaseException:
             connection.close()
@@ -167,6 +167,8 @@ class _HttpResponse(http.client.HTTPResponse):
                 raise http.client.IncompleteRead(self.fp.last)
             # The answer follows an interim one (RFC 9110, section 15.2). `http.client` knows this of 100 only.
             if not _SWITCHING < self.status < _OK:
+                # `http.client` would let go of the socket before the last answer is read, and `break_off` not find it.
+                self.is_last, self.will_close = self.will_close, False
                 return
             self.headers: Any = None
 

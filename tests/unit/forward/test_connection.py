@@ -18,7 +18,7 @@ pytest.importorskip("opentelemetry.proto", reason="needs the extra: pip install 
 
 from answering import TAKEN, ask, certificate, serving
 
-from sqlite_log_handler._forward.connection import HttpConnection
+from sqlite_log_handler._forward.connection import HttpConnection, _HttpResponse
 from sqlite_log_handler._forward.delivery import Verdict
 from sqlite_log_handler._forward.receiver import Endpoint, Receiver, endpoint_from
 
@@ -143,6 +143,35 @@ def test_a_request_can_be_broken_off(part):
 
     assert (Verdict.LATER, "no whole answer within 60 s") == (said.verdict, said.message)
     assert [Verdict.LATER] == [answer.verdict for answer in answers]
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close", b"HTTP/1.0 500 No"])
+def test_the_last_answer_of_a_connection_can_be_broken_off(monkeypatch, head):
+    """
+    Another thread ends the wait for an answer after which the receiver closes the connection.
+
+    `http.client` had let go of its socket by then. So a thread read on as long as a byte came now and then, and each
+    further attempt brought another thread.
+    """
+    reading, over = threading.Event(), threading.Event()
+    read = _HttpResponse.read
+    monkeypatch.setattr(_HttpResponse, "read", lambda response, size: reading.set() or read(response, size))
+
+    def talk(connection):
+        connection.sendall(head + b"\r\n\r\nx")
+        over.wait(20)
+
+    with serving(talk) as (port, _):
+        receiver = Receiver(Endpoint(f"http://127.0.0.1:{port}", timeout=60), "test")
+        thread = threading.Thread(target=receiver, args=(b"body",), daemon=True)
+        thread.start()
+        reading.wait()
+        receiver.give_up()
+        thread.join(10)
+        is_over = not thread.is_alive()
+        over.set()
+
+    assert is_over
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
