@@ -34,7 +34,10 @@ def in_thread(call: Callable[[], T]) -> Future[T]:
         except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
             future.set_exception(error)
 
-    threading.Thread(target=run, daemon=True).start()
+    try:
+        threading.Thread(target=run, daemon=True).start()
+    except RuntimeError:  # none can be started, as at the limit of a container: then a signal waits for the call
+        run()
     return future
 
 

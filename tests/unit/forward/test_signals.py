@@ -25,6 +25,18 @@ def test_what_a_call_raises_is_raised_where_it_is_waited_for():
         Signals().run_in_thread(call, 60)
 
 
+def test_no_thread_can_be_started(monkeypatch):
+    """At the limit of a container a call is made without a thread; the command ended with a traceback, also with -f."""
+
+    def start(_thread):
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+    assert 7 == Signals().run_in_thread(lambda: 7, 60)
+
+
 def test_a_call_has_a_deadline():
     """
     A call that does not come to an end is left after its time.
