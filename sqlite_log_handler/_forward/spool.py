@@ -33,6 +33,7 @@ from sqlite_log_handler._logfile.connect import (
     identity_of,
     is_small_log,
     require_schema,
+    size_of,
     without_triggers,
 )
 from sqlite_log_handler._logfile.errors import LimitError, LogFileError
@@ -308,7 +309,7 @@ class Spool:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         # Those that are ours still, and were not moved along or aside.
         left = [path for path, file in self._beside.items() if file is not None and identity_of(path) == file]
-        if any(os.stat(path).st_size for path in left if path.endswith("-wal")):
+        if any(size_of(path) for path in left if path.endswith("-wal")):
             raise TimeoutError(
                 f"{self.path!r} was moved or replaced while a reader held its -wal, which is still there"
             )

@@ -12,6 +12,7 @@ import hostile
 import pytest
 
 from sqlite_log_handler._forward.spool import Spool, TakenCursorError
+from sqlite_log_handler._logfile.connect import identity_of
 from sqlite_log_handler._logfile.errors import CorruptFileError, ForeignFileError
 from sqlite_log_handler._logfile.write_lock import WriteLock
 
@@ -365,6 +366,24 @@ def test_the_wal_of_a_moved_file_that_others_use(log, make_spool, path, logger, 
     spool.close()
 
     assert 0 < size == os.path.getsize(f"{path}-wal")
+
+
+def test_a_wal_that_another_process_removes(log, make_spool, path, logger, lines, monkeypatch):
+    """A WAL that goes away between two looks at it is none: the other logs were left to the end of the process."""
+    spool = move_beside(log, make_spool, path, logger)
+    looks = []
+
+    def seen(name, *unseen):
+        found = identity_of(name, *unseen)
+        looks.append(name)
+        if name == f"{path}-wal" and looks.count(name) == 2:
+            os.remove(name)
+        return found
+
+    monkeypatch.setattr("sqlite_log_handler._forward.spool.identity_of", seen)
+    spool.close()
+
+    assert "moved or replaced" in lines[0]
 
 
 def test_a_link_that_is_switched_to_another_log(log, make_spool, path, lines, make_handler, logger):
