@@ -198,6 +198,30 @@ def test_a_log_that_is_locked(tmp_path, write, serve, open_tab):
     tab.page.locator("#notice.bad").wait_for(state="detached")
 
 
+@pytest.mark.parametrize("said", ["<!doctype html><h1>Log in</h1>", None])
+def test_an_answer_that_is_none(tmp_path, write, serve, open_tab, said):
+    """
+    The page says so when an answer ends in the middle, or is that of a proxy that wants a login, and asks again.
+
+    It said nothing and looked no more, so a program seemed to be silent.
+    """
+    logger = one_row(tmp_path / "app.db", write, "the first row")
+    tab = open_tab(serve(tmp_path / "app.db"))
+    tab.wait_for_line("the first row")
+    if said is None:
+        tab.page.evaluate("() => { window.whole = Response.prototype.text }")
+        tab.page.evaluate("() => { Response.prototype.text = () => Promise.reject(new TypeError('cut')) }")
+    else:
+        tab.page.route("**/api/*", lambda route: route.fulfill(body=said, content_type="text/html"))
+    logger.info("meanwhile")
+    tab.page.locator("#notice", has_text="Trying again.").wait_for()
+    tab.page.evaluate("() => { Response.prototype.text = window.whole ?? Response.prototype.text }")
+    tab.page.unroute("**/api/*")
+
+    tab.wait_for_line("meanwhile")
+    tab.wait_until("document.getElementById('notice').hidden")
+
+
 def test_a_log_that_is_pruned(tmp_path, write, serve, open_tab):
     """A row that retention deletes while it is shown is a sentence in the panel; the list goes on."""
     path = tmp_path / "app.db"

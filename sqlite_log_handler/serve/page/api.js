@@ -17,19 +17,22 @@ export async function ask(name, parameters = [], { signal, once = false, wait = 
   // The server holds the question until the file changes.
   if (wait) headers.Prefer = `wait=${wait}`;
   let response;
+  let text;
   try {
     response = await fetch(url, { signal, headers, cache: "no-store", credentials: "same-origin" });
+    if (response.status === 304) return null;
+    text = await response.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused(0, "The server does not answer: is `sqlite-log serve` still running?");
   }
-  if (response.status === 304) return null;
-  const text = await response.text();
+  let answer = null;
+  try { answer = JSON.parse(text); } catch { /* a proxy's own page */ }
   if (!response.ok) {
-    let said = text;
-    try { said = JSON.parse(text).error; } catch { /* a proxy's own page */ }
+    const said = answer?.error ?? text;
     throw new Refused(response.status, said.length > 400 ? `The server answers ${response.status}.` : said);
   }
+  if (answer === null) throw new Refused(0, "What answers is not `sqlite-log serve`: is it a proxy that wants you to log in?");
   if (once) tags.set(name, { url, tag: response.headers.get("ETag") });
-  return JSON.parse(text);
+  return answer;
 }
