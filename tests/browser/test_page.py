@@ -201,6 +201,35 @@ def test_an_open_row_stays_open(shop, serve, open_tab, write):
     tab.page.locator("#rows .row[aria-selected=true]", has_text="order 2990 ").wait_for()
 
 
+@pytest.mark.parametrize(("status", "after"), [(503, 2), (400, 1)])
+def test_older_rows_that_do_not_come(shop, serve, open_tab, status, after):
+    """
+    Older rows are asked for again after two seconds, and not at all if the question takes too long, until one scrolls.
+
+    They were asked for again at once, and for ever.
+    """
+    asked = []
+
+    def refuse(route):
+        asked.append(route.request.url)
+        route.fulfill(status=status, body='{"error": "no"}')
+
+    tab = open_tab(serve(shop))
+    tab.wait_for_line("order 3000")
+    tab.page.clock.install()
+    tab.page.route(re.compile(r"api/rows\?.*up-to-id=2600&lines=400"), refuse)
+    tab.page.evaluate("document.getElementById('list').scrollTop = 1")
+    tab.page.locator("#notice", has_text="no").wait_for()
+    for _ in range(5):
+        tab.lines()
+    at_once = len(asked)
+    tab.page.clock.run_for(3_000)
+    for _ in range(5):
+        tab.lines()
+
+    assert (1, after) == (at_once, len(asked))
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
     [

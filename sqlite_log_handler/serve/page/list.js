@@ -13,6 +13,7 @@ import { byPlace, count, element, gapText, level, marked, oneLine, parts, time }
 const MOST = 5000;
 const PAGE = 400;
 const SPARE = 8;
+export const RETRY = 2000;  // milliseconds until a question that has failed is asked again
 
 export class List {
   constructor(box, { onOpen, onSelect, onNew, onEmpty, onFailure }) {
@@ -180,11 +181,13 @@ export class List {
     const mine = this.generation;
     this.box.setAttribute("aria-busy", "true");
     this.loading = load(mine);
-    try { await this.loading; } catch (error) { this.on.onFailure(error); } finally {
-      if (mine === this.generation) this.loading = null;
-      this.box.setAttribute("aria-busy", "false");
-    }
-    this.scrolled();
+    const failed = await this.loading.then(() => null, (error) => error);
+    if (mine === this.generation) this.loading = null;
+    this.box.setAttribute("aria-busy", "false");
+    if (!failed) return this.scrolled();
+    // A question that makes no sense, or takes too long, is not asked again until somebody scrolls.
+    if (failed.status !== 400) setTimeout(() => this.scrolled(), RETRY);
+    this.on.onFailure(failed);
   }
 
   // Look for what was added. Return false when the file has not changed, for `wait` seconds if they are given.

@@ -2,7 +2,7 @@
 
 import { ask, Refused } from "./api.js";
 import * as address from "./state.js";
-import { List, newText, Replaced } from "./list.js";
+import { List, newText, Replaced, RETRY } from "./list.js";
 import { Histogram } from "./histogram.js";
 import { showBrief, showGaps, showRow, showTop, strip } from "./side.js";
 import { element, oneLine, typed } from "./format.js";
@@ -17,7 +17,6 @@ const RESTING_TICK = 1000;
 const FLOODED_TICK = 330;
 const RESTED = 8;
 const PATIENCE = 10;
-const RETRY = 2000;
 
 const PANELS = ["brief", "top", "gaps"];
 let panel = null;            // "row" or one of PANELS
