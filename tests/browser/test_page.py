@@ -201,6 +201,51 @@ def test_an_open_row_stays_open(shop, serve, open_tab, write):
     tab.page.locator("#rows .row[aria-selected=true]", has_text="order 2990 ").wait_for()
 
 
+def test_a_row_that_is_closed_while_the_list_is_loaded(shop, serve, open_tab):
+    """
+    A row that somebody closes stays closed when the rows around it come, and is no part of the address.
+
+    It came back as `id='null' is not a whole number`.
+    """
+    tab = open_tab(serve(shop))
+    tab.wait_for_line("order 3000")
+    tab.page.locator("#rows .row", has_text="order 2990 ").click()
+    tab.page.locator("#side .message", has_text="order 2990 ").wait_for()
+
+    def late(route):
+        tab.page.keyboard.press("Escape")
+        route.continue_()
+
+    tab.page.route(re.compile(r"api/rows\?.*level=INFO.*up-to-id=2990"), late)
+    tab.page.focus("#list")
+    tab.page.evaluate("document.getElementById('level').value = 'INFO'")
+    tab.page.evaluate("document.getElementById('level').dispatchEvent(new Event('change'))")
+    tab.wait_for_line("order 2985 ")
+    tab.lines()
+
+    assert (True, True) == (tab.page.locator("#side").is_hidden(), tab.page.locator("#notice").is_hidden())
+    assert "row=" not in tab.page.url
+
+
+def test_a_panel_takes_the_place_of_a_row(shop, serve, open_tab):
+    """
+    Once another panel has taken the place of a row, that row is no part of the address, and does not come back.
+
+    A click on a bar brought it back in the place of the bars.
+    """
+    tab = open_tab(serve(shop))
+    tab.wait_for_line("order 3000")
+    tab.page.locator("#rows .row", has_text="order 2990 ").click()
+    tab.page.locator("#side .message", has_text="order 2990 ").wait_for()
+    tab.page.click("#show-top")
+    tab.page.locator(".meter", has_text="shop.cart").click()
+    tab.wait_for_line("order 2900 ")
+    tab.lines()
+
+    assert "Who logs most" == tab.page.locator("#side-title").text_content()
+    assert "row=" not in tab.page.url
+
+
 @pytest.mark.parametrize(("status", "after"), [(503, 2), (400, 1)])
 def test_older_rows_that_do_not_come(shop, serve, open_tab, status, after):
     """

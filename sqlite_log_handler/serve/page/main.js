@@ -100,10 +100,9 @@ const histogram = new Histogram(by("histogram"), by("tip"), (since, until) => {
 async function reload() {
   stale = true;
   list.expression = expressionOf();
-  if (state.row) {
-    await list.load({ at: state.row });
-    open("row", state.row, { focus: false });
-  } else await list.load();
+  const { row } = state;
+  await list.load({ at: row });
+  if (row && row === state.row) open("row", row, { focus: false });  // and nobody has closed it meanwhile
   recovered();
   by("follow").setAttribute("aria-pressed", String(list.following));
 }
@@ -185,9 +184,9 @@ async function open(kind, id = null, { focus = true } = {}) {
   for (const name of PANELS) by(`show-${name}`).setAttribute("aria-expanded", String(kind === name));
   const body = by("side-body");
   const shared = { utc: state.utc, expression: list.expression, say, signal };
+  address.change({ row: id }, { quietly: true });
   try {
     if (kind === "row") {
-      address.change({ row: id }, { quietly: true });
       await showRow(body, id, { ...shared, onContext: (at) => address.change({ filters: [], row: at }) });
     } else if (kind === "brief") await showBrief(body, { ...shared, onChange: showChange });
     else if (kind === "top") await showTop(body, { ...shared, again: () => open("top"), onChosen: uncover });
@@ -379,7 +378,7 @@ address.onChange(() => {
   list.clear();
   reload().catch(listFailure);
   lookedAt = -Infinity;
-  if (PANELS.includes(panel)) open(panel, null, { focus: false });
+  if (PANELS.includes(panel) && !state.row) open(panel, null, { focus: false });
 });
 
 async function begin() {

@@ -31,7 +31,7 @@ function read() {
   state.filters = [...given].filter(([name]) => KNOWN.has(name));
   state.file = given.get("file");
   state.utc = given.get("tz") === "utc";
-  state.row = given.get("row") && Number(given.get("row"));
+  state.row = Number(given.get("row")) || null;
 }
 
 export function address() {
