@@ -219,7 +219,7 @@ export function strip(box, stats, skew, matching) {
     item(count(stats.dropped), "dropped", stats.dropped ? "bad" : "", Object.entries(stats.dropped_by_cause).map(([cause, number]) => `${cause} ${count(number)}`).join(", ")),
     item(bytes(stats.file_bytes + stats.wal_bytes), "on disk", "wide", `file ${bytes(stats.file_bytes)}, WAL ${bytes(stats.wal_bytes)}`),
     item(age === null ? "no row" : duration(age), age === null ? "yet" : "since the last row", "wide"),
-    ...stats.cursors.map((cursor) => item(count(cursor.lag_rows), `behind (${cursor.name})`, "wide", "rows not forwarded yet")),
+    ...stats.cursors.map((cursor) => item(count(cursor.lag_rows), `behind (${oneLine(cursor.name)})`, "wide", "rows not forwarded yet")),
   ];
   // Drawing costs a tab that rests more than all else that it does.
   const text = parts.map((part) => part.textContent).join();
