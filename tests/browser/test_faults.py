@@ -225,6 +225,18 @@ def test_an_answer_that_is_none(tmp_path, write, serve, open_tab, said):
     tab.wait_until("document.getElementById('notice').hidden")
 
 
+def test_the_names_of_the_logs_do_not_come(tmp_path, write, serve, open_tab):
+    """The names of the logs are asked for again when that fails; the choice stayed empty, and filters had no chips."""
+    one_row(tmp_path / "app.db", write, "the first row")
+    tab = open_tab(serve(tmp_path / "app.db"))
+    tab.wait_for_line("the first row")
+    tab.page.route("**/api/files", lambda route: route.fulfill(status=503, body='{"error": "no"}'), times=1)
+    tab.page.goto(re.sub(r"\?.*", "", tab.page.url) + "?thread=MainThread")
+    tab.wait_for_line("the first row")
+
+    assert ("app.db", 1) == (tab.page.locator("#file").input_value(), tab.page.locator(".chip").count())
+
+
 def test_a_log_that_is_pruned(tmp_path, write, serve, open_tab):
     """A row that retention deletes while it is shown is a sentence in the panel; the list goes on."""
     path = tmp_path / "app.db"

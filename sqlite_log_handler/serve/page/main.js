@@ -389,9 +389,10 @@ async function begin() {
     if (!state.file) address.change({ file: files[0] ?? null }, { quietly: true });
     by("file").disabled = files.length < 2 && files[0] === state.file;
     showFilters();
+    tick();
   } catch (error) {
+    setTimeout(begin, RETRY);
     failure(error);
   }
-  tick();
 }
 begin();
