@@ -40,7 +40,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--name NAME", "name of the cursor in the log (default: the address of the receiver)")
     add_flag(parser, "--service NAME", "service.name (default: the program that logged)")
     add_flag(parser, "--compression {gzip,none}", compression, choices=("gzip", "none"))
-    add_flag(parser, "--batch-rows N", "most rows in a request", type=at_least(1), default=8_000)
+    rows = at_least(1, sys.maxsize - 1)  # one more is asked for, and SQLite takes no larger number
+    add_flag(parser, "--batch-rows N", "most rows in a request", type=rows, default=8_000)
     bytes_ = "most bytes in a request, before compression"
     add_flag(parser, "--batch-bytes N", bytes_, type=at_least(1_024), default=4 * 1024 * 1024)
     add_flag(parser, "--retry-seconds N", retry, type=at_least(0), default=60)

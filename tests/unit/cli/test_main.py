@@ -87,6 +87,8 @@ ERRORS = {
     "top -n -5": "top: argument -n/--lines: '-5' is below 0; `sqlite-log top --help` says more",
     "prune --max-rows 1,000": "prune: argument --max-rows: '1,000' is not a whole number; `sqlite-log prune "
     "--help` says more",
+    f"forward a.db --batch-rows {2**63 - 1}": f"forward: argument --batch-rows: '{2**63 - 1}' is above {2**63 - 2:,}; "
+    "`sqlite-log forward --help` says more",
     "forward a.db --batch-rows x": "forward: argument --batch-rows: 'x' is not a whole number; `sqlite-log forward "
     "--help` says more",
     "-S 1h": "show: '1h' is a length of time, not a point in time: did you mean -1h?",
