@@ -67,7 +67,7 @@ const code = (characters) => Array.from(characters, (one) => {
 export const visible = (text) => String(text).replace(INVISIBLE, code);
 export const oneLine = (text) => visible(String(text).replaceAll("\t", " ")).replaceAll("\n", " ⏎ ");
 
-export function levelClass(levelno) { return `l${Math.min(Math.max(Math.floor(levelno / 10), 1), 5) * 10}`; }
+function levelClass(levelno) { return `l${Math.min(Math.max(Math.floor(levelno / 10), 1), 5) * 10}`; }
 
 export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);

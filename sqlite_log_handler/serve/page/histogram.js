@@ -57,7 +57,6 @@ export class Histogram {
       if (error.name === "AbortError") return null;
       if (!adds || error.status !== 400) throw error;  // too many bars: the log goes on after a long rest
     }
-    if (String(asked) !== String(parameters())) return null;
     if (!found || (adds && (found.last_id < whole.lastId || found.log_id !== whole.logId))) {  // or the file is another one
       this.whole = null;
       return this.load();

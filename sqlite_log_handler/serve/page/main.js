@@ -42,7 +42,7 @@ function notice(text, { bad = false, passing = false } = {}) {
   by("notice").hidden = !text;
   by("notice").textContent = text ?? "";
   by("notice").className = bad ? "bad" : "";
-  if (passing) noticeTimer = setTimeout(() => notice(stats?.notice ?? null), 4000);
+  if (passing) noticeTimer = setTimeout(() => notice(stats?.notice), 4000);
 }
 
 // Questions that fail are asked again; what failed is said until one succeeds.
@@ -67,13 +67,13 @@ function listFailure(error) {
 function recovered() {
   if (!failed) return;
   failed = false;
-  notice(stats?.notice ?? null);
+  notice(stats?.notice);
 }
 
 // List ---------------------------------------------------------------------------------------------------------------
 
 const list = new List(by("list"), {
-  onOpen: (line) => (line.gaps ? open("gaps") : open("row", line.id)),
+  onOpen: openLine,
   onSelect: (line) => {
     const wanted = line.id ?? null;
     if (panel === "row" && wanted) open("row", wanted, { focus: false });
@@ -173,6 +173,8 @@ function showStrip() {
 }
 
 // Panel --------------------------------------------------------------------------------------------------------------
+
+function openLine(line) { return line.gaps ? open("gaps") : open("row", line.id); }
 
 async function open(kind, id = null, { focus = true } = {}) {
   asking.abort();
@@ -351,7 +353,7 @@ addEventListener("keydown", (event) => {
     "/": focusQuery,
     g: oldest, G: newest, Home: oldest, End: newest,
     f: () => by("follow").click(), "?": () => by("keys").showModal(),
-    Enter: () => list.selected && (list.selected.gaps ? open("gaps") : open("row", list.selected.id)),
+    Enter: () => list.selected && openLine(list.selected),
   }[event.key];
   if (!act || (inButton && ["Enter", "ArrowDown", "ArrowUp", "Home", "End"].includes(event.key))) return;
   if (by("side-body").contains(document.activeElement) && ["ArrowDown", "ArrowUp", "Home", "End"].includes(event.key)) return;
@@ -374,7 +376,7 @@ address.onChange(() => {
   showStrip();
   if (panel === "row" && !state.row) close();
   refused = false;
-  notice(stats?.notice ?? null);
+  notice(stats?.notice);
   list.clear();
   reload().catch(listFailure);
   lookedAt = -Infinity;

@@ -20,7 +20,7 @@ export const FILTERS = {
   "after-id": ["after row", "the id of a row"],
   "up-to-id": ["up to row", "the id of a row"],
 };
-export const REPEATED = new Set(["logger", "exclude", "where", "without"]);
+const REPEATED = new Set(["logger", "exclude", "where", "without"]);
 const KNOWN = new Set([...Object.keys(FILTERS), "without"]);
 
 const listeners = [];
