@@ -344,26 +344,26 @@ class LogReader:
         scan = self._one_file("new rows")
         after_id = scan.last_id() if after_id is None else integer("after_id", after_id)
         version: object = None
-        last: object = self._place(after_id)  # the file may be away since an earlier call
         while True:
-            if self._file is not None and self._file != identity_of(self.path):
-                # Moved or removed under us. We still have it open, so we read its end first.
-                last_id = scan.last_id()
-                if last_id > after_id:
-                    yield after_id, last_id
-                    after_id = last_id
-                last, self._file = self._place(after_id), None
-            if self._file is None or scan.is_stale:
-                was, scan, version = self._file, self._reopened(scan), None
-                if was is None and self._file is not None:
-                    # Only a copy of the file has the rows that were read.
-                    after_id = after_id if last and last == self._place(after_id) else 0
-            if self._file is not None:
-                seen, version = version, self._question().one("PRAGMA data_version")
-                last_id = scan.last_id() if seen != version else after_id
-                if last_id > after_id:
-                    yield after_id, last_id
-                    after_id = last_id
+            file = identity_of(self.path)
+            is_away = file != self._file  # moved or removed under us, and we still have it open
+            newer = self._newer(scan, is_away=is_away) if is_away or scan.is_stale else None
+            if newer is not None and not is_away:
+                scan, version, newer = self._exchange(newer, file), None, None
+            # After that look: once another log stands at the path, a program has ended its last commit to ours.
+            seen, version = version, self._question().one("PRAGMA data_version")
+            last_id = scan.last_id() if seen != version else after_id
+            if last_id > after_id:
+                if newer is not None:
+                    newer.close()  # the next look finds it again, and the caller may not ask for one
+                yield after_id, last_id
+                after_id = last_id
+            elif newer is not None:
+                last = self._place(after_id)
+                scan, version = self._exchange(newer, file), None
+                # Only a copy of the file has the rows that were read.
+                after_id = after_id if last and last == self._place(after_id) else 0
+                continue
             if wait(poll):
                 return
 
@@ -372,23 +372,24 @@ class LogReader:
         sql = "SELECT substr(log_id, 1, 16), created_us FROM marks, records WHERE id = ? LIMIT 1"
         return self._question().all(sql, (id_,))
 
-    def _reopened(self, was: Scan) -> Scan:
-        """Open the file at the path now, if it is a log already; or open the same file again."""
-        was.require_open()  # not when `wait` has closed the reader
-        file = identity_of(self.path)
-        if self._file is not None and self._file != file:
-            return was  # it was replaced just now, and the next look begins with the new one
+    def _newer(self, scan: Scan, *, is_away: bool) -> Scan | None:
+        """Open the log that is at the path now, if there is one that we can follow."""
+        scan.require_open()  # not when `wait` has closed the reader
         try:
-            scan = Scan(self.path, timeout=self._timeout)
+            newer = Scan(self.path, timeout=self._timeout)
         except (MissingFileError, EmptyFileError):
-            return was
-        if self._file is not None and scan.notice is not None:
+            return None
+        if not is_away and newer.notice is not None:
             # We may not read its -wal, which a program may be writing back into the file at this moment.
-            scan.close()
-            return was
-        was.close()
-        self._scan, self._file = scan, file
-        return scan
+            newer.close()
+            return None
+        return newer
+
+    def _exchange(self, newer: Scan, file: tuple[int, int] | None) -> Scan:
+        """Read this log from now on, of which `file` was seen before it was opened."""
+        self._one_file("").close()
+        self._scan, self._file = newer, file
+        return newer
 
     def top(self, by: By = "logger", *, key: str | None = None, **filters: Unpack[Filters]) -> list[Talker]:
         """

@@ -216,6 +216,33 @@ def test_follow_survives_a_replaced_file(log, reading, path):
     assert ["last", "new", "more"] == [row.message for row in reading().follow(wait=steps)]
 
 
+@pytest.mark.parametrize("is_quick", [True, False])
+def test_follow_reads_what_is_committed_into_a_moved_file(log, reading, path, is_quick):
+    """
+    When the file is moved in the middle of a commit, the rows of that commit come before those of the next file.
+
+    They came never: nobody looked into the moved file again, until another one stood in its place.
+    """
+    log(record("before"))
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
+
+        def moved():
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute(
+                "INSERT INTO records (created_us, levelno, source_id, process_id, message) "
+                "SELECT created_us, levelno, source_id, process_id, 'last' FROM records"
+            )
+            os.replace(path, f"{path}.1")
+
+        def committed():
+            writer.execute("COMMIT")
+            if is_quick:
+                log(record("new"))
+
+        steps = Script(moved, committed, lambda: None, *([] if is_quick else [lambda: log(record("new"))]))
+        assert ["last", "new"] == [row.message for row in reading().follow(wait=steps)]
+
+
 @pytest.mark.parametrize(("lost", "expected"), [([], []), (["lost"], ["lost", "before", "one"])])
 def test_follow_knows_a_copy_of_its_file(log, reading, path, lost, expected):
     """
