@@ -107,9 +107,10 @@ class PartList:
     def look(self) -> Inventory:
         """Return what there is now; the same object as the last time if nothing has changed."""
         file = self._file
+        # The version first, so that what is committed meanwhile changes the next one.
+        version = None if file is None else file.one("PRAGMA data_version")
         # The file before the folder: a row that leaves the file meanwhile is in a part by then.
         first_id, last_id = (None, None) if file is None else file.ends_of("id")
-        version = None if file is None else file.one("PRAGMA data_version")
         pieces, notices = self._pieces()
         was = self._found
         if was is not None and (was.pieces, was.first_id, was.version) == (pieces, first_id, version):

@@ -17,6 +17,7 @@ from made_parts import archive, ids_of
 from sqlite_log_handler import EmptyFileError, FilterError, ForeignFileError, LimitError, LogReader, UnreadableFileError
 from sqlite_log_handler._read import inventory
 from sqlite_log_handler._read.parts import Part, memory_of
+from sqlite_log_handler._read.scan import Scan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,6 +96,32 @@ def test_a_part_that_comes_or_goes_meanwhile(
     monkeypatch.setattr(inventory.PartList, "_paths", change)
     with LogReader([file, folder]) as log:
         assert log.notice is None
+
+
+def test_a_row_that_comes_during_the_look(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A row that is committed while the reader looks at the file is there at the next question.
+
+    The look kept the number of the file's version after that commit beside the last id before it, so the row was
+    missing until the next commit.
+    """
+    archive(file, folder, 10)
+    ends_of = Scan.ends_of
+
+    def commit(scan: Scan, *columns: str) -> object:
+        ends = ends_of(scan, *columns)
+        with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute(
+                "INSERT INTO records (created_us, levelno, source_id, process_id, message) "
+                "SELECT created_us, levelno, source_id, process_id, 'late' FROM records LIMIT 1"
+            )
+        return ends
+
+    with LogReader([file, folder]) as log:
+        with monkeypatch.context() as patched:
+            patched.setattr(Scan, "ends_of", commit)
+            last_id = log.last_id()
+        assert last_id + 1 == log.last_id()
 
 
 def test_heads_without_end(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
