@@ -92,19 +92,24 @@ def raise_named(path: str, error: sqlite3.Error) -> NoReturn:
     raise kind(f"{path!r}: {advice} ({error})") from error
 
 
-def require_file(path: str) -> None:
-    """Raise an error if there is no file at `path`: SQLite's errors say less, and opening a pipe may take for ever."""
+def require_file(path: str) -> os.stat_result:
+    """
+    Return what the system says of the file at `path`, and raise an error if there is none.
+
+    SQLite's errors say less, and opening a pipe may take for ever.
+    """
     try:
-        os.stat(path)
+        status = os.stat(path)
     except PermissionError as error:
         kind, advice = _NAMED[sqlite3.SQLITE_PERM]
         raise kind(f"{path!r}: {advice} ({error.strerror})") from error
     except (OSError, ValueError) as error:
         raise MissingFileError(f"{path!r} does not exist: {ADVICE}") from error
-    if os.path.isdir(path):
+    if stat.S_ISDIR(status.st_mode):
         raise UnreadableFileError(f"{path!r} is a folder: name a file in it")
-    if not os.path.isfile(path):
+    if not stat.S_ISREG(status.st_mode):
         raise UnreadableFileError(f"{path!r} is a device, a pipe or a socket: {ADVICE}")
+    return status
 
 
 class Opened(NamedTuple):
@@ -131,6 +136,7 @@ def open_log(path: str, *, timeout: float = 5.0) -> Opened:
         try:
             opened = _connect(path, timeout, immutable=immutable)
         except sqlite3.OperationalError as error:
+            require_file(path)  # it may have been moved away meanwhile
             # A journal has to be rolled back, which the main file alone cannot tell.
             alone = os.access(real, os.R_OK) and not os.path.exists(real + "-journal")
             if immutable or primary_code(error) not in _READ_ONLY_FAILED or not alone:
@@ -173,7 +179,7 @@ def _would_leave_files(real: str) -> bool:
 def _connect(path: str, timeout: float, *, immutable: bool = False) -> Opened:
     connection = connect_read_only(path, timeout=timeout, immutable=immutable)
     try:
-        status = os.stat(path)
+        status = require_file(path)  # as above
         # By its blocks, because a hole takes no work to make. A file system that compresses keeps a log in a tenth.
         blocks = getattr(status, "st_blocks", 0)  # some file systems tell none
         size = min(status.st_size, 10 * 512 * blocks) if blocks else status.st_size

@@ -32,6 +32,7 @@ from sqlite_log_handler import (
     NewerSchemaError,
     UnreadableFileError,
 )
+from sqlite_log_handler._read import opening
 from sqlite_log_handler._read.opening import named_errors, open_log
 
 
@@ -42,6 +43,25 @@ def test_a_file_that_is_not_there(tmp_path):
 
     assert isinstance(caught.value, FileNotFoundError)
     assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_file_that_goes_while_it_is_opened(log, path, monkeypatch, when):
+    """A log that is moved away just before or after SQLite opens it is missing: it was unreadable, or had no size."""
+    log(record("a"))
+    connect = opening.connect_read_only
+
+    def moved(*arguments, **options):
+        if when == "before":
+            os.replace(path, f"{path}.1")
+        connection = connect(*arguments, **options)
+        if when == "after":
+            os.replace(path, f"{path}.1")
+        return connection
+
+    monkeypatch.setattr(opening, "connect_read_only", moved)
+    with pytest.raises(MissingFileError, match="does not exist"):
+        LogReader(path)
 
 
 @pytest.mark.parametrize("name", ["x" * 253, os.path.join(*["x" * 200] * 3)], ids=["name", "path"])
