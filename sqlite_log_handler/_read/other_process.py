@@ -87,6 +87,9 @@ class OtherProcess:
             if status == -getattr(signal, "SIGPROF", 0):
                 message = f"the question takes more than {seconds} s: ask for fewer rows, or with a simpler expression"
             raise FilterError(message) from broken
+        except BaseException:
+            self.close()  # or the next question would get the answer to this one
+            raise
         if error is not None:
             raise error
         return answer  # type: ignore[no-any-return]  # of `question`

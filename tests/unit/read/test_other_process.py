@@ -55,6 +55,21 @@ def test_an_answer_and_an_error_come_back():
         assert first == process.ask(os.getpid)
 
 
+def test_a_question_that_is_broken_off(monkeypatch):
+    """What is raised while one waits for an answer ends the process: the next question got the answer to this one."""
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with other_process() as process:
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(pickle, "load", interrupted)
+            process.ask(os.getpid)
+        assert not process.is_running
+    with other_process() as process:
+        assert process.ask(search, "a", "b") is False
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no timer of CPU time")
 def test_an_expression_without_end(monkeypatch):
     """The system ends the process when the question has used up its time, and the next question gets a new one."""
