@@ -309,14 +309,15 @@ def _source(_: Ask, source: str) -> list[Term]:
         "source_id IN (SELECT id FROM sources WHERE lineno = ? AND (pathname = ? OR "
         "replace(substr(pathname, -length(?) - 1), char(92), '/') = '/' || ?))"
     )
-    return [(sql, (int(line), path, path, path))]
+    end = path.replace("\\", "/")
+    return [(sql, (int(line), path, end, end))]
 
 
 def _without(ask: Ask, without: Mapping[str, Any]) -> list[Term]:
     """Return a term for each value that a row must not have. A row with NULL in that place passes."""
     terms: list[Term] = []
     for name, values in without.items():
-        for value in _several(values):
+        for value in _each(values):
             check({name: value})  # type: ignore[misc]  # says so when there is no such filter
             if value is None:
                 continue
@@ -368,6 +369,11 @@ def _several(values: Any) -> Collection[Any]:
     return [values] if isinstance(values, str) or not isinstance(values, Collection) else values
 
 
+def _each(values: Any) -> Collection[Any]:
+    """Return the values of a filter in `without`. A dict of attributes is one of them."""
+    return [values] if isinstance(values, Mapping) else _several(values)
+
+
 def below(names: Names, is_not: str = "") -> Term:
     """Return the condition that `logger` is, or with "NOT " is not, one of `names` or below one in the hierarchy."""
     several = _several(names)
@@ -410,7 +416,7 @@ def lasting(ask: Ask, filters: Filters) -> Filters:
     if without := fixed.get("without"):
         _without(ask, without)  # refuses what makes no sense
         fixed["without"] = {
-            name: [_FIXED.get(name, _unchanged)(ask, value) for value in _several(values) if value is not None]
+            name: [_FIXED.get(name, _unchanged)(ask, value) for value in _each(values) if value is not None]
             for name, values in without.items()
         }
     return fixed  # type: ignore[return-value]  # the same names
@@ -484,8 +490,8 @@ def runs(ask: Ask) -> list[list[int]]:
     # A start at 0 is unknown: another process wrote the records of such a process, so it counts for no run. The names
     # of hosts and programs stay in SQLite, as there may be 100,000 of each.
     processes = ask(
-        "SELECT CAST(id AS INTEGER), CAST(started_us AS INTEGER), dense_rank() OVER (ORDER BY host, program), pid, "
-        "CAST(name AS TEXT) FROM processes WHERE started_us > 0 ORDER BY started_us, id"
+        "SELECT CAST(id AS INTEGER), CAST(started_us AS INTEGER), dense_rank() OVER (ORDER BY host, program), pid, "  # noqa: S608 - our own names
+        f"{text('name')} FROM processes WHERE started_us > 0 ORDER BY started_us, id"
     )
     found: list[list[int]] = []
     current: dict[int, tuple[int, list[int], bool]] = {}

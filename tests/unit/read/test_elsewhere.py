@@ -342,10 +342,15 @@ def test_any_value_in_any_cell(path, table, cell):
 
 
 def test_a_null_where_none_may_be(path):
-    """A row in which something is NULL that never is in a log has the types of any row."""
+    """
+    A row in which something is NULL that never is in a log has the types of any row.
+
+    A process without a name was a TypeError, as soon as somebody asked for a run.
+    """
     loose = SCHEMA.replace(" NOT NULL", "")
     rows = "".join(f"INSERT INTO {table} (id) VALUES (1);" for table in ("records", "sources", "processes"))
-    hostile.make(path, "UPDATE records SET source_id = 1, process_id = 1;", schema=loose, rows=rows)
+    script = "UPDATE records SET source_id = 1, process_id = 1; UPDATE processes SET started_us = 1;"
+    hostile.make(path, script, schema=loose, rows=rows)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA writable_schema = ON")
         for name, sql in tables().items():

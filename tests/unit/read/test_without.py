@@ -32,6 +32,7 @@ def shop(path: Path, make_handler: Callable[..., Any]) -> Path:
         exc_info = (type(exception), exception, None) if exception else None
         record = logging.LogRecord("shop", logging.INFO, pathname, 42, "text", (), exc_info)
         record.threadName = thread
+        record.size = len(thread or "")
         handler.handle(record)
     assert handler.flush()
     handler.close()
@@ -51,6 +52,8 @@ def ids(path: Path, **filters: Any) -> list[int]:
     [
         ("orders.py:42", [1, 2, 3]),
         ("app/orders.py:42", [1, 2, 3]),
+        ("app\\orders.py:42", [1, 2, 3]),
+        ("C:\\app\\orders.py:42", [3]),
         ("/srv/app/orders.py:42", [1, 2]),
         ("my_orders.py:42", [4]),
         ("orders.py:43", []),
@@ -71,6 +74,7 @@ def test_a_call_site(shop, source, expected):
         ({"exception": "ValueError", "thread": "one"}, [3]),
         ({"source": "orders.py:42"}, [4]),
         ({"level": "INFO..INFO"}, []),
+        ({"attributes": {"size": 0}}, [1, 2, 4]),
         ({"text": "nothing"}, [1, 2, 3, 4]),
         ({"thread": []}, [1, 2, 3, 4]),
         *(({name: None}, [1, 2, 3, 4]) for name in ("text", "source", "run", "where")),
