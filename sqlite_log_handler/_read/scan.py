@@ -308,7 +308,7 @@ class Scan:
             low, high = self.row("SELECT min(id), max(id) FROM records WHERE created_us BETWEEN ? AND ?", times)
         if low is None or high is None:  # both, or one of them in a damaged file
             return 1, 0
-        return max(low, min(where.after_id, HIGHEST - 1) + 1), min(high, where.up_to_id)
+        return max(low, where.after_id + 1), min(high, where.up_to_id)
 
     def ends_of(self, *columns: str) -> Any:
         """Return the lowest and the highest value of each column, as integers."""

@@ -84,6 +84,16 @@ def test_no_statement_is_left_open(log, reading, change):
     assert "changed" == [row.message for row in rows][-1]
 
 
+def test_the_highest_id_that_there_may_be(log, reading, change):
+    """No row comes behind the highest id of 64 bits, and none of the newest 0 rows: that row came in both cases."""
+    log(record("a"))
+    change(f"UPDATE records SET id = {2**63 - 1}")
+
+    assert [] == list(reading().rows(after_id=2**63 - 1))
+    assert [] == list(reading().rows(newest=0))
+    assert ["a"] == [row.message for row in reading().rows(newest=1)]
+
+
 def test_what_is_pruned_meanwhile_is_not_returned(log, reading, change):
     """Rows that go while one reads are left out, and no other row with them."""
     log(*(record(str(number)) for number in range(2_000)))
