@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from operator import ge, gt, le, lt
 from typing import Any, Final, NamedTuple
 
-from sqlite_log_handler._read.search import Term, attribute_terms, equals, extra_of, number, smart
+from sqlite_log_handler._read.search import Term, attribute_terms, equals, extra_of, number, smart, written
 
 _CONDITION: Final = re.compile(r"(!?)([^=!<>~]+)(?:(!=|<=|>=|==|=|<|>|~)(.*))?", re.DOTALL)
 _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
@@ -108,7 +108,7 @@ def _is(sign: str, value: object, expected: str) -> bool:
     if sign == "=":
         return equals(value, expected)
     if sign == "~":
-        found = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        found = value if isinstance(value, str) else written(value, ", ", ": ")
         return smart(expected).search(found) is not None
     return _compares(value, sign, expected)
 
@@ -117,7 +117,7 @@ def attribute(key: str, attributes: object) -> str | None:
     """Return the value of a key as a text, which a condition finds again."""
     for value in values_of(extra_of(attributes), key):
         if value is not None:
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            text = value if isinstance(value, str) else written(value)
             return text.encode(errors="replace").decode()  # SQLite stores no half of a surrogate pair
     return None
 

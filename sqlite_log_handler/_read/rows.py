@@ -109,5 +109,7 @@ class Row(NamedTuple):
             json.loads(attributes or "", parse_constant=int)  # which refuses NaN and Infinity: they are not JSON
         except (ValueError, RecursionError):
             attributes = json.dumps(attributes, ensure_ascii=False)
+        # Somebody else's JSON may have several lines; within its texts, these characters are escaped.
+        attributes = attributes.replace("\r", " ").replace("\n", " ")
         text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
         return f'{text[:-1]},"attributes":{attributes}}}'

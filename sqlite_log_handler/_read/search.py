@@ -192,7 +192,15 @@ def equals(value: object, text: str) -> bool:
         return value == text
     if isinstance(value, int | float) and not isinstance(value, bool) and value == number(text):
         return True
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) == text
+    return written(value) == text
+
+
+def written(value: object, comma: str = ",", colon: str = ":") -> str:
+    """Write a value of JSON. Python reads a stranger's value that is a little deeper than it writes."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(comma, colon))
+    except RecursionError:
+        return "[...]"
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ import pytest
 from logged import record
 
 from sqlite_log_handler import FilterError, LogReader, SQLiteHandler
-from sqlite_log_handler._read.conditions import Condition, holds, parse_condition
+from sqlite_log_handler._read.conditions import Condition, attribute, holds, parse_condition
 
 
 @pytest.mark.parametrize(
@@ -162,6 +162,19 @@ def test_a_number_of_thousands_of_digits_is_read():
 def test_a_key_is_found_at_any_depth():
     """A key of 600 names is found as each other; it was a RecursionError."""
     assert holds(".".join("a" * 600) + "=1", '{"a":' * 600 + "1" + "}" * 600)
+
+
+def test_a_value_that_python_reads_and_cannot_write(monkeypatch):
+    """A value whose depth Python reads, but does not write, is itself alone; it was a RecursionError."""
+
+    def too_deep(*_, **__):
+        raise RecursionError
+
+    monkeypatch.setattr(json, "dumps", too_deep)
+    assert holds("a!=1", '{"a": [1]}')
+    assert not holds("a~1", '{"a": [1]}')
+    assert attribute("a", '{"a": [1]}') == "[...]"
+    assert holds("a==[...]", '{"a": [1]}')
 
 
 @pytest.mark.parametrize("attributes", [None, 5, "", "[]", "{", "5", '{"a": ' * 9999])

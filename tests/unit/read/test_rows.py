@@ -85,6 +85,16 @@ def test_attributes_that_are_no_json(log, reading, change, attributes):
     assert [] == list(reading().rows(attributes={"a": 1}))
 
 
+def test_json_of_several_lines(log, reading, change):
+    """In a file from elsewhere, attributes may be JSON of several lines: `to_json` makes one line of it."""
+    log(record())
+    change("UPDATE records SET attributes = ?", '{\r\n"a":\n"b c"}')
+
+    (row,) = reading()
+    (line,) = row.to_json().splitlines()
+    assert {"a": "b c"} == json.loads(line)["attributes"]
+
+
 def test_a_row_becomes_a_record_again(log, reading):
     """A record that is made of a row has what the first one had, so a formatter prints the same."""
     try:
