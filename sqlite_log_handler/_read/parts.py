@@ -194,7 +194,7 @@ def _is_sound(head: Head) -> bool:
         and head.drops >= 0
         and all(map(_is_storable, head))
         and all(_has(process, _PROCESS) for process in head.processes)
-        and all(re.fullmatch(r"-?\d{1,18}", level) for level in head.levels)
+        and all(re.fullmatch(r"-?\d{1,19}", level) and _is_storable(int(level)) for level in head.levels)
         and all(type(name) is str and _is_storable(name) for name in head.levels.values())
     )
 

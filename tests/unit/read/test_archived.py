@@ -204,6 +204,22 @@ def test_an_archive_alone_is_a_log(file: Path, folder: Path) -> None:
         assert (size, size) == (log.stats().file_bytes, log.brief().totals.file_bytes)  # it was that of the folder
 
 
+@pytest.mark.parametrize("levelno", [2**63 - 1, -(2**63)])
+def test_a_level_at_an_end_of_64_bits(file: Path, folder: Path, levelno: int) -> None:
+    """
+    An archive of rows whose level has 19 digits and a name is read.
+
+    The head with that level was called damaged, so no row of the part was read any more.
+    """
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("INSERT INTO levels VALUES (?, 'END')", (levelno,))
+        connection.execute("UPDATE records SET levelno = ? WHERE id < 5", (levelno,))
+    archive_for_real(file, folder, 10, kind="jsonl.gz", delete=True)
+
+    with LogReader([file, folder]) as log:
+        assert ["END"] * 4 == [row.level for row in log.rows(level="END..END")]
+
+
 def test_what_only_a_file_has_is_refused(file: Path, folder: Path) -> None:
     """To follow, to check and to compare books needs the file; with an archive the error says to name it alone."""
     archive(file, folder, 10)
