@@ -50,6 +50,10 @@ class SharedSource:
     template: str
 
 
+# The columns of `sources` that these are.
+SOURCE: Final = ", ".join([*map(text, ("logger", "pathname")), whole("lineno"), *map(text, ("func", "template"))])
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """A run, for `run`: what a program of a host began in this time. `end_us` is when its next run began."""
@@ -255,9 +259,8 @@ def source_of(ask: Ask, id_: int | SharedSource) -> SharedSource:
     """Return what the rows of the same pattern as this one share, which may be given already."""
     if isinstance(id_, SharedSource):
         return id_
-    columns = ", ".join([*map(text, ("logger", "pathname")), whole("lineno"), *map(text, ("func", "template"))])
     row = f"SELECT source_id FROM records WHERE id = {integer('pattern_of', id_)}"  # noqa: S608 - a number
-    found = ask(f"SELECT {columns} FROM sources WHERE id = ({row})")  # noqa: S608 - same
+    found = ask(f"SELECT {SOURCE} FROM sources WHERE id = ({row})")  # noqa: S608 - same
     if not found:
         message = f"there is no row {id_}, so it has no pattern: `sqlite-log patterns` lists them, each with an id"
         raise FilterError(message)
@@ -371,7 +374,7 @@ def _several(values: Any) -> Collection[Any]:
 
 def _each(values: Any) -> Collection[Any]:
     """Return the values of a filter in `without`. A dict of attributes is one of them."""
-    return [values] if isinstance(values, Mapping) else _several(values)
+    return [values] if values and isinstance(values, Mapping) else _several(values)
 
 
 def below(names: Names, is_not: str = "") -> Term:

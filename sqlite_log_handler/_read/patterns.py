@@ -22,7 +22,7 @@ from typing import Any, Final, TypeAlias
 
 from sqlite_log_handler._logfile.columns import text, whole
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
-from sqlite_log_handler._read.filters import LOWEST, Filters, Where, run_processes, where
+from sqlite_log_handler._read.filters import LOWEST, SOURCE, Filters, Where, run_processes, where
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.templates import masked, says_something
 
@@ -202,11 +202,10 @@ def begin_of(scan: Scan, new_since: Moment) -> int:
 
 def _named(scan: Scan, counts: Iterable[tuple[int, list[_Level]]]) -> Iterator[tuple[int, _Source, list[_Level]]]:
     """Yield call sites with their names, which are read some at a time."""
-    columns = ", ".join([*map(text, ("logger", "pathname")), whole("lineno"), *map(text, ("func", "template"))])
     counts, names = iter(counts), dict[object, object]()
     while some := [*islice(counts, _AT_ONCE)]:
         ids = ",".join(str(source_id) for source_id, _ in some)
-        rows = scan.all(f"SELECT id, {columns} FROM sources WHERE id IN ({ids})")  # noqa: S608 - numbers
+        rows = scan.all(f"SELECT id, {SOURCE} FROM sources WHERE id IN ({ids})")  # noqa: S608 - numbers
         # Many call sites have the same names.
         found = {id_: tuple(names.setdefault(name, name) for name in source) for id_, *source in rows}
         for source_id, levels in some:

@@ -77,6 +77,7 @@ def test_a_call_site(shop, source, expected):
         ({"attributes": {"size": 0}}, [1, 2, 4]),
         ({"text": "nothing"}, [1, 2, 3, 4]),
         ({"thread": []}, [1, 2, 3, 4]),
+        ({"attributes": {}}, [1, 2, 3, 4]),
         *(({name: None}, [1, 2, 3, 4]) for name in ("text", "source", "run", "where")),
     ],
 )
