@@ -349,7 +349,7 @@ class LogReader:
             is_away = file != self._file  # moved or removed under us, and we still have it open
             newer = self._newer(scan, is_away=is_away) if is_away or scan.is_stale else None
             if newer is not None and not is_away:
-                scan, version, newer = self._exchange(newer, file), None, None
+                scan, version, newer = self._exchange(scan, newer, file), None, None
             # After that look: once another log stands at the path, a program has ended its last commit to ours.
             seen, version = version, self._question().one("PRAGMA data_version")
             last_id = scan.last_id() if seen != version else after_id
@@ -360,7 +360,7 @@ class LogReader:
                 after_id = last_id
             elif newer is not None:
                 last = self._place(after_id)
-                scan, version = self._exchange(newer, file), None
+                scan, version = self._exchange(scan, newer, file), None
                 # Only a copy of the file has the rows that were read.
                 after_id = after_id if last and last == self._place(after_id) else 0
                 continue
@@ -385,9 +385,9 @@ class LogReader:
             return None
         return newer
 
-    def _exchange(self, newer: Scan, file: tuple[int, int] | None) -> Scan:
-        """Read this log from now on, of which `file` was seen before it was opened."""
-        self._one_file("").close()
+    def _exchange(self, scan: Scan, newer: Scan, file: tuple[int, int] | None) -> Scan:
+        """Read `newer` from now on, of which `file` was seen before it was opened."""
+        scan.close()
         self._scan, self._file = newer, file
         return newer
 
