@@ -309,6 +309,7 @@ class SQLiteHandler(logging.Handler):
         """Queue a record after an error, or count it. Its own code runs again only with `ask_again`."""
         queue = self.queue
         try:
+            process.begin_anew()  # the error may have come before anything else noticed a fork
             if row is not None:
                 if queue.holds(row):  # it had been queued already
                     queue.wake()

@@ -13,6 +13,7 @@ import logging.handlers
 import os
 import sqlite3
 import threading
+from unittest.mock import Mock
 
 import pytest
 from records import messages
@@ -305,6 +306,27 @@ def test_a_replaced_getpid_is_no_fork(make_handler, logger, query, monkeypatch):
     handler.flush()
 
     assert (2, [("before",), ("meanwhile",)]) == (handler.stats().written, query("SELECT message FROM logs"))
+
+
+def test_a_filter_that_raises_in_a_new_process(make_handler, logger, query, monkeypatch, unattended):
+    """
+    A record whose filter raises is noticed as one of a new process as well.
+
+    It was queued behind the rows of the parent, and went with them, uncounted, when the next one began anew.
+    """
+    monkeypatch.setattr(process, "_run_hooks", lambda: False)
+    handler = make_handler()
+    handler.addFilter(Mock(filter=Mock(side_effect=[True, ValueError])))
+    logger.addHandler(handler)
+    logger.info("parent")
+    child = os.getpid() + 1
+    with monkeypatch.context() as patch:
+        patch.setattr(row, "getpid", lambda: child)
+        logger.info("child")
+        assert handler.flush()
+    handler.stats()  # back in the parent
+
+    assert ["<record not kept: ValueError>"] == messages(query)
 
 
 def test_close_raises_nothing(make_handler, logger, monkeypatch):
