@@ -285,9 +285,11 @@ class SQLiteHandler(logging.Handler):
                 if not queue.closed or self._start():
                     queue.put_nowait(row)
                 else:  # no thread can be started
-                    queue.open()
-                    queue.put_nowait(row)
-                    queue.close()
+                    try:
+                        queue.open()
+                        queue.put_nowait(row)
+                    finally:  # or the next record would not try to start one
+                        queue.close()
                     process.at_exit.commit(self.listener.committer)
                 return
 

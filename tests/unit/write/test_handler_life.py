@@ -22,6 +22,12 @@ from sqlite_log_handler import SQLiteHandler
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._write import process, row
 from sqlite_log_handler._write.listener import RecordListener
+from sqlite_log_handler._write.queue import Closed, RecordQueue
+
+
+def no_thread(*_):
+    """Start no thread, as at the limit of a container."""
+    raise RuntimeError("can't start new thread")
 
 
 def test_emit_takes_no_lock_of_the_handler(make_handler, logger):
@@ -116,10 +122,6 @@ def test_a_new_process_is_noticed(make_handler, logger, query, monkeypatch, unat
 
 def test_without_a_thread_records_wait(make_handler, logger, query, monkeypatch):
     """When no thread can be started the record is queued, `stats` says why it waits, and `flush` still writes it."""
-
-    def no_thread(self, thread):
-        raise RuntimeError("can't start new thread")
-
     monkeypatch.setattr(RecordListener, "_start_thread", no_thread)
     handler = make_handler(capacity=2, reserve=0)
     logger.addHandler(handler)
@@ -131,6 +133,25 @@ def test_without_a_thread_records_wait(make_handler, logger, query, monkeypatch)
     handler.flush()
 
     assert ["0", "1"] == messages(query)[:2]
+
+
+def test_without_a_thread_and_without_memory(make_handler, logger, monkeypatch, unattended):
+    """
+    When neither a thread can be started nor the row be queued, for lack of memory, the next record tries both again.
+
+    The queue stayed open, so later records were queued for a thread that nobody started, until it was full.
+    """
+    handler = make_handler()
+    logger.addHandler(handler)
+    admit = Mock(side_effect=[Closed, MemoryError, True])
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordListener, "_start_thread", no_thread)
+        patch.setattr(RecordQueue, "_admit", admit)
+        logger.info("1")
+
+    logger.info("2")
+
+    assert handler.listener._thread is not None
 
 
 def test_a_thread_that_dies_before_it_has_begun(make_handler, logger, query, no_birth):
