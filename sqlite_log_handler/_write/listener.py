@@ -112,7 +112,7 @@ class RecordListener(QueueListener):
             self.committer.finish(self.committer.now() + self.committer.close_timeout if alone else None)
         except BaseException as error:  # noqa: BLE001 - the thread is about to end
             self.committer.outage.note(error)
-        self._keep_gaps()
+        self._keep_rest()
 
     @property
     def _is_in_charge(self) -> bool:
@@ -152,11 +152,11 @@ class RecordListener(QueueListener):
             while (self.queue.queued or self.queue.gaps) and self.committer.commit(0):
                 pass
             self.committer.close(0)
-            self._keep_gaps()
+            self._keep_rest()
 
-    def _keep_gaps(self) -> None:
-        """Stay alive until all gaps are written, by a listener of the same file or at exit: no handler may be left."""
-        (_owing.add if self.queue.gaps else _owing.discard)(self)
+    def _keep_rest(self) -> None:
+        """Stay alive until all is written, by a listener of the same file or at exit: no handler may be left."""
+        (_owing.add if self.queue.queued or self.queue.gaps else _owing.discard)(self)
 
     def dequeue(self, block: bool) -> Any:  # noqa: FBT001, ARG002 - as in QueueListener
         """Wait until a tick is due; return the sentinel when the thread should end."""
@@ -231,7 +231,7 @@ class RecordListener(QueueListener):
         if self._ends_alone and ended is False:
             return
         committer.finish(deadline, prune=not ended)
-        self._keep_gaps()
+        self._keep_rest()
         if not self._ends_alone:
             committer.drop_report.wait(committer.at_most(committer.close_timeout, deadline))
         # At exit `logging.shutdown` closes once more.
@@ -259,7 +259,7 @@ class RecordListener(QueueListener):
 
 
 _listeners: weakref.WeakSet[RecordListener] = weakref.WeakSet()
-_owing: set[RecordListener] = set()  # those that have ended with gaps that are in no file
+_owing: set[RecordListener] = set()  # those that have ended with rows or gaps that are in no file
 
 
 def all_listeners() -> list[RecordListener]:

@@ -294,6 +294,31 @@ def test_a_handler_that_nobody_has_goes(path, logger, query):
     assert ["x"] == messages(query)
 
 
+def test_a_handler_that_goes_while_its_file_is_locked(make_handler, path, logger, query, monkeypatch, unattended):
+    """
+    Rows that wait without a thread, when their handler is collected and the file is locked, are written later.
+
+    Nobody had them any more, and no ledger counted them.
+    """
+    handler = SQLiteHandler(path)
+    logger.addHandler(handler)
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordListener, "_start_thread", no_thread)
+        logger.info("x")
+    logger.removeHandler(handler)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        del handler
+        gc.collect()
+
+    other = make_handler()
+    logger.addHandler(other)
+    logger.info("y")
+    other.listener.handle(None)
+
+    assert ["y", "x"] == messages(query)
+
+
 def test_a_copy_of_a_handler_outlives_it(path, logger, query):
     """
     A copy of a handler goes on when the handler itself is gone.
