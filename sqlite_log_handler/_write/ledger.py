@@ -38,6 +38,7 @@ Key = tuple[str, int, str]  # cause, levelno, logger
 Drop = tuple[str, int, float, str]  # cause, levelno, created, logger
 Entry = list[Any]  # count, since, until; the times in seconds as in LogRecord.created
 COUNT, SINCE, UNTIL = range(3)
+_NONE: dict[Key, Entry] = {}
 
 
 class PendingGap:
@@ -127,18 +128,17 @@ class Ledger:
             if not first:
                 return
             cause, levelno, created, logger = first[0]
-            entry = self._entry(cause, levelno, created, logger, position)
+            entry = self._entry(drops, (cause, levelno, logger), created, position)
             popping = starmap(self.waiting.pop, ((0,),))  # as soon as it is unpacked
             change = popping, entry[COUNT] + 1, entered + 1, created
             # A nested call may have entered this drop, or handed the entry over. From here on there is no call.
             if self._entered == entered and self._drops is drops:
                 (_,), entry[COUNT], self._entered, entry[UNTIL] = change
 
-    def _entry(self, cause: str, levelno: int, created: float, logger: str, position: int) -> Entry:
-        drops = self._drops
+    def _entry(self, drops: dict[Key, Entry], key: Key, created: float, position: int) -> Entry:
         if not drops:
             self._position = position
-        key = cause, levelno, logger[:LOGGER_LENGTH]
+        key = (*key[:2], key[2][:LOGGER_LENGTH])
         return drops.setdefault(bounded(drops, key), [0, created, created])
 
     def tally(self, cause: str, levelno: int, created: float, logger: str) -> Tally | None:
@@ -153,11 +153,9 @@ class Ledger:
         """Move into the entries what was counted without the mutex."""
         self._enter(position)
         for tally in list(self._tallies.values()):
-            total = tally.total
+            drops, total = self._drops, tally.total
             if total != tally.counted:
-                cause, levelno, logger = tally.key
-                drops = self._drops
-                entry = self._entry(cause, levelno, tally.until, logger, position)
+                entry = self._entry(drops, tally.key, tally.until, position)
                 if self._drops is drops:
                     # A difference, which stays true if a nested call has counted more meanwhile.
                     entry[COUNT], tally.counted = entry[COUNT] + total - tally.counted, total
@@ -186,8 +184,11 @@ class Ledger:
     def drops(self, position: int) -> dict[Key, int]:
         """Return all drops, reported or not."""
         self._collect(position)
-        drops = dict(self._reported)
-        for entries in (self._drops, self._taken.drops if self._taken and not self._taken.dropped_total else {}):
+        # All three without a call in between: a nested one may report the drops.
+        reported, recent, taken = self._reported, self._drops, self._taken
+        being_reported = taken.drops if taken is not None and not taken.dropped_total else _NONE
+        drops = dict(reported)
+        for entries in recent, being_reported:
             for key, (count, *_) in list(entries.items()):
                 drops[key] = drops.get(key, 0) + count
         return drops

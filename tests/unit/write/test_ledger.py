@@ -13,6 +13,7 @@ from queues import INFO, WARNING, check, commit_all, make_queue, report, row
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._write import ledger as ledger_module
 from sqlite_log_handler._write import queue as queue_module
+from sqlite_log_handler._write.ledger import Ledger, PendingGap
 from sqlite_log_handler._write.queue import SIZE_UNIT, RecordQueue
 
 pytestmark = pytest.mark.usefixtures("gil")
@@ -151,6 +152,56 @@ def test_a_snapshot_is_consistent_while_signal_handlers_log():
     assert next(names) > 10
     assert found["dropped_total"] == sum(found["drops"].values())
     assert found["seen"] == found["written"] + found["dropped_total"] + found["queued"]
+    check(books)
+
+
+def test_a_report_in_the_middle_of_a_snapshot():
+    """A signal handler that closes in the middle of `stats()` takes no drops out of it, though it reports them."""
+
+    class Reported(dict):  # type: ignore[type-arg]
+        """What was reported; the report comes while it is copied."""
+
+        def __iter__(self):
+            return super().__iter__()
+
+        def keys(self):
+            if books.ledger._reported is self:
+                books.ledger._reported = {}
+                gaps.append(report(books))
+            return super().keys()
+
+    gaps: list[PendingGap] = []
+    books = make_queue(1)
+    books.put_nowait(row())
+    books.put_nowait(row())
+    books.ledger._reported = Reported()
+
+    found = books.books()
+
+    assert ([1], 1, 2) == ([gap.count for gap in gaps], found["dropped_total"], found["seen"])
+    check(books)
+
+
+def test_a_report_in_the_middle_of_another_that_counts(monkeypatch):
+    """
+    What a signal handler reports, when a drop has just been found and not yet entered, is in no later report.
+
+    There was an entry of none, and a warning: "dropped 0 records".
+    """
+    books, gaps, enter = make_queue(1), [], Ledger._entry
+
+    def entry(*arguments):
+        monkeypatch.undo()
+        gaps.append(report(books))
+        return enter(*arguments)
+
+    books.put_nowait(row())
+    for name in "a", "a":  # the second one ticks a tally
+        monkeypatch.setattr(Ledger, "_entry", entry)
+        assert books.refuse(INFO, 1.0, name)
+        gaps.append(report(books))
+
+    assert [1, None, 1, None] == [gap and gap.count for gap in gaps]
     check(books)
 
 
