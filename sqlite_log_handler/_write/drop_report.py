@@ -79,13 +79,13 @@ class DropReport:
                 kept = queue.add_gap(gap, self._most_in_place)
             if kept is not None and kept is not gap:
                 kept.warning = self._record(kept, logging.LogRecord, "report")
+        reporter = threads.make(self._report, name="sqlite_log_handler reporter")
         with queue.mutex:
             if self._is_reporting() or not self._has_news():
                 return True
-            self._reporting = True
+            self._reporting, self._reporter = True, reporter
         with suppress(RuntimeError):  # the interpreter is shutting down, or there is no room for one more thread
-            self._reporter = threads.make(self._report, name="sqlite_log_handler reporter")
-            threads.start(self._reporter)
+            threads.start(reporter)
         return True
 
     def wait(self, timeout: float) -> None:
@@ -133,6 +133,8 @@ class DropReport:
         tried: PendingGap | None = None
         while True:
             with queue.mutex:
+                if self._reporter is not threading.current_thread():
+                    return  # a second one was made before this one began
                 self._sending = None
                 if ledger.unsent is None or ledger.unsent is tried or not self._has_news():
                     self._reporting = False

@@ -16,6 +16,7 @@ import pytest
 
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._write import ledger as ledger_module
+from sqlite_log_handler._write import threads
 from sqlite_log_handler._write.drop_report import DropReport
 from sqlite_log_handler._write.operator import Operator
 from sqlite_log_handler._write.outage import Outage
@@ -339,6 +340,34 @@ def test_an_interrupted_start_is_made_again(report, own, monkeypatch):
     drop(report, 1)
     report.wait(60)
 
+    assert [2] == [record.dropped for record in gate.records]
+
+
+def test_a_report_while_a_reporter_starts(report, own, monkeypatch):
+    """
+    When a report comes while the reporter of another one starts, one of the two goes, and leaves the other alone.
+
+    It noted that nothing is being sent, so a handler that blocks kept its lock at exit, and `logging.shutdown` hung.
+    """
+    gate = Gate()
+    own.addHandler(gate)
+    start = threads.start
+
+    def start_second_first(reporter):
+        monkeypatch.undo()
+        drop(report, 1)
+        gate.entered.acquire()
+        start(reporter)
+        reporter.join()
+
+    monkeypatch.setattr(threads, "start", start_second_first)
+    lock = gate.lock
+    drop(report, 1)
+    report.let_exit()
+
+    assert gate.lock is not lock
+    gate.gate.release()
+    report.wait(60)
     assert [2] == [record.dropped for record in gate.records]
 
 
