@@ -129,13 +129,15 @@ def _after_fork_in_child() -> None:
         return  # a hook of the program has logged, and was faster
     at_exit.forget()
     forks.let_go()
-    _forks.clear()
     cut_off = {listener.committer.lock.cut_off for listener in all_listeners()}
     if cut_off - {None, threading.get_ident()}:
         # Another thread, which this process does not have, may have been inside SQLite.
         forks.get_stuck()  # before any file is closed
     for listener in all_listeners():
+        if not (_forks or row.is_new_process()):
+            return  # a signal handler or a collection has logged in here, and was faster
         listener.after_fork_in_child()
+    _forks.clear()
     row.learn_pid()
 
 

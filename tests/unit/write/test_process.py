@@ -203,6 +203,32 @@ def test_a_child_with_the_id_of_its_parent(run, stored):
     assert ["child", "parent"] == sorted(stored())
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_record_in_the_middle_of_the_hook(run, stored):
+    """
+    What a signal handler or a collection logs in a child, while the hook of the handler runs there, is written.
+
+    That record began anew by itself, and then the hook did so once more, and emptied the queue.
+    """
+    run(
+        """
+        from sqlite_log_handler._write.process import at_exit
+        forget = at_exit.forget
+        def log():
+            at_exit.forget = forget
+            logger.info("in the hook")
+        at_exit.forget = log
+        logger.info("parent")
+        if not (child := os.fork()):
+            logger.info("child")
+            os._exit(not handler.flush(5))
+        assert 0 == os.waitpid(child, 0)[1]
+        """
+    )
+
+    assert ["child", "in the hook", "parent"] == sorted(stored())
+
+
 def test_two_threads_that_fork_at_once():
     """
     A thread that comes back from its fork lets go of logging's lock once, and not for another one that forks by then.
