@@ -226,8 +226,8 @@ class Committer:
                     return True  # only gaps wait, until there is room
                 # `hurried` because two handlers that fail at exit would wait for the drop warnings of each other. But
                 # while another thread's commits go on, the disk answers.
-                if deadline is None or self.lock.is_mine or (self.hurried and queue.removed == removed):
-                    return False  # in a signal handler the commit of its own thread does not end before it returns
+                if deadline is None or self.is_nested or (self.hurried and queue.removed == removed):
+                    return False
                 self._sleep(min(self.flush_interval, 0.05, max(0, deadline - self.now())))
         return True
 
@@ -236,7 +236,7 @@ class Committer:
         end = self.queue.end
         self._report(self.now())  # before the rows are written, or the gap would stand behind them
         done = self.drain(end, deadline)
-        if not done and deadline is not None:
+        if not done and deadline is not None and not self.is_nested:
             self._give_up(end)
             done, deadline = True, self.now()
         self._report(self.now())
@@ -258,8 +258,15 @@ class Committer:
         if archiver and archiver.await_part(self.at_most(min(_CLOSE_ARCHIVE, self.close_timeout / 2), deadline)):
             self.prune(self.at_most(_CLOSE_PRUNE, deadline))  # this notes the part
 
+    @property
+    def is_nested(self) -> bool:
+        """Whether a signal handler has interrupted a commit of this thread, or a put, for whose end all others wait."""
+        return self.lock.is_mine or self.queue.mutex._is_owned()  # type: ignore[attr-defined]  # noqa: SLF001 - as threading.Condition asks
+
     def at_most(self, seconds: float, deadline: float | None = None) -> float:
-        """Return `seconds`, or what is left of them until the deadline, and no more than a moment if `hurried`."""
+        """Return `seconds`, or what is left until the deadline; at most a moment if `hurried`, none if `is_nested`."""
+        if self.is_nested:
+            return 0
         left = seconds if deadline is None else max(0, min(seconds, deadline - self.now()))
         return min(left, _HURRY) if self.hurried else left
 

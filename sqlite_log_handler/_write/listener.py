@@ -134,8 +134,6 @@ class RecordListener(QueueListener):
             self.queue.wake()
         if thread in {None, threading.current_thread()}:
             return None
-        if self.queue.mutex._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - as threading.Condition asks
-            timeout = 0  # a signal handler stops the thread in the middle of a put, for which the thread waits
         with contextlib.suppress(RuntimeError):  # one that is only being started finds that it was stopped, and ends
             thread.join(self.committer.close_timeout if timeout is None else timeout)
         return not thread.is_alive()
@@ -219,8 +217,8 @@ class RecordListener(QueueListener):
         self._ends_idle = True
         committer = self.committer
         if committer.lock.is_mine:
-            # A signal handler closes in a commit of its own thread, which cannot end before it returns. The listener's
-            # thread writes the rest, or the next `close`, at exit at the latest, or `retire`.
+            # A signal handler closes in a commit, or a fork, of its own thread, which cannot end before it returns. The
+            # listener's thread writes the rest, or the next `close`, at exit at the latest, or `retire`.
             self.stop(0)
             return
         deadline = committer.now() + committer.close_timeout
@@ -232,7 +230,7 @@ class RecordListener(QueueListener):
             return
         committer.finish(deadline, prune=not ended)
         self._keep_rest()
-        if not self._ends_alone:
+        if not (self._ends_alone or committer.is_nested):
             committer.drop_report.wait(committer.at_most(committer.close_timeout, deadline))
         # At exit `logging.shutdown` closes once more.
         committer.hurried = committer.hurried or (committer.exits and committer.now() >= deadline)

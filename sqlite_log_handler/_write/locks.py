@@ -26,8 +26,8 @@ class CommitLock:
 
     @property
     def is_mine(self) -> bool:
-        """Whether the calling thread works under the lock, as when a signal handler asks in the middle of a commit."""
-        return self._worker == threading.get_ident()
+        """Whether the calling thread has the lock: a signal handler may ask in the middle of a commit, or a fork."""
+        return threading.get_ident() in {self._worker, self._forking}
 
     def do(self, work: Callable[[], T], timeout: float) -> T | None:
         """
@@ -54,7 +54,7 @@ class CommitLock:
     def hold_over_fork(self, timeout: float) -> bool:
         """Take the lock for a thread that forks; tell whether it came in time. A thread that has it does not wait."""
         thread = threading.get_ident()
-        (held,) = acquire(self._lock, 0 if thread in {self._worker, self._forking} else timeout)
+        (held,) = acquire(self._lock, 0 if self.is_mine else timeout)
         if held:
             self._forking = thread
         return held

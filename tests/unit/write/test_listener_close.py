@@ -243,11 +243,13 @@ def test_close_in_the_middle_of_a_put(make, monkeypatch):
     """
     A signal handler that closes in the middle of a put does not wait for the thread, which waits for the put to end.
 
-    It waited for `close_timeout`, and other threads dropped their records meanwhile.
+    It waited for `close_timeout`, and other threads dropped their records meanwhile. Nor does it wait for the reporter.
     """
     listener = make()
     listener.start()
     thread, waits = listener._thread, []
+    monkeypatch.setattr(listener.committer.drop_report, "make", bool)
+    monkeypatch.setattr(listener.committer.drop_report, "wait", waits.append)
     monkeypatch.setattr(threading.Thread, "join", lambda _, timeout=None: waits.append(timeout))
 
     with listener.queue.mutex:
@@ -258,6 +260,26 @@ def test_close_in_the_middle_of_a_put(make, monkeypatch):
     monkeypatch.undo()
     thread.join(60)
     assert not thread.is_alive()
+
+
+def test_close_in_the_middle_of_a_put_and_of_a_commit(make, clock, said):
+    """
+    A signal handler that closes in the middle of a put does not wait for a commit, which waits for the put to end.
+
+    It waited for `close_timeout`, and then dropped all rows that the commit did not hold. Now the next close has them.
+    """
+    listener = make(batch_size=2)
+    put(listener, 5)
+    with stuck(listener):
+        listener.committer.lock._lock = Impatient(listener.committer.lock._lock, clock)
+        began = clock()
+        with listener.queue.mutex:
+            assert not listener.flush()
+            listener.close()
+
+    assert (began, 0, []) == (clock(), listener.queue.dropped_total, said)
+    listener.close()
+    assert [0, 1, 2, 3, 4] == numbers(listener)
 
 
 def test_nobody_waits_twice_for_a_stuck_commit(make, clock, said):

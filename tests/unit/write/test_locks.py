@@ -200,6 +200,16 @@ def test_nobody_waits_for_his_own_work():
     assert 1 == lock.do(lambda: 1, 0)
 
 
+def test_nobody_waits_for_his_own_fork():
+    """A signal handler that flushes in the middle of a fork of its thread does not wait for that."""
+    lock = CommitLock()
+    assert lock.hold_over_fork(0)
+
+    assert (True, None) == (lock.is_mine, lock.do(lambda: 1, 0))
+    lock.after_fork_in_parent()
+    assert (False, 1) == (lock.is_mine, lock.do(lambda: 1, 0))
+
+
 @pytest.mark.skipif(not HAS_GIL, reason="without a GIL nothing orders the signal and the lock")
 @pytest.mark.usefixtures("sigint")
 def test_a_signal_handler_knows_that_its_thread_has_the_lock():
