@@ -146,7 +146,7 @@ class Ledger:
         key = (cause, levelno, logger)
         tally = self._tallies.get(key)
         if tally is None and len(self._tallies) < MAX_KEYS and len(logger) <= LOGGER_LENGTH:
-            tally = self._tallies[key] = Tally(key, created)
+            tally = self._tallies.setdefault(key, Tally(key, created))  # a nested call may have made one
         return tally
 
     def _collect(self, position: int) -> None:

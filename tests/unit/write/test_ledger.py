@@ -205,6 +205,29 @@ def test_a_report_in_the_middle_of_another_that_counts(monkeypatch):
     check(books)
 
 
+def test_refusals_in_the_middle_of_the_first_one(monkeypatch):
+    """
+    A signal handler that logs as the first record of its kind is refused ticks the tally that stays.
+
+    There were two, and what the first one had counted was in no books.
+    """
+    books, make = make_queue(1), ledger_module.Tally
+    books.put_nowait(row())
+
+    def tally(*arguments):
+        monkeypatch.undo()
+        assert all(books.refuse(INFO, 1.0, "a") for _ in range(3))
+        return make(*arguments)
+
+    monkeypatch.setattr(ledger_module, "Tally", tally)
+    assert books.refuse(INFO, 2.0, "a")
+    if not queue_module.GIL:
+        assert all(books.refuse(INFO, 1.0, "a") for _ in range(3))
+
+    assert {("queue_full", INFO, "a"): 4} == books.books()["drops"]
+    check(books)
+
+
 def test_a_long_name_is_not_kept_for_refusals():
     """Made-up names do not stay in memory because their records were refused."""
     books = make_queue(1)
