@@ -236,6 +236,7 @@ def test_dictconfig_closes_while_the_listener_logs(make_handler, logger, lock, l
     that warns of drops needs the first of them, and a thread that joins it waits for ever.
     """
     monkeypatch.setattr(listener_module, "LOCKED_PATIENCE", 60)  # for a slow machine
+    gc.collect()  # what other tests have left: to end a handler takes logging's lock, also on the listener's thread
     entered, taken, warned = threading.Event(), threading.Event(), []
     module_lock = logging._lock  # type: ignore[attr-defined]
 
