@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import logging.config
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ import pytest
 
 from sqlite_log_handler import ForeignFileError
 from sqlite_log_handler._write import listener as listener_module
+from sqlite_log_handler._write.log_file import LogFile
 
 
 def change(path, *statements):
@@ -45,6 +47,32 @@ def test_a_file_with_two_names(make_handler, logger, path, tmp_path):
     with contextlib.suppress(sqlite3.Error):  # without the WAL of the first name it is no whole database
         found = messages(tmp_path / "other.db")
     assert ["one"] != found
+
+
+def test_a_handler_is_made_under_the_lock_of_logging(path, logging_tree, monkeypatch):
+    """While `dictConfig` makes a handler, whose file is opened, a thread that asks for a new logger waits."""
+    found = []
+
+    def take_lock():
+        if taken := listener_module.LOGGING_LOCK.acquire(blocking=False):
+            listener_module.LOGGING_LOCK.release()
+        found.append(taken)
+
+    def take_lock_elsewhere(_=None):
+        other = threading.Thread(target=take_lock)
+        other.start()
+        other.join()
+
+    monkeypatch.setattr(LogFile, "open_first", take_lock_elsewhere)
+    logging.config.dictConfig({
+        "version": 1,
+        "disable_existing_loggers": False,
+        "handlers": {"db": {"class": "sqlite_log_handler.SQLiteHandler", "filename": str(path)}},
+    })  # fmt: skip
+
+    take_lock_elsewhere()
+
+    assert [False, True] == found
 
 
 def test_a_record_after_shutdown_in_an_outage(run, contents):
