@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, TypeAlias, Unpack
 
 from sqlite_log_handler._logfile.columns import text
 from sqlite_log_handler._logfile.connect import identity_of
-from sqlite_log_handler._logfile.errors import EmptyFileError, MissingFileError, UnreadableFileError
+from sqlite_log_handler._logfile.errors import EmptyFileError, LogFileError, MissingFileError, UnreadableFileError
 from sqlite_log_handler._logfile.times import now_us
 from sqlite_log_handler._read import brief, patterns, statistics, top, totals
 from sqlite_log_handler._read.archived import ArchivedLog
@@ -347,7 +347,12 @@ class LogReader:
         while True:
             file = identity_of(self.path)
             is_away = file != self._file  # moved or removed under us, and we still have it open
-            newer = self._newer(scan, is_away=is_away) if is_away or scan.is_stale else None
+            try:
+                newer = self._newer(scan, is_away=is_away) if is_away or scan.is_stale else None
+            except LogFileError:
+                if is_away and (last_id := self.last_id()) > after_id:  # the end of the file that we have open
+                    yield after_id, last_id
+                raise
             if newer is not None and not is_away:
                 scan, version, newer = self._exchange(scan, newer, file), None, None
             # After that look: once another log stands at the path, a program has ended its last commit to ours.

@@ -216,6 +216,22 @@ def test_follow_survives_a_replaced_file(log, reading, path):
     assert ["last", "new", "more"] == [row.message for row in reading().follow(wait=steps)]
 
 
+def test_follow_reads_a_moved_file_to_its_end_before_an_error(log, reading, path):
+    """When something that is no log stands where the log was, the last rows of the log come before the error."""
+
+    def replaced():
+        log(record("last"))
+        os.replace(path, f"{path}.1")
+        path.write_text("of another program\n" * 100)
+
+    log(record("before"))
+    rows = reading().follow(wait=Script(replaced))
+
+    assert "last" == next(rows).message
+    with pytest.raises(ForeignFileError):
+        next(rows)
+
+
 @pytest.mark.parametrize("is_quick", [True, False])
 def test_follow_reads_what_is_committed_into_a_moved_file(log, reading, path, is_quick):
     """
