@@ -129,12 +129,13 @@ def values_of(members: object, key: str) -> list[Any]:
         inside, begin = left.pop()
         if (rest := key[begin:]) in inside:
             found.append(inside[rest])
-        # Not at each dot of the key, of which a stranger's may have thousands.
-        left += [
-            (value, begin + len(name) + 1)
-            for name, value in reversed(inside.items())
-            if isinstance(value, dict) and key.startswith(f"{name}.", begin)
-        ]
+        if "." in rest:  # most keys have none, and rows have many members
+            # Not at each dot of the key, of which a stranger's may have thousands.
+            left += [
+                (value, begin + len(name) + 1)
+                for name, value in reversed(inside.items())
+                if isinstance(value, dict) and key.startswith(f"{name}.", begin)
+            ]
     return found
 
 
