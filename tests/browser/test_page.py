@@ -275,6 +275,36 @@ def test_older_rows_that_do_not_come(shop, serve, open_tab, status, after):
     assert (1, after) == (at_once, len(asked))
 
 
+def test_scrolling_while_older_rows_do_not_come(shop, serve, open_tab):
+    """
+    However often somebody scrolls meanwhile, one question follows after two seconds.
+
+    Each scroll added one, and these were asked again for as long as they failed.
+    """
+    asked = []
+
+    def refuse(route):
+        asked.append(route.request.url)
+        route.fulfill(status=503, body='{"error": "no"}')
+
+    tab = open_tab(serve(shop))
+    tab.wait_for_line("order 3000")
+    tab.page.clock.install()
+    tab.page.route(re.compile(r"api/rows\?.*up-to-id=2600&lines=400"), refuse)
+    for top in range(1, 6):
+        tab.page.evaluate(f"document.getElementById('list').scrollTop = {top}")
+        tab.lines()
+        tab.lines()
+        tab.page.clock.run_for(100)
+    at_once = len(asked)
+    for _ in range(24):
+        tab.page.clock.run_for(100)
+        tab.lines()
+
+    assert at_once == 5
+    assert len(asked) - at_once in {1, 2}  # time goes on by itself too
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
     [

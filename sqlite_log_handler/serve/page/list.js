@@ -186,7 +186,8 @@ export class List {
     this.box.setAttribute("aria-busy", "false");
     if (!failed) return this.scrolled();
     // A question that makes no sense, or takes too long, is not asked again until somebody scrolls.
-    if (failed.status !== 400) setTimeout(() => this.scrolled(), RETRY);
+    clearTimeout(this.again);
+    if (failed.status !== 400) this.again = setTimeout(() => this.scrolled(), RETRY);
     this.on.onFailure(failed);
   }
 
