@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sqlite_log_handler._logfile.schema import CAUSES
+from sqlite_log_handler._write import handler as handler_module
 from sqlite_log_handler.metrics import instrument, prometheus_collector
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ def test_prometheus_of_several_handlers(make_handler, tmp_path):
     assert labels == [sample.labels for sample in seen.samples]
 
 
-def test_prometheus_of_two_handlers_on_one_file(handler, make_handler, logger):
+def test_prometheus_of_two_handlers_on_one_file(handler, make_handler, logger, monkeypatch):
     """
     Handlers on one file are one log: counts add up, the oldest record is that of either, and so is the last commit.
 
@@ -99,6 +101,8 @@ def test_prometheus_of_two_handlers_on_one_file(handler, make_handler, logger):
     registry.register(prometheus_collector([handler, other]))
     logger.addHandler(other)
     logger.info("and one more, for which the first handler has no room")
+    now = time.time() + 100
+    monkeypatch.setattr(handler_module, "time", lambda: now)
 
     samples = [sample for family in registry.collect() for sample in family.samples]
     values = {
@@ -107,7 +111,8 @@ def test_prometheus_of_two_handlers_on_one_file(handler, make_handler, logger):
         if sample.labels["log"] == "app-log.db" and not sample.name.endswith("_created")
     }
     assert len(values) == len(samples)
-    assert other.stats().oldest_queued_age < values.pop(("oldest_queued_age_seconds", None))
+    assert other.stats().oldest_queued_age < handler.stats().oldest_queued_age
+    assert handler.stats().oldest_queued_age == values.pop(("oldest_queued_age_seconds", None))
     assert None is other.stats().last_commit_age
     assert 0 <= values.pop(("last_commit_age_seconds", None))
     assert 0 < values.pop(("queue_bytes", None))
