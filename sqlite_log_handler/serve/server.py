@@ -114,6 +114,9 @@ def _listen(host: str, port: int) -> socket.socket:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((host, candidate))
             listening.listen()  # from now on, a browser waits and is not refused
+        except (socket.gaierror, TypeError, UnicodeError) as error:  # the last two of a name that cannot be one
+            listening.close()
+            raise ValueError(f"--host={host!r}: must be an address or a name of this machine ({error})") from error
         except OSError as error:
             listening.close()
             if error.errno != errno.EADDRINUSE:

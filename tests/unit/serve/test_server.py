@@ -123,6 +123,13 @@ def test_no_port_is_free(started, path, monkeypatch):
     assert errno.EADDRINUSE == caught.value.errno
 
 
+@pytest.mark.parametrize("host", ["\u202e.example", "a" * 64])
+def test_a_host_that_is_none(started, path, host):
+    """A host that cannot be one is named with its flag: of some Python's codec made a TypeError."""
+    with pytest.raises(ValueError, match=r"--host='.*': must be an address or a name of this machine"):
+        started(path, host=host)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
 def test_no_token_for_the_network(started, path, host):
     """A server that a network reaches asks for a token, or is refused before it listens."""
