@@ -91,8 +91,8 @@ class Scan:
         self.path = path
         self._connection: Connection | None
         seen = seen_at(path)
-        self._connection, self.budget, self.notice, immutable = opened or open_log(path, timeout=timeout)
-        self._seen = seen if immutable else None
+        self._connection, self.budget, self.notice, self.immutable = opened or open_log(path, timeout=timeout)
+        self._seen = seen if self.immutable else None
         self._schema_version: object = None  # whose tables were compared
         self._asks = False  # a statement runs
         # The functions that SQLite has, and where they keep what is raised.

@@ -285,7 +285,8 @@ def file_numbers(scan: Scan) -> dict[str, Any]:
         "file_bytes": file_bytes,
         "wal_bytes": wal_bytes,
         "free_bytes": scan.one("PRAGMA freelist_count") * scan.one("PRAGMA page_size"),
-        "journal_mode": scan.one("PRAGMA journal_mode"),
+        # SQLite looks at no WAL of a file that nobody writes to. Only a log in WAL mode is opened so, see `open_log`.
+        "journal_mode": "wal" if scan.immutable else scan.one("PRAGMA journal_mode"),
         "auto_vacuum": _VACUUM[scan.one("PRAGMA auto_vacuum")],
     }
 

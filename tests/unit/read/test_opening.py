@@ -327,6 +327,15 @@ def test_a_reader_leaves_no_files_to_which_the_program_cannot_write(log, path, t
             assert (None, ["in the WAL"]) == (reader.notice, [row.message for row in reader])
 
 
+def test_the_journal_mode_of_a_log_that_is_read_without_its_wal(log, path, stranger):
+    """The mode is that of the file: where SQLite is kept from making a -wal, it calls the mode `delete`."""
+    log(record("here"))
+    os.chmod(path, 0o640)
+
+    with LogReader(path) as reader:
+        assert "wal" == reader.stats().journal_mode
+
+
 @pytest.mark.parametrize(("mode", "above", "in_group"), [(0o660, 0o770, 1), (0o660, 0o2770, 0), (0o606, 0o770, 0)])
 def test_a_reader_of_a_shared_log_sees_what_is_written_later(
     log, path, tmp_path, stranger, monkeypatch, mode, above, in_group
