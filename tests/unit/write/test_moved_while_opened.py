@@ -150,7 +150,7 @@ def test_a_file_that_is_moved_at_any_call_of_its_opening(
 ) -> None:
     """
     A log whose last rows are in its -wal alone, as a killed process leaves them, loses none of them when it is moved at
-    a call of its opening (every fifth is enough), and the new file is for its owner only.
+    a call of its opening (every ninth is enough), and the new file is for its owner only.
 
     SQLite made the new file, with the rights that the umask left, and deleted the -wal beside it.
     """
@@ -160,7 +160,7 @@ def test_a_file_that_is_moved_at_any_call_of_its_opening(
     write(make_writer(killed), "in the -wal")
     umask = os.umask(0o022)
     try:
-        for moment in itertools.count(1, 5):
+        for moment in itertools.count(1, 9):
             folder = tmp_path / f"{moment}"
             folder.mkdir()
             path, moved = folder / "app-log.db", folder / "moved.db"
