@@ -10,11 +10,11 @@ import sys
 
 import pytest
 
-# A commit of "n 1" is stuck on a disk that does not answer, and "n 2" waits behind it.
-STUCK = """
+# With these `options`, a commit of "n 1" is stuck on a disk that does not answer.
+FROZEN = """
     import ctypes
     shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
-    handler = SQLiteHandler(path, flush_interval=0.001, close_timeout=float(arguments[0]))
+    handler = SQLiteHandler(path, flush_interval=0.001, **options)
     logger.addHandler(handler)
     logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
     logger.info("n 0")
@@ -22,6 +22,12 @@ STUCK = """
     shim.fault_freeze(path.encode())
     logger.info("n 1")
     while not shim.fault_held(): pass
+"""
+
+# And "n 2" waits behind it.
+STUCK = f"""
+    options = {{"close_timeout": float(arguments[0])}}
+    {FROZEN}
     logger.info("n 2")
 """
 
@@ -34,31 +40,22 @@ def test_the_disk_is_frozen(run, contents, shim):
     Nothing thaws it before `close` has returned, so a `close` that waits for it hangs.
     """
     run(
-        """
-        import ctypes
-        shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
-        options = {"batch_size": 10, "capacity": 50, "reserve": 0, "fair_share": 1, "close_timeout": 0.2}
-        handler = SQLiteHandler(path, flush_interval=0.001, **options)
-        logger.addHandler(handler)
-        logging.getLogger("sqlite_log_handler").addHandler(logging.NullHandler())
-        logger.info("n 0")
-        assert handler.flush()
-        shim.fault_freeze(path.encode())
-        logger.info("n 1")
-        while not shim.fault_held(): pass
-        for number in range(2, 102): logger.info("n %d", number)
-        assert not handler.flush(0.01)
-        stats = handler.stats()
-        assert (102, 1, 50, 51) == (stats.seen, stats.written, stats.queued, stats.dropped_total), stats
-        handler.close()
-        stats = handler.stats()
-        assert (1, 1, 49) == (stats.written, stats.queued, stats.dropped_by_cause["close_timeout"]), stats
-        logger.info("n 102")
-        shim.fault_thaw()
-        handler.listener.committer.close_timeout = 60
-        handler.close()
-        stats = handler.stats()
-        assert (103, 3, 0, 100) == (stats.seen, stats.written, stats.queued, stats.dropped_total), stats
+        f"""
+    options = {{"batch_size": 10, "capacity": 50, "reserve": 0, "fair_share": 1, "close_timeout": 0.2}}
+    {FROZEN}
+    for number in range(2, 102): logger.info("n %d", number)
+    assert not handler.flush(0.01)
+    stats = handler.stats()
+    assert (102, 1, 50, 51) == (stats.seen, stats.written, stats.queued, stats.dropped_total), stats
+    handler.close()
+    stats = handler.stats()
+    assert (1, 1, 49) == (stats.written, stats.queued, stats.dropped_by_cause["close_timeout"]), stats
+    logger.info("n 102")
+    shim.fault_thaw()
+    handler.listener.committer.close_timeout = 60
+    handler.close()
+    stats = handler.stats()
+    assert (103, 3, 0, 100) == (stats.seen, stats.written, stats.queued, stats.dropped_total), stats
         """,
         env={"LD_PRELOAD": shim}.items(),
         stderr="[^\n]*closed with 49 records dropped [(]close_timeout[)], 1 held by a commit that does not end[^\n]*\n",
