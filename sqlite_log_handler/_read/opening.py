@@ -20,6 +20,7 @@ from sqlite_log_handler._logfile.connect import (
     primary_code,
     refuse_long,
     require_schema,
+    size_of,
 )
 from sqlite_log_handler._logfile.errors import (
     BusyFileError,
@@ -144,14 +145,12 @@ def open_log(path: str, *, timeout: float = 5.0) -> Opened:
             # In WAL mode, SQLite makes a -shm beside the file, and may not do that here.
             immutable = True
             opened = _connect(path, timeout, immutable=True)
-    # One look, because a program that ends deletes its -wal.
-    with suppress(FileNotFoundError):
-        if immutable and os.stat(real + "-wal").st_size:
-            opened = opened._replace(
-                notice=f"{path!r} is read without its -wal, so the newest rows are left out: to read a -wal that no "
-                "program has open, you must own the log and be allowed to write to its folder. Copy both files to a "
-                "folder of your own to see these rows"
-            )
+    if immutable and size_of(real + "-wal"):
+        opened = opened._replace(
+            notice=f"{path!r} is read without its -wal, so the newest rows are left out: to read a -wal that no "
+            "program has open, you must own the log and be allowed to write to its folder. Copy both files to a folder "
+            "of your own to see these rows"
+        )
     return opened
 
 

@@ -9,10 +9,9 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final, NamedTuple
 
-from sqlite_log_handler._logfile.connect import schema
+from sqlite_log_handler._logfile.connect import as_text, schema
 from sqlite_log_handler._read.budget import keeping
 from sqlite_log_handler._read.opening import open_log
 
@@ -67,7 +66,7 @@ def query(
     if _may_take_long(sql):
         raise QueryError("printf and format may take too long in one step: use round, substr and || instead")
     connection, _, notice, _ = open_log(path)
-    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+    connection.text_factory = as_text
     end, steps, spent = clock() + _SECONDS, 0, False
     raised: list[BaseException] = []
 

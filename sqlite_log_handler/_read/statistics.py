@@ -1,6 +1,5 @@
 """A log in numbers: gaps, statistics, a histogram, and whether the books agree."""
 
-import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlite_log_handler._logfile.columns import text, total, whole
+from sqlite_log_handler._logfile.connect import size_of
 from sqlite_log_handler._logfile.schema import OWN_LOGGER, SENT, VOLUME_LINES, level_name_of
 from sqlite_log_handler._logfile.units import LONGEST, parse_seconds
 from sqlite_log_handler._read.filters import (
@@ -293,9 +293,7 @@ def file_numbers(scan: Scan) -> dict[str, Any]:
 
 def sizes(path: str) -> tuple[int, int]:
     """Return the bytes of a file and of its WAL."""
-    wal_bytes = 0
-    with contextlib.suppress(FileNotFoundError):
-        wal_bytes = os.stat(os.path.realpath(path) + "-wal").st_size
+    wal_bytes = size_of(os.path.realpath(path) + "-wal")
     try:
         return os.stat(path).st_size, wal_bytes  # of an archive alone, the path is a folder
     except FileNotFoundError:

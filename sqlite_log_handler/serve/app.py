@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from sqlite_log_handler._logfile.connect import as_text
 from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._read.logs import Logs, UnknownLogError
 from sqlite_log_handler._read.openmetrics import CONTENT_TYPE, openmetrics
@@ -251,7 +252,7 @@ def _tag_of(path: str) -> str | None:
 
 def _dumps(value: Any) -> str:
     # In ASCII: with one emoji in it, each character of a text takes four bytes. A damaged cell may be bytes.
-    return json.dumps(value, separators=(",", ":"), default=partial(str, encoding="utf-8", errors="replace"))
+    return json.dumps(value, separators=(",", ":"), default=as_text)
 
 
 def _json(value: Any, tag: str | None = None) -> Response:
