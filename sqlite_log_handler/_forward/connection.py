@@ -115,7 +115,10 @@ class HttpConnection:
 
     def close(self) -> None:
         """Close the connection; the next request opens it again."""
-        self._connection.close()
+        connection = self._connection
+        # `http.client` closes the answer's file, which waits until no other thread reads from it.
+        self.break_off()
+        connection.close()
 
     def _new_connection(self) -> http.client.HTTPConnection:
         place = _place_of(self._proxy or self._address)

@@ -174,6 +174,36 @@ def test_the_last_answer_of_a_connection_can_be_broken_off(monkeypatch, head):
     assert is_over
 
 
+def test_a_connection_is_closed_while_another_thread_reads(monkeypatch):
+    """
+    A signal closes the connection at once, also while the thread that it abandoned waits for the rest of an answer.
+
+    `http.client` closes the answer's file, which waits for the lock that the reading thread holds: SIGTERM hung for the
+    whole time of a step.
+    """
+    reading, over = threading.Event(), threading.Event()
+    read = _HttpResponse.read
+    monkeypatch.setattr(_HttpResponse, "read", lambda response, size: reading.set() or read(response, size))
+
+    def talk(connection):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx")
+        over.wait(20)
+
+    with serving(talk) as (port, _):
+        receiver = Receiver(Endpoint(f"http://127.0.0.1:{port}", timeout=60), "test")
+        asking = threading.Thread(target=receiver, args=(b"body",), daemon=True)
+        asking.start()
+        reading.wait()
+        closing = threading.Thread(target=receiver.close, daemon=True)
+        closing.start()
+        closing.join(10)
+        is_closed = not closing.is_alive()
+        over.set()
+        asking.join()
+
+    assert is_closed
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed(status):
     """What a receiver names as another address is sent nothing: the headers hold a key."""
