@@ -160,8 +160,11 @@ class Spool:
             message = f"{self.path!r}: the rows after id {self._position} take too long to read: run `sqlite-log check`"
             raise LimitError(message) from error
         finally:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:  # SQLite has ended it after an error of the disk
+                connection.execute("ROLLBACK")
         self._read_version = None if batch.more else version
+        # Last, or a look-up that fails would pass over these rows.
+        self._position += batch.missing + len(batch.rows)
         return batch
 
     def _count_steps(self) -> bool:
@@ -189,7 +192,7 @@ class Spool:
             drops = self._drops(connection, rows, max_bytes)
             more = more or len(rows) < read
         after_id = self._position
-        self._position = last_id = rows[-1][0] if rows else after_id
+        last_id = rows[-1][0] if rows else after_id
         missing = last_id - after_id - len(rows)
         causes = [cause for (cause,) in connection.execute(_CAUSES, (after_id, last_id))] if missing else []
         looked_up = names.sources, names.processes, names.levels, drops, _one(connection, _LOG_ID)
