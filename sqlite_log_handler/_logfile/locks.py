@@ -25,9 +25,17 @@ a condition. So no frame of the package has one inside of a `with` that cleans u
 from __future__ import annotations
 
 import _thread
-import sys
+import logging
 import threading
 from collections.abc import Iterator
+
+from sqlite_log_handler._logfile.typed import Final
+
+# An RLock, which logging makes anew in a child.
+LOGGING_LOCK: Final = logging._lock  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public name
+
+LOCKED_TIMEOUT = 1.0  # longer than any stall of the scheduler
+_NOT_HAD = "another thread does not let go of a lock of this log, perhaps because this one has that of logging"
 
 
 def acquire(lock: threading.Lock | _thread.RLock, timeout: float = -1) -> Iterator[bool]:
@@ -37,20 +45,28 @@ def acquire(lock: threading.Lock | _thread.RLock, timeout: float = -1) -> Iterat
 
 class _Mutex(_thread.RLock):  # type: ignore[misc]  # final in typeshed
     """
-    An RLock whose `with` no signal handler can tear on CPython 3.14.
+    An RLock whose `with` no signal handler can tear, and for which a thread that has logging's lock waits a second.
 
-    There the `with` calls an `__enter__` in C as any other function: a signal handler that raises after it leaves the
-    lock taken. After a function in Python none runs.
+    On CPython 3.14 the `with` calls an `__enter__` in C as any other function: a signal handler that raises after it
+    leaves the lock taken. After a function in Python none runs.
+
+    A garbage collection in the `with` of another thread may free a handler, which needs logging's lock for that. Then
+    the two would wait for each other for ever.
+
+    Raises:
+        TimeoutError: The second has passed. What the thread wanted is not begun.
     """
 
     __slots__ = ()
 
     def __enter__(self) -> bool:  # type: ignore[override]
-        (held,) = acquire(self)
+        (held,) = acquire(self, LOCKED_TIMEOUT if LOGGING_LOCK._is_owned() else -1)  # noqa: SLF001 - as threading.Condition asks
+        if not held:
+            raise TimeoutError(_NOT_HAD)
         return held
 
 
 def make_mutex() -> _thread.RLock:
     """Return an RLock for `with`."""
     lock = threading.RLock()  # gevent may have put its own there
-    return _Mutex() if type(lock) is _Mutex.__base__ and (3, 14) <= sys.version_info < (3, 15) else lock
+    return _Mutex() if type(lock) is _Mutex.__base__ else lock

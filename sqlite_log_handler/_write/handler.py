@@ -347,7 +347,7 @@ class SQLiteHandler(logging.Handler):
         try:
             process.begin_anew()
             return self.listener.flush(timeout)
-        except MemoryError as error:  # logging.shutdown would skip the handlers after this one
+        except (MemoryError, TimeoutError) as error:  # logging.shutdown would skip the handlers after this one
             self.listener.committer.outage.note(error)
             return False
 

@@ -28,19 +28,16 @@ Guarantees
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import weakref
 from functools import partial
 from logging.handlers import QueueListener
 
-from sqlite_log_handler._logfile.typed import Any, Final
+from sqlite_log_handler._logfile.locks import LOGGING_LOCK
+from sqlite_log_handler._logfile.typed import Any
 from sqlite_log_handler._write import threads
 from sqlite_log_handler._write.committer import Committer
 from sqlite_log_handler._write.queue import RecordQueue
-
-# An RLock, which logging makes anew in a child.
-LOGGING_LOCK: Final = logging._lock  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public name
 
 # A full batch beside busy threads takes a tenth of a second. `dictConfig` waits twice: in `flush` and in `close`.
 LOCKED_PATIENCE = 0.5
@@ -147,10 +144,12 @@ class RecordListener(QueueListener):
     def write_rest(self) -> None:
         """Without a thread, write the rows that `close` has left in a signal handler, and the gaps of an outage."""
         if self._thread is None:
-            while (self.queue.queued or self.queue.gaps) and self.committer.commit(0):
-                pass
-            self.committer.close(0)
-            self._keep_rest()
+            try:
+                while (self.queue.queued or self.queue.gaps) and self.committer.commit(0):
+                    pass
+                self.committer.close(0)
+            finally:
+                self._keep_rest()
 
     def _keep_rest(self) -> None:
         """Stay alive until all is written, by a listener of the same file or at exit: no handler may be left."""

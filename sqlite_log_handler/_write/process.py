@@ -18,10 +18,10 @@ from os import getpid  # so that a test that replaces `os.getpid` does not look 
 
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.clock import monotonic
-from sqlite_log_handler._logfile.locks import acquire
+from sqlite_log_handler._logfile.locks import LOGGING_LOCK, acquire
 from sqlite_log_handler._write import row, threads
 from sqlite_log_handler._write.committer import Committer
-from sqlite_log_handler._write.listener import LOGGING_LOCK, RecordListener, all_listeners
+from sqlite_log_handler._write.listener import RecordListener, all_listeners
 from sqlite_log_handler._write.queue import GIL
 
 _EXIT_COMMIT_TIMEOUT = 1.0  # seconds that a record waits for another thread's commit when the interpreter exits

@@ -313,10 +313,12 @@ class RecordQueue(_Queue):
             pass
 
     def holds(self, item: Any) -> bool:
-        """Tell whether this very row is queued. Looks at the last ones first."""
+        """Tell whether this very row is queued; without the mutex in time, it is not. Looks at the last ones first."""
         mutex, held = self.mutex, False
         try:
-            (held,) = map(mutex.acquire, (True,))  # no `with`, for which there may be no frames left on CPython 3.14
+            (held,) = map(mutex.acquire, (True,), (MUTEX_TIMEOUT,))  # no call, for which there may be no frames left
+            if not held:
+                return False
             while True:
                 with suppress(RuntimeError):  # see `_head`
                     return any(map(is_, chain(reversed(self.queue), self._ahead), repeat(item)))

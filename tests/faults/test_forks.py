@@ -14,8 +14,8 @@ import pytest
 import sqlite_log_handler
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.connect import connect_read_only
+from sqlite_log_handler._logfile.locks import LOGGING_LOCK
 from sqlite_log_handler._write import process
-from sqlite_log_handler._write.listener import LOGGING_LOCK
 
 PACKAGE = str(Path(sqlite_log_handler.__file__).parent)
 

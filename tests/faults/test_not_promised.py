@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from sqlite_log_handler import ForeignFileError
+from sqlite_log_handler._logfile import locks
 from sqlite_log_handler._write import listener as listener_module
 from sqlite_log_handler._write.log_file import LogFile
 
@@ -54,8 +55,8 @@ def test_a_handler_is_made_under_the_lock_of_logging(path, logging_tree, monkeyp
     found = []
 
     def take_lock():
-        if taken := listener_module.LOGGING_LOCK.acquire(blocking=False):
-            listener_module.LOGGING_LOCK.release()
+        if taken := locks.LOGGING_LOCK.acquire(blocking=False):
+            locks.LOGGING_LOCK.release()
         found.append(taken)
 
     def take_lock_elsewhere(_=None):
@@ -377,7 +378,7 @@ def test_rows_of_a_replaced_handler_come_late(make_handler, logger, path, monkey
         logger.info("old")
         thread = old.listener._thread
         monkeypatch.setattr(listener_module, "LOCKED_PATIENCE", 0.001)
-        with listener_module.LOGGING_LOCK:
+        with locks.LOGGING_LOCK:
             old.close()
         waits.wait()
     logger.removeHandler(old)

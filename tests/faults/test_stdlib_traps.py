@@ -18,6 +18,8 @@ import pytest
 from records import messages
 
 from sqlite_log_handler import SQLiteHandler
+from sqlite_log_handler._logfile import forks, locks
+from sqlite_log_handler._logfile.locks import LOGGING_LOCK
 from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._write import listener as listener_module
 from sqlite_log_handler._write import queue as queue_module
@@ -267,6 +269,44 @@ def test_dictconfig_closes_while_the_listener_logs(make_handler, logger, lock, l
         assert ["x"] == messages(query)
 
     assert 2 == handler.dropped_total
+
+
+@pytest.mark.parametrize("holder", ["queue", "forks"])
+def test_a_handler_is_freed_under_our_lock(make_handler, logger, query, monkeypatch, tmp_path, holder):
+    """
+    `dictConfig` ends, though a thread that holds a lock of ours needs the one that `dictConfig` holds.
+
+    A garbage collection may come under any lock, and the end of a handler takes logging's. `dictConfig` closes handlers
+    under that one, and makes new ones: the two threads waited for each other for ever.
+    """
+    monkeypatch.setattr(locks, "LOCKED_TIMEOUT", 0.01)
+    handler = make_handler(flush_interval=0.001)
+    logger.addHandler(handler)
+    logger.info("before")
+    assert handler.flush()
+    held, locked = threading.Event(), threading.Event()
+
+    def collect():
+        with {"queue": handler.queue.mutex, "forks": forks._opening()}[holder]:
+            held.set()
+            locked.wait()
+            with LOGGING_LOCK:  # as logging's own callback for a handler that is freed
+                pass
+
+    thread = threading.Thread(target=collect)
+    thread.start()
+    held.wait()
+    with LOGGING_LOCK:
+        locked.set()
+        handler.flush()
+        handler.close()
+        other = make_handler(tmp_path / "other.db")
+    thread.join()
+    logger.addHandler(other)
+    logger.info("after")
+
+    assert (True, True, 0, 0) == (handler.flush(), other.flush(), handler.dropped_total, other.dropped_total)
+    assert ["before", "after"] == messages(query)
 
 
 def test_a_closed_handler_that_stays_attached(make_handler, logger, query, monkeypatch):

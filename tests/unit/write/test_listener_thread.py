@@ -11,6 +11,7 @@ from collections import deque
 import pytest
 from listeners import INFO, Impatient, numbers, put
 
+from sqlite_log_handler._logfile.locks import LOGGING_LOCK
 from sqlite_log_handler._write import listener as listener_module
 from sqlite_log_handler._write import queue as queue_module
 from sqlite_log_handler._write.listener import RecordListener
@@ -334,7 +335,7 @@ def closed_under_logging_lock(listener, *, flushes=False):
     thread = listener._thread
     put(listener, 5)
     listener.committer.writer.entered.wait()
-    with listener_module.LOGGING_LOCK, pytest.MonkeyPatch.context() as patch:
+    with LOGGING_LOCK, pytest.MonkeyPatch.context() as patch:
         patch.setattr(listener_module, "LOCKED_PATIENCE", 0.001)
         assert not (flushes and listener.flush())
         listener.close()
@@ -447,6 +448,28 @@ def test_a_retired_listener_writes_and_goes(make):
     thread.join()
 
     assert ([0, 1, 2], 1) == (numbers(listener), listener.committer.writer.closed)
+
+
+def test_ctrl_c_as_the_handler_is_freed(make):
+    """
+    What a signal handler raises while a freed handler writes its rest leaves the rows to the exit.
+
+    Nobody had the listener any more, so its rows were lost, and no line said so.
+    """
+    listener = make()
+    listener.start()
+    listener.stop()
+    listener.queue.open()
+    put(listener, 3)
+    listener.committer.writer.error = KeyboardInterrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        listener.retire()
+    assert listener in listener_module._owing
+
+    listener.committer.writer.error = None
+    listener.close()
+    assert ([0, 1, 2], set()) == (numbers(listener), listener_module._owing)
 
 
 def test_contended_drops_are_reported(make, monkeypatch, warnings, clock):
