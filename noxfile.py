@@ -80,7 +80,8 @@ def find_interpreters() -> dict[str, str]:
 INTERPRETERS = find_interpreters()
 # The newest that is released: other packages have no wheels for the rest yet.
 NEWEST = next(version for version in reversed(INTERPRETERS) if re.fullmatch(r"[\d.]+", version))
-OLDEST = next(iter(INTERPRETERS))
+# The oldest of each minor version, with a GIL and without.
+EACH = {(*version.split(".")[:2], version[-1] == "t"): version for version in reversed(INTERPRETERS)}
 BASE = os.path.realpath(sys._base_executable)  # type: ignore[attr-defined]  # noqa: SLF001 - of a virtual environment
 # The one that runs nox.
 DEFAULT = next(version for version, executable in INTERPRETERS.items() if executable == BASE)
@@ -275,12 +276,12 @@ sys.exit(f"the search of the site does not find: {missing}" if missing or not ro
 
 
 @nox.session(tags=["ci"], requires=["dist"])
-@on(*INTERPRETERS)
+@on(*dict.fromkeys([*reversed(EACH.values()), NEWEST]))
 def tests(session: nox.Session) -> None:
     """
-    Test the wheel on each interpreter: alone, then with every test that needs no other program.
+    Test the wheel on each minor version of Python: alone, then with every test that needs no other program.
 
-    The slow ones run on the oldest and on the newest interpreter only, because they take four minutes.
+    The slow ones run on the newest interpreter only, because they take four minutes: `-- --slow` runs them on another.
     """
     wheel = built(".whl")
     session.install(wheel)
@@ -290,12 +291,12 @@ def tests(session: nox.Session) -> None:
         session.error(f"alone, the package says: {said}")
     # Rather an older release than one that has to be compiled: not every package has wheels for every interpreter.
     session.install("--prefer-binary", f"{wheel}[otlp,test]")
-    slow = ["--slow"] if session.python in {INTERPRETERS[OLDEST], INTERPRETERS[NEWEST]} else []
+    slow = ["--slow"] if session.python == INTERPRETERS[NEWEST] else []
     run_suite(session, *slow, "-m", "not forward and not browser", *session.posargs)
 
 
 @nox.session(tags=["ci"], requires=["dist"])
-@on(*dict.fromkeys([DEFAULT, NEWEST]))
+@on(NEWEST)
 def integration(session: nox.Session) -> None:
     """Use the wheel in the programs of docs/integrations."""
     session.install(f"{built('.whl')}[integration]")
