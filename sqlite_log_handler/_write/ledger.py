@@ -124,10 +124,11 @@ class Ledger:
 
     def _enter(self, position: int) -> None:
         while True:
-            first, entered, drops = self.waiting[:1], self._entered, self._drops
-            if not first:
+            # Not a slice: CPython 3.11 crashes if a collection in the middle of it makes the list shorter.
+            entered, drops, first = self._entered, self._drops, next(iter(self.waiting), None)
+            if first is None:
                 return
-            cause, levelno, created, logger = first[0]
+            cause, levelno, created, logger = first
             entry = self._entry(drops, (cause, levelno, logger), created, position)
             popping = starmap(self.waiting.pop, ((0,),))  # as soon as it is unpacked
             change = popping, entry[COUNT] + 1, entered + 1, created
@@ -189,7 +190,7 @@ class Ledger:
         being_reported = taken.drops if taken is not None and not taken.dropped_total else _NONE
         drops = dict(reported)
         for entries in recent, being_reported:
-            for key, (count, *_) in list(entries.items()):
+            for key, (count, *_) in dict(entries).items():  # not a list of the items, see `_enter`
                 drops[key] = drops.get(key, 0) + count
         return drops
 
@@ -207,7 +208,7 @@ class Ledger:
             drops = gap.drops if self.unsent is None else self.unsent.sum(gap)
             unsent = PendingGap(gap.position, drops, gap.dropped_total)
             change = appending, None, gap.dropped_total, unsent
-            waiting = self.gaps[self.gaps_in_commit :]
+            waiting = list(self.gaps)[self.gaps_in_commit :]  # a copy, see `_enter`
             crowded = len(waiting) >= most_in_place and (
                 waiting[most_in_place - 1].position <= removed or gap.position <= waiting[-most_in_place].position
             )

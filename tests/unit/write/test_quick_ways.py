@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import opcode
+import subprocess
 import sys
 import threading
 from collections import Counter
@@ -279,6 +280,62 @@ def test_a_collection_where_a_tuple_is_made(call, nested):
     while collect_at(number, call, nested) >= number:
         number += 1
     assert number > 3
+
+
+COLLECTED = """
+import gc, sys
+from itertools import count
+from sqlite_log_handler._write.ledger import Ledger
+
+def drop():
+    ledger.drop((("queue_full", 20, 1.0, f"logger {next(numbers)}"),), 0)
+
+def take():
+    drop()
+    return ledger.take_drops(0)
+
+def write():
+    ledger.begin_commit(None)
+    ledger.end_commit()
+
+class Nested:
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        nested()
+
+call, nested = {
+    "drop": (drop, drop),
+    "drops": (lambda: ledger.drops(0), drop),
+    "add_gap": (lambda: ledger.add_gap(gap, 0, 1_000), write),
+}[sys.argv[1]]
+lists, numbers = [], count()
+for objects in range(20):
+    gc.disable()
+    ledger = Ledger()
+    ledger.add_gap(take(), 0, 1_000)
+    gap, ledger.unsent = take(), None
+    drop()
+    gc.collect()
+    lists.extend([] for _ in range(90))  # CPython keeps up to 80 for the next ones, which then begin no collection
+    Nested()
+    gc.set_threshold(max(1, gc.get_count()[0] + objects - 1))
+    gc.enable()
+    call()
+"""
+
+
+@pytest.mark.parametrize("call", ["drop", "drops", "add_gap"])
+def test_a_collection_where_a_list_is_copied(call):
+    """
+    A collection may log or commit where CPython 3.11 makes the copy of a list, or an item of a dict.
+
+    It crashed in a slice of a list that became empty meanwhile, and `stats()` raised when a new logger lost a record.
+    """
+    done = subprocess.run([sys.executable, "-c", COLLECTED, call], capture_output=True, text=True, check=False)
+
+    assert (0, "") == (done.returncode, done.stderr)
 
 
 # The books against the file -------------------------------------------------------------------------------------------
