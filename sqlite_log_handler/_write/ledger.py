@@ -27,6 +27,7 @@ from operator import attrgetter, length_hint
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._logfile.typed import Any
+from sqlite_log_handler._write.row import integer
 
 MAX_KEYS = 1_000  # a program can make up logger names without end, so the rest count under OTHER_LOGGERS
 LOGGER_LENGTH = 200  # letters of a name
@@ -62,8 +63,7 @@ class PendingGap:
         drops = {key: [*entry] for key, entry in self.drops.items()}
         for key, (count, since, until) in later.drops.items():
             entry = drops.setdefault(bounded(drops, key), [0, since, until])
-            entry[COUNT] += count
-            entry[UNTIL] = until
+            entry[:] = entry[COUNT] + count, min(entry[SINCE], since), max(entry[UNTIL], until)
         return drops
 
 
@@ -131,16 +131,20 @@ class Ledger:
             cause, levelno, created, logger = first
             entry = self._entry(drops, (cause, levelno, logger), created, position)
             popping = starmap(self.waiting.pop, ((0,),))  # as soon as it is unpacked
-            change = popping, entry[COUNT] + 1, entered + 1, created
+            change = popping, entry[COUNT] + 1, entered + 1
             # A nested call may have entered this drop, or handed the entry over. From here on there is no call.
             if self._entered == entered and self._drops is drops:
-                (_,), entry[COUNT], self._entered, entry[UNTIL] = change
+                (_,), entry[COUNT], self._entered = change
 
     def _entry(self, drops: dict[Key, Entry], key: Key, created: float, position: int) -> Entry:
         if not drops:
             self._position = position
-        key = (*key[:2], key[2][:LOGGER_LENGTH])
-        return drops.setdefault(bounded(drops, key), [0, created, created])
+        cause, levelno, logger = key
+        key = (cause, integer(levelno), logger[:LOGGER_LENGTH])
+        entry = drops.setdefault(bounded(drops, key), [0, created, created])
+        # Records come in any order of time: clocks go back, and a MemoryHandler hands them on late.
+        entry[SINCE], entry[UNTIL] = min(entry[SINCE], created), max(entry[UNTIL], created)
+        return entry
 
     def tally(self, cause: str, levelno: int, created: float, logger: str) -> Tally | None:
         """Return the tally that counts the next refusals of this kind; None when there are too many kinds."""
@@ -160,7 +164,6 @@ class Ledger:
                 if self._drops is drops:
                     # A difference, which stays true if a nested call has counted more meanwhile.
                     entry[COUNT], tally.counted = entry[COUNT] + total - tally.counted, total
-                    entry[UNTIL] = tally.until
 
     def take_drops(self, position: int) -> PendingGap | None:
         """Return the drops since the last report; the same ones again until `add_gap` has them."""

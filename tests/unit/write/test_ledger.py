@@ -245,6 +245,33 @@ def test_a_long_name_is_not_kept_for_refusals():
     assert not books._refusals
 
 
+def test_a_level_of_thousands_of_digits():
+    """A refused record may have any level; one too long to be shown made each later warning and `stats()` fail."""
+    books = make_queue(1)
+    books.put_nowait(row())
+    for _ in range(3):
+        books.refuse(-(10**5_000), 1.0, "a")
+
+    assert {("queue_full", 0, "a"): 3} == books.books()["drops"]
+    assert {("queue_full", 0, "a"): [3, 1.0, 1.0]} == report(books).drops
+
+
+def test_drops_in_no_order_of_time():
+    """A gap lasts from the earliest to the latest of its drops: it ended before it began when a clock had jumped."""
+    books = make_queue(1)
+    books.put_nowait(row())
+    books.refuse(INFO, 5.0, "a")
+    books.refuse(INFO, 3.0, "a")
+    books.put_nowait(row(created=7.0))
+    books.put_nowait(row(created=6.0))
+    first = report(books)
+    books.refuse(INFO, 1.0, "a")
+    second = report(books)
+
+    key = ("queue_full", INFO, "a")
+    assert [[4, 3.0, 7.0], [5, 1.0, 7.0]] == [first.drops[key], first.sum(second)[key]]
+
+
 def test_reports_each_drop_once():
     """`take_drops` hands over what was dropped since the last call; the totals go on."""
     books = make_queue(1)
