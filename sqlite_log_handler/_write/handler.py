@@ -198,10 +198,6 @@ class SQLiteHandler(logging.Handler):
         )
         writer.file.open_first()
 
-        # From here on nothing can fail: a half-made handler would stay in logging's list.
-        super().__init__(levelno)
-        if type(self).filter is not logging.Filterer.filter:
-            self.addFilter(logging.Filter())  # lets all pass, and has `handle` ask the subclass's own `filter`
         self.filename = path
         self.queue = queue
         # A sixteenth: text that is not ASCII takes five times its UTF-8 in memory, and a row must fit into an empty
@@ -211,6 +207,10 @@ class SQLiteHandler(logging.Handler):
             queue, writer, operator, limits=keep, flush_interval=flush_interval, close_timeout=close_timeout
         )
         self.listener = RecordListener(committer)
+        # Last, because it puts the handler on logging's list, which closes at exit what is there, half-made or not.
+        super().__init__(levelno)
+        if type(self).filter is not logging.Filterer.filter:
+            self.addFilter(logging.Filter())  # lets all pass, and has `handle` ask the subclass's own `filter`
         operator.say_waiting()
         # The thread holds the listener, not the handler, so a handler that the program no longer has can be collected.
         weakref.finalize(self, process.retire, self.listener).atexit = False

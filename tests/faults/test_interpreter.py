@@ -11,20 +11,25 @@ import pytest
 
 def test_a_handler_that_could_not_be_made_is_nowhere(run):
     """
-    A wrong option leaves nothing for the exit to stumble on.
+    A wrong option leaves nothing for the exit to stumble on, and nor does Ctrl-C in the constructor.
 
     A class that raises after `logging.Handler.__init__` leaves a half-made handler in logging's list; when the
     interpreter ends, `logging.shutdown` prints a traceback for it.
     """
     run(
         """
+        import unittest.mock, warnings
+        warnings.simplefilter("ignore", ResourceWarning)
         errors = []  # a traceback keeps alive what was half made
         for options in ({"capacity": 0}, {"level": "LOUD"}, {"flush_interval": -1}, {"unknown": 1}):
             try: SQLiteHandler(path, **options)
             except (TypeError, ValueError) as error: errors.append(error)
         try: SQLiteHandler(path + "/missing/x.db")
         except FileNotFoundError as error: errors.append(error)
-        assert 5 == len(errors)
+        with unittest.mock.patch("sqlite_log_handler._write.handler.RecordListener", side_effect=KeyboardInterrupt):
+            try: SQLiteHandler(path)
+            except KeyboardInterrupt as error: errors.append(error)
+        assert 6 == len(errors)
         assert [] == [known() for known in logging._handlerList if isinstance(known(), SQLiteHandler)]
         """
     )
