@@ -221,11 +221,11 @@ class SQLiteHandler(logging.Handler):
             if self.filters:
                 try:
                     passed: Any = self.filter(record)
+                    if not passed:
+                        return False
                 except Exception as error:  # noqa: BLE001 - a filter may be there to keep a secret out: so keep no content
                     self._put_anyway(record, None, error, ask_again=False)
                     return True
-                if not passed:
-                    return False
                 if isinstance(passed, logging.LogRecord):  # 3.12: a filter may hand over another record
                     record = passed
             self.emit(record)

@@ -12,6 +12,7 @@ import logging.handlers
 import os
 import queue
 import sys
+from unittest.mock import MagicMock, Mock
 
 import pytest
 from freezegun import freeze_time
@@ -108,6 +109,20 @@ def test_a_subclass_with_its_own_filter(logger, path, query):
         logger.info("public")
 
     assert ["public"] == messages(query)
+
+
+def test_a_filter_whose_answer_raises(logger, path, query):
+    """A subclass's own `filter` may return an object that is neither true nor false, as an array is."""
+
+    class Answers(SQLiteHandler):
+        def filter(self, record):
+            return MagicMock(__bool__=Mock(side_effect=ValueError))
+
+    with contextlib.closing(Answers(path)) as handler:
+        logger.addHandler(handler)
+        logger.info("secret")
+
+    assert ["<record not kept: ValueError>"] == messages(query)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="filters return records from Python 3.12 on")
