@@ -79,7 +79,7 @@ class Stats(NamedTuple):
     last_commit_age: float | None
     """Seconds since the last commit that succeeded, None before the first."""
     last_error: str | None
-    """What the last commit that failed said, None if none did."""
+    """The last error of a commit, of starting a thread, or of another handler given a warning; None without one."""
 
 
 class SQLiteHandler(logging.Handler):

@@ -25,7 +25,7 @@ class Outage:
         self.next_attempt = 0.0  # no attempt is due before it
         self.retry_due = float("inf")  # an attempt is due by then
         self.last_commit: float | None = None  # that succeeded
-        self.last_error: str | None = None  # of a commit, or of the listener's thread
+        self.last_error: str | None = None  # of a commit, of a thread, or of another handler that was given a warning
 
     def failed(self, error: BaseException, now: float) -> str | None:
         """Note a commit that failed; return a line for the operator if that begins an outage."""
