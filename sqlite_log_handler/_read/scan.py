@@ -378,6 +378,7 @@ class Scan:
     def newest(self, where: Where, count: int) -> Where:
         """Narrow `where` to the newest `count` rows that match now."""
         _, high = self.bounds(where)
+        where = where._replace(up_to_id=high)  # a writer may add rows meanwhile
         lowest = high + 1  # until one is found, so that nothing is searched twice
         sql = f"SELECT id FROM records WHERE id BETWEEN ? AND ? AND {where.sql} ORDER BY id DESC LIMIT ?"  # noqa: S608 - our own names
         for span in self.spans(where, backward=True):
@@ -387,7 +388,7 @@ class Scan:
             count -= len(ids)
             if count <= 0:
                 break
-        return where._replace(after_id=lowest - 1, up_to_id=high)
+        return where._replace(after_id=lowest - 1)
 
 
 def seen_at(path: str) -> list[int]:

@@ -22,6 +22,7 @@ from slowly import slowly
 from sqlite_log_handler import FilterError, LogReader, SQLiteHandler
 from sqlite_log_handler._read.budget import keeping
 from sqlite_log_handler._read.rows import FITS
+from sqlite_log_handler._read.scan import Scan
 
 
 def test_rows_come_in_the_order_of_their_commits(log, messages):
@@ -40,6 +41,25 @@ def test_the_newest_rows(log, messages, count):
 
     assert expected == messages(newest=count, level="INFO")
     assert expected[::-1] == messages(newest=count, level="INFO", reverse=True)
+
+
+def test_the_newest_rows_beside_a_program(log, reading, monkeypatch):
+    """
+    The newest rows are those that were the newest at one moment, so many as were asked for.
+
+    Rows that a program committed between two looks were counted among them and then left out: none was shown.
+    """
+    log(*(record(str(number)) for number in range(5)))
+    bounds = Scan.bounds
+
+    def write_after(scan, where):
+        found = bounds(scan, where)
+        monkeypatch.setattr(Scan, "bounds", bounds)
+        log(*(record("new") for _ in range(3)))
+        return found
+
+    monkeypatch.setattr(Scan, "bounds", write_after)
+    assert ["3", "4"] == [row.message for row in reading().rows(newest=2)]
 
 
 @pytest.mark.parametrize(
