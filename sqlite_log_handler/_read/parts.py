@@ -262,7 +262,8 @@ def _first_lines(path: str) -> Iterator[bytes]:
 
 
 def _drop_lines(part: Part) -> Iterator[object]:
-    for number, line in enumerate(islice(_first_lines(part.path), 1, None), 2):
+    for number, line in enumerate(islice(chain.from_iterable(_lines(part)), 1, None), 2):
+        _require_few_pieces(part.path, line)
         try:
             yield json.loads(line)["drop"]
         except (ValueError, RecursionError, TypeError, KeyError) as error:

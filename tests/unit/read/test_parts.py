@@ -315,25 +315,27 @@ def test_lines_that_are_missing_or_too_many(part: Any) -> None:
 
 def test_a_part_that_grows_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A file that a stranger has made to fill memory or disks is refused, in bounded memory: a line without an end, and
-    lines that are mostly blank.
+    A file that a stranger has made to fill memory or disks is refused, in bounded memory: a line without an end, lines
+    that are mostly blank, and gaps without end, which had no bound.
     """
-    head = json.dumps({**HEAD, "drops": 0, "last_id": 10**6, "rows": 10**6}).encode() + b"\n"
+    head = {**HEAD, "drops": 0, "last_id": 10**6, "rows": 10**6}
     blank = gzip.compress(b" " * (1 << 18))
     end = gzip.compress(b" " * 900_000 + b"\n")
     rows = [gzip.compress(json.dumps({**ROW, "id": number}).encode()) for number in range(1, 33)]
-    bombs = {
-        "a line has more than": [blank] * 16,
-        "grows to more than": [piece for row in rows for piece in (row, end)],
-    }
+    gap = gzip.compress(json.dumps({"drop": DROP}).encode())
+    bombs = [
+        ("a line has more than", head, [blank] * 16),
+        ("grows to more than", head, [piece for row in rows for piece in (row, end)]),
+        ("grows to more than", {**head, "drops": 10**6}, [gap, end] * 32),
+    ]
     monkeypatch.setattr(parts, "LONGEST_LINE", 1 << 20)
     monkeypatch.setattr(parts, "GRANTED", 1 << 20)
     path = tmp_path / "app-log.1970-01-01.jsonl.gz"
-    for word, pieces in bombs.items():
-        path.write_bytes(b"".join([gzip.compress(head), *pieces]))
+    for word, first, pieces in bombs:
+        path.write_bytes(b"".join([gzip.compress(json.dumps(first).encode() + b"\n"), *pieces]))
         tracemalloc.start()
         with pytest.raises((LimitError, CorruptFileError), match=word):
-            rows_of(path)
+            Part.open(str(path)).read_through()
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
         tracemalloc.stop()
 
