@@ -296,7 +296,7 @@ def sizes(path: str) -> tuple[int, int]:
     wal_bytes = size_of(os.path.realpath(path) + "-wal")
     try:
         return os.stat(path).st_size, wal_bytes  # of an archive alone, the path is a folder
-    except FileNotFoundError:
+    except OSError:
         require_file(path)
         raise
 

@@ -192,13 +192,17 @@ def test_a_table_that_has_lost_its_line(log, reading, change):
 
 
 def test_a_file_that_is_gone(overflowed, reading, path):
-    """The size of a file that was deleted since it was opened is an error with a name. It was a bare `OSError`."""
-    log = reading()
-    path.unlink()
-
-    for ask in (log.stats, log.totals):
-        with pytest.raises(MissingFileError, match="does not exist"):
-            ask()
+    """
+    The size of a file that was deleted, or moved with its folder, is an error with a name. It was a bare `OSError`.
+    """
+    (path.parent / "logs").mkdir()
+    path = path.rename(path.parent / "logs" / path.name)
+    log = reading(path)
+    for go in (path.unlink, lambda: path.parent.rename(f"{path.parent}.1"), path.parent.touch):
+        go()
+        for ask in (log.stats, log.totals):
+            with pytest.raises(MissingFileError, match="does not exist"):
+                ask()
 
 
 LEVELS = (
