@@ -20,7 +20,7 @@ the archive anew and read them from there. A part that a limit of the archive re
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, islice
@@ -30,7 +30,7 @@ from weakref import ref
 
 from sqlite_log_handler._logfile.archive import DROP, FROM_DROPS, MORE_COLUMNS, PROCESS
 from sqlite_log_handler._logfile.columns import text, whole
-from sqlite_log_handler._read.filters import HIGHEST, Filters, Where, level_range, run_processes, settled, where
+from sqlite_log_handler._read.filters import HIGHEST, Filters, Where, check, level_range, run_processes, settled, where
 from sqlite_log_handler._read.inventory import Inventory, PartList, Piece, Places, process_of
 from sqlite_log_handler._read.loaded import Loaded, Process
 from sqlite_log_handler._read.parts import ALL, FIELDS, Bounds, Span, Values
@@ -61,7 +61,7 @@ class _Kept(NamedTuple):
 
     loaded: Loaded
     bounds: Bounds
-    processes: frozenset[Process] | None
+    processes: frozenset[Values] | None
     last_id: int
 
 
@@ -157,17 +157,16 @@ class ArchivedLog:
         loaded.add_ledger(chain(self._archived_drops(pieces), _drops(filed, pieces)), _prunes(prunes, pieces), cursors)
 
     def _archived_drops(self, pieces: Iterable[Piece]) -> Iterator[tuple[Values, Process]]:
-        """Yield the gaps of all parts. Before the first part, there may be some at its beginning."""
-        is_first = True
+        """Yield the gaps of all parts."""
         for part, (low, high) in pieces:
             for drop in self._parts.unless_expired(part.path, part.drops()):
-                if (low - 1 <= drop["after_id"] or is_first) and drop["after_id"] < high:
+                if low - 1 <= drop["after_id"] < high:
                     yield tuple(map(drop.__getitem__, DROP)), process_of(drop)
-            is_first = False
 
     def question(self, filters: Filters) -> Scan:
         """Return a database with all rows that these filters may let pass, and the ledger."""
-        bounds, processes = self._bounds(self._names().scan, filters)
+        check(filters)
+        bounds, processes = self._bounds(self._names(), filters)
         loaded = self._load("question", bounds, processes)
         for id_ in _patterns_of(filters):
             self._add(loaded, self._look(), Bounds((id_, id_)), None)
@@ -184,12 +183,14 @@ class ArchivedLog:
         times += [end for end in ends if end is not None]
         return min(times, default=None), max(times, default=None)
 
-    def _load(self, slot: str, bounds: Bounds, processes: frozenset[Process] | None) -> Loaded:
+    def _load(self, slot: str, bounds: Bounds, processes: frozenset[Values] | None) -> Loaded:
         """Return a database with all rows within these bounds: the one that is kept in this slot, if it covers them."""
         kept = self._kept.pop(slot, None)
         found = self._look()
         if kept is None or not (kept.bounds.cover(bounds) and kept.processes in {None, processes}):
             kept = _Kept(self._new(found), bounds, processes, 0)
+        else:
+            kept.loaded.learn(found.levels, found.processes)
         # What came since, or all.
         low, high = max(kept.bounds.ids[0], kept.last_id + 1), min(kept.bounds.ids[1], found.last_id)
         try:
@@ -201,13 +202,13 @@ class ArchivedLog:
         self._kept[slot] = kept._replace(last_id=max(kept.last_id, found.last_id))
         return kept.loaded
 
-    def _add(self, loaded: Loaded, found: Inventory, bounds: Bounds, processes: frozenset[Process] | None) -> None:
+    def _add(self, loaded: Loaded, found: Inventory, bounds: Bounds, processes: frozenset[Values] | None) -> None:
         """Add the rows within these bounds: those of the archive, those of the file, and those that move meanwhile."""
         low, high = bounds.ids
         while low <= high:
             stop = high if found.first_id is None else min(high, found.first_id - 1)
             for part, ids in found.within(bounds._replace(ids=(low, stop))):
-                if processes is None or not processes.isdisjoint(map(process_of, part.head.processes)):
+                if processes is None or not processes.isdisjoint(process_of(one)[:4] for one in part.head.processes):
                     for rows in self._parts.unless_expired(part.path, part.rows(bounds._replace(ids=ids))):
                         loaded.add(part.path, rows)
             low = max(low, stop + 1)
@@ -224,16 +225,17 @@ class ArchivedLog:
             # Rows from `low` on went over into the archive, maybe before we read them here.
             high = min(high, found.first_id - 1)
 
-    def _bounds(self, names: Scan, filters: Filters) -> tuple[Bounds, frozenset[Process] | None]:
+    def _bounds(self, names: Loaded, filters: Filters) -> tuple[Bounds, frozenset[Values] | None]:
         """Return what heads can tell of these filters: spans, and the processes of a run, or None for all."""
-        chosen = where(names.all, {**filters, "pattern_of": None, "without": None})
+        ask = names.scan.all
+        chosen = where(ask, {**filters, "pattern_of": None, "without": None})
         level, run = filters.get("level"), filters.get("run")
-        levels = ALL if level is None else level_range(names.all, level)
+        levels = ALL if level is None else level_range(ask, level)
         bounds = Bounds((max(chosen.after_id, 0) + 1, chosen.up_to_id), (chosen.since_us, chosen.until_us), levels)
         if run is None:
             return bounds, None
-        ids = {*run_processes(names.all, run)}
-        return bounds, frozenset(process for id_, process in enumerate(self._look().processes, 1) if id_ in ids)
+        ids = {*run_processes(ask, run)}
+        return bounds, frozenset(process for process, id_ in names.processes.items() if id_ in ids)
 
     # Rows -------------------------------------------------------------------------------------------------------------
 
@@ -260,8 +262,8 @@ class ArchivedLog:
                 return
             ((low,),) = deque(ids, maxlen=1) or [(high,)]
             filters = {**filters, "after_id": low - 1, "up_to_id": high}
-        names = self._names().scan
-        chosen = where(names.all, filters)
+        names = self._names()
+        chosen = where(names.scan.all, filters)
         bounds, _ = self._bounds(names, filters)
         low, high = bounds.ids[0], min(bounds.ids[1], self._look().last_id)
         file = self._file
@@ -329,7 +331,8 @@ class ArchivedLog:
 def _patterns_of(filters: Filters) -> Iterator[int]:
     """Yield the ids of rows whose pattern the filters ask for: they may be out of all bounds."""
     for given in (filters.get("pattern_of"), (filters.get("without") or {}).get("pattern_of")):
-        yield from [given] if isinstance(given, int) else given or ()
+        several = given if isinstance(given, Collection) else [given]
+        yield from (id_ for id_ in several if isinstance(id_, int))
 
 
 def _first_id(file: Scan) -> int:

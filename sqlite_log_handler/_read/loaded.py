@@ -84,7 +84,7 @@ class Loaded:
         self._sources: dict[tuple[Any, ...], int] = {}
         # Bytes of the names that are in memory.
         self._source_bytes = self._process_bytes = 0
-        self._processes = {process[:4]: id_ for id_, process in enumerate(processes, 1)}
+        self.processes: dict[Values, int] = {}
         make = cast("type[Connection]", partial(Connection, file=object()))
         with named_errors(path):
             refuse_lost(path)
@@ -94,15 +94,20 @@ class Loaded:
                 # Nothing has to outlive a crash.
                 connection.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN; {SCHEMA} COMMIT")
                 connection.execute("PRAGMA trusted_schema = OFF")
-                connection.execute("BEGIN")
-                connection.executemany("INSERT OR REPLACE INTO levels VALUES (?, ?)", levels.items())
-                connection.executemany(_PROCESS, ((*process, id_) for id_, process in enumerate(processes, 1)))
-                connection.execute("COMMIT")
             self.scan = Scan(path, opened=Opened(connection, Budget(connection, path, 0), None, immutable=False))
+            self.learn(levels, processes)
         except BaseException:
             connection.close()
             raise
         finalize(self, self.scan.close).atexit = False
+
+    def learn(self, levels: Mapping[int, str], processes: Iterable[Process]) -> None:
+        """Add the names of levels, and the processes that are not here yet: a log may have got some since."""
+        with self._writing() as connection:
+            connection.executemany("INSERT OR REPLACE INTO levels VALUES (?, ?)", levels.items())
+            for process in processes:
+                if process[:4] not in self.processes:
+                    self._add_process(connection, process)
 
     def rows(self, query: str, chosen: Where, *, backward: bool) -> Iterator[Values]:
         """Yield rows as `Scan.rows` does; the database stays open for them, because they hold this object."""
@@ -163,7 +168,7 @@ class Loaded:
         ) = row  # fmt: skip
         source = (logger, pathname, lineno, func, template)
         source_id = self._sources.get(source) or self._source_id(connection, source)
-        process_id = self._processes.get((pid, name, host, started_us)) or self._process_id(
+        process_id = self.processes.get((pid, name, host, started_us)) or self._process_id(
             connection, (pid, name, host, started_us, program)
         )
         return (
@@ -185,8 +190,11 @@ class Loaded:
 
     def _process_id(self, connection: Connection, process: Process) -> int:
         self._process_bytes += sum(map(getsizeof, process[:4]))
-        self.scan.require_few(len(self._processes), self._process_bytes)
-        self._processes[process[:4]] = id_ = len(self._processes) + 1
+        self.scan.require_few(len(self.processes), self._process_bytes)
+        return self._add_process(connection, process)
+
+    def _add_process(self, connection: Connection, process: Process) -> int:
+        self.processes[process[:4]] = id_ = len(self.processes) + 1
         connection.execute(_PROCESS, (*process, id_))
         return id_
 
@@ -202,7 +210,7 @@ class Loaded:
             for table in ("drops", "prunes", "cursors", "volume_folded", "drop_totals"):
                 connection.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
             for values, process in drops:
-                process_id = self._processes.get(process[:4]) or self._process_id(connection, process)
+                process_id = self.processes.get(process[:4]) or self._process_id(connection, process)
                 connection.execute(_DROP, (*values, process_id))
             connection.executemany(
                 "INSERT INTO prunes (first_id, last_id, since_us, until_us, cause, count, unsent) "

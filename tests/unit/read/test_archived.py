@@ -192,6 +192,20 @@ def test_each_question_has_its_budget_and_its_look_at_the_tables(
             log.stats()
 
 
+@pytest.mark.parametrize(
+    "filters", [{"pattern_of": "x"}, {"without": "x"}, {"without": {"pattern_of": 1.5}}, {"without": {"run": ["x"]}}]
+)
+def test_filters_of_a_wrong_type(file: Path, folder: Path, filters: Any) -> None:
+    """What no filter may be is a `FilterError` of each method, as with a file alone; it was a `TypeError`."""
+    archive(file, folder, 10)
+
+    with LogReader(file) as alone, LogReader([file, folder]) as both:
+        for log in (alone, both):
+            for ask in (log.count, log.top, log.patterns, log.histogram):
+                with pytest.raises(FilterError):
+                    ask(**filters)
+
+
 def test_an_archive_alone_is_a_log(file: Path, folder: Path) -> None:
     """Without the log's file, its archive is a log that ends with the last archived row."""
     archive(file, folder, 10)
@@ -388,6 +402,66 @@ def test_the_next_question_sees_what_came_since(file: Path, folder: Path) -> Non
         assert before + 1 == log.stats().rows == sum(bucket.records for bucket in log.histogram())
         with pytest.raises(CorruptFileError, match="cut or damaged"):
             log.count()
+
+
+def test_the_next_question_counts_what_was_deleted_since(file: Path, folder: Path) -> None:
+    """What a reader has counted stays in its database when a limit deletes the part; a new reader is without it."""
+    archive(file, folder, 10)
+    with LogReader([file, folder]) as log:
+        before = log.stats().rows
+        with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute("DELETE FROM archives")
+        for part in folder.iterdir():
+            part.unlink()
+
+        assert before == log.stats().rows
+        assert before - 10 == log.count()
+    with LogReader([file, folder]) as log:
+        assert before - 10 == log.stats().rows
+
+
+def test_the_next_question_knows_the_names_that_came_since(file: Path, folder: Path) -> None:
+    """
+    A reader that stays open knows the levels and the runs that came since, also those without a row in its database.
+
+    A level that had got a name was refused, and `run=0` was the run that had been the last one at the first question.
+    """
+    archive(file, folder, 10)
+    with LogReader([file, folder]) as log:
+        log.top(level="ERROR")
+        with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute("INSERT INTO levels VALUES (35, 'CAREFUL')")
+            connection.execute(
+                "INSERT INTO processes (host, pid, name, started_us, program) "
+                "SELECT host, pid + 1, name, started_us * 2, program FROM processes"
+            )
+
+        assert [] == log.patterns(level="ERROR", run=0)
+        assert {40} == {level for bucket in log.histogram(level="CAREFUL") for level in bucket.levels}
+
+
+def test_a_part_that_comes_while_a_run_is_looked_up(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of a run that go over into a part while its processes are looked up are read: they were left out."""
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("DELETE FROM records WHERE id < 10")
+    with LogReader(file) as log:
+        expected = [row.id for row in log.rows(run=0)]
+    run_processes = archived.run_processes
+
+    def archive_after(*arguments: Any) -> list[int]:
+        found = run_processes(*arguments)
+        if not any(folder.iterdir()):
+            with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+                [first] = connection.execute("SELECT * FROM processes WHERE id = 1").fetchall()
+                connection.execute("DELETE FROM processes WHERE id = 1")  # not one of the part's
+                connection.commit()
+                archive(file, folder, 25)
+                connection.execute("INSERT INTO processes VALUES (?, ?, ?, ?, ?, ?)", first)
+        return found
+
+    monkeypatch.setattr(archived, "run_processes", archive_after)
+    with LogReader([file, folder]) as log:
+        assert expected == [row.id for row in log.rows(run=0)]
 
 
 def test_a_question_that_fails_leaves_no_database(file: Path, folder: Path) -> None:
