@@ -145,8 +145,8 @@ class Part(NamedTuple):
         with _named(path):
             size = os.stat(path).st_size
             try:
-                lines = _metadata(path, [HEAD_KEY]) if is_parquet(path) else _first_lines(path)
-                head = Head.from_json(next(lines, b""))
+                line = next(_metadata(path, [HEAD_KEY]), b"") if is_parquet(path) else _first_line(path)
+                head = Head.from_json(line)
             except ValueError as error:
                 raise _corrupt(path, 1, str(error)) from error
             if not _is_sound(head):
@@ -251,14 +251,14 @@ def _named(path: str) -> Iterator[None]:
 # JSON lines -----------------------------------------------------------------------------------------------------------
 
 
-def _first_lines(path: str) -> Iterator[bytes]:
-    """Yield the lines at the beginning, one by one, without decompressing much more."""
+def _first_line(path: str) -> bytes:
+    """Return the first line, without decompressing much more."""
     with gzip.open(path) as file:
-        for line in iter(partial(file.readline, LONGEST_LINE), b""):
-            if len(line) == LONGEST_LINE:
-                raise _too_long(path)
-            _require_few_pieces(path, line)
-            yield line
+        line = file.readline(LONGEST_LINE)
+    if len(line) == LONGEST_LINE:
+        raise _too_long(path)
+    _require_few_pieces(path, line)
+    return line
 
 
 def _drop_lines(part: Part) -> Iterator[object]:
