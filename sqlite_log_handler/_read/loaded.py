@@ -40,6 +40,7 @@ _SOURCE: Final = "INSERT INTO sources (logger, pathname, lineno, func, template)
 _KNOWN_SOURCE: Final = (
     "SELECT id FROM sources WHERE logger = ? AND pathname = ? AND lineno = ? AND func = ? AND template = ?"
 )
+_BYTES: Final = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
 _DROP: Final = f"INSERT INTO drops ({', '.join(DROP)}, process_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - our own names
 # The counts of a log besides its rows, which the view `volume` adds up.
 _COUNT: Final = f"""
@@ -53,8 +54,6 @@ _MOST_SOURCES: Final = 50_000
 _MOST_SOURCE_BYTES: Final = 8 * 1024 * 1024
 # Most bytes of a value while we insert rows. Reading refuses values that are longer than the reader allows.
 _LONGEST: Final = 16 * 1024 * 1024
-# Bytes that the budget of a question counts for a row.
-_ROW: Final = 500
 
 
 @contextmanager
@@ -78,7 +77,6 @@ class Loaded:
     def __init__(self, path: str, levels: Mapping[int, str], processes: Collection[Process]) -> None:
         self._path = path
         self.has_ledger = False
-        self._rows = 0
         # Those in the database, and the ids that are in memory.
         self._source_count = 0
         self._sources: dict[tuple[Any, ...], int] = {}
@@ -127,7 +125,8 @@ class Loaded:
                 # After an error too: without a journal there is no ROLLBACK, and a row that comes again is ignored.
                 if connection.in_transaction:
                     connection.execute("COMMIT")
-            self.scan.budget = Budget(connection, self._path, self._rows * _ROW)
+            ((size,),) = connection.execute(_BYTES).fetchall()
+            self.scan.budget = Budget(connection, self._path, size)
 
     def add(self, path: str, rows: list[Values]) -> None:
         """
@@ -148,14 +147,12 @@ class Loaded:
             except (OverflowError, UnicodeEncodeError) as error:
                 found = next(((row[0], fault) for row in rows if (fault := fault_of(row))), (rows[0][0], "a value"))
                 raise CorruptFileError(f"{path!r}, row {found[0]}: not a row ({found[1]})") from error
-            self._rows += len(rows)
             rows.clear()
 
     def clear(self) -> None:
         """Remove all rows."""
         with self._writing() as connection:
             connection.execute("DELETE FROM records")
-            self._rows = 0
             if self._source_count > _MOST_SOURCES:
                 self._source_count = 0
                 self._sources.clear()

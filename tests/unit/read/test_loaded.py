@@ -12,6 +12,7 @@ import pytest
 from sqlite_log_handler import CorruptFileError, LimitError, UnreadableFileError
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._read import loaded as module
+from sqlite_log_handler._read.budget import Budget
 from sqlite_log_handler._read.filters import Where
 from sqlite_log_handler._read.loaded import Loaded
 from sqlite_log_handler._read.parts import FIELDS
@@ -97,6 +98,13 @@ def test_names_of_processes_without_end(loaded: Loaded, monkeypatch: pytest.Monk
     monkeypatch.setattr("sqlite_log_handler._read.scan._MOST_BYTES", 10_000)
     with pytest.raises(LimitError):
         loaded.add("part", [row(id=id_, process_name=f"{id_} {'x' * 4_000}") for id_ in range(1, 9)])
+
+
+def test_time_for_long_rows(loaded: Loaded) -> None:
+    """A question has the time of a file of that size; by the number of rows, a search in long ones had too little."""
+    loaded.add("part", [row(id=id_, message="-" * 60_000) for id_ in range(1, 51)])
+
+    assert 3 < loaded.scan.budget.seconds - Budget(loaded.scan.require_open(), "app-log", 0).seconds < 4
 
 
 def test_no_room(loaded: Loaded) -> None:
