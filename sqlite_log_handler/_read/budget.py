@@ -102,18 +102,18 @@ class Budget:
         self._connection = connection
         self._path = path
         self._clock = clock
-        self.seconds = self._left = _SECONDS + size / 1e6 * _SECONDS_PER_MB
+        self.seconds = self._left = 0.0
+        self.renew(size)
         self._since = self._called = 0.0
         self.spent = self._is_whole = False
         self.raised: list[BaseException] = []
         self._steps = 0
         for category, limit in _LIMITS.items():
             connection.setlimit(category, limit)
-        self._set(_USUAL_BYTES)
 
-    def renew(self) -> None:
-        """Start to count for a new question."""
-        self._left = self.seconds
+    def renew(self, size: int = 0) -> None:
+        """Start to count for a new question; `size` is that of the file now, if it may have grown."""
+        self.seconds = self._left = max(self.seconds, _SECONDS + size / 1e6 * _SECONDS_PER_MB)
         self._set(_USUAL_BYTES)
 
     def leave_out(self, seconds: float) -> None:

@@ -113,6 +113,13 @@ def require_file(path: str) -> os.stat_result:
     return status
 
 
+def bytes_of(status: os.stat_result) -> int:
+    """Return the size of a file by its blocks, because a hole takes no work to make."""
+    blocks = getattr(status, "st_blocks", 0)  # some file systems tell none
+    # A file system that compresses keeps a log in a tenth.
+    return min(status.st_size, 10 * 512 * blocks) if blocks else status.st_size
+
+
 class Opened(NamedTuple):
     """
     A log that is open for reading, and the budget for questions about it.
@@ -178,11 +185,7 @@ def _would_leave_files(real: str) -> bool:
 def _connect(path: str, timeout: float, *, immutable: bool = False) -> Opened:
     connection = connect_read_only(path, timeout=timeout, immutable=immutable)
     try:
-        status = require_file(path)  # as above
-        # By its blocks, because a hole takes no work to make. A file system that compresses keeps a log in a tenth.
-        blocks = getattr(status, "st_blocks", 0)  # some file systems tell none
-        size = min(status.st_size, 10 * 512 * blocks) if blocks else status.st_size
-        budget = Budget(connection, path, size)
+        budget = Budget(connection, path, bytes_of(require_file(path)))  # as above
         require_log(connection, budget, path)
     except BaseException:
         connection.close()

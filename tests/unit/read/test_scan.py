@@ -74,6 +74,17 @@ def test_a_number_of_rows_that_is_none(log, reading, newest, told):
         reading().rows(newest=newest)
 
 
+def test_a_log_that_has_grown(log, reading):
+    """A reader that stays open has the time of a log of this size: a question had that of the log as it was opened."""
+    log(record())
+    reader = reading()
+    before = reader._scan.budget.seconds
+    log(*(record("-" * 60_000) for _ in range(100)))
+    reader.count()
+
+    assert before < reading()._scan.budget.seconds == reader._scan.budget.seconds
+
+
 def test_a_clock_that_went_back(log, messages):
     """Filters on time are right where times do not rise with the ids."""
     log(*(record(name, seconds=second) for name, second in [("late", 100), ("early", 0), ("later", 200), ("mid", 50)]))
