@@ -83,6 +83,7 @@ class Loaded:
         # Bytes of the names that are in memory.
         self._source_bytes = self._process_bytes = 0
         self.processes: dict[Values, int] = {}
+        self._learned: Iterable[Process] | None = None
         make = cast("type[Connection]", partial(Connection, file=object()))
         with named_errors(path):
             refuse_lost(path)
@@ -101,6 +102,9 @@ class Loaded:
 
     def learn(self, levels: Mapping[int, str], processes: Iterable[Process]) -> None:
         """Add the names of levels, and the processes that are not here yet: a log may have got some since."""
+        if processes is self._learned:  # of the same inventory
+            return
+        self._learned = processes
         with self._writing() as connection:
             connection.executemany("INSERT OR REPLACE INTO levels VALUES (?, ?)", levels.items())
             for process in processes:
