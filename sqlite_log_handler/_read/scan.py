@@ -26,6 +26,7 @@ from functools import partial
 from itertools import chain, count, islice
 from operator import itemgetter, lt
 from sys import getsizeof
+from threading import get_ident
 from typing import Any, Final, NamedTuple, NoReturn, Self, TypeVar
 
 from sqlite_log_handler._logfile.connect import primary_code, schema, tables
@@ -94,7 +95,7 @@ class Scan:
         self._connection, self.budget, self.notice, self.immutable = opened or open_log(path, timeout=timeout)
         self._seen = seen if self.immutable else None
         self._schema_version: object = None  # whose tables were compared
-        self._asks = False  # a statement runs
+        self._asker = 0  # the thread for which a statement runs
         # The functions that SQLite has, and where they keep what is raised.
         self._calls: list[Any] = []
         self._raised: object = None
@@ -122,7 +123,7 @@ class Scan:
             version = self.one("PRAGMA schema_version")
             if version != self._schema_version:
                 with named_errors(self.path):
-                    require_log(connection, self.budget, self.path)
+                    self._use(connection, partial(require_log, connection, self.budget, self.path))
                 self._schema_version = version
                 self.budget.renew()
 
@@ -139,7 +140,8 @@ class Scan:
     def close(self) -> None:
         """Close the file, when the statement that another thread runs has ended."""
         connection, self._connection = self._connection, None
-        if connection is not None:
+        # By a signal handler in the middle of a statement, SQLite would crash: `_use` closes it then.
+        if connection is not None and self._asker != get_ident():
             connection.close()
 
     def interrupt(self) -> None:
@@ -175,13 +177,19 @@ class Scan:
     def _run(self, statement: Statement, parameters: Values, fetch: Callable[[sqlite3.Cursor], _Fetched]) -> _Fetched:
         """Run one statement, here and nowhere else, so that each error of SQLite gets its name."""
         connection = self.require_open()
+        return self._use(connection, partial(self._ask, connection, statement, parameters, fetch))
+
+    def _use(self, connection: Connection, ask: Callable[[], _Fetched]) -> _Fetched:
+        """Call what asks SQLite; nobody else asks or closes the connection meanwhile, and no signal handler does."""
         with connection.in_use():
             self._require_idle()
             try:
-                self._asks = True
-                return self._ask(connection, statement, parameters, fetch)
+                self._asker = get_ident()
+                return ask()
             finally:
-                self._asks = False
+                self._asker = 0
+                if self._connection is None:
+                    connection.close()
 
     def _ask(
         self,
@@ -202,7 +210,7 @@ class Scan:
 
     def _require_idle(self) -> None:
         """Refuse a question in the middle of another one, whose functions and bounds it would take away."""
-        if self._asks:
+        if self._asker:
             raise ValueError(f"the reader of {self.path!r} is being asked: in a signal handler, make a new LogReader")
 
     def _mend(self, connection: Connection, error: sqlite3.Error, most_bytes: int) -> None:

@@ -295,6 +295,33 @@ def test_a_question_in_the_middle_of_another(log, path, nested):
     assert 2 == len(errors)
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_closed_in_the_middle_of_a_statement(log, path, monkeypatch, first):
+    """
+    A reader that a signal handler closes in the middle of a statement is closed at its end; the process crashed.
+
+    With `first`, the statement is one of those that look at the tables before the first question.
+    """
+
+    def close(*_):
+        reader.close()
+        return True
+
+    log(record(), record())
+    reader = LogReader(path)
+    connection = reader._scan.require_open()
+    if first:
+        monkeypatch.setattr("sqlite_log_handler._read.scan.require_log", close)
+        with pytest.raises(ValueError, match="is closed"):
+            reader.count()
+    else:
+        assert 2 == reader._scan.one("SELECT count(*) FROM records WHERE log_call(message)", (close,))
+    with pytest.raises(ValueError, match="is closed"):
+        reader.count()
+    with pytest.raises(sqlite3.ProgrammingError):
+        connection.execute("SELECT 1")
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
 def test_ctrl_c_in_a_regular_expression_without_end(log, reading):
     """An expression that would take hours on one row is ended by a signal at once, in the middle of that row."""
