@@ -120,12 +120,12 @@ class PartName(NamedTuple):
     @classmethod
     def parse(cls, name: str) -> "PartName | None":
         """
-        Read the name of a file; None if it is not that of a part.
+        Read the name of a file; None if it is not that of a part. The name may be from a log, and a stranger's.
 
         >>> PartName.parse("app-log.2026-11-28.2.jsonl.gz")
         PartName(stem='app-log', day='2026-11-28', number=2, kind='jsonl.gz')
         """
-        found = _NAME.fullmatch(name)
+        found = _NAME.fullmatch(name) if os.path.basename(name) == name else None
         return found and cls(found[1], found[2], int(found[3] or 1), found[4])
 
 

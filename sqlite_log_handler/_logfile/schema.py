@@ -98,6 +98,11 @@ FROM (
 GROUP BY 1, 2, 3
 """  # noqa: S608 - our own SQL
 
+# Up to which id rows are archived, or were deleted without. The last note tells too, if a bit of the mark has flipped.
+ARCHIVED_ID = """
+max(CAST(archived_id AS INTEGER), ifnull((SELECT CAST(last_id AS INTEGER) FROM archives ORDER BY id DESC LIMIT 1), 0))
+"""
+
 # What the view `volume` adds up.
 VOLUME_LINES = f"""
     SELECT hour, logger, levelno, records, bytes, dropped FROM volume_folded

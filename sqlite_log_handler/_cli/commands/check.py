@@ -196,7 +196,7 @@ def _is_noted(path: str, id_: int) -> bool:
 
 def _fault_of(folder: str, name: str, head: tuple[str, int, int], noted: list[int]) -> str | None:
     """Return the fault of a part, None if it has none. The log names it, and may be a stranger's."""
-    if PartName.parse(name) is None or os.path.basename(name) != name:
+    if PartName.parse(name) is None:
         return "no part of an archive has this name"
     path = os.path.join(folder, name)
     try:

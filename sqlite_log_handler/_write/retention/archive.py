@@ -42,9 +42,11 @@ from sqlite_log_handler._logfile.archive import (
     part_names,
     stem_of,
 )
+from sqlite_log_handler._logfile.columns import text, whole
 from sqlite_log_handler._logfile.connect import BOUND_CACHE, as_text
 from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._logfile.parquet import import_pyarrow
+from sqlite_log_handler._logfile.schema import ARCHIVED_ID
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.write_lock import WriteLock, give_to_users_of
 from sqlite_log_handler._write.retention.limits import Limits
@@ -65,21 +67,24 @@ _NO_SYNC_HERE: Final = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSYS, e
 _LAST_SECOND: Final = 253_402_300_799
 
 # The newest row never leaves the file.
-_FIRST_AND_LAST: Final = """
-SELECT (SELECT min(id) FROM records WHERE id > archived_id), (SELECT max(id) - 1 FROM records) FROM marks
-"""
+_FIRST_AND_LAST: Final = f"""
+SELECT (SELECT min(id) FROM records WHERE id > {ARCHIVED_ID}), (SELECT max(id) - 1 FROM records) FROM marks
+"""  # noqa: S608 - our own SQL
 # Ids between the last part and this one were deleted, or are given up: they count in `unarchived` from now on. Rows of
 # this part that were deleted before its note counted there, and no longer do.
-_NOTE: Final = f"""
-INSERT INTO archives (name, first_id, last_id, since_us, until_us, max_levelno, drops, dropped, bytes, crc32)
-SELECT :name, :first_id, :last_id, :since_us, :until_us, :max_levelno, :drops, :dropped, :size, :crc32 FROM marks
-WHERE ifnull({LOG_ID}, :log_id) = :log_id AND NOT EXISTS (SELECT 1 FROM archives WHERE last_id >= :first_id)
+_MARK: Final = f"""
+UPDATE marks SET log_id = :log_id, archived_id = max({ARCHIVED_ID}, :last_id), unarchived = unarchived
+    + max(0, :first_id - 1 - {ARCHIVED_ID}) - max(0, min({ARCHIVED_ID}, :last_id) - :first_id + 1)
+WHERE ifnull({LOG_ID}, :log_id) = :log_id AND NOT EXISTS (SELECT 1 FROM archives WHERE {whole("last_id")} >= :first_id)
 """  # noqa: S608 - our own SQL
-_MARK: Final = """
-UPDATE marks SET log_id = :log_id, archived_id = max(archived_id, :last_id), unarchived = unarchived
-    + max(0, :first_id - 1 - archived_id) - max(0, min(archived_id, :last_id) - :first_id + 1)
+_NOTE: Final = """
+INSERT INTO archives (name, first_id, last_id, since_us, until_us, max_levelno, drops, dropped, bytes, crc32)
+VALUES (:name, :first_id, :last_id, :since_us, :until_us, :max_levelno, :drops, :dropped, :size, :crc32)
 """
-_PARTS: Final = "SELECT id, name, first_id, last_id, until_us, bytes FROM archives ORDER BY id"
+_PARTS: Final = f"""
+SELECT id, {text("name")}, {whole("first_id")}, {whole("last_id - first_id + 1")}, {whole("until_us")}, {whole("bytes")}
+FROM archives ORDER BY id
+"""  # noqa: S608 - our own names
 _EXPIRED: Final = "UPDATE marks SET expired = expired + ?"
 
 
@@ -206,19 +211,19 @@ class Archive:
         """
         values = part._asdict() | part.head._asdict()
         with transaction(connection):
-            noted = connection.execute(_NOTE, values).rowcount == 1
+            noted = connection.execute(_MARK, values).rowcount == 1
             if noted:
-                connection.execute(_MARK, values)
+                connection.execute(_NOTE, values)
                 self.expire(connection)
         return noted
 
     def expire(self, connection: sqlite3.Connection) -> None:
         """Remove the notes of parts beyond the limits, in the open transaction; `parts` removes their files."""
         parts = connection.execute(_PARTS).fetchall() if self._limits else []
-        for id_, name, first_id, last_id, *_ in parts[: self._beyond([part[4:] for part in parts])]:
-            rows = last_id - first_id + 1
+        for id_, name, _, rows, *_ in parts[: self._beyond([part[4:] for part in parts])]:
             self.expired.append(rows)
-            self._may_go.add(name)
+            if PartName.parse(name):
+                self._may_go.add(name)
             connection.execute("DELETE FROM archives WHERE id = ?", (id_,))
             connection.execute(_EXPIRED, (rows,))
 
@@ -256,7 +261,7 @@ class Archive:
         self._remove(self._may_go - noted)
         if self.lock.is_new:  # somebody may have deleted the lock's file of a process that has yet to note its part
             return
-        ((log_id, archived_id),) = ask(connection, f"SELECT {LOG_ID}, archived_id FROM marks")  # noqa: S608 - our own SQL
+        ((log_id, archived_id),) = ask(connection, f"SELECT {LOG_ID}, {ARCHIVED_ID} FROM marks")  # noqa: S608 - our own SQL
         for name in {*map(str, part_names(self.folder, self._stem))} - noted:
             path = os.path.join(self.folder, name)
             head = read_head(path)
@@ -295,7 +300,7 @@ class Archive:
 
 
 def _noted(connection: Connection) -> set[str]:
-    return {name for (name,) in ask(connection, "SELECT name FROM archives")}
+    return {name for (name,) in ask(connection, f"SELECT {text('name')} FROM archives")}  # noqa: S608 - our own name
 
 
 def _best_kind() -> str:

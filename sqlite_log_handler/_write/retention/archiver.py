@@ -35,8 +35,10 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlite_log_handler._logfile.clock import monotonic
+from sqlite_log_handler._logfile.columns import whole
 from sqlite_log_handler._logfile.connect import connect_read_only, identity_of, is_corrupt
 from sqlite_log_handler._logfile.locks import acquire
+from sqlite_log_handler._logfile.schema import ARCHIVED_ID
 from sqlite_log_handler._write import threads
 from sqlite_log_handler._write.retention.archive import Archive, WrittenPart
 from sqlite_log_handler._write.retention.limits import Cut, Limits, State, seconds, size
@@ -67,7 +69,7 @@ _DAY: Final = 86_400
 # How often we look at the age of rows while one reaches `max_age`.
 _LOOKS: Final = 16
 
-_MARKS: Final = "SELECT archived_id, unarchived FROM marks"
+_MARKS: Final = f"SELECT {ARCHIVED_ID}, {whole('unarchived')} FROM marks"  # noqa: S608 - our own names
 _LAST_BEFORE: Final = "SELECT id FROM records WHERE created_us < ? ORDER BY created_us DESC LIMIT 1"
 
 

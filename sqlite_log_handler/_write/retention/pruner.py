@@ -37,7 +37,7 @@ from contextlib import nullcontext
 
 from sqlite_log_handler._logfile.clock import monotonic
 from sqlite_log_handler._logfile.connect import corrupt, primary_code, size_of
-from sqlite_log_handler._logfile.schema import HOUR_US, ROW_BYTES
+from sqlite_log_handler._logfile.schema import ARCHIVED_ID, HOUR_US, ROW_BYTES
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.units import format_size
 from sqlite_log_handler._write import volume
@@ -97,9 +97,9 @@ ON CONFLICT (id) DO UPDATE SET last_id = excluded.last_id, until_us = max(until_
     count = count + excluded.count, unsent = unsent + excluded.unsent, archived = archived + excluded.archived
 """  # noqa: S608 - our own number
 # Ids below the archive's that no part has were counted when it moved on.
-_MARK = """
-UPDATE marks SET unarchived = unarchived + max(0, :last_id - archived_id), archived_id = max(archived_id, :last_id)
-"""
+_MARK = f"""
+UPDATE marks SET unarchived = unarchived + max(0, :last_id - {ARCHIVED_ID}), archived_id = max({ARCHIVED_ID}, :last_id)
+"""  # noqa: S608 - our own SQL
 
 
 class Pruner:

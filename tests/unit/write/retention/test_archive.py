@@ -440,6 +440,46 @@ def test_a_clock_that_is_ahead_when_a_part_is_noted(make, log, reading, folder):
         assert (50, 49, 1) == (books.rows, books.expired, books.unmoved)
 
 
+@pytest.mark.parametrize("name", ["{}/app-log.2023-11-11.jsonl.gz", "../app-log.2023-11-11.jsonl.gz", "app.toml"])
+def test_a_note_that_names_another_file(make, log, reading, folder, name):
+    """
+    A limit of the archive deletes parts in its folder alone, whatever the log names as one.
+
+    `sqlite-log prune` on a log that a stranger had made deleted any file of the user, as one of a part too old.
+    """
+    precious = [folder.parent / "app-log.2023-11-11.jsonl.gz", folder / "app.toml"]
+    for file in precious:
+        file.write_text("precious")
+    log.fill(1)
+    log.connection.execute(
+        "INSERT INTO archives VALUES (1, ?, -2, -1, 0, 0, 20, 0, 0, 1, 1)", (name.format(folder.parent),)
+    )
+    archive = make(max_age=DAY)
+    archive.expire(log.connection)
+    archive_all(archive, log, reading)
+
+    assert [] == log.ask("SELECT name FROM archives")
+    assert [True, True] == [file.exists() for file in precious]
+
+
+@pytest.mark.parametrize("value", ["'text'", "x'ff'", "9223372036854775807", "-9223372036854775808"])
+@pytest.mark.parametrize("column", ["first_id", "last_id", "until_us", "bytes", "name"])
+@pytest.mark.parametrize("limits", [{"max_age": 3.6 * DAY}, {"max_bytes": 2_000}])
+def test_a_note_that_was_damaged(make, log, reading, column, value, limits):
+    """A value of another type in the note of a part ends neither the archive nor `prune` in an error of Python."""
+    log.fill(40, age=5 * DAY, step=DAY / 8)
+    archive_all(make(), log, reading)
+    log.connection.execute(f"UPDATE archives SET {column} = {value} WHERE id = 1")
+    archive = make(**limits)
+    archive.expire(log.connection)
+    log.fill(10)
+    archive.lock.close()
+    with archive.lock.hold(0):
+        parts = [archive.note(log.connection, part) for part in archive.parts(reading)]
+
+    assert [True] * max(1, len(parts)) == parts
+
+
 def test_a_part_that_lost_its_note_and_was_not_deleted(make, log, reading, folder):
     """A process that was killed between the two leaves a part without a note: with a limit, the next one deletes it."""
     log.fill(40, age=5 * DAY, step=DAY / 8)

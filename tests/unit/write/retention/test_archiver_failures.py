@@ -285,6 +285,24 @@ def test_a_damaged_log_id(make, log, folder, path, value):
     assert ([*range(1, 451)], 0) == account(path, folder)
 
 
+@pytest.mark.parametrize("value", ["'text'", "x'ff'", "archived_id - 64"])
+def test_a_damaged_mark(make, log, folder, path, value):
+    """
+    A log whose `archived_id` was damaged is archived on from its last part.
+
+    The thread made a part of the same rows again and again, which was refused each time, and the file grew.
+    """
+    program = make(max_rows=100)
+    log.fill(150)
+    program.run()
+    log.connection.execute(f"UPDATE marks SET archived_id = {value}")
+    log.fill(150)
+    program.run()
+
+    assert ([*range(1, 301)], 0) == account(path, folder)
+    assert 100 >= len(log.ids)
+
+
 def test_a_log_id_that_is_damaged_before_the_first_part(make, log, folder, path):
     """A log whose `log_id` was damaged before it had an archive gets another one, which its parts have too."""
     program = make(max_rows=100)
