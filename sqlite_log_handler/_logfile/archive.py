@@ -162,8 +162,9 @@ class Head(NamedTuple):
             found = None
         if isinstance(found, dict) and found.get("archive") == 1:
             values = [found.get(name) for name in cls._fields]
-            head = cls(*values)  # type: ignore[arg-type]  # the next line looks at them
-            if [*map(type, values)] == _HEAD_TYPES and found.get("rows") == head.rows:
+            head = cls(*values)  # type: ignore[arg-type]  # the next lines look at them
+            typed = [*map(type, values)] == _HEAD_TYPES and found.get("rows") == head.rows
+            if typed and -(2**63) <= min(head[2:9]) <= max(head[2:9]) < 2**63:  # others are an error to SQLite
                 return head
         raise ValueError("not the head of a part")
 

@@ -70,6 +70,7 @@ def test_the_head() -> None:
         '{"archive": 1}',
         HEAD.to_json().replace('"first_id": 11', '"first_id": 12'),
         HEAD.to_json().replace('"first_id": 11', '"first_id": "11"'),
+        HEAD._replace(first_id=2**63, last_id=2**63).to_json(),
     ],
 )
 def test_what_is_no_head(line: str) -> None:
