@@ -19,6 +19,7 @@ from sqlite_log_handler.serve.security import LOOPBACK, TOKEN
 
 # How many ports to try, from the given one on.
 _PORTS: Final = 50
+_HIGHEST_PORT: Final = 65_535
 
 _TOKEN: Final = re.compile(r"[\w-]{32,}", re.ASCII)
 _LONGEST_TOKEN: Final = 4096
@@ -108,7 +109,8 @@ def _token_in(path: str) -> str:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for candidate in range(port, port + _PORTS) if port else [0]:
+    ports = range(port, min(port + _PORTS, _HIGHEST_PORT + 1))
+    for candidate in ports if port else [0]:
         listening = socket.socket(family)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -123,5 +125,5 @@ def _listen(host: str, port: int) -> socket.socket:
                 raise
         else:
             return listening
-    message = f"ports {port} to {port + _PORTS - 1} are all taken: name another with --port"
+    message = f"ports {port} to {ports[-1]} are all taken: name another with --port"
     raise OSError(errno.EADDRINUSE, message)

@@ -123,6 +123,15 @@ def test_no_port_is_free(started, path, monkeypatch):
     assert errno.EADDRINUSE == caught.value.errno
 
 
+def test_the_highest_port_is_taken(started, path):
+    """No port beyond the highest one is tried: Python's error at it was a traceback."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # another program has it
+            stack.enter_context(socket.create_server(("127.0.0.1", 65_535)))
+        with pytest.raises(OSError, match="ports 65535 to 65535 are all taken: name another with --port"):
+            started(path, port=65_535)
+
+
 @pytest.mark.parametrize("host", ["\u202e.example", "a" * 64])
 def test_a_host_that_is_none(started, path, host):
     """A host that cannot be one is named with its flag: of some Python's codec made a TypeError."""
