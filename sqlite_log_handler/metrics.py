@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlite_log_handler import SQLiteHandler, Stats
+from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import CAUSES
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ def _by_name(handlers: SQLiteHandler | Sequence[SQLiteHandler]) -> list[tuple[st
     several = [handlers] if isinstance(handlers, SQLiteHandler) else handlers
     names = [os.path.basename(path) for path in {handler.filename for handler in several}]
     return [
-        (name if names.count(name) == 1 else handler.filename, handler)
+        # A name that is not UTF-8 would be an error for all metrics of the program.
+        (printable(name if names.count(name) == 1 else handler.filename), handler)
         for handler in several
         for name in [os.path.basename(handler.filename)]
     ]

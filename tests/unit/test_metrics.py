@@ -5,7 +5,9 @@ The books of a handler as metrics, read by the real clients.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +89,16 @@ def test_prometheus_of_several_handlers(make_handler, tmp_path):
     labels = [{"log": "a.db"}, {"log": paths[1]}, {"log": paths[2]}]
     assert [(label, 3) for label in labels] == [(sample.labels, sample.value) for sample in family.samples]
     assert labels == [sample.labels for sample in seen.samples]
+
+
+@pytest.mark.skipif(sys.platform in {"darwin", "win32"}, reason="its file systems take no such name")
+def test_a_file_whose_name_is_not_utf8(make_handler, tmp_path):
+    """The name of a log is text that can be sent, whatever its bytes are: one that was not failed the whole scrape."""
+    prometheus = pytest.importorskip("prometheus_client")
+    registry = prometheus.CollectorRegistry()
+    registry.register(prometheus_collector(make_handler(tmp_path / os.fsdecode(b"\xff.db"))))
+
+    assert rb'records_seen_total{log="\\udcff.db"} 0.0' in prometheus.generate_latest(registry)
 
 
 def test_prometheus_of_two_handlers_on_one_file(handler, make_handler, logger, monkeypatch):
