@@ -160,6 +160,56 @@ def test_files_that_are_copied_under_the_lock_stay_as_they_are(log, logger, make
     spool.read(*ALL)
     logger.handlers[0].close()
     spool.save(1)
+    files = [path, path.with_name(f"{path.name}-wal")]
+    before = [file.read_bytes() for file in files]
+    with contextlib.closing(WriteLock(str(path))) as lock, lock.hold(0):
+        spool.close(0)
+        assert before == [file.read_bytes() for file in files]
+
+    assert 1 == make_spool().read(*ALL).after_id
+
+
+def test_a_locked_database_is_an_error_for_now(log, make_spool, path):
+    """Saving while somebody writes without the lock raises an error, and leaves no transaction open."""
+    log()
+    spool = make_spool()
+    spool.read(*ALL)
+
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            spool.save(1)
+    spool.save(1)
+
+
+@pytest.mark.parametrize("table", ["records", "sources", "marks"])
+def test_rows_whose_look_up_failed_are_read_again(log, make_spool, table):
+    """
+    Rows are read again if a part of what they need could not be read.
+
+    The position moved before the last look-up: if that failed once, these rows were passed over, and counted nowhere.
+    """
+    log(3)
+    spool = make_spool()
+    spool.read(1, 1 << 30)
+    denied = [sqlite3.SQLITE_DENY]
+    spool._connection.set_authorizer(
+        lambda action, name, *_: denied.pop() if denied and (sqlite3.SQLITE_READ, table) == (action, name) else 0
+    )
+    with pytest.raises(sqlite3.DatabaseError, match="prohibited"):
+        spool.read(*ALL)
+
+    assert [2, 3] == ids(spool.read(*ALL))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs Linux's list of descriptors")
+def test_a_disk_that_cannot_be_read_is_named(log, make_spool, path):
+    """The error of a disk is SQLite's, and not that there is no transaction any more to roll back."""
+    log(1_000)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    spool = make_spool()
+    spool.read(1, 1 << 30)
     numbers = map(int, os.listdir("/proc/self/fd"))
     files = [number for number in numbers if identity_of(number) == identity_of(path)]
     kept, folder = [os.dup(file) for file in files], os.open("/", os.O_RDONLY)
