@@ -128,7 +128,7 @@ class Spool:
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._real = self.path  # the path that was opened, without links
-        self._beside: dict[str, object] = {}  # the -shm and the -wal that are open, by their paths
+        self._beside: dict[str, tuple[int, int] | None] = {}  # the -shm and the -wal that are open, by their paths
         self._schema_version: int | None = None  # whose tables were compared
         self._read_version: int | None = None  # whose rows were all read
         self._steps = 0
@@ -335,9 +335,9 @@ class Spool:
             return None
         with self._lock.hold(_LOCK_SECONDS):
             # The first process to open a file rolls back what a killed one has left.
-            return self._connect(self._lock.follow(_LOCK_SECONDS), identity)
+            return self._connect(self._lock.follow(_LOCK_SECONDS))
 
-    def _connect(self, real: str, identity: tuple[int, int]) -> sqlite3.Connection | None:
+    def _connect(self, real: str) -> sqlite3.Connection | None:
         with contextlib.ExitStack() as opened:
             connection = connect_read_write(real, timeout=_BUSY_SECONDS)
             opened.callback(connection.close)
@@ -349,9 +349,13 @@ class Spool:
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute("PRAGMA synchronous = NORMAL")
             self._begin(connection)
+            beside = {real + end: identity_of(real + end) for end in ("-shm", "-wal")}
+            identity = identity_of(real)
+            if identity != connection.file:
+                # Else what belongs to the file that is there now would be taken for that of the moved one.
+                raise TimeoutError(f"{self.path!r} was moved or replaced while it was opened")
             opened.pop_all()
-        self._connection, self._identity, self._real = connection, identity, real
-        self._beside = {real + end: identity_of(real + end) for end in ("-shm", "-wal")}
+        self._connection, self._identity, self._real, self._beside = connection, identity, real, beside
         return connection
 
     def _require_log(self, connection: sqlite3.Connection) -> bool:

@@ -494,6 +494,38 @@ def test_a_link_that_is_switched_while_it_is_followed(log, make_spool, path, tmp
     assert [] == ids(spool.read(*ALL))
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_file_that_is_moved_while_it_is_opened(log, make_spool, path, monkeypatch, moment):
+    """
+    A log that takes the place of another one just as that is opened keeps its -wal and its -shm.
+
+    The new one passed for the one that was moved. So the next look deleted the files beside it, which the program and
+    each reader had open, and a reader got an error of the disk.
+    """
+    log(3)
+    spool = make_spool()
+    begin, follow = spool._begin, spool._lock.follow
+
+    def move():
+        patch.undo()
+        os.rename(path, f"{path}.old")
+        spool._lock.release()  # as the program has it for its next commit
+        log(5)
+
+    with monkeypatch.context() as patch:
+        if moment == "before":
+            patch.setattr(spool._lock, "follow", lambda timeout: (move(), follow(timeout))[1])
+        else:
+            patch.setattr(spool, "_begin", lambda connection: (begin(connection), move()))
+        with contextlib.suppress(TimeoutError):  # a later look opens the new one
+            spool.read(1, 1 << 30)
+    before = [identity_of(f"{path}{end}") for end in ("", "-wal", "-shm")]
+    spool.go_back(0)
+
+    assert [1, 2, 3, 4, 5] == ids(spool.read(*ALL))
+    assert before == [identity_of(f"{path}{end}") for end in ("", "-wal", "-shm")]
+
+
 def test_a_file_that_is_not_there_yet_has_no_rows(make_spool, tmp_path):
     """A forwarder may be there before the program: a file that is missing or empty is a log without rows."""
     spool = make_spool(file=tmp_path / "later.db")
