@@ -19,7 +19,7 @@ from sqlite_log_handler._logfile.times import from_microseconds
 from sqlite_log_handler._logfile.units import counted, format_duration, loudest
 from sqlite_log_handler._read.conditions import values_of
 from sqlite_log_handler._read.rows import JSON, Row
-from sqlite_log_handler._read.search import extra_of
+from sqlite_log_handler._read.search import extra_of, written
 from sqlite_log_handler._read.statistics import Gap
 
 # Some columns of a row.
@@ -244,7 +244,7 @@ def _pair(key: str, value: object) -> str:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else written(value, ", ", ": ")
 
 
 _JSON_ESCAPES: Final = Escapes(lambda character: json.dumps(character)[1:-1])

@@ -22,6 +22,7 @@ from sqlite_log_handler._cli.terminal import plain
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import SCHEMA
 from sqlite_log_handler._logfile.times import from_microseconds
+from sqlite_log_handler._read import search
 from sqlite_log_handler._read.reader import columns_of
 
 
@@ -51,6 +52,20 @@ def test_an_attribute_without_a_value_is_null_in_logfmt(run, path):
     _, (line,) = run(str(path), "-o", "logfmt")
 
     assert line.endswith(' thread_name=worker charge=null text="null" extra.exc_type=null')
+
+
+@pytest.mark.parametrize("flags", [("-o", "logfmt"), ("-o", "verbose"), ("--fields", "a")])
+def test_an_attribute_that_is_nested_too_deep_to_be_written(run, path, monkeypatch, flags):
+    """A stranger's attribute that Python reads and does not write, because of its depth, is no traceback."""
+    deep: list[object] = []
+    for _ in range(200_000):
+        deep = [deep]
+    monkeypatch.setattr(search.json, "loads", lambda *_, **__: {"a": deep})
+    log_of(path, record("tea", a=1))
+
+    _, lines = run(str(path), *flags)
+
+    assert "a=[...]" in lines[-1]
 
 
 def test_printable_keeps_letters():
