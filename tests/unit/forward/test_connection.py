@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("opentelemetry.proto", reason="needs the extra: pip install 'sqlite-log-handler[otlp]'")
 
 from answering import TAKEN, ask, certificate, serving
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
 from sqlite_log_handler._forward.connection import HttpConnection, _HttpResponse
 from sqlite_log_handler._forward.delivery import Verdict
@@ -109,6 +110,18 @@ def test_a_page_without_end():
 
     assert Verdict.DENIED is said.verdict
     assert len(said.message) < 600
+
+
+def test_a_success_that_is_too_long():
+    """A success of more than 64 KiB is not read whole, so it is none, as the page on forwarding says."""
+    answer = ExportLogsServiceResponse()
+    answer.partial_success.error_message = "x" * 65_536
+    message = answer.SerializeToString()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: %d\r\n\r\n"
+    with serving(head % len(message) + message) as (port, _):
+        said = ask(port)
+
+    assert (Verdict.LATER, True) == (said.verdict, "not OTLP" in said.message)
 
 
 @pytest.mark.parametrize("length", [b"-1", b"-5", b"-FFFF"])
