@@ -201,7 +201,7 @@ def test_a_log_that_is_locked(tmp_path, write, serve, open_tab):
     tab.page.locator("#notice.bad").wait_for(state="detached")
 
 
-@pytest.mark.parametrize("said", ["<!doctype html><h1>Log in</h1>", None])
+@pytest.mark.parametrize("said", ["<!doctype html><h1>Log in</h1>", '{"login": "https://sso.example.org"}', None])
 def test_an_answer_that_is_none(tmp_path, write, serve, open_tab, said):
     """
     The page says so when an answer ends in the middle, or is that of a proxy that wants a login, and asks again.

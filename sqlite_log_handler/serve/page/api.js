@@ -9,6 +9,8 @@ export class Refused extends Error {
 }
 
 const tags = new Map();
+// What each answer has, by its question, and an answer of a proxy has not; the others have their own name.
+const MARKS = { rows: "last_id", histogram: "last_id", brief: "changes", stats: "now_us" };
 
 export async function ask(name, parameters = [], { signal, once = false, wait = 0 } = {}) {
   const query = new URLSearchParams(parameters).toString();
@@ -32,7 +34,8 @@ export async function ask(name, parameters = [], { signal, once = false, wait = 
     const said = answer?.error ?? text;
     throw new Refused(response.status, said.length > 400 ? `The server answers ${response.status}.` : said);
   }
-  if (answer === null) throw new Refused(0, "What answers is not `sqlite-log serve`: is it a proxy that wants you to log in?");
+  const mark = MARKS[name] ?? (name.includes("/") ? "id" : name);
+  if (!(mark in Object(answer))) throw new Refused(0, "What answers is not `sqlite-log serve`: is it a proxy that wants you to log in?");
   if (once) tags.set(name, { url, tag: response.headers.get("ETag") });
   return answer;
 }
