@@ -36,7 +36,8 @@ class Outage:
             self.failures += 1
             # Cap the exponent so the power stays a float; the delay is limited anyway.
             pause = min(self._flush_interval * 2 ** min(self.failures - 1, 30), BACKOFF_LIMIT)
-            self.next_attempt = self.retry_due = now + pause
+            self.next_attempt = now + pause
+        self.retry_due = self.next_attempt  # also for `flush`: the listener may just have begun an attempt, and set it
         waits_for_turn = isinstance(error, TimeoutError)
         if waits_for_turn:
             # It keeps trying. With ever longer pauses, the process that has waited longest would be the least likely to

@@ -38,6 +38,20 @@ def test_a_flush_in_an_outage_does_not_delay_the_next_attempt():
     assert 100.3 == outage.next_attempt
 
 
+def test_a_flush_that_fails_before_an_attempt_of_the_listener():
+    """
+    The listener has begun an attempt, which will set when the next one is due, and a `flush` of another thread fails
+    first: the next one is due all the same. It waited for the end of a flush interval, however long that was.
+    """
+    outage = Outage(0.1)
+    outage.failed(DISK, 100.0)
+    outage.retry_due = math.inf
+
+    outage.failed(DISK, 100.05)
+
+    assert 100.1 == outage.retry_due
+
+
 def test_a_turn_is_waited_for_without_a_pause():
     """While another process writes, the next attempt is due at the next tick."""
     outage = Outage(0.1)
