@@ -21,6 +21,7 @@ from sqlite_log_handler.serve.security import LOOPBACK, TOKEN
 _PORTS: Final = 50
 _HIGHEST_PORT: Final = 65_535
 
+_LOOPBACK: Final = re.compile(r"localhost|::1|127(\.\d{1,3}){3}", re.ASCII)  # not a name such as 127.example.org
 _TOKEN: Final = re.compile(r"[\w-]{32,}", re.ASCII)
 _LONGEST_TOKEN: Final = 4096
 
@@ -47,7 +48,7 @@ def run(
         ValueError: The server would show the log to a network without asking for a token, or the file has none.
         OSError: No port is free, `host` is not an address of this machine, or the file of the token cannot be read.
     """
-    if not with_token and not (host in {"localhost", "::1"} or host.startswith("127.")):
+    if not (with_token or _LOOPBACK.fullmatch(host)):
         message = f"--no-token would show the log to all who reach {host}: leave --no-token out, or listen on 127.0.0.1"
         raise ValueError(message)
     token = None if not with_token else secrets.token_urlsafe() if token_file is None else _token_in(token_file)

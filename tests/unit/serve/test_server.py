@@ -139,7 +139,7 @@ def test_a_host_that_is_none(started, path, host):
         started(path, host=host)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", "127.example.org"])
 def test_no_token_for_the_network(started, path, host):
     """A server that a network reaches asks for a token, or is refused before it listens."""
     with pytest.raises(ValueError, match="leave --no-token out"):
