@@ -122,6 +122,7 @@ def test_every_start_method(project, method, program):
     assert [("ok",)] == project.query("PRAGMA integrity_check")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("fork" not in METHODS, reason="there is no fork")
 def test_fork_without_an_initializer(project):
     """A child made by fork has the handler already, and what its parent had queued is not written twice."""
