@@ -242,8 +242,9 @@ class Pruner:
     def _delete(self, connection: sqlite3.Connection, state: State, *, crowded: bool) -> Cut | None:
         """Delete a chunk, if one is due. When the tables beside the rows went first, the cut is still to be made."""
         aged = self._cut_by_age(connection, state)
-        cut = self.limits.cut(state, aged=aged, crowded=crowded)
-        if cut is None:
+        # What is urgent goes first: the archive may let that go, but not a cut that goes further and is not urgent.
+        cut = self.limits.cut(state, aged=aged, crowded=True)
+        if cut is None and (crowded or (cut := self.limits.cut(state, aged=aged)) is None):
             return None
         end = self._chunk_end(connection, state)
         if end < cut.last_id:

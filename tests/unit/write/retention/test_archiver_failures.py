@@ -118,6 +118,21 @@ def test_rows_that_come_of_age_while_the_archive_fails(make, log, monkeypatch):
     assert 66 <= age <= 66.7
 
 
+def test_a_limit_that_is_urgent_beside_one_that_is_not(make, log, monkeypatch):
+    """
+    With `unarchived="delete"` and an archive that fails, `max_rows` is kept although all rows are too old as well.
+
+    The cut by age went further and was not urgent, so nothing was deleted until it was, a tenth of `max_age` later.
+    """
+    failing(monkeypatch)
+    program = make(max_age=600, max_rows=100, deletes=True)
+    log.fill(300, age=630)
+    for _ in range(5):
+        program.step()
+
+    assert 99 == log.rows[2]
+
+
 def test_a_log_that_two_runs_find_corrupt(make, log, monkeypatch, path):
     """The thread that commits hears that the log is corrupt when two runs in a row have found it, in one file."""
     errors = failing(monkeypatch)
