@@ -101,7 +101,7 @@ def parse_size(value: object) -> int:
     if unit not in _BYTES_OF:
         message += f"; {found[2]!r} is not one of the units {', '.join(_BYTES)}"
         raise ValueError(message)
-    return int(float(found[1]) * _BYTES_OF[unit])
+    return int(min(float(found[1]), 2.0**64) * _BYTES_OF[unit])
 
 
 def format_size(count: float) -> str:

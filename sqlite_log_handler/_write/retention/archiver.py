@@ -303,7 +303,7 @@ def archiver(
         TypeError, ValueError: One is of the wrong kind, or out of range.
         FileNotFoundError: The folder does not exist.
     """
-    if unarchived not in {KEEP, DELETE}:
+    if unarchived not in (KEEP, DELETE):
         raise ValueError(f"unarchived={unarchived!r}: must be {KEEP!r} or {DELETE!r}")
     kept = Limits(seconds("archive_max_age", max_age), max_bytes=size("archive_max_bytes", max_bytes))
     if folder is None:

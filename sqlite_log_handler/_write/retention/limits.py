@@ -225,7 +225,7 @@ def size(option: str, value: object) -> int | None:
     found = _named(option, value, parse_size)
     if not LEAST_BYTES <= found < 1 << 62:
         allowed = f"must be {LEAST_BYTES:,} bytes or more" if found < LEAST_BYTES else "must be below 2**62 bytes"
-        raise ValueError(f"{option}={value!r}: {allowed}, and is {found:,.15g} bytes")
+        raise ValueError(f"{option}={value!r}: {allowed}, and is {found:,} bytes")
     return found
 
 

@@ -206,7 +206,7 @@ def write_part(
 
 def _drops_of(connection: Connection, head: Head) -> Iterator[str]:
     """Yield the gaps of a part as objects of JSON."""
-    last = 0
+    last = -(2**63)
     while found := ask(connection, _DROPS_OF, (head.first_id, head.last_id, last)):
         yield from (line for _, line in found)
         last = found[-1][0]

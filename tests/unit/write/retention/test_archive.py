@@ -82,8 +82,8 @@ def test_the_head_and_the_gaps(make, log, reading, folder, kind):
     log.connection.execute("INSERT INTO levels VALUES (35, 'NOTICE')")
     log.connection.execute("UPDATE records SET levelno = 35 WHERE id = 5")
     for after_id, count in ((0, 3), (4, 5), (9, 7), (10, 9)):
-        values = (after_id, 1_000, 2_000, 1, "queue_full", "app", 20, count)
-        log.connection.execute("INSERT INTO drops VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        values = (after_id - 1, after_id, 1_000, 2_000, 1, "queue_full", "app", 20, count)  # -1 is a damaged id
+        log.connection.execute("INSERT INTO drops VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
     archive = make(kind)
 
     (name,) = archive_all(archive, log, reading)
@@ -95,7 +95,7 @@ def test_the_head_and_the_gaps(make, log, reading, folder, kind):
     assert (35, 2, 8, {"20": "INFO", "35": "NOTICE"}) == tuple(
         head[key] for key in ("max_levelno", "drops", "dropped", "levels")
     )
-    assert [(1, 0, 3), (2, 4, 5)] == [(drop["id"], drop["after_id"], drop["count"]) for drop in drops]
+    assert [(-1, 0, 3), (3, 4, 5)] == [(drop["id"], drop["after_id"], drop["count"]) for drop in drops]
     assert head["processes"] == [{key: drops[0][key] for key in head["processes"][0]}]
     assert [(name, 1, 9, head["since_us"], head["until_us"], 35, 2, 8)] == log.ask(
         "SELECT name, first_id, last_id, since_us, until_us, max_levelno, drops, dropped FROM archives"

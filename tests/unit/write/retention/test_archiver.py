@@ -33,6 +33,7 @@ def test_options(tmp_path):
         ({"folder": ""}, ValueError, "archive='': must be the path of a folder; '.' is the current one"),
         ({"folder": "missing"}, FileNotFoundError, "archive='missing': there is no folder"),
         ({"folder": ".", "limits": Limits()}, ValueError, "nothing leaves the file without a limit"),
+        ({"folder": ".", "unarchived": []}, ValueError, "must be 'keep' or 'delete'"),
         ({"folder": ".", "unarchived": "drop"}, ValueError, "unarchived='drop': must be 'keep' or 'delete'"),
         ({"folder": ".", "max_age": "soon"}, ValueError, "archive_max_age"),
         ({"folder": ".", "max_bytes": 10}, ValueError, "archive_max_bytes=10: must be 1,048,576 bytes or more"),

@@ -119,6 +119,8 @@ def test_a_size_is_bytes_or_a_text_with_a_unit(value, expected):
         ("max_bytes", "much", ValueError, "500MB, 2GB or 64MiB"),
         ("max_bytes", 1 << 62, ValueError, "below 2**62 bytes"),
         ("max_bytes", "9999999TB", ValueError, "below 2**62 bytes"),
+        ("max_bytes", 10**400, ValueError, "below 2**62 bytes"),
+        ("max_bytes", "9" * 400, ValueError, "below 2**62 bytes"),
         ("max_bytes", 1e9, TypeError, "500MB"),
         ("max_bytes", False, TypeError, "500MB"),
     ],
