@@ -62,6 +62,18 @@ def write(writer: Writer, *messages: Any) -> None:
     assert not writer.write(Commit([row(message) for message in messages])).refused
 
 
+def put_null(connection: sqlite3.Connection, column: str) -> None:
+    """Put NULL in the place of a value, as it is when a bit of its type has flipped: SQLite does not look at that."""
+    table, name = column.split(".")
+    ((sql,),) = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,))
+    for text in (sql.replace(" NOT NULL", ""), sql):
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (text, table))
+        connection.execute("PRAGMA writable_schema = RESET")
+        if text != sql:
+            connection.execute(f"UPDATE {table} SET {name} = NULL")
+
+
 def connection_of(writer: Writer) -> sqlite3.Connection:
     """Return the connection of a writer whose file is open."""
     assert writer.file.connection is not None

@@ -100,7 +100,8 @@ GROUP BY 1, 2, 3
 
 # Up to which id rows are archived, or were deleted without. The last note tells too, if a bit of the mark has flipped.
 ARCHIVED_ID = """
-max(CAST(archived_id AS INTEGER), ifnull((SELECT CAST(last_id AS INTEGER) FROM archives ORDER BY id DESC LIMIT 1), 0))
+max(ifnull(CAST(archived_id AS INTEGER), 0),
+    ifnull((SELECT CAST(last_id AS INTEGER) FROM archives ORDER BY id DESC LIMIT 1), 0))
 """
 
 # What the view `volume` adds up.

@@ -124,6 +124,9 @@ class Inserter:
         if sweeps != self._sweeps or highest < self._highest or known > _CACHED_IDS:
             self.forget_ids()
         self._sweeps, self._highest = sweeps, highest
+        if type(folded_id) is not int or folded_id > highest:  # a bit has flipped, or somebody has deleted rows
+            self.connection.execute("UPDATE marks SET folded_id = ?", (highest,))
+            folded_id = highest
         for levelno in {row[_row.LEVELNO] for row in batch.rows}:
             # A reader's process may not know the name that `logging.addLevelName` gave, or has given since.
             name = level_name(levelno)

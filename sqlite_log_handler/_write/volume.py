@@ -30,10 +30,16 @@ FOLD_ROWS: Final = 10_000
 # Bytes that a line takes besides the name of its logger, roughly.
 LINE_BYTES: Final = 50
 
+# NULL, which a flipped bit makes of a small number, counts as 0: SQLite would refuse it here, and so each later commit.
 _INTO = "INSERT INTO volume_folded (hour, logger, levelno, records, bytes)"
-_ADDED = "ON CONFLICT DO UPDATE SET records = records + excluded.records, bytes = bytes + excluded.bytes"
-_FOLD = f"{_INTO} {UNFOLDED} {_ADDED}"
-_ADD = f"{_INTO} VALUES (?, ?, ?, ?, ?) {_ADDED}"
+_ADDED = """
+ON CONFLICT DO UPDATE SET records = ifnull(records, 0) + excluded.records, bytes = ifnull(bytes, 0) + excluded.bytes
+"""
+_FOLD = f"""
+{_INTO} SELECT ifnull(hour, 0), logger, ifnull(levelno, 0), records, ifnull(bytes, 0) FROM ({UNFOLDED}) WHERE true
+{_ADDED}
+"""  # noqa: S608 - our own SQL
+_ADD = f"{_INTO} VALUES (ifnull(?, 0), ?, ifnull(?, 0), ?, ifnull(?, 0)) {_ADDED}"
 _UNFOLDED_UP_TO = UNFOLDED.replace("LIMIT -1", "AND id <= :last_id LIMIT -1")
 _FIRST_UNFOLDED = "SELECT min(id) FROM records WHERE id > (SELECT folded_id FROM marks)"
 _MOVE_TO = "UPDATE marks SET folded_id = :last_id"
@@ -41,7 +47,7 @@ _MOVE = "UPDATE marks SET folded_id = max(folded_id, ifnull((SELECT max(id) FROM
 _DROPPED = f"""
 INSERT INTO volume_folded (hour, logger, levelno, dropped)
 VALUES (:since_us / {HOUR_US} * 3600, :logger, :level, :count)
-ON CONFLICT DO UPDATE SET dropped = dropped + excluded.dropped
+ON CONFLICT DO UPDATE SET dropped = ifnull(dropped, 0) + excluded.dropped
 """  # noqa: S608 - our own number
 # A program can make up levels without end. After 1,000 lines the others count under level 0.
 _DROP_TOTAL = """
@@ -52,7 +58,7 @@ SELECT :cause, iif(
     :level, 0
 ), :count
 WHERE true
-ON CONFLICT DO UPDATE SET count = count + excluded.count
+ON CONFLICT DO UPDATE SET count = ifnull(count, 0) + excluded.count
 """
 
 

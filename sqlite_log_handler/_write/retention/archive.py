@@ -73,7 +73,7 @@ SELECT (SELECT min(id) FROM records WHERE id > {ARCHIVED_ID}), (SELECT max(id) -
 # Ids between the last part and this one were deleted, or are given up: they count in `unarchived` from now on. Rows of
 # this part that were deleted before its note counted there, and no longer do.
 _MARK: Final = f"""
-UPDATE marks SET log_id = :log_id, archived_id = max({ARCHIVED_ID}, :last_id), unarchived = unarchived
+UPDATE marks SET log_id = :log_id, archived_id = max({ARCHIVED_ID}, :last_id), unarchived = ifnull(unarchived, 0)
     + max(0, :first_id - 1 - {ARCHIVED_ID}) - max(0, min({ARCHIVED_ID}, :last_id) - :first_id + 1)
 WHERE ifnull({LOG_ID}, :log_id) = :log_id AND NOT EXISTS (SELECT 1 FROM archives WHERE {whole("last_id")} >= :first_id)
 """  # noqa: S608 - our own SQL
@@ -85,7 +85,7 @@ _PARTS: Final = f"""
 SELECT id, {text("name")}, {whole("first_id")}, {whole("last_id - first_id + 1")}, {whole("until_us")}, {whole("bytes")}
 FROM archives ORDER BY id
 """  # noqa: S608 - our own names
-_EXPIRED: Final = "UPDATE marks SET expired = expired + ?"
+_EXPIRED: Final = "UPDATE marks SET expired = ifnull(expired, 0) + ?"
 
 
 class WrittenPart(NamedTuple):

@@ -93,12 +93,14 @@ INSERT INTO prunes (id, first_id, last_id, since_us, until_us, cause, count, uns
     (SELECT ifnull(sum(min(last_id, :last_id) - max(first_id, :first_id) + 1), 0) FROM archives
     WHERE last_id >= :first_id AND first_id <= :last_id)
 )
-ON CONFLICT (id) DO UPDATE SET last_id = excluded.last_id, until_us = max(until_us, excluded.until_us),
-    count = count + excluded.count, unsent = unsent + excluded.unsent, archived = archived + excluded.archived
+ON CONFLICT (id) DO UPDATE SET last_id = excluded.last_id, until_us = max(ifnull(until_us, 0), excluded.until_us),
+    count = ifnull(count, 0) + excluded.count, unsent = ifnull(unsent, 0) + excluded.unsent,
+    archived = ifnull(archived, 0) + excluded.archived
 """  # noqa: S608 - our own number
 # Ids below the archive's that no part has were counted when it moved on.
 _MARK = f"""
-UPDATE marks SET unarchived = unarchived + max(0, :last_id - {ARCHIVED_ID}), archived_id = max({ARCHIVED_ID}, :last_id)
+UPDATE marks SET archived_id = max({ARCHIVED_ID}, :last_id),
+    unarchived = ifnull(unarchived, 0) + max(0, :last_id - {ARCHIVED_ID})
 """  # noqa: S608 - our own SQL
 
 

@@ -41,10 +41,10 @@ _TRIM_VOLUME = (
     INSERT INTO record_totals
     SELECT
         iif((SELECT count(*) FROM record_totals) < 1000 OR levelno IN (SELECT levelno FROM record_totals), levelno, 0),
-        sum(records), sum(bytes)
+        ifnull(sum(records), 0), ifnull(sum(bytes), 0)
     FROM (SELECT levelno, records, bytes FROM volume_folded ORDER BY hour, logger, levelno LIMIT ?)
     GROUP BY 1
-    ON CONFLICT DO UPDATE SET records = records + excluded.records, bytes = bytes + excluded.bytes
+    ON CONFLICT DO UPDATE SET records = ifnull(records, 0) + excluded.records, bytes = ifnull(bytes, 0) + excluded.bytes
     """,
     f"DELETE FROM volume_folded WHERE ({_HOUR}) IN (SELECT {_HOUR} FROM volume_folded ORDER BY {_HOUR} LIMIT ?)",  # noqa: S608 - names
 )
@@ -191,7 +191,7 @@ class _Sweep:
             ids = ",".join(str(line) for name, line in some if name == table and line not in used)
             connection.execute(f"DELETE FROM {table} WHERE rowid IN ({ids})")  # noqa: S608 - integers
         # Ids that a writer has learned may be gone, see `_write.inserts`.
-        connection.execute("UPDATE marks SET sweeps = sweeps + 1")
+        connection.execute("UPDATE marks SET sweeps = ifnull(sweeps, 0) + 1")
         return not self._unused
 
     def _find(self, connection: sqlite3.Connection, table: str, used: set[int]) -> list[tuple[str, int]]:

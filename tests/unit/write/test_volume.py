@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlite_log_handler._write.writer import Writer
 
-from batches import connection_of, fail_at, gap, numbered, read, row, write
+from batches import connection_of, fail_at, gap, numbered, put_null, read, row, write
 
 
 @pytest.fixture
@@ -208,6 +208,46 @@ def test_a_row_whose_source_is_gone_is_counted(writer: Writer) -> None:
     writer.write(Commit(numbered(0, 10)))
 
     assert [(11,)] == read(writer, "SELECT sum(records) FROM volume")
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("max_bytes", [None, 1 << 20])
+@pytest.mark.parametrize(
+    "column",
+    [
+        *("records.created_us", "records.levelno", "records.message", "marks.folded_id"),
+        *("volume_folded.records", "volume_folded.bytes", "volume_folded.dropped", "drop_totals.count"),
+    ],
+)
+def test_a_number_that_is_null(make_writer: Callable[..., Writer], column: str, max_bytes: int | None) -> None:
+    """
+    A flipped bit makes NULL of a small number. It stops no fold and no gap, and so no commit, and later rows count.
+
+    Each later commit failed, and its rows were dropped.
+    """
+    writer = make_writer(limits=Limits(max_bytes=max_bytes))
+    writer.write(Commit(numbered(0, 10), [gap(5)]))
+    writer.write(Commit(numbered(10, 12, created=9_000.0)))  # of another hour
+    put_null(connection_of(writer), column)
+    totals = []
+    for start in (12, 20):
+        totals += read(writer, "SELECT sum(records), sum(dropped) FROM volume")[0]
+        assert not writer.write(Commit(numbered(start, start + 8), [gap(5, 3)])).refused
+    totals += read(writer, "SELECT sum(records), sum(dropped) FROM volume")[0]
+
+    assert [9, 3, 9, 3] == [later - (sooner or 0) for sooner, later in zip(totals, totals[2:], strict=False)]
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("value", ["'text'", "x''", "1 << 40"])
+def test_a_mark_that_was_damaged(writer: Writer, value: str) -> None:
+    """Rows that are written after the mark was damaged are counted; with one of another type no commit succeeded."""
+    writer.write(Commit(numbered(0, 10)))
+    read(writer, f"UPDATE marks SET folded_id = {value}")
+    for start in (10, 14, 18):
+        writer.write(Commit(numbered(start, start + 4)))
+
+    assert [(22,)] == read(writer, "SELECT sum(records) FROM volume")
 
 
 def test_totals_of_drops(writer: Writer) -> None:

@@ -8,6 +8,7 @@ import os
 import sqlite3
 
 import pytest
+from batches import put_null
 
 from sqlite_log_handler._write.retention import pruner as pruner_module
 from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
@@ -404,6 +405,35 @@ def test_rows_that_were_not_yet_sent_are_counted(log, cursors, unsent):
     log.prune(log.pruner(max_rows=60))
 
     assert [(40, unsent)] == log.ask("SELECT count, unsent FROM prunes")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        *("prunes.until_us", "prunes.count", "prunes.unsent", "prunes.archived"),
+        *("marks.unarchived", "marks.archived_id", "marks.sweeps", "record_totals.records", "record_totals.bytes"),
+    ],
+)
+def test_a_number_that_is_null(log, monkeypatch, column):
+    """
+    A flipped bit makes NULL of a small number. It stops no pruning.
+
+    With `max_bytes` no row was written any more, because no room could be made.
+    """
+    monkeypatch.setattr("sqlite_log_handler._write.retention.limits._LINES", (5, 5))
+    monkeypatch.setattr("sqlite_log_handler._write.retention.side_tables._ROWS_PER_LINE", 1)
+    pruner = log.pruner(max_rows=5)
+    for number in range(3):
+        log.fill(10)
+        for table, values in [("sources", "NULL, ?, '', 0, '', ''"), ("volume_folded", "0, ?, 20, 1, 1, 0")]:
+            lines = [(f"{number} {line}",) for line in range(10)]
+            log.connection.executemany(f"INSERT INTO {table} VALUES ({values})", lines)
+        if number:
+            put_null(log.connection, column)
+        log.prune(pruner)
+
+    assert (26, 30, 5) == log.rows
+    assert all(value is not None for (value,) in log.ask(f"SELECT {column.split('.')[1]} FROM {column.split('.')[0]}"))
 
 
 def test_volume_is_kept_apart(log):
