@@ -161,8 +161,9 @@ class Archiver:
         first_id = max(archived_id + 1, state.first_id)
         if first_id > state.last_but_one_id or self._ending:
             return math.inf
-        wait, goal = self._goal(connection, state, first_id)
-        wait = max(wait, self._next_run - self._clock())
+        wait, goal = self._next_run - self._clock(), 0
+        if wait <= 0:
+            wait, goal = self._goal(connection, state, first_id)
         if wait > 0:
             return wait
         if overtaken:  # begin half-way, to be ahead again
@@ -285,6 +286,8 @@ class Archiver:
                     self._say(f"cannot archive in {run.archive.folder!r} ({self._error}): {then}; trying again")
                 pause, self._retry = self._retry, min(2 * self._retry, LONGEST_RETRY)
         self._next_run = self._clock() + pause
+        if pause:
+            self._next_aged = 0.0
 
 
 def archiver(

@@ -39,11 +39,16 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
     return errors
 
 
-def test_a_full_disk_is_told_once(make, log, monkeypatch, folder, path):
-    """An archive that fails costs a line when it begins to, and one when it works again; it is tried less and less."""
+@pytest.mark.parametrize("limits", [{"max_rows": 100}, {"max_age": 30 * DAY}], ids=["rows", "age"])
+def test_a_full_disk_is_told_once(make, log, monkeypatch, folder, path, limits):
+    """
+    An archive that fails costs a line when it begins to, and one when it works again; it is tried less and less.
+
+    With `max_age` alone it was tried again after a sixteenth of that, which of 30 days is nearly two.
+    """
     errors = failing(monkeypatch)
-    program = make(max_rows=100)
-    log.fill(150)
+    program = make(**limits)
+    log.fill(150, age=20 * DAY)
     waits = []
     for _ in range(8):
         program.step()
