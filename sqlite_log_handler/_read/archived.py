@@ -57,9 +57,14 @@ _ROWS: Final = 500
 
 
 class _Kept(NamedTuple):
-    """A database that may answer the next question: the rows within `bounds` up to `last_id`, of these processes."""
+    """
+    A database that may answer the next question: the rows within `bounds` up to `last_id`, of these processes.
+
+    It has the names of the inventory `found`.
+    """
 
     loaded: Loaded
+    found: Inventory
     bounds: Bounds
     processes: frozenset[Values] | None
     last_id: int
@@ -187,9 +192,14 @@ class ArchivedLog:
         """Return a database with all rows within these bounds: the one that is kept in this slot, if it covers them."""
         kept = self._kept.pop(slot, None)
         found = self._look()
-        if kept is None or not (kept.bounds.cover(bounds) and kept.processes in {None, processes}):
-            kept = _Kept(self._new(found), bounds, processes, 0)
-        else:
+        if kept is None or not (
+            kept.bounds.cover(bounds)
+            and kept.processes in {None, processes}
+            # Else `run=1` would be one that is gone.
+            and (kept.found is found or {*found.processes}.issuperset(kept.found.processes))
+        ):
+            kept = _Kept(self._new(found), found, bounds, processes, 0)
+        elif kept.found is not found:
             kept.loaded.learn(found.levels, found.processes)
         # What came since, or all.
         low, high = max(kept.bounds.ids[0], kept.last_id + 1), min(kept.bounds.ids[1], found.last_id)
@@ -199,7 +209,7 @@ class ArchivedLog:
             if not kept.last_id:  # new, so nobody reads from it; the error may keep it for long
                 kept.loaded.scan.close()
             raise
-        self._kept[slot] = kept._replace(last_id=max(kept.last_id, found.last_id))
+        self._kept[slot] = kept._replace(found=found, last_id=max(kept.last_id, found.last_id))
         return kept.loaded
 
     def _add(self, loaded: Loaded, found: Inventory, bounds: Bounds, processes: frozenset[Values] | None) -> None:

@@ -6,7 +6,7 @@ it, and the system removes it, however the process ends. It keeps a few pages in
 """
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from sys import getsizeof
@@ -83,7 +83,6 @@ class Loaded:
         # Bytes of the names that are in memory.
         self._source_bytes = self._process_bytes = 0
         self.processes: dict[Values, int] = {}
-        self._learned: Iterable[Process] | None = None
         make = cast("type[Connection]", partial(Connection, file=object()))
         with named_errors(path):
             refuse_lost(path)
@@ -102,35 +101,36 @@ class Loaded:
 
     def learn(self, levels: Mapping[int, str], processes: Iterable[Process]) -> None:
         """Add the names of levels, and the processes that are not here yet: a log may have got some since."""
-        if processes is self._learned:  # of the same inventory
-            return
-        self._learned = processes
-        with self._writing() as connection:
+
+        def write(connection: Connection) -> None:
             connection.executemany("INSERT OR REPLACE INTO levels VALUES (?, ?)", levels.items())
             for process in processes:
                 if process[:4] not in self.processes:
                     self._add_process(connection, process)
 
+        self._write(write)
+
     def rows(self, query: str, chosen: Where, *, backward: bool) -> Iterator[Values]:
         """Yield rows as `Scan.rows` does; the database stays open for them, because they hold this object."""
         yield from self.scan.rows(query, chosen, backward=backward)
 
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        connection = self.scan.require_open()
-        with named_errors(self._path), _interrupted(), connection.in_use():
-            self.scan.require_open()  # another thread may have closed it meanwhile
-            self.scan.budget.lift()
-            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
-            connection.execute("BEGIN")
-            try:
-                yield connection
-            finally:
-                # After an error too: without a journal there is no ROLLBACK, and a row that comes again is ignored.
-                if connection.in_transaction:
-                    connection.execute("COMMIT")
-            ((size,),) = connection.execute(_BYTES).fetchall()
-            self.scan.budget = Budget(connection, self._path, size)
+    def _write(self, write: Callable[[Connection], object]) -> None:
+        """Call what writes, in a transaction. As in a question, no signal handler asks or closes the database then."""
+        with named_errors(self._path), _interrupted():
+            self.scan.use(partial(self._transact, write))
+
+    def _transact(self, write: Callable[[Connection], object], connection: Connection) -> None:
+        self.scan.budget.lift()
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+        connection.execute("BEGIN")
+        try:
+            write(connection)
+        finally:
+            # After an error too: without a journal there is no ROLLBACK, and a row that comes again is ignored.
+            if connection.in_transaction:
+                connection.execute("COMMIT")
+        ((size,),) = connection.execute(_BYTES).fetchall()
+        self.scan.budget = Budget(connection, self._path, size)
 
     def add(self, path: str, rows: list[Values]) -> None:
         """
@@ -141,7 +141,8 @@ class Loaded:
         Raises:
             CorruptFileError: A log cannot have one of the values.
         """
-        with self._writing() as connection:
+
+        def write(connection: Connection) -> None:
             try:
                 connection.executemany(_RECORD, [self._record(connection, row) for row in rows])
             except sqlite3.DataError as error:
@@ -151,16 +152,21 @@ class Loaded:
             except (OverflowError, UnicodeEncodeError) as error:
                 found = next(((row[0], fault) for row in rows if (fault := fault_of(row))), (rows[0][0], "a value"))
                 raise CorruptFileError(f"{path!r}, row {found[0]}: not a row ({found[1]})") from error
-            rows.clear()
+
+        self._write(write)
+        rows.clear()
 
     def clear(self) -> None:
         """Remove all rows."""
-        with self._writing() as connection:
+
+        def write(connection: Connection) -> None:
             connection.execute("DELETE FROM records")
             if self._source_count > _MOST_SOURCES:
                 self._source_count = 0
                 self._sources.clear()
                 connection.execute("DELETE FROM sources")
+
+        self._write(write)
 
     def _record(self, connection: Connection, row: Values) -> Values:
         (
@@ -207,7 +213,8 @@ class Loaded:
 
         A line of `drops` lacks the id and has its process beside it; one of `prunes` ends with `unsent`.
         """
-        with self._writing() as connection:
+
+        def write(connection: Connection) -> None:
             for table in ("drops", "prunes", "cursors", "volume_folded", "drop_totals"):
                 connection.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
             for values, process in drops:
@@ -221,4 +228,6 @@ class Loaded:
             connection.executemany("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", cursors)
             for statement in _COUNT.split(";")[:-1]:
                 connection.execute(statement)
+
+        self._write(write)
         self.has_ledger = True

@@ -123,7 +123,7 @@ class Scan:
             version = self.one("PRAGMA schema_version")
             if version != self._schema_version:
                 with named_errors(self.path):
-                    self._use(connection, partial(require_log, connection, self.budget, self.path))
+                    self.use(lambda connection: require_log(connection, self.budget, self.path))
                 self._schema_version = version
                 self.budget.renew()
 
@@ -140,7 +140,7 @@ class Scan:
     def close(self) -> None:
         """Close the file, when the statement that another thread runs has ended."""
         connection, self._connection = self._connection, None
-        # By a signal handler in the middle of a statement, SQLite would crash: `_use` closes it then.
+        # By a signal handler in the middle of a statement, SQLite would crash: `use` closes it then.
         if connection is not None and self._asker != get_ident():
             connection.close()
 
@@ -176,16 +176,17 @@ class Scan:
 
     def _run(self, statement: Statement, parameters: Values, fetch: Callable[[sqlite3.Cursor], _Fetched]) -> _Fetched:
         """Run one statement, here and nowhere else, so that each error of SQLite gets its name."""
-        connection = self.require_open()
-        return self._use(connection, partial(self._ask, connection, statement, parameters, fetch))
+        return self.use(partial(self._ask, statement, parameters, fetch))
 
-    def _use(self, connection: Connection, ask: Callable[[], _Fetched]) -> _Fetched:
+    def use(self, ask: Callable[[Connection], _Fetched]) -> _Fetched:
         """Call what asks SQLite; nobody else asks or closes the connection meanwhile, and no signal handler does."""
+        connection = self.require_open()
         with connection.in_use():
+            self.require_open()  # another thread may have closed it meanwhile
             self._require_idle()
             try:
                 self._asker = get_ident()
-                return ask()
+                return ask(connection)
             finally:
                 self._asker = 0
                 if self._connection is None:
@@ -193,10 +194,10 @@ class Scan:
 
     def _ask(
         self,
-        connection: Connection,
         statement: Statement,
         parameters: Values,
         fetch: Callable[[sqlite3.Cursor], _Fetched],
+        connection: Connection,
     ) -> _Fetched:
         while True:
             with self.budget:

@@ -420,6 +420,31 @@ def test_the_next_question_counts_what_was_deleted_since(file: Path, folder: Pat
         assert before - 10 == log.stats().rows
 
 
+def test_the_next_question_forgets_the_runs_that_have_left(file: Path, folder: Path) -> None:
+    """
+    A reader that stays open counts the first run as a new reader does when the one before it has left the archive.
+
+    Its database still had the processes of that, so no row was found of `run=1`.
+    """
+    add = "INSERT INTO processes SELECT 9, host, pid + 1, name, started_us * 2, program FROM processes LIMIT 1"
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(add)
+        connection.execute("UPDATE records SET process_id = iif(id > 10, 9, 1)")
+        connection.execute("UPDATE drops SET process_id = 9")
+        connection.execute("DELETE FROM processes WHERE id NOT IN (1, 9)")
+    archive_for_real(file, folder, 10, kind="jsonl.gz", delete=True)
+    with LogReader([file, folder]) as log:
+        expected = [row.id for row in log.rows(run=2)]
+        with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute("DELETE FROM archives")
+            connection.execute("DELETE FROM processes WHERE id = 1")
+        for part in folder.glob("*.gz"):
+            part.unlink()
+
+        assert expected == [row.id for row in log.rows(run=1)]
+    assert len(expected) > 10
+
+
 def test_the_next_question_knows_the_names_that_came_since(file: Path, folder: Path) -> None:
     """
     A reader that stays open knows the levels and the runs that came since, also those without a row in its database.

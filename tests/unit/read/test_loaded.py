@@ -148,6 +148,29 @@ def test_another_thread_closes_it(loaded: Loaded, monkeypatch: pytest.MonkeyPatc
     loaded.scan.budget.renew()
 
 
+def test_a_signal_handler_while_it_is_filled(loaded: Loaded) -> None:
+    """
+    A signal handler cannot ask a database that is being filled, and one that closes it does so at the end of that.
+
+    SQLite ended the process where it takes lines from a generator in Python, and elsewhere an error of `sqlite3` came.
+    """
+
+    def prunes() -> Iterator[tuple[Any, ...]]:
+        yield 1, 1, 0, 0, "max_age", 1, 0
+        with pytest.raises(ValueError, match="is being asked"):
+            loaded.clear()
+        loaded.scan.close()
+        yield 2, 2, 0, 0, "max_age", 1, 0
+
+    connection = loaded.scan.require_open()
+    loaded.add_ledger([], prunes(), [])
+
+    with pytest.raises(ValueError, match="is closed"):
+        loaded.clear()
+    with pytest.raises(sqlite3.ProgrammingError):
+        connection.execute("SELECT 1")
+
+
 def test_an_interrupt_while_rows_are_added(loaded: Loaded) -> None:
     """
     To interrupt a reader raises a KeyboardInterrupt, whatever statement it runs.
@@ -157,8 +180,8 @@ def test_an_interrupt_while_rows_are_added(loaded: Loaded) -> None:
     connection = loaded.scan.require_open()
     connection.create_function("stop", 1, lambda _: loaded.scan.interrupt())
 
-    with pytest.raises(KeyboardInterrupt), loaded._writing():
-        connection.execute("SELECT stop(a.levelno) FROM levels AS a, levels").fetchall()
+    with pytest.raises(KeyboardInterrupt):
+        loaded._write(lambda _: connection.execute("SELECT stop(a.levelno) FROM levels AS a, levels").fetchall())
 
     loaded.add("part", [row()])
     assert 1 == loaded.scan.one("SELECT count(*) FROM records")
