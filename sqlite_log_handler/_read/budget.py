@@ -85,8 +85,8 @@ class Budget:
     """
     Bounds the statements inside its `with` block; call `renew` before each question.
 
-    `size` is that of the file at `path`, in bytes; `clock` tells the CPU seconds of this thread. `spent` is True after
-    a statement that was ended. What was raised in Python inside of SQLite, see `keeping`, is in `raised`, and comes out
+    `size` tells the bytes of the file at `path`; `clock` tells the CPU seconds of this thread. `spent` is True after a
+    statement that was ended. What was raised in Python inside of SQLite, see `keeping`, is in `raised`, and comes out
     of the block in the place of SQLite's error. That ends a generator, so after a block that failed, `raised` is
     another list, and whatever keeps what is raised has to be made anew.
     """
@@ -95,26 +95,34 @@ class Budget:
         self,
         connection: sqlite3.Connection,
         path: str,
-        size: int,
+        size: Callable[[], int],
         *,
         clock: Callable[[], float] = time.thread_time,
     ) -> None:
         self._connection = connection
         self._path = path
+        self._size = size
         self._clock = clock
         self.seconds = self._left = 0.0
-        self.renew(size)
+        self._grow()
         self._since = self._called = 0.0
         self.spent = self._is_whole = False
         self.raised: list[BaseException] = []
         self._steps = 0
         for category, limit in _LIMITS.items():
             connection.setlimit(category, limit)
-
-    def renew(self, size: int = 0) -> None:
-        """Start to count for a new question; `size` is that of the file now, if it may have grown."""
-        self.seconds = self._left = max(self.seconds, _SECONDS + size / 1e6 * _SECONDS_PER_MB)
         self._set(_USUAL_BYTES)
+
+    def renew(self) -> None:
+        """Start to count for a new question."""
+        self._left = self.seconds
+        self._set(_USUAL_BYTES)
+
+    def _grow(self) -> None:
+        """Allow the time for the file as it is now: a log may have grown since."""
+        seconds = max(self.seconds, _SECONDS + self._size() / 1e6 * _SECONDS_PER_MB)
+        self._left += seconds - self.seconds
+        self.seconds = seconds
 
     def leave_out(self, seconds: float) -> None:
         """Take off a call of Python that took these seconds by the wall clock."""
@@ -138,6 +146,8 @@ class Budget:
         return True
 
     def __enter__(self) -> Self:
+        if self._left <= 0:
+            self._grow()
         if self._left <= 0:
             message = f"{self._path!r}: it takes more work to read than any log: it was not made by this package"
             raise LimitError(message)
@@ -169,7 +179,10 @@ class Budget:
             self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, value_bytes)
 
     def _tick(self, _: None) -> bool:
-        self.spent = self._used() > self._left
+        used = self._used()
+        if used > self._left:
+            self._grow()
+        self.spent = used > self._left
         return self.spent
 
     def _used(self) -> float:

@@ -92,7 +92,7 @@ class Loaded:
                 # Nothing has to outlive a crash.
                 connection.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN; {SCHEMA} COMMIT")
                 connection.execute("PRAGMA trusted_schema = OFF")
-            self.scan = Scan(path, opened=Opened(connection, Budget(connection, path, 0), None, immutable=False))
+            self.scan = Scan(path, opened=Opened(connection, Budget(connection, path, int), None, immutable=False))
             self.learn(levels, processes)
         except BaseException:
             connection.close()
@@ -120,6 +120,7 @@ class Loaded:
             self.scan.use(partial(self._transact, write))
 
     def _transact(self, write: Callable[[Connection], object], connection: Connection) -> None:
+        self.scan.require_open()  # another thread may have closed it meanwhile
         self.scan.budget.lift()
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
         connection.execute("BEGIN")
@@ -130,7 +131,7 @@ class Loaded:
             if connection.in_transaction:
                 connection.execute("COMMIT")
         ((size,),) = connection.execute(_BYTES).fetchall()
-        self.scan.budget = Budget(connection, self._path, size)
+        self.scan.budget = Budget(connection, self._path, lambda: size)
 
     def add(self, path: str, rows: list[Values]) -> None:
         """

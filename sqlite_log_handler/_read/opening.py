@@ -12,6 +12,7 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final, NamedTuple, NoReturn
 
 from sqlite_log_handler._logfile.connect import (
@@ -113,8 +114,12 @@ def require_file(path: str) -> os.stat_result:
     return status
 
 
-def bytes_of(status: os.stat_result) -> int:
-    """Return the size of a file by its blocks, because a hole takes no work to make."""
+def _bytes_at(path: str) -> int:
+    """Return the size of a file by its blocks, because a hole takes no work to make; 0 if it was moved away."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0
     blocks = getattr(status, "st_blocks", 0)  # some file systems tell none
     # A file system that compresses keeps a log in a tenth.
     return min(status.st_size, 10 * 512 * blocks) if blocks else status.st_size
@@ -185,7 +190,8 @@ def _would_leave_files(real: str) -> bool:
 def _connect(path: str, timeout: float, *, immutable: bool = False) -> Opened:
     connection = connect_read_only(path, timeout=timeout, immutable=immutable)
     try:
-        budget = Budget(connection, path, bytes_of(require_file(path)))  # as above
+        require_file(path)  # as above
+        budget = Budget(connection, path, partial(_bytes_at, path))
         require_log(connection, budget, path)
     except BaseException:
         connection.close()

@@ -22,8 +22,7 @@ import re
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from json.scanner import make_scanner
 from operator import itemgetter
 from sys import getsizeof
@@ -75,8 +74,10 @@ _NAMES: Final = ("process_name", "host", "program")
 _PROCESS: Final = {name: str if name in _NAMES else int for name in PROCESS}
 _DROP: Final = {"id": int, **{name: str if name in {"cause", "logger"} else int for name in DROP}, **_PROCESS}
 
-# Bytes that are decompressed at a time, and rows that are taken from Parquet at a time: a row group, as a rule.
+# Bytes that are decompressed at first, because a part begins with its gaps, which are few, and then at a time.
+_BEGINNING: Final = 8 * 1024
 _CHUNK: Final = 128 * 1024
+# Rows that are taken from Parquet at a time: a row group, as a rule.
 _ROWS: Final = 5_000
 # Bytes of a row group, decompressed. Writers end one after 4 MiB.
 _GROUP: Final = 32 * 1024 * 1024
@@ -293,7 +294,10 @@ def _lines(part: Part) -> Iterator[list[bytes]]:
     rest = b""
     size = 0
     with gzip.open(part.path) as file:
-        for chunk in iter(partial(file.read, _CHUNK), b""):
+        for most in chain([_BEGINNING], repeat(_CHUNK)):
+            chunk = file.read(most)
+            if not chunk:
+                break
             size += len(chunk)
             _require_sane(part, size)
             lines = (rest + chunk).split(b"\n")

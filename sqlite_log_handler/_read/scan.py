@@ -34,7 +34,7 @@ from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
 from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._read.budget import JSON_BYTES, LARGE_BYTES, LONG_BYTES, keeping
 from sqlite_log_handler._read.filters import HIGHEST, LOWEST, FilterError, Where
-from sqlite_log_handler._read.opening import Opened, bytes_of, named_errors, open_log, raise_named, require_log
+from sqlite_log_handler._read.opening import Opened, named_errors, open_log, raise_named, require_log
 from sqlite_log_handler._read.rows import FITS, SELECT_JSON
 
 # Most rows of a statement, most bytes of memory if rows are large, and how many rows tell whether they are.
@@ -116,10 +116,7 @@ class Scan:
         with connection.in_use():
             self.require_open()  # another thread may have closed it meanwhile
             self._require_idle()
-            size = 0
-            with contextlib.suppress(OSError):  # it was moved away
-                size = bytes_of(os.stat(self.path))
-            self.budget.renew(size)
+            self.budget.renew()
             version = self.one("PRAGMA schema_version")
             if version != self._schema_version:
                 with named_errors(self.path):
@@ -182,7 +179,6 @@ class Scan:
         """Call what asks SQLite; nobody else asks or closes the connection meanwhile, and no signal handler does."""
         connection = self.require_open()
         with connection.in_use():
-            self.require_open()  # another thread may have closed it meanwhile
             self._require_idle()
             try:
                 self._asker = get_ident()

@@ -8,6 +8,8 @@ import contextlib
 import inspect
 import sqlite3
 import time
+from functools import partial
+from itertools import chain, count, repeat
 
 import pytest
 
@@ -19,7 +21,7 @@ def test_the_budget_is_that_of_a_question():
     """Statements share one budget of time, and the next question has a new one."""
     clock = iter([0.0, 0.5, 2.0, 2.6, 3.0, 3.4])
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
-        budget = Budget(connection, "app-log.db", 0, clock=lambda: next(clock))
+        budget = Budget(connection, "app-log.db", int, clock=lambda: next(clock))
         for _ in range(2):
             with budget:
                 connection.execute("SELECT 1")
@@ -28,6 +30,18 @@ def test_the_budget_is_that_of_a_question():
         budget.renew()
         with budget:
             connection.execute("SELECT 1")
+
+
+def test_a_file_that_grows():
+    """When the time is used up, a statement gets that of the file as it is by then, and ends when that is used up."""
+    clock, sizes = count(0.0, 0.25), chain([0], repeat(5_000_000))
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        budget = Budget(connection, "app-log.db", partial(next, sizes), clock=partial(next, clock))
+        before = budget.seconds
+        with pytest.raises(sqlite3.OperationalError), budget:
+            connection.execute("WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n")
+
+    assert (1.0, 6.0, True) == (before, budget.seconds, 6 < next(clock) < 7)
 
 
 def test_a_busy_machine_uses_up_no_budget():
@@ -44,7 +58,7 @@ def test_calls_that_wait_on_a_busy_machine():
     """
     clock = iter([0.0, 31.0, 31.0, 33.0])
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
-        budget = Budget(connection, "app-log.db", 0, clock=lambda: next(clock))
+        budget = Budget(connection, "app-log.db", int, clock=lambda: next(clock))
         for _ in range(2):
             with budget:
                 budget.leave_out(1_000.0)

@@ -104,7 +104,7 @@ def test_time_for_long_rows(loaded: Loaded) -> None:
     """A question has the time of a file of that size; by the number of rows, a search in long ones had too little."""
     loaded.add("part", [row(id=id_, message="-" * 60_000) for id_ in range(1, 51)])
 
-    assert 3 < loaded.scan.budget.seconds - Budget(loaded.scan.require_open(), "app-log", 0).seconds < 4
+    assert 3 < loaded.scan.budget.seconds - Budget(loaded.scan.require_open(), "app-log", int).seconds < 4
 
 
 def test_no_room(loaded: Loaded) -> None:
