@@ -323,6 +323,23 @@ def test_a_damaged_mark(make, log, folder, path, value):
     assert 100 >= len(log.ids)
 
 
+@pytest.mark.parametrize("value", [1 << 40, (1 << 63) - 1])
+def test_a_damaged_last_note(make, log, value):
+    """
+    Rows stay that no part has, also when the last note says that a part has them.
+
+    A bit had flipped in its `last_id`: all rows counted as archived, and retention deleted them.
+    """
+    program = make(max_rows=100)
+    log.fill(150)
+    program.run()
+    log.connection.execute("UPDATE archives SET last_id = ? WHERE id = (SELECT max(id) FROM archives)", (value,))
+    log.fill(150)
+    program.run()
+
+    assert {*range(126, 301)} <= {*log.ids}
+
+
 def test_a_log_id_that_is_damaged_before_the_first_part(make, log, folder, path):
     """A log whose `log_id` was damaged before it had an archive gets another one, which its parts have too."""
     program = make(max_rows=100)
