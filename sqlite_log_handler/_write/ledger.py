@@ -27,7 +27,7 @@ from operator import attrgetter, length_hint
 
 from sqlite_log_handler._logfile.schema import OTHER_LOGGERS
 from sqlite_log_handler._logfile.typed import Any
-from sqlite_log_handler._write.row import integer
+from sqlite_log_handler._write.row import integer, microseconds
 
 MAX_KEYS = 1_000  # a program can make up logger names without end, so the rest count under OTHER_LOGGERS
 LOGGER_LENGTH = 200  # letters of a name
@@ -141,9 +141,14 @@ class Ledger:
             self._position = position
         cause, levelno, logger = key
         key = (cause, integer(levelno), logger[:LOGGER_LENGTH])
+        created = microseconds(created) / 1e6
         entry = drops.setdefault(bounded(drops, key), [0, created, created])
-        # Records come in any order of time: clocks go back, and a MemoryHandler hands them on late.
-        entry[SINCE], entry[UNTIL] = min(entry[SINCE], created), max(entry[UNTIL], created)
+        # Records come in any order of time: clocks go back, and a MemoryHandler hands them on late. There is no call
+        # between a look and its store, because a nested drop may be later.
+        if created < entry[SINCE]:  # noqa: PLR1730
+            entry[SINCE] = created
+        if created > entry[UNTIL]:  # noqa: PLR1730
+            entry[UNTIL] = created
         return entry
 
     def tally(self, cause: str, levelno: int, created: float, logger: str) -> Tally | None:

@@ -4,6 +4,7 @@ The ledger of a queue: drops, reports, gaps.
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 
@@ -270,6 +271,45 @@ def test_drops_in_no_order_of_time():
 
     key = ("queue_full", INFO, "a")
     assert [[4, 3.0, 7.0], [5, 1.0, 7.0]] == [first.drops[key], first.sum(second)[key]]
+
+
+@pytest.mark.parametrize("created", [math.nan, math.inf, 1e300, 1.7e18])
+def test_a_drop_at_no_time(created):
+    """
+    A refused record whose time the file cannot have counts as one of 1970, as its row would.
+
+    Its gap ended before it began, or had no time at all.
+    """
+    for times in (created, 5.0), (5.0, created):
+        books = make_queue(1)
+        books.put_nowait(row())
+        for time in times:
+            books.refuse(INFO, time, "a")
+
+        assert {("queue_full", INFO, "a"): [2, 0.0, 5.0]} == report(books).drops
+
+
+def test_a_later_drop_in_the_middle_of_one():
+    """Wherever a collection refuses a record while one is refused, the gap lasts until the later one."""
+    number = seen = 0
+
+    def collect(frame, event, _):
+        nonlocal seen
+        seen += event == "c_return" and frame.f_code.co_filename == ledger_module.__file__
+        if seen == number:
+            sys.setprofile(None)
+            books.contend(row(created=9.0))
+            books.books()
+
+    while seen == number:
+        number, seen = number + 1, 0
+        books = make_queue(1)
+        books.contend(row(created=1.0))
+        books.put_nowait(row())
+        sys.setprofile(collect)
+        books.books()
+        sys.setprofile(None)
+        assert seen < number or [[2, 1.0, 9.0]] == [*report(books).drops.values()]
 
 
 def test_reports_each_drop_once():
