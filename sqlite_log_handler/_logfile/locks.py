@@ -43,6 +43,10 @@ def acquire(lock: threading.Lock | _thread.RLock, timeout: float = -1) -> Iterat
     return map(lock.acquire, (True,), (min(timeout, threading.TIMEOUT_MAX),))
 
 
+class MutexTimeoutError(TimeoutError):
+    """A mutex did not come in time. What the thread wanted is not begun."""
+
+
 class _Mutex(_thread.RLock):  # type: ignore[misc]  # final in typeshed
     """
     An RLock whose `with` no signal handler can tear, and for which a thread that has logging's lock waits a second.
@@ -54,7 +58,7 @@ class _Mutex(_thread.RLock):  # type: ignore[misc]  # final in typeshed
     the two would wait for each other for ever.
 
     Raises:
-        TimeoutError: The second has passed. What the thread wanted is not begun.
+        MutexTimeoutError: The second has passed.
     """
 
     __slots__ = ()
@@ -62,7 +66,7 @@ class _Mutex(_thread.RLock):  # type: ignore[misc]  # final in typeshed
     def __enter__(self) -> bool:  # type: ignore[override]
         (held,) = acquire(self, LOCKED_TIMEOUT if LOGGING_LOCK._is_owned() else -1)  # noqa: SLF001 - as threading.Condition asks
         if not held:
-            raise TimeoutError(_NOT_HAD)
+            raise MutexTimeoutError(_NOT_HAD)
         return held
 
 

@@ -17,6 +17,7 @@ import os
 import weakref
 from time import time  # a test of the program may replace `time.time`
 
+from sqlite_log_handler._logfile.locks import MutexTimeoutError
 from sqlite_log_handler._logfile.schema import MAX_RECORD_BYTES, OWN_LOGGER
 from sqlite_log_handler._logfile.typed import Any, NamedTuple
 from sqlite_log_handler._write import options, process
@@ -347,7 +348,7 @@ class SQLiteHandler(logging.Handler):
         try:
             process.begin_anew()
             return self.listener.flush(timeout)
-        except (MemoryError, TimeoutError) as error:  # logging.shutdown would skip the handlers after this one
+        except (MemoryError, MutexTimeoutError) as error:  # logging.shutdown would skip the handlers after this one
             self.listener.committer.outage.note(error)
             return False
 

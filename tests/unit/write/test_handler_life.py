@@ -67,6 +67,23 @@ def test_emit_does_not_wait_for_a_commit(make_handler, logger, monkeypatch):
     leave.set()
 
 
+def test_a_time_limit_of_the_program_comes_out_of_flush(make_handler, logger, monkeypatch):
+    """
+    What a signal handler raises while `flush` waits for its turn comes out, also a TimeoutError.
+
+    The job went on without its time limit.
+    """
+    handler = make_handler()
+    logger.addHandler(handler)
+    logger.info("x")
+    monkeypatch.setattr(handler.listener.committer, "commit", lambda _: False)
+    monkeypatch.setattr(handler.listener.committer, "_sleep", Mock(side_effect=TimeoutError("of the job")))
+
+    with pytest.raises(TimeoutError, match="of the job"):
+        handler.flush()
+    monkeypatch.undo()
+
+
 def test_a_closed_handler_comes_back(make_handler, logger, query):
     """A handler that was closed and is used again works again: dictConfig closes handlers that stay attached."""
     handler = make_handler()
