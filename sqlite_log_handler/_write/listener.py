@@ -11,9 +11,9 @@ delete, ticks are due for that, and commit what is queued, due or not. With noth
 lock; only retention wakes it: it goes on with what it has begun, or the next row comes of age. Any thread may commit,
 but only the listener on a schedule.
 
-`_thread` is the thread in charge, and is set under the queue's mutex. A thread that no longer finds itself there was
-stopped: it writes what is queued, closes the file, and ends. While there is none the queue is closed, so the next
-record starts one, also after a thread that died (of a MemoryError between two hooks).
+`_thread` is the thread in charge, and a new one is set under the queue's mutex. A thread that no longer finds itself
+there was stopped: it writes what is queued, closes the file, and ends. While there is none the queue is closed, so the
+next record starts one, also after a thread that died (of a MemoryError between two hooks).
 
 Guarantees
 ==========
@@ -117,11 +117,10 @@ class RecordListener(QueueListener):
 
     def _abandon(self, thread: threading.Thread | None) -> None:
         """Let the next record start another thread, if this is the one in charge: it has died, or was never started."""
-        with self.queue.mutex:
-            if thread is not None and self._thread is thread:
-                self._thread = None
-                self.queue.close()
-                self.queue.wake()  # if it was started after all, it ends
+        if thread is not None and self._thread is thread:
+            self._thread = None  # not under the mutex, which may not come in time
+            self.queue.wake()  # if it was started after all, it ends
+            self.queue.close()
 
     def stop(self, timeout: float | None = None) -> bool | None:  # type: ignore[override]
         """Have the thread write the queued rows and end, and wait. Return whether it has; None if there is none."""
@@ -145,7 +144,7 @@ class RecordListener(QueueListener):
         """Without a thread, write the rows that `close` has left in a signal handler, and the gaps of an outage."""
         if self._thread is None:
             try:
-                while (self.queue.queued or self.queue.gaps) and self.committer.commit(0):
+                while self._owes and self.committer.commit(0):
                     pass
                 self.committer.close(0)
             finally:
@@ -153,7 +152,11 @@ class RecordListener(QueueListener):
 
     def _keep_rest(self) -> None:
         """Stay alive until all is written, by a listener of the same file or at exit: no handler may be left."""
-        (_owing.add if self.queue.queued or self.queue.gaps else _owing.discard)(self)
+        (_owing.add if self._owes else _owing.discard)(self)
+
+    @property
+    def _owes(self) -> bool:
+        return bool(self.queue.queued or self.queue.ledger.gaps)  # without the mutex, which may not come in time
 
     def dequeue(self, block: bool) -> Any:  # noqa: FBT001, ARG002 - as in QueueListener
         """Wait until a tick is due; return the sentinel when the thread should end."""

@@ -467,9 +467,10 @@ class RecordQueue(_Queue):
             self._review()
 
     def close(self) -> None:
-        """Admit nothing, so that the next record starts a listener."""
+        """Admit nothing, so that the next record starts a listener; hardly anything without the mutex in time."""
+        self.closed, self.admits = True, NONE
         with self.mutex:
-            self.closed = True
+            self.closed = True  # another thread may have opened it meanwhile
             self._review()
 
     def begin_commit(self, max_size: int) -> Commit:

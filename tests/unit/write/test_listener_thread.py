@@ -9,12 +9,14 @@ import threading
 from collections import deque
 
 import pytest
-from listeners import INFO, Impatient, numbers, put
+from listeners import INFO, Impatient, numbers, put, row
 
+from sqlite_log_handler._logfile import locks
 from sqlite_log_handler._logfile.locks import LOGGING_LOCK
 from sqlite_log_handler._write import listener as listener_module
 from sqlite_log_handler._write import queue as queue_module
 from sqlite_log_handler._write.listener import RecordListener
+from sqlite_log_handler._write.queue import Closed
 
 
 def test_start_and_stop_are_idempotent(make):
@@ -470,6 +472,61 @@ def test_ctrl_c_as_the_handler_is_freed(make):
     listener.committer.writer.error = None
     listener.close()
     assert ([0, 1, 2], set()) == (numbers(listener), listener_module._owing)
+
+
+@contextlib.contextmanager
+def without_mutex(listener):
+    """Have another thread hold the queue's mutex inside the `with` block, and this one logging's lock."""
+    held, go = threading.Event(), threading.Event()
+
+    def hold():
+        with listener.queue.mutex:
+            held.set()
+            go.wait()
+
+    other = threading.Thread(target=hold)
+    with pytest.MonkeyPatch.context() as patch, LOGGING_LOCK:
+        patch.setattr(locks, "LOCKED_TIMEOUT", 0.001)
+        other.start()
+        held.wait()
+        yield
+        go.set()
+        other.join()
+
+
+def test_a_start_that_fails_without_the_mutex(make, monkeypatch):
+    """
+    The next record starts a thread, though the last one could not be started, nor the mutex be had in time after that.
+
+    The thread that had never begun stayed in charge, and rows waited for a `flush`, or for the exit.
+    """
+    listener = make()
+    with contextlib.ExitStack() as stack:
+
+        def fail(_):
+            stack.enter_context(without_mutex(listener))
+            raise RuntimeError
+
+        monkeypatch.setattr(listener, "_start_thread", fail)
+        with pytest.raises(locks.MutexTimeoutError):
+            listener.start()
+
+    assert None is listener._thread
+    with pytest.raises(Closed):
+        put(listener, 1)
+
+
+def test_a_handler_is_freed_without_the_mutex(make):
+    """A gap that could not be written is written later: the listener stays, though the mutex did not come in time."""
+    listener = make()
+    listener.queue.contend(row())
+    listener.queue.add_gap(listener.queue.take_drops())
+    with without_mutex(listener), pytest.raises(locks.MutexTimeoutError):
+        listener.retire()
+    assert listener in listener_module._owing
+
+    listener.close()
+    assert ([1], set()) == ([gap.count for gap in listener.committer.writer.gaps], listener_module._owing)
 
 
 def test_contended_drops_are_reported(make, monkeypatch, warnings, clock):
