@@ -143,20 +143,15 @@ class RecordListener(QueueListener):
     def write_rest(self) -> None:
         """Without a thread, write the rows that `close` has left in a signal handler, and the gaps of an outage."""
         if self._thread is None:
-            try:
-                while self._owes and self.committer.commit(0):
-                    pass
-                self.committer.close(0)
-            finally:
-                self._keep_rest()
+            _owing.add(self)  # whatever is raised
+            while (self.queue.queued or self.queue.gaps) and self.committer.commit(0):
+                pass
+            self.committer.close(0)
+            self._keep_rest()
 
     def _keep_rest(self) -> None:
         """Stay alive until all is written, by a listener of the same file or at exit: no handler may be left."""
-        (_owing.add if self._owes else _owing.discard)(self)
-
-    @property
-    def _owes(self) -> bool:
-        return bool(self.queue.queued or self.queue.ledger.gaps)  # without the mutex, which may not come in time
+        (_owing.add if self.queue.queued or self.queue.gaps else _owing.discard)(self)
 
     def dequeue(self, block: bool) -> Any:  # noqa: FBT001, ARG002 - as in QueueListener
         """Wait until a tick is due; return the sentinel when the thread should end."""
