@@ -81,8 +81,16 @@ def refuse_long(path: str) -> None:
         )
 
 
+# The end of a journal that names another file (https://sqlite.org/atomiccommit.html#_multi_file_commit).
+_NAMED = bytes.fromhex("d9d505f920a163d7")
+
+
 def require_files(path: str) -> None:
-    """Refuse a log that is not a file, or has something else in the place of one of SQLite's files beside it."""
+    """
+    Refuse a log that is not a file, or has something else in the place of one of SQLite's files beside it.
+
+    So is a journal of a stranger that names another file: SQLite deletes that file when it has rolled back the journal.
+    """
     real = os.path.realpath(path)
     for name in (real, real + "-journal", real + "-wal", real + "-shm"):
         # One look, because another process may delete the -wal and the -shm between two.
@@ -90,6 +98,10 @@ def require_files(path: str) -> None:
             if not stat.S_ISREG(os.stat(name).st_mode):
                 message = f"{name!r} is not a file, and SQLite would wait for it or write to it: move it"
                 raise UnreadableFileError(message)
+    with contextlib.suppress(OSError), open(real + "-journal", "rb") as journal:
+        journal.seek(-len(_NAMED), os.SEEK_END)
+        if journal.read() == _NAMED:
+            raise UnreadableFileError(f"{journal.name!r} names a file that SQLite would delete: move the journal away")
 
 
 # A log has 20 objects in its schema. Somebody may add one with a text of _MORE_BYTES, or several with shorter ones:

@@ -10,6 +10,8 @@ import random
 import re
 import shutil
 import sqlite3
+import struct
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.connect import (
     close,
     connect_read_only,
+    connect_read_write,
     identity_of,
     is_ours,
     require_files,
@@ -146,6 +149,43 @@ def test_a_pipe_beside_the_file(path: Path, use: Callable[[Path], None], end: st
     with pytest.raises(UnreadableFileError, match=rf"{path}{end}' is not a file"):
         use(path)
     assert os.path.exists(f"{path}{end}")
+
+
+def read_rows(path: Path, connect: Callable[..., sqlite3.Connection]) -> None:
+    """Read as `forward` and `prune` do."""
+    with contextlib.closing(connect(str(path), timeout=0)) as connection:
+        connection.execute("SELECT * FROM records").fetchall()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        open_writer,
+        open_handler,
+        partial(read_rows, connect=connect_read_only),
+        partial(read_rows, connect=connect_read_write),
+    ],
+)
+def test_a_journal_that_names_another_file(path: Path, use: Callable[[Path], None]) -> None:
+    """
+    A journal beside the log of a stranger that names a file of the user is refused.
+
+    SQLite rolled it back, and then deleted that file: `forward` and a handler cost the user any file.
+    """
+    make_ours(path)
+    precious = path.with_name("precious")
+    precious.touch()
+    content = path.read_bytes()
+    (page_bytes,) = struct.unpack(">H", content[16:18])
+    magic, name = bytes.fromhex("d9d505f920a163d7"), os.fsencode(precious)
+    # https://sqlite.org/fileformat2.html#the_rollback_journal
+    head = magic + struct.pack(">5I", 0, 0, len(content) // page_bytes, 512, page_bytes)
+    end = struct.pack(">I", 2**30 // page_bytes + 1) + name + struct.pack(">2I", len(name), sum(name)) + magic
+    Path(f"{path}-journal").write_bytes(head.ljust(512, b"\0") + end)
+
+    with pytest.raises(UnreadableFileError, match="-journal' names a file that SQLite would delete"):
+        use(path)
+    assert precious.exists()
 
 
 def test_a_file_that_goes_while_it_is_looked_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
