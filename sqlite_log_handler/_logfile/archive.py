@@ -73,7 +73,9 @@ DROP: Final = {
 FROM_DROPS: Final = "FROM drops LEFT JOIN processes ON processes.id = process_id"
 SELECT_DROP: Final = f"SELECT drops.id, {json_object({'id': 'drops.id', **DROP, **PROCESS})} {FROM_DROPS}"
 
-_NAME: Final = re.compile(r"(.+)\.(\d{4}-\d\d-\d\d)(?:\.([2-9]|[1-9]\d+))?\.(jsonl\.gz|parquet)", re.DOTALL)
+# A number of more digits would leave no room for the next one.
+_NAME: Final = re.compile(r"([^\0]+)\.(\d{4}-\d\d-\d\d)(?:\.([2-9]|[1-9]\d{1,17}))?\.(jsonl\.gz|parquet)", re.ASCII)
+_LONGEST_NAME: Final = 255
 
 # Most bytes of a part, decompressed, for each byte of its file, and bytes that any may have. Rows that differ only in
 # their id and their time come to 60 for each, and what is made to fill a disk to 1,000.
@@ -125,7 +127,8 @@ class PartName(NamedTuple):
         >>> PartName.parse("app-log.2026-11-28.2.jsonl.gz")
         PartName(stem='app-log', day='2026-11-28', number=2, kind='jsonl.gz')
         """
-        found = _NAME.fullmatch(name) if os.path.basename(name) == name else None
+        is_name = os.path.basename(name) == name and len(name.encode(errors="replace")) <= _LONGEST_NAME
+        found = _NAME.fullmatch(name) if is_name else None
         return found and cls(found[1], found[2], int(found[3] or 1), found[4])
 
 

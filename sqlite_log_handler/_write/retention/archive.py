@@ -300,7 +300,8 @@ class Archive:
 
 
 def _noted(connection: Connection) -> set[str]:
-    return {name for (name,) in ask(connection, f"SELECT {text('name')} FROM archives")}  # noqa: S608 - our own name
+    names = ask(connection, f"SELECT {text('name')} FROM archives")  # noqa: S608 - our own name
+    return {name for (name,) in names if PartName.parse(name)}  # a stranger's log may name any file
 
 
 def _best_kind() -> str:

@@ -5,6 +5,7 @@ The archive's folder: names, notes, what a killed process leaves, and limits.
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -460,6 +461,38 @@ def test_a_note_that_names_another_file(make, log, reading, folder, name):
 
     assert [] == log.ask("SELECT name FROM archives")
     assert [True, True] == [file.exists() for file in precious]
+
+
+@pytest.mark.parametrize("number", ["9" * 200, "9" * 5_000, "2\0"])
+@pytest.mark.parametrize("stem", ["app-log", "\u00e4" * 120])
+def test_a_note_that_names_what_no_file_can_be(make, log, reading, stem, number):
+    """
+    The note of a part whose name no file can have goes with a limit, and the archive goes on.
+
+    A stranger's log ended `prune` with an error of Python, about digits or a null byte, or left no name for a part.
+    """
+    log.fill(40, age=5 * DAY, step=DAY / 8)
+    name = f"{stem}.{time.strftime('%Y-%m-%d', time.gmtime(log.wall - 5 * DAY))}.{number}.jsonl.gz"
+    log.connection.execute("INSERT INTO archives VALUES (1, ?, -2, -1, 0, 0, 20, 0, 0, 1, 1)", (name,))
+    archive = make(max_age=365 * DAY)
+    archive.expire(log.connection)
+
+    assert archive_all(archive, log, reading)
+    assert [] == log.ask("SELECT 1 FROM archives WHERE name = ?", name)
+
+
+def test_a_note_that_names_a_part_in_another_folder(make, log, reading, folder):
+    """A log whose `log_id` was damaged learns it from the parts in its folder, and from no other file that it notes."""
+    log.fill(10)
+    (name,) = archive_all(make(), log, reading)
+    ((known,),) = log.ask("SELECT log_id FROM marks")
+    os.rename(folder / name, folder.parent / name)
+    log.connection.execute("UPDATE archives SET name = ?", (f"../{name}",))
+    log.connection.execute("UPDATE marks SET log_id = 'text'")
+    log.fill(10)
+    archive_all(make(), log, reading)
+
+    assert [(known,)] != log.ask("SELECT log_id FROM marks")
 
 
 @pytest.mark.parametrize("value", ["'text'", "x'ff'", "9223372036854775807", "-9223372036854775808"])
