@@ -28,6 +28,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 
@@ -254,7 +255,8 @@ class WriteLock:
             (self._descriptor,) = map(os.open, (self.path,), (flags,), (0o600,))
         else:
             self.is_new = True
-            give_to_users_of(self._users_of or self.real, self._descriptor)
+            place = self._database if self._users_of else self.path
+            give_to_users_of(self._users_of or self.real, self._descriptor, os.path.dirname(place))
         descriptor = self._descriptor
         if descriptor <= STDERR:
             self._descriptor = None
@@ -278,8 +280,12 @@ class WriteLock:
         return False
 
 
-def give_to_users_of(path: str, descriptor: int) -> None:
-    """Give a new file to those who may use the one at `path`, whoever makes it, root or a member of its group."""
+def give_to_users_of(path: str, descriptor: int, folder: str) -> None:
+    """
+    Give a new file in `folder` to those who may use the one at `path`, whoever makes it, root or a member of its group.
+
+    One to which another user may have led us stays ours, see `_refuse_led`.
+    """
     if not hasattr(os, "fchown"):  # on Windows
         return
     mode = 0o600
@@ -287,6 +293,7 @@ def give_to_users_of(path: str, descriptor: int) -> None:
         used, own = os.stat(path), os.fstat(descriptor)
         # Only where it changes something: a filter of system calls, such as systemd's, may kill a process for it.
         if (own.st_uid, own.st_gid) != (used.st_uid, used.st_gid):
+            _refuse_led(folder, used.st_uid)
             with contextlib.suppress(OSError):
                 os.fchown(descriptor, -1 if os.geteuid() else used.st_uid, used.st_gid)
         mode = used.st_mode & 0o666
@@ -294,6 +301,20 @@ def give_to_users_of(path: str, descriptor: int) -> None:
             mode = mode & 0o606 | (mode & 0o006) << 3  # its group is like all others
     with contextlib.suppress(OSError):
         os.fchmod(descriptor, mode)  # whatever the umask is: with 0277, the owner could not open the file again
+
+
+def _refuse_led(folder: str, user: int) -> None:
+    """
+    Raise an error for a folder in which a user may make no file, if somebody may have put it where we look.
+
+    By a link in the place of an archive, the user of a log got files of his own in /etc when root pruned the log.
+    """
+    found, at = os.stat(folder), folder
+    led = os.path.realpath(folder) != folder
+    while not led and at != (at := os.path.dirname(at)):
+        led = os.lstat(at).st_uid not in {0, os.geteuid()}
+    if led and found.st_uid != user and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
 
 
 def _is_gone(process: int) -> bool:

@@ -185,7 +185,7 @@ class Archive:
         try:
             # A new file, and not through a link that another user has put there.
             with open(path + PARTIAL, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                give_to_users_of(self.path, file.fileno())
+                give_to_users_of(self.path, file.fileno(), self.folder)
                 last_id = write_part(connection, file, head, kind, stopped)
                 file.flush()
                 os.fsync(file.fileno())
