@@ -219,9 +219,10 @@ class Logfmt(Format):
         fields |= {"message": row.message, **{name: getattr(row, name) for name in _LOGFMT_NAMES}}
         unset = {name for name, value in fields.items() if value is None}
         # An attribute with the name of a column gets another name, the same as in `forward`.
-        for key, value in row.extra.items():
+        for name, value in row.extra.items():
+            key = printable(_LOGFMT_KEY.sub("_", name))
             while key in fields:
-                key = f"extra.{key}"  # noqa: PLW2901 - the name under which it is shown
+                key = f"extra.{key}"
             fields[key] = value
         yield " ".join(_pair(key, value) for key, value in fields.items() if key not in unset)
 
@@ -240,7 +241,7 @@ def _pair(key: str, value: object) -> str:
     text = _text(value)
     if not (_LOGFMT_PLAIN.fullmatch(text) and is_printable(text)) or value == "null":  # which is no null
         text = json_safe(json.dumps(text, ensure_ascii=False))
-    return f"{printable(_LOGFMT_KEY.sub('_', key))}={text}"
+    return f"{key}={text}"
 
 
 def _text(value: object) -> str:

@@ -45,6 +45,15 @@ def test_no_two_pairs_of_logfmt_have_one_name(run, path):
     assert line.endswith(" extra.logger=1 extra.extra.logger=2")
 
 
+def test_no_attribute_becomes_a_column_of_logfmt(run, path):
+    """An attribute whose name is taken once its blanks are `_` gets another one: it looked like the thread."""
+    log_of(path, record("tea", **{"thread name": 1, "exc=type": 2}))
+
+    _, (line,) = run(str(path), "-o", "logfmt")
+
+    assert line.endswith(" thread_name=worker extra.thread_name=1 extra.exc_type=2")
+
+
 def test_an_attribute_without_a_value_is_null_in_logfmt(run, path):
     """An attribute that is None is `null`, as Go's encoders write nil, and the text is quoted: it was left out."""
     log_of(path, record("tea", charge=None, text="null", exc_type=None))
