@@ -76,7 +76,7 @@ def table(talkers: Sequence[Talker], by: str, most: int, more: str = "more") -> 
     room = not is_terminal() or terminal_width() >= _TREND_COLUMNS
     trend = room and any(talker.trend for talker in talkers)
     highest = max(max(talker.trend, default=0) for talker in talkers)
-    rows = [("records", "bytes", "share", "dropped", *(["trend       "] if trend else []), by)]
+    rows = [("records", "bytes", "share", "dropped", *(["trend       "] if trend else []), printable(by))]
     for talker in talkers[:most]:
         dropped = "-" if talker.dropped is None else f"{talker.dropped:,}"
         bars = [sparkline(talker.trend, highest)] if trend else []

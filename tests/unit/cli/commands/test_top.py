@@ -90,3 +90,12 @@ def test_top_by_attribute(run):
     error = "sqlite-log top: argument --by: 'attribute': name the attribute behind it; "
     error += "`sqlite-log top --help` says more\n"
     assert (2, []) == run("top", "--by", "attribute", stderr=error)
+
+
+def test_top_by_an_attribute_whose_name_a_terminal_would_obey(run, path):
+    """The name of an attribute, which may be from a log, is escaped above the table."""
+    log_of(path, record("tea", **{"order\x1b[2J": 7}))
+
+    _, lines = run("top", str(path), "--by", "attribute", "order\x1b[2J")
+
+    assert [r"order\x1b[2J", "7"] == [line.split()[-1] for line in lines]
