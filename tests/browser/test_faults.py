@@ -77,6 +77,10 @@ def test_text_without_a_shape_has_codes(tmp_path, write, serve, open_tab):
     open_tab(serve(tmp_path / "tags.db")).wait_for_line(f"{shown}\u2764\ufe0f \U0001f469\u200d\U0001f467")
 
 
+# What stands in tooltips, and what a screen reader says.
+_TOLD = "[...document.querySelectorAll('*')].map((one) => `${one.title} ${one.ariaLabel}`).join()"
+
+
 def test_a_log_full_of_hostile_text(tmp_path, write, serve, open_tab):
     """
     Nothing that stands in a log runs, loads, or hides in the page.
@@ -101,6 +105,7 @@ def test_a_log_full_of_hostile_text(tmp_path, write, serve, open_tab):
         tab.page.goto(re.sub(r"\?.*", "", tab.page.url) + f"?row={number}")
         tab.page.locator("#side .message").wait_for()
         shown = tab.page.locator("body").text_content()
+        shown += tab.page.evaluate(_TOLD)
         assert not re.search("[\u202a-\u202e\u2066-\u2069\x00\x1b]", shown)
     tab.page.click("#show-top")
     tab.page.locator(".meter").first.wait_for()

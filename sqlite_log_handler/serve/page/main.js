@@ -233,7 +233,7 @@ function showFilters() {
   by("regex").setAttribute("aria-pressed", String(Boolean(regex) || (regexWanted && !address.valueOf("text"))));
   by("level").value = address.isPlainLevel(address.valueOf("level")) ? address.valueOf("level") : "";
   by("zone").textContent = state.utc ? "UTC" : "Local";
-  document.title = `${state.file ?? "log"} · sqlite-log`;
+  document.title = `${oneLine(state.file ?? "log")} · sqlite-log`;
   const since = address.valueOf("until") ? null : address.valueOf("since");
   for (const choice of by("ranges").children) {
     const on = choice.dataset.run ? address.valueOf("run") === choice.dataset.run && !since
