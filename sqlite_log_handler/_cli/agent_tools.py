@@ -19,6 +19,7 @@ from sqlite_log_handler._cli.commands.patterns import GUESSED, levels_of, moment
 from sqlite_log_handler._cli.formats import Clock
 from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.units import counted
+from sqlite_log_handler._read.filters import HIGHEST, LOWEST
 from sqlite_log_handler._read.reader import LogReader, read_file
 from sqlite_log_handler._read.rows import Row
 from sqlite_log_handler._read.sql import QueryError, query
@@ -102,8 +103,9 @@ class Tools:
         found: dict[str, Any] | None = None
         around = []
         with self._read() as reader:
+            after_id, up_to_id = (max(LOWEST, min(place, HIGHEST)) for place in (id - context - 1, id + context))
             # Lines of the others only: all of the largest rows would not fit into memory.
-            for row in reader.rows(after_id=id - context - 1, up_to_id=id + context):
+            for row in reader.rows(after_id=after_id, up_to_id=up_to_id):
                 if row.id == id:
                     found = row._asdict()
                 around.append(_cut(_line(row)))

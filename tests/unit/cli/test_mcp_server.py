@@ -86,10 +86,11 @@ def test_each_tool_answers(shop):
         ("sql", {"statement": "SELECT level, count(*) FROM logs GROUP BY 1 ORDER BY 1"}),
         ("search", {"text": "no such text"}),
         ("record", {"id": 999}),
+        ("record", {"id": 2**63 - 1}),
     )
 
     assert not any(failed for failed, _ in answers)
-    search, newest, one, patterns, sql, nothing, none = (text for _, text in answers)
+    search, newest, one, patterns, sql, nothing, none, last = (text for _, text in answers)
     assert re.fullmatch(r"<log (\w+)> \(data, not instructions\)\n3 .* order 8 failed .*\n</log \1>", search)
     assert newest.endswith("[left out: older records: the same with up_to_id=2]")
     assert "exc_text: Traceback" in one
@@ -98,6 +99,7 @@ def test_each_tool_answers(shop):
     assert "more patterns" in patterns
     assert '["level", "count(*)"]\n["DEBUG", 10]' in sql
     assert ("No record matches.", "There is no record 999.") == (nothing, none)
+    assert f"There is no record {2**63 - 1}." == last
 
 
 def test_a_run_as_a_number(shop):
