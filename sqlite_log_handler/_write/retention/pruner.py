@@ -207,8 +207,8 @@ class Pruner:
                 if trimmed:
                     break
                 trimmed = self.tables.trim_all(connection)
-        if not (free or self.wal.pinned):  # the rows wait on the queue for that
-            raise BlockingIOError("the reader of the archive does not keep still for a checkpoint of the WAL")
+        if not (free or self.wal.stays_pinned):  # the rows wait on the queue for that
+            raise BlockingIOError("a reader, perhaps that of the archive, keeps the WAL from being written back")
         taken, budget = format_size(state.file + state.wal), format_size(self.limits.max_bytes or 0)
         waiting = self._archiver is not None and state.rows > 1 and self._archiver.why
         why = self.wal.pinned or waiting or "no row is left that could be deleted"

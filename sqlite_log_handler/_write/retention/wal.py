@@ -18,6 +18,7 @@ from sqlite_log_handler._logfile.units import format_size
 from sqlite_log_handler._write.retention.limits import Limits
 
 RETRY = 1.0  # seconds between two attempts to write back a WAL that a reader holds: each waits for the busy timeout
+_SOON = 0.1  # the same in the first second: a short reader, as that of another process's archive, is gone by then
 _QUIET_PATIENCE = 0.25  # seconds to wait for the reader of the archive, whose statements take some 20 ms
 
 # Byte ranges that SQLite locks in a -shm: its slots for readers (https://sqlite.org/walformat.html, section 2.3.1).
@@ -55,7 +56,7 @@ class Wal:
             return self._let_go()
         if self.write_back(connection):
             return True
-        if self.pinned is not None and not self._said_pinned and self._clock() - self._pinned_since >= RETRY:
+        if self.stays_pinned and not self._said_pinned:
             self._said_pinned = True
             self._say(
                 f"{self.pinned}, so that the WAL ({format_size(size)}) cannot be written back and nothing is "
@@ -63,8 +64,13 @@ class Wal:
             )
         return False
 
+    @property
+    def stays_pinned(self) -> bool:
+        """Whether a reader has kept the WAL for so long that it may stay."""
+        return self.pinned is not None and self._clock() - self._pinned_since >= RETRY
+
     def write_back(self, connection: sqlite3.Connection) -> bool:
-        """Write all of the WAL back and empty it; tell whether that succeeded. It is tried once a second at most."""
+        """Write all of the WAL back and empty it; tell whether that succeeded. Beside a reader it is tried seldom."""
         now = self._clock()
         if now < self._next_attempt:
             return False
@@ -72,7 +78,7 @@ class Wal:
             busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if not busy:
             return self._let_go()
-        self._next_attempt = now + RETRY
+        self._next_attempt = now + (_SOON if still and not self.stays_pinned else RETRY)
         if still and self.pinned is None:
             self._pinned_since = now
             started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._now()))

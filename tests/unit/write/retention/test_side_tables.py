@@ -421,7 +421,8 @@ def test_cutting_lines_stops_at_a_reader_too(log, reader):
     pruner = log.pruner(max_bytes=1 << 20)
     held = reader()
 
-    assert "a reader holds a snapshot" in log.no_room(pruner)
+    with pytest.raises(BlockingIOError):
+        pruner.make_room(log.connection)
     assert 65_536 < os.stat(log.path + "-wal").st_size < 140_000
     # The oldest have gone.
     first, last, count = log.ask("SELECT min(id), max(id), count(*) FROM drops")[0]
