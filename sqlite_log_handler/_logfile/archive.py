@@ -127,7 +127,8 @@ class PartName(NamedTuple):
         >>> PartName.parse("app-log.2026-11-28.2.jsonl.gz")
         PartName(stem='app-log', day='2026-11-28', number=2, kind='jsonl.gz')
         """
-        is_name = os.path.basename(name) == name and len(name.encode(errors="replace")) <= _LONGEST_NAME
+        length = len(name) if os.name == "nt" else len(name.encode(errors="replace"))
+        is_name = os.path.basename(name) == name and length <= _LONGEST_NAME
         found = _NAME.fullmatch(name) if is_name else None
         return found and cls(found[1], found[2], int(found[3] or 1), found[4])
 

@@ -98,11 +98,23 @@ FROM (
 GROUP BY 1, 2, 3
 """  # noqa: S608 - our own SQL
 
-# Up to which id rows are archived, or were deleted without. The last note tells too, if a bit of the mark has flipped.
-ARCHIVED_ID = """
-max(ifnull(CAST(archived_id AS INTEGER), 0),
-    ifnull((SELECT CAST(last_id AS INTEGER) FROM archives ORDER BY id DESC LIMIT 1), 0))
+# The `last_id` of the last note; 0 if a bit has flipped in it: the newest row is in no part, and no row of a part is
+# younger than its `until_us`.
+NOTED_ID = """
+ifnull((SELECT CAST(last_id AS INTEGER) FROM (SELECT last_id, until_us FROM archives ORDER BY id DESC LIMIT 1)
+    WHERE CAST(last_id AS INTEGER) < (SELECT max(id) FROM records) AND NOT EXISTS (
+        SELECT 1 FROM records WHERE id = CAST(last_id AS INTEGER)
+        AND CAST(created_us AS INTEGER) > CAST(until_us AS INTEGER)
+    )), 0)
 """
+
+# Up to which id rows are archived, or were deleted without. Where mark and last note differ, a bit has flipped in one:
+# a mark is too high if a row up to it is younger than the last part.
+ARCHIVED_ID = f"""
+iif({NOTED_ID} > 0 AND EXISTS (SELECT 1 FROM records WHERE id > {NOTED_ID} AND id <= CAST(archived_id AS INTEGER)
+    AND created_us > (SELECT CAST(until_us AS INTEGER) FROM archives ORDER BY id DESC LIMIT 1)),
+    {NOTED_ID}, max(ifnull(CAST(archived_id AS INTEGER), 0), {NOTED_ID}))
+"""  # noqa: S608 - our own SQL
 
 # What the view `volume` adds up.
 VOLUME_LINES = f"""

@@ -46,7 +46,7 @@ from sqlite_log_handler._logfile.columns import text, whole
 from sqlite_log_handler._logfile.connect import BOUND_CACHE, as_text
 from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._logfile.parquet import import_pyarrow
-from sqlite_log_handler._logfile.schema import ARCHIVED_ID
+from sqlite_log_handler._logfile.schema import ARCHIVED_ID, NOTED_ID
 from sqlite_log_handler._logfile.transaction import transaction
 from sqlite_log_handler._logfile.write_lock import WriteLock, give_to_users_of
 from sqlite_log_handler._write.retention.limits import Limits
@@ -75,7 +75,7 @@ SELECT (SELECT min(id) FROM records WHERE id > {ARCHIVED_ID}), (SELECT max(id) -
 _MARK: Final = f"""
 UPDATE marks SET log_id = :log_id, archived_id = max({ARCHIVED_ID}, :last_id), unarchived = ifnull(unarchived, 0)
     + max(0, :first_id - 1 - {ARCHIVED_ID}) - max(0, min({ARCHIVED_ID}, :last_id) - :first_id + 1)
-WHERE ifnull({LOG_ID}, :log_id) = :log_id AND NOT EXISTS (SELECT 1 FROM archives WHERE {whole("last_id")} >= :first_id)
+WHERE ifnull({LOG_ID}, :log_id) = :log_id AND {NOTED_ID} < :first_id
 """  # noqa: S608 - our own SQL
 _NOTE: Final = """
 INSERT INTO archives (name, first_id, last_id, since_us, until_us, max_levelno, drops, dropped, bytes, crc32)
@@ -177,8 +177,9 @@ class Archive:
         head, first_us = head_of(connection, self._stem, first_id, last_id)
         if head.log_id is None:
             self._say("its `log_id` is damaged: it gets that of its archive, or another one")
-            heads = (read_head(os.path.join(self.folder, name)) for name in _noted(connection))
-            log_id = next((known.log_id for known in heads if known is not None), os.urandom(8).hex())
+            known = filter(PartName.parse, _noted(connection))  # a stranger's log may name any file
+            heads = (read_head(os.path.join(self.folder, name)) for name in known)
+            log_id = next((head.log_id for head in heads if head is not None), os.urandom(8).hex())
             head = head._replace(log_id=log_id)
         name = self._next_name(connection, first_us, kind)
         path = os.path.join(self.folder, name)
@@ -300,8 +301,7 @@ class Archive:
 
 
 def _noted(connection: Connection) -> set[str]:
-    names = ask(connection, f"SELECT {text('name')} FROM archives")  # noqa: S608 - our own name
-    return {name for (name,) in names if PartName.parse(name)}  # a stranger's log may name any file
+    return {name for (name,) in ask(connection, f"SELECT {text('name')} FROM archives")}  # noqa: S608 - our own name
 
 
 def _best_kind() -> str:

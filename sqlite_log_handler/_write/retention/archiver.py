@@ -69,15 +69,13 @@ _DAY: Final = 86_400
 # How often we look at the age of rows while one reaches `max_age`.
 _LOOKS: Final = 16
 
-# By the mark alone: a bit may have flipped in the last note, and rows that no part has were deleted.
-_MAY_GO: Final = f"SELECT {whole('archived_id')} FROM marks"  # noqa: S608 - our own name
 _MARKS: Final = f"SELECT {ARCHIVED_ID}, {whole('unarchived')} FROM marks"  # noqa: S608 - our own names
 _LAST_BEFORE: Final = "SELECT id FROM records WHERE created_us < ? ORDER BY created_us DESC LIMIT 1"
 
 
 def archived_only(connection: sqlite3.Connection, state: State, cut: Cut) -> Cut | None:
     """Return as much of a cut as is archived, None for nothing. `sqlite-log prune --archive` deletes no more."""
-    (archived_id,) = connection.execute(_MAY_GO).fetchone()
+    archived_id, _ = connection.execute(_MARKS).fetchone()
     if cut.last_id <= archived_id:
         return cut
     return cut._replace(last_id=archived_id, partial=True) if archived_id >= state.first_id else None

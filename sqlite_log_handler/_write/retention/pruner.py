@@ -99,7 +99,7 @@ ON CONFLICT (id) DO UPDATE SET last_id = excluded.last_id, until_us = max(ifnull
 """  # noqa: S608 - our own number
 # Ids below the archive's that no part has were counted when it moved on.
 _MARK = f"""
-UPDATE marks SET archived_id = max(ifnull(CAST(archived_id AS INTEGER), 0), :last_id),
+UPDATE marks SET archived_id = max({ARCHIVED_ID}, :last_id),
     unarchived = ifnull(unarchived, 0) + max(0, :last_id - {ARCHIVED_ID})
 """  # noqa: S608 - our own SQL
 

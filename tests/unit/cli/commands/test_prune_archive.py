@@ -202,7 +202,8 @@ def test_another_folder(prune, path, folder, monkeypatch):
         if not taken:
             taken.append(part)
             with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-                connection.execute(f"INSERT INTO archives SELECT 1, 'x', 1, {part.head.last_id}, 0, 0, 20, 0, 0, 1, 1")
+                noted = 1, "x", 1, part.head.last_id, 0, part.head.until_us, 20, 0, 0, 1, 1
+                connection.execute("INSERT INTO archives VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", noted)
                 connection.execute(f"UPDATE marks SET archived_id = {part.head.last_id}")
         return part
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from archives import account, parts_in
+from archives import account, contents_of, parts_in
 from forked import in_child
 from programs import DAY, Held
 
@@ -235,7 +235,9 @@ def test_a_part_that_is_refused_is_removed(make, log, folder, monkeypatch):
     log.fill(150)
     program.step_to_a_part(Held(monkeypatch))
     assert 1 == len(parts_in(folder))
-    log.connection.execute("INSERT INTO archives SELECT 1, 'elsewhere', 1, 125, 0, 0, 20, 0, 0, 1, 1 FROM marks")
+    log.connection.execute(
+        "INSERT INTO archives SELECT 1, 'elsewhere', 1, 125, 0, max(created_us), 20, 0, 0, 1, 1 FROM records"
+    )
     log.connection.execute("UPDATE marks SET archived_id = 125")
     program.run()
     for thread in threading.enumerate():
@@ -323,21 +325,35 @@ def test_a_damaged_mark(make, log, folder, path, value):
     assert 100 >= len(log.ids)
 
 
-@pytest.mark.parametrize("value", [1 << 40, (1 << 63) - 1])
-def test_a_damaged_last_note(make, log, value):
+@pytest.mark.parametrize("value", ["last_id + 64", "last_id - 64", 1 << 40, (1 << 63) - 1, -1])
+def test_a_damaged_last_note(make, log, folder, value):
     """
-    Rows stay that no part has, also when the last note says that a part has them.
+    Rows that no part has stay until one has them, also when a bit has flipped in the `last_id` of the last note.
 
-    A bit had flipped in its `last_id`: all rows counted as archived, and retention deleted them.
+    Rows up to there counted as archived, and retention deleted them.
     """
     program = make(max_rows=100)
-    log.fill(150)
+    log.fill(150, age=10_000, step=1)
     program.run()
-    log.connection.execute("UPDATE archives SET last_id = ? WHERE id = (SELECT max(id) FROM archives)", (value,))
-    log.fill(150)
+    log.connection.execute(f"UPDATE archives SET last_id = {value} WHERE id = (SELECT max(id) FROM archives)")
+    log.fill(150, age=5_000, step=1)
     program.run()
 
-    assert {*range(126, 301)} <= {*log.ids}
+    archived = {row["id"] for name in parts_in(folder) for row in contents_of(folder / name).rows}
+    assert {*range(1, 301)} == archived | {*log.ids}
+
+
+@pytest.mark.parametrize("value", ["archived_id + 64", 1 << 40])
+def test_a_mark_that_is_too_high(make, log, folder, path, value):
+    """A mark above rows that are younger than the last part is not believed: they were deleted, in no part."""
+    program = make(max_rows=100)
+    log.fill(150, age=10_000, step=1)
+    program.run()
+    log.connection.execute(f"UPDATE marks SET archived_id = {value}")
+    log.fill(150, age=5_000, step=1)
+    program.run()
+
+    assert ([*range(1, 301)], 0) == account(path, folder)
 
 
 def test_a_log_id_that_is_damaged_before_the_first_part(make, log, folder, path):
