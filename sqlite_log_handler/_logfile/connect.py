@@ -98,7 +98,12 @@ def require_files(path: str) -> None:
             if not stat.S_ISREG(os.stat(name).st_mode):
                 message = f"{name!r} is not a file, and SQLite would wait for it or write to it: move it"
                 raise UnreadableFileError(message)
-    with contextlib.suppress(OSError), open(real + "-journal", "rb") as journal:
+    # Not through a link: to close a file takes away SQLite's locks on it, and a link may lead to a database of ours.
+    flags = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
+    with (
+        contextlib.suppress(OSError),
+        open(real + "-journal", "rb", opener=lambda name, mode: os.open(name, mode | flags)) as journal,
+    ):
         journal.seek(-len(_NAMED), os.SEEK_END)
         if journal.read() == _NAMED:
             raise UnreadableFileError(f"{journal.name!r} names a file that SQLite would delete: move the journal away")

@@ -54,6 +54,24 @@ def test_no_attribute_becomes_a_column_of_logfmt(run, path):
     assert line.endswith(" thread_name=worker extra.thread_name=1 extra.exc_type=2")
 
 
+def test_an_attribute_without_a_name_has_one_in_logfmt(run, path):
+    """An attribute with an empty name is called `extra.`, as `forward` does: a value alone is no pair."""
+    log_of(path, record("tea", **{"": 4}))
+
+    _, (line,) = run(str(path), "-o", "logfmt")
+
+    assert line.endswith(" thread_name=worker extra.=4")
+
+
+def test_a_field_has_the_name_that_logfmt_would_give_it(run, path):
+    """The name of a field is shown without its codes and blanks: a terminal got them as they are."""
+    log_of(path, record("tea", **{"a b\x1b": 1}))
+
+    _, (line,) = run(str(path), "--fields", "a b\x1b")
+
+    assert line.endswith(" tea a_b\\x1b=1")
+
+
 def test_an_attribute_without_a_value_is_null_in_logfmt(run, path):
     """An attribute that is None is `null`, as Go's encoders write nil, and the text is quoted: it was left out."""
     log_of(path, record("tea", charge=None, text="null", exc_type=None))

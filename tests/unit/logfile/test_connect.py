@@ -11,6 +11,8 @@ import re
 import shutil
 import sqlite3
 import struct
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,6 +188,25 @@ def test_a_journal_that_names_another_file(path: Path, use: Callable[[Path], Non
     with pytest.raises(UnreadableFileError, match="-journal' names a file that SQLite would delete"):
         use(path)
     assert precious.exists()
+
+
+def test_a_journal_that_is_a_link(path: Path) -> None:
+    """
+    A link in the place of a journal is not followed, as SQLite follows none.
+
+    It led to a database of the program. To close a file takes away all locks that the process has on it, and another
+    process wrote to the database as well.
+    """
+    make_ours(path)
+    own = path.with_name("own.db")
+    code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+    Path(f"{path}-journal").symlink_to(own)
+    with contextlib.closing(sqlite3.connect(own, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        require_files(str(path))
+        other = subprocess.run([sys.executable, "-c", code, own], capture_output=True, text=True, check=False)
+
+    assert "database is locked" in other.stderr
 
 
 def test_a_file_that_goes_while_it_is_looked_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
