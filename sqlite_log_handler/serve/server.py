@@ -21,7 +21,8 @@ from sqlite_log_handler.serve.security import LOOPBACK, TOKEN
 _PORTS: Final = 50
 _HIGHEST_PORT: Final = 65_535
 
-_LOOPBACK: Final = re.compile(r"localhost|::1|127(\.\d{1,3}){3}", re.ASCII)  # not a name such as 127.example.org
+# Hosts that no network reaches: not a name such as 127.example.org.
+_ON_LOOPBACK: Final = re.compile(r"localhost|::1|127(\.\d{1,3}){3}", re.ASCII)
 _TOKEN: Final = re.compile(r"[\w-]{32,}", re.ASCII)
 _LONGEST_TOKEN: Final = 4096
 
@@ -48,7 +49,7 @@ def run(
         ValueError: The server would show the log to a network without asking for a token, or the file has none.
         OSError: No port is free, `host` is not an address of this machine, or the file of the token cannot be read.
     """
-    if not (with_token or _LOOPBACK.fullmatch(host)):
+    if not (with_token or _ON_LOOPBACK.fullmatch(host)):
         message = f"--no-token would show the log to all who reach {host}: leave --no-token out, or listen on 127.0.0.1"
         raise ValueError(message)
     token = None if not with_token else secrets.token_urlsafe() if token_file is None else _token_in(token_file)

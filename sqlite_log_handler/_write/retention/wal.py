@@ -70,7 +70,7 @@ class Wal:
         return self.pinned is not None and self._clock() - self._pinned_since >= RETRY
 
     def write_back(self, connection: sqlite3.Connection) -> bool:
-        """Write all of the WAL back and empty it; tell whether that succeeded. Beside a reader it is tried seldom."""
+        """Write all of the WAL back and empty it, unless that failed a moment ago; tell whether it succeeded."""
         now = self._clock()
         if now < self._next_attempt:
             return False

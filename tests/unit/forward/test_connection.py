@@ -9,7 +9,7 @@ import json
 import socket
 import ssl
 import threading
-from contextlib import closing
+from contextlib import closing, contextmanager
 from urllib.parse import quote
 
 import pytest
@@ -158,6 +158,27 @@ def test_a_request_can_be_broken_off(part):
     assert [Verdict.LATER] == [answer.verdict for answer in answers]
 
 
+@contextmanager
+def half_an_answer(monkeypatch, beginning):
+    """Have a thread read an answer that does not go on; yield the receiver and the thread."""
+    reading, over = threading.Event(), threading.Event()
+    read = _HttpResponse.read
+    monkeypatch.setattr(_HttpResponse, "read", lambda response, size: reading.set() or read(response, size))
+
+    def talk(connection):
+        connection.sendall(beginning)
+        over.wait(20)
+
+    with serving(talk) as (port, _):
+        receiver = Receiver(Endpoint(f"http://127.0.0.1:{port}", timeout=60), "test")
+        thread = threading.Thread(target=receiver, args=(b"body",), daemon=True)
+        thread.start()
+        reading.wait()
+        yield receiver, thread
+        over.set()
+        thread.join()
+
+
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close", b"HTTP/1.0 500 No"])
 def test_the_last_answer_of_a_connection_can_be_broken_off(monkeypatch, head):
     """
@@ -166,23 +187,10 @@ def test_the_last_answer_of_a_connection_can_be_broken_off(monkeypatch, head):
     `http.client` had let go of its socket by then. So a thread read on as long as a byte came now and then, and each
     further attempt brought another thread.
     """
-    reading, over = threading.Event(), threading.Event()
-    read = _HttpResponse.read
-    monkeypatch.setattr(_HttpResponse, "read", lambda response, size: reading.set() or read(response, size))
-
-    def talk(connection):
-        connection.sendall(head + b"\r\n\r\nx")
-        over.wait(20)
-
-    with serving(talk) as (port, _):
-        receiver = Receiver(Endpoint(f"http://127.0.0.1:{port}", timeout=60), "test")
-        thread = threading.Thread(target=receiver, args=(b"body",), daemon=True)
-        thread.start()
-        reading.wait()
+    with half_an_answer(monkeypatch, head + b"\r\n\r\nx") as (receiver, thread):
         receiver.give_up()
         thread.join(10)
         is_over = not thread.is_alive()
-        over.set()
 
     assert is_over
 
@@ -194,25 +202,11 @@ def test_a_connection_is_closed_while_another_thread_reads(monkeypatch):
     `http.client` closes the answer's file, which waits for the lock that the reading thread holds: SIGTERM hung for the
     whole time of a step.
     """
-    reading, over = threading.Event(), threading.Event()
-    read = _HttpResponse.read
-    monkeypatch.setattr(_HttpResponse, "read", lambda response, size: reading.set() or read(response, size))
-
-    def talk(connection):
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx")
-        over.wait(20)
-
-    with serving(talk) as (port, _):
-        receiver = Receiver(Endpoint(f"http://127.0.0.1:{port}", timeout=60), "test")
-        asking = threading.Thread(target=receiver, args=(b"body",), daemon=True)
-        asking.start()
-        reading.wait()
+    with half_an_answer(monkeypatch, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx") as (receiver, _):
         closing = threading.Thread(target=receiver.close, daemon=True)
         closing.start()
         closing.join(10)
         is_closed = not closing.is_alive()
-        over.set()
-        asking.join()
 
     assert is_closed
 
