@@ -326,6 +326,31 @@ def test_a_damaged_mark(make, log, folder, path, value):
     assert 100 >= len(log.ids)
 
 
+@pytest.mark.parametrize("value", [0, 1_000])
+def test_a_mark_that_is_too_low_beside_max_bytes(make, log, value):
+    """
+    A log that fills `max_bytes` is written on when its `archived_id` was damaged.
+
+    No row might be deleted up to the mark, and none was archived after the last part: each new record was dropped.
+    """
+    program = make(max_bytes=4_000_000)
+
+    def commit():
+        log.clock.advance(1)
+        program.pruner.make_room(log.connection)
+        log.fill(20, width=1_000)
+        program.run()
+
+    for _ in range(250):
+        commit()
+    log.connection.execute("UPDATE marks SET archived_id = ?", (value,))
+    for _ in range(100):
+        commit()
+
+    first, last, _ = log.rows
+    assert (True, 7_000) == (first > value, last)
+
+
 @pytest.mark.parametrize("value", ["last_id + 64", "last_id - 64", 1 << 40, (1 << 63) - 1, -1])
 def test_a_damaged_last_note(make, log, folder, value):
     """
