@@ -108,7 +108,7 @@ _PLAIN_TYPES = frozenset((str, int, type(None)))  # SQLite takes these, and to h
 def _standard_get_message() -> Any:
     """Return `LogRecord.getMessage`; None if a program has replaced that of the standard library already."""
     code = getattr(LogRecord.getMessage, "__code__", None)
-    return LogRecord.getMessage if code and code.co_filename == logging.getLogger.__code__.co_filename else None
+    return LogRecord.getMessage if code and code.co_filename == logging.addLevelName.__code__.co_filename else None
 
 
 # While `getMessage` is this one, the quick way formats the message itself.

@@ -241,6 +241,13 @@ def test_replaced_get_message(monkeypatch: pytest.MonkeyPatch, how: str, args: t
     assert ("the password is ***", None, 0) == (row[MESSAGE], row[ATTRIBUTES], row[MARKS])
 
 
+def test_the_import_beside_a_replaced_get_logger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test of the program may have another object in the place of `logging.getLogger` as it imports the handler."""
+    monkeypatch.setattr(logging, "getLogger", object())
+
+    assert logging.LogRecord.getMessage is row_module._standard_get_message()
+
+
 @pytest.mark.parametrize("name", sorted({*vars(make_record())} - {"msg", "args"}))
 def test_get_message_of_a_record_without_an_attribute(name: str) -> None:
     """
