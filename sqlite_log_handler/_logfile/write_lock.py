@@ -307,14 +307,21 @@ def _refuse_led(folder: str, user: int) -> None:
     """
     Raise an error for a folder in which a user may make no file, if somebody may have put it where we look.
 
-    By a link in the place of an archive, the user of a log got files of his own in /etc when root pruned the log.
+    By a link in the place of an archive, the user of a log got files of his own in /etc when root pruned the log. An
+    administrator's own link leads nobody astray.
     """
-    found, at = os.stat(folder), folder
-    led = os.path.realpath(folder) != folder
-    while not led and at != (at := os.path.dirname(at)):
-        led = os.lstat(at).st_uid not in {0, os.geteuid()}
-    if led and found.st_uid != user and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+    found, others, ours = os.stat(folder), stat.S_IWGRP | stat.S_IWOTH, {0, os.geteuid()}
+    paths = [] if found.st_uid == user or found.st_mode & others else [folder]
+    for path in paths:  # and those to which it leads
+        at = os.path.dirname(path)
+        above, one = os.stat(at), os.lstat(path)
+        is_link = stat.S_ISLNK(one.st_mode)
+        if above.st_uid not in ours or (is_link and (one.st_uid not in ours or above.st_mode & others)):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        if is_link:
+            paths.append(os.path.join(at, os.readlink(path)))
+        if at not in paths:
+            paths.append(at)
 
 
 def _is_gone(process: int) -> bool:

@@ -70,34 +70,53 @@ def test_the_archive_belongs_to_the_users_of_the_log(archive, log, reading, fold
 
 @pytest.mark.skipif(not hasattr(os, "fchown"), reason="Windows has no owners")
 @pytest.mark.parametrize(
-    ("owner", "is_link", "is_given"), [(0, False, True), (0, True, False), (7, False, False), (7, True, False)]
+    ("of_link", "mode", "of_end", "is_given"),
+    [
+        (None, 0o755, 0, True),
+        (None, 0o755, 7, False),
+        (0, 0o755, 0, True),
+        (0, 0o755, 7, False),
+        (0, 0o775, 0, False),
+        (0, 0o1777, 0, False),
+        (7, 0o755, 0, False),
+    ],
 )
-def test_a_folder_that_another_user_may_have_put_there(log, reading, folder, monkeypatch, owner, is_link, is_given):
+def test_a_folder_that_another_user_may_have_put_there(
+    log, reading, folder, monkeypatch, of_link, mode, of_end, is_given
+):
     """
     In a folder where the users of the log may make no file, parts and lock are theirs only if no user could lead there.
 
     When root ran `sqlite-log prune --archive` on a log in the folder of another user, a link from there to a folder of
-    the system got that user a lock of his own in it, into which he could write anything.
+    the system got that user a lock of his own in it, into which he could write anything. When any link was taken for
+    such a one, the parts behind one of the administrator's, as to a larger disk, could not be read by the users.
     """
     log.fill(10)
     os.chmod(log.path, 0o666)
-    folder.chmod(0o755)
-    link = folder.with_name("link")
-    link.symlink_to(folder)
+    end, links = folder / "disk" / "parts", folder.with_name("links")
+    end.mkdir(parents=True, mode=0o755)
+    links.mkdir()
+    links.chmod(mode)
+    link = links / "archive"
+    link.symlink_to(os.path.relpath(end, links))
     status, real, owners = os.stat, os.lstat, []
     found = status(log.path)
-    of_another_user = os.stat_result([*found[:4], found.st_uid + 1, *found[5:]])
-    archive = Archive(str(link if is_link else folder), log.path, kind="jsonl.gz", now=lambda: log.wall)
+    users = {found.st_ino: found.st_uid + 1, status(end.parent).st_ino: of_end, real(link).st_ino: of_link}
+
+    def owned(one):
+        return os.stat_result([*one[:4], users.get(one.st_ino, 0), *one[5:10]])
+
+    archive = Archive(str(end if of_link is None else link), log.path, kind="jsonl.gz", now=lambda: log.wall)
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: 0)
-        patch.setattr(os, "stat", lambda name: of_another_user if name == log.path else status(name))
-        patch.setattr(os, "lstat", lambda name: os.stat_result([*(one := real(name))[:4], owner, *one[5:10]]))
+        patch.setattr(os, "stat", lambda name: owned(status(name)))
+        patch.setattr(os, "lstat", lambda name: owned(real(name)))
         patch.setattr(os, "fchown", lambda _, *owner: owners.append(owner))
         names = archive_all(archive, log, reading)
     archive.lock.close()
 
     assert 2 * [(found.st_uid + 1, found.st_gid)] * is_given == owners
-    modes = [os.stat(folder / name).st_mode & 0o777 for name in [*names, "app-log-archive-lock"]]
+    modes = [os.stat(end / name).st_mode & 0o777 for name in [*names, "app-log-archive-lock"]]
     assert 2 * [0o666 if is_given else 0o600] == modes
 
 
