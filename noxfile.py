@@ -128,13 +128,18 @@ def unit(session: nox.Session) -> None:
 @nox.session(tags=["ci"])
 @nox.parametrize("command", [nox.param(command, id=name) for name, command in README_COMMANDS.items()])
 def readme(session: nox.Session, command: str) -> None:
-    """Type each of the README's two commands into a copy of the checkout."""
+    """
+    Type each of the README's two commands into a copy of the checkout.
+
+    That of the tests runs those of one folder: the session `tests` runs them all.
+    """
     if command not in (ROOT / "README.md").read_text(encoding="utf-8").splitlines():
         session.error(f"README.md has no line that reads exactly: {command}")
     with TemporaryDirectory() as folder, session.chdir(folder):
         left_out = shutil.ignore_patterns(".git", ".*_cache", ".nox", ".venv", "build", "dist", "*.db*")
         shutil.copytree(ROOT, folder, ignore=left_out, dirs_exist_ok=True)
-        session.run("bash", "-euo", "pipefail", "-c", command, external=True)
+        few = {"PYTEST_ADDOPTS": "tests/unit/logfile"}
+        session.run("bash", "-euo", "pipefail", "-c", command, external=True, env=few)
 
 
 def build(session: nox.Session, source: Path) -> None:
