@@ -69,13 +69,16 @@ _DAY: Final = 86_400
 # How often we look at the age of rows while one reaches `max_age`.
 _LOOKS: Final = 16
 
-_MARKS: Final = f"SELECT {ARCHIVED_ID}, {whole('unarchived')} FROM marks"  # noqa: S608 - our own names
+# Where somebody has deleted rows, the next one to archive lies behind a hole.
+_MARKS: Final = f"""
+SELECT {ARCHIVED_ID}, {whole("unarchived")}, (SELECT min(id) FROM records WHERE id > {ARCHIVED_ID}) FROM marks
+"""  # noqa: S608 - our own names
 _LAST_BEFORE: Final = "SELECT id FROM records WHERE created_us < ? ORDER BY created_us DESC LIMIT 1"
 
 
 def archived_only(connection: sqlite3.Connection, state: State, cut: Cut) -> Cut | None:
     """Return as much of a cut as is archived, None for nothing. `sqlite-log prune --archive` deletes no more."""
-    archived_id, _ = connection.execute(_MARKS).fetchone()
+    archived_id, *_ = connection.execute(_MARKS).fetchone()
     if cut.last_id <= archived_id:
         return cut
     return cut._replace(last_id=archived_id, partial=True) if archived_id >= state.first_id else None
@@ -154,12 +157,11 @@ class Archiver:
                 return POLL
             self._run = None
             self._ended(run)
-        archived_id, unarchived = connection.execute(_MARKS).fetchone()
+        _, unarchived, first_id = connection.execute(_MARKS).fetchone()
         # Rows were deleted, and none was archived: it is too slow for those that go next.
         overtaken = self._deletes and run is not None and not run.parts and unarchived > self._unarchived
         self._unarchived = unarchived
-        first_id = max(archived_id + 1, state.first_id)
-        if first_id > state.last_but_one_id or self._ending:
+        if first_id is None or first_id > state.last_but_one_id or self._ending:
             return math.inf
         wait, goal = self._next_run - self._clock(), 0
         if wait <= 0:

@@ -152,6 +152,23 @@ def test_it_ends_when_there_is_nothing_to_do(make, log):
     assert None is program.archiver._run
 
 
+def test_it_ends_before_a_hole(make, log):
+    """
+    Rows that somebody has deleted are nothing to archive, and the thread sleeps.
+
+    It was begun again with each step, ten times a second, while the rows to archive ended in such a hole.
+    """
+    program = make(max_rows=100)
+    log.fill(90)
+    program.run()
+    log.fill(45)
+    log.connection.execute("DELETE FROM records WHERE id BETWEEN 60 AND 130")
+
+    program.run()
+
+    assert program.step() in {None, float("inf")}
+
+
 # What may be deleted --------------------------------------------------------------------------------------------------
 
 
