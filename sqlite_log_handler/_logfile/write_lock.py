@@ -80,7 +80,7 @@ class WriteLock:
     def __init__(self, path: str, *, users_of: str | None = None, say: Callable[[str], None] = print) -> None:
         self._database = path
         self._users_of = users_of
-        self._lead_to(os.path.realpath(path))
+        self._lead_to(path if users_of else os.path.realpath(path))  # a folder of an archive may not answer
         self._say = say
         self._missing = fcntl is None
         self._waiting_since: int | None = None

@@ -279,7 +279,7 @@ class Archiver:
                 if known == run.file:
                     raise error
                 self._corrupt = run.file
-            case TimeoutError() as error:  # another process archives
+            case TimeoutError(errno=None) as error:  # another process archives; a disk has an `errno`
                 self._other, pause = str(error), RETRY / 5
             case error:
                 self._error = f"{type(error).__name__}: {error}"

@@ -5,6 +5,7 @@ The archive of a program that logs: what happens when it fails, at the end of th
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sqlite3
@@ -64,6 +65,45 @@ def test_a_full_disk_is_told_once(make, log, monkeypatch, folder, path, limits):
     log.clock.advance(80)
     program.run()
     assert ["archiving again"] == log.said[1:]
+    assert ([*range(1, 151)], 0) == account(path, folder)
+
+
+def test_a_disk_that_does_not_answer_in_time_is_told(make, log, monkeypatch, folder):
+    """
+    A disk whose error is a TimeoutError is a failure of the archive, and told.
+
+    It was taken for another process that archives, for which nobody needs a line.
+    """
+    failing(monkeypatch)[:] = [OSError(errno.ETIMEDOUT, "Connection timed out")]
+    program = make(max_rows=100)
+    log.fill(150)
+    program.step()
+
+    assert 5 == program.step()
+    why = f"TimeoutError: [Errno {errno.ETIMEDOUT}] Connection timed out"
+    assert [f"cannot archive in {str(folder)!r} ({why}): rows stay; trying again"] == log.said
+
+
+def test_the_thread_that_commits_does_not_look_at_the_folder(make, log, monkeypatch, folder, path):
+    """
+    Only the archive's own thread looks at the folder, because its disk may not answer.
+
+    The thread that commits asked where the links in the lock's path lead, as each run began.
+    """
+    lookers = set()
+
+    def lstat(looked: Any, **options: Any) -> os.stat_result:
+        if os.fspath(looked).startswith(str(folder)):
+            lookers.add(threading.current_thread().name)
+        return os_lstat(looked, **options)
+
+    os_lstat = os.lstat
+    program = make(max_rows=100)
+    log.fill(150)
+    monkeypatch.setattr(os, "lstat", lstat)
+    program.run()
+
+    assert {"sqlite_log_handler archive"} == lookers
     assert ([*range(1, 151)], 0) == account(path, folder)
 
 
