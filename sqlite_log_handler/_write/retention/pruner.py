@@ -72,7 +72,8 @@ _LAST_OLD = "SELECT id FROM records WHERE id <= ? AND id < ? AND +created_us < ?
 # read all rows.
 _LOOK = """
 SELECT page_size, page_count, freelist_count, ifnull((SELECT min(id) FROM records), 1),
-    ifnull((SELECT max(id) FROM records), 0), ifnull((SELECT min(created_us) FROM records), 0), auto_vacuum
+    ifnull((SELECT max(id) FROM records), 0), ifnull((SELECT CAST(min(created_us) AS INTEGER) FROM records), 0),
+    auto_vacuum
 FROM pragma_page_size, pragma_page_count, pragma_freelist_count, pragma_auto_vacuum
 """
 _HEAD_ROWS = 256

@@ -268,6 +268,17 @@ def test_a_logger_that_is_no_utf_8(prune, log, path, query):
     assert [(10,)] == query("SELECT count(*) FROM records")
 
 
+@pytest.mark.parametrize("time", ["'yesterday'", "x'ff'"])
+def test_times_that_are_no_integers(prune, log, path, query, time):
+    """Rows whose time is none count as young, and the command ends as ever; it ended with an error of Python."""
+    log(10)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE records SET created_us = {time}")
+
+    assert 0 == prune("--max-age", "200")
+    assert [(10,)] == query("SELECT count(*) FROM records")
+
+
 def test_a_log_without_its_ledger_is_left_alone(prune, log, path, query):
     """
     Nothing is deleted from a log in which a table is missing, as `check` says: its books could not be kept.
