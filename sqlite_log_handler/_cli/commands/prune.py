@@ -18,6 +18,7 @@ from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.terminal import say, write_error, write_line
 from sqlite_log_handler._logfile.connect import (
     BOUND_CACHE,
+    as_text,
     close,
     connect_read_only,
     connect_read_write,
@@ -125,12 +126,15 @@ def run(
         with contextlib.closing(reading), budget:
             # Rows that are too long to show are deleted too.
             reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+            reading.text_factory = as_text
             plan = partial(_plan, path=real, limits=limits, now=now())
             state, cut = plan(reading)
             if options.dry_run:
                 if notice:
                     say(notice)
                 _say_plan(reading, state, cut, limits, vacuum=options.vacuum)
+                if archive is not None and (parts := archive.beyond_limits(reading)):
+                    _say_removed("would remove", [part[3] for part in parts])
                 return 0
             if not (os.access(path, os.W_OK) and os.access(os.path.dirname(real), os.W_OK)):
                 raise _may_not_write(path)
@@ -209,6 +213,10 @@ def _say_plan(connection: sqlite3.Connection, state: State, cut: Cut | None, lim
     if vacuum:
         free = format_size(state.free_pages * state.page_size)
         write_line(f"would give back {free} of free pages, and what is deleted")
+
+
+def _say_removed(what: str, rows: list[int]) -> None:
+    write_line(f"{what} from the archive: {counted(len(rows), 'file')}, {counted(sum(rows), 'row')}")
 
 
 @dataclass
@@ -314,7 +322,7 @@ class _Work:
         archived = f"archived {counted(rows, 'row')} in {counted(parts, 'file')}, {format_size(taken)}"
         write_line(archived if rows else "nothing to archive")
         if expired := archive.expired:
-            write_line(f"removed from the archive: {counted(len(expired), 'file')}, {counted(sum(expired), 'row')}")
+            _say_removed("removed", expired)
         return done and cut is None
 
     def _prune(self, connection: sqlite3.Connection, before: State, cut: Cut | None) -> bool:

@@ -220,13 +220,17 @@ class Archive:
 
     def expire(self, connection: sqlite3.Connection) -> None:
         """Remove the notes of parts beyond the limits, in the open transaction; `parts` removes their files."""
-        parts = connection.execute(_PARTS).fetchall() if self._limits else []
-        for id_, name, _, rows, *_ in parts[: self._beyond([part[4:] for part in parts])]:
+        for id_, name, _, rows, *_ in self.beyond_limits(connection):
             self.expired.append(rows)
             if PartName.parse(name):
                 self._may_go.add(name)
             connection.execute("DELETE FROM archives WHERE id = ?", (id_,))
             connection.execute(_EXPIRED, (rows,))
+
+    def beyond_limits(self, connection: sqlite3.Connection) -> list[tuple[int, str, int, int, int, int]]:
+        """Return the lines of `_PARTS` of the notes that `expire` would remove."""
+        parts = connection.execute(_PARTS).fetchall() if self._limits else []
+        return parts[: self._beyond([part[4:] for part in parts])]
 
     def _beyond(self, parts: list[tuple[int, int]]) -> int:
         """Return how many of these parts go, the oldest first; each has its latest time and its bytes."""

@@ -97,6 +97,18 @@ def test_limits_of_the_archive(prune, path, folder, capsys):
     assert "removed from the archive: 1 file, 8 rows\n" in capsys.readouterr().out
 
 
+def test_a_dry_run_of_limits_of_the_archive(prune, path, folder, capsys):
+    """`--dry-run` says which files of the archive would be deleted. It said that there was nothing to delete."""
+    prune("--max-rows", "5")
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE archives SET name = CAST(x'ff' AS TEXT) WHERE id = 2")
+    before = parts_in(folder)
+    assert 0 == prune("--archive-max-age", "3d", "--dry-run")
+
+    assert before == parts_in(folder)
+    assert "would remove from the archive: 1 file, 8 rows\n" in capsys.readouterr().out
+
+
 def fill(path, *widths):
     """Add 2,000 rows of each width, in this order."""
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
