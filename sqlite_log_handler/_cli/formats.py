@@ -222,8 +222,10 @@ class Logfmt(Format):
         # An attribute with the name of a column gets another name, the same as in `forward`.
         for name, value in row.extra.items():
             key = _key(name)
-            while not key or key in fields:
+            if not key or key in fields:
                 key = f"extra.{key}"
+            while key in fields:  # by a number, or a stranger's names that differ in blanks alone take GB
+                key = f"extra.{len(fields)}.{key}"
             fields[key] = value
         yield " ".join(_pair(key, value) for key, value in fields.items() if key not in unset)
 

@@ -9,6 +9,7 @@ import csv
 import io
 import sqlite3
 import time
+from itertools import product
 
 import pytest
 from command_line import log_of, record
@@ -61,6 +62,18 @@ def test_an_attribute_without_a_name_has_one_in_logfmt(run, path):
     _, (line,) = run(str(path), "-o", "logfmt")
 
     assert line.endswith(" thread_name=worker extra.=4")
+
+
+def test_names_that_differ_in_blanks_alone_make_no_long_line_of_logfmt(run, path):
+    """Names of which `_` makes one get a number each: 3,000 of them in a row took 39 s, and 27 MB of `extra.`."""
+    names = [*map("".join, product(' "=', repeat=5))]
+    log_of(path, record("tea", **dict.fromkeys(names, 1)))
+
+    _, (line,) = run(str(path), "-o", "logfmt")
+
+    pairs = line.partition(" thread_name=worker ")[2].split()
+    assert (len(names), len(names)) == (len(pairs), len({*pairs}))
+    assert max(map(len, pairs)) < 30
 
 
 def test_a_field_has_the_name_that_logfmt_would_give_it(run, path):
