@@ -34,6 +34,7 @@ from sqlite_log_handler._cli.commands.top import table
 from sqlite_log_handler._cli.formats import Clock, Short, with_gaps
 from sqlite_log_handler._cli.terminal import plain, terminal_width, write_lines
 from sqlite_log_handler._logfile.printable import printable
+from sqlite_log_handler._logfile.schema import OWN_LOGGER
 from sqlite_log_handler._logfile.units import loudest
 from sqlite_log_handler._read.reader import LogReader, columns_of
 from sqlite_log_handler._write.handler import SQLiteHandler
@@ -157,6 +158,9 @@ def configure(path: str) -> SQLiteHandler:
         logging.config.dictConfig(config)
     except ValueError as error:
         raise ValueError(str(error.__cause__ or error)) from error
+    (console,) = logging.getLogger(OWN_LOGGER).handlers
+    # Its reader may have gone, as `head` does: `show` ends the demo then, and Python would print a traceback.
+    console.handleError = lambda record: None  # type: ignore[method-assign]  # noqa: ARG005 - the name it has
     return next(handler for handler in logging.getLogger().handlers if isinstance(handler, SQLiteHandler))
 
 
@@ -293,7 +297,9 @@ def locked(path: str) -> Iterator[int]:
     """Let another process hold the database's write lock inside the `with` block, and yield its process id."""
     command = [sys.executable, "-I", "-c", LOCKER, path]
     # Leaving Popen's own `with` block closes the pipes, which ends the process, and waits for it.
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603 - LOCKER is ours
+    # In a session of its own, because it would print a traceback at the Ctrl-C of a terminal.
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
+    with subprocess.Popen(command, **pipes) as process:  # noqa: S603 - LOCKER is ours
         if process.stdout is None or process.stdout.readline().strip() != b"locked":
             raise OSError("the other process could not lock the database")
         yield process.pid

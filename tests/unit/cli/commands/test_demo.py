@@ -5,9 +5,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import sqlite3
+import subprocess
+import sys
 
+import pytest
 from command_line import record
 
+import sqlite_log_handler
 from sqlite_log_handler._cli.commands import demo as demo_module
 
 
@@ -50,3 +56,30 @@ def test_the_demo_says_what_the_flood_lost(make_handler, path, capsys):
     assert demo_module.show_books(handler, str(path), 31)
     printed = capsys.readouterr().out.splitlines()
     assert "  The flood lost 15 records, and the others lost nothing." in printed
+
+
+def test_the_console_of_the_demo_may_go(path):
+    """`sqlite-log demo | head -20` prints no error: each drop warning that its reader did not take was a traceback."""
+    program = """
+import logging, sys
+from sqlite_log_handler._cli.commands.demo import configure
+handler = configure(sys.argv[1])
+sys.stdout.close()
+logging.getLogger("sqlite_log_handler").warning("dropped")
+handler.close()
+"""
+    package = os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))
+    environment = {**os.environ, "PYTHONPATH": package}
+
+    ended = subprocess.run([sys.executable, "-c", program, path], capture_output=True, env=environment, check=False)
+
+    assert (0, b"") == (ended.returncode, ended.stderr)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no sessions")
+def test_ctrl_c_does_not_reach_what_locks_the_database(path):
+    """The process that locks the database is in no group that a terminal sends Ctrl-C to: it printed a traceback."""
+    sqlite3.connect(path).close()
+
+    with demo_module.locked(str(path)) as process_id:
+        assert process_id == os.getsid(process_id)
