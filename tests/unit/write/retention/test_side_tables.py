@@ -263,6 +263,20 @@ def test_a_sweep_deletes_some_lines_in_each_step(log, few_lines):
     assert [(1_977,), (953,), (2,)] == left
 
 
+def test_a_sweep_goes_over_a_hole_in_one_step(log, few_lines):
+    """
+    A sweep looks at the rows that are there, not at each id.
+
+    Where a bit had flipped in the id of the newest row, or a stranger had chosen it, `sqlite-log prune` did not end.
+    """
+    log.fill(40, age=100, step=5)
+    log.connection.executemany("INSERT INTO sources VALUES (?, ?, '', 0, '', '')", [(n, n) for n in range(2, 30)])
+    log.connection.execute("UPDATE records SET id = 1 << 60 WHERE id = 40")
+    log.prune(log.pruner(max_age=50))
+
+    assert [(1,), (29,)] == log.ask("SELECT id FROM sources")
+
+
 def test_few_sources_are_not_looked_for(log, few_lines):
     """As long as there are few sources, or most were in use when last looked at, the rows are not read for them."""
     sources(log, 10)
