@@ -169,7 +169,10 @@ class ArchivedLog:
                     yield tuple(map(drop.__getitem__, DROP)), process_of(drop)
 
     def question(self, filters: Filters) -> Scan:
-        """Return a database with all rows that these filters may let pass, and the ledger."""
+        """Return a scan of all rows that these filters may let pass, and of the ledger."""
+        return self._all(filters).scan
+
+    def _all(self, filters: Filters) -> Loaded:
         check(filters)
         bounds, processes = self._bounds(self._names(), filters)
         loaded = self._load("question", bounds, processes)
@@ -178,7 +181,7 @@ class ArchivedLog:
         self._fill_ledger(loaded)
         loaded.scan.whole_log = self._ends()
         loaded.scan.budget.renew()
-        return loaded.scan
+        return loaded
 
     def _ends(self) -> tuple[int | None, int | None]:
         """Return the times of the first and the last record of all, in the file or not."""
@@ -224,7 +227,7 @@ class ArchivedLog:
             low = max(low, stop + 1)
             if self._file is None or low > high:
                 return
-            sql = "+created_us BETWEEN ? AND ? AND records.levelno BETWEEN ? AND ?"
+            sql = f"{whole('created_us')} BETWEEN ? AND ? AND {whole('records.levelno')} BETWEEN ? AND ?"
             values = (*bounds.times, *bounds.levels)
             filed = self._file.rows(_SELECT, Where(sql, values, *bounds.times, low - 1, high))
             while some := [*islice(filed, _ROWS)]:
@@ -257,11 +260,11 @@ class ArchivedLog:
         if not given & _OF_ALL:
             where(names.all, filters)  # raises before the first row is asked for
             return self._stream(query, newest, filters, backward=backward)
-        scan = self.question(filters)
-        chosen = where(scan.all, filters)
+        loaded = self._all(filters)
+        chosen = where(loaded.scan.all, filters)
         if newest is not None:
-            chosen = scan.newest(chosen, newest)
-        return self._kept["question"].loaded.rows(query, chosen, backward=backward)
+            chosen = loaded.scan.newest(chosen, newest)
+        return loaded.rows(query, chosen, backward=backward)
 
     def _stream(self, query: str, newest: int | None, filters: Filters, *, backward: bool) -> Iterator[Values]:
         """Yield the rows that match, in turn from the archive and from the file, some hundred in memory at a time."""

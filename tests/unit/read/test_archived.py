@@ -234,6 +234,17 @@ def test_a_level_at_an_end_of_64_bits(file: Path, folder: Path, levelno: int) ->
         assert ["END"] * 4 == [row.level for row in log.rows(level="END..END")]
 
 
+@pytest.mark.parametrize("column", ["created_us", "levelno"])
+def test_a_text_in_the_place_of_a_number(file: Path, folder: Path, column: str) -> None:
+    """Beside an archive too, a row of the file counts whose time or level is a text; it stood among the pruned ones."""
+    archive(file, folder, 10)
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(f"UPDATE records SET {column} = 'no' WHERE id = 20")
+    with LogReader([file, folder]) as log:
+        rows = log.count()
+        assert (rows, rows) == (log.stats().rows, sum(talker.records for talker in log.top("template")))
+
+
 def test_what_only_a_file_has_is_refused(file: Path, folder: Path) -> None:
     """To follow, to check and to compare books needs the file; with an archive the error says to name it alone."""
     archive(file, folder, 10)
@@ -487,6 +498,32 @@ def test_a_part_that_comes_while_a_run_is_looked_up(file: Path, folder: Path, mo
     monkeypatch.setattr(archived, "run_processes", archive_after)
     with LogReader([file, folder]) as log:
         assert expected == [row.id for row in log.rows(run=0)]
+
+
+def test_a_signal_just_before_the_rows_of_a_run_are_read(
+    file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A signal handler asks the reader just before rows are read that need a database, and these are all there.
+
+    The rows were looked for in the database of its question, which had few of them; and if it closed the reader, there
+    was a KeyError.
+    """
+    archive(file, folder, 10)
+    newest = Scan.newest
+
+    def newest_and_ask(*given: Any) -> Any:
+        found = newest(*given)
+        asks.pop(0)()
+        return found
+
+    with LogReader([file, folder]) as log:
+        asks: list[Callable[[], object]] = [lambda: list(log.rows(pattern_of=3, level="ERROR")), log.close]
+        expected = [row.id for row in log.rows(run=0)]
+        monkeypatch.setattr(Scan, "newest", newest_and_ask)
+        assert expected == [row.id for row in log.rows(run=0, newest=10**6)]
+        with pytest.raises(ValueError, match="is closed"):
+            list(log.rows(run=0, newest=10**6))
 
 
 def test_a_question_that_fails_leaves_no_database(file: Path, folder: Path) -> None:
