@@ -13,6 +13,7 @@ import signal
 import sqlite3
 import threading
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -320,6 +321,27 @@ def test_closed_in_the_middle_of_a_statement(log, path, monkeypatch, first):
         reader.count()
     with pytest.raises(sqlite3.ProgrammingError):
         connection.execute("SELECT 1")
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_closed_just_before_a_statement(log, path, monkeypatch, number):
+    """
+    Before whichever statement of a question a signal handler closes the reader, it is a ValueError.
+
+    It was an error of `sqlite3` before those that compare the tables.
+    """
+    require_idle, statements = Scan._require_idle, count()
+
+    def close_and_look(scan):
+        if next(statements) == number:
+            reader.close()
+        require_idle(scan)
+
+    log(record())
+    with LogReader(path) as reader:
+        monkeypatch.setattr(Scan, "_require_idle", close_and_look)
+        with pytest.raises(ValueError, match="is closed"):
+            reader.count()
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
