@@ -35,7 +35,7 @@ INSERT OR IGNORE INTO records (
     stack_info, attributes
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-_PROCESS: Final = "INSERT INTO processes (pid, name, host, started_us, program, id) VALUES (?, ?, ?, ?, ?, ?)"
+_PROCESS: Final = "REPLACE INTO processes (pid, name, host, started_us, program, id) VALUES (?, ?, ?, ?, ?, ?)"
 _SOURCE: Final = "INSERT INTO sources (logger, pathname, lineno, func, template) VALUES (?, ?, ?, ?, ?)"
 _KNOWN_SOURCE: Final = (
     "SELECT id FROM sources WHERE logger = ? AND pathname = ? AND lineno = ? AND func = ? AND template = ?"
@@ -123,8 +123,8 @@ class Loaded:
         self.scan.require_open()  # another thread may have closed it meanwhile
         self.scan.budget.lift()
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
-        connection.execute("BEGIN")
         try:
+            connection.execute("BEGIN")
             write(connection)
         finally:
             # After an error too: without a journal there is no ROLLBACK, and a row that comes again is ignored.
@@ -202,8 +202,9 @@ class Loaded:
         return self._add_process(connection, process)
 
     def _add_process(self, connection: Connection, process: Process) -> int:
-        self.processes[process[:4]] = id_ = len(self.processes) + 1
+        id_ = len(self.processes) + 1
         connection.execute(_PROCESS, (*process, id_))
+        self.processes[process[:4]] = id_
         return id_
 
     def add_ledger(

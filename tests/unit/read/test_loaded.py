@@ -5,11 +5,12 @@ Rows of an archive in a temporary database.
 from __future__ import annotations
 
 import sqlite3
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sqlite_log_handler import CorruptFileError, LimitError, UnreadableFileError
+from sqlite_log_handler import CorruptFileError, LimitError, LogFileError, UnreadableFileError
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._read import loaded as module
 from sqlite_log_handler._read.budget import Budget
@@ -84,6 +85,16 @@ def test_a_value_that_no_row_has(loaded: Loaded, values: dict[str, Any]) -> None
     """A value that SQLite cannot keep is an error that names the part, and the row where it can be told."""
     with pytest.raises((CorruptFileError, LimitError), match=r"'part'.*(row 2|16 MiB)"):
         loaded.add("part", [row(), row(id=2, **values)])
+
+
+def test_a_process_for_which_there_was_no_room(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process whose line could not be added is added with the next row: it was taken for known, and had no rows."""
+    with monkeypatch.context() as patch, pytest.raises(LogFileError):
+        patch.setattr(module, "_PROCESS", "INSERT INTO full VALUES (?, ?, ?, ?, ?, ?)")
+        loaded.add("part", [row(process=9)])
+    loaded.add("part", [row(process=9)])
+
+    assert [9] == [made[10] for made in loaded.scan.rows(SELECT_ROW, Where())]
 
 
 def test_processes_without_end(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +180,26 @@ def test_a_signal_handler_while_it_is_filled(loaded: Loaded) -> None:
         loaded.clear()
     with pytest.raises(sqlite3.ProgrammingError):
         connection.execute("SELECT 1")
+
+
+def test_a_signal_when_the_transaction_has_just_begun(loaded: Loaded) -> None:
+    """
+    Ctrl-C when a transaction has just begun ends that too, so that rows can be added again.
+
+    A reader of an archive said from then on that the log holds something that no log holds.
+    """
+
+    def interrupt(_: object, event: str, function: Any) -> None:
+        if event == "c_return" and function.__name__ == "execute":
+            raise KeyboardInterrupt
+
+    sys.setprofile(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        loaded.add("part", [row()])
+    sys.setprofile(None)
+
+    loaded.add("part", [row()])
+    assert 1 == loaded.scan.one("SELECT count(*) FROM records")
 
 
 def test_an_interrupt_while_rows_are_added(loaded: Loaded) -> None:
