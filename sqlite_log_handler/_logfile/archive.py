@@ -188,6 +188,15 @@ def stem_of(path: str) -> str:
     return (name.removesuffix(".db") or name).encode("utf-8", "backslashreplace").decode()
 
 
+def is_led_away(path: str) -> bool:
+    """
+    Tell whether a link in the place of a part leads to what has no name of a part, and may be a database.
+
+    To close a file takes away all locks that SQLite has on it in this process.
+    """
+    return not os.path.realpath(path).endswith((".gz", f".{PARQUET}"))
+
+
 def part_names(folder: str, stem: str | None = None, end: str = "") -> list[PartName]:
     """Return the names of the parts in a folder, of one log or of all, by log, day and number; `end` stands behind."""
     names = (name.removesuffix(end) for name in os.listdir(folder) if name.endswith(end))

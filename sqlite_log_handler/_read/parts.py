@@ -40,6 +40,7 @@ from sqlite_log_handler._logfile.archive import (
     PROCESS,
     Head,
     drops_keys,
+    is_led_away,
 )
 from sqlite_log_handler._logfile.columns import INTEGERS
 from sqlite_log_handler._logfile.errors import (
@@ -142,7 +143,7 @@ class Part(NamedTuple):
     @classmethod
     def open(cls, path: str) -> "Part":
         """Read the head of a part."""
-        require_file(path)
+        require_part(path)
         with _named(path):
             size = os.stat(path).st_size
             try:
@@ -181,6 +182,13 @@ class Part(NamedTuple):
         if not is_parquet(self.path):
             with _named(self.path):
                 _require_all(self, sum(map(len, _lines(self))) - 1 - self.head.drops)
+
+
+def require_part(path: str) -> None:
+    """Raise an error if no file is at the path of a part, or one that is not to be opened."""
+    require_file(path)
+    if is_led_away(path):
+        raise UnreadableFileError(f"{path!r} is a link to a file whose name is not that of a part")
 
 
 def is_parquet(path: str) -> bool:

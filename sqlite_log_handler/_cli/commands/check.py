@@ -19,8 +19,7 @@ from sqlite_log_handler._logfile.printable import printable
 from sqlite_log_handler._logfile.schema import USER_VERSION
 from sqlite_log_handler._logfile.units import counted
 from sqlite_log_handler._read.filters import FilterError
-from sqlite_log_handler._read.opening import require_file
-from sqlite_log_handler._read.parts import Part
+from sqlite_log_handler._read.parts import Part, require_part
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.statistics import Books
 
@@ -200,7 +199,7 @@ def _fault_of(folder: str, name: str, head: tuple[str, int, int], noted: list[in
         return "no part of an archive has this name"
     path = os.path.join(folder, name)
     try:
-        require_file(path)
+        require_part(path)
         with open(path, "rb") as file:
             size = crc32 = 0
             for block in iter(partial(file.read, _BLOCK), b""):

@@ -35,6 +35,7 @@ from sqlite_log_handler._logfile.archive import (
     Head,
     drops_keys,
     drops_metadata,
+    is_led_away,
 )
 from sqlite_log_handler._logfile.columns import INTEGERS, LEVELS, LONG_TEXTS, whole
 from sqlite_log_handler._logfile.connect import corrupt, primary_code
@@ -276,7 +277,7 @@ def _parquet(file: IO[bytes], head: str, drops: Iterable[str]) -> Iterator[_Writ
 
 def read_head(path: str) -> Head | None:
     """Read the head of a part; None if it is no part, or cannot be read."""
-    if not os.path.isfile(path):  # to open a pipe would take until somebody writes to it
+    if not os.path.isfile(path) or is_led_away(path):  # to open a pipe would take until somebody writes to it
         return None
     with contextlib.suppress(ValueError, ImportError, EOFError, OSError, zlib.error):  # Arrow's are ValueErrors
         if path.endswith("." + PARQUET):

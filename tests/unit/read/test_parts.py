@@ -428,6 +428,24 @@ def test_files_that_are_none(part: Any, tmp_path: Path, monkeypatch: pytest.Monk
         LogReader(path)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_part_that_is_a_link(part: Any, tmp_path: Path, kind: str) -> None:
+    """
+    A link to a part is read as that, and one to a file of another name is refused before it is opened.
+
+    It may lead to a database of the program: to close that would take away all locks that SQLite has on it.
+    """
+    (path := part(kind)).rename(target := tmp_path / "own.db")
+    path.symlink_to(target)
+    with pytest.raises(UnreadableFileError, match="is a link"):
+        LogReader(path)
+
+    target.rename(tmp_path / f"sha256.{kind[-7:]}")
+    path.unlink()
+    path.symlink_to(f"sha256.{kind[-7:]}")
+    assert 3 == len(rows_of(path))
+
+
 def test_parquet_without_pyarrow(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without pyarrow a part of Parquet is refused, with the line that installs it; JSON lines need nothing."""
     path = part("parquet")

@@ -134,7 +134,7 @@ def test_a_part_that_is_named_outside_of_the_folder(run, path, folder, monkeypat
     """
     outside = path.parent / "secret.2026-11-28.jsonl.gz"
     outside.touch()
-    monkeypatch.setattr(check, "require_file", pytest.fail)
+    monkeypatch.setattr(check, "require_part", pytest.fail)
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DELETE FROM archives WHERE id > 1")
         connection.execute("UPDATE archives SET name = ?", [name.format(folder=path.parent, name=outside.name)])

@@ -337,6 +337,19 @@ def test_the_head_of_parquet(tmp_path: Path) -> None:
     assert HEAD == read_head(str(path))
 
 
+def test_a_head_behind_a_link(tmp_path: Path) -> None:
+    """
+    A link that leads to a file of another name is no part, and is not opened.
+
+    It may lead to a database of the program: to close that would take away all locks that SQLite has on it.
+    """
+    path, target = tmp_path / "a.2026-11-28.jsonl.gz", tmp_path / "own.db"
+    target.write_bytes(gzip.compress(HEAD.to_json().encode()))
+    path.symlink_to(target)
+
+    assert None is read_head(str(path))
+
+
 @pytest.mark.parametrize(
     "data",
     [
