@@ -22,7 +22,7 @@ from sqlite_log_handler._logfile.units import counted
 from sqlite_log_handler._read.filters import HIGHEST, LOWEST
 from sqlite_log_handler._read.reader import LogReader, read_file
 from sqlite_log_handler._read.rows import Row
-from sqlite_log_handler._read.sql import QueryError, query
+from sqlite_log_handler._read.sql import VALUE_BYTES, QueryError, query
 
 _MOST_ROWS: Final = 100
 MESSAGE_LENGTH: Final = 400
@@ -121,10 +121,12 @@ class Tools:
             if len(kept) == len(lines):
                 break
         left = ["the last fields"] if len(kept) < len(lines) else []
-        left += [f"a part of {name}" for name, text in fields if len(text) > most]
+        cut = {name: len(text.encode(errors="replace")) for name, text in fields if len(text) > most}
+        left += [f"a part of {name}" for name in cut]
         # A text for the agent.
-        by_sql = f"`sql` has them, as SELECT substr(message, 1, {_CELL_LENGTH}) FROM logs WHERE id = {id}"  # noqa: S608
-        return marked(kept, f"{', '.join(left)}: {by_sql}" if left else None)
+        by_sql = f": `sql` has them, as SELECT substr(message, 1, {_CELL_LENGTH}) FROM logs WHERE id = {id}"  # noqa: S608
+        # What `sql` says of a longer field leads back to here.
+        return marked(kept, ", ".join(left) + by_sql * (max(cut.values(), default=0) <= VALUE_BYTES) if left else None)
 
     def patterns(
         self,

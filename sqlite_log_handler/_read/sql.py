@@ -16,7 +16,7 @@ from sqlite_log_handler._read.budget import keeping
 from sqlite_log_handler._read.opening import open_log
 
 # Bytes of a value or a row, and of the statement.
-_VALUE_BYTES: Final = 100_000
+VALUE_BYTES: Final = 100_000
 _STATEMENT_BYTES: Final = 10_000
 # Of LIKE and GLOB, which may compare each character of a value with each of it: 0.1 s in one step.
 _PATTERN_BYTES: Final = 200
@@ -78,7 +78,7 @@ def query(
 
     try:
         for category, limit in (
-            (sqlite3.SQLITE_LIMIT_LENGTH, _VALUE_BYTES),
+            (sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES),
             (sqlite3.SQLITE_LIMIT_SQL_LENGTH, _STATEMENT_BYTES),
             (sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, _PATTERN_BYTES),
             (sqlite3.SQLITE_LIMIT_COMPOUND_SELECT, 50),
@@ -124,7 +124,8 @@ def _advice(error: BaseException, *, spent: bool) -> str:
             "or of created_us, which has an index"
         )
     if code == sqlite3.SQLITE_TOOBIG or "too big" in str(error):
-        return f"a value or a row has more than {_VALUE_BYTES:,} bytes: take a part of it, by substr(message, 1, 1000)"
+        most = f"{VALUE_BYTES:,} bytes"
+        return f"a value or a row has more than {most}: ask for fewer columns; of a longer field, record shows the ends"
     if "pattern too complex" in str(error):
         return f"a pattern of LIKE or GLOB has more than {_PATTERN_BYTES} bytes: write instr(message, 'the text')"
     if code == sqlite3.SQLITE_AUTH or "prohibited" in str(error):

@@ -60,10 +60,11 @@ def run(options: argparse.Namespace) -> int:
         if options.follow and has_archive(reader):
             raise FilterError("-f shows new records, and none comes to an archive: name the log's file alone")
         last_id = reader.last_id()
-        if options.cursor_file is not None and options.after_id is None:
-            cursor = filters["after_id"] = cursor_file.read_cursor(options.cursor_file, reader, last_id)
+        if options.cursor_file is not None:
+            cursor = cursor_file.read_cursor(options.cursor_file, reader, last_id)
             if cursor is not None:
-                nothing = f"nothing new since id {cursor}" + (" matches" if cursor < last_id else "")
+                filters["after_id"] = begin = max(cursor, options.after_id or cursor)
+                nothing = f"nothing new since id {begin}" + (" matches" if begin < last_id else "")
         filters = up_to(followed(reader, filters) if options.follow else filters, last_id)
         newest = None if options.lines == arguments.ALL else options.lines
         begins_elsewhere = (options.lines, options.since, options.after_id, options.cursor_file)

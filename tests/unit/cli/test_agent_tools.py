@@ -11,6 +11,7 @@ import time
 import pytest
 from command_line import log_of, record
 
+from sqlite_log_handler import SQLiteHandler
 from sqlite_log_handler._cli import agent_tools
 from sqlite_log_handler._cli.agent_tools import Tools, answer, marked
 from sqlite_log_handler._logfile.printable import printable
@@ -119,6 +120,18 @@ def test_a_long_field_says_how_to_read_on(path, characters):
     assert "[left out: a part of message: `sql` has them," == left
     assert printable("".join(text[: start - 1].splitlines(keepends=False))) == begin.replace("\n", "")
     assert printable(json.dumps([text[start - 1 : start + 499]], ensure_ascii=False)) == rest
+
+
+def test_a_field_that_sql_cannot_read(path):
+    """An answer names no statement for a field of more than 100 kB: it failed, and its error named the same one."""
+    handler = SQLiteHandler(path, max_record_bytes=200_000, close_timeout=60)
+    handler.handle(record("m" * 100_001))
+    handler.close()
+    tools = Tools(str(path))
+
+    assert "[left out: a part of message]" == tools.record(1).splitlines()[-1]
+    with pytest.raises(QueryError, match="record shows"):
+        tools.sql("SELECT substr(message, 1, 500) FROM logs WHERE id = 1")
 
 
 def test_fields_have_the_room_that_others_leave(path):

@@ -135,7 +135,7 @@ def test_mistakes_are_told(shop):
     parts = [
         "not a level",
         "only SELECT",
-        "substr",
+        "fewer columns",
         "point in time",
         "patterns has no argument 'mst': it has new_since,",
     ]

@@ -98,7 +98,7 @@ def test_ctrl_c_in_a_statement_without_end(log, path):
 def test_one_function_is_bounded(log, path, expression):
     """A single function cannot make a value that takes long, or memory: no look between two steps would end it."""
     log(record("a"))
-    with pytest.raises(QueryError, match="substr"):
+    with pytest.raises(QueryError, match="fewer columns"):
         ask(path, f"SELECT length({expression})")
 
 
@@ -117,7 +117,7 @@ def test_a_value_has_a_limit_of_its_own(log, path):
     log(record("a"))
 
     assert [(98_000,)] == ask(path, "SELECT length(hex(zeroblob(49000)))").rows
-    with pytest.raises(QueryError, match="substr"):
+    with pytest.raises(QueryError, match="fewer columns"):
         ask(path, "SELECT length(hex(zeroblob(50001)))")
 
 
