@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
 import sqlite3
 import stat
 import sys
@@ -34,6 +35,10 @@ _FREE_THREADED = "free-threading" in sys.version  # also when a module has turne
 # SQLite adds `-journal` to a path. In bytes; https://sqlite.org/src/file/src/os_unix.c has the second.
 LONGEST_NAME = 255 - len("-journal")
 _LONGEST_PATH = 512 - len("-journal")
+# Behind its WHERE there is no parenthesis, so it calls no function.
+_PLAIN_PARTIAL_INDEX = re.compile(
+    r"CREATE (UNIQUE )?INDEX \S++\s++ON\s++[^\s(]++\s*+\([^()]*+\)\s*+WHERE\s[\w\s<>=!.'-]*+", re.IGNORECASE
+)
 
 # The number of the rowid among the columns of an index; an expression has a lower one.
 _ROWID = -1
@@ -330,14 +335,17 @@ def require_schema(connection: sqlite3.Connection, path: str) -> None:
     We compare the text of each object, because SQLite makes the object from nothing else.
 
     Raises:
-        CorruptFileError: A table is missing or is another one, or one of its indexes runs an expression.
+        CorruptFileError: A table is missing or is another one, or one of its indexes runs more than comparisons.
     """
     # Somebody may have added a table with a name of any bytes, and a text that is damaged is another one.
     text_factory, connection.text_factory = connection.text_factory, as_text
     try:
-        odd = _odd_tables(connection) or [*chain.from_iterable(map(partial(_odd_indexes, connection), tables()))]
+        odd = _odd_tables(connection)
+        indexes = [] if odd else [*chain.from_iterable(map(partial(_odd_indexes, connection), tables()))]
     finally:
         connection.text_factory = text_factory
+    if indexes:
+        raise CorruptFileError(f"{path!r}: its index {indexes[0]!r} runs more than comparisons: drop it")
     if odd:
         raise CorruptFileError(
             f"{path!r}: its {odd[0]!r} is not that of a log: the file was cut, or was not made by this package; "
@@ -367,7 +375,10 @@ def _odd_indexes(connection: sqlite3.Connection, table: str) -> Iterator[str]:
     for _, index, _, _, partial_index in connection.execute(f"PRAGMA index_list({table})").fetchall():
         quoted = index.replace('"', '""')
         columns = connection.execute(f'PRAGMA index_xinfo("{quoted}")').fetchall()
+        texts = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'index' AND name = ?", (index,))
         # We cannot ask for an index whose name is not UTF-8.
-        unknown = "\N{REPLACEMENT CHARACTER}" in index or partial_index
+        unknown = "\N{REPLACEMENT CHARACTER}" in index or (
+            partial_index and not any(_PLAIN_PARTIAL_INDEX.fullmatch(sql) for (sql,) in texts)
+        )
         if unknown or any(column < _ROWID or collation != "BINARY" for _, column, _, _, collation, _ in columns):
             yield index
