@@ -55,7 +55,7 @@ class DropReport:
         self._outage = outage
         self._operator = operator
         # Looked up now, because that takes logging's lock, which `dictConfig` holds while it closes handlers.
-        self._logger = logging.getLogger(OWN_LOGGER)
+        self._logger = logging.Logger.manager.getLogger(OWN_LOGGER)
         self._dropping_since = float("inf")  # with drops at every tick
         self._now = 0.0  # of the last report
         self._sending: PendingGap | None = None

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import unittest.mock
 
 import pytest
 
@@ -67,6 +68,19 @@ def drop(report, count):
     for _ in range(count + (not report._queue.queued)):
         report._queue.put_nowait((20, 1.0, ("a", "file.py", 1, "func"), 1, 0))
     assert report.make(100.0)
+
+
+def test_a_report_that_is_made_beside_a_replaced_get_logger(own, monkeypatch):
+    """
+    A handler that is made while a test has a mock in the place of `logging.getLogger` warns by its logger all the same.
+
+    The mock had parents without end, and from the first drop on they filled the memory.
+    """
+    with monkeypatch.context() as patch:
+        patch.setattr(logging, "getLogger", unittest.mock.MagicMock())
+        report = DropReport(RecordQueue(1, 10_000 * SIZE_UNIT), Outage(0.1), Operator("app-log.db"))
+
+    assert own is report._logger
 
 
 def test_what_waits_is_added_up(report, own):
