@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from _json import encode_basestring
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
@@ -112,11 +113,7 @@ def cut(text: str, limit: int, length: int) -> str:
 
 # Attributes -----------------------------------------------------------------------------------------------------------
 
-try:
-    # Returns the text with its quotes. `json` is slow to import, and makes its encoder anew for each call of `dumps`.
-    from _json import encode_basestring
-except ImportError:  # another Python than CPython
-    from json.encoder import encode_basestring
+# Returns the text with its quotes. `json` is slow to import, and makes its encoder anew for each call of `dumps`.
 json_text = encode_basestring
 
 
