@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import re
 import sqlite3
 import stat
 import sys
@@ -35,10 +34,6 @@ _FREE_THREADED = "free-threading" in sys.version  # also when a module has turne
 # SQLite adds `-journal` to a path. In bytes; https://sqlite.org/src/file/src/os_unix.c has the second.
 LONGEST_NAME = 255 - len("-journal")
 _LONGEST_PATH = 512 - len("-journal")
-# Behind its WHERE there is no parenthesis, so it calls no function.
-_PLAIN_PARTIAL_INDEX = re.compile(
-    r"CREATE (UNIQUE )?INDEX \S++\s++ON\s++[^\s(]++\s*+\([^()]*+\)\s*+WHERE\s[\w\s<>=!.'-]*+", re.IGNORECASE
-)
 
 # The number of the rowid among the columns of an index; an expression has a lower one.
 _ROWID = -1
@@ -335,7 +330,8 @@ def require_schema(connection: sqlite3.Connection, path: str) -> None:
     We compare the text of each object, because SQLite makes the object from nothing else.
 
     Raises:
-        CorruptFileError: A table is missing or is another one, or one of its indexes runs more than comparisons.
+        CorruptFileError: A table is missing or is another one.
+        UnreadableFileError: Somebody has added an index to it that may run an expression.
     """
     # Somebody may have added a table with a name of any bytes, and a text that is damaged is another one.
     text_factory, connection.text_factory = connection.text_factory, as_text
@@ -345,7 +341,9 @@ def require_schema(connection: sqlite3.Connection, path: str) -> None:
     finally:
         connection.text_factory = text_factory
     if indexes:
-        raise CorruptFileError(f"{path!r}: its index {indexes[0]!r} runs more than comparisons: drop it")
+        raise UnreadableFileError(
+            f"{path!r}: its index {indexes[0]!r} has an expression, a collation, a WHERE or an odd name: drop it"
+        )
     if odd:
         raise CorruptFileError(
             f"{path!r}: its {odd[0]!r} is not that of a log: the file was cut, or was not made by this package; "
@@ -375,10 +373,7 @@ def _odd_indexes(connection: sqlite3.Connection, table: str) -> Iterator[str]:
     for _, index, _, _, partial_index in connection.execute(f"PRAGMA index_list({table})").fetchall():
         quoted = index.replace('"', '""')
         columns = connection.execute(f'PRAGMA index_xinfo("{quoted}")').fetchall()
-        texts = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'index' AND name = ?", (index,))
         # We cannot ask for an index whose name is not UTF-8.
-        unknown = "\N{REPLACEMENT CHARACTER}" in index or (
-            partial_index and not any(_PLAIN_PARTIAL_INDEX.fullmatch(sql) for (sql,) in texts)
-        )
+        unknown = "\N{REPLACEMENT CHARACTER}" in index or partial_index
         if unknown or any(column < _ROWID or collation != "BINARY" for _, column, _, _, collation, _ in columns):
             yield index
