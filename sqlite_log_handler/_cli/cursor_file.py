@@ -54,7 +54,7 @@ def read_cursor(path: str, reader: LogReader, last_id: int) -> int | None:
     # In a log without rows we cannot tell: perhaps the rows that were read have been pruned.
     there = _created(reader, cursor) if created else []
     if last_id and (cursor > last_id or (there and there != created)):
-        say(f"the log was replaced since {path!r} was written: it is read from its beginning")
+        say(f"the log was replaced since {path!r} was written: none of it counts as shown")
         return None
     return cursor
 

@@ -203,7 +203,7 @@ def _last_of_excess(connection: sqlite3.Connection, state: State, limits: Limits
 def _say_plan(connection: sqlite3.Connection, state: State, cut: Cut | None, limits: Limits, *, vacuum: bool) -> None:
     if cut is None:
         taken = format_size(state.file + state.wal)
-        write_line(f"nothing to delete: {counted(state.rows, 'row')}, {taken} with the WAL")
+        write_line(f"no rows to delete: {counted(state.rows, 'row')}, {taken} with the WAL")
     else:
         (rows,) = connection.execute("SELECT count(*) FROM records WHERE id <= ?", (cut.last_id,)).fetchone()
         by_bytes = cut.cause == "max_bytes"
@@ -251,7 +251,7 @@ class _Work:
         deleted = self._pruner.deleted
         causes = ", ".join(f"{cause} {rows:,}" for cause, rows in deleted.items())
         rows = counted(sum(deleted.values()), "row")
-        write_line(f"deleted {rows} ({causes})" if deleted else "nothing to delete")
+        write_line(f"deleted {rows} ({causes})" if deleted else "no rows to delete")
         took, take = (format_size(state.file + state.wal) for state in (before, after))
         left = counted(after.rows, "row is", "rows are")
         write_line(f"{left} left; file and WAL took {took}, and now take {take}")

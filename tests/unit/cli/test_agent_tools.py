@@ -126,10 +126,12 @@ def test_a_field_that_sql_cannot_read(path):
     """An answer names no statement for a field of more than 100 kB: it failed, and its error named the same one."""
     handler = SQLiteHandler(path, max_record_bytes=200_000, close_timeout=60)
     handler.handle(record("m" * 100_001))
+    handler.handle(record("m" * 100_001, why="w" * 9_000))
     handler.close()
     tools = Tools(str(path))
 
     assert "[left out: a part of message]" == tools.record(1).splitlines()[-1]
+    assert "SELECT substr(attributes, 1, 500)" in tools.record(2).splitlines()[-1]
     with pytest.raises(QueryError, match="record shows"):
         tools.sql("SELECT substr(message, 1, 500) FROM logs WHERE id = 1")
 

@@ -33,7 +33,7 @@ def test_the_cursor_file_keeps_how_far_one_has_read(run, tmp_path, make_handler,
     assert re.fullmatch(r"sqlite-log-cursor 3 \d+\n", (tmp_path / "cursor").read_text())
 
     (tmp_path / "cursor").write_text("sqlite-log-cursor 99\n")
-    note = f"sqlite-log: the log was replaced since {cursor!r} was written: it is read from its beginning\n"
+    note = f"sqlite-log: the log was replaced since {cursor!r} was written: none of it counts as shown\n"
     assert (0, ["one", "two", "three"]) == run(*show, stderr=note)
 
 
@@ -45,7 +45,7 @@ def test_a_cursor_of_another_log_is_told_from_one_of_this(run, tmp_path, path):
     """
     cursor = str(tmp_path / "cursor")
     show = [str(path), "-o", "cat", "--cursor-file", cursor]
-    note = f"sqlite-log: the log was replaced since {cursor!r} was written: it is read from its beginning\n"
+    note = f"sqlite-log: the log was replaced since {cursor!r} was written: none of it counts as shown\n"
 
     for numbers, stderr in ((range(2), ""), (range(10, 15), note)):
         path.unlink(missing_ok=True)

@@ -175,7 +175,7 @@ def test_nothing_to_delete_is_said(prune, log, capsys):
     log(10)
 
     assert (0, 0) == (prune("--max-rows", "10"), prune("--max-rows", "10", "--dry-run"))
-    assert 2 == capsys.readouterr().out.count("nothing to delete")
+    assert 2 == capsys.readouterr().out.count("no rows to delete")
 
 
 def test_the_log_may_be_named_by_the_environment(prune, log, path, query, monkeypatch):

@@ -66,7 +66,7 @@ def test_nothing_to_archive(prune, path, folder, capsys):
     """When nothing is to be deleted, nothing is archived."""
     assert 0 == prune("--max-rows", "100")
 
-    assert "nothing to archive\nnothing to delete" in capsys.readouterr().out
+    assert "nothing to archive\nno rows to delete" in capsys.readouterr().out
     assert [] == parts_in(folder)
 
 
