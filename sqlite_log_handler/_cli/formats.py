@@ -219,7 +219,7 @@ class Logfmt(Format):
         fields: dict[str, object] = {"time": self._clock(row.created_us), "level": row.level, "logger": row.logger}
         fields |= {"message": row.message, **{name: getattr(row, name) for name in _LOGFMT_NAMES}}
         unset = {name for name, value in fields.items() if value is None}
-        # An attribute with the name of a column gets another name, the same as in `forward`.
+        # An attribute with the name of a column gets another name, the first of them the same as in `forward`.
         for name, value in row.extra.items():
             key = _key(name)
             if not key or key in fields:

@@ -80,7 +80,7 @@ class WriteLock:
     def __init__(self, path: str, *, users_of: str | None = None, say: Callable[[str], None] = print) -> None:
         self._database = path
         self._users_of = users_of
-        self._lead_to(path if users_of else os.path.realpath(path))  # a folder of an archive may not answer
+        self._lead_to(path if users_of else os.path.realpath(path))  # that of an archive may not answer: `_open` looks
         self._say = say
         self._missing = fcntl is None
         self._waiting_since: int | None = None
@@ -310,13 +310,13 @@ def _refuse_led(folder: str, user: int) -> None:
     By a link in the place of an archive, the user of a log got files of his own in /etc when root pruned the log. An
     administrator's own link leads nobody astray.
     """
-    found, others, ours = os.stat(folder), stat.S_IWGRP | stat.S_IWOTH, {0, os.geteuid()}
-    paths = [] if found.st_uid == user or found.st_mode & others else [folder]
-    for path in paths:  # and those to which it leads
+    found, trusted, by_others = os.stat(folder), {0, os.geteuid()}, stat.S_IWGRP | stat.S_IWOTH
+    paths = [] if found.st_uid == user or found.st_mode & by_others else [folder]
+    for path in paths:  # which grows by those to which it leads
         at = os.path.dirname(path)
         above, one = os.stat(at), os.lstat(path)
         is_link = stat.S_ISLNK(one.st_mode)
-        if above.st_uid not in ours or (is_link and (one.st_uid not in ours or above.st_mode & others)):
+        if above.st_uid not in trusted or (is_link and (one.st_uid not in trusted or above.st_mode & by_others)):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         if is_link:
             paths.append(os.path.join(at, os.readlink(path)))

@@ -169,10 +169,10 @@ class ArchivedLog:
                     yield tuple(map(drop.__getitem__, DROP)), process_of(drop)
 
     def question(self, filters: Filters) -> Scan:
-        """Return a scan of all rows that these filters may let pass, and of the ledger."""
-        return self._all(filters).scan
+        """Return a scan of a database with all rows that these filters may let pass, and the ledger."""
+        return self._load_all(filters).scan
 
-    def _all(self, filters: Filters) -> Loaded:
+    def _load_all(self, filters: Filters) -> Loaded:
         check(filters)
         bounds, processes = self._bounds(self._names(), filters)
         loaded = self._load("question", bounds, processes)
@@ -260,7 +260,7 @@ class ArchivedLog:
         if not given & _OF_ALL:
             where(names.all, filters)  # raises before the first row is asked for
             return self._stream(query, newest, filters, backward=backward)
-        loaded = self._all(filters)
+        loaded = self._load_all(filters)
         chosen = where(loaded.scan.all, filters)
         if newest is not None:
             chosen = loaded.scan.newest(chosen, newest)

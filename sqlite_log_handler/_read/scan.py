@@ -120,6 +120,7 @@ class Scan:
             version = self.one("PRAGMA schema_version")
             if version != self._schema_version:
                 with named_errors(self.path):
+                    # Asked for once more, because a signal handler may have closed it since `use` looked.
                     self.use(lambda _: require_log(self.require_open(), self.budget, self.path))
                 self._schema_version = version
                 self.budget.renew()

@@ -159,8 +159,8 @@ def configure(path: str) -> SQLiteHandler:
     except ValueError as error:
         raise ValueError(str(error.__cause__ or error)) from error
     (console,) = logging.getLogger(OWN_LOGGER).handlers
-    # Its reader may have gone, as `head` does: `show` ends the demo then, and Python would print a traceback.
-    console.handleError = lambda record: None  # type: ignore[method-assign]  # noqa: ARG005 - the name it has
+    # Its reader may have gone, as `head` does: what the demo prints next ends it, and Python would print a traceback.
+    console.handleError = lambda record: None  # type: ignore[method-assign]  # noqa: ARG005 - its name in `logging`
     return next(handler for handler in logging.getLogger().handlers if isinstance(handler, SQLiteHandler))
 
 
@@ -298,8 +298,9 @@ def locked(path: str) -> Iterator[int]:
     command = [sys.executable, "-I", "-c", LOCKER, path]
     # Leaving Popen's own `with` block closes the pipes, which ends the process, and waits for it.
     # In a session of its own, because it would print a traceback at the Ctrl-C of a terminal.
-    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
-    with subprocess.Popen(command, **pipes) as process:  # noqa: S603 - LOCKER is ours
+    with subprocess.Popen(  # noqa: S603 - LOCKER is ours
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
         if process.stdout is None or process.stdout.readline().strip() != b"locked":
             raise OSError("the other process could not lock the database")
         yield process.pid

@@ -228,7 +228,7 @@ class Archive:
             connection.execute(_EXPIRED, (rows,))
 
     def beyond_limits(self, connection: sqlite3.Connection) -> list[tuple[int, str, int, int, int, int]]:
-        """Return the lines of `_PARTS` of the notes that `expire` would remove."""
+        """Return id, name, first id, rows, latest time and bytes of each note that `expire` would remove."""
         parts = connection.execute(_PARTS).fetchall() if self._limits else []
         return parts[: self._beyond([part[4:] for part in parts])]
 

@@ -166,7 +166,7 @@ def test_it_ends_before_a_hole(make, log):
 
     program.run()
 
-    assert program.step() in {None, float("inf")}
+    assert {program.step() for _ in range(3)} <= {None, float("inf")}
 
 
 # What may be deleted --------------------------------------------------------------------------------------------------

@@ -92,15 +92,18 @@ def test_the_thread_that_commits_does_not_look_at_the_folder(make, log, monkeypa
     """
     lookers = set()
 
-    def lstat(looked: Any, **options: Any) -> os.stat_result:
-        if os.fspath(looked).startswith(str(folder)):
-            lookers.add(threading.current_thread().name)
-        return os_lstat(looked, **options)
+    def seen(look: Any) -> Any:
+        def looks(at: Any, *values: Any, **options: Any) -> Any:
+            if isinstance(at, str | os.PathLike) and os.fspath(at).startswith(str(folder)):
+                lookers.add(threading.current_thread().name)
+            return look(at, *values, **options)
 
-    os_lstat = os.lstat
+        return looks
+
     program = make(max_rows=100)
     log.fill(150)
-    monkeypatch.setattr(os, "lstat", lstat)
+    for name in ("lstat", "stat", "open", "listdir", "readlink"):
+        monkeypatch.setattr(os, name, seen(getattr(os, name)))
     program.run()
 
     assert {"sqlite_log_handler archive"} == lookers
