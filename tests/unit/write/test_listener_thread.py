@@ -310,16 +310,15 @@ def test_a_thread_that_dies_is_replaced(make):
     A MemoryError between two hooks, or an exception that another thread sets, ended the thread. The log was dead from
     there on, and no line said so.
     """
-    listener = make()
+    listener, died = make(), threading.Event()
 
     def dies():
         raise MemoryError
 
-    listener._monitor, threading.excepthook, hook = dies, lambda _: None, threading.excepthook
+    listener._monitor, threading.excepthook, hook = dies, lambda _: died.set(), threading.excepthook
     try:
         listener.start()
-        while not listener.queue.closed:
-            pass
+        assert died.wait(60)
     finally:
         threading.excepthook = hook
     del listener._monitor
