@@ -88,7 +88,7 @@ def create_app(
             passes that on by itself.
 
     Raises:
-        ValueError: There is no path, or `base_path` does not begin with a slash.
+        ValueError: There is no path, or `base_path` does not begin with a slash, or has one of `%?#` or is not ASCII.
     """
     return application(paths, token=token, allowed_hosts=allowed_hosts, base_path=base_path, is_ending=lambda: False)
 
@@ -103,8 +103,9 @@ def application(
 ) -> App:
     """Make the application for a server that says when it ends, so that it need not wait for requests that we hold."""
     base_path = base_path.rstrip("/")
-    if base_path and not base_path.startswith("/"):
-        raise ValueError(f"base_path={base_path!r} must begin with a slash, such as /logs")
+    is_plain = base_path.startswith("/") and base_path.isascii() and not {*base_path} & {*"%?#"}
+    if base_path and not is_plain:
+        raise ValueError(f"base_path={base_path!r} must begin with a slash, and be ASCII without % ? #, such as /logs")
     logs = Logs(paths)
     limiter = cache(partial(anyio.CapacityLimiter, _AT_ONCE))  # made in the event loop, as some versions of anyio need
     ask = partial(_ask, logs, is_ending, limiter)

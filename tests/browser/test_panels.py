@@ -163,12 +163,14 @@ def test_the_day_is_shown(log, serve, open_tab):
     assert "2026-11-30" == tab.page.get_attribute("#rows .newday", "data-day")
 
 
-def test_the_command_of_a_row_shows_it(log, serve, open_tab, tmp_path):
+@pytest.mark.parametrize("name", ["shop.db", "-shop.db"])
+def test_the_command_of_a_row_shows_it(log, serve, open_tab, tmp_path, name):
     """
     The command line that is copied for an open row shows that row, whatever filters the page has.
 
-    It had each filter as a flag, and the command has none for "Without it".
+    It had each filter as a flag, and the command has none for "Without it"; and "-shop.db" was a flag.
     """
+    log = log.rename(tmp_path / name)
     (unpaid, *_) = ids(log, "message LIKE 'order % is not paid'")
     tab = open_tab(f"{serve(log)}&row={unpaid}&tz=utc&without=thread%3Dnobody&logger=elsewhere")
     tab.page.get_by_role("button", name="Copy command").click()

@@ -131,5 +131,6 @@ function quoted(text) { return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.r
 
 export function commandLine(filters) {
   const flags = filters.map(([name, value]) => ` --${name}=${quoted(value)}`);
-  return `sqlite-log show ${quoted(state.file ?? "app-log.db")}${flags.join("")}`;
+  const file = state.file ?? "app-log.db";
+  return `sqlite-log show ${quoted(file.startsWith("-") ? `./${file}` : file)}${flags.join("")}`;
 }

@@ -349,10 +349,11 @@ def test_a_prefix_that_nobody_takes_off(shop, root_path, slash):
         assert 200 == client.get(f"{root_path}/logs/main.js").status_code
 
 
-def test_a_prefix_begins_with_a_slash(shop):
-    """A prefix without its slash is refused when the application is made."""
-    with pytest.raises(ValueError, match="must begin with a slash"):
-        create_app(shop, base_path="logs")
+@pytest.mark.parametrize("base_path", ["logs", "/lo%20gs", "/logs?", "/logs#", "/l\xf6gs"])
+def test_a_prefix_that_would_not_be_found(shop, base_path):
+    """A prefix without its slash, or that can be written in several ways, is refused when the application is made."""
+    with pytest.raises(ValueError, match="must begin with a slash, and be ASCII"):
+        create_app(shop, base_path=base_path)
 
 
 def held(shop, monkeypatch, tags, prefer="respond-async, wait=20", **more):
