@@ -13,7 +13,6 @@ import contextlib
 import os
 import sys
 import threading
-from itertools import chain, starmap
 from os import getpid  # so that a test that replaces `os.getpid` does not look like a fork
 
 from sqlite_log_handler._logfile import forks
@@ -100,27 +99,38 @@ if not threads.DAEMON:  # before Python waits for our threads
     threading._register_atexit(at_exit)  # type: ignore[attr-defined]  # noqa: SLF001 - as concurrent.futures does
 
 
-# One entry for each fork in progress that holds logging's lock: a signal handler may raise before a fork has it.
-_forks: list[bool] = []
+# The threads that fork, one entry for each fork in progress.
+_forks: list[int] = []
 
 
 def _before_fork() -> None:
+    """
+    Take the commit locks, and close the files.
+
+    `dictConfig` holds logging's lock while it closes handlers, each of which waits for a commit lock. So we take that
+    first. We let go of it again, because the hooks that others have registered before us run now, and may wait for a
+    thread that logs; that of `logging` itself is the last of them.
+    """
     if row.is_new_process():
         return  # the fork is over, see `_run_hooks`
-    # The first lock to take: `dictConfig` holds it while it closes handlers, and each of them waits for a commit lock.
-    # One call of C code takes it and says so: a signal handler that raises comes before both, or after.
-    _forks.extend(acquire(LOGGING_LOCK))
-    deadline = monotonic() + FORK_TIMEOUT
-    for listener in all_listeners():
-        listener.before_fork(max(0, deadline - monotonic()))
+    _forks.append(threading.get_ident())
+    held = False
+    try:
+        (held,) = acquire(LOGGING_LOCK)
+        deadline = monotonic() + FORK_TIMEOUT
+        for listener in all_listeners():
+            listener.before_fork(max(0, deadline - monotonic()))
+    finally:
+        if held:
+            LOGGING_LOCK.release()
 
 
 def _after_fork_in_parent() -> None:
     """Release all locks. Registered twice, because a signal handler that waited for the fork may raise in the first."""
     for listener in all_listeners():
         listener.committer.lock.after_fork_in_parent()
-    if _forks and LOGGING_LOCK._is_owned():  # noqa: SLF001 - as in `_write.listener`; else another thread forks by now
-        _, _ = chain(map(_forks.pop, (0,)), starmap(LOGGING_LOCK.release, ((),)))  # in one step too
+    with contextlib.suppress(ValueError):  # in the second call
+        _forks.remove(threading.get_ident())
 
 
 def _after_fork_in_child() -> None:
