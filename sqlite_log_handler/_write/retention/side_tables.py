@@ -51,7 +51,9 @@ _TRIM_VOLUME = (
 _TRIM_PRUNES = ("prunes", "DELETE FROM prunes WHERE id IN (SELECT id FROM prunes ORDER BY id LIMIT ?)")
 
 _MOST_LINES = f"SELECT max({', '.join(f'(SELECT count(*) FROM {table})' for table in _REFERRED)})"  # noqa: S608 - our own names
-_ENDS = "SELECT ifnull((SELECT min(id) FROM records WHERE id >= ?1), ?1), ifnull((SELECT max(id) FROM records), 0)"
+_ENDS = """
+SELECT ifnull((SELECT min(id) FROM records WHERE id >= :start), :start), ifnull((SELECT max(id) FROM records), 0)
+"""
 _REFERENCES = f"SELECT DISTINCT {', '.join(_REFERRED.values())} FROM records WHERE id >= ? AND id < ?"  # noqa: S608 - our own names
 
 # What lines take: the name of the logger, or all texts, and the numbers.
@@ -165,7 +167,7 @@ class _Sweep:
 
     def look(self, connection: sqlite3.Connection) -> bool:
         """Look through a slice of the rows; tell whether that was the last one."""
-        start, last_id = connection.execute(_ENDS, (self._next_id,)).fetchone()
+        start, last_id = connection.execute(_ENDS, {"start": self._next_id}).fetchone()
         self._next_id = min(start + _SWEEP_ROWS, last_id + 1)
         for line in connection.execute(_REFERENCES, (start, self._next_id)):
             for used, id_ in zip(self._used.values(), line, strict=True):
