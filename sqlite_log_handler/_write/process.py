@@ -13,6 +13,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from os import getpid  # so that a test that replaces `os.getpid` does not look like a fork
 
 from sqlite_log_handler._logfile import forks
@@ -114,15 +115,34 @@ def _before_fork() -> None:
     if row.is_new_process():
         return  # the fork is over, see `_run_hooks`
     _forks.append(threading.get_ident())
+    give_up = monotonic() + FORK_TIMEOUT
+    while not _take_locks(give_up):
+        time.sleep(0.001)  # looked up now, because gevent may have put its own there
+
+
+def _take_locks(give_up: float) -> bool:
+    """Return False, with nothing done, if the fork of another thread has begun: it needs logging's lock once more."""
     held = False
     try:
         (held,) = acquire(LOGGING_LOCK)
+        listeners = all_listeners()
+        # Not for ever, because a hook of that fork may wait for this thread.
+        if _are_of_another_fork(listeners) and monotonic() < give_up:
+            return False
         deadline = monotonic() + FORK_TIMEOUT
-        for listener in all_listeners():
+        for listener in listeners:
             listener.before_fork(max(0, deadline - monotonic()))
+        return True
     finally:
         if held:
-            LOGGING_LOCK.release()
+            try:  # noqa: SIM105 - there must be no call before this one
+                LOGGING_LOCK.release()
+            except RuntimeError:  # a signal handler has forked in here, and this is its child, where the lock is new
+                pass
+
+
+def _are_of_another_fork(listeners: list[RecordListener]) -> bool:
+    return any(listener.committer.lock.is_of_another_fork for listener in listeners)  # a loop, see `_logfile.locks`
 
 
 def _after_fork_in_parent() -> None:
@@ -188,7 +208,7 @@ def _run_hooks() -> bool:
     This does nothing where Python runs the hooks already, and one of the program has logged before ours.
     """
     global _hooking  # noqa: PLW0603 - it belongs to the process
-    if _forks or _hooking == getpid():
+    if threading.get_ident() in _forks or _hooking == getpid():
         return False
     _hooking = getpid()
     try:
