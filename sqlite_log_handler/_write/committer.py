@@ -236,7 +236,7 @@ class Committer:
         end = self.queue.end
         self._report(self.now())  # before the rows are written, or the gap would stand behind them
         done = self.drain(end, deadline)
-        if not done and deadline is not None and not (self.is_nested or self.lock.is_of_another_fork):
+        if not done and deadline is not None and not self.is_nested:
             self._give_up(end)
             done, deadline = True, self.now()
         self._report(self.now())

@@ -198,14 +198,7 @@ class RecordListener(QueueListener):
         """Seconds that this thread waits for the listener's, which may need a lock that `dictConfig` holds."""
         locked = LOGGING_LOCK._is_owned()  # noqa: SLF001 - as threading.Condition asks
         patience = self.committer.close_timeout
-        if self._is_awaited:
-            return 0
         return min(patience, LOCKED_PATIENCE) if locked else patience
-
-    @property
-    def _is_awaited(self) -> bool:
-        """Whether a fork that holds the commit lock waits for logging's, which this thread has."""
-        return self.committer.lock.is_of_another_fork and LOGGING_LOCK._is_owned()  # noqa: SLF001 - as above
 
     def flush(self, timeout: float | None = None) -> bool:
         """Commit all rows that are queued now, on this thread; return whether that took at most `timeout` seconds."""
@@ -220,10 +213,9 @@ class RecordListener(QueueListener):
         """Stop, write the queued rows, send the last report, and close the file, all within `close_timeout` seconds."""
         self._ends_idle = True
         committer = self.committer
-        if committer.lock.is_mine or self._is_awaited:
-            # A signal handler closes in a commit, or a fork, of its own thread, which cannot end before it returns; nor
-            # can the fork of another thread before `dictConfig` does. The listener's thread writes the rest, or the
-            # next `close`, at exit at the latest, or `retire`.
+        if committer.lock.is_mine:
+            # A signal handler closes in a commit, or a fork, of its own thread, which cannot end before it returns. The
+            # listener's thread writes the rest, or the next `close`, at exit at the latest, or `retire`.
             self.stop(0)
             return
         deadline = committer.now() + committer.close_timeout

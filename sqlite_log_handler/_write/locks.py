@@ -29,11 +29,6 @@ class CommitLock:
         """Whether the calling thread has the lock: a signal handler may ask in the middle of a commit, or a fork."""
         return threading.get_ident() in {self._worker, self._forking}
 
-    @property
-    def is_of_another_fork(self) -> bool:
-        """Whether another thread holds it over a fork."""
-        return self._forking not in {None, threading.get_ident()}
-
     def do(self, work: Callable[[], T], timeout: float) -> T | None:
         """
         Do `work` under the lock, and return what it returns; None if `is_mine`, or if the lock is not free in time.

@@ -13,7 +13,7 @@ import contextlib
 import os
 import sys
 import threading
-import time
+from itertools import chain, starmap
 from os import getpid  # so that a test that replaces `os.getpid` does not look like a fork
 
 from sqlite_log_handler._logfile import forks
@@ -100,57 +100,27 @@ if not threads.DAEMON:  # before Python waits for our threads
     threading._register_atexit(at_exit)  # type: ignore[attr-defined]  # noqa: SLF001 - as concurrent.futures does
 
 
-# The threads that fork, one entry for each fork in progress.
-_forks: list[int] = []
+# One entry for each fork in progress that holds logging's lock: a signal handler may raise before a fork has it.
+_forks: list[bool] = []
 
 
 def _before_fork() -> None:
-    """
-    Take the commit locks, and close the files.
-
-    `dictConfig` holds logging's lock while it closes handlers, each of which waits for a commit lock. So we take that
-    first. We let go of it again, because the hooks that others have registered before us run now, and may wait for a
-    thread that logs; that of `logging` itself is the last of them.
-    """
     if row.is_new_process():
         return  # the fork is over, see `_run_hooks`
-    _forks.append(threading.get_ident())
-    give_up = monotonic() + FORK_TIMEOUT
-    while not _take_locks(give_up):
-        time.sleep(0.001)  # looked up now, because gevent may have put its own there
-
-
-def _take_locks(give_up: float) -> bool:
-    """Return False, with nothing done, if the fork of another thread has begun: it needs logging's lock once more."""
-    held = False
-    try:
-        (held,) = acquire(LOGGING_LOCK)
-        listeners = all_listeners()
-        # Not for ever, because a hook of that fork may wait for this thread.
-        if _are_of_another_fork(listeners) and monotonic() < give_up:
-            return False
-        deadline = monotonic() + FORK_TIMEOUT
-        for listener in listeners:
-            listener.before_fork(max(0, deadline - monotonic()))
-        return True
-    finally:
-        if held:
-            try:  # noqa: SIM105 - there must be no call before this one
-                LOGGING_LOCK.release()
-            except RuntimeError:  # a signal handler has forked in here, and this is its child, where the lock is new
-                pass
-
-
-def _are_of_another_fork(listeners: list[RecordListener]) -> bool:
-    return any(listener.committer.lock.is_of_another_fork for listener in listeners)  # a loop, see `_logfile.locks`
+    # The first lock to take: `dictConfig` holds it while it closes handlers, and each of them waits for a commit lock.
+    # One call of C code takes it and says so: a signal handler that raises comes before both, or after.
+    _forks.extend(acquire(LOGGING_LOCK))
+    deadline = monotonic() + FORK_TIMEOUT
+    for listener in all_listeners():
+        listener.before_fork(max(0, deadline - monotonic()))
 
 
 def _after_fork_in_parent() -> None:
     """Release all locks. Registered twice, because a signal handler that waited for the fork may raise in the first."""
     for listener in all_listeners():
         listener.committer.lock.after_fork_in_parent()
-    with contextlib.suppress(ValueError):  # in the second call
-        _forks.remove(threading.get_ident())
+    if _forks and LOGGING_LOCK._is_owned():  # noqa: SLF001 - as in `_write.listener`; else another thread forks by now
+        _, _ = chain(map(_forks.pop, (0,)), starmap(LOGGING_LOCK.release, ((),)))  # in one step too
 
 
 def _after_fork_in_child() -> None:
@@ -208,7 +178,7 @@ def _run_hooks() -> bool:
     This does nothing where Python runs the hooks already, and one of the program has logged before ours.
     """
     global _hooking  # noqa: PLW0603 - it belongs to the process
-    if threading.get_ident() in _forks or _hooking == getpid():
+    if _forks or _hooking == getpid():
         return False
     _hooking = getpid()
     try:

@@ -4,21 +4,18 @@ Traps of a fork: locks, commits and connections that a child inherits.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import sys
 import threading
 from pathlib import Path
 
 import pytest
-from batches import stored
 
 import sqlite_log_handler
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.connect import connect_read_only
 from sqlite_log_handler._logfile.locks import LOGGING_LOCK
-from sqlite_log_handler._write import process, threads
+from sqlite_log_handler._write import process
 
 PACKAGE = str(Path(sqlite_log_handler.__file__).parent)
 
@@ -222,7 +219,7 @@ def test_a_fork_by_the_thread_that_commits(run, contents, where):
 
 def test_a_fork_beside_a_configuration(make_handler, monkeypatch):
     """
-    A fork takes logging's module lock first, then the commit locks, as `dictConfig` does, and lets go of the first.
+    A fork takes logging's module lock first, and then the commit locks: in the order of `dictConfig`.
 
     That holds the module lock while it closes handlers, which wait for their commit locks; a fork had those, and
     waited for the module lock. Each `close` lost what was queued after five seconds, on a healthy disk.
@@ -233,6 +230,8 @@ def test_a_fork_beside_a_configuration(make_handler, monkeypatch):
     class Recorder:
         def acquire(self, *_):
             locked.append(listener.committer.lock._lock.locked())
+
+        def _is_owned(self):
             return True
 
         release = acquire
@@ -242,96 +241,7 @@ def test_a_fork_beside_a_configuration(make_handler, monkeypatch):
     locked.append(listener.committer.lock._lock.locked())
     process._after_fork_in_parent()
 
-    assert [False, True, True] == locked
-
-
-@pytest.fixture
-def forking():
-    """Return a function that has another thread hold a commit lock over a fork, until the `with` block ends."""
-
-    @contextlib.contextmanager
-    def hold(lock):
-        held, leave = threading.Event(), threading.Event()
-
-        def fork():
-            assert lock.hold_over_fork(60)
-            held.set()
-            leave.wait()
-            lock.after_fork_in_parent()
-
-        thread = threading.Thread(target=fork)
-        thread.start()
-        held.wait()
-        try:
-            yield
-        finally:
-            leave.set()
-            thread.join()
-
-    return hold
-
-
-def no_thread(_):
-    """Fail as a process that has no room for a thread."""
-    raise RuntimeError("can't start new thread")
-
-
-@pytest.mark.parametrize("has_lock", [True, False], ids=["configuration", "thread"])
-@pytest.mark.parametrize("rows", [0, 1])
-@pytest.mark.parametrize("has_thread", [True, False])
-def test_a_handler_that_is_closed_beside_a_fork(make_handler, path, forking, monkeypatch, rows, has_thread, has_lock):
-    """
-    Who closes a handler while another thread forks drops nothing, and with logging's lock does not wait for the fork.
-
-    The fork waits for that lock itself. And in a hook of the fork, a library may wait for the thread that closes.
-    """
-    handler = make_handler(flush_interval=3600, close_timeout=3600 if has_lock else 0.01)
-    with forking(handler.listener.committer.lock), monkeypatch.context() as patch:
-        if not has_thread:
-            patch.setattr(threads, "start", no_thread)
-        for _ in range(rows):
-            handler.handle(logging.makeLogRecord({"msg": "kept"}))
-        with LOGGING_LOCK if has_lock else contextlib.nullcontext():
-            handler.close()
-    handler.listener.committer.close_timeout = 60
-    handler.close()
-
-    assert (0, rows * ["kept"]) == (handler.dropped_total, stored(path))
-
-
-def test_two_forks_at_once_wait_for_each_other(make_handler, forking, monkeypatch):
-    """
-    A fork that finds another one under way lets go of logging's lock, which that one needs once more.
-
-    Both waited for five seconds, and the first child had no log.
-    """
-    listener, looks = make_handler().listener, []
-
-    def sleep(_):
-        looks.append(LOGGING_LOCK._is_owned())
-        if len(looks) == 3:
-            monkeypatch.setattr(process, "monotonic", lambda: float("inf"))  # a hook of that fork waits for this one
-
-    monkeypatch.setattr(process.time, "sleep", sleep)
-    monkeypatch.setattr(listener, "before_fork", looks.append)
-    with forking(listener.committer.lock):
-        process._before_fork()
-    process._after_fork_in_parent()
-
-    assert [False, False, False] == looks[:3]
-    assert 4 == len(looks)
-
-
-def test_a_signal_handler_forks_while_a_fork_takes_locks(monkeypatch):
-    """The child of a fork in a fork has a new lock of logging, that is not taken, and nothing is raised."""
-    lock = threading.RLock()
-    with monkeypatch.context() as patch:
-        patch.setattr(process, "LOGGING_LOCK", lock)
-        patch.setattr(process, "all_listeners", lambda: lock.release() or [])
-        process._before_fork()
-    process._after_fork_in_parent()
-
-    assert [] == process._forks
+    assert [False, True, False] == locked
 
 
 def test_two_forks_at_once_leave_no_lock(make_handler):
