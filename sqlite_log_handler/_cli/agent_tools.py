@@ -123,14 +123,14 @@ class Tools:
         left = ["the last fields"] if len(kept) < len(lines) else []
         cut = {name: len(text.encode(errors="replace")) for name, text in fields if len(text) > most}
         left += [f"a part of {name}" for name in cut]
+        left_out = ", ".join(left)
         # Of a longer field, what `sql` says leads back to here.
         readable = [name for name, taken in cut.items() if taken <= VALUE_BYTES] if cut else ["message"]
-        # A text for the agent.
-        by_sql = [
-            f": `sql` has them, as SELECT substr({name}, 1, {_CELL_LENGTH}) FROM logs WHERE id = {id}"  # noqa: S608
-            for name in readable[:1]
-        ]
-        return marked(kept, ", ".join(left) + "".join(by_sql) if left else None)
+        if left and readable:
+            # A text for the agent.
+            statement = f"SELECT substr({readable[0]}, 1, {_CELL_LENGTH}) FROM logs WHERE id = {id}"  # noqa: S608
+            left_out += f": `sql` has them, as {statement}"
+        return marked(kept, left_out)
 
     def patterns(
         self,

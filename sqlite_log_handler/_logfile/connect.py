@@ -340,14 +340,14 @@ def require_schema(connection: sqlite3.Connection, path: str) -> None:
         indexes = [] if odd else [*chain.from_iterable(map(partial(_odd_indexes, connection), tables()))]
     finally:
         connection.text_factory = text_factory
-    if indexes:
-        raise UnreadableFileError(
-            f"{path!r}: its index {indexes[0]!r} has an expression, a collation, a WHERE or an odd name: drop it"
-        )
     if odd:
         raise CorruptFileError(
             f"{path!r}: its {odd[0]!r} is not that of a log: the file was cut, or was not made by this package; "
             "`.recover` of the sqlite3 shell saves what can be saved"
+        )
+    if indexes:
+        raise UnreadableFileError(
+            f"{path!r}: its index {indexes[0]!r} has an expression, a collation, a WHERE or an odd name: drop it"
         )
 
 
