@@ -62,6 +62,7 @@ class OtherProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": path},
+                start_new_session=True,  # Ctrl-C goes to all processes of a terminal's session
             )
         except OSError as error:
             raise NoProcessError(f"no process for the question can be started ({error}): ask again later") from error

@@ -251,6 +251,17 @@ def test_it_ends_with_this_process():
         assert 0 == process._process.wait()
 
 
+@pytest.mark.skipif(not hasattr(os, "getsid"), reason="no sessions")
+def test_ctrl_c_at_a_terminal_does_not_reach_it():
+    """
+    A process is of no session but its own, and ends with ours: Ctrl-C goes to all processes of the terminal's.
+
+    Ctrl-C while the first question was asked printed a traceback, of the process that was still importing.
+    """
+    with other_process() as process:
+        assert process.ask(os.getpid) == process.ask(os.getsid, 0)
+
+
 def begin_and_search(begun, pattern, text):
     """Tell that a question has begun, and search."""
     open(begun, "w").close()
