@@ -110,8 +110,9 @@ class HttpConnection:
     def break_off(self) -> None:
         """End the request that another thread waits for."""
         connection, self._connection = self._connection, self._new_connection()
-        with suppress(AttributeError, OSError):  # there is no socket yet, or no more
-            connection.sock.shutdown(socket.SHUT_RDWR)
+        with suppress(TypeError, OSError):  # there is no socket yet, or no more
+            # Not that of TLS, which ends TLS first: what the other thread sends then would go as plain text.
+            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection; the next request opens it again."""

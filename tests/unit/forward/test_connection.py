@@ -9,7 +9,7 @@ import json
 import socket
 import ssl
 import threading
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from urllib.parse import quote
 
 import pytest
@@ -156,6 +156,30 @@ def test_a_request_can_be_broken_off(part):
 
     assert (Verdict.LATER, "no whole answer within 60 s") == (said.verdict, said.message)
     assert [Verdict.LATER] == [answer.verdict for answer in answers]
+
+
+def test_nothing_is_sent_in_the_clear_while_a_request_is_broken_off(monkeypatch):
+    """
+    While a connection is broken off, what the other thread still sends goes through TLS, or nowhere.
+
+    `SSLSocket.shutdown` takes TLS away first, and sends what comes before the end of the connection as plain text.
+    """
+    tried = []
+
+    def send(sock, _):
+        with suppress(OSError):  # of a handshake that nobody answers
+            tried.append(sock.send(b"key"))
+
+    ours, theirs = socket.socketpair()
+    tls = ssl.create_default_context().wrap_socket(ours, server_hostname="a", do_handshake_on_connect=False)
+    with tls, theirs:
+        tls.settimeout(0)
+        connection = HttpConnection("https://a", {}, 20, ssl.create_default_context)
+        connection._connection.sock = tls
+        monkeypatch.setattr(socket.socket, "shutdown", send)
+        connection.break_off()
+
+        assert ([], False) == (tried, b"key" in theirs.recv(1_000))
 
 
 @contextmanager
