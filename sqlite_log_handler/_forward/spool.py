@@ -122,6 +122,7 @@ class Spool:
     ) -> None:
         self.path = os.path.abspath(path)
         self.name = name
+        self.was_left = False  # a file whose rows may not all have been sent, because it was moved
         self._say = say
         self._time = time
         self._lock = WriteLock(self.path, say=say)
@@ -287,6 +288,7 @@ class Spool:
                 keep_wal = not held and identity_of(self._real) == self._identity
                 close(connection, self._real, keep_wal=keep_wal, timeout=_BUSY_SECONDS)
             if identity_of(self.path) != self._identity:
+                self.was_left = True
                 self._say(
                     f"{self.path!r} was moved or replaced: forward the old file as well, which has the rows that were "
                     "not sent, and the cursor"

@@ -56,7 +56,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     ("sqlite-log forward a.db b.db --otlp http://localhost:4318 -f", "two logs, and each row that comes"),
 )
 def run(options: argparse.Namespace) -> int:
-    """Send the rows. Returns 1 when it gave up, or the receiver did not take every row."""
+    """Send the rows. Returns 1 when it gave up, a file was moved, or the receiver did not take every row."""
     with needs("otlp"):
         from sqlite_log_handler._forward import otlp  # noqa: PLC0415 - only this needs their packages
         from sqlite_log_handler._forward.receiver import Receiver, endpoint_from  # noqa: PLC0415 - the same
@@ -102,7 +102,8 @@ def run(options: argparse.Namespace) -> int:
             _end(spools, signals)
             receiver.close()
             _say(_summary(delivery.counts, endpoint.name))
-    return int(has_given_up or delivery.counts.rejected > 0 or delivery.counts.refused > 0)
+    has_left = not options.follow and any(spool.was_left for spool in spools)
+    return int(has_given_up or has_left or delivery.counts.rejected > 0 or delivery.counts.refused > 0)
 
 
 def _say(text: str) -> None:

@@ -142,3 +142,33 @@ def test_a_name_that_no_cursor_can_have(path, capsys):
     pytest.importorskip("opentelemetry.proto", reason="the extra otlp is not installed")
     assert 2 == main(["forward", str(path), "--name", "\udcff"])
     assert "--name=" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_log_that_is_moved_meanwhile(path, make_handler, logger, capsys, monkeypatch, replaced):
+    """
+    A log that is moved while its rows are sent is not all sent, and the exit status says so too, as a job needs it.
+
+    The line on standard error said so, and the status was 0.
+    """
+    pytest.importorskip("opentelemetry.proto", reason="the extra otlp is not installed")
+    from answering import TAKEN, serving  # noqa: PLC0415 - needs that extra
+
+    monkeypatch.setattr(os, "nice", lambda _: 1)
+    monkeypatch.setenv("no_proxy", "*")
+    logger.addHandler(make_handler())
+    logger.info("first")
+    logger.info("second")
+    logger.handlers.pop().close()
+
+    def move(connection):
+        if not os.path.exists(f"{path}.old"):
+            os.rename(path, f"{path}.old")
+            if replaced:
+                make_handler().close()
+        connection.sendall(TAKEN)
+
+    with serving(move) as (port, _):
+        status = main(["forward", str(path), "--otlp", f"http://127.0.0.1:{port}", "--batch-rows", "1"])
+
+    assert (1, 1) == (status, capsys.readouterr().err.count("was moved or replaced"))
