@@ -112,6 +112,30 @@ def test_a_log_full_of_hostile_text(tmp_path, write, serve, open_tab):
     assert 0 == tab.page.evaluate("document.querySelectorAll('main script, main img, main svg, main b b').length")
 
 
+def test_hostile_names(tmp_path, write, serve, open_tab):
+    """Names of files, attributes and filters hide nothing either, where one of them is chosen and in an error."""
+    hidden = re.compile("[\u202a-\u202e\u2066-\u2069\x00\x1b]")
+    logger = write(tmp_path / "a\u202e.db")
+    for name in ("plain", "evil\u2066"):
+        logger.info("paid", extra={name: 1})
+    assert logger.handlers[0].flush()
+    tab = open_tab(f"{serve('--no-token', tmp_path)}?without=thr%E2%80%AEead=1")
+    tab.page.locator(".chip", has_text=r"not thr\u202eead").wait_for()
+    tab.page.goto(f"{tab.page.url.partition('?')[0]}?file=b.db")
+    tab.page.locator("#notice", has_text=r"choose from a\u202e.db").wait_for()
+    assert not hidden.search(tab.page.locator("body").text_content())
+
+    tab.page.select_option("#file", label=r"a\u202e.db")
+    tab.wait_for_line("paid")
+    tab.page.click("#show-top")
+    tab.page.get_by_role("button", name=r"evil\u2066").click()
+    tab.page.locator(".meter", has_text="1").wait_for()
+    shown = tab.page.locator("body").text_content() + tab.page.locator("#side input").input_value()
+    offered = tab.page.evaluate("[...document.querySelectorAll('#keys-known option')].map((one) => one.value)")
+
+    assert (None, ["plain"]) == (hidden.search(shown), offered)
+
+
 def test_a_log_that_is_replaced(tmp_path, write, serve, open_tab):
     """A log that was moved away and made anew is shown by itself, with a sentence that says what happened."""
     path = tmp_path / "app.db"
@@ -228,6 +252,17 @@ def test_an_answer_that_is_none(tmp_path, write, serve, open_tab, said):
 
     tab.wait_for_line("meanwhile")
     tab.wait_until("document.getElementById('notice').hidden")
+
+
+def test_an_error_that_is_not_ours(tmp_path, write, serve, open_tab):
+    """An error of a proxy that answers JSON of its own is shown as it came; it was `[object Object]`."""
+    one_row(tmp_path / "app.db", write, "the first row")
+    tab = open_tab(serve(tmp_path / "app.db"))
+    tab.wait_for_line("the first row")
+    said = '{"error": {"message": "no upstream"}}'
+    tab.page.route("**/api/*", lambda route: route.fulfill(status=502, body=said, content_type="application/json"))
+
+    tab.page.locator("#notice", has_text=f"{said}. Trying again.").wait_for()
 
 
 def test_the_names_of_the_logs_do_not_come(tmp_path, write, serve, open_tab):

@@ -129,7 +129,11 @@ def test_scrolling_back_to_the_beginning(shop, serve, open_tab, write):
 
 
 def test_the_ends_by_key(shop, serve, open_tab):
-    """`g` shows the oldest row, `G` the newest, j and k move, Enter opens, Escape closes: no mouse is needed."""
+    """
+    `g` chooses the oldest row, `G` the newest, j and k move, Enter opens, Escape closes: no mouse is needed.
+
+    After `G`, no row was chosen, so Enter opened nothing.
+    """
     tab = open_tab(serve(shop))
     tab.wait_for_line("order 3000")
     keys = tab.page.keyboard
@@ -146,6 +150,9 @@ def test_the_ends_by_key(shop, serve, open_tab):
     tab.page.locator("#side").wait_for(state="hidden")
     keys.press("G")
     tab.wait_for_line("order 3000")
+    keys.press("Enter")
+    tab.page.locator("#side .message", has_text="order 3000").wait_for()
+    keys.press("Escape")
     keys.press("?")
     tab.page.locator("#keys").wait_for()
     keys.press("Escape")

@@ -31,8 +31,8 @@ export async function ask(name, parameters = [], { signal, once = false, wait = 
   let answer = null;
   try { answer = JSON.parse(text); } catch { /* a proxy's own page */ }
   if (!response.ok) {
-    const said = answer?.error ?? text;
-    throw new Refused(response.status, said.length > 400 ? `The server answers ${response.status}.` : said);
+    const said = typeof answer?.error === "string" ? answer.error : text;  // a proxy's own JSON
+    throw new Refused(response.status, !said || said.length > 400 ? `The server answers ${response.status}.` : said);
   }
   const mark = MARKS[name] ?? (name.includes("/") ? "id" : name);
   if (!(mark in Object(answer))) throw new Refused(0, "What answers is not `sqlite-log serve`: is it a proxy that wants you to log in?");

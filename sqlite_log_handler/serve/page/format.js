@@ -73,7 +73,7 @@ export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
     if (name.startsWith("aria-") || name === "role") made.setAttribute(name, value);
-    else made[name] = name === "title" || name === "ariaLabel" ? visible(value) : value;
+    else made[name] = ["title", "ariaLabel", "textContent"].includes(name) ? visible(value) : value;
   }
   made.append(...children.filter((child) => child != null));
   return made;

@@ -60,11 +60,11 @@ export class List {
 
   // Loading ------------------------------------------------------------------------------------------------------
 
-  // Show the rows around the row `at`, or those at one end of the log.
-  async load({ at = null, order = "newest" } = {}) {
+  // Show the rows around the row `at`, or those at one end of the log, of which the last one may be `chosen`.
+  async load({ at = null, order = "newest", chosen = false } = {}) {
     this.opening += 1;
     this.box.setAttribute("aria-busy", "true");
-    try { await (at == null ? this.openEnd(order) : this.openAt(at)); } finally {
+    try { await (at == null ? this.openEnd(order, chosen) : this.openAt(at)); } finally {
       this.opening -= 1;
       if (!this.opening) this.box.setAttribute("aria-busy", "false");
     }
@@ -78,8 +78,8 @@ export class List {
     return mine === this.generation ? pages : null;
   }
 
-  // The list follows new rows from the end with the newest, and has the oldest one selected at the other.
-  async openEnd(order) {
+  // The list follows new rows from the end with the newest.
+  async openEnd(order, chosen) {
     const pages = await this.pages([...parameters(), ["order", order], ["lines", PAGE]]);
     if (!pages) return;
     const [page] = pages;
@@ -88,7 +88,7 @@ export class List {
     if (this.following) this.toEnd();
     else this.box.scrollTop = 0;
     this.opened();
-    if (!this.following && this.lines.length) this.select(this.lines[0]);
+    if (chosen && this.lines.length) this.select(this.lines.at(this.following ? -1 : 0));
   }
 
   async openAt(at) {

@@ -5,7 +5,7 @@ import * as address from "./state.js";
 import { List, newText, Replaced, RETRY } from "./list.js";
 import { Histogram } from "./histogram.js";
 import { showBrief, showGaps, showRow, showTop, strip } from "./side.js";
-import { element, oneLine, typed } from "./format.js";
+import { element, oneLine, typed, visible } from "./format.js";
 
 const { state } = address;
 const by = (id) => document.getElementById(id);
@@ -40,7 +40,7 @@ let noticeTimer = null;
 function notice(text, { bad = false, passing = false } = {}) {
   clearTimeout(noticeTimer);
   by("notice").hidden = !text;
-  by("notice").textContent = text ?? "";
+  by("notice").textContent = visible(text ?? "");
   by("notice").className = bad ? "bad" : "";
   if (passing) noticeTimer = setTimeout(() => notice(stats?.notice), 4000);
 }
@@ -247,7 +247,7 @@ function showFilters() {
     const kind = `${name === "without" ? "not " : ""}${address.FILTERS[flag]?.[0] ?? flag}`;
     const remove = element("button", { type: "button", textContent: "✕", ariaLabel: `Remove ${kind} ${shown}` });
     remove.addEventListener("click", () => address.remove(index));
-    const chip = element("span", { className: `chip${negative ? " not" : ""}`, title: `${kind} ${shown}` }, element("b", { textContent: kind }), element("span", { textContent: oneLine(pretty(name, shown)) }), remove);
+    const chip = element("span", { className: `chip${negative ? " not" : ""}`, title: `${kind} ${shown}` }, element("b", { textContent: oneLine(kind) }), element("span", { textContent: oneLine(pretty(name, shown)) }), remove);
     if (flag === "pattern-of") namePattern(chip, shown).catch(failure);
     return chip;
   }));
@@ -324,7 +324,7 @@ by("adder").addEventListener("close", () => {
 // Buttons and keys ---------------------------------------------------------------------------------------------------
 
 function newest() { return list.load().catch(failure); }
-function oldest() { return list.load({ order: "oldest" }).catch(failure); }
+function end(order) { return list.load({ order, chosen: true }).catch(failure); }
 function focusQuery() { by("query").focus(); by("query").select(); }
 by("new").addEventListener("click", newest);
 by("follow").addEventListener("click", () => (list.following ? list.follow(false) : newest()));
@@ -351,7 +351,7 @@ addEventListener("keydown", (event) => {
   const act = {
     j: () => list.step(1), k: () => list.step(-1), ArrowDown: () => list.step(1), ArrowUp: () => list.step(-1),
     "/": focusQuery,
-    g: oldest, G: newest, Home: oldest, End: newest,
+    g: () => end("oldest"), G: () => end("newest"), Home: () => end("oldest"), End: () => end("newest"),
     f: () => by("follow").click(), "?": () => by("keys").showModal(),
     Enter: () => list.selected && openLine(list.selected),
   }[event.key];
@@ -386,7 +386,7 @@ address.onChange(() => {
 async function begin() {
   try {
     const { files } = await ask("files");
-    by("file").replaceChildren(...files.map((name) => element("option", { value: name, textContent: name })));
+    by("file").replaceChildren(...files.map((name) => element("option", { value: name, textContent: oneLine(name) })));
     // In the address of the first entry of the history too, which Back reads. A log that is not served is not another.
     if (!state.file) address.change({ file: files[0] ?? null }, { quietly: true });
     by("file").disabled = files.length < 2 && files[0] === state.file;

@@ -29,7 +29,7 @@ function choices(name, value, label) {
 
 function fact(label, shown, name, value) {
   if (shown === null || shown === undefined || shown === "") return null;
-  return element("tr", {}, element("th", { scope: "row", textContent: label }), element("td", { textContent: visible(shown) }),
+  return element("tr", {}, element("th", { scope: "row", textContent: label }), element("td", { textContent: shown }),
     element("td", {}, name ? choices(name, value ?? shown, label) : null));
 }
 
@@ -42,7 +42,7 @@ function ancestors(logger) {
 // A traceback, each frame but the last folded to its first line.
 function traceback(text) {
   const box = element("div");
-  const frames = visible(text).split(/\n(?= {2}File )/);
+  const frames = text.split(/\n(?= {2}File )/);
   frames.forEach((frame, index) => {
     const [head, ...rest] = frame.split("\n");
     if (!rest.length || index >= frames.length - 1) box.append(element("pre", { textContent: frame }));
@@ -55,12 +55,12 @@ function traceback(text) {
 function isComparable(key) { return /^[^=!<>~]+$/.test(key); }
 
 function attributes(extra, raw) {
-  if (!extra) return raw ? element("pre", { textContent: visible(raw) }) : null;
+  if (!extra) return raw ? element("pre", { textContent: raw }) : null;
   const rows = Object.entries(extra).map(([key, value]) => {
     const text = typeof value === "string" ? value : JSON.stringify(value);
     const plain = value === null || typeof value !== "object";
     const known = plain && text.length < 200 && isComparable(key);
-    return element("tr", {}, element("th", { scope: "row", textContent: oneLine(key) }), element("td", { textContent: visible(text) }),
+    return element("tr", {}, element("th", { scope: "row", textContent: oneLine(key) }), element("td", { textContent: text }),
       element("td", {}, known ? choices("where", `${key}=${text}`, "attribute") : null));
   });
   return element("table", { className: "facts" }, element("tbody", {}, ...rows));
@@ -131,9 +131,10 @@ export async function showTop(body, { signal, again, onChosen }) {
   const attribute = (name) => { key = name; by = key ? "attribute" : "logger"; again(); };
   const attributes = element("div", { className: "actions", role: "group", "aria-label": "Group by the attribute" },
     ...keys.slice(0, KEYS).map((one) => button(oneLine(one), () => attribute(one), { "aria-pressed": String(by === "attribute" && one === key) })));
-  const name = element("input", { value: key, placeholder: "another attribute", ariaLabel: "Group by attribute", autocomplete: "off", spellcheck: false });
+  const isPlain = (one) => oneLine(one) === one;  // others have buttons only: what is typed is shown as it is
+  const name = element("input", { value: isPlain(key) ? key : "", placeholder: "another attribute", ariaLabel: "Group by attribute", autocomplete: "off", spellcheck: false });
   name.setAttribute("list", "keys-known");
-  const known = element("datalist", { id: "keys-known" }, ...keys.map((one) => element("option", { value: one })));
+  const known = element("datalist", { id: "keys-known" }, ...keys.filter(isPlain).map((one) => element("option", { value: one })));
   const form = element("form", {}, name);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
