@@ -32,7 +32,11 @@ class Logs:
 
     def by_name(self) -> dict[str, str]:
         """Return the path of each log by its name, in the order in which they were given."""
-        files = list(dict.fromkeys(file for path in self._paths for file in _files_at(path)))
+        # An address is UTF-8, and the name of a file may not be.
+        by_text = {
+            file.encode("utf-8", "backslashreplace").decode(): file for path in self._paths for file in _files_at(path)
+        }
+        files = list(by_text)
         names = [os.path.basename(file) for file in files]
         parts = 1
         while len(set(names)) < len(files):
@@ -41,7 +45,7 @@ class Logs:
                 name if names.count(name) == 1 else "/".join(file.split(os.sep)[-parts:])
                 for name, file in zip(names, files, strict=True)
             ]
-        return dict(zip(names, files, strict=True))
+        return dict(zip(names, by_text.values(), strict=True))
 
     def path_of(self, name: str | None) -> str:
         """Return the path of the log with this name, or of the first log; raise an UnknownLogError if there is none."""

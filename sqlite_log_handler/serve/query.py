@@ -3,6 +3,7 @@ The parameters of a request, as filters of `LogReader`. They have the names of t
 """
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
@@ -18,6 +19,9 @@ _NUMBERS: Final = {
     "up-to-id": "up_to_id",
 }
 _LISTS: Final = ("logger", "exclude", "where", "without")
+
+# `int` also takes 1_000, blanks, and the digits of all scripts.
+_NUMBER: Final = re.compile(r"-?[0-9]{1,100}")
 
 
 class Query:
@@ -49,10 +53,9 @@ class Query:
         text = self.text(name)
         if text is None:
             return None
-        try:
-            number = int(text)
-        except ValueError as error:
-            raise FilterError(f"{name}={text!r} is not a whole number") from error
+        if not _NUMBER.fullmatch(text):
+            raise FilterError(f"{name}={text!r} is not a whole number")
+        number = int(text)
         if not least <= number <= most:
             raise FilterError(f"{name}={number} is out of range: it must be from {least} to {most}")
         return number

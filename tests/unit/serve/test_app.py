@@ -15,6 +15,7 @@ import sys
 import threading
 import urllib.request
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import anyio
 import httpx2
@@ -125,6 +126,25 @@ def test_logs_that_cannot_be_read(tmp_path, shop):
         assert 503 == ask("damaged.db")[0]
         assert (404, True) == (ask("other.db")[0], "no log here is called" in ask("other.db")[1])
         assert (200, "") == ask(shop.name)
+
+
+@pytest.mark.parametrize(("name", "shown"), [("caf\udce9.db", r"caf\udce9.db"), ("a\u202e.db", "a\u202e.db")])
+def test_a_name_that_no_address_can_have(shop, name, shown):
+    """A log whose name is not UTF-8 is asked for by the name that the list tells; a browser could not send its own."""
+    os.rename(shop, path := shop.with_name(name))
+    with TestClient(create_app(path), base_url=BASE) as client:
+        assert [shown] == client.get("/api/files").json()["files"]
+        assert 12 == client.get(f"/api/rows?lines=0&file={quote(shown)}").json()["count"]
+
+
+def test_names_that_become_one(shop):
+    """Of two logs whose names become one, one is shown; no name would tell them apart."""
+    folder = shop.parent / "logs"
+    folder.mkdir()
+    for name in ("a\udcff.db", r"a\udcff.db"):
+        (folder / name).write_bytes(shop.read_bytes())
+    with TestClient(create_app(folder), base_url=BASE) as client:
+        assert [r"a\udcff.db"] == client.get("/api/files").json()["files"]
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_what_must_not_hold():
     ("pairs", "message"),
     [
         ([("level", "INFO"), ("level", "ERROR")], "level is given 2 times"),
-        ([("pid", "x")], "pid='x' is not a whole number"),
+        *(([("pid", text)], f"pid={text!r} is not a whole number") for text in ("x", "1_0", " 1", "1e3", "\uff11", "")),
         ([("pattern-of", "x")], "pattern-of='x' is not a whole number"),
         *(
             ([(name, f"{before}{value}")], "is neither an id nor a pattern")
