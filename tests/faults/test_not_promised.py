@@ -488,11 +488,24 @@ def test_killed_in_a_commit_beside_a_child_of_c_code(start, make_handler, logger
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the locks are those of POSIX")
-def test_a_program_that_copies_its_own_log(run):
-    """When a program copies its own log, the system drops the locks of SQLite, and another may take the file."""
+@pytest.mark.parametrize(
+    ("link", "read"),
+    [
+        ("", "shutil.copy(path, other)"),
+        ("other.2026-11-30.jsonl.gz", "LogReader(link)"),
+        ("other.db-journal", "LogReader(other)"),
+    ],
+)
+def test_a_program_that_copies_its_own_log(run, link, read):
+    """
+    When a program copies its own log, the system drops the locks of SQLite, and another may take the file.
+
+    So it does when a hard link to it stands where the program reads an archive, or the journal of another log.
+    """
     run(
-        """
-        import shutil, subprocess
+        f"""
+        import contextlib, shutil, subprocess
+        from sqlite_log_handler import LogFileError, LogReader
         # The bytes that each connection locks, see https://sqlite.org/src/file?name=src/os.h
         take = "import sys; from fcntl import *; lockf(open(sys.argv[1], 'r+b'), LOCK_EX | LOCK_NB, 510, 0x40000002)"
         def is_free():
@@ -502,7 +515,13 @@ def test_a_program_that_copies_its_own_log(run):
         logger.info("program 1")
         assert handler.flush()
         assert not is_free()
-        shutil.copy(path, f"{path}.copy")
+        other, link = (os.path.join(os.path.dirname(path), name) for name in ("other.db", {link!r}))
+        if {bool(link)}:
+            SQLiteHandler(other).close()
+            os.link(path, link)
+            assert not is_free()
+        with contextlib.suppress(LogFileError):
+            {read}
         assert is_free()
         """
     )

@@ -215,6 +215,14 @@ def test_letters_that_have_a_third_case(log, messages, wanted, texts, patterns):
     assert (texts, patterns) == (found(text=wanted), found(pattern=wanted))
 
 
+def test_an_expression_whose_meaning_may_change(log, messages):
+    """A program gets Python's own warning of its expression; it could not be kept back for one thread alone."""
+    log(record("[a"), record("a"))
+
+    with pytest.warns(FutureWarning, match="Possible nested set"):
+        assert ["[a"] == messages(pattern="[[]a[[a]?")
+
+
 @pytest.mark.parametrize("name", ["text", "pattern"])
 def test_a_very_long_text(log, messages, name):
     """A text that is longer than SQLite takes for LIKE is looked for as any other."""
