@@ -38,7 +38,8 @@ class Brief:
     """
     The facts of a log since `since_us`, in microseconds since 1970; None stands for the whole log.
 
-    `runs` counts the starts of the program; with `is_last_run`, the facts begin with the last one. `patterns` and
+    `runs` counts the starts of the program; with `is_last_run`, the facts begin with the last one, and `begins` has the
+    logger and the message of its first record, unless that lies in an archive before the newest rows. `patterns` and
     `records` cover the rows after the id `after_id`. `new` has the `last_id` of each pattern that no older one of these
     has; None if none is older, or if the patterns are left out. `grown` has, by `last_id`, how many times as often as
     before each other pattern was logged. `errors` has, by the `last_error_id` of a pattern, a message and the end
@@ -47,6 +48,7 @@ class Brief:
 
     since_us: int | None
     is_last_run: bool
+    begins: tuple[str, str] | None
     runs: int
     after_id: int
     records: int
@@ -88,11 +90,16 @@ def brief(scan: Scan, since: Moment | None, now_us: int) -> Brief:
     begin_us = LOWEST if since_us is None else since_us
     nothing: tuple[list[Pattern], set[int], dict[int, float] | None] = [], set(), None
     found, new, grown = _attempt(left_out, "patterns", lambda: compared(scan, chosen, begin_us, after_id), nothing)
+    begins = None
+    # Of an archive, only the newest rows are there, and an older one tells that the first of the run is among them.
+    if is_last_run and (scan.whole_log is None or after_id == LOWEST or grown is not None):
+        begins = _attempt(left_out, "first record", lambda: _first(scan, begin_us), None)
     no_totals = Totals({}, {}, {}, None, *sizes(scan.path), ())
     bounds: Filters = {"since": from_microseconds(begin_us)}  # None, and so all gaps, outside of the calendar
     return Brief(
         since_us=since_us,
         is_last_run=is_last_run,
+        begins=begins,
         runs=starts,
         after_id=max(after_id, 0),
         records=sum(pattern.records for pattern in found),
@@ -116,6 +123,14 @@ def _attempt(left_out: list[str], what: str, read: Callable[[], _T], otherwise: 
     except LimitError as error:
         left_out.append(f"{what}: {error}")
         return otherwise
+
+
+def _first(scan: Scan, begin_us: int) -> tuple[str, str] | None:
+    """Return the logger and the message of the first record from a time on: one look into an index."""
+    columns = f"{text('logger')}, {text('substr(message, 1, 300)')}"
+    ask = f"SELECT {columns} FROM records LEFT JOIN sources ON sources.id = source_id"  # noqa: S608 - our own names
+    found = scan.all(f"{ask} WHERE created_us >= ? ORDER BY created_us, records.id LIMIT 1", (begin_us,))
+    return found[0] if found else None
 
 
 def _errors(scan: Scan, found: list[Pattern]) -> dict[int, tuple[str, str]]:

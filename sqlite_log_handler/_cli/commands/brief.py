@@ -135,9 +135,8 @@ class _Text:
         if found.first_us is not None and found.last_us is not None:
             length = format_duration((found.last_us - found.first_us) / 1e6)
             yield f"time     {self._clock(found.first_us)} to {self._clock(found.last_us)}, {length}"
-        begun = min(found.patterns, key=lambda pattern: pattern.first_us, default=None)
-        if begun is not None and found.is_last_run and begun.sample:
-            yield _line(f"begins   {begun.logger}: {begun.sample}")
+        if found.begins is not None:
+            yield _line(f"begins   {': '.join(found.begins)}")
         levels = Counter[int]()
         for pattern in found.patterns:
             levels.update(pattern.levels)

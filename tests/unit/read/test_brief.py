@@ -8,6 +8,7 @@ import logging
 
 import pytest
 from logged import BEGIN, record
+from made_parts import archive
 
 from sqlite_log_handler import LogReader
 from sqlite_log_handler._read import brief as brief_module
@@ -32,6 +33,47 @@ def test_records_of_an_earlier_time_are_not_of_the_last_run(log, path, change):
         found, asked = reader.brief(), reader.brief("2000-01-01")
 
     assert (2, 0, 2) == (found.runs, found.records, asked.records)
+
+
+@pytest.fixture
+def begin_run(change):
+    """Let the last run of a log begin so many seconds after BEGIN, and all others before."""
+
+    def begin_run(seconds):
+        since_us = int(BEGIN.timestamp() + seconds) * 1_000_000
+        change(
+            "UPDATE processes SET started_us = 1; "
+            f"INSERT INTO processes VALUES (50, 'host', 1, 'MainProcess', {since_us}, 'job')"
+        )
+
+    return begin_run
+
+
+def test_the_first_record_of_a_run(log, reading, begin_run):
+    """
+    A brief of the last run has its first record by time, also where the same line comes again later.
+
+    The newest record of that line stood there, such as the last of a thousand requests.
+    """
+    log(record("old"))
+    log(*(record(f"loading {name}", name="app", seconds=after) for name, after in (("b", 7), ("a", 6), ("c", 8))))
+    assert None is reading().brief().begins
+    begin_run(5)
+
+    assert ("app", "loading a") == reading().brief().begins
+    assert None is reading().brief("2000-01-01").begins
+
+
+@pytest.mark.parametrize(("most", "expected"), [(10, ("shop", "r 3")), (4, ("shop", "r 3")), (3, None)])
+def test_the_first_record_of_a_large_run(log, reading, path, begin_run, tmp_path, monkeypatch, most, expected):
+    """A log has the first record of a run of any size, and an archive if it is among the rows that a brief counts."""
+    monkeypatch.setattr(brief_module, "MOST_ROWS", most)
+    log(*(record(f"r {number}", seconds=number) for number in range(6)))
+    begin_run(3)
+    archive(path, tmp_path / "archive", 5, kind="jsonl.gz", delete=False)
+
+    assert ("shop", "r 3") == reading().brief().begins
+    assert expected == reading([path, tmp_path / "archive"]).brief().begins
 
 
 @pytest.mark.parametrize("started_us", [2**62, 253_402_300_800_000_000, -(2**62)])

@@ -201,6 +201,14 @@ def test_an_empty_log(tmp_path):
     assert "records  0: none; 0 patterns" in brief_of(path)
 
 
+def test_the_first_record_of_the_last_run(tmp_path):
+    """A brief of the last run has the first record since it began."""
+    written(path := tmp_path / "app-log.db", ["short"])
+
+    assert "\nbegins   30.short: short\n" in brief_of(path)
+    assert "begins" not in brief_of(path, 0)
+
+
 def test_an_error_stands_with_the_end_of_its_traceback(shop):
     """An error is told with its newest message and the last lines of a traceback."""
     text = brief_of(shop)
