@@ -17,8 +17,8 @@ _VALUE: Final = re.compile(
 
 
 def says_something(template: str) -> bool:
-    """Tell whether a template has letters besides its conversions: without, as in `%s`, it stands for any message."""
-    return any(map(str.isalpha, _CONVERSION.sub("", template)))
+    """Tell whether a template has more than conversions and blanks: without, as in `%s`, it stands for any message."""
+    return bool(_CONVERSION.sub("", template).strip())
 
 
 def masked(message: str) -> str:

@@ -99,6 +99,22 @@ def test_a_line_that_has_moved_is_not_new(log, path):
     assert ["bye"] == [pattern.text for pattern in found]
 
 
+def test_a_template_without_letters_is_counted_as_any_other(log, path):
+    """
+    A template such as `%s: %s` is one pattern wherever its line has moved, so other values do not make it new.
+
+    It was counted by call site, and each release that moved the line made an old warning new.
+    """
+    log(said("%s: %s", "a.csv", "no header"), said("%s: %s", "orders.xml", "empty", lineno=8, seconds=9))
+    with LogReader(path) as reader:
+        (found,) = reader.patterns()
+
+        assert ("%s: %s", False, 2) == (found.text, found.is_guessed, found.records)
+        assert 2 == reader.count(pattern_of=1)
+        assert [] == reader.patterns(new_since=f"@{BEGIN.timestamp() + 5}")
+        assert frozenset() == reader.brief(f"@{BEGIN.timestamp() + 5}").new
+
+
 def test_a_call_site_with_too_many_templates(log, path, monkeypatch):
     """
     What a call site says beyond its first templates is one guessed pattern, so in another order it can seem new.
