@@ -132,24 +132,26 @@ class Tools:
             left_out += f": `sql` has them, as {statement}"
         return marked(kept, left_out)
 
-    def patterns(
+    def patterns(  # noqa: PLR0917 - as in `search`
         self,
         new_since: str | int | None = None,
         level: str | None = None,
         logger: str | None = None,
         since: str | None = None,
         most: int = 20,
+        skip: int = 0,
     ) -> str:
         """Which records say the same, the most frequent first: count, share, levels, times, id of the newest, text.
 
-        new_since: only patterns that no earlier record has, since a time or a run (0 is the last). The others choose
-        records, as in `search`.
+        new_since: only patterns that no earlier record has, since a time or a run (0 is the last). level, logger
+        and since choose records, as in `search`. most: how many, at most 100. skip: as an earlier answer says.
         """
         with self._read() as reader:
             found = reader.patterns(
                 new_since=moment_or_run(new_since, utc=True), level=level, logger=logger, since=_time(since)
             )
             names = reader.level_names()
+        skip = max(0, skip)
         lines = [
             _cut(
                 one_line(
@@ -158,11 +160,13 @@ class Tools:
                     f"{GUESSED if one.is_guessed else ''}"
                 )
             )
-            for one in found[: max(1, min(most, _MOST_ROWS))]
+            for one in found[skip:][: max(1, min(most, _MOST_ROWS))]
         ]
         kept = _fitting(lines)
-        rest = found[len(kept) :]
-        left = f"{counted(len(rest), 'more pattern')}, {counted(sum(one.records for one in rest), 'record')}"
+        skip += len(kept)
+        rest = found[skip:]
+        records = counted(sum(one.records for one in rest), "record")
+        left = f"{counted(len(rest), 'more pattern')}, {records}: the same with skip={skip}"
         return marked(kept, left if rest else None) if found else "No pattern matches."
 
     def sql(self, statement: str) -> str:

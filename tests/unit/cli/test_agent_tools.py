@@ -84,6 +84,28 @@ def test_a_search_says_where_it_goes_on(path, newest):
     assert Tools(str(path)).search(newest=newest).endswith(f"\n[left out: {older}]")
 
 
+@pytest.mark.parametrize("most", [3, 1_000])
+def test_patterns_say_where_they_go_on(path, most):
+    """
+    An answer says how to ask for the other patterns, and so they all come, each once.
+
+    It said how many there were, and nothing gave those for which an answer has no room.
+    """
+    words = [f"{first}{second} " for first in "abcd" for second in "abcdefghij"]
+    log_of(path, *(record(word + "x" * 300, lineno=number) for number, word in enumerate(words)))
+    found: list[str] = []
+    skip: int | None = 0
+    while skip is not None:
+        *lines, end = Tools(str(path)).patterns(most=most, skip=skip).splitlines()
+        found += [line.rpartition(": ")[2][:3] for line in lines if " id " in line]
+        left = len(words) - len(found)
+        skip = len(found) if left else None
+        assert not left or f"[left out: {left} more pattern{'s'[: left - 1]}, {left} record{'s'[: left - 1]}: " in end
+        assert not left or end.endswith(f": the same with skip={skip}]")
+
+    assert words == found
+
+
 def test_a_text_that_is_cut_says_so(path):
     """What an answer cuts off is no secret: a message, attributes, a logger, and a pattern then end with dots."""
     log_of(path, record("m" * 401, name="l" * 101, why="w" * 400), record("m" * 400, name="l" * 100))
