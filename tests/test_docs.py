@@ -235,6 +235,24 @@ def test_sql_blocks_run(block, tmp_path, demo_database):
             connection.execute(pending).fetchall()
 
 
+def test_a_reader_takes_what_the_pages_add(tmp_path, demo_database):
+    """
+    What a page tells people to add to a log, within a sentence too, makes no reader refuse it.
+
+    The page on OpenTelemetry recommended an index by JSON, which each reader refuses.
+    """
+    path = tmp_path / "app-log.db"
+    shutil.copy(demo_database, path)
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    added = re.findall(r"\b(?:CREATE|ALTER) (?:[A-Z]+ )*(?:INDEX|VIEW|TRIGGER|TABLE) [^`;]+", text)
+
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for statement in added:
+            connection.execute(statement)
+    with LogReader(path) as reader:
+        assert (True, []) == (len(added) > 0, reader.check())
+
+
 def test_every_page_is_in_the_site():
     """Each page of docs stands in a table of contents of docs/index.md, and each table names pages that are there."""
     index = DOCS / "index.md"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
 import sqlite3
 import stat
 import sys
@@ -115,6 +116,10 @@ _OBJECTS = 20
 _MORE_OBJECTS = (40, 12, 3, 1)
 _MORE_BYTES = 48 * 1024
 _STEPS = 8
+
+# Of something that a newer SQLite has added, and what 3.40 says of an index or a generated column with a function that
+# not everybody's file may call; newer ones take that.
+_REFUSED = re.compile(r"malformed database schema \((.*)\) - (?:near|unrecognized token|unsafe use of)\b", re.DOTALL)
 
 # What SQLite takes without being told. A file can hold another number for all who open it, with `default_cache_size`.
 BOUND_CACHE = "PRAGMA cache_size = -2000"
@@ -300,7 +305,8 @@ def is_ours(
 
 def is_small_log(connection: sqlite3.Connection, path: str, *, advice: str) -> bool:
     """
-    Do the same for a file from elsewhere, and raise a LimitError for a schema that is to fill the memory.
+    Do the same for a file from elsewhere, and raise a LimitError for a schema that is to fill the memory, and an
+    UnreadableFileError if this SQLite cannot read it for something that somebody has added.
 
     It leaves bounds on values and steps behind: set your own. The cache is bounded from then on.
     """
@@ -312,6 +318,12 @@ def is_small_log(connection: sqlite3.Connection, path: str, *, advice: str) -> b
             ours = is_ours(connection, path, advice=advice)
             connection.execute(BOUND_CACHE)
         except sqlite3.Error as error:
+            refused = _REFUSED.match(str(error))
+            if refused and refused[1] not in schema():
+                raise UnreadableFileError(
+                    f"{path!r}: SQLite {sqlite3.sqlite_version} cannot read the file for its {refused[1]!r}, which "
+                    f"somebody has added: drop it, or read the file with a newer SQLite ({error})"
+                ) from error
             if primary_code(error) not in {sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_TOOBIG}:
                 raise
         else:

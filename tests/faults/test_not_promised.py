@@ -203,6 +203,45 @@ def test_the_tables_were_changed(make_handler, logger, path):
     assert ["one", "two"] == messages(path)
 
 
+def test_an_index_with_a_function_of_another_program(make_handler, logger, path):
+    """Commits fail while an index calls a function that the program does not have, and go on when it was dropped."""
+    handler = make_handler(flush_interval=3600)
+    logger.addHandler(handler)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.create_function("mine", 1, len, deterministic=True)
+        connection.execute("CREATE INDEX odd ON records (mine(message))")
+    logger.info("one")
+    assert not handler.flush(0)
+    assert "mine()" in (handler.stats().last_error or "")
+    change(path, "DROP INDEX odd")
+    assert handler.flush()
+
+    assert ["one"] == messages(path)
+
+
+def test_a_view_of_a_newer_sqlite(make_handler, logger, path, capfd):
+    """A log with a view that SQLite cannot parse is moved aside with its rows, and the next ones are in a new log."""
+    handler = make_handler(flush_interval=3600)
+    logger.addHandler(handler)
+    logger.info("one")
+    assert handler.flush()
+    change(
+        path,
+        "PRAGMA writable_schema = ON",
+        "INSERT INTO sqlite_master VALUES ('view', 'odd', 'odd', 0, 'CREATE VIEW odd IN THE FUTURE')",
+        "PRAGMA schema_version = 1000",
+    )
+    logger.info("two")
+    handler.flush()
+    assert handler.flush()
+
+    assert ["two"] == messages(path)
+    (aside,) = path.parent.glob("*.corrupt-*Z")
+    change(aside, "PRAGMA writable_schema = ON", "DELETE FROM sqlite_master WHERE name = 'odd'")
+    assert ["one"] == messages(aside)
+    assert "(odd)" in capfd.readouterr().err
+
+
 def test_the_pages_were_made_larger(make_handler, logger, path):
     """With pages of 64 KiB the empty tables of a log take more than the least `max_bytes`, and no record has room."""
     make_handler().close()

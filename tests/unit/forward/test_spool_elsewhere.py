@@ -45,8 +45,9 @@ def test_a_view_in_the_place_of_a_table(path, table, endless, spool):
         ("ALTER TABLE records ADD COLUMN more", "not that of a log"),
         ("DROP TABLE processes", "not that of a log"),
         (";".join(f"CREATE VIEW v{n} AS SELECT {n}" for n in range(300)), "somebody has added more or longer tables"),
+        ("CREATE INDEX odd ON records (json_extract(attributes, '$.a'))", "'odd'.*: drop it"),  # see connect._REFUSED
     ],
-    ids=["view", "column", "table", "many"],
+    ids=["view", "column", "table", "many", "index"],
 )
 def test_a_log_that_becomes_something_else(path, script, message, spool):
     """

@@ -131,6 +131,28 @@ def test_an_odd_index(path, index):
         LogReader(path)
 
 
+@pytest.mark.parametrize("index", ["(json_extract(attributes, '$.a'))", "(id) WHERE json_extract(attributes, '$.a')"])
+def test_an_index_that_sqlite_calls_unsafe(path, index):
+    """An index by JSON is refused by its name. SQLite 3.40 calls the schema malformed, and the log was "damaged"."""
+    hostile.make(path, f"CREATE INDEX odd ON records {index}")
+
+    with pytest.raises(UnreadableFileError, match=r"'odd'.*: drop it"):
+        LogReader(path)
+
+
+@pytest.mark.parametrize("odd", ["VIEW odd IN THE FUTURE", "TRIGGER odd IN THE FUTURE", "VIEW odd AS SELECT 1_0__0"])
+def test_what_a_newer_sqlite_has_added(path, odd):
+    """What this SQLite cannot parse, because a newer one has added it, is not damage: the error names it."""
+    hostile.make(
+        path,
+        "PRAGMA writable_schema = ON;"
+        f"INSERT INTO sqlite_master VALUES ('{odd.split()[0].lower()}', 'odd', 'records', 0, 'CREATE {odd}');",
+    )
+
+    with pytest.raises(UnreadableFileError, match=r"cannot read the file for its 'odd'.*: drop it"):
+        LogReader(path)
+
+
 def test_what_an_owner_adds(path):
     """Who adds an index on columns, a table, a view or a trigger to a log of his own can read it as before."""
     hostile.make(
