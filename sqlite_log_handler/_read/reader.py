@@ -342,7 +342,8 @@ class LogReader:
         """
         seconds("poll", poll)
         scan = self._one_file("new rows")
-        after_id = scan.last_id() if after_id is None else integer("after_id", after_id)
+        last_id = scan.last_id()
+        after_id = last_id if after_id is None else integer("after_id", after_id)
         version: object = None
         while True:
             file = identity_of(self.path)
@@ -357,7 +358,9 @@ class LogReader:
                 scan, version, newer = self._exchange(scan, newer, file), None, None
             # After that look: once another log stands at the path, a program has ended its last commit to ours.
             seen, version = version, self._question().one("PRAGMA data_version")
-            last_id = scan.last_id() if seen != version else after_id
+            was, last_id = last_id, scan.last_id() if seen != version else last_id
+            if last_id < was:  # somebody has deleted the newest rows, whose ids may come again
+                after_id = min(after_id, last_id)
             if last_id > after_id:
                 if newer is not None:
                     newer.close()  # the next look finds it again, and the caller may not ask for one

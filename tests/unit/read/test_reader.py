@@ -201,6 +201,27 @@ def test_follow_survives_pruning(log, reading, change):
     assert ["one", "two", "three"] == [row.message for row in reading().follow(wait=steps)]
 
 
+@pytest.mark.parametrize("where", ["true", "id > 1"])
+def test_follow_survives_a_deletion_of_the_newest_rows(log, reading, change, where):
+    """
+    When a person has deleted the newest rows, what a program that starts then writes is followed.
+
+    Its rows have the ids of those, which following had passed.
+    """
+    log(*[record("before")] * 3)
+    steps = Script(lambda: change(f"DELETE FROM records WHERE {where}"), lambda: log(record("one"), record("two")))
+
+    assert ["one", "two"] == [row.message for row in reading().follow(wait=steps)]
+
+
+def test_follow_waits_for_an_id(log, reading):
+    """What is followed from an id on that is not given yet begins behind that."""
+    log(record("one"))
+    steps = Script(lambda: log(record("two")), lambda: log(record("three"), record("four")))
+
+    assert ["four"] == [row.message for row in reading().follow(after_id=3, wait=steps)]
+
+
 def test_follow_survives_a_replaced_file(log, reading, path):
     """When the file is moved away, its last rows are read, and then the file that comes in its place from its start."""
 
