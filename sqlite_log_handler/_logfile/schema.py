@@ -126,7 +126,7 @@ VOLUME_LINES = f"""
 # docs/design.md says why times are integers, and why `sources`, `processes` and `threads` hold once what would stand in
 # every row. A row of a thread that has no line there has its `thread` and `thread_name` itself.
 # No AUTOINCREMENT, whose table costs a page a commit: retention never deletes the newest row, so SQLite never gives an
-# id twice, and a reader can follow by id.
+# id twice, and a reader can follow by id. `_write.inserts` has what happens when a person deletes it.
 # `template` is the message before its arguments were put in, or '' where that is not known. `record_totals` adds up the
 # lines that were cut off `volume_folded`, so that totals never fall. `archives` has a line for each part of the
 # archive, see `archive`.

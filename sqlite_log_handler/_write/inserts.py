@@ -15,6 +15,9 @@ An `Inserter` belongs to one connection. It remembers the ids of sources and pro
 which takes back ids that the transaction gave, and after a sweep, which deletes those that no row uses. The file counts
 its sweeps (`marks.sweeps`), because another process may make them. They are also wrong when a person has deleted the
 rows, or has put an older copy in the place of the contents, which shows because the last row is gone.
+
+SQLite gives the highest id plus one. When a person has deleted the newest rows, that was given before. So where the
+archive, a forwarder or this inserter knows a higher one, a row with that id stands in the table while rows are added.
 """
 
 from __future__ import annotations
@@ -81,7 +84,15 @@ _DROPS = """
 INSERT INTO drops (after_id, since_us, until_us, process_id, cause, logger, levelno, count)
 VALUES (:after_id, :since_us, :until_us, :process_id, :cause, :logger, :level, :count)
 """
-_MARKS = "SELECT folded_id, sweeps, ifnull((SELECT max(id) FROM records), 0) FROM marks"
+_MARKS = """
+SELECT folded_id, sweeps, ifnull((SELECT max(id) FROM records), 0),
+    max(ifnull(CAST(archived_id AS INTEGER), 0), ifnull((SELECT max(CAST(after_id AS INTEGER)) FROM cursors), 0))
+FROM marks
+"""
+_HOLD = "INSERT INTO records (id, created_us, levelno, source_id, process_id, message) VALUES (?, 0, 0, 0, 0, '')"
+_LET_GO = "DELETE FROM records WHERE id = ?"
+# A mark that is so far above that of `volume` was never an id: a bit has flipped. By default 20,000 rows stand between.
+_MOST_UNFOLDED = 20 * volume.FOLD_ROWS
 _SOURCE_COLUMNS = ("logger", "pathname", "lineno", "func", "template")
 _CACHED_IDS = 10_000
 _NAMES_LENGTH = 250  # letters
@@ -113,20 +124,27 @@ class Inserter:
         self.last_id = 0  # of the last row of this transaction
         self.unfolded = 0  # rows after the mark of `volume` after the last batch
         self.gap_bytes = 0  # what the gaps of this batch add to `drops`, and to `volume`
-        self._sweeps = self._highest = 0  # sweeps of the file, and the id of its last row, when the ids were learned
+        self._sweeps = 0  # of the file, when the ids were learned
+        self._highest = 0  # id that was given, as far as this inserter knows
         self.forget_ids()
 
     def write(self, batch: Commit, refused: set[int] | None = None) -> None:
         """Insert a batch. Given `refused`, insert row by row, and add the indexes of rows that SQLite does not take."""
         self.last_id = 0
-        folded_id, sweeps, highest = self.connection.execute(_MARKS).fetchone()
+        folded_id, sweeps, highest, given = self.connection.execute(_MARKS).fetchone()
         known = self.sources.weight + self._threads.weight + len(self._levels)
         if sweeps != self._sweeps or highest < self._highest or known > _CACHED_IDS:
             self.forget_ids()
+        given = max(given, self._highest)
+        mark = folded_id if type(folded_id) is int else highest
+        is_held = highest < given <= mark + _MOST_UNFOLDED
+        if is_held:
+            self.connection.execute(_HOLD, (given,))
+            highest = given
         self._sweeps, self._highest = sweeps, highest
-        if type(folded_id) is not int or folded_id > highest:  # a bit has flipped, or somebody has deleted rows
+        if mark != folded_id or mark > highest:  # a bit has flipped, or somebody has deleted rows
             self.connection.execute("UPDATE marks SET folded_id = ?", (highest,))
-            folded_id = highest
+            mark = highest
         for levelno in {row[_row.LEVELNO] for row in batch.rows}:
             # A reader's process may not know the name that `logging.addLevelName` gave, or has given since.
             name = level_name(levelno)
@@ -141,10 +159,15 @@ class Inserter:
             self._insert_gap(gap)
             start = end
         self._insert_rows(batch.rows, start, len(batch.rows), refused)
-        self._highest = self.last_id or highest
-        self.unfolded = self._highest - folded_id
+        if is_held:
+            self.connection.execute(_LET_GO, (given,))
+        self.unfolded = (self.last_id or highest) - mark
         if self.unfolded >= volume.FOLD_ROWS and self._limits.max_bytes is None:
             volume.fold(self.connection)
+
+    def committed(self) -> None:
+        """Remember the last id of the transaction, which is in the file now."""
+        self._highest = self.last_id or self._highest
 
     def _insert_rows(self, rows: Sequence[PackedRow], start: int, end: int, refused: set[int] | None) -> None:
         while start < end:

@@ -159,14 +159,15 @@ def test_after_a_chroot(run, tmp_path):
 
 
 def test_the_newest_row_was_deleted(make_handler, logger, path):
-    """SQLite gives the id of the newest row again when a person has deleted that row."""
-    handler = make_handler()
-    logger.addHandler(handler)
+    """The next program gives the id of the newest row again when a person has deleted that row, and no mark has it."""
     for message in ("one", "two", "three"):
         if message == "three":
             change(path, "DELETE FROM records WHERE id = 2")
+        handler = make_handler()
+        logger.addHandler(handler)
         logger.info(message)
-        assert handler.flush()
+        logger.removeHandler(handler)
+        handler.close()
 
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert [(1, "one"), (2, "three")] == connection.execute("SELECT id, message FROM records").fetchall()

@@ -381,6 +381,85 @@ def test_gap_in_a_pruned_file(writer: Writer) -> None:
     assert [(5,)] == read(writer, "SELECT after_id FROM drops")
 
 
+@pytest.mark.parametrize("where", ["true", "id > 2", "id = 5"])
+@pytest.mark.parametrize("who", ["writer", "archive", "cursor"])
+def test_an_id_is_not_given_twice(make_writer: Callable[[], Writer], where: str, who: str) -> None:
+    """
+    An id that this writer has given, or to which the archive or a forwarder has come, is not given again.
+
+    A person deleted the newest rows. The next ones had their ids, so retention deleted rows as archived that were not,
+    and a forwarder passed over them.
+    """
+    writer = make_writer()
+    writer.write(Commit(numbered(0, 5)))
+    read(writer, f"DELETE FROM records WHERE {where}")
+    kept = read(writer, "SELECT id, message FROM records ORDER BY id")
+    if who == "archive":
+        read(writer, "UPDATE marks SET archived_id = 5")
+    elif who == "cursor":
+        read(writer, "INSERT INTO cursors VALUES ('a', 2, 0), ('b', 5, 0), ('c', 3, 0)")
+    if who != "writer":
+        writer.close()
+        writer = make_writer()
+    writer.write(Commit(numbered(5, 8), [gap(0), gap(2)]))
+    writer.write(Commit(numbered(8, 9)))
+
+    expected = [(6, "dropped at 0"), (7, "5"), (8, "6"), (9, "dropped at 2"), (10, "7"), (11, "8")]
+    assert kept + expected == read(writer, "SELECT id, message FROM records ORDER BY id")
+    assert [(5,), (8,)] == read(writer, "SELECT after_id FROM drops ORDER BY id")
+
+
+def test_an_id_is_not_given_twice_after_a_failed_commit(writer: Writer) -> None:
+    """A writer knows the ids that it gave through a commit that fails, and the ids of that one are none."""
+    writer.write(Commit(numbered(0, 5)))
+    read(writer, "DELETE FROM records")
+    for refused in ("BEGIN", "COMMIT"):
+        connection_of(writer).set_authorizer(
+            lambda _, name, *rest, refused=refused: sqlite3.SQLITE_DENY if name == refused else sqlite3.SQLITE_OK
+        )
+        with pytest.raises(sqlite3.DatabaseError):
+            writer.write(Commit(numbered(5, 8)))
+    connection_of(writer).set_authorizer(None)
+    writer.write(Commit(numbered(5, 8)))
+
+    assert [(6,), (7,), (8,)] == read(writer, "SELECT id FROM records")
+
+
+@pytest.mark.parametrize("value", [(1 << 63) - 1, "many", -7, 1.5, b"\xff"])
+@pytest.mark.parametrize("statement", ["UPDATE marks SET archived_id = ?", "INSERT INTO cursors VALUES ('a', ?, 0)"])
+def test_a_mark_that_no_log_has(writer: Writer, statement: str, value: object) -> None:
+    """A mark far above the ids that the log may have given, or of another type, changes nothing: a bit has flipped."""
+    writer.write(Commit(numbered(0, 5)))
+    read(writer, statement, value)
+    for start in (5, 6):
+        writer.write(Commit(numbered(start, start + 1)))
+
+    assert [(number,) for number in range(1, 8)] == read(writer, "SELECT id FROM records ORDER BY id")
+
+
+@pytest.mark.parametrize("value", ["'many'", "x'ff'", "1 << 62"])
+def test_an_id_is_not_given_twice_after_the_mark_of_volume_was_damaged(writer: Writer, value: str) -> None:
+    """With another value in the place of that mark, the ids go on where the archive ends, and the rows are counted."""
+    writer.write(Commit(numbered(0, 5)))
+    read(writer, f"UPDATE marks SET folded_id = {value}, archived_id = 9")
+    for start in (5, 6):
+        writer.write(Commit(numbered(start, start + 1)))
+
+    assert [(10,), (11,)] == read(writer, "SELECT id FROM records WHERE id > 5 ORDER BY id")
+    assert [(2,)] == read(writer, "SELECT sum(records) FROM volume")
+
+
+def test_an_id_is_not_given_twice_after_a_row_that_sqlite_refuses(writer: Writer) -> None:
+    """Nothing but the rows of a batch is written when the first one, or each, is refused after the newest were gone."""
+    refuse(writer)
+    writer.write(Commit(numbered(0, 5)))
+    read(writer, "DELETE FROM records")
+    for rows in ([row("bad")], [row("bad"), row("good")]):
+        assert {0} == writer.write(Commit(rows)).refused
+
+    assert [(6, "good")] == read(writer, "SELECT id, message FROM records")
+
+
 def test_ledger(writer: Writer) -> None:
     """The ledger says after which record, since and until when, why, from which logger and level, and how many."""
     first = gap(2, 5, since=100.5)

@@ -62,6 +62,24 @@ def test_what_goes_is_archived(prune, path, folder, capsys):
     assert 4 == len(parts_in(folder))
 
 
+def test_rows_that_come_after_the_newest_were_deleted(prune, path, folder, make_handler, logger):
+    """
+    What a program logs after a person has deleted all rows is archived before it goes.
+
+    It had ids up to which the log was archived, so it went without.
+    """
+    assert 0 == prune("--max-rows", "1")
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM records")
+    logger.addHandler(make_handler())
+    for number in range(20):
+        logger.info("after %d", number)
+    logger.handlers[0].flush()
+    assert 0 == prune("--max-rows", "1")
+
+    assert ([*range(1, 60)], 0) == account(path, folder)
+
+
 def test_nothing_to_archive(prune, path, folder, capsys):
     """When nothing is to be deleted, nothing is archived."""
     assert 0 == prune("--max-rows", "100")
