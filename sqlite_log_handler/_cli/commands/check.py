@@ -159,12 +159,13 @@ def compare(books: Books) -> Iterator[Finding]:
         note = " (pruned rows cannot be compared)" if verdict == "-" else ""
         yield Finding(verdict, f"{what}: {one:,} and {other:,}{note}")
     here = books.archived + books.unmoved + books.unarchived + books.expired
+    last = "" if books.written_ever == books.last_id else f", and the last id is {books.last_id:,}"
     yield Finding(
         "ok" if here == books.written_ever == books.last_id else "WRONG",
         f"seen, {counted(books.written_ever + books.dropped_ever, 'record')}: {books.archived:,} in the archive, "
         f"{books.unmoved:,} in the file alone, {books.unarchived:,} deleted without an archive, "
         f"{books.expired:,} deleted from the archive, {books.dropped_ever:,} dropped; "
-        f"{here + books.dropped_ever:,} in all",
+        f"{here + books.dropped_ever:,} in all{last}",
     )
 
 

@@ -30,6 +30,24 @@ def test_check_finds_books_that_do_not_agree(run, shop, path):
     assert ["ok", "ok", "WRONG", "WRONG", "ok", "ok"] == [line.split()[0] for line in lines]
 
 
+def test_check_finds_that_the_newest_rows_were_deleted(run, path, make_handler, logger):
+    """When a person deletes the newest rows, and the program that wrote them goes on, `check` has a higher last id."""
+    logger.addHandler(make_handler())
+    for where in ("id > 2", "true"):
+        for number in range(4):
+            logger.info("%d", number)
+        assert logger.handlers[0].flush()
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(f"DELETE FROM records WHERE {where}")
+    logger.info("last")
+    assert logger.handlers[0].flush()
+
+    status, lines = run("check", str(path))
+    assert 1 == status
+    assert lines[-1].startswith("WRONG  seen, 1 record: ")
+    assert lines[-1].endswith("; 1 in all, and the last id is 9")
+
+
 def test_check_leaves_out_the_drops_of_another_handler(run, make_handler, path):
     """
     A log that has the drop warning of another handler's file is sound.
