@@ -44,7 +44,7 @@ from itertools import chain, compress, starmap
 from os import getpid  # a test that replaces `os.getpid` is no fork
 
 from sqlite_log_handler._logfile.clock import monotonic
-from sqlite_log_handler._logfile.locks import acquire, make_mutex
+from sqlite_log_handler._logfile.locks import LOGGING_LOCK, acquire, held_by_forks, make_mutex
 from sqlite_log_handler._logfile.typed import Any, Final
 
 _FORK_SECONDS: Final = 5.0
@@ -118,8 +118,6 @@ _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 _inherited: list[sqlite3.Connection] = []
 # By process: without Python's hooks, a thread that a child does not have may hold that of its parent.
 _openings = {getpid(): make_mutex()}
-# The locks that forks in progress hold, once for each time that they were taken.
-_held: list[_thread.RLock] = []
 
 
 def _opening() -> _thread.RLock:
@@ -181,28 +179,32 @@ def _all() -> list[Connection]:
             return list(_connections)
 
 
-def _before_fork() -> None:
-    give_up = monotonic() + _FORK_SECONDS
+def hold() -> None:
+    """Wait until no thread is inside SQLite with a connection of this package, and let none open one."""
+    # `_write.process` calls this before Python does: do not wait twice.
+    give_up = monotonic() + (0 if _opening()._is_owned() else _FORK_SECONDS)  # type: ignore[attr-defined]  # noqa: SLF001 - as threading.Condition asks
     _take(_opening(), give_up)
     for connection in _all():
         _take(connection.lock, give_up)
 
 
 def _take(lock: _thread.RLock, give_up: float) -> None:
+    # Another fork may wait for logging's lock, if this thread has it, and lets go of nothing before it gets that.
+    locked = lock in held_by_forks and LOGGING_LOCK._is_owned()  # noqa: SLF001 - as threading.Condition asks
     # One call of C code takes it and says so: a signal handler that raises comes before both, or after.
-    _held.extend(compress((lock,), acquire(lock, max(give_up - monotonic(), 0))))
+    held_by_forks.extend(compress((lock,), acquire(lock, 0 if locked else max(give_up - monotonic(), 0))))
 
 
 def let_go() -> None:
     """Release what a fork that is over holds. Call this twice, because a signal handler may raise in the first call."""
-    for lock in _held[::-1]:
+    for lock in held_by_forks[::-1]:
         with contextlib.suppress(RuntimeError):  # it is another thread's, which forks as well
-            steps = chain(starmap(lock.release, ((),)), map(_held.remove, (lock,)))
+            steps = chain(starmap(lock.release, ((),)), map(held_by_forks.remove, (lock,)))
             # A signal handler may have forked meanwhile, and let go of it. Between this look and the step is no call.
-            if lock in _held:
+            if lock in held_by_forks:
                 _, _ = steps
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=_before_fork, after_in_parent=let_go, after_in_child=let_go)
+    os.register_at_fork(before=hold, after_in_parent=let_go, after_in_child=let_go)
     os.register_at_fork(after_in_parent=let_go, after_in_child=let_go)

@@ -34,6 +34,9 @@ from sqlite_log_handler._logfile.typed import Final
 # An RLock, which logging makes anew in a child.
 LOGGING_LOCK: Final = logging._lock  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public name
 
+# Those that forks in progress hold, once for each time that they were taken.
+held_by_forks: Final[list[_thread.RLock]] = []
+
 LOCKED_TIMEOUT = 1.0  # longer than any stall of the scheduler
 _NOT_HAD = "another thread does not let go of a lock of this log, perhaps because this one has that of logging"
 
@@ -55,16 +58,20 @@ class _Mutex(_thread.RLock):  # type: ignore[misc]  # final in typeshed
     leaves the lock taken. After a function in Python none runs.
 
     A garbage collection in the `with` of another thread may free a handler, which needs logging's lock for that. Then
-    the two would wait for each other for ever.
+    the two would wait for each other for ever. A fork that holds the mutex waits for logging's lock in any case, so
+    that thread does not wait for a fork at all.
 
     Raises:
-        MutexTimeoutError: The second has passed.
+        MutexTimeoutError: The second has passed, or a fork holds it.
     """
 
     __slots__ = ()
 
     def __enter__(self) -> bool:  # type: ignore[override]
-        (held,) = acquire(self, LOCKED_TIMEOUT if LOGGING_LOCK._is_owned() else -1)  # noqa: SLF001 - as threading.Condition asks
+        timeout = -1.0
+        if LOGGING_LOCK._is_owned():  # noqa: SLF001 - as threading.Condition asks
+            timeout = 0 if self in held_by_forks else LOCKED_TIMEOUT
+        (held,) = acquire(self, timeout)
         if not held:
             raise MutexTimeoutError(_NOT_HAD)
         return held

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from sqlite_log_handler._logfile.clock import monotonic
 from sqlite_log_handler._logfile.typed import T
 from sqlite_log_handler._write.drop_report import DropReport
-from sqlite_log_handler._write.locks import CommitLock
+from sqlite_log_handler._write.locks import CommitLock, another_forks
 from sqlite_log_handler._write.log_file import CLOSE_TIMEOUT
 from sqlite_log_handler._write.operator import Operator
 from sqlite_log_handler._write.outage import Outage
@@ -236,7 +236,7 @@ class Committer:
         end = self.queue.end
         self._report(self.now())  # before the rows are written, or the gap would stand behind them
         done = self.drain(end, deadline)
-        if not done and deadline is not None and not self.is_nested:
+        if not done and deadline is not None and not (self.is_nested or (another_forks() and not self.exits)):
             self._give_up(end)
             done, deadline = True, self.now()
         self._report(self.now())

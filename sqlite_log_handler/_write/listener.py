@@ -37,6 +37,7 @@ from sqlite_log_handler._logfile.locks import LOGGING_LOCK
 from sqlite_log_handler._logfile.typed import Any
 from sqlite_log_handler._write import threads
 from sqlite_log_handler._write.committer import Committer
+from sqlite_log_handler._write.locks import another_forks
 from sqlite_log_handler._write.queue import RecordQueue
 
 # A full batch beside busy threads takes a tenth of a second. `dictConfig` waits twice: in `flush` and in `close`.
@@ -196,9 +197,16 @@ class RecordListener(QueueListener):
     @property
     def _patience(self) -> float:
         """Seconds that this thread waits for the listener's, which may need a lock that `dictConfig` holds."""
+        if self._is_awaited:
+            return 0
         locked = LOGGING_LOCK._is_owned()  # noqa: SLF001 - as threading.Condition asks
         patience = self.committer.close_timeout
         return min(patience, LOCKED_PATIENCE) if locked else patience
+
+    @property
+    def _is_awaited(self) -> bool:
+        """Whether a fork in another thread waits for logging's lock, which this one has."""
+        return another_forks() and LOGGING_LOCK._is_owned()  # noqa: SLF001 - as threading.Condition asks
 
     def flush(self, timeout: float | None = None) -> bool:
         """Commit all rows that are queued now, on this thread; return whether that took at most `timeout` seconds."""
@@ -213,10 +221,14 @@ class RecordListener(QueueListener):
         """Stop, write the queued rows, send the last report, and close the file, all within `close_timeout` seconds."""
         self._ends_idle = True
         committer = self.committer
-        if committer.lock.is_mine:
-            # A signal handler closes in a commit, or a fork, of its own thread, which cannot end before it returns. The
-            # listener's thread writes the rest, or the next `close`, at exit at the latest, or `retire`.
-            self.stop(0)
+        awaited = self._is_awaited
+        if committer.lock.is_mine or awaited:
+            # A signal handler closes in a commit, or a fork, of its own thread, which cannot end before it returns; nor
+            # can a fork of another thread before `dictConfig` does. The listener's thread writes the rest, or another
+            # listener of this file, the next `close`, at exit at the latest, or `retire`.
+            self._ends_alone = awaited
+            if self.stop(0) is None:
+                self._keep_rest()
             return
         deadline = committer.now() + committer.close_timeout
         patience = self._patience
@@ -243,6 +255,7 @@ class RecordListener(QueueListener):
                 close()
             else:
                 committer.lock.close_beside_fork(close, left)
+            committer.lock.has_closed = True
 
     def after_fork_in_child(self) -> None:
         """Begin anew: no thread, no connection, an empty queue, books at zero. The parent writes the queued rows."""

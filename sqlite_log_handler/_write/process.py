@@ -13,13 +13,12 @@ import contextlib
 import os
 import sys
 import threading
-from itertools import chain, starmap
 from os import getpid  # so that a test that replaces `os.getpid` does not look like a fork
 
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.clock import monotonic
 from sqlite_log_handler._logfile.locks import LOGGING_LOCK, acquire
-from sqlite_log_handler._write import row, threads
+from sqlite_log_handler._write import locks, row, threads
 from sqlite_log_handler._write.committer import Committer
 from sqlite_log_handler._write.listener import RecordListener, all_listeners
 from sqlite_log_handler._write.queue import GIL
@@ -100,44 +99,54 @@ if not threads.DAEMON:  # before Python waits for our threads
     threading._register_atexit(at_exit)  # type: ignore[attr-defined]  # noqa: SLF001 - as concurrent.futures does
 
 
-# One entry for each fork in progress that holds logging's lock: a signal handler may raise before a fork has it.
-_forks: list[bool] = []
-
-
 def _before_fork() -> None:
+    """Take the locks, in the order that `_write.locks` gives, and close the files."""
     if row.is_new_process():
         return  # the fork is over, see `_run_hooks`
-    # The first lock to take: `dictConfig` holds it while it closes handlers, and each of them waits for a commit lock.
-    # One call of C code takes it and says so: a signal handler that raises comes before both, or after.
-    _forks.extend(acquire(LOGGING_LOCK))
-    deadline = monotonic() + FORK_TIMEOUT
-    for listener in all_listeners():
-        listener.before_fork(max(0, deadline - monotonic()))
+    # A thread that has logging's lock goes on without: the fork that is under way waits for it, or is nearly over.
+    (_,) = acquire(locks.fork_lock, 0 if LOGGING_LOCK._is_owned() else -1)  # noqa: SLF001 - as in `_write.listener`
+    held = False
+    try:
+        (held,) = acquire(LOGGING_LOCK)
+        locks.forking.append(threading.get_ident())
+        deadline = monotonic() + FORK_TIMEOUT
+        for listener in all_listeners():
+            listener.before_fork(max(0, deadline - monotonic()))
+        forks.hold()  # under logging's lock, so that nobody who has that is on the way to one of these
+    finally:
+        if held:
+            try:  # noqa: SIM105 - there must be no call before this one
+                LOGGING_LOCK.release()
+            except RuntimeError:  # a signal handler has forked in here, and this is its child, where the lock is new
+                pass
 
 
 def _after_fork_in_parent() -> None:
     """Release all locks. Registered twice, because a signal handler that waited for the fork may raise in the first."""
     for listener in all_listeners():
         listener.committer.lock.after_fork_in_parent()
-    if _forks and LOGGING_LOCK._is_owned():  # noqa: SLF001 - as in `_write.listener`; else another thread forks by now
-        _, _ = chain(map(_forks.pop, (0,)), starmap(LOGGING_LOCK.release, ((),)))  # in one step too
+    with contextlib.suppress(ValueError):  # in the second call
+        locks.forking.remove(threading.get_ident())
+    if locks.fork_lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - as threading.Condition asks
+        locks.fork_lock.release()
 
 
 def _after_fork_in_child() -> None:
     # A child may have its parent's id, as the first one in a PID namespace has.
-    if not (_forks or row.is_new_process()):
+    if not (locks.forking or row.is_new_process()):
         return  # a hook of the program has logged, and was faster
     at_exit.forget()
+    locks.renew_fork_lock()
     forks.let_go()
     cut_off = {listener.committer.lock.cut_off for listener in all_listeners()}
     if cut_off - {None, threading.get_ident()}:
         # Another thread, which this process does not have, may have been inside SQLite.
         forks.get_stuck()  # before any file is closed
     for listener in all_listeners():
-        if not (_forks or row.is_new_process()):
+        if not (locks.forking or row.is_new_process()):
             return  # a signal handler or a collection has logged in here, and was faster
         listener.after_fork_in_child()
-    _forks.clear()
+    locks.forking.clear()
     row.learn_pid()
 
 
@@ -178,7 +187,7 @@ def _run_hooks() -> bool:
     This does nothing where Python runs the hooks already, and one of the program has logged before ours.
     """
     global _hooking  # noqa: PLW0603 - it belongs to the process
-    if _forks or _hooking == getpid():
+    if locks.forking or _hooking == getpid():
         return False
     _hooking = getpid()
     try:

@@ -54,36 +54,100 @@ def test_a_hook_that_logs_before_ours(run, contents, fork):
     assert {"child": [1, 2], "parent": [1, 2]} == contents().numbers
 
 
-def test_a_hook_that_waits_for_a_thread(run, contents):
+@pytest.mark.parametrize("step", ["logging.getLogger('program.new').info('thread 1')", "configure()"])
+def test_a_hook_that_waits_for_a_thread(run, contents, step):
     """
-    A hook that was registered after this package was imported may wait for a thread that makes a logger.
+    A hook that was registered before this package was imported waits for its thread, which needs logging's lock.
 
-    That of a tracer ends its thread at a fork, which says so by a new logger. Imported before this package, it would
-    wait for ever, because our hook then holds logging's lock.
+    That of a tracer ends its thread at a fork, which says so by a new logger. Our hook held logging's lock to the end
+    of the fork, so both waited for ever.
     """
     run(
-        """
-        logger.addHandler(SQLiteHandler(path))
-        begins = threading.Event()
-        def work():
-            begins.wait()
-            logging.getLogger("program.new").info("thread 1")
-        thread = threading.Thread(target=work)
-        thread.start()
-        def end_thread():
-            begins.set()
-            thread.join()
-        os.register_at_fork(before=end_thread)
-        logger.info("parent 1")
-        pid = os.fork()
-        if not pid:
-            logger.info("child 1")
-        else:
-            assert 0 == os.waitpid(pid, 0)[1]
-        """
+        '''
+        # Begin again, without this package.
+        os.execv(sys.executable, [sys.executable, "-W", "ignore", "-c", """if True:
+            import logging, logging.config, os, sys, threading
+            def configure():
+                log = {"class": "sqlite_log_handler.SQLiteHandler", "filename": sys.argv[1], "close_timeout": 60}
+                loggers = {"program": {"level": 1, "handlers": ["log"]}}
+                logging.config.dictConfig({"version": 1, "handlers": {"log": log}, "loggers": loggers})
+            begins = threading.Event()
+            def work():
+                begins.wait()
+                STEP
+            thread = threading.Thread(target=work)
+            thread.start()
+            def end_thread():
+                begins.set()
+                thread.join()
+            os.register_at_fork(before=end_thread)
+            configure()
+            logger = logging.getLogger("program")
+            logger.info("parent 1")
+            pid = os.fork()
+            if not pid:
+                logger.info("child 1")
+            else:
+                assert 0 == os.waitpid(pid, 0)[1]
+                logger.info("parent 2")
+        """.replace("STEP", arguments[0]), path])
+        ''',
+        step,
     )
 
-    assert {"child": [1], "parent": [1], "thread": [1]} == contents().numbers
+    threads = {"thread": [1]} if "thread" in step else {}
+    assert {"child": [1], "parent": [1, 2], **threads} == contents().numbers
+
+
+def test_a_fork_under_the_lock_of_logging(run, contents):
+    """
+    A thread that has logging's lock forks in the middle of another thread's fork. Its child logs, and forks again.
+
+    A configuration may start a `multiprocessing.Manager`. The other fork waits for logging's lock, so this one must not
+    wait for the other; its child has the lock of forks as a thread holds it that it does not have.
+    """
+    run(
+        '''
+        # Begin again, without this package.
+        os.execv(sys.executable, [sys.executable, "-W", "ignore", "-c", """if True:
+            import logging, os, sys, threading
+            inside, leave = threading.Event(), threading.Event()
+            def wait():
+                if threading.current_thread() is not threading.main_thread():
+                    inside.set()
+                    leave.wait()
+            os.register_at_fork(before=wait)
+            from sqlite_log_handler import SQLiteHandler
+            logger = logging.getLogger("program")
+            logger.setLevel(1)
+            logger.addHandler(SQLiteHandler(sys.argv[1], close_timeout=60))
+            logger.info("parent 1")
+            def fork(name):
+                pid = os.fork()
+                if pid:
+                    assert 0 == os.waitpid(pid, 0)[1]
+                else:
+                    logger.info(name + " 1")
+                return pid
+            def work():
+                if not fork("thread"):
+                    os._exit(not logger.handlers[0].flush(60))
+            thread = threading.Thread(target=work)
+            thread.start()
+            inside.wait()
+            with logging._lock:
+                pid = fork("child")
+                if not pid:
+                    logging._lock.acquire()  # it is new
+            if not pid:
+                fork("grandchild")
+            leave.set()
+            thread.join()
+        """, path])
+        '''
+    )
+
+    assert {"parent": [1], "thread": [1], "child": [1], "grandchild": [1]} == contents().numbers
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver"])

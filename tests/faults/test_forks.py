@@ -4,18 +4,23 @@ Traps of a fork: locks, commits and connections that a child inherits.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+from batches import stored
 
 import sqlite_log_handler
 from sqlite_log_handler._logfile import forks
+from sqlite_log_handler._logfile import locks as logfile_locks
 from sqlite_log_handler._logfile.connect import connect_read_only
-from sqlite_log_handler._logfile.locks import LOGGING_LOCK
-from sqlite_log_handler._write import process
+from sqlite_log_handler._logfile.locks import LOGGING_LOCK, acquire, held_by_forks
+from sqlite_log_handler._write import listener as listener_module
+from sqlite_log_handler._write import locks, process, threads
 
 PACKAGE = str(Path(sqlite_log_handler.__file__).parent)
 
@@ -219,7 +224,7 @@ def test_a_fork_by_the_thread_that_commits(run, contents, where):
 
 def test_a_fork_beside_a_configuration(make_handler, monkeypatch):
     """
-    A fork takes logging's module lock first, and then the commit locks: in the order of `dictConfig`.
+    A fork takes logging's module lock first, then the commit locks, as `dictConfig` does, and lets go of the first.
 
     That holds the module lock while it closes handlers, which wait for their commit locks; a fork had those, and
     waited for the module lock. Each `close` lost what was queued after five seconds, on a healthy disk.
@@ -230,18 +235,214 @@ def test_a_fork_beside_a_configuration(make_handler, monkeypatch):
     class Recorder:
         def acquire(self, *_):
             locked.append(listener.committer.lock._lock.locked())
-
-        def _is_owned(self):
             return True
 
-        release = acquire
+        release = _is_owned = acquire
 
     monkeypatch.setattr(process, "LOGGING_LOCK", Recorder())
     process._before_fork()
     locked.append(listener.committer.lock._lock.locked())
+    forks.let_go()
     process._after_fork_in_parent()
 
-    assert [False, True, False] == locked
+    assert [False, False, True, True] == locked
+
+
+@pytest.fixture
+def fork_in_thread():
+    """Return a context manager: another thread forks in it, and is between the two halves of its hooks."""
+
+    @contextlib.contextmanager
+    def run():
+        held, leave = threading.Event(), threading.Event()
+
+        def fork():
+            process._before_fork()
+            held.set()
+            leave.wait()
+            forks.let_go()
+            process._after_fork_in_parent()
+
+        thread = threading.Thread(target=fork)
+        thread.start()
+        held.wait()
+        try:
+            yield
+        finally:
+            leave.set()
+            thread.join()
+
+    return run
+
+
+def no_thread(_):
+    """Fail as a process that has no room for a thread."""
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("has_lock", [True, False], ids=["configuration", "thread"])
+@pytest.mark.parametrize("rows", [0, 1])
+@pytest.mark.parametrize("has_thread", [True, False])
+def test_a_handler_that_is_closed_beside_a_fork(
+    make_handler, path, fork_in_thread, monkeypatch, rows, has_thread, has_lock
+):
+    """
+    Who closes a handler while another thread forks drops nothing, and with logging's lock does not wait for the fork.
+
+    The fork waits for that lock itself. And in a hook of the fork, a library may wait for the thread that closes.
+    """
+    handler = make_handler(flush_interval=3600, close_timeout=3600 if has_lock else 0.01)
+    with fork_in_thread(), monkeypatch.context() as patch:
+        if not has_thread:
+            patch.setattr(threads, "start", no_thread)
+        for _ in range(rows):
+            handler.handle(logging.makeLogRecord({"msg": "kept"}))
+        with LOGGING_LOCK if has_lock else contextlib.nullcontext():
+            handler.flush()
+            handler.close()
+    handler.listener.committer.close_timeout = 60
+    handler.close()
+
+    assert (0, rows * ["kept"]) == (handler.dropped_total, stored(path))
+
+
+def test_what_is_left_of_a_handler_that_is_closed_beside_a_fork(make_handler, fork_in_thread, monkeypatch):
+    """
+    The thread that goes on alone has `close_timeout` for the rest; without one, the next to commit takes the rows.
+
+    They stayed queued until the exit, if the file was locked just when the fork was over. At the exit itself nobody
+    comes after it, so it counts them.
+    """
+    handler, idle, ending = (make_handler(flush_interval=3600, close_timeout=0.01) for _ in range(3))
+    deadlines, finished = [], threading.Event()
+    monkeypatch.setattr(
+        handler.listener.committer, "finish", lambda *deadline: (deadlines.extend(deadline), finished.set())
+    )
+    ending.listener.committer.exits = True
+    with fork_in_thread(), monkeypatch.context() as patch:
+        handler.handle(logging.makeLogRecord({"msg": "by the thread"}))
+        patch.setattr(threads, "start", no_thread)
+        idle.handle(logging.makeLogRecord({"msg": "without a thread"}))
+        ending.handle(logging.makeLogRecord({"msg": "at the exit"}))
+        with LOGGING_LOCK:
+            patience = handler.listener._patience
+            handler.close()
+            idle.close()
+        ending.close()
+        owing = idle.listener in listener_module._owing
+    finished.wait()
+
+    assert (0, True, False, 1) == (patience, owing, None in deadlines, ending.dropped_total)
+
+
+def test_a_handler_is_made_beside_a_fork(make_handler, path, fork_in_thread, monkeypatch):
+    """
+    A handler that another thread makes in the middle of a fork, as `dictConfig` does, commits when the fork is over.
+
+    The fork does not know its commit lock: in the middle of a commit, the child could never open a file. Logging's lock
+    keeps the fork from coming to its end, so who has that commits.
+    """
+    handler = make_handler()
+    assert handler.flush()
+    opening, waits = forks._opening(), []
+
+    def record(lock, timeout=-1):
+        waits.extend([timeout] * (lock is opening))
+        return acquire(lock, timeout)
+
+    with fork_in_thread():
+        monkeypatch.setattr(logfile_locks, "acquire", record)
+        with LOGGING_LOCK:
+            made = make_handler(flush_interval=3600)  # on a file that it would look at
+        lock = made.listener.committer.lock
+        made.handle(logging.makeLogRecord({"msg": "made"}))
+        beside = made.flush(0), lock.do(lambda: "beside", 0.001)
+        with LOGGING_LOCK:
+            under = lock.do(lambda: "under logging's lock", 0)
+    after = lock.do(lambda: "after", 0)
+
+    assert ((False, None), "under logging's lock", "after", True) == (beside, under, after, made.flush())
+    assert (["made"], 0) == (stored(path), waits[0])
+
+
+def test_a_hook_makes_a_handler_in_a_fork(make_handler):
+    """A handler that a hook of the fork makes commits on that thread only, until the fork is over."""
+
+    def by_another_thread():
+        other = threading.Thread(target=lambda: done.append(lock.do(lambda: "other", 0.001)))
+        other.start()
+        other.join()
+
+    process._before_fork()
+    lock = make_handler().listener.committer.lock
+    done = [lock.do(lambda: "mine", -1)]
+    by_another_thread()
+    forks.let_go()
+    process._after_fork_in_parent()
+    by_another_thread()
+
+    assert ["mine", None, "other"] == done
+
+
+def test_two_forks_at_once_wait_for_each_other(make_handler, fork_in_thread, monkeypatch):
+    """
+    A fork waits for the one under way without logging's lock, which that one needs once more.
+
+    Both waited for five seconds, and the first child had no log. A thread that has the lock itself waits for nothing:
+    no commit goes on, because the other fork has each commit lock.
+    """
+    looks, waits, lock, events = [], threading.Event(), threading.RLock(), []
+
+    class ForkLock:
+        def acquire(self, blocking, timeout):
+            looks.append((LOGGING_LOCK._is_owned(), timeout))
+            waits.set()
+            return lock.acquire(blocking, timeout)
+
+        release, _is_owned = lock.release, lock._is_owned
+
+    def fork():
+        process._before_fork()
+        events.append("forks")
+        forks.let_go()
+        process._after_fork_in_parent()
+
+    listener, second = make_handler().listener, threading.Thread(target=fork)
+    monkeypatch.setattr(locks, "fork_lock", ForkLock())
+
+    def record(lock, timeout):
+        opening.extend([timeout] * (lock is forks._opening()))
+        return acquire(lock, timeout)
+
+    opening = []
+    with fork_in_thread():
+        with LOGGING_LOCK, monkeypatch.context() as patch:
+            patch.setattr(forks, "acquire", record)
+            fork()
+        waits.clear()
+        second.start()
+        waits.wait()
+        with LOGGING_LOCK:
+            events.append("the first goes on")
+    second.join()
+
+    assert [(False, -1), (True, 0), (False, -1)] == looks
+    assert [0] == opening
+    assert ["forks", "the first goes on", "forks"] == events
+    assert ([], False) == (locks.forking, listener.committer.lock._lock.locked())
+
+
+def test_a_signal_handler_forks_while_a_fork_takes_locks(monkeypatch):
+    """The child of a fork in a fork has a new lock of logging, that is not taken, and nothing is raised."""
+    lock = threading.RLock()
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "LOGGING_LOCK", lock)
+        patch.setattr(process, "all_listeners", lambda: lock.release() or [])
+        process._before_fork()
+    forks.let_go()
+    process._after_fork_in_parent()
+
+    assert [] == locks.forking
 
 
 def test_two_forks_at_once_leave_no_lock(make_handler):
@@ -343,7 +544,7 @@ def test_what_a_signal_handler_raises_at_any_call_of_a_fork(make_handler):
     handler.listener.start()
     handler.flush()
     reading = connect_read_only(handler.filename)
-    hooks = [process._before_fork, forks._before_fork]
+    hooks = [process._before_fork, forks.hold]
     hooks += 2 * [forks.let_go, process._after_fork_in_parent]
     events, failing, free = 0, 0, []
 
@@ -369,11 +570,12 @@ def test_what_a_signal_handler_raises_at_any_call_of_a_fork(make_handler):
                 where = error.args
             sys.setprofile(None)
         free.clear()
-        for lock in (LOGGING_LOCK, handler.listener.committer.lock._lock, forks._opening(), reading.lock):
+        mine = handler.listener.committer.lock._lock
+        for lock in (LOGGING_LOCK, locks.fork_lock, mine, forks._opening(), reading.lock):
             thread = threading.Thread(target=take, args=(lock,))
             thread.start()
             thread.join()
-        assert ([True] * 4, []) == (free, forks._held), where
+        assert ([True] * 5, [], []) == (free, held_by_forks, locks.forking), where
     reading.close()
 
 
@@ -388,6 +590,7 @@ def test_a_handler_made_during_a_fork(make_handler, tmp_path):
     process._before_fork()
     listeners.append(make_handler(tmp_path / "b.db").listener)
     try:
+        forks.let_go()
         process._after_fork_in_parent()
         assert [False, False] == [listener.committer.lock._lock.locked() for listener in listeners]
     finally:

@@ -21,6 +21,7 @@ from locked import is_free
 from sqlite_log_handler import LogReader, UnreadableFileError
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.connect import connect_read_only
+from sqlite_log_handler._logfile.locks import acquire, held_by_forks
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs fork and /proc/self/fdinfo")
 
@@ -202,6 +203,9 @@ def test_no_connection_is_opened_beside_a_fork(log, monkeypatch):
         def release(self):
             self.lock.release()
 
+        def _is_owned(self):
+            return False
+
         def __enter__(self):
             asked.set()
             self.lock.acquire()
@@ -215,7 +219,7 @@ def test_no_connection_is_opened_beside_a_fork(log, monkeypatch):
 
     gate = Gate()
     monkeypatch.setattr(forks, "_opening", lambda: gate)
-    forks._before_fork()
+    forks.hold()
     thread = threading.Thread(target=work)
     thread.start()
     asked.wait()
@@ -225,6 +229,27 @@ def test_no_connection_is_opened_beside_a_fork(log, monkeypatch):
 
     assert [] == beside
     (connection,) = opened
+    connection.close()
+
+
+def test_a_fork_waits_once(log, monkeypatch):
+    """The hook of the handler, and then that of the connections, hold these; the second does not wait once more."""
+    connection, waits = connect_read_only(log), []
+
+    def record(lock, timeout):
+        waits.extend([timeout] * (lock is connection.lock))
+        return acquire(lock, 0)
+
+    monkeypatch.setattr(forks, "acquire", record)
+    in_use = threading.Thread(target=connection.lock.acquire)
+    in_use.start()
+    in_use.join()
+    forks.hold()
+    forks.hold()
+    forks.let_go()
+
+    assert [True, False] == [timeout > 0 for timeout in waits]
+    connection.lock = threading.RLock()  # nobody lets go of the other one
     connection.close()
 
 
@@ -239,7 +264,7 @@ def test_a_signal_handler_forks_at_any_call_of_a_fork(log):
     calls = at = 0
 
     def fork():
-        for hook in (forks._before_fork, forks.let_go, forks.let_go):
+        for hook in (forks.hold, forks.let_go, forks.let_go):
             hook()
 
     def handle(frame, event, _):
@@ -258,7 +283,7 @@ def test_a_signal_handler_forks_at_any_call_of_a_fork(log):
             fork()
         finally:
             sys.setprofile(None)
-        assert (False, []) == (is_free(connection.lock), forks._held), at
+        assert (False, []) == (is_free(connection.lock), held_by_forks), at
         connection.lock.release()
         assert is_free(connection.lock), at
     connection.close()

@@ -158,7 +158,16 @@ def test_a_fork_knows_whose_commit_it_cut_off():
     other.join()
     assert lock.hold_over_fork(-1)
     assert None is lock.cut_off
+    lock.has_closed = True
     lock.after_fork_in_parent()
+    other = threading.Thread(target=lock.hold_over_fork, args=(-1,))
+    other.start()
+    other.join()
+    assert 0 == lock.cut_off  # it may be closing the file
+    lock.has_closed = True
+    assert (None, False) == (lock.cut_off, lock.hold_over_fork(-1))  # nobody commits, and nobody waits for that fork
+    lock._forking = None
+    lock._lock.release()
     with lock._lock:
         assert 0 == lock.cut_off  # the other thread has just taken it, and has not said so yet
 

@@ -16,8 +16,9 @@ from unittest.mock import Mock
 import pytest
 
 import sqlite_log_handler
-from sqlite_log_handler._write import process
-from sqlite_log_handler._write.process import LOGGING_LOCK, _Exit
+from sqlite_log_handler._logfile import forks
+from sqlite_log_handler._write import locks, process
+from sqlite_log_handler._write.process import _Exit
 
 # Where the package under test is: a program in another folder is to find the same one.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(sqlite_log_handler.__file__))}
@@ -231,31 +232,31 @@ def test_a_record_in_the_middle_of_the_hook(run, stored):
 
 def test_two_threads_that_fork_at_once():
     """
-    A thread that comes back from its fork lets go of logging's lock once, and not for another one that forks by then.
+    A thread that comes back from its fork ends its own one, and not that of another thread that forks by then.
 
-    The hook of the parent is there twice. Its second call took the other fork's entry off the list, and could not
-    release the lock, which the other thread then kept for ever.
+    The hook of the parent is there twice. Its second call took the other fork's entry off the list.
     """
-    process._before_fork()
     began, go_on = threading.Event(), threading.Event()
 
     def fork():
         process._before_fork()
         began.set()
         go_on.wait()
-        process._after_fork_in_parent()
+        forks.let_go()
         process._after_fork_in_parent()
 
     other = threading.Thread(target=fork)
+    process._before_fork()
     other.start()
+    forks.let_go()
     process._after_fork_in_parent()
     began.wait()
     process._after_fork_in_parent()
+    forking, free = [*locks.forking], locks.fork_lock.acquire(blocking=False)
     go_on.set()
     other.join()
 
-    assert LOGGING_LOCK.acquire(blocking=False)
-    LOGGING_LOCK.release()
+    assert ([other.ident], False, []) == (forking, free, locks.forking)
 
 
 @pytest.mark.parametrize(("timeout", "at_most", "expected"), [(0, float, 1), (1.5, float, 2), (1.5, lambda _: 0.5, 1)])
