@@ -77,7 +77,7 @@ class RecordListener(QueueListener):
         try:
             with self.queue.mutex:
                 if self._thread is None:
-                    self._thread = thread = threads.make(self._run, name="sqlite_log_handler")
+                    self._thread = thread = threads.make(lambda: self._run(thread), name="sqlite_log_handler")
                     self._idle_until = None
                     self._retired = False  # a copy of the handler is in use
                     # One lock for each thread: one that is on its way out must not take the wake-up of its successor.
@@ -93,12 +93,13 @@ class RecordListener(QueueListener):
     def _start_thread(self, thread: threading.Thread) -> None:
         threads.start(thread)  # here, so that tests can interleave
 
-    def _run(self) -> None:
+    def _run(self, thread: threading.Thread | None) -> None:
+        """Work on `thread`, which `threading.current_thread` does not return once gevent or a mock has replaced it."""
         try:
             self._monitor()  # type: ignore[attr-defined]  # left out by typeshed
             self._finish()
         finally:
-            self._abandon(threading.current_thread())
+            self._abandon(thread)
 
     def _finish(self) -> None:
         """Write the rest and close the file. If this thread was stopped and that fails, `close` tries again."""

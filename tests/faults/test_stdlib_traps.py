@@ -13,6 +13,7 @@ import sqlite3
 import sys
 import threading
 import weakref
+from unittest.mock import Mock
 
 import pytest
 from records import messages
@@ -309,6 +310,43 @@ def test_a_handler_is_freed_under_our_lock(make_handler, logger, query, monkeypa
     assert ["before", "after"] == messages(query)
 
 
+def test_current_thread_is_replaced(make_handler, logger, query, monkeypatch):
+    """
+    A listener that takes itself for another one, which was stopped, ends, and the next record starts it anew.
+
+    gevent replaces `threading.current_thread` when it patches Python, so does a mock in a test, and a program may have
+    logged before. The thread ended and nobody missed it: nothing was written any more, and no line said so.
+    """
+    handler = make_handler(flush_interval=0.001)
+    logger.addHandler(handler)
+    logger.info("before")
+    thread = handler.listener._thread
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "current_thread", Mock())
+        handler.queue.wake()
+        thread.join()
+    written = watch_commits(handler, monkeypatch)
+    logger.info("after")
+    written.wait()
+    handler.close()
+
+    assert ["before", "after"] == messages(query)
+
+
+def watch_commits(handler, monkeypatch):
+    """Return an event that is set when a commit has ended."""
+    write, written = handler.listener.committer.writer.write, threading.Event()
+
+    def watched(batch, outcome, **options):
+        try:
+            return write(batch, outcome, **options)
+        finally:
+            written.set()
+
+    monkeypatch.setattr(handler.listener.committer.writer, "write", watched)
+    return written
+
+
 def test_a_closed_handler_that_stays_attached(make_handler, logger, query, monkeypatch):
     """
     A handler that was closed and is still attached works: a thread of its own commits what comes.
@@ -320,15 +358,7 @@ def test_a_closed_handler_that_stays_attached(make_handler, logger, query, monke
     logger.addHandler(handler)
     logger.info("before")
     logging.shutdown([lambda: handler])
-    write, written = handler.listener.committer.writer.write, threading.Event()
-
-    def watched(batch, outcome, **options):
-        try:
-            return write(batch, outcome, **options)
-        finally:
-            written.set()
-
-    monkeypatch.setattr(handler.listener.committer.writer, "write", watched)
+    written = watch_commits(handler, monkeypatch)
     logger.info("after")
     written.wait()
     handler.close()

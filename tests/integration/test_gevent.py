@@ -50,3 +50,38 @@ def test_greenlets(project):
     for number in range(10):
         assert list(range(100)) == [index for worker, index in stored if worker == number]
     assert 1001 == len(stored)
+
+
+FROM_THE_POOL = """
+from gevent import monkey
+
+monkey.patch_all()
+
+import logging
+
+import gevent
+
+from sqlite_log_handler import SQLiteHandler
+
+handler = SQLiteHandler("app-log.db", flush_interval=0.001, close_timeout=1)
+logger = logging.getLogger("shop")
+logger.setLevel("INFO")
+logger.addHandler(handler)
+gevent.get_hub().threadpool.apply(logger.info, ["from the pool"])
+logger.info("from a greenlet")
+gevent.sleep(1)
+assert 2 == handler.stats().queued
+handler.close()
+logger.info("after close")
+while handler.stats().queued:
+    gevent.sleep(0.01)
+"""
+
+
+def test_a_first_record_from_the_thread_pool(project):
+    """A listener that a thread of the pool has started never runs, and `close` lets the next record start another."""
+    (project.folder / "program.py").write_text(FROM_THE_POOL, encoding="utf-8")
+    assert "" == project.run("python program.py")
+
+    messages = project.query("SELECT message FROM logs ORDER BY id")
+    assert [("from the pool",), ("from a greenlet",), ("after close",)] == messages

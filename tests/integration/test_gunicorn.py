@@ -48,6 +48,7 @@ async def answer(path: str):
 WAYS = [
     "app:app",
     "app:app --preload",
+    pytest.param("app:app --worker-class gevent", marks=pytest.mark.needs("gevent")),
     "asgi:app --worker-class uvicorn_worker.UvicornWorker",
     pytest.param("asgi:app --worker-class asgi", marks=pytest.mark.needs("gunicorn.workers.gasgi")),
 ]
@@ -135,6 +136,19 @@ def test_load_and_reload(project, server, arguments):
     assert dict.fromkeys(answered, 5) == {key: found.get(key) for key in answered}
     assert [("ok",)] == project.query("PRAGMA integrity_check")
     assert [(0,)] == project.query("SELECT count(*) FROM drops")
+
+
+@pytest.mark.parametrize("arguments", WAYS)
+def test_lines_come_while_it_runs(project, server, arguments):
+    """
+    Every line is in the file while the workers run.
+
+    A worker of the class `gevent` patches Python after it has logged, and its listener then took itself for another.
+    """
+    server(arguments)
+    answers = load(project)
+
+    assert project.wait_until(lambda: dict.fromkeys(answers.items(), 5) == lines_of(project))
 
 
 @pytest.mark.parametrize("arguments", WAYS[:-1])

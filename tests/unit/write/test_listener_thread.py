@@ -193,7 +193,7 @@ def test_who_lets_go_late_closes_the_file(make, monkeypatch):
                 return self.lock.acquire(*arguments)
             self.waiting = False
             # A thread that is none of the listener's: for it, it was stopped.
-            other = threading.Thread(target=listener._run)
+            other = threading.Thread(target=listener._run, args=(None,))
             other.start()
             other.join()
             return False
@@ -417,7 +417,7 @@ def test_a_revived_listener_ends_when_it_is_idle(make, clock):
     assert (closed, False) == (listener.committer.writer.closed, listener.queue.closed)
 
     clock.advance(10)
-    listener._run()
+    listener._run(listener._thread)
     assert (closed + 1, True, None) == (listener.committer.writer.closed, listener.queue.closed, listener._thread)
 
 
