@@ -18,7 +18,9 @@ _VALUE: Final = re.compile(
 
 def says_something(template: str) -> bool:
     """Tell whether a template has more than conversions and blanks: without, as in `%s`, it stands for any message."""
-    return bool(_CONVERSION.sub("", template).strip())
+    rest, conversions = _CONVERSION.subn("", template)
+    # Without a conversion, as in an event of structlog, digits and signs are a value: f"{done}/{all}".
+    return bool(rest.strip()) if conversions else any(map(str.isalpha, rest))
 
 
 def masked(message: str) -> str:

@@ -17,7 +17,7 @@ its sweeps (`marks.sweeps`), because another process may make them. They are als
 rows, or has put an older copy in the place of the contents, which shows because the last row is gone.
 
 SQLite gives the highest id plus one. When a person has deleted the newest rows, that was given before. So where the
-archive, a forwarder or this inserter knows a higher one, a row with that id stands in the table while rows are added.
+archive or a forwarder has come to a higher one, a row with that id stands in the table while rows are added.
 """
 
 from __future__ import annotations
@@ -124,8 +124,7 @@ class Inserter:
         self.last_id = 0  # of the last row of this transaction
         self.unfolded = 0  # rows after the mark of `volume` after the last batch
         self.gap_bytes = 0  # what the gaps of this batch add to `drops`, and to `volume`
-        self._sweeps = 0  # of the file, when the ids were learned
-        self._highest = 0  # id that was given, as far as this inserter knows
+        self._sweeps = self._highest = 0  # sweeps of the file, and the id of its last row, when the ids were learned
         self.forget_ids()
 
     def write(self, batch: Commit, refused: set[int] | None = None) -> None:
@@ -135,11 +134,9 @@ class Inserter:
         known = self.sources.weight + self._threads.weight + len(self._levels)
         if sweeps != self._sweeps or highest < self._highest or known > _CACHED_IDS:
             self.forget_ids()
-        given = max(given, self._highest)
         mark = folded_id if type(folded_id) is int else highest
-        is_held = highest < given <= mark + _MOST_UNFOLDED
+        is_held = highest < given <= mark + _MOST_UNFOLDED and self._hold(given)
         if is_held:
-            self.connection.execute(_HOLD, (given,))
             highest = given
         self._sweeps, self._highest = sweeps, highest
         if mark != folded_id or mark > highest:  # a bit has flipped, or somebody has deleted rows
@@ -161,13 +158,16 @@ class Inserter:
         self._insert_rows(batch.rows, start, len(batch.rows), refused)
         if is_held:
             self.connection.execute(_LET_GO, (given,))
-        self.unfolded = (self.last_id or highest) - mark
+        self._highest = self.last_id or highest
+        self.unfolded = self._highest - mark
         if self.unfolded >= volume.FOLD_ROWS and self._limits.max_bytes is None:
             volume.fold(self.connection)
 
-    def committed(self) -> None:
-        """Remember the last id of the transaction, which is in the file now."""
-        self._highest = self.last_id or self._highest
+    def _hold(self, given: int) -> bool:
+        try:
+            return self.connection.execute(_HOLD, (given,)).rowcount == 1
+        except sqlite3.IntegrityError:  # a person's trigger refuses it
+            return False
 
     def _insert_rows(self, rows: Sequence[PackedRow], start: int, end: int, refused: set[int] | None) -> None:
         while start < end:

@@ -141,7 +141,6 @@ class Writer:
                 inserter.write(batch, outcome.refused)
             connection.execute("COMMIT")
             outcome.written = True
-            inserter.committed()
         except BaseException as error:
             inserter.forget_ids()
             outcome.written = outcome.written or _stands(inserter)
