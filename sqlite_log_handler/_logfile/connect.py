@@ -118,8 +118,8 @@ _MORE_BYTES = 48 * 1024
 _STEPS = 8
 
 # Of something that a newer SQLite has added, and what 3.40 says of an index or a generated column with a function that
-# not everybody's file may call; newer ones take that.
-_REFUSED = re.compile(r"malformed database schema \((.*)\) - (?:near|unrecognized token|unsafe use of)\b", re.DOTALL)
+# not everybody's file may call; newer ones take that. Compiled when it is used, because each program imports this.
+_REFUSED = r"(?s)malformed database schema \((.*)\) - (?:near|unrecognized token|unsafe use of)\b"
 
 # What SQLite takes without being told. A file can hold another number for all who open it, with `default_cache_size`.
 BOUND_CACHE = "PRAGMA cache_size = -2000"
@@ -318,7 +318,7 @@ def is_small_log(connection: sqlite3.Connection, path: str, *, advice: str) -> b
             ours = is_ours(connection, path, advice=advice)
             connection.execute(BOUND_CACHE)
         except sqlite3.Error as error:
-            refused = _REFUSED.match(str(error))
+            refused = re.match(_REFUSED, str(error))
             if refused and refused[1] not in schema():
                 raise UnreadableFileError(
                     f"{path!r}: SQLite {sqlite3.sqlite_version} cannot read the file for its {refused[1]!r}, which "
