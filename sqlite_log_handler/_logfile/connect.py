@@ -27,6 +27,9 @@ from sqlite_log_handler._logfile.errors import (
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA, USER_VERSION
 from sqlite_log_handler._logfile.typed import Any
 
+# Kept, because the builtin is gone when the interpreter frees global objects, whose `__del__` may log.
+open_file = open
+
 # For texts that are damaged, or were made by others: the default raises an error at one that is not UTF-8.
 as_text = partial(str, encoding="utf-8", errors="replace")
 
@@ -103,7 +106,7 @@ def require_files(path: str) -> None:
     flags = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
     with (
         contextlib.suppress(OSError),
-        open(real + "-journal", "rb", opener=lambda name, mode: os.open(name, mode | flags)) as journal,
+        open_file(real + "-journal", "rb", opener=lambda name, mode: os.open(name, mode | flags)) as journal,
     ):
         journal.seek(-len(_NAMED), os.SEEK_END)
         if journal.read() == _NAMED:

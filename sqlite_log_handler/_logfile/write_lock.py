@@ -29,8 +29,8 @@ import contextlib
 import errno
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator
+from time import sleep  # gevent's, put there later, has another greenlet wait for a lock of this thread, for ever
 
 try:
     import fcntl
@@ -183,7 +183,7 @@ class WriteLock:
                 raise TimeoutError(f"process {who} is writing to {self._database!r}")
             # A random time, so that two processes do not look at the same moments. From the system, because importing
             # `random` takes 4 ms.
-            time.sleep(_PAUSE * (0.5 + int.from_bytes(os.urandom(4), "little") / 2**33))
+            sleep(_PAUSE * (0.5 + int.from_bytes(os.urandom(4), "little") / 2**33))
 
     def _try(self) -> bool:
         if self._missing:

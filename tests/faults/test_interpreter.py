@@ -4,9 +4,13 @@ Traps of the interpreter's beginning and end: what cannot start a thread, and wh
 
 from __future__ import annotations
 
+import ast
 import sys
+from pathlib import Path
 
 import pytest
+
+import sqlite_log_handler
 
 
 def test_a_handler_that_could_not_be_made_is_nowhere(run):
@@ -172,6 +176,36 @@ def test_the_process_ends(run, contents):
     )
 
     assert {"last": [1]} == contents().numbers
+
+
+def test_a_global_object_that_logs_when_it_is_freed(run, contents):
+    """
+    What the `__del__` of a global object logs when the interpreter has closed all handlers is written.
+
+    The file was opened anew with the builtin `open`, which Python has taken away by then. The record was lost, and
+    nobody said so.
+    """
+    run(
+        """
+        logger.addHandler(SQLiteHandler(path))
+        class Connection:
+            def __del__(self):
+                logger.warning("freed 1")
+        connection = Connection()
+        logger.info("program 1")
+        """
+    )
+
+    assert {"program": [1], "freed": [1]} == contents().numbers
+
+
+@pytest.mark.parametrize("part", ["_write", "_logfile"])
+def test_no_builtin_that_goes_before_the_last_record(part):
+    """No module that commits uses the builtin `open`: the interpreter takes it away before it frees global objects."""
+    for path in (Path(sqlite_log_handler.__file__).parent / part).rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        assert not [call.lineno for call in calls if isinstance(call, ast.Name) and call.id == "open"], path
 
 
 def test_a_multiprocessing_child_runs_no_atexit(run, contents):

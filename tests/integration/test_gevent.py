@@ -85,3 +85,61 @@ def test_a_first_record_from_the_thread_pool(project):
 
     messages = project.query("SELECT message FROM logs ORDER BY id")
     assert [("from the pool",), ("from a greenlet",), ("after close",)] == messages
+
+
+MADE_BEFORE = """
+import gevent.monkey
+
+from sqlite_log_handler import SQLiteHandler
+
+handler = SQLiteHandler("app-log.db", close_timeout=60)
+gevent.monkey.patch_all()
+
+import logging
+import sqlite3
+import subprocess
+import sys
+
+import gevent
+
+WRITES = '''
+import logging, sys
+from sqlite_log_handler import SQLiteHandler
+logging.getLogger().addHandler(SQLiteHandler("app-log.db", flush_interval=0.001))
+logging.warning("begins")
+for number in iter(sys.stdin.readline, ""):
+    logging.warning(number)
+'''
+other = subprocess.Popen([sys.executable, "-c", WRITES], stdin=subprocess.PIPE, text=True)
+logger = logging.getLogger("shop")
+logger.setLevel("INFO")
+logger.addHandler(handler)
+
+
+def work(number):
+    for index in range(200):
+        logger.info("%d %d", number, index)
+        other.stdin.write("line\\n")
+        other.stdin.flush()
+        if index % 10 == 0:
+            assert handler.flush()
+        gevent.sleep(0)
+
+
+gevent.joinall([gevent.spawn(work, number) for number in range(10)])
+other.stdin.close()
+other.wait()
+"""
+
+
+def test_a_handler_that_was_made_before_gevent_patched(project):
+    """
+    Greenlets flush while another process writes, though the locks of the handler are not those of gevent.
+
+    The thread slept while it waited for its turn, and gevent then had another greenlet run, which waited for the commit
+    lock: the program stood still for ever. So did gunicorn's worker class `gevent`.
+    """
+    (project.folder / "program.py").write_text(MADE_BEFORE, encoding="utf-8")
+    assert "" == project.run("python program.py")
+
+    assert [(2000,)] == project.query("SELECT count(*) FROM logs WHERE logger = 'shop'")

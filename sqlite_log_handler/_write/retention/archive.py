@@ -43,7 +43,7 @@ from sqlite_log_handler._logfile.archive import (
     stem_of,
 )
 from sqlite_log_handler._logfile.columns import text, whole
-from sqlite_log_handler._logfile.connect import BOUND_CACHE, as_text
+from sqlite_log_handler._logfile.connect import BOUND_CACHE, as_text, open_file
 from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._logfile.parquet import import_pyarrow
 from sqlite_log_handler._logfile.schema import ARCHIVED_ID, NOTED_ID
@@ -185,7 +185,7 @@ class Archive:
         path = os.path.join(self.folder, name)
         try:
             # A new file, and not through a link that another user has put there.
-            with open(path + PARTIAL, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            with open_file(path + PARTIAL, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
                 give_to_users_of(self.path, file.fileno(), self.folder)
                 last_id = write_part(connection, file, head, kind, stopped)
                 file.flush()

@@ -38,7 +38,7 @@ from sqlite_log_handler._logfile.archive import (
     is_led_away,
 )
 from sqlite_log_handler._logfile.columns import INTEGERS, LEVELS, LONG_TEXTS, whole
-from sqlite_log_handler._logfile.connect import corrupt, primary_code
+from sqlite_log_handler._logfile.connect import corrupt, open_file, primary_code
 from sqlite_log_handler._logfile.forks import Connection
 
 _DAY_US: Final = 86_400_000_000
@@ -296,7 +296,7 @@ def read_back(path: str, head: Head, kind: str) -> tuple[int, int]:
         OSError: It cannot be read, or is not what was written.
     """
     size = crc32 = 0
-    with open(path, "rb") as file:
+    with open_file(path, "rb") as file:
         with contextlib.suppress(OSError, AttributeError):  # not from the memory of the system, if it has such advice
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         for block in iter(partial(file.read, _BLOCK), b""):
@@ -314,7 +314,7 @@ def read_back(path: str, head: Head, kind: str) -> tuple[int, int]:
 
 def _count_lines(path: str) -> int:
     decompressor, lines = zlib.decompressobj(wbits=31), 0
-    with open(path, "rb") as file:
+    with open_file(path, "rb") as file:
         for block in iter(lambda: decompressor.unconsumed_tail or file.read(_BLOCK), b""):
             lines += decompressor.decompress(block, _BLOCK).count(b"\n")
     lines += decompressor.flush().count(b"\n")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 
-from sqlite_log_handler._logfile.connect import size_of
+from sqlite_log_handler._logfile.connect import open_file, size_of
 from sqlite_log_handler._logfile.units import format_size
 from sqlite_log_handler._write.retention.limits import Limits
 
@@ -98,7 +98,7 @@ def _readers(path: str) -> str:
     """Name the processes that hold a snapshot, where the system tells (Linux does)."""
     try:
         stat = os.stat(path + "-shm")
-        with open("/proc/locks", encoding="ascii", errors="replace") as locks:
+        with open_file("/proc/locks", encoding="ascii", errors="replace") as locks:
             pids = reading_processes(locks, stat.st_ino)
     except OSError:
         return ""
@@ -121,7 +121,7 @@ def _program(pid: int) -> str:
     if pid == os.getpid():
         return ", which is this one"
     try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as name:
+        with open_file(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as name:
             return f", {''.join(filter(str.isprintable, name.read()))}"
     except OSError:
         return ""

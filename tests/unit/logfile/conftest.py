@@ -41,5 +41,5 @@ def pauses(monkeypatch, clock) -> list[float]:
         clock.advance(seconds)
 
     monkeypatch.setattr(write_lock_module, "monotonic", clock)
-    monkeypatch.setattr(write_lock_module.time, "sleep", sleep)
+    monkeypatch.setattr(write_lock_module, "sleep", sleep)
     return slept

@@ -11,7 +11,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-import types
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,8 +116,7 @@ def test_the_rows_of_a_busy_file_are_in_the_file_at_close(
     ticks, pauses = itertools.count(1_000_000), itertools.count(1)
     monkeypatch.setattr(write_lock, "monotonic", lambda: next(ticks) / 100)
     with contextlib.closing(WriteLock(str(path))) as lock, lock.hold(0):
-        sleep = types.SimpleNamespace(sleep=lambda _: next(pauses) == 20 and lock.release())
-        monkeypatch.setattr(write_lock, "time", sleep)
+        monkeypatch.setattr(write_lock, "sleep", lambda _: next(pauses) == 20 and lock.release())
         end(handler)
 
     handler.listener.committer.lock.after_fork_in_parent()
