@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
@@ -196,6 +197,7 @@ def answer_all() -> None:
     if fcntl is not None:
         signal.signal(signal.SIGIO, _end_with_input)
         fcntl.fcntl(sys.stdin, fcntl.F_SETOWN, os.getpid())
+    warnings.simplefilter("ignore", FutureWarning)  # as the command line does, of expressions
     while True:
         try:
             question, arguments, seconds = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own program

@@ -55,6 +55,13 @@ def test_an_answer_and_an_error_come_back():
         assert first == process.ask(os.getpid)
 
 
+def test_an_expression_whose_meaning_may_change(monkeypatch):
+    """Python's FutureWarning of an expression is left out, as on the command line; as an error, it was no answer."""
+    monkeypatch.setenv("PYTHONWARNINGS", "error::FutureWarning")
+    with other_process() as process:
+        assert process.ask(search, "[[a]", "[")
+
+
 def test_a_question_that_is_broken_off(monkeypatch):
     """What is raised while one waits for an answer ends the process: the next question got the answer to this one."""
 
