@@ -93,6 +93,59 @@ def test_on_a_phone_a_gap_uncovers_the_list(log, serve, open_tab):
     tab.wait_for_line("7 records dropped")
 
 
+def drop_behind_each(log: Path, rows: int) -> None:
+    """Put a gap of ten records behind each of the first rows, as bursts a second apart leave them."""
+    with sqlite3.connect(log) as connection:
+        connection.execute("DELETE FROM drops")
+        connection.execute(
+            "INSERT INTO drops (after_id, since_us, until_us, process_id, cause, logger, levelno, count) SELECT id, "
+            "created_us, created_us, process_id, 'capacity', 'shop', 20, 10 FROM records ORDER BY id LIMIT ?",
+            (rows,),
+        )
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("gaps", "filters", "text"),
+    [
+        (0, "", "Nothing is missing: no record was dropped."),
+        (1, "&level=ERROR", "No gap: none of the records that you asked for is missing."),
+    ],
+)
+def test_no_gap(log, serve, open_tab, gaps, filters, text):
+    """With filters, an empty panel speaks of what they ask for alone; it said that no record was dropped at all."""
+    drop_behind_each(log, gaps)
+    tab = open_tab(serve(log) + filters)
+    tab.page.click("#show-gaps")
+    tab.page.locator("#side-body", has_text="missing").wait_for()
+
+    assert text == tab.page.inner_text("#side-body")
+
+
+@pytest.mark.parametrize(
+    ("gaps", "first", "last"),
+    [
+        (200, "2,000 records are missing at 200 places.", None),
+        (201, "2,010 records are missing at 201 places.", "and 1 older: sqlite-log gaps lists all"),
+        (
+            700,
+            "Of the latest 500 gaps: 5,000 records are missing at 500 places.",
+            "and 500 older: sqlite-log gaps lists all",
+        ),
+    ],
+)
+def test_more_gaps_than_are_listed(log, serve, open_tab, gaps, first, last):
+    """The panel lists the latest 200 places, says how many older gaps there are, and which of them the sum counts."""
+    drop_behind_each(log, gaps)
+    tab = open_tab(serve(log))
+    tab.page.click("#show-gaps")
+    tab.page.locator("#side-body .item").first.wait_for()
+    lines = tab.page.locator("#side-body > p").all_inner_texts()
+
+    assert 200 == tab.page.locator("#side-body .item").count()
+    assert [first, *filter(None, [last])] == lines
+
+
 def test_all_of_a_request(log, serve, open_tab):
     """With Shift, "only this" takes the place of the other filters: a pattern would hide the rest of the request."""
     (unpaid, *_) = ids(log, "message LIKE 'order % is not paid'")

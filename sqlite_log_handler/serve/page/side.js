@@ -201,13 +201,16 @@ function place(name) {
 export async function showGaps(body, { utc, signal, onPlace }) {
   const { gaps, of } = await ask("gaps", [...state.parameters(), ["lines", 500]], { signal });
   const places = byPlace(gaps);
-  const items = [...places].reverse().slice(0, 200).map(([place, all]) => element("div", { className: "item" },
+  const listed = [...places].reverse().slice(0, 200);
+  const items = listed.map(([place, all]) => element("div", { className: "item" },
     element("div", { textContent: gapText(all, utc, (us) => moment(us, utc).slice(0, 23)) }),
     button(`Show it behind row ${place}`, () => onPlace(place))));
   const total = gaps.reduce((sum, gap) => sum + gap.count, 0);
+  const older = of - listed.reduce((sum, [, all]) => sum + all.length, 0);
+  const none = state.state.filters.length ? "No gap: none of the records that you asked for is missing." : "Nothing is missing: no record was dropped.";
   body.replaceChildren(element("p", { textContent: gaps.length
-    ? `${count(total)} records are missing at ${count(places.size)} place${places.size > 1 ? "s" : ""}${of > gaps.length ? " (the latest of more)" : ""}.`
-    : "Nothing is missing: no record was dropped." }), ...items);
+    ? `${of > gaps.length ? `Of the latest ${count(gaps.length)} gaps: ` : ""}${count(total)} records are missing at ${count(places.size)} place${places.size > 1 ? "s" : ""}.`
+    : none }), ...items, older ? element("p", { textContent: `and ${count(older)} older: sqlite-log gaps lists all` }) : "");
 }
 
 // `matching` is the number of rows that match the filters; null without filters.
