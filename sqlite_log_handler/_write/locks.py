@@ -16,8 +16,8 @@ end of the fork. A fork that begins later finds the listener.
 
 from __future__ import annotations
 
-import _thread
 import threading
+from _thread import allocate_lock, start_new_thread  # gevent's, put there later, would let others run in a fork
 from collections.abc import Callable
 
 from sqlite_log_handler._logfile.locks import LOGGING_LOCK, acquire
@@ -107,7 +107,7 @@ class CommitLock:
 
     def close_beside_fork(self, close: Callable[[], None], timeout: float) -> None:
         """Call `close` on a thread: a frozen disk may hold it for ever. If it takes too long, the child has no log."""
-        lock, done, first = self._lock, threading.Lock(), threading.Lock()  # thread and wait race for `first`
+        lock, done, first = self._lock, allocate_lock(), allocate_lock()  # thread and wait race for `first`
 
         def run() -> None:
             try:
@@ -121,7 +121,7 @@ class CommitLock:
         done.acquire()
         started = closed = None
         try:
-            (started,) = map(_thread.start_new_thread, (run,), ((),))
+            (started,) = map(start_new_thread, (run,), ((),))
             (closed,) = acquire(done, timeout)
         except RuntimeError:
             if started:

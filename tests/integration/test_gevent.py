@@ -123,6 +123,8 @@ def work(number):
         other.stdin.flush()
         if index % 10 == 0:
             assert handler.flush()
+        if index % 50 == 0:
+            subprocess.run(["true"], preexec_fn=lambda: None)
         gevent.sleep(0)
 
 
@@ -134,10 +136,11 @@ other.wait()
 
 def test_a_handler_that_was_made_before_gevent_patched(project):
     """
-    Greenlets flush while another process writes, though the locks of the handler are not those of gevent.
+    Greenlets flush and fork while another process writes, though the locks of the handler are not those of gevent.
 
-    The thread slept while it waited for its turn, and gevent then had another greenlet run, which waited for the commit
-    lock: the program stood still for ever. So did gunicorn's worker class `gevent`.
+    The thread slept while it waited for its turn, or waited for a file to be closed before a fork. gevent then had
+    another greenlet run, which waited for the commit lock: the program stood still for ever. So did gunicorn's worker
+    class `gevent`.
     """
     (project.folder / "program.py").write_text(MADE_BEFORE, encoding="utf-8")
     assert "" == project.run("python program.py")

@@ -65,7 +65,7 @@ def test_a_fork_at_exit_closes_the_file_itself(make, monkeypatch):
 
     listener = make()
     listener._thread = threading.current_thread()
-    monkeypatch.setattr("_thread.start_new_thread", refused)
+    monkeypatch.setattr("sqlite_log_handler._write.locks.start_new_thread", refused)
     listener.before_fork(60)
     assert 1 == listener.committer.writer.closed
     listener.committer.lock.after_fork_in_parent()
