@@ -236,7 +236,9 @@ class Committer:
         end = self.queue.end
         self._report(self.now())  # before the rows are written, or the gap would stand behind them
         done = self.drain(end, deadline)
-        if not done and deadline is not None and not (self.is_nested or (another_forks() and not self.exits)):
+        # A fork of another thread ends, and then the rows can be written; at exit nobody would.
+        waits = self.is_nested or (another_forks() and not self.exits)
+        if not (done or waits or deadline is None):
             self._give_up(end)
             done, deadline = True, self.now()
         self._report(self.now())
