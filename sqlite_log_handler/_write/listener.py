@@ -19,8 +19,8 @@ Guarantees
 ==========
 
 - `close` waits for the thread with a limit, and does its work if there is none, or it fails. A caller that holds
-  logging's module lock waits LOCKED_PATIENCE only (rule 5 of docs/design.md says why). The thread then goes on alone,
-  and has `close_timeout` for the rest.
+  logging's module lock waits LOCKED_PATIENCE only, and beside the fork of another thread not at all (rule 5 of
+  docs/design.md says why). The thread then goes on alone, and has `close_timeout` for the rest.
 - A listener that came back to life after `close`, or in a child that another thread than the main one has forked,
   closes its file and ends after REVIVED_IDLE seconds without a record.
 """

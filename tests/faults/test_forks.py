@@ -7,14 +7,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sqlite3
 import sys
 import threading
 from pathlib import Path
 
 import pytest
 from batches import stored
+from locked import in_another_thread
 
 import sqlite_log_handler
+from sqlite_log_handler import LogReader
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile import locks as logfile_locks
 from sqlite_log_handler._logfile.connect import connect_read_only
@@ -248,31 +251,15 @@ def test_a_fork_beside_a_configuration(make_handler, monkeypatch):
     assert [False, False, True, True] == locked
 
 
-@pytest.fixture
-def fork_in_thread():
-    """Return a context manager: another thread forks in it, and is between the two halves of its hooks."""
-
-    @contextlib.contextmanager
-    def run():
-        held, leave = threading.Event(), threading.Event()
-
-        def fork():
-            process._before_fork()
-            held.set()
-            leave.wait()
-            forks.let_go()
-            process._after_fork_in_parent()
-
-        thread = threading.Thread(target=fork)
-        thread.start()
-        held.wait()
-        try:
-            yield
-        finally:
-            leave.set()
-            thread.join()
-
-    return run
+@contextlib.contextmanager
+def forking():
+    """Be between the two halves of the hooks of a fork."""
+    process._before_fork()
+    try:
+        yield
+    finally:
+        forks.let_go()
+        process._after_fork_in_parent()
 
 
 def no_thread(_):
@@ -283,16 +270,14 @@ def no_thread(_):
 @pytest.mark.parametrize("has_lock", [True, False], ids=["configuration", "thread"])
 @pytest.mark.parametrize("rows", [0, 1])
 @pytest.mark.parametrize("has_thread", [True, False])
-def test_a_handler_that_is_closed_beside_a_fork(
-    make_handler, path, fork_in_thread, monkeypatch, rows, has_thread, has_lock
-):
+def test_a_handler_that_is_closed_beside_a_fork(make_handler, path, monkeypatch, rows, has_thread, has_lock):
     """
     Who closes a handler while another thread forks drops nothing, and with logging's lock does not wait for the fork.
 
     The fork waits for that lock itself. And in a hook of the fork, a library may wait for the thread that closes.
     """
     handler = make_handler(flush_interval=3600, close_timeout=3600 if has_lock else 0.01)
-    with fork_in_thread(), monkeypatch.context() as patch:
+    with in_another_thread(forking()), monkeypatch.context() as patch:
         if not has_thread:
             patch.setattr(threads, "start", no_thread)
         for _ in range(rows):
@@ -306,7 +291,7 @@ def test_a_handler_that_is_closed_beside_a_fork(
     assert (0, rows * ["kept"]) == (handler.dropped_total, stored(path))
 
 
-def test_what_is_left_of_a_handler_that_is_closed_beside_a_fork(make_handler, fork_in_thread, monkeypatch):
+def test_what_is_left_of_a_handler_that_is_closed_beside_a_fork(make_handler, monkeypatch):
     """
     The thread that goes on alone has `close_timeout` for the rest; without one, the next to commit takes the rows.
 
@@ -319,7 +304,7 @@ def test_what_is_left_of_a_handler_that_is_closed_beside_a_fork(make_handler, fo
         handler.listener.committer, "finish", lambda *deadline: (deadlines.extend(deadline), finished.set())
     )
     ending.listener.committer.exits = True
-    with fork_in_thread(), monkeypatch.context() as patch:
+    with in_another_thread(forking()), monkeypatch.context() as patch:
         handler.handle(logging.makeLogRecord({"msg": "by the thread"}))
         patch.setattr(threads, "start", no_thread)
         idle.handle(logging.makeLogRecord({"msg": "without a thread"}))
@@ -335,7 +320,7 @@ def test_what_is_left_of_a_handler_that_is_closed_beside_a_fork(make_handler, fo
     assert (0, True, False, 1) == (patience, owing, None in deadlines, ending.dropped_total)
 
 
-def test_a_handler_is_made_beside_a_fork(make_handler, path, fork_in_thread, monkeypatch):
+def test_a_handler_is_made_beside_a_fork(make_handler, path, monkeypatch):
     """
     A handler that another thread makes in the middle of a fork, as `dictConfig` does, commits when the fork is over.
 
@@ -350,10 +335,16 @@ def test_a_handler_is_made_beside_a_fork(make_handler, path, fork_in_thread, mon
         waits.extend([timeout] * (lock is opening))
         return acquire(lock, timeout)
 
-    with fork_in_thread():
+    foreign = path.with_name("foreign.db")
+    with contextlib.closing(sqlite3.connect(foreign)) as other:
+        other.execute("CREATE TABLE own (id)")
+    with in_another_thread(forking()):
         monkeypatch.setattr(logfile_locks, "acquire", record)
         with LOGGING_LOCK:
             made = make_handler(flush_interval=3600)  # on a file that it would look at
+            make_handler(foreign)
+            with pytest.raises(TimeoutError):
+                LogReader(path)
         lock = made.listener.committer.lock
         made.handle(logging.makeLogRecord({"msg": "made"}))
         beside = made.flush(0), lock.do(lambda: "beside", 0.001)
@@ -373,18 +364,16 @@ def test_a_hook_makes_a_handler_in_a_fork(make_handler):
         other.start()
         other.join()
 
-    process._before_fork()
-    lock = make_handler().listener.committer.lock
-    done = [lock.do(lambda: "mine", -1)]
-    by_another_thread()
-    forks.let_go()
-    process._after_fork_in_parent()
+    with forking():
+        lock = make_handler().listener.committer.lock
+        done = [lock.do(lambda: "mine", -1)]
+        by_another_thread()
     by_another_thread()
 
     assert ["mine", None, "other"] == done
 
 
-def test_two_forks_at_once_wait_for_each_other(make_handler, fork_in_thread, monkeypatch):
+def test_two_forks_at_once_wait_for_each_other(make_handler, monkeypatch):
     """
     A fork waits for the one under way without logging's lock, which that one needs once more.
 
@@ -402,10 +391,8 @@ def test_two_forks_at_once_wait_for_each_other(make_handler, fork_in_thread, mon
         release, _is_owned = lock.release, lock._is_owned
 
     def fork():
-        process._before_fork()
-        events.append("forks")
-        forks.let_go()
-        process._after_fork_in_parent()
+        with forking():
+            events.append("forks")
 
     listener, second = make_handler().listener, threading.Thread(target=fork)
     monkeypatch.setattr(locks, "fork_lock", ForkLock())
@@ -415,7 +402,7 @@ def test_two_forks_at_once_wait_for_each_other(make_handler, fork_in_thread, mon
         return acquire(lock, timeout)
 
     opening = []
-    with fork_in_thread():
+    with in_another_thread(forking()):
         with LOGGING_LOCK, monkeypatch.context() as patch:
             patch.setattr(forks, "acquire", record)
             fork()

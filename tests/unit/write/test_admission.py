@@ -7,10 +7,10 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from contextlib import contextmanager
 from functools import partial
 
 import pytest
+from locked import in_another_thread
 from queues import ERROR, INFO, WARNING, awake, check, commit_all, make_queue, report, row
 
 from sqlite_log_handler._write import queue as queue_module
@@ -24,25 +24,7 @@ def held(monkeypatch):
     """Have another thread hold the mutex of a queue, for as long as the `with` lasts."""
     monkeypatch.setattr(queue_module, "MUTEX_TIMEOUT", 0.001)
 
-    @contextmanager
-    def hold(books):
-        taken, done = threading.Event(), threading.Event()
-
-        def keep():
-            with books.mutex:
-                taken.set()
-                done.wait()
-
-        thread = threading.Thread(target=keep)
-        thread.start()
-        taken.wait()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-
-    return hold
+    return lambda books: in_another_thread(books.mutex)
 
 
 def test_nearly_all_rows_need_no_mutex(held, gil):
