@@ -146,6 +146,19 @@ def test_more_gaps_than_are_listed(log, serve, open_tab, gaps, first, last):
     assert [first, *filter(None, [last])] == lines
 
 
+def test_a_question_of_a_panel_fails(log, serve, open_tab):
+    """The panel says why, in place of what answered another question, and stayed under the new title."""
+    tab = open_tab(serve(log))
+    tab.page.click("#show-top")
+    tab.page.locator("#side .meter").first.wait_for()
+    tab.page.route("**/api/gaps*", lambda route: route.fulfill(status=503, body='{"error": "the log is damaged"}'))
+    tab.page.click("#show-gaps")
+    tab.page.locator("#side-body", has_text="damaged").wait_for()
+
+    assert "the log is damaged" == tab.page.inner_text("#side-body")
+    assert tab.page.locator("#notice").is_hidden()
+
+
 def test_all_of_a_request(log, serve, open_tab):
     """With Shift, "only this" takes the place of the other filters: a pattern would hide the rest of the request."""
     (unpaid, *_) = ids(log, "message LIKE 'order % is not paid'")

@@ -196,7 +196,8 @@ async function open(kind, id = null, { focus = true } = {}) {
     if (focus) body.focus({ preventScroll: true });
     body.scrollTop = 0;
   } catch (error) {
-    if (error instanceof Refused && error.status === 404) body.replaceChildren(element("p", { textContent: error.message }));
+    // What stands there answers another question.
+    if (error instanceof Refused) body.replaceChildren(element("p", { textContent: error.message }));
     else failure(error);
   }
 }
