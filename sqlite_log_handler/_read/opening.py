@@ -159,9 +159,9 @@ def open_log(path: str, *, timeout: float = 5.0) -> Opened:
             opened = _connect(path, timeout, immutable=True)
     if immutable and size_of(real + "-wal"):
         opened = opened._replace(
-            notice=f"{path!r} is read without its -wal, so the newest rows are left out: to read a -wal that no "
-            "program has open, you must own the log and be allowed to write to its folder. Copy both files to a folder "
-            "of your own to see these rows"
+            notice=f"{path!r} is read without its -wal, so the newest rows are left out: you must be allowed to "
+            "read it and the -shm, and while no program has them open, own the log and be allowed to write to its "
+            "folder. Copy the log and its -wal to a folder of your own to see these rows"
         )
     return opened
 
