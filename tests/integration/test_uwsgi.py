@@ -68,3 +68,25 @@ def test_every_request_is_in_the_file(project, options):
     assert sorted([f"asked for /{number}" for number in range(REQUESTS)] + ["loaded"] * loads) == sorted(stored)
     assert [("ok",)] == project.query("PRAGMA integrity_check")
     assert not re.search(r"sqlite_log_handler: |Traceback", program.printed), program.printed
+
+
+@pytest.mark.parametrize("way", ["", "--gevent 10 --gevent-early-monkey-patch"])
+def test_the_end_of_a_worker(project, way):
+    """
+    At its end a worker writes what is queued, with gevent by the line of the page.
+
+    With gevent, uWSGI ends its workers without Python's exit, and each lost what it had queued, without a word.
+    """
+    project.write("app.py")
+    app = project.folder / "app.py"
+    text = app.read_text(encoding="utf-8").replace('("app-log.db")', '("app-log.db", flush_interval=60)')
+    app.write_text(text + ("\n\nimport uwsgi\nuwsgi.atexit = handler.close\n" if way else ""), encoding="utf-8")
+    program = project.start(
+        f"uwsgi --http-socket 127.0.0.1:8000 --wsgi-file app.py --master --enable-threads --die-on-term {way}",
+        "",
+    )
+    assert [(200, "hello\n")] * REQUESTS == [project.fetch(f"/{number}") for number in range(REQUESTS)]
+    program.end(signal.SIGTERM)
+
+    stored = [message for (message,) in project.query("SELECT message FROM logs WHERE logger = 'shop' ORDER BY id")]
+    assert [f"asked for /{number}" for number in range(REQUESTS)] == stored
