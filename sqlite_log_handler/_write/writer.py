@@ -74,11 +74,12 @@ class Writer:
         self._begin()
 
     def _begin(self) -> None:
-        self._program = ""
+        self._program = self._host = ""
         # A program may put anything there, or nothing. In a forked child, an error here would leave the rest undone.
         with contextlib.suppress(Exception):
             self._program = clean(os.path.basename(os.fsdecode(sys.argv[0])))
-        self._host = clean(socket.gethostname())
+        with contextlib.suppress(Exception):  # a sandbox may refuse it
+            self._host = clean(socket.gethostname())
         self._inserter: Inserter | None = None
 
     def forget(self, cut_off: int | None) -> None:
