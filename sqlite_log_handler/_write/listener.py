@@ -51,6 +51,9 @@ ATTEMPT = 0.15
 # the pauses of a server that has traffic, so that a closed handler that stays attached keeps its thread.
 REVIVED_IDLE = 10.0
 
+# Seconds after which a green thread of eventlet looks by itself whether there are rows.
+_GREEN_SLEEP = 1.0
+
 
 class RecordListener(QueueListener):
     """Have `committer` work when it is time to, on a thread that opens its queue, and closes it in the end."""
@@ -167,6 +170,8 @@ class RecordListener(QueueListener):
                 return self._sentinel  # type: ignore[attr-defined]  # a class attribute that typeshed leaves out
             if seconds == 0:
                 return "tick"
+            if type(wakeup).__module__ == "eventlet.lock":  # it does not wake us if another thread has released it
+                seconds = _GREEN_SLEEP if seconds is None else min(seconds, _GREEN_SLEEP)
             wakeup.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
 
     def seconds_to_wait(self, now: float) -> float | None:

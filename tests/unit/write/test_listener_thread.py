@@ -291,6 +291,32 @@ def test_an_idle_listener_does_not_wake_up(make):
     listener.stop()
 
 
+def test_a_lock_of_eventlet_is_looked_at_each_second(make):
+    """
+    A listener with nothing to do sleeps for a second at most where eventlet has patched Python.
+
+    eventlet's lock does not wake a green thread when another native thread releases it: after a record from its `tpool`
+    nothing was written any more.
+    """
+    listener = make()
+    slept = []
+
+    class Lock:
+        """As `threading.Lock` is then."""
+
+        def acquire(self, timeout):
+            slept.append(timeout)
+            listener._thread = None
+            listener.queue.renew_wakeup()
+
+    Lock.__module__ = "eventlet.lock"
+    listener.queue.wakeup = Lock()
+    listener._thread = threading.current_thread()
+    listener.dequeue(block=True)
+
+    assert [1.0] == slept
+
+
 def test_a_replaced_thread_takes_no_wake_up(make):
     """Each thread has a lock of its own, so that one on its way out cannot take the wake-up of the next."""
     listener = make()
