@@ -357,6 +357,22 @@ def lock(path: Path) -> Iterator[Callable[[], None]]:
 
 
 @pytest.fixture
+def fill(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Have each file system copy on write, as btrfs does, and let the disk be full or not: `fill(True)`."""
+    if not hasattr(os, "statvfs"):
+        pytest.skip("the system does not tell how much room a disk has")
+    system = os.statvfs
+
+    def fill(full: bool) -> None:
+        blocks = (1 << 20, *(2 * [1_000 if full else 1 << 19]))
+        monkeypatch.setattr(
+            os, "statvfs", lambda path: os.statvfs_result((4_096, 4_096, *blocks, 0, 0, 0, *system(path)[8:]))
+        )
+
+    return fill
+
+
+@pytest.fixture
 def unattended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Handlers whose listener starts no thread: ticks come when the test calls `handler.listener.handle(None)`."""
     monkeypatch.setattr(RecordListener, "_start_thread", lambda self, thread: None)

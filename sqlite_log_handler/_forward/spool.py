@@ -32,6 +32,7 @@ from sqlite_log_handler._logfile.connect import (
     connect_read_write,
     identity_of,
     is_small_log,
+    refuse_full,
     require_schema,
     size_of,
     without_triggers,
@@ -248,6 +249,7 @@ class Spool:
         connection = self._connection
         if connection is None or after_id == self._saved:
             return
+        refuse_full(self.path)
         with self._lock.hold(_LOCK_SECONDS):
             if self._identity != self._find():
                 return  # the file at the path is another one, with rows of its own under these ids
@@ -326,6 +328,7 @@ class Spool:
     def _open(self) -> sqlite3.Connection | None:
         """Return the connection to the file at the path; None as long as there is no log in it."""
         identity = self._find()
+        refuse_full(self.path)
         if self._connection is not None:
             if identity == self._identity:
                 return self._connection

@@ -39,6 +39,11 @@ _FREE_THREADED = "free-threading" in sys.version  # also when a module has turne
 LONGEST_NAME = 255 - len("-journal")
 _LONGEST_PATH = 512 - len("-journal")
 
+# Free bytes that `is_full` asks for, so that a commit ends before another program has taken them, and the part of a
+# smaller disk.
+_ROOM = 64 << 20
+_PART = 32
+
 # The number of the rowid among the columns of an index; an expression has a lower one.
 _ROWID = -1
 
@@ -73,6 +78,29 @@ def refuse_lost(path: str) -> None:
             "this process must not open the file: it was forked while its parent wrote to it, or has closed SQLite's "
             "descriptors: start it with spawn, or make the handler afterwards"
         )
+
+
+def is_full(path: str) -> bool:
+    """
+    Tell whether SQLite must leave the file at `path` alone, because its file system is full and copies on write.
+
+    SQLite has the -shm mapped into memory. btrfs writes a page that was changed to a new place, and a store into memory
+    has no error to return if there is none: the system kills the process (SIGBUS).
+    """
+    try:
+        found = os.statvfs(os.path.dirname(path) or os.curdir)
+    except (AttributeError, OSError):  # Windows has none
+        return False
+    # Such a file system has no fixed number of inodes.
+    return not found.f_files and found.f_bavail * found.f_frsize < min(_ROOM, found.f_blocks * found.f_frsize // _PART)
+
+
+def refuse_full(path: str) -> None:
+    """Raise the error that SQLite has for a full disk, where `is_full`."""
+    if is_full(path):
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
 
 
 def refuse_long(path: str) -> None:
@@ -198,8 +226,11 @@ def close(
 
     A connection writes the WAL back and deletes it when it gets an exclusive lock on the file. Ours gets none while
     a second one is open, and that gets none, because it may only read. If no second one can be opened, because there is
-    no descriptor left, ours is closed all the same, or stays open if `or_never`.
+    no descriptor left, ours is closed all the same, or stays open if `or_never`; so it does where `is_full`.
     """
+    if is_full(path):
+        forks.keep_open(connection)
+        return
     refused = (sqlite3.Error, OSError, LogFileError)
     try:
         with contextlib.ExitStack() as stack:
@@ -245,6 +276,8 @@ def without_triggers(connection: sqlite3.Connection, path: str, *, advice: str) 
 def _connect(path: str, parameters: str, timeout: float, *pragmas: str) -> forks.Connection:
     require_files(path)
     refuse_lost(path)
+    if "immutable" not in parameters:
+        refuse_full(path)
     uri = f"{uri_of(path)}?{parameters}"
     make: Any = partial(forks.Connection, file=identity_of(path))
     connection: forks.Connection = sqlite3.connect(

@@ -67,7 +67,7 @@ _NAMED: Final[dict[int, tuple[type[LogFileError], str]]] = {
     ),
     sqlite3.SQLITE_FULL: (
         UnreadableFileError,
-        "its rows have no room in the folder for temporary files: name another one in SQLITE_TMPDIR, or ask for less",
+        "make room in the folder of the log, and in that for temporary files, or name another one in SQLITE_TMPDIR",
     ),
     sqlite3.SQLITE_ERROR: (CorruptFileError, "it holds something that no log holds"),
 }

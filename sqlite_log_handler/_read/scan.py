@@ -29,7 +29,7 @@ from sys import getsizeof
 from threading import get_ident
 from typing import Any, Final, NamedTuple, NoReturn, Self, TypeVar
 
-from sqlite_log_handler._logfile.connect import primary_code, schema, tables
+from sqlite_log_handler._logfile.connect import primary_code, refuse_full, schema, tables
 from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
 from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._read.budget import JSON_BYTES, LARGE_BYTES, LONG_BYTES, keeping
@@ -94,6 +94,7 @@ class Scan:
         seen = seen_at(path)
         self._connection, self.budget, self.notice, self.immutable = opened or open_log(path, timeout=timeout)
         self._seen = seen if self.immutable else None
+        self._has_shm = not (opened or self.immutable)
         self._schema_version: object = None  # whose tables were compared
         self._asker = 0  # the thread for which a statement runs
         # The functions that SQLite has, and where they keep what is raised.
@@ -179,6 +180,9 @@ class Scan:
     def use(self, ask: Callable[[Connection], _Fetched]) -> _Fetched:
         """Call what asks SQLite; nobody else asks or closes the connection meanwhile, and no signal handler does."""
         connection = self.require_open()
+        if self._has_shm:
+            with named_errors(self.path):
+                refuse_full(self.path)
         with connection.in_use():
             self._require_idle()
             try:

@@ -39,8 +39,10 @@ from sqlite_log_handler._logfile.connect import (
     connect_read_only,
     identity_of,
     is_corrupt,
+    is_full,
     is_ours,
     primary_code,
+    refuse_full,
     refuse_long,
     refuse_lost,
     require_files,
@@ -138,9 +140,10 @@ class LogFile:
         """
         Do `work` under the lock beside the file, and return what it returns.
 
-        Raises as `WriteLock.hold`, and LostFileError if we may not open the file.
+        Raises as `WriteLock.hold`, LostFileError if we may not open the file, and what `refuse_full` raises.
         """
         refuse_lost(self.path)
+        refuse_full(self.real)
         try:
             with self._lock.hold(self._busy_timeout):
                 return work()
@@ -400,7 +403,7 @@ class LogFile:
         A file that has no name any more may have been copied, as logrotate's `compress` does. The copy gets nothing of
         what is written back, so the -wal is kept.
         """
-        if self.connection is not None and not (self._is_nameless() or self._has_lost_shm()):
+        if self.connection is not None and not (self._is_nameless() or self._has_lost_shm() or is_full(self.real)):
             with contextlib.suppress(sqlite3.Error):
                 self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 

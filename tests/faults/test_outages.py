@@ -12,7 +12,8 @@ import sys
 import pytest
 from listeners import check_recovery, ticks
 
-from sqlite_log_handler import LogFileError
+from sqlite_log_handler import LogFileError, LogReader, UnreadableFileError
+from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.connect import connect_read_only
 
 CODES = {
@@ -404,3 +405,37 @@ def test_a_file_that_cannot_be_made_leaves_nothing_open(make_handler, monkeypatc
         make_handler()
 
     assert path.with_name(path.name + "-lock").exists()
+
+
+def test_a_full_disk_that_copies_on_write(make, clock, log, contents, said, fill, monkeypatch, path):
+    """
+    While btrfs has no room, the log is left alone: rows wait, readers say so, and closing it leaves the -wal.
+
+    A change in the -shm, which SQLite has mapped into memory, has no room then, and the system killed the program.
+    """
+    kept, wal = [], path.with_name(f"{path.name}-wal")
+    monkeypatch.setattr(forks, "keep_open", kept.append)
+    fill(True)
+    handler = make()
+    log(10)
+    ticks(handler, clock, 30)
+    assert not path.exists()
+    fill(False)
+    check_recovery(handler, clock, log, contents, said)
+    with LogReader(path) as reader:
+        assert 10 == reader.count()
+        fill(True)
+        log(10)
+        ticks(handler, clock, 30)
+        assert 10 == handler.stats().queued
+        with pytest.raises(UnreadableFileError, match="make room in the folder of the log"):
+            reader.count()
+        with pytest.raises(UnreadableFileError, match="make room in the folder of the log"):
+            LogReader(path)
+    size = wal.stat().st_size
+    handler.close()
+
+    assert (1, size) == (len(kept), wal.stat().st_size)
+    fill(False)
+    kept[0].close()
+    assert 10 == len(contents().numbers["n"])

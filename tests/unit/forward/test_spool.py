@@ -225,6 +225,23 @@ def test_a_disk_that_cannot_be_read_is_named(log, make_spool, path):
         os.close(folder)
 
 
+def test_a_full_disk_that_copies_on_write(log, make_spool, fill):
+    """While btrfs has no room, the log is left alone, or the system would kill the forwarder (SIGBUS)."""
+    log(3)
+    spool = make_spool()
+    assert [1, 2, 3] == ids(spool.read(*ALL))
+    fill(True)
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        spool.read(*ALL)
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        spool.save(3)
+    fill(False)
+    spool.save(3)
+    log(1)
+
+    assert [4] == ids(make_spool().read(*ALL))
+
+
 def test_no_snapshot_is_held_between_two_calls(log, make_spool, path):
     """A reader that sends for minutes does not keep the WAL from being written back."""
     log(3)

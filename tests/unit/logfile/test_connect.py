@@ -26,6 +26,7 @@ from sqlite_log_handler._logfile.connect import (
     connect_read_only,
     connect_read_write,
     identity_of,
+    is_full,
     is_ours,
     require_files,
     uri_of,
@@ -380,3 +381,28 @@ def test_the_uri_of_a_path(tmp_path, name):
     with contextlib.closing(sqlite3.connect(f"{uri_of(path)}?mode=rwc", uri=True)) as connection:
         connection.execute("CREATE TABLE t (x)")
     assert [os.fsencode(name)] == [os.fsencode(file) for file in os.listdir(tmp_path)]
+
+
+@pytest.mark.skipif(not hasattr(os, "statvfs"), reason="the system does not tell how much room a disk has")
+@pytest.mark.parametrize(
+    ("mib", "free", "inodes", "full"),
+    [
+        (100_000, 63, 0, True),
+        (100_000, 64, 0, False),
+        (1_024, 31, 0, True),
+        (1_024, 32, 0, False),
+        (0, 0, 0, False),  # some have no limit
+        (100_000, 0, 1_000, False),
+    ],
+)
+def test_is_full(path, monkeypatch, mib, free, inodes, full):
+    """A full file system copies on write if it has no fixed number of inodes; of a small one a part stays free."""
+    found = os.statvfs_result((4_096, 1 << 20, mib, free, free, inodes, inodes, inodes, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+
+    assert full == is_full(str(path))
+
+
+def test_is_full_where_the_system_does_not_tell(tmp_path):
+    """A folder that is not there is not full; what opens the file says what is wrong."""
+    assert not is_full(str(tmp_path / "missing" / "app.db"))
