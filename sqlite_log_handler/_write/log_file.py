@@ -102,7 +102,7 @@ class LogFile:
         self._busy_timeout = busy_timeout
         self._limits = limits
         self._say = say
-        self._said_mode = False
+        self._said_mode = self._said_lost = False
         self._lock = WriteLock(path, say=say)
         self.real = self._lock.real
         self._reset()
@@ -271,6 +271,9 @@ class LogFile:
         (https://sqlite.org/howtocorrupt.html, section 1.4). So this writes it back into the file that we still have
         open, or moves it aside. If only a link was switched, the -wal is beside its own file, and stays.
         """
+        if identity_of(self.real + "-wal") not in {None, self._files.wal} and self._is_there() and not self._said_lost:
+            self._said_lost = True
+            self._say("its -wal was removed and made anew while it was open: the last rows may be missing")
         self._write_back()
         self._close()
         if self._files.wal is None or self._is_there():

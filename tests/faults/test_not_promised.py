@@ -567,6 +567,59 @@ def test_a_program_that_copies_its_own_log(run, link, read):
     )
 
 
+@pytest.fixture
+def sqlite():
+    """Return the path of the library that Python's sqlite3 module has loaded."""
+    maps = Path("/proc/self/maps")
+    lines = maps.read_text(encoding="utf-8").splitlines() if maps.exists() else []
+    if not (found := [line.split()[-1] for line in lines if "/libsqlite3" in line]):
+        pytest.skip("needs an SQLite in a library of its own, and a system that tells where")
+    return found[0]
+
+
+@pytest.mark.parametrize(("another", "kept"), [(False, [1, 2, 3]), (True, [1, 3])])
+def test_another_copy_of_sqlite_in_the_program(run, contents, tmp_path, sqlite, another, kept):
+    """
+    When another copy of SQLite in the process closes the log in the middle of a commit, that may be lost.
+
+    The locks are those of the process, so that copy takes itself for the last one, and removes the -wal. If it has
+    opened the log again when the next commit comes, the handler says so. The copy that Python uses knows better.
+    """
+    run(
+        """
+        import ctypes
+        sqlite = ctypes.CDLL(arguments[0])
+        def opened():
+            connection = ctypes.c_void_p()
+            assert 0 == sqlite.sqlite3_open(path.encode(), ctypes.byref(connection))
+            assert 0 == sqlite.sqlite3_exec(connection, b"SELECT id FROM records", None, None, None)
+            return connection
+        def look_and_read():
+            connection = look()
+            assert 0 == sqlite.sqlite3_close(opened())
+            return connection
+        handler = SQLiteHandler(path, flush_interval=3600)
+        logger.addHandler(handler)
+        logger.info("n 1")
+        assert handler.flush()
+        file = handler.listener.committer.writer.file
+        look, file.open = file.open, look_and_read
+        logger.info("n 2")
+        assert handler.flush()
+        file.open = look
+        opened()
+        logger.info("n 3")
+        assert handler.flush()
+        stats = handler.stats()
+        assert (3, 0, None) == (stats.written, stats.dropped_total, stats.last_error), stats
+        """,
+        shutil.copy(sqlite, tmp_path / "another.so") if another else sqlite,
+        stderr=r"[^\n]*: its -wal was removed and made anew[^\n]*\n" if another else "",
+    )
+
+    assert {"n": kept} == contents().numbers
+
+
 @pytest.mark.skipif(not shutil.which("flock"), reason="needs the command flock")
 @pytest.mark.parametrize("lock", [["flock"], []], ids=["under the lock", "without"])
 def test_a_copy_of_an_open_log(make_handler, logger, path, tmp_path, lock):
