@@ -228,6 +228,19 @@ def test_a_file_that_somebody_keeps_for_himself(log, change, path):
             LogReader(path, timeout=0.01)
 
 
+def test_a_log_in_wal_mode_that_somebody_keeps_for_himself(log, path):
+    """In WAL mode, a program whose locking mode is EXCLUSIVE is the only one that keeps readers out."""
+    log(record())
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        LogReader(path, timeout=0.01).close()
+        connection.execute("ROLLBACK")
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(BusyFileError, match="try again when that process is done"):
+            LogReader(path, timeout=0.01)
+
+
 AS_NOBODY = """
 import os, sys, urllib.parse  # which pathlib imports late, and another user may not read the standard library
 from sqlite_log_handler import LogFileError, LogReader
