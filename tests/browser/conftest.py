@@ -172,11 +172,11 @@ def open_tab(chromium: Any) -> Iterator[Callable[..., Tab]]:
     tabs: list[tuple[Tab, str]] = []
 
     def start(
-        address: str, *, width: int = 1280, height: int = 800, dark: bool = False, like: Tab | None = None
+        address: str, *, width: int = 1280, height: int = 800, dark: bool = False, like: Tab | None = None, **how: Any
     ) -> Tab:
         if like is None:
             context = chromium.new_context(
-                viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light"
+                viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", **how
             )
             context.grant_permissions(["clipboard-read", "clipboard-write"])
             contexts.append(context)

@@ -350,6 +350,28 @@ def test_a_link_to_a_row(shop, serve, open_tab):
     assert "order 1505 paid" in tab.page.locator(".near").text_content()
 
 
+@pytest.mark.parametrize(("width", "height"), [(640, 280), (480, 240), (350, 225), (320, 170)])
+def test_a_low_window(shop, serve, open_tab, width, height):
+    """
+    In a low window, such as one at 400 %, a tap opens a row, and a swipe over the bars leads back up.
+
+    Head, filters and bars took all of 225 pixels, nothing could be scrolled, and no row was to be seen.
+    """
+    tab = open_tab(serve(shop), width=width, height=height, has_touch=True, is_mobile=True)
+    tab.page.locator("#rows .row", has_text="order 3000").tap()
+    tab.page.locator("#side .message").wait_for()
+    tab.wait_until("document.querySelector('#side .message').getBoundingClientRect().bottom <= innerHeight")
+    before = tab.page.evaluate("scrollY")
+    bars = tab.page.locator("#time").bounding_box()
+    finger = tab.page.context.new_cdp_session(tab.page)
+    begin = round(bars["y"] + bars["height"]) - 9
+    for y in range(begin, height, 5):
+        touch = {"type": "touchMove" if y > begin else "touchStart", "touchPoints": [{"x": width / 2, "y": y}]}
+        finger.send("Input.dispatchTouchEvent", touch)
+
+    tab.wait_until(f"scrollY < {before}")
+
+
 def test_a_traceback(shop, serve, open_tab):
     """The error's traceback is shown, and can be copied as text, as JSON and as a command line."""
     tab = open_tab(serve(shop))
