@@ -372,6 +372,18 @@ def test_a_low_window(shop, serve, open_tab, width, height):
     tab.wait_until(f"scrollY < {before}")
 
 
+def test_forced_colors(shop, serve, open_tab):
+    """With the few colours that a person with low vision has chosen, a button that is pressed looks so."""
+    tab = open_tab(serve(shop), forced_colors="active")
+    tab.wait_for_line("order 3000")
+    color = "(one) => getComputedStyle(one).backgroundColor"
+    pressed, other = (tab.page.locator(name).evaluate(color) for name in ("#follow", "#regex"))
+    ranges = {tab.page.locator(f"#ranges [data-since='{since}']").evaluate(color) for since in ("-5min", "-1h")}
+
+    assert pressed != other
+    assert (pressed, {other}) == (tab.page.locator("#ranges .on").evaluate(color), ranges)
+
+
 def test_a_traceback(shop, serve, open_tab):
     """The error's traceback is shown, and can be copied as text, as JSON and as a command line."""
     tab = open_tab(serve(shop))
