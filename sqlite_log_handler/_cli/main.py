@@ -114,6 +114,8 @@ def _refuse(unknown: Sequence[str], parser: Parser, *, has_lines: bool) -> NoRet
         parser.error(f"unrecognized arguments: {' '.join(flag[0] for flag in map(_FLAG.match, unknown) if flag)}")
     if "://" in unknown[0]:
         parser.error("an address stands in the place of a file: write --otlp in front of it")
+    if not os.path.exists(unknown[0]):
+        parser.error(f"there is no file or folder {unknown[0]!r}")
     parser.error(f"one log at a time: {unknown[0]!r} is one too many")
 
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
-from sqlite_log_handler._logfile.archive import PROCESS, PartName, stem_of
+from sqlite_log_handler._logfile.archive import PARTIAL, PROCESS, PartName, stem_of
 from sqlite_log_handler._logfile.columns import text
 from sqlite_log_handler._logfile.errors import (
     EmptyFileError,
@@ -30,6 +30,9 @@ Piece: TypeAlias = tuple[Part, Span]
 
 _PROCESSES: Final = f"SELECT {', '.join(PROCESS.values())} FROM processes ORDER BY id"  # noqa: S608 - our own names
 
+# What ends the name of the lock's file of an archive.
+_LOCK: Final = "-archive-lock"
+
 # Most bytes of memory for the heads of all parts. Those of a year with a start of the program each hour take 3 MiB.
 _HEADS: Final = 32 * 1024 * 1024
 
@@ -44,8 +47,9 @@ class Places(NamedTuple):
 
 
 def is_archive(path: str) -> bool:
-    """Tell whether a path is a folder, or has the name of an archived part."""
-    return os.path.isdir(path) or PartName.parse(os.path.basename(path)) is not None
+    """Tell whether a path is a folder, or has the name of a file in an archive."""
+    name = os.path.basename(path)
+    return os.path.isdir(path) or name.endswith(_LOCK) or PartName.parse(name.removesuffix(PARTIAL)) is not None
 
 
 def places_of(path: StrPath | Iterable[StrPath]) -> Places:
@@ -55,8 +59,12 @@ def places_of(path: StrPath | Iterable[StrPath]) -> Places:
     folders = [one for one in paths if os.path.isdir(one)]
     parts = [one for one in paths if one not in folders and is_archive(one)]
     files = [one for one in paths if one not in {*folders, *parts}]
-    if not paths or len(files) > 1:
-        raise FilterError(f"one log at a time: {files[1]!r} is one too many" if paths else "no log is named")
+    if len(files) > 1:
+        raise FilterError(f"one log at a time: {files[1]!r} is one too many")
+    # A glob over an archive names its lock too, and what is being written.
+    parts = [one for one in parts if PartName.parse(os.path.basename(one))]
+    if not files and not folders and not parts:
+        raise FilterError("no log is named")
     return Places([*files, *folders, *parts][0], files[0] if files else None, tuple(folders), tuple(parts))
 
 

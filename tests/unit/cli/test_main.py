@@ -114,7 +114,7 @@ ERRORS = {
     "top a.db b.db": "top: one log at a time: 'b.db' is one too many; `sqlite-log top --help` says more",
     "gaps a.db b=c.db": "gaps: one log at a time: 'b=c.db' is one too many; `sqlite-log gaps --help` says more",
     "a.db b.db": "show: one log at a time: 'b.db' is one too many; `sqlite-log show --help` says more",
-    "gaps a.db top": "gaps: one log at a time: 'top' is one too many; `sqlite-log gaps --help` says more",
+    "gaps a.db top": "gaps: there is no file or folder 'top'; `sqlite-log gaps --help` says more",
     "stats --bucket 1us": "stats: bucket='1us' makes 9,000,001 buckets of this log: take a longer one",
 }
 
@@ -124,6 +124,8 @@ def test_errors_are_one_line(run, tmp_path, monkeypatch, words):
     """What is wrong is said in one line that says what to do, and the exit status is 2."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text").write_text("hello")
+    for name in ("b.db", "b=c.db"):
+        (tmp_path / name).touch()
     message = f"sqlite-log {ERRORS[words]}\n".replace("{folder}", str(tmp_path))
 
     assert (2, []) == run(*words.replace("{folder}", str(tmp_path)).split(), stderr=message)

@@ -18,6 +18,7 @@ from sqlite_log_handler import EmptyFileError, FilterError, ForeignFileError, Li
 from sqlite_log_handler._read import inventory
 from sqlite_log_handler._read.parts import Part, memory_of
 from sqlite_log_handler._read.scan import Scan
+from sqlite_log_handler._write.retention.archive import Archive
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +53,21 @@ def test_two_logs_in_one_folder(file: Path, folder: Path, tmp_path: Path) -> Non
         LogReader([file, other, folder])
     with pytest.raises(FilterError, match="no log is named"):
         LogReader([])
+
+
+def test_all_files_of_an_archive(file: Path, folder: Path) -> None:
+    """A glob over a whole archive names its lock as well, and what is being written: both are left out."""
+    archive(file, folder, 10)
+    with contextlib.closing(Archive(str(folder), str(file)).lock) as lock, lock.hold(0):
+        (part,) = folder.glob("*.gz")
+    part.with_name(f"{part.name}.partial").touch()
+    files = sorted(folder.iterdir())
+
+    assert ["app-log-archive-lock", part.name, f"{part.name}.partial"] == [one.name for one in files]
+    assert ids_of(file, folder) == ids_of(file, *files)
+    assert ids_of(part) == ids_of(*files)
+    with pytest.raises(FilterError, match="no log is named"):
+        LogReader(files[0])
 
 
 def test_an_earlier_log_of_the_same_name(file: Path, folder: Path) -> None:
