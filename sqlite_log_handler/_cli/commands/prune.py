@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
+from typing import TypeVar
 
 from sqlite_log_handler._cli import arguments
 from sqlite_log_handler._cli.arguments import add_flag
@@ -38,6 +39,8 @@ from sqlite_log_handler._write.retention.archiver import archived_only, folder_o
 from sqlite_log_handler._write.retention.limits import LEAST_BYTES, VACUUM_PAGES, Cut, Limits, State, seconds, size
 from sqlite_log_handler._write.retention.parts import Vanished
 from sqlite_log_handler._write.retention.pruner import INCREMENTAL, Pruner, last_too_old, look
+
+_T = TypeVar("_T")
 
 # Seconds to wait for a process that writes, and for a reader that holds a snapshot.
 _LOCK_TIMEOUT = 10.0
@@ -219,6 +222,11 @@ def _say_removed(what: str, rows: list[int]) -> None:
     write_line(f"{what} from the archive: {counted(len(rows), 'file')}, {counted(sum(rows), 'row')}")
 
 
+def _expire(archive: Archive, connection: sqlite3.Connection) -> None:
+    with transaction(connection):
+        archive.expire(connection)
+
+
 @dataclass
 class _Work:
     """Prunes one file piece by piece, and releases the lock between two pieces."""
@@ -292,8 +300,7 @@ class _Work:
             contextlib.closing(connect_read_only(self._path)) as reading,
         ):
             reading.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
-            with self._lock.hold(_LOCK_TIMEOUT), transaction(connection):
-                archive.expire(connection)
+            self._write(connection, partial(_expire, archive))
             return self._in_turns(archive, connection, reading, before, cut)
 
     def _in_turns(
@@ -309,8 +316,7 @@ class _Work:
                 last_id += (state.last_id - last_id) // 4
             with contextlib.suppress(Vanished):  # a program has deleted rows of a part meanwhile
                 for part in archive.parts(reading, last_id=last_id):
-                    with self._lock.hold(_LOCK_TIMEOUT):
-                        noted = archive.note(connection, part)
+                    noted = self._write(connection, partial(archive.note, part=part))
                     if noted:  # else another process has archived these rows into another folder
                         rows, taken, parts = rows + part.head.rows, taken + part.size, parts + 1
                     self._show("archiving", rows, last_id - before.first_id + 1)
@@ -330,8 +336,7 @@ class _Work:
         goal = 0 if cut is None else cut.last_id - before.first_id + 1
         while self._pruner.limits:
             begin = self._clock()
-            with self._lock.hold(_LOCK_TIMEOUT):
-                due = self._pruner.step(connection)
+            due = self._write(connection, self._pruner.step)
             self._show("deleting", sum(self._pruner.deleted.values()), goal)
             if self._pruner.wal.pinned is not None:
                 if not self._write_back(connection):
@@ -340,6 +345,18 @@ class _Work:
                 break
             self._sleep(min(self._clock() - begin, _LONGEST_PAUSE))
         return True
+
+    def _write(self, connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Do what writes, under the lock. A program that writes without it is waited for."""
+        give_up = self._clock() + _LOCK_TIMEOUT
+        while True:
+            with self._lock.hold(_LOCK_TIMEOUT):
+                try:
+                    return work(connection)
+                except sqlite3.OperationalError as error:
+                    if primary_code(error) != sqlite3.SQLITE_BUSY or self._clock() >= give_up:
+                        raise
+            self._sleep(_LONGEST_PAUSE)
 
     def _vacuum(self, connection: sqlite3.Connection) -> bool:
         """Give back all free pages. Returns whether that was possible."""

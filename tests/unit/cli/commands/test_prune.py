@@ -293,13 +293,41 @@ def test_a_log_without_its_ledger_is_left_alone(prune, log, path, query):
     assert [(100,)] == query("SELECT count(*) FROM records")
 
 
-def test_another_program_that_writes_is_told_as_such(prune, log, path):
+def test_another_program_that_writes_is_told_as_such(prune, log, path, monkeypatch):
     """When a program that knows nothing of the lock beside the file is writing, the file is named, and what to do."""
+    monkeypatch.setattr(command, "_BUSY_TIMEOUT", 0)
     log(100)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(BusyFileError, match=rf"{re.escape(repr(str(path)))}: another process .*: try again when"):
             prune("--max-rows", "1")
+
+
+@pytest.mark.parametrize("arguments", [["--max-rows", "10"], ["--max-rows", "10", "--archive", "."]])
+def test_another_program_that_has_soon_written_is_waited_for(
+    prune, log, path, tmp_path, clock, monkeypatch, query, arguments
+):
+    """
+    A program that knows nothing of the lock beside the file is waited for, if it ends its transaction in ten seconds.
+
+    A line of cron failed with nothing deleted when such a program was writing at that moment.
+    """
+    monkeypatch.setattr(command, "_BUSY_TIMEOUT", 0)
+    monkeypatch.chdir(tmp_path)
+    log(2_000)
+    begin, advance = clock.now, clock.advance
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        def commit(seconds):
+            advance(seconds)
+            if clock.now - begin >= 9 and other.in_transaction:
+                other.execute("COMMIT")
+
+        clock.advance = commit
+        assert 0 == prune(*arguments)
+
+    assert [(10,)] == query("SELECT count(*) FROM records")
 
 
 @pytest.mark.parametrize("denied", ["file", "folder"])
