@@ -32,16 +32,16 @@ _VALUES: Final = {
 def complete() -> None:
     """Write what fits to the file descriptor that the shell reads, and end the process."""
     _, _, _, words, _ = split_line(os.environ["COMP_LINE"], int(os.environ["COMP_POINT"]))
-    named = len(words) > 1 and words[1] in COMMANDS
-    parser = command_of(words[1] if named else "show").parser()
-    if named:
+    first = words[1] if len(words) > 1 else ""
+    parser = command_of(first if first in COMMANDS else "show").parser()
+    if first in {*COMMANDS, "help"}:
         os.environ["_ARGCOMPLETE"] = "2"  # the line begins at its second word
     for action in parser._actions:  # noqa: SLF001 - argcomplete reads them too
         if action.metavar in _VALUES:
             action.completer = argcomplete.ChoicesCompleter(_VALUES[action.metavar])  # type: ignore[arg-type,attr-defined]
         elif action.dest in {"logger", "exclude"}:
             action.completer = _loggers  # type: ignore[attr-defined]
-        elif action.dest == "file" and len(words) == 1:
+        elif action.dest == "file" and words[1:] in ([], ["help"]):
             action.completer = _commands_and_files  # type: ignore[attr-defined]
     parse = parser.parse_known_args
     parser.parse_known_args = lambda words, namespace: parse(join_times(words), namespace)  # type: ignore[assignment]

@@ -75,6 +75,7 @@ def shell(tmp_path, monkeypatch, shop):
         ("sqlite-log ~/logs/app-log.db -S -1h -l shop.s", ["shop.stock"]),
         *slowly(
             ("sqlite-log ap", ["app-log.db"]),
+            ("sqlite-log help pat", ["patterns"]),
             ("sqlite-log patterns --new", ["--new-since"]),
             ("sqlite-log top --by tem", ["template"]),
             ("sqlite-log stats app-log.db -o ", ["text", "json"]),
