@@ -16,6 +16,7 @@ from sqlite_log_handler._logfile.units import counted, format_duration, format_s
 from sqlite_log_handler._read.statistics import Bucket, LogStats
 
 _LOUD: Final = 30
+_YEAR_US: Final = 365 * 86_400_000_000
 # What a program may have put around the name of a level, by `logging.addLevelName`.
 _COLOR: Final = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -84,7 +85,8 @@ def numbers(path: str, stats: LogStats, *, utc: bool) -> Iterator[str]:
 def histogram(buckets: Sequence[Bucket], names: Mapping[int, str], *, utc: bool, paint: Paint) -> Iterator[str]:
     """Yield the bars, one for each bucket, to fit the terminal."""
     width_us = buckets[0].until_us - buckets[0].since_us
-    clock = Clock("%b %d %H:%M:%S", digits=3 if width_us % 1_000_000 else 0, utc=utc)
+    day = "%Y-%m-%d" if buckets[-1].until_us - buckets[0].since_us > _YEAR_US else "%b %d"
+    clock = Clock(f"{day} %H:%M:%S", digits=3 if width_us % 1_000_000 else 0, utc=utc)
     label = len(clock(buckets[0].since_us))
     number = max(len(f"{bucket.records:,}") for bucket in buckets)
     room = max(terminal_width() - label - number - 3, 10)

@@ -13,7 +13,7 @@ import pytest
 from command_line import BEGIN, NOBODY
 
 from sqlite_log_handler import Bucket, LogStats
-from sqlite_log_handler._cli.commands.stats import bar
+from sqlite_log_handler._cli.commands.stats import bar, histogram
 from sqlite_log_handler._cli.terminal import plain
 
 
@@ -53,6 +53,16 @@ def test_a_histogram_fits_the_terminal(run, monkeypatch, columns):
     _, lines = run("stats")
 
     assert columns - 1 <= max(len(line) for line in lines[8:-1]) <= columns
+
+
+@pytest.mark.parametrize(("days", "expected"), [(182, "Jun 30 00:00:00"), (183, "2026-06-30 00:00:00")])
+def test_a_histogram_of_years_names_them(days, expected):
+    """Bars of more than a year have the year before their day: a log of 150 years had `Dec 31` many times."""
+    day_us = 86_400_000_000
+    begin_us = 1_782_777_600_000_000
+    buckets = [Bucket(begin_us + at * days * day_us, begin_us + (at + 1) * days * day_us, {20: 1}, 0) for at in (0, 1)]
+
+    assert next(histogram(buckets, {}, utc=True, paint=plain)).startswith(f"{expected} 1 ")
 
 
 @pytest.mark.parametrize("levels", [{20: 997, 30: 1, 40: 1, 50: 1}, {10: 500, 20: 500, 30: 1}])
