@@ -19,6 +19,7 @@ _NUMBERS: Final = {
     "up-to-id": "up_to_id",
 }
 _LISTS: Final = ("logger", "exclude", "where", "without")
+_WITHOUT: Final = sorted({*_TEXTS, "pid", "run", "pattern-of", "where"} - {"since", "until"})
 
 # `int` also takes 1_000, blanks, and the digits of all scripts.
 _NUMBER: Final = re.compile(r"-?[0-9]{1,100}")
@@ -95,8 +96,10 @@ def _without(texts: list[str] | None) -> dict[str, list[Any]] | None:
     found: dict[str, list[Any]] = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals or name not in {*_TEXTS, "pid", "run", "pattern-of", "where"}:
+        if not equals:
             raise FilterError(f"without={text!r}: write FILTER=VALUE, such as thread=worker-1")
+        if name not in _WITHOUT:
+            raise FilterError(f"without={name!r}: choose from {', '.join(_WITHOUT)}; for loggers there is `exclude`")
         for filter_, read in Query([(name, value)]).filters().items():
             found.setdefault(filter_, []).append(value if name in _LISTS else read)
     return found

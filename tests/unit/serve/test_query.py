@@ -73,7 +73,10 @@ def test_what_must_not_hold():
             )
         ),
         ([("without", "thread")], "write FILTER=VALUE"),
-        ([("without", "nothing=1")], "write FILTER=VALUE"),
+        *(
+            ([("without", f"{name}=1")], f"without='{name}': choose from exception, grep, .*; for loggers .* `exclude`")
+            for name in ("nothing", "logger", "exclude", "without", "since", "until")
+        ),
         ([("levle", "INFO")], "there is no parameter 'levle'"),
     ],
 )
