@@ -101,26 +101,30 @@ class Tools:
         """
         context = max(0, min(context, 10))
         found: dict[str, Any] | None = None
-        around = []
+        around: list[tuple[int, str]] = []
         with self._read() as reader:
             after_id, up_to_id = (max(LOWEST, min(place, HIGHEST)) for place in (id - context - 1, id + context))
             # Lines of the others only: all of the largest rows would not fit into memory.
             for row in reader.rows(after_id=after_id, up_to_id=up_to_id):
                 if row.id == id:
                     found = row._asdict()
-                around.append(_cut(_line(row)))
+                around.append((row.id, _cut(_line(row))))
         if found is None:
             return f"There is no record {id}."
         first = {name: found.pop(name) for name in ("message", "exc_text", "attributes")}
         fields = [(name, str(value)) for name, value in {**first, **found}.items() if value is not None]
+        nearest = sorted(around, key=lambda one: abs(one[0] - id)) if len(around) > 1 else []
         for most in _FIELD_LENGTHS:
             lines = [f"{name}: {_field(text, most)}" for name, text in fields]
-            if len(around) > 1:
-                lines += ["", "around it:", *around]
+            if nearest:
+                lines += ["", "around it:", *(line for _, line in nearest)]
             kept = _fitting(lines)
             if len(kept) == len(lines):
                 break
-        left = ["the last fields"] if len(kept) < len(lines) else []
+        most_near = max(0, len(kept) - len(fields) - 2)
+        kept[len(fields) + 2 :] = [line for _, line in sorted(nearest[:most_near])]
+        beyond = sorted(id_ for id_, _ in nearest[most_near:])
+        left = ["the last fields"] if len(kept) < len(fields) else []
         cut = {name: len(text.encode(errors="replace")) for name, text in fields if len(text) > most}
         left += [f"a part of {name}" for name in cut]
         left_out = ", ".join(left)
@@ -130,6 +134,9 @@ class Tools:
             # A text for the agent.
             statement = f"SELECT substr({readable[0]}, 1, {_CELL_LENGTH}) FROM logs WHERE id = {id}"  # noqa: S608
             left_out += f": `sql` has them, as {statement}"
+        if beyond:
+            asked = f"`search` has them, with up_to_id={around[-1][0]} and newest={len(around)}"
+            left_out += f"{left_out and '; '}lines around it (ids {', '.join(map(str, beyond))}): {asked}"
         return marked(kept, left_out)
 
     def patterns(  # noqa: PLR0917 - as in `search`

@@ -167,6 +167,35 @@ def test_fields_have_the_room_that_others_leave(path):
     assert len(shown) < 8_200
 
 
+@pytest.mark.parametrize(
+    ("id_", "context", "shown", "left"),
+    [
+        (15, 2, [13, 14, 15, 16, 17], []),
+        (15, 3, [13, 14, 15, 16, 17], [12, 18]),
+        (2, 10, [1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11, 12]),
+        (29, 5, [26, 27, 28, 29, 30], [24, 25]),
+    ],
+)
+def test_lines_around_a_record_that_do_not_fit(path, id_, context, shown, left):
+    """
+    The lines nearest to a record are shown, on both sides, and an answer says which it leaves out and how to ask.
+
+    It left out those after the record, and called them "the last fields".
+    """
+    log_of(path, *(record("m" * 2_000, why="w" * 2_000, exc_text="x" * 1_800) for _ in range(30)))
+    tools = Tools(str(path))
+    *lines, end = tools.record(id_, context).splitlines()
+
+    assert shown == [int(found[1]) for line in lines if (found := re.match(r"(\d+) 20\d\d-", line))]
+    assert "the last fields" not in end
+    first, *_, last = sorted([*shown, *left])
+    asked = f"`search` has them, with up_to_id={last} and newest={last - first + 1}"
+    words = f"; lines around it (ids {', '.join(map(str, left))}): {asked}]"
+    assert end.endswith(words) if left else "around it" not in end
+    searched = tools.search(up_to_id=last, newest=last - first + 1).splitlines()
+    assert all(any(line.startswith(f"{number} 20") for line in searched) for number in left[-5:])
+
+
 def test_a_statement_that_takes_much_memory(tools, monkeypatch):
     """SQLite's limit of memory is a mistake of the statement that is told, and no end of the server."""
 
