@@ -22,6 +22,7 @@ from sqlite_log_handler._read.filters import FilterError
 from sqlite_log_handler._read.parts import Part, require_part
 from sqlite_log_handler._read.scan import Scan
 from sqlite_log_handler._read.statistics import Books
+from sqlite_log_handler._write.retention.archiver import folder_of
 
 # The most findings to print; SQLite itself stops at a hundred.
 _MOST: Final = 10
@@ -70,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
 
 def findings(options: argparse.Namespace) -> Iterator[Finding]:
     """Check the file, then its books and its archive; or an archive alone."""
+    if options.archive is not None:
+        folder_of("--archive", options.archive)
     if _is_archive(options):
         yield from _sum_up(_read_parts(options.archive), "can be read")
         yield Finding("-", "whether parts are missing stands in the log: name its file, and the folder with --archive")

@@ -55,6 +55,14 @@ def test_all_is_there(run, path, folder):
     assert f"ok     the archive: {len(parts_in(folder))} of {len(parts_in(folder))} parts as noted, 60 rows" in lines
 
 
+def test_a_folder_that_is_not_there(run, path):
+    """A mistyped folder is refused, as `prune` does: a log without a part was found to have each of them."""
+    folder = path.parent / "archiev"
+    stderr = f"sqlite-log check: --archive={str(folder)!r}: there is no folder {str(folder)!r}: create it first\n"
+
+    assert (2, []) == run("check", "--archive", str(folder), stderr=stderr)
+
+
 def test_rows_that_nobody_knows_of(run, path, folder):
     """When somebody has deleted a row, a note or a mark by hand, the sum is wrong."""
     for statement in (
