@@ -117,6 +117,14 @@ def _warn(reader: LogReader, options: argparse.Namespace) -> None:
         say(f"levels are those of Python's logging: {level} is below DEBUG (10), {meant}")
 
 
+def require_name(flag: str, path: str) -> None:
+    """Raise an error if `path` names no file."""
+    if not path:
+        raise FilterError(f"{flag} has no name: name a file")
+    if os.path.isdir(path) or not os.path.basename(path):
+        raise FilterError(f"{path!r} is a folder: name a file in it")
+
+
 def require_folder(path: str) -> None:
     """Raise an error if no file can be made at `path`: its folder is missing, or read only."""
     folder = os.path.dirname(os.path.abspath(path))

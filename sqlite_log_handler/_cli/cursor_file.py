@@ -9,7 +9,7 @@ import contextlib
 import os
 import tempfile
 
-from sqlite_log_handler._cli.arguments import require_folder, written_to
+from sqlite_log_handler._cli.arguments import require_folder, require_name, written_to
 from sqlite_log_handler._cli.terminal import say
 from sqlite_log_handler._read.filters import LOWEST, FilterError, integer
 from sqlite_log_handler._read.reader import LogReader
@@ -19,10 +19,7 @@ _WORD = "sqlite-log-cursor"
 
 def require_cursor_file(path: str) -> None:
     """Raise an error if we cannot store a cursor at `path`: after the records were shown, it would be too late."""
-    if not path:
-        raise FilterError("--cursor-file has no name: name a file")
-    if os.path.isdir(path) or not os.path.basename(path):
-        raise FilterError(f"{path!r} is a folder: name a file in it")
+    require_name("--cursor-file", path)
     # A new file will replace it, but must replace neither /dev/null nor a link.
     if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):
         raise FilterError(f"{path!r} is not a regular file: name one that does not exist yet")

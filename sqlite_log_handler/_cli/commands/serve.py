@@ -1,12 +1,22 @@
 """`sqlite-log serve`: the log in a browser."""
 
 import argparse
+import os
 import threading
 import webbrowser
 
-from sqlite_log_handler._cli.arguments import add_files, add_flag, at_least, file_of, needs
+from sqlite_log_handler._cli.arguments import (
+    add_files,
+    add_flag,
+    at_least,
+    file_of,
+    needs,
+    require_folder,
+    require_name,
+)
 from sqlite_log_handler._cli.command import command
 from sqlite_log_handler._cli.terminal import write_line
+from sqlite_log_handler._read.filters import FilterError
 
 _HOST = "127.0.0.1"
 
@@ -40,6 +50,8 @@ def run(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     with needs("serve"):
         from sqlite_log_handler.serve import server  # noqa: PLC0415 - needs packages that the other commands do not
+    if options.token_file is not None:
+        _require_token_file(options.token_file)
     server.run(
         [*filter(None, options.files)] or [file_of(options)],
         host=options.host or _HOST,  # as of a variable that nobody has set; to a socket it means all addresses
@@ -52,6 +64,16 @@ def run(options: argparse.Namespace) -> int:
         opened=_open if options.open else lambda _: None,
     )
     return 0
+
+
+def _require_token_file(path: str) -> None:
+    """Raise an error if there is no file at `path`, and none can be made."""
+    require_name("--token-file", path)
+    if os.path.exists(path):
+        return
+    if os.path.islink(path):
+        raise FilterError(f"{path!r} is not a regular file: name one that does not exist yet")
+    require_folder(path)
 
 
 def _open(address: str) -> None:

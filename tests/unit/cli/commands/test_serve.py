@@ -56,6 +56,26 @@ def test_the_flags(asked, path, tmp_path, monkeypatch):
     assert "token" == asked["token_file"]
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "--token-file has no name: name a file"),
+        (".", "'.' is a folder: name a file in it"),
+        ("new/", "'new/' is a folder: name a file in it"),
+        ("link", "'link' is not a regular file: name one that does not exist yet"),
+        ("no/token", "there is no folder"),
+    ],
+)
+def test_a_token_file_that_cannot_be_made(asked, path, tmp_path, monkeypatch, capsys, name, message):
+    """It is refused in the words of `show --cursor-file`: it was in those of the system, as `[Errno 2]`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("nowhere")
+
+    assert 2 == main(["serve", str(path), "--token-file", name])
+    assert message in capsys.readouterr().err
+    assert {} == asked
+
+
 def test_a_browser_that_stays(asked, path, monkeypatch):
     """
     The server does not wait until the browser is closed.
