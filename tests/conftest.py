@@ -15,6 +15,7 @@ import sqlite3
 import tempfile
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import freezegun
@@ -26,7 +27,6 @@ from sqlite_log_handler._write.listener import RecordListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping
-    from pathlib import Path
 
 
 # No deadline: that is a wall-clock bound. No database: it would be left in the checkout.
@@ -357,17 +357,19 @@ def lock(path: Path) -> Iterator[Callable[[], None]]:
 
 
 @pytest.fixture
-def fill(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
-    """Have each file system copy on write, as btrfs does, and let the disk be full or not: `fill(True)`."""
+def fill(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have each file system copy on write, as btrfs does, and let folders be full: `fill("/var/log")`, `fill()`."""
     if not hasattr(os, "statvfs"):
         pytest.skip("the system does not tell how much room a disk has")
     system = os.statvfs
 
-    def fill(full: bool) -> None:
-        blocks = (1 << 20, *(2 * [1_000 if full else 1 << 19]))
-        monkeypatch.setattr(
-            os, "statvfs", lambda path: os.statvfs_result((4_096, 4_096, *blocks, 0, 0, 0, *system(path)[8:]))
-        )
+    def fill(*full: Path) -> None:
+        def statvfs(path: str) -> os.statvfs_result:
+            found = system(path)
+            blocks = 1_000 if any(map(Path(path).resolve().is_relative_to, full)) else 1 << 19
+            return os.statvfs_result((4_096, 4_096, 1 << 20, blocks, blocks, 0, 0, 0, found.f_flag, found.f_namemax))
+
+        monkeypatch.setattr(os, "statvfs", statvfs)
 
     return fill
 

@@ -236,6 +236,7 @@ class Spool:
         connection = self._connection
         if connection is None or self._identity != self._find():
             return True
+        refuse_full(self.path)
         return self._read_version != _one(connection, "PRAGMA data_version")
 
     def save(self, after_id: int) -> None:

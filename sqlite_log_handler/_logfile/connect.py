@@ -39,9 +39,9 @@ _FREE_THREADED = "free-threading" in sys.version  # also when a module has turne
 LONGEST_NAME = 255 - len("-journal")
 _LONGEST_PATH = 512 - len("-journal")
 
-# Free bytes that `is_full` asks for, so that a commit ends before another program has taken them, and the part of a
-# smaller disk.
-_ROOM = 64 << 20
+# Free bytes that `is_full` asks for, so that a commit ends before another program has taken them; of a small disk it is
+# this part.
+_ROOM = 16 << 20
 _PART = 32
 
 # The number of the rowid among the columns of an index; an expression has a lower one.
@@ -88,11 +88,16 @@ def is_full(path: str) -> bool:
     has no error to return if there is none: the system kills the process (SIGBUS).
     """
     try:
-        found = os.statvfs(os.path.dirname(path) or os.curdir)
+        try:
+            found = os.statvfs(path)
+        except FileNotFoundError:
+            found = os.statvfs(os.path.dirname(os.path.realpath(path)))
     except (AttributeError, OSError):  # Windows has none
         return False
-    # Such a file system has no fixed number of inodes.
-    return not found.f_files and found.f_bavail * found.f_frsize < min(_ROOM, found.f_blocks * found.f_frsize // _PART)
+    # Such a file system has no fixed number of inodes. Where nothing can be written, SQLite only reads the -shm.
+    if found.f_files or found.f_flag & os.ST_RDONLY:
+        return False
+    return found.f_bavail * found.f_frsize < min(_ROOM, found.f_blocks * found.f_frsize // _PART)
 
 
 def refuse_full(path: str) -> None:
@@ -226,11 +231,15 @@ def close(
 
     A connection writes the WAL back and deletes it when it gets an exclusive lock on the file. Ours gets none while
     a second one is open, and that gets none, because it may only read. If no second one can be opened, because there is
-    no descriptor left, ours is closed all the same, or stays open if `or_never`; so it does where `is_full`.
+    no descriptor left, ours is closed all the same, or stays open if `or_never`. Where the disk `is_full`, the WAL is
+    left as it is, for which ours stays open before Python 3.12.
     """
     if is_full(path):
-        forks.keep_open(connection)
-        return
+        if sys.version_info < (3, 12):
+            forks.keep_open(connection)
+            return
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
+        keep_wal = False
     refused = (sqlite3.Error, OSError, LogFileError)
     try:
         with contextlib.ExitStack() as stack:

@@ -166,7 +166,7 @@ def keep_open(connection: sqlite3.Connection) -> None:
     for a lock inside SQLite (https://sqlite.org/howtocorrupt.html, section 2.6).
     """
     try:
-        import ctypes  # noqa: PLC0415 - only a child that has inherited a connection needs it
+        import ctypes  # noqa: PLC0415 - hardly any process needs it
     except ImportError:
         _inherited.append(connection)
     else:

@@ -94,7 +94,7 @@ class Scan:
         seen = seen_at(path)
         self._connection, self.budget, self.notice, self.immutable = opened or open_log(path, timeout=timeout)
         self._seen = seen if self.immutable else None
-        self._has_shm = not (opened or self.immutable)
+        self._has_shm = not (opened or self.immutable)  # what is given is in memory
         self._schema_version: object = None  # whose tables were compared
         self._asker = 0  # the thread for which a statement runs
         # The functions that SQLite has, and where they keep what is raised.

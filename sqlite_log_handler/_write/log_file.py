@@ -143,7 +143,11 @@ class LogFile:
         Raises as `WriteLock.hold`, LostFileError if we may not open the file, and what `refuse_full` raises.
         """
         refuse_lost(self.path)
-        refuse_full(self.real)
+        if self.connection is not None and is_full(self.path) and self._is_removed():
+            # It gives its room back, and SQLite does not write back into such a file.
+            connection, self.connection = self.connection, None
+            connection.close()
+        refuse_full(self.path)
         try:
             with self._lock.hold(self._busy_timeout):
                 return work()
@@ -421,8 +425,12 @@ class LogFile:
         """Tell whether another file is in the place of the one that the connection has open, and that has no name."""
         with contextlib.suppress(OSError):
             os.stat(self.real)  # somebody who removes the log, and puts nothing in its place, wants no copy of it
-            return any(not os.fstat(at).st_nlink for at in _descriptors({self._files.file}))
+            return self._is_removed()
         return False
+
+    def _is_removed(self) -> bool:
+        """Tell whether the file that the connection has open has no name any more."""
+        return any(not os.fstat(at).st_nlink for at in _descriptors({self._files.file}))
 
     def _is_there(self) -> bool:
         return identity_of(self.real) == self._files.file

@@ -23,7 +23,9 @@ from sqlite_log_handler._logfile.connect import (
     close,
     connect_read_only,
     connect_read_write,
+    identity_of,
     primary_code,
+    refuse_full,
     without_triggers,
 )
 from sqlite_log_handler._logfile.errors import LimitError, LogFileError
@@ -253,7 +255,7 @@ class _Work:
             done = done and (not vacuum or self._vacuum(connection))
             if done and (vacuum or self._pruner.deleted):
                 done = self._write_back(connection)
-            with self._lock.hold(_LOCK_TIMEOUT):
+            with self._turn(connection):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 after = look(connection, self._path)
         deleted = self._pruner.deleted
@@ -270,25 +272,43 @@ class _Work:
         return 0 if done else 1
 
     @contextlib.contextmanager
-    def _open(self, *, run_triggers: bool) -> Iterator[sqlite3.Connection]:
-        connection = connect_read_write(self._path, timeout=_BUSY_TIMEOUT)
-        advice = "drop it, or allow it with --run-triggers"
-        guard = contextlib.nullcontext() if run_triggers else without_triggers(connection, self._path, advice=advice)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
-        try:
+    def _open(self, *, run_triggers: bool) -> Iterator[Connection]:
+        with contextlib.ExitStack() as opened:
             with self._lock.hold(_LOCK_TIMEOUT):
+                # Not before: somebody may move the file while this waits, and SQLite opens the -wal by its name.
+                self._require_there(identity_of(self._path))
+                connection = connect_read_write(self._path, timeout=_BUSY_TIMEOUT)
+                opened.callback(self._close, connection)
+                connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
                 connection.execute(BOUND_CACHE)
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute(f"PRAGMA journal_size_limit = {self._pruner.limits.wal_bytes}")
-            with guard:
-                yield connection
-        finally:
-            with self._lock.hold_if_free(_LOCK_TIMEOUT) as held:
-                close(connection, self._path, keep_wal=not held, timeout=_BUSY_TIMEOUT)
+                self._require_there(connection.file)
+            if not run_triggers:
+                advice = "drop it, or allow it with --run-triggers"
+                opened.enter_context(without_triggers(connection, self._path, advice=advice))
+            yield connection
 
-    def _archive_and_prune(
-        self, archive: Archive, connection: sqlite3.Connection, before: State, cut: Cut | None
-    ) -> bool:
+    def _close(self, connection: Connection) -> None:
+        with self._lock.hold_if_free(_LOCK_TIMEOUT) as held:
+            close(connection, self._path, keep_wal=not held, timeout=_BUSY_TIMEOUT)
+
+    def _require_there(self, file: object) -> None:
+        """Refuse to go on if another file is at the path than this one, given as (device, inode), or none."""
+        if identity_of(self._path) != file or file is None:
+            raise LogFileError(f"{self._path!r} was moved or replaced meanwhile: run it again")
+
+    @contextlib.contextmanager
+    def _turn(self, connection: Connection) -> Iterator[None]:
+        """Hold the lock for a piece of work. A file that was moved takes its WAL along, as in `LogFile`."""
+        refuse_full(self._path)
+        with self._lock.hold(_LOCK_TIMEOUT):
+            if identity_of(self._path) != connection.file:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._require_there(connection.file)
+            yield
+
+    def _archive_and_prune(self, archive: Archive, connection: Connection, before: State, cut: Cut | None) -> bool:
         """
         Archive rows and delete them, until none is beyond the limits; a cut by bytes may not go far enough.
 
@@ -304,7 +324,7 @@ class _Work:
             return self._in_turns(archive, connection, reading, before, cut)
 
     def _in_turns(
-        self, archive: Archive, connection: sqlite3.Connection, reading: Connection, before: State, cut: Cut | None
+        self, archive: Archive, connection: Connection, reading: Connection, before: State, cut: Cut | None
     ) -> bool:
         # Not in a frame that holds the lock, see `_logfile.locks`.
         rows = taken = parts = 0
@@ -331,7 +351,7 @@ class _Work:
             _say_removed("removed", expired)
         return done and cut is None
 
-    def _prune(self, connection: sqlite3.Connection, before: State, cut: Cut | None) -> bool:
+    def _prune(self, connection: Connection, before: State, cut: Cut | None) -> bool:
         """Delete the rows beyond the limits. Returns whether all of them are deleted."""
         goal = 0 if cut is None else cut.last_id - before.first_id + 1
         while self._pruner.limits:
@@ -346,11 +366,11 @@ class _Work:
             self._sleep(min(self._clock() - begin, _LONGEST_PAUSE))
         return True
 
-    def _write(self, connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) -> _T:
+    def _write(self, connection: Connection, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Do what writes, under the lock. A program that writes without it is waited for."""
         give_up = self._clock() + _LOCK_TIMEOUT
         while True:
-            with self._lock.hold(_LOCK_TIMEOUT):
+            with self._turn(connection):
                 try:
                     return work(connection)
                 except sqlite3.OperationalError as error:
@@ -358,21 +378,21 @@ class _Work:
                         raise
             self._sleep(_LONGEST_PAUSE)
 
-    def _vacuum(self, connection: sqlite3.Connection) -> bool:
+    def _vacuum(self, connection: Connection) -> bool:
         """Give back all free pages. Returns whether that was possible."""
         # The change goes through the WAL. While a reader keeps SQLite from writing that back, it would only grow.
         if not self._write_back(connection):
             return False
         if connection.execute("PRAGMA auto_vacuum").fetchone() != (INCREMENTAL,):
             say("made without auto_vacuum=INCREMENTAL: the file is written anew")
-            with self._lock.hold(_LOCK_TIMEOUT):
+            with self._turn(connection):
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 connection.execute("VACUUM")
             return True
         left = goal = connection.execute("PRAGMA freelist_count").fetchone()[0]
         while left:
             begin = self._clock()
-            with self._lock.hold(_LOCK_TIMEOUT):
+            with self._turn(connection):
                 if free := self._pruner.wal.is_free(connection):
                     connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
                     (left,) = connection.execute("PRAGMA freelist_count").fetchone()
@@ -382,11 +402,11 @@ class _Work:
             self._sleep(min(self._clock() - begin, _LONGEST_PAUSE))
         return True
 
-    def _write_back(self, connection: sqlite3.Connection) -> bool:
+    def _write_back(self, connection: Connection) -> bool:
         """Write the WAL back, and wait some time for a reader that prevents it. Returns whether that worked."""
         give_up = self._clock() + _READER_TIMEOUT
         while True:
-            with self._lock.hold(_LOCK_TIMEOUT):
+            with self._turn(connection):
                 if self._pruner.wal.write_back(connection):
                     return True
             if self._clock() >= give_up:

@@ -225,17 +225,19 @@ def test_a_disk_that_cannot_be_read_is_named(log, make_spool, path):
         os.close(folder)
 
 
-def test_a_full_disk_that_copies_on_write(log, make_spool, fill):
+def test_a_full_disk_that_copies_on_write(log, make_spool, fill, path):
     """While btrfs has no room, the log is left alone, or the system would kill the forwarder (SIGBUS)."""
     log(3)
     spool = make_spool()
     assert [1, 2, 3] == ids(spool.read(*ALL))
-    fill(True)
+    fill(path.parent)
     with pytest.raises(sqlite3.OperationalError, match="full"):
         spool.read(*ALL)
     with pytest.raises(sqlite3.OperationalError, match="full"):
         spool.save(3)
-    fill(False)
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        spool.has_news()
+    fill()
     spool.save(3)
     log(1)
 

@@ -385,22 +385,35 @@ def test_the_uri_of_a_path(tmp_path, name):
 
 @pytest.mark.skipif(not hasattr(os, "statvfs"), reason="the system does not tell how much room a disk has")
 @pytest.mark.parametrize(
-    ("mib", "free", "inodes", "full"),
+    ("mib", "free", "inodes", "flags", "full"),
     [
-        (100_000, 63, 0, True),
-        (100_000, 64, 0, False),
-        (1_024, 31, 0, True),
-        (1_024, 32, 0, False),
-        (0, 0, 0, False),  # some have no limit
-        (100_000, 0, 1_000, False),
+        (100_000, 15, 0, 0, True),
+        (100_000, 16, 0, 0, False),
+        (256, 7, 0, 0, True),
+        (256, 8, 0, 0, False),
+        (0, 0, 0, 0, False),  # some have no limit
+        (100_000, 0, 1_000, 0, False),
+        (100_000, 0, 0, 1, False),  # read-only
     ],
 )
-def test_is_full(path, monkeypatch, mib, free, inodes, full):
+def test_is_full(path, monkeypatch, mib, free, inodes, flags, full):
     """A full file system copies on write if it has no fixed number of inodes; of a small one a part stays free."""
-    found = os.statvfs_result((4_096, 1 << 20, mib, free, free, inodes, inodes, inodes, 0, 255))
+    found = os.statvfs_result((4_096, 1 << 20, mib, free, free, inodes, inodes, inodes, flags, 255))
     monkeypatch.setattr(os, "statvfs", lambda _: found)
 
     assert full == is_full(str(path))
+
+
+def test_is_full_behind_a_link(tmp_path, fill):
+    """What counts is the disk of the file to which a link leads, also if it is not there yet."""
+    log, link = tmp_path / "full" / "app.db", tmp_path / "link.db"
+    log.parent.mkdir()
+    link.symlink_to(log)
+    fill(log.parent)
+    assert is_full(str(link))
+    log.touch()
+
+    assert is_full(str(link))
 
 
 def test_is_full_where_the_system_does_not_tell(tmp_path):

@@ -348,6 +348,97 @@ def test_who_may_not_write_is_told_so(prune, log, path, monkeypatch, denied, que
     assert 0 == prune("--max-rows", "1", "--dry-run")
 
 
+@pytest.fixture
+def move(log, path):
+    """Move the log away, and another one of five rows into its place, as a rotation beside a program does."""
+    log(5)
+    new = path.rename(f"{path}.new")
+    log(100)
+
+    def move():
+        path.rename(f"{path}.1")
+        new.rename(path)
+
+    return move
+
+
+def test_a_log_that_is_moved_while_it_is_opened(prune, move, path, query, monkeypatch):
+    """
+    A log is opened under the lock, and left alone if it was moved just then.
+
+    It was opened before, and if it was moved while prune waited for the lock, SQLite took the -wal of the log in its
+    place, and wrote it over the old one: rows of both were gone.
+    """
+    connect, statements = command.connect_read_write, []
+
+    def moved(*arguments, **options):
+        with contextlib.closing(WriteLock(str(path))) as lock, lock.hold_if_free(0) as free:
+            assert not free
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(statements.append)
+        move()
+        return connection
+
+    monkeypatch.setattr(command, "connect_read_write", moved)
+    with pytest.raises(LogFileError, match="was moved or replaced meanwhile: run it again"):
+        prune("--max-rows", "1")
+
+    assert not [statement for statement in statements if "checkpoint" in statement]
+    assert [(5,)] == query("SELECT count(*) FROM records")
+    with contextlib.closing(sqlite3.connect(f"{path}.1")) as old:
+        assert [(100,)] == old.execute("SELECT count(*) FROM records").fetchall()
+
+
+def test_a_log_that_is_gone(prune, log, path, monkeypatch):
+    """A log that was moved while prune waited for the lock is told as such, and not as one that is protected."""
+    log(100)
+    hold = WriteLock.hold
+
+    def moved(self, timeout):
+        path.rename(f"{path}.1")
+        return hold(self, timeout)
+
+    monkeypatch.setattr(WriteLock, "hold", moved)
+    with pytest.raises(LogFileError, match="was moved or replaced meanwhile: run it again"):
+        prune("--max-rows", "1")
+
+
+def test_a_log_that_is_moved_between_two_pieces(prune, move, query, monkeypatch):
+    """Each piece of work looks whether the log is still there."""
+    step = command.Pruner.step
+
+    def moved(self, connection):
+        monkeypatch.setattr(command.Pruner, "step", step)
+        self.step(connection)
+        move()
+        return 0.0  # there is more to do
+
+    monkeypatch.setattr(command.Pruner, "step", moved)
+    with pytest.raises(LogFileError, match="was moved or replaced meanwhile: run it again"):
+        prune("--max-rows", "1")
+
+    assert [(5,)] == query("SELECT count(*) FROM records")
+
+
+def test_a_full_disk_that_copies_on_write(prune, log, path, query, fill, monkeypatch):
+    """A piece of work looks whether there is room; a change of the -shm would end the process on btrfs (SIGBUS)."""
+    log(100)
+    connect = command.connect_read_write
+
+    def full(*arguments, **options):
+        connection = connect(*arguments, **options)
+        fill(path.parent)
+        return connection
+
+    monkeypatch.setattr(command, "connect_read_write", full)
+    monkeypatch.setattr("sqlite_log_handler._logfile.forks.keep_open", lambda connection: connection.close())
+    with pytest.raises(LogFileError, match=r"its disk is full, .*: make room"):
+        prune("--max-rows", "1")
+    fill()
+
+    assert [(100,)] == query("SELECT count(*) FROM records")
+
+
 def refuse_to_delete(monkeypatch, text, code):
     """Have SQLite fail at the next deletion, with an error of its own."""
 
