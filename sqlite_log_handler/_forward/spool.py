@@ -31,6 +31,8 @@ from sqlite_log_handler._logfile.connect import (
     close,
     connect_read_write,
     identity_of,
+    is_full,
+    is_removed,
     is_small_log,
     refuse_full,
     require_schema,
@@ -312,7 +314,7 @@ class Spool:
             return  # not moved, though a link may have been switched
         shm, wal = ((identity_of(path), file) for path, file in self._beside.items())
         # By another -shm, other processes may have added to the WAL, which this connection does not know.
-        if wal[0] != wal[1] or shm[0] in {None, shm[1]}:
+        if not is_full(self.path) and (wal[0] != wal[1] or shm[0] in {None, shm[1]}):
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         # Those that are ours still, and were not moved along or aside.
@@ -329,6 +331,10 @@ class Spool:
     def _open(self) -> sqlite3.Connection | None:
         """Return the connection to the file at the path; None as long as there is no log in it."""
         identity = self._find()
+        if self._connection is not None and is_full(self.path) and is_removed(self._identity):
+            # As in `LogFile.do`.
+            connection, self._connection, self.was_left = self._connection, None, True
+            connection.close()
         refuse_full(self.path)
         if self._connection is not None:
             if identity == self._identity:

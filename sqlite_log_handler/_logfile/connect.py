@@ -11,7 +11,7 @@ import re
 import sqlite3
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache, partial
 from itertools import chain
 
@@ -26,6 +26,7 @@ from sqlite_log_handler._logfile.errors import (
 )
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA, USER_VERSION
 from sqlite_log_handler._logfile.typed import Any
+from sqlite_log_handler._logfile.write_lock import STDERR
 
 # Kept, because the builtin is gone when the interpreter frees global objects, whose `__del__` may log.
 open_file = open
@@ -38,6 +39,8 @@ _FREE_THREADED = "free-threading" in sys.version  # also when a module has turne
 # SQLite adds `-journal` to a path. In bytes; https://sqlite.org/src/file/src/os_unix.c has the second.
 LONGEST_NAME = 255 - len("-journal")
 _LONGEST_PATH = 512 - len("-journal")
+
+_MOST_DESCRIPTORS = 65_536  # to look at so many takes 70 ms
 
 # Free bytes that `is_full` asks for, so that a commit ends before another program has taken them; of a small disk it is
 # this part.
@@ -63,6 +66,29 @@ def size_of(path: str) -> int:
         return os.stat(path).st_size
     except OSError:
         return 0
+
+
+def is_removed(file: object) -> bool:
+    """Tell whether a file that this process has open, given as (device, inode), has no name any more."""
+    with contextlib.suppress(OSError):  # another thread has closed one of its descriptors meanwhile
+        return any(not os.fstat(at).st_nlink for at in descriptors_of({file}))
+    return False
+
+
+def descriptors_of(files: Collection[object]) -> dict[int, object]:
+    """
+    Return the descriptors that this process has open on these files, and on which.
+
+    The system may not list them: without /proc, or when no descriptor is left to read the list with. FreeBSD may list
+    the first three alone.
+    """
+    numbers: Sequence[int] = ()
+    with contextlib.suppress(OSError):
+        numbers = [*map(int, os.listdir("/dev/fd"))]
+    if max(numbers, default=0) <= STDERR:
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows
+            numbers = range(min(os.sysconf("SC_OPEN_MAX"), _MOST_DESCRIPTORS))
+    return {at: file for at in numbers if (file := identity_of(at)) and file in files}
 
 
 def refuse_lost(path: str) -> None:

@@ -28,7 +28,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 
 from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.connect import (
@@ -37,10 +37,12 @@ from sqlite_log_handler._logfile.connect import (
     as_text,
     close,
     connect_read_only,
+    descriptors_of,
     identity_of,
     is_corrupt,
     is_full,
     is_ours,
+    is_removed,
     primary_code,
     refuse_full,
     refuse_long,
@@ -53,7 +55,7 @@ from sqlite_log_handler._logfile.errors import ForeignFileError, LogFileError
 from sqlite_log_handler._logfile.forks import LostFileError
 from sqlite_log_handler._logfile.schema import APPLICATION_ID, SCHEMA
 from sqlite_log_handler._logfile.typed import NamedTuple, T
-from sqlite_log_handler._logfile.write_lock import STDERR, WriteLock
+from sqlite_log_handler._logfile.write_lock import WriteLock
 from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
 
 CLOSE_TIMEOUT = 1.0  # seconds for the lock when the file is closed: without it, the last rows stay in the -wal
@@ -62,7 +64,6 @@ _SHM_BYTES = 32_768  # by which SQLite makes a -shm longer
 _NEW_SHM_BYTES = 3  # https://sqlite.org/src/file/src/os_unix.c
 _NEW_JOURNAL_BYTES = 512  # its header alone: a process that was killed while it made the tables leaves that
 _DESCRIPTORS = 5  # for the file, its -wal, its -shm, its -journal and its folder
-_MOST_DESCRIPTORS = 65_536  # to look at so many takes 70 ms
 _NEW_FILES = 2  # the -wal and the -shm; the -journal comes before them and goes
 
 # Whether the system tells what this process may do, and not only what its real user may.
@@ -143,7 +144,7 @@ class LogFile:
         Raises as `WriteLock.hold`, LostFileError if we may not open the file, and what `refuse_full` raises.
         """
         refuse_lost(self.path)
-        if self.connection is not None and is_full(self.path) and self._is_removed():
+        if self.connection is not None and is_full(self.path) and is_removed(self._files.file):
             # It gives its room back, and SQLite does not write back into such a file.
             connection, self.connection = self.connection, None
             connection.close()
@@ -202,7 +203,7 @@ class LogFile:
         self._keep_left_files()  # before there is an empty file, for which a reader would delete the -wal
         _create(self.real)
         before, _ = self._stat(self.real)
-        found, others = before.file, _descriptors(before)
+        found, others = before.file, descriptors_of(before)
         self._keep_left_files()  # if somebody has just moved the file
         # If somebody has moved the file by now, SQLite would make a new one for everybody to read.
         uri = f"{uri_of(self.real)}?mode=rw"
@@ -239,7 +240,7 @@ class LogFile:
             # SQLite writes no WAL back into a file that was moved, and this process has written none.
             connection.close()
             return self.open(again=False)
-        self.connection, self._files, self._descriptors = connection, files, _descriptors(files)
+        self.connection, self._files, self._descriptors = connection, files, descriptors_of(files)
         new = {at: file for at, file in self._descriptors.items() if file != others.get(at)}
         if files.file in new.values():  # else SQLite had kept one for it, as it does beside a reader
             self._descriptors = new
@@ -425,12 +426,8 @@ class LogFile:
         """Tell whether another file is in the place of the one that the connection has open, and that has no name."""
         with contextlib.suppress(OSError):
             os.stat(self.real)  # somebody who removes the log, and puts nothing in its place, wants no copy of it
-            return self._is_removed()
+            return is_removed(self._files.file)
         return False
-
-    def _is_removed(self) -> bool:
-        """Tell whether the file that the connection has open has no name any more."""
-        return any(not os.fstat(at).st_nlink for at in _descriptors({self._files.file}))
 
     def _is_there(self) -> bool:
         return identity_of(self.real) == self._files.file
@@ -555,19 +552,3 @@ def _create(path: str) -> None:
                 os.fchmod(descriptor, 0o600)
         finally:
             os.close(descriptor)
-
-
-def _descriptors(files: Collection[object]) -> dict[int, object]:
-    """
-    Return the descriptors that this process has open on these files, and on which.
-
-    The system may not list them: without /proc, or when no descriptor is left to read the list with. FreeBSD may list
-    the first three alone.
-    """
-    numbers: Sequence[int] = ()
-    with contextlib.suppress(OSError):
-        numbers = [*map(int, os.listdir("/dev/fd"))]
-    if max(numbers, default=0) <= STDERR:
-        with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows
-            numbers = range(min(os.sysconf("SC_OPEN_MAX"), _MOST_DESCRIPTORS))
-    return {at: file for at in numbers if (file := identity_of(at)) and file in files}

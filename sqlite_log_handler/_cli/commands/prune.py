@@ -24,6 +24,7 @@ from sqlite_log_handler._logfile.connect import (
     connect_read_only,
     connect_read_write,
     identity_of,
+    is_removed,
     primary_code,
     refuse_full,
     without_triggers,
@@ -240,6 +241,7 @@ class _Work:
     _lock: WriteLock
     _clock: Callable[[], float]
     _sleep: Callable[[float], None]
+    _version: object = None
 
     def run(self, before: State, cut: Cut | None, *, vacuum: bool, run_triggers: bool) -> int:
         with (
@@ -303,9 +305,13 @@ class _Work:
         """Hold the lock for a piece of work. A file that was moved takes its WAL along, as in `LogFile`."""
         refuse_full(self._path)
         with self._lock.hold(_LOCK_TIMEOUT):
-            if identity_of(self._path) != connection.file:
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+            # Who has written since the last piece writes that back, or has another file open, with the same -wal.
+            is_moved = identity_of(self._path) != connection.file
+            if is_moved and version == self._version and not is_removed(connection.file):  # a copy needs its -wal
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self._require_there(connection.file)
+            self._version = version
             yield
 
     def _archive_and_prune(self, archive: Archive, connection: Connection, before: State, cut: Cut | None) -> bool:

@@ -12,6 +12,7 @@ import hostile
 import pytest
 
 from sqlite_log_handler._forward.spool import Spool, TakenCursorError
+from sqlite_log_handler._logfile import forks
 from sqlite_log_handler._logfile.connect import identity_of
 from sqlite_log_handler._logfile.errors import ForeignFileError, UnreadableFileError
 from sqlite_log_handler._logfile.write_lock import WriteLock
@@ -242,6 +243,36 @@ def test_a_full_disk_that_copies_on_write(log, make_spool, fill, path):
     log(1)
 
     assert [4] == ids(make_spool().read(*ALL))
+
+
+def test_a_log_that_was_removed_to_make_room(log, make_spool, fill, path):
+    """When somebody removes a log because btrfs is full, the forwarder lets go of it; it kept the room for ever."""
+    log(3)
+    spool = make_spool()
+    assert [1, 2, 3] == ids(spool.read(*ALL))
+    fill(path.parent)
+    for one in path.parent.glob("app-log.db*"):
+        one.unlink()
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        spool.read(*ALL)
+    fill()
+
+    assert (None, True) == (spool._connection, spool.was_left)
+
+
+def test_a_moved_log_is_left_alone_on_a_full_disk(log, make_spool, fill, path, monkeypatch):
+    """A log that was moved is not written back while btrfs has no room: that ended the forwarder (SIGBUS)."""
+    monkeypatch.setattr(forks, "keep_open", lambda connection: connection.close())  # Python 3.11
+    log(3)
+    spool, statements = make_spool(), []
+    spool.read(*ALL)
+    spool._connection.set_trace_callback(statements.append)
+    fill(path.parent)
+    path.rename(f"{path}.1")
+    spool.close()
+    fill()
+
+    assert not [statement for statement in statements if "checkpoint" in statement]
 
 
 def test_no_snapshot_is_held_between_two_calls(log, make_spool, path):

@@ -420,6 +420,33 @@ def test_a_log_that_is_moved_between_two_pieces(prune, move, query, monkeypatch)
     assert [(5,)] == query("SELECT count(*) FROM records")
 
 
+@pytest.mark.parametrize("why", ["compressed", "another program wrote"])
+def test_a_moved_log_whose_wal_is_left(prune, move, path, monkeypatch, why):
+    """
+    A log that was moved and removed keeps its -wal, which a compressed copy needs; and so does one to which another
+    program has written since, which may have another log open with the same -wal.
+    """
+    step, statements = command.Pruner.step, []
+
+    def moved(self, connection):
+        monkeypatch.setattr(command.Pruner, "step", step)
+        self.step(connection)
+        if why == "another program wrote":
+            with contextlib.closing(sqlite3.connect(path)) as other, other:
+                other.execute("UPDATE levels SET name = 'LOUD' WHERE levelno = 50")
+        move()
+        if why == "compressed":
+            os.unlink(f"{path}.1")
+        connection.set_trace_callback(statements.append)
+        return 0.0  # there is more to do
+
+    monkeypatch.setattr(command.Pruner, "step", moved)
+    with pytest.raises(LogFileError, match="was moved or replaced meanwhile: run it again"):
+        prune("--max-rows", "1")
+
+    assert not [statement for statement in statements if "checkpoint" in statement]
+
+
 def test_a_full_disk_that_copies_on_write(prune, log, path, query, fill, monkeypatch):
     """A piece of work looks whether there is room; a change of the -shm would end the process on btrfs (SIGBUS)."""
     log(100)
