@@ -25,6 +25,7 @@ from sqlite_log_handler._logfile.columns import COLUMNS, FROM, JSON_COLUMNS, csv
 JSON_LINES: Final = "jsonl.gz"
 PARQUET: Final = "parquet"
 PARTIAL: Final = ".partial"
+LOCK: Final = "-archive"  # behind the name of the log; `WriteLock` adds "-lock"
 
 # The keys of Parquet's metadata.
 HEAD_KEY: Final = b"sqlite_log_handler.head"

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
-from sqlite_log_handler._logfile.archive import PARTIAL, PROCESS, PartName, stem_of
+from sqlite_log_handler._logfile.archive import LOCK, PARTIAL, PROCESS, PartName, stem_of
 from sqlite_log_handler._logfile.columns import text
 from sqlite_log_handler._logfile.errors import (
     EmptyFileError,
@@ -30,9 +30,6 @@ Piece: TypeAlias = tuple[Part, Span]
 
 _PROCESSES: Final = f"SELECT {', '.join(PROCESS.values())} FROM processes ORDER BY id"  # noqa: S608 - our own names
 
-# What ends the name of the lock's file of an archive.
-_LOCK: Final = "-archive-lock"
-
 # Most bytes of memory for the heads of all parts. Those of a year with a start of the program each hour take 3 MiB.
 _HEADS: Final = 32 * 1024 * 1024
 
@@ -49,7 +46,9 @@ class Places(NamedTuple):
 def is_archive(path: str) -> bool:
     """Tell whether a path is a folder, or has the name of a file in an archive."""
     name = os.path.basename(path)
-    return os.path.isdir(path) or name.endswith(_LOCK) or PartName.parse(name.removesuffix(PARTIAL)) is not None
+    return (
+        os.path.isdir(path) or name.endswith(f"{LOCK}-lock") or PartName.parse(name.removesuffix(PARTIAL)) is not None
+    )
 
 
 def places_of(path: StrPath | Iterable[StrPath]) -> Places:

@@ -34,6 +34,7 @@ from typing import Final, NamedTuple
 
 from sqlite_log_handler._logfile.archive import (
     JSON_LINES,
+    LOCK,
     PARQUET,
     PARTIAL,
     SELECT_PROCESS,
@@ -129,7 +130,7 @@ class Archive:
         self._may_go: set[str] = set()  # files to delete if they have no note
         self.expired: list[int] = []  # rows of each part that a limit has removed
         self._say = say
-        lock = os.path.join(folder, f"{self._stem}-archive")
+        lock = os.path.join(folder, self._stem + LOCK)
         # The right to archive this log in the folder.
         self.lock = WriteLock(lock, users_of=path, say=lambda line: say(f"{folder!r}: {line}"))
 
