@@ -30,6 +30,7 @@ from sqlite_log_handler._logfile.columns import text, text_or_none, whole
 from sqlite_log_handler._logfile.connect import (
     close,
     connect_read_write,
+    full,
     identity_of,
     is_full,
     is_removed,
@@ -331,11 +332,11 @@ class Spool:
     def _open(self) -> sqlite3.Connection | None:
         """Return the connection to the file at the path; None as long as there is no log in it."""
         identity = self._find()
-        if self._connection is not None and is_full(self.path) and is_removed(self._identity):
-            # As in `LogFile.do`.
-            connection, self._connection, self.was_left = self._connection, None, True
-            connection.close()
-        refuse_full(self.path)
+        if is_full(self.path):
+            if self._connection is not None and is_removed(self._identity):  # as in `LogFile.do`
+                connection, self._connection, self.was_left = self._connection, None, True
+                connection.close()
+            raise full()
         if self._connection is not None:
             if identity == self._identity:
                 return self._connection

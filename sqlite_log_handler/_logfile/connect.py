@@ -127,11 +127,16 @@ def is_full(path: str) -> bool:
 
 
 def refuse_full(path: str) -> None:
-    """Raise the error that SQLite has for a full disk, where `is_full`."""
+    """Raise an error where `is_full`."""
     if is_full(path):
-        error = sqlite3.OperationalError("database or disk is full")
-        error.sqlite_errorcode = sqlite3.SQLITE_FULL
-        raise error
+        raise full()
+
+
+def full() -> sqlite3.OperationalError:
+    """Return an error as SQLite raises it when a disk is full."""
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    return error
 
 
 def refuse_long(path: str) -> None:

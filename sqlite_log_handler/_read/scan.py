@@ -29,7 +29,7 @@ from sys import getsizeof
 from threading import get_ident
 from typing import Any, Final, NamedTuple, NoReturn, Self, TypeVar
 
-from sqlite_log_handler._logfile.connect import primary_code, refuse_full, schema, tables
+from sqlite_log_handler._logfile.connect import full, is_full, primary_code, schema, tables
 from sqlite_log_handler._logfile.errors import CorruptFileError, LimitError
 from sqlite_log_handler._logfile.forks import Connection
 from sqlite_log_handler._read.budget import JSON_BYTES, LARGE_BYTES, LONG_BYTES, keeping
@@ -180,9 +180,8 @@ class Scan:
     def use(self, ask: Callable[[Connection], _Fetched]) -> _Fetched:
         """Call what asks SQLite; nobody else asks or closes the connection meanwhile, and no signal handler does."""
         connection = self.require_open()
-        if self._has_shm:
-            with named_errors(self.path):
-                refuse_full(self.path)
+        if self._has_shm and is_full(self.path):
+            raise_named(self.path, full())
         with connection.in_use():
             self._require_idle()
             try:

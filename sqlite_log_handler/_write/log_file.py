@@ -38,13 +38,13 @@ from sqlite_log_handler._logfile.connect import (
     close,
     connect_read_only,
     descriptors_of,
+    full,
     identity_of,
     is_corrupt,
     is_full,
     is_ours,
     is_removed,
     primary_code,
-    refuse_full,
     refuse_long,
     refuse_lost,
     require_files,
@@ -141,14 +141,15 @@ class LogFile:
         """
         Do `work` under the lock beside the file, and return what it returns.
 
-        Raises as `WriteLock.hold`, LostFileError if we may not open the file, and what `refuse_full` raises.
+        Raises as `WriteLock.hold`, LostFileError if we may not open the file, and as SQLite where `is_full`.
         """
         refuse_lost(self.path)
-        if self.connection is not None and is_full(self.path) and is_removed(self._files.file):
-            # It gives its room back, and SQLite does not write back into such a file.
-            connection, self.connection = self.connection, None
-            connection.close()
-        refuse_full(self.path)
+        if is_full(self.path):
+            if self.connection is not None and is_removed(self._files.file):
+                # It gives its room back, and SQLite does not write back into such a file.
+                connection, self.connection = self.connection, None
+                connection.close()
+            raise full()
         try:
             with self._lock.hold(self._busy_timeout):
                 return work()
