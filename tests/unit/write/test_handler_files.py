@@ -29,14 +29,19 @@ def handler_list():
     return [handler for reference in references if (handler := reference()) is not None]
 
 
-@pytest.mark.parametrize("kind", ["text", "foreign", "newer"])
+@pytest.mark.parametrize("kind", ["text", "one byte", "foreign", "newer"])
 def test_files_that_are_no_log_are_left_alone(path, kind):
-    """A text file, another program's database and a newer log are refused by name, and not a byte of them changes."""
-    if kind == "text":
-        path.write_text("user=admin\n" * 200)
+    """
+    A text file, another program's database and a newer log are refused by name, and not a byte of them changes.
+
+    So is a file of one byte, which SQLite takes for an empty one.
+    """
+    text = {"text": "user=admin\n" * 200, "one byte": "1"}.get(kind)
+    if text is not None:
+        path.write_text(text)
     elif kind == "newer":
         SQLiteHandler(path).close()
-    connection = sqlite3.connect(path) if kind != "text" else None
+    connection = sqlite3.connect(path) if text is None else None
     if connection is not None:
         connection.execute("PRAGMA user_version = 99" if kind == "newer" else "CREATE TABLE users (name)")
         connection.commit()

@@ -260,6 +260,22 @@ def test_file_that_was_renamed(writer: Writer, path: Path, checkpointed: bool) -
 
 
 @POSIX
+def test_a_file_in_whose_place_another_writer_has_begun(
+    make_writer: Callable[[], Writer], path: Path, said: Said
+) -> None:
+    """The -wal at the path of a renamed file is the new file's: nobody is told that one was removed."""
+    writer, other = make_writer(), make_writer()
+    write(writer, "before")
+    path.rename(path.with_name("rotated.db"))
+    write(other, "between")
+    before = [*said]
+    write(writer, "after")
+
+    assert before == said
+    assert ["between", "after"] == messages(writer)
+
+
+@POSIX
 def test_a_file_that_is_moved_on_a_full_disk(writer: Writer, path: Path, said: Said) -> None:
     """
     When the WAL of a moved file cannot be written back, it is kept, and beside that file it has the last rows.

@@ -288,6 +288,16 @@ def test_cut(letter: str, max_bytes: int, field: str) -> None:
         assert {"order", "body"} == set(attributes_of(row)) or letter == "\x01"
 
 
+@pytest.mark.parametrize("letter", ["é", "日", "😀", "\0", "\ud800", "\\", "\x01"], ids=ascii)
+def test_cut_counts_bytes(letter: str) -> None:
+    """An attribute of fewer letters than there is room for, and of more bytes, is cut to the room as well."""
+    text, marks = write_json({"body": letter * 400}, 550)
+
+    assert 550 >= len(text.encode()) > 500
+    assert TRUNCATED == marks
+    assert json.loads(text)["body"].endswith(" <cut: 400 characters>")
+
+
 @pytest.mark.parametrize("length", [MAX - 1, MAX, MAX + 1])
 def test_cut_begins_at_the_bound(length: int) -> None:
     """A message of exactly `max_bytes` is whole; one byte more is cut, and says how long it was."""
