@@ -233,10 +233,10 @@ class Ledger:
                 return gap
         return None
 
-    def begin_commit(self, end: int | None) -> list[PendingGap]:
-        """Return the gaps up to position `end`, or all of them; later drops no longer change these."""
+    def begin_commit(self, end: int) -> list[PendingGap]:
+        """Return the gaps up to position `end`; later drops no longer change these."""
         self.gaps.sort(key=attrgetter("position"))  # rows at the head may be given up after newer ones were refused
-        self.gaps_in_commit = sum([end is None or gap.position <= end for gap in self.gaps])
+        self.gaps_in_commit = sum([gap.position <= end for gap in self.gaps])
         return self.gaps[: self.gaps_in_commit]
 
     def end_commit(self) -> None:

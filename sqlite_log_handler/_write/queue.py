@@ -486,9 +486,8 @@ class RecordQueue(_Queue):
                 break
         with self.mutex:
             self.urgent |= urgent and len(rows) < queued
-            whole = len(rows) == self.queued
             self._rows_in_commit = len(rows)
-            gaps = self.ledger.begin_commit(None if whole else self.removed + len(rows))
+            gaps = self.ledger.begin_commit(self.removed + len(rows))
             return Commit(rows, gaps, self.removed)
 
     def end_commit(self, commit: Commit, unwritable: Collection[int] = ()) -> None:

@@ -105,6 +105,52 @@ def test_what_waits_is_added_up(report, own):
     assert [1, 2, 3] == [gap.count for gap in report._queue.ledger.gaps]
 
 
+def test_drops_while_a_warning_is_made(report, own):
+    """What is dropped while the program's record factory makes a warning is in that warning: no delta gets lost."""
+    gate = Gate()
+    gate.gate.release(2)
+    own.addHandler(gate)
+    factory = logging.getLogRecordFactory()
+
+    def interrupted(*arguments, **keywords):
+        logging.setLogRecordFactory(factory)
+        drop(report, 2)
+        return factory(*arguments, **keywords)
+
+    logging.setLogRecordFactory(interrupted)
+    try:
+        drop(report, 1)
+        report.wait(60)
+    finally:
+        logging.setLogRecordFactory(factory)
+
+    assert [(3, 3)] == [(record.dropped, record.dropped_total) for record in gate.records]
+
+
+def test_a_warning_that_is_dropped_while_another_is_sent(report, own):
+    """A warning that a full handler drops brings no other before `close`: two full ones would never come to rest."""
+
+    class Full(logging.Handler):
+        """A handler without room: its own warning comes back to this one, once."""
+
+        def emit(self, record):
+            sent.append(record.dropped)
+            if len(sent) == 1:
+                report._queue.put_nowait((30, 1.0, (OWN_LOGGER, "file.py", 1, "func"), 1, 0))
+                report.make(100.0)
+
+    sent = []
+    own.addHandler(Full())
+    drop(report, 2)
+    report.wait(60)
+    before = [*sent]
+    report._queue.close()
+    report.make(101.0)
+    report.wait(60)
+
+    assert ([2], [2, 1]) == (before, sent)
+
+
 @pytest.mark.parametrize("name", ["_describe", "_record"])
 @pytest.mark.parametrize("closes", [False, True])
 def test_drops_whose_warning_cannot_be_made_are_in_the_next(report, own, monkeypatch, name, closes):

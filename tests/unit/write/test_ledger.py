@@ -365,6 +365,17 @@ def test_a_gap_goes_with_the_commit_that_reaches_it():
     assert not books.pending
 
 
+def test_a_gap_without_a_row_keeps_the_listener_at_work():
+    """A report that waits for its commit is `pending`, or an idle program's last drops would not come into the file."""
+    books = make_queue(1)
+    books.contend(row())
+    report(books)
+    waits = books.pending
+    commit_all(books)
+
+    assert (True, False) == (waits, books.pending)
+
+
 def test_gaps_go_in_the_order_of_their_places():
     """
     A gap goes with the commit that reaches its place, also when an earlier report has a later place.
@@ -424,6 +435,20 @@ def test_gaps_without_a_row_between_them_are_bounded():
         drop()
 
     assert [1, 2] == counts()
+
+
+def test_gaps_whose_rows_were_given_up_are_bounded():
+    """Gaps of different places stay apart until the rows between them are gone; then the next one joins the last."""
+    books = make_queue(10)
+    for _ in range(3):
+        books.put_nowait(row())
+        books.contend(row())
+        books.add_gap(books.take_drops(), 2)
+    apart = [gap.count for gap in books.ledger.gaps]
+    books.give_up(books.end, "disk_budget")
+    books.add_gap(books.take_drops(), 2)
+
+    assert ([1, 1, 1], [1, 1, 1 + 3]) == (apart, [gap.count for gap in books.ledger.gaps])
 
 
 def test_gaps_that_lose_the_rows_between_them_are_bounded():

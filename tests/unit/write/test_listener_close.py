@@ -441,6 +441,31 @@ def test_a_first_close_waits_for_drops_without_rows(make, clock, warnings):
     assert pytest.approx(3.0) == clock() - began
 
 
+def test_a_thread_that_was_stopped_drops_nothing(make):
+    """A stopped thread tries once to write the rest, and leaves it to `close`, which has the time to try again."""
+    listener = make()
+    put(listener, 3)
+    listener.committer.writer.error = OSError("disk")
+    listener.committer.finish()
+
+    assert (3, 0) == (listener.queue.queued, listener.queue.dropped_total)
+
+
+def test_at_exit_no_fork_keeps_rows(make, monkeypatch):
+    """Rows that `close` cannot write wait for the end of another thread's fork, but not at exit: nobody would come."""
+    monkeypatch.setattr("sqlite_log_handler._write.committer.another_forks", lambda: True)
+    listener = make()
+    put(listener, 3)
+    listener.committer.writer.error = OSError("disk")
+    queued = []
+    for exits in (False, True):
+        listener.committer.exits = exits
+        listener.committer.finish(listener.committer.now())
+        queued.append(listener.queue.queued)
+
+    assert [3, 0] == queued
+
+
 def test_a_stuck_commit_that_fails_after_close_is_counted(make):
     """When the commit fails in the end, its rows are dropped as `close_timeout`: no thread is left to try again."""
     listener = make(batch_size=2, close_timeout=0.0)

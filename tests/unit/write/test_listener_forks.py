@@ -57,6 +57,16 @@ def test_locked_files_leave_time_to_each_other_at_a_fork(make):
     assert [1.0, 0.8] == waits
 
 
+def test_a_fork_without_a_thread_starts_none(make):
+    """A program whose listener has no thread may fork because it must have none: it closes the file itself."""
+    listener, closed = make(), []
+    listener.committer.writer.close = lambda _: closed.append(threading.get_ident())
+    listener.before_fork(60)
+    listener.committer.lock.after_fork_in_parent()
+
+    assert [threading.get_ident()] == closed
+
+
 def test_a_fork_at_exit_closes_the_file_itself(make, monkeypatch):
     """Where no thread can be started any more, the thread that forks closes the file."""
 

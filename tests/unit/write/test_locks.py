@@ -14,7 +14,7 @@ from itertools import repeat
 import pytest
 from locked import is_free
 
-from sqlite_log_handler._logfile.locks import acquire
+from sqlite_log_handler._logfile.locks import LOGGING_LOCK, acquire
 from sqlite_log_handler._write import locks
 from sqlite_log_handler._write.drop_report import DropReport
 from sqlite_log_handler._write.locks import CommitLock
@@ -217,6 +217,19 @@ def test_nobody_waits_for_his_own_fork():
     assert (True, None) == (lock.is_mine, lock.do(lambda: 1, 0))
     lock.after_fork_in_parent()
     assert (False, 1) == (lock.is_mine, lock.do(lambda: 1, 0))
+
+
+def test_nobody_waits_for_a_fork_that_waits_for_him(monkeypatch):
+    """A thread that has logging's lock uses a new handler beside a fork, which waits for that lock."""
+    monkeypatch.setattr(locks, "fork_lock", threading.Lock())
+    monkeypatch.setattr(locks, "forking", [0])
+    found = []
+    with locks.fork_lock:
+        found += [CommitLock().do(lambda: 1, 0)]
+        with LOGGING_LOCK:
+            found += [CommitLock().do(lambda: 1, 0)]
+
+    assert [None, 1] == found
 
 
 @pytest.mark.skipif(not HAS_GIL, reason="without a GIL nothing orders the signal and the lock")

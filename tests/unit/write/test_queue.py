@@ -225,8 +225,9 @@ def test_tells_the_peak():
     books = make_queue(10)
     for _ in range(7):
         books.put_nowait(row())
-    commit_all(books)
-    books.put_nowait(row())
+    for _ in range(2):
+        commit_all(books)
+        books.put_nowait(row())
 
     assert 7 == books.books()["peak_queued"]
 
@@ -257,6 +258,7 @@ def test_wakes_the_listener_when_there_is_reason():
     [
         ({"capacity": 40, "fair_share": 0.5}, 1, 10),
         ({"capacity": 40}, 1, 20),
+        ({"capacity": 40, "batch_size": 5}, 1, 5),
         ({"size": 4_000, "capacity": 500, "fair_share": 0.5}, 50, 20),
         ({"size": 4_000, "capacity": 500, "fair_share": 0.5}, 100, 10),
     ],

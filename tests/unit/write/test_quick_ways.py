@@ -295,7 +295,7 @@ def take():
     return ledger.take_drops(0)
 
 def write():
-    ledger.begin_commit(None)
+    ledger.begin_commit(0)
     ledger.end_commit()
 
 class Nested:
