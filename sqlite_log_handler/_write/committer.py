@@ -274,7 +274,6 @@ class Committer:
 
     def _give_up(self, end: int) -> None:
         said, self._given_up = end <= self._given_up, end  # said by the last call
-        self.hurried = self.hurried or self.exits
         dropped = self.queue.give_up(end, "close_timeout")
         held = f", {self.queue.queued:,} held by a commit that does not end" if self.queue.queued else ""
         if dropped or not said:

@@ -76,6 +76,37 @@ def prepare(handler, state):
         handler.handle(make_record(state, 0))
 
 
+def test_no_thread_is_begun_in_the_last_frames(make_handler, monkeypatch):
+    """Where starting a thread may find no frames, none is begun, and the record counts as dropped."""
+
+    def start():
+        started.append(True)
+        raise RuntimeError
+
+    handler, started = make_handler(), []
+    monkeypatch.setattr(handler.listener, "start", start)
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    with_frames_left(60, lambda: handler.handle(logging.makeLogRecord({"name": "shop"})))
+
+    assert ([], {"contended": 1}) == (started, handler.stats().dropped_by_cause)
+
+
+def test_a_record_without_any_frame_counts_as_its_own(make_handler, monkeypatch):
+    """A record for which there is no frame at all counts by its level, time and logger, if these are plain."""
+
+    def emit(_):
+        raise RecursionError
+
+    handler = make_handler()
+    monkeypatch.setattr(handler, "emit", emit)
+    plain = logging.makeLogRecord({"name": "shop", "levelno": 30, "created": 5.0})
+    for record in plain, logging.makeLogRecord({"name": None, "levelno": None, "created": None}), None:
+        handler.handle(record)
+
+    unknown = ("contended", 0, 0.0, "?")
+    assert [("contended", 30, 5.0, "shop"), unknown, unknown] == handler.queue.ledger.waiting
+
+
 @pytest.mark.parametrize("state", OPTIONS)
 def test_a_record_in_the_last_frames(make_handler, monkeypatch, state):
     """

@@ -171,6 +171,23 @@ def test_without_a_thread_and_without_memory(make_handler, logger, monkeypatch, 
     assert handler.listener._thread is not None
 
 
+def test_a_queue_that_is_closed_again_and_again(make_handler, logger, monkeypatch):
+    """However often another thread closes the handler between the start of its thread and the row, the row comes in."""
+    handler = make_handler()
+    logger.addHandler(handler)
+    put, closed = handler.queue.put_nowait, [Closed] * 5
+
+    def put_late(row):
+        if closed:
+            raise closed.pop()
+        put(row)
+
+    monkeypatch.setattr(handler.queue, "put_nowait", put_late)
+    logger.info("kept")
+
+    assert (1, 0) == (handler.stats().seen, handler.stats().dropped_total)
+
+
 def test_a_thread_that_dies_before_it_has_begun(make_handler, logger, query, no_birth):
     """
     A record whose thread dies in its first step waits for the next one, and its caller does not.
@@ -236,7 +253,8 @@ class OverdueError(TimeoutError):
     """What a signal handler raises, to put an end to what takes too long."""
 
 
-def test_a_signal_after_the_row_was_queued(make_handler, logger, query, monkeypatch, unattended):
+@pytest.mark.parametrize("queued_by", [1, 2])
+def test_a_signal_after_the_row_was_queued(make_handler, logger, query, monkeypatch, unattended, queued_by):
     """
     A time limit is an Exception that may come out of any line of `emit`, and the row may be queued by then.
 
@@ -244,10 +262,12 @@ def test_a_signal_after_the_row_was_queued(make_handler, logger, query, monkeypa
     """
     handler = make_handler()
     logger.addHandler(handler)
-    put_nowait = handler.queue.put_nowait
+    put_nowait, tries = handler.queue.put_nowait, []
 
     def interrupted(row):
-        put_nowait(row)
+        tries.append(row)
+        if len(tries) == queued_by:
+            put_nowait(row)
         raise OverdueError
 
     logger.info("starts the listener")
@@ -255,7 +275,7 @@ def test_a_signal_after_the_row_was_queued(make_handler, logger, query, monkeypa
     logger.info("once")
     handler.flush()
 
-    assert ["starts the listener", "once"] == messages(query)
+    assert (["starts the listener", "once"], 0) == (messages(query), handler.dropped_total)
 
 
 def test_a_signal_while_the_listener_starts(make_handler, logger, query, monkeypatch):

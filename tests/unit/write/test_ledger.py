@@ -78,7 +78,7 @@ def test_a_report_in_the_middle_of_a_refusal():
 
 
 def test_a_refusal_calls_no_code_of_a_name():
-    """A logger's name may be of a class whose `__str__` returns itself; its hash ran while other callers waited."""
+    """A name may be of a class whose `__str__` returns itself, a level of any; they ran while other callers waited."""
 
     class Name(str):
         """A name of the program, as Django's `SafeString` is."""
@@ -92,13 +92,20 @@ def test_a_refusal_calls_no_code_of_a_name():
             owned.append(books.mutex._is_owned())
             return super().__hash__()
 
+    class Level(int):
+        """A level of the program."""
+
+        def __hash__(self):
+            owned.append(books.mutex._is_owned())
+            return super().__hash__()
+
     books, owned = make_queue(1), []
     books.put_nowait(row())
-    for _ in range(2):
-        assert books.refuse(INFO, 1.0, Name("a"))
+    for level, name in (INFO, Name("a")), (Level(WARNING), "a"):
+        assert books.refuse(level, 1.0, name)
 
     assert {False} == set(owned)
-    assert {("queue_full", INFO, "a"): [2, 1.0, 1.0]} == report(books).drops
+    assert {("queue_full", level, "a"): [1, 1.0, 1.0] for level in (INFO, WARNING)} == report(books).drops
 
 
 def test_a_snapshot_is_consistent_while_others_refuse(monkeypatch, gil):

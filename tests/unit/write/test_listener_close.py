@@ -9,6 +9,8 @@ import threading
 import pytest
 from listeners import INFO, Impatient, numbers, put, stuck
 
+from sqlite_log_handler._logfile.locks import LOGGING_LOCK
+
 
 def test_flush_writes_what_is_queued(make):
     """`flush` commits on the caller's thread, as many batches as it takes, and says that it did."""
@@ -439,6 +441,18 @@ def test_a_first_close_waits_for_drops_without_rows(make, clock, warnings):
     listener.close()
 
     assert pytest.approx(3.0) == clock() - began
+
+
+def test_close_under_logging_lock_waits_for_no_other_handler(make, monkeypatch):
+    """A handler that is given the last warning may need logging's lock, which the caller of `close` holds."""
+    listener, waited = make(), []
+    monkeypatch.setattr(listener.committer.drop_report, "wait", waited.append)
+    with LOGGING_LOCK:
+        listener.close()
+    under_lock = waited.count(listener.committer.close_timeout)
+    listener.close()
+
+    assert (0, 1) == (under_lock, waited.count(listener.committer.close_timeout))
 
 
 def test_a_thread_that_was_stopped_drops_nothing(make):

@@ -9,6 +9,9 @@ import threading
 import pytest
 from listeners import put
 
+from sqlite_log_handler._logfile import forks
+from sqlite_log_handler._write import listener as listener_module
+
 
 def test_a_fork_waits_for_a_file_to_be_closed_with_a_limit(make):
     """
@@ -55,6 +58,26 @@ def test_locked_files_leave_time_to_each_other_at_a_fork(make):
         left -= waits[-1]
 
     assert [1.0, 0.8] == waits
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "everything"),
+    [(listener_module, "_listeners", listener_module.all_listeners), (forks, "_connections", forks._all)],
+)
+def test_a_fork_beside_a_thread_that_makes_a_handler(monkeypatch, module, name, everything):
+    """Another thread that makes a handler, or opens a file, as a fork looks at all of them has it look again."""
+
+    class Grown:
+        """A set that grows the first time that it is looked through."""
+
+        def __iter__(self):
+            monkeypatch.undo()
+            raise RuntimeError("Set changed size during iteration")
+
+    known = everything()
+    monkeypatch.setattr(module, name, Grown())
+
+    assert set(known) == set(everything())
 
 
 def test_a_fork_without_a_thread_starts_none(make):

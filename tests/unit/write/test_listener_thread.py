@@ -554,6 +554,20 @@ def test_a_handler_is_freed_without_the_mutex(make):
     assert ([1], set()) == ([gap.count for gap in listener.committer.writer.gaps], listener_module._owing)
 
 
+def test_a_gap_that_close_could_not_write_is_owed(make):
+    """What `close` leaves may be a gap alone: the listener stays alive for it, and another one has it written."""
+    listener = make()
+    listener.queue.contend(row())
+    listener.committer.writer.error = OSError("disk")
+    listener.close()
+    owed = {*listener_module._owing}
+    listener.committer.writer.error = None
+    listener.write_rest()
+
+    assert ({listener}, set()) == (owed, listener_module._owing)
+    assert [1] == [gap.count for gap in listener.committer.writer.gaps]
+
+
 def test_contended_drops_are_reported(make, monkeypatch, warnings, clock):
     """A drop that could not wait for the mutex is reported at the next tick like any other."""
     monkeypatch.setattr(queue_module, "MUTEX_TIMEOUT", 0)

@@ -232,6 +232,22 @@ def test_tells_the_peak():
     assert 7 == books.books()["peak_queued"]
 
 
+def test_a_row_that_comes_while_rows_are_looked_at(monkeypatch):
+    """A signal handler that logs while the queue is counted, or looked through for a row, makes neither fail."""
+    books, looked = make_queue(10), row()
+    for name, look in ("repeat", lambda: books.holds(looked)), ("islice", lambda: books.queued_size):
+        made = getattr(queue_module, name)
+
+        def interrupted(*arguments, name=name, made=made):
+            monkeypatch.setattr(queue_module, name, made)
+            books.queue.append(row())
+            return made(*arguments)
+
+        books.queue += (row(), row(), looked)
+        monkeypatch.setattr(queue_module, name, interrupted)
+        assert look() in {True, 8}
+
+
 def test_counts_marks():
     """Rows that were cut and rows with a marker are counted as they come."""
     books = make_queue()
