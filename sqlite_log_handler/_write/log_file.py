@@ -133,8 +133,7 @@ class LogFile:
             if lost or forks.stuck:
                 forks.keep_open(self.connection)
             else:
-                with contextlib.suppress(sqlite3.Error):
-                    self.connection.close()
+                self.connection.close()
         self._reset()
 
     def do(self, work: Callable[[], T]) -> T:

@@ -221,9 +221,7 @@ def _chunks_of(connection: Connection, head: Head, kind: str) -> Iterator[tuple[
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_CHUNK_BYTES if rows > 1 else LONGEST_LINE)
         try:
             ((found, whole_lines, lines),) = ask(connection, _CHUNKS[kind], (id_, id_ + rows - 1))
-        except sqlite3.DataError as error:
-            if primary_code(error) != sqlite3.SQLITE_TOOBIG:
-                raise
+        except sqlite3.DataError:  # SQLITE_TOOBIG, and nothing else
             found, whole_lines = rows, 0
         if found != rows:
             # From the row before, as they stand in the file: SQLite takes them to be in order.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from freezegun import freeze_time
 
+from sqlite_log_handler._logfile.errors import LogFileError
 from sqlite_log_handler._write.retention.archiver import archiver as make_archiver
 from sqlite_log_handler._write.retention.limits import PAGE_BYTES, Limits
 from sqlite_log_handler._write.writer import Writer
@@ -222,6 +223,18 @@ def test_handler_starts_on_a_corrupt_schema(writer: Writer, path: Path, said: Sa
 
     assert "after" == messages(writer)[-2]
     assert [True] == ["moved aside" in line for line in said]
+
+
+def test_a_corrupt_database_of_another_program_stays(writer: Writer, path: Path) -> None:
+    """A database of another program is refused and left in its place, though its schema cannot be read."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE precious (x TEXT NOT NULL)")
+    before = path.read_bytes().replace(b"x TEXT NOT NULL", b"x TEXT NOT \xceULL")
+    path.write_bytes(before)
+    with pytest.raises(LogFileError):
+        writer.file.open_first()
+
+    assert (before, []) == (path.read_bytes(), corrupt_files(path))
 
 
 @freeze_time("2025-11-23T10:00:00Z")

@@ -528,6 +528,28 @@ def test_a_part_that_lost_its_note_and_was_not_deleted(make, log, reading, folde
     assert left == parts_in(folder)
 
 
+def test_a_part_that_somebody_removed_before_a_limit(make, log, reading, folder):
+    """A run whose limits remove a part goes on when somebody has removed its file already."""
+    log.fill(40, age=5 * DAY, step=DAY / 8)
+    names = archive_all(make(), log, reading)
+    (folder / names[0]).unlink()
+    archive = make(max_age=3.6 * DAY)
+    archive.expire(log.connection)
+
+    assert [] == archive_all(archive, log, reading)
+
+
+def test_a_part_without_a_note_where_no_other_has_one(make, log, reading, folder):
+    """A part that has lost its note ends no run when no part is left that has one."""
+    log.fill(10)
+    names = archive_all(make(), log, reading)
+    log.connection.execute("DELETE FROM archives")
+    log.fill(10)
+    names += archive_all(make(max_age=DAY), log, reading)
+
+    assert (2, sorted(names)) == (len(names), parts_in(folder))
+
+
 def test_a_part_that_vanishes_while_it_is_looked_at(make, log, reading, folder, monkeypatch):
     """
     Somebody removes a part that lost its note, just when a run has read its head: the run goes on.

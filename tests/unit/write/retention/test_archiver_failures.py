@@ -443,6 +443,46 @@ def test_the_end_of_a_program(make, log, folder, monkeypatch):
     assert [(1,)] == log.ask("SELECT count(*) FROM archives")
 
 
+def test_a_part_that_does_not_come_is_not_waited_for(make, log, monkeypatch):
+    """At the end a part is waited for until the timeout and no longer, though the disk holds up the thread."""
+    held = Held(monkeypatch)
+    program = make(max_rows=100)
+    log.fill(150)
+    program.pruner.step(log.connection)
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(program.archiver.await_part(0)))
+    thread.start()
+    thread.join(20)
+    in_time = [*answers]
+    held.go.set()
+    thread.join()
+
+    assert [True] == in_time
+
+
+@pytest.mark.parametrize("deletes", [False, True])
+def test_rows_that_somebody_else_deletes(make, log, monkeypatch, folder, deletes):
+    """
+    When others delete rows that are about to be archived, the next run begins with the first row that is left.
+
+    It begins half-way only where its own retention was faster, and what it leaves out may be deleted.
+    """
+    held = Held(monkeypatch)
+    program = make(max_rows=100, deletes=deletes)
+    log.fill(90)
+    program.pruner.step(log.connection)
+    held.came.wait()
+    if deletes:
+        log.connection.execute("DELETE FROM records WHERE id <= 10")
+    else:
+        log.prune(log.pruner(max_rows=80))  # which counts them in `unarchived`
+    held.go.set()
+    program.run()
+
+    (name,) = parts_in(folder)
+    assert 11 == contents_of(folder / name).head["first_id"]
+
+
 def test_an_earlier_part_does_not_end_the_wait(make, log, monkeypatch, folder):
     """At the end it is waited for the part that is being written, though nobody has waited for the one before."""
     program = make(max_age=8 * DAY)
@@ -605,6 +645,17 @@ def test_a_reader_that_takes_long_is_interrupted(make, log, monkeypatch):
     held.go.set()
 
     assert [[(7,)]] == answers
+
+
+def test_a_question_that_fails_is_not_asked_again():
+    """Only a statement that was interrupted is begun anew; any other error ends the run."""
+    errors = [sqlite3.OperationalError("disk I/O error"), AssertionError("asked again")]
+
+    def fail(*_: object) -> None:
+        raise errors.pop(0)
+
+    with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
+        parts.ask(SimpleNamespace(in_use=contextlib.nullcontext, execute=fail), "")  # type: ignore[arg-type]
 
 
 def _ask_in_turn(reader: Any, asked: list[str]) -> list[Any]:

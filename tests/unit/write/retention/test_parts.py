@@ -271,7 +271,7 @@ def test_a_head_that_no_reader_would_take(log: Log, reading: Connection, folder:
         written(folder, reading, kind, 19)
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "more", "fewer rows", "fewer gaps"])
+@pytest.mark.parametrize("damage", ["cut", "last byte", "flip", "more", "fewer rows", "fewer gaps"])
 def test_what_was_not_written_as_it_should_be(
     log: Log, reading: Connection, folder: Path, kind: str, damage: str
 ) -> None:
@@ -283,6 +283,7 @@ def test_what_was_not_written_as_it_should_be(
     data = path.read_bytes()
     changed = {
         "cut": data[:-20],
+        "last byte": data[:-1],
         "flip": data[:300] + bytes([data[300] ^ 1]) + data[301:],
         "more": data + b"more",
         "fewer rows": data,
@@ -296,6 +297,16 @@ def test_what_was_not_written_as_it_should_be(
 
     with pytest.raises(OSError):  # noqa: PT011 - zlib, Arrow and we find it
         read_back(str(path), head, kind)
+
+
+def test_a_part_is_read_back_in_blocks(log: Log, reading: Connection, folder: Path, kind: str, monkeypatch) -> None:
+    """A part of which each block decompresses to many is sound."""
+    log.fill(500, width=100)
+    path = written(folder, reading, kind, 499)
+    head, _ = head_of(reading, "app-log", 1, 499)
+    monkeypatch.setattr(parts, "_BLOCK", 1_000)
+
+    assert path.stat().st_size == read_back(str(path), head, kind)[0]
 
 
 def test_it_reads_in_short_statements(log: Log, reading: Connection, folder: Path, kind: str, monkeypatch) -> None:
