@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
+from operator import attrgetter
 
 import pytest
 from queues import INFO, WARNING, check, commit_all, make_queue, report, row
@@ -213,6 +214,31 @@ def test_a_report_in_the_middle_of_another_that_counts(monkeypatch):
         gaps.append(report(books))
 
     assert [1, None, 1, None] == [gap and gap.count for gap in gaps]
+    check(books)
+
+
+@pytest.mark.parametrize("name", ["PendingGap", "PendingGap.sum"])
+def test_a_report_in_the_middle_of_another_is_the_only_one(monkeypatch, name):
+    """What a signal handler reports while the same drops are made a gap, or added to the last one, counts once."""
+    monkeypatch.setattr(ledger_module, "MAX_GAPS", 1)
+    books, made = make_queue(1), attrgetter(name)(ledger_module)
+    books.contend(row())
+    report(books)
+    books.ledger.unsent = None
+
+    def interrupted(*arguments):
+        monkeypatch.setattr(f"{ledger_module.__name__}.{name}", made)
+        report(books)
+        return made(*arguments)
+
+    books.contend(row())
+    gap = books.take_drops() if name == "PendingGap.sum" else None
+    monkeypatch.setattr(f"{ledger_module.__name__}.{name}", interrupted)
+    gap = gap or books.take_drops()
+    if gap is not None:
+        assert books.add_gap(gap) is None
+
+    assert [2] == [gap.count for gap in books.ledger.gaps]
     check(books)
 
 

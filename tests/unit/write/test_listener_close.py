@@ -401,6 +401,13 @@ def test_after_ctrl_c_commits_that_go_on_are_waited_for(hurried, monkeypatch):
     assert (list(range(10)), 0) == (numbers(hurried), hurried.queue.books()["dropped_total"])
 
 
+def test_after_ctrl_c_each_close_is_hurried(hurried):
+    """A `close` with time left does not give the next one its time back."""
+    hurried.close()
+
+    assert hurried.committer.hurried
+
+
 def test_after_ctrl_c_no_thread_is_waited_for(hurried, monkeypatch):
     """Nor is a thread, be it the one that commits or one that sends a drop warning to a handler that blocks."""
     waits = []

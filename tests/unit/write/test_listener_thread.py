@@ -568,6 +568,21 @@ def test_a_gap_that_close_could_not_write_is_owed(make):
     assert [1] == [gap.count for gap in listener.committer.writer.gaps]
 
 
+def test_a_thread_whose_last_steps_fail_owes_its_rows(make, monkeypatch):
+    """An error in the last steps of the thread, as for lack of memory, is noted, and the rows are left to another."""
+
+    def fail(_):
+        raise MemoryError
+
+    listener = make()
+    put(listener, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(listener.committer, "finish", fail)
+        listener._finish()
+
+    assert ("MemoryError: ", {listener}) == (listener.committer.outage.last_error, listener_module._owing)
+
+
 def test_contended_drops_are_reported(make, monkeypatch, warnings, clock):
     """A drop that could not wait for the mutex is reported at the next tick like any other."""
     monkeypatch.setattr(queue_module, "MUTEX_TIMEOUT", 0)
