@@ -48,7 +48,7 @@ def start(thread: threading.Thread) -> None:
     """Start a thread within START_TIMEOUT seconds, or raise a RuntimeError."""
     thread.start()
     if not thread._started.is_set():  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public name
-        raise RuntimeError("a new thread did not begin: there may be no memory for it")
+        raise RuntimeError("a new thread did not begin: no memory for it, or an overloaded machine")
 
 
 def _work(starter: int, nice: int, target: Callable[..., object], *arguments: Any) -> None:

@@ -202,7 +202,7 @@ def test_a_thread_that_dies_before_it_has_begun(make_handler, logger, query, no_
     logger.info("second")
     handler.close()
 
-    assert "RuntimeError: a new thread did not begin: there may be no memory for it" == error
+    assert "RuntimeError: a new thread did not begin: no memory for it, or an overloaded machine" == error
     assert ["first", "second"] == messages(query)
 
 

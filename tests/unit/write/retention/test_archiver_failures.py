@@ -127,7 +127,7 @@ def test_a_thread_that_dies_before_it_has_begun(make, log, no_birth, folder, pat
     program.run()
 
     assert [5, 10, 20] == waits
-    why = "RuntimeError: a new thread did not begin: there may be no memory for it"
+    why = "RuntimeError: a new thread did not begin: no memory for it, or an overloaded machine"
     assert [
         f"cannot archive in {str(folder)!r} ({why}): rows stay; trying again",
         "archiving again",
