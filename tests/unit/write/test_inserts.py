@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sqlite_log_handler._logfile.schema import MAX_RECORD_BYTES
 from sqlite_log_handler._write import inserts as inserts_module
 from sqlite_log_handler._write import row as row_module
 from sqlite_log_handler._write import writer as writer_module
 from sqlite_log_handler._write.inserts import Inserter
 from sqlite_log_handler._write.queue import Commit
-from sqlite_log_handler._write.row import MESSAGE, PackedRow
+from sqlite_log_handler._write.row import MESSAGE, SIZE, PackedRow
 from sqlite_log_handler._write.writer import Writer
 
 if TYPE_CHECKING:
@@ -138,6 +139,16 @@ def test_rows_that_share_are_looked_up(writer: Writer) -> None:
     plan = read(writer, f"EXPLAIN QUERY PLAN {sql}", *[None] * sql.count("?"))
 
     assert "AUTOMATIC COVERING INDEX" in plan[-1][-1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_row_that_is_larger_than_a_statement(count: int) -> None:
+    """With one emoji, a text takes four bytes a letter in memory: a row of 2 MB still goes, in a statement alone."""
+    record = logging.LogRecord("app", logging.INFO, "/src/app.py", 7, "x" * 500_000 + "😀", (), None)
+    rows = [row_module.make_row(record, None, MAX_RECORD_BYTES)] * count
+
+    assert 1 == inserts_module._statement_rows(rows, 0, count)
+    assert rows[0][SIZE] > inserts_module._STATEMENT_SIZE
 
 
 @pytest.mark.parametrize(("length", "expected"), [(600, [5_000]), (700, [2_500, 2_500])])
