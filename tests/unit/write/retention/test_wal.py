@@ -116,10 +116,23 @@ def test_rows_wait_for_a_short_reader(log, reader, said):
     log.clock.advance(0.5)
     with pytest.raises(BlockingIOError):
         pruner.make_room(log.connection)
+    assert (1, 2_000, 2_000) == log.rows
     held.close()
     log.clock.advance(0.1)
 
     assert (None, []) == (log.no_room(pruner), said)
+
+
+def test_a_step_ends_when_the_wal_is_full(log, reader):
+    """A step that has to hurry deletes no more when the WAL has its size, and a reader keeps it: it would only grow."""
+    log.fill(4_000, width=1_000)
+    log.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    pruner = log.pruner(max_bytes=2_000_000)
+    reader()
+    pruner.step(log.connection)
+
+    assert 1 < log.rows[0]
+    assert os.path.getsize(log.path + "-wal") < 1.5 * pruner.limits.wal_bytes
 
 
 def test_the_checkpoint_is_not_tried_at_each_step(log, reader):
