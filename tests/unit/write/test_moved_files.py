@@ -646,3 +646,14 @@ def test_a_shm_that_is_removed(make_writer: Callable[[], Writer], path: Path, cl
 
     assert ["before", *(f"other {number}" for number in range(5)), "after"] == messages(writer)
     assert [("ok",)] == read(writer, "PRAGMA integrity_check")
+
+
+@POSIX
+def test_a_shm_that_is_removed_before_another_process_is_killed(writer: Writer, path: Path) -> None:
+    """The rows of the killed process stand in the WAL alone, and a close without their -shm leaves that as it is."""
+    write(writer, "before")
+    os.remove(f"{path}-shm")
+    subprocess.run([sys.executable, "-c", WRITES.replace("writer.close()", "import os; os._exit(0)"), path], check=True)
+    writer.close()
+
+    assert ["before", *(f"other {number}" for number in range(5))] == stored(path)
