@@ -74,6 +74,7 @@ def test_the_archive_belongs_to_the_users_of_the_log(archive, log, reading, fold
     [
         (None, 0o755, 0, True),
         (None, 0o755, 7, False),
+        (None, 0o775, 7, True),
         (0, 0o755, 0, True),
         (0, 0o755, 7, False),
         (0, 0o775, 0, False),
@@ -93,15 +94,16 @@ def test_a_folder_that_another_user_may_have_put_there(
     """
     log.fill(10)
     os.chmod(log.path, 0o666)
-    end, links = folder / "disk" / "parts", folder.with_name("links")
+    disk, links = folder / "disk", folder.with_name("links")
+    end = disk / "logs" / "parts"
     end.mkdir(parents=True, mode=0o755)
     links.mkdir()
-    links.chmod(mode)
+    (end if of_link is None else links).chmod(mode)
     link = links / "archive"
     link.symlink_to(os.path.relpath(end, links))
     status, real, owners = os.stat, os.lstat, []
     found = status(log.path)
-    users = {found.st_ino: found.st_uid + 1, status(end.parent).st_ino: of_end, real(link).st_ino: of_link}
+    users = {found.st_ino: found.st_uid + 1, status(disk).st_ino: of_end, real(link).st_ino: of_link}
 
     def owned(one):
         return os.stat_result([*one[:4], users.get(one.st_ino, 0), *one[5:10]])
