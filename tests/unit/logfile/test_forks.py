@@ -343,15 +343,19 @@ class Announced:
         return self.lock._is_owned()
 
 
-def test_a_file_whose_query_a_fork_cut_off_is_lost(log, monkeypatch):
-    """Where a thread was inside SQLite at the fork, the child neither closes that connection nor opens the file."""
+@pytest.mark.parametrize("left", ["query", "transaction"])
+def test_a_file_that_a_fork_cut_off_is_lost(log, monkeypatch, left):
+    """Where a thread was inside SQLite, or in a transaction, the child neither closes that nor opens the file."""
     monkeypatch.setattr(forks, "lost", set())
     kept = []
     monkeypatch.setattr(forks, "keep_open", kept.append)
     with LogReader(log) as reader:
         connection = reader._scan.require_open()
         connection.process = 0
-        with connection.in_use(), pytest.raises(UnreadableFileError, match="forked in the middle of a query"):
+        if left == "transaction":
+            connection.execute("BEGIN")
+        in_use = connection.in_use() if left == "query" else contextlib.nullcontext()
+        with in_use, pytest.raises(UnreadableFileError, match="forked in the middle of a query"):
             LogReader(log)
         connection.process = os.getpid()
 
