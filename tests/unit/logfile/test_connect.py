@@ -363,6 +363,18 @@ def test_a_connection_that_must_not_close_in_a_lost_file(path: Path, monkeypatch
         assert [connection] == kept
 
 
+def test_only_the_lost_file_is_lost(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was forked in the middle of a commit opens other logs than that one."""
+    other = path.with_name("other.db")
+    make_ours(path)
+    make_ours(other)
+    monkeypatch.setattr(forks, "lost", {identity_of(str(path))})
+
+    with pytest.raises(forks.LostFileError):
+        connect_read_only(str(path))
+    connect_read_only(str(other)).close()
+
+
 def test_read_only_connection_makes_no_file(path: Path) -> None:
     """A file that is not there is an error, and is not made."""
     with pytest.raises(sqlite3.OperationalError, match="unable to open"):
