@@ -164,6 +164,11 @@ def test_a_single_row_can_be_kept():
     assert 41 == Limits(max_rows=1).cut(state(live=MB, rows=2, first=41)).last_id
 
 
+def test_the_newest_row_is_in_no_cut():
+    """The newest row stays, though it is too old as well: SQLite would give its id again."""
+    assert 41 == Limits(max_age=60).cut(state(rows=2, first=41), aged=Cut(42, "max_age", urgent=True)).last_id
+
+
 def test_bytes_are_counted_in_pages_that_are_in_use():
     """Free pages are no reason to delete rows, because the next rows go there."""
     limit = Limits(max_bytes=32 * MB)
@@ -186,6 +191,7 @@ def test_rows_go_in_chunks():
     assert 20_000 == Limits(max_rows=1).chunk_rows(100)
     assert 20 == Limits(max_rows=1).chunk_rows(100_000)
     assert 1 == Limits(max_rows=1).chunk_rows(100 * MB)
+    assert 20_000 == Limits(max_rows=1).chunk_rows(0)  # empty messages
 
 
 def test_a_crowded_queue_puts_off_what_can_wait():
