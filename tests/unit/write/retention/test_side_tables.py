@@ -304,6 +304,32 @@ def test_a_source_that_comes_while_rows_are_looked_through_stays(log, few_lines,
     assert [(3,), (30,), (31,), (60,)] == log.ask("SELECT id FROM sources ORDER BY id")
 
 
+def test_a_sweep_ends_though_the_tables_are_cut_meanwhile(log, few_lines, monkeypatch):
+    """A cut that comes before the sweep of an earlier one has ended lets it go on: begun anew, it would never end."""
+    monkeypatch.setattr(side_tables, "_SWEEP_ROWS", 50)
+    sources(log, 60)
+    log.fill(99)
+    pruner = log.pruner(max_rows=99)
+    for _ in range(8):
+        log.fill(10)
+        pruner.step(log.connection)
+
+    assert [(1,), (60,)] == log.ask("SELECT id FROM sources")
+
+
+def test_a_sweep_for_long_names_ends_though_they_are_counted_again(log, monkeypatch):
+    """So it is with a sweep that has begun because of the bytes that the names take."""
+    monkeypatch.setattr(side_tables, "_SWEEP_ROWS", 50)
+    names = [(n, f"{n:01000d}") for n in range(2, 61)]
+    log.connection.executemany("INSERT INTO sources VALUES (?, ?, '/app.py', 1, 'main', '')", names)
+    log.fill(99)
+    tables = log.pruner(max_bytes=1 << 20).tables
+    for _ in range(2):
+        assert tables.trim_all(log.connection)
+
+    assert [(1,), (60,)] == log.ask("SELECT id FROM sources")
+
+
 def test_what_was_found_in_use_in_another_file_is_forgotten(log, few_lines, monkeypatch, tmp_path):
     """
     When a file comes in place of the one whose rows are looked through, its own rows tell which sources are in use.
