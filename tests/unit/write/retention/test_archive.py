@@ -528,6 +528,19 @@ def test_a_part_that_lost_its_note_and_was_not_deleted(make, log, reading, folde
     assert left == parts_in(folder)
 
 
+def test_a_part_of_an_earlier_file_is_beyond_no_limit(make, log, reading, folder):
+    """A part of a file that was removed stays, though the same process goes on, and has parts of later rows."""
+    log.fill(10)
+    (kept,) = archive_all(make(), log, reading)
+    log.connection.execute("DELETE FROM archives")
+    log.connection.execute("UPDATE marks SET log_id = lower(hex(randomblob(8)))")
+    log.fill(10)
+    archive_all(make(), log, reading)
+
+    assert [] == archive_all(make(max_bytes=1), log, reading)
+    assert kept in parts_in(folder)
+
+
 def test_a_part_that_somebody_removed_before_a_limit(make, log, reading, folder):
     """A run whose limits remove a part goes on when somebody has removed its file already."""
     log.fill(40, age=5 * DAY, step=DAY / 8)

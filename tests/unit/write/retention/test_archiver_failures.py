@@ -135,6 +135,22 @@ def test_a_thread_that_dies_before_it_has_begun(make, log, no_birth, folder, pat
     assert ([*range(1, 151)], 0) == account(path, folder)
 
 
+def test_a_thread_that_dies_without_a_word(make, log, monkeypatch, folder, path):
+    """A thread that died before it could note its end, as where there is no memory, is followed by another one."""
+    program = make(max_rows=100)
+    log.fill(150)
+    with monkeypatch.context() as patch:
+        patch.setattr(archiver_module._Run, "work", lambda *_: None)
+        program.pruner.step(log.connection)
+        dead = program.archiver._run
+        program.archiver._thread.join()
+    program.pruner.step(log.connection)
+    assert dead is not program.archiver._run
+    program.run()
+
+    assert ([*range(1, 151)], 0) == account(path, folder)
+
+
 def test_a_thread_that_cannot_be_started_at_exit(make, log, no_birth, monkeypatch):
     """An interpreter that exits starts no thread, which is no failure of the archive: the operator gets no line."""
     monkeypatch.setattr(threading, "main_thread", lambda: SimpleNamespace(is_alive=lambda: False))
