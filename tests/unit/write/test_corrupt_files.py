@@ -237,6 +237,24 @@ def test_a_corrupt_database_of_another_program_stays(writer: Writer, path: Path)
     assert (before, []) == (path.read_bytes(), corrupt_files(path))
 
 
+def test_a_first_page_that_was_half_written(writer: Writer, path: Path, said: Said) -> None:
+    """A log whose first page was half written is taken for no other file: the journal beside it has the page."""
+    fill(path)
+    journal = path.with_name(f"{path.name}-journal")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(
+            "PRAGMA journal_mode = DELETE; PRAGMA cache_size = 1; BEGIN IMMEDIATE; PRAGMA application_id = 1;"
+            "UPDATE records SET message = 'half'"
+        )
+        left = {path: b"torn" + path.read_bytes()[4:], journal: journal.read_bytes()}
+    for file, content in left.items():
+        file.write_bytes(content)
+    writer.file.open_first()
+
+    assert ([], []) == ([*said], corrupt_files(path))
+    assert [f"{number}" * 50 for number in range(500)] == messages(writer)[:-1]  # the last is a gap
+
+
 @freeze_time("2025-11-23T10:00:00Z")
 def test_two_corrupt_files_of_one_second(writer: Writer, path: Path) -> None:
     """A second file that is moved aside within the same second does not replace the first."""
